@@ -1,0 +1,1 @@
+"""babyllm.data."""

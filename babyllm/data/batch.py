@@ -1,0 +1,50 @@
+"""What a loss gets: tensors by name, and how many units its sums are over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """One micro-batch.
+
+    Attributes:
+        tensors: by name: "tokens", "targets" and, when asked for, "positions" and "documents", each (B, T) int64.
+        units: what losses are sums over, for example {"token": 8191}.
+    """
+
+    tensors: dict[str, Tensor]
+    units: dict[str, int] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`; the copy does not wait when the memory is pinned."""
+        return Batch({k: v.to(device, non_blocking=True) for k, v in self.tensors.items()}, self.units)
+
+
+class Stream(Protocol):
+    """Batches without end, and a position that can be stored."""
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        """Itself."""
+        ...
+
+    def __next__(self) -> list[Batch]:
+        """The micro-batches of one optimizer step on this rank."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position after the last step handed out: JSON values and tensors, the same on every rank."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on behind a stored position."""
+        ...

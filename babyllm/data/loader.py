@@ -1,0 +1,165 @@
+"""The loader: one global count of consumed rows -> the micro-batches of a step on this rank.
+
+row r of the run -> epoch r // n, place r % n -> shuffled by (seed, epoch) -> window -> this rank's share -> Batch
+
+The global batch is the same for any number of ranks, micro-batch size or prefetching; a rank takes its contiguous part.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from babyllm.data.batch import Batch
+from babyllm.data.order import shuffled
+from babyllm.errors import UserError
+from babyllm.model.cross_entropy import IGNORE
+
+PREFETCH_STEPS = 2
+
+
+class Rows(Protocol):
+    """Anything with a fixed number of rows per epoch."""
+
+    def __len__(self) -> int:
+        """Rows per epoch."""
+        ...
+
+    def rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """Named arrays, first dimension len(indices)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Share:
+    """How a global batch is cut: `global_batch` rows over `world_size` ranks, `micro_batch` rows at a time.
+
+    Raises:
+        UserError: the numbers do not divide.
+    """
+
+    global_batch: int
+    micro_batch: int
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what does not divide."""
+        per_rank, rest = divmod(self.global_batch, self.world_size)
+        if rest or not per_rank:
+            low = max(per_rank, 1) * self.world_size
+            raise UserError(
+                f"data.global_batch={self.global_batch}: does not divide over {self.world_size} ranks; "
+                f"{low} or {low + self.world_size} would"
+            )
+        if self.micro_batch < 1 or per_rank % self.micro_batch:
+            fitting = max(d for d in range(1, per_rank + 1) if per_rank % d == 0 and d <= max(self.micro_batch, 1))
+            raise UserError(
+                f"data.micro_batch={self.micro_batch}: does not divide the {per_rank} sequences per rank of "
+                f"data.global_batch={self.global_batch}; {fitting} would"
+            )
+
+    def micro_batches(self, first_row: int) -> list[NDArray[np.int64]]:
+        """The rows of this rank in the global batch that begins at `first_row`, by micro-batch."""
+        per_rank = self.global_batch // self.world_size
+        start = first_row + self.rank * per_rank
+        return list(np.arange(start, start + per_rank, dtype=np.int64).reshape(-1, self.micro_batch))
+
+
+class Loader:
+    """Batches without end from shuffled rows, read ahead by one thread.
+
+    Args:
+        data: where rows come from.
+        share: which of them are this rank's.
+        seed: of the order.
+        fingerprint: of the data, stored with the position and compared when it is loaded.
+        pin_memory: whether batches are pinned for a copy to CUDA that does not wait.
+    """
+
+    def __init__(self, data: Rows, share: Share, seed: int, fingerprint: str = "", pin_memory: bool = False) -> None:
+        self._data, self._share, self._seed = data, share, seed
+        self._fingerprint, self._pin = fingerprint, pin_memory
+        self._consumed = 0
+        self._ahead: queue.Queue[list[Batch] | BaseException] | None = None
+        self._stop = threading.Event()
+
+    @property
+    def epoch(self) -> float:
+        """How often the data has been gone through so far."""
+        return self._consumed / len(self._data)
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        return self
+
+    def __next__(self) -> list[Batch]:
+        if self._ahead is None:
+            self._ahead = queue.Queue(PREFETCH_STEPS)
+            self._stop = threading.Event()
+            thread = threading.Thread(
+                target=self._read_ahead, args=(self._consumed, self._ahead, self._stop), daemon=True
+            )
+            thread.start()
+        item = self._ahead.get()
+        if isinstance(item, BaseException):
+            raise item
+        self._consumed += self._share.global_batch
+        return item
+
+    def _read_ahead(self, row: int, ahead: queue.Queue[list[Batch] | BaseException], stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                item: list[Batch] | BaseException = [self._batch(rows) for rows in self._share.micro_batches(row)]
+            except BaseException as e:
+                item = e
+            while not stop.is_set():
+                try:
+                    ahead.put(item, timeout=0.2)
+                    break
+                except queue.Full:
+                    continue
+            row += self._share.global_batch
+
+    def _batch(self, rows: NDArray[np.int64]) -> Batch:
+        n = len(self._data)
+        epochs, places = np.divmod(rows, n)
+        indices = np.empty_like(rows)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            indices[here] = shuffled(places[here], n, self._seed, int(epoch))
+        arrays = self._data.rows(indices)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        if self._pin:
+            tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
+        return Batch(tensors, {"token": int((arrays["targets"] != IGNORE).sum())})
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many rows were handed out, over all ranks, and of which data."""
+        return {"consumed_rows": self._consumed, "fingerprint": self._fingerprint, "seed": self._seed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on behind a stored position.
+
+        Raises:
+            UserError: it belongs to other data or another seed.
+        """
+        for name, mine in (("fingerprint", self._fingerprint), ("seed", self._seed)):
+            if state[name] != mine:
+                raise UserError(
+                    f"the run was made with other data (data {name} {state[name]}, now {mine}); "
+                    "point --data.path at the same data or choose another --run_dir"
+                )
+        self.close()
+        self._consumed = int(state["consumed_rows"])
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._stop.set()
+        self._ahead = None

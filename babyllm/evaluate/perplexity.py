@@ -1,0 +1,146 @@
+"""Loss and bits per byte on held-out documents, by domain.
+
+held-out shards -> documents -> rows [<eos>, document] -> nats of every token, the closing <eos> included -> sums
+
+Bits per byte compares models with different tokenizers: nats / ln 2 / UTF-8 bytes of the text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from babyllm.data.shards import TokenData, TokenStream
+from babyllm.model.cross_entropy import IGNORE
+from babyllm.model.transformer import Transformer
+from babyllm.runtime import Runtime
+
+READ_TOKENS = 1 << 20
+Row = tuple[NDArray[np.int64], int]
+"""Token ids, and how many of the first targets are only context."""
+
+
+def perplexity(
+    model: Transformer,
+    data: TokenData,
+    runtime: Runtime,
+    *,
+    seq_len: int,
+    max_tokens: int | None = None,
+    batch_tokens: int = 8192,
+    token_bytes: NDArray[np.int64] | None = None,
+) -> dict[str, float]:
+    """Mean loss and bits per byte of each domain's held-out documents; every rank must call it.
+
+    A document longer than `seq_len` is read in rows that overlap by half, so that every token is scored once and, but
+    for the first row, with at least half a row before it.
+
+    Args:
+        model: switched to evaluation and back.
+        data: its "val" split is read.
+        runtime: device and ranks; ranks share the rows.
+        seq_len: tokens per row.
+        max_tokens: of each domain, in whole documents from the start; None reads all.
+        batch_tokens: tokens, padding included, per forward pass.
+        token_bytes: (V,) UTF-8 bytes that each id stands for; without it, bits per byte are left out.
+
+    Returns:
+        "<domain>/loss" in nats per token, "<domain>/bpb" in bits per byte, and the same for "all".
+    """
+    was_training = model.training
+    model.eval()
+    result: dict[str, float] = {}
+    overall = np.zeros(3)
+    try:
+        for domain in data.domains("val"):
+            sums = np.zeros(3)  # nats, tokens, bytes
+            documents = _documents(data.stream("val", domain), data.manifest.eos_id, max_tokens)
+            for index, batch in enumerate(_batches(documents, data.manifest.eos_id, seq_len, batch_tokens)):
+                if index % runtime.world_size == runtime.rank:
+                    sums += _score(model, batch, runtime, token_bytes)
+            sums = np.array(runtime.sum(list(sums)))
+            result |= _means(domain, sums)
+            overall += sums
+    finally:
+        model.train(was_training)
+    return {**result, **_means("all", overall)} if result else result
+
+
+def _means(name: str, sums: NDArray[np.float64]) -> dict[str, float]:
+    nats, tokens, n_bytes = sums
+    means = {f"{name}/loss": float(nats / tokens)}
+    return means | ({f"{name}/bpb": float(nats / math.log(2) / n_bytes)} if n_bytes else {})
+
+
+def _documents(stream: TokenStream, eos_id: int, max_tokens: int | None) -> Iterator[NDArray[np.int64]]:
+    """Whole documents, each with its <eos>, until `max_tokens` have been read."""
+    limit = len(stream) if max_tokens is None else min(max_tokens, len(stream))
+    rest, position, given = np.empty(0, np.int64), 0, 0
+    while position < len(stream) and given < limit:
+        rest = np.concatenate([rest, stream.read(position, position + READ_TOKENS)])
+        position += READ_TOKENS
+        *documents, rest = np.split(rest, np.flatnonzero(rest == eos_id) + 1)
+        for document in documents:
+            if given >= limit:
+                return
+            given += len(document)
+            yield document
+    if len(rest) and given < limit:
+        yield rest
+
+
+def _batches(
+    documents: Iterator[NDArray[np.int64]], eos_id: int, seq_len: int, batch_tokens: int
+) -> Iterator[list[Row]]:
+    """Rows of about the same length, at most `batch_tokens` with padding."""
+    pool: list[Row] = []
+    for document in documents:
+        pool.extend(_rows(np.concatenate([[eos_id], document]), seq_len))
+        if sum(len(ids) for ids, _ in pool) >= 16 * batch_tokens:
+            yield from _packed(pool, batch_tokens)
+            pool = []
+    yield from _packed(pool, batch_tokens)
+
+
+def _rows(ids: NDArray[np.int64], seq_len: int) -> Iterator[Row]:
+    start, context = 0, 0
+    while True:
+        yield ids[start : start + seq_len + 1], context
+        if start + seq_len + 1 >= len(ids):
+            return
+        step = seq_len - seq_len // 2
+        start, context = start + step, seq_len - step
+
+
+def _packed(pool: list[Row], batch_tokens: int) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    for row in sorted(pool, key=lambda r: len(r[0])):
+        if batch and (len(batch) + 1) * len(row[0]) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+@torch.no_grad()
+def _score(
+    model: Transformer, batch: list[Row], runtime: Runtime, token_bytes: NDArray[np.int64] | None
+) -> NDArray[np.float64]:
+    longest = max(len(ids) for ids, _ in batch)
+    tokens = np.zeros((len(batch), longest - 1), dtype=np.int64)
+    targets = np.full_like(tokens, IGNORE)
+    for i, (ids, context) in enumerate(batch):
+        tokens[i, : len(ids) - 1] = ids[:-1]
+        targets[i, context : len(ids) - 1] = ids[context + 1 :]
+    with runtime.autocast():
+        losses = model(torch.from_numpy(tokens).to(runtime.device), torch.from_numpy(targets).to(runtime.device))
+    scored = targets[targets != IGNORE]
+    n_bytes = 0 if token_bytes is None else int(token_bytes[scored].sum())
+    return np.array(
+        [float(losses.double().sum()) if losses.device.type == "cpu" else float(losses.sum()), len(scored), n_bytes]
+    )

@@ -1,0 +1,37 @@
+"""A trained model from a directory, for notebooks, the command line and later stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from babyllm.errors import UserError
+from babyllm.interop.huggingface import load_model
+from babyllm.model.transformer import Transformer
+from babyllm.tokenizer import Tokenizer
+
+
+def model_directory(path: str | Path) -> Path:
+    """The directory that holds the model `path` means: itself, or the newest complete step of a run directory.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(path)
+    if (path / "config.json").is_file():
+        return path
+    pointer = path / "latest"
+    if pointer.is_file():
+        return path / pointer.read_text(encoding="utf-8").strip()
+    raise UserError(
+        f"{path}: is neither a model directory (config.json) nor a run directory with a saved step (latest)"
+    )
+
+
+def load(path: str | Path) -> tuple[Transformer, Tokenizer]:
+    """The model, in float32 and evaluation mode, and the tokenizer of a run, step or Hugging Face directory.
+
+    Raises:
+        UserError: names the file that is missing or does not fit.
+    """
+    directory = model_directory(path)
+    return load_model(directory).eval(), Tokenizer.load(directory)

@@ -1,0 +1,174 @@
+"""What this machine is and can do: cores, GPUs, peak FLOP/s, memory in use, versions.
+
+torch is imported where it is used, so that commands which need none of it start at once.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+# Dense peaks in TFLOP/s from the vendor's data sheets and architecture papers: 16-bit matrix products accumulated in
+# float32, and plain float32. For GeForce cards since Ampere the first is twice the second.
+_PEAK_TFLOPS: dict[str, tuple[float, float]] = {
+    "B200": (2250, 75),
+    "H200": (989, 67),
+    "H100": (989, 67),
+    "H100 NVL": (835, 60),
+    "H100 PCIe": (756, 51),
+    "H800": (989, 67),
+    "H20": (148, 44),
+    "A100": (312, 19.5),
+    "A800": (312, 19.5),
+    "A40": (149.7, 37.4),
+    "A30": (165, 10.3),
+    "A10": (125, 31.2),
+    "L40S": (362, 91.6),
+    "L40": (181, 90.5),
+    "L4": (121, 30.3),
+    "V100": (125, 15.7),
+    "V100-PCIE": (112, 14),
+    "T4": (65, 8.1),
+    "RTX A6000": (154.8, 38.7),
+    "RTX 5090": (209.5, 104.8),
+    "RTX 5080": (112.6, 56.3),
+    "RTX 5070 Ti": (87.9, 43.9),
+    "RTX 5070": (61.7, 30.9),
+    "RTX 4090": (165.2, 82.6),
+    "RTX 4090 D": (147.1, 73.5),
+    "RTX 4080": (97.5, 48.7),
+    "RTX 4070 Ti": (80.2, 40.1),
+    "RTX 4070": (58.3, 29.1),
+    "RTX 4060 Ti": (44.1, 22.1),
+    "RTX 4060": (30.2, 15.1),
+    "RTX 3090 Ti": (80, 40),
+    "RTX 3090": (71, 35.6),
+    "RTX 3080 Ti": (68.2, 34.1),
+    "RTX 3080": (59.5, 29.8),
+    "RTX 3070": (40.6, 20.3),
+    "RTX 3060 Ti": (32.4, 16.2),
+    "RTX 3060": (25.5, 12.7),
+}
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """The most FLOP/s this process can hope for in matrix products of `dtype`, to compare its own speed with.
+
+    The data sheet's dense peak for a known GPU; else what one large product reaches here with the process's threads,
+    which takes a fraction of a second. Leaves the random generators alone.
+    """
+    import torch
+
+    listed = listed_tflops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    is_emulated = dtype is torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False)
+    if listed is None or is_emulated:
+        return _measured_flops(device, dtype)
+    return listed[dtype is torch.float32] * 1e12
+
+
+def listed_tflops(name: str) -> tuple[float, float] | None:
+    """The data sheet's dense peaks of the GPU that calls itself `name`: (16 bits, float32) in TFLOP/s; None if unknown."""
+    # A suffix that the table does not have is another card, often much slower.
+    found = [model for model in _PEAK_TFLOPS if re.search(rf"\b{model}\b(?! (Ti|SUPER|D|Laptop|with|Max-Q)\b)", name)]
+    return _PEAK_TFLOPS[max(found, key=len)] if found else None
+
+
+def _measured_flops(device: torch.device, dtype: torch.dtype) -> float:
+    import torch
+
+    side = {"cuda": 4096, "mps": 2048}.get(device.type, 768)
+    with torch.no_grad():
+        a = torch.linspace(-1, 1, side * side, device=device).view(side, side).to(dtype)
+        best_s, deadline = float("inf"), time.perf_counter() + 0.2
+        while time.perf_counter() < deadline:
+            begin = time.perf_counter()
+            a @ a.T
+            getattr(torch, device.type).synchronize()
+            best_s = min(best_s, time.perf_counter() - begin)
+    return 2 * side**3 / best_s
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Memory of this process in bytes: its peak on CUDA and on CPU, what the driver holds now on MPS."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if device.type == "mps":
+        return int(torch.mps.driver_allocated_memory())
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere
+
+
+def describe() -> dict[str, Any]:
+    """Versions, machine and the commit of the source, as JSON values; None where unknown."""
+    import importlib.metadata
+
+    import torch
+
+    try:
+        version = importlib.metadata.version("babyllm")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        version = None
+    return {
+        "babyllm": version,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "cores": cores(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def _output(*command: str) -> str | None:
+    try:
+        return subprocess.check_output(
+            command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, text=True, timeout=10
+        ).strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _commit() -> str | None:
+    # An installed copy may lie inside some other repository, such as the user's own.
+    if _output("git", "ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    return _output("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def _cpu_model() -> str | None:
+    if sys.platform == "darwin":
+        return _output("sysctl", "-n", "machdep.cpu.brand_string")
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return found[1] if found else platform.processor() or None
+
+
+def device_memory(device: torch.device) -> int | None:
+    """Bytes of memory of a CUDA device or an Apple GPU; None on a CPU."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory())
+    return None

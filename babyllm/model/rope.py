@@ -1,0 +1,118 @@
+"""Rotary position embedding (Su et al. 2021) and its four ways to reach longer contexts.
+
+config, length -> table of angles -> cos, sin (T, D/2) -> rotate(q), rotate(k)
+
+Legend: B batch, T time, H heads, D width of a head.
+Pairs are (i, i + D/2), the layout of Hugging Face files.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from babyllm.model.config import ModelConfig, RopeScaling
+
+
+def inverse_frequencies(config: ModelConfig, seq_len: int) -> tuple[Tensor, float]:
+    """The angle per position of each pair of dimensions, and what multiplies cos and sin.
+
+    Args:
+        config: shape, `rope_theta` and `rope_scaling`.
+        seq_len: length in tokens of the sequence at hand; only "dynamic" scaling depends on it.
+
+    Returns:
+        (D/2,) float32 in radians per token, and the dimensionless attention factor.
+    """
+    scaling = config.rope_scaling
+    if scaling is None:
+        return _frequencies(config.rope_theta, config.head_dim), 1.0
+    original = scaling.original_max_seq_len or config.max_seq_len
+    plain = _frequencies(config.rope_theta, config.head_dim)
+    if scaling.type == "linear":
+        return plain / scaling.factor, 1.0
+    if scaling.type == "dynamic":
+        longest = max(seq_len, original)
+        growth = scaling.factor * longest / original - (scaling.factor - 1)
+        theta = config.rope_theta * growth ** (config.head_dim / (config.head_dim - 2))
+        return _frequencies(theta, config.head_dim), 1.0
+    if scaling.type == "llama3":
+        return _llama3(plain, scaling, original), 1.0
+    return _yarn(plain, scaling, original, config)
+
+
+def _frequencies(theta: float, head_dim: int) -> Tensor:
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
+    return torch.as_tensor(1.0 / theta**exponents)
+
+
+def _llama3(plain: Tensor, scaling: RopeScaling, original: int) -> Tensor:
+    """Llama 3.1: long wavelengths are stretched, short ones kept, those between are blended linearly."""
+    turns = original * plain / (2 * math.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return plain / scaling.factor * (1 - kept) + plain * kept
+
+
+def _yarn(plain: Tensor, scaling: RopeScaling, original: int, config: ModelConfig) -> tuple[Tensor, float]:
+    """YaRN (Peng et al. 2023, sections 3.2 and 3.4): a ramp over dimensions between stretched and kept."""
+    d = config.head_dim
+
+    def dimension_of(rotations: float) -> float:
+        return d * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(config.rope_theta))
+
+    low = max(math.floor(dimension_of(scaling.beta_fast)), 0)
+    high = min(math.ceil(dimension_of(scaling.beta_slow)), d - 1)
+    stretched = ((torch.arange(d // 2, dtype=torch.float32) - low) / max(high - low, 0.001)).clamp(0, 1)
+    factor = scaling.attention_factor
+    if factor is None:
+        factor = 0.1 * math.log(scaling.factor) + 1.0 if scaling.factor > 1 else 1.0
+    return plain / scaling.factor * stretched + plain * (1 - stretched), factor
+
+
+def rope_table(config: ModelConfig, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Give cos and sin of every position below `length`: two (length, D/2) float32 tensors."""
+    frequencies, factor = inverse_frequencies(config, length)
+    angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
+    return (angles.cos() * factor).to(device), (angles.sin() * factor).to(device)
+
+
+class _Rotate(torch.autograd.Function):
+    """The rotation computed in float32 and returned in the input's type; its gradient is the rotation back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotated(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _rotated(grads[0], cos, -sin), None, None
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    out = torch.empty_like(x)
+    left, right = x[..., :half], x[..., half:]
+    out[..., :half] = left * cos - right * sin
+    out[..., half:] = right * cos + left * sin
+    return out
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`x` turned by its positions' angles.
+
+    Args:
+        x: (B, T, H, D), any floating type.
+        cos: (B or 1, T, 1, D/2) float32.
+        sin: like `cos`.
+
+    Returns:
+        Shape and type of `x`.
+    """
+    rotated: Tensor = _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
+    return rotated

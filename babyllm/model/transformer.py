@@ -1,0 +1,200 @@
+"""The Llama-style transformer: pre-norm RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+
+tokens (B, T) -> embed -> n_layers x [x + attention(norm(x)); x + mlp(norm(x))] -> norm -> losses (B, T) or logits
+
+Legend: B batch, T time, S cached and new time, D model width, H heads, K kv heads, W width of a head, V vocabulary.
+Modules carry the names of Hugging Face files, so that a checkpoint needs no renaming.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from babyllm.errors import UserError
+from babyllm.model.cache import KVCache, LayerCache
+from babyllm.model.config import ModelConfig
+from babyllm.model.cross_entropy import token_losses
+from babyllm.model.rope import rope_table, rotate
+
+INIT_STD = 0.02
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight, in float32 (Zhang and Sennrich 2019, equation 4)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+
+
+class Attention(nn.Module):
+    """Causal grouped-query self-attention with rotary positions."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        kv_width = config.kv_heads * config.head_dim
+        self.q_proj = nn.Linear(config.d_model, config.d_model, bias=False)
+        self.k_proj = nn.Linear(config.d_model, kv_width, bias=False)
+        self.v_proj = nn.Linear(config.d_model, kv_width, bias=False)
+        self.o_proj = nn.Linear(config.d_model, config.d_model, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
+        """(B, T, D) -> (B, T, D); `mask` (B or 1, 1, T, S) is True where a query may look, None for plain causal."""
+        B, T, _ = x.shape
+        q = rotate(self.q_proj(x).view(B, T, -1, self.head_dim), cos, sin).transpose(1, 2)  # (B, H, T, W)
+        k = rotate(self.k_proj(x).view(B, T, -1, self.head_dim), cos, sin).transpose(1, 2)  # (B, K, T, W)
+        v = self.v_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)
+        if cache is not None:
+            k, v = cache.append(k, v)  # (B, K, S, W)
+        causal = mask is None and T > 1
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=k.shape[1] != q.shape[1]
+        )
+        out: Tensor = self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
+        return out
+
+
+class MLP(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x)) (Shazeer 2020, equation 6)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.d_model, config.ff_width, bias=False)
+        self.up_proj = nn.Linear(config.d_model, config.ff_width, bias=False)
+        self.down_proj = nn.Linear(config.ff_width, config.d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class Block(nn.Module):
+    """One layer: attention, then MLP, each behind a norm and added to the residual stream."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.d_model, config.norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.d_model, config.norm_eps)
+        self.mlp = MLP(config)
+        self.dropout = config.dropout
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        attended = self.self_attn(self.input_layernorm(x), cos, sin, mask, cache)
+        x = x + F.dropout(attended, self.dropout, self.training)
+        return x + F.dropout(self.mlp(self.post_attention_layernorm(x)), self.dropout, self.training)
+
+
+class Transformer(nn.Module):
+    """A language model: per-token losses for training and evaluation, logits for generation.
+
+    Weights start as normal with std 0.02, the projections that write into the residual stream (`o_proj`, `down_proj`)
+    with 0.02 / sqrt(2 n_layers) (Radford et al. 2019, section 2.3); they are drawn from torch's current generator.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm = RMSNorm(config.d_model, config.norm_eps)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+        self._rope: tuple[Tensor, Tensor] | None = None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew from torch's current random generator."""
+        for name, weight in self.named_parameters():
+            if weight.dim() < 2:
+                nn.init.ones_(weight)
+            else:
+                is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+                nn.init.normal_(weight, std=INIT_STD / math.sqrt(2 * self.config.n_layers) if is_residual else INIT_STD)
+
+    def forward(
+        self, tokens: Tensor, targets: Tensor, positions: Tensor | None = None, documents: Tensor | None = None
+    ) -> Tensor:
+        """Negative log-likelihood of every target in nats, 0 where it is `IGNORE`.
+
+        Args:
+            tokens: (B, T) int64 ids.
+            targets: (B, T) int64 ids, or `IGNORE` (-100).
+            positions: (B, T) int64 rotary positions; None counts from 0 in every row.
+            documents: (B, T) int64; a token sees only earlier tokens with its own number. None: the whole row.
+
+        Returns:
+            (B, T) float32.
+        """
+        mask = None if documents is None else _document_mask(documents)
+        hidden = self._hidden(tokens, positions, mask, None)
+        return token_losses(hidden, self.lm_head.weight, targets)
+
+    @torch.no_grad()
+    def logits(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Scores of the next token after each given one.
+
+        Args:
+            tokens: (B, T) int64 ids that follow what `cache` holds.
+            cache: keys and values of what came before; gets those of `tokens` added.
+
+        Returns:
+            (B, T, V) float32.
+        """
+        past = cache.length if cache else 0
+        T = tokens.shape[1]
+        positions = torch.arange(past, past + T, device=tokens.device)[None]
+        mask = None
+        if past and T > 1:
+            mask = positions[:, None, :, None] >= torch.arange(past + T, device=tokens.device)  # (1, 1, T, S)
+        hidden = self._hidden(tokens, positions, mask, cache)
+        return F.linear(hidden, self.lm_head.weight.to(hidden.dtype)).float()
+
+    def _hidden(self, tokens: Tensor, positions: Tensor | None, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+        length = tokens.shape[1] + (cache.length if cache else 0)
+        cos, sin = self._rotations(length, tokens.device)
+        if positions is None:
+            cos, sin = cos[None, :length, None], sin[None, :length, None]  # (1, T, 1, W/2)
+        else:
+            cos, sin = cos[positions].unsqueeze(2), sin[positions].unsqueeze(2)  # (B, T, 1, W/2)
+        x = F.dropout(self.embed_tokens(tokens), self.config.dropout, self.training)  # (B, T, D)
+        for i, block in enumerate(self.layers):
+            layer_cache = cache.layer(i) if cache else None
+            if self.config.activation_checkpointing and self.training:
+                x = checkpoint(block, x, cos, sin, mask, layer_cache, use_reentrant=False)
+            else:
+                x = block(x, cos, sin, mask, layer_cache)
+        if cache:
+            cache.length += tokens.shape[1]
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def _rotations(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        limit = self.config.max_seq_len
+        scaling = self.config.rope_scaling
+        if length > limit and (scaling is None or scaling.type != "dynamic"):
+            raise UserError(f"{length} tokens are more than the model's max_seq_len of {limit}")
+        if self._rope is None or self._rope[0].device != device or len(self._rope[0]) != max(length, limit):
+            self._rope = rope_table(self.config, max(length, limit), device)
+        return self._rope
+
+
+def _document_mask(documents: Tensor) -> Tensor:
+    """(B, T) document numbers -> (B, 1, T, T), True where a token may look: back, within its own document."""
+    T = documents.shape[1]
+    causal = torch.ones(T, T, dtype=torch.bool, device=documents.device).tril()
+    return ((documents[:, :, None] == documents[:, None, :]) & causal).unsqueeze(1)

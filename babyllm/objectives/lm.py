@@ -1,0 +1,15 @@
+"""The language-modelling loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from babyllm.data.batch import Batch
+from babyllm.objectives import LossTerms
+
+
+def language_model(model: nn.Module, batch: Batch) -> LossTerms:
+    """Next-token prediction: the sum of every target's negative log-likelihood in nats, over unit "token"."""
+    total = model(**batch.tensors).sum()
+    return LossTerms({"token": total}, {"loss": (total.detach(), torch.tensor(float(batch.units["token"])))})

@@ -1,0 +1,149 @@
+"""The learning rate: a pure function of the plan and the step.
+
+Four phases, any of which may be empty: warmup, cosine, stable, decay. Without stable and decay it is the usual warmup
+and cosine; with an empty cosine and `stable_lr` equal to `peak_lr` it is warmup-stable-decay (Hu et al. 2024, section 4).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from babyllm.errors import UserError
+
+PHASES = ("warmup", "cosine", "stable", "decay")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to train and with which learning rate.
+
+    A phase is a number of steps (an integer) or a share of all steps (a number with a decimal point). Steps given as
+    numbers are kept; the shares divide what is left between them.
+
+    Attributes:
+        steps: optimizer steps in all; None takes `epochs`.
+        epochs: times through the data; used when `steps` is None.
+        schedule: "phases", or "constant", "linear", "exponential" or "restarts" behind the warmup.
+        peak_lr: highest learning rate.
+        min_lr: where the cosine ends; None is a tenth of the peak.
+        warmup: phase from 0 to `peak_lr`, linear.
+        cosine: phase from `peak_lr` to `min_lr`, half a cosine.
+        cosine_cycle: the half period over the phase's length; above 1 the phase ends before the cosine does.
+        stable: phase at `stable_lr`.
+        stable_lr: None is `min_lr`.
+        decay: phase from where the rate stands to `final_lr`.
+        decay_shape: "linear", "cosine" or "1-sqrt" (Haegele et al. 2024, equation 2).
+        final_lr: where the decay ends.
+        cycles: cosines of the schedule "restarts" (Loshchilov and Hutter 2017, equation 5).
+        clip_norm: largest gradient norm; 0 does not clip.
+        seed: of initial weights and dropout.
+    """
+
+    steps: int | None = None
+    epochs: float = 1.0
+    schedule: Literal["phases", "constant", "linear", "exponential", "restarts"] = "phases"
+    peak_lr: float = 1e-3
+    min_lr: float | None = None
+    warmup: int | float = 0.05
+    cosine: int | float = 0.75
+    cosine_cycle: float = 1.0
+    stable: int | float = 0.10
+    stable_lr: float | None = None
+    decay: int | float = 0.10
+    decay_shape: Literal["linear", "cosine", "1-sqrt"] = "linear"
+    final_lr: float = 0.0
+    cycles: int = 4
+    clip_norm: float = 1.0
+    seed: int = 1
+
+    def with_steps(self, rows: int, global_batch: int) -> Plan:
+        """The same plan with `steps` as a number, for `rows` sequences per epoch."""
+        return self if self.steps else replace(self, steps=max(1, math.ceil(self.epochs * rows / global_batch)))
+
+    @property
+    def n_steps(self) -> int:
+        """`steps` as a number.
+
+        Raises:
+            UserError: it is not known yet.
+        """
+        if self.steps is None or self.steps < 1:
+            raise UserError(f"plan.steps={self.steps}: must be at least 1")
+        return self.steps
+
+
+def phase_steps(plan: Plan) -> dict[str, int]:
+    """The length in steps of each phase of the schedule "phases"; they add up to `plan.steps`.
+
+    Raises:
+        UserError: the lengths given as numbers do not fit.
+    """
+    given = {name: getattr(plan, name) for name in PHASES}
+    counted = sum(v for v in given.values() if isinstance(v, int))
+    shares = sum(v for v in given.values() if isinstance(v, float))
+    left = plan.n_steps - counted
+    if left < 0 or (left > 0 and shares == 0) or min(given.values()) < 0:
+        raise UserError(
+            f"plan.warmup, cosine, stable and decay add up to {counted} steps, plan.steps is {plan.n_steps}; "
+            "make them equal, or give one phase as a share such as 0.75"
+        )
+    lengths: dict[str, int] = {}
+    reached = 0.0
+    for name, value in given.items():
+        if isinstance(value, int):
+            lengths[name] = value
+        else:
+            before = round(reached)
+            reached += left * value / shares if shares else 0.0
+            lengths[name] = round(reached) - before
+    return lengths
+
+
+def learning_rate(plan: Plan, step: int) -> float:
+    """The learning rate of the update that follows `step` finished ones.
+
+    Args:
+        plan: with `steps` known.
+        step: 0 for the first update, up to `plan.steps` - 1 for the last.
+    """
+    lengths = phase_steps(plan)
+    if step < lengths["warmup"]:
+        return plan.peak_lr * (step + 1) / lengths["warmup"]
+    step -= lengths["warmup"]
+    floor = plan.peak_lr / 10 if plan.min_lr is None else plan.min_lr
+    if plan.schedule != "phases":
+        return _behind_warmup(plan, floor, step, plan.n_steps - lengths["warmup"])
+    rate = plan.peak_lr
+    if lengths["cosine"]:
+        done = min(step + 1, lengths["cosine"]) / lengths["cosine"] / plan.cosine_cycle
+        rate = floor + (plan.peak_lr - floor) * (1 + math.cos(math.pi * done)) / 2
+        if step < lengths["cosine"]:
+            return rate
+    step -= lengths["cosine"]
+    if lengths["stable"]:
+        rate = floor if plan.stable_lr is None else plan.stable_lr
+        if step < lengths["stable"]:
+            return rate
+    step -= lengths["stable"]
+    return _decayed(plan, rate, min(1.0, (step + 1) / max(1, lengths["decay"])))
+
+
+def _decayed(plan: Plan, start: float, done: float) -> float:
+    left = {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "1-sqrt": 1 - math.sqrt(done)}
+    return plan.final_lr + (start - plan.final_lr) * left[plan.decay_shape]
+
+
+def _behind_warmup(plan: Plan, floor: float, step: int, length: int) -> float:
+    done = min(1.0, (step + 1) / max(1, length))
+    if plan.schedule == "constant":
+        return plan.peak_lr
+    if plan.schedule == "linear":
+        return plan.peak_lr + (floor - plan.peak_lr) * done
+    if plan.schedule == "exponential":
+        if floor <= 0:
+            raise UserError(f"plan.min_lr={floor}: the exponential schedule needs one above 0")
+        return plan.peak_lr * float((floor / plan.peak_lr) ** done)
+    cycle = step / max(1, length) * plan.cycles % 1.0
+    return floor + (plan.peak_lr - floor) * (1 + math.cos(math.pi * cycle)) / 2

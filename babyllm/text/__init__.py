@@ -1,0 +1,1 @@
+"""Raw text before it becomes tokens: documents, readers, cleaning, deduplication, quality selection (no torch)."""

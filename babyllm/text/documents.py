@@ -1,0 +1,43 @@
+"""What a document is, and the two decisions that depend on its text alone: is it a repetition, is it held out.
+
+Both hash the text, so neither depends on the order of the documents, on the files they came from or on how many workers
+read them:
+
+    text -> exact_key   -> kept or dropped as a repetition
+    text -> is_held_out -> training or held-out split
+"""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text that is trained on or evaluated as one piece.
+
+    Attributes:
+        text: any valid Unicode string.
+        domain: the name under which the document is counted, mixed and evaluated.
+    """
+
+    text: str
+    domain: str = "text"
+
+
+def exact_key(text: str) -> bytes:
+    """Return the 16 bytes that two texts share only if they are equal, character for character."""
+    return blake2b(text.encode(), digest_size=16).digest()
+
+
+def is_held_out(text: str, fraction: float) -> bool:
+    """Tell whether a document belongs to the held-out split.
+
+    The hash of the text is read as a number evenly spread over [0, 1) and compared with `fraction`, so equal texts
+    always fall on the same side, and what is held out at one fraction is held out at every larger one.
+
+    Args:
+        text: the document's text.
+        fraction: the expected share of distinct documents that are held out, 0 to 1.
+    """
+    digest = blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < fraction * 2.0**64

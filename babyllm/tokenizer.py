@@ -1,0 +1,215 @@
+"""Text to token ids and back, over SentencePiece (`tokenizer.model`) and `tokenizers` (`tokenizer.json`).
+
+    documents -> Tokenizer.train -+
+    tokenizer.model ------------- +-> Tokenizer -> encode -> ids -> decode / token_bytes
+    tokenizer.json -------------- +       |
+                                          +-> save -> tokenizer.json, tokenizer.model, tokenizer_config.json
+
+`encode` takes its input for plain text: what looks like a special token is spelled out in ordinary pieces. Whoever
+renders a conversation puts special ids in by name (`tokenizer.special["<|im_start|>"]`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babyllm.errors import UserError
+from babyllm.tokenizer_backends import JsonBackend, SentencePieceBackend, train_sentencepiece
+
+ROLES = ("bos", "eos", "pad", "unk")
+
+
+class Tokenizer:
+    """Encoder and decoder of one vocabulary. Instances can be pickled and sent to worker processes.
+
+    Attributes:
+        special: ids of the tokens that stand for no text, by name.
+        sha256: hash of the defining file, `tokenizer.model` or else `tokenizer.json`; it survives `save` and `load`.
+        vocab_size: largest id + 1.
+        bos_id: id that begins a document, if there is one; `encode` never adds it.
+        eos_id: id that ends a document; `encode` never adds it.
+        pad_id: id that fills rows up, if there is one.
+        unk_id: id of unknown characters, if there is one.
+    """
+
+    def __init__(
+        self,
+        source: bytes,
+        kind: Literal["model", "json"],
+        roles: Mapping[str, str | None] | None = None,
+        where: str = "the tokenizer",
+    ) -> None:
+        """Build a tokenizer from the bytes of its file.
+
+        Args:
+            source: the bytes of a `tokenizer.model` or `tokenizer.json`.
+            kind: which of the two.
+            roles: names of the tokens that play "bos", "eos", "pad" and "unk", as far as they are known.
+            where: how messages name the file.
+
+        Raises:
+            UserError: the bytes cannot be read, a named token is missing, or no eos token can be told.
+        """
+        self._source, self._kind, self._where = source, kind, where
+        self._backend = SentencePieceBackend(source, where) if kind == "model" else JsonBackend(source, where)
+        self._roles = dict(roles or {})
+        for role in ROLES:
+            if role not in self._roles or (role == "eos" and self._roles[role] is None):
+                self._roles[role] = self._backend.role(role)
+        ids = {role: None if name is None else self._backend.find(name) for role, name in self._roles.items()}
+        for role, name in self._roles.items():
+            if name is not None and ids[role] is None:
+                raise UserError(f"{where} lacks {name!r}, the {role}_token of the tokenizer_config.json beside it")
+        if ids["eos"] is None:
+            raise UserError(f"{where} does not tell its eos_token; name it in a tokenizer_config.json beside it")
+        self.bos_id, self.eos_id, self.pad_id, self.unk_id = ids["bos"], ids["eos"], ids["pad"], ids["unk"]
+        self.special = self._backend.special
+        self.vocab_size = self._backend.vocab_size
+        self.sha256 = hashlib.sha256(source).hexdigest()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Tokenizer, (self._source, self._kind, self._roles, self._where)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
+        """Tokenizer of a `.model` file, a `tokenizer.json` file or a directory that holds one (`.model` preferred).
+
+        Which tokens are bos, eos, pad and unk is read from the `tokenizer_config.json` or `special_tokens_map.json`
+        beside it; they become special tokens if the file has them as ordinary ones.
+
+        Raises:
+            UserError: there is no such file, it cannot be read, or it does not tell which token ends a text.
+        """
+        file = Path(path)
+        if file.is_dir():
+            names = ("tokenizer.model", "tokenizer.json")
+            file = next((file / name for name in names if (file / name).is_file()), file)
+        if not file.is_file():
+            raise UserError(f"no tokenizer at {path}: give a .model file, a tokenizer.json or a directory with one")
+        tokenizer = cls(
+            file.read_bytes(), "json" if file.suffix == ".json" else "model", _read_roles(file.parent), str(file)
+        )
+        return tokenizer.extended(name for name in tokenizer._roles.values() if name is not None)
+
+    @classmethod
+    def train(
+        cls,
+        documents: Iterable[str],
+        vocab_size: int,
+        *,
+        model_type: Literal["bpe", "unigram"] = "bpe",
+        character_coverage: float = 0.9995,
+        n_threads: int | None = None,
+    ) -> Tokenizer:
+        """SentencePiece tokenizer that loses nothing: byte fallback, single digits, no normalisation, no prefix space.
+
+        The result is a function of the documents and their order; with BPE, whatever the number of threads.
+
+        Args:
+            documents: the training texts, read once and kept in memory.
+            vocab_size: number of tokens; 16 special ones, 256 bytes and the text's characters are among them.
+            model_type: "bpe" or "unigram".
+            character_coverage: share of the text's characters that become tokens; the rest is spelled in bytes.
+            n_threads: threads to train with; None takes all cores.
+
+        Raises:
+            UserError: `vocab_size` does not suit the text, or there is no text.
+        """
+        return cls(train_sentencepiece(documents, vocab_size, model_type, character_coverage, n_threads), "model")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, taken for plain text; no bos or eos is added.
+
+        Raises:
+            UserError: `text` holds a lone surrogate, so it is not valid Unicode.
+        """
+        return self._backend.encode([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, as `encode` gives them, on all cores.
+
+        Raises:
+            UserError: a text holds a lone surrogate.
+        """
+        return self._backend.encode(texts)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids`; special tokens give nothing, incomplete UTF-8 gives U+FFFD."""
+        return self._backend.decode([int(i) for i in ids])
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """UTF-8 bytes a token stands for, none for special tokens; a character may be spread over several tokens."""
+        return self._bytes[token_id]
+
+    def byte_lengths(self) -> NDArray[np.int64]:
+        """(V,) UTF-8 bytes that each id stands for, 0 for special ones."""
+        return np.array([len(raw) for raw in self._bytes], dtype=np.int64)
+
+    @cached_property
+    def _bytes(self) -> list[bytes]:
+        return self._backend.bytes_of_tokens()
+
+    def extended(self, names: Iterable[str]) -> Tokenizer:
+        """Tokenizer in which each of `names` is a special token; those it lacks are appended to the vocabulary."""
+        missing = [name for name in dict.fromkeys(names) if name not in self.special]
+        if not missing:
+            return self
+        return Tokenizer(self._backend.extended(missing), self._kind, self._roles, self._where)
+
+    def save(self, directory: str | os.PathLike[str], *, chat_template: str | None = None) -> None:
+        """Write the tokenizer's files, so that `load` and transformers' `AutoTokenizer` read them and give equal ids.
+
+        Args:
+            directory: made if absent; receives `tokenizer.json`, `tokenizer_config.json` and, where the tokenizer is
+                a SentencePiece model, `tokenizer.model`. Each file appears whole or not at all.
+            chat_template: a Jinja template for `tokenizer_config.json`.
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        config: dict[str, object] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        config |= {f"{role}_token": self._roles[role] for role in ROLES}
+        # Said outright, since transformers would else follow a foreign file's own rule for adding specials.
+        config |= {"add_bos_token": False, "add_eos_token": False, "clean_up_tokenization_spaces": False}
+        if chat_template is not None:
+            config["chat_template"] = chat_template
+        if self._kind == "model":
+            _write(directory / "tokenizer.model", self._source)
+        _write(directory / "tokenizer.json", self._json)
+        _write(directory / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=2).encode() + b"\n")
+
+    @cached_property
+    def _json(self) -> bytes:
+        return self._backend.tokenizer_json()
+
+
+def _read_roles(directory: Path) -> dict[str, str | None]:
+    """Names of the tokens that play a role, as far as the files of a Hugging Face directory tell."""
+    roles: dict[str, str | None] = {}
+    for file in (directory / "special_tokens_map.json", directory / "tokenizer_config.json"):
+        if not file.is_file():
+            continue
+        try:
+            config = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{file} is not valid JSON: {error}") from None
+        for role in ROLES:
+            if f"{role}_token" in config:
+                token = config[f"{role}_token"]
+                roles[role] = token["content"] if isinstance(token, dict) else token
+    return roles
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file under another name first, so that no reader meets half of it."""
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_bytes(content)
+    os.replace(draft, path)

@@ -1,0 +1,263 @@
+"""The two libraries behind `Tokenizer`, asked for the same things, and the training of a SentencePiece model.
+
+Both take their input for plain text. Lone surrogates are refused here, since each library stumbles over them in its own
+way.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import sentencepiece
+import tokenizers
+
+from babyllm.errors import UserError
+from babyllm.tokenizer_convert import BYTE, CONTROL, SPACE, UNKNOWN, parse_model, to_tokenizer_json
+
+SPECIAL_TOKENS = (
+    "<unk>",
+    "<s>",
+    "</s>",
+    "<pad>",
+    "<|im_start|>",
+    "<|im_end|>",
+    *(f"<|reserved_{i}|>" for i in range(10)),
+)
+"""The special tokens of a tokenizer trained here; a name's index is its id."""
+
+# For files that do not say which token plays a role; the first that the vocabulary holds is taken.
+WELL_KNOWN = {
+    "bos": ("<s>", "<|begin_of_text|>", "<|startoftext|>", "<bos>"),
+    "eos": ("</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<eos>"),
+    "pad": ("<pad>", "<|pad|>", "[PAD]"),
+    "unk": ("<unk>", "[UNK]"),
+}
+# SentencePiece skips longer sentences in silence; a character has up to 4 bytes.
+MAX_SENTENCE_BYTES = 4096
+MAX_SENTENCE_CHARACTERS = MAX_SENTENCE_BYTES // 4
+# SentencePiece writes this for rare characters while it trains, and skips sentences that hold it in silence.
+TRAINING_MARK = "\u2585"
+
+
+class SentencePieceBackend:
+    """A SentencePiece model."""
+
+    def __init__(self, source: bytes, where: str) -> None:
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=source)
+        except RuntimeError:
+            raise UserError(f"{where} is not a SentencePiece model") from None
+        self._proto = parse_model(source, where)
+        self._ids = {p.piece: i for i, p in enumerate(self._proto.pieces)}
+        self.special = {p.piece: i for i, p in enumerate(self._proto.pieces) if p.type in (CONTROL, UNKNOWN)}
+        self.vocab_size = len(self._proto.pieces)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, on all cores."""
+        ids: list[list[int]] = self._processor.encode([_utf8(text) for text in texts])
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of ids, nothing for special ones."""
+        return str(self._processor.decode(ids))
+
+    def bytes_of_tokens(self) -> list[bytes]:
+        """Bytes of every id."""
+        texts = [b""] * self.vocab_size
+        for i, piece in enumerate(self._proto.pieces):
+            if piece.type == BYTE:
+                texts[i] = _byte_piece(piece.piece)
+            elif piece.type not in (CONTROL, UNKNOWN):
+                texts[i] = piece.piece.replace(SPACE, " ").encode()
+        return texts
+
+    def find(self, name: str) -> int | None:
+        """Id of a token."""
+        return self._ids.get(name)
+
+    def role(self, role: str) -> str | None:
+        """Name of the token that plays a role by the model itself."""
+        token_id = getattr(self._processor, f"{role}_id")()
+        return None if token_id < 0 else str(self._proto.pieces[token_id].piece)
+
+    def extended(self, names: list[str]) -> bytes:
+        """The model with `names` as control pieces, appended where it lacks them."""
+        proto = type(self._proto)()
+        proto.CopyFrom(self._proto)
+        for name in names:
+            piece = proto.pieces[self._ids[name]] if name in self._ids else proto.pieces.add(piece=name, score=0.0)
+            piece.type = CONTROL
+        return bytes(proto.SerializeToString(deterministic=True))
+
+    def tokenizer_json(self) -> bytes:
+        """The same tokenizer as a `tokenizer.json`."""
+        return to_tokenizer_json(self._proto).encode()
+
+
+class JsonBackend:
+    """A `tokenizer.json`."""
+
+    def __init__(self, source: bytes, where: str) -> None:
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(source.decode("utf-8"))
+        except Exception as error:  # the library raises nothing narrower
+            raise UserError(f"{where} is not a tokenizer.json: {error}") from None
+        self._source = source
+        # The file may cut or pad texts, as it suits the model it was made for.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True
+        added = sorted(self._tokenizer.get_added_tokens_decoder().items())
+        self.special = {token.content: i for i, token in added if token.special}
+        self.vocab_size = max(self._tokenizer.get_vocab().values()) + 1
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, on all cores."""
+        for text in texts:
+            _utf8(text)
+        return [e.ids for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of ids, nothing for special ones."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def bytes_of_tokens(self) -> list[bytes]:
+        """Bytes of every id."""
+        decoders = set(_types(json.loads(self._source)["decoder"]))
+        texts = [b""] * self.vocab_size
+        for piece, i in self._tokenizer.get_vocab().items():
+            if piece in self.special:
+                continue
+            if "ByteLevel" in decoders:
+                texts[i] = _byte_level(piece)
+            elif "ByteFallback" in decoders and re.fullmatch("<0x[0-9A-F]{2}>", piece):
+                texts[i] = _byte_piece(piece)
+            else:
+                texts[i] = piece.replace(SPACE, " ").encode()
+        return texts
+
+    def find(self, name: str) -> int | None:
+        """Id of a token."""
+        token_id: int | None = self._tokenizer.token_to_id(name)
+        return token_id
+
+    def role(self, role: str) -> str | None:
+        """Name of the token that plays a role by convention."""
+        return next((name for name in WELL_KNOWN[role] if self.find(name) is not None), None)
+
+    def extended(self, names: list[str]) -> bytes:
+        """The file with `names` as special tokens, appended where it lacks them."""
+        tokenizer = tokenizers.Tokenizer.from_str(self._source.decode("utf-8"))
+        tokenizer.add_special_tokens(names)
+        return str(tokenizer.to_str(pretty=True)).encode()
+
+    def tokenizer_json(self) -> bytes:
+        """The file as it was read."""
+        return self._source
+
+
+def train_sentencepiece(
+    documents: Iterable[str], vocab_size: int, model_type: str, character_coverage: float, n_threads: int | None
+) -> bytes:
+    """Bytes of a SentencePiece model with `SPECIAL_TOKENS`; see `Tokenizer.train`."""
+    failures: list[BaseException] = []
+    sentences = _sentences(documents, failures)
+    first = next(sentences, None)
+    if first is None:
+        raise UserError("there is no text to train a tokenizer on: the documents are empty")
+    writer = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=itertools.chain([first], sentences),
+            model_writer=writer,
+            model_type=model_type,
+            vocab_size=vocab_size,
+            hard_vocab_limit=False,  # so that what comes out tells the largest size
+            character_coverage=character_coverage,
+            max_sentence_length=MAX_SENTENCE_BYTES,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            split_digits=True,
+            byte_fallback=True,
+            unk_surface="",
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            pad_id=3,
+            control_symbols=list(SPECIAL_TOKENS[4:]),
+            num_threads=n_threads or os.cpu_count() or 1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        if failures:
+            raise failures[0] from None
+        needed = re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error))
+        if needed:
+            raise UserError(f"vocab_size {vocab_size} is too small: this text needs at least {needed[1]}") from None
+        raise
+    proto = parse_model(writer.getvalue(), "the trained model")
+    if len(proto.pieces) < vocab_size:
+        raise UserError(f"vocab_size {vocab_size} is too large: this text gives at most {len(proto.pieces)}")
+    proto.trainer_spec.ClearField("num_threads")  # or the hash would tell machines apart
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def _sentences(documents: Iterable[str], failures: list[BaseException]) -> Iterator[bytes]:
+    """Documents in parts that SentencePiece does not skip; a newline is a byte token anyway.
+
+    What goes wrong is kept in `failures` too, because SentencePiece would pass on its words alone.
+    """
+    try:
+        for document in documents:
+            for line in document.replace(TRAINING_MARK, "\n").split("\n"):
+                for start in range(0, len(line), MAX_SENTENCE_CHARACTERS):
+                    yield _utf8(line[start : start + MAX_SENTENCE_CHARACTERS])
+    except BaseException as error:
+        failures.append(error)
+        raise
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"the text holds a lone surrogate ({text[error.start]!a}), so it is not valid Unicode"
+        ) from None
+
+
+def _byte_piece(piece: str) -> bytes:
+    return bytes([int(piece[3:5], 16)])
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """Byte of each character of GPT-2's alphabet: printable bytes stand for themselves, the others follow U+0100."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(others)}
+
+
+_BYTE_OF = _byte_level_alphabet()
+
+
+def _byte_level(piece: str) -> bytes:
+    if all(character in _BYTE_OF for character in piece):
+        return bytes(_BYTE_OF[character] for character in piece)
+    return piece.encode()  # a token that was added as it stands
+
+
+def _types(decoder: dict[str, object] | None) -> Iterator[str]:
+    """Names of a decoder and of those inside it."""
+    if decoder is None:
+        return
+    yield str(decoder["type"])
+    inner = decoder.get("decoders", [])
+    for part in inner if isinstance(inner, list) else []:
+        yield from _types(part)

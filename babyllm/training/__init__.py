@@ -1,0 +1,1 @@
+"""The training loop and what surrounds it: state, checkpoints, records, run directories."""

@@ -1,0 +1,173 @@
+"""Checkpoints: step directories that are Hugging Face directories, complete or absent.
+
+state -> .saving/ (weights, optimizer, resume.json) -> fsync -> rename to step_00002000/ -> latest
+run directory -> newest complete step -> checksums -> state
+
+Nothing is pickled: tensors are safetensors, the rest is JSON. Rank 0 writes, every rank reads.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from babyllm.errors import UserError
+from babyllm.files import fsync, sha256, write_bytes, write_json
+from babyllm.interop.huggingface import hf_name, load_weights, save_model
+from babyllm.tokenizer import Tokenizer
+from babyllm.training.state import TrainState
+
+RESUME, OPTIMIZER, LATEST = "resume.json", "optimizer.safetensors", "latest"
+_SAVING, _DELETING = ".saving", ".deleting"
+_STEP = re.compile(r"step_(\d{8,})")
+_CHECKED = ("model.safetensors", "config.json", OPTIMIZER)
+
+
+def step_directories(run_dir: Path) -> dict[int, Path]:
+    """The complete step directories of a run, in the order of their steps."""
+    found = {int(m[1]): p for p in run_dir.glob("step_*") if (m := _STEP.fullmatch(p.name)) and (p / RESUME).is_file()}
+    return dict(sorted(found.items()))
+
+
+def latest(run_dir: Path) -> Path | None:
+    """The newest complete step directory of a run, or None."""
+    steps = step_directories(run_dir)
+    return steps[max(steps)] if steps else None
+
+
+def save(state: TrainState, run_dir: Path, tokenizer: Tokenizer | None, keep: int) -> None:
+    """Write `run_dir`/step_N, point `latest` at it and delete older ones; every rank must call it.
+
+    Args:
+        state: at step N, between two steps.
+        run_dir: of the run.
+        tokenizer: written beside the weights.
+        keep: how many of the newest steps stay, at least 1; the best one stays besides.
+
+    Raises:
+        UserError: the disk is full; nothing half-written is left and older steps are untouched.
+    """
+    if state.runtime.is_main:
+        saving = run_dir / _SAVING
+        try:
+            _write(state, saving, tokenizer)
+            target = run_dir / f"step_{state.step:08d}"
+            _delete(target)
+            os.rename(saving, target)
+            fsync(run_dir)
+            write_bytes(run_dir / LATEST, f"{target.name}\n".encode())
+        except OSError as e:
+            shutil.rmtree(saving, ignore_errors=True)
+            if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(
+                f"{run_dir}: the disk is full, step {state.step} was not saved; free some space and start the same "
+                "command again, it goes on from the last complete step"
+            ) from e
+        _prune(run_dir, max(1, keep), state.best)
+    state.runtime.barrier()
+
+
+def _write(state: TrainState, directory: Path, tokenizer: Tokenizer | None) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    _require_space(directory, state)
+    save_model(directory, state.model, tokenizer)
+    save_file(_optimizer_tensors(state), directory / OPTIMIZER)
+    for file in directory.iterdir():
+        fsync(file)
+    resume = {
+        "step": state.step,
+        "tokens": state.tokens,
+        "skipped": state.skipped,
+        "best": state.best,
+        "bad_evaluations": state.bad_evaluations,
+        "stream": state.stream.state_dict(),
+        "scaler": state.scaler.state_dict(),
+        "sha256": {name: sha256(directory / name) for name in _CHECKED},
+    }
+    write_json(directory / RESUME, resume)
+    fsync(directory)
+
+
+def _require_space(directory: Path, state: TrainState) -> None:
+    n_bytes = sum(4 * p.numel() for p in state.model.parameters())
+    n_bytes += sum(t.nbytes for s in state.optimizer.state.values() for t in s.values() if torch.is_tensor(t))
+    if shutil.disk_usage(directory).free < n_bytes:
+        raise OSError(errno.ENOSPC, "not enough space for a checkpoint")
+
+
+def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
+    return {
+        f"{key}.{hf_name(name)}": tensor.detach().cpu().contiguous()
+        for name, parameter in state.model.named_parameters()
+        for key, tensor in state.optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load(state: TrainState, directory: Path) -> None:
+    """Bring `state` to what was saved in `directory`.
+
+    Raises:
+        UserError: a file is missing or damaged, or it was made with another model or other data.
+    """
+    try:
+        resume: dict[str, Any] = json.loads((directory / RESUME).read_text(encoding="utf-8"))
+        for name, expected in resume["sha256"].items():
+            if not (directory / name).is_file() or sha256(directory / name) != expected:
+                raise UserError(
+                    f"{directory / name}: missing or damaged; delete {directory} to go on from an older step"
+                )
+    except (OSError, ValueError, KeyError) as e:
+        raise UserError(
+            f"{directory / RESUME}: cannot be read ({e}); delete {directory} to go on from an older step"
+        ) from e
+    state.model.load_state_dict(load_weights(directory, state.model.config))
+    _load_optimizer(state, load_file(directory / OPTIMIZER))
+    state.stream.load_state_dict(resume["stream"])
+    if state.scaler.is_enabled() and resume["scaler"]:
+        state.scaler.load_state_dict(resume["scaler"])
+    state.step, state.tokens, state.skipped = resume["step"], resume["tokens"], resume["skipped"]
+    state.best = tuple(resume["best"]) if resume["best"] else None
+    state.bad_evaluations = resume["bad_evaluations"]
+
+
+def _load_optimizer(state: TrainState, tensors: dict[str, Tensor]) -> None:
+    plain = state.optimizer.state_dict()
+    names = {id(parameter): hf_name(name) for name, parameter in state.model.named_parameters()}
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    keys = sorted({name.split(".", 1)[0] for name in tensors})
+    for index, parameter in enumerate(parameters):
+        mine = {
+            key: tensors[f"{key}.{names[id(parameter)]}"] for key in keys if f"{key}.{names[id(parameter)]}" in tensors
+        }
+        if mine:
+            plain["state"][index] = mine
+    state.optimizer.load_state_dict(plain)
+
+
+def _prune(run_dir: Path, keep: int, best: tuple[float, int] | None) -> None:
+    steps = step_directories(run_dir)
+    for step in list(steps)[:-keep]:
+        if best is None or step != best[1]:
+            _delete(steps[step])
+    for leftover in run_dir.glob(f"{_DELETING}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _delete(directory: Path) -> None:
+    """Delete a step directory so that at no moment a part of it looks complete."""
+    if directory.exists():
+        doomed = directory.with_name(f"{_DELETING}_{directory.name}")
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.rename(directory, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)

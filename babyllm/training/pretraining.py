@@ -1,0 +1,82 @@
+"""Pretraining as values: its configuration, and the state a run begins with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from babyllm.data.pretraining import DataConfig, PretrainingData, make_loader
+from babyllm.errors import UserError
+from babyllm.interop.huggingface import load_model
+from babyllm.loading import model_directory
+from babyllm.model.config import ModelOptions
+from babyllm.model.transformer import Transformer
+from babyllm.optim import OptimConfig, adamw
+from babyllm.runtime import Runtime, RuntimeConfig, seed_all
+from babyllm.schedule import Plan
+from babyllm.tokenizer import Tokenizer
+from babyllm.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """The configuration of `train_pretrain.py`.
+
+    Attributes:
+        run_dir: where the run is recorded; the same command goes on with it.
+        init_from: a run, step or Hugging Face directory whose weights to start from; null draws them anew.
+        log_every: steps between records.
+        eval_every: steps between evaluations; 0 only at the end.
+        save_every: steps between checkpoints; 0 only at the end.
+        keep: newest checkpoints that stay, besides the best.
+        early_stop: end after this many evaluations without a lower held-out loss; 0 never does.
+        prompts: texts to continue at each evaluation.
+    """
+
+    run_dir: str = "runs/pretrain"
+    init_from: str | None = None
+    model: ModelOptions = field(default_factory=ModelOptions)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    plan: Plan = field(default_factory=Plan)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    log_every: int = 5
+    eval_every: int = 100
+    save_every: int = 100
+    keep: int = 2
+    early_stop: int = 0
+    prompts: list[str] = field(default_factory=lambda: ["今天", "这本书", "The"])
+
+
+def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -> tuple[TrainState, Plan]:
+    """A run at step 0, and the plan with its number of steps.
+
+    Raises:
+        UserError: the model, the data and the plan do not fit each other.
+    """
+    model = _model(config, data).to(runtime.device)
+    loader = make_loader(config.data, data, model.config, runtime)
+    plan = config.plan.with_steps(len(data.windows), config.data.global_batch)
+    return TrainState(model, adamw(model, config.optim), runtime.scaler(), loader, runtime), plan
+
+
+def _model(config: PretrainConfig, data: PretrainingData) -> Transformer:
+    vocab_size = data.tokens.manifest.vocab_size
+    if config.init_from is None:
+        seed_all(config.plan.seed)
+        return Transformer(config.model.build(vocab_size, config.data.seq_len))
+    directory = model_directory(config.init_from)
+    model = load_model(directory)
+    if model.config.vocab_size < vocab_size:
+        raise UserError(
+            f"--init_from={config.init_from}: its vocabulary of {model.config.vocab_size} ids does not match the "
+            f"{vocab_size} of {config.data.path}; tokenise the data with {directory}'s tokenizer"
+        )
+    if data.tokenizer and Path(directory, "tokenizer.json").is_file():
+        theirs = Tokenizer.load(directory)
+        if theirs.sha256 != data.tokenizer.sha256:
+            raise UserError(
+                f"--init_from={config.init_from}: its tokenizer is not the one {config.data.path} was made with; "
+                f"tokenise the data with {directory}'s tokenizer"
+            )
+    return model

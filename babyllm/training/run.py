@@ -1,0 +1,250 @@
+"""A run directory: begun or resumed, recorded, evaluated and saved between steps.
+
+open_run -> config.yaml, environment.json, newest checkpoint -> Run -> `every`: log, evaluate, save -> summary
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from babyllm.config import differences, dump, load
+from babyllm.data.shards import TokenData
+from babyllm.errors import UserError
+from babyllm.evaluate import perplexity
+from babyllm.files import write_bytes, write_json
+from babyllm.generation import generate
+from babyllm.interop.huggingface import config_to_json, read_json
+from babyllm.model.config import flops_per_token
+from babyllm.runtime import environment, memory_bytes, peak_flops
+from babyllm.schedule import Plan
+from babyllm.tokenizer import Tokenizer
+from babyllm.training.checkpoint import latest, save
+from babyllm.training.checkpoint import load as load_checkpoint
+from babyllm.training.log import RunLog, format_duration
+from babyllm.training.state import Every, TrainState
+
+CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
+SAMPLE_TOKENS = 80
+
+
+class RunConfig(Protocol):
+    """What every stage's configuration has."""
+
+    @property
+    def run_dir(self) -> str:
+        """Where the run is recorded."""
+        ...
+
+    @property
+    def log_every(self) -> int:
+        """Steps between records."""
+        ...
+
+    @property
+    def eval_every(self) -> int:
+        """Steps between evaluations."""
+        ...
+
+    @property
+    def save_every(self) -> int:
+        """Steps between checkpoints."""
+        ...
+
+    @property
+    def keep(self) -> int:
+        """Newest checkpoints that stay."""
+        ...
+
+
+@dataclass
+class Run:
+    """A run directory in use; made by `open_run`.
+
+    Attributes:
+        directory: of the run.
+        tokenizer: saved with each step.
+        log: on rank 0, else None.
+        losses: what the last evaluation gave, by name.
+    """
+
+    directory: Path
+    tokenizer: Tokenizer | None
+    log: RunLog | None
+    losses: dict[str, float] = field(default_factory=dict)
+    _tokens_logged: int = 0
+
+    def message(self, text: str) -> None:
+        """Tell the person who watches, on rank 0."""
+        if self.log:
+            self.log.message(text)
+
+    def logging(self, steps: int, seq_len: int) -> Every:
+        """Record loss, learning rate, speed and memory every `steps` steps."""
+        flops: list[float] = []
+
+        def record(state: TrainState) -> None:
+            runtime = state.runtime
+            if not flops:
+                flops.append(flops_per_token(state.model.config, seq_len))
+                flops.append((peak_flops(runtime.device, runtime.dtype) or 0.0) * runtime.world_size)
+            busy_s, waited_s = state.take_times()
+            tokens_per_s = (state.tokens - self._tokens_logged) / max(busy_s, 1e-9)
+            self._tokens_logged = state.tokens
+            values: dict[str, float] = {
+                **state.take_metrics(),
+                "lr": state.lr,
+                "grad_norm": state.grad_norm,
+                "tokens": state.tokens,
+                "tokens_per_s": tokens_per_s,
+                "memory_bytes": memory_bytes(runtime.device),
+                "data_wait": waited_s / max(busy_s, 1e-9),
+                "skipped": state.skipped,
+            }
+            if flops[1]:
+                values["mfu"] = tokens_per_s * flops[0] / flops[1]
+            if state.scaler.is_enabled():
+                values["scaler_scale"] = state.scaler.get_scale()
+            if self.log:
+                self.log.record(state.step, values)
+                self.log.progress(state.step, values["loss"], tokens_per_s)
+
+        return Every(steps, record, at_stop=True)
+
+    def evaluation(
+        self, steps: int, data: TokenData, seq_len: int, *, max_tokens: int, prompts: Sequence[str], patience: int
+    ) -> Every:
+        """Measure loss and bits per byte by domain and show sampled text every `steps` steps.
+
+        `patience` evaluations without a lower loss end the run; 0 never does.
+        """
+        token_bytes = None if self.tokenizer is None else self.tokenizer.byte_lengths()
+
+        def evaluate(state: TrainState) -> None:
+            result = perplexity(
+                state.model, data, state.runtime, seq_len=seq_len, max_tokens=max_tokens, token_bytes=token_bytes
+            )
+            self.losses = {f"val/{name}": value for name, value in result.items()}
+            _judge(state, result.get("all/loss"), patience)
+            if self.log:
+                self.log.record(state.step, self.losses)
+                shown = ", ".join(f"{name[:-4]} {v:.3f}" for name, v in result.items() if name.endswith("/bpb"))
+                shown = shown or ", ".join(f"{name[:-5]} loss {v:.3f}" for name, v in result.items())
+                self.message(f"step {state.step}: held-out bits per byte: {shown}")
+                if self.tokenizer:
+                    self._sample(state, prompts)
+
+        return Every(steps, evaluate)
+
+    def _sample(self, state: TrainState, prompts: Sequence[str]) -> None:
+        assert self.log and self.tokenizer
+        for i, prompt in enumerate(prompts):
+            with state.runtime.autocast():
+                text = generate(state.model, self.tokenizer, prompt, max_new_tokens=SAMPLE_TOKENS, seed=i)
+            self.log.text(state.step, f"sample/{i}", f"{prompt}{text}")
+            self.message(f"    {prompt}|{text!r}"[:160])
+
+    def saving(self, steps: int, keep: int) -> Every:
+        """Save a step directory every `steps` steps, at the end and at a stop signal."""
+
+        def write(state: TrainState) -> None:
+            if self.log:
+                self.log.flush()
+            save(state, self.directory, self.tokenizer, keep)
+
+        return Every(steps, write, at_stop=True)
+
+
+def _judge(state: TrainState, loss: float | None, patience: int) -> None:
+    if loss is None:
+        return
+    if state.best is None or loss < state.best[0]:
+        state.best, state.bad_evaluations = (loss, state.step), 0
+        return
+    state.bad_evaluations += 1
+    if patience and state.bad_evaluations >= patience:
+        state.stop_reason = f"no lower held-out loss in {patience} evaluations; the best was at step {state.best[1]}"
+
+
+@contextmanager
+def open_run(config: RunConfig, state: TrainState, tokenizer: Tokenizer | None, plan: Plan) -> Iterator[Run]:
+    """Begin the run of `config`, or go on with it where its newest checkpoint stands; every rank must call it.
+
+    Yields:
+        The run; behind the body its records are closed and the summary is printed.
+
+    Raises:
+        UserError: the directory holds a run of another model, or a damaged checkpoint.
+    """
+    directory, runtime = Path(config.run_dir), state.runtime
+    began = time.monotonic()
+    newest = latest(directory)
+    if newest:
+        _require_same_model(newest, state, tokenizer)
+        load_checkpoint(state, newest)
+    runtime.barrier()
+    first_step = state.step
+    run = Run(directory, tokenizer, None, _tokens_logged=state.tokens)
+    if runtime.is_main:
+        directory.mkdir(parents=True, exist_ok=True)
+        changed = _write_config(directory, config)
+        run.log = RunLog(directory, start_step=state.step, total_steps=plan.n_steps)
+        for line in changed if newest else []:
+            run.message(f"changed since the run began: {line}")
+        run.message(_headline(state, plan, newest))
+    try:
+        yield run
+    except BaseException:
+        if run.log:
+            run.log.close(summary=False)
+        raise
+    if run.log:
+        run.log.close(summary=state.step > first_step)
+        print(_summary(state, run, plan, time.monotonic() - began))
+
+
+def _require_same_model(directory: Path, state: TrainState, tokenizer: Tokenizer | None) -> None:
+    theirs, mine = read_json(directory / "config.json"), config_to_json(state.model.config, tokenizer)
+    changed = [f"{key} {theirs.get(key)} (now {mine[key]})" for key in mine if theirs.get(key) != mine[key]]
+    if changed:
+        raise UserError(
+            f"{directory.parent}: was made with another model: {', '.join(changed)}; choose another --run_dir, "
+            "or delete this one to begin anew"
+        )
+
+
+def _write_config(directory: Path, config: RunConfig) -> list[str]:
+    path = directory / CONFIG
+    changed = differences(load(type(config), path), config) if path.is_file() else []
+    write_bytes(path, dump(config).encode())
+    write_json(directory / ENVIRONMENT, environment())
+    return changed
+
+
+def _headline(state: TrainState, plan: Plan, newest: Path | None) -> str:
+    runtime = state.runtime
+    millions = sum(p.numel() for p in state.model.parameters()) / 1e6
+    where = f"{runtime.world_size} x {runtime.device.type}, {str(runtime.dtype).removeprefix('torch.')}"
+    begins = f"resuming from {newest}" if newest else "from scratch"
+    return f"{millions:.1f} M parameters, {plan.n_steps} steps on {where}, {begins}"
+
+
+def _summary(state: TrainState, run: Run, plan: Plan, seconds: float) -> str:
+    lines = [
+        f"{'stopped' if state.stop_reason else 'finished'} at step {state.step} of {plan.n_steps} after "
+        f"{format_duration(seconds)}, {state.tokens:,} tokens"
+        + (f", {state.skipped} steps skipped" if state.skipped else "")
+    ]
+    if state.stop_reason:
+        lines.append(f"reason: {state.stop_reason}; the same command goes on from here")
+    bpb = {name.split("/")[1]: value for name, value in run.losses.items() if name.endswith("/bpb")}
+    if bpb:
+        lines.append("held-out bits per byte: " + ", ".join(f"{name} {value:.3f}" for name, value in bpb.items()))
+    lines.append(
+        f'try it: babyllm generate {run.directory} "今天"    curves: tensorboard --logdir {run.directory.parent}'
+    )
+    return "\n".join(lines)

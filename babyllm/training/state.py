@@ -1,0 +1,92 @@
+"""What a training run consists of, in one small dataclass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from babyllm.data.batch import Stream
+from babyllm.model.transformer import Transformer
+from babyllm.objectives import Mean
+from babyllm.runtime import Runtime
+
+
+@dataclass
+class TrainState:
+    """A run in progress.
+
+    Attributes:
+        model: the bare model; the loop wraps it for DDP.
+        optimizer: over its parameters.
+        scaler: gradient scaler, disabled unless training in float16.
+        stream: where batches come from.
+        runtime: device, ranks, stop signal.
+        step: finished optimizer steps.
+        tokens: units "token" trained on, over all ranks.
+        skipped: steps whose gradients were not finite.
+        best: lowest mean held-out loss so far and its step.
+        bad_evaluations: evaluations since `best`.
+        stop_reason: why the loop is to end before the plan does; None while it is not.
+        grad_norm: of the last step, before clipping.
+        lr: of the last step.
+        busy_s: seconds spent in steps, waiting for data included, since the last `take_times`.
+        data_wait_s: seconds spent waiting for data since then.
+    """
+
+    model: Transformer
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    stream: Stream
+    runtime: Runtime
+    step: int = 0
+    tokens: int = 0
+    skipped: int = 0
+    best: tuple[float, int] | None = None
+    bad_evaluations: int = 0
+    stop_reason: str | None = None
+    grad_norm: float = 0.0
+    lr: float = 0.0
+    busy_s: float = 0.0
+    data_wait_s: float = 0.0
+    _meters: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def add_metrics(self, metrics: dict[str, Mean]) -> None:
+        """Add a micro-batch's (sum, count) pairs to what `take_metrics` will return."""
+        for name, (total, count) in metrics.items():
+            meter = self._meters.setdefault(name, [torch.zeros(()), torch.zeros(())])
+            meter[0] = meter[0].to(total.device, torch.float64 if total.device.type == "cpu" else None) + total
+            meter[1] = meter[1] + count
+
+    def take_times(self) -> tuple[float, float]:
+        """(`busy_s`, `data_wait_s`), which begin anew."""
+        times = self.busy_s, self.data_wait_s
+        self.busy_s = self.data_wait_s = 0.0
+        return times
+
+    def take_metrics(self) -> dict[str, float]:
+        """The means since the last call, over all ranks; every rank must call it."""
+        names = sorted(self._meters)
+        flat = [float(x) for name in names for x in self._meters[name]]
+        totals = self.runtime.sum(flat)
+        self._meters.clear()
+        return {name: totals[2 * i] / max(totals[2 * i + 1], 1e-12) for i, name in enumerate(names)}
+
+
+class Every(NamedTuple):
+    """Something all ranks do between steps.
+
+    Attributes:
+        steps: how often; 0 is only at the end.
+        run: gets the state.
+        at_end: whether it also runs behind the last step, if it has not just run.
+        at_stop: whether it also runs when a stop signal ends the loop.
+    """
+
+    steps: int
+    run: Callable[[TrainState], None]
+    at_end: bool = True
+    at_stop: bool = False

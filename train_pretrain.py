@@ -1,0 +1,46 @@
+"""Pretrain a language model: `torchrun --standalone --nproc_per_node=N train_pretrain.py [--section.key=value ...]`.
+
+With no arguments it prepares the sample corpus and trains a small model on it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from babyllm.config import parse
+from babyllm.data.pretraining import open_pretraining_data
+from babyllm.objectives.lm import language_model
+from babyllm.runtime import start, user_errors
+from babyllm.training.loop import train
+from babyllm.training.pretraining import PretrainConfig, new_state
+from babyllm.training.run import open_run
+from data.sample import prepare_sample
+
+
+def main() -> None:
+    """Prepare the data, begin or resume the run, train."""
+    config = parse(PretrainConfig, sys.argv[1:], prog="train_pretrain.py", description=__doc__ or "")
+    with start(config.runtime) as runtime:
+        with runtime.main_first():
+            prepare_sample(config.data.path)
+        data = open_pretraining_data(config.data, config.model.vocab_size)
+        state, plan = new_state(config, data, runtime)
+        with open_run(config, state, data.tokenizer, plan) as run:
+            every = [
+                run.logging(config.log_every, config.data.seq_len),
+                run.evaluation(
+                    config.eval_every,
+                    data.tokens,
+                    config.data.seq_len,
+                    max_tokens=config.data.eval_tokens,
+                    prompts=config.prompts,
+                    patience=config.early_stop,
+                ),
+                run.saving(config.save_every, config.keep),
+            ]
+            train(state, language_model, plan, every)
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main()
