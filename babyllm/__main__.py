@@ -122,9 +122,8 @@ def inspect(flags: InspectFlags, directory: str) -> None:
                 end = ids.index(data.manifest.eos_id) if data.manifest.eos_id in ids else len(ids)
                 print(f"    {tokenizer.decode(ids[:end])[:100]!r}" if tokenizer else "")
                 ids = ids[end + 1 :]
-    print(
-        f"vocabulary {data.manifest.vocab_size:,}, {data.manifest.dtype}, fingerprint {data.manifest.fingerprint()[:16]}"
-    )
+    manifest = data.manifest
+    print(f"vocabulary {manifest.vocab_size:,}, {manifest.dtype}, fingerprint {manifest.fingerprint()[:16]}")
     if flags.verify:
         print(f"verified: all {len(data.manifest.shards)} shards have the sha256 of the manifest")
 
@@ -159,10 +158,9 @@ def run(argv: Sequence[str]) -> None:
         for name, command in COMMANDS.items():
             print(f"  {command.usage(name):<60} {(command.run.__doc__ or '').splitlines()[0]}")
         return
-    command = COMMANDS.get(argv[0])
-    if command is None:
+    if argv[0] not in COMMANDS:
         raise UserError(f"{argv[0]}: no such command; choose one of {', '.join(COMMANDS)}")
-    arguments = list(argv[1:])
+    command, arguments = COMMANDS[argv[0]], list(argv[1:])
     n = next((i for i, a in enumerate(arguments) if a.startswith("--")), len(arguments))
     flags = parse(command.flags, arguments[n:], prog=command.usage(argv[0]).removesuffix(" [--flag=value ...]"))
     if not command.required <= n <= len(command.arguments):

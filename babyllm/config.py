@@ -152,6 +152,8 @@ def _leaves(kind: Any, prefix: str = "", instance: Any = MISSING) -> dict[str, _
         if is_dataclass(hint):
             leaves |= _leaves(hint, f"{key}.", default)
         else:
+            if float in _arms(hint) and int not in _arms(hint) and type(default) is int:
+                default = float(default)  # what `load` would give, so that a stored file reads back to the same text
             leaves[key] = _Leaf(hint, default, docs.get(field.name, ""))
     return leaves
 
@@ -207,6 +209,9 @@ def _flags(argv: Iterable[str], leaves: Mapping[str, _Leaf]) -> dict[str, str]:
             raise _mistake(f"--{name} takes no value")
         if name in leaves or name == "config":
             if not equals and (not rest or rest[0].startswith("--")):
+                if name in leaves and bool in _arms(leaves[name].kind):
+                    flags[name] = "true"
+                    continue
                 expected = _describe(leaves[name].kind) if name in leaves else "FILE.yaml"
                 raise _mistake(f"--{name} has no value: write --{name}=VALUE, it expects {expected}")
             if name == "config" and name in flags:
@@ -223,7 +228,7 @@ def _flags(argv: Iterable[str], leaves: Mapping[str, _Leaf]) -> dict[str, str]:
 def _read(path: str | Path, leaves: Mapping[str, _Leaf]) -> dict[str, Any]:
     """The values in a YAML file by dotted key."""
     try:
-        root = _compose(Path(path).read_text(encoding="utf-8-sig"), str(path))
+        root = _compose(Path(path).read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise _mistake(f"{path}: this configuration file cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

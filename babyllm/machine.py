@@ -74,14 +74,13 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     import torch
 
     listed = listed_tflops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-    is_emulated = dtype is torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False)
-    if listed is None or is_emulated:
-        return _measured_flops(device, dtype)
-    return listed[dtype is torch.float32] * 1e12
+    if listed and (dtype is not torch.bfloat16 or torch.cuda.is_bf16_supported(including_emulation=False)):
+        return listed[dtype is torch.float32] * 1e12
+    return _measured_flops(device, dtype)
 
 
 def listed_tflops(name: str) -> tuple[float, float] | None:
-    """The data sheet's dense peaks of the GPU that calls itself `name`: (16 bits, float32) in TFLOP/s; None if unknown."""
+    """The data sheet's dense peaks of the GPU named so: (16 bits, float32) in TFLOP/s; None for one not listed."""
     # A suffix that the table does not have is another card, often much slower.
     found = [model for model in _PEAK_TFLOPS if re.search(rf"\b{model}\b(?! (Ti|SUPER|D|Laptop|with|Max-Q)\b)", name)]
     return _PEAK_TFLOPS[max(found, key=len)] if found else None

@@ -236,7 +236,8 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
     torch.set_num_threads(config.threads or max(1, cores() // local_world_size))
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(config.deterministic)
+    if config.deterministic != torch.are_deterministic_algorithms_enabled():  # setting it imports the compiler: seconds
+        torch.use_deterministic_algorithms(config.deterministic)
     is_compiled = compile_pays(device) if config.compile == "auto" else config.compile
     dtype, stop = _dtype(config.dtype, device), _StopSignal()
     runtime = Runtime(device, dtype, is_compiled, rank, world_size, local_rank, local_world_size, stop)

@@ -1,7 +1,8 @@
 """The learning rate: a pure function of the plan and the step.
 
 Four phases, any of which may be empty: warmup, cosine, stable, decay. Without stable and decay it is the usual warmup
-and cosine; with an empty cosine and `stable_lr` equal to `peak_lr` it is warmup-stable-decay (Hu et al. 2024, section 4).
+and cosine; with an empty cosine and `stable_lr` equal to `peak_lr` it is warmup-stable-decay (Hu et al. 2024,
+section 4).
 """
 
 from __future__ import annotations
@@ -59,8 +60,15 @@ class Plan:
     seed: int = 1
 
     def with_steps(self, rows: int, global_batch: int) -> Plan:
-        """The same plan with `steps` as a number, for `rows` sequences per epoch."""
-        return self if self.steps else replace(self, steps=max(1, math.ceil(self.epochs * rows / global_batch)))
+        """The same plan with `steps` as a number, for `rows` sequences per epoch.
+
+        Raises:
+            UserError: it cannot be followed.
+        """
+        steps = max(1, math.ceil(self.epochs * rows / global_batch)) if self.steps is None else self.steps
+        plan = replace(self, steps=steps)
+        learning_rate(plan, plan.n_steps - 1)
+        return plan
 
     @property
     def n_steps(self) -> int:
@@ -107,7 +115,15 @@ def learning_rate(plan: Plan, step: int) -> float:
     Args:
         plan: with `steps` known.
         step: 0 for the first update, up to `plan.steps` - 1 for the last.
+
+    Raises:
+        UserError: the plan cannot be followed.
     """
+    if plan.cosine_cycle < 1:
+        raise UserError(f"plan.cosine_cycle={plan.cosine_cycle}: must be at least 1")
+    if plan.schedule != "phases":
+        rest = 1.0 - plan.warmup if isinstance(plan.warmup, float) else 1.0
+        plan = replace(plan, cosine=rest, stable=0, decay=0)
     lengths = phase_steps(plan)
     if step < lengths["warmup"]:
         return plan.peak_lr * (step + 1) / lengths["warmup"]

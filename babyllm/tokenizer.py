@@ -33,7 +33,7 @@ class Tokenizer:
 
     Attributes:
         special: ids of the tokens that stand for no text, by name.
-        sha256: hash of the defining file, `tokenizer.model` or else `tokenizer.json`; it survives `save` and `load`.
+        sha256: hash of the defining file, `tokenizer.model` or else `tokenizer.json`, as `save` writes it.
         vocab_size: largest id + 1.
         bos_id: id that begins a document, if there is one; `encode` never adds it.
         eos_id: id that ends a document; `encode` never adds it.
@@ -59,7 +59,7 @@ class Tokenizer:
         Raises:
             UserError: the bytes cannot be read, a named token is missing, or no eos token can be told.
         """
-        self._source, self._kind, self._where = source, kind, where
+        self._kind, self._where = kind, where
         self._backend = SentencePieceBackend(source, where) if kind == "model" else JsonBackend(source, where)
         self._roles = dict(roles or {})
         for role in ROLES:
@@ -74,10 +74,10 @@ class Tokenizer:
         self.bos_id, self.eos_id, self.pad_id, self.unk_id = ids["bos"], ids["eos"], ids["pad"], ids["unk"]
         self.special = self._backend.special
         self.vocab_size = self._backend.vocab_size
-        self.sha256 = hashlib.sha256(source).hexdigest()
+        self.sha256 = hashlib.sha256(self._backend.source).hexdigest()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Tokenizer, (self._source, self._kind, self._roles, self._where)
+        return Tokenizer, (self._backend.source, self._kind, self._roles, self._where)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
@@ -132,7 +132,7 @@ class Tokenizer:
         Raises:
             UserError: `text` holds a lone surrogate, so it is not valid Unicode.
         """
-        return self._backend.encode([text])[0]
+        return self._backend.encode(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, as `encode` gives them, on all cores.
@@ -140,7 +140,7 @@ class Tokenizer:
         Raises:
             UserError: a text holds a lone surrogate.
         """
-        return self._backend.encode(texts)
+        return self._backend.encode_batch(texts)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`; special tokens give nothing, incomplete UTF-8 gives U+FFFD."""
@@ -177,12 +177,12 @@ class Tokenizer:
         directory.mkdir(parents=True, exist_ok=True)
         config: dict[str, object] = {"tokenizer_class": "PreTrainedTokenizerFast"}
         config |= {f"{role}_token": self._roles[role] for role in ROLES}
-        # Said outright, since transformers would else follow a foreign file's own rule for adding specials.
+        # Converters such as llama.cpp's read these two and would else add a bos.
         config |= {"add_bos_token": False, "add_eos_token": False, "clean_up_tokenization_spaces": False}
         if chat_template is not None:
             config["chat_template"] = chat_template
         if self._kind == "model":
-            _write(directory / "tokenizer.model", self._source)
+            _write(directory / "tokenizer.model", self._backend.source)
         _write(directory / "tokenizer.json", self._json)
         _write(directory / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=2).encode() + b"\n")
 

@@ -52,12 +52,18 @@ class SentencePieceBackend:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=source)
         except RuntimeError:
             raise UserError(f"{where} is not a SentencePiece model") from None
+        self.source = source
         self._proto = parse_model(source, where)
         self._ids = {p.piece: i for i, p in enumerate(self._proto.pieces)}
         self.special = {p.piece: i for i, p in enumerate(self._proto.pieces) if p.type in (CONTROL, UNKNOWN)}
         self.vocab_size = len(self._proto.pieces)
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text."""
+        ids: list[int] = self._processor.encode(_utf8(text))
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, on all cores."""
         ids: list[list[int]] = self._processor.encode([_utf8(text) for text in texts])
         return ids
@@ -100,23 +106,29 @@ class SentencePieceBackend:
 
 
 class JsonBackend:
-    """A `tokenizer.json`."""
+    """A `tokenizer.json`, without what it says about cutting, padding and adding special tokens."""
 
     def __init__(self, source: bytes, where: str) -> None:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(source.decode("utf-8"))
         except Exception as error:  # the library raises nothing narrower
             raise UserError(f"{where} is not a tokenizer.json: {error}") from None
-        self._source = source
-        # The file may cut or pad texts, as it suits the model it was made for.
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self.source = source
+        n_added = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        if n_added or self._tokenizer.truncation or self._tokenizer.padding:
+            plain = json.loads(source) | {"truncation": None, "padding": None, "post_processor": None}
+            self.source = json.dumps(plain, ensure_ascii=False).encode()
+            self._tokenizer = tokenizers.Tokenizer.from_str(self.source.decode("utf-8"))
         self._tokenizer.encode_special_tokens = True
         added = sorted(self._tokenizer.get_added_tokens_decoder().items())
         self.special = {token.content: i for i, token in added if token.special}
         self.vocab_size = max(self._tokenizer.get_vocab().values()) + 1
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, on all cores."""
         for text in texts:
             _utf8(text)
@@ -128,7 +140,7 @@ class JsonBackend:
 
     def bytes_of_tokens(self) -> list[bytes]:
         """Bytes of every id."""
-        decoders = set(_types(json.loads(self._source)["decoder"]))
+        decoders = set(_types(json.loads(self.source).get("decoder")))
         texts = [b""] * self.vocab_size
         for piece, i in self._tokenizer.get_vocab().items():
             if piece in self.special:
@@ -152,13 +164,13 @@ class JsonBackend:
 
     def extended(self, names: list[str]) -> bytes:
         """The file with `names` as special tokens, appended where it lacks them."""
-        tokenizer = tokenizers.Tokenizer.from_str(self._source.decode("utf-8"))
+        tokenizer = tokenizers.Tokenizer.from_str(self.source.decode("utf-8"))
         tokenizer.add_special_tokens(names)
         return str(tokenizer.to_str(pretty=True)).encode()
 
     def tokenizer_json(self) -> bytes:
-        """The file as it was read."""
-        return self._source
+        """The file itself."""
+        return self.source
 
 
 def train_sentencepiece(

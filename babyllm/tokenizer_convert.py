@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
+from itertools import pairwise
 from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2
@@ -21,6 +22,9 @@ from babyllm.errors import UserError
 SPACE = "▁"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 UNIGRAM, BPE = 1, 2
+# What a unigram model gives user-defined pieces, whatever its file says.
+USER_DEFINED_SCORE = -0.1
+NEVER = float("-inf")
 
 
 def parse_model(model: bytes, where: str) -> Any:
@@ -101,22 +105,17 @@ def _last_two_parts(piece: str, scores: dict[str, float]) -> list[str]:
     """What `piece` consists of before its last merge; not two parts if merging never arrives at it."""
     parts = list(piece)
     while len(parts) > 2:
-        joined = [scores.get(parts[i] + parts[i + 1]) for i in range(len(parts) - 1)]
-        best = max((score for score in joined if score is not None), default=None)
-        if best is None:
+        joined = [scores.get(left + right, NEVER) for left, right in pairwise(parts)]
+        best = max(joined)
+        if best == NEVER:
             break
-        left = joined.index(best)
-        parts[left : left + 2] = [parts[left] + parts[left + 1]]
+        i = joined.index(best)
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
     return parts
 
 
 def _unigram(proto: Any) -> models.Unigram:
-    best = max(p.score for p in proto.pieces if p.type == NORMAL)
-    scores = [
-        # The score SentencePiece computes for them itself.
-        (p.piece, len(p.piece.encode()) * best - 0.1 if p.type == USER_DEFINED else p.score)
-        for p in proto.pieces
-    ]
+    scores = [(p.piece, USER_DEFINED_SCORE if p.type == USER_DEFINED else p.score) for p in proto.pieces]
     unknown = next(i for i, p in enumerate(proto.pieces) if p.type == UNKNOWN)
     return models.Unigram(scores, unk_id=unknown, byte_fallback=proto.trainer_spec.byte_fallback)
 

@@ -124,7 +124,10 @@ class Watchdog:
 
     @contextmanager
     def patience(self) -> Iterator[None]:
-        """Suspend judging a lack of progress, on every rank; a process that dies or stops is still named."""
+        """Suspend judging a lack of progress, on every rank, while the body runs.
+
+        A process that dies or stops is still named; so is one whose body holds the interpreter lock for the timeout.
+        """
         self._patience += 1
         try:
             yield

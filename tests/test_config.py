@@ -85,6 +85,12 @@ class TwoSeeds:
     plan: SeedOptions = SeedOptions()
 
 
+@dataclass(frozen=True)
+class Timeout:
+    timeout_s: float = 300
+    limit: float | None = 2
+
+
 def parse(*argv: str) -> Options:
     return config.parse(Options, argv, prog="train.py", description="Train a model.")
 
@@ -521,6 +527,12 @@ def test_other_readers_of_yaml_see_the_same_values() -> None:
     """What dump writes is what PyYAML's own safe loader reads."""
     value = parse("--peak_lr=1e-5", "--run_dir=007", "--data.path=no", "--data.names=[1e3, yes]")
     assert yaml.safe_load(config.dump(value)) == config.to_dict(value)
+
+
+def test_a_whole_number_as_default_of_a_float_is_a_float() -> None:
+    """`timeout_s: float = 300` is 300.0 whether it comes from the default, a flag or a file."""
+    for argv in ([], ["--timeout_s=300", "--limit=2"]):
+        assert config.dump(config.parse(Timeout, argv, prog="p")) == "timeout_s: 300.0\nlimit: 2.0\n"
 
 
 def test_to_dict_holds_json_values() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 UINT16_VOCABULARY = 65536
 LLMC_MAGIC, LLMC_HEADER_BYTES = 20240520, 1024
+_VAL = re.compile(r"(^|[^a-z])val(id|idation)?([^a-z]|$)")
 
 Split = Literal["train", "val"]
 
@@ -127,8 +129,9 @@ class ShardWriter:
             raise UserError(f"token id {max(ids)} is outside the vocabulary of {self._vocab_size}")
         shard = self._open.get((domain, split))
         if shard is None:
-            name = f"{domain}-{split}-{sum((s.domain, s.split) == (domain, split) for s in self._done):05d}.bin"
-            file = open(self._directory / name.replace("/", "_"), "wb")  # noqa: SIM115 (closed by _close)
+            number = sum((s.domain, s.split) == (domain, split) for s in self._done)
+            stem = domain.replace("%", "%25").replace("/", "%2F")  # no two domains share a file
+            file = open(self._directory / f"{stem}-{split}-{number:05d}.bin", "wb")  # noqa: SIM115 (closed by _close)
             shard = self._open[domain, split] = _OpenShard(file, domain, split)
         raw = np.asarray([*ids, self._eos_id], dtype=little_endian(self._dtype)).tobytes()
         shard.file.write(raw)
@@ -216,8 +219,8 @@ def open_tokens(
     """Token data that has been checked against its manifest.
 
     Args:
-        path: a directory with `manifest.json`, or `.bin` files of another project: one file or a directory of them. A
-            header of llm.c's form is recognised and skipped.
+        path: a directory with `manifest.json`, or `.bin` files of another project: one file or a directory of them, in
+            which files with the word "val" in their name are held out. A header of llm.c's form is skipped.
         vocab_size: needed for bare files.
         dtype: of bare files, "uint16" or "uint32".
         eos_id: of bare files.
@@ -291,7 +294,7 @@ def _bare(path: Path, vocab_size: int | None, dtype: str, eos_id: int) -> TokenD
         largest = int(np.memmap(file, little_endian(dtype), "r", offset, (min(tokens, 1 << 20),)).max())
         if largest >= vocab_size:
             raise UserError(f"{file}: holds id {largest}, outside the vocabulary of {vocab_size}; wrong --data.dtype?")
-        split: Split = "val" if "val" in file.stem else "train"
+        split: Split = "val" if _VAL.search(file.stem.lower()) else "train"
         shards.append(Shard(file.name, "text", split, tokens, 0, 0, "", offset))
     manifest = Manifest("uint16" if dtype == "uint16" else "uint32", vocab_size, eos_id, "", tuple(shards))
     return TokenData(path if path.is_dir() else path.parent, manifest)

@@ -61,7 +61,7 @@ def _scaling_to_json(config: ModelConfig) -> dict[str, Any] | None:
         return None
     original = scaling.original_max_seq_len or config.max_seq_len
     out: dict[str, Any] = {"rope_type": scaling.type, "factor": scaling.factor}
-    if scaling.type != "linear":
+    if scaling.type in ("llama3", "yarn"):
         out["original_max_position_embeddings"] = original
     if scaling.type == "llama3":
         out |= {"low_freq_factor": scaling.low_freq_factor, "high_freq_factor": scaling.high_freq_factor}
@@ -89,9 +89,13 @@ def config_from_json(raw: dict[str, Any], name: str = "config.json") -> ModelCon
             raise UserError(f"{name}: {key} is not supported")
     if raw.get("hidden_act", "silu") != "silu":
         raise UserError(f"{name}: hidden_act {raw['hidden_act']!r} is not supported, only 'silu'")
-    rope = raw.get("rope_parameters") or {}
-    scaling = raw.get("rope_scaling") or (rope if rope.get("rope_type", "default") != "default" else None)
+    rope = (raw.get("rope_scaling") or {}) | (raw.get("rope_parameters") or {})
     try:
+        head_dim = raw["hidden_size"] // raw["num_attention_heads"]
+        if raw.get("head_dim") not in (None, head_dim):
+            raise UserError(
+                f"{name}: head_dim {raw['head_dim']} is not supported, only hidden_size over heads, {head_dim}"
+            )
         return ModelConfig(
             vocab_size=raw["vocab_size"],
             n_layers=raw["num_hidden_layers"],
@@ -101,7 +105,7 @@ def config_from_json(raw: dict[str, Any], name: str = "config.json") -> ModelCon
             d_ff=raw["intermediate_size"],
             max_seq_len=raw.get("max_position_embeddings", 2048),
             rope_theta=float(raw.get("rope_theta") or rope.get("rope_theta") or 10000.0),
-            rope_scaling=_scaling_from_json(scaling, name) if scaling else None,
+            rope_scaling=_scaling_from_json(rope, name),
             tie_embeddings=bool(raw.get("tie_word_embeddings", False)),
             norm_eps=raw.get("rms_norm_eps", 1e-6),
         )
@@ -109,13 +113,19 @@ def config_from_json(raw: dict[str, Any], name: str = "config.json") -> ModelCon
         raise UserError(f"{name}: has no {e}") from e
 
 
-def _scaling_from_json(raw: dict[str, Any], name: str) -> RopeScaling:
-    kind = raw.get("rope_type", raw.get("type"))
+def _scaling_from_json(raw: dict[str, Any], name: str) -> RopeScaling | None:
+    for key, plain in (("mscale", None), ("mscale_all_dim", None), ("truncate", True), ("partial_rotary_factor", 1.0)):
+        if raw.get(key, plain) not in (None, plain):
+            raise UserError(f"{name}: rope {key} {raw[key]} is not supported")
+    kind = raw.get("rope_type", raw.get("type", "default"))
+    if kind == "default":
+        return None
     if kind not in ("linear", "dynamic", "llama3", "yarn"):
         raise UserError(f"{name}: rope scaling {kind!r} is not supported, only linear, dynamic, llama3 and yarn")
     names = ("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor")
     extra = {key: raw[key] for key in names if raw.get(key) is not None}
-    return RopeScaling(kind, raw["factor"], raw.get("original_max_position_embeddings"), **extra)
+    original = raw.get("original_max_position_embeddings") if kind in ("llama3", "yarn") else None
+    return RopeScaling(kind, raw["factor"], original, **extra)
 
 
 def save_model(directory: Path, model: Transformer, tokenizer: Tokenizer | None) -> None:

@@ -19,8 +19,14 @@ class LayerCache:
         self.keys, self.values, self.length = keys, values, length
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store (B, K, T, W) behind what is there; returns all keys and values, (B, K, S, W)."""
-        end = self.length + k.shape[2]
+        """Store (B, K, T, W) behind what is there; returns all keys and values, (B, K, S, W).
+
+        Raises:
+            UserError: there is no room for them.
+        """
+        end, size = self.length + k.shape[2], self.keys.shape[2]
+        if end > size:
+            raise UserError(f"the cache of {size} tokens is full: ask for fewer tokens or give a larger cache")
         self.keys[:, :, self.length : end] = k
         self.values[:, :, self.length : end] = v
         return self.keys[:, :, :end].to(k.dtype), self.values[:, :, :end].to(v.dtype)
@@ -48,15 +54,8 @@ class KVCache:
         shape = (config.n_layers, batch, config.kv_heads, size, config.head_dim)
         self._keys = torch.empty(shape, device=device, dtype=dtype)
         self._values = torch.empty(shape, device=device, dtype=dtype)
-        self.size = size
         self.length = 0
 
     def layer(self, index: int) -> LayerCache:
-        """The view of layer `index` at the current length.
-
-        Raises:
-            UserError: when the cache is full.
-        """
-        if self.length >= self.size:
-            raise UserError(f"the cache of {self.size} tokens is full: ask for fewer tokens or give a larger cache")
+        """The view of layer `index` at the current length."""
         return LayerCache(self._keys[index], self._values[index], self.length)

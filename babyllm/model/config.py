@@ -20,7 +20,8 @@ class RopeScaling:
     Attributes:
         type: "linear" (Chen et al. 2023), "dynamic" (dynamic NTK), "llama3" (Llama 3.1) or "yarn" (Peng et al. 2023).
         factor: new context length over the original one.
-        original_max_seq_len: tokens the model was first trained with; None takes `max_seq_len`.
+        original_max_seq_len: tokens the model was first trained with; None takes `max_seq_len`, the only choice for
+            "dynamic".
         low_freq_factor: "llama3" only: wavelengths above original / this are fully stretched.
         high_freq_factor: "llama3" only: wavelengths below original / this are left alone.
         beta_fast: "yarn" only: rotations over the original length above which a dimension is left alone.
@@ -93,6 +94,12 @@ class ModelConfig:
             raise UserError(f"model.n_kv_heads={self.kv_heads}: must divide model.n_heads={self.n_heads}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
+        scaling = self.rope_scaling
+        if scaling and scaling.type == "dynamic" and scaling.original_max_seq_len not in (None, self.max_seq_len):
+            raise UserError(
+                f"model.rope_original_seq_len={scaling.original_max_seq_len}: dynamic scaling begins behind "
+                f"model.max_seq_len={self.max_seq_len}; leave the option out"
+            )
 
     @property
     def head_dim(self) -> int:

@@ -75,10 +75,11 @@ class _TokenLosses(torch.autograd.Function):
                 part = slice(start, start + steps.step)
                 slope = F.softmax(F.linear(h[part], w), dim=-1, dtype=torch.float32)  # (C, V)
                 slope.scatter_add_(1, rows[part], torch.full_like(rows[part], -1, dtype=torch.float32))
-                slope = slope.mul_(scale[part]).to(h.dtype)
-                d_hidden[part] = slope @ w
+                slope = slope.to(h.dtype)
+                d_hidden[part] = (slope @ w) * scale[part]
+                scaled = (h[part] * scale[part]).to(h.dtype)
                 if d_weight.dtype == h.dtype:
-                    d_weight.addmm_(slope.t(), h[part])
+                    d_weight.addmm_(slope.t(), scaled)
                 else:
-                    d_weight += slope.t() @ h[part]
+                    d_weight += slope.t() @ scaled
         return d_hidden, d_weight.to(weight_dtype), None, None

@@ -96,11 +96,11 @@ class _Rotate(torch.autograd.Function):
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     half = x.shape[-1] // 2
-    out = torch.empty_like(x)
     left, right = x[..., :half], x[..., half:]
-    out[..., :half] = left * cos - right * sin
-    out[..., half:] = right * cos + left * sin
-    return out
+    out = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+    torch.mul(left, cos, out=out[..., :half]).addcmul_(right, sin, value=-1)
+    torch.mul(right, cos, out=out[..., half:]).addcmul_(left, sin)
+    return out.to(x.dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -19,22 +19,18 @@ from babyllm.errors import UserError
 from babyllm.model.cache import KVCache, LayerCache
 from babyllm.model.config import ModelConfig
 from babyllm.model.cross_entropy import token_losses
+from babyllm.model.norm import RMSNorm
 from babyllm.model.rope import rope_table, rotate
 
 INIT_STD = 0.02
 
 
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight, in float32 (Zhang and Sennrich 2019, equation 4)."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
-        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+def joint(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
+    """What each of several layers makes of `x`, as one product where many rows make up for joining the weights."""
+    if not torch.is_grad_enabled():
+        return tuple(layer(x) for layer in layers)
+    weight = torch.cat([layer.weight for layer in layers])
+    return torch.split(F.linear(x, weight), [layer.out_features for layer in layers], dim=-1)
 
 
 class Attention(nn.Module):
@@ -52,9 +48,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
         """(B, T, D) -> (B, T, D); `mask` (B or 1, 1, T, S) is True where a query may look, None for plain causal."""
         B, T, _ = x.shape
-        q = rotate(self.q_proj(x).view(B, T, -1, self.head_dim), cos, sin).transpose(1, 2)  # (B, H, T, W)
-        k = rotate(self.k_proj(x).view(B, T, -1, self.head_dim), cos, sin).transpose(1, 2)  # (B, K, T, W)
-        v = self.v_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)
+        q, k, v = (y.view(B, T, -1, self.head_dim) for y in joint(x, self.q_proj, self.k_proj, self.v_proj))
+        q = rotate(q, cos, sin).transpose(1, 2)  # (B, H, T, W)
+        k = rotate(k, cos, sin).transpose(1, 2)  # (B, K, T, W)
+        v = v.transpose(1, 2)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, K, S, W)
         causal = mask is None and T > 1
@@ -76,7 +73,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = joint(x, self.gate_proj, self.up_proj)
+        out: Tensor = self.down_proj(F.silu(gate) * up)
         return out
 
 

@@ -1,0 +1,64 @@
+"""What several files share: a tiny shape, a generated corpus, its tokenizer and tokens, a runtime on the CPU."""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from babyllm.data.prepare import write_tokens
+from babyllm.model.config import ModelConfig
+from babyllm.runtime import Runtime, RuntimeConfig, start
+from babyllm.text.documents import Document
+from babyllm.tokenizer import Tokenizer
+
+# How long an example takes says more about the machine's other users than about the code.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
+
+VOCAB_SIZE = 400
+CHINESE = "今天气很好我们去公园看书这本小说有意思他说明年再来北京大学的生活"
+ENGLISH = ["the", "model", "reads", "one", "token", "after", "another", "and", "learns", "what", "comes", "next"]
+
+
+def _text(rng: random.Random) -> str:
+    if rng.random() < 0.5:
+        return "".join(rng.choices(CHINESE, k=rng.randint(3, 60))) + "。"
+    return " ".join(rng.choices(ENGLISH, k=rng.randint(2, 20))) + rng.choice([".", "!\n", " 😀"])
+
+
+@pytest.fixture(scope="session")
+def corpus() -> list[Document]:
+    """400 different short texts in Chinese and English, of two domains."""
+    rng = random.Random(1)
+    return [Document(text, rng.choice(["news", "reviews"])) for text in {_text(rng): None for _ in range(400)}]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(corpus: list[Document]) -> Tokenizer:
+    """400 tokens: 16 special ones, 256 bytes, the characters of the corpus and some pieces."""
+    return Tokenizer.train((d.text for d in corpus), VOCAB_SIZE, n_threads=1)
+
+
+@pytest.fixture(scope="session")
+def token_dir(tmp_path_factory: pytest.TempPathFactory, corpus: list[Document], tokenizer: Tokenizer) -> Path:
+    """The corpus as tokens, in several shards per domain, a tenth held out; not to be changed."""
+    directory = tmp_path_factory.mktemp("tokens")
+    write_tokens(corpus, tokenizer, directory, held_out=0.1, shard_tokens=2000)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., ModelConfig]:
+    """`tiny(**changes)`: a shape of two layers that takes milliseconds."""
+    base = ModelConfig(vocab_size=VOCAB_SIZE, n_layers=2, d_model=32, n_heads=4, n_kv_heads=2, max_seq_len=64)
+    return lambda **changes: replace(base, **changes)
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    """One process on the CPU in float32."""
+    with start(RuntimeConfig(device="cpu", dtype="float32", threads=1)) as one:
+        yield one

@@ -1,0 +1,265 @@
+"""Hugging Face directories in both directions, with transformers as the judge of what they mean."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from babyllm.errors import UserError
+from babyllm.interop.huggingface import config_from_json, load_model, save_model
+from babyllm.loading import load
+from babyllm.model.config import ModelConfig, RopeScaling
+from babyllm.model.transformer import Transformer
+from babyllm.tokenizer import Tokenizer
+
+Tiny = Callable[..., ModelConfig]
+
+# Sequences are 48 tokens long: the dynamic shape is read beyond its original length.
+SHAPES = {
+    "gqa": {},
+    "mha": {"n_kv_heads": 4},
+    "mqa": {"n_kv_heads": 1},
+    "tied": {"tie_embeddings": True},
+    "theta and eps": {"rope_theta": 500.0, "norm_eps": 1e-2},
+    "linear": {"rope_scaling": RopeScaling("linear", 4.0)},
+    "dynamic": {"rope_scaling": RopeScaling("dynamic", 4.0), "max_seq_len": 16},
+    "llama3": {"rope_scaling": RopeScaling("llama3", 8.0, 16, low_freq_factor=0.5, high_freq_factor=3.0)},
+    "yarn": {"rope_scaling": RopeScaling("yarn", 4.0, 16)},
+    "yarn with all": {"rope_scaling": RopeScaling("yarn", 4.0, 16, beta_fast=4, beta_slow=0.1, attention_factor=1.3)},
+    "yarn of this length": {"rope_scaling": RopeScaling("yarn", 4.0)},
+}
+
+
+@pytest.fixture(scope="module")
+def complaints() -> Iterator[list[str]]:
+    """What transformers logs as a warning or worse while the module's tests run."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    messages: list[str] = []
+    handler = Collector(logging.WARNING)
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    yield messages
+    logger.removeHandler(handler)
+
+
+def model_of(config: ModelConfig) -> Transformer:
+    torch.manual_seed(0)
+    model = Transformer(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.2) if weight.dim() > 1 else weight.uniform_(0.5, 1.5)
+    return model
+
+
+def tokens_of(config: ModelConfig) -> torch.Tensor:
+    return torch.randint(0, config.vocab_size, (2, 48), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_transformers_reads_what_is_written(tiny: Tiny, tmp_path: Path, complaints: list[str], shape: str) -> None:
+    """AutoModelForCausalLM gives the same logits from a saved directory, and has nothing to complain about."""
+    from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+    model = model_of(tiny(**SHAPES[shape]))
+    save_model(tmp_path, model, None)
+    complaints.clear()
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    tokens = tokens_of(model.config)
+    with torch.no_grad():
+        expected = theirs(tokens).logits
+    assert isinstance(theirs, LlamaForCausalLM) and theirs.dtype == torch.float32
+    assert (model.logits(tokens) - expected).abs().max() < 1e-4
+    assert expected.std() > 0.5, "the logits say something"
+    assert complaints == []
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_saved_comes_back(tiny: Tiny, tmp_path: Path, shape: str) -> None:
+    """A saved directory loads as a model with the same weights, bit for bit, and the same function."""
+    model = model_of(tiny(**SHAPES[shape]))
+    save_model(tmp_path, model, None)
+    again = load_model(tmp_path).eval()
+    mine, theirs = model.state_dict(), again.state_dict()
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert torch.equal(model.logits(tokens_of(model.config)), again.logits(tokens_of(model.config)))
+    assert all(p.requires_grad for p in again.parameters())
+    assert (again.lm_head.weight is again.embed_tokens.weight) == model.config.tie_embeddings
+    if "of this length" not in shape:
+        assert again.config == model.config
+
+
+@pytest.mark.parametrize("rope_type", [None, "linear", "dynamic", "llama3", "yarn"])
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_what_transformers_writes_is_read(tmp_path: Path, is_tied: bool, rope_type: str | None) -> None:
+    """A directory of save_pretrained, in one file or several, loads with the same logits."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    extra = {"linear": {}, "dynamic": {}, "yarn": {"original_max_position_embeddings": 16}}
+    extra["llama3"] = extra["yarn"] | {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    rope = {"rope_type": "default"} if rope_type is None else {"rope_type": rope_type, "factor": 4.0} | extra[rope_type]
+    shape = LlamaConfig(
+        vocab_size=100,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=16 if rope_type == "dynamic" else 64,
+        rope_parameters=rope | {"rope_theta": 1234.0},
+        tie_word_embeddings=is_tied,
+        initializer_range=0.2,
+    )
+    torch.manual_seed(0)
+    theirs = LlamaForCausalLM(shape).eval()
+    theirs.save_pretrained(tmp_path / "one")
+    theirs.save_pretrained(tmp_path / "several", max_shard_size="20KB")
+    assert len(list((tmp_path / "several").glob("model-*-of-*.safetensors"))) > 1
+    tokens = torch.randint(0, 100, (2, 48), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = theirs(tokens).logits
+    for name in ("one", "several"):
+        assert (load_model(tmp_path / name).logits(tokens) - expected).abs().max() < 1e-4
+
+
+def test_half_precision_files_become_float32(tiny: Tiny, tmp_path: Path) -> None:
+    """Weights stored in bfloat16 are read as float32."""
+    model = model_of(tiny())
+    save_model(tmp_path, model, None)
+    weights = {name: tensor.bfloat16() for name, tensor in load_file(tmp_path / "model.safetensors").items()}
+    save_file(weights, tmp_path / "model.safetensors")
+    again = load_model(tmp_path)
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+    assert torch.equal(again.norm.weight, model.norm.weight.bfloat16().float())
+
+
+def test_names_and_types_in_the_file_are_the_fields(tiny: Tiny, tmp_path: Path) -> None:
+    """The file holds float32 tensors under Hugging Face's names, a tied output layer not a second time."""
+    save_model(tmp_path, model_of(tiny(tie_embeddings=True)), None)
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert {t.dtype for t in tensors.values()} == {torch.float32}
+    assert "model.layers.1.self_attn.q_proj.weight" in tensors and "model.norm.weight" in tensors
+    assert "lm_head.weight" not in tensors and tensors["model.embed_tokens.weight"].shape == (400, 32)
+    assert len(tensors) == 2 + 2 * 9
+
+
+def test_a_model_in_16_bits_is_saved_in_float32(tiny: Tiny, tmp_path: Path) -> None:
+    """Whatever type the weights have in memory, files hold float32."""
+    save_model(tmp_path, model_of(tiny()).bfloat16(), None)
+    assert {t.dtype for t in load_file(tmp_path / "model.safetensors").values()} == {torch.float32}
+
+
+def test_the_tokenizer_travels_with_the_model(tiny: Tiny, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """`load` gives model and tokenizer of a directory, and transformers knows the same special ids."""
+    from transformers import AutoTokenizer, GenerationConfig
+
+    save_model(tmp_path, model_of(tiny()), tokenizer)
+    model, again = load(tmp_path)
+    assert not model.training and again.sha256 == tokenizer.sha256
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs("今天 token")["input_ids"] == again.encode("今天 token")
+    generation = GenerationConfig.from_pretrained(tmp_path)
+    assert generation.eos_token_id == theirs.eos_token_id == tokenizer.eos_id
+
+
+def test_saving_over_the_directory_a_model_was_loaded_from(tiny: Tiny, tmp_path: Path) -> None:
+    """A model that was loaded from a directory can be changed and saved there again."""
+    save_model(tmp_path, model_of(tiny()), None)
+    model = load_model(tmp_path)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        model.norm.weight.add_(1.0)
+    save_model(tmp_path, model, None)
+    after = load_model(tmp_path).state_dict()
+    assert torch.equal(after.pop("norm.weight"), before.pop("norm.weight") + 1.0)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def llama_json(**changes: object) -> dict[str, object]:
+    shape: dict[str, object] = {
+        "model_type": "llama",
+        "vocab_size": 100,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    return {name: value for name, value in (shape | changes).items() if value is not None}
+
+
+def test_old_and_new_spellings_of_a_config_mean_the_same() -> None:
+    """rope_theta and rope_scaling of older files equal the rope_parameters of newer ones; absent values are Llama's."""
+    plain = config_from_json(llama_json())
+    assert (plain.kv_heads, plain.norm_eps, plain.rope_theta, plain.max_seq_len) == (4, 1e-6, 10000.0, 2048)
+    assert not plain.tie_embeddings and plain.rope_scaling is None
+    yarn = {"factor": 4.0, "original_max_position_embeddings": 512}
+    old = config_from_json(llama_json(rope_theta=5e5, rope_scaling={"type": "yarn"} | yarn))
+    new = config_from_json(llama_json(rope_parameters={"rope_theta": 5e5, "rope_type": "yarn"} | yarn))
+    assert old == new and new.rope_scaling == RopeScaling("yarn", 4.0, 512) and new.rope_theta == 5e5
+    assert config_from_json(llama_json(rope_scaling={"rope_type": "default"})) == plain
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported"),
+        ({"attention_bias": True}, "attention_bias is not supported"),
+        ({"mlp_bias": True}, "mlp_bias is not supported"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
+        ({"head_dim": 16}, "head_dim 16 is not supported"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "'longrope' is not supported"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "mscale": 1.0, "mscale_all_dim": 1.0}}, "mscale"),
+        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ({"rope_scaling": {"rope_type": "linear"}}, "has no 'factor'"),
+        ({"hidden_size": None}, "has no 'hidden_size'"),
+        ({"num_attention_heads": 5}, "n_heads=5"),
+    ],
+)
+def test_other_models_are_refused(changes: dict[str, object], message: str) -> None:
+    """A config that means what this model cannot do is refused with the key at fault."""
+    with pytest.raises(UserError, match=message):
+        config_from_json(llama_json(**changes), "there/config.json")
+
+
+def test_broken_directories_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    """What is missing, damaged or of another shape is named."""
+    with pytest.raises(UserError, match="neither a model directory"):
+        load(tmp_path)
+    with pytest.raises(UserError, match=r"config\.json: cannot be read"):
+        load_model(tmp_path)
+    save_model(tmp_path, model_of(tiny()), None)
+    config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
+    good = config.read_text(), load_file(weights)
+    with pytest.raises(UserError, match="no tokenizer"):
+        load(tmp_path)
+    config.write_text("{")
+    with pytest.raises(UserError, match=r"config\.json: is not JSON"):
+        load_model(tmp_path)
+    config.write_text("[]")
+    with pytest.raises(UserError, match=r"config\.json: is not a JSON object"):
+        load_model(tmp_path)
+    config.write_text(json.dumps(json.loads(good[0]) | {"intermediate_size": 64}))
+    with pytest.raises(UserError, match=r"gate_proj\.weight' is missing, unknown or of another shape"):
+        load_model(tmp_path)
+    config.write_text(good[0])
+    for changed in ({"model.more.weight": torch.zeros(2)}, {"model.norm.weight": torch.zeros(2)}):
+        save_file(good[1] | changed, weights)
+        with pytest.raises(UserError, match="missing, unknown or of another shape"):
+            load_model(tmp_path)
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"model\.safetensors: cannot be read"):
+        load_model(tmp_path)
+    weights.unlink()
+    with pytest.raises(UserError, match=r"holds no model\.safetensors"):
+        load_model(tmp_path)

@@ -1,0 +1,303 @@
+"""The transformer against plain formulas: losses, gradients, masks, cache, checkpointing, initial weights."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from babyllm.errors import UserError
+from babyllm.model.cache import KVCache
+from babyllm.model.config import PRESETS, ModelConfig, ModelOptions, RopeScaling, flops_per_token, parameter_counts
+from babyllm.model.cross_entropy import IGNORE, token_losses
+from babyllm.model.transformer import Transformer
+
+Tiny = Callable[..., ModelConfig]
+
+
+def model_of(config: ModelConfig, seed: int = 0) -> Transformer:
+    """A model whose weights are large enough for every part to show in the output."""
+    torch.manual_seed(seed)
+    model = Transformer(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.2) if weight.dim() > 1 else weight.uniform_(0.5, 1.5)
+    return model
+
+
+def random_ids(*shape: int, high: int = 400, seed: int = 1) -> Tensor:
+    return torch.randint(0, high, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def some_ignored(targets: Tensor, seed: int = 2) -> Tensor:
+    chosen = torch.rand(targets.shape, generator=torch.Generator().manual_seed(seed)) < 0.3
+    return targets.masked_fill(chosen, IGNORE)
+
+
+def test_losses_are_the_cross_entropy_of_the_logits(tiny: Tiny) -> None:
+    """The forward call gives each target's cross entropy against `logits`, and 0 where it is ignored."""
+    model = model_of(tiny())
+    tokens, targets = random_ids(3, 20), some_ignored(random_ids(3, 20, seed=3))
+    losses = model(tokens, targets)
+    expected = F.cross_entropy(model.logits(tokens).flatten(0, 1), targets.flatten(), reduction="none")
+    assert losses.shape == (3, 20) and losses.dtype == torch.float32
+    assert torch.allclose(losses.flatten(), expected, atol=1e-5)
+    assert (losses[targets == IGNORE] == 0).all() and (losses[targets != IGNORE] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("n", "vocab_size", "dtype", "tolerance"),
+    [
+        (50, 30, torch.float64, 1e-6),
+        (50, 30, torch.float32, 1e-5),
+        (150, 40_000, torch.float32, 1e-5),
+        (1, 5, torch.float32, 1e-6),
+    ],
+    ids=["fp64", "fp32", "several chunks", "one token"],
+)
+def test_loss_gradients_equal_autograd_of_the_formula(
+    n: int, vocab_size: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    """Losses and both gradients equal those of a plain cross entropy, whatever weight each token's loss has."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(n, 6, dtype=dtype, generator=generator, requires_grad=True)
+    weight = torch.randn(vocab_size, 6, dtype=dtype, generator=generator, requires_grad=True)
+    targets = random_ids(n, high=vocab_size)
+    targets = some_ignored(targets) if n > 1 else targets
+    upstream = torch.randn(n, generator=generator)
+
+    losses = token_losses(hidden, weight, targets)
+    gradients = torch.autograd.grad((losses * upstream).sum(), (hidden, weight))
+    exact = F.cross_entropy(hidden.double() @ weight.double().T, targets, reduction="none")
+    expected = torch.autograd.grad((exact * upstream).sum(), (hidden, weight))
+
+    assert torch.allclose(losses.double(), exact, atol=tolerance * 10)
+    for got, wanted in zip(gradients, expected, strict=True):
+        assert got.dtype == dtype
+        assert (got - wanted).abs().max() <= tolerance * max(1.0, wanted.abs().max())
+
+
+def test_ignored_rows_have_no_gradient() -> None:
+    """A batch whose targets are all ignored has loss 0 and gradients of exactly 0, whatever comes from above."""
+    hidden = torch.randn(10, 6, requires_grad=True)
+    weight = torch.randn(30, 6, requires_grad=True)
+    losses = token_losses(hidden, weight, torch.full((10,), IGNORE))
+    (losses * 7.0).sum().backward()
+    assert losses.sum() == 0
+    assert hidden.grad is not None and not hidden.grad.any()
+    assert weight.grad is not None and not weight.grad.any()
+
+
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_model_gradients_equal_those_of_a_plain_cross_entropy(tiny: Tiny, is_tied: bool) -> None:
+    """Gradients of all weights, the tied embedding's two roles included, equal autograd through the whole logits."""
+    model = model_of(tiny(tie_embeddings=is_tied)).train()
+    tokens, targets = random_ids(2, 16), some_ignored(random_ids(2, 16, seed=3))
+    hidden: list[Tensor] = []
+    handle = model.norm.register_forward_hook(lambda module, inputs, output: hidden.append(output))
+    model(tokens, targets).sum().backward()
+    got = {name: weight.grad for name, weight in model.named_parameters()}
+    handle.remove()
+    model.zero_grad()
+    model_hidden: list[Tensor] = []
+    model.norm.register_forward_hook(lambda module, inputs, output: model_hidden.append(output))
+    model(tokens, torch.full_like(targets, IGNORE))
+    logits = F.linear(model_hidden[0], model.lm_head.weight)
+    F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum").backward()
+    assert torch.equal(hidden[0], model_hidden[0])
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None and weight.grad.any(), name
+        assert torch.allclose(got[name], weight.grad, rtol=1e-4, atol=1e-4), name
+
+
+def test_packed_documents_do_not_see_each_other(tiny: Tiny) -> None:
+    """A row of several documents, masked and with positions from 0, has the losses of each document run alone."""
+    model = model_of(tiny())
+    lengths = [7, 1, 20, 12]
+    tokens, targets = random_ids(1, sum(lengths)), random_ids(1, sum(lengths), seed=3)
+    documents = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))[None]
+    positions = torch.cat([torch.arange(n) for n in lengths])[None]
+    packed = model(tokens, targets, positions, documents)
+    parts = zip(tokens.split(lengths, 1), targets.split(lengths, 1), strict=True)
+    alone = torch.cat([model(part, target) for part, target in parts], dim=1)
+    assert (packed - alone).abs().max() < 1e-5
+    assert (model(tokens, targets) - alone).abs().max() > 1e-2, "without the mask they do see each other"
+
+
+def test_a_token_does_not_see_what_follows(tiny: Tiny) -> None:
+    """Changing a token changes no logits before it and those behind it."""
+    model = model_of(tiny())
+    tokens = random_ids(1, 20)
+    changed = tokens.clone()
+    changed[0, 12] = (tokens[0, 12] + 1) % 400
+    before, after = model.logits(tokens), model.logits(changed)
+    assert torch.equal(before[:, :12], after[:, :12])
+    assert ((before - after).abs().amax(-1)[:, 12:] > 1e-3).all()
+
+
+@pytest.mark.parametrize("chunks", [[20], [1] * 20, [5, 1, 7, 1, 6], [19, 1]])
+@pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
+def test_decoding_with_a_cache_equals_the_plain_pass(tiny: Tiny, chunks: list[int], n_kv_heads: int) -> None:
+    """Logits do not depend on how a sequence is cut into pieces that are read one after the other."""
+    model = model_of(tiny(n_kv_heads=n_kv_heads))
+    tokens = random_ids(2, 20)
+    cache = KVCache(model.config, batch=2, size=24)
+    pieces = [model.logits(part, cache) for part in tokens.split(chunks, 1)]
+    assert cache.length == 20
+    assert torch.allclose(torch.cat(pieces, 1), model.logits(tokens), atol=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_a_full_cache_is_an_error(tiny: Tiny, chunk: int) -> None:
+    """Tokens beyond the cache's size are refused in words, also when only a part of them fits."""
+    model = model_of(tiny())
+    cache = KVCache(model.config, batch=1, size=10)
+    model.logits(random_ids(1, 10 - chunk + 1), cache)
+    with pytest.raises(UserError, match="cache of 10 tokens"):
+        for _ in range(2):
+            model.logits(random_ids(1, chunk), cache)
+
+
+def test_more_tokens_than_max_seq_len_are_an_error(tiny: Tiny) -> None:
+    """A sequence longer than the rotary positions reach is refused in words."""
+    model = model_of(tiny(max_seq_len=16))
+    model.logits(random_ids(1, 16))
+    with pytest.raises(UserError, match="max_seq_len of 16"):
+        model.logits(random_ids(1, 17))
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_activation_checkpointing_changes_nothing(tiny: Tiny, is_packed: bool) -> None:
+    """Recomputed blocks give the same loss and the same gradients, bit for bit, with dropout on."""
+    tokens, targets = random_ids(2, 16), random_ids(2, 16, seed=3)
+    extra = (torch.arange(16).expand(2, 16) % 8, torch.arange(16).expand(2, 16) // 8) if is_packed else ()
+    results = []
+    for is_checkpointed in (False, True):
+        model = model_of(tiny(activation_checkpointing=is_checkpointed, dropout=0.2)).train()
+        torch.manual_seed(5)
+        loss = model(tokens, targets, *extra).sum()
+        loss.backward()
+        results.append([loss.detach(), *(weight.grad for weight in model.parameters())])
+    for plain, checkpointed in zip(*results, strict=True):
+        assert torch.equal(plain, checkpointed)
+
+
+def test_dropout_is_active_in_training_only(tiny: Tiny) -> None:
+    """In training two passes differ; in evaluation they equal each other and a model without dropout."""
+    tokens, targets = random_ids(2, 16), random_ids(2, 16, seed=3)
+    model, plain = model_of(tiny(dropout=0.5)), model_of(tiny())
+    assert torch.equal(model(tokens, targets), plain(tokens, targets))
+    model.train()
+    assert not torch.equal(model(tokens, targets), model(tokens, targets))
+    plain.train()
+    assert torch.equal(plain(tokens, targets), plain(tokens, targets))
+
+
+@pytest.mark.parametrize("n_layers", [2, 8])
+def test_initial_weights(tiny: Tiny, n_layers: int) -> None:
+    """Weights start with std 0.02, o_proj and down_proj with 0.02 / sqrt(2 L), norms as ones."""
+    torch.manual_seed(0)
+    model = Transformer(tiny(n_layers=n_layers, d_model=128, d_ff=256))
+    small = 0.02 / math.sqrt(2 * n_layers)
+    for name, weight in model.named_parameters():
+        if weight.dim() == 1:
+            assert (weight == 1).all(), name
+            continue
+        kind = name.split(".")[-2]
+        std = small if kind in ("o_proj", "down_proj") else 0.02
+        assert weight.std().item() == pytest.approx(std, rel=0.05), name
+        assert abs(weight.mean().item()) < 0.05 * std, name
+    names = {name.split(".")[-2] for name, weight in model.named_parameters() if weight.dim() == 2}
+    assert names == {
+        *("embed_tokens", "lm_head", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    }
+
+
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_initial_loss_is_that_of_chance(tiny: Tiny, is_tied: bool) -> None:
+    """A model that has learned nothing loses ln V per token."""
+    torch.manual_seed(0)
+    model = Transformer(tiny(tie_embeddings=is_tied))
+    losses = model(random_ids(4, 64), random_ids(4, 64, seed=3))
+    assert losses.mean().item() == pytest.approx(math.log(400), rel=0.01)
+
+
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_parameter_counts_are_those_of_the_model(tiny: Tiny, is_tied: bool) -> None:
+    """The counts by part add up to the weights that exist, and the FLOPs to 6 per weight that multiplies."""
+    config = tiny(tie_embeddings=is_tied, n_kv_heads=1)
+    model = Transformer(config)
+    counts = parameter_counts(config)
+    assert sum(counts.values()) == sum(p.numel() for p in model.parameters())
+    assert counts["mlp"] == sum(p.numel() for name, p in model.named_parameters() if ".mlp." in name)
+    matrices = sum(p.numel() for p in model.layers.parameters() if p.dim() == 2) + config.vocab_size * config.d_model
+    assert flops_per_token(config, 64) == 6 * matrices + 6 * config.n_layers * config.d_model * 64
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_have_the_size_in_their_name(preset: str) -> None:
+    """Every preset is a possible shape, and the named sizes are about right."""
+    total = sum(parameter_counts(ModelOptions(preset).build()).values())
+    named = {"92m": 92e6, "218m": 218e6, "160m": 160e6, "1b": 1.1e9, "tiny": 7e6}[preset]
+    assert total == pytest.approx(named, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": 0}, "model.vocab_size=0"),
+        ({"n_layers": 0}, "model.n_layers=0"),
+        ({"n_heads": 0}, "model.n_heads=0"),
+        ({"n_kv_heads": 0}, "model.n_kv_heads=0"),
+        ({"d_ff": -1}, "model.d_ff=-1"),
+        ({"max_seq_len": 0}, "model.max_seq_len=0"),
+        ({"n_heads": 5, "n_kv_heads": 5}, "model.n_heads=5: must divide model.d_model=32"),
+        ({"n_heads": 32, "n_kv_heads": 32}, "even width"),
+        ({"n_kv_heads": 3}, "model.n_kv_heads=3: must divide model.n_heads=4"),
+        ({"dropout": 1.0}, "model.dropout=1.0"),
+        ({"dropout": -0.1}, "model.dropout=-0.1"),
+        ({"rope_scaling": RopeScaling("dynamic", 2.0, 32)}, "dynamic"),
+    ],
+)
+def test_impossible_shapes_are_refused(tiny: Tiny, changes: dict[str, object], message: str) -> None:
+    """A shape that cannot be is refused with the name of the field at fault."""
+    with pytest.raises(UserError, match=message):
+        tiny(**changes)
+
+
+def test_shapes_fill_in_what_follows() -> None:
+    """Without n_kv_heads every head has its own keys, and d_ff is 8/3 of the width, up to a multiple of 32."""
+    config = ModelConfig(vocab_size=10, n_layers=1, d_model=100, n_heads=5)
+    assert (config.kv_heads, config.head_dim, config.ff_width) == (5, 20, 288)
+
+
+def test_options_change_a_preset() -> None:
+    """Options replace the preset's values, and what follows from them is worked out anew."""
+    assert ModelOptions("92m").build() == PRESETS["92m"]
+    assert ModelOptions(d_model=512).build().ff_width == 1376
+    assert ModelOptions(d_model=512, d_ff=100).build().ff_width == 100
+    assert ModelOptions(n_heads=8).build().kv_heads == 2
+    assert ModelOptions(n_heads=1).build().kv_heads == 1
+    assert ModelOptions().build(vocab_size=1000).vocab_size == 1000
+    assert ModelOptions(vocab_size=2000).build(vocab_size=1000).vocab_size == 2000
+    assert ModelOptions().build(seq_len=4096).max_seq_len == 4096
+    assert ModelOptions(max_seq_len=8192).build(seq_len=4096).max_seq_len == 8192
+    assert ModelOptions("1b", tie_embeddings=True).build().tie_embeddings
+    scaled = ModelOptions(rope_scaling="yarn", rope_factor=4.0, rope_original_seq_len=512, max_seq_len=2048).build()
+    assert scaled.rope_scaling == RopeScaling("yarn", 4.0, 512)
+
+
+@pytest.mark.parametrize(
+    ("options", "vocab_size", "message"),
+    [
+        (ModelOptions(preset="huge"), None, "model.preset=huge: unknown, choose one of tiny"),
+        (ModelOptions(vocab_size=100), 101, "model.vocab_size=100: the data's vocabulary has 101 ids"),
+        (ModelOptions(n_heads=7), None, "model.n_heads=7"),
+    ],
+)
+def test_impossible_options_are_refused(options: ModelOptions, vocab_size: int | None, message: str) -> None:
+    """An unknown preset, a vocabulary smaller than the data's or an impossible shape is refused by name."""
+    with pytest.raises(UserError, match=message):
+        options.build(vocab_size)

@@ -1,0 +1,140 @@
+"""Runs on one, two and four processes: each job's ranks are new processes, and several tests look at what they left."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_fixtures import Worker, write_corpus
+
+RANKS = (1, 2, 4)
+DTYPES = ("fp32", "bf16", "fp16")
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    with Worker(tmp_path_factory.mktemp("worker")) as worker:
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def runs(worker: Worker, data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The folder of each number of ranks; where a run moves, it goes on with what another number of ranks left."""
+    folders = {ranks: tmp_path_factory.mktemp(f"ranks{ranks}") for ranks in RANKS}
+    for ranks, folder in folders.items():
+        worker.run("first_half", ranks=ranks, data=str(data), out=str(folder))
+    for ranks, other in ((1, 2), (2, 4), (4, 1)):
+        worker.run("second_half", ranks=ranks, data=str(data), out=str(folders[ranks]), elsewhere=str(folders[other]))
+    return folders
+
+
+def seen(folder: Path, name: str, first: int, ranks: int) -> list[dict[str, Any]]:
+    """What each rank wrote of the run `name` that began at step `first`."""
+    return [json.loads((folder / f"{name}-{first}-{rank}.json").read_text()) for rank in range(ranks)]
+
+
+def global_rows(by_rank: list[dict[str, Any]]) -> list[list[list[int]]]:
+    """The rows of each step's global batch, in their order."""
+    steps = []
+    for step in range(len(by_rank[0]["losses"])):
+        rows: list[list[int]] = []
+        for record in by_rank:
+            share = len(record["rows"]) // len(record["losses"])
+            rows += record["rows"][step * share : (step + 1) * share]
+        steps.append(rows)
+    return steps
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_resumed_run_is_the_straight_run(runs: dict[int, Path], ranks: int, dtype: str) -> None:
+    """Ten steps, a new process and ten more leave the files and the losses of twenty straight steps, bit for bit."""
+    folder = runs[ranks] / dtype
+    straight, resumed = (folder / name / "step_00000020" for name in ("straight", "resumed"))
+    names = sorted(path.name for path in straight.iterdir())
+    assert names == sorted(path.name for path in resumed.iterdir())
+    assert {"model.safetensors", "optimizer.safetensors", "resume.json"} <= set(names)
+    assert [name for name in names if (straight / name).read_bytes() != (resumed / name).read_bytes()] == []
+    expected = seen(folder, "straight", 0, ranks)[0]["losses"]
+    assert len(expected) == 20
+    assert seen(folder, "resumed", 10, ranks)[0]["losses"] == expected[10:]
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_saving_and_stopping_leave_a_run_as_it_is(runs: dict[int, Path], ranks: int) -> None:
+    """The ten losses of a run that is saved and ended there are those of one that is not."""
+    half, straight = (seen(runs[ranks] / "fp32", name, 0, ranks)[0]["losses"] for name in ("half", "straight"))
+    assert not (runs[ranks] / "fp32" / "straight" / "step_00000010").exists()
+    assert half == straight[:10]
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_the_compared_runs_have_what_makes_resuming_hard(runs: dict[int, Path], ranks: int) -> None:
+    """They cross an epoch's end, learn, differ by dtype and by dropout, and in fp16 skip steps in both halves."""
+    records = {name: seen(runs[ranks] / name, "straight", 0, ranks)[0] for name in (*DTYPES, "plain")}
+    resume = json.loads((runs[ranks] / "fp32" / "straight" / "step_00000020" / "resume.json").read_text())
+    rows = [row for step in global_rows(seen(runs[ranks] / "fp32", "straight", 0, ranks)) for row in step]
+    assert resume["stream"]["consumed_rows"] == len(rows) == 160
+    assert 80 < len({tuple(row) for row in rows}) < 160
+    assert records["fp32"]["losses"][-1] < records["fp32"]["losses"][0] - 0.5
+    assert len({tuple(record["losses"]) for record in records.values()}) == 4
+    assert 0 < records["fp16"]["skips"][9] < records["fp16"]["skips"][-1] < 20
+    assert records["fp32"]["skips"][-1] == 0
+
+
+@pytest.mark.parametrize("ranks", (2, 4))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_all_ranks_hold_the_same_weights(runs: dict[int, Path], ranks: int, dtype: str) -> None:
+    """After twenty steps every rank's weights are the same bits."""
+    for name, first in (("straight", 0), ("resumed", 10)):
+        assert len({record["digest"] for record in seen(runs[ranks] / dtype, name, first, ranks)}) == 1
+
+
+def test_the_number_of_ranks_changes_neither_data_nor_losses(runs: dict[int, Path]) -> None:
+    """One, two and four ranks, with other micro-batches, see the same global batches and losses within 1e-5."""
+    by_ranks = {ranks: seen(runs[ranks] / "plain", "straight", 0, ranks) for ranks in RANKS}
+    expected = by_ranks[1][0]["losses"]
+    for ranks in (2, 4):
+        assert global_rows(by_ranks[ranks]) == global_rows(by_ranks[1])
+        assert by_ranks[ranks][0]["losses"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_run_resumes_on_another_number_of_ranks(runs: dict[int, Path]) -> None:
+    """What two, four and one ranks left goes on with one, two and four as if nothing had changed."""
+    straight = seen(runs[1] / "plain", "straight", 0, 1)
+    for ranks in RANKS:
+        moved = seen(runs[ranks] / "plain", "moved", 10, ranks)
+        assert global_rows(moved) == global_rows(straight)[10:]
+        assert moved[0]["losses"] == pytest.approx(straight[0]["losses"][10:], abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ("fp32", "fp16"))
+def test_all_ranks_skip_a_step_that_one_of_them_spoils(
+    worker: Worker, data: Path, tmp_path_factory: pytest.TempPathFactory, dtype: str
+) -> None:
+    """Infinite gradients on one rank leave every rank's weights as they were, are counted, and training goes on."""
+    folder = tmp_path_factory.getbasetemp() / "poisoned"
+    if not folder.exists():
+        folder.mkdir()
+        worker.run("poisoned", ranks=2, data=str(data), out=str(folder))
+    first, second = (json.loads((folder / f"{dtype}-{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    before, spoilt, after = first["digest"][1:4]
+    assert before == spoilt != after
+    assert first["grad_norm"][2] in ("inf", "nan")
+    skips = [b - a for a, b in zip([0, *first["skipped"]], first["skipped"], strict=False)]
+    assert skips[2] == 1 and (dtype == "fp16" or sum(skips) == 1)
+
+
+def test_gradients_are_summed_over_ranks_once_a_step(worker: Worker, data: Path, tmp_path: Path) -> None:
+    """However many micro-batches a step has, its gradients travel once, behind the last of them."""
+    worker.run("reductions", ranks=2, data=str(data), out=str(tmp_path))
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first["gradients"] == second["gradients"]
+    print(json.dumps({k: v for k, v in first["counts"].items() if "reduce" in k or "gloo" in k}))

@@ -1,0 +1,313 @@
+"""Token shards: what is written, what is checked when it is opened, and what a stream reads."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from babyllm.data.prepare import load_tokenizer, train_tokenizer, write_tokens
+from babyllm.data.shards import MANIFEST, Manifest, ShardWriter, TokenStream, open_tokens, token_dtype
+from babyllm.data.windows import Windows
+from babyllm.errors import UserError
+from babyllm.text.documents import Document, is_held_out
+from babyllm.tokenizer import Tokenizer
+
+EOS = 2
+
+
+def some_documents(n: int, vocab_size: int, seed: int = 0) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(3, vocab_size, rng.integers(1, 12)).tolist() for _ in range(n)]
+
+
+def write(directory: Path, documents: list[list[int]], vocab_size: int = 1000, shard_tokens: int = 50) -> Manifest:
+    writer = ShardWriter(directory, vocab_size, EOS, "abc", shard_tokens)
+    for ids in documents:
+        writer.add(ids, "text", "train", 10)
+    return writer.finish()
+
+
+def with_eos(documents: list[list[int]]) -> list[int]:
+    return [token for ids in documents for token in [*ids, EOS]]
+
+
+def test_documents_come_back_from_several_shards(tmp_path: Path) -> None:
+    """What is read is every document in order, each with its <eos>, and the manifest counts it."""
+    documents = some_documents(100, 1000)
+    manifest = write(tmp_path / "new", documents)
+    data = open_tokens(tmp_path / "new", verify=True)
+    assert data.manifest == manifest and len(manifest.shards) > 5
+    stream = data.stream("train")
+    assert stream.read(0, len(stream)).tolist() == with_eos(documents)
+    assert sum(s.tokens for s in manifest.shards) == len(stream)
+    assert sum(s.documents for s in manifest.shards) == 100
+    assert data.text_bytes("train", "text") == 1000
+    assert all(50 <= s.tokens < 50 + 12 for s in manifest.shards[:-1]), "a document is never cut"
+
+
+def test_shards_are_readable_with_numpy_alone(tmp_path: Path) -> None:
+    """A shard is raw little-endian ids, nothing else."""
+    documents = some_documents(3, 1000)
+    (shard,) = write(tmp_path, documents).shards
+    assert np.memmap(tmp_path / shard.file, "<u2", "r").tolist() == with_eos(documents)
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "dtype", "size"), [(65_535, "uint16", 2), (65_536, "uint16", 2), (65_537, "uint32", 4)]
+)
+def test_ids_are_as_wide_as_the_vocabulary_needs(tmp_path: Path, vocab_size: int, dtype: str, size: int) -> None:
+    """Up to 65,536 ids take two bytes each, more take four, and the largest id survives."""
+    assert token_dtype(vocab_size) == dtype
+    manifest = write(tmp_path, [[vocab_size - 1, 7]], vocab_size)
+    assert manifest.dtype == dtype
+    assert (tmp_path / manifest.shards[0].file).stat().st_size == 3 * size
+    assert open_tokens(tmp_path).stream("train").read(0, 3).tolist() == [vocab_size - 1, 7, EOS]
+
+
+def test_ids_outside_the_vocabulary_are_never_written(tmp_path: Path) -> None:
+    """An id that the vocabulary does not have is an error, not a number wrapped around."""
+    writer = ShardWriter(tmp_path, 65_536, EOS, "abc")
+    with pytest.raises(UserError, match="token id 65536 is outside the vocabulary of 65536"):
+        writer.add([5, 65_536], "text", "train", 1)
+
+
+def test_the_manifest_is_the_commit_mark(tmp_path: Path) -> None:
+    """Until the manifest is there, written last, a directory does not count as token data; after it, it is closed."""
+    writer = ShardWriter(tmp_path, 1000, EOS, "abc", 5)
+    for ids in some_documents(20, 1000):
+        writer.add(ids, "text", "train", 1)
+    assert list(tmp_path.glob("*.bin")) and not (tmp_path / MANIFEST).exists()
+    with pytest.raises(UserError, match=rf"has no {MANIFEST}"):
+        open_tokens(tmp_path)
+    writer.finish()
+    open_tokens(tmp_path, verify=True)
+    assert not [p for p in tmp_path.iterdir() if p.suffix not in (".bin", ".json")]
+    with pytest.raises(UserError, match="holds token data already"):
+        ShardWriter(tmp_path, 1000, EOS, "abc")
+
+
+def test_nothing_to_write_is_an_error(tmp_path: Path) -> None:
+    """An empty corpus is refused instead of leaving a manifest without shards."""
+    with pytest.raises(UserError, match="the corpus is empty"):
+        ShardWriter(tmp_path, 1000, EOS, "abc").finish()
+
+
+def test_domains_whose_names_look_alike_stay_apart(tmp_path: Path) -> None:
+    """Every domain has files of its own, whatever characters its name has."""
+    writer = ShardWriter(tmp_path, 1000, EOS, "abc")
+    names = ["web/zh", "web_zh", "../up", "网页", ""]
+    for i, name in enumerate(names):
+        writer.add([10 + i], name, "train", 1)
+    writer.finish()
+    data = open_tokens(tmp_path, verify=True)
+    assert [data.stream("train", name).read(0, 9).tolist() for name in names] == [[10 + i, EOS] for i in range(5)]
+    assert len(list(tmp_path.glob("*.bin"))) == 5
+
+
+def test_damage_is_found(tmp_path: Path) -> None:
+    """A missing file or one of the wrong size is always found, a changed bit with `verify`."""
+    manifest = write(tmp_path, some_documents(50, 1000))
+    file = tmp_path / manifest.shards[1].file
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
+    with pytest.raises(UserError, match=rf"{file.name}: {len(content) - 1} bytes, the manifest says {len(content)}"):
+        open_tokens(tmp_path)
+    file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    open_tokens(tmp_path)
+    with pytest.raises(UserError, match=rf"{file.name}: its sha256"):
+        open_tokens(tmp_path, verify=True)
+    file.unlink()
+    with pytest.raises(UserError, match=rf"{file.name}: missing"):
+        open_tokens(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not a manifest"),
+        ("[]", "not a manifest"),
+        ('{"version": 1, "shards": []}', "not a manifest"),
+        ('{"version": 99}', "format version 99"),
+    ],
+)
+def test_a_broken_manifest_is_named(tmp_path: Path, content: str, message: str) -> None:
+    """What is not a manifest of this format is refused with the file's name."""
+    (tmp_path / MANIFEST).write_text(content)
+    with pytest.raises(UserError, match=rf"{MANIFEST}: {message}"):
+        open_tokens(tmp_path)
+
+
+def test_data_without_a_training_shard_is_refused(tmp_path: Path) -> None:
+    """There must be something to train on."""
+    writer = ShardWriter(tmp_path, 1000, EOS, "abc")
+    writer.add([5], "text", "val", 1)
+    writer.finish()
+    with pytest.raises(UserError, match="holds no training shard"):
+        open_tokens(tmp_path)
+    with pytest.raises(UserError, match="no such file or directory"):
+        open_tokens(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint32"])
+def test_bare_files_of_other_projects(tmp_path: Path, dtype: str) -> None:
+    """Files without a manifest are read with a vocabulary given, those named "val" as held-out data."""
+    ids = np.arange(100)
+    for name in ("train_0", "train_1", "evaluated", "news_val_0", "validation"):
+        ids.astype(np.dtype(dtype).newbyteorder("<")).tofile(tmp_path / f"{name}.bin")
+    data = open_tokens(tmp_path, vocab_size=100, dtype=dtype, eos_id=1, verify=True)
+    assert {s.file: s.split for s in data.manifest.shards} == {
+        **{"evaluated.bin": "train", "train_0.bin": "train", "train_1.bin": "train"},
+        **{"news_val_0.bin": "val", "validation.bin": "val"},
+    }
+    assert data.stream("train").read(0, 1000).tolist() == [*range(100)] * 3
+    one = open_tokens(tmp_path / "train_1.bin", vocab_size=100, dtype=dtype)
+    assert one.stream("train").read(98, 1000).tolist() == [98, 99]
+
+
+def test_bare_files_with_the_header_of_llmc(tmp_path: Path) -> None:
+    """A header of 256 numbers is recognised and skipped; one that tells another length is refused."""
+    header = np.zeros(256, "<i4")
+    header[:3] = 20240520, 1, 50
+    file = tmp_path / "train.bin"
+    file.write_bytes(header.tobytes() + np.arange(50, dtype="<u2").tobytes())
+    data = open_tokens(file, vocab_size=50, verify=True)
+    assert data.stream("train").read(0, 99).tolist() == [*range(50)]
+    file.write_bytes(file.read_bytes()[:-2])
+    with pytest.raises(UserError, match=r"train\.bin: its header says 50 tokens"):
+        open_tokens(file, vocab_size=50)
+
+
+def test_bare_files_that_cannot_be_right(tmp_path: Path) -> None:
+    """A wrong dtype, a broken length, ids outside the vocabulary or no vocabulary at all are refused."""
+    file = tmp_path / "train.bin"
+    with pytest.raises(UserError, match="holds neither"):
+        open_tokens(tmp_path)
+    np.full(100, 999, "<u4").tofile(file)
+    with pytest.raises(UserError, match=r"need --model\.vocab_size"):
+        open_tokens(file)
+    with pytest.raises(UserError, match=r"give --data\.dtype=uint32"):
+        open_tokens(file, vocab_size=65_537)
+    np.full(100, 999, "<u2").tofile(file)
+    with pytest.raises(UserError, match=r"train\.bin: holds id 65471463, .* wrong --data\.dtype"):
+        open_tokens(file, vocab_size=1000, dtype="uint32")
+    with pytest.raises(UserError, match=r"train\.bin: holds id 999, outside the vocabulary of 999"):
+        open_tokens(file, vocab_size=999)
+    for content in (b"\0" * 101, b""):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match="not a whole number of uint16 ids"):
+            open_tokens(file, vocab_size=1000)
+
+
+def test_verify_looks_at_every_id_of_a_bare_file(tmp_path: Path) -> None:
+    """An id outside the vocabulary deep inside a bare file is found with `verify`."""
+    ids = np.zeros((1 << 20) + 10, "<u2")
+    ids[-1] = 500
+    ids.tofile(tmp_path / "train.bin")
+    open_tokens(tmp_path, vocab_size=500)
+    with pytest.raises(UserError, match="holds id 500"):
+        open_tokens(tmp_path, vocab_size=500, verify=True)
+
+
+def test_reading_crosses_shard_borders(tmp_path: Path) -> None:
+    """Any stretch of a stream equals the same stretch of all shards joined, clipped at the end."""
+    documents = some_documents(30, 1000)
+    manifest = write(tmp_path, documents, shard_tokens=20)
+    stream, joined = TokenStream(tmp_path, manifest.shards, manifest.dtype), with_eos(documents)
+    assert len(stream) == len(joined) and len(manifest.shards) > 4
+    for start in range(len(joined) + 2):
+        for length in (0, 1, 7, 45, 1000):
+            got = stream.read(start, start + length)
+            assert got.dtype == np.int64 and got.tolist() == joined[start : start + length]
+    assert len(TokenStream(tmp_path, [], "uint16")) == 0
+
+
+def test_shards_are_mapped_and_not_loaded(tmp_path: Path) -> None:
+    """Opening 200 MB of tokens, and reading a few rows of them, takes no memory for the rest."""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("this system does not tell a process's memory in /proc")
+
+    def resident_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    for name in ("train_0.bin", "train_1.bin"):
+        with open(tmp_path / name, "wb") as file:
+            file.truncate(100 << 20)
+    before = resident_bytes()
+    data = open_tokens(tmp_path, vocab_size=1000)
+    windows = Windows(data.stream("train"), 512, EOS)
+    rows = windows.rows(np.linspace(0, len(windows) - 1, 20).astype(np.int64))
+    assert rows["tokens"].shape == (20, 512) and len(windows) == (100 << 20) // 512
+    assert resident_bytes() - before < 20 << 20
+
+
+def test_written_corpus(token_dir: Path, corpus: list[Document], tokenizer: Tokenizer) -> None:
+    """Every document is in its domain's part of its split, decodes to its text, and its bytes are counted."""
+    data = open_tokens(token_dir, verify=True)
+    assert data.manifest.tokenizer_sha256 == tokenizer.sha256 and data.manifest.vocab_size == 400
+    for split in ("train", "val"):
+        assert data.domains(split) == ["news", "reviews"]
+        for domain in data.domains(split):
+            texts = [d.text for d in corpus if d.domain == domain and is_held_out(d.text, 0.1) == (split == "val")]
+            ids = data.stream(split, domain).read(0, 1 << 20)
+            parts = np.split(ids, np.flatnonzero(ids == tokenizer.eos_id) + 1)
+            assert [tokenizer.decode(part[:-1]) for part in parts[:-1]] == texts and len(parts[-1]) == 0
+            assert data.text_bytes(split, domain) == sum(len(text.encode()) for text in texts)
+    again = load_tokenizer(token_dir, data.manifest.tokenizer_sha256)
+    assert again is not None and again.sha256 == tokenizer.sha256
+
+
+def test_the_split_does_not_depend_on_the_order(tmp_path: Path, corpus: list[Document], tokenizer: Tokenizer) -> None:
+    """The same documents are held out when the corpus comes in another order or in parts."""
+
+    def held_out(name: str, documents: list[Document]) -> set[str]:
+        write_tokens(documents, tokenizer, tmp_path / name, held_out=0.2)
+        ids = open_tokens(tmp_path / name).stream("val").read(0, 1 << 20)
+        parts = np.split(ids, np.flatnonzero(ids == tokenizer.eos_id) + 1)
+        return {tokenizer.decode(part) for part in parts[:-1]}
+
+    all_together = held_out("forward", corpus)
+    assert 40 < len(all_together) < 120
+    assert held_out("backward", corpus[::-1]) == all_together
+    assert held_out("first", corpus[:150]) | held_out("second", corpus[150:]) == all_together
+
+
+def test_empty_texts_are_left_out(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """A document without text leaves no lone <eos> behind."""
+    seen: list[tuple[int, int]] = []
+    documents = [Document("今天"), Document(""), Document("token")]
+    manifest = write_tokens(documents, tokenizer, tmp_path, held_out=0.0, progress=lambda *counts: seen.append(counts))
+    assert [s.documents for s in manifest.shards] == [2]
+    assert seen[-1] == (2, manifest.shards[0].tokens)
+
+
+def test_the_tokenizer_does_not_learn_from_held_out_documents(corpus: list[Document]) -> None:
+    """A tokenizer trained for a corpus depends on the documents that are not held out alone."""
+    kept = [d.text for d in corpus if not is_held_out(d.text, 0.3)]
+    assert train_tokenizer(corpus, 350, 0.3).sha256 == Tokenizer.train(kept, 350).sha256
+    assert train_tokenizer(corpus, 350, 0.0).sha256 != Tokenizer.train(kept, 350).sha256
+
+
+def test_another_tokenizer_beside_the_tokens_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """A tokenizer that did not make the ids is refused; where there is none, none is given."""
+    write_tokens([Document("今天")], tokenizer, tmp_path, held_out=0.0)
+    sha256 = json.loads((tmp_path / MANIFEST).read_text())["tokenizer_sha256"]
+    other = Tokenizer.train(["another corpus of text"], 290)
+    other.save(tmp_path)
+    with pytest.raises(UserError, match="its tokenizer is not the one its shards were made with"):
+        load_tokenizer(tmp_path, sha256)
+    assert load_tokenizer(tmp_path / "nowhere", sha256) is None
+
+
+def test_the_fingerprint_tells_data_apart(tmp_path: Path) -> None:
+    """Equal documents in equal order give equal fingerprints, any difference another one."""
+    documents = some_documents(20, 1000)
+    fingerprints = {
+        write(tmp_path / "a", documents).fingerprint(),
+        write(tmp_path / "same", documents).fingerprint(),
+        write(tmp_path / "order", documents[::-1]).fingerprint(),
+        write(tmp_path / "vocabulary", documents, vocab_size=1001).fingerprint(),
+        write(tmp_path / "token", [[*documents[0][:-1], 999], *documents[1:]]).fingerprint(),
+    }
+    assert len(fingerprints) == 4

@@ -1,0 +1,124 @@
+"""Tiny token data, tiny runs, and processes to run them in."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from babyllm.data.prepare import train_tokenizer, write_tokens
+from babyllm.data.pretraining import DataConfig, open_pretraining_data
+from babyllm.model.config import ModelOptions
+from babyllm.optim import OptimConfig
+from babyllm.runtime import Runtime, RuntimeConfig
+from babyllm.schedule import Plan
+from babyllm.text.documents import Document
+from babyllm.training.pretraining import PretrainConfig, new_state
+from babyllm.training.state import Every, TrainState
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "train_pretrain.py"
+VOCAB_SIZE = 290
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+CPU = RuntimeConfig(device="cpu", dtype="float32", threads=1)
+FLAGS = [
+    *("--data.seq_len=16", "--data.global_batch=8", "--data.micro_batch=4"),
+    *("--model.n_layers=2", "--model.d_model=32", "--model.n_heads=4", "--model.n_kv_heads=2"),
+    *("--model.max_seq_len=64", "--model.dropout=0.1", "--plan.steps=12", "--plan.peak_lr=0.01"),
+    *("--runtime.device=cpu", "--runtime.dtype=float32", "--runtime.threads=1"),
+    *("--log_every=1", "--save_every=4", "--eval_every=6", "--prompts=[ab]"),
+]
+
+
+def write_corpus(directory: Path, n_documents: int = 80) -> Path:
+    """Token data of two domains, whose words repeat so that there is something to learn."""
+    rng = random.Random(0)
+    words = ["abba", "cad", "dada", "fig", "each", "badge", "decaf", "face", "hi", "jig"]
+    texts = [" ".join(rng.choices(words, k=rng.randint(2, 12))) for _ in range(n_documents)]
+    documents = [Document(text, ("left", "right")[i % 2]) for i, text in enumerate(texts)]
+    write_tokens(documents, train_tokenizer(documents, VOCAB_SIZE), directory, held_out=0.2)
+    return directory
+
+
+def tiny_config(data: Path, *, dropout: float = 0.0, micro_batch: int = 2, steps: int = 20) -> PretrainConfig:
+    """A run over `data` that takes a few milliseconds a step."""
+    return PretrainConfig(
+        model=ModelOptions(n_layers=2, d_model=32, n_heads=4, n_kv_heads=2, max_seq_len=64, dropout=dropout),
+        data=DataConfig(str(data), seq_len=16, global_batch=8, micro_batch=micro_batch),
+        optim=OptimConfig(),
+        plan=Plan(steps=steps, peak_lr=1e-2, seed=3),
+        runtime=CPU,
+    )
+
+
+def tiny_state(config: PretrainConfig, runtime: Runtime) -> TrainState:
+    """Step 0 of the run that `config` describes."""
+    return new_state(config, open_pretraining_data(config.data), runtime)[0]
+
+
+def recording(losses: list[float]) -> Every:
+    """Appends the mean loss over the global batch after each step."""
+    return Every(1, lambda state: losses.append(state.take_metrics()["loss"]))
+
+
+def stopping(step: int) -> Every:
+    """Ends the loop behind `step`, as early stopping does."""
+
+    def stop(state: TrainState) -> None:
+        if state.step == step:
+            state.stop_reason = "enough"
+
+    return Every(1, stop, at_end=False)
+
+
+def weights(state: TrainState) -> torch.Tensor:
+    """All weights as one vector."""
+    return torch.cat([p.detach().flatten() for p in state.model.parameters()])
+
+
+class Worker:
+    """A process that has imported torch and forks one process per rank for each job; see `train_worker.py`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.output = folder / "output.txt"
+        self._server = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("train_worker.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT)},
+            cwd=folder,
+            text=True,
+        )
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._server.communicate()
+
+    def start(self, job: str, *, ranks: int = 1, **arguments: Any) -> list[int]:
+        """Begin a job and return the ids of its processes, by rank."""
+        assert self._server.stdin
+        request = {"job": job, "ranks": ranks, "output": str(self.output), "arguments": arguments}
+        print(json.dumps(request), file=self._server.stdin, flush=True)
+        pids: list[int] = self._answer()
+        return pids
+
+    def wait(self) -> list[int]:
+        """Exit statuses of the job's processes, by rank; negative for a signal."""
+        statuses: list[int] = self._answer()
+        return statuses
+
+    def run(self, job: str, *, ranks: int = 1, **arguments: Any) -> None:
+        """Run a job to its end, which must be a good one."""
+        self.start(job, ranks=ranks, **arguments)
+        statuses = self.wait()
+        assert statuses == [0] * ranks, f"{statuses}\n{self.output.read_text()}"
+
+    def _answer(self) -> Any:
+        assert self._server.stdout
+        return json.loads(self._server.stdout.readline())
