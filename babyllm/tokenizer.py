@@ -116,7 +116,7 @@ class Tokenizer:
 
         Args:
             documents: the training texts, read once and kept in memory.
-            vocab_size: number of tokens; 16 special ones, 256 bytes and the text's characters are among them.
+            vocab_size: number of tokens; the special ones, 256 bytes and the text's characters are among them.
             model_type: "bpe" or "unigram".
             character_coverage: share of the text's characters that become tokens; the rest is spelled in bytes.
             n_threads: threads to train with; None takes all cores.

@@ -478,20 +478,28 @@ def test_roles_that_cannot_be_told(tmp_path: Path, special: list[str], config: o
         Tokenizer.load(tmp_path)
 
 
-def test_foreign_json_adds_and_cuts_nothing(tmp_path: Path) -> None:
-    """A file that adds a bos and cuts texts gives plain ids here, and in transformers once saved."""
+@pytest.mark.parametrize("habit", ["bos", "cut", "pad"])
+def test_foreign_json_adds_and_cuts_nothing(tmp_path: Path, habit: str) -> None:
+    """A file that adds a bos, cuts or pads texts gives plain ids here, and in transformers once saved."""
     path = byte_level(tmp_path / "tokenizer.json", ["<|endoftext|>", "<|begin_of_text|>"])
     foreign = tokenizers.Tokenizer.from_file(str(path))
-    foreign.enable_truncation(4)
-    foreign.post_processor = tokenizers.processors.TemplateProcessing(
-        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 1)]
-    )
+    if habit == "bos":
+        foreign.post_processor = tokenizers.processors.TemplateProcessing(
+            single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 1)]
+        )
+    elif habit == "cut":
+        foreign.enable_truncation(4)
+    else:
+        foreign.enable_padding(length=1000, pad_id=0, pad_token="<|endoftext|>")
     foreign.save(str(path))
     tokenizer = Tokenizer.load(path)
     text = "the cat sat on a mat " * 5
-    assert tokenizer.decode(tokenizer.encode(text)) == text
+    ids = tokenizer.encode(text)
+    assert len(ids) < 1000
+    assert b"".join(map(tokenizer.token_bytes, ids)) == text.encode()
+    assert tokenizer.eos_id not in ids
     tokenizer.save(tmp_path / "saved")
-    assert auto(tmp_path / "saved")(text)["input_ids"] == tokenizer.encode(text)
+    assert auto(tmp_path / "saved")(text)["input_ids"] == ids
     assert Tokenizer.load(tmp_path / "saved").sha256 == tokenizer.sha256
 
 

@@ -24,6 +24,7 @@ import matplotlib.figure  # noqa: F401
 import tensorboard.compat.proto.event_pb2
 import tensorboard.summary.writer.record_writer  # noqa: F401
 import torch
+import torch._dynamo  # torch.optim imports it at its first step, which takes seconds
 from torch import nn
 from training_fixtures import CPU, SCRIPT, recording, stopping, tiny_config, tiny_state, weights
 

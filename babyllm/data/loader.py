@@ -53,7 +53,7 @@ class Share:
     def __post_init__(self) -> None:
         """Refuse what does not divide."""
         per_rank, rest = divmod(self.global_batch, self.world_size)
-        if rest or not per_rank:
+        if rest or per_rank < 1:
             low = max(per_rank, 1) * self.world_size
             raise UserError(
                 f"data.global_batch={self.global_batch}: does not divide over {self.world_size} ranks; "
@@ -109,6 +109,7 @@ class Loader:
             thread.start()
         item = self._ahead.get()
         if isinstance(item, BaseException):
+            self.close()  # whoever goes on reads the same rows again
             raise item
         self._consumed += self._share.global_batch
         return item
