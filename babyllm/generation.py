@@ -71,6 +71,8 @@ def generate_ids(
     """
     if temperature < 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
         raise UserError("temperature must be at least 0, top_k at least 1 and top_p above 0 and at most 1")
+    if max_new_tokens < 0:
+        raise UserError(f"max_new_tokens={max_new_tokens}: must be at least 0")
     room = model.config.max_seq_len - len(prompt)
     if room < 1 or not prompt:
         raise UserError(f"a prompt of {len(prompt)} tokens leaves no room in the context of {model.config.max_seq_len}")

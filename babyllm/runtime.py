@@ -149,7 +149,7 @@ class Runtime:
         import torch
         import torch.distributed as dist
 
-        total = torch.tensor(values, dtype=torch.float64, device=self._wire)
+        total = torch.tensor(values, dtype=torch.float64)
         if self.world_size > 1:
             dist.all_reduce(total)
         return [float(value) for value in total.tolist()]
@@ -169,7 +169,6 @@ class Runtime:
             buffer = torch.zeros(size, dtype=torch.uint8)
             if self.is_main:
                 buffer = torch.frombuffer(bytearray(payload), dtype=torch.uint8)
-            buffer = buffer.to(self._wire)
             dist.broadcast(buffer, src=0)
             payload = bytes(buffer.tolist())
         return json.loads(payload)
@@ -207,13 +206,6 @@ class Runtime:
     def patience(self) -> AbstractContextManager[None]:
         """A context for long work without beats (compiling, saving): only ranks that die are named meanwhile."""
         return self._watchdog.patience() if self._watchdog else nullcontext()
-
-    @property
-    def _wire(self) -> torch.device:
-        import torch
-
-        # gloo moves CPU tensors only, and MPS has no float64.
-        return self.device if self.device.type == "cuda" else torch.device("cpu")
 
 
 @contextmanager
@@ -274,7 +266,8 @@ def _group(device: torch.device, rank: int, world_size: int, timeout_s: float) -
     watchdog.run()
     try:
         dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
+            # Counts and flags travel as CPU tensors over gloo, so that summing them never waits for the GPU.
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             store=store,
             rank=rank,
             world_size=world_size,

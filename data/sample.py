@@ -137,9 +137,13 @@ def prepare_sample(directory: str) -> None:
     print(f"preparing the sample corpus in {path} (once)", flush=True)
     corpus = list(documents())
     tokenizer = train_tokenizer(corpus, VOCAB_SIZE, HELD_OUT)
-    manifest = write_tokens(corpus, tokenizer, path, held_out=HELD_OUT)
+
+    def progress(n_documents: int, n_tokens: int) -> None:
+        print(f"\r    {n_documents:,} of {len(corpus):,} documents, {n_tokens:,} tokens", end="", flush=True)
+
+    manifest = write_tokens(corpus, tokenizer, path, held_out=HELD_OUT, progress=progress)
     total = sum(shard.tokens for shard in manifest.shards)
-    print(f"    {len(corpus):,} documents, {total:,} tokens of a vocabulary of {tokenizer.vocab_size:,}", flush=True)
+    print(f"\n    {total:,} tokens of a vocabulary of {tokenizer.vocab_size:,}", flush=True)
 
 
 def _main() -> int:

@@ -1,6 +1,7 @@
 """What several files share: a tiny shape, a generated corpus, its tokenizer and tokens, a runtime on the CPU."""
 
 import random
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,13 @@ def _text(rng: random.Random) -> str:
     if rng.random() < 0.5:
         return "".join(rng.choices(CHINESE, k=rng.randint(3, 60))) + "。"
     return " ".join(rng.choices(ENGLISH, k=rng.randint(2, 20))) + rng.choice([".", "!\n", " 😀"])
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tiny models on several threads spend their time waiting, the more so on a busy machine."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

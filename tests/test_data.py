@@ -211,7 +211,7 @@ def test_the_position_resumes_on_any_number_of_ranks(world_size: int) -> None:
     with loader_of(data, 8, 2, world_size=2) as loader:
         take(loader, 3)
         state = loader.state_dict()
-    assert state == {"consumed_rows": 24, "fingerprint": "", "seed": 1}
+    assert state == {"consumed_rows": 24, "fingerprint": "", "seed": 1, "rows": 37}
     with loader_of(data, 8, 8) as straight:
         expected = take(straight, 6)[3:]
     got: list[list[int]] = [[], [], []]
@@ -246,9 +246,9 @@ def test_a_failed_read_is_raised_and_skips_nothing() -> None:
         assert got + take(loader, 3) == expected
 
 
-@pytest.mark.parametrize(("key", "value"), [("fingerprint", "other"), ("seed", 2)])
+@pytest.mark.parametrize(("key", "value"), [("fingerprint", "other"), ("seed", 2), ("rows", 10)])
 def test_a_position_in_other_data_is_refused(key: str, value: object) -> None:
-    """A position is valid for the data and the seed it was stored with, and no others."""
+    """A position is valid for the data, the length of rows and the seed it was stored with, and no others."""
     with loader_of(Numbers(20), 4, fingerprint="mine") as loader:
         with pytest.raises(UserError, match=f"data {key} {value}, now"):
             loader.load_state_dict(loader.state_dict() | {key: value})

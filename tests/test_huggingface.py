@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from babyllm.errors import UserError
-from babyllm.interop.huggingface import config_from_json, load_model, save_model
+from babyllm.interop.huggingface import config_from_json, hf_name, load_model, save_model
 from babyllm.loading import load
 from babyllm.model.config import ModelConfig, RopeScaling
 from babyllm.model.transformer import Transformer
@@ -82,6 +82,24 @@ def test_transformers_reads_what_is_written(tiny: Tiny, tmp_path: Path, complain
     assert (model.logits(tokens) - expected).abs().max() < 1e-4
     assert expected.std() > 0.5, "the logits say something"
     assert complaints == []
+
+
+@pytest.mark.parametrize("shape", ["gqa", "mha", "tied", "yarn with all"])
+def test_gradients_equal_those_of_transformers(tiny: Tiny, tmp_path: Path, shape: str) -> None:
+    """The gradient of every weight is that of transformers' own backward pass."""
+    from transformers import AutoModelForCausalLM
+
+    model = model_of(tiny(**SHAPES[shape])).train()
+    save_model(tmp_path, model, None)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").train()
+    tokens = tokens_of(model.config)
+    targets = tokens.roll(-1, 1)
+    model(tokens, targets).mean().backward()
+    torch.nn.functional.cross_entropy(theirs(tokens).logits.flatten(0, 1), targets.flatten()).backward()
+    expected = dict(theirs.named_parameters())
+    for name, weight in model.named_parameters():
+        gradient = expected[hf_name(name)].grad
+        assert weight.grad is not None and (weight.grad - gradient).abs().max() < 1e-4 * gradient.abs().max(), name
 
 
 @pytest.mark.parametrize("shape", SHAPES)

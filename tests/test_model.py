@@ -12,6 +12,7 @@ from babyllm.errors import UserError
 from babyllm.model.cache import KVCache
 from babyllm.model.config import PRESETS, ModelConfig, ModelOptions, RopeScaling, flops_per_token, parameter_counts
 from babyllm.model.cross_entropy import IGNORE, token_losses
+from babyllm.model.norm import RMSNorm
 from babyllm.model.transformer import Transformer
 
 Tiny = Callable[..., ModelConfig]
@@ -88,6 +89,40 @@ def test_ignored_rows_have_no_gradient() -> None:
     assert losses.sum() == 0
     assert hidden.grad is not None and not hidden.grad.any()
     assert weight.grad is not None and not weight.grad.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norm_equals_its_formula(dtype: torch.dtype) -> None:
+    """RMSNorm gives x / sqrt(mean(x^2) + eps) * weight and its exact gradients, computed in float32."""
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.randn(3, 5, 16, generator=generator) * 4).to(dtype).requires_grad_()
+    norm, upstream = RMSNorm(16, 0.3), torch.randn(3, 5, 16, generator=generator)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 1.5, generator=generator)
+    wide, weight = x.detach().double().requires_grad_(), norm.weight.detach().double().requires_grad_()
+    exact = wide / (wide.square().mean(-1, keepdim=True) + 0.3).sqrt() * weight
+    out = norm(x)
+    assert torch.allclose(out.double(), exact, atol=1e-6 if dtype == torch.float32 else 0.02)
+    (out * upstream).sum().backward()
+    expected = torch.autograd.grad((exact * upstream).sum(), (wide, weight))
+    for got, wanted in zip((x.grad, norm.weight.grad), expected, strict=True):
+        assert got is not None and torch.allclose(got.double(), wanted, rtol=0.01, atol=1e-5)
+
+
+def test_gradients_in_16_bits_are_close_to_those_in_32(tiny: Tiny) -> None:
+    """Under autocast to bfloat16 every weight's gradient points where the float32 gradient points."""
+    tokens, targets = random_ids(4, 32), some_ignored(random_ids(4, 32, seed=3))
+    gradients = []
+    for is_enabled in (False, True):
+        torch.manual_seed(0)
+        model = Transformer(tiny())
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_enabled):
+            losses = model(tokens, targets)
+        losses.sum().backward()
+        gradients.append({name: weight.grad.flatten() for name, weight in model.named_parameters()})
+    for name, exact in gradients[0].items():
+        assert F.cosine_similarity(exact, gradients[1][name], dim=0) > 0.995, name
+        assert gradients[1][name].norm() == pytest.approx(exact.norm().item(), rel=0.03), name
 
 
 @pytest.mark.parametrize("is_tied", [False, True])

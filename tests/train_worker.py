@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from torch import nn
 from training_fixtures import CPU, SCRIPT, recording, stopping, tiny_config, tiny_state, weights
 
 import babyllm.training.run  # noqa: F401
-from babyllm.data.batch import Batch
+from babyllm.data.batch import Batch, Stream
 from babyllm.objectives import LossTerms
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime, start
@@ -39,6 +39,23 @@ from babyllm.training.state import Every, TrainState
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 KEEP_ALL = 100
+
+
+class _Recorded:
+    """A stream that notes the rows it hands out."""
+
+    def __init__(self, stream: Stream, rows: list[list[int]]) -> None:
+        self._stream, self._rows = stream, rows
+        self.state_dict, self.load_state_dict = stream.state_dict, stream.load_state_dict
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        return self
+
+    def __next__(self) -> list[Batch]:
+        batches = next(self._stream)
+        for batch in batches:
+            self._rows.extend(batch["tokens"].tolist())
+        return batches
 
 
 def first_half(data: str, out: str) -> None:
@@ -72,7 +89,8 @@ def _run(
     resume: Path | None = None,
 ) -> None:
     runtime = replace(runtime, dtype=DTYPES.get(folder.name, torch.float32))
-    config = tiny_config(Path(data), dropout=dropout, micro_batch=4 // runtime.world_size)
+    n_micro_batches = 2 if runtime.dtype is torch.float32 else 1
+    config = tiny_config(Path(data), dropout=dropout, micro_batch=8 // runtime.world_size // n_micro_batches)
     state = tiny_state(config, runtime)
     # A scale that overflows at once, and again and again as it grows.
     state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=3, enabled=folder.name == "fp16")
@@ -81,22 +99,14 @@ def _run(
     losses: list[float] = []
     skips: list[int] = []
     rows: list[list[int]] = []
-    first, n_calls = state.step, 0
-
-    def loss(model: nn.Module, batch: Batch) -> LossTerms:
-        nonlocal n_calls
-        n_calls += 1
-        if runtime.world_size == 1 or n_calls > 1:  # DDP has a first pass that does not count
-            rows.extend(batch["tokens"].tolist())
-        return language_model(model, batch)
-
+    first, state.stream = state.step, _Recorded(state.stream, rows)
     every = [
         recording(losses),
         Every(1, lambda state: skips.append(state.skipped)),
         Every(save_every, lambda state: checkpoint.save(state, folder / name, None, KEEP_ALL)),
         stopping(last),
     ]
-    train(state, loss, config.plan, every)
+    train(state, language_model, config.plan, every)
     seen = {"losses": losses, "skips": skips, "rows": rows, "digest": _digest(state)}
     (folder / f"{name}-{first}-{runtime.rank}.json").write_text(json.dumps(seen))
 
@@ -105,41 +115,49 @@ def _digest(state: TrainState) -> str:
     return hashlib.sha256(weights(state).numpy().tobytes()).hexdigest()
 
 
-def poisoned(data: str, out: str) -> None:
-    """Gradients that are not finite in step 3, on the last rank alone, with and without a scaler."""
+def single_steps(data: str, out: str) -> None:
+    """What a few steps do: one that a rank spoils, in fp32 and fp16, and ones of one and of four micro-batches."""
     with start(CPU) as runtime:
+        seen: dict[str, Any] = {}
         for name in ("fp32", "fp16"):
-            state = tiny_state(config := tiny_config(Path(data)), replace(runtime, dtype=DTYPES[name]))
-            is_last = runtime.rank == runtime.world_size - 1
-            seen: dict[str, list[Any]] = {"digest": [], "skipped": [], "grad_norm": []}
-
-            def loss(model: nn.Module, batch: Batch, state: TrainState = state, is_last: bool = is_last) -> LossTerms:
-                terms = language_model(model, batch)
-                factor = float("inf") if is_last and state.step == 2 else 1.0
-                return LossTerms({"token": terms.sums["token"] * factor}, terms.metrics)
-
-            def look(state: TrainState, seen: dict[str, list[Any]] = seen) -> None:
-                seen["digest"].append(_digest(state))
-                seen["skipped"].append(state.skipped)
-                seen["grad_norm"].append(repr(state.grad_norm))
-
-            train(state, loss, replace(config.plan, steps=5), [Every(1, look)])
-            Path(out, f"{name}-{runtime.rank}.json").write_text(json.dumps(seen))
+            seen[name] = _spoiled_step(replace(runtime, dtype=DTYPES[name]), Path(data))
+        for micro_batch in (1, 4):
+            seen[f"micro_batch {micro_batch}"] = _reductions(runtime, Path(data), micro_batch)
+        Path(out, f"{runtime.rank}.json").write_text(json.dumps(seen))
 
 
-def reductions(data: str, out: str) -> None:
-    """Sums over ranks in one step of four micro-batches, and the gradient that comes of them."""
-    with start(CPU) as runtime:
-        state = tiny_state(config := tiny_config(Path(data), micro_batch=1), runtime)
-        gradients: list[list[float]] = []
+def _spoiled_step(runtime: Runtime, data: Path) -> dict[str, list[Any]]:
+    """Train five steps; in the third the gradients are not finite on the last rank alone."""
+    config = tiny_config(data)
+    state = tiny_state(config, runtime)
+    seen: dict[str, list[Any]] = {"digest": [], "skipped": [], "grad_norm": []}
 
-        def look(state: TrainState) -> None:
-            gradients.append([float(p.grad.double().sum()) for p in state.model.parameters() if p.grad is not None])
+    def loss(model: nn.Module, batch: Batch) -> LossTerms:
+        sums, metrics = language_model(model, batch)
+        is_spoiled = state.step == 2 and runtime.rank == runtime.world_size - 1
+        return LossTerms({"token": sums["token"] * (float("inf") if is_spoiled else 1.0)}, metrics)
 
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            train(state, language_model, replace(config.plan, steps=3, clip_norm=0.0), [Every(1, look)])
-        counts = {event.key: event.count for event in profile.key_averages()}
-        Path(out, f"{runtime.rank}.json").write_text(json.dumps({"counts": counts, "gradients": gradients}))
+    def look(state: TrainState) -> None:
+        seen["digest"].append(_digest(state))
+        seen["skipped"].append(state.skipped)
+        seen["grad_norm"].append(repr(state.grad_norm))
+
+    train(state, loss, replace(config.plan, steps=5), [Every(1, look)])
+    return seen
+
+
+def _reductions(runtime: Runtime, data: Path, micro_batch: int) -> int:
+    """How often anything is summed over ranks in two steps."""
+    config = tiny_config(data, micro_batch=micro_batch, steps=2)
+    state = tiny_state(config, runtime)
+    before = _collectives()
+    train(state, language_model, config.plan)
+    return _collectives() - before
+
+
+def _collectives() -> int:
+    count: int = torch.distributed.group.WORLD._get_sequence_number_for_group()  # type: ignore[union-attr]
+    return count
 
 
 def script(arguments: list[str]) -> None:
@@ -148,9 +166,7 @@ def script(arguments: list[str]) -> None:
     runpy.run_path(str(SCRIPT), run_name="__main__")
 
 
-JOBS: dict[str, Callable[..., None]] = {
-    job.__name__: job for job in (first_half, second_half, poisoned, reductions, script)
-}
+JOBS: dict[str, Callable[..., None]] = {job.__name__: job for job in (first_half, second_half, single_steps, script)}
 
 
 def _fork(request: dict[str, Any], rank: int, port: int) -> int:

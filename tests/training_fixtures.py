@@ -5,11 +5,13 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from babyllm.data.batch import Batch
 from babyllm.data.prepare import train_tokenizer, write_tokens
 from babyllm.data.pretraining import DataConfig, open_pretraining_data
 from babyllm.model.config import ModelOptions
@@ -78,6 +80,26 @@ def stopping(step: int) -> Every:
 def weights(state: TrainState) -> torch.Tensor:
     """All weights as one vector."""
     return torch.cat([p.detach().flatten() for p in state.model.parameters()])
+
+
+class Repeated:
+    """The same micro-batches in every step."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        return self
+
+    def __next__(self) -> list[Batch]:
+        return self._batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: there is no position."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Do nothing: there is no position."""
 
 
 class Worker:

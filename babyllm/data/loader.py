@@ -92,6 +92,10 @@ class Loader:
         self._stop = threading.Event()
 
     @property
+    def _identity(self) -> dict[str, Any]:
+        return {"fingerprint": self._fingerprint, "seed": self._seed, "rows": len(self._data)}
+
+    @property
     def epoch(self) -> float:
         """How often the data has been gone through so far."""
         return self._consumed / len(self._data)
@@ -143,19 +147,19 @@ class Loader:
 
     def state_dict(self) -> dict[str, Any]:
         """How many rows were handed out, over all ranks, and of which data."""
-        return {"consumed_rows": self._consumed, "fingerprint": self._fingerprint, "seed": self._seed}
+        return {"consumed_rows": self._consumed, **self._identity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on behind a stored position.
 
         Raises:
-            UserError: it belongs to other data or another seed.
+            UserError: it belongs to other data, rows of another length or another seed.
         """
-        for name, mine in (("fingerprint", self._fingerprint), ("seed", self._seed)):
+        for name, mine in self._identity.items():
             if state[name] != mine:
                 raise UserError(
-                    f"the run was made with other data (data {name} {state[name]}, now {mine}); "
-                    "point --data.path at the same data or choose another --run_dir"
+                    f"the run was made with other data (data {name} {state[name]}, now {mine}); point --data.path at "
+                    "the same data, keep --data.seq_len and --data.seed, or choose another --run_dir"
                 )
         self.close()
         self._consumed = int(state["consumed_rows"])

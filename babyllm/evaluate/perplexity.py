@@ -46,10 +46,12 @@ def perplexity(
         seq_len: tokens per row.
         max_tokens: of each domain, in whole documents from the start; None reads all.
         batch_tokens: tokens, padding included, per forward pass.
-        token_bytes: (V,) UTF-8 bytes that each id stands for; without it, bits per byte are left out.
+        token_bytes: (V,) UTF-8 bytes that each id stands for, which counts the text where `max_tokens` cuts it short;
+            the bytes of whole domains are known. Without either, bits per byte are left out.
 
     Returns:
-        "<domain>/loss" in nats per token, "<domain>/bpb" in bits per byte, and the same for "all".
+        "<domain>/loss" in nats per token, "<domain>/bpb" in bits per byte, and the same for "all"; nothing where there
+        is nothing to read.
     """
     was_training = model.training
     model.eval()
@@ -63,10 +65,15 @@ def perplexity(
                 if index % runtime.world_size == runtime.rank:
                     sums += _score(model, batch, runtime, token_bytes)
             sums = np.array(runtime.sum(list(sums)))
-            result |= _means(domain, sums)
+            if sums[1] == len(data.stream("val", domain)) and data.text_bytes("val", domain):
+                sums[2] = data.text_bytes("val", domain)
+            if sums[1]:
+                result |= _means(domain, sums)
             overall += sums
     finally:
         model.train(was_training)
+    if not all(f"{domain}/bpb" in result for domain in data.domains("val")):
+        overall[2] = 0
     return {**result, **_means("all", overall)} if result else result
 
 

@@ -3,12 +3,14 @@
 hidden (N, D), weight (V, D), targets (N,) -> negative log-likelihood (N,) in nats
 
 Legend: N tokens, C tokens of one chunk, D model width, V vocabulary.
-Logits exist for one chunk at a time and are made again in the backward pass: one more product with the output layer
-buys the memory of the largest tensor of small models.
+Logits exist for one chunk at a time, and the gradients are made from them on the spot. Where the upstream gradient is the
+same for every counted token, as in language modelling, they need only be scaled by it; where it is not, the weight's
+gradient is made again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -37,49 +39,68 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     flat = hidden.reshape(-1, hidden.shape[-1])
-    losses: Tensor = _TokenLosses.apply(flat, weight, targets.reshape(-1), dtype)  # type: ignore[no-untyped-call]
+    losses: Tensor = _TokenLosses.apply(flat, weight, targets.reshape(-1), dtype, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return losses.view(targets.shape)
-
-
-def _chunks(n: int, vocab_size: int, device: str) -> range:
-    rows = CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * vocab_size)
-    return range(0, n, max(64, rows // 64 * 64))
 
 
 class _TokenLosses(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, wants_gradients: bool
+    ) -> Tensor:
         losses = torch.empty(targets.shape, dtype=torch.float32, device=hidden.device)
+        h, w = hidden.to(dtype), weight.to(dtype)
+        if wants_gradients:
+            d_hidden = torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device)
+            d_weight = torch.zeros(weight.shape, dtype=torch.float32, device=hidden.device)
+            counted = h.masked_fill((targets == IGNORE).unsqueeze(1), 0.0)
         with torch.autocast(hidden.device.type, enabled=False):
-            h, w = hidden.to(dtype), weight.to(dtype)
-            steps = _chunks(len(targets), len(weight), hidden.device.type)
-            for start in steps:
-                part = slice(start, start + steps.step)
+            for part in _parts(len(targets), len(weight), hidden.device.type):
                 log_probs = F.log_softmax(F.linear(h[part], w), dim=-1, dtype=torch.float32)  # (C, V)
                 losses[part] = F.nll_loss(log_probs, targets[part], ignore_index=IGNORE, reduction="none")
-        ctx.save_for_backward(h, w, targets)
-        ctx.dtypes = hidden.dtype, weight.dtype
+                if wants_gradients:
+                    slope = _slope(log_probs.exp_(), targets[part], dtype)
+                    d_hidden[part] = slope @ w
+                    _add_product(d_weight, slope, counted[part])
+        if wants_gradients:
+            ctx.save_for_backward(h, w, targets, d_hidden, d_weight)
+            ctx.weight_dtype = weight.dtype
         return losses
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        h, w, targets = ctx.saved_tensors
-        hidden_dtype, weight_dtype = ctx.dtypes
-        scale = grads[0].masked_fill(targets == IGNORE, 0.0).unsqueeze(1)
-        rows = targets.clamp(min=0).unsqueeze(1)
-        d_hidden = torch.empty(h.shape, dtype=hidden_dtype, device=h.device)
-        d_weight = torch.zeros(w.shape, dtype=torch.float32, device=h.device)
-        steps = _chunks(len(targets), len(w), h.device.type)
-        with torch.autocast(h.device.type, enabled=False):
-            for start in steps:
-                part = slice(start, start + steps.step)
-                slope = F.softmax(F.linear(h[part], w), dim=-1, dtype=torch.float32)  # (C, V)
-                slope.scatter_add_(1, rows[part], torch.full_like(rows[part], -1, dtype=torch.float32))
-                slope = slope.to(h.dtype)
-                d_hidden[part] = (slope @ w) * scale[part]
-                scaled = (h[part] * scale[part]).to(h.dtype)
-                if d_weight.dtype == h.dtype:
-                    d_weight.addmm_(slope.t(), scaled)
-                else:
-                    d_weight += slope.t() @ scaled
-        return d_hidden, d_weight.to(weight_dtype), None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        h, w, targets, d_hidden, d_weight = ctx.saved_tensors
+        scale = grads[0].masked_fill(targets == IGNORE, 0.0)
+        common = scale[(targets != IGNORE).int().argmax()]
+        if bool(((scale == common) | (targets == IGNORE)).all()):
+            d_weight = d_weight * common
+        else:
+            d_weight = torch.zeros_like(d_weight)
+            scaled = (h * scale.unsqueeze(1)).to(h.dtype)
+            with torch.autocast(h.device.type, enabled=False):
+                for part in _parts(len(targets), len(w), h.device.type):
+                    probs = F.softmax(F.linear(h[part], w), dim=-1, dtype=torch.float32)  # (C, V)
+                    _add_product(d_weight, _slope(probs, targets[part], h.dtype), scaled[part])
+        d_hidden = (d_hidden * scale.unsqueeze(1)).to(d_hidden.dtype)
+        return d_hidden, d_weight.to(ctx.weight_dtype), None, None, None
+
+
+def _parts(n: int, vocab_size: int, device: str) -> Iterator[slice]:
+    """Slices of as many tokens as `CHUNK_BYTES` of logits hold."""
+    rows = CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * vocab_size)
+    rows = max(64, rows // 64 * 64)
+    return (slice(start, start + rows) for start in range(0, n, rows))
+
+
+def _slope(probs: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+    """(C, V) derivatives of each token's loss by its logits: probabilities, which it overwrites, less 1 at the target."""
+    at_target = torch.full((len(targets), 1), -1.0, device=probs.device)
+    return probs.scatter_add_(1, targets.clamp(min=0).unsqueeze(1), at_target).to(dtype)
+
+
+def _add_product(total: Tensor, slope: Tensor, hidden: Tensor) -> None:
+    """Add slope (C, V) transposed times hidden (C, D) to total (V, D) float32."""
+    if total.dtype == slope.dtype:
+        total.addmm_(slope.t(), hidden)
+    else:
+        total += slope.t() @ hidden

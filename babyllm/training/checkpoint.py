@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from babyllm.errors import UserError
-from babyllm.files import fsync, sha256, write_bytes, write_json
+from babyllm.files import fsync, sha256, write_json
 from babyllm.interop.huggingface import hf_name, load_weights, save_model
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.state import TrainState
@@ -57,24 +58,35 @@ def save(state: TrainState, run_dir: Path, tokenizer: Tokenizer | None, keep: in
         UserError: the disk is full; nothing half-written is left and older steps are untouched.
     """
     if state.runtime.is_main:
-        saving = run_dir / _SAVING
+        saving, pointer = run_dir / _SAVING, run_dir / f".{LATEST}"
+        target = run_dir / f"step_{state.step:08d}"
         try:
             _write(state, saving, tokenizer)
-            target = run_dir / f"step_{state.step:08d}"
-            _delete(target)
-            os.rename(saving, target)
-            fsync(run_dir)
-            write_bytes(run_dir / LATEST, f"{target.name}\n".encode())
-        except OSError as e:
+            pointer.write_text(f"{target.name}\n")
+            fsync(pointer)
+        except (OSError, SafetensorError) as e:
             shutil.rmtree(saving, ignore_errors=True)
-            if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            pointer.unlink(missing_ok=True)
+            if not _is_disk_full(e):
                 raise
             raise UserError(
                 f"{run_dir}: the disk is full, step {state.step} was not saved; free some space and start the same "
                 "command again, it goes on from the last complete step"
             ) from e
+        # Everything is written: from here on there are only renames.
+        _delete(target)
+        os.rename(saving, target)
+        os.replace(pointer, run_dir / LATEST)
+        fsync(run_dir)
         _prune(run_dir, max(1, keep), state.best)
     state.runtime.barrier()
+
+
+def _is_disk_full(error: Exception) -> bool:
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError):
+        return error.errno in codes
+    return any(f"(os error {code})" in str(error) for code in codes)  # safetensors tells it in words alone
 
 
 def _write(state: TrainState, directory: Path, tokenizer: Tokenizer | None) -> None:
@@ -120,17 +132,7 @@ def load(state: TrainState, directory: Path) -> None:
     Raises:
         UserError: a file is missing or damaged, or it was made with another model or other data.
     """
-    try:
-        resume: dict[str, Any] = json.loads((directory / RESUME).read_text(encoding="utf-8"))
-        for name, expected in resume["sha256"].items():
-            if not (directory / name).is_file() or sha256(directory / name) != expected:
-                raise UserError(
-                    f"{directory / name}: missing or damaged; delete {directory} to go on from an older step"
-                )
-    except (OSError, ValueError, KeyError) as e:
-        raise UserError(
-            f"{directory / RESUME}: cannot be read ({e}); delete {directory} to go on from an older step"
-        ) from e
+    resume = _read_resume(directory)
     state.model.load_state_dict(load_weights(directory, state.model.config))
     _load_optimizer(state, load_file(directory / OPTIMIZER))
     state.stream.load_state_dict(resume["stream"])
@@ -139,6 +141,20 @@ def load(state: TrainState, directory: Path) -> None:
     state.step, state.tokens, state.skipped = resume["step"], resume["tokens"], resume["skipped"]
     state.best = tuple(resume["best"]) if resume["best"] else None
     state.bad_evaluations = resume["bad_evaluations"]
+
+
+def _read_resume(directory: Path) -> dict[str, Any]:
+    """What stands in `resume.json`, behind a check of the files beside it."""
+    advice = f"delete {directory} to go on from an older step"
+    try:
+        resume: dict[str, Any] = json.loads((directory / RESUME).read_text(encoding="utf-8"))
+        expected = {name: resume["sha256"][name] for name in _CHECKED}
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{directory / RESUME}: cannot be read ({e}); {advice}") from e
+    for name, digest in expected.items():
+        if not (directory / name).is_file() or sha256(directory / name) != digest:
+            raise UserError(f"{directory / name}: missing or damaged; {advice}")
+    return resume
 
 
 def _load_optimizer(state: TrainState, tensors: dict[str, Tensor]) -> None:

@@ -55,6 +55,8 @@ def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = ()
                     item.run(state)
         if runtime.sum([float(runtime.stop_requested)])[0]:
             state.stop_reason = STOP_SIGNAL
+    if model is None:
+        return
     is_stopped = state.stop_reason == STOP_SIGNAL
     for item in every:
         is_done = bool(item.steps) and state.step % item.steps == 0
@@ -98,6 +100,7 @@ def _step(state: TrainState, model: nn.Module, loss: Loss, plan: Plan, batches: 
             weighted = [terms.sums[u] * (runtime.world_size / max(units[u], 1.0)) for u in terms.sums]
             torch.autograd.backward(state.scaler.scale(torch.stack(weighted).sum()))
         state.add_metrics(terms.metrics)
+        runtime.beat(state.step)
     state.scaler.unscale_(state.optimizer)
     parameters = [p for p in state.model.parameters() if p.grad is not None]
     norm = nn.utils.clip_grad_norm_(parameters, plan.clip_norm or float("inf"))
@@ -106,7 +109,7 @@ def _step(state: TrainState, model: nn.Module, loss: Loss, plan: Plan, batches: 
         group["lr"] = state.lr
     # Gradients are the same on every rank by now, so all ranks skip or none does.
     is_finite = bool(norm.isfinite())
-    if is_finite or state.scaler.is_enabled():
+    if is_finite:
         state.scaler.step(state.optimizer)
     state.scaler.update()
     state.skipped += not is_finite

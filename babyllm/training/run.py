@@ -132,9 +132,7 @@ class Run:
             _judge(state, result.get("all/loss"), patience)
             if self.log:
                 self.log.record(state.step, self.losses)
-                shown = ", ".join(f"{name[:-4]} {v:.3f}" for name, v in result.items() if name.endswith("/bpb"))
-                shown = shown or ", ".join(f"{name[:-5]} loss {v:.3f}" for name, v in result.items())
-                self.message(f"step {state.step}: held-out bits per byte: {shown}")
+                self.message(f"step {state.step}: {_held_out(result)}")
                 if self.tokenizer:
                     self._sample(state, prompts)
 
@@ -157,6 +155,13 @@ class Run:
             save(state, self.directory, self.tokenizer, keep)
 
         return Every(steps, write, at_stop=True)
+
+
+def _held_out(result: dict[str, float]) -> str:
+    for unit, ending in (("bits per byte", "/bpb"), ("loss", "/loss")):
+        if found := [f"{n.removesuffix(ending)} {v:.3f}" for n, v in result.items() if n.endswith(ending)]:
+            return f"held-out {unit}: {', '.join(found)}"
+    return "no held-out documents"
 
 
 def _judge(state: TrainState, loss: float | None, patience: int) -> None:
@@ -241,10 +246,9 @@ def _summary(state: TrainState, run: Run, plan: Plan, seconds: float) -> str:
     ]
     if state.stop_reason:
         lines.append(f"reason: {state.stop_reason}; the same command goes on from here")
-    bpb = {name.split("/")[1]: value for name, value in run.losses.items() if name.endswith("/bpb")}
-    if bpb:
-        lines.append("held-out bits per byte: " + ", ".join(f"{name} {value:.3f}" for name, value in bpb.items()))
-    lines.append(
-        f'try it: babyllm generate {run.directory} "今天"    curves: tensorboard --logdir {run.directory.parent}'
-    )
+    if run.losses:
+        lines.append(_held_out({name.removeprefix("val/"): value for name, value in run.losses.items()}))
+    if run.tokenizer:
+        lines.append(f'try it: babyllm generate {run.directory} "今天"')
+    lines.append(f"curves: tensorboard --logdir {run.directory.parent}")
     return "\n".join(lines)

@@ -1,0 +1,162 @@
+"""What imports what, read from the source, and what `import babyllm` loads."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import babyllm
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "babyllm"
+
+# Each layer imports from itself and from those before it. `babyllm` itself is a table of names, above all it names.
+LAYERS = (
+    (
+        *("errors", "files", "config", "machine", "watchdog", "runtime", "text", "optim", "schedule", "model"),
+        *("tokenizer", "tokenizer_backends", "tokenizer_convert"),
+    ),
+    ("data", "generation", "interop", "loading"),
+    ("objectives", "evaluate"),
+    ("training",),
+    ("__init__", "__main__"),
+)
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
+
+
+def module_name(path: Path) -> str:
+    """babyllm/model/cache.py -> babyllm.model.cache; a package has the name of its folder."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+SCRIPTS = [*sorted(ROOT.glob("train_*.py")), *sorted((ROOT / "data").glob("*.py"))]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Modules a file imports: of babyllm or others, when it is loaded or later, for type checkers too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: imports are written out"
+            parts = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (part if part in MODULES else str(node.module) for part in parts)
+
+
+def top(name: str) -> str:
+    """The part of the package a module belongs to; `__init__` is the package's own file."""
+    return [*name.split("."), "__init__"][1]
+
+
+def test_every_part_has_a_layer() -> None:
+    """A new part of the package is given its place here."""
+    assert {top(name) for name in MODULES} == set(LAYER)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_downward(name: str) -> None:
+    """No module imports from a layer above its own, not even for a type checker; scripts and data recipes never."""
+    ours = [other for other in imports(MODULES[name]) if other.split(".")[0] == "babyllm"]
+    upward = [other for other in ours if LAYER[top(other)] > LAYER[top(name)]]
+    assert upward == []
+    others = {other.split(".")[0] for other in imports(MODULES[name])}
+    assert not others & {"data", "tests", *(script.stem for script in SCRIPTS)}
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    """Imports have no cycle, not even within a layer; what is loaded late or for a type checker alone counts too."""
+    below = {name: {other for other in imports(path) if other in MODULES} for name, path in MODULES.items()}
+    finished: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join([*way, name])
+        if name not in finished:
+            for other in sorted(below[name]):
+                visit(other, (*way, name))
+            finished.add(name)
+
+    for name in MODULES:
+        visit(name, ())
+    assert finished == set(MODULES)
+
+
+def test_text_and_tokenizers_need_no_torch() -> None:
+    """Cleaning, tokenising and settings work without torch."""
+    for name, path in MODULES.items():
+        if top(name) in ("errors", "files", "config", "text", "schedule") or top(name).startswith("tokenizer"):
+            assert "torch" not in {other.split(".")[0] for other in imports(path)}, name
+    for name in ("babyllm.model.config", "babyllm.data.shards", "babyllm.data.prepare", "babyllm.data.order"):
+        assert "torch" not in loaded_by(f"import {name}"), name
+
+
+def test_only_three_modules_read_the_environment() -> None:
+    """Variables of the environment are read in runtime.py, machine.py and watchdog.py alone."""
+    readers = set()
+    for path in [*MODULES.values(), *SCRIPTS]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.attr] if isinstance(node, ast.Attribute) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+            if {"environ", "environb", "getenv"} & set(names):
+                readers.add(path.name)
+    assert "runtime.py" in readers
+    assert readers <= {"runtime.py", "machine.py", "watchdog.py"}
+
+
+def loaded_by(code: str) -> set[str]:
+    """The top-level modules a fresh process has loaded behind `code`."""
+    tell = "import json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    answer = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{tell}"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return set(json.loads(answer.stdout))
+
+
+HEAVY = {
+    *("torch", "numpy", "sentencepiece", "tokenizers", "transformers", "safetensors"),
+    *("tensorboard", "matplotlib", "jsonargparse", "rich"),
+}
+
+
+def test_the_package_is_light() -> None:
+    """`import babyllm` loads none of the heavy libraries, nor does looking at its names."""
+    assert not loaded_by("import babyllm; dir(babyllm); babyllm.UserError; babyllm.__version__") & HEAVY
+
+
+def test_the_command_line_is_light_until_it_works() -> None:
+    """Help, and a command that needs no model, load neither torch nor a tokenizer."""
+    for command in ("--help", "plan"):
+        code = f"from babyllm.__main__ import run; run(['{command}'])"
+        assert not loaded_by(f"import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()):\n  {code}") & {
+            *("torch", "sentencepiece", "tokenizers", "transformers", "tensorboard", "matplotlib")
+        }
+
+
+def test_every_public_name_resolves() -> None:
+    """Each name of `babyllm` is there, is listed, and is what its module has; any other is an AttributeError."""
+    assert sorted(babyllm.__all__) == babyllm.__all__
+    for name in babyllm.__all__:
+        assert getattr(babyllm, name) is not None and name in dir(babyllm)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = babyllm.trian
+    from babyllm import evaluate, generate, load, train
+
+    assert callable(generate) and callable(load) and callable(train)
+    assert callable(evaluate.perplexity)
+
+
+def test_public_names_survive_when_their_modules_come_first() -> None:
+    """With every module imported before, no public name stands for a module that happens to be called like it."""
+    modules = sorted(name for name in MODULES if not name.endswith("__main__"))
+    code = f"""
+import babyllm, importlib, types
+for module in {modules}:
+    importlib.import_module(module)
+values = {{name: getattr(babyllm, name) for name in babyllm.__all__}}
+assert {{name for name, value in values.items() if isinstance(value, types.ModuleType)}} == {{"evaluate", "objectives"}}
+"""
+    assert "torch" in loaded_by(code)
