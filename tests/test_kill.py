@@ -38,20 +38,25 @@ def arguments(data: Path, run_dir: Path, *more: str) -> list[str]:
     return [*FLAGS, f"--data.path={data}", f"--run_dir={run_dir}", "--prompts=[]", *more]
 
 
-def wait_for(condition: Callable[[], bool], pid: int | None = None) -> None:
-    """Return once the condition holds, or the process `pid` has ended."""
+def wait_for(condition: Callable[[], bool], has_ended: Callable[[], bool]) -> None:
+    """Return once the condition holds, or the process that is to bring it about has ended."""
     deadline = time.monotonic() + TIMEOUT_S
-    while not condition() and not (pid and has_ended(pid)):
+    while not condition() and not has_ended():
         assert time.monotonic() < deadline, "it does not come"
         time.sleep(0.001)
 
 
-def has_ended(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
+def gone(pid: int) -> Callable[[], bool]:
+    """Whether a process of the worker, which waits for it, has ended."""
+
+    def is_gone() -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    return is_gone
 
 
 def n_records(run_dir: Path) -> int:
@@ -89,8 +94,8 @@ def test_twenty_kills_change_nothing(worker: Worker, data: Path, tmp_path: Path)
     more = ("--plan.steps=60", "--save_every=1", "--eval_every=10")
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     began = time.monotonic()
-    worker.start("script", arguments=arguments(data, alone, *more))
-    wait_for(lambda: newest(alone) > 0)
+    (pid,) = worker.start("script", arguments=arguments(data, alone, *more))
+    wait_for(lambda: newest(alone) > 0, gone(pid))
     startup_s = time.monotonic() - began
     assert worker.wait() == [0], worker.output.read_text()
     step_s = (time.monotonic() - began - startup_s) / 59
@@ -101,15 +106,15 @@ def test_twenty_kills_change_nothing(worker: Worker, data: Path, tmp_path: Path)
     for kill in range(N_KILLS):
         before = newest(killed)
         (pid,) = worker.start("script", arguments=arguments(data, killed, *more))
-        if kill % 3 == 0:
-            time.sleep(rng.uniform(0, 1.5 * startup_s))
-        elif kill % 3 == 1:
-            wait_for(lambda before=before: newest(killed) > before, pid)  # type: ignore[misc]
-            time.sleep(rng.uniform(0, 2 * step_s))
-        else:
-            wait_for(lambda before=before: newest(killed) > before and (killed / ".saving").exists(), pid)  # type: ignore[misc]
-            time.sleep(rng.uniform(0, step_s / 4))
-        if not has_ended(pid):
+        moment_s = rng.uniform(0, 1.5 * startup_s)
+        if kill % 3:  # training, and every third time saving, for otherwise few kills would come that far
+            wait_for(lambda before=before: newest(killed) > before, gone(pid))  # type: ignore[misc]
+            moment_s = rng.uniform(0, step_s)
+        if kill % 3 == 2:
+            wait_for((killed / ".saving").exists, gone(pid))
+            moment_s /= 8
+        time.sleep(moment_s)
+        if not gone(pid)():
             os.kill(pid, signal.SIGKILL)
         statuses += worker.wait()
         n_while_saving += (killed / ".saving").exists()
@@ -147,7 +152,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     last = 0
     for _ in range(2):
         (pid,) = worker.start("script", arguments=command)
-        wait_for(lambda last=last: n_records(run_dir) >= last + 3, pid)  # type: ignore[misc]
+        wait_for(lambda last=last: n_records(run_dir) >= last + 3, gone(pid))  # type: ignore[misc]
         n_before = n_records(run_dir)
         os.kill(pid, signum)
         assert worker.wait() == [0], worker.output.read_text()
@@ -179,22 +184,23 @@ def test_torchrun_passes_the_signals_on(worker: Worker, data: Path, tmp_path: Pa
                     start_new_session=True,
                 ),
             )
-    steps = {}
+    for run_dir, process in runs.values():
+        wait_for(
+            lambda run_dir=run_dir: n_records(run_dir) >= 3,  # type: ignore[misc]
+            lambda process=process: process.poll() is not None,  # type: ignore[misc]
+        )
+    n_before = {signum: n_records(run_dir) for signum, (run_dir, _) in runs.items()}
+    runs[signal.SIGTERM][1].send_signal(signal.SIGTERM)
+    os.killpg(runs[signal.SIGINT][1].pid, signal.SIGINT)
     for signum, (run_dir, process) in runs.items():
-        wait_for(lambda run_dir=run_dir: n_records(run_dir) >= 3, process.pid)  # type: ignore[misc]
-        n_before = n_records(run_dir)
-        if signum == signal.SIGINT:
-            os.killpg(process.pid, signum)
-        else:
-            process.send_signal(signum)
         process.wait(TIMEOUT_S)
         output_text = (tmp_path / f"{signum.name}.txt").read_text()
         assert f"stopped at step {newest(run_dir)} of 5000" in output_text, output_text
-        steps[run_dir] = check_stopped(run_dir, n_before)
-        print(signum, process.returncode, output_text[-3000:])
-    run_dir, last = next(iter(steps.items()))
+        check_stopped(run_dir, n_before[signum])
+    run_dir, _ = runs[signal.SIGTERM]
+    last = newest(run_dir)
     pids = worker.start("script", ranks=2, arguments=arguments(data, run_dir, *more))
-    wait_for(lambda: n_records(run_dir) >= last + 2, pids[0])
+    wait_for(lambda: n_records(run_dir) >= last + 2, gone(pids[0]))
     os.kill(pids[1], signal.SIGTERM)  # one rank's signal stops both
     assert worker.wait() == [0, 0], worker.output.read_text()
     assert newest(run_dir) > last

@@ -92,7 +92,8 @@ def test_products_run_in_the_type_asked_for(tiny: Tiny, dtype: Any) -> None:
 def test_names_on_disk_have_no_prefix(tiny: Tiny, runtime: Runtime, tmp_path: Path) -> None:
     """A model that was compiled and wrapped for several ranks is saved under the plain names of its weights."""
     with run_of(tiny(), runtime) as state:
-        state.model.compile(backend="eager")
+        for module in (state.model, *state.model.layers):
+            module.compile(backend="eager")
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         try:
             wrapped = DistributedDataParallel(state.model)

@@ -136,3 +136,9 @@ def test_gradients_are_summed_over_ranks_once_a_step(single_steps: list[dict[str
     """A step of four micro-batches sums over ranks as often as a step of one."""
     for record in single_steps:
         assert record["micro_batch 1"] == record["micro_batch 4"] > 0
+
+
+def test_ranks_that_find_other_checkpoints_do_not_begin(single_steps: list[dict[str, Any]]) -> None:
+    """A run directory that machines do not share is an error on every rank, not a run that goes on on one of them."""
+    for rank, record in enumerate(single_steps):
+        assert f"rank{rank}: ranks find other checkpoints" in record["unshared"] and "--run_dir" in record["unshared"]

@@ -285,8 +285,8 @@ def test_empty_texts_are_left_out(tmp_path: Path, tokenizer: Tokenizer) -> None:
 def test_the_tokenizer_does_not_learn_from_held_out_documents(corpus: list[Document]) -> None:
     """A tokenizer trained for a corpus depends on the documents that are not held out alone."""
     kept = [d.text for d in corpus if not is_held_out(d.text, 0.3)]
-    assert train_tokenizer(corpus, 350, 0.3).sha256 == Tokenizer.train(kept, 350).sha256
-    assert train_tokenizer(corpus, 350, 0.0).sha256 != Tokenizer.train(kept, 350).sha256
+    assert train_tokenizer(corpus, 350, held_out=0.3).sha256 == Tokenizer.train(kept, 350).sha256
+    assert train_tokenizer(corpus, 350, held_out=0.0).sha256 != Tokenizer.train(kept, 350).sha256
 
 
 def test_another_tokenizer_beside_the_tokens_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:

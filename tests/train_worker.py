@@ -28,13 +28,14 @@ import torch._dynamo  # torch.optim imports it at its first step, which takes se
 from torch import nn
 from training_fixtures import CPU, SCRIPT, recording, stopping, tiny_config, tiny_state, weights
 
-import babyllm.training.run  # noqa: F401
 from babyllm.data.batch import Batch, Stream
+from babyllm.errors import UserError
 from babyllm.objectives import LossTerms
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime, start
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
+from babyllm.training.run import open_run
 from babyllm.training.state import Every, TrainState
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -123,6 +124,7 @@ def single_steps(data: str, out: str) -> None:
             seen[name] = _spoiled_step(replace(runtime, dtype=DTYPES[name]), Path(data))
         for micro_batch in (1, 4):
             seen[f"micro_batch {micro_batch}"] = _reductions(runtime, Path(data), micro_batch)
+        seen["unshared"] = _unshared_directory(runtime, Path(data), Path(out))
         Path(out, f"{runtime.rank}.json").write_text(json.dumps(seen))
 
 
@@ -160,6 +162,22 @@ def _collectives() -> int:
     return count
 
 
+def _unshared_directory(runtime: Runtime, data: Path, out: Path) -> str:
+    """What a rank is told where only rank 0 has the checkpoint of the run."""
+    config = replace(tiny_config(data), run_dir=str(out / f"rank{runtime.rank}"))
+    state = tiny_state(config, runtime)
+    if runtime.is_main:
+        state.step = 7
+        checkpoint.save(state, Path(config.run_dir), None, KEEP_ALL)
+    else:
+        runtime.barrier()
+    try:
+        with open_run(config, tiny_state(config, runtime), None, config.plan):
+            return "begun"
+    except UserError as error:
+        return str(error)
+
+
 def script(arguments: list[str]) -> None:
     """`python train_pretrain.py ARGUMENTS`."""
     sys.argv = [str(SCRIPT), *arguments]
@@ -191,6 +209,7 @@ def _fork(request: dict[str, Any], rank: int, port: int) -> int:
 def main() -> None:
     """Serve until standard input ends."""
     assert threading.active_count() == 1
+    print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         open(request["output"], "w").close()

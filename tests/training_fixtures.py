@@ -115,6 +115,7 @@ class Worker:
             cwd=folder,
             text=True,
         )
+        assert self._answer() == "ready"
 
     def __enter__(self) -> "Worker":
         return self

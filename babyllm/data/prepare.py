@@ -17,9 +17,12 @@ from babyllm.tokenizer import Tokenizer
 BATCH_DOCUMENTS = 2048
 
 
-def train_tokenizer(documents: Iterable[Document], vocab_size: int, held_out: float = 0.0) -> Tokenizer:
-    """A tokenizer learned from the documents that are not held out; see `Tokenizer.train`."""
-    return Tokenizer.train((d.text for d in documents if not is_held_out(d.text, held_out)), vocab_size)
+def train_tokenizer(
+    documents: Iterable[Document], vocab_size: int, *, held_out: float = 0.02, character_coverage: float = 0.9995
+) -> Tokenizer:
+    """A tokenizer learned from the documents that `write_tokens` will not hold out; see `Tokenizer.train`."""
+    texts = (d.text for d in documents if not is_held_out(d.text, held_out))
+    return Tokenizer.train(texts, vocab_size, character_coverage=character_coverage)
 
 
 def write_tokens(

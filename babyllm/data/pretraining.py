@@ -42,8 +42,8 @@ class DataConfig:
     """
 
     path: str = SAMPLE
-    seq_len: int = 256
-    global_batch: int = 16
+    seq_len: int = 128
+    global_batch: int = 8
     micro_batch: int | None = None
     seed: int = 1
     mask_documents: bool = False

@@ -118,6 +118,9 @@ class ModelConfig:
 
 
 PRESETS: dict[str, ModelConfig] = {
+    "nano": ModelConfig(
+        vocab_size=4096, n_layers=4, d_model=192, n_heads=6, n_kv_heads=2, max_seq_len=256, tie_embeddings=True
+    ),
     "tiny": ModelConfig(
         vocab_size=8192, n_layers=6, d_model=256, n_heads=4, n_kv_heads=2, max_seq_len=512, tie_embeddings=True
     ),
@@ -160,7 +163,7 @@ class ModelOptions:
     """The section `model` of a configuration: a preset and what differs from it.
 
     Attributes:
-        preset: tiny, 92m, 218m, 160m or 1b.
+        preset: nano, tiny, 92m, 218m, 160m or 1b.
         vocab_size: rows of the embedding; in training it follows the data unless given, and may exceed it.
         n_layers: transformer blocks.
         d_model: width of the residual stream.
@@ -177,7 +180,7 @@ class ModelOptions:
         activation_checkpointing: recompute each block in the backward pass to save memory.
     """
 
-    preset: str = "tiny"
+    preset: str = "nano"
     vocab_size: int | None = None
     n_layers: int | None = None
     d_model: int | None = None

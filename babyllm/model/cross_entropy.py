@@ -3,9 +3,9 @@
 hidden (N, D), weight (V, D), targets (N,) -> negative log-likelihood (N,) in nats
 
 Legend: N tokens, C tokens of one chunk, D model width, V vocabulary.
-Logits exist for one chunk at a time, and the gradients are made from them on the spot. Where the upstream gradient is the
-same for every counted token, as in language modelling, they need only be scaled by it; where it is not, the weight's
-gradient is made again.
+Logits exist for one chunk at a time, and the gradients are made from them on the spot. Where the upstream gradient is
+the same for every counted token, as in language modelling, they need only be scaled by it; where it is not, the
+weight's gradient is made again.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _parts(n: int, vocab_size: int, device: str) -> Iterator[slice]:
 
 
 def _slope(probs: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
-    """(C, V) derivatives of each token's loss by its logits: probabilities, which it overwrites, less 1 at the target."""
+    """(C, V) derivatives of the losses by the logits: the probabilities, which it overwrites, less 1 at the target."""
     at_target = torch.full((len(targets), 1), -1.0, device=probs.device)
     return probs.scatter_add_(1, targets.clamp(min=0).unsqueeze(1), at_target).to(dtype)
 

@@ -95,12 +95,9 @@ class _Rotate(torch.autograd.Function):
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    half = x.shape[-1] // 2
-    left, right = x[..., :half], x[..., half:]
-    out = torch.empty(x.shape, dtype=torch.float32, device=x.device)
-    torch.mul(left, cos, out=out[..., :half]).addcmul_(right, sin, value=-1)
-    torch.mul(right, cos, out=out[..., half:]).addcmul_(left, sin)
-    return out.to(x.dtype)
+    left, right = x.chunk(2, dim=-1)
+    turned = (left * cos).addcmul_(right, sin, value=-1), (right * cos).addcmul_(left, sin)
+    return torch.cat(turned, dim=-1).to(x.dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

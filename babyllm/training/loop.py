@@ -74,7 +74,9 @@ def _replicated(state: TrainState, loss: Loss, batch: Batch) -> nn.Module:
     """
     runtime = state.runtime
     if runtime.compile:
-        state.model.compile()
+        # Block by block: the same code for each, so it is compiled once and not once per layer.
+        for block in state.model.layers:
+            block.compile()
     if runtime.world_size == 1:
         return state.model
     ids = [runtime.device.index] if runtime.device.type == "cuda" else None

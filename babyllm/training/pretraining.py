@@ -40,9 +40,9 @@ class PretrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     plan: Plan = field(default_factory=Plan)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    log_every: int = 5
-    eval_every: int = 100
-    save_every: int = 100
+    log_every: int = 10
+    eval_every: int = 500
+    save_every: int = 250
     keep: int = 2
     early_stop: int = 0
     prompts: list[str] = field(default_factory=lambda: ["今天", "这本书", "The"])
@@ -55,9 +55,17 @@ def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -
         UserError: the model, the data and the plan do not fit each other.
     """
     model = _model(config, data).to(runtime.device)
+    _check_prompts(config, data.tokenizer, model.config.max_seq_len)
     loader = make_loader(config.data, data, model.config, runtime)
     plan = config.plan.with_steps(len(data.windows), config.data.global_batch)
     return TrainState(model, adamw(model, config.optim), runtime.scaler(), loader, runtime), plan
+
+
+def _check_prompts(config: PretrainConfig, tokenizer: Tokenizer | None, max_seq_len: int) -> None:
+    # The first evaluation, which needs them, may be hours away.
+    for prompt in config.prompts:
+        if tokenizer and len(tokenizer.encode(prompt)) + 1 >= max_seq_len:
+            raise UserError(f"--prompts: {prompt[:20]!r}... leaves no room in the context of {max_seq_len} tokens")
 
 
 def _model(config: PretrainConfig, data: PretrainingData) -> Transformer:

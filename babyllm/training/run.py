@@ -183,7 +183,8 @@ def open_run(config: RunConfig, state: TrainState, tokenizer: Tokenizer | None, 
         The run; behind the body its records are closed and the summary is printed.
 
     Raises:
-        UserError: the directory holds a run of another model, or a damaged checkpoint.
+        UserError: the directory holds a run of another model or a damaged checkpoint, cannot be written, or is not the
+            same on all machines.
     """
     directory, runtime = Path(config.run_dir), state.runtime
     began = time.monotonic()
@@ -191,11 +192,11 @@ def open_run(config: RunConfig, state: TrainState, tokenizer: Tokenizer | None, 
     if newest:
         _require_same_model(newest, state, tokenizer)
         load_checkpoint(state, newest)
-    runtime.barrier()
     first_step = state.step
+    if runtime.sum([float(first_step)])[0] != first_step * runtime.world_size:
+        raise UserError(f"{directory}: ranks find other checkpoints there; --run_dir must lie on a disk they all share")
     run = Run(directory, tokenizer, None, _tokens_logged=state.tokens)
     if runtime.is_main:
-        directory.mkdir(parents=True, exist_ok=True)
         changed = _write_config(directory, config)
         run.log = RunLog(directory, start_step=state.step, total_steps=plan.n_steps)
         for line in changed if newest else []:
@@ -225,8 +226,12 @@ def _require_same_model(directory: Path, state: TrainState, tokenizer: Tokenizer
 def _write_config(directory: Path, config: RunConfig) -> list[str]:
     path = directory / CONFIG
     changed = differences(load(type(config), path), config) if path.is_file() else []
-    write_bytes(path, dump(config).encode())
-    write_json(directory / ENVIRONMENT, environment())
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, dump(config).encode())
+        write_json(directory / ENVIRONMENT, environment())
+    except OSError as e:
+        raise UserError(f"{directory}: cannot be written ({e.strerror}); choose another --run_dir") from e
     return changed
 
 

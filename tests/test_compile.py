@@ -1,0 +1,28 @@
+"""Compiled blocks."""
+
+import shutil
+
+import pytest
+import torch
+
+from babyllm.model.config import ModelConfig
+from babyllm.model.transformer import Transformer
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for the CPU needs g++")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_blocks_give_the_same_losses_and_gradients_under_the_same_names() -> None:
+    """A model whose blocks are compiled differs from the plain one by rounding alone, and its parameters keep their names."""
+    torch.manual_seed(0)
+    config = ModelConfig(64, 2, 32, 4, 2, max_seq_len=16)
+    plain, compiled = Transformer(config), Transformer(config)
+    compiled.load_state_dict(plain.state_dict())
+    for block in compiled.layers:
+        block.compile()
+    tokens, targets = torch.randint(64, (2, 2, 16))
+    for model in (plain, compiled):
+        model(tokens, targets).sum().backward()
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    for one, two in zip(plain.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad, rtol=1e-4, atol=1e-5)
