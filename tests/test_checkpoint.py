@@ -223,7 +223,7 @@ def test_a_run_goes_on_with_its_own_model_and_data_alone(
     assert (tmp_path / "run" / "config.yaml").read_text() == dump(config)
     capsys.readouterr()
     assert begun(replace(config, plan=replace(config.plan, peak_lr=0.5)), runtime) == 20
-    assert "changed since the run began: plan.peak_lr: 0.01 -> 0.5\n" in capsys.readouterr().out
+    assert "changed since the last start: plan.peak_lr: 0.01 -> 0.5\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("tie_embeddings", [False, True])

@@ -13,7 +13,7 @@ from babyllm.model.transformer import Transformer
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for the CPU needs g++")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_blocks_give_the_same_losses_and_gradients_under_the_same_names() -> None:
-    """A model whose blocks are compiled differs from the plain one by rounding alone, and its parameters keep their names."""
+    """A model whose blocks are compiled differs from the plain one by rounding alone and keeps its names."""
     torch.manual_seed(0)
     config = ModelConfig(64, 2, 32, 4, 2, max_seq_len=16)
     plain, compiled = Transformer(config), Transformer(config)

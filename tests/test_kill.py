@@ -91,7 +91,7 @@ def check_invariants(run_dir: Path, data: Path) -> None:
 @pytest.mark.slow
 def test_twenty_kills_change_nothing(worker: Worker, data: Path, tmp_path: Path) -> None:
     """A run killed twenty times, starting, training or saving, ends like one left alone; no state between is broken."""
-    more = ("--plan.steps=60", "--save_every=1", "--eval_every=10")
+    more = ("--plan.steps=60", "--save_every=2", "--eval_every=10")
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     began = time.monotonic()
     (pid,) = worker.start("script", arguments=arguments(data, alone, *more))

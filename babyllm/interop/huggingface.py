@@ -6,6 +6,7 @@ ModelConfig <-> config.json; Transformer <-> model.safetensors (fp32, the field'
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,14 +174,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def load_model(directory: Path) -> Transformer:
-    """The model of a Hugging Face directory, in float32 on the CPU.
+def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointing: bool = False) -> Transformer:
+    """The model of a Hugging Face directory, in float32 on the CPU; how it trains is not in the files but given.
 
     Raises:
         UserError: names the file that is missing or does not fit.
     """
     path = directory / "config.json"
-    config = config_from_json(read_json(path), str(path))
+    config = replace(
+        config_from_json(read_json(path), str(path)),
+        dropout=dropout,
+        activation_checkpointing=activation_checkpointing,
+    )
     with torch.device("meta"):
         model = Transformer(config)
     model.load_state_dict(load_weights(directory, config), assign=True)

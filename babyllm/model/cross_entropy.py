@@ -52,7 +52,7 @@ class _TokenLosses(torch.autograd.Function):
         h, w = hidden.to(dtype), weight.to(dtype)
         if wants_gradients:
             d_hidden = torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device)
-            d_weight = torch.zeros(weight.shape, dtype=torch.float32, device=hidden.device)
+            d_weight = torch.zeros(weight.shape if weight.requires_grad else (0,), device=hidden.device)
             counted = h.masked_fill((targets == IGNORE).unsqueeze(1), 0.0)
         with torch.autocast(hidden.device.type, enabled=False):
             for part in _parts(len(targets), len(weight), hidden.device.type):
@@ -61,16 +61,20 @@ class _TokenLosses(torch.autograd.Function):
                 if wants_gradients:
                     slope = _slope(log_probs.exp_(), targets[part], dtype)
                     d_hidden[part] = slope @ w
-                    _add_product(d_weight, slope, counted[part])
+                    if len(d_weight):
+                        _add_product(d_weight, slope, counted[part])
         if wants_gradients:
             ctx.save_for_backward(h, w, targets, d_hidden, d_weight)
             ctx.weight_dtype = weight.dtype
         return losses
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         h, w, targets, d_hidden, d_weight = ctx.saved_tensors
         scale = grads[0].masked_fill(targets == IGNORE, 0.0)
+        scaled_hidden = (d_hidden * scale.unsqueeze(1)).to(d_hidden.dtype)
+        if not len(d_weight):
+            return scaled_hidden, None, None, None, None
         common = scale[(targets != IGNORE).int().argmax()]
         if bool(((scale == common) | (targets == IGNORE)).all()):
             d_weight = d_weight * common
@@ -81,8 +85,7 @@ class _TokenLosses(torch.autograd.Function):
                 for part in _parts(len(targets), len(w), h.device.type):
                     probs = F.softmax(F.linear(h[part], w), dim=-1, dtype=torch.float32)  # (C, V)
                     _add_product(d_weight, _slope(probs, targets[part], h.dtype), scaled[part])
-        d_hidden = (d_hidden * scale.unsqueeze(1)).to(d_hidden.dtype)
-        return d_hidden, d_weight.to(ctx.weight_dtype), None, None, None
+        return scaled_hidden, d_weight.to(ctx.weight_dtype), None, None, None
 
 
 def _parts(n: int, vocab_size: int, device: str) -> Iterator[slice]:

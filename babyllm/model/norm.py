@@ -28,20 +28,19 @@ class RMSNorm(nn.Module):
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        x = x.float()
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         scale = (norm.square() / x.shape[-1] + eps).rsqrt()
         ctx.save_for_backward(x, weight, scale)
         normed: Tensor = (x * scale).mul_(weight)
-        return normed
+        return normed.to(torch.result_type(x, weight))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, scale = ctx.saved_tensors
-        grad = grads[0]
+        grad = grads[0].float()
         D = x.shape[-1]
-        weighted = (grad * x).view(-1, D)
+        weighted = (grad * x).reshape(-1, D)
         d_weight = scale.view(1, -1) @ weighted
-        inner = (weighted @ weight.unsqueeze(1)).view(scale.shape)
-        d_x = (grad * weight).mul_(scale).addcmul_(x, inner * scale.pow(3) / D, value=-1)
-        return d_x, d_weight.view(D), None
+        inner = (weighted @ weight.float().unsqueeze(1)).view(scale.shape)
+        d_x = (grad * weight * scale).addcmul_(x.float(), inner * scale.pow(3) / D, value=-1)
+        return d_x.to(x.dtype), d_weight.view(D).to(weight.dtype), None

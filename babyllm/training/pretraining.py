@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from babyllm.config import differences
 from babyllm.data.pretraining import DataConfig, PretrainingData, make_loader
 from babyllm.errors import UserError
 from babyllm.interop.huggingface import load_model
@@ -74,7 +76,14 @@ def _model(config: PretrainConfig, data: PretrainingData) -> Transformer:
         seed_all(config.plan.seed)
         return Transformer(config.model.build(vocab_size, config.data.seq_len))
     directory = model_directory(config.init_from)
-    model = load_model(directory)
+    how: dict[str, Any] = {
+        "dropout": config.model.dropout,
+        "activation_checkpointing": config.model.activation_checkpointing,
+    }
+    ignored = differences(ModelOptions(**how), config.model)
+    if ignored:
+        raise UserError(f"model.{ignored[0]}: with --init_from the shape is that of {directory}; leave the option out")
+    model = load_model(directory, **how)
     if model.config.vocab_size < vocab_size:
         raise UserError(
             f"--init_from={config.init_from}: its vocabulary of {model.config.vocab_size} ids does not match the "

@@ -5,6 +5,7 @@ open_run -> config.yaml, environment.json, newest checkpoint -> Run -> `every`: 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -167,11 +168,11 @@ def _held_out(result: dict[str, float]) -> str:
 def _judge(state: TrainState, loss: float | None, patience: int) -> None:
     if loss is None:
         return
-    if state.best is None or loss < state.best[0]:
+    if math.isfinite(loss) and (state.best is None or loss < state.best[0]):
         state.best, state.bad_evaluations = (loss, state.step), 0
         return
     state.bad_evaluations += 1
-    if patience and state.bad_evaluations >= patience:
+    if patience and state.best and state.bad_evaluations >= patience:
         state.stop_reason = f"no lower held-out loss in {patience} evaluations; the best was at step {state.best[1]}"
 
 
@@ -200,7 +201,7 @@ def open_run(config: RunConfig, state: TrainState, tokenizer: Tokenizer | None, 
         changed = _write_config(directory, config)
         run.log = RunLog(directory, start_step=state.step, total_steps=plan.n_steps)
         for line in changed if newest else []:
-            run.message(f"changed since the run began: {line}")
+            run.message(f"changed since the last start: {line}")
         run.message(_headline(state, plan, newest))
     try:
         yield run
