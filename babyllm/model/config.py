@@ -119,7 +119,7 @@ class ModelConfig:
 
 PRESETS: dict[str, ModelConfig] = {
     "nano": ModelConfig(
-        vocab_size=4096, n_layers=4, d_model=192, n_heads=6, n_kv_heads=2, max_seq_len=256, tie_embeddings=True
+        vocab_size=4096, n_layers=4, d_model=128, n_heads=4, n_kv_heads=2, max_seq_len=256, tie_embeddings=True
     ),
     "tiny": ModelConfig(
         vocab_size=8192, n_layers=6, d_model=256, n_heads=4, n_kv_heads=2, max_seq_len=512, tie_embeddings=True
