@@ -43,7 +43,7 @@ class Plan:
     """
 
     steps: int | None = None
-    epochs: float = 2.0
+    epochs: float = 1.0
     schedule: Literal["phases", "constant", "linear", "exponential", "restarts"] = "phases"
     peak_lr: float = 3e-3
     min_lr: float | None = None

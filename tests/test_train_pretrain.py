@@ -203,7 +203,7 @@ def test_a_run_survives_a_full_disk(run: Run, tmp_path: Path, capsys: pytest.Cap
     """One line says that the disk is full; with more space the same command goes on from the last whole step."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=768k", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("only root may mount a file system")
     try:
         assert run("--run_dir=disk/run") == 1
