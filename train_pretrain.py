@@ -35,6 +35,7 @@ def main() -> None:
                     max_tokens=config.data.eval_tokens,
                     prompts=config.prompts,
                     patience=config.early_stop,
+                    keep=config.keep,
                 ),
                 run.saving(config.save_every, config.keep),
             ]

@@ -19,12 +19,10 @@ def model_directory(path: str | Path) -> Path:
     path = Path(path)
     if (path / "config.json").is_file():
         return path
-    pointer = path / "latest"
-    if pointer.is_file():
-        return path / pointer.read_text(encoding="utf-8").strip()
-    raise UserError(
-        f"{path}: is neither a model directory (config.json) nor a run directory with a saved step (latest)"
-    )
+    steps = [config.parent for config in path.glob("step_*/config.json")]
+    if not steps:
+        raise UserError(f"{path}: is neither a model directory (config.json) nor a run directory with a saved step")
+    return max(steps, key=lambda step: int(step.name.removeprefix("step_")))
 
 
 def load(path: str | Path) -> tuple[Transformer, Tokenizer]:

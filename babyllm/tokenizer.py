@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.errors import UserError
+from babyllm.files import write_bytes
 from babyllm.tokenizer_backends import JsonBackend, SentencePieceBackend, train_sentencepiece
 
 ROLES = ("bos", "eos", "pad", "unk")
@@ -182,9 +183,11 @@ class Tokenizer:
         if chat_template is not None:
             config["chat_template"] = chat_template
         if self._kind == "model":
-            _write(directory / "tokenizer.model", self._backend.source)
-        _write(directory / "tokenizer.json", self._json)
-        _write(directory / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=2).encode() + b"\n")
+            write_bytes(directory / "tokenizer.model", self._backend.source)
+        write_bytes(directory / "tokenizer.json", self._json)
+        write_bytes(
+            directory / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=2).encode() + b"\n"
+        )
 
     @cached_property
     def _json(self) -> bytes:
@@ -206,10 +209,3 @@ def _read_roles(directory: Path) -> dict[str, str | None]:
                 token = config[f"{role}_token"]
                 roles[role] = token["content"] if isinstance(token, dict) else token
     return roles
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file under another name first, so that no reader meets half of it."""
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_bytes(content)
-    os.replace(draft, path)

@@ -19,11 +19,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 BATCH, SEQ_LEN, VOCAB = 16, 256, 8192
 LAYERS, WIDTH, HEADS, KV_HEADS, FF = 6, 256, 4, 2, 704
 TOKENS = BATCH * SEQ_LEN
-WARM_STEPS = 3
 
 CONTESTANTS = {
     "babyllm": ("babyllm", "auto", False),
@@ -53,24 +53,29 @@ def main() -> None:
     workers = {name: _start(CONTESTANTS[name], args.steps) for name in args.only}
     facts = {name: _turn(worker) for name, worker in workers.items()}
     turns: dict[str, list[float]] = {name: [] for name in workers}
+    waits: dict[str, list[float]] = {}
     for _ in range(args.rounds):
         for name, worker in workers.items():
-            turns[name].append(float(_turn(worker)["seconds"]))
+            answer = _turn(worker)
+            turns[name].append(answer["seconds"])
+            if "waited" in answer:
+                waits.setdefault(name, []).append(answer["waited"])
     for worker in workers.values():
         worker.kill()
-    _report(turns, facts, args.steps)
+    _report(turns, waits, facts, args.steps)
     if args.json:
         args.json.write_text(json.dumps({"turns_s": turns, "steps": args.steps, "facts": facts}, indent=1) + "\n")
 
 
-def _report(turns: dict[str, list[float]], facts: dict[str, dict[str, object]], steps: int) -> None:
+def _report(turns: dict[str, list[float]], waits: dict[str, list[float]], facts: dict[str, Any], steps: int) -> None:
     print(f"{LAYERS} layers, width {WIDTH}, vocabulary {VOCAB}, {BATCH} x {SEQ_LEN} tokens, {steps} steps a turn")
     references = [name for name in ("transformers bf16", "transformers fp32") if name in turns]
     print(f"{'':24}{'tokens/s':>10}" + "".join(f"{'/ ' + name:>22}" for name in references) + "   notes")
     for name, seconds in turns.items():
         ratios = [median(r / s for r, s in zip(turns[ref], seconds, strict=True)) for ref in references]
         rate = TOKENS * steps / median(seconds)
-        print(f"{name:24}{rate:>10,.0f}" + "".join(f"{ratio:>22.2f}" for ratio in ratios) + f"   {facts[name]['note']}")
+        note = facts[name]["note"] + (f", waits {median(waits[name]):.2%} for data" if name in waits else "")
+        print(f"{name:24}{rate:>10,.0f}" + "".join(f"{ratio:>22.2f}" for ratio in ratios) + f"   {note}")
 
 
 def _start(contestant: tuple[str, str, bool], steps: int) -> subprocess.Popen[str]:
@@ -78,13 +83,13 @@ def _start(contestant: tuple[str, str, bool], steps: int) -> subprocess.Popen[st
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def _turn(worker: subprocess.Popen[str]) -> dict[str, object]:
+def _turn(worker: subprocess.Popen[str]) -> dict[str, Any]:
     assert worker.stdin and worker.stdout
     worker.stdin.write("go\n")
     worker.stdin.flush()
     for line in worker.stdout:
         if line.startswith("{"):
-            answer: dict[str, object] = json.loads(line)
+            answer: dict[str, Any] = json.loads(line)
             return answer
     raise SystemExit("a contestant ended early; its error is above")
 

@@ -10,10 +10,13 @@ bylines and untitled short items look too much alike to find the borders again.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,15 +140,22 @@ def prepare_sample(directory: str) -> None:
     if path != Path(SAMPLE) or (path / MANIFEST).is_file():
         return
     print(f"preparing the sample corpus in {path} (once)", flush=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=".sample-", dir=path.parent))
     corpus = list(documents())
     tokenizer = train_tokenizer(corpus, VOCAB_SIZE, held_out=HELD_OUT, character_coverage=CHARACTER_COVERAGE)
 
     def progress(n_documents: int, n_tokens: int) -> None:
-        print(f"\r    {n_documents:,} of {len(corpus):,} documents, {n_tokens:,} tokens", end="", flush=True)
+        if sys.stdout.isatty():
+            print(f"\r    {n_documents:,} of {len(corpus):,} documents, {n_tokens:,} tokens", end="", flush=True)
 
-    manifest = write_tokens(corpus, tokenizer, path, held_out=HELD_OUT, progress=progress)
+    manifest = write_tokens(corpus, tokenizer, unfinished, held_out=HELD_OUT, progress=progress)
+    # Somebody else on this disk may have been faster, which is as good: the corpus is the same.
+    with contextlib.suppress(OSError):
+        os.rename(unfinished, path)
+    shutil.rmtree(unfinished, ignore_errors=True)
     total = sum(shard.tokens for shard in manifest.shards)
-    print(f"\n    {total:,} tokens of a vocabulary of {tokenizer.vocab_size:,}", flush=True)
+    print(f"\r    {len(corpus):,} documents, {total:,} tokens of a vocabulary of {tokenizer.vocab_size:,}", flush=True)
 
 
 def _main() -> int:

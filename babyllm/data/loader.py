@@ -95,11 +95,6 @@ class Loader:
     def _identity(self) -> dict[str, Any]:
         return {"fingerprint": self._fingerprint, "seed": self._seed, "rows": len(self._data)}
 
-    @property
-    def epoch(self) -> float:
-        """How often the data has been gone through so far."""
-        return self._consumed / len(self._data)
-
     def __iter__(self) -> Iterator[list[Batch]]:
         return self
 

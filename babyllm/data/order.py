@@ -7,10 +7,14 @@ numbers on every rank.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
 ROUNDS = 8
+BLOCK_ROWS = 4096
+GOLDEN = 0x9E3779B97F4A7C15
 
 
 def shuffled(rows: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -25,36 +29,47 @@ def shuffled(rows: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray[
     Returns:
         (R,) int64 in [0, n); a bijection over the epoch.
     """
+    out = np.empty_like(rows)
+    blocks = rows // BLOCK_ROWS
+    for block in np.unique(blocks):
+        here = blocks == block
+        out[here] = _block(int(block), n, seed, epoch)[rows[here] - block * BLOCK_ROWS]
+    return out
+
+
+# Rows are asked for in order and a few at a time, which is the slowest way to use numpy: whole blocks are kept instead.
+@lru_cache(maxsize=8)
+def _block(block: int, n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     half_bits = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
-    mask = np.uint64((1 << half_bits) - 1)
-    shift = np.uint64(half_bits)
-    with np.errstate(over="ignore"):
-        keys = [_mix(np.uint64(hash_ints(seed, epoch, i))) for i in range(ROUNDS)]
-        out = rows.astype(np.uint64)
-        outside = np.ones(len(out), dtype=bool)
-        while outside.any():
-            x = out[outside]
-            left, right = x >> shift, x & mask
-            for key in keys:
-                left, right = right, left ^ (_mix(right ^ key) & mask)
-            out[outside] = (left << shift) | right
-            outside = out >= np.uint64(n)
+    mask, shift = np.uint64((1 << half_bits) - 1), np.uint64(half_bits)
+    out = np.arange(block * BLOCK_ROWS, min(n, (block + 1) * BLOCK_ROWS), dtype=np.uint64)
+    outside = np.ones(len(out), dtype=bool)
+    while outside.any():
+        left, right = out[outside] >> shift, out[outside] & mask
+        for key in _round_keys(seed, epoch):
+            left, right = right, left ^ (_mix(right ^ key) & mask)
+        out[outside] = (left << shift) | right
+        outside = out >= np.uint64(n)
     return out.astype(np.int64)
+
+
+@lru_cache(maxsize=8)
+def _round_keys(seed: int, epoch: int) -> tuple[np.uint64, ...]:
+    return tuple(_mix(np.array([hash_ints(seed, epoch, i)], dtype=np.uint64))[0] for i in range(ROUNDS))
 
 
 def hash_ints(*values: int) -> int:
     """A 64-bit hash of integers, the same on every machine."""
-    state = np.uint64(0x9E3779B97F4A7C15)
-    with np.errstate(over="ignore"):
-        for value in values:
-            state = _mix(state ^ np.uint64(value & 0xFFFFFFFFFFFFFFFF))
-    return int(state)
+    state = np.array([GOLDEN], dtype=np.uint64)
+    for value in values:
+        state = _mix(state ^ np.uint64(value & 0xFFFFFFFFFFFFFFFF))
+    return int(state[0])
 
 
-def _mix(x: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64] | np.uint64:
-    """The finaliser of splitmix64 (Steele et al. 2014)."""
-    x = (x + np.uint64(0x9E3779B97F4A7C15)) & np.uint64(0xFFFFFFFFFFFFFFFF)
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of splitmix64 (Steele et al. 2014); products wrap around at 64 bits."""
+    x = x + np.uint64(GOLDEN)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: NDArray[np.uint64] | np.uint64 = x ^ (x >> np.uint64(31))
+    mixed: NDArray[np.uint64] = x ^ (x >> np.uint64(31))
     return mixed

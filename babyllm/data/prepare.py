@@ -47,6 +47,22 @@ def write_tokens(
     Raises:
         UserError: there is no document, or the directory holds token data already.
     """
+    try:
+        return _write_tokens(documents, tokenizer, directory, held_out, shard_tokens, progress)
+    except OSError as error:
+        raise UserError(
+            f"{directory}: cannot be written ({error.strerror}); free some space or choose another"
+        ) from error
+
+
+def _write_tokens(
+    documents: Iterable[Document],
+    tokenizer: Tokenizer,
+    directory: Path,
+    held_out: float,
+    shard_tokens: int,
+    progress: Callable[[int, int], None] | None,
+) -> Manifest:
     writer = ShardWriter(directory, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, shard_tokens)
     tokenizer.save(directory)
     n_documents = n_tokens = 0

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from babyllm.data.loader import Loader, Share
 from babyllm.data.prepare import load_tokenizer
 from babyllm.data.shards import TokenData, open_tokens
@@ -78,6 +76,12 @@ def open_pretraining_data(config: DataConfig, vocab_size: int | None = None) -> 
         config.path, vocab_size=vocab_size, dtype=config.dtype, eos_id=config.eos_id, verify=config.verify
     )
     tokenizer = load_tokenizer(Path(config.path), tokens.manifest.tokenizer_sha256)
+    if tokenizer and (tokenizer.vocab_size > tokens.manifest.vocab_size or tokenizer.eos_id != tokens.manifest.eos_id):
+        raise UserError(
+            f"{config.path}: the tokenizer beside the shards has {tokenizer.vocab_size} ids and <eos> "
+            f"{tokenizer.eos_id}, the shards {tokens.manifest.vocab_size} and {tokens.manifest.eos_id}; "
+            "for bare .bin files set --model.vocab_size and --data.eos_id to the tokenizer's"
+        )
     windows = Windows(tokens.stream("train"), config.seq_len, tokens.manifest.eos_id, config.mask_documents)
     return PretrainingData(tokens, tokenizer, windows)
 
@@ -101,9 +105,9 @@ def make_loader(config: DataConfig, data: PretrainingData, model: ModelConfig, r
 def micro_tokens(model: ModelConfig, runtime: Runtime) -> int:
     """Tokens of a forward pass that fit the device, beside weights, gradients and optimizer.
 
-    On a GPU by the count of Korthikanti et al. 2022 (section 4.1, without the part attention does not store), 34 bytes
-    per token, layer and unit of width at 16 bits, taken twice at 32 bits; with checkpointing 2 bytes. On a CPU a number
-    beyond which larger passes gain nothing.
+    On a GPU by the count of Korthikanti et al. 2022 (section 4.1, without the part attention does not store): 34 bytes per
+    token, layer and unit of width at 16 bits, taken twice to be on the safe side; with checkpointing 2 bytes. On a CPU a
+    number beyond which larger passes gain nothing.
     """
     memory = device_memory(runtime.device)
     if memory is None:
@@ -112,5 +116,5 @@ def micro_tokens(model: ModelConfig, runtime: Runtime) -> int:
 
     free = 0.8 * memory - 16.0 * sum(parameter_counts(model).values()) - (1 << 30)
     bytes_per_unit = 2 if model.activation_checkpointing else 34
-    per_token = model.n_layers * model.d_model * bytes_per_unit * (np.dtype("f4").itemsize // 2)
+    per_token = model.n_layers * model.d_model * bytes_per_unit * 2
     return max(1, int(free / per_token))

@@ -44,7 +44,7 @@ def perplexity(
         data: its "val" split is read.
         runtime: device and ranks; ranks share the rows.
         seq_len: tokens per row.
-        max_tokens: of each domain, in whole documents from the start; None reads all.
+        max_tokens: of each domain, from the start; None reads all.
         batch_tokens: tokens, padding included, per forward pass.
         token_bytes: (V,) UTF-8 bytes that each id stands for, which counts the text where `max_tokens` cuts it short;
             the bytes of whole domains are known. Without either, bits per byte are left out.
@@ -84,7 +84,7 @@ def _means(name: str, sums: NDArray[np.float64]) -> dict[str, float]:
 
 
 def _documents(stream: TokenStream, eos_id: int, max_tokens: int | None) -> Iterator[NDArray[np.int64]]:
-    """Whole documents, each with its <eos>, until `max_tokens` have been read."""
+    """Whole documents, each with its <eos>, until `max_tokens` have been read; one longer than what is left is cut."""
     limit = len(stream) if max_tokens is None else min(max_tokens, len(stream))
     rest, position, given = np.empty(0, np.int64), 0, 0
     while position < len(stream) and given < limit:
@@ -96,8 +96,10 @@ def _documents(stream: TokenStream, eos_id: int, max_tokens: int | None) -> Iter
                 return
             given += len(document)
             yield document
+        if given + len(rest) >= limit:
+            break
     if len(rest) and given < limit:
-        yield rest
+        yield rest[: limit - given]
 
 
 def _batches(

@@ -212,6 +212,8 @@ class ModelOptions:
             raise UserError(
                 f"model.vocab_size={self.vocab_size}: the data's vocabulary has {vocab_size} ids; leave the option out"
             )
+        if self.rope_scaling and self.rope_factor <= 1:
+            raise UserError(f"model.rope_scaling={self.rope_scaling}: needs a model.rope_factor above 1")
         preset = PRESETS[self.preset]
         given = {key: value for key, value in asdict(self).items() if value is not None and hasattr(preset, key)}
         if self.d_model and not self.d_ff:

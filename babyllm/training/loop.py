@@ -49,20 +49,19 @@ def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = ()
         state.step += 1
         state.busy_s += time.perf_counter() - began
         runtime.beat(state.step)
-        for item in every:
-            if item.steps and state.step % item.steps == 0:
-                with runtime.patience():
-                    item.run(state)
         if runtime.sum([float(runtime.stop_requested)])[0]:
             state.stop_reason = STOP_SIGNAL
-    if model is None:
-        return
-    is_stopped = state.stop_reason == STOP_SIGNAL
-    for item in every:
-        is_done = bool(item.steps) and state.step % item.steps == 0
-        if not is_done and (item.at_stop if is_stopped else item.at_end):
-            with runtime.patience():
-                item.run(state)
+        for item in every:
+            if _is_due(item, state, plan):
+                with runtime.patience():
+                    item.run(state)
+
+
+def _is_due(item: Every, state: TrainState, plan: Plan) -> bool:
+    if state.stop_reason == STOP_SIGNAL:
+        return item.at_stop
+    is_last = state.step >= plan.n_steps or state.stop_reason is not None
+    return (item.steps > 0 and state.step % item.steps == 0) or (is_last and item.at_end)
 
 
 def _replicated(state: TrainState, loss: Loss, batch: Batch) -> nn.Module:

@@ -17,6 +17,7 @@ from babyllm.optim import OptimConfig, adamw
 from babyllm.runtime import Runtime, RuntimeConfig, seed_all
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
+from babyllm.training.checkpoint import latest
 from babyllm.training.state import TrainState
 
 
@@ -40,14 +41,14 @@ class PretrainConfig:
     model: ModelOptions = field(default_factory=ModelOptions)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    plan: Plan = field(default_factory=lambda: Plan(epochs=1.25))
+    plan: Plan = field(default_factory=lambda: Plan(epochs=1.5))
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     log_every: int = 10
     eval_every: int = 500
     save_every: int = 250
     keep: int = 2
     early_stop: int = 0
-    prompts: list[str] = field(default_factory=lambda: ["今天", "这本书", "The"])
+    prompts: list[str] = field(default_factory=lambda: ["今天", "这本书", "酒店"])
 
 
 def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -> tuple[TrainState, Plan]:
@@ -75,15 +76,19 @@ def _model(config: PretrainConfig, data: PretrainingData) -> Transformer:
     if config.init_from is None:
         seed_all(config.plan.seed)
         return Transformer(config.model.build(vocab_size, config.data.seq_len))
-    directory = model_directory(config.init_from)
+    directory = latest(Path(config.run_dir)) or model_directory(config.init_from)
     how: dict[str, Any] = {
         "dropout": config.model.dropout,
         "activation_checkpointing": config.model.activation_checkpointing,
     }
-    ignored = differences(ModelOptions(**how), config.model)
+    ignored = differences(ModelOptions(vocab_size=config.model.vocab_size, **how), config.model)
     if ignored:
         raise UserError(f"model.{ignored[0]}: with --init_from the shape is that of {directory}; leave the option out")
     model = load_model(directory, **how)
+    if model.config.max_seq_len < config.data.seq_len:
+        raise UserError(
+            f"data.seq_len={config.data.seq_len}: {directory} was made for at most {model.config.max_seq_len} tokens"
+        )
     if model.config.vocab_size < vocab_size:
         raise UserError(
             f"--init_from={config.init_from}: its vocabulary of {model.config.vocab_size} ids does not match the "

@@ -78,6 +78,7 @@ class Run:
     log: RunLog | None
     losses: dict[str, float] = field(default_factory=dict)
     _tokens_logged: int = 0
+    _saved: int = -1
 
     def message(self, text: str) -> None:
         """Tell the person who watches, on rank 0."""
@@ -92,7 +93,7 @@ class Run:
             runtime = state.runtime
             if not flops:
                 flops.append(flops_per_token(state.model.config, seq_len))
-                flops.append((peak_flops(runtime.device, runtime.dtype) or 0.0) * runtime.world_size)
+                flops.append(peak_flops(runtime.device, runtime.dtype) * runtime.world_size)
             busy_s, waited_s = state.take_times()
             tokens_per_s = (state.tokens - self._tokens_logged) / max(busy_s, 1e-9)
             self._tokens_logged = state.tokens
@@ -105,9 +106,8 @@ class Run:
                 "memory_bytes": memory_bytes(runtime.device),
                 "data_wait": waited_s / max(busy_s, 1e-9),
                 "skipped": state.skipped,
+                "mfu": tokens_per_s * flops[0] / flops[1],
             }
-            if flops[1]:
-                values["mfu"] = tokens_per_s * flops[0] / flops[1]
             if state.scaler.is_enabled():
                 values["scaler_scale"] = state.scaler.get_scale()
             if self.log:
@@ -117,11 +117,20 @@ class Run:
         return Every(steps, record, at_stop=True)
 
     def evaluation(
-        self, steps: int, data: TokenData, seq_len: int, *, max_tokens: int, prompts: Sequence[str], patience: int
+        self,
+        steps: int,
+        data: TokenData,
+        seq_len: int,
+        *,
+        max_tokens: int,
+        prompts: Sequence[str],
+        patience: int,
+        keep: int,
     ) -> Every:
         """Measure loss and bits per byte by domain and show sampled text every `steps` steps.
 
-        `patience` evaluations without a lower loss end the run; 0 never does.
+        A step with the lowest loss so far is saved. `patience` evaluations without a lower one end the run; 0 never
+        does.
         """
         token_bytes = None if self.tokenizer is None else self.tokenizer.byte_lengths()
 
@@ -136,6 +145,8 @@ class Run:
                 self.message(f"step {state.step}: {_held_out(result)}")
                 if self.tokenizer:
                     self._sample(state, prompts)
+            if state.best and state.best[1] == state.step:
+                self._save(state, keep)
 
         return Every(steps, evaluate)
 
@@ -151,11 +162,16 @@ class Run:
         """Save a step directory every `steps` steps, at the end and at a stop signal."""
 
         def write(state: TrainState) -> None:
-            if self.log:
-                self.log.flush()
-            save(state, self.directory, self.tokenizer, keep)
+            if self._saved != state.step:
+                self._save(state, keep)
 
         return Every(steps, write, at_stop=True)
+
+    def _save(self, state: TrainState, keep: int) -> None:
+        if self.log:
+            self.log.flush()
+        save(state, self.directory, self.tokenizer, keep)
+        self._saved = state.step
 
 
 def _held_out(result: dict[str, float]) -> str:
