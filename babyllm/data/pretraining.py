@@ -105,9 +105,9 @@ def make_loader(config: DataConfig, data: PretrainingData, model: ModelConfig, r
 def micro_tokens(model: ModelConfig, runtime: Runtime) -> int:
     """Tokens of a forward pass that fit the device, beside weights, gradients and optimizer.
 
-    On a GPU by the count of Korthikanti et al. 2022 (section 4.1, without the part attention does not store): 34 bytes per
-    token, layer and unit of width at 16 bits, taken twice to be on the safe side; with checkpointing 2 bytes. On a CPU a
-    number beyond which larger passes gain nothing.
+    On a GPU by the count of Korthikanti et al. 2022 (section 4.1, without the part attention does not store): 34 bytes
+    per token, layer and unit of width at 16 bits, taken twice to be on the safe side; with checkpointing 2 bytes. On a
+    CPU a number beyond which larger passes gain nothing.
     """
     memory = device_memory(runtime.device)
     if memory is None:
