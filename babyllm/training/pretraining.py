@@ -41,7 +41,7 @@ class PretrainConfig:
     model: ModelOptions = field(default_factory=ModelOptions)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    plan: Plan = field(default_factory=lambda: Plan(epochs=1.5))
+    plan: Plan = field(default_factory=lambda: Plan(epochs=1.25))
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     log_every: int = 10
     eval_every: int = 500
