@@ -138,22 +138,25 @@ def test_the_plan_rules_learning_rate_and_clipping(data: Path, runtime: Runtime)
 
 
 def test_what_is_due_runs_once_between_steps(data: Path, runtime: Runtime) -> None:
-    """Items run in their order at their steps, and behind the last step only those that have not just run."""
+    """Items run in their order at their steps and behind the last one; behind a signal's step those that save alone."""
     state = tiny_state(config := tiny_config(data), runtime)
     ran: list[tuple[str, int]] = []
 
     def item(name: str, steps: int, **when: bool) -> Every:
         return Every(steps, lambda state: ran.append((name, state.step)), **when)
 
+    def interrupted(model: nn.Module, batch: Batch) -> LossTerms:
+        if state.step == 7:
+            signal.raise_signal(signal.SIGTERM)
+        return language_model(model, batch)
+
     every = [item("a", 2), item("b", 3), item("end", 0), item("never", 0, at_end=False)]
     train(state, language_model, replace(config.plan, steps=6), every)
     assert ran == [("a", 2), ("b", 3), ("a", 4), ("a", 6), ("b", 6), ("end", 6)]
     ran.clear()
-    state.stop_reason = None
-    every = [item("a", 2), item("stop", 0, at_stop=True), Every(1, lambda state: signal.raise_signal(signal.SIGTERM))]
-    train(state, language_model, replace(config.plan, steps=20), every)
-    assert ran == [("stop", 7)]
-    assert state.step == 7 and state.stop_reason == "stop signal"
+    train(state, interrupted, replace(config.plan, steps=20), [item("a", 2), item("saving", 0, at_stop=True)])
+    assert ran == [("saving", 8)]
+    assert state.step == 8 and state.stop_reason == "stop signal"
 
 
 def test_a_finished_run_trains_no_further(data: Path, runtime: Runtime) -> None:
