@@ -126,7 +126,9 @@ class _Dumper(yaml.SafeDumper):
         return self.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
 
     def _text(self, value: str) -> yaml.Node:
-        return self.represent_scalar("tag:yaml.org,2002:str", value, style="'" if value.lower() in _NULLS else None)
+        # Only double quotes escape the line breaks of Unicode, which YAML would else fold into spaces.
+        style = '"' if not value.isprintable() else "'" if value.lower() in _NULLS else None
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
 _Dumper.add_representer(list, _Dumper._list)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from babyllm.data.loader import Loader, Share
-from babyllm.data.order import hash_ints, shuffled
+from babyllm.data.order import BLOCK_ROWS, hash_ints, shuffled, shuffled_in_turn
 from babyllm.data.pretraining import DataConfig, make_loader, open_pretraining_data
 from babyllm.data.shards import ShardWriter, TokenStream, open_tokens
 from babyllm.data.windows import Windows
@@ -151,6 +151,15 @@ def test_the_order_is_shuffled(n: int) -> None:
         assert abs(np.corrcoef(order, np.arange(n))[0, 1]) < 0.1
     for a, b in itertools.combinations(orders.values(), 2):
         assert (a == b).mean() < 0.01 and abs(np.corrcoef(a, b)[0, 1]) < 0.1
+
+
+def test_rows_asked_for_in_turn_have_the_same_order() -> None:
+    """A few rows at a time, across the borders of kept blocks and up to the end, go where they go all at once."""
+    n = 2 * BLOCK_ROWS + 5
+    order = shuffled(np.arange(n), n, 3, 1)
+    for start in (0, BLOCK_ROWS - 2, 2 * BLOCK_ROWS - 1, n - 3):
+        rows = np.arange(start, min(n, start + 4))
+        assert (shuffled_in_turn(rows, n, 3, 1) == order[rows]).all()
 
 
 def test_the_order_never_changes() -> None:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from babyllm.data.batch import Batch
-from babyllm.data.order import shuffled
+from babyllm.data.order import shuffled_in_turn
 from babyllm.errors import UserError
 from babyllm.model.cross_entropy import IGNORE
 
@@ -95,6 +95,11 @@ class Loader:
     def _identity(self) -> dict[str, Any]:
         return {"fingerprint": self._fingerprint, "seed": self._seed, "rows": len(self._data)}
 
+    @property
+    def epoch(self) -> float:
+        """How often the data has been gone through so far."""
+        return self._consumed / len(self._data)
+
     def __iter__(self) -> Iterator[list[Batch]]:
         return self
 
@@ -133,7 +138,7 @@ class Loader:
         indices = np.empty_like(rows)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            indices[here] = shuffled(places[here], n, self._seed, int(epoch))
+            indices[here] = shuffled_in_turn(places[here], n, self._seed, int(epoch))
         arrays = self._data.rows(indices)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         if self._pin:

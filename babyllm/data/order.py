@@ -29,20 +29,9 @@ def shuffled(rows: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray[
     Returns:
         (R,) int64 in [0, n); a bijection over the epoch.
     """
-    out = np.empty_like(rows)
-    blocks = rows // BLOCK_ROWS
-    for block in np.unique(blocks):
-        here = blocks == block
-        out[here] = _block(int(block), n, seed, epoch)[rows[here] - block * BLOCK_ROWS]
-    return out
-
-
-# Rows are asked for in order and a few at a time, which is the slowest way to use numpy: whole blocks are kept instead.
-@lru_cache(maxsize=8)
-def _block(block: int, n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     half_bits = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
     mask, shift = np.uint64((1 << half_bits) - 1), np.uint64(half_bits)
-    out = np.arange(block * BLOCK_ROWS, min(n, (block + 1) * BLOCK_ROWS), dtype=np.uint64)
+    out = rows.astype(np.uint64)
     outside = np.ones(len(out), dtype=bool)
     while outside.any():
         left, right = out[outside] >> shift, out[outside] & mask
@@ -51,6 +40,22 @@ def _block(block: int, n: int, seed: int, epoch: int) -> NDArray[np.int64]:
         out[outside] = (left << shift) | right
         outside = out >= np.uint64(n)
     return out.astype(np.int64)
+
+
+def shuffled_in_turn(rows: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """What `shuffled` gives, fast for rows that are asked for in order and a few at a time: whole blocks are kept."""
+    out = np.empty_like(rows)
+    blocks = rows // BLOCK_ROWS
+    for block in np.unique(blocks):
+        here = blocks == block
+        out[here] = _block(int(block), n, seed, epoch)[rows[here] - block * BLOCK_ROWS]
+    return out
+
+
+@lru_cache(maxsize=8)
+def _block(block: int, n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    rows = np.arange(block * BLOCK_ROWS, min(n, (block + 1) * BLOCK_ROWS), dtype=np.int64)
+    return shuffled(rows, n, seed, epoch)
 
 
 @lru_cache(maxsize=8)
