@@ -149,7 +149,8 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         """UTF-8 bytes a token stands for, none for special tokens; a character may be spread over several tokens."""
-        return self._bytes[token_id]
+        # A model may have more rows than the tokenizer has tokens.
+        return self._bytes[token_id] if token_id < len(self._bytes) else b""
 
     def byte_lengths(self) -> NDArray[np.int64]:
         """(V,) UTF-8 bytes that each id stands for, 0 for special ones."""
