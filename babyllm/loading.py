@@ -19,7 +19,7 @@ def model_directory(path: str | Path) -> Path:
     path = Path(path)
     if (path / "config.json").is_file():
         return path
-    steps = [config.parent for config in path.glob("step_*/config.json")]
+    steps = [c.parent for c in path.glob("step_*/config.json") if c.parent.name.removeprefix("step_").isdigit()]
     if not steps:
         raise UserError(f"{path}: is neither a model directory (config.json) nor a run directory with a saved step")
     return max(steps, key=lambda step: int(step.name.removeprefix("step_")))
