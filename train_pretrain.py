@@ -12,14 +12,14 @@ from babyllm.data.pretraining import open_pretraining_data
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import start, user_errors
 from babyllm.training.loop import train
-from babyllm.training.pretraining import PretrainConfig, new_state
+from babyllm.training.pretraining import PretrainConfig, new_state, resolved
 from babyllm.training.run import open_run
 from data.sample import prepare_sample
 
 
 def main() -> None:
     """Prepare the data, begin or resume the run, train."""
-    config = parse(PretrainConfig, sys.argv[1:], prog="train_pretrain.py", description=__doc__ or "")
+    config = parse(PretrainConfig, sys.argv[1:], prog="train_pretrain.py", description=__doc__ or "", resolve=resolved)
     with start(config.runtime) as runtime:
         with runtime.main_first():
             prepare_sample(config.data.path)
@@ -34,10 +34,8 @@ def main() -> None:
                     config.data.seq_len,
                     max_tokens=config.data.eval_tokens,
                     prompts=config.prompts,
-                    patience=config.early_stop,
-                    keep=config.keep,
                 ),
-                run.saving(config.save_every, config.keep),
+                run.saving(config.save_every),
             ]
             train(state, language_model, plan, every)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -20,6 +23,35 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: object) -> None:
     """Like `write_bytes`, for a JSON value a person can read."""
     write_bytes(path, (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+@contextmanager
+def locked(path: Path, patience_s: float) -> Iterator[bool]:
+    """Hold the lock file at `path` while the body runs, and give whether it was free within `patience_s` seconds.
+
+    The lock ends with the process, however that ends. Where the system or the file system has none, it is always free.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    with path.open("a") as file:
+        yield _acquired(lambda: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB), patience_s)
+
+
+def _acquired(lock: Callable[[], None], patience_s: float) -> bool:
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            lock()
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.2)
+        except OSError:  # a network disk without locks
+            return True
 
 
 def fsync(path: Path) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import os
 import signal
 import sys
@@ -32,7 +31,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 from babyllm.errors import UserError
-from babyllm.machine import cores, describe
+from babyllm.machine import cores, describe, keep_freed_memory
 from babyllm.machine import device_memory as device_memory
 from babyllm.machine import memory_bytes as memory_bytes
 from babyllm.machine import peak_flops as peak_flops
@@ -158,21 +157,6 @@ class Runtime:
         """Wait until every rank is here."""
         self.sum([0.0])
 
-    def broadcast_object(self, obj: Any) -> Any:
-        """Rank 0's `obj` after a round trip through JSON, on every rank; what other ranks pass is ignored."""
-        import torch
-        import torch.distributed as dist
-
-        payload = json.dumps(obj).encode() if self.is_main else b""
-        if self.world_size > 1:
-            size = int(self.sum([len(payload)])[0])
-            buffer = torch.zeros(size, dtype=torch.uint8)
-            if self.is_main:
-                buffer = torch.frombuffer(bytearray(payload), dtype=torch.uint8)
-            dist.broadcast(buffer, src=0)
-            payload = bytes(buffer.tolist())
-        return json.loads(payload)
-
     @contextmanager
     def main_first(self) -> Iterator[None]:
         """Run the body on rank 0 while the others wait, however long it takes, then on the others.
@@ -221,11 +205,15 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
 
     if config.timeout_s <= 0:
         raise UserError(f"runtime.timeout_s={config.timeout_s:g}: give a positive number of seconds")
+    if config.threads is not None and config.threads < 1:
+        raise UserError(f"runtime.threads={config.threads}: must be at least 1")
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank, local_world_size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     device = _device(config.device, local_rank, local_world_size)
     # torchrun sets OMP_NUM_THREADS=1, which leaves most cores idle.
     torch.set_num_threads(config.threads or max(1, cores() // local_world_size))
+    if device.type == "cpu":
+        keep_freed_memory()
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if config.deterministic != torch.are_deterministic_algorithms_enabled():  # setting it imports the compiler: seconds
@@ -290,19 +278,30 @@ def _group(device: torch.device, rank: int, world_size: int, timeout_s: float) -
     dist.destroy_process_group()
 
 
-def _device(name: str, local_rank: int, local_world_size: int) -> torch.device:
+def device_type(name: str) -> str:
+    """What `runtime.device` means on this machine: cpu, cuda or mps.
+
+    Raises:
+        UserError: there is no such device.
+    """
     import torch
 
     if name not in ("auto", "cpu", "cuda", "mps"):
         raise UserError(f"runtime.device={name}: choose auto, cpu, cuda or mps")
-    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if name == "auto":
-        name = "cuda" if has_cuda else "mps" if has_mps else "cpu"
-    if name == "mps" and not has_mps:
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _device(name: str, local_rank: int, local_world_size: int) -> torch.device:
+    import torch
+
+    name = device_type(name)
+    if name == "mps" and not torch.backends.mps.is_available():
         raise UserError("runtime.device=mps: this machine or PyTorch build has no Apple GPU; use --runtime.device=cpu")
     if name != "cuda":
         return torch.device(name)
-    if not has_cuda:
+    if not torch.cuda.is_available():
         build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a build without CUDA"
         raise UserError(
             f"runtime.device=cuda: no CUDA device is visible; PyTorch {torch.__version__} is {build}; "

@@ -65,10 +65,24 @@ class Plan:
         Raises:
             UserError: it cannot be followed.
         """
+        if self.steps is None and not 0 < self.epochs < math.inf:
+            raise UserError(f"plan.epochs={self.epochs}: must be above 0")
         steps = max(1, math.ceil(self.epochs * rows / global_batch)) if self.steps is None else self.steps
         plan = replace(self, steps=steps)
+        plan._check()
         learning_rate(plan, plan.n_steps - 1)
         return plan
+
+    def _check(self) -> None:
+        # Comparisons are written so that NaN fails them.
+        for name in ("peak_lr", "min_lr", "stable_lr", "final_lr", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise UserError(f"plan.{name}={value}: must be a number of at least 0")
+        if not -(2**63) <= self.seed < 2**63:
+            raise UserError(f"plan.seed={self.seed}: must fit in 64 bits")
+        if self.cycles < 1:
+            raise UserError(f"plan.cycles={self.cycles}: must be at least 1")
 
     @property
     def n_steps(self) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from training_fixtures import Worker, write_corpus
 
 from babyllm.data.prepare import write_tokens
 from babyllm.model.config import ModelConfig
@@ -63,6 +64,19 @@ def tiny() -> Callable[..., ModelConfig]:
     """`tiny(**changes)`: a shape of two layers that takes milliseconds."""
     base = ModelConfig(vocab_size=VOCAB_SIZE, n_layers=2, d_model=32, n_heads=4, n_kv_heads=2, max_seq_len=64)
     return lambda **changes: replace(base, **changes)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Token data of two domains for runs of milliseconds; not to be changed."""
+    return write_corpus(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A process that starts the ranks of runs."""
+    with Worker(tmp_path_factory.mktemp("worker")) as worker:
+        yield worker
 
 
 @pytest.fixture

@@ -9,31 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from training_fixtures import CPU, Repeated, tiny_config, tiny_state, weights, write_corpus
+from training_fixtures import Repeated, tiny_config, tiny_state, weights, write_corpus
 
 import babyllm
 from babyllm.config import dump
 from babyllm.data.pretraining import open_pretraining_data
 from babyllm.errors import UserError
 from babyllm.objectives.lm import language_model
-from babyllm.runtime import Runtime, start
+from babyllm.runtime import Runtime
 from babyllm.tokenizer import Tokenizer
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
 from babyllm.training.pretraining import PretrainConfig, new_state
 from babyllm.training.run import open_run
 from babyllm.training.state import TrainState
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    with start(CPU) as runtime:
-        yield runtime
 
 
 @pytest.fixture
@@ -194,6 +183,15 @@ def test_a_damaged_resume_file_is_named(
         checkpoint.load(fresh(data, runtime), file.parent)
 
 
+def test_a_changed_position_is_noticed(state: TrainState, data: Path, runtime: Runtime, tmp_path: Path) -> None:
+    """A resume.json in which one number was changed is refused."""
+    checkpoint.save(state, tmp_path, None, keep=1)
+    file = tmp_path / "step_00000002" / "resume.json"
+    file.write_text(file.read_text().replace('"consumed_rows": 16', '"consumed_rows": 24'))
+    with pytest.raises(UserError, match=f"{file}: .*its contents changed.*delete {file.parent}"):
+        checkpoint.load(fresh(data, runtime), file.parent)
+
+
 def begun(config: PretrainConfig, runtime: Runtime) -> int:
     """The step at which the run of `config` begins."""
     data = open_pretraining_data(config.data)
@@ -210,7 +208,7 @@ def test_a_run_goes_on_with_its_own_model_and_data_alone(
     opened = open_pretraining_data(config.data)
     state, plan = new_state(config, opened, runtime)
     with open_run(config, state, opened.tokenizer, plan) as run:
-        train(state, language_model, plan, [run.saving(5, 1), run.logging(1, 16)])
+        train(state, language_model, plan, [run.saving(5), run.logging(1, 16)])
     assert begun(config, runtime) == 20
     wider = replace(config, model=replace(config.model, d_model=64))
     with pytest.raises(UserError, match=r"run: was made with another model: hidden_size 32 \(now 64\), .*--run_dir"):
@@ -224,6 +222,36 @@ def test_a_run_goes_on_with_its_own_model_and_data_alone(
     capsys.readouterr()
     assert begun(replace(config, plan=replace(config.plan, peak_lr=0.5)), runtime) == 20
     assert "changed since the last start: plan.peak_lr: 0.01 -> 0.5\n" in capsys.readouterr().out
+
+
+def test_two_processes_do_not_share_a_run_directory(
+    data: Path, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one process trains in a run directory another is refused; then it is free again."""
+    monkeypatch.setattr("babyllm.training.run.LOCK_PATIENCE_S", 0.3)
+    config = replace(tiny_config(data), run_dir=str(tmp_path / "run"))
+    opened = open_pretraining_data(config.data)
+    state, plan = new_state(config, opened, runtime)
+    with (
+        open_run(config, state, opened.tokenizer, plan),
+        pytest.raises(UserError, match="run: another process is training there"),
+    ):
+        begun(config, runtime)
+    assert begun(config, runtime) == 0
+
+
+def test_a_configuration_of_another_version_does_not_stop_a_run(
+    data: Path, runtime: Runtime, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stored config.yaml with a key that is no more is told of and replaced."""
+    config = replace(tiny_config(data), run_dir=str(tmp_path / "run"))
+    opened = open_pretraining_data(config.data)
+    state, plan = new_state(config, opened, runtime)
+    with open_run(config, state, opened.tokenizer, plan) as run:
+        train(state, language_model, plan, [run.saving(5)])
+    (tmp_path / "run" / "config.yaml").write_text("old_key: 1\n")
+    assert begun(config, runtime) == 20
+    assert "config.yaml was written by another version of babyllm" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("tie_embeddings", [False, True])

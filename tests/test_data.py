@@ -1,6 +1,7 @@
 """From a token stream to the micro-batches of a step: windows, their order, and who gets which."""
 
 import itertools
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -239,6 +240,17 @@ def test_reading_ahead_does_not_move_the_position() -> None:
         assert loader.state_dict()["consumed_rows"] == 0
         next(loader)
         assert loader.state_dict()["consumed_rows"] == 4 and loader.epoch == 0.04
+
+
+def test_the_reading_thread_ends_with_its_loader() -> None:
+    """A loader that nobody holds any more leaves no thread behind."""
+    before = set(threading.enumerate())
+    loader = Loader(Numbers(100), Share(4, 4), seed=1)
+    next(loader)
+    (thread,) = set(threading.enumerate()) - before
+    del loader
+    thread.join(timeout=30)
+    assert not thread.is_alive()
 
 
 def test_a_failed_read_is_raised_and_skips_nothing() -> None:

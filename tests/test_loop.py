@@ -4,7 +4,6 @@ import json
 import random
 import re
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from training_fixtures import CPU, Repeated, recording, stopping, tiny_config, tiny_state, weights, write_corpus
+from training_fixtures import CPU, Repeated, recording, stopping, tiny_config, tiny_state, weights
 
 import babyllm
 from babyllm.data.batch import Batch
@@ -24,6 +23,7 @@ from babyllm.objectives import LossTerms
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime, start
 from babyllm.schedule import Plan, learning_rate
+from babyllm.training import checkpoint
 from babyllm.training.loop import train
 from babyllm.training.pretraining import PretrainConfig, new_state
 from babyllm.training.state import Every, TrainState
@@ -31,17 +31,6 @@ from babyllm.training.state import Every, TrainState
 GOLDEN = Path(__file__).parent / "golden" / "pretrain_losses.json"
 README = Path(__file__).parents[1] / "README.md"
 CONSTANT = Plan(steps=1, schedule="constant", warmup=0, peak_lr=1e-2, clip_norm=0.0)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    with start(CPU) as runtime:
-        yield runtime
 
 
 def ragged_rows() -> tuple[torch.Tensor, torch.Tensor]:
@@ -157,6 +146,36 @@ def test_what_is_due_runs_once_between_steps(data: Path, runtime: Runtime) -> No
     train(state, interrupted, replace(config.plan, steps=20), [item("a", 2), item("saving", 0, at_stop=True)])
     assert ran == [("saving", 8)]
     assert state.step == 8 and state.stop_reason == "stop signal"
+    assert state.pending
+
+
+def test_what_a_stop_signal_put_off_is_made_up_for(data: Path, tmp_path: Path) -> None:
+    """Whoever goes on begins with what was due at the step of the signal; one between steps costs no further step."""
+    config, ran = tiny_config(data), list[tuple[str, int]]()
+
+    def item(name: str, stops_at: int = -1, **when: bool) -> Every:
+        def run(state: TrainState) -> None:
+            ran.append((name, state.step))
+            if state.step == stops_at:
+                signal.raise_signal(signal.SIGTERM)
+
+        return Every(2, run, **when)
+
+    def go_on(stops_at: int = -1) -> TrainState:
+        with start(CPU) as runtime:
+            state = tiny_state(config, runtime)
+            if newest := checkpoint.latest(tmp_path):
+                checkpoint.load(state, newest)
+            save = Every(0, lambda state: checkpoint.save(state, tmp_path, None, 1), at_stop=True)
+            every = [item("a", stops_at), item("b"), item("c", at_stop=True), save]
+            train(state, language_model, replace(config.plan, steps=6), every)
+            return state
+
+    assert go_on(stops_at=4).step == 4
+    assert ran == [("a", 2), ("b", 2), ("c", 2), ("a", 4), ("c", 4)]
+    ran.clear()
+    assert go_on().step == 6
+    assert ran == [("a", 4), ("b", 4), ("c", 4), ("a", 6), ("b", 6), ("c", 6)]
 
 
 def test_a_finished_run_trains_no_further(data: Path, runtime: Runtime) -> None:

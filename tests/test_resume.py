@@ -1,26 +1,14 @@
 """Runs on one, two and four processes: each job's ranks are new processes, and several tests look at what they left."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from training_fixtures import Worker, write_corpus
+from training_fixtures import Worker
 
 RANKS = (1, 2, 4)
 DTYPES = ("fp32", "bf16", "fp16")
-
-
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    with Worker(tmp_path_factory.mktemp("worker")) as worker:
-        yield worker
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

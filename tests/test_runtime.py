@@ -28,7 +28,6 @@ scenario, out, timeout_s = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
 def everything(runtime):
     import torch
     seen = {"sum": runtime.sum([1, 2**52 - runtime.rank, runtime.rank == 1]), "threads": torch.get_num_threads()}
-    seen["object"] = runtime.broadcast_object({"rank": runtime.rank, "text": "\\u4e2d", "pair": (1, None)})
     with runtime.main_first():
         seen["before"] = sorted(path.name for path in out.glob("*.mark"))
         if runtime.is_main:
@@ -168,11 +167,10 @@ def _popen(stem: Path, command: list[str]) -> subprocess.Popen[bytes]:
 
 @pytest.mark.slow
 def test_ranks_work_together(ended: dict[str, Ended]) -> None:
-    """Ranks add exactly, share rank 0's object, divide the cores, wait for rank 0 and hear of each other's signals."""
+    """Ranks add exactly, divide the cores, wait for rank 0 and hear of each other's signals."""
     seen = [json.loads(ended[f"everything/{rank}"].text) for rank in range(2)]
     for rank in range(2):
         assert seen[rank]["sum"] == [2, 2**53 - 1, 1]
-        assert seen[rank]["object"] == {"rank": 0, "text": "中", "pair": [1, None]}
         assert seen[rank]["threads"] == max(1, cores() // 2)
         assert (seen[rank]["stop_before"], seen[rank]["stop_after"]) == ([0], [1])
         assert seen[rank]["worker"] == -signal.SIGTERM
@@ -241,10 +239,15 @@ def test_one_process_needs_no_group() -> None:
         assert torch.get_num_threads() == 1
         assert not torch.distributed.is_initialized()
         assert runtime.sum([3, 0.5]) == [3.0, 0.5]
-        assert runtime.broadcast_object({"a": (1,)}) == {"a": [1]}
         with runtime.main_first(), runtime.patience():
             runtime.beat(1)
         runtime.barrier()
+
+
+def test_no_threads_are_refused() -> None:
+    """A number of threads below one is refused by its key."""
+    with pytest.raises(UserError, match=r"runtime\.threads=-1"), start(RuntimeConfig(device="cpu", threads=-1)):
+        pass
 
 
 def test_signals_ask_to_stop() -> None:

@@ -21,11 +21,6 @@ from babyllm.training.pretraining import PretrainConfig
 Run = Callable[..., int]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("data"))
-
-
 @pytest.fixture
 def run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the script in this process with `base`, `tmp_path`/run and more flags; gives its status."""
@@ -52,7 +47,7 @@ def test_a_run_leaves_all_its_records(data: Path, tmp_path: Path) -> None:
 
     folder = tmp_path / "runs" / "first"
     names = {path.name for path in folder.iterdir()}
-    fixed = {"config.yaml", "environment.json", "metrics.jsonl", "samples.jsonl", "latest", "loss.png"}
+    fixed = {".lock", "config.yaml", "environment.json", "metrics.jsonl", "samples.jsonl", "latest", "loss.png"}
     (events,) = (name for name in names if name.startswith("events.out.tfevents."))
     # Step 6 has the higher held-out loss, or else stays as the best.
     assert names - {"step_00000006"} == fixed | {events, "step_00000012"}
@@ -95,13 +90,15 @@ def test_training_ends_early_where_nothing_is_gained(
     flags = ("--plan.peak_lr=0", "--early_stop=2", "--eval_every=2", "--save_every=2", "--keep=1", "--log_every=2")
     assert run(*flags) == 0
     assert "stopped at step 6 of 12" in (output := capsys.readouterr().out)
-    assert "reason: no lower held-out loss in 2 evaluations; the best was at step 2" in output
+    assert "reason: no lower held-out loss in 2 evaluations, the best was at step 2; raise --early_stop" in output
     assert sorted(path.name for path in (tmp_path / "run").glob("step_*")) == ["step_00000002", "step_00000006"]
     resume = json.loads((tmp_path / "run" / "step_00000006" / "resume.json").read_text())
     assert resume["best"][1] == 2 and resume["bad_evaluations"] == 2
     records = read_metrics(tmp_path / "run")
     assert [record["step"] for record in records] == [2, 4, 6]
     assert len({record["val/all/loss"] for record in records}) == 1
+    assert run(*flags) == 0 and "stopped at step 6 of 12" in capsys.readouterr().out
+    assert run(*flags, "--early_stop=3") == 0 and "stopped at step 8 of 12" in capsys.readouterr().out
 
 
 def test_weights_of_another_run_are_a_beginning(run: Run, tmp_path: Path) -> None:
@@ -121,6 +118,16 @@ def test_the_configuration_can_be_printed(run: Run, tmp_path: Path, capsys: pyte
     (tmp_path / "printed.yaml").write_text(text)
     assert load(PretrainConfig, tmp_path / "printed.yaml").plan.steps == 12
     assert [path.name for path in tmp_path.iterdir()] == ["printed.yaml"]
+
+
+def test_the_preset_suits_the_device_and_stays_with_the_run(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a preset a CPU gets nano; a run directory that was made with another one keeps it."""
+    assert run("--print_config") == 0 and "preset: nano\n" in capsys.readouterr().out
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("model:\n  preset: tiny\n")
+    assert run("--print_config") == 0 and "preset: tiny\n" in capsys.readouterr().out
 
 
 def refused(run: Run, capsys: pytest.CaptureFixture[str], *flags: str) -> str:

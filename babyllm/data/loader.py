@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -73,8 +74,53 @@ class Share:
         return list(np.arange(start, start + per_rank, dtype=np.int64).reshape(-1, self.micro_batch))
 
 
+@dataclass(frozen=True)
+class _Reader:
+    """Makes batches: all that reading ahead needs to know."""
+
+    data: Rows
+    share: Share
+    seed: int
+    pin_memory: bool
+
+    def step(self, first_row: int) -> list[Batch]:
+        """This rank's micro-batches of the global batch that begins at `first_row`."""
+        return [self._batch(rows) for rows in self.share.micro_batches(first_row)]
+
+    def _batch(self, rows: NDArray[np.int64]) -> Batch:
+        n = len(self.data)
+        epochs, places = np.divmod(rows, n)
+        indices = np.empty_like(rows)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            indices[here] = shuffled_in_turn(places[here], n, self.seed, int(epoch))
+        arrays = self.data.rows(indices)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        if self.pin_memory:
+            tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
+        return Batch(tensors, {"token": int((arrays["targets"] != IGNORE).sum())})
+
+
+_Ahead = queue.Queue[list[Batch] | BaseException]
+
+
+def _read_ahead(reader: _Reader, row: int, ahead: _Ahead, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            item: list[Batch] | BaseException = reader.step(row)
+        except BaseException as e:
+            item = e
+        while not stop.is_set():
+            try:
+                ahead.put(item, timeout=0.2)
+                break
+            except queue.Full:
+                continue
+        row += reader.share.global_batch
+
+
 class Loader:
-    """Batches without end from shuffled rows, read ahead by one thread.
+    """Batches without end from shuffled rows, read ahead by one thread, which ends with the loader.
 
     Args:
         data: where rows come from.
@@ -85,65 +131,33 @@ class Loader:
     """
 
     def __init__(self, data: Rows, share: Share, seed: int, fingerprint: str = "", pin_memory: bool = False) -> None:
-        self._data, self._share, self._seed = data, share, seed
-        self._fingerprint, self._pin = fingerprint, pin_memory
+        self._reader = _Reader(data, share, seed, pin_memory)
+        self._identity = {"fingerprint": fingerprint, "seed": seed, "rows": len(data)}
         self._consumed = 0
-        self._ahead: queue.Queue[list[Batch] | BaseException] | None = None
+        self._ahead: _Ahead | None = None
         self._stop = threading.Event()
-
-    @property
-    def _identity(self) -> dict[str, Any]:
-        return {"fingerprint": self._fingerprint, "seed": self._seed, "rows": len(self._data)}
 
     @property
     def epoch(self) -> float:
         """How often the data has been gone through so far."""
-        return self._consumed / len(self._data)
+        return self._consumed / len(self._reader.data)
 
     def __iter__(self) -> Iterator[list[Batch]]:
         return self
 
     def __next__(self) -> list[Batch]:
         if self._ahead is None:
-            self._ahead = queue.Queue(PREFETCH_STEPS)
-            self._stop = threading.Event()
-            thread = threading.Thread(
-                target=self._read_ahead, args=(self._consumed, self._ahead, self._stop), daemon=True
-            )
-            thread.start()
+            self._ahead, self._stop = queue.Queue(PREFETCH_STEPS), threading.Event()
+            # The thread knows nothing of the loader, so that a loader nobody needs any more ends it.
+            weakref.finalize(self, self._stop.set)
+            arguments = (self._reader, self._consumed, self._ahead, self._stop)
+            threading.Thread(target=_read_ahead, args=arguments, daemon=True).start()
         item = self._ahead.get()
         if isinstance(item, BaseException):
             self.close()  # whoever goes on reads the same rows again
             raise item
-        self._consumed += self._share.global_batch
+        self._consumed += self._reader.share.global_batch
         return item
-
-    def _read_ahead(self, row: int, ahead: queue.Queue[list[Batch] | BaseException], stop: threading.Event) -> None:
-        while not stop.is_set():
-            try:
-                item: list[Batch] | BaseException = [self._batch(rows) for rows in self._share.micro_batches(row)]
-            except BaseException as e:
-                item = e
-            while not stop.is_set():
-                try:
-                    ahead.put(item, timeout=0.2)
-                    break
-                except queue.Full:
-                    continue
-            row += self._share.global_batch
-
-    def _batch(self, rows: NDArray[np.int64]) -> Batch:
-        n = len(self._data)
-        epochs, places = np.divmod(rows, n)
-        indices = np.empty_like(rows)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            indices[here] = shuffled_in_turn(places[here], n, self._seed, int(epoch))
-        arrays = self._data.rows(indices)
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        if self._pin:
-            tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
-        return Batch(tensors, {"token": int((arrays["targets"] != IGNORE).sum())})
 
     def state_dict(self) -> dict[str, Any]:
         """How many rows were handed out, over all ranks, and of which data."""

@@ -37,7 +37,7 @@ def perplexity(
     """Mean loss and bits per byte of each domain's held-out documents; every rank must call it.
 
     A document longer than `seq_len` is read in rows that overlap by half, so that every token is scored once and, but
-    for the first row, with at least half a row before it.
+    for the first row, with at least half a row before it. A stop signal cuts the reading short.
 
     Args:
         model: switched to evaluation and back.
@@ -62,6 +62,8 @@ def perplexity(
             sums = np.zeros(3)  # nats, tokens, bytes
             documents = _documents(data.stream("val", domain), data.manifest.eos_id, max_tokens)
             for index, batch in enumerate(_batches(documents, data.manifest.eos_id, seq_len, batch_tokens)):
+                if runtime.stop_requested:
+                    break
                 if index % runtime.world_size == runtime.rank:
                     sums += _score(model, batch, runtime, token_bytes)
             sums = np.array(runtime.sum(list(sums)))

@@ -132,6 +132,8 @@ PRESETS: dict[str, ModelConfig] = {
     ),
 }
 
+CPU_PRESET, GPU_PRESET = "nano", "tiny"
+
 
 def parameter_counts(config: ModelConfig) -> dict[str, int]:
     """Parameters by part: embedding, attention, mlp, norms, output; a tied output layer counts as 0."""
@@ -163,7 +165,7 @@ class ModelOptions:
     """The section `model` of a configuration: a preset and what differs from it.
 
     Attributes:
-        preset: nano, tiny, 92m, 218m, 160m or 1b.
+        preset: nano, tiny, 92m, 218m, 160m or 1b; null takes nano on a CPU and tiny on a GPU.
         vocab_size: rows of the embedding; in training it follows the data unless given, and may exceed it.
         n_layers: transformer blocks.
         d_model: width of the residual stream.
@@ -180,7 +182,7 @@ class ModelOptions:
         activation_checkpointing: recompute each block in the backward pass to save memory.
     """
 
-    preset: str = "nano"
+    preset: str | None = None
     vocab_size: int | None = None
     n_layers: int | None = None
     d_model: int | None = None
@@ -206,15 +208,16 @@ class ModelOptions:
         Raises:
             UserError: an unknown preset, an impossible shape, or a `vocab_size` smaller than the data's.
         """
-        if self.preset not in PRESETS:
-            raise UserError(f"model.preset={self.preset}: unknown, choose one of {', '.join(PRESETS)}")
+        name = self.preset or CPU_PRESET
+        if name not in PRESETS:
+            raise UserError(f"model.preset={name}: unknown, choose one of {', '.join(PRESETS)}")
         if vocab_size and self.vocab_size and self.vocab_size < vocab_size:
             raise UserError(
                 f"model.vocab_size={self.vocab_size}: the data's vocabulary has {vocab_size} ids; leave the option out"
             )
         if self.rope_scaling and self.rope_factor <= 1:
             raise UserError(f"model.rope_scaling={self.rope_scaling}: needs a model.rope_factor above 1")
-        preset = PRESETS[self.preset]
+        preset = PRESETS[name]
         given = {key: value for key, value in asdict(self).items() if value is not None and hasattr(preset, key)}
         if self.d_model and not self.d_ff:
             given["d_ff"] = None

@@ -22,6 +22,9 @@ IGNORE = -100
 CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20, "mps": 64 << 20}
 """fp32 logits held at once, by device: what stays in a CPU's cache, and what keeps an accelerator busy."""
 
+PRODUCT_CHUNKS = {"cpu": 4}
+"""Chunks whose 16-bit slopes make one product with the hidden states: adding one up in fp32 reads all of (V, D)."""
+
 
 def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Negative log-likelihood of each target, in nats, 0 where the target is `IGNORE`.
@@ -55,14 +58,16 @@ class _TokenLosses(torch.autograd.Function):
             d_weight = torch.zeros(weight.shape if weight.requires_grad else (0,), device=hidden.device)
             counted = h.masked_fill((targets == IGNORE).unsqueeze(1), 0.0)
         with torch.autocast(hidden.device.type, enabled=False):
-            for part in _parts(len(targets), len(weight), hidden.device.type):
-                log_probs = F.log_softmax(F.linear(h[part], w), dim=-1, dtype=torch.float32)  # (C, V)
-                losses[part] = F.nll_loss(log_probs, targets[part], ignore_index=IGNORE, reduction="none")
-                if wants_gradients:
-                    slope = _slope(log_probs.exp_(), targets[part], dtype)
-                    d_hidden[part] = slope @ w
-                    if len(d_weight):
-                        _add_product(d_weight, slope, counted[part])
+            for group in _groups(len(targets), len(weight), hidden.device.type, dtype):
+                slopes: list[Tensor] = []
+                for part in group:
+                    log_probs = F.log_softmax(F.linear(h[part], w), dim=-1, dtype=torch.float32)  # (C, V)
+                    losses[part] = F.nll_loss(log_probs, targets[part], ignore_index=IGNORE, reduction="none")
+                    if wants_gradients:
+                        slopes.append(_slope(log_probs.exp_(), targets[part], dtype))
+                        d_hidden[part] = slopes[-1] @ w
+                if wants_gradients and len(d_weight):
+                    _add_product(d_weight, slopes, counted[group[0].start : group[-1].stop])
         if wants_gradients:
             ctx.save_for_backward(h, w, targets, d_hidden, d_weight)
             ctx.weight_dtype = weight.dtype
@@ -82,17 +87,22 @@ class _TokenLosses(torch.autograd.Function):
             d_weight = torch.zeros_like(d_weight)
             scaled = (h * scale.unsqueeze(1)).to(h.dtype)
             with torch.autocast(h.device.type, enabled=False):
-                for part in _parts(len(targets), len(w), h.device.type):
-                    probs = F.softmax(F.linear(h[part], w), dim=-1, dtype=torch.float32)  # (C, V)
-                    _add_product(d_weight, _slope(probs, targets[part], h.dtype), scaled[part])
+                for group in _groups(len(targets), len(w), h.device.type, h.dtype):
+                    logits = (F.linear(h[part], w) for part in group)  # (C, V) each
+                    probs = (F.softmax(x, dim=-1, dtype=torch.float32) for x in logits)
+                    slopes = [_slope(p, targets[part], h.dtype) for p, part in zip(probs, group, strict=True)]
+                    _add_product(d_weight, slopes, scaled[group[0].start : group[-1].stop])
         return scaled_hidden, d_weight.to(ctx.weight_dtype), None, None, None
 
 
-def _parts(n: int, vocab_size: int, device: str) -> Iterator[slice]:
-    """Slices of as many tokens as `CHUNK_BYTES` of logits hold."""
+def _groups(n: int, vocab_size: int, device: str, dtype: torch.dtype) -> Iterator[list[slice]]:
+    """Slices of as many tokens as `CHUNK_BYTES` of logits hold, by the product their slopes go into."""
     rows = CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * vocab_size)
     rows = max(64, rows // 64 * 64)
-    return (slice(start, start + rows) for start in range(0, n, rows))
+    size = rows * (PRODUCT_CHUNKS.get(device, 1) if dtype.itemsize < 4 else 1)
+    for first in range(0, n, size):
+        last = min(n, first + size)
+        yield [slice(start, min(last, start + rows)) for start in range(first, last, rows)]
 
 
 def _slope(probs: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
@@ -101,8 +111,9 @@ def _slope(probs: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
     return probs.scatter_add_(1, targets.clamp(min=0).unsqueeze(1), at_target).to(dtype)
 
 
-def _add_product(total: Tensor, slope: Tensor, hidden: Tensor) -> None:
-    """Add slope (C, V) transposed times hidden (C, D) to total (V, D) float32."""
+def _add_product(total: Tensor, slopes: list[Tensor], hidden: Tensor) -> None:
+    """Add slopes, all rows transposed (V, N), times hidden (N, D) to total (V, D) float32."""
+    slope = slopes[0] if len(slopes) == 1 else torch.cat(slopes)
     if total.dtype == slope.dtype:
         total.addmm_(slope.t(), hidden)
     else:

@@ -42,5 +42,5 @@ class _RMSNorm(torch.autograd.Function):
         weighted = (grad * x).reshape(-1, D)
         d_weight = scale.view(1, -1) @ weighted
         inner = (weighted @ weight.float().unsqueeze(1)).view(scale.shape)
-        d_x = (grad * weight * scale).addcmul_(x.float(), inner * scale.pow(3) / D, value=-1)
+        d_x = (grad * weight).mul_(scale).addcmul_(x.float(), inner * scale.pow(3) / D, value=-1)
         return d_x.to(x.dtype), d_weight.view(D).to(weight.dtype), None

@@ -1,8 +1,8 @@
 """Rotary position embedding (Su et al. 2021) and its four ways to reach longer contexts.
 
-config, length -> table of angles -> cos, sin (T, D/2) -> rotate(q), rotate(k)
+config, length -> table of angles -> cos, sin (T, D/2) -> rotated q and k
 
-Legend: B batch, T time, H heads, D width of a head.
+Legend: B batch, T time, H query heads, K key heads, D width of a head.
 Pairs are (i, i + D/2), the layout of Hugging Face files.
 """
 
@@ -74,42 +74,51 @@ def _yarn(plain: Tensor, scaling: RopeScaling, original: int, config: ModelConfi
 
 
 def rope_table(config: ModelConfig, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Give cos and sin of every position below `length`: two (length, D/2) float32 tensors."""
+    """Give cos (length, D), alike in both halves, and sin (length, D/2) of every position below `length`, float32."""
     frequencies, factor = inverse_frequencies(config, length)
     angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
-    return (angles.cos() * factor).to(device), (angles.sin() * factor).to(device)
+    return (angles.cos() * factor).repeat(1, 2).to(device), (angles.sin() * factor).to(device)
 
 
-class _Rotate(torch.autograd.Function):
-    """The rotation computed in float32 and returned in the input's type; its gradient is the rotation back."""
+def split_rotated(qkv: Tensor, n_heads: int, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys turned by their positions' angles, and values.
+
+    Args:
+        qkv: (B, T, H + 2 K, D), any floating type: the heads of queries, keys and values side by side.
+        n_heads: H.
+        cos: (B or 1, T, 1, D) float32.
+        sin: (B or 1, T, 1, D/2) float32.
+
+    Returns:
+        (B, T, H, D), (B, T, K, D) and (B, T, K, D), in the type of `qkv`.
+    """
+    q, k, v = _SplitRotated.apply(qkv, n_heads, cos, sin)  # type: ignore[no-untyped-call]
+    return q, k, v
+
+
+class _SplitRotated(torch.autograd.Function):
+    """The rotation computed in float32; its gradient is the rotation back, written into one tensor."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, n_heads: int, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(cos, sin)
-        return _rotated(x, cos, sin)
+        n_kv_heads = (qkv.shape[2] - n_heads) // 2
+        qk, v = torch.split(qkv, [n_heads + n_kv_heads, n_kv_heads], dim=2)
+        q, k = torch.split(_rotated(qk, cos, sin).to(qkv.dtype), [n_heads, n_kv_heads], dim=2)
+        return q, k, v
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         cos, sin = ctx.saved_tensors
-        return _rotated(grads[0], cos, -sin), None, None
+        back = [_rotated(d, cos, -sin) for d in grads[:2]]
+        return torch.cat([*(d.to(grads[2].dtype) for d in back), grads[2]], dim=2), None, None, None
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    left, right = x.chunk(2, dim=-1)
-    turned = (left * cos).addcmul_(right, sin, value=-1), (right * cos).addcmul_(left, sin)
-    return torch.cat(turned, dim=-1).to(x.dtype)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`x` turned by its positions' angles.
-
-    Args:
-        x: (B, T, H, D), any floating type.
-        cos: (B or 1, T, 1, D/2) float32.
-        sin: like `cos`.
-
-    Returns:
-        Shape and type of `x`.
-    """
-    rotated: Tensor = _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
-    return rotated
+    """`x` (B, T, H, D) turned, in float32."""
+    x = x.float()
+    out = x * cos
+    (left, right), (out_left, out_right) = x.chunk(2, dim=-1), out.chunk(2, dim=-1)
+    out_left.addcmul_(right, sin, value=-1)
+    out_right.addcmul_(left, sin)
+    return out

@@ -20,17 +20,17 @@ from babyllm.model.cache import KVCache, LayerCache
 from babyllm.model.config import ModelConfig
 from babyllm.model.cross_entropy import token_losses
 from babyllm.model.norm import RMSNorm
-from babyllm.model.rope import rope_table, rotate
+from babyllm.model.rope import rope_table, split_rotated
+from babyllm.model.swiglu import swiglu
 
 INIT_STD = 0.02
 
 
-def joint(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
-    """What each of several layers makes of `x`, as one product where many rows make up for joining the weights."""
+def joint(x: Tensor, *layers: nn.Linear) -> Tensor:
+    """What several layers make of `x`, side by side; as one product where many rows make up for joining the weights."""
     if not torch.is_grad_enabled():
-        return tuple(layer(x) for layer in layers)
-    weight = torch.cat([layer.weight for layer in layers])
-    return torch.split(F.linear(x, weight), [layer.out_features for layer in layers], dim=-1)
+        return torch.cat([layer(x) for layer in layers], dim=-1)
+    return F.linear(x, torch.cat([layer.weight for layer in layers]))
 
 
 class Attention(nn.Module):
@@ -38,7 +38,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.head_dim = config.head_dim
+        self.n_heads, self.head_dim = config.n_heads, config.head_dim
         kv_width = config.kv_heads * config.head_dim
         self.q_proj = nn.Linear(config.d_model, config.d_model, bias=False)
         self.k_proj = nn.Linear(config.d_model, kv_width, bias=False)
@@ -48,10 +48,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
         """(B, T, D) -> (B, T, D); `mask` (B or 1, 1, T, S) is True where a query may look, None for plain causal."""
         B, T, _ = x.shape
-        q, k, v = (y.view(B, T, -1, self.head_dim) for y in joint(x, self.q_proj, self.k_proj, self.v_proj))
-        q = rotate(q, cos, sin).transpose(1, 2)  # (B, H, T, W)
-        k = rotate(k, cos, sin).transpose(1, 2)  # (B, K, T, W)
-        v = v.transpose(1, 2)
+        qkv = joint(x, self.q_proj, self.k_proj, self.v_proj).view(B, T, -1, self.head_dim)
+        # (B, H, T, W), (B, K, T, W), (B, K, T, W)
+        q, k, v = (y.transpose(1, 2) for y in split_rotated(qkv, self.n_heads, cos, sin))
         if cache is not None:
             k, v = cache.append(k, v)  # (B, K, S, W)
         causal = mask is None and T > 1
@@ -63,7 +62,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x)) (Shazeer 2020, equation 6)."""
+    """SwiGLU: down(silu(gate(x)) * up(x))."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -73,8 +72,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        gate, up = joint(x, self.gate_proj, self.up_proj)
-        out: Tensor = self.down_proj(F.silu(gate) * up)
+        out: Tensor = self.down_proj(swiglu(joint(x, self.gate_proj, self.up_proj)))
         return out
 
 
@@ -166,9 +164,9 @@ class Transformer(nn.Module):
         length = tokens.shape[1] + (cache.length if cache else 0)
         cos, sin = self._rotations(length, tokens.device)
         if positions is None:
-            cos, sin = cos[None, :length, None], sin[None, :length, None]  # (1, T, 1, W/2)
+            cos, sin = cos[None, :length, None], sin[None, :length, None]  # (1, T, 1, W) and (1, T, 1, W/2)
         else:
-            cos, sin = cos[positions].unsqueeze(2), sin[positions].unsqueeze(2)  # (B, T, 1, W/2)
+            cos, sin = cos[positions].unsqueeze(2), sin[positions].unsqueeze(2)  # (B, T, 1, W) and (B, T, 1, W/2)
         x = F.dropout(self.embed_tokens(tokens), self.config.dropout, self.training)  # (B, T, D)
         for i, block in enumerate(self.layers):
             layer_cache = cache.layer(i) if cache else None

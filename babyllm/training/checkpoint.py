@@ -9,6 +9,7 @@ Nothing is pickled: tensors are safetensors, the rest is JSON. Rank 0 writes, ev
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -27,7 +28,7 @@ from babyllm.interop.huggingface import hf_name, load_weights, save_model
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.state import TrainState
 
-RESUME, OPTIMIZER, LATEST = "resume.json", "optimizer.safetensors", "latest"
+CONFIG, RESUME, OPTIMIZER, LATEST = "config.yaml", "resume.json", "optimizer.safetensors", "latest"
 _SAVING, _DELETING = ".saving", ".deleting"
 _STEP = re.compile(r"step_(\d{8,})")
 _CHECKED = ("model.safetensors", "config.json", OPTIMIZER)
@@ -97,18 +98,24 @@ def _write(state: TrainState, directory: Path, tokenizer: Tokenizer | None) -> N
     save_file(_optimizer_tensors(state), directory / OPTIMIZER)
     for file in directory.iterdir():
         fsync(file)
-    resume = {
+    resume: dict[str, Any] = {
         "step": state.step,
         "tokens": state.tokens,
         "skipped": state.skipped,
         "best": state.best,
         "bad_evaluations": state.bad_evaluations,
+        "pending": state.pending,
         "stream": state.stream.state_dict(),
         "scaler": state.scaler.state_dict(),
         "sha256": {name: sha256(directory / name) for name in _CHECKED},
     }
+    resume["sha256"][RESUME] = _digest(resume)
     write_json(directory / RESUME, resume)
     fsync(directory)
+
+
+def _digest(resume: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(resume, sort_keys=True).encode()).hexdigest()
 
 
 def _require_space(directory: Path, state: TrainState) -> None:
@@ -140,7 +147,7 @@ def load(state: TrainState, directory: Path) -> None:
         state.scaler.load_state_dict(resume["scaler"])
     state.step, state.tokens, state.skipped = resume["step"], resume["tokens"], resume["skipped"]
     state.best = tuple(resume["best"]) if resume["best"] else None
-    state.bad_evaluations = resume["bad_evaluations"]
+    state.bad_evaluations, state.pending = resume["bad_evaluations"], resume["pending"]
 
 
 def _read_resume(directory: Path) -> dict[str, Any]:
@@ -149,6 +156,8 @@ def _read_resume(directory: Path) -> dict[str, Any]:
     try:
         resume: dict[str, Any] = json.loads((directory / RESUME).read_text(encoding="utf-8"))
         expected = {name: resume["sha256"][name] for name in _CHECKED}
+        if resume["sha256"].pop(RESUME) != _digest(resume):
+            raise ValueError("its contents changed")
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise UserError(f"{directory / RESUME}: cannot be read ({e}); {advice}") from e
     for name, digest in expected.items():

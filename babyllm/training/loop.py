@@ -19,9 +19,7 @@ from babyllm.data.batch import Batch
 from babyllm.objectives import Loss
 from babyllm.runtime import seed_all
 from babyllm.schedule import Plan, learning_rate
-from babyllm.training.state import Every, TrainState
-
-STOP_SIGNAL = "stop signal"
+from babyllm.training.state import STOP_SIGNAL, Every, TrainState
 
 
 def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = ()) -> None:
@@ -31,11 +29,14 @@ def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = ()
         state: as made anew or as loaded from a checkpoint.
         loss: sums over units of a micro-batch.
         plan: steps, learning rate, clipping and seed.
-        every: what is done between steps, in this order: logging, evaluation, saving.
+        every: what is done between steps, in this order. A stop signal puts off what need not be done at one; whoever
+            goes on from the state begins with that.
     """
     runtime = state.runtime
     state.model.train()
     model: nn.Module | None = None
+    if state.pending:
+        _between(state, plan, every)
     while state.step < plan.n_steps and state.stop_reason is None:
         began = time.perf_counter()
         batches = [batch.to(runtime.device) for batch in next(state.stream)]
@@ -49,19 +50,23 @@ def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = ()
         state.step += 1
         state.busy_s += time.perf_counter() - began
         runtime.beat(state.step)
-        if runtime.sum([float(runtime.stop_requested)])[0]:
-            state.stop_reason = STOP_SIGNAL
-        for item in every:
-            if _is_due(item, state, plan):
-                with runtime.patience():
-                    item.run(state)
+        state.heed_stop_signal()
+        _between(state, plan, every)
 
 
-def _is_due(item: Every, state: TrainState, plan: Plan) -> bool:
-    if state.stop_reason == STOP_SIGNAL:
-        return item.at_stop
-    is_last = state.step >= plan.n_steps or state.stop_reason is not None
-    return (item.steps > 0 and state.step % item.steps == 0) or (is_last and item.at_end)
+def _between(state: TrainState, plan: Plan, every: Sequence[Every]) -> None:
+    """Do what is due behind the step just finished."""
+    state.pending = False
+    for item in every:
+        is_stopped = state.stop_reason == STOP_SIGNAL
+        is_last = state.step >= plan.n_steps or (state.stop_reason is not None and not is_stopped)
+        is_due = (item.steps > 0 and state.step % item.steps == 0) or (is_last and item.at_end)
+        if is_stopped and not item.at_stop:
+            state.pending |= is_due
+        elif is_due or is_stopped:
+            with state.runtime.patience():
+                item.run(state)
+            state.heed_stop_signal()
 
 
 def _replicated(state: TrainState, loss: Loss, batch: Batch) -> nn.Module:

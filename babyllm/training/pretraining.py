@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from babyllm.config import differences
+from babyllm.config import differences, load
 from babyllm.data.pretraining import DataConfig, PretrainingData, make_loader
 from babyllm.errors import UserError
 from babyllm.interop.huggingface import load_model
 from babyllm.loading import model_directory
-from babyllm.model.config import ModelOptions
+from babyllm.model.config import CPU_PRESET, GPU_PRESET, ModelOptions
 from babyllm.model.transformer import Transformer
 from babyllm.optim import OptimConfig, adamw
-from babyllm.runtime import Runtime, RuntimeConfig, seed_all
+from babyllm.runtime import Runtime, RuntimeConfig, device_type, seed_all
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.checkpoint import latest
+from babyllm.training.checkpoint import CONFIG, latest
 from babyllm.training.state import TrainState
 
 
@@ -49,6 +50,23 @@ class PretrainConfig:
     keep: int = 2
     early_stop: int = 0
     prompts: list[str] = field(default_factory=lambda: ["今天", "这本书", "酒店"])
+
+
+def resolved(config: PretrainConfig) -> PretrainConfig:
+    """The same configuration with a preset that suits the device, where neither it nor its run has chosen one.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if config.model.preset or config.init_from:
+        return config
+    stored = Path(config.run_dir, CONFIG)
+    preset = CPU_PRESET if device_type(config.runtime.device) == "cpu" else GPU_PRESET
+    if stored.is_file():
+        # A run that is moved to a machine with another device keeps its model.
+        with suppress(UserError):
+            preset = load(PretrainConfig, stored).model.preset or preset
+    return replace(config, model=replace(config.model, preset=preset))
 
 
 def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -> tuple[TrainState, Plan]:

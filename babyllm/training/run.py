@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -17,19 +17,20 @@ from babyllm.config import differences, dump, load
 from babyllm.data.shards import TokenData
 from babyllm.errors import UserError
 from babyllm.evaluate import perplexity
-from babyllm.files import write_bytes, write_json
+from babyllm.files import locked, write_bytes, write_json
 from babyllm.generation import generate
 from babyllm.interop.huggingface import config_to_json, read_json
 from babyllm.model.config import flops_per_token
 from babyllm.runtime import environment, memory_bytes, peak_flops
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.checkpoint import latest, save
+from babyllm.training.checkpoint import CONFIG, latest, save
 from babyllm.training.checkpoint import load as load_checkpoint
 from babyllm.training.log import RunLog, format_duration
-from babyllm.training.state import Every, TrainState
+from babyllm.training.state import STOP_SIGNAL, Every, TrainState
 
-CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
+ENVIRONMENT, LOCK = "environment.json", ".lock"
+LOCK_PATIENCE_S = 10.0  # a process that was killed a moment ago may still be ending
 SAMPLE_TOKENS = 80
 
 
@@ -61,6 +62,11 @@ class RunConfig(Protocol):
         """Newest checkpoints that stay."""
         ...
 
+    @property
+    def early_stop(self) -> int:
+        """Evaluations without a lower held-out loss that end the run; 0 never does."""
+        ...
+
 
 @dataclass
 class Run:
@@ -70,14 +76,19 @@ class Run:
         directory: of the run.
         tokenizer: saved with each step.
         log: on rank 0, else None.
+        keep: newest checkpoints that stay.
+        patience: evaluations without a lower held-out loss that end the run; 0 never does.
         losses: what the last evaluation gave, by name.
     """
 
     directory: Path
     tokenizer: Tokenizer | None
     log: RunLog | None
+    keep: int
+    patience: int
     losses: dict[str, float] = field(default_factory=dict)
     _tokens_logged: int = 0
+    _step_logged: int = 0
     _saved: int = -1
 
     def message(self, text: str) -> None:
@@ -91,12 +102,14 @@ class Run:
 
         def record(state: TrainState) -> None:
             runtime = state.runtime
+            if self._step_logged == state.step:
+                return
             if not flops:
                 flops.append(flops_per_token(state.model.config, seq_len))
                 flops.append(peak_flops(runtime.device, runtime.dtype) * runtime.world_size)
             busy_s, waited_s = state.take_times()
             tokens_per_s = (state.tokens - self._tokens_logged) / max(busy_s, 1e-9)
-            self._tokens_logged = state.tokens
+            self._tokens_logged, self._step_logged = state.tokens, state.step
             values: dict[str, float] = {
                 **state.take_metrics(),
                 "lr": state.lr,
@@ -117,20 +130,12 @@ class Run:
         return Every(steps, record, at_stop=True)
 
     def evaluation(
-        self,
-        steps: int,
-        data: TokenData,
-        seq_len: int,
-        *,
-        max_tokens: int,
-        prompts: Sequence[str],
-        patience: int,
-        keep: int,
+        self, steps: int, data: TokenData, seq_len: int, *, max_tokens: int, prompts: Sequence[str]
     ) -> Every:
         """Measure loss and bits per byte by domain and show sampled text every `steps` steps.
 
-        A step with the lowest loss so far is saved. `patience` evaluations without a lower one end the run; 0 never
-        does.
+        A step with the lowest loss so far is saved; `patience` evaluations without a lower one end the run. An
+        evaluation that a stop signal cuts short is made anew by whoever goes on.
         """
         token_bytes = None if self.tokenizer is None else self.tokenizer.byte_lengths()
 
@@ -138,15 +143,19 @@ class Run:
             result = perplexity(
                 state.model, data, state.runtime, seq_len=seq_len, max_tokens=max_tokens, token_bytes=token_bytes
             )
+            if state.heed_stop_signal():
+                state.pending = True
+                return
             self.losses = {f"val/{name}": value for name, value in result.items()}
-            _judge(state, result.get("all/loss"), patience)
+            _judge(state, result.get("all/loss"))
+            state.stop_reason = _out_of_patience(state, self.patience) or state.stop_reason
             if self.log:
                 self.log.record(state.step, self.losses)
                 self.message(f"step {state.step}: {_held_out(result)}")
                 if self.tokenizer:
                     self._sample(state, prompts)
             if state.best and state.best[1] == state.step:
-                self._save(state, keep)
+                self._save(state)
 
         return Every(steps, evaluate)
 
@@ -158,19 +167,19 @@ class Run:
             self.log.text(state.step, f"sample/{i}", f"{prompt}{text}")
             self.message(f"    {prompt}|{text!r}"[:160])
 
-    def saving(self, steps: int, keep: int) -> Every:
+    def saving(self, steps: int) -> Every:
         """Save a step directory every `steps` steps, at the end and at a stop signal."""
 
         def write(state: TrainState) -> None:
             if self._saved != state.step:
-                self._save(state, keep)
+                self._save(state)
 
         return Every(steps, write, at_stop=True)
 
-    def _save(self, state: TrainState, keep: int) -> None:
+    def _save(self, state: TrainState) -> None:
         if self.log:
             self.log.flush()
-        save(state, self.directory, self.tokenizer, keep)
+        save(state, self.directory, self.tokenizer, self.keep)
         self._saved = state.step
 
 
@@ -181,15 +190,22 @@ def _held_out(result: dict[str, float]) -> str:
     return "no held-out documents"
 
 
-def _judge(state: TrainState, loss: float | None, patience: int) -> None:
+def _judge(state: TrainState, loss: float | None) -> None:
     if loss is None:
         return
     if math.isfinite(loss) and (state.best is None or loss < state.best[0]):
         state.best, state.bad_evaluations = (loss, state.step), 0
-        return
-    state.bad_evaluations += 1
-    if patience and state.best and state.bad_evaluations >= patience:
-        state.stop_reason = f"no lower held-out loss in {patience} evaluations; the best was at step {state.best[1]}"
+    else:
+        state.bad_evaluations += 1
+
+
+def _out_of_patience(state: TrainState, patience: int) -> str | None:
+    if not patience or not state.best or state.bad_evaluations < patience:
+        return None
+    return (
+        f"no lower held-out loss in {state.bad_evaluations} evaluations, the best was at step {state.best[1]}; "
+        "raise --early_stop to go on"
+    )
 
 
 @contextmanager
@@ -205,29 +221,47 @@ def open_run(config: RunConfig, state: TrainState, tokenizer: Tokenizer | None, 
     """
     directory, runtime = Path(config.run_dir), state.runtime
     began = time.monotonic()
-    newest = latest(directory)
-    if newest:
-        _require_same_model(newest, state, tokenizer)
-        load_checkpoint(state, newest)
-    first_step = state.step
-    if runtime.sum([float(first_step)])[0] != first_step * runtime.world_size:
-        raise UserError(f"{directory}: ranks find other checkpoints there; --run_dir must lie on a disk they all share")
-    run = Run(directory, tokenizer, None, _tokens_logged=state.tokens)
-    if runtime.is_main:
-        changed = _write_config(directory, config)
-        run.log = RunLog(directory, start_step=state.step, total_steps=plan.n_steps)
-        for line in changed if newest else []:
-            run.message(f"changed since the last start: {line}")
-        run.message(_headline(state, plan, newest))
-    try:
-        yield run
-    except BaseException:
+    with ExitStack() as stack:
+        if runtime.is_main:
+            _take(directory, stack)
+        newest = latest(directory)
+        if newest:
+            _require_same_model(newest, state, tokenizer)
+            load_checkpoint(state, newest)
+        state.stop_reason = _out_of_patience(state, config.early_stop)
+        first_step = state.step
+        if runtime.sum([float(first_step)])[0] != first_step * runtime.world_size:
+            raise UserError(
+                f"{directory}: ranks find other checkpoints there; --run_dir must lie on a disk they all share"
+            )
+        run = Run(directory, tokenizer, None, config.keep, config.early_stop)
+        run._tokens_logged, run._step_logged = state.tokens, state.step
+        if runtime.is_main:
+            changed = _write_config(directory, config)
+            run.log = RunLog(directory, start_step=state.step, total_steps=plan.n_steps)
+            for line in changed if newest else []:
+                run.message(f"changed since the last start: {line}")
+            run.message(_headline(state, plan, newest))
+        try:
+            yield run
+        except BaseException:
+            if run.log:
+                run.log.close(summary=False)
+            raise
         if run.log:
-            run.log.close(summary=False)
-        raise
-    if run.log:
-        run.log.close(summary=state.step > first_step)
-        print(_summary(state, run, plan, time.monotonic() - began))
+            run.log.close(summary=state.step > first_step)
+            print(_summary(state, run, plan, time.monotonic() - began))
+
+
+def _take(directory: Path, stack: ExitStack) -> None:
+    """Keep other processes out of a run directory for as long as `stack` is open."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        is_free = stack.enter_context(locked(directory / LOCK, LOCK_PATIENCE_S))
+    except OSError as e:
+        raise UserError(f"{directory}: cannot be written ({e.strerror}); choose another --run_dir") from e
+    if not is_free:
+        raise UserError(f"{directory}: another process is training there; wait for it or choose another --run_dir")
 
 
 def _require_same_model(directory: Path, state: TrainState, tokenizer: Tokenizer | None) -> None:
@@ -242,9 +276,11 @@ def _require_same_model(directory: Path, state: TrainState, tokenizer: Tokenizer
 
 def _write_config(directory: Path, config: RunConfig) -> list[str]:
     path = directory / CONFIG
-    changed = differences(load(type(config), path), config) if path.is_file() else []
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        changed = differences(load(type(config), path), config) if path.is_file() else []
+    except UserError as e:
+        changed = [f"{path} was written by another version of babyllm ({e})"]
+    try:
         write_bytes(path, dump(config).encode())
         write_json(directory / ENVIRONMENT, environment())
     except OSError as e:
@@ -267,7 +303,8 @@ def _summary(state: TrainState, run: Run, plan: Plan, seconds: float) -> str:
         + (f", {state.skipped} steps skipped" if state.skipped else "")
     ]
     if state.stop_reason:
-        lines.append(f"reason: {state.stop_reason}; the same command goes on from here")
+        advice = "; the same command goes on from here" if state.stop_reason == STOP_SIGNAL else ""
+        lines.append(f"reason: {state.stop_reason}{advice}")
     if run.losses:
         lines.append(_held_out({name.removeprefix("val/"): value for name, value in run.losses.items()}))
     if run.tokenizer:

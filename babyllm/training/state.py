@@ -14,6 +14,8 @@ from babyllm.model.transformer import Transformer
 from babyllm.objectives import Mean
 from babyllm.runtime import Runtime
 
+STOP_SIGNAL = "stop signal"
+
 
 @dataclass
 class TrainState:
@@ -31,6 +33,7 @@ class TrainState:
         best: lowest mean held-out loss so far and its step.
         bad_evaluations: evaluations since `best`.
         stop_reason: why the loop is to end before the plan does; None while it is not.
+        pending: whether a stop signal kept something that was due at this step from running.
         grad_norm: of the last step, before clipping.
         lr: of the last step.
         busy_s: seconds spent in steps, waiting for data included, since the last `take_times`.
@@ -48,6 +51,7 @@ class TrainState:
     best: tuple[float, int] | None = None
     bad_evaluations: int = 0
     stop_reason: str | None = None
+    pending: bool = False
     grad_norm: float = 0.0
     lr: float = 0.0
     busy_s: float = 0.0
@@ -60,6 +64,12 @@ class TrainState:
             meter = self._meters.setdefault(name, [torch.zeros(()), torch.zeros(())])
             meter[0] = meter[0].to(total.device, torch.float64 if total.device.type == "cpu" else None) + total
             meter[1] = meter[1] + count
+
+    def heed_stop_signal(self) -> bool:
+        """Whether a stop signal came to any rank, which then is the `stop_reason`; every rank must call it."""
+        if self.runtime.sum([float(self.runtime.stop_requested)])[0]:
+            self.stop_reason = STOP_SIGNAL
+        return self.stop_reason == STOP_SIGNAL
 
     def take_times(self) -> tuple[float, float]:
         """(`busy_s`, `data_wait_s`), which begin anew."""
