@@ -17,7 +17,19 @@ PACKAGE = ROOT / "babyllm"
 # Each layer imports from itself and from those before it. `babyllm` itself is a table of names, above all it names.
 LAYERS = (
     (
-        *("errors", "files", "config", "machine", "watchdog", "runtime", "text", "optim", "schedule", "model"),
+        *(
+            "errors",
+            "files",
+            "progress",
+            "config",
+            "machine",
+            "watchdog",
+            "runtime",
+            "text",
+            "optim",
+            "schedule",
+            "model",
+        ),
         *("tokenizer", "tokenizer_backends", "tokenizer_convert"),
     ),
     ("data", "generation", "interop", "loading"),

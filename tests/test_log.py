@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from babyllm.errors import UserError
-from babyllm.training.log import RunLog, format_duration, plot_losses, read_metrics
+from babyllm.progress import format_duration
+from babyllm.training.log import RunLog, plot_losses, read_metrics
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 

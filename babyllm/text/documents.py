@@ -18,10 +18,12 @@ class Document:
     Attributes:
         text: any valid Unicode string.
         domain: the name under which the document is counted, mixed and evaluated.
+        id: where it came from, such as "wiki/a.jsonl:1234"; no two documents of a corpus share one.
     """
 
     text: str
     domain: str = "text"
+    id: str = ""
 
 
 def exact_key(text: str) -> bytes:

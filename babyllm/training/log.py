@@ -16,18 +16,16 @@ import json
 import math
 import os
 import re
-import shutil
 import struct
-import sys
 import time
 import warnings
-from collections import deque
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babyllm.errors import UserError
+from babyllm.progress import ProgressLine
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
 PLOT_FILE = "loss.png"
-_PLAIN_LINE_INTERVAL_S = 10.0  # between progress lines when the output is a file or a pipe
-_RATE_WINDOW = 32  # progress calls over which the time of a step is averaged
 _CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC")
 
 
@@ -69,7 +65,7 @@ class RunLog:
         # What is yet to be recorded at the very step the run resumes from belongs into that step's object.
         self._current: dict[str, Any] = kept[-1][1] if kept else {}
         self._line_start = sum(len(line) for line, _ in kept[:-1])
-        self._progress = _ProgressLine(start_step, total_steps, sys.stdout.isatty() if live is None else live)
+        self._progress = ProgressLine("step", total_steps, start_step, live=live)
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Record numbers of a step; calls for one step make one object, in which the first value of a name stands.
@@ -99,7 +95,7 @@ class RunLog:
 
     def progress(self, step: int, loss: float, tokens_per_s: float, note: str = "") -> None:
         """Show where the run stands: one line rewritten on a terminal, else a line every ten seconds at most."""
-        self._progress.show(step, loss, tokens_per_s, note)
+        self._progress.show(step, f"loss {loss:.4f} | {tokens_per_s:,.0f} tok/s", note)
 
     def message(self, text: str) -> None:
         """Print a line above the progress line."""
@@ -178,66 +174,6 @@ def plot_losses(run_dir: Path, reference: Path | None = None) -> Path:
         except OSError as error:
             raise _write_error(target, error) from error
     return target
-
-
-def format_duration(seconds: float) -> str:
-    """Return a length of time for people: `42 s`, `12 min 05 s`, `1:02:03` (hours), `2 d 03 h`."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    days, h = divmod(hours, 24)
-    if days:
-        return f"{days} d {h:02d} h"
-    if hours:
-        return f"{hours}:{m:02d}:{s:02d}"
-    return f"{m} min {s:02d} s" if minutes else f"{s} s"
-
-
-class _ProgressLine:
-    """The line that tells where a run stands."""
-
-    def __init__(self, start_step: int, total_steps: int, is_live: bool) -> None:
-        self._total_steps = total_steps
-        self._is_live = is_live
-        self._start = (time.monotonic(), start_step)
-        self._marks = deque([self._start], maxlen=_RATE_WINDOW)
-        self._shown = ""
-        self._next_plain_s = 0.0
-
-    def show(self, step: int, loss: float, tokens_per_s: float, note: str) -> None:
-        now = time.monotonic()
-        left = self._time_left(now, step)
-        text = f"{step / self._total_steps:.0%} | loss {loss:.4f} | {tokens_per_s:,.0f} tok/s"
-        text += f" | {format_duration(now - self._start[0])} elapsed, {left} left" + (f" | {note}" if note else "")
-        count = f"step {step}/{self._total_steps}"
-        if self._is_live:
-            width = shutil.get_terminal_size().columns - 1
-            room = min(30, width - len(count) - len(text) - 4)
-            bar = f"[{'=' * int(step / self._total_steps * room):<{room}}] " if room >= 5 else ""
-            self._shown = f"{count} {bar}{text}"[:width].ljust(width)
-            print(f"\r{self._shown}", end="", flush=True)
-        elif now >= self._next_plain_s or step >= self._total_steps:
-            self._next_plain_s = now + _PLAIN_LINE_INTERVAL_S
-            print(f"{count} {text}", flush=True)
-
-    def message(self, text: str) -> None:
-        if self._shown:
-            print(f"\r{' ' * len(self._shown)}\r{text}\n{self._shown}", end="", flush=True)
-        else:
-            print(text, flush=True)
-
-    def end(self) -> None:
-        if self._shown:
-            print(flush=True)
-        self._shown = ""
-
-    def _time_left(self, now: float, step: int) -> str:
-        self._marks.append((now, step))
-        if len(self._marks) > 2 and self._marks[0] == self._start:
-            self._marks.popleft()  # compilation and warming up are in the first interval: no measure of the rest
-        since, first_step = self._marks[0]
-        if step == first_step:
-            return "?"
-        return format_duration((now - since) / (step - first_step) * (self._total_steps - step))
 
 
 class _EventFile:

@@ -21,12 +21,13 @@ from babyllm.files import locked, write_bytes, write_json
 from babyllm.generation import generate
 from babyllm.interop.huggingface import config_to_json, read_json
 from babyllm.model.config import flops_per_token
+from babyllm.progress import format_duration
 from babyllm.runtime import environment, memory_bytes, peak_flops
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.checkpoint import CONFIG, latest, save
 from babyllm.training.checkpoint import load as load_checkpoint
-from babyllm.training.log import RunLog, format_duration
+from babyllm.training.log import RunLog
 from babyllm.training.state import STOP_SIGNAL, Every, TrainState
 
 ENVIRONMENT, LOCK = "environment.json", ".lock"

@@ -1,0 +1,152 @@
+"""A corpus on disk: Parquet files of documents, described by `corpus.json`.
+
+documents -> write_part -> *.parquet -> write_corpus -> corpus.json (written last: the commit mark)
+directory -> open_corpus -> Corpus -> documents, a part at a time
+
+Each row is a document: id, domain, text. Whatever reads Parquet reads a corpus.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from babyllm.errors import UserError
+from babyllm.files import fsync, write_json
+from babyllm.text.documents import Document
+
+FORMAT_VERSION = 1
+MANIFEST = "corpus.json"
+ROW_GROUP_CHARACTERS = 8 << 20
+SCHEMA = pa.schema([("id", pa.string()), ("domain", pa.string()), ("text", pa.large_string())])
+
+
+@dataclass(frozen=True)
+class Count:
+    """How much text: documents, characters (code points) and UTF-8 bytes."""
+
+    documents: int = 0
+    characters: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.documents + other.documents, self.characters + other.characters, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet file of a corpus.
+
+    Attributes:
+        file: name, relative to the corpus.
+        domains: what it holds of each domain.
+    """
+
+    file: str
+    domains: dict[str, Count]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A directory of documents that has been checked.
+
+    Attributes:
+        directory: of `corpus.json`.
+        parts: its files, in their order.
+        about: how it was made: the stage and its configuration, as JSON values.
+    """
+
+    directory: Path
+    parts: tuple[Part, ...]
+    about: dict[str, Any]
+
+    def domains(self) -> dict[str, Count]:
+        """What the corpus holds of each domain, sorted by name."""
+        total: dict[str, Count] = {}
+        for part in self.parts:
+            for domain, count in part.domains.items():
+                total[domain] = total.get(domain, Count()) + count
+        return dict(sorted(total.items()))
+
+    def documents(self) -> Iterator[Document]:
+        """Every document, in order."""
+        for part in self.parts:
+            yield from read_part(self.directory / part.file)
+
+
+def read_part(path: Path) -> Iterator[Document]:
+    """The documents of one Parquet file, some thousands in memory at a time.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=2048, columns=SCHEMA.names):
+                for row in zip(*(batch.column(name).to_pylist() for name in ("text", "domain", "id")), strict=True):
+                    yield Document(*row)
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); make the corpus anew") from error
+
+
+def write_part(documents: Iterable[Document], path: Path) -> dict[str, Count]:
+    """Write documents to one Parquet file (zstd), in bounded memory; what it holds of each domain is returned."""
+    domains: dict[str, Count] = {}
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as file:
+        rows: list[Document] = []
+        n_characters = 0
+        for document in documents:
+            rows.append(document)
+            n_characters += len(document.text)
+            size = Count(1, len(document.text), len(document.text.encode()))
+            domains[document.domain] = domains.get(document.domain, Count()) + size
+            if n_characters >= ROW_GROUP_CHARACTERS:
+                _write_rows(file, rows)
+                rows, n_characters = [], 0
+        _write_rows(file, rows)
+    fsync(path)
+    return domains
+
+
+def _write_rows(file: pq.ParquetWriter, rows: list[Document]) -> None:
+    columns = [[getattr(row, name) for row in rows] for name in SCHEMA.names]
+    file.write_table(pa.table(columns, schema=SCHEMA))
+
+
+def write_corpus(directory: Path, parts: Iterable[Part], about: dict[str, Any]) -> Corpus:
+    """Declare the files of a directory a corpus."""
+    corpus = Corpus(directory, tuple(parts), about)
+    value = {"version": FORMAT_VERSION, "parts": [asdict(part) for part in corpus.parts], "about": about}
+    write_json(directory / MANIFEST, value)
+    return corpus
+
+
+def open_corpus(directory: Path) -> Corpus:
+    """The corpus in a directory.
+
+    Raises:
+        UserError: there is none, or a file it names is missing.
+    """
+    path = directory / MANIFEST
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw["version"] != FORMAT_VERSION:
+            raise UserError(f"{path}: format version {raw['version']}, this babyllm reads {FORMAT_VERSION}")
+        parts = [Part(p["file"], {name: Count(**count) for name, count in p["domains"].items()}) for p in raw["parts"]]
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{directory}: holds no {MANIFEST}, so it is no corpus or was never finished; run the command that makes "
+            "it again"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a description of a corpus ({error}); make the corpus anew") from error
+    for part in parts:
+        if not (directory / part.file).is_file():
+            raise UserError(f"{directory / part.file}: missing, though {MANIFEST} names it; make the corpus anew")
+    return Corpus(directory, tuple(parts), raw["about"])

@@ -1,0 +1,147 @@
+"""Work on the partitions of a corpus: on all cores, in bounded memory, and never twice.
+
+items -> one folder each: work(item, folder) writes files and returns a JSON value -> done.json, rename -> results
+
+A folder appears under its number when it is complete, so a stage that is stopped or killed goes on with what is left.
+`work` is a pure function of its item; where and in which order items are worked on changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from babyllm.errors import UserError
+from babyllm.files import fsync, write_json
+from babyllm.machine import cores
+from babyllm.progress import ProgressLine
+
+T = TypeVar("T")
+DONE = "done.json"
+
+
+@dataclass(frozen=True)
+class WorkConfig:
+    """How a stage uses the machine.
+
+    Attributes:
+        workers: processes; null takes one per core.
+        partition_bytes: of input that one process works on at a time, which bounds its memory.
+    """
+
+    workers: int | None = None
+    partition_bytes: int = 64 << 20
+
+
+def run_partitions(
+    items: Sequence[T],
+    work: Callable[[T, Path], Any],
+    directory: Path,
+    *,
+    key: Any,
+    workers: int | None = None,
+    sizes: Sequence[int] | None = None,
+    title: str = "",
+) -> list[Any]:
+    """The result of `work(item, folder)` for every item, in their order.
+
+    Args:
+        items: what to work on; pickled to the worker processes.
+        work: a function of a module (or `functools.partial` of one); writes what it likes to `folder`, which is empty.
+        directory: gets a folder 00000, 00001, ... per item, with its files and its result in `done.json`.
+        key: JSON value that decides the results beside the items: configuration and inputs. Folders made with another
+            key are made anew.
+        workers: processes; None takes one per core, 1 works in this process.
+        sizes: of the items, for the progress; alike if not given.
+        title: of the progress, such as "clean".
+
+    Raises:
+        UserError: an item's work failed with one, a worker died, or the disk is full.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    weights = [1] * len(items) if sizes is None else list(sizes)
+    results: dict[int, Any] = {}
+    for index in range(len(items)):
+        found = _finished(directory / f"{index:05d}", digest)
+        if found is not None:
+            results[index] = found["result"]
+    missing = [index for index in range(len(items)) if index not in results]
+    done, total = sum(weights[i] for i in results), sum(weights)
+    progress = ProgressLine(title, total, done, output=sys.stderr)
+    jobs = ((i, (work, items[i], directory / f"{i:05d}", digest)) for i in missing)
+    n_workers = min(workers or cores(), len(missing))
+    for index, result in _in_turn(jobs) if n_workers <= 1 else _in_pool(jobs, n_workers):
+        results[index] = result
+        done += weights[index]
+        progress.show(done)
+    progress.end()
+    return [results[index] for index in range(len(items))]
+
+
+def _finished(folder: Path, digest: str) -> dict[str, Any] | None:
+    try:
+        done: dict[str, Any] = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return done if done.get("key") == digest else None
+
+
+def _carry_out(work: Callable[[T, Path], Any], item: T, folder: Path, digest: str) -> Any:
+    """Work on one item in a folder that gets its name when it is complete."""
+    unfinished = folder.with_name(f".{folder.name}")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        result = work(item, unfinished)
+        write_json(unfinished / DONE, {"key": digest, "result": result})
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(unfinished, folder)
+        fsync(folder.parent)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise UserError(
+            f"{error.filename or folder}: {error.strerror or error}; free some space or mend it and start the same "
+            "command again, it goes on with what is left"
+        ) from error
+    return result
+
+
+Job = tuple[int, tuple[Any, ...]]
+
+
+def _in_turn(jobs: Iterator[Job]) -> Iterator[tuple[int, Any]]:
+    for index, arguments in jobs:
+        yield index, _carry_out(*arguments)
+
+
+def _in_pool(jobs: Iterator[Job], n_workers: int) -> Iterator[tuple[int, Any]]:
+    # Fresh processes: a forked one would inherit threads and locks of libraries in use here.
+    pool = ProcessPoolExecutor(n_workers, mp_context=multiprocessing.get_context("spawn"))
+    running: dict[Future[Any], int] = {}
+    try:
+        while True:
+            # Few are handed in ahead of time, so that a stop leaves little to wait for.
+            while len(running) < 2 * n_workers and (job := next(jobs, None)):
+                running[pool.submit(_carry_out, *job[1])] = job[0]
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process died, for want of memory perhaps; try a smaller --work.partition_bytes or fewer "
+            "--work.workers; the same command goes on with what is left"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
