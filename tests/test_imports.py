@@ -35,6 +35,7 @@ LAYERS = (
     ("data", "generation", "interop", "loading"),
     ("objectives", "evaluate"),
     ("training",),
+    ("commands",),
     ("__init__", "__main__"),
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

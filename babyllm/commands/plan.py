@@ -1,0 +1,34 @@
+"""Print a model's parameters by part and its training FLOPs per token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from babyllm.model.config import ModelOptions, flops_per_token, parameter_counts
+
+ARGUMENTS = ""
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Flags of `babyllm plan`.
+
+    Attributes:
+        model: the model to plan.
+        seq_len: tokens per sequence; null takes the model's max_seq_len.
+    """
+
+    model: ModelOptions = field(default_factory=ModelOptions)
+    seq_len: int | None = None
+
+
+def run(flags: Flags) -> None:
+    """Print a model's parameters by part and its training FLOPs per token."""
+    config = flags.model.build(seq_len=flags.seq_len or 0)
+    seq_len = flags.seq_len or config.max_seq_len
+    counts = parameter_counts(config)
+    for part, count in counts.items():
+        note = "  (tied to the embedding)" if part == "output" and config.tie_embeddings else ""
+        print(f"{part:<12}{count:>16,}{note}")
+    print(f"{'total':<12}{sum(counts.values()):>16,}")
+    print(f"training FLOPs per token at seq_len {seq_len}: {flops_per_token(config, seq_len):.4g}")
