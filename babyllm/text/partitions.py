@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -99,7 +100,8 @@ def _finished(folder: Path, digest: str) -> dict[str, Any] | None:
 
 def _carry_out(work: Callable[[T, Path], Any], item: T, folder: Path, digest: str) -> Any:
     """Work on one item in a folder that gets its name when it is complete."""
-    unfinished = folder.with_name(f".{folder.name}")
+    # The name is this process's own: a worker whose parent was killed may still be at the same item.
+    unfinished = folder.with_name(f".{folder.name}-{os.getpid()}")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
@@ -127,7 +129,9 @@ def _in_turn(jobs: Iterator[Job]) -> Iterator[tuple[int, Any]]:
 
 def _in_pool(jobs: Iterator[Job], n_workers: int) -> Iterator[tuple[int, Any]]:
     # Fresh processes: a forked one would inherit threads and locks of libraries in use here.
-    pool = ProcessPoolExecutor(n_workers, mp_context=multiprocessing.get_context("spawn"))
+    # Ctrl-C reaches them too and ends them at once, without a word.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(n_workers, context, signal.signal, (signal.SIGINT, signal.SIG_DFL))
     running: dict[Future[Any], int] = {}
     try:
         while True:

@@ -1,0 +1,133 @@
+"""Corpora on disk, and work on their partitions."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from babyllm.errors import UserError
+from babyllm.text.corpus import Count, Part, open_corpus, read_part, write_corpus, write_part
+from babyllm.text.documents import Document
+from babyllm.text.partitions import run_partitions
+
+DOCUMENTS = [Document(f"第{i}篇 text {i}\n😀" * (i + 1), ("news", "wiki")[i % 2], f"a.jsonl:{i}") for i in range(50)]
+
+
+def test_documents_survive_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read is what was written, over any number of row groups; any reader of Parquet sees the columns."""
+    monkeypatch.setattr("babyllm.text.corpus.ROW_GROUP_CHARACTERS", 2000)
+    domains = write_part(iter(DOCUMENTS), tmp_path / "a.parquet")
+    assert list(read_part(tmp_path / "a.parquet")) == DOCUMENTS
+    with pq.ParquetFile(tmp_path / "a.parquet") as file:
+        assert file.num_row_groups > 3 and file.schema_arrow.names == ["id", "domain", "text"]
+    for domain, count in domains.items():
+        texts = [d.text for d in DOCUMENTS if d.domain == domain]
+        assert count == Count(len(texts), sum(map(len, texts)), sum(len(t.encode()) for t in texts))
+
+
+def test_a_corpus_is_its_manifest(tmp_path: Path) -> None:
+    """A directory is a corpus once its manifest is there; a missing file or a foreign manifest is named."""
+    with pytest.raises(UserError, match=r"holds no corpus\.json"):
+        open_corpus(tmp_path)
+    for name, half in (("a.parquet", DOCUMENTS[:20]), ("b.parquet", DOCUMENTS[20:])):
+        write_part(half, tmp_path / name)
+    parts = [
+        Part(name, write_part(read_part(tmp_path / name), tmp_path / f"new-{name}"))
+        for name in ("a.parquet", "b.parquet")
+    ]
+    made = write_corpus(tmp_path, parts, {"stage": "test"})
+    opened = open_corpus(tmp_path)
+    assert opened == made and list(opened.documents()) == DOCUMENTS
+    assert {name: count.documents for name, count in opened.domains().items()} == {"news": 25, "wiki": 25}
+    (tmp_path / "b.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"b\.parquet: cannot be read"):
+        list(opened.documents())
+    (tmp_path / "b.parquet").unlink()
+    with pytest.raises(UserError, match=r"b\.parquet: missing"):
+        open_corpus(tmp_path)
+    (tmp_path / "corpus.json").write_text('{"version": 9}')
+    with pytest.raises(UserError, match="format version 9"):
+        open_corpus(tmp_path)
+
+
+def squared(item: int, folder: Path, *, log: Path, fails_at: int = -1, sleep_s: float = 0.0) -> dict[str, int]:
+    """Work that leaves a line of its own in `log` whenever it is done."""
+    if item == fails_at:
+        raise UserError(f"item {item}: cannot be worked on")
+    time.sleep(sleep_s)
+    (folder / "out.txt").write_text(str(item**2))
+    with log.open("a") as file:
+        print(item, file=file)
+    return {"square": item**2}
+
+
+def outputs(directory: Path) -> dict[str, str]:
+    return {path.parent.name: path.read_text() for path in sorted(directory.glob("0*/out.txt"))}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_finished_items_are_not_worked_on_again(tmp_path: Path, workers: int) -> None:
+    """Results come in the order of the items; after an error only what is missing is done; another key begins anew."""
+    log, directory = tmp_path / "log", tmp_path / "work"
+
+    def go(key: str, **how: Any) -> list[Any]:
+        work = partial(squared, log=log, **how)
+        return run_partitions(range(6), work, directory, key=key, workers=workers, title="square")
+
+    with pytest.raises(UserError, match="item 4: cannot be worked on"):
+        go("a", fails_at=4)
+    done = set(map(int, log.read_text().split()))
+    assert {0, 1, 2} <= done and 4 not in done
+    assert go("a") == [{"square": i * i} for i in range(6)]
+    assert sorted(map(int, log.read_text().split())) == list(range(6))
+    assert outputs(directory) == {f"{i:05d}": str(i * i) for i in range(6)}
+    assert go("b") == [{"square": i * i} for i in range(6)]
+    assert len(log.read_text().split()) == 12
+
+
+def test_a_killed_stage_goes_on(tmp_path: Path) -> None:
+    """A process killed in the middle of its items leaves whole folders only, and the rest is done by the next one."""
+    log, directory = tmp_path / "log", tmp_path / "work"
+    code = (
+        "from functools import partial; from pathlib import Path; import test_corpus as t\n"
+        f"work = partial(t.squared, log=Path({str(log)!r}), sleep_s=0.1)\n"
+        f"t.run_partitions(range(20), work, Path({str(directory)!r}), key='a', workers=1)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
+    while not (directory / "00003").exists():
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = outputs(directory)
+    assert 4 <= len(before) < 20
+    results = run_partitions(range(20), partial(squared, log=log), directory, key="a", workers=1)
+    assert results == [{"square": i * i} for i in range(20)] and len(outputs(directory)) == 20
+    assert len(log.read_text().split()) <= 21
+    assert json.loads((directory / "00000" / "done.json").read_text())["result"] == {"square": 0}
+
+
+def exits(item: int, folder: Path) -> None:
+    """Work that ends its process, as the system does with one that takes too much memory."""
+    os._exit(9)
+
+
+def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
+    """A worker process that is killed ends the stage with one line that says what to do."""
+    with pytest.raises(UserError, match=r"a worker process died.*--work\.partition_bytes"):
+        run_partitions([1, 2, 3], exits, tmp_path / "work", key="a", workers=2)
+
+
+def test_progress_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where standard error is no terminal, lines tell how far the work has come and what is left."""
+    run_partitions(
+        [1, 2], partial(squared, log=tmp_path / "log"), tmp_path / "work", key="a", workers=1, title="square"
+    )
+    assert "square 2/2 100% | 0 s elapsed, 0 s left" in capsys.readouterr().err
