@@ -11,6 +11,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -119,6 +120,16 @@ def _read_ahead(reader: _Reader, row: int, ahead: _Ahead, stop: threading.Event)
         row += reader.share.global_batch
 
 
+def _end(thread: threading.Thread, ahead: _Ahead, stop: threading.Event) -> None:
+    """End the thread; a process that ended before it could crash while the thread lets go of a batch."""
+    stop.set()
+    with suppress(queue.Empty):
+        while True:
+            ahead.get_nowait()  # it may be waiting for room
+    if thread is not threading.current_thread():
+        thread.join()
+
+
 class Loader:
     """Batches without end from shuffled rows, read ahead by one thread, which ends with the loader.
 
@@ -135,7 +146,7 @@ class Loader:
         self._identity = {"fingerprint": fingerprint, "seed": seed, "rows": len(data)}
         self._consumed = 0
         self._ahead: _Ahead | None = None
-        self._stop = threading.Event()
+        self._end: weakref.finalize[..., Loader] | None = None
 
     @property
     def epoch(self) -> float:
@@ -147,11 +158,12 @@ class Loader:
 
     def __next__(self) -> list[Batch]:
         if self._ahead is None:
-            self._ahead, self._stop = queue.Queue(PREFETCH_STEPS), threading.Event()
-            # The thread knows nothing of the loader, so that a loader nobody needs any more ends it.
-            weakref.finalize(self, self._stop.set)
-            arguments = (self._reader, self._consumed, self._ahead, self._stop)
-            threading.Thread(target=_read_ahead, args=arguments, daemon=True).start()
+            self._ahead, stop = queue.Queue(PREFETCH_STEPS), threading.Event()
+            # The thread knows nothing of the loader, so that it ends with a loader nobody needs any more.
+            arguments = (self._reader, self._consumed, self._ahead, stop)
+            thread = threading.Thread(target=_read_ahead, args=arguments, daemon=True)
+            self._end = weakref.finalize(self, _end, thread, self._ahead, stop)
+            thread.start()
         item = self._ahead.get()
         if isinstance(item, BaseException):
             self.close()  # whoever goes on reads the same rows again
@@ -180,5 +192,6 @@ class Loader:
 
     def close(self) -> None:
         """Stop reading ahead."""
-        self._stop.set()
+        if self._end:
+            self._end()
         self._ahead = None
