@@ -27,11 +27,11 @@ def main() -> None:
         state, plan = new_state(config, data, runtime)
         with open_run(config, state, data.tokenizer, plan) as run:
             every = [
-                run.logging(config.log_every, config.data.seq_len),
+                run.logging(config.log_every, config.data.longest_seq_len),
                 run.evaluation(
                     config.eval_every,
                     data.tokens,
-                    config.data.seq_len,
+                    config.data.longest_seq_len,
                     max_tokens=config.data.eval_tokens,
                     prompts=config.prompts,
                 ),

@@ -24,6 +24,7 @@ from babyllm.errors import UserError
 from babyllm.model.config import ModelOptions
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.runtime import Runtime
+from babyllm.schedule import Plan
 
 EOS = 2
 
@@ -200,7 +201,7 @@ def test_epochs_join_without_a_seam() -> None:
     """Rows go on into the next epoch within a batch; each epoch has every row once, in an order of its own."""
     with loader_of(Numbers(13), 5) as loader:
         rows = list(itertools.chain(*take(loader, 13)))
-        assert loader.epoch == 5.0
+        assert loader.metrics() == {"epoch/all": 5.0}
     epochs = [rows[i : i + 13] for i in range(0, 65, 13)]
     assert all(Counter(epoch) == Counter(range(13)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 5
@@ -239,7 +240,7 @@ def test_reading_ahead_does_not_move_the_position() -> None:
     with loader_of(Numbers(100), 4) as loader:
         assert loader.state_dict()["consumed_rows"] == 0
         next(loader)
-        assert loader.state_dict()["consumed_rows"] == 4 and loader.epoch == 0.04
+        assert loader.state_dict()["consumed_rows"] == 4 and loader.metrics() == {"epoch/all": 0.04}
 
 
 def test_the_reading_thread_ends_with_its_loader() -> None:
@@ -300,7 +301,8 @@ def test_pretraining_data(token_dir: Path, runtime: Runtime) -> None:
     config = DataConfig(str(token_dir), seq_len=32, global_batch=12, mask_documents=True, verify=True)
     data = open_pretraining_data(config)
     assert data.tokenizer is not None and data.tokens.manifest.vocab_size == 400
-    loader = make_loader(config, data, ModelOptions().build(400, 32), runtime)
+    loader, plan = make_loader(config, data, ModelOptions().build(400, 32), runtime, Plan(epochs=2.0))
+    assert plan.steps == -(-2 * len(data.windows(32)) // 12)
     (batch,) = next(loader)
     loader.close()
     assert {name: tuple(t.shape) for name, t in batch.tensors.items()} == dict.fromkeys(
@@ -328,4 +330,4 @@ def test_a_batch_without_rows_is_refused(token_dir: Path, runtime: Runtime, glob
     """Also where the micro-batch is left to the program."""
     config = DataConfig(str(token_dir), seq_len=32, global_batch=global_batch)
     with pytest.raises(UserError, match=rf"data\.global_batch={global_batch}"):
-        make_loader(config, open_pretraining_data(config), ModelOptions().build(400, 32), runtime)
+        make_loader(config, open_pretraining_data(config), ModelOptions().build(400, 32), runtime, Plan())

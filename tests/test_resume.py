@@ -40,10 +40,10 @@ def global_rows(by_rank: list[dict[str, Any]]) -> list[list[list[int]]]:
 
 
 @pytest.mark.parametrize("ranks", RANKS)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_resumed_run_is_the_straight_run(runs: dict[int, Path], ranks: int, dtype: str) -> None:
+@pytest.mark.parametrize("kind", (*DTYPES, "staged"))
+def test_a_resumed_run_is_the_straight_run(runs: dict[int, Path], ranks: int, kind: str) -> None:
     """Ten steps, a new process and ten more leave the files and the losses of twenty straight steps, bit for bit."""
-    folder = runs[ranks] / dtype
+    folder = runs[ranks] / kind
     straight, resumed = (folder / name / "step_00000020" for name in ("straight", "resumed"))
     names = sorted(path.name for path in straight.iterdir())
     assert names == sorted(path.name for path in resumed.iterdir())
@@ -76,6 +76,15 @@ def test_the_compared_runs_have_what_makes_resuming_hard(runs: dict[int, Path], 
     assert records["fp32"]["skips"][-1] == 0
 
 
+def test_the_staged_run_crosses_borders(runs: dict[int, Path]) -> None:
+    """It has two more stages behind the step it is resumed from, the last with longer rows."""
+    steps = global_rows(seen(runs[1] / "staged", "straight", 0, 1))
+    assert [{len(row) for row in step} for step in steps] == [{16}] * 15 + [{32}] * 5
+    resume = json.loads((runs[1] / "staged" / "straight" / "step_00000010" / "resume.json").read_text())
+    assert [stage["first_row"] for stage in resume["stream"]["stages"]] == [0, 40]
+    assert resume["stream"]["stages"][1]["weights"] == {"left": 9, "right": 1}
+
+
 @pytest.mark.parametrize("ranks", (2, 4))
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_all_ranks_hold_the_same_weights(runs: dict[int, Path], ranks: int, dtype: str) -> None:
@@ -84,20 +93,22 @@ def test_all_ranks_hold_the_same_weights(runs: dict[int, Path], ranks: int, dtyp
         assert len({record["digest"] for record in seen(runs[ranks] / dtype, name, first, ranks)}) == 1
 
 
-def test_the_number_of_ranks_changes_neither_data_nor_losses(runs: dict[int, Path]) -> None:
+@pytest.mark.parametrize("kind", ("plain", "staged"))
+def test_the_number_of_ranks_changes_neither_data_nor_losses(runs: dict[int, Path], kind: str) -> None:
     """One, two and four ranks, with other micro-batches, see the same global batches and losses within 1e-5."""
-    by_ranks = {ranks: seen(runs[ranks] / "plain", "straight", 0, ranks) for ranks in RANKS}
+    by_ranks = {ranks: seen(runs[ranks] / kind, "straight", 0, ranks) for ranks in RANKS}
     expected = by_ranks[1][0]["losses"]
     for ranks in (2, 4):
         assert global_rows(by_ranks[ranks]) == global_rows(by_ranks[1])
         assert by_ranks[ranks][0]["losses"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_run_resumes_on_another_number_of_ranks(runs: dict[int, Path]) -> None:
+@pytest.mark.parametrize("kind", ("plain", "staged"))
+def test_a_run_resumes_on_another_number_of_ranks(runs: dict[int, Path], kind: str) -> None:
     """What two, four and one ranks left goes on with one, two and four as if nothing had changed."""
-    straight = seen(runs[1] / "plain", "straight", 0, 1)
+    straight = seen(runs[1] / kind, "straight", 0, 1)
     for ranks in RANKS:
-        moved = seen(runs[ranks] / "plain", "moved", 10, ranks)
+        moved = seen(runs[ranks] / kind, "moved", 10, ranks)
         assert global_rows(moved) == global_rows(straight)[10:]
         assert moved[0]["losses"] == pytest.approx(straight[0]["losses"][10:], abs=1e-5)
 

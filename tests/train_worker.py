@@ -40,6 +40,13 @@ from babyllm.training.state import Every, TrainState
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 KEEP_ALL = 100
+# Of 20 steps; the position in the middle lies in the second stage.
+STAGES: list[dict[str, int | float | dict[str, float]]] = [
+    {"until": 0.25},
+    {"until": 13, "mix": {"left": 0.9, "right": 0.1}},
+    {"until": 15, "mix": {"right": 1.0}},
+    {"until": 1.0, "mix": {"left": 0.5, "right": 0.5}, "seq_len": 32},
+]
 
 
 class _Recorded:
@@ -48,6 +55,7 @@ class _Recorded:
     def __init__(self, stream: Stream, rows: list[list[int]]) -> None:
         self._stream, self._rows = stream, rows
         self.state_dict, self.load_state_dict = stream.state_dict, stream.load_state_dict
+        self.metrics = stream.metrics
 
     def __iter__(self) -> Iterator[list[Batch]]:
         return self
@@ -60,13 +68,14 @@ class _Recorded:
 
 
 def first_half(data: str, out: str) -> None:
-    """With dropout a straight run and one that ends after 10 steps; straight runs by dtype; one without dropout."""
+    """With dropout a straight run and one that ends after 10 steps; straight runs by dtype; two without dropout."""
     with start(CPU) as runtime:
         _run(runtime, data, Path(out, "fp32"), "straight", dropout=0.1, save_every=0)
         _run(runtime, data, Path(out, "fp32"), "half", dropout=0.1, last=10)
         for dtype in ("bf16", "fp16"):
             _run(runtime, data, Path(out, dtype), "straight", dropout=0.1)
-        _run(runtime, data, Path(out, "plain"), "straight")
+        for name in ("plain", "staged"):
+            _run(runtime, data, Path(out, name), "straight")
 
 
 def second_half(data: str, out: str, elsewhere: str) -> None:
@@ -75,7 +84,9 @@ def second_half(data: str, out: str, elsewhere: str) -> None:
         for dtype in DTYPES:
             half = Path(out, dtype, "half" if dtype == "fp32" else "straight")
             _run(runtime, data, Path(out, dtype), "resumed", dropout=0.1, resume=half)
-        _run(runtime, data, Path(out, "plain"), "moved", resume=Path(elsewhere, "plain", "straight"))
+        _run(runtime, data, Path(out, "staged"), "resumed", resume=Path(out, "staged", "straight"))
+        for name in ("plain", "staged"):
+            _run(runtime, data, Path(out, name), "moved", resume=Path(elsewhere, name, "straight"))
 
 
 def _run(
@@ -92,6 +103,8 @@ def _run(
     runtime = replace(runtime, dtype=DTYPES.get(folder.name, torch.float32))
     n_micro_batches = 2 if runtime.dtype is torch.float32 else 1
     config = tiny_config(Path(data), dropout=dropout, micro_batch=8 // runtime.world_size // n_micro_batches)
+    if folder.name == "staged":
+        config = replace(config, data=replace(config.data, stages=STAGES))
     state = tiny_state(config, runtime)
     # A scale that overflows at once, and again and again as it grows.
     state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=3, enabled=folder.name == "fp16")

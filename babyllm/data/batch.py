@@ -41,6 +41,10 @@ class Stream(Protocol):
         """The micro-batches of one optimizer step on this rank."""
         ...
 
+    def metrics(self) -> dict[str, float]:
+        """Numbers about the position that are worth a curve, the same on every rank."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """The position after the last step handed out: JSON values and tensors, the same on every rank."""
         ...

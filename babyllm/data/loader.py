@@ -1,6 +1,7 @@
 """The loader: one global count of consumed rows -> the micro-batches of a step on this rank.
 
-row r of the run -> epoch r // n, place r % n -> shuffled by (seed, epoch) -> window -> this rank's share -> Batch
+row r of the run -> epoch r // n, place r % n -> shuffled by (seed, epoch) -> window -.
+                 -> stage -> domain and its how manyth row -> shuffled -> window ------+-> this rank's share -> Batch
 
 The global batch is the same for any number of ranks, micro-batch size or prefetching; a rank takes its contiguous part.
 """
@@ -13,30 +14,19 @@ import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from babyllm.data.batch import Batch
-from babyllm.data.order import shuffled_in_turn
+from babyllm.data.mixing import Mixture
+from babyllm.data.order import Rows, Shuffled
 from babyllm.errors import UserError
 from babyllm.model.cross_entropy import IGNORE
 
 PREFETCH_STEPS = 2
-
-
-class Rows(Protocol):
-    """Anything with a fixed number of rows per epoch."""
-
-    def __len__(self) -> int:
-        """Rows per epoch."""
-        ...
-
-    def rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-        """Named arrays, first dimension len(indices)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -79,9 +69,8 @@ class Share:
 class _Reader:
     """Makes batches: all that reading ahead needs to know."""
 
-    data: Rows
+    order: Shuffled | Mixture
     share: Share
-    seed: int
     pin_memory: bool
 
     def step(self, first_row: int) -> list[Batch]:
@@ -89,13 +78,7 @@ class _Reader:
         return [self._batch(rows) for rows in self.share.micro_batches(first_row)]
 
     def _batch(self, rows: NDArray[np.int64]) -> Batch:
-        n = len(self.data)
-        epochs, places = np.divmod(rows, n)
-        indices = np.empty_like(rows)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            indices[here] = shuffled_in_turn(places[here], n, self.seed, int(epoch))
-        arrays = self.data.rows(indices)
+        arrays = self.order.rows(rows)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         if self.pin_memory:
             tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
@@ -131,27 +114,25 @@ def _end(thread: threading.Thread, ahead: _Ahead, stop: threading.Event) -> None
 
 
 class Loader:
-    """Batches without end from shuffled rows, read ahead by one thread, which ends with the loader.
+    """Batches without end from rows in their order, read ahead by one thread, which ends with the loader.
 
     Args:
-        data: where rows come from.
+        data: rows to shuffle, or a mixture, which shuffles its own.
         share: which of them are this rank's.
         seed: of the order.
         fingerprint: of the data, stored with the position and compared when it is loaded.
         pin_memory: whether batches are pinned for a copy to CUDA that does not wait.
     """
 
-    def __init__(self, data: Rows, share: Share, seed: int, fingerprint: str = "", pin_memory: bool = False) -> None:
-        self._reader = _Reader(data, share, seed, pin_memory)
-        self._identity = {"fingerprint": fingerprint, "seed": seed, "rows": len(data)}
+    def __init__(
+        self, data: Rows | Mixture, share: Share, seed: int, fingerprint: str = "", pin_memory: bool = False
+    ) -> None:
+        order = data if isinstance(data, Mixture) else Shuffled(data, seed)
+        self._reader = _Reader(order, share, pin_memory)
+        self._made_of = {"fingerprint": fingerprint, "seed": seed}
         self._consumed = 0
         self._ahead: _Ahead | None = None
         self._end: weakref.finalize[..., Loader] | None = None
-
-    @property
-    def epoch(self) -> float:
-        """How often the data has been gone through so far."""
-        return self._consumed / len(self._reader.data)
 
     def __iter__(self) -> Iterator[list[Batch]]:
         return self
@@ -171,24 +152,41 @@ class Loader:
         self._consumed += self._reader.share.global_batch
         return item
 
+    def metrics(self) -> dict[str, float]:
+        """How often each domain has been gone through so far; of a mixture also the length of rows."""
+        return self._reader.order.metrics(self._consumed)
+
     def state_dict(self) -> dict[str, Any]:
-        """How many rows were handed out, over all ranks, and of which data."""
-        return {"consumed_rows": self._consumed, **self._identity}
+        """How many rows were handed out, over all ranks, and what decided them."""
+        return {"consumed_rows": self._consumed, **self._identity(self._consumed)}
+
+    def _identity(self, consumed: int) -> dict[str, Any]:
+        return self._made_of | self._reader.order.identity(consumed)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on behind a stored position.
 
         Raises:
-            UserError: it belongs to other data, rows of another length or another seed.
+            UserError: it belongs to other data, rows of another length, another seed or, as far as it has come,
+                another mixture.
         """
-        for name, mine in self._identity.items():
+        consumed = int(state["consumed_rows"])
+        identity = self._identity(consumed)
+        if state.get("stages") != identity.get("stages"):
+            raise UserError(
+                f"data.mix, interleave, concat or stages: the {consumed} sequences trained on so far were mixed in "
+                "another way; keep what has begun as it was (a share until moves with plan.steps; later stages may "
+                "change), or choose another --run_dir"
+            )
+        for name, mine in identity.items():
             if state[name] != mine:
                 raise UserError(
                     f"the run was made with other data (data {name} {state[name]}, now {mine}); point --data.path at "
-                    "the same data, keep --data.seq_len and --data.seed, or choose another --run_dir"
+                    "the same data, keep --data.seq_len, --data.seed and a mixture's --data.global_batch, or choose "
+                    "another --run_dir"
                 )
         self.close()
-        self._consumed = int(state["consumed_rows"])
+        self._consumed = consumed
 
     def close(self) -> None:
         """Stop reading ahead."""

@@ -8,13 +8,55 @@ numbers on every rank.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 ROUNDS = 8
 BLOCK_ROWS = 4096
+BLOCKS_KEPT = 256  # domains of a mixture take turns, and each needs the block it is in
 GOLDEN = 0x9E3779B97F4A7C15
+
+
+class Rows(Protocol):
+    """Anything with a fixed number of rows per epoch."""
+
+    def __len__(self) -> int:
+        """Rows per epoch."""
+        ...
+
+    def rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """Named arrays, first dimension len(indices)."""
+        ...
+
+
+class Shuffled:
+    """Rows without end: those of `data`, each epoch in an order of its own that belongs to (seed, epoch)."""
+
+    def __init__(self, data: Rows, seed: int) -> None:
+        self._data, self._seed = data, seed
+
+    def __len__(self) -> int:
+        """Rows per epoch."""
+        return len(self._data)
+
+    def rows(self, numbers: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """The named arrays of the rows that come as number 0, 1, ..."""
+        epochs, places = np.divmod(numbers, len(self._data))
+        indices = np.empty_like(numbers)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            indices[here] = shuffled_in_turn(places[here], len(self._data), self._seed, int(epoch))
+        return self._data.rows(indices)
+
+    def identity(self, consumed: int) -> dict[str, Any]:
+        """What decides the first `consumed` rows, besides data and seed."""
+        return {"rows": len(self._data)}
+
+    def metrics(self, consumed: int) -> dict[str, float]:
+        """How often the data has been gone through behind `consumed` rows."""
+        return {"epoch/all": consumed / len(self._data)}
 
 
 def shuffled(rows: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -52,13 +94,13 @@ def shuffled_in_turn(rows: NDArray[np.int64], n: int, seed: int, epoch: int) -> 
     return out
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=BLOCKS_KEPT)
 def _block(block: int, n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     rows = np.arange(block * BLOCK_ROWS, min(n, (block + 1) * BLOCK_ROWS), dtype=np.int64)
     return shuffled(rows, n, seed, epoch)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=BLOCKS_KEPT)
 def _round_keys(seed: int, epoch: int) -> tuple[np.uint64, ...]:
     return tuple(_mix(np.array([hash_ints(seed, epoch, i)], dtype=np.uint64))[0] for i in range(ROUNDS))
 

@@ -23,16 +23,22 @@ class Windows:
         eos_id: fills the last row; opens a new document when `mask_documents` is on.
         mask_documents: whether rows carry document numbers and positions that restart with each document. The <eos>
             before a document is its first input, which predicts its first token.
+        name: what the stream holds, for messages.
 
     Raises:
         UserError: the stream is shorter than one row.
     """
 
-    def __init__(self, stream: TokenStream, seq_len: int, eos_id: int, mask_documents: bool = False) -> None:
+    def __init__(
+        self,
+        stream: TokenStream,
+        seq_len: int,
+        eos_id: int,
+        mask_documents: bool = False,
+        name: str = "the training data",
+    ) -> None:
         if len(stream) <= seq_len:
-            raise UserError(
-                f"data.seq_len={seq_len}: the training data holds only {len(stream)} tokens; choose a shorter one"
-            )
+            raise UserError(f"data.seq_len={seq_len}: {name} holds only {len(stream)} tokens; choose a shorter one")
         self._stream, self._seq_len, self._eos_id, self._mask = stream, seq_len, eos_id, mask_documents
 
     def __len__(self) -> int:

@@ -77,8 +77,7 @@ def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -
     """
     model = _model(config, data).to(runtime.device)
     _check_prompts(config, data.tokenizer, model.config.max_seq_len)
-    loader = make_loader(config.data, data, model.config, runtime)
-    plan = config.plan.with_steps(len(data.windows), config.data.global_batch)
+    loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
     return TrainState(model, adamw(model, config.optim), runtime.scaler(), loader, runtime), plan
 
 
@@ -93,7 +92,7 @@ def _model(config: PretrainConfig, data: PretrainingData) -> Transformer:
     vocab_size = data.tokens.manifest.vocab_size
     if config.init_from is None:
         seed_all(config.plan.seed)
-        return Transformer(config.model.build(vocab_size, config.data.seq_len))
+        return Transformer(config.model.build(vocab_size, config.data.longest_seq_len))
     directory = latest(Path(config.run_dir)) or model_directory(config.init_from)
     how: dict[str, Any] = {
         "dropout": config.model.dropout,
@@ -103,10 +102,9 @@ def _model(config: PretrainConfig, data: PretrainingData) -> Transformer:
     if ignored:
         raise UserError(f"model.{ignored[0]}: with --init_from the shape is that of {directory}; leave the option out")
     model = load_model(directory, **how)
-    if model.config.max_seq_len < config.data.seq_len:
-        raise UserError(
-            f"data.seq_len={config.data.seq_len}: {directory} was made for at most {model.config.max_seq_len} tokens"
-        )
+    seq_len = config.data.longest_seq_len
+    if model.config.max_seq_len < seq_len:
+        raise UserError(f"data.seq_len={seq_len}: {directory} was made for at most {model.config.max_seq_len} tokens")
     if model.config.vocab_size < vocab_size:
         raise UserError(
             f"--init_from={config.init_from}: its vocabulary of {model.config.vocab_size} ids does not match the "

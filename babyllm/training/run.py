@@ -98,21 +98,26 @@ class Run:
             self.log.message(text)
 
     def logging(self, steps: int, seq_len: int) -> Every:
-        """Record loss, learning rate, speed and memory every `steps` steps."""
-        flops: list[float] = []
+        """Record loss, learning rate, speed, memory and the stream's numbers every `steps` steps.
+
+        Rows have `seq_len` tokens unless the stream says otherwise.
+        """
+        peak: list[float] = []
 
         def record(state: TrainState) -> None:
             runtime = state.runtime
             if self._step_logged == state.step:
                 return
-            if not flops:
-                flops.append(flops_per_token(state.model.config, seq_len))
-                flops.append(peak_flops(runtime.device, runtime.dtype) * runtime.world_size)
+            if not peak:
+                peak.append(peak_flops(runtime.device, runtime.dtype) * runtime.world_size)
             busy_s, waited_s = state.take_times()
             tokens_per_s = (state.tokens - self._tokens_logged) / max(busy_s, 1e-9)
             self._tokens_logged, self._step_logged = state.tokens, state.step
+            stream = state.stream.metrics()
+            flops = flops_per_token(state.model.config, int(stream.get("seq_len", seq_len)))
             values: dict[str, float] = {
                 **state.take_metrics(),
+                **stream,
                 "lr": state.lr,
                 "grad_norm": state.grad_norm,
                 "tokens": state.tokens,
@@ -120,7 +125,7 @@ class Run:
                 "memory_bytes": memory_bytes(runtime.device),
                 "data_wait": waited_s / max(busy_s, 1e-9),
                 "skipped": state.skipped,
-                "mfu": tokens_per_s * flops[0] / flops[1],
+                "mfu": tokens_per_s * flops / peak[0],
             }
             if state.scaler.is_enabled():
                 values["scaler_scale"] = state.scaler.get_scale()
