@@ -1,0 +1,66 @@
+"""The table of formats, and the one function that reads whatever is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from babyllm.text.documents import Document
+from babyllm.text.readers.json_values import read_json
+from babyllm.text.readers.lines import read_csv, read_jsonl, read_txt_lines
+from babyllm.text.readers.pages import read_html, read_text
+from babyllm.text.readers.parquet import read_parquet
+from babyllm.text.readers.records import ReadConfig, Rejected, Source, rejected
+from babyllm.text.readers.streams import Damaged
+from babyllm.text.readers.warc import read_warc
+
+
+@dataclass(frozen=True)
+class Format:
+    """How files with a suffix are read.
+
+    Attributes:
+        read: gives the documents of a source.
+        pieces: what a large file may be cut at.
+        is_one_document: whether a file is a single document.
+    """
+
+    read: Callable[[Source, ReadConfig], Iterator[Document | Rejected]]
+    pieces: Literal["", "lines", "row groups"] = ""
+    is_one_document: bool = False
+
+
+_TEXT, _HTML, _CSV = Format(read_text, is_one_document=True), Format(read_html, is_one_document=True), Format(read_csv)
+_JSONL, _WARC, _PARQUET = Format(read_jsonl, "lines"), Format(read_warc), Format(read_parquet, "row groups")
+FORMATS = {
+    **{".jsonl": _JSONL, ".ndjson": _JSONL, ".json": Format(read_json), ".csv": _CSV, ".tsv": _CSV},
+    **{".txt": _TEXT, ".md": _TEXT, ".html": _HTML, ".htm": _HTML, ".warc": _WARC, ".wet": _WARC},
+    **{".parquet": _PARQUET, "corpus": _PARQUET},
+}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
+TXT_LINES = Format(read_txt_lines, "lines")
+
+
+def format_of(suffix: str, config: ReadConfig) -> Format:
+    """How files with this suffix are read under the settings."""
+    return TXT_LINES if suffix == ".txt" and config.txt == "line" else FORMATS[suffix]
+
+
+def read_source(source: Source, config: ReadConfig) -> Iterator[Document | Rejected]:
+    """Every record of a file or a piece of one, as a document or with the reason why it is none."""
+    if not source.stamp[0] and source.path.exists():
+        yield rejected(source.name, "the file is empty")
+        return
+    is_empty = source.end is None and source.format != "corpus"
+    try:
+        for item in format_of(source.format, config).read(source, config):
+            is_empty = False
+            yield item
+    except Damaged as error:
+        yield rejected(source.name, "damaged: what lies behind is lost", error)
+    except OSError as error:
+        yield rejected(source.name, f"cannot be read: {error.strerror or error}")
+    else:
+        if is_empty:
+            yield rejected(source.name, "the file holds no records")
