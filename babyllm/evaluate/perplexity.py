@@ -110,14 +110,15 @@ def _batches(
     """Rows of about the same length, at most `batch_tokens` with padding."""
     pool: list[Row] = []
     for document in documents:
-        pool.extend(_rows(np.concatenate([[eos_id], document]), seq_len))
+        pool.extend(overlapping_rows(np.concatenate([[eos_id], document]), seq_len))
         if sum(len(ids) for ids, _ in pool) >= 16 * batch_tokens:
             yield from _packed(pool, batch_tokens)
             pool = []
     yield from _packed(pool, batch_tokens)
 
 
-def _rows(ids: NDArray[np.int64], seq_len: int) -> Iterator[Row]:
+def overlapping_rows(ids: NDArray[np.int64], seq_len: int) -> Iterator[Row]:
+    """A document in rows of at most `seq_len` targets that overlap by half, so that each target is scored once."""
     start, context = 0, 0
     while True:
         yield ids[start : start + seq_len + 1], context

@@ -1,0 +1,48 @@
+"""Mend the documents of files or corpora and leave out what is not worth learning from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from babyllm.text.clean import clean
+from babyllm.text.filters import CleanConfig
+from babyllm.text.filters.models import Scorer
+from babyllm.text.partitions import WorkConfig
+from babyllm.text.readers import ReadConfig
+from babyllm.text.report import print_report
+
+ARGUMENTS = "IN... OUT"
+
+
+@dataclass(frozen=True)
+class Flags(CleanConfig):
+    """Flags of `babyllm clean`.
+
+    Attributes:
+        filters: names of filters in the order in which they work; one may come twice. Also there, but slower or a
+            matter of taste: traditional, language, words, outliers, quality, perplexity.
+        read: how files that are no corpora are read.
+        work: how the machine is used.
+    """
+
+    read: ReadConfig = field(default_factory=ReadConfig)
+    work: WorkConfig = field(default_factory=WorkConfig)
+
+
+def run(flags: Flags, *arguments: str) -> None:
+    """Clean the files and corpora IN into the corpus OUT and print the report."""
+    *inputs, out = map(Path, arguments)
+    config = CleanConfig(**{f.name: getattr(flags, f.name) for f in fields(CleanConfig)})
+    report = clean(inputs, out, config, read=flags.read, work=flags.work, load_scorer=_load_scorer)
+    if report is None:
+        print(f"{out}: complete already, with these settings and inputs; nothing to do")
+        return
+    print_report(report)
+    print(f"\n{out / 'report.html'} shows this with plots and examples")
+
+
+def _load_scorer(model: str) -> Scorer:
+    from babyllm.evaluate.documents import load_scorer  # loads torch, which few cleanings need
+
+    return load_scorer(model)

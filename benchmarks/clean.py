@@ -1,0 +1,94 @@
+"""How much text `babyllm clean` with its default filters cleans per second of CPU time on one core.
+
+    python data/sample.py sample.jsonl
+    python benchmarks/clean.py sample.jsonl chinese-poetry.parquet
+
+prints for each input the MB (10^6 UTF-8 bytes of text read) per second of the whole stage, from a corpus on disk to a
+corpus and a report, in this process alone, and of each filter by itself on documents in memory; then the same as one
+line of JSON. CPU time counts what the process did, whoever else uses the machine. Of a large input, its beginning is
+measured.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from babyllm.text.clean import BATCH_DOCUMENTS, clean
+from babyllm.text.corpus import Part, write_corpus, write_part
+from babyllm.text.documents import Document
+from babyllm.text.filters import CleanConfig
+from babyllm.text.filters.pipeline import Removed, Supplies, build, labels
+from babyllm.text.partitions import WorkConfig
+from babyllm.text.readers import ReadConfig, find_partitions, read_partition
+
+
+def first_documents(path: Path, n_bytes: int) -> list[Document]:
+    partition = find_partitions([path], ReadConfig(), n_bytes)[0]
+    return [record for record in read_partition(partition, ReadConfig()) if isinstance(record, Document)]
+
+
+def size_mb(documents: Sequence[Document]) -> float:
+    return sum(len(document.text.encode()) for document in documents) / 1e6
+
+
+def measure_stage(documents: Sequence[Document]) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder, "raw")
+        raw.mkdir()
+        write_corpus(raw, [Part("part.parquet", write_part(documents, raw / "part.parquet"))], {})
+        begin = time.process_time()
+        report = clean([raw], Path(folder, "out"), CleanConfig(), work=WorkConfig(workers=1))
+        seconds = time.process_time() - begin
+    assert report is not None
+    facts = dict(report["facts"])
+    return {
+        "mb": round(size_mb(documents), 2),
+        "documents": len(documents),
+        "mb_per_cpu_s": round(size_mb(documents) / seconds, 2),
+        "documents_kept": round(facts["documents kept"] / facts["documents read"], 4),
+        "characters_kept": round(facts["characters kept"] / facts["characters read"], 4),
+    }
+
+
+def measure_filters(documents: list[Document]) -> dict[str, float]:
+    config = CleanConfig()
+    rates = {}
+    for label, name in zip(labels(config.filters), config.filters, strict=True):
+        step = build(name, config, Supplies())
+        step(documents[:1])
+        size, begin = size_mb(documents), time.process_time()
+        answers = [
+            a for i in range(0, len(documents), BATCH_DOCUMENTS) for a in step(documents[i : i + BATCH_DOCUMENTS])
+        ]
+        rates[label] = round(size / max(1e-9, time.process_time() - begin), 1)
+        documents = [
+            Document(answer, document.domain, document.id)
+            for document, answer in zip(documents, answers, strict=True)
+            if not isinstance(answer, Removed)
+        ]
+    return rates
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("inputs", type=Path, nargs="+", help="files or folders")
+    parser.add_argument("--mb", type=float, default=20, help="of each input, about (default 20)")
+    arguments = parser.parse_args()
+    pa.set_cpu_count(1)  # so that all work is this core's
+    results = {}
+    for path in arguments.inputs:
+        documents = first_documents(path, int(arguments.mb * 1e6))
+        results[path.name] = {"stage": measure_stage(documents), "filters_mb_per_cpu_s": measure_filters(documents)}
+        print(f"{path.name}: {results[path.name]['stage']}")
+        for label, rate in results[path.name]["filters_mb_per_cpu_s"].items():
+            print(f"  {label:12} {rate:10,.1f} MB/s")
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

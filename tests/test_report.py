@@ -1,0 +1,126 @@
+"""Reports: the terminal table, the JSON file and the HTML page."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from babyllm.text.report import print_report, write_report
+
+REPORT: dict[str, Any] = {
+    "title": "A <report>",
+    "facts": [["documents", 1234567], ["time", "12 s"], ["kept", 0.91234], ["nothing", None]],
+    "tables": [
+        {
+            "title": "By domain",
+            "columns": ["domain", "documents", "share"],
+            "rows": [["新闻", 12345, 0.75], ["web & more", 6, 0.25], ["none", None, 0]],
+        }
+    ],
+    "histograms": [
+        {"title": "Length", "unit": "characters", "log": True, "series": {"a": [[0, 1, 2], [1, 10, 5]], "b": []}},
+        {"title": "Sizes", "unit": "documents", "log": False, "series": {"x": [[2, 3, 4], [5, 6, 1]]}},
+    ],
+    "examples": [{"title": "Pairs", "items": [{"label": "a:1", "texts": ["<b>\u200b左", "右"]}]}],
+}
+
+
+class Page(HTMLParser):
+    """Collects tags, their attributes and the text of a page; every tag that is opened must be closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes.append((tag, dict(attrs)))
+        if tag not in ("meta",):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Page:
+    write_report(tmp_path, REPORT)
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == REPORT
+    return Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+
+
+def test_the_page_stands_alone(page: Page) -> None:
+    """The page is well-formed and asks for no other file, no script and no network."""
+    assert not page.open
+    tags = {tag for tag, _ in page.attributes}
+    assert not tags & {"script", "link", "img", "iframe"}
+    assert not any("src" in attributes or "href" in attributes for _, attributes in page.attributes)
+    assert "url(" not in page.text and "@import" not in page.text
+
+
+def test_the_page_shows_everything(page: Page) -> None:
+    """Title, facts, cells, plots and examples are on the page, and what would not be visible is spelled out."""
+    for text in (
+        "A <report>",
+        "1,234,567",
+        "12 s",
+        "0.9123",
+        "新闻",
+        "12,345",
+        "web & more",
+        "75.0 %",
+        "Length",
+        "Pairs",
+    ):
+        assert text in page.text
+    assert "<b>⟨U+200B⟩左" in page.text and "右" in page.text
+    assert sum(tag == "svg" for tag, _ in page.attributes) == 2
+    bars = [attributes["style"] for tag, attributes in page.attributes if tag == "td" and "style" in attributes]
+    assert bars == ["--share: 75.00%", "--share: 25.00%", "--share: 0.00%"]
+
+
+def test_bins_are_drawn_where_they_are(page: Page) -> None:
+    """The tallest bin reaches the top, others stand in proportion, and gaps go down to the axis."""
+    _, sizes = [a["d"] or "" for tag, a in page.attributes if tag == "path" and a["d"]]
+    x, y = r"([\d.]+)", r"([\d.]+)"
+    numbers = re.fullmatch(f"M{x},{y}V{y}H{x}V{y}L{x},{y}V{y}H{x}V{y}", sizes)
+    assert numbers is not None
+    left, base, top, x3, drop, x5, again, low, x6, end = map(float, numbers.groups())
+    assert base == drop == again == end
+    assert (base - low) / (base - top) == pytest.approx(1 / 4, abs=0.01)
+    assert (x3 - left) == pytest.approx(x6 - x5, abs=0.2) and (x5 - x3) == pytest.approx(2 * (x3 - left), abs=0.3)
+
+
+def test_the_terminal_shows_facts_and_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns stand below each other although Chinese characters are two columns wide."""
+    print_report(REPORT)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "A <report>" and lines[1] == "  documents  1,234,567"
+    assert lines[-5:] == [
+        "  domain      documents   share",
+        "  ----------  ---------  ------",
+        "  新闻           12,345  75.0 %",
+        "  web & more          6  25.0 %",
+        "  none                    0.0 %",
+    ]
+
+
+def test_an_empty_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A report of a title alone, and tables and plots without anything in them, are shown too."""
+    print_report({"title": "Nothing"})
+    assert capsys.readouterr().out == "Nothing\n"
+    table = {"title": "T", "columns": ["a", "share"], "rows": []}
+    histogram = {"title": "H", "unit": "", "log": True, "series": {}}
+    write_report(tmp_path, {"title": "Nothing", "tables": [table], "histograms": [histogram]})
+    assert "Nothing" in Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
