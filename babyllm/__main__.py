@@ -14,7 +14,7 @@ from babyllm.config import parse
 from babyllm.errors import UserError
 from babyllm.runtime import user_errors
 
-COMMANDS = ("generate", "inspect", "plan")
+COMMANDS = ("clean", "dedup", "generate", "inspect", "plan", "tokenize", "train-tokenizer")
 
 
 def run(argv: Sequence[str]) -> None:

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from babyllm.errors import UserError
 from babyllm.files import write_bytes
-from babyllm.tokenizer_backends import JsonBackend, SentencePieceBackend, train_sentencepiece
+from babyllm.tokenizer_backends import JsonBackend, SentencePieceBackend, train_byte_level, train_sentencepiece
 
 ROLES = ("bos", "eos", "pad", "unk")
+ModelType = Literal["bpe", "unigram", "byte_bpe"]
 
 
 class Tokenizer:
@@ -107,25 +108,31 @@ class Tokenizer:
         documents: Iterable[str],
         vocab_size: int,
         *,
-        model_type: Literal["bpe", "unigram"] = "bpe",
+        model_type: ModelType = "bpe",
         character_coverage: float = 0.9995,
+        special_tokens: Sequence[str] = (),
         n_threads: int | None = None,
     ) -> Tokenizer:
-        """SentencePiece tokenizer that loses nothing: byte fallback, single digits, no normalisation, no prefix space.
+        """Tokenizer that loses nothing: bytes for what is rare, single digits, no normalisation, no prefix space.
 
         The result is a function of the documents and their order; with BPE, whatever the number of threads.
 
         Args:
             documents: the training texts, read once and kept in memory.
             vocab_size: number of tokens; the special ones, 256 bytes and the text's characters are among them.
-            model_type: "bpe" or "unigram".
-            character_coverage: share of the text's characters that become tokens; the rest is spelled in bytes.
-            n_threads: threads to train with; None takes all cores.
+            model_type: "bpe" or "unigram" by SentencePiece, "byte_bpe" (on bytes, as in Llama 3) by `tokenizers`.
+            character_coverage: share of the text's characters that become tokens; the rest is spelled in bytes. Means
+                nothing to "byte_bpe".
+            special_tokens: names of special tokens beside the ones every tokenizer trained here has.
+            n_threads: threads to train with; None takes all cores, as "byte_bpe" always does.
 
         Raises:
             UserError: `vocab_size` does not suit the text, or there is no text.
         """
-        return cls(train_sentencepiece(documents, vocab_size, model_type, character_coverage, n_threads), "model")
+        if model_type == "byte_bpe":
+            return cls(train_byte_level(documents, vocab_size, special_tokens), "json")
+        model = train_sentencepiece(documents, vocab_size, model_type, character_coverage, n_threads, special_tokens)
+        return cls(model, "model")
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, taken for plain text; no bos or eos is added.
@@ -142,6 +149,20 @@ class Tokenizer:
             UserError: a text holds a lone surrogate.
         """
         return self._backend.encode_batch(texts)
+
+    def encode_documents(
+        self, texts: Sequence[bytes], n_threads: int | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Ids of millions of documents: those that `encode` gives of each, and eos behind it, one behind the other.
+
+        Args:
+            texts: at least one, each in valid UTF-8.
+            n_threads: 1 for this thread alone, as it should be in one of many processes; None takes all cores.
+
+        Returns:
+            The ids of all documents, and how many each of them has, its eos included.
+        """
+        return self._backend.encode_documents(texts, self.eos_id, n_threads)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`; special tokens give nothing, incomplete UTF-8 gives U+FFFD."""
@@ -185,6 +206,8 @@ class Tokenizer:
             config["chat_template"] = chat_template
         if self._kind == "model":
             write_bytes(directory / "tokenizer.model", self._backend.source)
+        else:
+            (directory / "tokenizer.model").unlink(missing_ok=True)  # of another tokenizer, and `load` prefers it
         write_bytes(directory / "tokenizer.json", self._json)
         write_bytes(
             directory / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=2).encode() + b"\n"

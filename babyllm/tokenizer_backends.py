@@ -12,12 +12,15 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
+import numpy as np
 import sentencepiece
 import tokenizers
+from numpy.typing import NDArray
 
 from babyllm.errors import UserError
-from babyllm.tokenizer_convert import BYTE, CONTROL, SPACE, UNKNOWN, parse_model, to_tokenizer_json
+from babyllm.tokenizer_convert import BPE, BYTE, CONTROL, SPACE, UNKNOWN, parse_model, to_tokenizer_json
 
 SPECIAL_TOKENS = (
     "<unk>",
@@ -37,11 +40,16 @@ WELL_KNOWN = {
     "pad": ("<pad>", "<|pad|>", "[PAD]"),
     "unk": ("<unk>", "[UNK]"),
 }
+JOINED = 16  # documents that SentencePiece is handed at once
 # SentencePiece skips longer sentences in silence; a character has up to 4 bytes.
 MAX_SENTENCE_BYTES = 4096
 MAX_SENTENCE_CHARACTERS = MAX_SENTENCE_BYTES // 4
 # SentencePiece writes this for rare characters while it trains, and skips sentences that hold it in silence.
 TRAINING_MARK = "\u2585"
+NO_TEXT = "there is no text to train a tokenizer on: the documents are empty"
+# What a byte-level BPE never joins: single digits; letters, and what is neither letter nor digit, with a space in front
+# of them; line breaks; other blanks.
+WORDS = r"\p{N}| ?[\p{L}\p{M}]+| ?[^\s\p{L}\p{M}\p{N}]+|[\r\n]+|[^\S\r\n]+(?= \S)|[^\S\r\n]+"
 
 
 class SentencePieceBackend:
@@ -67,6 +75,36 @@ class SentencePieceBackend:
         """Ids of each text, on all cores."""
         ids: list[list[int]] = self._processor.encode([_utf8(text) for text in texts])
         return ids
+
+    def encode_documents(
+        self, texts: Sequence[bytes], end: int, n_threads: int | None
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Ids of all texts with `end` behind each, and how many those are for each."""
+        # One call for some documents, with NUL between them: each call by itself costs as much as a dozen tokens.
+        joined = [b"\0".join(texts[i : i + JOINED]) + b"\0" for i in range(0, len(texts), JOINED)]
+        if self._lone_nul is None or sum(text.count(b"\0") for text in joined) != len(texts):
+            return _with_end(self._encode_numpy(texts, n_threads), end)
+        ids = np.concatenate(self._encode_numpy(joined, n_threads))
+        ends = np.flatnonzero(ids == self._lone_nul)
+        ids[ends] = end
+        return ids, np.diff(ends, prepend=-1)
+
+    def _encode_numpy(self, texts: Sequence[bytes], n_threads: int | None) -> list[NDArray[np.int32]]:
+        # No list of numbers is made on the way, which would take as long as a fifth of the encoding.
+        ids: list[NDArray[np.int32]] = self._processor.encode(
+            list(texts), num_threads=n_threads or -1, return_type="numpy"
+        )
+        return ids
+
+    @cached_property
+    def _lone_nul(self) -> int | None:
+        """Id of the byte NUL, if that is how the character is spelled and nothing on either side can depend on it."""
+        spec, pieces = self._proto.normalizer_spec, self._proto.pieces
+        normalizes = spec.precompiled_charsmap or spec.add_dummy_prefix or spec.remove_extra_whitespaces
+        is_bpe = self._proto.trainer_spec.model_type == BPE and self._proto.trainer_spec.byte_fallback
+        if normalizes or not is_bpe or any("\0" in piece.piece for piece in pieces):
+            return None
+        return self.find("<0x00>")
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, nothing for special ones."""
@@ -134,6 +172,15 @@ class JsonBackend:
             _utf8(text)
         return [e.ids for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
+    def encode_documents(
+        self, texts: Sequence[bytes], end: int, n_threads: int | None
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Ids of all texts with `end` behind each, and how many those are for each."""
+        decoded = [text.decode() for text in texts]
+        # The library shares out the texts of a batch, so one at a time keeps to one core.
+        rows = map(self.encode, decoded) if n_threads == 1 else self.encode_batch(decoded)
+        return _with_end([np.array(ids, dtype=np.int32) for ids in rows], end)
+
     def decode(self, ids: list[int]) -> str:
         """Text of ids, nothing for special ones."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
@@ -173,15 +220,26 @@ class JsonBackend:
         return self.source
 
 
+def _with_end(rows: Sequence[NDArray[np.int32]], end: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    last = np.array([end], dtype=np.int32)
+    ids = np.concatenate([part for row in rows for part in (row, last)])
+    return ids, np.array(list(map(len, rows)), dtype=np.int64) + 1
+
+
 def train_sentencepiece(
-    documents: Iterable[str], vocab_size: int, model_type: str, character_coverage: float, n_threads: int | None
+    documents: Iterable[str],
+    vocab_size: int,
+    model_type: str,
+    character_coverage: float,
+    n_threads: int | None,
+    special_tokens: Sequence[str],
 ) -> bytes:
-    """Bytes of a SentencePiece model with `SPECIAL_TOKENS`; see `Tokenizer.train`."""
+    """Bytes of a SentencePiece model with `SPECIAL_TOKENS` and others behind them; see `Tokenizer.train`."""
     failures: list[BaseException] = []
     sentences = _sentences(documents, failures)
     first = next(sentences, None)
     if first is None:
-        raise UserError("there is no text to train a tokenizer on: the documents are empty")
+        raise UserError(NO_TEXT)
     writer = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -203,7 +261,7 @@ def train_sentencepiece(
             bos_id=1,
             eos_id=2,
             pad_id=3,
-            control_symbols=list(SPECIAL_TOKENS[4:]),
+            control_symbols=_all_special(special_tokens)[4:],
             num_threads=n_threads or os.cpu_count() or 1,
             minloglevel=2,
         )
@@ -221,6 +279,37 @@ def train_sentencepiece(
     return bytes(proto.SerializeToString(deterministic=True))
 
 
+def train_byte_level(documents: Iterable[str], vocab_size: int, special_tokens: Sequence[str]) -> bytes:
+    """Bytes of a `tokenizer.json` of a byte-level BPE with `SPECIAL_TOKENS` and others; see `Tokenizer.train`."""
+    texts = (text for text in map(_checked, documents) if text)
+    first = next(texts, None)
+    if first is None:
+        raise UserError(NO_TEXT)
+    special = _all_special(special_tokens)
+    smallest = len(special) + len(_BYTE_OF)
+    if vocab_size < smallest:
+        raise UserError(f"vocab_size {vocab_size} is too small: this text needs at least {smallest}")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(WORDS), "isolated")
+    to_bytes = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, to_bytes])
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[tokenizers.AddedToken(name, special=True, normalized=False) for name in special],
+        initial_alphabet=sorted(_BYTE_OF),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(itertools.chain([first], texts), trainer)
+    if tokenizer.get_vocab_size() < vocab_size:
+        raise UserError(f"vocab_size {vocab_size} is too large: this text gives at most {tokenizer.get_vocab_size()}")
+    return str(tokenizer.to_str(pretty=True)).encode()
+
+
+def _all_special(names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys([*SPECIAL_TOKENS, *names]))
+
+
 def _sentences(documents: Iterable[str], failures: list[BaseException]) -> Iterator[bytes]:
     """Documents in parts that SentencePiece does not skip; a newline is a byte token anyway.
 
@@ -234,6 +323,11 @@ def _sentences(documents: Iterable[str], failures: list[BaseException]) -> Itera
     except BaseException as error:
         failures.append(error)
         raise
+
+
+def _checked(text: str) -> str:
+    _utf8(text)
+    return text
 
 
 def _utf8(text: str) -> bytes:

@@ -8,19 +8,18 @@ bits per byte. Documents are joined by newlines in the order of the file, and th
 as in a model's bits per byte, whose nats include `<eos>` but whose bytes do not. The dictionary of `xz -9e` is 64 MiB:
 with more training text than that, the beginning is forgotten.
 
-    python data/sample.py sample.jsonl
-    python benchmarks/xz_baseline.py sample.jsonl
+    python benchmarks/xz_baseline.py data/sample/unique
 
 prints a table, then the same as one line of JSON.
 """
 
 import argparse
-import hashlib
 import json
 import lzma
 from pathlib import Path
 
-from babyllm.text.documents import Document, is_held_out
+from babyllm.text.corpus import open_corpus
+from babyllm.text.documents import is_held_out
 
 
 def xz_size(texts: list[str]) -> int:
@@ -47,12 +46,10 @@ def measure(texts: list[str], fraction: float) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", type=Path, help='JSON lines with "text" and "domain", as data/sample.py writes them')
+    parser.add_argument("corpus", type=Path, help="what was tokenised: a directory that `babyllm dedup` has made")
     parser.add_argument("--fraction", type=float, default=0.02, help="share of documents held out (default 0.02)")
     arguments = parser.parse_args()
-    raw = arguments.corpus.read_bytes()
-    records = [json.loads(line) for line in raw.splitlines()]
-    documents = [Document(record["text"], record["domain"]) for record in records]
+    documents = list(open_corpus(arguments.corpus).documents())
 
     groups = {domain: {domain} for domain in dict.fromkeys(document.domain for document in documents)}
     groups["all"] = set(groups)
@@ -65,11 +62,7 @@ def main() -> None:
         )
         row = "  ".join(f"{results[name][column]:{len(column)},}" for column in columns)
         print(f"{name:10}{row}  {results[name]['bits_per_byte']:13.4f}", flush=True)
-    print(
-        json.dumps(
-            {"corpus_sha256": hashlib.sha256(raw).hexdigest(), "fraction": arguments.fraction, "results": results}
-        )
-    )
+    print(json.dumps({"fraction": arguments.fraction, "results": results}))
 
 
 if __name__ == "__main__":

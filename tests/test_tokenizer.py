@@ -167,6 +167,46 @@ def test_no_document_is_skipped() -> None:
     assert {b"zebra", b" giraffe", b" walrus"} <= pieces
 
 
+def test_byte_level_training_is_lossless_and_deterministic(tmp_path: Path) -> None:
+    """A byte-level BPE has the fixed special tokens and the size asked for, is the same each time, and loads again."""
+    tokenizer = Tokenizer.train(iter(corpus()), 600, model_type="byte_bpe")
+    assert tokenizer.special == {name: i for i, name in enumerate(SPECIAL)} and tokenizer.vocab_size == 600
+    assert Tokenizer.train(corpus(), 600, model_type="byte_bpe").sha256 == tokenizer.sha256
+    assert [tokenizer.decode(ids) for ids in tokenizer.encode_batch(HARD)] == HARD
+    assert [tokenizer.token_bytes(i) for i in tokenizer.encode("1024")] == [b"1", b"0", b"2", b"4"]
+    assert [tokenizer.token_bytes(i) for i in tokenizer.encode("the cat")] == [b"the", b" cat"]
+    Tokenizer.train(corpus(), 400).save(tmp_path)
+    tokenizer.save(tmp_path)  # of the other kind: its file must not be found instead
+    assert Tokenizer.load(tmp_path).sha256 == tokenizer.sha256
+    theirs = auto(tmp_path)
+    assert [theirs(t, split_special_tokens=True)["input_ids"] for t in HARD] == tokenizer.encode_batch(HARD)
+
+
+@pytest.mark.parametrize("model_type", ["bpe", "unigram", "byte_bpe"])
+def test_special_tokens_can_be_added(model_type: str) -> None:
+    """Names given come behind the fixed special tokens, once each, and are never found in text."""
+    names = ["<|tool|>", "<s>", "<|tool|>", "<think>"]
+    tokenizer = Tokenizer.train(corpus(), 450, model_type=model_type, special_tokens=names)  # type: ignore[arg-type]
+    assert tokenizer.special == {name: i for i, name in enumerate([*SPECIAL, "<|tool|>", "<think>"])}
+    assert not set(tokenizer.encode("<think>hm</think> <|tool|>")) & set(tokenizer.special.values())
+    assert tokenizer.vocab_size == 450
+
+
+@pytest.mark.parametrize(
+    ("documents", "vocab_size", "message"),
+    [
+        (["hello world"], 4000, "vocab_size 4000 is too large: this text gives at most 281"),
+        (["hello world"], 271, "vocab_size 271 is too small: this text needs at least 272"),
+        (["", ""], 400, "no text to train a tokenizer on"),
+        (["fine", "not \ud800 fine"], 400, "lone surrogate"),
+    ],
+)
+def test_byte_level_training_tells_what_is_wrong(documents: list[str], vocab_size: int, message: str) -> None:
+    """A vocabulary that does not suit the text, or no text, gives an error that says what would do."""
+    with pytest.raises(UserError, match=message):
+        Tokenizer.train(documents, vocab_size, model_type="byte_bpe")
+
+
 @pytest.mark.parametrize(
     ("documents", "vocab_size", "message"),
     [
@@ -190,7 +230,8 @@ def test_the_sizes_told_are_right() -> None:
     assert Tokenizer.train(["hello world"], 280).vocab_size == 280
 
 
-def test_error_in_the_stream_comes_through() -> None:
+@pytest.mark.parametrize("model_type", ["bpe", "byte_bpe"])
+def test_error_in_the_stream_comes_through(model_type: str) -> None:
     """An exception of the document stream reaches the caller as it is."""
 
     def documents() -> Iterator[str]:
@@ -198,7 +239,7 @@ def test_error_in_the_stream_comes_through() -> None:
         raise KeyError("lost")
 
     with pytest.raises(KeyError, match="lost"):
-        Tokenizer.train(documents(), 400)
+        Tokenizer.train(documents(), 400, model_type=model_type)  # type: ignore[arg-type]
 
 
 # Text to ids and back
@@ -236,6 +277,20 @@ def test_batch_equals_single(trained: Tokenizer, bytewise: Tokenizer) -> None:
     for tokenizer in (trained, bytewise):
         assert tokenizer.encode_batch(HARD) == [tokenizer.encode(text) for text in HARD]
         assert tokenizer.encode_batch([]) == []
+
+
+def test_many_documents_at_once(trained: Tokenizer, bytewise: Tokenizer) -> None:
+    """Documents encoded together have the ids that each has alone, with eos behind each, whatever they hold."""
+    unigram = Tokenizer.train(corpus(), 400, model_type="unigram")
+    prefixed = Tokenizer(foreign_model(corpus(), model_type="bpe", byte_fallback=True), "model")
+    without_nul = [text for text in [*HARD, *corpus(50)] if "\0" not in text]
+    for tokenizer in (trained, bytewise, unigram, prefixed):
+        for texts in (without_nul, HARD, ["\0"], ["", ""], ["a"]):
+            for n_threads in (1, None):
+                ids, lengths = tokenizer.encode_documents([text.encode() for text in texts], n_threads)
+                alone = [[*tokenizer.encode(text), tokenizer.eos_id] for text in texts]
+                assert ids.tolist() == [token for row in alone for token in row]
+                assert lengths.tolist() == [len(row) for row in alone]
 
 
 def test_lone_surrogate_is_refused(trained: Tokenizer, bytewise: Tokenizer) -> None:

@@ -1,10 +1,16 @@
-"""Print what a directory of token shards holds."""
+"""Show what is in a corpus, in text files, in token data or in a run directory."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-ARGUMENTS = "DATA_DIR"
+from babyllm.text.readers import ReadConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ARGUMENTS = "DIR_OR_FILE"
 
 
 @dataclass(frozen=True)
@@ -12,35 +18,69 @@ class Flags:
     """Flags of `babyllm inspect`.
 
     Attributes:
-        verify: also compare the sha256 of every shard, which reads all of it.
-        examples: documents to show per domain and split.
+        verify: of token data, also compare the sha256 of every shard, which reads all of it.
+        longest: of the longest documents, how many to show.
+        examples: documents to show at random; of token data, per domain and split.
+        seed: of what is shown at random.
+        characters: of a document to show.
+        tokenizer: of bare .bin files, directory or file of the tokenizer that decodes them.
+        vocab_size: of bare .bin files.
+        dtype: of bare .bin files.
+        eos_id: of bare .bin files.
+        read: how text files are read.
     """
 
     verify: bool = False
-    examples: int = 1
+    longest: int = 3
+    examples: int = 2
+    seed: int = 0
+    characters: int = 200
+    tokenizer: str | None = None
+    vocab_size: int | None = None
+    dtype: Literal["uint16", "uint32"] = "uint16"
+    eos_id: int = 2
+    read: ReadConfig = field(default_factory=ReadConfig)
 
 
-def run(flags: Flags, directory: str) -> None:
-    """Print what a directory of token shards holds."""
+def run(flags: Flags, path: str) -> None:
+    """Print the report of what lies at `path`, and documents of it."""
     from pathlib import Path
 
-    from babyllm.data.prepare import load_tokenizer
-    from babyllm.data.shards import open_tokens
+    from babyllm.errors import UserError
+    from babyllm.text.report import print_report
 
-    data = open_tokens(directory, verify=flags.verify)
-    tokenizer = load_tokenizer(Path(directory), data.manifest.tokenizer_sha256)
-    print(f"{'split':<6} {'domain':<16}{'documents':>12}{'tokens':>16}{'bytes':>16}{'bytes/token':>13}")
-    for split in ("train", "val"):
-        for domain in data.domains(split):
-            shards = [s for s in data.manifest.shards if (s.split, s.domain) == (split, domain)]
-            documents, tokens, n_bytes = (sum(getattr(s, n) for s in shards) for n in ("documents", "tokens", "bytes"))
-            print(f"{split:<6} {domain:<16}{documents:>12,}{tokens:>16,}{n_bytes:>16,}{n_bytes / tokens:>13.2f}")
-            ids = data.stream(split, domain).read(0, 4096).tolist()
-            for _ in range(flags.examples if tokenizer else 0):
-                end = ids.index(data.manifest.eos_id) if data.manifest.eos_id in ids else len(ids)
-                print(f"    {tokenizer.decode(ids[:end])[:100]!r}" if tokenizer else "")
-                ids = ids[end + 1 :]
-    manifest = data.manifest
-    print(f"vocabulary {manifest.vocab_size:,}, {manifest.dtype}, fingerprint {manifest.fingerprint()[:16]}")
-    if flags.verify:
-        print(f"verified: all {len(data.manifest.shards)} shards have the sha256 of the manifest")
+    place = Path(path)
+    if not place.exists():
+        raise UserError(f"{path}: no such file or directory")
+    report = _report(flags, place)
+    print_report(report)
+    for group in report.get("examples", []):
+        for number, item in enumerate(group["items"]):
+            if not number:
+                print(f"\n{group['title']}")
+            print(f"  {item['label']}")
+            for text in item["texts"]:
+                print(f"    {_cut(text, flags.characters)!r}")
+
+
+def _report(flags: Flags, place: Path) -> dict[str, Any]:
+    if (place / "config.yaml").is_file():
+        from babyllm.training.overview import run_report
+
+        return run_report(place)
+    from babyllm.data.inspection import Look, inspect
+
+    return inspect(
+        place,
+        Look(flags.longest, flags.examples, flags.seed),
+        verify=flags.verify,
+        vocab_size=flags.vocab_size,
+        dtype=flags.dtype,
+        eos_id=flags.eos_id,
+        tokenizer=flags.tokenizer,
+        read=flags.read,
+    )
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."

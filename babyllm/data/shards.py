@@ -12,10 +12,11 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 UINT16_VOCABULARY = 65536
 LLMC_MAGIC, LLMC_HEADER_BYTES = 20240520, 1024
+TOTAL = "all"  # evaluation reports all domains together under this name
+STEM_CHARACTERS = 40  # of a domain in a file's name: 255 bytes is what disks allow
+BLOCK_TOKENS = 1 << 20
 _VAL = re.compile(r"(^|[^a-z])val(id|idation)?([^a-z]|$)")
 
 Split = Literal["train", "val"]
@@ -96,15 +100,40 @@ class _OpenShard:
     digest: Any = field(default_factory=hashlib.sha256)
 
 
+def check_domain(domain: str) -> None:
+    """Refuse a domain that goes by the name of all of them together.
+
+    Raises:
+        UserError: it does.
+    """
+    if domain == TOTAL:
+        raise UserError(
+            f"a domain named {TOTAL!r} would be taken for the total of all domains, which evaluation reports under "
+            "that name; give the domain another name"
+        )
+
+
+def _stem(domain: str) -> str:
+    """What the files of a domain begin with; no two domains share it, not even where disks ignore case and accents."""
+    readable = re.sub(r"[^\w.-]", "_", domain)[:STEM_CHARACTERS]
+    folded = unicodedata.normalize("NFKC", domain).casefold()
+    if domain == readable == folded and not domain.startswith("."):
+        return domain
+    return f"{readable.lstrip('.')}%{hashlib.blake2b(domain.encode(), digest_size=6).hexdigest()}"
+
+
 class ShardWriter:
     """Writes documents' ids into shards; nothing counts as written before `finish`.
 
     Args:
         directory: made if absent.
         vocab_size: decides uint16 or uint32.
-        eos_id: appended to every document.
+        eos_id: ends every document.
         tokenizer_sha256: of the tokenizer that made the ids.
         shard_tokens: a shard is closed once it holds this many.
+
+    Attributes:
+        dtype: of the ids, "uint16" or "uint32".
 
     Raises:
         UserError: the directory holds a finished manifest already.
@@ -117,32 +146,63 @@ class ShardWriter:
             raise UserError(f"{directory}: holds token data already; remove it or choose another directory")
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
-        self._dtype = token_dtype(vocab_size)
+        self.dtype = token_dtype(vocab_size)
         self._vocab_size, self._eos_id, self._tokenizer_sha256 = vocab_size, eos_id, tokenizer_sha256
         self._shard_tokens = shard_tokens
         self._open: dict[tuple[str, Split], _OpenShard] = {}
         self._done: list[Shard] = []
 
     def add(self, ids: Sequence[int], domain: str, split: Split, text_bytes: int) -> None:
-        """Append one document's ids and its <eos>; `text_bytes` is the length of its text in UTF-8."""
+        """Append one document's ids and its <eos>; `text_bytes` is the length of its text in UTF-8.
+
+        Raises:
+            UserError: an id is outside the vocabulary, or the domain is named "all".
+        """
         if max(ids, default=0) >= self._vocab_size:
             raise UserError(f"token id {max(ids)} is outside the vocabulary of {self._vocab_size}")
-        shard = self._open.get((domain, split))
-        if shard is None:
-            number = sum((s.domain, s.split) == (domain, split) for s in self._done)
-            stem = domain.replace("%", "%25").replace("/", "%2F")  # no two domains share a file
-            file = open(self._directory / f"{stem}-{split}-{number:05d}.bin", "wb")  # noqa: SIM115 (closed by _close)
-            shard = self._open[domain, split] = _OpenShard(file, domain, split)
-        raw = np.asarray([*ids, self._eos_id], dtype=little_endian(self._dtype)).tobytes()
-        shard.file.write(raw)
-        shard.digest.update(raw)
-        shard.tokens += len(ids) + 1
-        shard.documents += 1
-        shard.bytes += text_bytes
-        if shard.tokens >= self._shard_tokens:
-            self._close(self._open.pop((domain, split)))
+        self.append(np.array([*ids, self._eos_id]), np.array([[len(ids) + 1, text_bytes]]), domain, split)
 
-    def _close(self, shard: _OpenShard) -> None:
+    def append(self, ids: NDArray[Any], sizes: NDArray[np.int64], domain: str, split: Split) -> None:
+        """Append documents of one domain and split.
+
+        Args:
+            ids: (T,) of the documents one behind the other, each with its <eos>; may be a memory map.
+            sizes: (n, 2) tokens, the <eos> included, and UTF-8 bytes of the text of each document.
+            domain: of all of them.
+            split: of all of them.
+
+        Raises:
+            UserError: the domain is named "all".
+        """
+        ends, begin, first = np.cumsum(sizes[:, 0]), 0, 0
+        while first < len(sizes):
+            shard = self._open.get((domain, split)) or self._new_shard(domain, split)
+            # The document that fills the shard up is its last.
+            stop = 1 + int(np.searchsorted(ends, begin + self._shard_tokens - shard.tokens))
+            end = int(ends[min(stop, len(sizes)) - 1])
+            for start in range(begin, end, BLOCK_TOKENS):
+                raw = ids[start : min(end, start + BLOCK_TOKENS)].astype(little_endian(self.dtype)).tobytes()
+                shard.file.write(raw)
+                shard.digest.update(raw)
+            shard.tokens += end - begin
+            shard.documents += len(sizes[first:stop])
+            shard.bytes += int(sizes[first:stop, 1].sum())
+            begin, first = end, stop
+            if shard.tokens >= self._shard_tokens:
+                self.close(domain, split)
+
+    def _new_shard(self, domain: str, split: Split) -> _OpenShard:
+        check_domain(domain)
+        number = sum((s.domain, s.split) == (domain, split) for s in self._done)
+        file = open(self._directory / f"{_stem(domain)}-{split}-{number:05d}.bin", "wb")  # noqa: SIM115 (see close)
+        shard = self._open[domain, split] = _OpenShard(file, domain, split)
+        return shard
+
+    def close(self, domain: str, split: Split) -> None:
+        """Close the shard in the making of a domain and split, if there is one; what comes later begins another."""
+        shard = self._open.pop((domain, split), None)
+        if shard is None:
+            return
         with shard.file as f:
             f.flush()
             os.fsync(f.fileno())
@@ -156,12 +216,11 @@ class ShardWriter:
             UserError: nothing was added.
         """
         for key in sorted(self._open):
-            self._close(self._open[key])
-        self._open.clear()
+            self.close(*key)
         if not self._done:
             raise UserError(f"{self._directory}: the corpus is empty, there is nothing to train on")
         shards = tuple(sorted(self._done, key=lambda s: (s.split, s.domain, s.file)))
-        manifest = Manifest(self._dtype, self._vocab_size, self._eos_id, self._tokenizer_sha256, shards)
+        manifest = Manifest(self.dtype, self._vocab_size, self._eos_id, self._tokenizer_sha256, shards)
         write_json(self._directory / MANIFEST, asdict(manifest))
         return manifest
 
@@ -213,8 +272,26 @@ class TokenData:
         return sum(s.bytes for s in self.manifest.shards if (s.split, s.domain) == (split, domain))
 
 
+class BareFlags(NamedTuple):
+    """What a command calls the flags that tell about bare files, for its messages."""
+
+    vocab_size: str = "--model.vocab_size"
+    dtype: str = "--data.dtype"
+    eos_id: str = "--data.eos_id"
+
+
+TRAINING_FLAGS = BareFlags()
+
+
 def open_tokens(
-    path: str | Path, *, vocab_size: int | None = None, dtype: str = "uint16", eos_id: int = 2, verify: bool = False
+    path: str | Path,
+    *,
+    vocab_size: int | None = None,
+    dtype: str = "uint16",
+    eos_id: int = 2,
+    verify: bool = False,
+    to_train: bool = True,
+    flags: BareFlags = TRAINING_FLAGS,
 ) -> TokenData:
     """Token data that has been checked against its manifest.
 
@@ -225,6 +302,8 @@ def open_tokens(
         dtype: of bare files, "uint16" or "uint32".
         eos_id: of bare files.
         verify: also compare every shard's sha256, which reads all of it.
+        to_train: whether there must be something to train on.
+        flags: how the user gives `vocab_size`, `dtype` and `eos_id`.
 
     Raises:
         UserError: names the file that is missing, of the wrong size or not what its manifest says.
@@ -235,10 +314,10 @@ def open_tokens(
     if (path / MANIFEST).is_file():
         data = TokenData(path, _read_manifest(path / MANIFEST))
     else:
-        data = _bare(path, vocab_size, dtype, eos_id)
+        data = _bare(path, vocab_size, dtype, eos_id, flags)
     for shard in data.manifest.shards:
         _check(path if path.is_dir() else path.parent, shard, data.manifest, verify)
-    if not any(s.split == "train" for s in data.manifest.shards):
+    if to_train and not any(s.split == "train" for s in data.manifest.shards):
         raise UserError(f"{path}: holds no training shard")
     return data
 
@@ -269,16 +348,16 @@ def _check(directory: Path, shard: Shard, manifest: Manifest, verify: bool) -> N
             raise UserError(f"{file}: holds id {largest}, outside the vocabulary of {manifest.vocab_size}")
 
 
-def _bare(path: Path, vocab_size: int | None, dtype: str, eos_id: int) -> TokenData:
+def _bare(path: Path, vocab_size: int | None, dtype: str, eos_id: int, flags: BareFlags) -> TokenData:
     files = [path] if path.is_file() else sorted(path.glob("*.bin"))
     if not files:
         raise UserError(f"{path}: holds neither {MANIFEST} nor .bin files")
     if vocab_size is None:
         raise UserError(
-            f"{path}: has no {MANIFEST}; bare .bin files need --model.vocab_size (and --data.dtype, --data.eos_id)"
+            f"{path}: has no {MANIFEST}; bare .bin files need {flags.vocab_size} (and {flags.dtype}, {flags.eos_id})"
         )
     if dtype == "uint16" and vocab_size > UINT16_VOCABULARY:
-        raise UserError(f"{path}: a vocabulary of {vocab_size} does not fit uint16; give --data.dtype=uint32")
+        raise UserError(f"{path}: a vocabulary of {vocab_size} does not fit uint16; give {flags.dtype}=uint32")
     size = np.dtype(dtype).itemsize
     shards = []
     for file in files:
@@ -290,10 +369,10 @@ def _bare(path: Path, vocab_size: int | None, dtype: str, eos_id: int) -> TokenD
                 raise UserError(f"{file}: its header says {header[2]} tokens, its size does not")
         tokens, rest = divmod(n_bytes - offset, size)
         if rest or not tokens:
-            raise UserError(f"{file}: {n_bytes} bytes are not a whole number of {dtype} ids; is --data.dtype right?")
+            raise UserError(f"{file}: {n_bytes} bytes are not a whole number of {dtype} ids; is {flags.dtype} right?")
         largest = int(np.memmap(file, little_endian(dtype), "r", offset, (min(tokens, 1 << 20),)).max())
         if largest >= vocab_size:
-            raise UserError(f"{file}: holds id {largest}, outside the vocabulary of {vocab_size}; wrong --data.dtype?")
+            raise UserError(f"{file}: holds id {largest}, outside the vocabulary of {vocab_size}; wrong {flags.dtype}?")
         split: Split = "val" if _VAL.search(file.stem.lower()) else "train"
         shards.append(Shard(file.name, "text", split, tokens, 0, 0, "", offset))
     manifest = Manifest("uint16" if dtype == "uint16" else "uint32", vocab_size, eos_id, "", tuple(shards))

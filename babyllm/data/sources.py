@@ -1,0 +1,161 @@
+"""What a stage reads: corpora, or files as the readers find them, in pieces of bounded size that workers share.
+
+corpus      -> row groups of its Parquet files -+
+other files -> partitions of the readers -------+-> documents
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from babyllm.data.prepare import BATCH_DOCUMENTS, Batch, batches
+from babyllm.errors import UserError
+from babyllm.files import sha256
+from babyllm.text.corpus import MANIFEST, open_corpus
+from babyllm.text.documents import Document
+from babyllm.text.readers import Partition, ReadConfig, Rejected, find_partitions, key_of, read_partition
+
+REJECTED = "rejected.jsonl"
+# More pieces than cores, so that no core waits long for the last one.
+PIECE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """Consecutive row groups of one file of a corpus.
+
+    Attributes:
+        path: of the Parquet file.
+        begin: the first row group.
+        end: behind the last.
+        size_bytes: of all of them, unpacked.
+    """
+
+    path: Path
+    begin: int
+    end: int
+    size_bytes: int
+
+
+Source = RowGroups | Partition
+
+
+def is_corpus(path: Path) -> bool:
+    """Whether a directory is a finished corpus."""
+    return (path / MANIFEST).is_file()
+
+
+def find_sources(paths: Sequence[Path], read: ReadConfig, partition_bytes: int) -> list[Source]:
+    """The pieces of all inputs: of the corpora in their order, then of the other files by name.
+
+    Args:
+        paths: corpora, and files or directories that the readers read.
+        read: how the readers read.
+        partition_bytes: of input in one piece; a row group is never cut.
+
+    Raises:
+        UserError: an input does not exist, or holds nothing to read.
+    """
+    # What gives a corpus other domains is left to the readers.
+    corpora = [path for path in paths if is_corpus(path) and read.domain == "auto"]
+    others = [path for path in paths if path not in corpora]
+    sources: list[Source] = []
+    for path in corpora:
+        for part in open_corpus(path).parts:
+            sources += _row_groups(path / part.file, min(partition_bytes, PIECE_BYTES))
+    return [*sources, *(find_partitions(others, read, partition_bytes) if others else ())]
+
+
+def _row_groups(path: Path, piece_bytes: int) -> Iterator[RowGroups]:
+    try:
+        metadata = pq.read_metadata(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path}: cannot be read ({error}); make the corpus anew") from error
+    begin = size = 0
+    for index in range(metadata.num_row_groups):
+        size += metadata.row_group(index).total_byte_size
+        if size >= piece_bytes or index == metadata.num_row_groups - 1:
+            yield RowGroups(path, begin, index + 1, size)
+            begin, size = index + 1, 0
+
+
+def read_source(source: Source, read: ReadConfig) -> Iterator[Document | Rejected]:
+    """The documents of one piece, in their order, and the records that are none.
+
+    Raises:
+        UserError: a file of a corpus is damaged.
+    """
+    if isinstance(source, RowGroups):
+        for batch in _record_batches(source, ["text", "domain", "id"]):
+            yield from map(Document, *(column.to_pylist() for column in batch.columns))
+    else:
+        yield from read_partition(source, read)
+
+
+def _record_batches(source: RowGroups, names: list[str]) -> Iterator[pa.RecordBatch]:
+    try:
+        with pq.ParquetFile(source.path) as file:
+            groups = range(source.begin, source.end)
+            batches = file.iter_batches(BATCH_DOCUMENTS, row_groups=groups, columns=names, use_threads=False)
+            yield from (batch.select(names) for batch in batches)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{source.path}: cannot be read ({error}); make the corpus anew") from error
+
+
+def documents_of(source: Source, read: ReadConfig, rejected: Counter[str], folder: Path | None) -> Iterator[Document]:
+    """The documents of one piece; the records that are none are counted by reason in `rejected`.
+
+    Args:
+        source: the piece.
+        read: how the readers read.
+        rejected: counts them.
+        folder: gets `rejected.jsonl` with those records, if there are any; None keeps none.
+    """
+    for record in read_source(source, read):
+        if isinstance(record, Document):
+            yield record
+            continue
+        rejected[record.reason] += 1
+        if folder is not None:
+            with open(folder / REJECTED, "a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+
+
+def batches_of(source: Source, read: ReadConfig, rejected: Counter[str], folder: Path | None) -> Iterator[Batch]:
+    """The same in batches; of a corpus without a `Document` for each, which would take a tenth of the time."""
+    if not isinstance(source, RowGroups):
+        yield from batches(documents_of(source, read, rejected, folder))
+        return
+    for batch in _record_batches(source, ["text", "domain"]):
+        yield batch.column("text").cast(pa.large_binary()).to_pylist(), batch.column("domain").to_pylist()
+
+
+def join_rejected(folders: Sequence[Path], directory: Path) -> None:
+    """Put the records that each piece rejected into one `rejected.jsonl`, in their order; none leaves no file."""
+    (directory / REJECTED).unlink(missing_ok=True)
+    for file in (folder / REJECTED for folder in folders):
+        if file.is_file():
+            with open(file, "rb") as source, open(directory / REJECTED, "ab") as target:
+                shutil.copyfileobj(source, target)
+
+
+def identity(paths: Sequence[Path], sources: Sequence[Source]) -> list[Any]:
+    """JSON values that change when the inputs do: of a corpus its description, of other files their time and size."""
+    corpora = [[path.name, sha256(path / MANIFEST)] for path in paths if is_corpus(path)]
+    files = {(s.name, *s.stamp) for partition in sources if isinstance(partition, Partition) for s in partition.sources}
+    return corpora + [list(file) for file in sorted(files)]
+
+
+def pieces(sources: Sequence[Source]) -> list[Any]:
+    """JSON values of how the inputs are cut, which decide what is kept when a stage goes on."""
+    corpora = [[str(s.path), s.begin, s.end] for s in sources if isinstance(s, RowGroups)]
+    return [*corpora, key_of([s for s in sources if isinstance(s, Partition)])]

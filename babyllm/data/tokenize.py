@@ -1,0 +1,194 @@
+"""From corpora or files of any size to token data, on all cores.
+
+inputs -> pieces -> one process each: encode -> files of ids by domain and split -> shards, report -> manifest.json
+
+A shard holds the documents of its domain and split in the order of the inputs, so the shards depend on neither the
+number of workers nor the size of the pieces, and equal those of `write_tokens`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babyllm.config import to_dict
+from babyllm.data.prepare import SHARD_TOKENS, Group, encode, group_table, load_tokenizer, not_written
+from babyllm.data.shards import MANIFEST, ShardWriter, Split, little_endian, token_dtype
+from babyllm.data.sources import Source, batches_of, find_sources, identity, join_rejected, pieces
+from babyllm.data.stage import check_held_out, is_finished
+from babyllm.errors import UserError
+from babyllm.files import fsync, write_json
+from babyllm.progress import ProgressLine
+from babyllm.text.partitions import WorkConfig, run_partitions
+from babyllm.text.readers import ReadConfig
+from babyllm.text.report import write_report
+from babyllm.text.stage import WORK, work_directory
+from babyllm.tokenizer import Tokenizer
+
+SETTINGS = "tokenize.json"
+
+
+def tokenize(
+    paths: Sequence[Path],
+    tokenizer: Tokenizer,
+    directory: Path,
+    *,
+    held_out: float = 0.02,
+    shard_tokens: int = SHARD_TOKENS,
+    read: ReadConfig | None = None,
+    work: WorkConfig | None = None,
+) -> dict[str, Any] | None:
+    """Encode corpora or files into a token data directory, on all cores, and give the report; None if it is there.
+
+    The shards depend on neither the number of workers nor the size of the pieces. A call that was interrupted is made
+    again to go on with what is left.
+
+    Args:
+        paths: corpora, and files or directories that the readers read.
+        tokenizer: encodes them; its files are put beside the shards.
+        directory: made if absent.
+        held_out: share of the documents that go to the "val" split, chosen by a hash of each text.
+        shard_tokens: tokens at which a shard is closed.
+        read: how the readers read.
+        work: processes, and input in one piece.
+
+    Raises:
+        UserError: an input cannot be read or holds no document, a domain is named "all", the directory holds the
+            results of other settings or cannot be written.
+    """
+    check_held_out(held_out)
+    if shard_tokens < 1:
+        raise UserError(f"--shard_tokens={shard_tokens}: must be at least 1")
+    read, work = read or ReadConfig(), work or WorkConfig()
+    sources = find_sources(paths, read, work.partition_bytes)
+    makes_parts = {
+        "inputs": identity(paths, sources),
+        "tokenizer": tokenizer.sha256,
+        "held_out": held_out,
+        "read": to_dict(read),
+    }
+    settings = makes_parts | {"shard_tokens": shard_tokens}
+    parts = directory / WORK
+    if is_finished(directory, MANIFEST, SETTINGS, settings):
+        shutil.rmtree(parts, ignore_errors=True)
+        return None
+    try:
+        with work_directory(directory):
+            tokenizer.save(directory)
+            encode_piece = partial(
+                _tokenize_piece, read=read, directory=directory, sha256=tokenizer.sha256, held_out=held_out
+            )
+            results = run_partitions(
+                sources,
+                encode_piece,
+                parts,
+                key=makes_parts | {"pieces": pieces(sources)},
+                workers=work.workers,
+                sizes=[source.size_bytes for source in sources],
+                title="tokenize",
+            )
+            report = _write(directory, results, tokenizer, shard_tokens, settings)
+    except OSError as error:
+        raise not_written(directory, error) from error
+    shutil.rmtree(parts)
+    return report
+
+
+def _write(
+    directory: Path,
+    results: Sequence[dict[str, Any]],
+    tokenizer: Tokenizer,
+    shard_tokens: int,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Make the directory of the finished pieces, the manifest last, and give the report."""
+    parts = directory / WORK
+    writer = ShardWriter(directory, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, shard_tokens)
+    groups = _join(parts, [[Group(**g) for g in result["groups"]] for result in results], writer)
+    join_rejected([parts / f"{index:05d}" for index in range(len(results))], directory)
+    rejected = sum((Counter(result["rejected"]) for result in results), Counter[str]())
+    report = _report(directory, groups, tokenizer, rejected)
+    write_report(directory, report)
+    write_json(directory / SETTINGS, settings)
+    writer.finish()
+    return report
+
+
+def _tokenize_piece(
+    source: Source, folder: Path, *, read: ReadConfig, directory: Path, sha256: str, held_out: float
+) -> dict[str, Any]:
+    """Write the ids and sizes of a piece's documents, a pair of files for each domain and split."""
+    tokenizer = _load_once(directory, sha256)
+    kind = little_endian(token_dtype(tokenizer.vocab_size))
+    groups: dict[tuple[str, Split], Group] = {}
+    rejected = Counter[str]()
+    for batch in batches_of(source, read, rejected, folder):
+        for encoded in encode(batch, tokenizer, held_out, n_threads=1):
+            key = encoded.group.domain, encoded.group.split
+            groups[key] = groups[key] + encoded.group if key in groups else encoded.group
+            ids_file, sizes_file = _files(folder, list(groups).index(key))
+            # Opened anew each time: there may be more domains than a process may open files.
+            with open(ids_file, "ab") as ids, open(sizes_file, "ab") as sizes:
+                ids.write(encoded.ids.astype(kind).tobytes())
+                sizes.write(encoded.sizes.tobytes())
+    for file in folder.glob("*.bin"):
+        fsync(file)
+    return {"groups": [asdict(group) for group in groups.values()], "rejected": dict(rejected)}
+
+
+@lru_cache(maxsize=1)
+def _load_once(directory: Path, sha256: str) -> Tokenizer:
+    """The tokenizer of a worker process; a large one takes a while to load."""
+    tokenizer = load_tokenizer(directory, sha256)
+    assert tokenizer is not None
+    return tokenizer
+
+
+def _files(folder: Path, number: int) -> tuple[Path, Path]:
+    return folder / f"{number:05d}-ids.bin", folder / f"{number:05d}-sizes.bin"
+
+
+def _join(parts: Path, groups: Sequence[Sequence[Group]], writer: ShardWriter) -> list[Group]:
+    """Write the shards, one domain and split after the other, and give the totals of each."""
+    places: dict[tuple[str, Split], list[tuple[Path, int]]] = {}
+    totals: dict[tuple[str, Split], Group] = {}
+    for index, found in enumerate(groups):
+        for number, group in enumerate(found):
+            key = group.domain, group.split
+            places.setdefault(key, []).append((parts / f"{index:05d}", number))
+            totals[key] = totals[key] + group if key in totals else group
+    done, total = 0, sum(group.tokens for group in totals.values())
+    progress = ProgressLine("shards", total, output=sys.stderr)
+    for key in sorted(places):
+        for folder, number in places[key]:
+            ids_file, sizes_file = _files(folder, number)
+            ids: NDArray[Any] = np.memmap(ids_file, little_endian(writer.dtype), "r")
+            writer.append(ids, np.fromfile(sizes_file, np.int64).reshape(-1, 2), *key)
+            done += len(ids)
+            progress.show(done)
+        writer.close(*key)
+    progress.end()
+    return [totals[key] for key in sorted(totals, key=lambda key: (key[1], key[0]))]
+
+
+def _report(
+    directory: Path, groups: Sequence[Group], tokenizer: Tokenizer, rejected: Mapping[str, int]
+) -> dict[str, Any]:
+    total = sum(group.tokens for group in groups)
+    facts = [
+        ["documents", sum(group.documents for group in groups)],
+        ["tokens", total],
+        ["vocabulary", tokenizer.vocab_size],
+        ["tokenizer", tokenizer.sha256[:16]],
+    ]
+    facts += [[f"rejected: {reason}", count] for reason, count in sorted(rejected.items())]
+    return {"title": f"tokenize: {directory}", "facts": facts, "tables": [group_table(groups)]}

@@ -1,0 +1,97 @@
+"""Rows of different lengths in one flat array, and their hashes: what lets numpy work on many documents at once.
+
+Every hash is a fixed function of 64-bit integers modulo 2**64, so it is the same on every machine, in every process and
+for every way of cutting a corpus into batches.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+U64 = NDArray[np.uint64]
+
+_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_POSITION = np.uint64(0x9E3779B97F4A7C15)
+_SECOND = np.uint64(0xD6E8FEB86659FD93)
+
+
+class Ragged(NamedTuple):
+    """Rows of different lengths.
+
+    Attributes:
+        values: of all rows, one after another.
+        offsets: (rows + 1,) int64, from 0: row i is `values[offsets[i]:offsets[i + 1]]`.
+    """
+
+    values: NDArray[Any]
+    offsets: NDArray[np.int64]
+
+    def lengths(self) -> NDArray[np.int64]:
+        """The length of each row."""
+        return np.diff(self.offsets)
+
+
+def offsets_of(lengths: NDArray[Any]) -> NDArray[np.int64]:
+    """Where rows of these lengths begin, and where the last one ends."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def positions(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The place of each value in its row, counted from 0."""
+    return np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
+
+
+def compress(rows: Ragged, keep: NDArray[np.bool_]) -> Ragged:
+    """The rows without the values for which `keep` is false."""
+    kept_before = offsets_of(keep)
+    return Ragged(rows.values[keep], kept_before[rows.offsets])
+
+
+def take(rows: Ragged, numbers: NDArray[Any]) -> Ragged:
+    """The rows with these numbers, in this order."""
+    offsets = offsets_of(rows.offsets[numbers + 1] - rows.offsets[numbers])
+    shift = np.repeat(rows.offsets[numbers] - offsets[:-1], np.diff(offsets))
+    return Ragged(rows.values[np.arange(offsets[-1]) + shift], offsets)
+
+
+def reduce_rows(operation: np.ufunc, rows: Ragged, empty: Any, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """`operation.reduce` of each row; an empty row gives `empty`."""
+    starts, filled = rows.offsets[:-1], np.diff(rows.offsets) > 0
+    if filled.all():
+        return np.asarray(operation.reduceat(rows.values, starts, out=out)) if len(starts) else rows.values[:0]
+    out = np.empty(len(starts), rows.values.dtype) if out is None else out
+    out[:] = empty
+    if filled.any():  # an empty row holds no values, so the filled ones lie side by side
+        out[filled] = operation.reduceat(rows.values, starts[filled])
+    return out
+
+
+def mix(x: U64) -> U64:
+    """Scramble 64-bit values in place, one to one, so that every bit depends on all (the finalizer of SplitMix64)."""
+    scratch = x >> np.uint64(30)
+    x ^= scratch
+    x *= _MIX_1
+    np.right_shift(x, np.uint64(27), out=scratch)
+    x ^= scratch
+    x *= _MIX_2
+    np.right_shift(x, np.uint64(31), out=scratch)
+    x ^= scratch
+    return x
+
+
+def hash_rows(rows: Ragged) -> tuple[U64, U64]:
+    """Two 64-bit hashes of each row, of its values and their order; together they tell rows apart as 128 bits do."""
+    terms = positions(rows.offsets).view(np.uint64)
+    terms *= _POSITION
+    terms += rows.values
+    mix(terms)
+    first = reduce_rows(np.add, Ragged(terms, rows.offsets), 0)
+    terms ^= terms >> np.uint64(29)
+    terms *= _SECOND
+    terms ^= terms >> np.uint64(32)
+    return first, reduce_rows(np.add, Ragged(terms, rows.offsets), 0)

@@ -1,0 +1,138 @@
+"""What deduplication has found: the clusters, the documents to remove, and the tables that name them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from babyllm.text.dedup.candidates import unpack
+from babyllm.text.dedup.cluster import Members, cluster, select
+from babyllm.text.dedup.decontaminate import Benchmarks
+from babyllm.text.dedup.linking import METHODS, AllLinks
+from babyllm.text.dedup.sources import Slice, read
+from babyllm.text.dedup.steps import Setting
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found.
+
+    Attributes:
+        members: the documents in clusters.
+        names: columns id and domain of the members, in their order.
+        is_removed: of each member.
+        contaminated: (3, documents): number, matching grams, index of the first gram.
+        contaminated_names: columns id and domain of those.
+        removed: the numbers of all documents that go, ascending.
+    """
+
+    members: Members
+    names: pa.Table
+    is_removed: NDArray[np.bool_]
+    contaminated: NDArray[np.int64]
+    contaminated_names: pa.Table
+    removed: NDArray[np.int64]
+
+    def survivors(self) -> NDArray[np.int64]:
+        """The place among the members of each member's survivor."""
+        return np.searchsorted(self.members.documents, self.members.survivor)
+
+
+def collect(setting: Setting, slices: Sequence[Sequence[Slice]], n_inputs: int, links: AllLinks) -> Result:
+    """The clusters that the links make of the corpora, the first `n_inputs` of which lose what repeats."""
+    pieces = [piece for of_corpus in slices for piece in of_corpus]
+    documents = np.unique(np.concatenate(unpack(links.pairs)))
+    names = describe(pieces, documents)
+    corpus = _corpus_of(slices, documents)
+    is_input = corpus < n_inputs
+    first = np.where(is_input, corpus + 1 if setting.config.keep == "first" else 1, 0)
+    order = np.empty(len(documents), np.int64)
+    order[np.lexsort((_rank(names["id"]), -_lengths(setting, pieces, documents), first))] = np.arange(len(documents))
+    members = cluster(documents, order, *links)
+    is_removed = is_input & (members.survivor != members.documents)
+    in_use = np.isin(members.survivor, members.survivor[is_removed])  # not a cluster of other corpora's documents alone
+    members, names = select(members, in_use), names.filter(pa.array(in_use))
+    found = [np.load(f / "contaminated.npy") for f in setting.folders("sketch") if (f / "contaminated.npy").exists()]
+    contaminated = np.concatenate([np.empty((3, 0), np.int64), *found], axis=1)
+    removed = np.union1d(documents[is_removed], contaminated[0])
+    return Result(members, names, is_removed[in_use], contaminated, describe(pieces, contaminated[0]), removed)
+
+
+def describe(
+    pieces: Sequence[Slice], documents: NDArray[np.int64], columns: Sequence[str] = ("id", "domain")
+) -> pa.Table:
+    """Columns of these documents, whose numbers ascend."""
+    schema = pa.schema([(name, pa.large_string()) for name in columns])
+    found = []
+    for piece in pieces:
+        start, stop = np.searchsorted(documents, [piece.first, piece.first + piece.n])
+        if start == stop:
+            continue
+        rows, first = documents[start:stop], piece.first
+        for batch in read(piece, columns):
+            inside = rows[slice(*np.searchsorted(rows, [first, first + len(batch)]))]
+            found.append(
+                pa.Table.from_batches([batch.take(pa.array(inside - first))]).select(list(columns)).cast(schema)
+            )
+            first += len(batch)
+            if first > rows[-1]:
+                break
+    return pa.concat_tables([schema.empty_table(), *found]).combine_chunks()
+
+
+def member_table(result: Result) -> pa.Table:
+    """The rows of `clusters.parquet`, sorted by cluster, then by id."""
+    members, ids = result.members, result.names["id"]
+    method = [METHODS[number] if number >= 0 else None for number in range(-1, len(METHODS))]
+    table = pa.table(
+        {
+            "cluster": ids.take(pa.array(result.survivors())),
+            "id": ids,
+            "domain": result.names["domain"],
+            "removed": result.is_removed,
+            "similarity": members.similarity,
+            "neighbour": ids.take(pa.array(np.searchsorted(members.documents, members.neighbour))),
+            "method": pa.array(method, pa.string()).take(pa.array(members.method + 1)),
+        }
+    )
+    return table.sort_by([("cluster", "ascending"), ("id", "ascending")])
+
+
+def contaminated_table(result: Result, benchmarks: Benchmarks, files: Sequence[Path]) -> pa.Table:
+    """The rows of `contaminated.parquet`: documents, how many grams match, file and question of the first."""
+    _, n_matches, gram = result.contaminated
+    questions = benchmarks.question[gram].tolist()
+    return pa.table(
+        {
+            "id": result.contaminated_names["id"],
+            "domain": result.contaminated_names["domain"],
+            "matches": n_matches,
+            "file": pa.array([str(files[benchmarks.files[q]]) for q in questions], pa.string()),
+            "question": pa.array([benchmarks.texts[q] for q in questions], pa.string()),
+        }
+    )
+
+
+def _corpus_of(slices: Sequence[Sequence[Slice]], documents: NDArray[np.int64]) -> NDArray[np.int64]:
+    ends = np.cumsum([sum(piece.n for piece in of_corpus) for of_corpus in slices])
+    return np.searchsorted(ends, documents, side="right")
+
+
+def _lengths(setting: Setting, pieces: Sequence[Slice], documents: NDArray[np.int64]) -> NDArray[np.int64]:
+    found = [np.empty(0, np.int64)]
+    for piece, folder in zip(pieces, setting.folders("sketch"), strict=True):
+        inside = documents[slice(*np.searchsorted(documents, [piece.first, piece.first + piece.n]))]
+        found.append(np.load(folder / "lengths.npy", mmap_mode="r")[inside - piece.first])
+    return np.concatenate(found).astype(np.int64)
+
+
+def _rank(ids: pa.ChunkedArray) -> NDArray[np.int64]:
+    rank = np.empty(len(ids), np.int64)
+    rank[pc.sort_indices(ids).to_numpy()] = np.arange(len(ids))
+    return rank

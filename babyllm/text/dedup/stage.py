@@ -1,0 +1,165 @@
+"""Deduplicate corpora: from directories to a directory.
+
+    IN... -> links -> clusters -> documents to remove -> OUT: the rest, clusters.parquet, report
+
+What is at work at once is bounded by `work.partition_bytes`; the process itself holds some bytes per document and some
+more per repetition. Every step can be interrupted; no result depends on the order or the number of workers.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from babyllm.errors import UserError
+from babyllm.files import fsync, locked, sha256
+from babyllm.text.corpus import MANIFEST, Corpus, Count, Part, open_corpus, write_corpus
+from babyllm.text.dedup import decontaminate, steps
+from babyllm.text.dedup.linking import Steps, find_links, save
+from babyllm.text.dedup.minhash import choose_bands
+from babyllm.text.dedup.results import Result, collect, contaminated_table, member_table
+from babyllm.text.dedup.sources import Slice, cut
+from babyllm.text.dedup.steps import DedupConfig, Setting
+from babyllm.text.dedup.summary import summarize
+from babyllm.text.report import Report, write_report
+
+
+def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | None:
+    """Write the corpus `out`: the documents of the corpora `inputs` without repetitions.
+
+    Beside it stand `clusters.parquet`, `report.json`, `report.html` and, where evaluation sets are kept out,
+    `contaminated.parquet`. Where there are several corpora, ids begin with what tells the corpora's paths apart.
+
+    Returns:
+        The report; None if `out` had been made before, with the same settings.
+
+    Raises:
+        UserError: an input is no corpus, a setting cannot be met, or `out` holds something else.
+    """
+    _check(config)
+    corpora = [open_corpus(path) for path in (*inputs, *map(Path, config.against))]
+    evaluation = decontaminate.evaluation_files(config.decontaminate)
+    about = _about(inputs, corpora, evaluation, config)
+    if _is_done(out, about):
+        shutil.rmtree(out / ".work", ignore_errors=True)
+        return None
+    with _work_directory(out) as directory:
+        slices = cut(corpora, config.work.partition_bytes)
+        pieces = [piece for of_corpus in slices for piece in of_corpus]
+        run = Steps(Setting(config, _n_documents(pieces), directory), about)
+        benchmarks = _benchmarks(evaluation, config, directory)
+        items = [(piece, number < len(inputs)) for number, of_corpus in enumerate(slices) for piece in of_corpus]
+        result = collect(run.setting, slices, len(inputs), find_links(run, items))
+        _write_table(member_table(result), out / "clusters.parquet")
+        if benchmarks:
+            _write_table(contaminated_table(result, benchmarks, evaluation), out / "contaminated.parquet")
+        parts = _keep(run, result, corpora[: len(inputs)], pieces, out)
+        report = summarize(result, corpora[: len(inputs)], pieces, benchmarks, evaluation, config)
+        write_report(out, report)
+        write_corpus(out, parts, about)
+    shutil.rmtree(out / ".work")
+    return report
+
+
+def _check(config: DedupConfig) -> None:
+    if not 0 < config.threshold <= 1:
+        raise UserError(f"--threshold={config.threshold}: give a Jaccard similarity above 0 and at most 1")
+    for flag, n in (("shingles.n", config.shingles.n), ("decontaminate_words", config.decontaminate_words)):
+        if n < 1:
+            raise UserError(f"--{flag}={n}: give 1 or more")
+    if not 0 <= config.simhash.distance <= 8:
+        raise UserError(f"--simhash.distance={config.simhash.distance}: give 0 to 8 bits")
+    if not 0 < config.minhash.recall < 1:
+        raise UserError(f"--minhash.recall={config.minhash.recall}: give a probability between 0 and 1")
+    if "minhash" in config.near:
+        choose_bands(config.minhash, config.threshold)
+
+
+def _about(
+    inputs: Sequence[Path], corpora: Sequence[Corpus], evaluation: Sequence[Path], config: DedupConfig
+) -> dict[str, Any]:
+    """What decides the result; the files of a corpus are told by their description."""
+    digests = [sha256(corpus.directory / MANIFEST) for corpus in corpora] + [sha256(path) for path in evaluation]
+    chosen = {name: value for name, value in asdict(config).items() if name != "work"}
+    return {"stage": "dedup", "inputs": [str(path) for path in inputs], "sha256": digests, "config": chosen}
+
+
+def _is_done(out: Path, about: dict[str, Any]) -> bool:
+    if not (out / MANIFEST).is_file():
+        return False
+    if open_corpus(out).about != about:
+        raise UserError(f"{out}: holds a corpus that was made otherwise; delete it or choose another directory")
+    return True
+
+
+@contextmanager
+def _work_directory(out: Path) -> Iterator[Path]:
+    directory = out / ".work"
+    directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory / "lock", 0) as is_free:
+        if not is_free:
+            raise UserError(f"{out}: another process is writing it; wait for its end or choose another directory")
+        yield directory
+
+
+def _n_documents(pieces: Sequence[Slice]) -> int:
+    n = sum(piece.n for piece in pieces)
+    if n >= 1 << 32:
+        raise UserError(f"{n:,} documents cannot be numbered with 32 bits; deduplicate them in portions with --against")
+    return n
+
+
+def _benchmarks(files: Sequence[Path], config: DedupConfig, directory: Path) -> decontaminate.Benchmarks | None:
+    path = directory / steps.GRAMS
+    if not files:
+        path.unlink(missing_ok=True)
+        return None
+    benchmarks = decontaminate.read_benchmarks(files, config.decontaminate_words)
+    decontaminate.save(benchmarks, path)
+    return benchmarks
+
+
+def _keep(run: Steps, result: Result, corpora: Sequence[Corpus], pieces: Sequence[Slice], out: Path) -> list[Part]:
+    """Write the parts of the corpora without what is removed; of several corpora, their files are numbered."""
+    save(run.setting.directory / "removed.npy", result.removed)
+    whole: dict[str, Slice] = {}
+    for piece in pieces:
+        before = whole.get(piece.path)
+        whole[piece.path] = piece if before is None else _joined(before, piece)
+    names, items = [], []
+    for number, corpus in enumerate(corpora):
+        for part in corpus.parts:
+            names.append(part.file if len(corpora) == 1 else f"{number:02d}-{part.file}")
+            path = str(corpus.directory / part.file)
+            items.append(whole.get(path, Slice(path, (0, 0), 0, 0, 0, "")))  # a part may hold no document
+    counts = run.run("keep", steps.keep, items, "documents kept", [item.size_bytes for item in items])
+    parts = []
+    for name, folder, domains in zip(names, run.setting.folders("keep"), counts, strict=True):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        if (folder / "part.parquet").exists():  # else it was moved before this start
+            os.replace(folder / "part.parquet", out / name)
+        parts.append(Part(name, {domain: Count(*numbers) for domain, numbers in domains.items()}))
+    fsync(out)
+    return parts
+
+
+def _joined(before: Slice, piece: Slice) -> Slice:
+    return replace(
+        before,
+        row_groups=(before.row_groups[0], piece.row_groups[1]),
+        n=before.n + piece.n,
+        size_bytes=before.size_bytes + piece.size_bytes,
+    )
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, compression="zstd")
+    fsync(path)

@@ -1,0 +1,285 @@
+"""The work on one partition in each step of the stage: pure functions that leave their results in a folder.
+
+count    slice -> frequencies.npy                      (SimHash with tfidf only)
+sketch   slice -> lengths, exact, minhash, simhash, prints, contaminated (.npy)
+exact    range of exact keys -> links.npy              (repetition, the document it repeats)
+propose  ranges of band or table keys -> pairs.npy, members.npy, offsets.npy
+shingle  slice -> the sets of its documents in a pair or group
+compare  pairs or groups -> pairs.npy, similarity.npy
+keep     part -> part.parquet without what is removed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from babyllm.files import fsync
+from babyllm.text.corpus import SCHEMA, Count
+from babyllm.text.dedup import decontaminate, simhash
+from babyllm.text.dedup.candidates import NO_PAIRS, Candidates, Span, entries, find, load, merge, unpack
+from babyllm.text.dedup.minhash import MinHashConfig, band_keys, choose_bands, signatures
+from babyllm.text.dedup.normal import characters, fold
+from babyllm.text.dedup.ragged import U64, Ragged, hash_rows, offsets_of
+from babyllm.text.dedup.shingles import ShingleConfig, counted, distinct, ngrams, shingles
+from babyllm.text.dedup.simhash import SimHashConfig
+from babyllm.text.dedup.sources import Slice, read, read_texts
+from babyllm.text.dedup.verify import SetStore, verify, verify_groups, write_sets
+from babyllm.text.partitions import WorkConfig
+
+GRAMS = "grams.bin"  # of the evaluation sets
+_ROW_GROUP_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class DedupConfig:
+    """What counts as a repetition, and which document stays.
+
+    Attributes:
+        near: how near-duplicates are looked for, beside the exact ones; [] for none.
+        threshold: Jaccard similarity of two documents' shingles from which on they are near-duplicates.
+        shingles: what documents are compared by.
+        minhash: how candidates are found by MinHash.
+        simhash: how candidates are found by SimHash.
+        keep: of a cluster, the longest document (then the smallest id), or one of the first IN (then the longest).
+        against: corpora whose documents are neither removed nor written, but count as those that were there before.
+        decontaminate: evaluation files or folders (.csv .json .jsonl .parquet .txt); documents that share a gram of
+            words with one are removed.
+        decontaminate_words: of such a gram; a Chinese character counts as one.
+        work: how the machine is used.
+    """
+
+    near: list[Literal["minhash", "simhash"]] = field(default_factory=lambda: ["minhash"])
+    threshold: float = 0.85
+    shingles: ShingleConfig = field(default_factory=ShingleConfig)
+    minhash: MinHashConfig = field(default_factory=MinHashConfig)
+    simhash: SimHashConfig = field(default_factory=SimHashConfig)
+    keep: Literal["longest", "first"] = "longest"
+    against: list[str] = field(default_factory=list)
+    decontaminate: list[str] = field(default_factory=list)
+    decontaminate_words: int = 13
+    work: WorkConfig = field(default_factory=WorkConfig)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all partitions have in common.
+
+    Attributes:
+        config: of the stage.
+        n_documents: in all corpora.
+        directory: of the intermediate files.
+    """
+
+    config: DedupConfig
+    n_documents: int
+    directory: Path
+
+    def folders(self, step: str) -> list[Path]:
+        """The finished folders of a step, in their order."""
+        return sorted(folder for folder in (self.directory / step).glob("[0-9]*") if folder.is_dir())
+
+    def n_tables(self, method: str) -> int:
+        """How many tables of keys a method has."""
+        if method == "minhash":
+            return choose_bands(self.config.minhash, self.config.threshold).n
+        n = simhash.n_blocks(self.config.simhash, self.n_documents)
+        return len(
+            simhash.table_keys(
+                np.zeros((1, self.config.simhash.bits // 64), np.uint64), n, self.config.simhash.distance
+            )
+        )
+
+
+def count(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> None:
+    """In how many documents each counter's shingles are."""
+    total = np.zeros(simhash.N_FREQUENCIES, np.uint32)
+    for texts in read_texts(item[0]):
+        total += simhash.frequencies(distinct(shingles(fold(texts), setting.config.shingles)))
+    np.save(folder / "frequencies.npy", total)
+
+
+def sketch(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> dict[str, int]:
+    """The keys by which documents of a slice meet others; the item says whether evaluation sets are kept out of it."""
+    piece, is_checked = item
+    config, first = setting.config, piece.first
+    grams = setting.directory / GRAMS
+    benchmarks = decontaminate.load(grams, config.decontaminate_words) if is_checked and grams.exists() else None
+    idf = np.load(setting.directory / "idf.npy") if (setting.directory / "idf.npy").exists() else None
+    found: dict[str, list[NDArray[Any]]] = {}
+
+    def add(name: str, value: NDArray[Any]) -> None:
+        found.setdefault(name, []).append(value)
+
+    for texts in read_texts(piece):
+        folded, numbers = fold(texts), np.arange(first, first + len(texts))
+        first += len(texts)
+        add("lengths", pc.utf8_length(texts).to_numpy())
+        is_clean = np.ones(len(texts), bool)
+        if benchmarks:
+            n_matches, gram = decontaminate.matches(folded, benchmarks)
+            is_clean = n_matches == 0
+            add("contaminated", np.stack([numbers, n_matches, gram])[:, ~is_clean])
+        normal = characters(folded)
+        add("exact", np.stack([*hash_rows(normal), numbers.view(np.uint64)])[:, is_clean])
+        if not config.near:
+            continue
+        hashes = (
+            ngrams(normal, config.shingles.n)
+            if config.shingles.kind == "characters"
+            else shingles(folded, config.shingles)
+        )
+        is_clean &= hashes.lengths() > 0
+        if "minhash" in config.near:
+            bands = choose_bands(config.minhash, config.threshold)
+            keys = band_keys(signatures(hashes, bands.n * bands.rows), bands)
+            add("minhash", entries(keys[:, is_clean], numbers[is_clean]))
+        if "simhash" in config.near:
+            sets, occurrences = counted(hashes)
+            weight = None if idf is None else simhash.weights(sets, occurrences, idf)
+            prints = simhash.fingerprints(sets, weight, config.simhash.bits)
+            add("prints", prints)
+            n = simhash.n_blocks(config.simhash, setting.n_documents)
+            keys = simhash.table_keys(prints, n, config.simhash.distance)
+            add("simhash", entries(keys[:, is_clean], numbers[is_clean]))
+    _save_sketch(found, folder)
+    return {"contaminated": sum(part.shape[1] for part in found.get("contaminated", []))}
+
+
+def _save_sketch(found: dict[str, list[NDArray[Any]]], folder: Path) -> None:
+    for name, parts in found.items():
+        whole = np.concatenate(parts, axis=0 if name in ("lengths", "prints") else 1)
+        if name in ("minhash", "simhash"):
+            whole.sort(axis=1)
+        elif name == "exact":
+            whole = whole[:, np.argsort(whole[0])]
+        np.save(folder / f"{name}.npy", whole)
+
+
+def exact(item: tuple[int, int], folder: Path, *, setting: Setting) -> None:
+    """The exact repetitions among documents whose key's upper 32 bits lie in a range."""
+    pieces = [np.empty((3, 0), np.uint64)]
+    for sketched in setting.folders("sketch"):
+        keys = np.load(sketched / "exact.npy", mmap_mode="r")
+        start = np.searchsorted(keys[0], np.uint64(item[0] << 32))
+        stop = keys.shape[1] if item[1] == 1 << 32 else np.searchsorted(keys[0], np.uint64(item[1] << 32))
+        pieces.append(np.asarray(keys[:, start:stop]))
+    keys = np.concatenate(pieces, axis=1)
+    keys = keys[:, np.argsort(keys[0])]
+    same = keys[0, 1:] == keys[0, :-1]
+    is_shared = np.zeros(keys.shape[1], bool)
+    is_shared[1:] |= same
+    is_shared[:-1] |= same
+    keys = keys[:, is_shared]  # few, so that a slow sort is good enough
+    keys = keys[:, np.lexsort((keys[2], keys[1], keys[0]))]
+    starts = np.ones(keys.shape[1], bool)
+    starts[1:] = (keys[0, 1:] != keys[0, :-1]) | (keys[1, 1:] != keys[1, :-1])
+    repeated = keys[2, np.flatnonzero(starts)[np.cumsum(starts) - 1]] if len(starts) else keys[2]
+    np.save(folder / "links.npy", np.stack([keys[2], repeated])[:, ~starts].view(np.int64))
+
+
+def exact_links(setting: Setting) -> NDArray[np.int64]:
+    """(2, links): each repetition, and the document it repeats."""
+    found = [np.load(folder / "links.npy") for folder in setting.folders("exact")]
+    return np.concatenate([np.empty((2, 0), np.int64), *found], axis=1)
+
+
+def propose(item: Sequence[Span], folder: Path, *, setting: Setting, method: str) -> int:
+    """The pairs and groups that share a key of a method; gives how many pairs."""
+    is_repetition = np.zeros(setting.n_documents, bool)
+    is_repetition[exact_links(setting)[0]] = True
+    sketches = setting.folders("sketch")
+    prints = _fingerprints(sketches, setting.config.simhash.bits) if method == "simhash" else None
+    found = []
+    for span in item:
+        entry = load(span, [sketched / f"{method}.npy" for sketched in sketches])
+        candidates = find(entry[~is_repetition[unpack(entry)[1]]])
+        if prints is not None:
+            near = simhash.within(candidates.pairs, prints, setting.config.simhash.distance)
+            candidates = Candidates(near, candidates.groups)
+        found.append(candidates)
+    pairs, groups = merge(found)
+    np.save(folder / "pairs.npy", pairs)
+    np.save(folder / "members.npy", groups.values)
+    np.save(folder / "offsets.npy", groups.offsets)
+    return len(pairs)
+
+
+def shingle(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> None:
+    """The sets of the documents of a slice that are wanted."""
+    piece = item[0]
+    wanted = np.load(setting.directory / "wanted.npy", mmap_mode="r")[piece.first : piece.first + piece.n]
+    numbers, sets = np.flatnonzero(wanted), [Ragged(NO_PAIRS, np.zeros(1, np.int64))]
+    row = 0
+    for texts in read_texts(piece) if len(numbers) else ():
+        rows = np.flatnonzero(wanted[row : row + len(texts)])
+        row += len(texts)
+        if len(rows):
+            sets.append(distinct(shingles(fold(texts.take(pa.array(rows))), setting.config.shingles)))
+    lengths = np.concatenate([part.lengths() for part in sets])
+    whole = Ragged(np.concatenate([part.values for part in sets]), offsets_of(lengths))
+    write_sets(folder, numbers + piece.first, whole)
+
+
+def compare(item: tuple[str, int, int], folder: Path, *, setting: Setting, method: str) -> None:
+    """The links among the pairs whose first document lies in a range, or among the groups of one folder."""
+    kind, start, stop = item
+    store, proposed = SetStore(setting.folders("sets")), setting.folders(method)
+    if kind == "pairs":
+        files = [np.load(found / "pairs.npy", mmap_mode="r") for found in proposed]
+        bounds = np.array([start << 32, stop << 32], np.uint64)
+        pairs = [file[slice(*np.searchsorted(file, bounds))] for file in files]
+        links = verify(store, np.unique(np.concatenate(pairs)), setting.config.threshold)
+    else:
+        groups = Ragged(np.load(proposed[start] / "members.npy"), np.load(proposed[start] / "offsets.npy"))
+        links = verify_groups(store, groups, setting.config.threshold)
+    np.save(folder / "pairs.npy", links.pairs)
+    np.save(folder / "similarity.npy", links.similarity)
+
+
+def keep(item: Slice, folder: Path, *, setting: Setting) -> dict[str, list[int]]:
+    """Write what survives of one part of a corpus; gives documents, characters and bytes by domain."""
+    removed: NDArray[np.int64] = np.load(setting.directory / "removed.npy", mmap_mode="r")
+    total: dict[str, Count] = {}
+    number, path = item.first, folder / "part.parquet"
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as file:
+        tables: list[pa.Table] = []
+        for batch in read(item, SCHEMA.names):
+            inside = removed[slice(*np.searchsorted(removed, [number, number + len(batch)]))]
+            stays = np.ones(len(batch), bool)
+            stays[inside - number] = False
+            number += len(batch)
+            tables.append(pa.Table.from_batches([batch]).filter(pa.array(stays)).cast(SCHEMA))
+            for domain, size in _counts(tables[-1]).items():
+                total[domain] = total.get(domain, Count()) + size
+            if sum(table.nbytes for table in tables) >= _ROW_GROUP_BYTES:
+                file.write_table(pa.concat_tables(tables))
+                tables = []
+        if tables:
+            file.write_table(pa.concat_tables(tables))
+    fsync(path)
+    return {domain: [size.documents, size.characters, size.bytes] for domain, size in total.items()}
+
+
+def _counts(rows: pa.Table) -> dict[str, Count]:
+    sizes = rows.select(["domain"])
+    sizes = sizes.append_column("characters", pc.cast(pc.utf8_length(rows["text"]), pa.int64()))
+    sizes = sizes.append_column("bytes", pc.cast(pc.binary_length(rows["text"]), pa.int64()))
+    groups = sizes.group_by("domain").aggregate([("bytes", "count"), ("characters", "sum"), ("bytes", "sum")])
+    columns = [groups[name].to_pylist() for name in ("domain", "bytes_count", "characters_sum", "bytes_sum")]
+    return {domain: Count(*numbers) for domain, *numbers in zip(*columns, strict=True)}
+
+
+def _fingerprints(sketches: Sequence[Path], bits: int) -> U64:
+    """The fingerprints of all documents, by their numbers."""
+    return np.concatenate(
+        [np.empty((0, bits // 64), np.uint64), *(np.load(folder / "prints.npy") for folder in sketches)]
+    )

@@ -1,0 +1,54 @@
+"""What a run directory holds: its checkpoints, where it stands, and its configuration in brief."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from babyllm.errors import UserError
+from babyllm.training.checkpoint import CONFIG, latest, step_directories
+from babyllm.training.log import read_metrics
+
+
+def run_report(directory: Path) -> dict[str, Any]:
+    """The value of a report on a run: checkpoints, the newest value of every metric, configuration by section.
+
+    Raises:
+        UserError: its metrics or its configuration are damaged.
+    """
+    steps, newest = step_directories(directory), latest(directory)
+    shown = ", ".join(map(str, steps)) if len(steps) <= 8 else f"{min(steps)} ... {max(steps)} ({len(steps)} of them)"
+    facts: list[list[Any]] = [
+        ["steps with a checkpoint", shown or "none yet"],
+        ["newest checkpoint", newest.name if newest else "none yet"],
+    ]
+    values: dict[str, tuple[Any, Any]] = {}
+    for record in read_metrics(directory):
+        values |= {name: (value, record["step"]) for name, value in record.items() if name != "step"}
+    metrics = {
+        "title": "newest metrics",
+        "columns": ["name", "value", "step"],
+        "rows": [[name, value, step] for name, (value, step) in values.items()],
+    }
+    config = _read_config(directory / CONFIG)
+    sections = {name: value for name, value in config.items() if isinstance(value, dict)}
+    plain = {name: value for name, value in config.items() if not isinstance(value, dict)}
+    rows = [[name, _brief(section)] for name, section in [("", plain), *sections.items()]]
+    brief = {"title": "configuration", "columns": ["section", "values"], "rows": rows}
+    return {"title": f"run: {directory}", "facts": facts, "tables": [metrics, brief]}
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError):
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: is not the configuration of a run; is this a run directory?")
+    return config
+
+
+def _brief(section: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in section.items() if value is not None)

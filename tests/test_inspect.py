@@ -1,0 +1,189 @@
+"""`babyllm inspect`: what it tells of corpora, raw files, token data, bare files and runs, and of anything else."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from babyllm.commands.inspect import Flags, run
+from babyllm.data.shards import ShardWriter, open_tokens
+from babyllm.errors import UserError
+from babyllm.text.corpus import Part, write_corpus, write_part
+from babyllm.text.documents import Document
+from babyllm.tokenizer import Tokenizer
+
+
+@pytest.fixture
+def corpus_dir(tmp_path: Path, corpus: list[Document]) -> Path:
+    """The corpus in two files, with one very long document."""
+    directory = tmp_path / "clean"
+    directory.mkdir()
+    named = [Document(d.text, d.domain, f"a.jsonl:{i}") for i, d in enumerate(corpus)]
+    named[300] = Document("长" * 5000, "news", "a.jsonl:300")
+    halves = {"0.parquet": named[:250], "1.parquet": named[250:]}
+    parts = [Part(name, write_part(some, directory / name)) for name, some in halves.items()]
+    write_corpus(directory, parts, {"stage": "clean"})
+    return directory
+
+
+def shown(capsys: pytest.CaptureFixture[str], path: Path, **flags: object) -> str:
+    run(Flags(**flags), str(path))  # type: ignore[arg-type]
+    return capsys.readouterr().out
+
+
+def rows(out: str) -> list[list[str]]:
+    return [line.split() for line in out.splitlines()]
+
+
+def test_a_corpus(corpus_dir: Path, corpus: list[Document], capsys: pytest.CaptureFixture[str]) -> None:
+    """Counts by domain, the longest documents with their place, and random ones that the seed decides are shown."""
+    out = shown(capsys, corpus_dir)
+    changed = [d for i, d in enumerate(corpus) if i != 300] + [Document("长" * 5000, "news")]
+    for domain in ("news", "reviews", "all"):
+        texts = [d.text for d in changed if domain in (d.domain, "all")]
+        counts = [len(texts), sum(map(len, texts)), sum(len(text.encode()) for text in texts)]
+        assert [domain, *(f"{count:,}" for count in counts)] in [row[:4] for row in rows(out)]
+    assert "news | 5,000 characters | a.jsonl:300\n" in out
+    second, third = sorted((len(d.text) for d in corpus), reverse=True)[:2]
+    longest = out[out.index("longest documents") : out.index("documents at random")]
+    assert f" | {second:,} characters" in longest and f" | {third:,} characters" in longest
+    assert out == shown(capsys, corpus_dir)
+    others = {shown(capsys, corpus_dir, seed=seed).partition("documents at random")[2] for seed in range(5)}
+    assert len(others) == 5
+
+
+def test_a_long_text_is_cut(corpus_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of each document as many characters as asked for are shown, on one line."""
+    out = shown(capsys, corpus_dir, longest=1, examples=0, characters=7)
+    assert out.endswith(f"    {'长' * 7 + '...'!r}\n") and "at random" not in out
+
+
+def test_raw_files(tmp_path: Path, corpus: list[Document], capsys: pytest.CaptureFixture[str]) -> None:
+    """Of raw files the documents are counted as the readers find them, and what they reject by its reason."""
+    lines = [json.dumps({"text": d.text}, ensure_ascii=False) for d in corpus] + ['{"text": ', "[1, 2]"]
+    (tmp_path / "wiki.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    out = shown(capsys, tmp_path / "wiki.jsonl")
+    texts = [d.text for d in corpus]
+    assert ["wiki", f"{len(texts):,}", f"{sum(map(len, texts)):,}"] in [row[:3] for row in rows(out)]
+    assert ["rejected", "records", "2"] in rows(out) and sum(
+        line.startswith("  rejected: ") for line in out.splitlines()
+    )
+    assert f" | {max(map(len, texts)):,} characters | wiki.jsonl:" in out
+
+
+def test_token_data(
+    token_dir: Path, corpus: list[Document], tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Counts and compression by domain and split are shown, and whole documents, decoded, that the seed decides."""
+    out = shown(capsys, token_dir, verify=True, examples=3, characters=10_000)
+    shards = open_tokens(token_dir).manifest.shards
+    for split, domain in {(s.split, s.domain) for s in shards}:
+        mine = [s for s in shards if (s.split, s.domain) == (split, domain)]
+        documents, tokens, n_bytes = (sum(getattr(s, name) for s in mine) for name in ("documents", "tokens", "bytes"))
+        (row,) = (row for row in rows(out) if row[:2] == [split, domain] and len(row) > 6)
+        assert row[2:4] == [f"{documents:,}", f"{tokens:,}"] and row[6] == f"{n_bytes:,}"
+        # Where all tokens are looked at, their characters are exactly those of the text, which `decode` gives back.
+        ids = open_tokens(token_dir).stream(split, domain).read(0, 1 << 30)  # type: ignore[arg-type]
+        assert float(row[7]) == pytest.approx(tokens / len(tokenizer.decode(ids)), rel=1e-3)
+        assert float(row[8]) == pytest.approx(n_bytes / tokens, rel=1e-3)
+    texts = {repr(d.text) for d in corpus}
+    examples = [line.strip() for line in out.splitlines() if line.startswith("    '")]
+    assert len(examples) > 8 and set(examples) <= texts
+    assert f"all {len(shards)} shards are whole" in out
+    assert out == shown(capsys, token_dir, verify=True, examples=3, characters=10_000)
+    assert out != shown(capsys, token_dir, verify=True, examples=3, characters=10_000, seed=1)
+
+
+def test_damage_is_told(token_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --verify a changed bit is found and its file named; without, only sizes are compared."""
+    for file in token_dir.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    victim = next(tmp_path.glob("news-train-*.bin"))
+    content = victim.read_bytes()
+    victim.write_bytes(content[:-2] + bytes([content[-2] ^ 1, content[-1]]))
+    assert "news" in shown(capsys, tmp_path)
+    with pytest.raises(UserError, match=rf"{victim.name}: its sha256"):
+        run(Flags(verify=True), str(tmp_path))
+
+
+def test_token_data_that_cannot_be_decoded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a tokenizer, and with nothing but held-out data, what can be counted is shown."""
+    writer = ShardWriter(tmp_path, 1000, 2, "abc")
+    writer.add([5, 6, 7], "web", "val", 12)
+    writer.finish()
+    out = shown(capsys, tmp_path)
+    assert ["val", "web", "1", "4", "100.0", "%", "12", "3"] in rows(out) and "at random" not in out
+
+
+def test_large_token_data_is_looked_at_in_places(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of many tokens some are looked at, from the start to the end, which the report says."""
+    tokenizer = Tokenizer.train(["今天 hello"] * 5, 290)
+    tokenizer.save(tmp_path)
+    document = np.array([*tokenizer.encode("今天 hello今天"), tokenizer.eos_id], "<u2")
+    np.tile(document, 2_000_000).tofile(tmp_path / "train.bin")
+    out = shown(capsys, tmp_path, vocab_size=290, examples=2)
+    row = next(row for row in rows(out) if row[:2] == ["train", "text"])
+    assert float(row[7]) == pytest.approx(len(document) / 10, rel=0.01) and row[3] == f"{len(document) * 2_000_000:,}"
+    assert "from 4,194,304 tokens" in out and out.count("'今天 hello今天'") == 2
+
+
+def test_bare_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bare .bin files need a vocabulary size, by the flag that this command has; with a tokenizer they are decoded."""
+    tokenizer = Tokenizer.train(["今天 hello"] * 5, 290)
+    tokenizer.save(tmp_path / "tokenizer")
+    ids = [token for text in ("今天", "hello") * 4 for token in (*tokenizer.encode(text), tokenizer.eos_id)]
+    file = tmp_path / "train.bin"
+    np.array(ids, "<u4").tofile(file)
+    with pytest.raises(UserError, match=r"need --vocab_size \(and --dtype, --eos_id\)"):
+        run(Flags(), str(file))
+    with pytest.raises(UserError, match="give --dtype=uint32"):
+        run(Flags(vocab_size=100_000), str(file))
+    out = shown(capsys, file, vocab_size=290, dtype="uint32", tokenizer=str(tmp_path / "tokenizer"))
+    assert ["train", "text", "8", f"{len(ids)}", "100.0", "%", "44"] in [row[:7] for row in rows(out)]
+    assert "'今天'" in out or "'hello'" in out
+    assert "at random" not in shown(capsys, file, vocab_size=290, dtype="uint32")
+
+
+def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a run its checkpoints, the newest value of every metric and the configuration by section are shown."""
+    (tmp_path / "config.yaml").write_text("run_dir: runs/x\nmodel:\n  preset: tiny\n  d_ff: null\nplan:\n  steps: 20\n")
+    records = [
+        {"step": 10, "time": 1.0, "loss": 3.5, "val/news/bpb": 1.25},
+        {"step": 20, "time": 2.0, "loss": 3.25},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    for name in ("step_00000010", "step_00000020"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "resume.json").write_text("{}")
+    (tmp_path / "step_00000030").mkdir()  # of a save that never ended
+    out = shown(capsys, tmp_path)
+    assert ["steps", "with", "a", "checkpoint", "10,", "20"] in rows(out)
+    assert ["newest", "checkpoint", "step_00000020"] in rows(out)
+    assert ["loss", "3.25", "20"] in rows(out) and ["val/news/bpb", "1.25", "10"] in rows(out)
+    assert "preset tiny\n" in out and "d_ff" not in out and "run_dir runs/x" in out and "steps 20" in out
+
+
+def test_anything_else_is_told_in_one_line(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """What is missing, unfinished, empty, of an unknown kind or damaged gives one line that names it."""
+    for name in ("unfinished/.work", "empty", "broken"):
+        (tmp_path / name).mkdir(parents=True)
+    tokenizer.save(tmp_path / "tokenizer")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    (tmp_path / "broken" / "corpus.json").write_text("{")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("model: [")
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    messages = {
+        "nowhere": "no such file or directory",
+        "unfinished": "was never finished; run the command that makes it again",
+        "empty": "nothing to read here",
+        "tokenizer": "is a model or tokenizer",
+        "picture.png": "a file of a kind that is not read",
+        "broken": "not a description of a corpus",
+        "run": "config.yaml: is not the configuration of a run",
+    }
+    for name, message in messages.items():
+        with pytest.raises(UserError, match=message) as error:
+            run(Flags(), str(tmp_path / name))
+        assert name in str(error.value) and "\n" not in str(error.value)
