@@ -161,10 +161,14 @@ def _leaves(kind: Any, prefix: str = "", instance: Any = MISSING) -> dict[str, _
 
 
 def _docs(kind: type) -> dict[str, str]:
-    """What the "Attributes:" or "Args:" section of a Google-style docstring says about each field."""
-    section = re.search(r"^(?:Attributes|Args):\n((?: .*\n?|\n)*)", inspect.getdoc(kind) or "", re.MULTILINE)
-    entries = re.split(r"^(\w+)(?: \(.*?\))?:", textwrap.dedent(section[1]), flags=re.MULTILINE) if section else []
-    return {name: " ".join(text.split()) for name, text in zip(entries[1::2], entries[2::2], strict=True)}
+    """What the "Attributes:" or "Args:" section of a Google-style docstring says about each field, inherited or not."""
+    docs: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        doc = inspect.cleandoc(base.__doc__ or "")
+        section = re.search(r"^(?:Attributes|Args):\n((?: .*\n?|\n)*)", doc, re.MULTILINE)
+        entries = re.split(r"^(\w+)(?: \(.*?\))?:", textwrap.dedent(section[1]), flags=re.MULTILINE) if section else []
+        docs |= {name: " ".join(text.split()) for name, text in zip(entries[1::2], entries[2::2], strict=True)}
+    return docs
 
 
 def _build(kind: Any, leaves: Mapping[str, _Leaf], values: Mapping[str, Any], prefix: str = "") -> Any:

@@ -149,7 +149,8 @@ def prepare_sample(directory: str) -> None:
 
 def _prepare(path: Path) -> None:
     from babyllm.data.tokenize import tokenize
-    from babyllm.data.vocabulary import VocabularyConfig, learn_vocabulary
+    from babyllm.data.vocabulary import learn_vocabulary
+    from babyllm.data.vocabulary_config import VocabularyConfig
     from babyllm.text.clean import clean
     from babyllm.text.dedup.stage import dedup
     from babyllm.text.dedup.steps import DedupConfig

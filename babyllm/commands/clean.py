@@ -20,8 +20,6 @@ class Flags(CleanConfig):
     """Flags of `babyllm clean`.
 
     Attributes:
-        filters: names of filters in the order in which they work; one may come twice. Also there, but slower or a
-            matter of taste: traditional, language, words, outliers, quality, perplexity.
         read: how files that are no corpora are read.
         work: how the machine is used.
     """

@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -22,6 +22,7 @@ from babyllm.config import to_dict
 from babyllm.data.compression import compression_tables
 from babyllm.data.sources import Source, documents_of, find_sources, identity, is_corpus, pieces
 from babyllm.data.stage import check_held_out, is_finished
+from babyllm.data.vocabulary_config import VocabularyConfig
 from babyllm.errors import UserError
 from babyllm.files import write_json
 from babyllm.text.corpus import Count, open_corpus, read_part, write_part
@@ -30,7 +31,7 @@ from babyllm.text.partitions import WorkConfig, run_partitions
 from babyllm.text.readers import ReadConfig
 from babyllm.text.report import write_report
 from babyllm.text.stage import WORK, work_directory
-from babyllm.tokenizer import ModelType, Tokenizer
+from babyllm.tokenizer import Tokenizer
 
 SETTINGS = "training.json"
 MEASURED_BYTES = 8 << 20  # of held-out text, in equal parts from all domains
@@ -38,31 +39,6 @@ MEASURED_BYTES = 8 << 20  # of held-out text, in equal parts from all domains
 MARGIN = 1.25
 LEAST_DOCUMENTS = 64
 LONGEST = 1 << 20  # characters of a document that count for the sample, which bounds what the margin can cost
-
-
-@dataclass(frozen=True)
-class VocabularyConfig:
-    """What is learned, and from what.
-
-    Attributes:
-        vocab_size: number of tokens, special ones included.
-        type: bpe or unigram by SentencePiece, or byte_bpe by tokenizers, on bytes as in Llama 3.
-        character_coverage: share of the text's characters that become tokens; the rest is spelled in bytes. Means
-            nothing to byte_bpe.
-        special_tokens: names of special tokens beside the ones every tokenizer made here has.
-        weights: share of each domain in the sample; domains left out give nothing, a domain too small is repeated.
-            Null takes each domain by its size.
-        sample_bytes: of text to learn from, at most.
-        held_out: share of the documents that is kept out of the sample, as it is kept out of training.
-    """
-
-    vocab_size: int = 8192
-    type: ModelType = "bpe"
-    character_coverage: float = 0.9995
-    special_tokens: list[str] = field(default_factory=list)
-    weights: dict[str, float] | None = None
-    sample_bytes: int = 64 << 20
-    held_out: float = 0.02
 
 
 @dataclass(frozen=True)

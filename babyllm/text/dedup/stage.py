@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from babyllm.errors import UserError
-from babyllm.files import fsync, locked, sha256
+from babyllm.files import fsync, sha256
 from babyllm.text.corpus import MANIFEST, Corpus, Count, Part, open_corpus, write_corpus
 from babyllm.text.dedup import decontaminate, steps
 from babyllm.text.dedup.linking import Steps, find_links, save
@@ -30,6 +29,7 @@ from babyllm.text.dedup.sources import Slice, cut
 from babyllm.text.dedup.steps import DedupConfig, Setting
 from babyllm.text.dedup.summary import summarize
 from babyllm.text.report import Report, write_report
+from babyllm.text.stage import WORK, is_done, work_directory
 
 
 def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | None:
@@ -48,10 +48,10 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
     corpora = [open_corpus(path) for path in (*inputs, *map(Path, config.against))]
     evaluation = decontaminate.evaluation_files(config.decontaminate)
     about = _about(inputs, corpora, evaluation, config)
-    if _is_done(out, about):
-        shutil.rmtree(out / ".work", ignore_errors=True)
+    if is_done(out, about):
+        shutil.rmtree(out / WORK, ignore_errors=True)
         return None
-    with _work_directory(out) as directory:
+    with work_directory(out) as directory:
         slices = cut(corpora, config.work.partition_bytes)
         pieces = [piece for of_corpus in slices for piece in of_corpus]
         run = Steps(Setting(config, _n_documents(pieces), directory), about)
@@ -65,7 +65,7 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
         report = summarize(result, corpora[: len(inputs)], pieces, benchmarks, evaluation, config)
         write_report(out, report)
         write_corpus(out, parts, about)
-    shutil.rmtree(out / ".work")
+    shutil.rmtree(out / WORK)
     return report
 
 
@@ -90,24 +90,6 @@ def _about(
     digests = [sha256(corpus.directory / MANIFEST) for corpus in corpora] + [sha256(path) for path in evaluation]
     chosen = {name: value for name, value in asdict(config).items() if name != "work"}
     return {"stage": "dedup", "inputs": [str(path) for path in inputs], "sha256": digests, "config": chosen}
-
-
-def _is_done(out: Path, about: dict[str, Any]) -> bool:
-    if not (out / MANIFEST).is_file():
-        return False
-    if open_corpus(out).about != about:
-        raise UserError(f"{out}: holds a corpus that was made otherwise; delete it or choose another directory")
-    return True
-
-
-@contextmanager
-def _work_directory(out: Path) -> Iterator[Path]:
-    directory = out / ".work"
-    directory.mkdir(parents=True, exist_ok=True)
-    with locked(directory / "lock", 0) as is_free:
-        if not is_free:
-            raise UserError(f"{out}: another process is writing it; wait for its end or choose another directory")
-        yield directory
 
 
 def _n_documents(pieces: Sequence[Slice]) -> int:
