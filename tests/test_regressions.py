@@ -27,6 +27,10 @@ from babyllm.objectives.lm import language_model
 from babyllm.optim import OptimConfig, adamw
 from babyllm.runtime import Runtime, RuntimeConfig, start
 from babyllm.schedule import Plan
+from babyllm.text.corpus import Part, open_corpus, write_corpus, write_part
+from babyllm.text.dedup.stage import dedup
+from babyllm.text.dedup.steps import DedupConfig
+from babyllm.text.documents import Document
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
 from babyllm.training.pretraining import PretrainConfig
@@ -138,13 +142,15 @@ def test_nothing_in_the_package_runs_code_from_a_file() -> None:
     """No module unpickles, evaluates or loads YAML that may make objects."""
     forbidden = {
         *("pickle", "exec", "eval", "torch.load", "torch.save", "marshal", "shelve", "compile"),
-        *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "np.load", "numpy.load"),
+        *("yaml.load", "yaml.unsafe_load", "yaml.full_load"),
     }
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
             imported = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
             assert not forbidden & {called, *imported}, f"{path}: {called or imported}"
+            # numpy's own files hold no objects unless that is asked for.
+            assert not (isinstance(node, ast.keyword) and node.arg == "allow_pickle"), path
 
 
 def test_a_config_is_never_executed(tmp_path: Path) -> None:
@@ -167,3 +173,15 @@ def test_a_config_is_never_executed(tmp_path: Path) -> None:
     literal = parse(PretrainConfig, [f"--run_dir=__import__('os').system('touch {mark}')"], prog="x")
     assert literal == replace(PretrainConfig(), run_dir=f"__import__('os').system('touch {mark}')")
     assert not mark.exists()
+
+
+def test_documents_of_the_same_characters_are_no_duplicates(tmp_path: Path) -> None:
+    """Texts are compared by what stands in them side by side, not by the set of characters they are made of."""
+    characters = "今天气很好我们去公园看书这本小说有意思他明年再来北京大学的生活"
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.permutation(list(characters * 3))) for _ in range(20)]
+    documents = [Document(text, "poems", f"a:{i}") for i, text in enumerate(texts)]
+    part = Part("a.parquet", write_part(documents, tmp_path / "a.parquet"))
+    write_corpus(tmp_path, [part], {})
+    dedup([tmp_path], tmp_path / "out", DedupConfig(near=["minhash", "simhash"]))
+    assert [document.text for document in open_corpus(tmp_path / "out").documents()] == texts

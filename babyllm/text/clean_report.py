@@ -14,6 +14,7 @@ from typing import Any
 from babyllm.text.corpus import Count
 from babyllm.text.filters.outliers import LengthSums
 from babyllm.text.filters.pipeline import Example, Tally
+from babyllm.text.readers import left_out
 from babyllm.text.report import Report
 
 # Ten bins in each power of ten, as far as whole numbers allow.
@@ -111,6 +112,7 @@ def report_on(inputs: Sequence[Path], outcome: Outcome) -> Report:
         ["bytes kept", kept.bytes],
         ["records that could not be read", n_unreadable],
     ]
+    facts += [[f"files not read: {suffix}", n] for suffix, n in left_out(inputs).items()]
     return {
         "title": f"Cleaning of {', '.join(path.name for path in inputs)}",
         "facts": facts,
