@@ -92,7 +92,7 @@ def load(directory: Path) -> Classifier:
         about = json.loads((directory / ABOUT).read_text(encoding="utf-8"))
         if about["version"] != FORMAT_VERSION:
             raise UserError(f"{directory / ABOUT}: version {about['version']}, this babyllm reads {FORMAT_VERSION}")
-        with np.load(directory / WEIGHTS, allow_pickle=False) as arrays:
+        with np.load(directory / WEIGHTS) as arrays:
             return Classifier(arrays["weights"], about["bias"], about["accuracy"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{directory}: holds no quality classifier that can be read ({error}); train one") from error
