@@ -303,7 +303,7 @@ def test_nothing_to_tokenize(tmp_path: Path, tokenizer: Tokenizer) -> None:
     with pytest.raises(UserError, match="--shard_tokens=0: must be at least 1"):
         tokenize([empty], tokenizer, tmp_path / "out", shard_tokens=0)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file: cannot be written"):
+    with pytest.raises(UserError, match="file: cannot be made"):
         tokenize([empty], tokenizer, tmp_path / "file", work=WorkConfig(workers=1))
 
 
