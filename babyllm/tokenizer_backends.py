@@ -270,7 +270,10 @@ def train_sentencepiece(
             raise failures[0] from None
         needed = re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error))
         if needed:
-            raise UserError(f"vocab_size {vocab_size} is too small: this text needs at least {needed[1]}") from None
+            raise UserError(
+                f"vocab_size {vocab_size} is too small: this text needs at least {needed[1]}, or a lower "
+                "character_coverage"
+            ) from None
         raise
     proto = parse_model(writer.getvalue(), "the trained model")
     if len(proto.pieces) < vocab_size:

@@ -114,6 +114,41 @@ def test_a_killed_stage_goes_on(tmp_path: Path) -> None:
     assert json.loads((directory / "00000" / "done.json").read_text())["result"] == {"square": 0}
 
 
+def told(item: int, folder: Path, *, log: Path) -> None:
+    """Work that leaves the id of its process and takes a while."""
+    with log.open("a") as file:
+        print(os.getpid(), file=file, flush=True)
+    time.sleep(1)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    """A stage that is killed leaves no worker behind."""
+    log = tmp_path / "log"
+    code = (
+        "from functools import partial; from pathlib import Path; import test_corpus as t\n"
+        f"work = partial(t.told, log=Path({str(log)!r}))\n"
+        f"t.run_partitions(range(100), work, Path({str(tmp_path / 'work')!r}), key='a', workers=2)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
+    while not log.exists() or len(set(log.read_text().split())) < 2:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    workers = set(map(int, log.read_text().split()))
+    deadline = time.monotonic() + 30
+    while any(map(is_running, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_running, workers))
+
+
 def exits(item: int, folder: Path) -> None:
     """Work that ends its process, as the system does with one that takes too much memory."""
     os._exit(9)

@@ -15,10 +15,12 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -119,6 +121,19 @@ def _carry_out(work: Callable[[T, Path], Any], item: T, folder: Path, digest: st
     return result
 
 
+def _end_with_parent() -> None:
+    """End this worker silently at Ctrl-C, which reaches it too, and when its parent is gone, however that ended."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 Job = tuple[int, tuple[Any, ...]]
 
 
@@ -129,9 +144,7 @@ def _in_turn(jobs: Iterator[Job]) -> Iterator[tuple[int, Any]]:
 
 def _in_pool(jobs: Iterator[Job], n_workers: int) -> Iterator[tuple[int, Any]]:
     # Fresh processes: a forked one would inherit threads and locks of libraries in use here.
-    # Ctrl-C reaches them too and ends them at once, without a word.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(n_workers, context, signal.signal, (signal.SIGINT, signal.SIG_DFL))
+    pool = ProcessPoolExecutor(n_workers, multiprocessing.get_context("spawn"), _end_with_parent)
     running: dict[Future[Any], int] = {}
     try:
         while True:
