@@ -225,7 +225,7 @@ def _flags(argv: Iterable[str], leaves: Mapping[str, _Leaf]) -> dict[str, str]:
             text = text if equals else rest.pop(0)
         elif name not in _SWITCHES:
             inner = (key for key in leaves if key.startswith(f"{name}."))  # of a section
-            near = next(inner, None) or _nearest(name, [*leaves, "config", *_SWITCHES])
+            near = next(inner, None) or nearest(name, [*leaves, "config", *_SWITCHES])
             raise _mistake(f"unknown option --{name}: did you mean --{near}?")
         flags[name] = text
     return flags
@@ -262,10 +262,10 @@ def _entries(node: yaml.Node, leaves: Mapping[str, _Leaf], path: str, prefix: st
         elif key in sections:
             yield from _entries(child, leaves, path, f"{key}.")
         else:
-            raise _mistake(f"{path}: unknown key '{key}': did you mean '{_nearest(key, [*leaves, *sections])}'?")
+            raise _mistake(f"{path}: unknown key '{key}': did you mean '{nearest(key, [*leaves, *sections])}'?")
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     """The known key most like `name`, as a whole and in its last part (`dtype` is most like `runtime.dtype`)."""
 
     def likeness(key: str) -> float:

@@ -77,7 +77,9 @@ def content(out: Path) -> tuple[list[Document], dict[str, Any], str]:
     """All that does not depend on how the work was shared out."""
     assert not (out / ".work").exists()
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    return list(open_corpus(out).documents()), report, (out / "rejected.jsonl").read_text(encoding="utf-8")
+    rejected = out / "rejected.jsonl"
+    text = rejected.read_text(encoding="utf-8") if rejected.exists() else ""
+    return list(open_corpus(out).documents()), report, text
 
 
 def facts(report: Any) -> dict[str, int]:
@@ -236,6 +238,7 @@ def test_no_filters_change_nothing(tmp_path: Path) -> None:
     report = clean([raw], tmp_path / "out", replace(CleanConfig(), filters=[]), work=SMALL)
     assert [d.text for d in content(tmp_path / "out")[0]] == [d.text for d in documents]
     assert report is not None and report["tables"][0]["rows"] == []
+    assert not (tmp_path / "out" / "rejected.jsonl").exists()
 
 
 # ---- filters that need more than the text

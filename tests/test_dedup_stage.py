@@ -162,7 +162,7 @@ def test_a_finished_corpus_is_left_alone(corpus: Path, straight: Path) -> None:
     """The same command again does nothing, with another number of workers, too; other settings are refused."""
     before = content(straight)
     assert dedup([corpus], straight, replace(CONFIG, work=WorkConfig(workers=3))) is None
-    with pytest.raises(UserError, match=r"straight: holds a corpus made with other config"):
+    with pytest.raises(UserError, match=r"straight: was made with other config"):
         dedup([corpus], straight, replace(CONFIG, threshold=0.9))
     assert content(straight) == before and not (straight / ".work").exists()
 

@@ -15,12 +15,12 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from babyllm.config import nearest
 from babyllm.data.order import Rows, Shuffled, hash_ints
 from babyllm.errors import UserError
 
@@ -154,7 +154,7 @@ def read_phases(
         where = f"data.stages, number {number}"
         for key in values:
             if key not in STAGE_KEYS:
-                raise UserError(f"{where}: unknown key '{key}': did you mean '{_nearest(key, STAGE_KEYS)}'?")
+                raise UserError(f"{where}: unknown key '{key}': did you mean '{nearest(key, STAGE_KEYS)}'?")
         until, length = values.get("until"), values.get("seq_len", seq_len)
         if not isinstance(until, int | float) or not 0 < until <= (1 if isinstance(until, float) else math.inf):
             raise UserError(f"{where}: until={until}: must be a share of the run such as 0.9, or a number of steps")
@@ -193,12 +193,8 @@ def require_domains(names: Iterable[str], domains: Iterable[str], where: str) ->
     """
     for name in names:
         if name not in domains:
-            nearest = _nearest(name, domains)
-            raise UserError(f"{where}: the training data has no domain '{name}': did you mean '{nearest}'?")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    return get_close_matches(name, known, 1, cutoff=0)[0]
+            near = nearest(name, domains)
+            raise UserError(f"{where}: the training data has no domain '{name}': did you mean '{near}'?")
 
 
 def place_phases(phases: Sequence[Phase], n_steps: int, global_batch: int) -> list[Stage]:

@@ -7,10 +7,8 @@ Here for documents in memory; `tokenize` does the same for corpora of any size, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +80,10 @@ def encode(batch: Batch, tokenizer: Tokenizer, held_out: float, n_threads: int |
         UserError: a domain is named "all".
     """
     texts: dict[tuple[str, Split], list[bytes]] = {}
-    bound = held_out_bound(held_out)
     for text, domain in zip(*batch, strict=True):
         if text:
-            is_val = blake2b(text, digest_size=8).digest() < bound
-            texts.setdefault((domain, "val" if is_val else "train"), []).append(text)
+            texts.setdefault((domain, "val" if is_held_out(text, held_out) else "train"), []).append(text)
     return [_joined(*key, mine, tokenizer, n_threads) for key, mine in texts.items()]
-
-
-def held_out_bound(fraction: float) -> bytes:
-    """What the hash of a text's UTF-8 is below if `is_held_out` says so of the text; it saves decoding millions."""
-    bound = math.ceil(fraction * 2.0**64)
-    return bound.to_bytes(8, "big") if bound < 1 << 64 else b"\xff" * 9
 
 
 def _joined(domain: str, split: Split, texts: list[bytes], tokenizer: Tokenizer, n_threads: int | None) -> Encoded:

@@ -7,7 +7,6 @@ other files -> partitions of the readers -------+-> documents
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,11 +19,11 @@ import pyarrow.parquet as pq
 from babyllm.data.prepare import BATCH_DOCUMENTS, Batch, batches
 from babyllm.errors import UserError
 from babyllm.files import sha256
-from babyllm.text.corpus import MANIFEST, open_corpus
+from babyllm.text.corpus import MANIFEST, open_corpus, row_groups
 from babyllm.text.documents import Document
 from babyllm.text.readers import Partition, ReadConfig, Rejected, find_partitions, key_of, read_partition
+from babyllm.text.stage import REJECTED
 
-REJECTED = "rejected.jsonl"
 # More pieces than cores, so that no core waits long for the last one.
 PIECE_BYTES = 16 << 20
 
@@ -71,21 +70,12 @@ def find_sources(paths: Sequence[Path], read: ReadConfig, partition_bytes: int) 
     sources: list[Source] = []
     for path in corpora:
         for part in open_corpus(path).parts:
-            sources += _row_groups(path / part.file, min(partition_bytes, PIECE_BYTES))
+            file = path / part.file
+            sources += [
+                RowGroups(file, begin, end, size)
+                for begin, end, _, size in row_groups(file, min(partition_bytes, PIECE_BYTES))
+            ]
     return [*sources, *(find_partitions(others, read, partition_bytes) if others else ())]
-
-
-def _row_groups(path: Path, piece_bytes: int) -> Iterator[RowGroups]:
-    try:
-        metadata = pq.read_metadata(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path}: cannot be read ({error}); make the corpus anew") from error
-    begin = size = 0
-    for index in range(metadata.num_row_groups):
-        size += metadata.row_group(index).total_byte_size
-        if size >= piece_bytes or index == metadata.num_row_groups - 1:
-            yield RowGroups(path, begin, index + 1, size)
-            begin, size = index + 1, 0
 
 
 def read_source(source: Source, read: ReadConfig) -> Iterator[Document | Rejected]:
@@ -137,15 +127,6 @@ def batches_of(source: Source, read: ReadConfig, rejected: Counter[str], folder:
         return
     for batch in _record_batches(source, ["text", "domain"]):
         yield batch.column("text").cast(pa.large_binary()).to_pylist(), batch.column("domain").to_pylist()
-
-
-def join_rejected(folders: Sequence[Path], directory: Path) -> None:
-    """Put the records that each piece rejected into one `rejected.jsonl`, in their order; none leaves no file."""
-    (directory / REJECTED).unlink(missing_ok=True)
-    for file in (folder / REJECTED for folder in folders):
-        if file.is_file():
-            with open(file, "rb") as source, open(directory / REJECTED, "ab") as target:
-                shutil.copyfileobj(source, target)
 
 
 def identity(paths: Sequence[Path], sources: Sequence[Source]) -> list[Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from babyllm.errors import UserError
+from babyllm.text.stage import require_same
 
 
 def check_held_out(fraction: float) -> None:
@@ -42,9 +43,5 @@ def is_finished(directory: Path, commit_mark: str, settings_file: str, settings:
         found = None
     if not isinstance(found, dict):
         raise UserError(f"{directory}: holds a {commit_mark} already; delete the directory or choose another")
-    changed = [name for name in settings if found.get(name) != settings[name]]
-    if changed:
-        raise UserError(
-            f"{directory}: was made with another setting of {', '.join(changed)}; delete it or choose another directory"
-        )
+    require_same(directory, found, settings)
     return True

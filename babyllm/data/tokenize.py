@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from babyllm.config import to_dict
 from babyllm.data.prepare import SHARD_TOKENS, Group, encode, group_table, load_tokenizer, not_written
 from babyllm.data.shards import MANIFEST, ShardWriter, Split, little_endian, token_dtype
-from babyllm.data.sources import Source, batches_of, find_sources, identity, join_rejected, pieces
+from babyllm.data.sources import Source, batches_of, find_sources, identity, pieces
 from babyllm.data.stage import check_held_out, is_finished
 from babyllm.errors import UserError
 from babyllm.files import fsync, write_json
@@ -31,7 +31,7 @@ from babyllm.progress import ProgressLine
 from babyllm.text.partitions import WorkConfig, run_partitions
 from babyllm.text.readers import ReadConfig
 from babyllm.text.report import write_report
-from babyllm.text.stage import WORK, work_directory
+from babyllm.text.stage import WORK, join_rejected, work_directory
 from babyllm.tokenizer import Tokenizer
 
 SETTINGS = "tokenize.json"

@@ -30,11 +30,11 @@ from babyllm.text.filters.pipeline import Step, Supplies, Tally, apply, build, e
 from babyllm.text.partitions import WorkConfig, run_partitions
 from babyllm.text.readers import Partition, ReadConfig, Rejected, find_partitions, key_of, read_partition
 from babyllm.text.report import Report, write_report
-from babyllm.text.stage import WORK, is_done, work_directory
+from babyllm.text.stage import REJECTED, WORK, is_done, join_rejected, work_directory
 
 BATCH_DOCUMENTS = 512
 BATCH_CHARACTERS = 1 << 19
-PART, REJECTED = "part.parquet", "rejected.jsonl"
+PART = "part.parquet"
 _UNCUT = 1 << 62  # a partition size at which no file is cut
 LoadScorer = Callable[[str], Scorer]
 
@@ -50,8 +50,8 @@ def clean(
 ) -> Report | None:
     """Write the corpus `out`: the documents of `inputs` that the filters leave, mended.
 
-    Beside it stand `rejected.jsonl` (every record and document that was turned away, and why), `report.json`,
-    `report.html`, and the classifier if one was trained.
+    Beside it stand `report.json`, `report.html`, the classifier if one was trained and, where something was turned
+    away, `rejected.jsonl`: every record and document, and why.
 
     Args:
         inputs: files, folders and corpora.
@@ -81,7 +81,7 @@ def clean(
         run = _Run(config, read, load_scorer)
         run.steps(config.filters, {})  # a library or file that is missing is told before the work begins
         passes = _passes(run, find_partitions(inputs, read, work.partition_bytes), directory, about, work)
-        _join_rejected([folder for folders, _ in passes for folder in folders], out / REJECTED)
+        join_rejected([folder for folders, _ in passes for folder in folders], out)
         parts = _move_parts(*passes[-1], out)
         for name in (quality.WEIGHTS, quality.ABOUT) if is_taught else ():
             shutil.copyfile(directory / name, out / name)
@@ -242,16 +242,6 @@ def _passes(
         items = [str(folder / PART) for folder in folders]
         passes.append((folders, outcomes))
     return passes
-
-
-def _join_rejected(folders: Sequence[Path], path: Path) -> None:
-    unfinished = path.with_name(f".{path.name}.tmp")
-    with unfinished.open("wb") as file:
-        for folder in folders:
-            with (folder / REJECTED).open("rb") as rejected:
-                shutil.copyfileobj(rejected, file)
-    fsync(unfinished)
-    os.replace(unfinished, path)
 
 
 def _move_parts(folders: Sequence[Path], outcomes: Sequence[Outcome], out: Path) -> list[Part]:

@@ -95,6 +95,27 @@ def read_part(path: Path) -> Iterator[Document]:
         raise UserError(f"{path}: cannot be read ({error}); make the corpus anew") from error
 
 
+def row_groups(path: Path, at_most_bytes: int) -> Iterator[tuple[int, int, int, int]]:
+    """A part in runs of row groups of at most so many bytes, or of one: first, stop, documents and bytes of each.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        metadata = pq.read_metadata(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path}: cannot be read ({error}); make the corpus anew") from error
+    first = n = size = 0
+    for i in range(metadata.num_row_groups):
+        group = metadata.row_group(i)
+        if n and size + group.total_byte_size > at_most_bytes:
+            yield first, i, n, size
+            first, n, size = i, 0, 0
+        n, size = n + group.num_rows, size + group.total_byte_size
+    if n:
+        yield first, metadata.num_row_groups, n, size
+
+
 def write_part(documents: Iterable[Document], path: Path) -> dict[str, Count]:
     """Write documents to one Parquet file (zstd), in bounded memory; what it holds of each domain is returned."""
     domains: dict[str, Count] = {}

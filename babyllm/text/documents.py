@@ -31,15 +31,15 @@ def exact_key(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=16).digest()
 
 
-def is_held_out(text: str, fraction: float) -> bool:
+def is_held_out(text: str | bytes, fraction: float) -> bool:
     """Tell whether a document belongs to the held-out split.
 
     The hash of the text is read as a number evenly spread over [0, 1) and compared with `fraction`, so equal texts
     always fall on the same side, and what is held out at one fraction is held out at every larger one.
 
     Args:
-        text: the document's text.
+        text: the document's text, or its UTF-8.
         fraction: the expected share of distinct documents that are held out, 0 to 1.
     """
-    digest = blake2b(text.encode(), digest_size=8).digest()
+    digest = blake2b(text.encode() if isinstance(text, str) else text, digest_size=8).digest()
     return int.from_bytes(digest, "big") < fraction * 2.0**64

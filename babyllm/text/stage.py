@@ -6,16 +6,18 @@ lies in `OUT/.work`, with a lock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from babyllm.errors import UserError
-from babyllm.files import locked
+from babyllm.files import fsync, locked
 from babyllm.text.corpus import MANIFEST, open_corpus
 
-WORK = ".work"
+WORK, REJECTED = ".work", "rejected.jsonl"
 
 
 def is_done(out: Path, about: dict[str, Any]) -> bool:
@@ -30,13 +32,34 @@ def is_done(out: Path, about: dict[str, Any]) -> bool:
     """
     if not (out / MANIFEST).is_file():
         return False
-    made = open_corpus(out).about
-    if made != about:
-        changed = [name for name in about if made.get(name) != about[name]] or ["stage"]
-        raise UserError(
-            f"{out}: holds a corpus made with other {', '.join(changed)}; delete it or choose another directory"
-        )
+    require_same(out, open_corpus(out).about, about)
     return True
+
+
+def require_same(out: Path, made: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse results in `out` that were made with other settings or inputs than what is wanted.
+
+    Raises:
+        UserError: names what differs.
+    """
+    if changed := [name for name in wanted if made.get(name) != wanted[name]]:
+        raise UserError(f"{out}: was made with other {', '.join(changed)}; delete it or choose another directory")
+
+
+def join_rejected(folders: Sequence[Path], out: Path) -> None:
+    """Put the records that each piece rejected into one `rejected.jsonl`, in their order; none leaves no file."""
+    unfinished, target = out / f".{REJECTED}.tmp", out / REJECTED
+    with unfinished.open("wb") as joined:
+        for file in (folder / REJECTED for folder in folders):
+            if file.is_file():
+                with file.open("rb") as piece:
+                    shutil.copyfileobj(piece, joined)
+    target.unlink(missing_ok=True)
+    if unfinished.stat().st_size:
+        fsync(unfinished)
+        os.replace(unfinished, target)
+    else:
+        unfinished.unlink()
 
 
 @contextmanager

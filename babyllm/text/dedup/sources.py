@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from babyllm.errors import UserError
-from babyllm.text.corpus import Corpus
+from babyllm.text.corpus import Corpus, row_groups
 
 _BATCH_BYTES = 1 << 20  # of text that is worked on at once
 _BATCH_ROWS = 4096
@@ -50,7 +50,7 @@ def cut(corpora: Sequence[Corpus], partition_bytes: int) -> list[list[Slice]]:
         slices.append([])
         for part in corpus.parts:
             path = corpus.directory / part.file
-            for first, stop, n, size in _row_groups(path, partition_bytes):
+            for first, stop, n, size in row_groups(path, partition_bytes):
                 slices[-1].append(Slice(str(path), (first, stop), n_before, n, size, prefix))
                 n_before += n
     return slices
@@ -84,23 +84,6 @@ def read_texts(piece: Slice) -> Iterator[pa.Array]:
             stop = max(first + 1, int(sizes.searchsorted(before + _BATCH_BYTES, side="right")))
             yield texts.slice(first, stop - first)
             first = stop
-
-
-def _row_groups(path: Path, partition_bytes: int) -> Iterator[tuple[int, int, int, int]]:
-    """First, stop, documents and bytes of each run of row groups."""
-    try:
-        metadata = pq.read_metadata(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path}: cannot be read ({error}); make the corpus anew") from error
-    first = n = size = 0
-    for i in range(metadata.num_row_groups):
-        group = metadata.row_group(i)
-        if n and size + group.total_byte_size > partition_bytes:
-            yield first, i, n, size
-            first, n, size = i, 0, 0
-        n, size = n + group.num_rows, size + group.total_byte_size
-    if n:
-        yield first, metadata.num_row_groups, n, size
 
 
 def _prefixes(directories: Sequence[Path]) -> list[str]:

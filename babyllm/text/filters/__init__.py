@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 
+from babyllm.config import nearest
 from babyllm.errors import UserError
 from babyllm.text.filters.edits import Controls, Emails, Html, Traditional, Unicode, Urls, Whitespace
 from babyllm.text.filters.measures import Language, Length, Shares, Words
@@ -69,5 +69,4 @@ def check_names(names: Sequence[str]) -> None:
     known = [f.name for f in fields(CleanConfig) if f.name != "filters"]
     for name in names:
         if name not in known:
-            nearest = get_close_matches(name, known, n=1, cutoff=0)[0]
-            raise UserError(f"--filters: there is no filter '{name}': did you mean '{nearest}'?")
+            raise UserError(f"--filters: there is no filter '{name}': did you mean '{nearest(name, known)}'?")
