@@ -186,9 +186,14 @@ def test_finished_pieces_are_kept(tmp_path: Path, corpus_dir: Path, tokenizer: T
     with pytest.raises(UserError, match="cannot be written"):
         tokenize([corpus_dir], tokenizer, tmp_path, held_out=0.0, work=work)
     in_the_way.rmdir()
-    for folder in (tmp_path / ".work").iterdir():  # both domains: the files are in the order in which they came
-        for file in folder.glob("*-ids.bin"):
-            np.full(file.stat().st_size // 2, 7, "<u2").tofile(file)
+    for done in (tmp_path / ".work").glob("*/done.json"):
+        content, at = bytearray(done.with_name("tokens.bin").read_bytes()), 0
+        for group in json.loads(done.read_text())["result"]["groups"]:
+            ids = np.full(group["tokens"], 7, "<u2").tobytes()
+            at += 16 * group["documents"]
+            content[at : at + len(ids)] = ids
+            at += len(ids)
+        done.with_name("tokens.bin").write_bytes(content)
     tokenize([corpus_dir], tokenizer, tmp_path, held_out=0.0, work=work)
     assert set(np.fromfile(in_the_way, "<u2")) == {7}
 

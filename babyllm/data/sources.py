@@ -24,8 +24,9 @@ from babyllm.text.documents import Document
 from babyllm.text.readers import Partition, ReadConfig, Rejected, find_partitions, key_of, read_partition
 from babyllm.text.stage import REJECTED
 
-# More pieces than cores, so that no core waits long for the last one.
+# Pieces get smaller towards the end, so that no core waits long for the last one (Polychronopoulos and Kuck 1987).
 PIECE_BYTES = 16 << 20
+PIECE_SHARE = 1 / 16
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,12 @@ def find_sources(paths: Sequence[Path], read: ReadConfig, partition_bytes: int) 
     corpora = [path for path in paths if is_corpus(path) and read.domain == "auto"]
     others = [path for path in paths if path not in corpora]
     sources: list[Source] = []
-    for path in corpora:
-        for part in open_corpus(path).parts:
-            file = path / part.file
-            sources += [
-                RowGroups(file, begin, end, size)
-                for begin, end, _, size in row_groups(file, min(partition_bytes, PIECE_BYTES))
-            ]
+    parts = [(path / part.file, part) for path in corpora for part in open_corpus(path).parts]
+    left = sum(count.bytes for _, part in parts for count in part.domains.values())
+    for file, part in parts:
+        at_most = min(partition_bytes, PIECE_BYTES, round(left * PIECE_SHARE))
+        sources += [RowGroups(file, begin, end, size) for begin, end, _, size in row_groups(file, at_most)]
+        left -= sum(count.bytes for count in part.domains.values())
     return [*sources, *(find_partitions(others, read, partition_bytes) if others else ())]
 
 

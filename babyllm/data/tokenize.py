@@ -1,6 +1,6 @@
 """From corpora or files of any size to token data, on all cores.
 
-inputs -> pieces -> one process each: encode -> files of ids by domain and split -> shards, report -> manifest.json
+inputs -> pieces -> one process each: encode -> a file of ids by domain and split -> shards, report -> manifest.json
 
 A shard holds the documents of its domain and split in the order of the inputs, so the shards depend on neither the
 number of workers nor the size of the pieces, and equal those of `write_tokens`.
@@ -8,6 +8,7 @@ number of workers nor the size of the pieces, and equal those of `write_tokens`.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections import Counter
@@ -26,7 +27,7 @@ from babyllm.data.shards import MANIFEST, ShardWriter, Split, little_endian, tok
 from babyllm.data.sources import Source, batches_of, find_sources, identity, pieces
 from babyllm.data.stage import check_held_out, is_finished
 from babyllm.errors import UserError
-from babyllm.files import fsync, write_json
+from babyllm.files import write_json
 from babyllm.progress import ProgressLine
 from babyllm.text.partitions import WorkConfig, run_partitions
 from babyllm.text.readers import ReadConfig
@@ -35,6 +36,8 @@ from babyllm.text.stage import WORK, join_rejected, work_directory
 from babyllm.tokenizer import Tokenizer
 
 SETTINGS = "tokenize.json"
+TOKENS = "tokens.bin"
+SIZES_BYTES = 2 * 8  # tokens and bytes of a document
 
 
 def tokenize(
@@ -126,22 +129,25 @@ def _write(
 def _tokenize_piece(
     source: Source, folder: Path, *, read: ReadConfig, directory: Path, sha256: str, held_out: float
 ) -> dict[str, Any]:
-    """Write the ids and sizes of a piece's documents, a pair of files for each domain and split."""
+    """Write the ids and sizes of a piece's documents into one file, one domain and split after the other."""
     tokenizer = _load_once(directory, sha256)
     kind = little_endian(token_dtype(tokenizer.vocab_size))
     groups: dict[tuple[str, Split], Group] = {}
+    blocks: dict[tuple[str, Split], tuple[list[bytes], list[bytes]]] = {}
     rejected = Counter[str]()
     for batch in batches_of(source, read, rejected, folder):
         for encoded in encode(batch, tokenizer, held_out, n_threads=1):
             key = encoded.group.domain, encoded.group.split
             groups[key] = groups[key] + encoded.group if key in groups else encoded.group
-            ids_file, sizes_file = _files(folder, list(groups).index(key))
-            # Opened anew each time: there may be more domains than a process may open files.
-            with open(ids_file, "ab") as ids, open(sizes_file, "ab") as sizes:
-                ids.write(encoded.ids.astype(kind).tobytes())
-                sizes.write(encoded.sizes.tobytes())
-    for file in folder.glob("*.bin"):
-        fsync(file)
+            ids, sizes = blocks.setdefault(key, ([], []))
+            ids.append(encoded.ids.astype(kind).tobytes())
+            sizes.append(encoded.sizes.tobytes())
+    # One file for all: every further one costs milliseconds when it is made durable and when it is deleted.
+    with open(folder / TOKENS, "wb") as file:
+        for ids, sizes in blocks.values():
+            file.writelines([*sizes, *ids])
+        file.flush()
+        os.fsync(file.fileno())
     return {"groups": [asdict(group) for group in groups.values()], "rejected": dict(rejected)}
 
 
@@ -153,27 +159,27 @@ def _load_once(directory: Path, sha256: str) -> Tokenizer:
     return tokenizer
 
 
-def _files(folder: Path, number: int) -> tuple[Path, Path]:
-    return folder / f"{number:05d}-ids.bin", folder / f"{number:05d}-sizes.bin"
-
-
 def _join(parts: Path, groups: Sequence[Sequence[Group]], writer: ShardWriter) -> list[Group]:
     """Write the shards, one domain and split after the other, and give the totals of each."""
-    places: dict[tuple[str, Split], list[tuple[Path, int]]] = {}
+    places: dict[tuple[str, Split], list[tuple[Path, int, Group]]] = {}
     totals: dict[tuple[str, Split], Group] = {}
+    kind = little_endian(writer.dtype)
     for index, found in enumerate(groups):
-        for number, group in enumerate(found):
+        offset = 0
+        for group in found:
             key = group.domain, group.split
-            places.setdefault(key, []).append((parts / f"{index:05d}", number))
+            places.setdefault(key, []).append((parts / f"{index:05d}" / TOKENS, offset, group))
             totals[key] = totals[key] + group if key in totals else group
+            offset += group.documents * SIZES_BYTES + group.tokens * kind.itemsize
     done, total = 0, sum(group.tokens for group in totals.values())
     progress = ProgressLine("shards", total, output=sys.stderr)
     for key in sorted(places):
-        for folder, number in places[key]:
-            ids_file, sizes_file = _files(folder, number)
-            ids: NDArray[Any] = np.memmap(ids_file, little_endian(writer.dtype), "r")
-            writer.append(ids, np.fromfile(sizes_file, np.int64).reshape(-1, 2), *key)
-            done += len(ids)
+        for file, offset, group in places[key]:
+            sizes = np.fromfile(file, np.int64, 2 * group.documents, offset=offset).reshape(-1, 2)
+            offset += group.documents * SIZES_BYTES
+            ids: NDArray[Any] = np.memmap(file, kind, "r", offset, group.tokens)
+            writer.append(ids, sizes, *key)
+            done += group.tokens
             progress.show(done)
         writer.close(*key)
     progress.end()

@@ -7,7 +7,9 @@ read them:
     text -> is_held_out -> training or held-out split
 """
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 
 
@@ -41,5 +43,12 @@ def is_held_out(text: str | bytes, fraction: float) -> bool:
         text: the document's text, or its UTF-8.
         fraction: the expected share of distinct documents that are held out, 0 to 1.
     """
-    digest = blake2b(text.encode() if isinstance(text, str) else text, digest_size=8).digest()
-    return int.from_bytes(digest, "big") < fraction * 2.0**64
+    text = text.encode() if isinstance(text, str) else text
+    return blake2b(text, digest_size=8).digest() < _first_kept(fraction)
+
+
+@lru_cache(maxsize=4)
+def _first_kept(fraction: float) -> bytes:
+    """The smallest digest that is not held out; big-endian, so that bytes compare as the numbers do."""
+    number = math.ceil(fraction * 2.0**64)
+    return max(number, 0).to_bytes(8, "big") if number < 1 << 64 else b"\xff" * 9
