@@ -36,7 +36,7 @@ from babyllm.text.dedup.verify import SetStore, verify, verify_groups, write_set
 from babyllm.text.partitions import WorkConfig
 
 GRAMS = "grams.bin"  # of the evaluation sets
-_ROW_GROUP_BYTES = 8 << 20
+_ROW_GROUP_BYTES = 2 << 20
 
 
 @dataclass(frozen=True)
