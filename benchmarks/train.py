@@ -106,6 +106,7 @@ def _babyllm(dtype: str, compiled: bool, steps: int) -> None:
 
     import babyllm
     from babyllm.data.loader import Loader, Share
+    from babyllm.data.order import Shuffled
     from babyllm.data.shards import ShardWriter, open_tokens
     from babyllm.data.windows import Windows
     from babyllm.objectives.lm import language_model
@@ -119,7 +120,7 @@ def _babyllm(dtype: str, compiled: bool, steps: int) -> None:
         writer.add(np.random.default_rng(0).integers(3, VOCAB, 1 << 21).tolist(), "random", "train", 1)
         writer.finish()
         rows = Windows(open_tokens(Path(folder, "tokens")).stream("train"), SEQ_LEN, 2)
-        loader = Loader(rows, Share(BATCH, BATCH), seed=0)
+        loader = Loader(Shuffled(rows, 0), Share(BATCH, BATCH), seed=0)
         model = babyllm.Transformer(shape).to(runtime.device)
         state = TrainState(model, adamw(model, OptimConfig()), runtime.scaler(), loader, runtime)
         turns = 0

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from babyllm.data.loader import Loader, Share
-from babyllm.data.order import BLOCK_ROWS, hash_ints, shuffled, shuffled_in_turn
+from babyllm.data.order import BLOCK_ROWS, Shuffled, hash_ints, shuffled, shuffled_in_turn
 from babyllm.data.pretraining import DataConfig, make_loader, open_pretraining_data
 from babyllm.data.shards import ShardWriter, TokenStream, open_tokens
 from babyllm.data.windows import Windows
@@ -58,7 +58,8 @@ class Numbers:
 def loader_of(
     data: Any, global_batch: int, micro_batch: int = 1, rank: int = 0, world_size: int = 1, **options: Any
 ) -> Iterator[Loader]:
-    loader = Loader(data, Share(global_batch, micro_batch, rank, world_size), options.pop("seed", 1), **options)
+    seed = options.pop("seed", 1)
+    loader = Loader(Shuffled(data, seed), Share(global_batch, micro_batch, rank, world_size), seed, **options)
     yield loader
     loader.close()
 
@@ -246,7 +247,7 @@ def test_reading_ahead_does_not_move_the_position() -> None:
 def test_the_reading_thread_ends_with_its_loader() -> None:
     """A loader that nobody holds any more leaves no thread behind."""
     before = set(threading.enumerate())
-    loader = Loader(Numbers(100), Share(4, 4), seed=1)
+    loader = Loader(Shuffled(Numbers(100), 1), Share(4, 4), seed=1)
     next(loader)
     (thread,) = set(threading.enumerate()) - before
     del loader
@@ -298,7 +299,7 @@ def test_what_does_not_divide_is_refused(numbers: tuple[int, int, int, int], mes
 
 def test_pretraining_data(token_dir: Path, runtime: Runtime) -> None:
     """The section `data` gives a loader whose micro-batch fits, over every row of the training split."""
-    config = DataConfig(str(token_dir), seq_len=32, global_batch=12, mask_documents=True, verify=True)
+    config = DataConfig(path=str(token_dir), seq_len=32, global_batch=12, mask_documents=True, verify=True)
     data = open_pretraining_data(config)
     assert data.tokenizer is not None and data.tokens.manifest.vocab_size == 400
     loader, plan = make_loader(config, data, ModelOptions().build(400, 32), runtime, Plan(epochs=2.0))
@@ -328,6 +329,6 @@ def test_impossible_pretraining_data_is_refused(token_dir: Path, options: dict[s
 @pytest.mark.parametrize("global_batch", [-8, 0])
 def test_a_batch_without_rows_is_refused(token_dir: Path, runtime: Runtime, global_batch: int) -> None:
     """Also where the micro-batch is left to the program."""
-    config = DataConfig(str(token_dir), seq_len=32, global_batch=global_batch)
+    config = DataConfig(path=str(token_dir), seq_len=32, global_batch=global_batch)
     with pytest.raises(UserError, match=rf"data\.global_batch={global_batch}"):
         make_loader(config, open_pretraining_data(config), ModelOptions().build(400, 32), runtime, Plan())

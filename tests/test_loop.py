@@ -206,7 +206,7 @@ def golden_losses(folder: Path) -> list[float]:
     np.array(ids, dtype="<u2").tofile(folder / "golden.bin")
     config = PretrainConfig(
         model=ModelOptions(vocab_size=61, n_layers=2, d_model=32, n_heads=4, n_kv_heads=2, max_seq_len=32),
-        data=DataConfig(str(folder), seq_len=16, global_batch=8, micro_batch=4),
+        data=DataConfig(path=str(folder), seq_len=16, global_batch=8, micro_batch=4),
         plan=Plan(steps=20, peak_lr=1e-2),
         runtime=CPU,
     )

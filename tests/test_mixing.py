@@ -30,6 +30,7 @@ from babyllm.data.mixing import (
     share_out,
     whole_weights,
 )
+from babyllm.data.order import Shuffled
 from babyllm.data.pretraining import DataConfig, make_loader, open_pretraining_data
 from babyllm.errors import UserError
 from babyllm.objectives.lm import language_model
@@ -228,7 +229,7 @@ def test_stages_that_have_not_begun_may_change() -> None:
         with pytest.raises(UserError, match="mixed in another way"):
             loader.load_state_dict({"consumed_rows": 32, "fingerprint": "", "seed": 1, "rows": 37})
         assert loader.state_dict()["consumed_rows"] == 40
-    plain = Loader(Domain(4, "zh"), Share(8, 8), 1)
+    plain = Loader(Shuffled(Domain(4, "zh"), 1), Share(8, 8), 1)
     with pytest.raises(UserError, match="mixed in another way"):
         plain.load_state_dict(at_border)
 
@@ -266,7 +267,7 @@ def test_the_order_of_a_mixture_never_changes() -> None:
 def begun(data: Path, runtime: Runtime, steps: int | None = None, epochs: float = 1.0, **options: Any) -> Any:
     """State and plan of a tiny run over `data` with these options of the section `data`."""
     config = tiny_config(data)
-    section = DataConfig(str(data), seq_len=16, global_batch=8, **options)
+    section = DataConfig(path=str(data), seq_len=16, global_batch=8, **options)
     config = replace(config, data=section, plan=replace(config.plan, steps=steps, epochs=epochs))
     return new_state(config, open_pretraining_data(config.data), runtime)
 
@@ -297,7 +298,7 @@ def test_a_run_in_stages(data: Path, runtime: Runtime, tmp_path: Path) -> None:
 
 def test_the_number_of_steps(data: Path, runtime: Runtime) -> None:
     """It follows from the domains that are read, unless plan.steps is given."""
-    tokens = open_pretraining_data(DataConfig(str(data), seq_len=16)).tokens
+    tokens = open_pretraining_data(DataConfig(path=str(data), seq_len=16)).tokens
     rows = {domain: -(-(len(tokens.stream("train", domain)) - 1) // 16) for domain in ("left", "right")}
     few, many = sorted(rows.values())
 

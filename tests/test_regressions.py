@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from babyllm.config import load as load_config
 from babyllm.config import parse
 from babyllm.data.loader import Loader, Share
+from babyllm.data.order import Shuffled
 from babyllm.errors import UserError
 from babyllm.interop.huggingface import load_model
 from babyllm.model.config import ModelConfig
@@ -55,7 +56,7 @@ class RandomRows:
 def run_of(config: ModelConfig, runtime: Runtime) -> Iterator[TrainState]:
     torch.manual_seed(0)
     model = Transformer(config)
-    loader = Loader(RandomRows(), Share(8, 4), seed=1)
+    loader = Loader(Shuffled(RandomRows(), 1), Share(8, 4), seed=1)
     yield TrainState(model, adamw(model, OptimConfig()), runtime.scaler(), loader, runtime)
     loader.close()
 

@@ -50,7 +50,7 @@ def tiny_config(data: Path, *, dropout: float = 0.0, micro_batch: int = 2, steps
     """A run over `data` that takes a few milliseconds a step."""
     return PretrainConfig(
         model=ModelOptions(n_layers=2, d_model=32, n_heads=4, n_kv_heads=2, max_seq_len=64, dropout=dropout),
-        data=DataConfig(str(data), seq_len=16, global_batch=8, micro_batch=micro_batch),
+        data=DataConfig(path=str(data), seq_len=16, global_batch=8, micro_batch=micro_batch),
         optim=OptimConfig(),
         plan=Plan(steps=steps, peak_lr=1e-2, seed=3),
         runtime=CPU,

@@ -21,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 
 from babyllm.data.batch import Batch
-from babyllm.data.mixing import Mixture
-from babyllm.data.order import Rows, Shuffled
+from babyllm.data.order import Order
 from babyllm.errors import UserError
 from babyllm.model.cross_entropy import IGNORE
 
 PREFETCH_STEPS = 2
+UNITS = "units/"  # before the name of a unit: an array of how many of it each row has
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Share:
 class _Reader:
     """Makes batches: all that reading ahead needs to know."""
 
-    order: Shuffled | Mixture
+    order: Order
     share: Share
     pin_memory: bool
 
@@ -79,10 +79,16 @@ class _Reader:
 
     def _batch(self, rows: NDArray[np.int64]) -> Batch:
         arrays = self.order.rows(rows)
+        units = {"token": int((arrays["targets"] != IGNORE).sum())}
+        units |= {name.removeprefix(UNITS): int(arrays.pop(name).sum()) for name in list(arrays) if UNITS in name}
+        if "lengths" in arrays:
+            # What lies behind the longest row is padding alone. A round width suits the hardware.
+            width = -(-int(arrays["lengths"].max()) // 8) * 8
+            arrays = {name: np.ascontiguousarray(a[:, :width]) if a.ndim == 2 else a for name, a in arrays.items()}
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         if self.pin_memory:
             tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
-        return Batch(tensors, {"token": int((arrays["targets"] != IGNORE).sum())})
+        return Batch(tensors, units)
 
 
 _Ahead = queue.Queue[list[Batch] | BaseException]
@@ -117,7 +123,7 @@ class Loader:
     """Batches without end from rows in their order, read ahead by one thread, which ends with the loader.
 
     Args:
-        data: rows to shuffle, or a mixture, which shuffles its own.
+        order: which row comes when.
         share: which of them are this rank's.
         seed: of the order.
         fingerprint: of the data, stored with the position and compared when it is loaded.
@@ -125,9 +131,8 @@ class Loader:
     """
 
     def __init__(
-        self, data: Rows | Mixture, share: Share, seed: int, fingerprint: str = "", pin_memory: bool = False
+        self, order: Order, share: Share, seed: int, fingerprint: str = "", pin_memory: bool = False
     ) -> None:
-        order = data if isinstance(data, Mixture) else Shuffled(data, seed)
         self._reader = _Reader(order, share, pin_memory)
         self._made_of = {"fingerprint": fingerprint, "seed": seed}
         self._consumed = 0

@@ -31,6 +31,22 @@ class Rows(Protocol):
         ...
 
 
+class Order(Protocol):
+    """Rows without end, each at its place."""
+
+    def rows(self, numbers: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """The named arrays of the rows that come as number 0, 1, ..."""
+        ...
+
+    def identity(self, consumed: int) -> dict[str, Any]:
+        """What decides the first `consumed` rows, besides data and seed."""
+        ...
+
+    def metrics(self, consumed: int) -> dict[str, float]:
+        """Numbers about the position behind `consumed` rows that are worth a curve."""
+        ...
+
+
 class Shuffled:
     """Rows without end: those of `data`, each epoch in an order of its own that belongs to (seed, epoch)."""
 

@@ -112,7 +112,7 @@ def _step(state: TrainState, model: nn.Module, loss: Loss, plan: Plan, batches: 
     norm = nn.utils.clip_grad_norm_(parameters, plan.clip_norm or float("inf"))
     state.grad_norm, state.lr = float(norm), learning_rate(plan, state.step)
     for group in state.optimizer.param_groups:
-        group["lr"] = state.lr
+        group["lr"] = state.lr * group.get("lr_scale", 1.0)
     # Gradients are the same on every rank by now, so all ranks skip or none does.
     is_finite = bool(norm.isfinite())
     if is_finite:

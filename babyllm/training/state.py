@@ -78,12 +78,12 @@ class TrainState:
         return times
 
     def take_metrics(self) -> dict[str, float]:
-        """The means since the last call, over all ranks; every rank must call it."""
+        """The means since the last call, over all ranks, without those of nothing; every rank must call it."""
         names = sorted(self._meters)
         flat = [float(x) for name in names for x in self._meters[name]]
         totals = self.runtime.sum(flat)
         self._meters.clear()
-        return {name: totals[2 * i] / max(totals[2 * i + 1], 1e-12) for i, name in enumerate(names)}
+        return {name: totals[2 * i] / totals[2 * i + 1] for i, name in enumerate(names) if totals[2 * i + 1]}
 
 
 class Every(NamedTuple):
