@@ -12,7 +12,7 @@ from babyllm.data.pretraining import open_pretraining_data
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import start, user_errors
 from babyllm.training.loop import train
-from babyllm.training.pretraining import PretrainConfig, new_state, resolved
+from babyllm.training.pretraining import PretrainConfig, held_out, new_state, resolved, samples
 from babyllm.training.run import open_run
 from data.sample import prepare_sample
 
@@ -28,13 +28,7 @@ def main() -> None:
         with open_run(config, state, data.tokenizer, plan) as run:
             every = [
                 run.logging(config.log_every, config.data.longest_seq_len),
-                run.evaluation(
-                    config.eval_every,
-                    data.tokens,
-                    config.data.longest_seq_len,
-                    max_tokens=config.data.eval_tokens,
-                    prompts=config.prompts,
-                ),
+                run.evaluation(config.eval_every, held_out(config, data), samples(config, data.tokenizer)),
                 run.saving(config.save_every),
             ]
             train(state, language_model, plan, every)

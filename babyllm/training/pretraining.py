@@ -10,6 +10,8 @@ from typing import Any
 from babyllm.config import differences, load
 from babyllm.data.pretraining import DataConfig, PretrainingData, make_loader
 from babyllm.errors import UserError
+from babyllm.evaluate import perplexity
+from babyllm.generation import generate
 from babyllm.interop.huggingface import load_model
 from babyllm.loading import model_directory
 from babyllm.model.config import CPU_PRESET, GPU_PRESET, ModelOptions
@@ -19,7 +21,10 @@ from babyllm.runtime import Runtime, RuntimeConfig, device_type, seed_all
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.checkpoint import CONFIG, latest
+from babyllm.training.run import Measure, Show
 from babyllm.training.state import TrainState
+
+SAMPLE_TOKENS = 80
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,38 @@ def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -
     _check_prompts(config, data.tokenizer, model.config.max_seq_len)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
     return TrainState(model, adamw(model, config.optim), runtime.scaler(), loader, runtime), plan
+
+
+def held_out(config: PretrainConfig, data: PretrainingData) -> Measure:
+    """Measures loss and bits per byte of the held-out documents, by domain."""
+    token_bytes = None if data.tokenizer is None else data.tokenizer.byte_lengths()
+
+    def measure(state: TrainState) -> dict[str, float]:
+        return perplexity(
+            state.model,
+            data.tokens,
+            state.runtime,
+            seq_len=config.data.longest_seq_len,
+            max_tokens=config.data.eval_tokens,
+            token_bytes=token_bytes,
+        )
+
+    return measure
+
+
+def samples(config: PretrainConfig, tokenizer: Tokenizer | None) -> Show:
+    """Continues the prompts of the configuration."""
+
+    def show(state: TrainState) -> list[tuple[str, str]]:
+        if tokenizer is None:
+            return []
+        with state.runtime.autocast():
+            return [
+                (prompt, generate(state.model, tokenizer, prompt, max_new_tokens=SAMPLE_TOKENS, seed=i))
+                for i, prompt in enumerate(config.prompts)
+            ]
+
+    return show
 
 
 def _check_prompts(config: PretrainConfig, tokenizer: Tokenizer | None, max_seq_len: int) -> None:

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from babyllm.config import differences, dump, load
-from babyllm.data.shards import TokenData
 from babyllm.errors import UserError
-from babyllm.evaluate import perplexity
 from babyllm.files import locked, write_bytes, write_json
-from babyllm.generation import generate
 from babyllm.interop.huggingface import config_to_json, read_json
 from babyllm.model.config import flops_per_token
 from babyllm.progress import format_duration
@@ -30,9 +27,13 @@ from babyllm.training.checkpoint import load as load_checkpoint
 from babyllm.training.log import RunLog
 from babyllm.training.state import STOP_SIGNAL, Every, TrainState
 
+Measure = Callable[[TrainState], dict[str, float]]
+"""Gives what is measured on held-out data, by name; called by every rank. "all/loss" says which step is best."""
+Show = Callable[[TrainState], list[tuple[str, str]]]
+"""Gives prompts and what the model makes of them, for a person to read; called by rank 0."""
+
 ENVIRONMENT, LOCK = "environment.json", ".lock"
 LOCK_PATIENCE_S = 10.0  # a process that was killed a moment ago may still be ending
-SAMPLE_TOKENS = 80
 
 
 class RunConfig(Protocol):
@@ -135,43 +136,32 @@ class Run:
 
         return Every(steps, record, at_stop=True)
 
-    def evaluation(
-        self, steps: int, data: TokenData, seq_len: int, *, max_tokens: int, prompts: Sequence[str]
-    ) -> Every:
-        """Measure loss and bits per byte by domain and show sampled text every `steps` steps.
+    def evaluation(self, steps: int, measure: Measure, show: Show) -> Every:
+        """Measure what is held out and show sampled text every `steps` steps.
 
-        A step with the lowest loss so far is saved; `patience` evaluations without a lower one end the run. An
-        evaluation that a stop signal cuts short is made anew by whoever goes on.
+        A step with the lowest "all/loss" so far is saved; `patience` evaluations without a lower one end the run. An
+        evaluation that a stop signal cuts short is made anew by whoever goes on. One at step 0 is only told.
         """
-        token_bytes = None if self.tokenizer is None else self.tokenizer.byte_lengths()
 
         def evaluate(state: TrainState) -> None:
-            result = perplexity(
-                state.model, data, state.runtime, seq_len=seq_len, max_tokens=max_tokens, token_bytes=token_bytes
-            )
+            result = measure(state)
             if state.heed_stop_signal():
                 state.pending = True
                 return
             self.losses = {f"val/{name}": value for name, value in result.items()}
-            _judge(state, result.get("all/loss"))
-            state.stop_reason = _out_of_patience(state, self.patience) or state.stop_reason
+            if state.step:
+                _judge(state, result.get("all/loss"))
+                state.stop_reason = _out_of_patience(state, self.patience) or state.stop_reason
             if self.log:
                 self.log.record(state.step, self.losses)
                 self.message(f"step {state.step}: {_held_out(result)}")
-                if self.tokenizer:
-                    self._sample(state, prompts)
+                for i, (prompt, text) in enumerate(show(state)):
+                    self.log.text(state.step, f"sample/{i}", f"{prompt}{text}")
+                    self.message(f"    {prompt}|{text!r}"[:160])
             if state.best and state.best[1] == state.step:
                 self._save(state)
 
         return Every(steps, evaluate)
-
-    def _sample(self, state: TrainState, prompts: Sequence[str]) -> None:
-        assert self.log and self.tokenizer
-        for i, prompt in enumerate(prompts):
-            with state.runtime.autocast():
-                text = generate(state.model, self.tokenizer, prompt, max_new_tokens=SAMPLE_TOKENS, seed=i)
-            self.log.text(state.step, f"sample/{i}", f"{prompt}{text}")
-            self.message(f"    {prompt}|{text!r}"[:160])
 
     def saving(self, steps: int) -> Every:
         """Save a step directory every `steps` steps, at the end and at a stop signal."""
@@ -190,10 +180,12 @@ class Run:
 
 
 def _held_out(result: dict[str, float]) -> str:
-    for unit, ending in (("bits per byte", "/bpb"), ("loss", "/loss")):
-        if found := [f"{n.removesuffix(ending)} {v:.3f}" for n, v in result.items() if n.endswith(ending)]:
-            return f"held-out {unit}: {', '.join(found)}"
-    return "no held-out documents"
+    told = []
+    for unit, ending in (("bits per byte", "/bpb"), ("loss", "/loss"), ("accuracy", "/accuracy")):
+        found = [f"{n.removesuffix(ending)} {v:.3f}" for n, v in result.items() if n.endswith(ending)]
+        if found and not (unit == "loss" and told):
+            told.append(f"held-out {unit}: {', '.join(found)}")
+    return "; ".join(told) or "nothing held out"
 
 
 def _judge(state: TrainState, loss: float | None) -> None:
