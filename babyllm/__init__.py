@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from babyllm.generation import generate
     from babyllm.loading import load
     from babyllm.model.config import ModelConfig
+    from babyllm.model.lora import add_lora, merge_lora
     from babyllm.model.transformer import Transformer
     from babyllm.schedule import Plan
     from babyllm.tokenizer import Tokenizer
@@ -33,9 +34,11 @@ _HOME = {
     "TrainState": "babyllm.training.state",
     "Transformer": "babyllm.model.transformer",
     "UserError": "babyllm.errors",
+    "add_lora": "babyllm.model.lora",
     "evaluate": "babyllm.evaluate",
     "generate": "babyllm.generation",
     "load": "babyllm.loading",
+    "merge_lora": "babyllm.model.lora",
     "objectives": "babyllm.objectives",
     "train": "babyllm.training.loop",
 }
@@ -47,9 +50,11 @@ __all__ = [
     "TrainState",
     "Transformer",
     "UserError",
+    "add_lora",
     "evaluate",
     "generate",
     "load",
+    "merge_lora",
     "objectives",
     "train",
 ]

@@ -14,7 +14,18 @@ from babyllm.config import parse
 from babyllm.errors import UserError
 from babyllm.runtime import user_errors
 
-COMMANDS = ("clean", "dedup", "generate", "inspect", "plan", "tokenize", "train-tokenizer")
+COMMANDS = (
+    "chat",
+    "clean",
+    "dedup",
+    "eval",
+    "generate",
+    "inspect",
+    "merge-lora",
+    "plan",
+    "tokenize",
+    "train-tokenizer",
+)
 
 
 def run(argv: Sequence[str]) -> None:

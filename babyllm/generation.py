@@ -6,7 +6,7 @@ prompt -> ids -> logits of the last token -> filters -> draw -> bytes -> text, u
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ def generate_ids(
     top_k: int | None = 50,
     top_p: float | None = None,
     seed: int | None = None,
-    eos_id: int | None = None,
+    eos_id: int | Container[int] | None = None,
 ) -> Iterator[int]:
     """The ids that follow a prompt, one by one as they are drawn.
 
@@ -64,7 +64,7 @@ def generate_ids(
         top_k: see `filter_logits`.
         top_p: see `filter_logits`.
         seed: of the draws; None draws differently each time.
-        eos_id: ends the text and is not given out; None never ends early.
+        eos_id: the id, or any of the ids, that ends the text and is not given out; None never ends early.
 
     Raises:
         UserError: the prompt leaves no room in the model's context, or a setting is out of range.
@@ -80,6 +80,7 @@ def generate_ids(
     generator = torch.Generator("cpu")
     generator.manual_seed(seed) if seed is not None else generator.seed()
     n_new = min(max_new_tokens, room)
+    ends: Container[int | None] = (eos_id,) if eos_id is None or isinstance(eos_id, int) else eos_id
     cache = KVCache(model.config, 1, len(prompt) + n_new, device, _compute_dtype(model))
     was_training = model.training
     model.eval()
@@ -92,7 +93,7 @@ def generate_ids(
             else:
                 probs = F.softmax(filter_logits(logits, temperature, top_k, top_p), dim=-1)
                 drawn = int(torch.multinomial(probs, 1, generator=generator))
-            if drawn == eos_id:
+            if drawn in ends:
                 return
             yield drawn
             ids = [drawn]
@@ -117,7 +118,6 @@ def stream(
     seed: int | None = None,
 ) -> Iterator[str]:
     """The text that follows `prompt`, in pieces of whole characters; see `generate_ids` for the settings."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     ids = generate_ids(
         model,
         [tokenizer.eos_id, *tokenizer.encode(prompt)],
@@ -128,6 +128,12 @@ def stream(
         seed=seed,
         eos_id=tokenizer.eos_id,
     )
+    yield from text_pieces(tokenizer, ids)
+
+
+def text_pieces(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
+    """The text of ids as they come, in pieces of whole characters; what is no character gives U+FFFD."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     for token in ids:
         if piece := decoder.decode(tokenizer.token_bytes(token)):
             yield piece

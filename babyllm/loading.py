@@ -1,23 +1,28 @@
-"""A trained model from a directory, for notebooks, the command line and later stages."""
+"""A trained model from a directory, for notebooks, the command line and later stages.
+
+run -> newest step -> config.json, model.safetensors, or adapter_config.json -> its base -> model and tokenizer
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from babyllm.errors import UserError
-from babyllm.interop.huggingface import load_model
+from babyllm.interop.huggingface import ADAPTER_CONFIG, config_from_json, load_model, read_json
+from babyllm.interop.peft import load_adapter
 from babyllm.model.transformer import Transformer
+from babyllm.model.vocabulary import grow_vocabulary
 from babyllm.tokenizer import Tokenizer
 
 
 def model_directory(path: str | Path) -> Path:
-    """The directory that holds the model `path` means: itself, or the newest complete step of a run directory.
+    """The directory that holds the model or adapter `path` means: itself, or the newest complete step of a run.
 
     Raises:
         UserError: there is none.
     """
     path = Path(path)
-    if (path / "config.json").is_file():
+    if any((path / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
         return path
     steps = [c.parent for c in path.glob("step_*/config.json") if c.parent.name.removeprefix("step_").isdigit()]
     if not steps:
@@ -25,11 +30,64 @@ def model_directory(path: str | Path) -> Path:
     return max(steps, key=lambda step: int(step.name.removeprefix("step_")))
 
 
-def load(path: str | Path) -> tuple[Transformer, Tokenizer]:
-    """The model, in float32 and evaluation mode, and the tokenizer of a run, step or Hugging Face directory.
+def is_adapter(directory: Path) -> bool:
+    """Whether a model directory holds an adapter and not a whole model."""
+    return (directory / ADAPTER_CONFIG).is_file()
+
+
+def base_directory(directory: Path) -> Path:
+    """The directory of the whole model: a model directory itself, or the base that an adapter's names.
+
+    A base is looked for as it is written, and from the adapter's directory and each folder above it, so that a tree of
+    runs can be moved as one.
+
+    Raises:
+        UserError: the base is not there.
+    """
+    if not is_adapter(directory):
+        return directory
+    name: str | None = read_json(directory / ADAPTER_CONFIG).get("base_model_name_or_path")
+    adapter = directory.resolve()
+    for folder in (Path(), adapter, *adapter.parents):
+        if name and (folder / name / "config.json").is_file():
+            return folder / name
+    raise UserError(
+        f"{directory / ADAPTER_CONFIG}: its base_model_name_or_path {name!r} is not there; write the folder of "
+        "the model the adapter was made for"
+    )
+
+
+def load(
+    path: str | Path, *, dropout: float = 0.0, activation_checkpointing: bool = False
+) -> tuple[Transformer, Tokenizer]:
+    """The model, in float32 and evaluation mode, and the tokenizer of a run, step, Hugging Face or adapter directory.
+
+    An adapter is added to its base, which gets the rows it had when the adapter was trained.
+
+    Args:
+        path: of the directory.
+        dropout: of the model, in training.
+        activation_checkpointing: of the model, in training.
 
     Raises:
         UserError: names the file that is missing or does not fit.
     """
     directory = model_directory(path)
-    return load_model(directory).eval(), Tokenizer.load(directory)
+    base = base_directory(directory)
+    model = load_model(base, dropout=dropout, activation_checkpointing=activation_checkpointing)
+    if is_adapter(directory):
+        config = directory / "config.json"
+        if config.is_file():
+            grow_vocabulary(model, config_from_json(read_json(config), str(config)).vocab_size)
+        load_adapter(model, directory)
+    return model.eval(), Tokenizer.load(tokenizer_directory(directory))
+
+
+def tokenizer_directory(directory: Path) -> Path:
+    """The directory with the tokenizer of a model directory: itself, or an adapter's base if it has none.
+
+    Raises:
+        UserError: the base is not there.
+    """
+    has_tokenizer = any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+    return directory if has_tokenizer else base_directory(directory)

@@ -32,7 +32,7 @@ LAYERS = (
         ),
         *("tokenizer", "tokenizer_backends", "tokenizer_convert"),
     ),
-    ("data", "generation", "interop", "loading"),
+    ("chat", "data", "generation", "interop", "loading"),
     ("objectives", "evaluate"),
     ("training",),
     ("commands",),

@@ -21,6 +21,7 @@ from typing import Any
 
 import jsonargparse  # noqa: F401 (imported before the fork, not in each job)
 import matplotlib.figure  # noqa: F401
+import numpy as np
 import tensorboard.compat.proto.event_pb2
 import tensorboard.summary.writer.record_writer  # noqa: F401
 import torch
@@ -28,12 +29,15 @@ import torch._dynamo  # torch.optim imports it at its first step, which takes se
 from torch import nn
 from training_fixtures import CPU, SCRIPT, recording, stopping, tiny_config, tiny_state, weights
 
+from babyllm.config import parse
 from babyllm.data.batch import Batch, Stream
 from babyllm.errors import UserError
 from babyllm.objectives import LossTerms
+from babyllm.objectives.conversation import conversation_loss
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime, start
 from babyllm.training import checkpoint
+from babyllm.training.fine_tuning import FineTuneConfig, new_run
 from babyllm.training.loop import train
 from babyllm.training.run import open_run
 from babyllm.training.state import Every, TrainState
@@ -191,13 +195,31 @@ def _unshared_directory(runtime: Runtime, data: Path, out: Path) -> str:
         return str(error)
 
 
-def script(arguments: list[str]) -> None:
-    """`python train_pretrain.py ARGUMENTS`."""
-    sys.argv = [str(SCRIPT), *arguments]
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+def script(arguments: list[str], name: str = SCRIPT.name) -> None:
+    """`python NAME ARGUMENTS`, for a script at the top of the project."""
+    path = str(SCRIPT.with_name(name))
+    sys.argv = [path, *arguments]
+    runpy.run_path(path, run_name="__main__")
 
 
-JOBS: dict[str, Callable[..., None]] = {job.__name__: job for job in (first_half, second_half, single_steps, script)}
+def fine_tuning_steps(runs: dict[str, list[str]]) -> None:
+    """Of each run, into a file, the loss of one step, its metrics, and the gradient of all ranks before clipping."""
+    with start(CPU) as runtime:
+        for out, arguments in runs.items():
+            config = parse(FineTuneConfig, arguments, prog="test")
+            tuning = new_run(config, runtime)
+            loss = conversation_loss(config.normalise, tuning.data.tasks, tuning.data.is_packed)
+            metrics: dict[str, float] = {}
+            look = Every(1, lambda state, metrics=metrics: metrics.update(state.take_metrics()))
+            train(tuning.state, loss, replace(tuning.plan, steps=1, clip_norm=0.0), [look])
+            gradient = torch.cat([p.grad.flatten() for p in tuning.state.model.parameters() if p.grad is not None])
+            if runtime.is_main:
+                np.savez(out, gradient=gradient.numpy(), **metrics)
+
+
+JOBS: dict[str, Callable[..., None]] = {
+    job.__name__: job for job in (first_half, second_half, single_steps, script, fine_tuning_steps)
+}
 
 
 def _fork(request: dict[str, Any], rank: int, port: int) -> int:

@@ -1,10 +1,12 @@
-"""Show what is in a corpus, in text files, in token data or in a run directory."""
+"""Show what is in a corpus, in text files, in conversations, in token data or in a run directory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from babyllm.chat.formats import FormatConfig
+from babyllm.chat.supervise import Supervise
 from babyllm.text.readers import ReadConfig
 
 if TYPE_CHECKING:
@@ -23,7 +25,14 @@ class Flags:
         examples: documents to show at random; of token data, per domain and split.
         seed: of what is shown at random.
         characters: of a document to show.
-        tokenizer: of bare .bin files, directory or file of the tokenizer that decodes them.
+        conversations: of files with conversations, how many to show, chosen at random; 0 takes files for documents.
+        template: of conversations, chatml, llama3, llama2, alpaca, plain or a Jinja file; null takes the one stored
+            with the tokenizer, else chatml.
+        efficient_eos: of conversations, whether an answer's end token is all that parts it from the next turn.
+        supervise: of conversations, what is trained on; it is shown in green, or in [[ ]] where the output is no
+            terminal.
+        format: of conversations, how records are read.
+        tokenizer: of conversations and bare .bin files, directory or file of the tokenizer, or a run directory.
         vocab_size: of bare .bin files.
         dtype: of bare .bin files.
         eos_id: of bare .bin files.
@@ -35,6 +44,11 @@ class Flags:
     examples: int = 2
     seed: int = 0
     characters: int = 200
+    conversations: int = 0
+    template: str | None = None
+    efficient_eos: bool = False
+    supervise: Supervise = field(default_factory=Supervise)
+    format: FormatConfig = field(default_factory=FormatConfig)
     tokenizer: str | None = None
     vocab_size: int | None = None
     dtype: Literal["uint16", "uint32"] = "uint16"
@@ -52,6 +66,9 @@ def run(flags: Flags, path: str) -> None:
     place = Path(path)
     if not place.exists():
         raise UserError(f"{path}: no such file or directory")
+    if flags.conversations:
+        _show_conversations(flags, place)
+        return
     report = _report(flags, place)
     print_report(report)
     for group in report.get("examples", []):
@@ -80,6 +97,41 @@ def _report(flags: Flags, place: Path) -> dict[str, Any]:
         tokenizer=flags.tokenizer,
         read=flags.read,
     )
+
+
+def _show_conversations(flags: Flags, place: Path) -> None:
+    """Print what the files hold, and some of their conversations as they are trained on."""
+    import sys
+
+    from babyllm.chat.display import coloured, conversations_report
+    from babyllm.chat.template import load_template
+    from babyllm.errors import UserError
+    from babyllm.text.report import print_report
+    from babyllm.tokenizer import Tokenizer
+
+    if flags.tokenizer is None:
+        raise UserError("--conversations needs a --tokenizer: a directory, such as that of the model to train")
+    source = _tokenizer_place(flags.tokenizer)
+    directory = source if source.is_dir() else source.parent
+    template = load_template(flags.template, Tokenizer.load(source), directory, flags.efficient_eos)
+    report, examples = conversations_report(
+        place, template, flags.supervise, flags.format, flags.conversations, flags.seed
+    )
+    print_report(report)
+    for label, (ids, turns) in examples:
+        print(f"\n{label}\n{coloured(ids, turns, template.tokenizer, sys.stdout.isatty())}")
+
+
+def _tokenizer_place(name: str) -> Path:
+    """Where the tokenizer lies; that of a run in its newest step."""
+    from pathlib import Path
+
+    place = Path(name)
+    if not (place / "latest").is_file():
+        return place
+    from babyllm.loading import model_directory, tokenizer_directory
+
+    return tokenizer_directory(model_directory(place))
 
 
 def _cut(text: str, length: int) -> str:

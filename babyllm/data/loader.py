@@ -82,6 +82,7 @@ class _Reader:
         units = {"token": int((arrays["targets"] != IGNORE).sum())}
         units |= {name.removeprefix(UNITS): int(arrays.pop(name).sum()) for name in list(arrays) if UNITS in name}
         if "lengths" in arrays:
+            units["input"] = int(arrays["lengths"].sum())
             # What lies behind the longest row is padding alone. A round width suits the hardware.
             width = -(-int(arrays["lengths"].max()) // 8) * 8
             arrays = {name: np.ascontiguousarray(a[:, :width]) if a.ndim == 2 else a for name, a in arrays.items()}
@@ -130,9 +131,7 @@ class Loader:
         pin_memory: whether batches are pinned for a copy to CUDA that does not wait.
     """
 
-    def __init__(
-        self, order: Order, share: Share, seed: int, fingerprint: str = "", pin_memory: bool = False
-    ) -> None:
+    def __init__(self, order: Order, share: Share, seed: int, fingerprint: str = "", pin_memory: bool = False) -> None:
         self._reader = _Reader(order, share, pin_memory)
         self._made_of = {"fingerprint": fingerprint, "seed": seed}
         self._consumed = 0
@@ -184,10 +183,10 @@ class Loader:
                 "change), or choose another --run_dir"
             )
         for name, mine in identity.items():
-            if state[name] != mine:
+            if state.get(name) != mine:
                 raise UserError(
-                    f"the run was made with other data (data {name} {state[name]}, now {mine}); point --data.path at "
-                    "the same data, keep --data.seq_len, --data.seed and a mixture's --data.global_batch, or choose "
+                    f"the run was made with other data (data {name} {state.get(name)}, now {mine}); point --data.path "
+                    "at the same data, keep --data.seq_len, --data.seed and a mixture's --data.global_batch, or choose "
                     "another --run_dir"
                 )
         self.close()

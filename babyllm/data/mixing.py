@@ -98,7 +98,17 @@ class Mixture:
 
     def rows(self, numbers: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
         """The named arrays of these rows of the run, which must be of one length."""
-        arrays: dict[str, NDArray[np.int64]] = {}
+        return self._gathered(numbers, Shuffled.rows)
+
+    def lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(len(numbers),) inputs of these rows that are not padding."""
+        return self._gathered(numbers, lambda rows, places: {"lengths": rows.lengths(places)})["lengths"]
+
+    def _gathered(
+        self, numbers: NDArray[np.int64], read: Callable[[Shuffled, NDArray[np.int64]], dict[str, NDArray[Any]]]
+    ) -> dict[str, NDArray[Any]]:
+        """What `read` gives of the rows of each domain, put back in order."""
+        arrays: dict[str, NDArray[Any]] = {}
         at = np.searchsorted(self._first_rows, numbers, side="right") - 1
         for i in np.unique(at):
             stage, places = self._stages[i], np.flatnonzero(at == i)
@@ -107,11 +117,16 @@ class Mixture:
             domain = (share_out(rows + 1, weights) - before).argmax(axis=1)
             for d in np.unique(domain):
                 source, here = stage.sources[d], domain == d
-                for name, array in self._rows[source].rows(before[here, d] + self._before[i][source]).items():
+                for name, array in read(self._rows[source], before[here, d] + self._before[i][source]).items():
                     if name not in arrays:
                         arrays[name] = np.empty((len(numbers), *array.shape[1:]), array.dtype)
                     arrays[name][places[here]] = array
         return arrays
+
+    @property
+    def borders(self) -> list[int]:
+        """The first row of each stage."""
+        return self._first_rows
 
     def identity(self, consumed: int) -> dict[str, Any]:
         """What decides the first `consumed` rows, besides data and seed: stages that have begun."""

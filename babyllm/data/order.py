@@ -30,6 +30,10 @@ class Rows(Protocol):
         """Named arrays, first dimension len(indices)."""
         ...
 
+    def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(len(indices),) inputs of each row that are not padding."""
+        ...
+
 
 class Order(Protocol):
     """Rows without end, each at its place."""
@@ -59,12 +63,19 @@ class Shuffled:
 
     def rows(self, numbers: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
         """The named arrays of the rows that come as number 0, 1, ..."""
+        return self._data.rows(self._indices(numbers))
+
+    def lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(len(numbers),) inputs of these rows that are not padding."""
+        return self._data.lengths(self._indices(numbers))
+
+    def _indices(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         epochs, places = np.divmod(numbers, len(self._data))
         indices = np.empty_like(numbers)
         for epoch in np.unique(epochs):
             here = epochs == epoch
             indices[here] = shuffled_in_turn(places[here], len(self._data), self._seed, int(epoch))
-        return self._data.rows(indices)
+        return indices
 
     def identity(self, consumed: int) -> dict[str, Any]:
         """What decides the first `consumed` rows, besides data and seed."""

@@ -45,6 +45,10 @@ class Windows:
         """Rows per epoch, the shorter last one included."""
         return -(-(len(self._stream) - 1) // self._seq_len)
 
+    def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(len(indices),) inputs of each row that are not padding: all but those the last one lacks."""
+        return np.minimum(self._seq_len, len(self._stream) - 1 - indices * self._seq_len)
+
     def rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
         """The named arrays of these rows, each (len(indices), seq_len) int64."""
         T = self._seq_len

@@ -6,6 +6,7 @@ ModelConfig <-> config.json; Transformer <-> model.safetensors (fp32, the field'
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
 _PREFIX = "model."
 _OUTPUT = "lm_head.weight"
 
@@ -129,18 +131,50 @@ def _scaling_from_json(raw: dict[str, Any], name: str) -> RopeScaling | None:
     return RopeScaling(kind, raw["factor"], original, **extra)
 
 
-def save_model(directory: Path, model: Transformer, tokenizer: Tokenizer | None) -> None:
-    """Write config.json, generation_config.json, model.safetensors and the tokenizer's files into `directory`.
+def save_model(
+    directory: Path,
+    model: Transformer,
+    tokenizer: Tokenizer | None,
+    *,
+    chat_template: str | None = None,
+    end_ids: Sequence[int] = (),
+) -> None:
+    """Write a whole Hugging Face directory: what `save_description` writes, and model.safetensors.
 
     Weights are written in float32; a tied output layer is written once, as the embedding.
+
+    Args:
+        directory: is there.
+        model: without an adapter.
+        tokenizer: its files are written too.
+        chat_template: a Jinja template, stored with the tokenizer.
+        end_ids: tokens that end an answer.
+    """
+    save_description(directory, model, tokenizer, chat_template=chat_template, end_ids=end_ids)
+    save_file(weights_to_hf(model.state_dict(), model.config), directory / WEIGHTS, metadata={"format": "pt"})
+
+
+def save_description(
+    directory: Path,
+    model: Transformer,
+    tokenizer: Tokenizer | None,
+    *,
+    chat_template: str | None = None,
+    end_ids: Sequence[int] = (),
+) -> None:
+    """Write config.json, generation_config.json and the tokenizer's files: all of `save_model` but the weights.
+
+    Generation ends at the <eos> and at each of `end_ids`.
     """
     config = config_to_json(model.config, tokenizer)
     write_json(directory / "config.json", config)
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    ends = list(dict.fromkeys(i for i in (ids["eos_token_id"], *end_ids) if i is not None))
+    if len(ends) > 1:
+        ids["eos_token_id"] = ends
     write_json(directory / "generation_config.json", {**ids, "do_sample": True, "temperature": 0.8, "top_k": 50})
-    save_file(weights_to_hf(model.state_dict(), model.config), directory / WEIGHTS, metadata={"format": "pt"})
     if tokenizer:
-        tokenizer.save(directory)
+        tokenizer.save(directory, chat_template=chat_template)
 
 
 def weights_to_hf(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
@@ -154,7 +188,7 @@ def weights_to_hf(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Te
 
 def hf_name(name: str) -> str:
     """The name in Hugging Face files of one of the model's parameters."""
-    return name if name == _OUTPUT else _PREFIX + name
+    return name if name.startswith("lm_head.") else _PREFIX + name
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -193,7 +227,14 @@ def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointin
         parameter.requires_grad_(True)
     if config.tie_embeddings:
         model.lm_head.weight = model.embed_tokens.weight
+    model.origin = str(directory)
     return model
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The files with the weights of a directory: one, or several parts; none if there are none."""
+    one = directory / WEIGHTS
+    return [one] if one.is_file() else sorted(directory.glob("model-*.safetensors"))
 
 
 def load_weights(directory: Path, config: ModelConfig) -> dict[str, Tensor]:
@@ -202,7 +243,11 @@ def load_weights(directory: Path, config: ModelConfig) -> dict[str, Tensor]:
     Raises:
         UserError: a file cannot be read, or tensors are missing, unknown or of another shape.
     """
-    files = [directory / WEIGHTS] if (directory / WEIGHTS).is_file() else sorted(directory.glob("model-*.safetensors"))
+    files = weight_files(directory)
+    if not files and (directory / ADAPTER_CONFIG).is_file():
+        raise UserError(
+            f"{directory}: holds an adapter, not a whole model; make one with babyllm merge-lora {directory} OUT"
+        )
     if not files:
         raise UserError(f"{directory}: holds no {WEIGHTS}")
     state: dict[str, Tensor] = {}

@@ -19,6 +19,7 @@ from babyllm.errors import UserError
 from babyllm.model.cache import KVCache, LayerCache
 from babyllm.model.config import ModelConfig
 from babyllm.model.cross_entropy import token_losses
+from babyllm.model.linear import LoraLinear, dense_weight
 from babyllm.model.norm import RMSNorm
 from babyllm.model.rope import rope_table, split_rotated
 from babyllm.model.swiglu import swiglu
@@ -27,8 +28,11 @@ INIT_STD = 0.02
 
 
 def joint(x: Tensor, *layers: nn.Linear) -> Tensor:
-    """What several layers make of `x`, side by side; as one product where many rows make up for joining the weights."""
-    if not torch.is_grad_enabled():
+    """What several layers make of `x`, side by side; as one product where many rows make up for joining the weights.
+
+    Layers that are more than their weight make their own products.
+    """
+    if not torch.is_grad_enabled() or any(type(layer) is not nn.Linear for layer in layers):
         return torch.cat([layer(x) for layer in layers], dim=-1)
     return F.linear(x, torch.cat([layer.weight for layer in layers]))
 
@@ -99,12 +103,19 @@ class Transformer(nn.Module):
 
     Weights start as normal with std 0.02, the projections that write into the residual stream (`o_proj`, `down_proj`)
     with 0.02 / sqrt(2 n_layers) (Radford et al. 2019, section 2.3); they are drawn from torch's current generator.
+
+    Attributes:
+        config: its shape.
+        origin: the directory its weights were read from, which an adapter names as its base; None if they were drawn.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.origin: str | None = None
+        V, D = config.vocab_size, config.d_model
+        # A weight handed in is not drawn here, nor on "meta", where that would load the compiler for seconds.
+        self.embed_tokens = nn.Embedding(V, D, _weight=torch.empty(V, D))
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
@@ -114,7 +125,9 @@ class Transformer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew from torch's current random generator."""
+        """Draw all weights anew from torch's current random generator; those on "meta" are only placeholders."""
+        if self.embed_tokens.weight.is_meta:  # torch would load its compiler, which takes seconds
+            return
         for name, weight in self.named_parameters():
             if weight.dim() < 2:
                 nn.init.ones_(weight)
@@ -138,7 +151,7 @@ class Transformer(nn.Module):
         """
         mask = None if documents is None else _document_mask(documents)
         hidden = self._hidden(tokens, positions, mask, None)
-        return token_losses(hidden, self.lm_head.weight, targets)
+        return token_losses(hidden, dense_weight(self.lm_head), targets)
 
     @torch.no_grad()
     def logits(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
@@ -158,7 +171,10 @@ class Transformer(nn.Module):
         if past and T > 1:
             mask = positions[:, None, :, None] >= torch.arange(past + T, device=tokens.device)  # (1, 1, T, S)
         hidden = self._hidden(tokens, positions, mask, cache)
-        return F.linear(hidden, self.lm_head.weight.to(hidden.dtype)).float()
+        scores = F.linear(hidden, self.lm_head.weight.to(hidden.dtype))
+        if isinstance(self.lm_head, LoraLinear):
+            scores = scores + self.lm_head.update(hidden)
+        return scores.float()
 
     def _hidden(self, tokens: Tensor, positions: Tensor | None, mask: Tensor | None, cache: KVCache | None) -> Tensor:
         length = tokens.shape[1] + (cache.length if cache else 0)

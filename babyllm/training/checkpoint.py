@@ -3,6 +3,7 @@
 state -> .saving/ (weights, optimizer, resume.json) -> fsync -> rename to step_00002000/ -> latest
 run directory -> newest complete step -> checksums -> state
 
+The weights of a model with an adapter are the adapter alone, in peft's format; its base stays where it is.
 Nothing is pickled: tensors are safetensors, the rest is JSON. Rank 0 writes, every rank reads.
 """
 
@@ -14,6 +15,8 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +27,25 @@ from torch import Tensor
 
 from babyllm.errors import UserError
 from babyllm.files import fsync, sha256, write_json
-from babyllm.interop.huggingface import hf_name, load_weights, save_model
+from babyllm.interop.huggingface import (
+    ADAPTER_CONFIG,
+    WEIGHTS,
+    hf_name,
+    load_weights,
+    save_description,
+    save_model,
+    weight_files,
+)
+from babyllm.interop.peft import ADAPTER_WEIGHTS, adapter_parameters, fill_adapter, read_adapter, save_adapter
+from babyllm.model.lora import lora_layers
+from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.state import TrainState
 
 CONFIG, RESUME, OPTIMIZER, LATEST = "config.yaml", "resume.json", "optimizer.safetensors", "latest"
 _SAVING, _DELETING = ".saving", ".deleting"
 _STEP = re.compile(r"step_(\d{8,})")
-_CHECKED = ("model.safetensors", "config.json", OPTIMIZER)
+_CHECKED = (WEIGHTS, ADAPTER_WEIGHTS, ADAPTER_CONFIG, "config.json", OPTIMIZER)
 
 
 def step_directories(run_dir: Path) -> dict[int, Path]:
@@ -46,7 +60,14 @@ def latest(run_dir: Path) -> Path | None:
     return steps[max(steps)] if steps else None
 
 
-def save(state: TrainState, run_dir: Path, tokenizer: Tokenizer | None, keep: int) -> None:
+def save(
+    state: TrainState,
+    run_dir: Path,
+    tokenizer: Tokenizer | None,
+    keep: int,
+    chat_template: str | None = None,
+    end_ids: Sequence[int] = (),
+) -> None:
     """Write `run_dir`/step_N, point `latest` at it and delete older ones; every rank must call it.
 
     Args:
@@ -54,6 +75,8 @@ def save(state: TrainState, run_dir: Path, tokenizer: Tokenizer | None, keep: in
         run_dir: of the run.
         tokenizer: written beside the weights.
         keep: how many of the newest steps stay, at least 1; the best one stays besides.
+        chat_template: a Jinja template, stored with the tokenizer.
+        end_ids: tokens that end an answer, besides the <eos>.
 
     Raises:
         UserError: the disk is full; nothing half-written is left and older steps are untouched.
@@ -62,7 +85,7 @@ def save(state: TrainState, run_dir: Path, tokenizer: Tokenizer | None, keep: in
         saving, pointer = run_dir / _SAVING, run_dir / f".{LATEST}"
         target = run_dir / f"step_{state.step:08d}"
         try:
-            _write(state, saving, tokenizer)
+            _write(state, saving, tokenizer, chat_template, end_ids)
             pointer.write_text(f"{target.name}\n")
             fsync(pointer)
         except (OSError, SafetensorError) as e:
@@ -90,11 +113,17 @@ def _is_disk_full(error: Exception) -> bool:
     return any(f"(os error {code})" in str(error) for code in codes)  # safetensors tells it in words alone
 
 
-def _write(state: TrainState, directory: Path, tokenizer: Tokenizer | None) -> None:
+def _write(
+    state: TrainState, directory: Path, tokenizer: Tokenizer | None, chat_template: str | None, end_ids: Sequence[int]
+) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     _require_space(directory, state)
-    save_model(directory, state.model, tokenizer)
+    if lora_layers(state.model):
+        save_description(directory, state.model, tokenizer, chat_template=chat_template, end_ids=end_ids)
+        save_adapter(directory, state.model, state.model.origin or "")
+    else:
+        save_model(directory, state.model, tokenizer, chat_template=chat_template, end_ids=end_ids)
     save_file(_optimizer_tensors(state), directory / OPTIMIZER)
     for file in directory.iterdir():
         fsync(file)
@@ -107,7 +136,8 @@ def _write(state: TrainState, directory: Path, tokenizer: Tokenizer | None) -> N
         "pending": state.pending,
         "stream": state.stream.state_dict(),
         "scaler": state.scaler.state_dict(),
-        "sha256": {name: sha256(directory / name) for name in _CHECKED},
+        "base": _base_digest(state.model),
+        "sha256": {name: sha256(directory / name) for name in _CHECKED if (directory / name).is_file()},
     }
     resume["sha256"][RESUME] = _digest(resume)
     write_json(directory / RESUME, resume)
@@ -118,8 +148,22 @@ def _digest(resume: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(resume, sort_keys=True).encode()).hexdigest()
 
 
+def _base_digest(model: Transformer) -> str | None:
+    """Hash of the weights an adapter was added to, as far as they come from files."""
+    if not lora_layers(model) or not model.origin:
+        return None
+    files = [(file, file.stat()) for file in weight_files(Path(model.origin))]
+    return " ".join(_file_digest(file, stat.st_size, stat.st_mtime_ns) for file, stat in files)
+
+
+@cache  # by time and size too: hashed once, and not at every checkpoint
+def _file_digest(path: Path, size: int, time_ns: int) -> str:
+    return sha256(path)
+
+
 def _require_space(directory: Path, state: TrainState) -> None:
-    n_bytes = sum(4 * p.numel() for p in state.model.parameters())
+    saved = adapter_parameters(state.model).values() or state.model.parameters()
+    n_bytes = sum(4 * p.numel() for p in saved)
     n_bytes += sum(t.nbytes for s in state.optimizer.state.values() for t in s.values() if torch.is_tensor(t))
     if shutil.disk_usage(directory).free < n_bytes:
         raise OSError(errno.ENOSPC, "not enough space for a checkpoint")
@@ -140,7 +184,7 @@ def load(state: TrainState, directory: Path) -> None:
         UserError: a file is missing or damaged, or it was made with another model or other data.
     """
     resume = _read_resume(directory)
-    state.model.load_state_dict(load_weights(directory, state.model.config))
+    _load_weights(state, directory, resume.get("base"))
     _load_optimizer(state, load_file(directory / OPTIMIZER))
     state.stream.load_state_dict(resume["stream"])
     if state.scaler.is_enabled() and resume["scaler"]:
@@ -150,14 +194,39 @@ def load(state: TrainState, directory: Path) -> None:
     state.bad_evaluations, state.pending = resume["bad_evaluations"], resume["pending"]
 
 
+def _load_weights(state: TrainState, directory: Path, base: str | None) -> None:
+    layers = lora_layers(state.model)
+    if bool(layers) != (directory / ADAPTER_CONFIG).is_file():
+        how = "without" if layers else "with"
+        raise UserError(f"{directory}: was made {how} LoRA; set lora.rank as it was, or choose another --run_dir")
+    if not layers:
+        state.model.load_state_dict(load_weights(directory, state.model.config))
+        return
+    config, tensors, _ = read_adapter(directory)
+    layer = next(iter(layers.values()))
+    for name, theirs, mine in (
+        ("rank", config.rank, layer.rank),
+        ("alpha", config.alpha, layer.alpha),
+        ("rslora", config.rslora, layer.rslora),
+    ):
+        if theirs != mine:
+            raise UserError(f"{directory}: was made with lora.{name}={theirs} (now {mine}); choose another --run_dir")
+    if base != _base_digest(state.model):
+        raise UserError(
+            f"{directory}: the base of its adapter was another model than {state.model.origin} is now; "
+            "bring that back, or choose another --run_dir"
+        )
+    fill_adapter(state.model, tensors, directory)
+
+
 def _read_resume(directory: Path) -> dict[str, Any]:
     """What stands in `resume.json`, behind a check of the files beside it."""
     advice = f"delete {directory} to go on from an older step"
     try:
         resume: dict[str, Any] = json.loads((directory / RESUME).read_text(encoding="utf-8"))
-        expected = {name: resume["sha256"][name] for name in _CHECKED}
         if resume["sha256"].pop(RESUME) != _digest(resume):
             raise ValueError("its contents changed")
+        expected: dict[str, str] = resume["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise UserError(f"{directory / RESUME}: cannot be read ({e}); {advice}") from e
     for name, digest in expected.items():

@@ -119,7 +119,7 @@ def _step(state: TrainState, model: nn.Module, loss: Loss, plan: Plan, batches: 
         state.scaler.step(state.optimizer)
     state.scaler.update()
     state.skipped += not is_finite
-    state.tokens += int(units.get("token", 0))
+    state.tokens += int(units.get("input", units.get("token", 0)))
 
 
 def _synchronised(model: nn.Module, n: int) -> Iterator[contextlib.AbstractContextManager[None]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from babyllm.chat.template import ChatTemplate
 from babyllm.config import differences, dump, load
 from babyllm.errors import UserError
 from babyllm.files import locked, write_bytes, write_json
@@ -77,6 +78,7 @@ class Run:
     Attributes:
         directory: of the run.
         tokenizer: saved with each step.
+        template: of conversations, saved with each step; None for a model that does not chat.
         log: on rank 0, else None.
         keep: newest checkpoints that stay.
         patience: evaluations without a lower held-out loss that end the run; 0 never does.
@@ -85,6 +87,7 @@ class Run:
 
     directory: Path
     tokenizer: Tokenizer | None
+    template: ChatTemplate | None
     log: RunLog | None
     keep: int
     patience: int
@@ -153,11 +156,12 @@ class Run:
                 _judge(state, result.get("all/loss"))
                 state.stop_reason = _out_of_patience(state, self.patience) or state.stop_reason
             if self.log:
-                self.log.record(state.step, self.losses)
+                if self.losses:
+                    self.log.record(state.step, self.losses)
                 self.message(f"step {state.step}: {_held_out(result)}")
                 for i, (prompt, text) in enumerate(show(state)):
                     self.log.text(state.step, f"sample/{i}", f"{prompt}{text}")
-                    self.message(f"    {prompt}|{text!r}"[:160])
+                    self.message(f"    {' '.join(prompt.split())[-100:]}|{text!r}"[:160])
             if state.best and state.best[1] == state.step:
                 self._save(state)
 
@@ -175,12 +179,13 @@ class Run:
     def _save(self, state: TrainState) -> None:
         if self.log:
             self.log.flush()
-        save(state, self.directory, self.tokenizer, self.keep)
+        source, end_ids = (self.template.source, self.template.end_ids) if self.template else (None, [])
+        save(state, self.directory, self.tokenizer, self.keep, source, end_ids)
         self._saved = state.step
 
 
 def _held_out(result: dict[str, float]) -> str:
-    told = []
+    told: list[str] = []
     for unit, ending in (("bits per byte", "/bpb"), ("loss", "/loss"), ("accuracy", "/accuracy")):
         found = [f"{n.removesuffix(ending)} {v:.3f}" for n, v in result.items() if n.endswith(ending)]
         if found and not (unit == "loss" and told):
@@ -207,8 +212,21 @@ def _out_of_patience(state: TrainState, patience: int) -> str | None:
 
 
 @contextmanager
-def open_run(config: RunConfig, state: TrainState, tokenizer: Tokenizer | None, plan: Plan) -> Iterator[Run]:
+def open_run(
+    config: RunConfig,
+    state: TrainState,
+    tokenizer: Tokenizer | None,
+    plan: Plan,
+    template: ChatTemplate | None = None,
+) -> Iterator[Run]:
     """Begin the run of `config`, or go on with it where its newest checkpoint stands; every rank must call it.
+
+    Args:
+        config: of the run.
+        state: at step 0; gets what the checkpoint holds.
+        tokenizer: saved with each step, like `template`.
+        plan: with its number of steps.
+        template: of conversations.
 
     Yields:
         The run; behind the body its records are closed and the summary is printed.
@@ -232,7 +250,7 @@ def open_run(config: RunConfig, state: TrainState, tokenizer: Tokenizer | None, 
             raise UserError(
                 f"{directory}: ranks find other checkpoints there; --run_dir must lie on a disk they all share"
             )
-        run = Run(directory, tokenizer, None, config.keep, config.early_stop)
+        run = Run(directory, tokenizer, template, None, config.keep, config.early_stop)
         run._tokens_logged, run._step_logged = state.tokens, state.step
         if runtime.is_main:
             changed = _write_config(directory, config)
@@ -306,6 +324,7 @@ def _summary(state: TrainState, run: Run, plan: Plan, seconds: float) -> str:
     if run.losses:
         lines.append(_held_out({name.removeprefix("val/"): value for name, value in run.losses.items()}))
     if run.tokenizer:
-        lines.append(f'try it: babyllm generate {run.directory} "今天"')
+        command = "chat" if run.template else "generate"
+        lines.append(f"try it: babyllm {command} {run.directory}" + ("" if run.template else ' "今天"'))
     lines.append(f"curves: tensorboard --logdir {run.directory.parent}")
     return "\n".join(lines)

@@ -28,7 +28,7 @@ class TrainState:
         stream: where batches come from.
         runtime: device, ranks, stop signal.
         step: finished optimizer steps.
-        tokens: units "token" trained on, over all ranks.
+        tokens: that were read, over all ranks: units "input" where there are such, else "token".
         skipped: steps whose gradients were not finite.
         best: lowest mean held-out loss so far and its step.
         bad_evaluations: evaluations since `best`.

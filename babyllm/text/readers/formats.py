@@ -10,8 +10,8 @@ from babyllm.text.documents import Document
 from babyllm.text.readers.json_values import read_json
 from babyllm.text.readers.lines import read_csv, read_jsonl, read_txt_lines
 from babyllm.text.readers.pages import read_html, read_text
-from babyllm.text.readers.parquet import read_parquet
-from babyllm.text.readers.records import ReadConfig, Rejected, Source, rejected
+from babyllm.text.readers.parquet import read_corpus, read_parquet
+from babyllm.text.readers.records import Fields, ReadConfig, Rejected, Source, T, rejected
 from babyllm.text.readers.streams import Damaged
 from babyllm.text.readers.warc import read_warc
 
@@ -21,22 +21,22 @@ class Format:
     """How files with a suffix are read.
 
     Attributes:
-        read: gives the documents of a source.
+        read: gives the documents of a source, made by the fields it is handed.
         pieces: what a large file may be cut at.
         is_one_document: whether a file is a single document.
     """
 
-    read: Callable[[Source, ReadConfig], Iterator[Document | Rejected]]
+    read: Callable[[Source, ReadConfig, Fields], Iterator[Document | Rejected]]
     pieces: Literal["", "lines", "row groups"] = ""
     is_one_document: bool = False
 
 
 _TEXT, _HTML, _CSV = Format(read_text, is_one_document=True), Format(read_html, is_one_document=True), Format(read_csv)
-_JSONL, _WARC, _PARQUET = Format(read_jsonl, "lines"), Format(read_warc), Format(read_parquet, "row groups")
+_JSONL, _WARC = Format(read_jsonl, "lines"), Format(read_warc)
 FORMATS = {
     **{".jsonl": _JSONL, ".ndjson": _JSONL, ".json": Format(read_json), ".csv": _CSV, ".tsv": _CSV},
     **{".txt": _TEXT, ".md": _TEXT, ".html": _HTML, ".htm": _HTML, ".warc": _WARC, ".wet": _WARC},
-    **{".parquet": _PARQUET, "corpus": _PARQUET},
+    **{".parquet": Format(read_parquet, "row groups"), "corpus": Format(read_corpus, "row groups")},
 }
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 TXT_LINES = Format(read_txt_lines, "lines")
@@ -49,12 +49,18 @@ def format_of(suffix: str, config: ReadConfig) -> Format:
 
 def read_source(source: Source, config: ReadConfig) -> Iterator[Document | Rejected]:
     """Every record of a file or a piece of one, as a document or with the reason why it is none."""
+    read = format_of(source.format, config).read
+    return accounted(source, read(source, config, Fields(source, config)))
+
+
+def accounted(source: Source, found: Iterator[T | Rejected]) -> Iterator[T | Rejected]:
+    """What is found in a source; where it is empty, ends in damage or cannot be read, a `Rejected` says so."""
     if not source.stamp[0] and source.path.exists():
         yield rejected(source.name, "the file is empty")
         return
     is_empty = source.end is None and source.format != "corpus"
     try:
-        for item in format_of(source.format, config).read(source, config):
+        for item in found:
             is_empty = False
             yield item
     except Damaged as error:

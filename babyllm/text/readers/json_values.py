@@ -9,9 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from babyllm.text.documents import Document
 from babyllm.text.readers.lines import parsed, read_jsonl
-from babyllm.text.readers.records import CUT_OFF, TOO_LONG, BadRecord, Fields, ReadConfig, Rejected, Source, rejected
+from babyllm.text.readers.records import (
+    CUT_OFF,
+    TOO_LONG,
+    BadRecord,
+    Maker,
+    ReadConfig,
+    Rejected,
+    Source,
+    T,
+    rejected,
+)
 from babyllm.text.readers.streams import BOM, EXCERPT_BYTES, blocks, encoding_of, utf8
 
 UNCLOSED = "the file ends before its array does"
@@ -21,25 +30,34 @@ MARKS_OF_SEQUENCE = re.compile(rb'["{}\[\]\n]')
 SPACE = b" \t\r\n"
 
 
-def read_json(source: Source, config: ReadConfig) -> Iterator[Document | Rejected]:
-    """The documents of a JSON file; one that holds a record per line is read as JSON lines."""
-    encoding = encoding_of(source, config)
-    parts = blocks(source)
-    parts = parts if encoding == "utf-8" else utf8(parts, encoding)
+def read_json(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
+    """What is made of a JSON file; one that holds a record per line is read as JSON lines."""
+    parts = json_blocks(source, config)
     head = next(parts, b"")
-    start = head.removeprefix(BOM).lstrip(SPACE)
-    if start.startswith(b"{") and _is_json(start.partition(b"\n")[0]):
-        yield from read_jsonl(source, config)
+    if is_json_lines(head):
+        yield from read_jsonl(source, config, make)
         return
-    fields = Fields(source, config)
     for offset, raw, fault in _Cutter(head, parts, config.max_record_bytes).pieces():
         place = f"{source.name}:{offset}"
         try:
             if fault:
                 raise BadRecord(fault)
-            yield fields.document(parsed(raw), place)
+            yield make.document(parsed(raw), place)
         except BadRecord as error:
             yield rejected(place, error, raw)
+
+
+def json_blocks(source: Source, config: ReadConfig) -> Iterator[bytes]:
+    """The bytes of a JSON file, in UTF-8."""
+    encoding = encoding_of(source, config)
+    parts = blocks(source)
+    return parts if encoding == "utf-8" else utf8(parts, encoding)
+
+
+def is_json_lines(head: bytes) -> bool:
+    """Whether a file that begins like this holds a record per line."""
+    start = head.removeprefix(BOM).lstrip(SPACE)
+    return start.startswith(b"{") and _is_json(start.partition(b"\n")[0])
 
 
 def _is_json(raw: bytes) -> bool:

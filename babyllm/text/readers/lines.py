@@ -9,28 +9,26 @@ from collections.abc import Iterator
 from typing import Any
 
 from babyllm.text.documents import Document
-from babyllm.text.readers.records import TOO_LONG, BadRecord, Fields, ReadConfig, Rejected, Source, rejected
+from babyllm.text.readers.records import TOO_LONG, BadRecord, Fields, Maker, ReadConfig, Rejected, Source, T, rejected
 from babyllm.text.readers.streams import lines, name_of
 
 
-def read_jsonl(source: Source, config: ReadConfig) -> Iterator[Document | Rejected]:
-    """The documents of a file with a JSON object in each line."""
-    fields = Fields(source, config)
+def read_jsonl(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
+    """What is made of a file with a JSON object in each line."""
     encoding, found = lines(source, config)
     for offset, line, is_long in found:
         place = f"{source.name}:{offset}"
         try:
             if is_long:
                 raise BadRecord(TOO_LONG)
-            yield fields.document(parsed(line, encoding), place)
+            yield make.document(parsed(line, encoding), place)
         except BadRecord as error:
             if line.strip():
                 yield rejected(place, error, line)
 
 
-def read_txt_lines(source: Source, config: ReadConfig) -> Iterator[Document | Rejected]:
+def read_txt_lines(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
     """Every line that is not blank as a document."""
-    fields = Fields(source, config)
     encoding, found = lines(source, config)
     for offset, line, is_long in found:
         place = f"{source.name}:{offset}"
@@ -100,8 +98,8 @@ class _Feed:
         self._again.extendleft(reversed(self.row[1:]))
 
 
-def read_csv(source: Source, config: ReadConfig) -> Iterator[Document | Rejected]:
-    """The documents of a table whose first row names its columns; quotation marks follow RFC 4180.
+def read_csv(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
+    """What is made of a table whose first row names its columns; quotation marks follow RFC 4180.
 
     A row that makes no sense is rejected with its first line, and its other lines are read on their own.
     """
@@ -109,18 +107,18 @@ def read_csv(source: Source, config: ReadConfig) -> Iterator[Document | Rejected
     feed = _Feed(found, encoding, config.max_record_bytes)
     limit = csv.field_size_limit(config.max_record_bytes)
     try:
-        yield from _rows(feed, source, Fields(source, config))
+        yield from _rows(feed, source, make)
     finally:
         csv.field_size_limit(limit)
 
 
-def _rows(feed: _Feed, source: Source, fields: Fields) -> Iterator[Document | Rejected]:
+def _rows(feed: _Feed, source: Source, make: Maker[T]) -> Iterator[T | Rejected]:
     try:
         first = next(feed, "")
         feed.begin()
         delimiter = "\t" if source.format == ".tsv" else next((mark for mark in ",;\t" if mark in first), ",")
         header = next(csv.reader([first], delimiter=delimiter, strict=True), [])
-        fields.columns(header)
+        make.columns(header)
     except (BadRecord, csv.Error) as error:
         yield rejected(source.name, error, feed.row[0][1] if feed.row else first)
         return
@@ -132,7 +130,7 @@ def _rows(feed: _Feed, source: Source, fields: Fields) -> Iterator[Document | Re
             if row and len(row) != len(header):
                 raise BadRecord("the number of fields is not that of the columns")
             if row:
-                yield fields.document(dict(zip(header, row, strict=True)), f"{source.name}:{feed.row[0][0]}")
+                yield make.document(dict(zip(header, row, strict=True)), f"{source.name}:{feed.row[0][0]}")
         except StopIteration:
             return
         except (BadRecord, csv.Error) as error:

@@ -18,23 +18,23 @@ DECLARED = re.compile(rb"""charset\s*=\s*["']?\s*([\w-]+)""", re.IGNORECASE)
 HEAD = 4096  # bytes of a page in which its encoding is declared
 
 
-def read_text(source: Source, config: ReadConfig) -> Iterator[Document | Rejected]:
+def read_text(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
     """The document that the file is."""
     data = b""
     try:
         data = whole(source, config.max_record_bytes)
-        yield Fields(source, config).plain(decoded(data, config), source.name)
+        yield fields.plain(decoded(data, config), source.name)
     except BadRecord as error:
         yield rejected(source.name, error, data)
 
 
-def read_html(source: Source, config: ReadConfig) -> Iterator[Document | Rejected]:
+def read_html(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
     """The main text of the page that the file is."""
     data = b""
     try:
         data = whole(source, config.max_record_bytes)
         declared = None if config.encoding == "auto" else config.encoding
-        yield Fields(source, config).plain(main_text(page_text(data, declared)), source.name)
+        yield fields.plain(main_text(page_text(data, declared)), source.name)
     except BadRecord as error:
         yield rejected(source.name, error, data)
 

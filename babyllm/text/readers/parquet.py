@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from babyllm.text.documents import Document
-from babyllm.text.readers.records import BadRecord, Fields, ReadConfig, Rejected, Source, rejected
+from babyllm.text.readers.records import BadRecord, Fields, Maker, ReadConfig, Rejected, Source, T, rejected
 
 BATCH_ROWS = 2048
 BATCH_BYTES = 8 << 20
@@ -21,9 +21,24 @@ def open_parquet(path: str) -> Any:
     return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
 
 
-def read_parquet(source: Source, config: ReadConfig) -> Iterator[Document | Rejected]:
-    """The documents of some row groups; what follows damage in a row group is lost up to the next one."""
-    fields = Fields(source, config)
+def read_parquet(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
+    """What is made of some row groups; what follows damage in a row group is lost up to the next one."""
+    return _made(source, make.columns, make.document)
+
+
+def read_corpus(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
+    """The documents of some row groups of a corpus, with the ids they have."""
+    keeps_domain = config.domain == "auto"
+
+    def document(record: Mapping[str, Any], place: str) -> Document:
+        return fields.plain(record["text"], record["id"], record["domain"] if keeps_domain else "")
+
+    return _made(source, lambda names: ["id", "domain", "text"], document)
+
+
+def _made(
+    source: Source, columns_of: Callable[[list[str]], list[str]], make: Callable[[Any, str], T]
+) -> Iterator[T | Rejected]:
     try:
         file = open_parquet(str(source.path))
     except FAULTS as error:
@@ -33,24 +48,18 @@ def read_parquet(source: Source, config: ReadConfig) -> Iterator[Document | Reje
         return
     with file:
         names = file.schema_arrow.names
-        is_ours = source.format == "corpus"
         try:
-            columns = ["id", "domain", "text"] if is_ours else fields.columns(names)
+            columns = columns_of(names)
         except BadRecord as error:
             if source.start == 0:  # once per file
                 yield rejected(source.name, error, ", ".join(names))
             return
-        keeps_domain = config.domain == "auto"
         for place, record in _rows(file, columns, source):
             if isinstance(record, Rejected):
                 yield record
                 continue
             try:
-                if is_ours:
-                    domain = record["domain"] if keeps_domain else ""
-                    yield fields.plain(record["text"], record["id"], domain)
-                else:
-                    yield fields.document(record, place)
+                yield make(record, place)
             except BadRecord as error:
                 yield rejected(place, error, record)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from babyllm.text.documents import Document
 
@@ -96,15 +96,39 @@ class Rejected:
         place: the id that its document would have; the file's name if all of it is meant.
         reason: one of a small number of phrases, so that they can be counted.
         excerpt: how the record begins.
+        line: of the file, from 1 on, where it begins; None where lines are not counted.
     """
 
     place: str
     reason: str
     excerpt: str
+    line: int | None = None
 
 
 class BadRecord(Exception):
     """Why a record cannot be read."""
+
+
+T = TypeVar("T")
+Made = TypeVar("Made", covariant=True)
+
+
+class Maker(Protocol[Made]):
+    """What records are made into, documents or something else: it is given to whatever reads records."""
+
+    def document(self, record: Any, place: str) -> Made:
+        """What a record becomes whose id is its place.
+
+        Raises:
+            BadRecord: it cannot.
+        """
+
+    def columns(self, names: Sequence[str]) -> list[str]:
+        """The columns of a table that are needed.
+
+        Raises:
+            BadRecord: no row can become anything.
+        """
 
 
 def rejected(place: str, reason: object, raw: object = "") -> Rejected:
@@ -138,7 +162,7 @@ class Fields:
             BadRecord: it has no text.
         """
         if not isinstance(record, dict):
-            raise BadRecord(f"not an object with fields but {_kind(record)}")
+            raise BadRecord(f"not an object with fields but {kind_of(record)}")
         text = self._text(record)
         title = _lookup(record, self._title) if self._title else None
         if isinstance(title, str) and title.strip() and not text.lstrip().startswith(title.strip()):
@@ -206,7 +230,7 @@ def _written(name: str, value: Any) -> str:
             raise BadRecord("not valid UTF-8") from None
     if name in LISTS and isinstance(value, list):
         return "\n".join(part for part in _flat(value) if part.strip())
-    raise BadRecord(f"the field {name} is not text but {_kind(value)}")
+    raise BadRecord(f"the field {name} is not text but {kind_of(value)}")
 
 
 def _flat(items: Iterable[Any]) -> Iterator[str]:
@@ -217,7 +241,8 @@ def _flat(items: Iterable[Any]) -> Iterator[str]:
             yield from (item[name] for name in ("title", "content", "内容") if isinstance(item.get(name), str))
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What a value of a record is, in words for people."""
     names = {"NoneType": "null", "bool": "a truth value", "int": "a number", "float": "a number", "str": "a text"}
     return (names | {"list": "a list", "dict": "an object"}).get(type(value).__name__, type(value).__name__)
 

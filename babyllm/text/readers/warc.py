@@ -24,12 +24,11 @@ LENGTH = re.compile(rb"^content-length:\s*(\d{1,18})\s*$", re.IGNORECASE | re.MU
 HEADER = re.compile(rb"^([\w-]+):[ \t]*([^\r\n]*)", re.MULTILINE)
 
 
-def read_warc(source: Source, config: ReadConfig) -> Iterator[Document | Rejected]:
+def read_warc(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
     """The documents of an archive: HTML and plain text that servers answered with status 200, and texts made of such.
 
     Requests, descriptions, images and the like are passed over.
     """
-    fields = Fields(source, config)
     for offset, head, body, fault in _records(blocks(source), config.max_record_bytes):
         place = f"{source.name}:{offset}"
         try:

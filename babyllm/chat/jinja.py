@@ -1,0 +1,96 @@
+"""Chat templates as Jinja: the language that transformers gives them, and marks in what they render.
+
+`{% generation %} ... {% endgeneration %}` leaves a private-use character at either end of what the assistant says. A
+message's content can be rendered as one such character too, its place; so a rendering tells the template's own text
+from the messages'.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.runtime import Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+FIRST_PLACE, OPEN, CLOSE = "\U00100000", "\U0010fffc", "\U0010fffd"
+MARKS = re.compile(f"[{FIRST_PLACE}-{CLOSE}]")
+MAX_PLACES = ord(OPEN) - ord(FIRST_PLACE)
+
+
+def place(number: int) -> str:
+    """The character that stands for the content of a message, counted from 0."""
+    return chr(ord(FIRST_PLACE) + number)
+
+
+def place_number(mark: str) -> int:
+    """The number of the message that a place stands for."""
+    return ord(mark) - ord(FIRST_PLACE)
+
+
+class Generation(Extension):
+    """The tag around what the assistant says."""
+
+    tags = {"generation"}  # noqa: RUF012  # a set by jinja2's own declaration
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """The tag's body, called as a block."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_marked"), [], [], body).set_lineno(line)
+
+    def _marked(self, caller: Macro) -> str:
+        return f"{OPEN}{caller()}{CLOSE}"
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON without the escapes for HTML that Jinja's own filter makes."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)
+
+
+ENVIRONMENT = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+ENVIRONMENT.filters["tojson"] = _tojson
+ENVIRONMENT.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+
+
+def literals(source: str) -> Iterator[str]:
+    """Texts that a template spells out, in and between its tags.
+
+    Raises:
+        jinja2.TemplateSyntaxError: it is no template.
+    """
+    for node in ENVIRONMENT.parse(source).find_all((nodes.TemplateData, nodes.Const)):
+        value = node.data if isinstance(node, nodes.TemplateData) else node.value  # type: ignore[attr-defined]
+        if isinstance(value, str):
+            yield value
+
+
+def is_marked(source: str) -> bool:
+    """Whether a template has `{% generation %}` anywhere.
+
+    Raises:
+        jinja2.TemplateSyntaxError: it is no template.
+    """
+    calls = (block.call.node for block in ENVIRONMENT.parse(source).find_all(nodes.CallBlock))
+    return any(isinstance(call, nodes.ExtensionAttribute) for call in calls)

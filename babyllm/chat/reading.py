@@ -1,0 +1,122 @@
+"""Conversations out of files: JSON lines, JSON, CSV, TSV and Parquet, alone or in folders, also packed.
+
+    paths -> find_conversation_partitions -> [Partition] -> read_conversation_partition -> Conversation | Rejected
+
+Files are read by `babyllm.text.readers`, in bounded memory and with their encodings and damages.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from babyllm.chat.formats import FormatConfig, columns_of, to_conversation
+from babyllm.chat.messages import Conversation, Unusable
+from babyllm.errors import UserError
+from babyllm.text.readers import Partition, ReadConfig, Rejected, Source, find_partitions
+from babyllm.text.readers.formats import accounted
+from babyllm.text.readers.json_values import read_json
+from babyllm.text.readers.line_numbers import LineNumbers
+from babyllm.text.readers.lines import read_csv, read_jsonl
+from babyllm.text.readers.parquet import read_parquet
+from babyllm.text.readers.records import TOO_LONG, BadRecord, Maker, kind_of
+
+READ = ReadConfig(domain="file")
+_Reader = Callable[[Source, ReadConfig, Maker[Conversation]], Iterator[Conversation | Rejected]]
+READERS: dict[str, _Reader] = {
+    **{".jsonl": read_jsonl, ".ndjson": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_csv},
+    **{".parquet": read_parquet},
+}
+
+
+def find_conversation_partitions(paths: Sequence[Path], partition_bytes: int) -> list[Partition]:
+    """Every file at the paths that may hold conversations, in the order of names, large ones cut, small ones gathered.
+
+    Args:
+        paths: files and folders; of a folder, files of other kinds are left out.
+        partition_bytes: of a partition, about.
+
+    Raises:
+        UserError: a path does not exist, is given twice or holds no such file.
+    """
+    found = []
+    for partition in find_partitions(paths, READ, partition_bytes):
+        sources = tuple(source for source in partition.sources if source.format in READERS)
+        if sources:
+            found.append(Partition(sources, sum(source.size_bytes for source in sources)))
+    if not found:
+        raise UserError(
+            f"{', '.join(map(str, paths))}: no conversations to read here; what is read ends in {', '.join(READERS)}, "
+            "the text formats also with .gz, .zst, .bz2 or .xz behind"
+        )
+    return found
+
+
+def read_conversations(path: Path | Partition, config: FormatConfig) -> Iterator[Conversation | Rejected]:
+    """Every record of a file, a folder or a partition, as a conversation or with the reason why it is none, in order.
+
+    Args:
+        path: what is read.
+        config: how records become conversations.
+
+    Raises:
+        UserError: there is nothing of the kind.
+    """
+    partitions = [path] if isinstance(path, Partition) else find_conversation_partitions([path], sys.maxsize)
+    for partition in partitions:
+        yield from read_conversation_partition(partition, config)
+
+
+def read_conversation_partition(partition: Partition, config: FormatConfig) -> Iterator[Conversation | Rejected]:
+    """Every record of a partition, as a conversation or with the reason why it is none, in order.
+
+    The id of a conversation is its place: the file and, behind a colon, the byte or in Parquet the row at which it
+    begins. What is rejected from a file that is not cut also tells the line.
+    """
+    for source in partition.sources:
+        make = _Conversations(source, config)
+        lines = LineNumbers(source, READ) if source.format != ".parquet" and source.end is None else None
+        for item in accounted(source, READERS[source.format](source, READ, make)):
+            yield _told(item, source, lines) if isinstance(item, Rejected) else item
+
+
+def _told(item: Rejected, source: Source, lines: LineNumbers | None) -> Rejected:
+    """What is rejected, with its line and in words that name no setting of the text readers."""
+    if item.reason == TOO_LONG:
+        item = replace(item, reason=f"longer than {READ.max_record_bytes >> 20} MiB")
+    offset = item.place.removeprefix(f"{source.name}:")
+    return replace(item, line=lines.at(int(offset))) if lines and offset != item.place else item
+
+
+class _Conversations:
+    """Makes conversations of the records of one source."""
+
+    def __init__(self, source: Source, config: FormatConfig) -> None:
+        self._source, self._config = source, config
+
+    def document(self, record: Any, place: str) -> Conversation:
+        """The conversation that a record is.
+
+        Raises:
+            BadRecord: it is none.
+        """
+        if not isinstance(record, dict):
+            raise BadRecord(f"not an object with fields but {kind_of(record)}")
+        try:
+            return to_conversation(record, self._config, task=self._source.domain, id=place)
+        except Unusable as error:
+            raise BadRecord(str(error)) from None
+
+    def columns(self, names: Sequence[str]) -> list[str]:
+        """The columns that conversations are made from.
+
+        Raises:
+            BadRecord: they are those of no conversation.
+        """
+        try:
+            return columns_of(names, self._config)
+        except Unusable as error:
+            raise BadRecord(str(error)) from None

@@ -1,0 +1,275 @@
+"""Conversations as ids, and which of them are trained on, by the chat template that is stored with the tokenizer.
+
+    messages -> Jinja -> text with the messages' contents in their places -+-> special ids, by name
+                                                                           +-> plain text -> encode
+             -> what the assistant says, in {% generation %} -> turns
+
+Only what the template itself spells out can become a special id: what a message says is plain text, whatever it looks
+like. Nothing is searched for in the ids: each knows where it comes from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
+from babyllm.chat.jinja import CLOSE, ENVIRONMENT, FIRST_PLACE, MARKS, MAX_PLACES, OPEN, is_marked, place, place_number
+from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message, Unusable
+from babyllm.chat.supervise import Supervise, message_weights
+from babyllm.errors import UserError
+from babyllm.tokenizer import ROLES, Tokenizer
+
+CACHED_CHARACTERS = 32  # of texts that come again and again, such as a header
+SAMPLES = (
+    (Message(USER, "1"), Message(ASSISTANT, "2")),
+    (Message(SYSTEM, "0"), Message(USER, "1"), Message(ASSISTANT, "2")),
+)
+
+
+class Rendered(NamedTuple):
+    """A conversation as ids.
+
+    Attributes:
+        ids: (L,)
+        turns: (L,) 0 where an id is not trained on, else the number of the supervised turn it belongs to: 1, 2, ...
+    """
+
+    ids: NDArray[np.int32]
+    turns: NDArray[np.int32]
+
+
+class _Piece(NamedTuple):
+    """Part of a rendering: the template's own text, a special id, or the place of a message's content.
+
+    Attributes:
+        text: of the template; empty for the others.
+        special: the id, if it is one.
+        content: number of the message whose content stands here, if one does.
+        block: number of the generation block it lies in, 0 outside.
+        message: number of the message that it is trained on with, if there is one.
+    """
+
+    text: str
+    special: int | None
+    content: int | None
+    block: int
+    message: int | None = None
+
+
+class ChatTemplate:
+    """A Jinja template and the tokenizer with its special tokens. Can be pickled and sent to worker processes.
+
+    Attributes:
+        source: the Jinja text, as `tokenizer_config.json` stores it.
+        tokenizer: whose special tokens the template's text is searched for.
+        is_marked: whether it has `{% generation %}` around answers, without which nothing can be trained on.
+        end_ids: ids that end an answer: the template's end token and eos.
+    """
+
+    def __init__(self, source: str, tokenizer: Tokenizer, where: str = "the chat template") -> None:
+        """Compile a template.
+
+        Args:
+            source: Jinja text.
+            tokenizer: with all special tokens that the template spells out.
+            where: how messages name the template.
+
+        Raises:
+            UserError: it has a syntax error, or refuses an exchange between user and assistant.
+        """
+        self.source, self.tokenizer, self._where = source, tokenizer, where
+        if MARKS.search(source):
+            raise UserError(
+                f"{where}: takes private-use characters of plane 16, which mark places here; leave them out"
+            )
+        try:
+            self._jinja = ENVIRONMENT.from_string(source)
+            self.is_marked = is_marked(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise UserError(f"{where}, line {error.lineno}: {error.message}") from None
+        names = {i: name for name, i in tokenizer.special.items()}
+        ids = {role: getattr(tokenizer, f"{role}_id") for role in ROLES}
+        self._tokens = {f"{role}_token": names[i] for role, i in ids.items() if i in names}
+        longest_first = sorted(tokenizer.special, key=lambda name: -len(name))
+        self._border = re.compile(f"({'|'.join([MARKS.pattern, *map(re.escape, longest_first)])})")
+        self._short = lru_cache(4096)(tokenizer.encode)
+        self._plan = lru_cache(512)(self._uncached_plan)
+        self.end_ids = self._find_end_ids()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return ChatTemplate, (self.source, self.tokenizer, self._where)
+
+    def render(self, messages: Sequence[Message], supervise: Supervise = Supervise()) -> Rendered:  # noqa: B008  # frozen
+        """Ids of a conversation and what of them is trained on.
+
+        A supervised answer is what the template has in `{% generation %}`: the content and the end token. Of another
+        role it is the content and the special token right behind it, if there is one.
+
+        Raises:
+            Unusable: the template refuses these messages or changes what they say.
+            UserError: the template does not mark answers.
+        """
+        self.require_marks()
+        return self._render(messages, message_weights(messages, supervise), add_generation_prompt=False)
+
+    def require_marks(self) -> None:
+        """Refuse a template that cannot be trained with.
+
+        Raises:
+            UserError: it does not mark answers.
+        """
+        if not self.is_marked:
+            raise UserError(
+                f"{self._where}: has no {{% generation %}} ... {{% endgeneration %}} around what the assistant says "
+                "and its end token; name a template to train with, or add them"
+            )
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a conversation up to where the assistant's next answer begins.
+
+        Raises:
+            Unusable: the template refuses these messages or changes what they say.
+        """
+        ids: list[int] = self._render(messages, [0] * len(messages), add_generation_prompt=True).ids.tolist()
+        return ids
+
+    def _render(self, messages: Sequence[Message], weights: Sequence[int], add_generation_prompt: bool) -> Rendered:
+        roles = tuple(message.role for message in messages)
+        contents = [message.content for message in messages]
+        rendered = self._jinja_text(roles, contents, add_generation_prompt)
+        # The date of a template that tells it may change while it is cached.
+        make = self._uncached_plan if "strftime_now" in self.source else self._plan
+        marked, pieces = make(roles, add_generation_prompt)
+        if _filled(marked, contents) != rendered:
+            contents = [content.strip() for content in contents]
+            if _filled(marked, contents) != rendered:
+                raise Unusable("the template changes the messages' text")
+        try:
+            return self._encode(pieces, contents, weights)
+        except UserError as error:  # no valid Unicode
+            raise Unusable(str(error)) from None
+
+    def _jinja_text(self, roles: Sequence[str], contents: Sequence[str], add_generation_prompt: bool) -> str:
+        messages = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=True)]
+        try:
+            return self._jinja.render(
+                messages=messages,
+                tools=None,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **self._tokens,
+            )
+        except Exception as error:  # a template's expressions can raise anything
+            raise Unusable(f"the template refuses it: {error}") from None
+
+    def _uncached_plan(self, roles: tuple[str, ...], add_generation_prompt: bool) -> tuple[str, list[_Piece]]:
+        """The rendering of messages with these roles, with places for their contents: as text and as pieces."""
+        for role in roles:
+            if self._border.search(role):
+                raise Unusable(f"the role {role!r} holds a special token or a private-use character")
+        if len(roles) > MAX_PLACES:
+            raise Unusable(f"it has more than {MAX_PLACES} messages")
+        marked = self._jinja_text(roles, [place(i) for i in range(len(roles))], add_generation_prompt)
+        pieces: list[_Piece] = []
+        owners: dict[int, int | None] = {}  # which message a generation block is of: the one in it, or the one before
+        block = n_blocks = 0
+        latest = None
+        for part in filter(None, self._border.split(marked)):
+            if part == OPEN:
+                n_blocks += 1
+                block = n_blocks
+                owners[block] = latest
+                is_first = True
+            elif part == CLOSE:
+                block = 0
+            elif MARKS.match(part):
+                latest = place_number(part)
+                if block and is_first:
+                    owners[block], is_first = latest, False
+                pieces.append(_Piece("", None, latest, block))
+            else:
+                special = self.tokenizer.special.get(part)
+                pieces.append(_Piece("" if special is not None else part, special, None, block))
+        return marked, self._with_messages(pieces, owners, roles)
+
+    def _with_messages(
+        self, pieces: Sequence[_Piece], owners: dict[int, int | None], roles: Sequence[str]
+    ) -> list[_Piece]:
+        """The pieces with the messages they are trained on with."""
+        marked = {owners[piece.block] for piece in pieces if piece.block}
+        done: list[_Piece] = []
+        for piece in pieces:
+            message = None
+            if piece.block:
+                message = owners[piece.block]
+            elif piece.content is not None:
+                # An answer that a template leaves unmarked, such as all but the last, is not trained on.
+                by_block = piece.content in marked or (self.is_marked and roles[piece.content] == ASSISTANT)
+                message = None if by_block else piece.content
+            elif piece.special is not None and done and done[-1].content is not None and not done[-1].block:
+                message = done[-1].message
+            done.append(piece._replace(message=message))
+        return done
+
+    def _encode(self, pieces: Sequence[_Piece], contents: Sequence[str], weights: Sequence[int]) -> Rendered:
+        """Ids of the pieces; text is joined up to a special token, a block's border or one of what is trained on."""
+        ids: list[int] = []
+        run_turns: list[int] = []
+        run_ends = [0]
+        numbers: dict[int, int] = {}
+        text = ""
+        border: tuple[int, int | None] = (0, None)
+
+        def put(new: Sequence[int], message: int | None) -> None:
+            if new:
+                ids.extend(new)
+                run_turns.append(0 if message is None else numbers.setdefault(message, len(numbers) + 1))
+                run_ends.append(len(ids))
+
+        for piece in pieces:
+            message = piece.message if piece.message is not None and weights[piece.message] else None
+            if piece.special is not None or (piece.block, message) != border:
+                put(self._ids(text), border[1])
+                text, border = "", (piece.block, message)
+            if piece.special is not None:
+                put((piece.special,), message)
+            else:
+                text += piece.text if piece.content is None else contents[piece.content]
+        put(self._ids(text), border[1])
+        turns = np.repeat(np.array(run_turns, dtype=np.int32), np.diff(run_ends))
+        return Rendered(np.array(ids, dtype=np.int32), turns)
+
+    def _ids(self, text: str) -> Sequence[int]:
+        if not text:
+            return ()  # some vocabularies give even nothing a prefix
+        return self._short(text) if len(text) <= CACHED_CHARACTERS else self.tokenizer.encode(text)
+
+    def _find_end_ids(self) -> list[int]:
+        """The special id that a sample answer ends with, and eos."""
+        reason = ""
+        for messages in SAMPLES:
+            try:
+                ids, turns = self._render(messages, [*[0] * (len(messages) - 1), 1], add_generation_prompt=False)
+            except Unusable as error:
+                reason = str(error)
+                continue
+            if self.is_marked and not turns.any():
+                raise UserError(f"{self._where}: its {{% generation %}} does not hold what the assistant says")
+            special = set(self.tokenizer.special.values())
+            answer = [int(i) for i in ids[turns > 0]]
+            while answer and answer[-1] not in special and self.tokenizer.token_bytes(answer[-1]).isspace():
+                answer.pop()
+            ends = [i for i in answer[-1:] if i in special]
+            return list(dict.fromkeys([*ends, self.tokenizer.eos_id]))
+        raise UserError(f"{self._where}: cannot render an exchange between user and assistant: {reason}")
+
+
+def _filled(marked: str, contents: Sequence[str]) -> str:
+    """A rendering with the messages' contents in their places."""
+    return marked.translate(dict(enumerate(contents, ord(FIRST_PLACE))))

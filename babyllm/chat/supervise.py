@@ -1,0 +1,53 @@
+"""Which messages are trained on: weights of 0 or 1, and turns as conversations of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from babyllm.chat.messages import ASSISTANT, Conversation, Message
+
+
+@dataclass(frozen=True)
+class Supervise:
+    """What is trained on; a message's own weight overrides all of it.
+
+    Attributes:
+        turns: "all" answers of the assistant, or the "last" one alone.
+        prompts: train on what the others say as well.
+        weights: 0 or 1 by role, such as {"narrator": 1}; a role not named here has 1 if it is the assistant's, and for
+            others what `prompts` says.
+    """
+
+    turns: Literal["all", "last"] = "all"
+    prompts: bool = False
+    weights: dict[str, int] = field(default_factory=dict)
+
+
+def message_weights(messages: Sequence[Message], supervise: Supervise) -> list[int]:
+    """Weight of each message, 0 or 1."""
+    last = max((i for i, message in enumerate(messages) if message.role == ASSISTANT), default=-1)
+    weights = []
+    for i, message in enumerate(messages):
+        weight = supervise.weights.get(message.role, int(supervise.prompts or message.role == ASSISTANT))
+        if supervise.turns == "last" and message.role == ASSISTANT and i != last:
+            weight = 0
+        weights.append(weight if message.weight is None else message.weight)
+    return weights
+
+
+def split_turns(conversation: Conversation) -> list[Conversation]:
+    """One conversation for each answer that may be trained on: all up to it, with weight 0 up to the answer before.
+
+    All keep the conversation's id, so that whatever is decided by it is decided alike.
+    """
+    turns = []
+    begin = 0
+    for i, message in enumerate(conversation.messages):
+        if message.role == ASSISTANT:
+            if message.weight != 0:
+                before = (replace(earlier, weight=0) for earlier in conversation.messages[:begin])
+                turns.append(replace(conversation, messages=(*before, *conversation.messages[begin : i + 1])))
+            begin = i + 1
+    return turns

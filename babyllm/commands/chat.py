@@ -1,0 +1,217 @@
+"""Talk to a model in the terminal, or answer the lines of a file."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from babyllm.errors import UserError
+from babyllm.runtime import RuntimeConfig, derive_seed, start
+
+if TYPE_CHECKING:
+    from babyllm.chat.session import Session
+    from babyllm.chat.template import ChatTemplate
+    from babyllm.model.transformer import Transformer
+
+ARGUMENTS = "RUN_DIR"
+
+HELP = """\
+/system TEXT  tell the model this before everything else; without TEXT, nothing
+/retry        another answer to the last message
+/reset        forget what was said; the system message stays
+/help         these lines
+/exit         leave, as Ctrl-D does
+A line that ends with \\ goes on in the next one. Ctrl-C stops an answer. A space before / makes it a message."""
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Flags of `babyllm chat`.
+
+    Attributes:
+        system: what the model is told first.
+        max_new_tokens: at most this many in an answer.
+        temperature: 0 takes the most probable token each time.
+        top_k: keep this many of the most probable tokens; null keeps all.
+        top_p: keep the fewest most probable tokens that hold this probability.
+        seed: of the draws; null draws differently each time.
+        runtime: device and dtype.
+    """
+
+    system: str = ""
+    max_new_tokens: int = 512
+    temperature: float = 0.8
+    top_k: int | None = 50
+    top_p: float | None = None
+    seed: int | None = None
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+
+def run(flags: Flags, directory: str) -> None:
+    """Answer what the user types until the input ends, or each line of an input that is no terminal."""
+    from babyllm.chat.session import Session, answer_lead
+
+    is_terminal = sys.stdin.isatty()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    with start(flags.runtime) as runtime, _ordinary_signals(), runtime.autocast():
+        model, template = load_chat_model(directory)
+        model.to(runtime.device)
+        chat = _Chat(flags, model, template, is_terminal, Session(flags.system), answer_lead(template))
+        if is_terminal:
+            with suppress(ImportError):
+                import readline  # noqa: F401  # gives `input` line editing and a history
+            _note("/help shows the commands, Ctrl-D leaves")
+        for text in _messages(is_terminal):
+            if text.strip() == "/exit":
+                break
+            chat.take(text)
+
+
+def load_chat_model(directory: str) -> tuple[Transformer, ChatTemplate]:
+    """The model of a run, step or Hugging Face directory, and the template saved with it, else ChatML.
+
+    Raises:
+        UserError: names the file that is missing or does not fit; or the model does not have the template's tokens.
+    """
+    from babyllm.chat.template import load_template, stored_template
+    from babyllm.loading import load, model_directory, tokenizer_directory
+
+    model, tokenizer = load(directory)
+    place = tokenizer_directory(model_directory(directory))
+    template = load_template(None, tokenizer, place)
+    missing = [name for name in template.tokenizer.special if name not in tokenizer.special]
+    if missing:
+        raise UserError(f"{place}: its vocabulary lacks {', '.join(missing)}; fine-tune it with train_sft.py first")
+    if stored_template(place) is None:
+        _note(f"{place} has no chat template: a base model, which was not taught to answer; using chatml")
+    return model, template
+
+
+@dataclass
+class _Chat:
+    """A chat in progress."""
+
+    flags: Flags
+    model: Transformer
+    template: ChatTemplate
+    is_terminal: bool
+    session: Session
+    lead: str
+    n_drawn: int = 0
+    has_left_out: bool = False
+
+    def take(self, text: str) -> None:
+        """Obey a command or answer a message; a mistake is told, and ends the chat only where nobody is there."""
+        before = self.session
+        try:
+            if text.startswith("/"):
+                self._obey(*text.strip().partition(" ")[::2])
+            elif text.strip():
+                self.session = before.heard(text)
+                self._answer()
+        except UserError as error:
+            if not self.is_terminal:
+                raise
+            self.session = before
+            _note(str(error))
+
+    def _obey(self, command: str, rest: str) -> None:
+        if command == "/system":
+            self.session = replace(self.session, system=rest.strip())
+        elif command == "/reset":
+            self.session = replace(self.session, messages=())
+        elif command == "/retry":
+            session = self.session.retried()
+            if session is None:
+                raise UserError("there is no answer to give again")
+            self.session = session
+            self._answer()
+        elif command == "/help":
+            print(HELP, file=sys.stderr)
+        else:
+            raise UserError(f"{command}: no such command; /help shows them")
+
+    def _answer(self) -> None:
+        """Print the answer as it is drawn and add it to the chat, also where Ctrl-C cuts it short."""
+        from babyllm.chat.session import fitting_prompt
+        from babyllm.generation import generate_ids, text_pieces
+
+        flags, context = self.flags, self.model.config.max_seq_len
+        prompt = fitting_prompt(self.template, self.session, context, flags.max_new_tokens)
+        if prompt.n_left_out and not self.has_left_out:
+            self.has_left_out = True
+            _note(f"the chat is longer than the model's context of {context} tokens: the oldest part is left out now")
+        ids = generate_ids(
+            self.model,
+            prompt.ids,
+            max_new_tokens=flags.max_new_tokens,
+            temperature=flags.temperature,
+            top_k=flags.top_k,
+            top_p=flags.top_p,
+            seed=None if flags.seed is None else derive_seed(flags.seed, self.n_drawn),
+            eos_id=self.template.end_ids,
+        )
+        self.n_drawn += 1
+        pieces: list[str] = []
+        try:
+            for piece in text_pieces(self.template.tokenizer, ids):
+                print(piece if pieces else piece.removeprefix(self.lead), end="", flush=True)
+                pieces.append(piece)
+        except KeyboardInterrupt:
+            if not self.is_terminal:
+                raise
+        print(flush=True)
+        self.session = self.session.answered("".join(pieces).removeprefix(self.lead))
+
+
+def _messages(is_terminal: bool) -> Iterator[str]:
+    """What the user types, lines that end with a backslash joined to the next, until the input ends."""
+    lines: list[str] = []
+    while True:
+        try:
+            line = input(("... " if lines else "> ") if is_terminal else "")
+        except KeyboardInterrupt:
+            if not is_terminal:
+                raise
+            print()
+            lines = []
+            continue
+        except EOFError:
+            break
+        lines.append(line.removesuffix("\\"))
+        if not line.endswith("\\"):
+            yield "\n".join(lines)
+            lines = []
+    if is_terminal:
+        print()
+    elif lines:
+        yield "\n".join(lines)
+
+
+def _note(text: str) -> None:
+    """Tell the user something that the model does not say."""
+    print(f"({text})", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _ordinary_signals() -> Iterator[None]:
+    """Let Ctrl-C raise and SIGTERM end the process: while a line is awaited nobody looks at a stop signal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    }
+    try:
+        yield
+    finally:
+        for signum, handler in old.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,55 @@
+"""Write the model that an adapter makes of its base as a plain Hugging Face directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ARGUMENTS = "RUN_OR_ADAPTER_DIR OUT"
+
+
+@dataclass(frozen=True)
+class Flags:
+    """`babyllm merge-lora` has no flags."""
+
+
+def run(flags: Flags, source: str, out: str) -> None:
+    """Write the model that an adapter makes of its base as a plain Hugging Face directory.
+
+    Raises:
+        UserError: there is no adapter, its base is not there, or the directory to write is in use.
+    """
+    from babyllm.errors import UserError
+    from babyllm.interop.huggingface import save_model
+    from babyllm.loading import is_adapter, load, model_directory, tokenizer_directory
+    from babyllm.model.lora import merge_lora
+
+    directory, target = model_directory(source), Path(out)
+    if not is_adapter(directory):
+        raise UserError(f"{directory}: is a whole model already, there is nothing to merge")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{target}: is there already; choose another directory or delete it")
+    model, tokenizer = load(directory)
+    files = tokenizer_directory(directory)
+    template = _entry(files / "tokenizer_config.json", "chat_template")
+    if (files / "chat_template.jinja").is_file():
+        template = (files / "chat_template.jinja").read_text(encoding="utf-8")
+    ends = _entry(files / "generation_config.json", "eos_token_id")
+    saving = target.with_name(f".{target.name}.saving")
+    saving.mkdir(parents=True, exist_ok=True)
+    save_model(
+        saving,
+        merge_lora(model),
+        tokenizer,
+        chat_template=template if isinstance(template, str) else None,
+        end_ids=ends if isinstance(ends, list) else (),
+    )
+    saving.replace(target)
+    print(f'{target}: {directory} merged with its base; try it: babyllm generate {target} "今天"')
+
+
+def _entry(path: Path, key: str) -> Any:
+    from babyllm.interop.huggingface import read_json
+
+    return read_json(path).get(key) if path.is_file() else None

@@ -1,0 +1,342 @@
+"""Conversations on disk as ids, and the rows made of them: one conversation in each, or several packed.
+
+ids.bin, turns.bin, index.bin, conversations.json (written last: the commit mark)
+          -> ConversationStore -> Conversations | PackedConversations -> tokens, targets, weights, ...
+
+`ids.bin` holds the ids of all conversations, one behind the other, `turns.bin` for each id the number of the supervised
+turn it belongs to, 0 for none. Conversations lie in the order of split, task and input, so those of a task are
+neighbours. All of it is mapped and nothing loaded, so a store of ten million opens as fast as one of a thousand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babyllm.config import nearest
+from babyllm.data.packing import pack
+from babyllm.data.shards import Split, little_endian
+from babyllm.errors import UserError
+from babyllm.text.dedup.ragged import Ragged, offsets_of, positions, take
+
+FORMAT_VERSION = 1
+MANIFEST = "conversations.json"
+IDS, TURNS, INDEX = "ids.bin", "turns.bin", "index.bin"
+# Of each conversation: where it begins, ids, supervised turns, supervised targets.
+RECORD = np.dtype([("offset", "<i8"), ("length", "<i4"), ("turns", "<i4"), ("supervised", "<i4")])
+
+Normalisation = Literal["token", "turn", "conversation"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The conversations of a split and task, which are neighbours.
+
+    Attributes:
+        split: "train" or "val".
+        task: what kind of conversation they are.
+        conversations: how many.
+        turns: supervised ones.
+        tokens: ids.
+        supervised: targets that are trained on.
+        longest: ids of the longest conversation.
+    """
+
+    split: Split
+    task: str
+    conversations: int
+    turns: int
+    tokens: int
+    supervised: int
+    longest: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store holds.
+
+    Attributes:
+        dtype: of ids.bin.
+        turns_dtype: of turns.bin.
+        vocab_size: of the tokenizer that made the ids.
+        eos_id: fills rows up.
+        tokenizer_sha256: of that tokenizer.
+        groups: in the order of the conversations.
+        sha256: of the three files, by name.
+        version: of the format.
+    """
+
+    dtype: str
+    turns_dtype: str
+    vocab_size: int
+    eos_id: int
+    tokenizer_sha256: str
+    groups: tuple[Group, ...]
+    sha256: dict[str, str]
+    version: int = FORMAT_VERSION
+
+    def fingerprint(self) -> str:
+        """A hash of everything that decides the data: ids, turns, tasks, their order and their split."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+class ConversationStore:
+    """A directory of conversations, mapped.
+
+    Attributes:
+        directory: where it is.
+        manifest: what it holds.
+        tasks: names of all tasks of both splits, sorted; channels are their indices.
+        ids: of all conversations, one behind the other.
+        turns: the supervised turn each id belongs to, from 1; 0 for none.
+        index: a `RECORD` of each conversation.
+    """
+
+    def __init__(self, directory: Path, manifest: Manifest) -> None:
+        self.directory, self.manifest = directory, manifest
+        self.tasks = sorted({group.task for group in manifest.groups})
+        self.ids = _mapped(directory / IDS, manifest.dtype)
+        self.turns = _mapped(directory / TURNS, manifest.turns_dtype)
+        self.index = _mapped(directory / INDEX, RECORD)
+        self._firsts = offsets_of(np.array([group.conversations for group in manifest.groups]))
+        self._channels = np.array([self.tasks.index(group.task) for group in manifest.groups], np.int64)
+
+    @classmethod
+    def open(cls, directory: Path) -> ConversationStore:
+        """The finished store in a directory.
+
+        Raises:
+            UserError: there is none, or a file of it is missing or not as long as it was.
+        """
+        file = directory / MANIFEST
+        try:
+            raw = json.loads(file.read_text(encoding="utf-8"))["manifest"]
+            if raw["version"] != FORMAT_VERSION:
+                raise UserError(f"{file}: format version {raw['version']}, this babyllm reads {FORMAT_VERSION}")
+            raw["groups"] = tuple(Group(**group) for group in raw["groups"])
+            manifest = Manifest(**raw)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file}: no finished store of conversations ({error}); delete {directory}") from error
+        n_ids = sum(group.tokens for group in manifest.groups)
+        n_conversations = sum(group.conversations for group in manifest.groups)
+        for name, kind, count in (
+            (IDS, manifest.dtype, n_ids),
+            (TURNS, manifest.turns_dtype, n_ids),
+            (INDEX, RECORD, n_conversations),
+        ):
+            part = directory / name
+            if not part.is_file() or part.stat().st_size != count * np.dtype(kind).itemsize:
+                raise UserError(f"{part}: is not what {MANIFEST} says; delete {directory}, it is made anew")
+        return cls(directory, manifest)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that decides the data."""
+        return self.manifest.fingerprint()
+
+    def tasks_of(self, split: Split) -> list[str]:
+        """The tasks that a split has conversations of, sorted."""
+        return [group.task for group in self.manifest.groups if group.split == split]
+
+    def groups(self, split: Split, task: str | None = None) -> list[Group]:
+        """How much there is of a split, by task; of one task, if named."""
+        return [group for group in self.manifest.groups if group.split == split and task in (None, group.task)]
+
+    def span(self, split: Split, task: str | None = None) -> range:
+        """The numbers of the conversations of a split; of one task, if named.
+
+        Raises:
+            UserError: there are none.
+        """
+        at = [i for i, g in enumerate(self.manifest.groups) if g.split == split and task in (None, g.task)]
+        if not at:
+            if task is not None and (tasks := self.tasks_of(split)):
+                near = nearest(task, tasks)
+                raise UserError(f"{self.directory}: no conversation of task '{task}' ({split}): did you mean '{near}'?")
+            raise UserError(f"{self.directory}: no conversation in the split '{split}'; hold out another share")
+        return range(int(self._firsts[at[0]]), int(self._firsts[at[-1] + 1]))
+
+    def lengths(self, split: Split, task: str | None = None) -> NDArray[np.int64]:
+        """(n,) inputs that each conversation of a split takes: one less than its ids."""
+        span = self.span(split, task)
+        return self.index["length"][span.start : span.stop].astype(np.int64) - 1
+
+    def channels(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The index in `tasks` of each of these conversations."""
+        return self._channels[np.searchsorted(self._firsts, numbers, side="right") - 1]
+
+    def conversation(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The ids of a conversation, and the supervised turn each of them belongs to."""
+        offset, length = int(self.index["offset"][number]), int(self.index["length"][number])
+        here = slice(offset, offset + length)
+        return self.ids[here].astype(np.int64), self.turns[here].astype(np.int64)
+
+
+def _mapped(file: Path, kind: Any) -> NDArray[Any]:
+    kind = little_endian(kind) if isinstance(kind, str) else kind
+    # An empty file cannot be mapped. A plain view, as every slice of a memmap object is one, and costs accordingly.
+    return np.asarray(np.memmap(file, kind, "r")) if file.stat().st_size else np.empty(0, kind)
+
+
+class Conversations:
+    """Rows of one conversation each, padded behind it.
+
+    Args:
+        store: the conversations.
+        split: "train" or "val".
+        task: one task; None takes all.
+        seq_len: columns of a row.
+        normalisation: what the weights of targets add up to 1 over: each token, each supervised turn, or each
+            conversation.
+
+    Raises:
+        UserError: there are no conversations, or one is longer than a row.
+    """
+
+    def __init__(
+        self,
+        store: ConversationStore,
+        split: Split,
+        task: str | None,
+        seq_len: int,
+        normalisation: Normalisation = "token",
+    ) -> None:
+        self._store, self._seq_len, self._normalisation = store, seq_len, normalisation
+        self._span = store.span(split, task)
+        require_length(store, split, task, seq_len)
+
+    def __len__(self) -> int:
+        """Conversations."""
+        return len(self._span)
+
+    def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(len(indices),) inputs of each row that are not padding."""
+        return self._store.index["length"][indices + self._span.start].astype(np.int64) - 1
+
+    def rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """The named arrays of these rows.
+
+        Returns:
+            (n, seq_len): "tokens", "targets", "positions", "documents" (0; -1 is padding), "channels" (index in the
+            store's tasks), all int64, and "weights" (float32, what the nats of a target are multiplied by); (n,) int64:
+            "lengths" (inputs that are not padding), "units/turn", "units/conversation".
+        """
+        members = Ragged(indices + self._span.start, np.arange(len(indices) + 1))
+        return _columns(self._store, members, self._seq_len, self._normalisation)
+
+
+class PackedConversations:
+    """Rows of several conversations, which do not see each other.
+
+    Args:
+        store: the conversations.
+        split: "train" or "val".
+        task: one task; None takes all.
+        seq_len: columns of a row.
+        normalisation: as in `Conversations`.
+        seed: decides which conversations share a row.
+
+    Raises:
+        UserError: there are no conversations, or one is longer than a row.
+    """
+
+    def __init__(
+        self,
+        store: ConversationStore,
+        split: Split,
+        task: str | None,
+        seq_len: int,
+        normalisation: Normalisation = "token",
+        seed: int = 1,
+    ) -> None:
+        self._store, self._seq_len, self._normalisation = store, seq_len, normalisation
+        require_length(store, split, task, seq_len)
+        packed = pack(store.lengths(split, task), seq_len, seed)
+        self._members = Ragged(packed.values + store.span(split, task).start, packed.offsets)
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self._members.offsets) - 1
+
+    def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(len(indices),) inputs of each row that are not padding."""
+        members = take(self._members, indices)
+        inputs = self._store.index["length"][members.values].astype(np.int64) - 1
+        return np.add.reduceat(inputs, members.offsets[:-1]) if len(indices) else inputs
+
+    def rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """The named arrays of these rows.
+
+        Returns:
+            As of `Conversations`; positions restart with each conversation of a row, documents number them from 0.
+        """
+        return _columns(self._store, take(self._members, indices), self._seq_len, self._normalisation)
+
+
+def require_length(store: ConversationStore, split: Split, task: str | None, seq_len: int) -> None:
+    """Refuse rows that cannot hold every conversation.
+
+    Raises:
+        UserError: the longest has more inputs than `seq_len`.
+    """
+    longest = max((group.longest for group in store.groups(split, task)), default=0) - 1
+    if longest > seq_len:
+        raise UserError(
+            f"data.seq_len={seq_len}: {store.directory} holds conversations of up to {longest} tokens; keep to the "
+            "seq_len they were prepared for, or prepare them for this one"
+        )
+
+
+def _columns(
+    store: ConversationStore, rows: Ragged, seq_len: int, normalisation: Normalisation
+) -> dict[str, NDArray[Any]]:
+    """The arrays of rows whose members are conversations; N members and P inputs in all."""
+    from babyllm.model.cross_entropy import IGNORE  # here, so that processes that prepare a store need no torch
+
+    n, shape = len(rows.offsets) - 1, (len(rows.offsets) - 1, seq_len)
+    record = store.index[rows.values]  # (N,)
+    row = np.repeat(np.arange(n), rows.lengths())  # (N,)
+    offsets = offsets_of(record["length"].astype(np.int64) - 1)
+    begins = offsets[:-1] - offsets[rows.offsets[row]]  # (N,) the column a member begins in
+    member = np.repeat(np.arange(len(record)), np.diff(offsets))  # (P,)
+    position = positions(offsets)  # (P,)
+    source = record["offset"][member] + position
+    cell = (row * seq_len + begins)[member] + position
+    turns = store.turns[source + 1].astype(np.int64)
+
+    def filled(values: NDArray[Any], empty: float, dtype: Any = np.int64) -> NDArray[Any]:
+        out = np.full(n * seq_len, empty, dtype)
+        out[cell] = values
+        return out.reshape(shape)
+
+    weights = _weights(turns, member, record["supervised"], normalisation)
+    return {
+        "tokens": filled(store.ids[source], store.manifest.eos_id),
+        "targets": filled(np.where(turns > 0, store.ids[source + 1].astype(np.int64), IGNORE), IGNORE),
+        "positions": filled(position, 0),
+        "documents": filled(positions(rows.offsets)[member], -1),
+        "weights": filled(weights, 0, np.float32),
+        "channels": filled(store.channels(rows.values)[member], 0),
+        "lengths": np.diff(offsets[rows.offsets]),
+        "units/turn": np.bincount(row, record["turns"], n).astype(np.int64),
+        "units/conversation": rows.lengths(),
+    }
+
+
+def _weights(
+    turns: NDArray[np.int64], member: NDArray[np.int64], supervised: NDArray[Any], normalisation: Normalisation
+) -> NDArray[Any]:
+    """(P,) what the nats of each target are multiplied by; 0 where it is not supervised."""
+    share: NDArray[Any] = np.ones(len(turns))
+    if normalisation == "conversation":
+        share = 1 / supervised[member]
+    elif normalisation == "turn":
+        of_turn = member * (turns.max(initial=0) + 1) + turns
+        share = 1 / np.bincount(of_turn)[of_turn]
+    return np.where(turns > 0, share, 0)

@@ -1,0 +1,274 @@
+"""Loss by task and accuracy on tasks with few possible answers, over conversations as ids.
+
+conversations | store -> Sample(task, ids, turns) -> prompt + each candidate -> nats -> the most probable one is right?
+
+A task is closed when its answers come from a small set, such as "positive" and "negative". There the model need not be
+asked to write: of the candidates, each with its end token, the most probable one is what it says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from babyllm.chat.messages import ASSISTANT, USER, Conversation, Message, Unusable
+from babyllm.chat.template import ChatTemplate, Supervise, fit
+from babyllm.data.conversations import ConversationStore
+from babyllm.model.cross_entropy import IGNORE
+from babyllm.model.transformer import Transformer
+from babyllm.runtime import Runtime
+
+MAX_CANDIDATES = 10
+MIN_REPEATS = 2
+MIN_CONVERSATIONS = 20
+
+A = TypeVar("A", bound=Hashable)
+Answer = tuple[int, ...]
+"""The ids of an answer, its end token included."""
+
+
+class Sample(NamedTuple):
+    """A conversation as ids.
+
+    Attributes:
+        task: what kind of conversation it is.
+        ids: (L,) int64.
+        turns: (L,) the supervised turn each id belongs to, from 1; 0 for none.
+    """
+
+    task: str
+    ids: NDArray[np.int64]
+    turns: NDArray[np.int64]
+
+    def answers(self) -> list[tuple[int, Answer]]:
+        """Of each supervised turn, where it begins and its ids."""
+        numbers = np.unique(self.turns[self.turns > 0])
+        places = (np.flatnonzero(self.turns == number) for number in numbers)
+        return [(int(at[0]), tuple(self.ids[at].tolist())) for at in places]
+
+
+class Accuracy(NamedTuple):
+    """How often the most probable candidate was the right one.
+
+    Attributes:
+        correct: of k candidates that are equally probable, the right one counts 1 / k.
+        n: answers asked for.
+    """
+
+    correct: float
+    n: int
+
+
+def samples_of(template: ChatTemplate, conversations: Iterable[Conversation], max_seq_len: int) -> list[Sample]:
+    """Conversations as ids, every assistant turn supervised unless its weight is 0.
+
+    Of one that is longer than `max_seq_len`, the oldest turns are dropped; one that still is too long, that has nothing
+    supervised or that the template refuses is left out.
+    """
+    samples = []
+    for conversation in conversations:
+        rendered = None
+        with suppress(Unusable):
+            rendered = fit(template, conversation, Supervise(), max_seq_len, "drop_oldest").rendered
+        if rendered is not None:
+            samples.append(Sample(conversation.task, rendered.ids.astype(np.int64), rendered.turns.astype(np.int64)))
+    return samples
+
+
+def stored_samples(store: ConversationStore, numbers: Iterable[int]) -> list[Sample]:
+    """Conversations of a store, by their numbers in it."""
+    numbers = list(numbers)
+    channels = store.channels(np.array(numbers, np.int64)).tolist()
+    return [
+        Sample(store.tasks[channel], *store.conversation(number))
+        for channel, number in zip(channels, numbers, strict=True)
+    ]
+
+
+def closed_answers(conversations: Iterable[Conversation]) -> dict[str, list[str]]:
+    """Of each closed task, the texts of its answers, sorted; they are the candidates of `accuracy`."""
+    return _closed((c.task, c.messages[at[-1]].content) for c in conversations if (at := _answered(c)))
+
+
+def closed_turns(samples: Iterable[Sample]) -> dict[str, list[Answer]]:
+    """Of each closed task, the ids of its answers, sorted; they are the candidates of `turn_accuracy`."""
+    return _closed((s.task, answers[-1][1]) for s in samples if (answers := s.answers()))
+
+
+def _closed(final: Iterable[tuple[str, A]]) -> dict[str, list[A]]:
+    """Tasks whose conversations, 20 or more, end in one of 2 to 10 answers that each occur twice or more."""
+    counts: dict[str, Counter[A]] = defaultdict(Counter)
+    for task, answer in final:
+        counts[task][answer] += 1
+    return {
+        task: sorted(count)  # type: ignore[type-var]
+        for task, count in sorted(counts.items())
+        if 2 <= len(count) <= MAX_CANDIDATES
+        and min(count.values()) >= MIN_REPEATS
+        and count.total() >= MIN_CONVERSATIONS
+    }
+
+
+def _answered(conversation: Conversation) -> list[int]:
+    """Indices of the assistant's messages that are not weighted 0."""
+    return [i for i, m in enumerate(conversation.messages) if m.role == ASSISTANT and m.weight != 0]
+
+
+def accuracy(
+    model: Transformer,
+    template: ChatTemplate,
+    conversations: Iterable[Conversation],
+    candidates: Mapping[str, Sequence[str]],
+    runtime: Runtime,
+    *,
+    batch_tokens: int = 8192,
+) -> dict[str, Accuracy]:
+    """Of each task, how often the right candidate is the most probable answer; every rank must call it.
+
+    Args:
+        model: switched to evaluation and back.
+        template: writes the conversations down.
+        conversations: the same on every rank. Of each, the last answer is asked for, and those before it that are
+            candidates.
+        candidates: the possible answers of each task, as `closed_answers` gives them; other tasks are not asked.
+        runtime: device and ranks; ranks share the work. A stop signal cuts it short, and the result means nothing.
+        batch_tokens: tokens, padding included, per forward pass.
+    """
+    asked = [c for c in conversations if c.task in candidates]
+    turns = {task: [_turn(template, text) for text in texts] for task, texts in candidates.items()}
+    samples = samples_of(template, asked, model.config.max_seq_len)
+    return turn_accuracy(model, samples, turns, runtime, batch_tokens=batch_tokens)
+
+
+def _turn(template: ChatTemplate, text: str) -> Answer:
+    """The supervised ids of an answer; they are the same behind every prompt."""
+    rendered = template.render([Message(USER, "?"), Message(ASSISTANT, text)])
+    return tuple(rendered.ids[rendered.turns > 0].tolist())
+
+
+def turn_accuracy(
+    model: Transformer,
+    samples: Iterable[Sample],
+    candidates: Mapping[str, Sequence[Answer]],
+    runtime: Runtime,
+    *,
+    batch_tokens: int = 8192,
+) -> dict[str, Accuracy]:
+    """Like `accuracy`, for conversations and candidates as ids; a prompt too long for a candidate loses its oldest."""
+    asked = [
+        (sample.task, sample.ids[max(0, start - _room(model, candidates[sample.task])) : start], answer)
+        for sample in samples
+        if sample.task in candidates
+        for start, answer in asked_answers(sample, candidates[sample.task])
+    ]
+    asked.sort(key=lambda question: len(question[1]))  # so that the ranks have equal work
+    asked = asked[runtime.rank :: runtime.world_size]
+    rows = [(prompt, candidate) for task, prompt, _ in asked for candidate in candidates[task]]
+    nats = iter(answer_nats(model, rows, runtime, batch_tokens).tolist())
+    sums = {task: [0.0, 0.0] for task in sorted(candidates)}
+    for task, _, answer in asked:
+        scores = {candidate: next(nats) for candidate in candidates[task]}
+        best = [candidate for candidate, score in scores.items() if score == min(scores.values())]
+        sums[task][0] += (answer in best) / max(1, len(best))  # no best one where a score is no number
+        sums[task][1] += 1
+    total = runtime.sum([value for pair in sums.values() for value in pair])
+    pairs = zip(sums, total[::2], total[1::2], strict=True)
+    return {task: Accuracy(correct, int(n)) for task, correct, n in pairs if n}
+
+
+def asked_answers(sample: Sample, candidates: Sequence[Answer]) -> list[tuple[int, Answer]]:
+    """Where the answers that count begin, and their ids: the last, and those before it that are candidates."""
+    *earlier, last = sample.answers()
+    return [*((start, answer) for start, answer in earlier if answer in candidates), last]
+
+
+def majority_shares(samples: Iterable[Sample], candidates: Mapping[str, Sequence[Answer]]) -> dict[str, float]:
+    """Of each closed task, the accuracy of always giving the most frequent answer."""
+    counts: dict[str, Counter[Answer]] = defaultdict(Counter)
+    for sample in samples:
+        for _, answer in asked_answers(sample, candidates[sample.task]) if sample.task in candidates else ():
+            counts[sample.task][answer] += 1
+    return {task: max(count.values()) / count.total() for task, count in counts.items()}
+
+
+def losses(
+    model: Transformer, samples: Sequence[Sample], runtime: Runtime, *, batch_tokens: int = 8192
+) -> dict[str, tuple[float, int]]:
+    """Nats of the supervised tokens and their number, of each task; every rank must call it.
+
+    Args:
+        model: switched to evaluation and back.
+        samples: the same on every rank.
+        runtime: device and ranks; ranks share the work. A stop signal cuts it short, and the result means nothing.
+        batch_tokens: tokens, padding included, per forward pass.
+    """
+    mine = sorted(samples, key=lambda sample: len(sample.ids))[runtime.rank :: runtime.world_size]
+    nats = supervised_nats(model, [(s.ids, s.turns > 0) for s in mine], runtime, batch_tokens)
+    sums = {task: [0.0, 0.0] for task in sorted({sample.task for sample in samples})}
+    for sample, value in zip(mine, nats.tolist(), strict=True):
+        sums[sample.task][0] += value
+        sums[sample.task][1] += int((sample.turns[1:] > 0).sum())
+    total = runtime.sum([value for pair in sums.values() for value in pair])
+    return {task: (value, int(n)) for task, value, n in zip(sums, total[::2], total[1::2], strict=True)}
+
+
+def answer_nats(
+    model: Transformer, rows: Sequence[tuple[NDArray[np.int64], Answer]], runtime: Runtime, batch_tokens: int
+) -> NDArray[np.float64]:
+    """(len(rows),) nats of each answer behind its prompt."""
+    whole = [np.concatenate([prompt, np.array(answer, np.int64)]) for prompt, answer in rows]
+    scored = [np.arange(len(ids)) >= len(prompt) for ids, (prompt, _) in zip(whole, rows, strict=True)]
+    return supervised_nats(model, list(zip(whole, scored, strict=True)), runtime, batch_tokens)
+
+
+@torch.no_grad()
+def supervised_nats(
+    model: Transformer,
+    rows: Sequence[tuple[NDArray[np.int64], NDArray[np.bool_]]],
+    runtime: Runtime,
+    batch_tokens: int,
+) -> NDArray[np.float64]:
+    """(len(rows),) nats of those ids of each row that are marked, given what is before them; on this rank alone."""
+    nats = np.zeros(len(rows))
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in _batches([len(ids) for ids, _ in rows], batch_tokens):
+            if runtime.stop_requested:
+                break
+            longest = max(len(rows[i][0]) for i in batch)
+            tokens = np.zeros((len(batch), longest - 1), np.int64)
+            targets = np.full_like(tokens, IGNORE)
+            for line, i in enumerate(batch):
+                ids, is_scored = rows[i]
+                tokens[line, : len(ids) - 1] = ids[:-1]
+                targets[line, : len(ids) - 1] = np.where(is_scored[1:], ids[1:], IGNORE)
+            with runtime.autocast():
+                found = model(torch.from_numpy(tokens).to(runtime.device), torch.from_numpy(targets).to(runtime.device))
+            nats[batch] = found.cpu().double().sum(dim=1).numpy()
+    finally:
+        model.train(was_training)
+    return nats
+
+
+def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterable[list[int]]:
+    """Indices of rows of like length, at most `batch_tokens` with padding."""
+    batch: list[int] = []
+    for i in np.argsort(lengths, kind="stable").tolist():
+        if batch and (len(batch) + 1) * lengths[i] > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def _room(model: Transformer, candidates: Sequence[Answer]) -> int:
+    """Tokens of a prompt that every candidate fits behind; the last id of a row is never read."""
+    return model.config.max_seq_len + 1 - max(map(len, candidates))

@@ -1,0 +1,140 @@
+"""Linear layers beside the plain one: with a frozen weight in fewer bits, and with a low-rank update of it.
+
+    nn.Linear -> FrozenLinear: weight held as float32, bfloat16 or nf4, made float32 again for each product
+              -> LoraLinear: the same, and x A^T B^T * scale, of which A and B are trained
+
+Legend: I inputs, O outputs, R rank.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from babyllm.model.nf4 import dequantise, pair_table, quantise
+
+Held = Literal["float32", "bfloat16", "nf4"]
+"""How a frozen weight is kept in memory."""
+
+
+class FrozenLinear(nn.Linear):
+    """A linear layer whose weight is not trained; `weight` holds it as it is, in bfloat16, or packed as NF4.
+
+    All of it are parameters without gradient and not buffers, which DDP would send to every rank in every step.
+
+    Attributes:
+        held: how the weight is held.
+    """
+
+    def __init__(self, layer: nn.Linear, held: Held) -> None:
+        """Take over the weight of `layer`, which has no bias."""
+        super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
+        self.held = held
+        weight = layer.weight.detach()
+        if held == "nf4":
+            self._table = pair_table(weight.device)
+            weight, absmax = quantise(weight)
+            self.absmax = nn.Parameter(absmax, requires_grad=False)
+        elif held == "bfloat16":
+            weight = weight.bfloat16()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+
+    def base_weight(self) -> Tensor:
+        """(O, I) float32, made from what is held."""
+        return _restored(self._held_tensors(), torch.Size((self.out_features, self.in_features)))
+
+    def _held_tensors(self) -> tuple[Tensor, ...]:
+        if self.held != "nf4":
+            return (self.weight,)
+        if self._table.device != self.weight.device:
+            self._table = self._table.to(self.weight.device)
+        return self.weight, self.absmax, self._table
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., I) -> (..., O)."""
+        if self.held == "float32":
+            return F.linear(x, self.weight)
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        shape = torch.Size((self.out_features, self.in_features))
+        y: Tensor = _Product.apply(x.to(dtype), shape, *self._held_tensors())  # type: ignore[no-untyped-call]
+        return y
+
+
+class _Product(torch.autograd.Function):
+    """x W^T whose backward pass makes W again, so that between the passes there is only what is held of it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shape: torch.Size, *held: Tensor) -> Tensor:
+        ctx.save_for_backward(*held)
+        ctx.shape = shape
+        return F.linear(x, _restored(held, shape).to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        held = ctx.saved_tensors
+        nothing = (None,) * (1 + len(held))
+        if not ctx.needs_input_grad[0]:
+            return None, *nothing
+        return grads[0] @ _restored(held, ctx.shape).to(grads[0].dtype), *nothing
+
+
+def _restored(held: tuple[Tensor, ...], shape: torch.Size) -> Tensor:
+    return held[0].float() if len(held) == 1 else dequantise(held[0], held[1], held[2], shape)
+
+
+class LoraLinear(FrozenLinear):
+    """x W^T + scale * dropout(x) A^T B^T (Hu et al. 2021, equation 3), of which only A and B are trained.
+
+    Attributes:
+        lora_A: (R, I), starts as `nn.Linear` weights do, drawn from torch's current generator.
+        lora_B: (O, R), starts at zero, so that at first the layer is the plain one.
+        alpha: `scale` times the rank, or times its root with `rslora`.
+        rslora: whether it is the root (Kalajdzievski 2023, equation 5).
+        scale: of the update.
+        dropout: probability, on the update's input.
+    """
+
+    def __init__(
+        self, layer: nn.Linear, held: Held, rank: int, alpha: float, *, rslora: bool = False, dropout: float = 0.0
+    ) -> None:
+        """Take over the weight of `layer`, which has no bias."""
+        super().__init__(layer, held)
+        device = layer.weight.device
+        self.lora_A = nn.Parameter(torch.empty(rank, layer.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(layer.out_features, rank, device=device))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        self.alpha, self.rslora, self.dropout = alpha, rslora, dropout
+        self.scale = alpha / (math.sqrt(rank) if rslora else rank)
+
+    @property
+    def rank(self) -> int:
+        """Rows of A and columns of B."""
+        return len(self.lora_A)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., I) -> (..., O)."""
+        return super().forward(x) + self.update(x)
+
+    def update(self, x: Tensor) -> Tensor:
+        """(..., I) -> (..., O), what is added to the frozen weight's product."""
+        x = F.dropout(x, self.dropout, self.training)
+        return F.linear(F.linear(x, self.lora_A) * self.scale, self.lora_B)
+
+    def merged_weight(self) -> Tensor:
+        """(O, I) float32: the frozen weight with the update added."""
+        with torch.autocast(self.weight.device.type, enabled=False):
+            return self.base_weight() + self.scale * (self.lora_B.float() @ self.lora_A.float())
+
+
+def dense_weight(layer: nn.Linear) -> Tensor:
+    """(O, I): the matrix a layer without dropout multiplies by, differentiable where it is trained."""
+    if isinstance(layer, LoraLinear):
+        return layer.merged_weight()
+    if isinstance(layer, FrozenLinear):
+        return layer.base_weight()
+    return layer.weight

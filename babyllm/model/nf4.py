@@ -1,0 +1,55 @@
+"""Four-bit NormalFloat: 16 values, at equal shares of a normal distribution, times one scale for every 64 weights.
+
+weight (out, in) -> quantise -> packed (out * in / 2) uint8, absmax (out * in / 64) float32 -> dequantise -> (out, in)
+
+Dettmers et al. 2023 (QLoRA), section 3 and appendix E; the scales stay in float32, so a weight takes 0.5625 bytes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+BLOCK = 64
+"""Weights that share a scale."""
+
+VALUES = (
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
+    *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
+    *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
+    *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+)
+
+
+def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest of the 16 values for each weight of a block over the block's largest magnitude.
+
+    Args:
+        weight: of any shape; its last block is filled up with zeros.
+
+    Returns:
+        packed: uint8, two indices a byte, the first in the upper half; as many as whole blocks take.
+        absmax: float32, the largest magnitude of each block.
+    """
+    flat = weight.detach().float().flatten()
+    blocks = F.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
+    absmax = blocks.abs().amax(dim=1)
+    values = torch.tensor(VALUES, device=weight.device)
+    borders = (values[1:] + values[:-1]) / 2
+    # A block of zeros has no scale to divide by.
+    index = torch.bucketize(blocks / absmax.where(absmax > 0, 1.0).unsqueeze(1), borders).to(torch.uint8)
+    first, second = index.view(-1, 2).unbind(dim=1)
+    return first << 4 | second, absmax
+
+
+def pair_table(device: torch.device) -> Tensor:
+    """(256, 2) float32: the two values each byte stands for, which `dequantise` looks up."""
+    values = torch.tensor(VALUES, device=device)
+    return torch.stack([values.repeat_interleave(16), values.repeat(16)], dim=1)
+
+
+def dequantise(packed: Tensor, absmax: Tensor, table: Tensor, shape: torch.Size) -> Tensor:
+    """The float32 weights of `shape` that `quantise` made `packed` and `absmax` from, as near as 16 values come."""
+    blocks = table.index_select(0, packed.int()).view(-1, BLOCK) * absmax.unsqueeze(1)
+    return blocks.flatten()[: shape.numel()].view(shape)

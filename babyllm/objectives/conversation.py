@@ -1,0 +1,53 @@
+"""The loss of supervised fine-tuning: nats of what the assistant says, averaged over tokens, turns or conversations.
+
+Each supervised token comes with a weight, so that the weights of a unit add up to one: 1 for a token, 1 / n for each
+of the n tokens of a turn or conversation. The sum of weighted nats over the number of units in the global batch is then
+the mean over those units, whatever the micro-batches, the packing and the ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from babyllm.data.batch import Batch
+from babyllm.objectives import Loss, LossTerms
+
+Normalisation = Literal["token", "turn", "conversation"]
+
+
+def conversation_loss(normalise: Normalisation, tasks: Sequence[str], is_packed: bool = False) -> Loss:
+    """The loss over conversations, normalised by one unit, with the mean of each task beside it.
+
+    Args:
+        normalise: the unit that counts once. By turn it is the sum over turns of the mean nats of a turn's tokens, over
+            the number of turns in the global batch.
+        tasks: names of the channels in batch["channels"].
+        is_packed: whether a row holds several conversations, which must not see each other.
+
+    Returns:
+        A loss of a batch with "tokens", "targets", "weights", "channels" (B, T) and "lengths" (B,), and, when packed,
+        "positions" and "documents" (B, T). Its metrics are "loss", "loss/<task>" in nats and "padding", a share.
+    """
+
+    def loss(model: nn.Module, batch: Batch) -> LossTerms:
+        where = (batch["positions"], batch["documents"]) if is_packed else ()
+        weights = batch["weights"]
+        weighted = model(batch["tokens"], batch["targets"], *where) * weights
+        total = weighted.sum()
+        nats, shares = torch.zeros(2, len(tasks), device=weights.device)
+        channels = batch["channels"].flatten()
+        nats.index_add_(0, channels, weighted.detach().flatten())
+        shares.index_add_(0, channels, weights.flatten())
+        n_places = torch.tensor(float(weights.numel()))
+        metrics = {
+            "loss": (total.detach(), torch.tensor(float(batch.units[normalise]))),
+            "padding": (n_places - batch["lengths"].sum(), n_places),
+            **{f"loss/{task}": (nats[i], shares[i]) for i, task in enumerate(tasks)},
+        }
+        return LossTerms({normalise: total}, metrics)
+
+    return loss

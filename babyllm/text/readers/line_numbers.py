@@ -1,0 +1,44 @@
+"""Lines for people: what line of a file stands at the offset by which readers name a record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from babyllm.text.readers.json_values import is_json_lines, json_blocks
+from babyllm.text.readers.records import ReadConfig, Source
+from babyllm.text.readers.streams import blocks, encoding_of, is_wide, utf8
+
+
+class LineNumbers:
+    """The lines of a file of text, counted from 1 on in a reading of its own, as far as they are asked for.
+
+    Args:
+        source: a whole file.
+        config: how it is read.
+    """
+
+    def __init__(self, source: Source, config: ReadConfig) -> None:
+        self._source, self._config = source, config
+        self._parts: Iterator[bytes] | None = None
+        self._begin, self._block, self._line = 0, b"", 1  # the block at hand, where it begins, and in what line
+
+    def at(self, offset: int) -> int:
+        """The line that holds an offset as the readers count them; no block before that of the last one asked for."""
+        if self._parts is None:
+            self._parts = _parts(self._source, self._config)
+        while offset > self._begin + len(self._block) and (block := next(self._parts, b"")):
+            self._line += self._block.count(b"\n")
+            self._begin, self._block = self._begin + len(self._block), block
+        return self._line + self._block.count(b"\n", 0, offset - self._begin)
+
+
+def _parts(source: Source, config: ReadConfig) -> Iterator[bytes]:
+    """The bytes that offsets count."""
+    if source.format == ".json":
+        parts = json_blocks(source, config)
+        head = next(parts, b"")
+        if not is_json_lines(head):
+            return chain((head,), parts)
+    encoding = encoding_of(source, config)
+    return utf8(blocks(source), encoding) if is_wide(encoding) else blocks(source)

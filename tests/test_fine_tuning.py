@@ -1,0 +1,287 @@
+"""Fine-tuning as a whole: losses and gradients under any layout, resuming, mixes, the script on real conversations."""
+
+import json
+import math
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from training_fixtures import Worker
+
+import babyllm
+from babyllm.chat.messages import Message
+from babyllm.chat.template import load_template
+from babyllm.config import parse
+from babyllm.errors import UserError
+from babyllm.interop.huggingface import save_model
+from babyllm.model.config import ModelConfig
+from babyllm.model.transformer import Transformer
+from babyllm.runtime import Runtime
+from babyllm.tokenizer import Tokenizer
+from babyllm.training.fine_tuning import FineTuneConfig, new_run
+
+N, SEQ_LEN = 24, 64
+TASKS = ("judge", "tell", "判断")
+DEVICE = ("--runtime.device=cpu", "--runtime.dtype=float32", "--runtime.threads=1", "--data.work.workers=1")
+LORA = ("--lora.rank=4", "--lora.dropout=0.1", "--lora.lora_plus=4")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny: Callable[..., ModelConfig]) -> Path:
+    """A model directory to start from; not to be changed."""
+    directory = tmp_path_factory.mktemp("base")
+    torch.manual_seed(1)
+    save_model(directory, Transformer(tiny()), tokenizer)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
+    """24 conversations of one or two answers of very different lengths; three of them fill a row of 64."""
+    rng = random.Random(3)
+    template = load_template("plain", tokenizer)
+    records: list[dict[str, Any]] = []
+    while len(records) < N:
+        messages = []
+        for _ in range(rng.randint(1, 2)):
+            messages.append({"role": "user", "content": rng.choice(["天", "a?", "好 b"])})
+            answer = "".join(rng.choices("今天气很好abc", k=rng.choice([1, 6])))
+            messages.append({"role": "assistant", "content": answer})
+        n_inputs = len(template.render([Message(**m) for m in messages]).ids) - 1
+        if 16 < n_inputs <= 21:
+            records.append({"messages": messages, "task": TASKS[len(records) % 3]})
+    file = tmp_path_factory.mktemp("chats") / "chats.jsonl"
+    file.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    return file
+
+
+def flags(base: Path, chats: Path, run_dir: Path, *more: str) -> list[str]:
+    """A run whose global batch is all of the conversations."""
+    return [
+        *(f"--init_from={base}", f"--data.path={chats}", f"--run_dir={run_dir}", "--data.template=plain"),
+        *(f"--data.seq_len={SEQ_LEN}", "--data.held_out=0", "--plan.peak_lr=0.01", "--samples=0", *DEVICE, *more),
+    ]
+
+
+LAYOUTS = {
+    "single conversations": (1, ("--data.global_batch=24", "--data.micro_batch=1")),
+    "padded": (1, ("--data.global_batch=24", "--data.micro_batch=24")),
+    "padded, 2 ranks": (2, ("--data.global_batch=24", "--data.micro_batch=4")),
+    "padded, 4 ranks": (4, ("--data.global_batch=24", "--data.micro_batch=3")),
+    "packed": (1, ("--data.pack", "--data.global_batch=8", "--data.micro_batch=8")),
+    "packed, 2 ranks": (2, ("--data.pack", "--data.global_batch=8", "--data.micro_batch=2")),
+    "packed, 4 ranks": (4, ("--data.pack", "--data.global_batch=8", "--data.micro_batch=1")),
+}
+
+
+def by_hand(base: Path, chats: Path, unit: str) -> tuple[float, np.ndarray]:
+    """Loss and gradient by the definition: one conversation at a time, one mean for each unit."""
+    model, tokenizer = babyllm.load(base)
+    template = load_template("plain", tokenizer)
+    units = []
+    for line in chats.read_text(encoding="utf-8").splitlines():
+        rendered = template.render([Message(**message) for message in json.loads(line)["messages"]])
+        ids = torch.from_numpy(rendered.ids.astype(np.int64))[None]
+        nats, turns = model(ids[:, :-1], ids[:, 1:])[0], torch.from_numpy(rendered.turns[1:].astype(np.int64))
+        if unit == "token":
+            units += list(nats[turns > 0])
+        elif unit == "turn":
+            units += [nats[turns == turn].mean() for turn in range(1, int(turns.max()) + 1)]
+        else:
+            units.append(nats[turns > 0].mean())
+    loss = torch.stack(units).mean()
+    loss.backward()
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    return loss.item(), gradient.numpy()
+
+
+@pytest.mark.parametrize("unit", ("token", "turn", "conversation"))
+def test_losses_and_gradients_do_not_depend_on_the_layout(
+    worker: Worker, base: Path, chats: Path, tmp_path: Path, unit: str
+) -> None:
+    """Single, padded or packed, in any micro-batches, on 1, 2 or 4 ranks: what the definition gives, within 1e-5."""
+    loss, gradient = by_hand(base, chats, unit)
+    for ranks in (1, 2, 4):
+        names = [name for name, layout in LAYOUTS.items() if layout[0] == ranks]
+        runs = {
+            str(tmp_path / f"{name}.npz"): flags(
+                base, chats, tmp_path / "run", f"--normalise={unit}", *LAYOUTS[name][1]
+            )
+            for name in names
+        }
+        worker.run("fine_tuning_steps", ranks=ranks, runs=runs)
+    for name in LAYOUTS:
+        found = np.load(tmp_path / f"{name}.npz")
+        assert abs(float(found["loss"]) - loss) < 1e-5, name
+        np.testing.assert_allclose(found["gradient"], gradient, atol=1e-5, err_msg=name)
+        assert float(found["padding"]) < (0.3 if "single" in name or "packed" in name else 0.5)
+
+
+def test_the_loss_of_each_task_is_exact_over_ranks(worker: Worker, base: Path, chats: Path, tmp_path: Path) -> None:
+    """Channels are means over their own tokens, whatever rank these lie on, and their sum is the whole."""
+    expected: dict[str, float] = {}
+    for task in TASKS:
+        lines = [line for line in chats.read_text(encoding="utf-8").splitlines() if json.loads(line)["task"] == task]
+        (tmp_path / "part.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        expected[f"loss/{task}"] = by_hand(base, tmp_path / "part.jsonl", "token")[0]
+    for name in ("padded, 4 ranks", "packed, 2 ranks"):
+        ranks, layout = LAYOUTS[name]
+        arguments = flags(base, chats, tmp_path / "run", "--normalise=token", *layout)
+        worker.run("fine_tuning_steps", ranks=ranks, runs={str(tmp_path / "out.npz"): arguments})
+        found = np.load(tmp_path / "out.npz")
+        for metric, value in expected.items():
+            assert abs(float(found[metric]) - value) < 1e-5, (name, metric)
+
+
+def test_by_turn_is_each_turn_as_a_sample_of_its_own(worker: Worker, base: Path, chats: Path, tmp_path: Path) -> None:
+    """The mean over turns equals the mean over conversations when each answer is made a conversation of its own."""
+    n_turns = chats.read_text(encoding="utf-8").count('"assistant"')
+    each = ("--normalise=conversation", "--data.turns=each", f"--data.global_batch={n_turns}")
+    runs = {
+        str(tmp_path / "whole.npz"): flags(
+            base, chats, tmp_path / "whole", "--normalise=turn", "--data.global_batch=24"
+        ),
+        str(tmp_path / "each.npz"): flags(base, chats, tmp_path / "each", *each),
+    }
+    worker.run("fine_tuning_steps", runs=runs)
+    a, b = (np.load(file) for file in runs)
+    assert n_turns > N and abs(float(a["loss"]) - float(b["loss"])) < 1e-5
+    np.testing.assert_allclose(a["gradient"], b["gradient"], atol=1e-5)
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ("full", "lora", "frozen", "packed"))
+@pytest.mark.parametrize("ranks", (1, 2))
+def test_a_resumed_run_is_the_straight_run(
+    worker: Worker, base: Path, chats: Path, tmp_path: Path, kind: str, ranks: int
+) -> None:
+    """Four steps and then four more leave the files of eight, bit for bit."""
+    more = {
+        "full": ("--model.dropout=0.1",),
+        "lora": LORA,
+        "frozen": ("--freeze.last_n_layers=1",),
+        "packed": ("--data.pack",),
+    }[kind]
+    common = [*more, "--data.global_batch=4", "--log_every=1", "--save_every=4", "--eval_every=0", "--keep=9"]
+    schedule = ["--plan.schedule=constant", "--plan.warmup=2"]
+    straight, parts = tmp_path / "straight", tmp_path / "parts"
+    for run_dir, steps in ((straight, 8), (parts, 4), (parts, 8)):
+        arguments = flags(base, chats, run_dir, *common, *schedule, f"--plan.steps={steps}")
+        worker.run("script", ranks=ranks, name="train_sft.py", arguments=arguments)
+    whole, resumed = (files(run / "step_00000008") for run in (straight, parts))
+    assert whole.keys() == resumed.keys()
+    assert [name for name in whole if whole[name] != resumed[name]] == []
+    weights = "adapter_model.safetensors" if kind == "lora" else "model.safetensors"
+    assert weights in whole and "chat_template" in json.loads(whole["tokenizer_config.json"])
+    assert files(straight / "step_00000004")[weights] != whole[weights]
+
+
+def test_only_what_is_trained_is_in_the_resume_state(worker: Worker, base: Path, chats: Path, tmp_path: Path) -> None:
+    """A LoRA step is an adapter and its optimizer's state: a fraction of the model, which stays where it is."""
+    arguments = flags(base, chats, tmp_path / "run", *LORA, "--data.global_batch=8", "--plan.steps=2", "--eval_every=0")
+    worker.run("script", name="train_sft.py", arguments=arguments)
+    step = tmp_path / "run" / "step_00000002"
+    sizes = {path.name: path.stat().st_size for path in step.iterdir()}
+    assert "model.safetensors" not in sizes
+    assert sizes["optimizer.safetensors"] < 0.6 * (base / "model.safetensors").stat().st_size
+    model, _ = babyllm.load(tmp_path / "run")
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert trained and all("lora_" in name for name in trained)
+
+
+def test_mixes_stages_and_replay(worker: Worker, base: Path, chats: Path, token_dir: Path, tmp_path: Path) -> None:
+    """Tasks follow the stages asked for, with pretraining text among them; each is logged as long as it comes."""
+    stages = "[{until: 0.5, mix: {judge: 1}}, {until: 1.0, mix: {tell: 3, judge: 1, replay: 4}}]"
+    more = (f"--data.stages={stages}", f"--data.replay={token_dir}", "--data.global_batch=8", "--plan.steps=8")
+    for kind in ((), ("--data.pack",)):
+        run_dir = tmp_path / f"run{len(kind)}"
+        arguments = flags(base, chats, run_dir, *more, *kind, "--log_every=1", "--eval_every=0")
+        worker.run("script", name="train_sft.py", arguments=arguments)
+        records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        assert [record["step"] for record in records] == list(range(1, 9))
+        tasks = [{k.removeprefix("loss/") for k in record if k.startswith("loss/")} for record in records]
+        assert tasks[:4] == [{"judge"}] * 4
+        assert set().union(*tasks[4:]) == {"judge", "tell", "replay"}
+        assert all(0 <= record["padding"] < 0.8 for record in records)
+
+
+def test_replay_needs_a_share(runtime: Runtime, base: Path, chats: Path, token_dir: Path, tmp_path: Path) -> None:
+    """Without a mix nobody knows how much of it."""
+    arguments = flags(base, chats, tmp_path / "run", f"--data.replay={token_dir}")
+    with pytest.raises(UserError, match="say how much of it, with"):
+        new_run(parse(FineTuneConfig, arguments, prog="test"), runtime)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--init_from=nowhere", "nowhere.*train_pretrain.py"),
+        ("--data.path=nowhere.jsonl", "nowhere.jsonl"),
+        ("--model.n_layers=3", "model.n_layers: .*the shape is that of"),
+        ("--data.seq_len=65", "was made for at most 64 tokens"),
+        ("--data.seq_len=0", "must be at least 1"),
+        ("--lora.targets=[q_prog]", "lora.targets|lora.rank"),
+        ("--data.mix={judge: 1, tel: 1}", "no domain 'tel': did you mean 'tell'"),
+        ("--data.template=chatmi", "chatmi"),
+        ("--freeze.parts=[layer]", "did you mean"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    runtime: Runtime, base: Path, chats: Path, tmp_path: Path, flag: str, message: str
+) -> None:
+    """What does not fit is said at the door, with the flag or file that is at fault."""
+    arguments = flags(base, chats, tmp_path / "run", "--lora.rank=2" if "lora" in flag else "--plan.steps=1", flag)
+    with pytest.raises(UserError, match=message) as found:
+        new_run(parse(FineTuneConfig, arguments, prog="test"), runtime)
+    assert "\n" not in str(found.value)
+
+
+def test_before_and_after(worker: Worker, base: Path, tmp_path: Path) -> None:
+    """The run tells the held-out loss and accuracy at step 0 and at the end, and the model has learned to tell them."""
+    rng = random.Random(1)
+    good, bad = "很好 good 开心", "很差 bad 生气"
+    records = []
+    for i in range(300):
+        word = rng.choice((good if i % 2 else bad).split())
+        noise = "".join(rng.choices("天地人abc", k=4))
+        records.append({"prompt": f"{noise}{word}", "answer": "好" if i % 2 else "坏", "task": "judge"})
+    file = tmp_path / "judge.jsonl"
+    file.write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in records), encoding="utf-8")
+    more = ("--data.held_out=0.2", "--data.global_batch=16", "--plan.epochs=8", "--samples=1", "--data.template=chatml")
+    worker.run("script", name="train_sft.py", arguments=flags(base, file, tmp_path / "run", *more))
+    told = worker.output.read_text()
+    assert "step 0: held-out loss" in told and "held-out accuracy" in told and "babyllm chat" in told
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    accuracies = {r["step"]: r["val/judge/accuracy"] for r in records if "val/judge/accuracy" in r}
+    assert accuracies[0] < 0.75 and accuracies[max(accuracies)] > 0.9
+    # The best step is the one a person wants to talk to.
+    model, tokenizer = babyllm.load(tmp_path / "run")
+    template = load_template(None, tokenizer, tmp_path / "run" / (tmp_path / "run" / "latest").read_text().strip())
+    ids = template.prompt([Message("user", "abc很好")])
+    logits = model.logits(torch.tensor([ids]))[0, -1]
+    assert tokenizer.decode([int(logits.argmax())]) in ("好", "")
+
+
+SETS = ("alpaca_zh_demo.json", "alpaca_en_demo.json", "sharegpt_zh_1k.jsonl", "identity.json")
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_real_conversations(worker: Worker, base: Path, tmp_path: Path, name: str) -> None:
+    """Training on a real set runs as it is: every record is used or accounted for, and the held-out loss falls."""
+    if "BABYLLM_DATA" not in os.environ:
+        pytest.skip("needs BABYLLM_DATA")
+    file = Path(os.environ["BABYLLM_DATA"]) / "sft" / name
+    more = ("--data.held_out=0.1", "--data.too_long=truncate", "--data.global_batch=16", "--plan.steps=40")
+    arguments = flags(base, file, tmp_path / "run", *more, "--data.template=chatml", "--normalise=turn")
+    worker.run("script", name="train_sft.py", arguments=arguments)
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [record["val/all/loss"] for record in records if "val/all/loss" in record]
+    assert losses[-1] < 0.8 * losses[0] and math.isfinite(losses[-1])

@@ -1,0 +1,102 @@
+"""Frozen parts of a model and grown vocabularies."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from babyllm.errors import UserError
+from babyllm.model.config import ModelConfig
+from babyllm.model.freezing import FreezeConfig, freeze
+from babyllm.model.lora import LoraConfig, add_lora, lora_layers
+from babyllm.model.transformer import Transformer
+from babyllm.model.vocabulary import grow_vocabulary
+
+Tiny = Callable[..., ModelConfig]
+
+
+def model_of(config: ModelConfig) -> Transformer:
+    torch.manual_seed(0)
+    return Transformer(config).eval()
+
+
+def stirred(model: Transformer) -> Transformer:
+    """The model with updates that are not nothing."""
+    torch.manual_seed(5)
+    for layer in lora_layers(model).values():
+        nn.init.normal_(layer.lora_B, std=0.1)
+    return model
+
+
+def some_tokens(config: ModelConfig, n: int = 20) -> torch.Tensor:
+    torch.manual_seed(7)
+    return torch.randint(config.vocab_size, (2, n))
+
+
+def trained(model: Transformer) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def test_the_last_blocks_can_be_trained_alone(tiny: Tiny) -> None:
+    """Of three blocks the last, the last norm and the output layer are trained; a tied output layer stays frozen."""
+    names = {name for name, _ in model_of(tiny(n_layers=3)).named_parameters() if name.startswith("layers.2.")}
+    model = model_of(tiny(n_layers=3))
+    freeze(model, FreezeConfig(last_n_layers=1))
+    assert trained(model) == {*names, "norm.weight", "lm_head.weight"}
+    tied = model_of(tiny(n_layers=3, tie_embeddings=True))
+    freeze(tied, FreezeConfig(last_n_layers=1))
+    assert trained(tied) == {*names, "norm.weight"}
+
+
+def test_named_parts_can_be_frozen(tiny: Tiny) -> None:
+    """Parts are whole words of names, so that block 1 is not block 10; everything else is trained."""
+    model = model_of(tiny(n_layers=11))
+    freeze(model, FreezeConfig(parts=["model.embed_tokens", "layers.1", "mlp.down_proj"]))
+    frozen = {name for name, _ in model.named_parameters()} - trained(model)
+    blocks = {name for name in dict(model.named_parameters()) if name.startswith("layers.1.")}
+    assert frozen == {"embed_tokens.weight", *blocks, *(f"layers.{i}.mlp.down_proj.weight" for i in range(11))}
+    tied = model_of(tiny(tie_embeddings=True))
+    freeze(tied, FreezeConfig(parts=["lm_head"]))
+    assert "embed_tokens.weight" not in trained(tied)
+
+
+def test_freezing_leaves_an_adapter_in_the_last_blocks(tiny: Tiny) -> None:
+    """Behind `add_lora`, freezing takes from what is trained and gives nothing back."""
+    model = add_lora(model_of(tiny()), LoraConfig(rank=2, targets=["q_proj"]))
+    freeze(model, FreezeConfig(last_n_layers=1))
+    assert trained(model) == {"layers.1.self_attn.q_proj.lora_A", "layers.1.self_attn.q_proj.lora_B"}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (FreezeConfig(parts=["embed_token"]), "'embed_token' is no part of the model; did you mean 'embed_tokens'"),
+        (FreezeConfig(parts=["layers.2"]), "'layers.2' is no part"),
+        (FreezeConfig(last_n_layers=3), "freeze.last_n_layers=3: must be from 0 to the model's 2"),
+        (FreezeConfig(parts=["layers", "norm", "embed_tokens", "lm_head"]), "nothing is left to train"),
+    ],
+)
+def test_freezing_that_cannot_be_is_named(tiny: Tiny, config: FreezeConfig, message: str) -> None:
+    """An unknown part, too many blocks, and nothing left to train are refused."""
+    with pytest.raises(UserError, match=message):
+        freeze(model_of(tiny()), config)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_grown_vocabulary_starts_at_the_mean(tiny: Tiny, tied: bool) -> None:
+    """New rows of embedding and output are the mean of the old, old tokens score as before, new ones all alike."""
+    config = tiny(tie_embeddings=tied)
+    base, model = model_of(config), model_of(config)
+    tokens = some_tokens(config)
+    assert grow_vocabulary(model, 432) is model and model.config.vocab_size == 432
+    assert (model.lm_head.weight is model.embed_tokens.weight) == tied
+    for grown, old in ((model.embed_tokens, base.embed_tokens), (model.lm_head, base.lm_head)):
+        assert grown.weight.shape == (432, config.d_model) and torch.equal(grown.weight[:400], old.weight)
+        torch.testing.assert_close(grown.weight[400:], old.weight.mean(0).expand(32, -1), rtol=1e-5, atol=1e-7)
+    scores = model.logits(tokens)
+    torch.testing.assert_close(scores[..., :400], base.logits(tokens), rtol=1e-5, atol=1e-6)
+    assert torch.equal(model.logits(torch.tensor([[400]])), model.logits(torch.tensor([[431]])))
+    model(tokens, torch.full_like(tokens, 431)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert grow_vocabulary(model, 100).config.vocab_size == 432

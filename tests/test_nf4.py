@@ -1,0 +1,116 @@
+"""Four-bit NormalFloat, and frozen layers held in fewer bits."""
+
+import itertools
+from statistics import NormalDist
+
+import pytest
+import torch
+from torch import nn
+
+from babyllm.model.linear import FrozenLinear, Held, dense_weight
+from babyllm.model.nf4 import BLOCK, VALUES, dequantise, pair_table, quantise
+
+CPU = torch.device("cpu")
+
+
+def layer_of(outputs: int, inputs: int) -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(inputs, outputs, bias=False)
+
+
+def restored(weight: torch.Tensor) -> torch.Tensor:
+    packed, absmax = quantise(weight)
+    return dequantise(packed, absmax, pair_table(CPU), weight.shape)
+
+
+def test_the_values_are_those_of_the_paper() -> None:
+    """The 16 values are quantiles of the normal distribution: 7 below zero, zero and 8 above, over the largest."""
+    outermost, inverse = 0.9677083, NormalDist().inv_cdf
+
+    def quantiles(n: int) -> list[float]:
+        return [inverse(outermost + (0.5 - outermost) * i / n) for i in range(n)]
+
+    levels = sorted([*(-q for q in quantiles(7)), 0.0, *quantiles(8)])
+    assert [level / levels[-1] for level in levels] == pytest.approx(VALUES, abs=2e-6)
+
+
+def test_the_values_come_back_as_they_were() -> None:
+    """Weights that are one of the 16 values times the largest of their block are kept exactly, each byte's both."""
+    pairs = torch.tensor(list(itertools.product(VALUES, VALUES))).flatten().view(-1, 32)  # all 256 bytes
+    weight = torch.cat([pairs, torch.tensor([1.0, -1.0] * 16).expand(len(pairs), 32)], dim=1)  # each block has a 1
+    scaled = weight * torch.arange(1, len(weight) + 1).unsqueeze(1)
+    assert scaled.shape[1] == BLOCK
+    assert torch.equal(restored(scaled), scaled)
+
+
+def test_each_weight_becomes_the_nearest_value() -> None:
+    """No other of the 16 values lies nearer to a weight, in each block by its own scale."""
+    torch.manual_seed(0)
+    weight = torch.randn(40, 48) * torch.logspace(-3, 3, 40).unsqueeze(1)
+    blocks = weight.view(-1, BLOCK)
+    choices = torch.tensor(VALUES) * blocks.abs().amax(1)[:, None, None]
+    best = (choices - blocks.unsqueeze(2)).abs().amin(2)
+    error = (restored(weight).view(-1, BLOCK) - blocks).abs()
+    torch.testing.assert_close(error, best, rtol=1e-4, atol=1e-9)
+
+
+def test_normal_weights_lose_a_tenth() -> None:
+    """The root mean square error on normal weights is below a tenth of theirs."""
+    torch.manual_seed(0)
+    weight = torch.randn(512, 512)
+    assert 0.05 < (restored(weight) - weight).std() < 0.1
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (1, 1), (7, 64), (65, 63)])
+def test_any_shape_can_be_held(shape: tuple[int, int]) -> None:
+    """Sizes that are no multiple of a block, and blocks of zeros, are held too."""
+    torch.manual_seed(0)
+    weight = torch.randn(shape)
+    weight[0] = 0.0
+    back = restored(weight)
+    assert back.shape == weight.shape and torch.isfinite(back).all()
+    assert not back[0].any()
+    assert (back - weight).abs().max() <= 0.16 * weight.abs().max()
+
+
+@pytest.mark.parametrize(("held", "size"), [("float32", 4.0), ("bfloat16", 2.0), ("nf4", 0.5625)])
+def test_bytes_a_weight(held: Held, size: float) -> None:
+    """A weight takes 4 bytes, 2, or half a byte and its 64th of a scale."""
+    layer = FrozenLinear(layer_of(256, 128), held)
+    held_bytes = sum(p.nbytes for p in [*layer.parameters(), *layer.buffers()])
+    assert held_bytes / (256 * 128) == size
+
+
+@pytest.mark.parametrize("held", ["float32", "bfloat16", "nf4"])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_products_and_gradients_are_those_of_the_restored_weight(held: Held, dtype: torch.dtype | None) -> None:
+    """Forward and backward are those of a plain layer with the restored weight, with autocast and without."""
+    layer = FrozenLinear(layer_of(24, 40), held)
+    plain = nn.Linear(40, 24, bias=False)
+    plain.weight = nn.Parameter(dense_weight(layer).clone())
+    x = torch.randn(2, 3, 40)
+    results = []
+    for one in (layer, plain):
+        mine = x.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+            y = one(mine)
+        (y.float() * torch.linspace(-1, 1, 24)).sum().backward()
+        results.append((y.detach(), mine.grad))
+    for mine, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert all(parameter.grad is None for parameter in layer.parameters())
+
+
+@pytest.mark.parametrize("held", ["bfloat16", "nf4"])
+def test_only_what_is_held_is_kept_for_the_backward_pass(held: Held) -> None:
+    """Between forward and backward pass no copy of the weight in float32 is kept."""
+    layer = FrozenLinear(layer_of(64, 128), held)
+    kept: list[int] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.nbytes)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer(torch.randn(1, 128, requires_grad=True))
+    assert kept and max(kept) <= layer.weight.nbytes < 64 * 128 * 4

@@ -1,0 +1,43 @@
+"""Teach a model to converse: `torchrun --standalone --nproc_per_node=N train_sft.py [--section.key=value ...]`.
+
+With no arguments it teaches the model of `runs/pretrain` to judge and write shop reviews, from the sample set.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from babyllm.config import parse
+from babyllm.objectives.conversation import conversation_loss
+from babyllm.runtime import start, user_errors
+from babyllm.training.fine_tuning import FineTuneConfig, answers, held_out, new_run, resolved
+from babyllm.training.loop import train
+from babyllm.training.run import open_run
+from data.sample_sft import prepare_sft_sample
+
+
+def main() -> None:
+    """Prepare the conversations, begin or resume the run, train, and measure before and after."""
+    config = parse(FineTuneConfig, sys.argv[1:], prog="train_sft.py", description=__doc__ or "", resolve=resolved)
+    with start(config.runtime) as runtime:
+        with runtime.main_first():
+            prepare_sft_sample(config.data.path or "")
+        tuning = new_run(config, runtime)
+        state, data = tuning.state, tuning.data
+        loss = conversation_loss(config.normalise, data.tasks, data.is_packed)
+        with open_run(config, state, tuning.template.tokenizer, tuning.plan, tuning.template) as run:
+            evaluation = run.evaluation(config.eval_every, held_out(config, tuning), answers(config, tuning))
+            if state.step == 0:
+                with runtime.patience():
+                    evaluation.run(state)
+            every = [
+                run.logging(config.log_every, config.data.longest_seq_len),
+                evaluation,
+                run.saving(config.save_every),
+            ]
+            train(state, loss, tuning.plan, every)
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main()
