@@ -61,7 +61,7 @@ def test_generate_prints_what_the_function_gives(
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["generat"], "no such command; choose one of chat, clean, dedup, eval, generate, inspect, merge-lora, plan, tokenize"),
+        (["generat"], "no such command; choose one of chat, clean, dedup, eval, generate, inspect, merge-lora"),
         (["generate"], "usage: babyllm generate RUN_DIR"),
         (["generate", "/nowhere", "hello"], "/nowhere: is neither a model directory"),
         (["plan", "--model.presset=92m"], "did you mean --model.preset?"),

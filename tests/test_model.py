@@ -61,8 +61,9 @@ def test_losses_are_the_cross_entropy_of_the_logits(tiny: Tiny) -> None:
     ids=["fp64", "fp32", "several chunks", "one token"],
 )
 @pytest.mark.parametrize("is_weighted", [True, False], ids=["weighted", "equal"])
+@pytest.mark.parametrize("is_sparse", [True, False], ids=["few targets", "many targets"])
 def test_loss_gradients_equal_autograd_of_the_formula(
-    n: int, vocab_size: int, dtype: torch.dtype, tolerance: float, is_weighted: bool
+    n: int, vocab_size: int, dtype: torch.dtype, tolerance: float, is_weighted: bool, is_sparse: bool
 ) -> None:
     """Losses and both gradients equal those of a plain cross entropy, whatever weight each token's loss has."""
     generator = torch.Generator().manual_seed(0)
@@ -70,6 +71,7 @@ def test_loss_gradients_equal_autograd_of_the_formula(
     weight = torch.randn(vocab_size, 6, dtype=dtype, generator=generator, requires_grad=True)
     targets = random_ids(n, high=vocab_size)
     targets = some_ignored(targets) if n > 1 else targets
+    targets[1:] = targets[1:].masked_fill(torch.arange(1, n) % 5 > 0, IGNORE) if is_sparse else targets[1:]
     upstream = torch.randn(n, generator=generator) if is_weighted else torch.full((n,), -1.7)
 
     losses = token_losses(hidden, weight, targets)

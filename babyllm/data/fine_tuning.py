@@ -38,6 +38,7 @@ class ConversationConfig(RowConfig):
     """The section `data` of a fine-tuning configuration; a sequence is a conversation, and domains are its tasks.
 
     Attributes:
+        global_batch: conversations (rows, when packed) per optimizer step, over all ranks.
         path: files or folders of conversations (.jsonl, .json, .csv, .parquet), or a list of such; null takes the
             sample set.
         held_out_path: files whose conversations are held out; beside them the share data.held_out of the others is.
@@ -57,6 +58,7 @@ class ConversationConfig(RowConfig):
         work: how the machine is used when the conversations are prepared.
     """
 
+    global_batch: int = 32
     path: str | list[str] | None = None
     held_out_path: list[str] = field(default_factory=list)
     held_out: float = 0.02

@@ -22,6 +22,9 @@ IGNORE = -100
 CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20, "mps": 64 << 20}
 """fp32 logits held at once, by device: what stays in a CPU's cache, and what keeps an accelerator busy."""
 
+SPARSE = 0.75
+"""Share of targets that count below which only these are multiplied: picking them out has its price."""
+
 PRODUCT_CHUNKS = {"cpu": 4}
 """Chunks whose 16-bit slopes make one product with the hidden states: adding one up in fp32 reads all of (V, D)."""
 
@@ -41,8 +44,14 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    flat = hidden.reshape(-1, hidden.shape[-1])
-    losses: Tensor = _TokenLosses.apply(flat, weight, targets.reshape(-1), dtype, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+    flat, goals = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    counted = goals != IGNORE
+    is_sparse = 0 < int(counted.sum()) < SPARSE * len(goals)  # as prompts and padding make them
+    if is_sparse:
+        flat, goals = flat[counted], goals[counted]
+    losses: Tensor = _TokenLosses.apply(flat, weight, goals, dtype, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+    if is_sparse:
+        losses = losses.new_zeros(len(counted)).masked_scatter(counted, losses)
     return losses.view(targets.shape)
 
 

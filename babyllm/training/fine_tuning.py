@@ -68,7 +68,7 @@ class FineTuneConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(weight_decay=0.0))
-    plan: Plan = field(default_factory=lambda: Plan(epochs=2.0, peak_lr=1e-3))
+    plan: Plan = field(default_factory=lambda: Plan(epochs=1.5, peak_lr=2e-3))
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     log_every: int = 10
     eval_every: int = 200

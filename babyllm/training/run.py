@@ -308,7 +308,8 @@ def _headline(state: TrainState, plan: Plan, newest: Path | None) -> str:
     runtime = state.runtime
     millions = sum(p.numel() for p in state.model.parameters()) / 1e6
     where = f"{runtime.world_size} x {runtime.device.type}, {str(runtime.dtype).removeprefix('torch.')}"
-    begins = f"resuming from {newest}" if newest else "from scratch"
+    origin = state.model.origin
+    begins = f"resuming from {newest}" if newest else f"from {origin}" if origin else "from scratch"
     return f"{millions:.1f} M parameters, {plan.n_steps} steps on {where}, {begins}"
 
 
