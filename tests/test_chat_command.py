@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_fixtures import Tiny, chain
 
 from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message
 from babyllm.chat.session import Session, answer_lead, fitting_prompt
@@ -22,7 +23,6 @@ from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 
-Tiny = Callable[..., ModelConfig]
 ROOT = Path(__file__).resolve().parents[1]
 CPU = ["--runtime.device=cpu", "--runtime.dtype=float32", "--runtime.threads=1"]
 
@@ -46,20 +46,6 @@ def talkative(config: ModelConfig) -> Transformer:
     with torch.no_grad():
         for weight in model.parameters():
             weight.normal_(std=0.3) if weight.dim() > 1 else weight.uniform_(0.5, 1.5)
-    return model
-
-
-def chain(config: ModelConfig, ids: Sequence[int]) -> Transformer:
-    """A model that says these ids, all different, behind any prompt, and begins again behind the last."""
-    model = Transformer(config).eval()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.fill_(1.0 if weight.dim() < 2 else 0.0)
-            if name == "embed_tokens.weight":
-                weight[:, 0] = 1.0
-        for i, token in enumerate(ids):
-            model.lm_head.weight[token, i] = 1.0
-            model.embed_tokens.weight[token] = torch.eye(config.d_model)[(i + 1) % len(ids)]
     return model
 
 

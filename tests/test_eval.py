@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_fixtures import Tiny, chain
 from torch.nn import functional as F
 
 from babyllm.chat.formats import FormatConfig
@@ -36,14 +37,12 @@ from babyllm.evaluate.answers import (
 from babyllm.evaluate.fit import ALL, Measured, drawn, greedy_answers, measure, reading
 from babyllm.evaluate.perplexity import perplexity
 from babyllm.interop.huggingface import save_model
-from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime, RuntimeConfig
 from babyllm.text.partitions import WorkConfig
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.pretraining import PretrainConfig
 
-Tiny = Callable[..., ModelConfig]
 CPU = RuntimeConfig(device="cpu", dtype="float32", threads=1)
 KINDS = ["有意思", "the end"]
 
@@ -234,20 +233,6 @@ def test_drawing_is_even_and_repeatable() -> None:
     assert all(max(indices) < sizes[task] for task, indices in chosen.items())
     assert chosen == drawn(dict(reversed(sizes.items())), 40, 1) != drawn(sizes, 40, 2)
     assert drawn(sizes, 1000, 1) == {task: list(range(size)) for task, size in sizes.items()}
-
-
-def chain(config: ModelConfig, ids: Sequence[int]) -> Transformer:
-    """A model that says these ids, all different, behind any prompt."""
-    model = Transformer(config).eval()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.fill_(1.0 if weight.dim() < 2 else 0.0)
-            if name == "embed_tokens.weight":
-                weight[:, 0] = 1.0
-        for i, token in enumerate(ids):
-            model.lm_head.weight[token, i] = 1.0
-            model.embed_tokens.weight[token] = torch.eye(config.d_model)[(i + 1) % len(ids)]
-    return model
 
 
 def test_greedy_answers(template: ChatTemplate, tiny: Tiny, runtime: Runtime) -> None:

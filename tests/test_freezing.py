@@ -1,41 +1,13 @@
 """Frozen parts of a model and grown vocabularies."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from torch import nn
+from model_fixtures import Tiny, model_of, some_tokens, trained
 
 from babyllm.errors import UserError
-from babyllm.model.config import ModelConfig
 from babyllm.model.freezing import FreezeConfig, freeze
-from babyllm.model.lora import LoraConfig, add_lora, lora_layers
-from babyllm.model.transformer import Transformer
+from babyllm.model.lora import LoraConfig, add_lora
 from babyllm.model.vocabulary import grow_vocabulary
-
-Tiny = Callable[..., ModelConfig]
-
-
-def model_of(config: ModelConfig) -> Transformer:
-    torch.manual_seed(0)
-    return Transformer(config).eval()
-
-
-def stirred(model: Transformer) -> Transformer:
-    """The model with updates that are not nothing."""
-    torch.manual_seed(5)
-    for layer in lora_layers(model).values():
-        nn.init.normal_(layer.lora_B, std=0.1)
-    return model
-
-
-def some_tokens(config: ModelConfig, n: int = 20) -> torch.Tensor:
-    torch.manual_seed(7)
-    return torch.randint(config.vocab_size, (2, n))
-
-
-def trained(model: Transformer) -> set[str]:
-    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def test_the_last_blocks_can_be_trained_alone(tiny: Tiny) -> None:

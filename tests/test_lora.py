@@ -1,39 +1,19 @@
 """LoRA: what is trained, what stays, and what the merged model is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import torch
+from model_fixtures import Tiny, model_of, some_tokens, stirred
 from torch import nn
 
 from babyllm.errors import UserError
 from babyllm.interop.peft import adapter_parameters
-from babyllm.model.config import ModelConfig
 from babyllm.model.linear import FrozenLinear, Held, LoraLinear, dense_weight
 from babyllm.model.lora import LoraConfig, add_lora, lora_layers, merge_lora
-from babyllm.model.transformer import Transformer
 from babyllm.optim import OptimConfig, adamw
 
-Tiny = Callable[..., ModelConfig]
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-def model_of(config: ModelConfig) -> Transformer:
-    torch.manual_seed(0)
-    return Transformer(config).eval()
-
-
-def stirred(model: Transformer) -> Transformer:
-    """The model with updates that are not nothing."""
-    torch.manual_seed(5)
-    for layer in lora_layers(model).values():
-        nn.init.normal_(layer.lora_B, std=0.1)
-    return model
-
-
-def some_tokens(config: ModelConfig, n: int = 20) -> torch.Tensor:
-    torch.manual_seed(7)
-    return torch.randint(config.vocab_size, (2, n))
 
 
 @pytest.mark.parametrize("targets", [["all"], ["q_proj", "down_proj"], ["layers.1.mlp.up_proj"], ["all", "lm_head"]])

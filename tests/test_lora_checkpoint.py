@@ -2,13 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from model_fixtures import Tiny, model_of, some_tokens, stirred, trained
 from training_fixtures import recording, tiny_config, tiny_state
 
 import babyllm
@@ -19,8 +18,7 @@ from babyllm.interop.huggingface import load_model, save_model
 from babyllm.interop.peft import load_adapter, save_adapter
 from babyllm.model.config import ModelConfig
 from babyllm.model.freezing import FreezeConfig, freeze
-from babyllm.model.lora import LoraConfig, add_lora, lora_layers
-from babyllm.model.transformer import Transformer
+from babyllm.model.lora import LoraConfig, add_lora
 from babyllm.model.vocabulary import grow_vocabulary
 from babyllm.objectives.lm import language_model
 from babyllm.optim import OptimConfig, adamw
@@ -29,30 +27,6 @@ from babyllm.tokenizer import Tokenizer
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
 from babyllm.training.state import Every, TrainState
-
-Tiny = Callable[..., ModelConfig]
-
-
-def model_of(config: ModelConfig) -> Transformer:
-    torch.manual_seed(0)
-    return Transformer(config).eval()
-
-
-def stirred(model: Transformer) -> Transformer:
-    """The model with updates that are not nothing."""
-    torch.manual_seed(5)
-    for layer in lora_layers(model).values():
-        nn.init.normal_(layer.lora_B, std=0.1)
-    return model
-
-
-def some_tokens(config: ModelConfig, n: int = 20) -> torch.Tensor:
-    torch.manual_seed(7)
-    return torch.randint(config.vocab_size, (2, n))
-
-
-def trained(model: Transformer) -> set[str]:
-    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from model_fixtures import stirred
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 import babyllm
 from babyllm.errors import UserError
@@ -51,15 +51,6 @@ def base_directory(folder: Path, *, tied: bool = False) -> Path:
     (folder / "base").mkdir()
     save_model(folder / "base", model, None)
     return folder / "base"
-
-
-def stirred(model: nn.Module) -> nn.Module:
-    """The model with a B that is not nothing, ours or theirs."""
-    torch.manual_seed(5)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            nn.init.normal_(parameter, std=0.1)
-    return model
 
 
 def their_base(directory: Path) -> Any:

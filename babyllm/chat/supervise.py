@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from babyllm.chat.messages import ASSISTANT, Conversation, Message
+from babyllm.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,16 @@ class Supervise:
     turns: Literal["all", "last"] = "all"
     prompts: bool = False
     weights: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse weights between.
+
+        Raises:
+            UserError: a weight is neither 0 nor 1.
+        """
+        for role, weight in self.weights.items():
+            if weight not in (0, 1):
+                raise UserError(f"weights: {role}={weight}: a role is trained on, 1, or not, 0")
 
 
 def message_weights(messages: Sequence[Message], supervise: Supervise) -> list[int]:

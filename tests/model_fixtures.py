@@ -1,0 +1,53 @@
+"""Tiny models to look at: of given weights, with adapters, or ones that say what they are told to."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from babyllm.model.config import ModelConfig
+from babyllm.model.transformer import Transformer
+
+M = TypeVar("M", bound=nn.Module)
+Tiny = Callable[..., ModelConfig]
+
+
+def model_of(config: ModelConfig) -> Transformer:
+    """Always the same weights."""
+    torch.manual_seed(0)
+    return Transformer(config).eval()
+
+
+def stirred(model: M) -> M:
+    """The model with updates that are not nothing, ours or peft's."""
+    torch.manual_seed(5)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def some_tokens(config: ModelConfig, n: int = 20) -> torch.Tensor:
+    """(2, n) ids, always the same."""
+    torch.manual_seed(7)
+    return torch.randint(config.vocab_size, (2, n))
+
+
+def trained(model: Transformer) -> set[str]:
+    """Names of the parameters that are trained."""
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def chain(config: ModelConfig, ids: Sequence[int]) -> Transformer:
+    """A model that says these ids, all different, behind any prompt, and begins again behind the last."""
+    model = Transformer(config).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.fill_(1.0 if weight.dim() < 2 else 0.0)
+            if name == "embed_tokens.weight":
+                weight[:, 0] = 1.0
+        for i, token in enumerate(ids):
+            model.lm_head.weight[token, i] = 1.0
+            model.embed_tokens.weight[token] = torch.eye(config.d_model)[(i + 1) % len(ids)]
+    return model
