@@ -5,11 +5,12 @@ init_from -> model, tokenizer, template -> conversations in the run directory ->
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from babyllm.chat.template import ChatTemplate, load_template
+from babyllm.chat.template import ChatTemplate, load_template, stored_template
 from babyllm.config import differences
 from babyllm.data.conversations import ConversationStore, Normalisation
 from babyllm.data.fine_tuning import (
@@ -115,10 +116,10 @@ def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
     )
     model = _model(config, directory)
     data = open_conversation_data(config.data, run_dir / STORE, template, config.normalise, runtime)
-    n_rows = template.tokenizer.vocab_size
-    if n_rows > model.config.vocab_size:
-        _tell_growth(directory, model.config.vocab_size, n_rows, config, runtime)
-        grow_vocabulary(model, n_rows)
+    if runtime.is_main:
+        for line in _remarks(config, directory, template, model.config.vocab_size):
+            print(line)
+    grow_vocabulary(model, template.tokenizer.vocab_size)
     seed_all(config.plan.seed)
     freeze(add_lora(model, config.lora), config.freeze)
     model.to(runtime.device)
@@ -138,12 +139,15 @@ def _start(config: FineTuneConfig, run_dir: Path) -> Path:
         raise UserError(f"--init_from: {e}; train a model first (train_pretrain.py), or name another one") from e
 
 
-def _tell_growth(directory: Path, before: int, after: int, config: FineTuneConfig, runtime: Runtime) -> None:
-    if runtime.is_main:
-        frozen = " The rows of new tokens are all alike and stay so under LoRA: another data.template may suit better."
-        print(
-            f"{directory}: the vocabulary grows from {before} to {after} tokens, those of the template."
-            + (frozen if config.lora.rank else "")
+def _remarks(config: FineTuneConfig, directory: Path, template: ChatTemplate, vocab_size: int) -> Iterator[str]:
+    """What a person should know about the template's tokens before the training begins."""
+    tokenizer = template.tokenizer
+    if tokenizer.vocab_size > vocab_size:
+        yield f"{directory}: the vocabulary grows from {vocab_size} to {tokenizer.vocab_size} tokens, for the template"
+    if config.lora.rank and template.end_ids != [tokenizer.eos_id] and stored_template(directory) is None:
+        yield (
+            f"{directory}: may never have seen the token that ends an answer in this template, and LoRA leaves "
+            "embeddings as they are; with --data.template=plain or alpaca an answer ends with <eos>, which it knows"
         )
 
 
