@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from babyllm.chat.display import coloured
+from babyllm.chat.formats import FormatConfig
 from babyllm.chat.messages import Message
 from babyllm.chat.supervise import Supervise
 from babyllm.chat.template import load_template
 from babyllm.commands.inspect import Flags, run
+from babyllm.data.conversations_prepare import prepare_conversations
 from babyllm.errors import UserError
+from babyllm.text.partitions import WorkConfig
 from babyllm.tokenizer import Tokenizer
 
 MESSAGES = [
@@ -103,3 +106,26 @@ def test_inspect_needs_a_tokenizer_for_conversations(files: Path) -> None:
     """Conversations cannot be shown as they are trained on without a tokenizer."""
     with pytest.raises(UserError, match="--conversations needs a --tokenizer"):
         run(Flags(conversations=1), str(files / "qa.jsonl"))
+
+
+def test_the_prepared_conversations_of_a_run(
+    files: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The store of a run shows its report and, of each task and split, conversations as they are trained on."""
+    prepare_conversations(
+        [files / "qa.jsonl"],
+        files / "store",
+        load_template("chatml", tokenizer),
+        FormatConfig(),
+        seq_len=64,
+        supervise=Supervise(),
+        held_out=0.3,
+        work=WorkConfig(workers=1),
+    )
+    run(Flags(examples=1), str(files / "store"))
+    out = capsys.readouterr().out
+    assert re.search(r"rejected: .* +1\n", out) and "what became of the conversations" in out
+    for task in ("task 0", "task 1"):
+        for split in ("train", "val"):
+            assert re.search(rf"{split} \| {task} \| \d+ tokens, \d+ trained on\n<\|im_start\|>user\nquestion \d+", out)
+    assert len(re.findall(r"\[\[x+<\|im_end\|>\]\]", out)) == 4

@@ -22,7 +22,8 @@ class Flags:
     Attributes:
         verify: of token data, also compare the sha256 of every shard, which reads all of it.
         longest: of the longest documents, how many to show.
-        examples: documents to show at random; of token data, per domain and split.
+        examples: documents to show at random; of token data, per domain and split; of a run's conversations, per task
+            and split.
         seed: of what is shown at random.
         characters: of a document to show.
         conversations: of files with conversations, how many to show, chosen at random; 0 takes files for documents.
@@ -66,6 +67,9 @@ def run(flags: Flags, path: str) -> None:
     place = Path(path)
     if not place.exists():
         raise UserError(f"{path}: no such file or directory")
+    if (place / "conversations.json").is_file():
+        _show_store(flags, place)
+        return
     if flags.conversations:
         _show_conversations(flags, place)
         return
@@ -120,6 +124,28 @@ def _show_conversations(flags: Flags, place: Path) -> None:
     print_report(report)
     for label, (ids, turns) in examples:
         print(f"\n{label}\n{coloured(ids, turns, template.tokenizer, sys.stdout.isatty())}")
+
+
+def _show_store(flags: Flags, place: Path) -> None:
+    """Print what conversations prepared for a run hold, and some of them, with what is trained on coloured."""
+    import random
+    import sys
+
+    from babyllm.chat.display import coloured
+    from babyllm.data.conversations import ConversationStore
+    from babyllm.interop.huggingface import read_json
+    from babyllm.text.report import print_report
+    from babyllm.tokenizer import Tokenizer
+
+    store, tokenizer = ConversationStore.open(place), Tokenizer.load(place)
+    print_report(read_json(place / "report.json"))
+    rng = random.Random(flags.seed)
+    for group in store.manifest.groups:
+        span = store.span(group.split, group.task)
+        for number in rng.sample(span, min(flags.conversations or flags.examples, len(span))):
+            ids, turns = store.conversation(number)
+            print(f"\n{group.split} | {group.task} | {len(ids):,} tokens, {int((turns > 0).sum()):,} trained on")
+            print(coloured(ids, turns, tokenizer, sys.stdout.isatty()))
 
 
 def _tokenizer_place(name: str) -> Path:
