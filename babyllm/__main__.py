@@ -23,6 +23,7 @@ COMMANDS = (
     "inspect",
     "merge-lora",
     "plan",
+    "serve",
     "tokenize",
     "train-tokenizer",
 )

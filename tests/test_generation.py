@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from hypothesis import given
+from hypothesis import strategies as st
+from model_fixtures import chain
 
 import babyllm
 from babyllm.errors import UserError
-from babyllm.generation import filter_logits, generate, generate_ids, stream
+from babyllm.generation import AnswerText, generate, generate_ids, stream, text_pieces
 from babyllm.model.cache import KVCache
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
@@ -28,33 +30,13 @@ def model_of(config: ModelConfig) -> Transformer:
     return model
 
 
-class Constant(Transformer):
+def constant(config: ModelConfig, first: list[float]) -> Transformer:
     """A model that gives these logits to the first ids after any text, and hardly any chance to the others."""
-
-    first: list[float]
-
-    @torch.no_grad()
-    def logits(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        out = torch.full((1, tokens.shape[1], self.config.vocab_size), -1e9)
-        out[..., : len(self.first)] = torch.tensor(self.first)
-        return out
-
-
-class Scripted(Transformer):
-    """A model that says the ids it was given, one after the other, whatever it reads."""
-
-    script: list[int]
-
-    @torch.no_grad()
-    def logits(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        out = torch.full((1, tokens.shape[1], self.config.vocab_size), -1e9)
-        out[:, -1, self.script.pop(0)] = 0.0
-        return out
-
-
-def scripted(config: ModelConfig, ids: list[int]) -> Scripted:
-    model = Scripted(config)
-    model.script = list(ids)
+    model = chain(config, [])
+    with torch.no_grad():
+        size = model.norm(model.embed_tokens.weight[0])[0]
+        model.lm_head.weight[:, 0] = -100.0
+        model.lm_head.weight[: len(first), 0] = torch.tensor(first) / size
     return model
 
 
@@ -78,89 +60,114 @@ def test_a_seed_repeats_the_text(tiny: Tiny, tokenizer: Tokenizer) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-LOGITS = [2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5]
-
-
-@pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p", "kept"),
-    [
-        (1.0, None, None, 8),
-        (2.0, None, None, 8),
-        (0.5, None, None, 8),
-        (1.0, 3, None, 3),
-        (0.7, 5, None, 5),
-        (1.0, None, 0.6, 2),
-        (1.0, None, 0.65, 3),
-        (2.0, None, 0.6, 3),
-        (1.0, 4, 0.85, 3),
-        (1.0, 1, None, 1),
-        (1.0, None, 1e-9, 1),
-    ],
-)
-def test_draws_follow_the_filtered_distribution(
-    tiny: Tiny, temperature: float, top_k: int | None, top_p: float | None, kept: int
-) -> None:
-    """Draws are as frequent as the scaled and filtered probabilities say, and what is filtered is never drawn."""
-    n = 1000
-    model = Constant(tiny(max_seq_len=n + 1))
-    model.first = LOGITS
-    ids = generate_ids(model, [9], max_new_tokens=n, temperature=temperature, top_k=top_k, top_p=top_p, seed=3)
-    seen = Counter(ids)
-    weights = [math.exp(value / temperature) for value in LOGITS[:kept]]
+def test_draws_follow_the_distribution(tiny: Tiny) -> None:
+    """Tokens come as often as the scaled and filtered probabilities say, and what is filtered never."""
+    n, logits = 1000, [2.0, 1.5, 1.0, 0.5, 0.0]
+    model = constant(tiny(max_seq_len=n + 1), logits)
+    seen = Counter(generate_ids(model, [9], max_new_tokens=n, temperature=0.7, top_k=4, seed=3))
+    weights = [math.exp(value / 0.7) for value in logits[:4]]
     expected = [n * weight / sum(weights) for weight in weights]
-    assert seen.total() == n and seen.keys() <= set(range(kept))
-    chi_square = sum((seen[i] - e) ** 2 / e for i, e in enumerate(expected))
-    degrees = max(kept - 1, 1)
-    limit = degrees * (1 - 2 / (9 * degrees) + 3.1 * math.sqrt(2 / (9 * degrees))) ** 3  # one in a thousand exceeds it
-    assert chi_square < limit
-
-
-def test_filters_on_a_worked_example() -> None:
-    """top_k counts tokens, top_p the fewest that hold the probability; the rest are minus infinity."""
-    logits = torch.tensor([[0.1, 0.4, 0.2, 0.3], [0.4, 0.3, 0.2, 0.1]]).log()
-    kept = filter_logits(logits, 1.0, 2, None).isfinite()
-    assert kept.tolist() == [[False, True, False, True], [True, True, False, False]]
-    kept = filter_logits(logits, 1.0, None, 0.75).isfinite()
-    assert kept.tolist() == [[False, True, True, True], [True, True, True, False]]
-    assert torch.equal(filter_logits(logits, 1.0, 9, 1.0), logits)
-    assert torch.equal(filter_logits(logits, 0.5, None, None), logits * 2)
+    assert seen.total() == n and seen.keys() == {0, 1, 2, 3}
+    assert sum((seen[i] - e) ** 2 / e for i, e in enumerate(expected)) < 16.3  # one in a thousand exceeds it
 
 
 TEXT = "今天😀 é\n龘👩‍👩‍👧。x"
 
 
-def test_stream_gives_whole_characters(tiny: Tiny, tokenizer: Tokenizer) -> None:
+def test_stream_gives_whole_characters(tokenizer: Tokenizer) -> None:
     """A character spelled in several tokens comes in one piece; the pieces are the text."""
     ids = tokenizer.encode(TEXT)
     assert len(ids) > len(TEXT), "some characters are spread over tokens"
-    pieces = list(stream(scripted(tiny(max_seq_len=200), [*ids, tokenizer.eos_id]), tokenizer, "prompt"))
+    pieces = list(text_pieces(tokenizer, ids))
     assert "".join(pieces) == TEXT and len(pieces) > 5
     assert all(pieces) and "\ufffd" not in "".join(pieces)
-    assert generate(scripted(tiny(max_seq_len=200), [*ids, tokenizer.eos_id]), tokenizer, "prompt") == TEXT
+
+
+def test_the_streamed_text_is_the_whole_text(tiny: Tiny, tokenizer: Tokenizer) -> None:
+    """`stream` gives in pieces what `generate` gives at once: what the model says up to its <eos>."""
+    ids = tokenizer.encode("今👩天龘x。")
+    model = chain(tiny(), [*ids, tokenizer.eos_id])
+    assert list(stream(model, tokenizer, "", temperature=0)) == ["今", "👩", "天", "龘", "x", "。"]
+    assert generate(model, tokenizer, "", temperature=0) == "今👩天龘x。"
 
 
 def test_a_character_cut_off_is_marked(tiny: Tiny, tokenizer: Tokenizer) -> None:
     """Where the limit cuts a character, or a model writes broken bytes, one mark stands for it and the rest is kept."""
     ids = tokenizer.encode("今龘")
-    model = scripted(tiny(), ids)
-    assert list(stream(model, tokenizer, "", max_new_tokens=len(ids) - 1)) == ["今", "\ufffd"]
+    pieces = stream(chain(tiny(), ids), tokenizer, "", max_new_tokens=len(ids) - 1, temperature=0)
+    assert list(pieces) == ["今", "\ufffd"]
     broken = [*tokenizer.encode("龘")[:-1], *tokenizer.encode("天"), tokenizer.eos_id]
-    assert generate(scripted(tiny(), broken), tokenizer) == "\ufffd天"
+    assert generate(chain(tiny(), broken), tokenizer, temperature=0) == "\ufffd天"
+
+
+def shown(tokenizer: Tokenizer, text: str, stop: list[str]) -> tuple[list[str], bool]:
+    """What comes with each token of a text and at its end; whether it was stopped."""
+    answer = AnswerText(tokenizer, stop)
+    pieces = [answer.add(token) for token in tokenizer.encode(text)]
+    return [*pieces, answer.end()], answer.is_stopped
+
+
+@given(
+    text=st.text("ab\n今龘😀", max_size=12),
+    stop=st.lists(st.text("ab\n今龘😀", min_size=1, max_size=4), max_size=3),
+)
+def test_a_stop_string_ends_the_text_wherever_tokens_divide_it(
+    tokenizer: Tokenizer, text: str, stop: list[str]
+) -> None:
+    """The text ends before the stop string that is complete first; no part of it is shown, all before it is."""
+    ends = [(text.find(s) + len(s), text.find(s)) for s in stop if s in text]
+    pieces, is_stopped = shown(tokenizer, text, stop)
+    assert "".join(pieces) == (text[: min(ends)[1]] if ends else text)
+    assert is_stopped == bool(ends)
+
+
+def test_only_what_may_begin_a_stop_string_is_held_back(tokenizer: Tokenizer) -> None:
+    """Text is shown as soon as no stop string can begin in it, and held text when the answer ends otherwise."""
+    assert shown(tokenizer, "今q龘", ["q天天"]) == (["今", "", "", "", "q龘", ""], False)
+    assert shown(tokenizer, "今q天", ["q天天"]) == (["今", "", "", "q天"], False)
+    assert shown(tokenizer, "今q天天今", ["q天天"]) == (["今", "", "", "", "", ""], True)
+
+
+def test_stop_strings_end_answers(tiny: Tiny, tokenizer: Tokenizer) -> None:
+    """`generate` and `stream` stop at a stop string that spans tokens, as if the model had ended there."""
+    model = chain(tiny(), tokenizer.encode("今qz天"))
+    assert generate(model, tokenizer, "", temperature=0, stop=["zq", "qz"]) == "今"
+    assert generate(model, tokenizer, "", temperature=0, stop="qz") == "今"
+    assert list(stream(model, tokenizer, "", temperature=0, stop=["z天"])) == ["今", "q"]
+    whole = generate(model, tokenizer, "", temperature=0, max_new_tokens=8)
+    assert whole == "今qz天今qz天"
+
+
+def test_several_prompts_and_samples(tiny: Tiny, tokenizer: Tokenizer) -> None:
+    """Each of several prompts gets the text it gets alone; the samples of a prompt are adjacent and differ."""
+    model = model_of(tiny())
+    prompts = ["今天", "the model reads", "", "x" * 30]
+    alone = [generate(model, tokenizer, prompt, seed=5, max_new_tokens=10) for prompt in prompts]
+    assert generate(model, tokenizer, prompts, seed=5, max_new_tokens=10) == alone
+    samples = generate(model, tokenizer, prompts, n=6, seed=5, max_new_tokens=10)
+    assert len(samples) == 24 and samples[::6] == alone
+    assert len(set(samples[:6])) == 6
+    assert samples[6:12] == generate(model, tokenizer, "the model reads", n=6, seed=5, max_new_tokens=10)
+    assert generate(model, tokenizer, ["今天"], seed=5, max_new_tokens=10) == alone[:1]
+    assert generate(model, tokenizer, []) == []
+    with pytest.raises(UserError, match="n=0"):
+        generate(model, tokenizer, "x", n=0)
 
 
 def test_special_tokens_are_no_text(tiny: Tiny, tokenizer: Tokenizer) -> None:
     """A special token in the middle gives no text and ends nothing."""
     start = tokenizer.special["<|im_start|>"]
-    model = scripted(tiny(), [*tokenizer.encode("今"), start, *tokenizer.encode("天"), tokenizer.eos_id])
-    assert generate(model, tokenizer) == "今天"
+    model = chain(tiny(), [*tokenizer.encode("今"), start, *tokenizer.encode("天"), tokenizer.eos_id])
+    assert generate(model, tokenizer, temperature=0) == "今天"
 
 
 def test_eos_ends_the_text(tiny: Tiny, tokenizer: Tokenizer) -> None:
     """The eos id is not given out and nothing follows it; without one the limit ends the text."""
-    script = [20, 21, tokenizer.eos_id, 22]
-    assert list(generate_ids(scripted(tiny(), script), [5], eos_id=tokenizer.eos_id, temperature=0)) == [20, 21]
-    assert list(generate_ids(scripted(tiny(), script), [5], max_new_tokens=4, temperature=0)) == script
-    assert list(generate_ids(scripted(tiny(), script), [5], max_new_tokens=0)) == []
+    model = chain(tiny(), [20, 21, tokenizer.eos_id, 22])
+    assert list(generate_ids(model, [5], eos_id=tokenizer.eos_id, temperature=0)) == [20, 21]
+    assert list(generate_ids(model, [5], eos_id={21, 22}, temperature=0)) == [20]
+    assert list(generate_ids(model, [5], max_new_tokens=4, temperature=0)) == [20, 21, tokenizer.eos_id, 22]
+    assert list(generate_ids(model, [5], max_new_tokens=0)) == []
 
 
 def test_the_prompt_begins_a_document(tiny: Tiny, tokenizer: Tokenizer) -> None:

@@ -34,7 +34,7 @@ LAYERS = (
     ),
     ("chat", "data", "generation", "interop", "loading"),
     ("objectives", "evaluate"),
-    ("training",),
+    ("training", "serve"),
     ("commands",),
     ("__init__", "__main__"),
 )

@@ -18,6 +18,11 @@ class Flags:
         temperature: 0 takes the most probable token each time.
         top_k: keep this many of the most probable tokens; null keeps all.
         top_p: keep the fewest most probable tokens that hold this probability.
+        min_p: keep tokens at least this many times as probable as the most probable one.
+        repetition_penalty: above 1 makes what was already read or written less probable.
+        stop: texts that end the answer and are not printed.
+        num_beams: above 1 searches for the most probable text among this many, draws nothing and prints it at the end.
+        length_penalty: of the beam search; above 0 favours long texts.
         seed: of the draws; null draws differently each time.
         runtime: device and dtype.
     """
@@ -26,30 +31,51 @@ class Flags:
     temperature: float = 0.8
     top_k: int | None = 50
     top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    num_beams: int = 1
+    length_penalty: float = 1.0
     seed: int | None = None
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
 def run(flags: Flags, directory: str, prompt: str = "") -> None:
     """Print the prompt and, as it is drawn, the text a model goes on with."""
-    from babyllm.generation import stream
+    from babyllm.generation import generate, stream
     from babyllm.loading import load
 
     with start(flags.runtime) as runtime:
         model, tokenizer = load(directory)
         model.to(runtime.device)
-        pieces = stream(
-            model,
-            tokenizer,
-            prompt,
-            max_new_tokens=flags.max_new_tokens,
-            temperature=flags.temperature,
-            top_k=flags.top_k,
-            top_p=flags.top_p,
-            seed=flags.seed,
-        )
         print(prompt, end="", flush=True)
         with runtime.autocast():
+            if flags.num_beams != 1:
+                beams, penalty, limit = flags.num_beams, flags.length_penalty, flags.max_new_tokens
+                text = generate(
+                    model,
+                    tokenizer,
+                    prompt,
+                    num_beams=beams,
+                    length_penalty=penalty,
+                    max_new_tokens=limit,
+                    stop=flags.stop,
+                )
+                print(text)
+                return
+            pieces = stream(
+                model,
+                tokenizer,
+                prompt,
+                max_new_tokens=flags.max_new_tokens,
+                temperature=flags.temperature,
+                top_k=flags.top_k,
+                top_p=flags.top_p,
+                min_p=flags.min_p,
+                repetition_penalty=flags.repetition_penalty,
+                seed=flags.seed,
+                stop=flags.stop,
+            )
             for piece in pieces:
                 print(piece, end="", flush=True)
                 if runtime.stop_requested:

@@ -178,7 +178,7 @@ class Transformer(nn.Module):
 
     def _hidden(self, tokens: Tensor, positions: Tensor | None, mask: Tensor | None, cache: KVCache | None) -> Tensor:
         length = tokens.shape[1] + (cache.length if cache else 0)
-        cos, sin = self._rotations(length, tokens.device)
+        cos, sin = self.rotations(length, tokens.device)
         if positions is None:
             cos, sin = cos[None, :length, None], sin[None, :length, None]  # (1, T, 1, W) and (1, T, 1, W/2)
         else:
@@ -195,7 +195,12 @@ class Transformer(nn.Module):
         normed: Tensor = self.norm(x)
         return normed
 
-    def _rotations(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def rotations(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Cos (length or more, W) and sin (length or more, W/2) of the positions of a text of `length` tokens.
+
+        Raises:
+            UserError: the text is longer than the model's context, and its rotary positions do not stretch.
+        """
         limit = self.config.max_seq_len
         scaling = self.config.rope_scaling
         if length > limit and (scaling is None or scaling.type != "dynamic"):

@@ -1,0 +1,121 @@
+"""Serve a model over HTTP: the API of OpenAI, and a chat page for the browser."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from babyllm.errors import UserError
+from babyllm.runtime import RuntimeConfig, start
+
+if TYPE_CHECKING:
+    from babyllm.model.transformer import Transformer
+    from babyllm.serve.served import ServedModel
+    from babyllm.serve.server import Ready
+
+ARGUMENTS = "RUN_DIR"
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Flags of `babyllm serve`.
+
+    Attributes:
+        host: name or address to listen at; 127.0.0.1 is reached from this machine alone, 0.0.0.0 from others, too.
+        port: to listen at; 0 takes one that is free.
+        api_key: that requests must bear; null lets everyone in. A --config file keeps it out of the list of processes.
+        slots: answers that are written together.
+        queue: answers that may wait beside them; more are told to come back later.
+        context: tokens of a prompt and its answer together; null takes the model's.
+        max_body_bytes: of a request.
+        feedback: file that ratings of answers are added to, in lines of JSON; null stores none.
+        name: of the model; null takes the name of its directory.
+        grace_s: how long answers being written may go on when the server is told to end.
+        runtime: device and dtype.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: str | None = None
+    slots: int = 8
+    queue: int = 64
+    context: int | None = None
+    max_body_bytes: int = 4 << 20
+    feedback: Path | None = None
+    name: str | None = None
+    grace_s: float = 10
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+
+def run(flags: Flags, directory: str) -> None:
+    """Serve the model until Ctrl-C or SIGTERM.
+
+    Raises:
+        UserError: a flag is wrong, something is not installed, the address is taken, or the model cannot be loaded.
+    """
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise UserError(f'serving needs {error.name}: pip install "babyllm[serve]"') from None
+    import torch
+
+    from babyllm.loading import model_directory
+    from babyllm.serve.door import is_loopback
+    from babyllm.serve.engine_thread import Loading
+    from babyllm.serve.served import load_served
+    from babyllm.serve.server import Settings, serve
+
+    _check(flags)
+    model_directory(directory)
+    if not is_loopback(flags.host) and flags.api_key is None:
+        _note(f"anyone who reaches {flags.host} can use this server: give --api_key, or leave --host away")
+    with start(flags.runtime) as runtime:
+
+        def load() -> tuple[Transformer, ServedModel]:
+            model, served = load_served(directory, flags.name, flags.context)
+            return model.to(runtime.device), served
+
+        loading = Loading(load, runtime.autocast, flags.slots, flags.queue, torch.get_num_threads())
+        settings = Settings(
+            host=flags.host,
+            port=flags.port,
+            api_key=flags.api_key,
+            max_body_bytes=flags.max_body_bytes,
+            feedback=flags.feedback,
+            grace_s=flags.grace_s,
+        )
+        serve(settings, loading, _tell_ready)
+
+
+def _check(flags: Flags) -> None:
+    """Refuse flags that cannot be.
+
+    Raises:
+        UserError: names the flag.
+    """
+    for name, least in (("slots", 1), ("queue", 0), ("port", 0), ("max_body_bytes", 1), ("grace_s", 0)):
+        if not getattr(flags, name) >= least:
+            raise UserError(f"--{name}={getattr(flags, name)}: must be at least {least}")
+    if flags.port > 65535:
+        raise UserError(f"--port={flags.port}: must be at most 65535")
+    key = flags.api_key
+    if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key):
+        raise UserError("--api_key: use printable ASCII characters, without blanks at the ends")
+
+
+def _tell_ready(ready: Ready) -> None:
+    """Tell, once the model is loaded, where it is served."""
+    address, model = ready.url, ready.model
+    if model.template is None:
+        _note(model.why_no_chat)
+    elif not model.has_learned_chat:
+        _note(f"{model.name} has no chat template: a base model, which was not taught to answer; using chatml")
+    print(f"{model.name}: {address}/ to chat, {address}/v1 for programs; Ctrl-C ends it", flush=True)
+
+
+def _note(text: str) -> None:
+    """Tell the user something on stderr."""
+    print(f"({text})", file=sys.stderr, flush=True)

@@ -1,0 +1,141 @@
+"""Beam search: the most probable texts a model can write, as far as a few parallel hypotheses find them.
+
+prompt -> `num_beams` hypotheses -> 2 `num_beams` best continuations -> ended ones kept, the others go on -> best ended
+
+Legend: N beams, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from babyllm.errors import UserError
+from babyllm.generation.decoder import Decoder
+from babyllm.model.transformer import Transformer
+
+
+class Beam(NamedTuple):
+    """A text that was found.
+
+    Attributes:
+        score: its log-probability in nats over its length, the token that ends it included, to the length penalty.
+        ids: of its tokens, without the one that ends it.
+    """
+
+    score: float
+    ids: tuple[int, ...]
+
+
+def beam_search(
+    model: Transformer,
+    prompt: Sequence[int],
+    *,
+    num_beams: int,
+    n: int = 1,
+    length_penalty: float = 1.0,
+    max_new_tokens: int = 128,
+    end_ids: Collection[int] = (),
+) -> list[Beam]:
+    """The `n` best continuations of a prompt, best first.
+
+    The search ends when no hypothesis that goes on has a better score at its present length than the worst of
+    `num_beams` ended ones: as transformers' does with `early_stopping=False`, whose results these are.
+
+    Args:
+        model: in any mode; it is read as in evaluation mode.
+        prompt: ids, at least one.
+        num_beams: hypotheses that are followed.
+        n: results, at most `num_beams`.
+        length_penalty: exponent of the length that log-probabilities are divided by; 0 compares them as they are.
+        max_new_tokens: at most this many; the model's context may allow fewer.
+        end_ids: tokens that end a text.
+
+    Raises:
+        UserError: the prompt leaves no room in the model's context, or a setting is out of range.
+    """
+    limit = model.config.max_seq_len
+    n_new = min(max_new_tokens, limit - len(prompt))
+    if not prompt or len(prompt) >= limit:
+        raise UserError(f"a prompt of {len(prompt)} tokens leaves no room in the context of {limit}")
+    if not 1 <= n <= num_beams:
+        raise UserError(f"n={n}: must be at least 1 and at most num_beams={num_beams}")
+    if not math.isfinite(length_penalty):
+        raise UserError(f"length_penalty={length_penalty}: must be a finite number")
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens={max_new_tokens}: must be at least 1 for a beam search")
+    decoder = Decoder(model, num_beams, len(prompt) + n_new)
+    with torch.inference_mode(), torch.autocast(decoder.device.type, enabled=False):
+        search = _Search(decoder, num_beams, length_penalty, end_ids)
+        search.begin(prompt)
+        while search.n_drawn < n_new and not search.is_settled:
+            search.advance(is_last=search.n_drawn + 1 == n_new)
+    return search.ended[:n]
+
+
+class _Search:
+    """A search in progress: hypotheses that go on, those that have ended, the logits behind the former."""
+
+    def __init__(self, decoder: Decoder, num_beams: int, length_penalty: float, end_ids: Collection[int]) -> None:
+        self._decoder, self._n_beams, self._penalty = decoder, num_beams, length_penalty
+        self._end_ids = frozenset(end_ids)
+        self._beams: list[tuple[int, ...]] = [()]
+        self._logprobs = torch.zeros(1)  # (N,), of the whole hypotheses
+        self.ended: list[Beam] = []
+        self.n_drawn = 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there are enough ended ones, none of which the others are about to outdo."""
+        if len(self.ended) < self._n_beams:
+            return False
+        return float(self._logprobs[0]) / float(self.n_drawn**self._penalty) <= self.ended[-1].score
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        """Read the prompt."""
+        tokens = torch.tensor([list(prompt)], device=self._decoder.device)
+        self._logits = self._decoder.read(tokens, 0, [0])  # (N, V)
+        self._n_read = len(prompt)
+
+    def advance(self, is_last: bool) -> None:
+        """Let each hypothesis go on by a token; all of them end if it is the last one."""
+        logprobs, parents, tokens = self._continuations()
+        self.n_drawn += 1
+        kept: list[int] = []
+        for i, (value, parent, token) in enumerate(
+            zip(logprobs.tolist(), parents.tolist(), tokens.tolist(), strict=True)
+        ):
+            if token not in self._end_ids and not is_last:
+                kept.append(i)
+            elif i < self._n_beams:  # one that ends counts if it is among the best
+                ids = self._beams[parent] if token in self._end_ids else (*self._beams[parent], token)
+                self.ended.append(Beam(value / self.n_drawn**self._penalty, ids))
+        self.ended = sorted(self.ended, key=lambda beam: -beam.score)[: self._n_beams]
+        if not is_last:
+            chosen = torch.tensor(kept[: self._n_beams])
+            self._go_on(logprobs[chosen], parents[chosen], tokens[chosen])
+
+    def _continuations(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The best of all hypotheses and next tokens: log-probabilities, hypotheses, tokens.
+
+        There are so many that enough are left if all that can end do.
+        """
+        if not self._logits.amax(-1).isfinite().all():
+            raise UserError("the model's scores are no numbers (NaN or infinite): its weights or the dtype are broken")
+        total = self._logits.log_softmax(-1) + self._logprobs[:, None]
+        n = max(2, 1 + len(self._end_ids)) * self._n_beams
+        best = total.flatten().topk(min(n, total.numel()))
+        size = total.shape[1]
+        return best.values, best.indices // size, best.indices % size
+
+    def _go_on(self, logprobs: Tensor, parents: Tensor, tokens: Tensor) -> None:
+        self._logprobs = logprobs
+        self._beams = [(*self._beams[p], t) for p, t in zip(parents.tolist(), tokens.tolist(), strict=True)]
+        device, n = self._decoder.device, len(tokens)
+        self._decoder.reorder(parents.to(device), self._n_read)
+        self._logits = self._decoder.read(tokens[:, None].to(device), 0, [self._n_read] * n)
+        self._n_read += 1

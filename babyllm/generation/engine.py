@@ -1,0 +1,208 @@
+"""Continuous batching: requests join, decode together one token a step, and leave, each as if it were alone.
+
+submit -> waiting -> joining: prompt read in chunks -> running: one token a step -> left
+rows of the decoder's cache:   0 .. n_running-1 running, the next one joining
+
+Nothing here knows text or threads: one owner calls `step` again and again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from babyllm.errors import UserError
+from babyllm.generation.decoder import Decoder
+from babyllm.generation.sampling import Sampler, Sampling, Token
+from babyllm.model.transformer import Transformer
+
+Finish = Literal["stop", "length"]
+
+
+class Event(NamedTuple):
+    """What happened to a request.
+
+    Attributes:
+        number: of the request, as `Engine.submit` gave it.
+        token: the next one of its answer; None for one that ends it, which is not given out.
+        finish: why the answer ends here: a token that ends it, or the limit; None where it goes on.
+    """
+
+    number: int
+    token: Token | None
+    finish: Finish | None
+
+
+@dataclass
+class _Request:
+    """An answer being made: `n_read` tokens of it are in the cache, `last` is drawn but not read."""
+
+    number: int
+    prompt: Sequence[int]
+    end_ids: Container[int]
+    sampler: Sampler
+    n_left: int
+    n_read: int = 0
+    last: int = -1
+
+
+class Engine:
+    """Answers to many prompts at once.
+
+    Weights are those the model has when the engine is made. Under autocast they are copied in its type.
+
+    Attributes:
+        context: tokens of a prompt and its answer together, at most.
+    """
+
+    def __init__(
+        self, model: Transformer, *, slots: int = 8, context: int | None = None, prefill_chunk: int = 256
+    ) -> None:
+        """Make room for the keys and values of `slots` requests of `context` tokens each.
+
+        Args:
+            model: in any mode; it is read as in evaluation mode.
+            slots: requests that run together; the others wait.
+            context: tokens of a prompt and its answer together; None takes the model's `max_seq_len`. A longer one
+                needs dynamic RoPE scaling, whose stretch is then that for `context` tokens from the first token on.
+            prefill_chunk: prompt tokens read in a step, at most, so that long prompts do not hold the others up.
+
+        Raises:
+            UserError: a number is too small, or the context too long for the model.
+        """
+        self.context = model.config.max_seq_len if context is None else context
+        for name, value, least in (
+            ("slots", slots, 1),
+            ("context", self.context, 2),
+            ("prefill_chunk", prefill_chunk, 1),
+        ):
+            if value < least:
+                raise UserError(f"{name}={value}: must be at least {least}")
+        self._decoder = Decoder(model, slots, self.context)
+        self._slots, self._prefill_chunk, self._vocab_size = slots, prefill_chunk, model.config.vocab_size
+        self._numbers = itertools.count()
+        self._waiting: deque[_Request] = deque()
+        self._joining: _Request | None = None
+        self._running: list[_Request] = []
+
+    @property
+    def n_running(self) -> int:
+        """Requests that have a slot, the one whose prompt is being read included."""
+        return len(self._running) + (self._joining is not None)
+
+    @property
+    def n_waiting(self) -> int:
+        """Requests that wait for a slot."""
+        return len(self._waiting)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.n_running and not self._waiting
+
+    def submit(self, prompt: Sequence[int], sampling: Sampling, end_ids: Container[int] = ()) -> int:
+        """Queue a prompt; gives the number its events will carry.
+
+        Args:
+            prompt: ids, at least one.
+            sampling: how its answer is drawn; stop strings are the caller's business, who sees the text.
+            end_ids: tokens that end the answer.
+
+        Raises:
+            UserError: the prompt is empty, leaves no room in the context, or has ids the model does not know.
+        """
+        room = self.context - len(prompt)
+        if room < 1 or not prompt:
+            raise UserError(f"a prompt of {len(prompt)} tokens leaves no room in the context of {self.context}")
+        if min(prompt) < 0 or max(prompt) >= self._vocab_size:
+            raise UserError(f"the prompt has ids outside of the model's vocabulary of {self._vocab_size}")
+        sampler = Sampler(sampling, prompt, self._vocab_size)
+        request = _Request(next(self._numbers), prompt, end_ids, sampler, min(sampling.max_new_tokens, room))
+        self._waiting.append(request)
+        return request.number
+
+    def step(self) -> list[Event]:
+        """One token for each running request, then waiting ones join as far as `prefill_chunk` allows; [] when idle.
+
+        Raises:
+            UserError: the model's scores are no numbers; the requests concerned are cancelled.
+        """
+        # Under inference mode and without autocast, which would convert the weights anew in every step.
+        with torch.inference_mode(), torch.autocast(self._decoder.device.type, enabled=False):
+            return [*self._decode(), *self._join()]
+
+    def cancel(self, number: int) -> None:
+        """Forget a request, wherever it is; unknown numbers are ignored."""
+        if self._joining is not None and self._joining.number == number:
+            self._joining = None
+        for row, request in enumerate(self._running):
+            if request.number == number:
+                self._leave(row)
+                return
+        self._waiting = deque(request for request in self._waiting if request.number != number)
+
+    def _decode(self) -> list[Event]:
+        if not self._running:
+            return []
+        tokens = torch.tensor([[request.last] for request in self._running], device=self._decoder.device)
+        logits = self._decoder.read(tokens, 0, [request.n_read for request in self._running])
+        for request in self._running:
+            request.n_read += 1
+        return self._draw(0, logits)
+
+    def _join(self) -> list[Event]:
+        events: list[Event] = []
+        budget = self._prefill_chunk
+        while budget and (self._joining or (self._waiting and len(self._running) < self._slots)):
+            request = self._joining or self._waiting.popleft()
+            if not request.n_left:
+                events.append(Event(request.number, None, "length"))
+                continue
+            self._joining, row = request, len(self._running)
+            part = request.prompt[request.n_read : request.n_read + budget]
+            logits = self._decoder.read(torch.tensor([part], device=self._decoder.device), row, [request.n_read])
+            request.n_read += len(part)
+            budget -= len(part)
+            if request.n_read == len(request.prompt):
+                self._joining = None
+                self._running.append(request)
+                events += self._draw(row, logits)
+        return events
+
+    def _draw(self, first: int, logits: Tensor) -> list[Event]:
+        """Draw a token for each row from `first` on, given their logits (N, V); those that end leave."""
+        rows = self._running[first:]
+        are_numbers = logits.amax(-1).isfinite().tolist()  # a NaN among them is the greatest of all
+        if not all(are_numbers):
+            for row in reversed([first + i for i, is_one in enumerate(are_numbers) if not is_one]):
+                self._decoder.clear(row)
+                self._leave(row)
+            raise UserError("the model's scores are no numbers (NaN or infinite): its weights or the dtype are broken")
+        events = []
+        for request, scores in zip(rows, logits, strict=True):
+            token = request.sampler.draw(scores)
+            request.last = token.id
+            request.n_left -= 1
+            if token.id in request.end_ids:
+                events.append(Event(request.number, None, "stop"))
+            else:
+                events.append(Event(request.number, token, None if request.n_left else "length"))
+        for i in reversed(range(len(rows))):
+            if events[i].finish:
+                self._leave(first + i)
+        return events
+
+    def _leave(self, row: int) -> None:
+        """Free a row; the last running request moves into it, and the joining one moves up."""
+        last = self._running.pop()
+        if row < len(self._running):
+            self._running[row] = last
+            self._decoder.move(len(self._running), row, last.n_read)
+        if self._joining is not None:
+            self._decoder.move(len(self._running) + 1, len(self._running), self._joining.n_read)

@@ -1,0 +1,141 @@
+"""How an answer is drawn: settings, filters, the draw of one token.
+
+logits (V,) -> repetition penalty -> temperature -> top_k -> top_p -> min_p -> candidates -> draw -> Token
+
+Legend: V vocabulary, C candidates that the filters leave.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from babyllm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one answer is drawn.
+
+    Attributes:
+        max_new_tokens: at most this many; the model's context may allow fewer.
+        temperature: 0 takes the most probable token each time; below 1 sharpens, above 1 flattens.
+        top_k: keep this many of the most probable tokens; None keeps all.
+        top_p: keep the fewest most probable tokens that hold this probability (Holtzman et al. 2020, section 3.1).
+        min_p: keep tokens at least this many times as probable as the most probable one (Nguyen et al. 2024).
+        repetition_penalty: above 1 makes what was already read or written less probable (Keskar et al. 2019,
+            section 4.1); 1 changes nothing.
+        seed: of the draws; None draws differently each time.
+        stop: texts that end the answer and are not given out.
+        logprobs: how many of the most probable tokens to tell beside each token's own log-probability; None tells none.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 0.8
+    top_k: int | None = 50
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        rules = (
+            (self.max_new_tokens >= 0, "max_new_tokens", "must be at least 0"),
+            (0 <= self.temperature < math.inf, "temperature", "must be at least 0"),
+            (self.top_k is None or self.top_k >= 1, "top_k", "must be at least 1, or nothing"),
+            (self.top_p is None or 0 < self.top_p <= 1, "top_p", "must be above 0 and at most 1"),
+            (self.min_p is None or 0 <= self.min_p <= 1, "min_p", "must be at least 0 and at most 1"),
+            (0.001 <= self.repetition_penalty <= 1000, "repetition_penalty", "must be between 0.001 and 1000"),
+            (all(self.stop), "stop", "must not hold an empty text"),
+            (self.logprobs is None or self.logprobs >= 0, "logprobs", "must be at least 0, or nothing"),
+        )
+        for is_kept, name, rule in rules:
+            if not is_kept:
+                raise UserError(f"{name}={getattr(self, name)}: {rule}")
+
+
+class Token(NamedTuple):
+    """A drawn token.
+
+    Attributes:
+        id: its number.
+        logprob: its natural log-probability in the model's own distribution, before penalty, temperature and filters.
+        top: the most probable tokens there, the most probable first, with their log-probabilities.
+    """
+
+    id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+def penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Logits (V,) with those of the tokens `seen` (V,) bool divided by the penalty, or multiplied if negative."""
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """What may be drawn: ids (C,) in rising order, and their probabilities (C,) float64, which sum to 1.
+
+    Args:
+        logits: (V,) float32 on the CPU.
+        sampling: its temperature, which is above 0, and its filters.
+    """
+    ids: Tensor | None = None
+    if sampling.top_k is not None and sampling.top_k < len(logits):
+        logits, ids = logits.topk(sampling.top_k)
+    # The greatest is taken off first, so that no temperature, however small, makes it infinite.
+    probs = ((logits - logits.max()).double() / sampling.temperature).softmax(0)
+    keep = torch.ones_like(probs, dtype=torch.bool)
+    if sampling.top_p is not None and sampling.top_p < 1:
+        ordered, order = probs.sort(descending=True, stable=True)
+        keep[order] = ordered.cumsum(0) - ordered < sampling.top_p
+    if sampling.min_p:
+        keep &= probs >= sampling.min_p * probs.max()
+    left = keep.nonzero().squeeze(1)
+    probs, ids = probs[left], left if ids is None else ids[left]
+    ids, order = ids.sort()  # so that two that are about as probable cannot change places
+    return ids, probs[order] / probs.sum()
+
+
+class Sampler:
+    """Draws the tokens of one answer, from its own random numbers."""
+
+    def __init__(self, sampling: Sampling, prompt: Iterable[int], vocab_size: int) -> None:
+        self._sampling = sampling
+        self._random = random.Random(sampling.seed)
+        self._seen: Tensor | None = None
+        if sampling.repetition_penalty != 1:
+            self._seen = torch.zeros(vocab_size, dtype=torch.bool)
+            self._seen[list(prompt)] = True
+
+    def draw(self, logits: Tensor) -> Token:
+        """The next token, given the logits (V,) float32 on the CPU, all finite or minus infinity."""
+        sampling = self._sampling
+        adjusted = logits
+        if self._seen is not None:
+            adjusted = penalised(logits, self._seen, sampling.repetition_penalty)
+        if sampling.temperature == 0 or sampling.top_k == 1:
+            drawn = int(adjusted.argmax())
+        else:
+            ids, probs = candidates(adjusted, sampling)
+            place = int(torch.searchsorted(probs.cumsum(0), self._random.random(), right=True))
+            drawn = int(ids[min(place, len(ids) - 1)])
+        if self._seen is not None:
+            self._seen[drawn] = True
+        if sampling.logprobs is None:
+            return Token(drawn)
+        logprobs = logits.log_softmax(0)
+        top = logprobs.topk(min(sampling.logprobs, len(logprobs)))
+        return Token(drawn, float(logprobs[drawn]), tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)))

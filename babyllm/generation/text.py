@@ -1,0 +1,68 @@
+"""The text of an answer as its tokens come: whole characters, ended by stop strings.
+
+token id -> bytes -> characters -> what cannot be the beginning of a stop string -> shown
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Iterator, Sequence
+
+from babyllm.tokenizer import Tokenizer
+
+
+class AnswerText:
+    """The text of one answer, given out as far as it is certain. What is no character gives U+FFFD.
+
+    The text does not depend on how it is split into tokens: of several stop strings the one that is complete first
+    counts, and of those the longest.
+
+    Attributes:
+        is_stopped: a stop string was completed; it and what follows is not given out.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+        self._tokenizer, self._stop = tokenizer, tuple(stop)
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._held = ""
+        self.is_stopped = False
+
+    def add(self, token_id: int) -> str:
+        """What may be shown now that a token has come; empty while a character or a stop string may be incomplete."""
+        return self._take(self._tokenizer.token_bytes(token_id), is_end=False)
+
+    def end(self) -> str:
+        """What was held back, when the answer ends without a stop string."""
+        return self._take(b"", is_end=True)
+
+    def _take(self, data: bytes, is_end: bool) -> str:
+        if self.is_stopped:
+            return ""
+        text = self._held + self._decoder.decode(data, final=is_end)
+        found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
+        if found:
+            self.is_stopped, self._held = True, ""
+            return text[: min(found)[1]]
+        n_held = 0 if is_end else self._n_uncertain(text)
+        shown, self._held = text[: len(text) - n_held], text[len(text) - n_held :]
+        return shown
+
+    def _n_uncertain(self, text: str) -> int:
+        """Characters at the end of `text` that a stop string may begin with."""
+        longest = max((len(stop) for stop in self._stop), default=0)
+        for n in range(min(longest - 1, len(text)), 0, -1):
+            if any(stop.startswith(text[-n:]) for stop in self._stop):
+                return n
+        return 0
+
+
+def text_pieces(tokenizer: Tokenizer, ids: Iterable[int], stop: Sequence[str] = ()) -> Iterator[str]:
+    """The text of ids as they come, in pieces of whole characters; it ends before the first of the stop strings."""
+    text = AnswerText(tokenizer, stop)
+    for token in ids:
+        if piece := text.add(token):
+            yield piece
+        if text.is_stopped:
+            return
+    if rest := text.end():
+        yield rest

@@ -1,0 +1,237 @@
+"""The routes of the server.
+
+POST /v1/chat/completions, /v1/completions      answers, whole or streamed
+GET  /v1/models, /v1/models/NAME                the model
+POST /v1/feedback                               a rating of an answer, where the server stores them
+GET  /  /health  /metrics                       the chat page; whether the model is ready; numbers for Prometheus
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from babyllm.chat.messages import ASSISTANT
+from babyllm.serve.door import Door, problem_response
+from babyllm.serve.engine_thread import EngineThread
+from babyllm.serve.feedback import FeedbackFile
+from babyllm.serve.fields import Fields, parse_json
+from babyllm.serve.forms import ChatForm, CompletionForm
+from babyllm.serve.metrics import CONTENT_TYPE, Metrics
+from babyllm.serve.problem import Problem, to_json
+from babyllm.serve.reply import Reply
+from babyllm.serve.requests import Asked, read_chat, read_completion, read_messages
+from babyllm.serve.served import ServedModel
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+PAGE = Path(__file__).with_name("page.html")
+BODY_TIMEOUT_S = 60.0
+READ_ON = 8  # times the size allowed, of a body that is too large
+
+
+class Service:
+    """What the routes work with.
+
+    Attributes:
+        engine: runs the model.
+        metrics: count what is done.
+        feedback: stores ratings; None if the server stores none.
+        max_body_bytes: of a request.
+        is_closing: whether no request is taken any more.
+    """
+
+    def __init__(
+        self, engine: EngineThread, metrics: Metrics, feedback: FeedbackFile | None, max_body_bytes: int
+    ) -> None:
+        self.engine, self.metrics, self.feedback, self.max_body_bytes = engine, metrics, feedback, max_body_bytes
+        self.is_closing = False
+        self._n_reading = 0
+
+    async def chat(self, request: Request) -> Response:
+        """POST /v1/chat/completions."""
+        return await self._reply(request, read_chat, ChatForm)
+
+    async def complete(self, request: Request) -> Response:
+        """POST /v1/completions."""
+        return await self._reply(request, read_completion, CompletionForm)
+
+    async def _reply(
+        self,
+        request: Request,
+        read: Callable[[bytes, ServedModel, int, int], Asked],
+        form: Callable[[Asked, ServedModel], ChatForm | CompletionForm],
+    ) -> Response:
+        model = self.engine.require_ready()
+        # A request that could not be taken is not read: it may be long, and so may be what makes ids of it.
+        self.engine.require_room(1 + self._n_reading)
+        self._n_reading += 1
+        try:
+            body = await self._body(request)
+            asked = await asyncio.to_thread(read, body, model, self.engine.slots, self.engine.capacity)
+        finally:
+            self._n_reading -= 1
+        return Reply(self.engine, self.engine.submit(asked), form(asked, model))
+
+    async def _body(self, request: Request) -> bytes:
+        """The body of a request, which is JSON.
+
+        Raises:
+            Problem: it is too large, comes too slowly, or says that it is something else.
+        """
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            # Browsers let a page of any site send other types; this one they ask about first.
+            raise Problem(415, "send JSON with the header Content-Type: application/json")
+        try:
+            body = await asyncio.wait_for(self._read(request), BODY_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            raise Problem(408, "the body came too slowly", headers={"connection": "close"}) from None
+        if body is None:
+            message = f"the body is larger than {self.max_body_bytes} bytes"
+            raise Problem(413, message, code="body_too_large", headers={"connection": "close"})
+        return body
+
+    async def _read(self, request: Request) -> bytes | None:
+        """The body of a request; None if it is too large."""
+        parts, size = bytearray(), 0
+        async for part in request.stream():
+            size += len(part)
+            if size <= self.max_body_bytes:
+                parts += part
+            elif size > READ_ON * self.max_body_bytes:
+                return None
+            else:
+                parts.clear()  # the rest is passed over: most clients look for an answer only when they have sent all
+        return bytes(parts) if size <= self.max_body_bytes else None
+
+    async def models(self, request: Request) -> Response:
+        """GET /v1/models, with what the chat page wants to know."""
+        model = self.engine.require_ready()
+        about = {
+            "name": model.name,
+            "feedback": self.feedback is not None,
+            "chat": model.template is not None,
+            "has_learned_chat": model.has_learned_chat,
+            "context": model.context,
+        }
+        return _json({"object": "list", "data": [_model_object(model)], "babyllm": about})
+
+    async def model(self, request: Request) -> Response:
+        """GET /v1/models/NAME."""
+        model = self.engine.require_ready()
+        if request.path_params["name"] != model.name:
+            raise Problem(404, f"this is the model {model.name!r}", param="model", code="model_not_found")
+        return _json(_model_object(model))
+
+    async def rate(self, request: Request) -> Response:
+        """POST /v1/feedback."""
+        if self.feedback is None:
+            raise Problem(404, "this server stores no feedback: start it with --feedback=FILE", code="feedback_off")
+        fields = Fields(parse_json(await self._body(request)))
+        messages = read_messages(fields)
+        rating = fields.take("rating")
+        if isinstance(rating, bool) or rating not in (1, -1):
+            fields.refuse("rating", "1 or -1")
+        fields.drop(frozenset(), {})
+        if messages[-1].role != ASSISTANT or not messages[-1].content.strip():
+            raise Problem(400, "the last message must be the assistant's answer that is rated", param="messages")
+        try:
+            await asyncio.to_thread(self.feedback.add, messages, rating)
+        except OSError as error:
+            raise Problem(500, f"the feedback could not be stored: {error.strerror or error}") from None
+        return _json({"stored": True})
+
+    async def health(self, request: Request) -> Response:
+        """GET /health."""
+        model = self.engine.require_ready()
+        return _json({"status": "ok", "model": model.name})
+
+    async def numbers(self, request: Request) -> Response:
+        """GET /metrics."""
+        gauges: dict[str, tuple[str, float]] = {
+            "babyllm_answers_running": ("Answers being written.", self.engine.n_running),
+            "babyllm_answers_waiting": ("Answers that wait for a slot.", self.engine.n_waiting),
+        }
+        return Response(self.metrics.text(gauges), media_type=CONTENT_TYPE)
+
+    async def page(self, request: Request) -> Response:
+        """GET /."""
+        if not PAGE.is_file():
+            raise Problem(404, "this installation has no chat page; the API is at /v1")
+        headers = {"cache-control": "no-cache", "x-frame-options": "DENY", "x-content-type-options": "nosniff"}
+        return Response(PAGE.read_bytes(), headers=headers, media_type="text/html; charset=utf-8")
+
+
+def make_app(service: Service, *, host: str, api_key: str | None) -> ASGIApp:
+    """The ASGI application.
+
+    Args:
+        service: what it works with.
+        host: that it is bound to.
+        api_key: that requests must bear; None for none.
+    """
+    routes = [
+        Route("/", service.page),
+        Route("/health", service.health),
+        Route("/metrics", service.numbers),
+        Route("/v1/models", service.models),
+        Route("/v1/models/{name:path}", service.model),
+        Route("/v1/completions", service.complete, methods=["POST"]),
+        Route("/v1/chat/completions", service.chat, methods=["POST"]),
+        Route("/v1/feedback", service.rate, methods=["POST"]),
+    ]
+    app = Starlette(
+        routes=routes,
+        exception_handlers={
+            Problem: _tell_problem,
+            HTTPException: _tell_http,
+            ClientDisconnect: _tell_nobody,
+            Exception: _tell_error,
+        },
+    )
+    app.router.redirect_slashes = False
+    return Door(
+        app,
+        host=host,
+        api_key=api_key,
+        metrics=service.metrics,
+        paths=frozenset(route.path for route in routes),
+        is_closing=lambda: service.is_closing,
+    )
+
+
+def _model_object(model: ServedModel) -> dict[str, Any]:
+    return {"id": model.name, "object": "model", "created": model.created, "owned_by": "babyllm"}
+
+
+def _json(value: Any) -> Response:
+    return Response(to_json(value), media_type="application/json")
+
+
+async def _tell_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return problem_response(error)
+
+
+async def _tell_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path[:100]}: {error.detail}"
+    return problem_response(Problem(error.status_code, message, headers=error.headers))
+
+
+async def _tell_nobody(request: Request, error: Exception) -> Response:
+    return problem_response(Problem(400, "the client has gone"))
+
+
+async def _tell_error(request: Request, error: Exception) -> Response:
+    return problem_response(Problem(500, "the server failed at this request; its log tells why"))

@@ -1,0 +1,252 @@
+"""The thread that owns the model: requests go to it from the event loop, pieces of their answers come back.
+
+    event loop:  submit, release  ---- inbox ---->  thread:  load, then again and again: inbox, Writer.advance
+                 Ticket.pieces  <----- call_soon -----------  pieces
+
+What ends the thread ends every request: nobody is left waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from babyllm.errors import UserError
+from babyllm.serve.metrics import Metrics
+from babyllm.serve.problem import Problem
+from babyllm.serve.requests import Asked
+from babyllm.serve.served import ServedModel
+
+if TYPE_CHECKING:
+    from babyllm.model.transformer import Transformer
+    from babyllm.serve.answer import Piece
+    from babyllm.serve.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+CLOSING = "the server is shutting down"
+DEAD = "the thread of the model has ended; the server must be started again"
+
+
+class Loading(NamedTuple):
+    """How the thread gets what it works with.
+
+    Attributes:
+        load: gives the model, on its device, and what is known of it.
+        autocast: the context to compute in.
+        slots: answers that are written together.
+        queue: answers that may wait beside them.
+        threads: of the CPU.
+    """
+
+    load: Callable[[], tuple[Transformer, ServedModel]]
+    autocast: Callable[[], AbstractContextManager[object]]
+    slots: int
+    queue: int
+    threads: int
+
+
+class Ticket:
+    """A request in the event loop's hands.
+
+    Attributes:
+        asked: what it asks for.
+        pieces: of all its answers as they come; the last of an answer tells how it ended.
+        unfinished: numbers of the answers that are still being written.
+    """
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self.pieces: asyncio.Queue[Piece] = asyncio.Queue()
+        self.unfinished = set(range(len(asked.wanted)))
+        self.began = time.perf_counter()
+        self.seen: dict[int, float] = {}  # when the last token of an answer came
+
+
+class EngineThread:
+    """Runs the model for an event loop, whose methods these are.
+
+    Attributes:
+        served: what is known of the model; None until it is loaded.
+        failure: what ended the thread; None while it runs.
+    """
+
+    def __init__(self, loading: Loading, metrics: Metrics, on_change: Callable[[], None]) -> None:
+        """Begin to load the model; call within the event loop.
+
+        Args:
+            loading: how.
+            metrics: told of every token.
+            on_change: called in the loop when the model is loaded and when the thread has ended.
+        """
+        self.served: ServedModel | None = None
+        self.failure: BaseException | None = None
+        self._loading, self._metrics, self._on_change = loading, metrics, on_change
+        self._loop = asyncio.get_running_loop()
+        self._tickets: set[Ticket] = set()
+        self._n_open = 0
+        self._inbox: queue.SimpleQueue[Callable[[Writer], None] | None] = queue.SimpleQueue()
+        self._writer: Writer | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def slots(self) -> int:
+        """Answers that are written together."""
+        return self._loading.slots
+
+    @property
+    def capacity(self) -> int:
+        """Answers that are taken at most, running and waiting."""
+        return self._loading.slots + self._loading.queue
+
+    @property
+    def n_running(self) -> int:
+        """Answers being written."""
+        return self._writer.n_running if self._writer else 0
+
+    @property
+    def n_waiting(self) -> int:
+        """Answers that wait for a slot."""
+        return self._writer.n_waiting if self._writer else 0
+
+    def require_ready(self) -> ServedModel:
+        """What is known of the model.
+
+        Raises:
+            Problem: it is not loaded yet, or cannot be used any more.
+        """
+        if self.failure is not None:
+            raise Problem(503, DEAD, code="engine_dead")
+        if self.served is None:
+            raise Problem(503, "the model is being loaded", code="loading")
+        return self.served
+
+    def require_room(self, n: int = 1) -> None:
+        """Refuse what cannot be taken now.
+
+        Raises:
+            Problem: too many answers are waiting for `n` more.
+        """
+        if self._n_open + n > self.capacity:
+            raise Problem(429, "too many requests are waiting; try again later", code="queue_full")
+
+    def submit(self, asked: Asked) -> Ticket:
+        """Hand a request over.
+
+        Raises:
+            Problem: too many are waiting, or the model cannot be used any more.
+        """
+        self.require_ready()
+        self.require_room(len(asked.wanted))
+        ticket = Ticket(asked)
+        self._tickets.add(ticket)
+        self._n_open += len(ticket.unfinished)
+        self._metrics.prompt_tokens += asked.n_prompt_tokens
+        self._inbox.put(lambda writer: writer.begin(ticket, asked))
+        return ticket
+
+    def release(self, ticket: Ticket) -> None:
+        """Forget a request; what is still being written of it ends at once."""
+        self._tickets.discard(ticket)
+        if ticket.unfinished:
+            self._n_open -= len(ticket.unfinished)
+            ticket.unfinished.clear()
+            self._inbox.put(lambda writer: writer.drop(ticket))
+
+    def cut(self, problem: Problem) -> None:
+        """End all requests with a problem."""
+        from babyllm.serve.answer import Piece
+
+        for ticket in list(self._tickets):
+            for index in sorted(ticket.unfinished):
+                ticket.pieces.put_nowait(Piece(index, problem=problem))
+            self.release(ticket)
+
+    def cut_in(self, seconds: float, problem: Problem) -> None:
+        """End all requests with a problem after a while; may be called by a signal's handler."""
+        self._loop.call_soon_threadsafe(self._loop.call_later, seconds, self.cut, problem)
+
+    def stop(self, patience_s: float) -> None:
+        """End the thread, and wait for that for a while."""
+        self._inbox.put(None)
+        self._thread.join(patience_s)
+
+    # ---- called in the loop by the thread
+
+    def _deliver(self, news: Sequence[tuple[Any, Piece]], now: float) -> None:
+        ticket: Ticket
+        for ticket, piece in news:
+            if piece.number not in ticket.unfinished:
+                continue  # of a request that was released
+            if piece.n_tokens:
+                is_first = piece.number not in ticket.seen
+                self._metrics.count_token(now - ticket.seen.get(piece.number, ticket.began), is_first)
+                ticket.seen[piece.number] = now
+            ticket.pieces.put_nowait(piece)
+            if piece.is_last:
+                ticket.unfinished.discard(piece.number)
+                self._n_open -= 1
+
+    def _set_ready(self, served: ServedModel) -> None:
+        self.served = served
+        self._on_change()
+
+    def _set_ended(self, failure: BaseException | None) -> None:
+        self.failure = failure or RuntimeError("stopped")
+        self._writer = None
+        self.cut(Problem(503, CLOSING if failure is None else DEAD))
+        self._on_change()
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        failure: BaseException | None = None
+        try:
+            self._work()
+        except BaseException as error:
+            failure = error
+            if not isinstance(error, UserError):
+                logger.exception("the thread of the model ends")
+        self._tell(self._set_ended, failure)
+
+    def _work(self) -> None:
+        import torch
+
+        from babyllm.generation.engine import Engine
+        from babyllm.serve.scores import prompt_scores
+        from babyllm.serve.writer import Writer
+
+        loading = self._loading
+        torch.set_num_threads(loading.threads)  # which OpenMP keeps for each thread apart
+        model, served = loading.load()
+        with loading.autocast():
+            engine = partial(Engine, model, slots=loading.slots, context=served.context)
+            self._writer = writer = Writer(engine, partial(prompt_scores, model), served.tokenizer, loading.slots)
+            self._tell(self._set_ready, served)
+            while True:
+                for command in self._commands(writer.is_idle):
+                    if command is None:
+                        return
+                    command(writer)
+                if news := writer.advance():
+                    self._tell(self._deliver, news, time.perf_counter())
+
+    def _commands(self, is_idle: bool) -> Iterator[Callable[[Writer], None] | None]:
+        """What the loop has asked for; waits for it if there is nothing else to do."""
+        if is_idle:
+            yield self._inbox.get()
+        with suppress(queue.Empty):
+            while True:
+                yield self._inbox.get_nowait()
+
+    def _tell(self, function: Callable[..., None], *arguments: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(function, *arguments)

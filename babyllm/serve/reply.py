@@ -1,0 +1,149 @@
+"""Answers on their way to the client, whole or as a stream of events, until it has them or goes away.
+
+Ticket.pieces -> Form -> one JSON object | data: {...} for each piece, data: [DONE]
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Coroutine
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from babyllm.serve.answer import Piece
+from babyllm.serve.engine_thread import EngineThread, Ticket
+from babyllm.serve.forms import Form, Whole, used
+from babyllm.serve.problem import to_json
+
+SEND_TIMEOUT_S = 60.0
+GONE = "gone"  # in the state of a request whose client did not wait for the answer
+
+
+class Gone(Exception):
+    """The client has gone, or does not read."""
+
+
+class Reply(Response):
+    """The response to a request that has been handed to the engine. The request ends with it, however that ends."""
+
+    def __init__(self, engine: EngineThread, ticket: Ticket, form: Form) -> None:
+        super().__init__()
+        self._engine, self._ticket, self._form = engine, ticket, form
+        self._n_tokens = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answers.
+
+        Raises:
+            Problem: there are none, and nothing was sent yet.
+        """
+        try:
+            work = self._stream(send) if self._ticket.asked.is_stream else self._whole(send)
+            await unless_gone(receive, work)
+        except Gone:
+            scope["state"][GONE] = True  # for the door, which counts
+        finally:
+            self._engine.release(self._ticket)
+
+    async def _next(self) -> Piece:
+        piece = await self._ticket.pieces.get()
+        self._n_tokens += piece.n_tokens
+        return piece
+
+    async def _whole(self, send: Send) -> None:
+        asked = self._ticket.asked
+        answers = [Whole() for _ in asked.wanted]
+        while any(answer.finish is None for answer in answers):
+            piece = await self._next()
+            if piece.problem:
+                raise piece.problem
+            answers[piece.number].add(piece)
+        content = to_json(self._form.whole(answers, used(asked, self._n_tokens)))
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+        await in_time(send({"type": "http.response.start", "status": 200, "headers": headers}))
+        await in_time(send({"type": "http.response.body", "body": content}))
+
+    async def _stream(self, send: Send) -> None:
+        asked = self._ticket.asked
+        piece = await self._next()
+        if piece.problem:
+            raise piece.problem
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+        await in_time(send({"type": "http.response.start", "status": 200, "headers": headers}))
+        await self._send_events(send, *self._form.openings())
+        n_left = len(asked.wanted)
+        while True:
+            if piece.problem:
+                # The status is sent already: this tells it, and the missing [DONE] that the answer is not whole.
+                await self._send_events(send, piece.problem.body(), is_end=True)
+                return
+            if piece.text or piece.tokens or piece.finish:
+                await self._send_events(send, self._form.chunk(piece))
+            n_left -= piece.is_last
+            if not n_left:
+                break
+            piece = await self._next()
+        await self._send_events(send, *self._form.ending(used(asked, self._n_tokens)))
+        await in_time(send(_body(b"data: [DONE]\n\n")))
+
+    async def _send_events(self, send: Send, *events: dict[str, Any], is_end: bool = False) -> None:
+        content = b"".join(b"data: %b\n\n" % to_json(event) for event in events)
+        if content:
+            await in_time(send(_body(content, has_more=not is_end)))
+
+
+def _body(content: bytes, has_more: bool = False) -> Message:
+    return {"type": "http.response.body", "body": content, "more_body": has_more}
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work until it is done or the client has gone.
+
+    Raises:
+        Gone: the client has gone.
+        Problem: one of the work's.
+    """
+    working = asyncio.ensure_future(work)
+    going = asyncio.ensure_future(_until_gone(receive))
+    try:
+        await asyncio.wait((working, going), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise Gone
+    finally:
+        for task in (working, going):
+            task.cancel()
+        await asyncio.gather(working, going, return_exceptions=True)
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def in_time(sending: Awaitable[None]) -> None:
+    """Wait until the client has taken what is sent; one that does not read for long counts as gone.
+
+    Raises:
+        Gone: it did not.
+    """
+    task = asyncio.current_task()
+    assert task
+    is_late = False
+
+    def cancel() -> None:
+        nonlocal is_late
+        is_late = True
+        task.cancel()
+
+    timer = asyncio.get_running_loop().call_later(SEND_TIMEOUT_S, cancel)
+    try:
+        await sending
+    except asyncio.CancelledError:
+        if is_late:
+            raise Gone from None
+        raise
+    finally:
+        timer.cancel()

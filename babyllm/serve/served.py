@@ -1,0 +1,94 @@
+"""The model that is served, as far as requests and answers need it: no weights, but names, limits and vocabulary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from babyllm.chat.session import answer_lead
+from babyllm.chat.template import ChatTemplate, load_template, stored_template
+from babyllm.loading import load, model_directory, tokenizer_directory
+from babyllm.model.transformer import Transformer
+from babyllm.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What is known of a model beside its weights.
+
+    Attributes:
+        name: that clients call it by.
+        tokenizer: of its vocabulary.
+        context: tokens of a prompt and its answer together.
+        vocab_size: ids that it reads.
+        template: of its chats; None if it has none.
+        why_no_chat: what to tell who wants to chat nevertheless.
+        has_learned_chat: whether a template was stored with it.
+        created: when its weights were written, in seconds since 1970.
+    """
+
+    name: str
+    tokenizer: Tokenizer
+    context: int
+    vocab_size: int
+    template: ChatTemplate | None
+    why_no_chat: str = ""
+    has_learned_chat: bool = True
+    created: int = 0
+    _names: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Look up the special tokens' names by id."""
+        self._names.update({i: name for name, i in self.tokenizer.special.items()})
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """Ids that end an answer in a chat."""
+        return frozenset(self.template.end_ids if self.template else ())
+
+    @cached_property
+    def lead(self) -> str:
+        """What the template puts before an answer's text, which is no part of it."""
+        return answer_lead(self.template) if self.template else ""
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of the longest token: a text of this many times n bytes has at least n tokens."""
+        return max(1, int(self.tokenizer.byte_lengths().max()))
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """UTF-8 bytes of a token, those of its name if it is special."""
+        name = self._names.get(token_id)
+        return self.tokenizer.token_bytes(token_id) if name is None else name.encode()
+
+
+def load_served(directory: str, name: str | None, context: int | None) -> tuple[Transformer, ServedModel]:
+    """The model of a run, step or Hugging Face directory, and what is known of it.
+
+    Args:
+        directory: of the model.
+        name: that clients call it by; None takes the directory's.
+        context: tokens of a prompt and its answer together; None takes the model's.
+
+    Raises:
+        UserError: names the file that is missing or does not fit.
+    """
+    from pathlib import Path
+
+    model, tokenizer = load(directory)
+    step = model_directory(directory)
+    place = tokenizer_directory(step)
+    template = load_template(None, tokenizer, place)
+    missing = [token for token in template.tokenizer.special if token not in tokenizer.special]
+    why = f"the model has no chat template and its vocabulary lacks {', '.join(missing)}; use /v1/completions"
+    served = ServedModel(
+        name=name or Path(directory).resolve().name,
+        tokenizer=tokenizer,
+        context=context or model.config.max_seq_len,
+        vocab_size=model.config.vocab_size,
+        template=None if missing else template,
+        why_no_chat=why if missing else "",
+        has_learned_chat=stored_template(place) is not None,
+        created=int(step.stat().st_mtime),
+    )
+    return model, served

@@ -1,0 +1,175 @@
+"""The running server: a socket, uvicorn on it, the thread of the model, and an orderly end.
+
+SIGINT, SIGTERM -> no more requests (503) -> answers being written get a while to end, then are cut -> socket, thread
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+import uvicorn
+
+from babyllm.errors import UserError
+from babyllm.serve.app import Service, make_app
+from babyllm.serve.engine_thread import CLOSING, EngineThread, Loading
+from babyllm.serve.feedback import FeedbackFile
+from babyllm.serve.metrics import Metrics
+from babyllm.serve.problem import Problem
+from babyllm.serve.served import ServedModel
+
+MAX_CONNECTIONS = 512  # beyond them uvicorn answers 503; an ordinary limit of open files is 1024
+KEEP_ALIVE_S = 60
+THREAD_END_S = 5.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a server is reached and what it takes.
+
+    Attributes:
+        host: name or address to bind to.
+        port: 0 takes one that is free.
+        api_key: that requests must bear; None lets everyone in.
+        max_body_bytes: of a request.
+        feedback: file that ratings are added to; None stores none.
+        grace_s: how long answers being written may go on when the server ends.
+    """
+
+    host: str
+    port: int
+    api_key: str | None
+    max_body_bytes: int
+    feedback: Path | None
+    grace_s: float
+
+
+class Ready(NamedTuple):
+    """A server whose model is loaded.
+
+    Attributes:
+        url: its address.
+        model: what is known of it.
+        stop: ends the server, as SIGTERM does; may be called from any thread.
+    """
+
+    url: str
+    model: ServedModel
+    stop: Callable[[], None]
+
+
+def serve(settings: Settings, loading: Loading, on_ready: Callable[[Ready], None]) -> None:
+    """Serve until SIGINT or SIGTERM, or until `Ready.stop` is called.
+
+    Args:
+        settings: how.
+        loading: how the thread of the model gets it.
+        on_ready: called when the model is loaded.
+
+    Raises:
+        UserError: the address cannot be had, the feedback file not be written, or the model not be loaded.
+    """
+    feedback = FeedbackFile(settings.feedback) if settings.feedback else None
+    try:
+        listener = _bind(settings.host, settings.port)
+        try:
+            failure = asyncio.run(_serve(settings, loading, feedback, listener, on_ready))
+        finally:
+            listener.close()
+    finally:
+        if feedback:
+            feedback.close()
+    if failure is not None:
+        raise failure
+
+
+async def _serve(
+    settings: Settings,
+    loading: Loading,
+    feedback: FeedbackFile | None,
+    listener: socket.socket,
+    on_ready: Callable[[Ready], None],
+) -> BaseException | None:
+    """Serve on a socket; gives what kept the model from being loaded."""
+    metrics, loop = Metrics(), asyncio.get_running_loop()
+
+    def stop() -> None:
+        loop.call_soon_threadsafe(server.handle_exit, signal.SIGTERM, None)
+
+    def on_change() -> None:
+        if engine.failure is not None and engine.served is None:
+            server.should_exit = True
+        elif engine.failure is None and engine.served is not None:
+            on_ready(Ready(url_of(listener), engine.served, stop))
+
+    engine = EngineThread(loading, metrics, on_change)
+    service = Service(engine, metrics, feedback, settings.max_body_bytes)
+    server = _Server(make_app(service, host=settings.host, api_key=settings.api_key), service, settings.grace_s)
+    await server.serve(sockets=[listener])
+    failure = None if engine.served is not None else engine.failure
+    await asyncio.to_thread(engine.stop, THREAD_END_S)
+    return failure
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which lets running answers end when it is told to."""
+
+    def __init__(self, app: object, service: Service, grace_s: float) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,  # type: ignore[arg-type]
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=MAX_CONNECTIONS,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                # Only what is left when everything was cut, such as a client that does not read.
+                timeout_graceful_shutdown=int(grace_s) + 2,
+            )
+        )
+        self._service, self._grace_s = service, grace_s
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take no more requests; when told again, cut the answers being written."""
+        if self._service.is_closing:
+            self._cut_in(0)
+        self._service.is_closing = True
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for the answers being written, for a while."""
+        self._service.is_closing = True
+        self._cut_in(self._grace_s)
+        await super().shutdown(sockets)
+
+    def _cut_in(self, seconds: float) -> None:
+        problem = Problem(503, CLOSING, code="shutting_down")
+        self._service.engine.cut_in(seconds, problem)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        is_v6 = ipaddress.ip_address(host).version == 6
+    except ValueError:
+        is_v6 = False
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if is_v6 else socket.AF_INET, backlog=1024)
+    except OSError as error:
+        raise UserError(f"cannot listen at --host={host} --port={port}: {error.strerror or error}") from None
+
+
+def url_of(listener: socket.socket) -> str:
+    """The address of a socket that listens."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,165 @@
+"""Answers to many requests, written by one engine: what one of them raises ends that one alone.
+
+    begin -> [scores of the prompt] -> Engine.submit;  advance: Engine.step -> Event -> Answer -> Piece;  drop
+
+It belongs to one thread and knows of none. An engine that fails is replaced: what it was writing is lost, what waited
+begins anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from babyllm.generation.engine import Engine
+from babyllm.generation.sampling import Token
+from babyllm.serve.answer import Answer, Piece
+from babyllm.serve.problem import Problem
+from babyllm.serve.requests import Asked, Wanted
+from babyllm.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+BROKEN = "the model failed at this request; the server's log tells why"
+Key = Hashable
+Scores = Callable[[Sequence[int], int], Iterator[list[Token]]]
+
+
+@dataclass
+class _Job:
+    """An answer, whom it is for, and how far its prompt is scored."""
+
+    key: Key
+    answer: Answer
+    parts: Iterator[list[Token]] | None = None
+    scores: list[Token] = field(default_factory=list)
+    has_begun: bool = False
+
+
+class Writer:
+    """Writes the answers that are asked for, all together."""
+
+    def __init__(self, make_engine: Callable[[], Engine], scores: Scores, tokenizer: Tokenizer, slots: int) -> None:
+        """Make an engine.
+
+        Args:
+            make_engine: also called when one has failed.
+            scores: gives the tokens of a prompt with their log-probabilities, part by part.
+            tokenizer: of the answers.
+            slots: answers the engine writes at once.
+        """
+        self._make_engine, self._scores, self._tokenizer, self._slots = make_engine, scores, tokenizer, slots
+        self._engine = make_engine()
+        self._jobs: dict[int, _Job] = {}  # by the engine's number, the oldest first
+        self._scoring: deque[_Job] = deque()
+        self._news: list[tuple[Key, Piece]] = []
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return self._engine.is_idle and not self._scoring and not self._news
+
+    @property
+    def n_running(self) -> int:
+        """Answers being written."""
+        return self._engine.n_running
+
+    @property
+    def n_waiting(self) -> int:
+        """Answers that wait for a slot or for their prompt's scores."""
+        return self._engine.n_waiting + len(self._scoring)
+
+    def begin(self, key: Key, asked: Asked) -> None:
+        """Write the answers of a request."""
+        for number, wanted in enumerate(asked.wanted):
+            try:
+                job = _Job(key, Answer(number, wanted, self._tokenizer))
+                if wanted.echo is not None and wanted.sampling.logprobs is not None:
+                    job.parts = self._scores(wanted.prompt, wanted.sampling.logprobs)
+                    self._scoring.append(job)
+                    continue
+                if wanted.echo is not None:
+                    self._news.append((key, job.answer.opening(())))
+                self._submit(job)
+            except Exception as error:
+                self._news.append((key, _failed(number, error)))
+
+    def drop(self, key: Key) -> None:
+        """Stop writing the answers of a request."""
+        self._scoring = deque(job for job in self._scoring if job.key != key)
+        for number in [number for number, job in self._jobs.items() if job.key == key]:
+            self._forget(number)
+
+    def advance(self) -> list[tuple[Key, Piece]]:
+        """Take a step for all answers; gives what is new of each and whom it is for."""
+        self._score()
+        try:
+            events = self._engine.step()
+        except Exception as error:
+            self._replace_engine(error)
+            events = []
+        for event in events:
+            job = self._jobs[event.number]
+            job.has_begun = True
+            try:
+                piece = job.answer.take(event)
+            except Exception as error:
+                piece = _failed(job.answer.number, error)
+            if piece.is_last:
+                self._forget(event.number)
+            self._news.append((job.key, piece))
+        news, self._news = self._news, []
+        return news
+
+    def _forget(self, number: int) -> None:
+        del self._jobs[number]
+        self._engine.cancel(number)
+
+    def _submit(self, job: _Job) -> None:
+        wanted: Wanted = job.answer.wanted
+        if wanted.sampling.max_new_tokens:
+            self._jobs[self._engine.submit(wanted.prompt, wanted.sampling, wanted.end_ids)] = job
+        else:
+            self._news.append((job.key, Piece(job.answer.number, finish="length")))
+
+    def _score(self) -> None:
+        """Score a part of the oldest prompt that is to be scored."""
+        if not self._scoring:
+            return
+        job = self._scoring[0]
+        assert job.parts is not None
+        try:
+            part = next(job.parts, None)
+            if part is not None:
+                job.scores += part
+                return
+            self._scoring.popleft()
+            self._news.append((job.key, job.answer.opening(job.scores)))
+            self._submit(job)
+        except Exception as error:
+            self._scoring = deque(other for other in self._scoring if other is not job)
+            self._news.append((job.key, _failed(job.answer.number, error)))
+
+    def _replace_engine(self, error: Exception) -> None:
+        """Give up what the engine was writing and let another begin with the rest, in the same order."""
+        jobs = list(self._jobs.values())
+        # Slots are given in order, so what runs is among the oldest, and at least one of the answers is given up.
+        lost = [job for i, job in enumerate(jobs) if i < self._slots or job.has_begun]
+        self._jobs = {}
+        for job in lost:
+            self._news.append((job.key, _failed(job.answer.number, error)))
+        del self._engine  # its memory is needed for the next one
+        self._engine = self._make_engine()
+        for job in jobs:
+            if job not in lost:
+                self._submit(job)
+
+
+def _failed(number: int, error: Exception) -> Piece:
+    """What a client is told of an exception; its traceback goes to the log."""
+    if isinstance(error, Problem):
+        return Piece(number, problem=error)
+    logger.error("answer %d of a request failed", number, exc_info=error)
+    return Piece(number, problem=Problem(500, BROKEN))

@@ -1,0 +1,319 @@
+"""Continuous batching: every request's answer is the one it gets alone, whatever runs beside it."""
+
+from collections.abc import Callable, Container, Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from babyllm.errors import UserError
+from babyllm.generation import Engine, Sampling, Token
+from babyllm.model.config import ModelConfig, RopeScaling
+from babyllm.model.lora import LoraConfig, add_lora
+from babyllm.model.transformer import Transformer
+
+Tiny = Callable[..., ModelConfig]
+GREEDY = Sampling(temperature=0, max_new_tokens=12)
+
+
+def model_of(config: ModelConfig) -> Transformer:
+    torch.manual_seed(0)
+    model = Transformer(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.3) if weight.dim() > 1 else weight.uniform_(0.5, 1.5)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Tiny) -> Transformer:
+    return model_of(tiny())
+
+
+def plain(model: Transformer, prompt: Sequence[int], n: int, ends: Container[int] = ()) -> list[int]:
+    """The greedy answer, each token from a pass over all that comes before it, without a cache."""
+    ids = list(prompt)
+    while len(ids) < min(len(prompt) + n, model.config.max_seq_len):
+        token = int(model.logits(torch.tensor([ids]))[0, -1].argmax())
+        if token in ends:
+            break
+        ids.append(token)
+    return ids[len(prompt) :]
+
+
+def random_prompt(length: int, seed: int) -> list[int]:
+    return torch.randint(0, 400, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+class Answers:
+    """Drives an engine and keeps what it gives out, by number."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.tokens: dict[int, list[Token]] = {}
+        self.finish: dict[int, str] = {}
+
+    def submit(self, prompt: Sequence[int], sampling: Sampling = GREEDY, ends: Container[int] = ()) -> int:
+        number = self.engine.submit(prompt, sampling, ends)
+        self.tokens[number] = []
+        return number
+
+    def step(self) -> None:
+        counts = {number: 0 for number in self.tokens}
+        for number, token, finish in self.engine.step():
+            assert number not in self.finish, "nothing comes after the end"
+            counts[number] += 1
+            if token is not None:
+                self.tokens[number].append(token)
+            if finish:
+                self.finish[number] = finish
+        assert max(counts.values(), default=0) <= 1, "one token a step"
+
+    def finished(self) -> "Answers":
+        while not self.engine.is_idle:
+            self.step()
+        return self
+
+    def ids(self, number: int) -> list[int]:
+        return [token.id for token in self.tokens[number]]
+
+
+REQUEST = st.tuples(
+    st.integers(1, 50),  # length of the prompt
+    st.integers(0, 20),  # tokens of the answer, at most
+    st.integers(0, 3),  # steps before the next request
+    st.none() | st.integers(0, 6),  # steps until it is cancelled
+)
+
+
+@settings(max_examples=25)
+@given(
+    requests=st.lists(REQUEST, min_size=1, max_size=8),
+    slots=st.integers(1, 4),
+    chunk=st.sampled_from([1, 2, 7, 16, 256]),
+    seed=st.integers(0, 1000),
+)
+def test_every_answer_is_that_of_the_plain_pass(
+    model: Transformer, requests: list[tuple[int, int, int, int | None]], slots: int, chunk: int, seed: int
+) -> None:
+    """Greedy answers equal the plain pass token for token: joined late, beside others, cancelled ones, any chunk."""
+    answers = Answers(Engine(model, slots=slots, prefill_chunk=chunk))
+    expected, leave, now = {}, {}, 0
+    for i, (length, n, pause, patience) in enumerate(requests):
+        prompt = random_prompt(length, seed + i)
+        ends = {int(torch.randint(0, 400, (), generator=torch.Generator().manual_seed(seed + i)))}
+        number = answers.submit(prompt, replace(GREEDY, max_new_tokens=n), ends)
+        expected[number] = plain(model, prompt, n, ends)
+        if patience is not None:
+            leave[number] = now + patience
+        for _ in range(pause):
+            for gone in [number for number, when in leave.items() if when == now]:
+                answers.engine.cancel(gone)
+            answers.step()
+            now += 1
+    answers.finished()
+    assert answers.engine.n_running == answers.engine.n_waiting == 0
+    for number, ids in expected.items():
+        if number in answers.finish or number not in leave:
+            assert answers.ids(number) == ids
+        else:
+            assert answers.ids(number) == ids[: len(answers.ids(number))]
+
+
+SHAPES = {
+    "plain heads": {"n_kv_heads": 4},
+    "one kv head": {"n_kv_heads": 1},
+    "tied": {"tie_embeddings": True},
+    "linear": {"rope_scaling": RopeScaling("linear", 4.0)},
+    "llama3": {"rope_scaling": RopeScaling("llama3", 8.0, 16)},
+    "yarn": {"rope_scaling": RopeScaling("yarn", 4.0, 16)},
+    "wide": {"d_model": 64, "n_heads": 2, "n_kv_heads": 1, "d_ff": 40},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_is_decoded_as_it_is_trained(tiny: Tiny, shape: str) -> None:
+    """Kinds of heads, tied embeddings and each stretched rotation give the plain pass's answers and probabilities."""
+    model = model_of(tiny(**SHAPES[shape]))
+    answers = Answers(Engine(model, slots=2, prefill_chunk=5))
+    prompts = [random_prompt(length, length) for length in (1, 12, 30)]
+    numbers = [answers.submit(prompt, replace(GREEDY, logprobs=2)) for prompt in prompts]
+    answers.finished()
+    for number, prompt in zip(numbers, prompts, strict=True):
+        ids = answers.ids(number)
+        assert ids == plain(model, prompt, 12) and len(set(ids)) > 2
+        exact = model.logits(torch.tensor([[*prompt, *ids]]))[0, len(prompt) - 1 : -1].log_softmax(-1)
+        for token, row in zip(answers.tokens[number], exact, strict=True):
+            best = row.topk(2)
+            assert token.logprob == pytest.approx(float(row[token.id]), abs=1e-4)
+            assert [i for i, _ in token.top] == best.indices.tolist()
+            assert [value for _, value in token.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+
+
+def test_an_adapter_is_read_with_its_base(tiny: Tiny) -> None:
+    """A model with low-rank updates answers as its plain pass does."""
+    model = model_of(tiny())
+    add_lora(model, LoraConfig(rank=4))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.3)
+    answers = Answers(Engine(model))
+    number = answers.submit([5, 6, 7])
+    assert answers.finished().ids(number) == plain(model, [5, 6, 7], 12)
+
+
+def test_a_seeded_request_draws_the_same_beside_others(model: Transformer) -> None:
+    """The draws of a seeded request do not depend on what runs beside it, nor on other requests' draws."""
+    sampling = Sampling(temperature=1.5, top_k=None, min_p=0.001, seed=3, max_new_tokens=20)
+    alone = Answers(Engine(model))
+    number = alone.submit([5, 6], sampling)
+    expected = alone.finished().ids(number)
+    answers = Answers(Engine(model, slots=3, prefill_chunk=8))
+    answers.submit(random_prompt(30, 1), replace(sampling, seed=None))
+    answers.step()
+    same = [answers.submit([5, 6], sampling) for _ in range(2)]
+    other = answers.submit([5, 6], replace(sampling, seed=4))
+    answers.finished()
+    assert [answers.ids(number) for number in same] == [expected] * 2
+    assert answers.ids(other) != expected
+
+
+def test_the_end_of_an_answer(model: Transformer) -> None:
+    """A token that ends an answer is not given out and says "stop"; the limit and the context's end say "length"."""
+    ids = plain(model, [5, 6], 12)
+    answers = Answers(Engine(model, context=16))
+    stopped = answers.submit([5, 6], ends={ids[3]})
+    limited = answers.submit([5, 6], replace(GREEDY, max_new_tokens=3))
+    filled = answers.submit([5] * 14)
+    nothing = answers.submit([5, 6], replace(GREEDY, max_new_tokens=0))
+    answers.finished()
+    assert answers.ids(stopped) == ids[: ids.index(ids[3])] and answers.finish[stopped] == "stop"
+    assert answers.ids(limited) == ids[:3] and answers.finish[limited] == "length"
+    assert len(answers.ids(filled)) == 2 and answers.finish[filled] == "length"
+    assert answers.ids(nothing) == [] and answers.finish[nothing] == "length"
+
+
+def test_requests_wait_for_a_slot_and_cancelled_ones_free_it(model: Transformer) -> None:
+    """At most `slots` run, in the order they came; cancelling one, wherever it is, lets the next one in."""
+    engine = Engine(model, slots=2, prefill_chunk=4)
+    assert engine.is_idle and engine.step() == []
+    answers = Answers(engine)
+    running, long, waiting, last = (answers.submit([5] * length) for length in (2, 20, 3, 3))
+    assert (engine.n_running, engine.n_waiting) == (0, 4)
+    answers.step()
+    assert (engine.n_running, engine.n_waiting) == (2, 2)
+    for number in (waiting, long, 99):  # in the queue, being read, unknown
+        engine.cancel(number)
+    assert (engine.n_running, engine.n_waiting) == (1, 1)
+    answers.step()
+    assert (engine.n_running, engine.n_waiting) == (2, 0)
+    engine.cancel(running)
+    assert engine.n_running == 1 and not engine.is_idle
+    answers.finished()
+    assert answers.tokens[long] == answers.tokens[waiting] == []
+    assert len(answers.ids(running)) == 2
+    assert answers.ids(last) == plain(model, [5] * 3, 12)
+
+
+def test_a_long_prompt_does_not_hold_up_the_others(model: Transformer) -> None:
+    """While a prompt is read in chunks, every step gives those that run a token."""
+    answers = Answers(Engine(model, slots=2, prefill_chunk=4))
+    first = answers.submit([5, 6])
+    answers.step()
+    second = answers.submit(random_prompt(40, 1))
+    for n in range(2, 11):
+        answers.step()
+        assert len(answers.ids(first)) == n and answers.ids(second) == []
+    answers.step()
+    assert len(answers.ids(second)) == 1
+
+
+def test_what_cannot_be_asked_is_refused_at_the_door(model: Transformer) -> None:
+    """Prompts that are empty, too long or of unknown ids are refused, and disturb nobody."""
+    answers = Answers(Engine(model, context=16))
+    number = answers.submit([5, 6])
+    answers.step()
+    for prompt, message in (
+        ([], "a prompt of 0 tokens leaves no room"),
+        ([5] * 16, "a prompt of 16 tokens leaves no room in the context of 16"),
+        ([5, 400], "vocabulary of 400"),
+        ([-1], "vocabulary of 400"),
+    ):
+        with pytest.raises(UserError, match=message):
+            answers.submit(prompt)
+    assert answers.finished().ids(number) == plain(model, [5, 6], 12)
+
+
+@pytest.mark.parametrize("settings", [{"slots": 0}, {"context": 1}, {"prefill_chunk": 0}])
+def test_impossible_engines_are_refused(model: Transformer, settings: dict[str, int]) -> None:
+    """No slots, no room and empty chunks are refused."""
+    with pytest.raises(UserError, match=next(iter(settings))):
+        Engine(model, **settings)
+
+
+def test_a_context_beyond_the_models_needs_rotations_that_stretch(tiny: Tiny, model: Transformer) -> None:
+    """A longer context is refused, but for dynamic scaling, where it is the plain pass's at that length."""
+    with pytest.raises(UserError, match="max_seq_len of 64"):
+        Engine(model, context=65)
+    config = tiny(max_seq_len=16, rope_scaling=RopeScaling("dynamic", 2.0))
+    stretching = model_of(config)
+    prompt = random_prompt(31, 2)
+    answers = Answers(Engine(stretching, context=32))
+    token = answers.submit(prompt, replace(GREEDY, logprobs=0))
+    answers.finished()
+    scores = stretching.logits(torch.tensor([[*prompt, 5]]))[0, 30].log_softmax(-1)
+    assert answers.tokens[token][0].id == int(scores.argmax())
+    assert answers.tokens[token][0].logprob == pytest.approx(float(scores.max()), abs=1e-4)
+
+
+def test_scores_that_are_no_numbers_are_told_and_spread_to_nobody(tiny: Tiny) -> None:
+    """A request whose scores are NaN ends with an error; those beside and behind it get their answers."""
+    model = model_of(tiny())
+    expected = plain(model, [5, 6], 12)
+    with torch.no_grad():
+        model.embed_tokens.weight[399] = float("nan")
+    answers = Answers(Engine(model, slots=2))
+    beside = answers.submit([5, 6])
+    answers.step()
+    answers.submit([7, 399])
+    with pytest.raises(UserError, match="no numbers"):
+        answers.step()
+    behind = answers.submit([5, 6])
+    answers.finished()
+    assert answers.ids(behind) == expected
+    assert answers.ids(beside)[-5:] == expected[-5:]
+
+
+def test_sixteen_bits(model: Transformer) -> None:
+    """Under autocast, when the engine is made, answers are about as probable as in 32 bits, also for steps outside."""
+    with torch.autocast("cpu", torch.bfloat16):
+        answers = Answers(Engine(model, slots=2, prefill_chunk=5))
+    prompts = [random_prompt(length, length) for length in (3, 14, 20)]
+    numbers = [answers.submit(prompt, replace(GREEDY, logprobs=0)) for prompt in prompts]
+    answers.step()
+    with torch.autocast("cpu", torch.bfloat16):
+        answers.finished()
+    errors = []
+    for number, prompt in zip(numbers, prompts, strict=True):
+        exact = model.logits(torch.tensor([[*prompt, *answers.ids(number)]]))[0, len(prompt) - 1 : -1].log_softmax(-1)
+        for token, row in zip(answers.tokens[number], exact, strict=True):
+            errors.append(abs(float(row[token.id]) - (token.logprob or 0)))
+    assert 0 < sum(errors) / len(errors) < 0.3
+
+
+def test_weights_are_those_of_now(tiny: Tiny) -> None:
+    """An engine made after the weights were changed reads the changed ones; a model in training has no dropout."""
+    model = model_of(tiny(dropout=0.5)).train()
+    before = Answers(Engine(model))
+    number = before.submit([5, 6])
+    before.finished()
+    with torch.no_grad():
+        model.lm_head.weight.copy_(model.lm_head.weight.flip(0))
+    after = Answers(Engine(model))
+    number = after.submit([5, 6])
+    assert after.finished().ids(number) != before.ids(0)
+    assert model.training
+    assert after.ids(number) == plain(model.eval(), [5, 6], 12)
