@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 ARGUMENTS = "RUN_DIR"
 STORE, CONFIG, TOKENS = "conversations", "config.yaml", "manifest.json"
-CLOSED_FROM = 2000  # training conversations of each task that tell whether it is closed
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def _on_conversations(
     """Loss and accuracy by task on held-out conversations; with `fit`, beside those on training ones."""
     from babyllm.commands.chat import load_chat_model
     from babyllm.data.conversations import ConversationStore
-    from babyllm.evaluate.answers import closed_turns
+    from babyllm.evaluate.answers import closed_in, closed_turns
 
     model, template = load_chat_model(directory)
     model.to(runtime.device)
@@ -164,7 +163,7 @@ def _on_conversations(
     if store:
         if store.manifest.tokenizer_sha256 != template.tokenizer.sha256:
             raise UserError(f"{store_dir}: was made with another tokenizer than {directory}'s; give files with --data")
-        candidates = closed_turns(_drawn_from_store(store, "train", CLOSED_FROM * len(store.tasks), flags.seed))
+        candidates = closed_in(store)
     if paths:
         held_out, n_unused = _read(flags, template, paths, model.config.max_seq_len)
         candidates = closed_turns(held_out) | candidates

@@ -27,6 +27,7 @@ from babyllm.runtime import Runtime
 MAX_CANDIDATES = 10
 MIN_REPEATS = 2
 MIN_CONVERSATIONS = 20
+CLOSED_FROM = 2000  # conversations of a task that are looked at in a store
 
 A = TypeVar("A", bound=Hashable)
 Answer = tuple[int, ...]
@@ -99,6 +100,12 @@ def closed_answers(conversations: Iterable[Conversation]) -> dict[str, list[str]
 def closed_turns(samples: Iterable[Sample]) -> dict[str, list[Answer]]:
     """Of each closed task, the ids of its answers, sorted; they are the candidates of `turn_accuracy`."""
     return _closed((s.task, answers[-1][1]) for s in samples if (answers := s.answers()))
+
+
+def closed_in(store: ConversationStore) -> dict[str, list[Answer]]:
+    """Of each closed task of a store, the ids of its answers, as its first training conversations tell."""
+    spans = (store.span("train", task)[:CLOSED_FROM] for task in store.tasks_of("train"))
+    return closed_turns(stored_samples(store, (number for span in spans for number in span)))
 
 
 def _closed(final: Iterable[tuple[str, A]]) -> dict[str, list[A]]:

@@ -8,15 +8,13 @@ the mean over those units, whatever the micro-batches, the packing and the ranks
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import nn
 
 from babyllm.data.batch import Batch
+from babyllm.data.conversations import Normalisation
 from babyllm.objectives import Loss, LossTerms
-
-Normalisation = Literal["token", "turn", "conversation"]
 
 
 def conversation_loss(normalise: Normalisation, tasks: Sequence[str], is_packed: bool = False) -> Loss:

@@ -23,7 +23,7 @@ from babyllm.data.fine_tuning import (
 )
 from babyllm.data.shards import Split
 from babyllm.errors import UserError
-from babyllm.evaluate.answers import closed_turns, stored_samples
+from babyllm.evaluate.answers import closed_in, stored_samples
 from babyllm.evaluate.fit import greedy_answers, measure
 from babyllm.loading import base_directory, load, model_directory
 from babyllm.model.config import ModelOptions
@@ -39,7 +39,6 @@ from babyllm.training.checkpoint import latest
 from babyllm.training.run import Measure, Show
 from babyllm.training.state import TrainState
 
-CLOSED_CONVERSATIONS = 2000  # of a task that are looked at to tell whether its answers come from a small set
 ANSWER_TOKENS = 80
 
 
@@ -170,7 +169,7 @@ def held_out(config: FineTuneConfig, tuning: FineTuning) -> Measure:
     """Measures, by task, the loss of held-out answers and, where they come from a small set, the accuracy."""
     store = tuning.data.store
     samples = stored_samples(store, _first(store, "val", config.data.eval_conversations))
-    candidates = closed_turns(stored_samples(store, _first(store, "train", CLOSED_CONVERSATIONS)))
+    candidates = closed_in(store)
 
     def measured_by_task(state: TrainState) -> dict[str, float]:
         found = measure(state.model, samples, candidates, state.runtime)
