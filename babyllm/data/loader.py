@@ -80,7 +80,9 @@ class _Reader:
     def _batch(self, rows: NDArray[np.int64]) -> Batch:
         arrays = self.order.rows(rows)
         units = {"token": int((arrays["targets"] != IGNORE).sum())}
-        units |= {name.removeprefix(UNITS): int(arrays.pop(name).sum()) for name in list(arrays) if UNITS in name}
+        units |= {
+            name.removeprefix(UNITS): int(arrays.pop(name).sum()) for name in list(arrays) if name.startswith(UNITS)
+        }
         if "lengths" in arrays:
             units["input"] = int(arrays["lengths"].sum())
             # What lies behind the longest row is padding alone. A round width suits the hardware.

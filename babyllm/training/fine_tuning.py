@@ -49,7 +49,7 @@ class FineTuneConfig:
     Attributes:
         run_dir: where the run is recorded; the same command goes on with it.
         init_from: a run, step or Hugging Face directory of the model to start from.
-        model: dropout, activation_checkpointing and max_seq_len; the shape is that of init_from.
+        model: dropout and activation_checkpointing; the shape is that of init_from.
         normalise: what the loss is the mean over: token, turn (each answer counts once, so that short ones are not
             drowned by long ones) or conversation.
         log_every: steps between records.
