@@ -1,6 +1,6 @@
-"""The transformer's forward pass for generation: weights as they are read fastest, keys and values kept in place.
+"""The transformer's forward pass for generation: few products and operations a step, keys and values kept in place.
 
-Transformer -> Decoder: weights in the type of the products, a cache of `slots` rows of `context` tokens
+Transformer -> Decoder: matrices in the type of the products, a cache of `slots` rows of `context` tokens
 tokens (N, T) behind what N adjacent rows hold -> embed -> layers -> norm -> head -> logits of the last (N, V)
 
 Legend: N rows, T new time, S cached and new time, D model width, H heads, K kv heads, W width of a head, V vocabulary.
@@ -15,25 +15,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from babyllm.model.linear import dense_weight
+from babyllm.generation.matrix import Matrix
+from babyllm.model.linear import joined_weight
 from babyllm.model.transformer import Block, Transformer
 
 # Columns of the cache that are made ready at a time, so that a long context takes memory only when it is used.
 _BLOCK = 256
-# Rows from which on it pays to convert bfloat16 weights for a processor that cannot multiply them.
-_MANY = 32
-
-Weights = tuple[Tensor, ...]
-"""Matrices (O, I) whose products with one input stand side by side."""
 
 
 class _Layer(NamedTuple):
     input_norm: Tensor
-    qkv: Weights
-    out: Weights
+    qkv: Matrix
+    out: Matrix
     mlp_norm: Tensor
-    gate_up: Weights
-    down: Weights
+    gate_up: Matrix
+    down: Matrix
 
 
 class Decoder:
@@ -55,93 +51,114 @@ class Decoder:
         config = model.config
         embed = model.embed_tokens.weight.detach()
         device = embed.device
-        self.context, self.device = context, device
+        self.context, self.device, self._slots = context, device, slots
         self.dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else embed.dtype
         self._heads, self._kv_heads, self._width = config.n_heads, config.kv_heads, config.head_dim
         # x / sqrt(mean(x^2) + eps) = x sqrt(D) / sqrt(sum(x^2) + D eps); the root is a part of the norms' weights here.
         self._eps, self._root = torch.tensor(config.d_model * config.norm_eps, device=device), config.d_model**0.5
-        self._is_emulated = self.dtype == torch.bfloat16 and _emulates_bfloat16(device)
         with torch.no_grad():
             cos, sin = model.rotations(context, device)
             self._cos, self._sin = cos[:, None], torch.cat([-sin, sin], dim=-1)[:, None]  # (context, 1, W)
-            self._turn = torch.arange(config.head_dim, device=device).roll(config.head_dim // 2)
+            self._same = torch.eye(config.head_dim, device=device)
+            self._turned = self._same.roll(config.head_dim // 2, 0)
             self._embed = embed
             self._layers = [self._layer(block) for block in model.layers if isinstance(block, Block)]
-            self._norm, self._head = model.norm.weight.detach() * self._root, self._weights(model.lm_head)
-        shape = (config.n_layers, slots, context, 2 * config.kv_heads, config.head_dim)
+            self._norm = model.norm.weight.detach() * self._root
+            self._head = self._matrix(model.lm_head)
+        shape = (config.n_layers, slots, 2 * config.kv_heads, context, config.head_dim)
         self._cache = torch.empty(shape, device=device, dtype=self.dtype)
-        self._columns = self._cache.view(config.n_layers, slots * context, -1).unbind(0)
+        self._columns = self._cache.view(config.n_layers, -1, config.head_dim).unbind(0)
         self._n_ready = 0
 
     def _layer(self, block: Block) -> _Layer:
         attention, mlp = block.self_attn, block.mlp
         return _Layer(
             block.input_layernorm.weight.detach() * self._root,
-            self._weights(attention.q_proj, attention.k_proj, attention.v_proj),
-            self._weights(attention.o_proj),
+            self._matrix(attention.q_proj, attention.k_proj, attention.v_proj),
+            self._matrix(attention.o_proj),
             block.post_attention_layernorm.weight.detach() * self._root,
-            self._weights(mlp.gate_proj, mlp.up_proj),
-            self._weights(mlp.down_proj),
+            self._matrix(mlp.gate_proj, mlp.up_proj),
+            self._matrix(mlp.down_proj),
         )
 
-    def _weights(self, *layers: nn.Linear) -> Weights:
-        """The layers' matrices; joined to one where they must be copied anyway."""
-        dense = [dense_weight(layer).detach() for layer in layers]
-        if all(weight.dtype == self.dtype for weight in dense):
-            return tuple(dense)
-        return (torch.cat([weight.to(self.dtype) for weight in dense]),)
+    def _matrix(self, *layers: nn.Linear) -> Matrix:
+        return Matrix(joined_weight(layers, self.dtype), self._slots)
 
-    def read(self, tokens: Tensor, first: int, lengths: Sequence[int]) -> Tensor:
+    def read(self, tokens: Tensor, first: int, lengths: Sequence[int], counts: Sequence[int] | None = None) -> Tensor:
         """Logits behind the last of the new tokens of each row; their keys and values are kept.
 
         Args:
             tokens: (N, T) int64.
             first: the first row; the N rows are adjacent.
             lengths: tokens each of the N rows holds, that the new ones follow.
+            counts: how many of its T tokens count for each row, at least one; the others fill up. None: all.
 
         Returns:
             (N, V) float32 on the CPU.
         """
         N, T = tokens.shape
+        x = self._hidden(tokens, first, lengths)  # (N T, D)
+        if T > 1:
+            ends = torch.tensor([T] * N if counts is None else counts, device=self.device)
+            x = x[torch.arange(N, device=self.device) * T + ends - 1]
+        return self._logits(x)
+
+    def read_all(self, tokens: Tensor, first: int, lengths: Sequence[int]) -> Tensor:
+        """Logits behind each of the new tokens, (N, T, V) float32 on the CPU; else as `read`."""
+        return self._logits(self._hidden(tokens, first, lengths)).view(*tokens.shape, -1)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self._head(self._normed(x, self._norm)).float().cpu()
+
+    def _hidden(self, tokens: Tensor, first: int, lengths: Sequence[int]) -> Tensor:
+        """What the layers make of the tokens (N, T): (N T, D)."""
+        N, T = tokens.shape
         longest = max(lengths) + T
         self._make_ready(longest)
-        starts = torch.tensor(lengths, device=self.device)
-        positions = starts[:, None] + torch.arange(T, device=self.device)  # (N, T)
-        rows = torch.arange(first, first + N, device=self.device)[:, None]
-        columns = (rows * self.context + positions).flatten()
-        cos, sin = self._cos[positions], self._sin[positions]  # (N, T, 1, W)
-        held = self._cache[:, first : first + N, :longest].transpose(2, 3)  # (layers, N, 2 K, S, W)
+        positions = torch.tensor(lengths, device=self.device)[:, None] + torch.arange(T, device=self.device)  # (N, T)
+        columns, turns = self._places(positions, first), self._turns(positions.flatten())
+        held = self._cache[:, first : first + N, :, :longest]  # (layers, N, 2 K, S, W)
         keys, values = held[:, :, : self._kv_heads].unbind(0), held[:, :, self._kv_heads :].unbind(0)
         is_causal = T > 1 and longest == T
         mask = None if is_causal or (T == 1 and min(lengths) + T == longest) else self._mask(positions, longest)
-        x = F.embedding(tokens, self._embed)  # (N, T, D)
+        x = F.embedding(tokens.flatten(), self._embed)
         for layer, kept, k, v in zip(self._layers, self._columns, keys, values, strict=True):
-            h = self._normed(x, layer.input_norm)
-            q = self._store(self._products(h, layer.qkv), cos, sin, kept, columns)
-            x = x + self._products(self._attended(q, k, v, mask, is_causal), layer.out)
+            q = self._stored(layer.qkv(self._normed(x, layer.input_norm)), turns, kept, columns)
+            x.add_(layer.out(self._attended(q.view(N, T, self._heads, self._width), k, v, mask, is_causal)))
             h = self._normed(x, layer.mlp_norm)
-            gate, up = self._products(h, layer.gate_up).chunk(2, dim=-1)
-            x = x + self._products(F.silu(gate).mul_(up), layer.down)
-        return self._products(self._normed(x[:, -1:], self._norm), self._head)[:, 0].float().cpu()
+            gate, up = layer.gate_up(h).chunk(2, dim=1)
+            x.add_(layer.down(F.silu(gate).mul_(up)))
+        return x
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of a row to another row."""
-        self._cache[:, target, :length] = self._cache[:, source, :length]
+        self._cache[:, target, :, :length] = self._cache[:, source, :, :length]
 
     def reorder(self, sources: Tensor, length: int) -> None:
         """Make row i what row `sources[i]` was, for the first rows, of which each holds `length` tokens."""
-        held = self._cache[:, :, :length]
+        held = self._cache[:, :, :, :length]
         held[:, : len(sources)] = held[:, sources]
 
     def clear(self, row: int) -> None:
         """Take away what a row holds, so that numbers that are none cannot spread to others."""
-        self._cache[:, row, : self._n_ready] = 0
+        self._cache[:, row, :, : self._n_ready] = 0
 
     def _make_ready(self, longest: int) -> None:
         # A row's columns that are not filled yet are multiplied by zero, so they must be numbers.
         while self._n_ready < longest:
-            self._cache[:, :, self._n_ready : self._n_ready + _BLOCK] = 0
+            self._cache[:, :, :, self._n_ready : self._n_ready + _BLOCK] = 0
             self._n_ready += _BLOCK
+
+    def _places(self, positions: Tensor, first: int) -> Tensor:
+        """Where keys and values of the tokens at `positions` (N, T) go in the flat cache of a layer, (N T 2 K)."""
+        N = len(positions)
+        heads = torch.arange(2 * self._kv_heads, device=self.device)
+        rows = torch.arange(first, first + N, device=self.device)[:, None, None] * (2 * self._kv_heads) + heads
+        return (rows * self.context + positions[:, :, None]).flatten()
+
+    def _turns(self, positions: Tensor) -> Tensor:
+        """Matrices (N T, W, W) that turn a query or key, a row, by its position: rotary positions as one product."""
+        return torch.addcmul(self._same * self._cos[positions], self._turned, self._sin[positions])
 
     def _mask(self, positions: Tensor, longest: int) -> Tensor:
         """(N, 1, T, S), added to the scores: zero where a token may look, else minus infinity."""
@@ -153,44 +170,21 @@ class Decoder:
         scale = torch.addcmul(self._eps, norm, norm).rsqrt_()
         return (x * scale).mul_(weight).to(self.dtype)
 
-    def _store(self, qkv: Tensor, cos: Tensor, sin: Tensor, kept: Tensor, columns: Tensor) -> Tensor:
-        """Turn queries and keys by their positions and keep keys and values; gives the queries (N, T, H, W)."""
-        N, T, _ = qkv.shape
-        heads = qkv.view(N, T, -1, self._width).float()
-        qk = heads[:, :, : self._heads + self._kv_heads]
-        turned = qk.index_select(-1, self._turn)
-        qk.mul_(cos).addcmul_(turned, sin)
-        heads = heads.to(self.dtype)
-        kept.index_copy_(0, columns, heads[:, :, self._heads :].reshape(N * T, -1))
-        return heads[:, :, : self._heads]
+    def _stored(self, qkv: Tensor, turns: Tensor, kept: Tensor, columns: Tensor) -> Tensor:
+        """Keep the keys and values of `qkv` (N T, D + 2 K W); gives the queries (N T, H, W)."""
+        heads = qkv.reshape(len(qkv), -1, self._width)
+        n_turned = self._heads + self._kv_heads
+        qk = torch.bmm(heads[:, :n_turned].float(), turns).to(self.dtype)
+        kept.index_copy_(0, columns, torch.cat([qk[:, self._heads :], heads[:, n_turned:]], dim=1).view(-1, self._width))
+        return qk[:, : self._heads]
 
     def _attended(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
-        """What the queries (N, T, H, W) find in keys and values (N, K, S, W); gives (N, T, D)."""
+        """What the queries (N, T, H, W) find in keys and values (N, K, S, W); gives (N T, D)."""
         N, T, _, W = q.shape
         if T == 1:  # the queries that share a head's keys look at them as if they were several of one head
-            q = q.reshape(N, self._kv_heads, -1, W)
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).reshape(N, 1, -1)
+            q = q.view(N, self._kv_heads, -1, W)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).reshape(N, -1)
         found = F.scaled_dot_product_attention(
             q.transpose(1, 2), k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=self._heads != self._kv_heads
         )
-        return found.transpose(1, 2).reshape(N, T, -1)
-
-    def _products(self, x: Tensor, weights: Weights) -> Tensor:
-        """What matrices (O, I) make of `x` (N, T, I), side by side: (N, T, sum of O)."""
-        rows = x.reshape(-1, x.shape[-1])
-        if self._is_emulated and len(rows) >= _MANY:
-            rows, weights = rows.float(), tuple(weight.float() for weight in weights)
-        if rows.dtype == torch.float32 and x.device.type == "cpu" and len(rows) > 1:
-            # On CPUs a product with few columns takes less time than one with few rows.
-            products = [torch.mm(weight, rows.T) for weight in weights]
-            joined = (torch.cat(products) if len(products) > 1 else products[0]).T
-        else:
-            products = [torch.mm(rows, weight.T) for weight in weights]
-            joined = torch.cat(products, dim=1) if len(products) > 1 else products[0]
-        return joined.to(self.dtype).reshape(*x.shape[:-1], -1)
-
-
-def _emulates_bfloat16(device: torch.device) -> bool:
-    """Whether a CPU converts bfloat16 to multiply it. The two tests are private in PyTorch and may go."""
-    tests = [getattr(torch.cpu, test, None) for test in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
-    return device.type == "cpu" and not any(test() for test in tests if test)
+        return found.transpose(1, 2).reshape(N * T, -1)

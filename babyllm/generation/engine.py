@@ -157,23 +157,41 @@ class Engine:
         return self._draw(0, logits)
 
     def _join(self) -> list[Event]:
-        events: list[Event] = []
+        events = [Event(request.number, None, "length") for request in self._waiting if not request.n_left]
+        if events:
+            self._waiting = deque(request for request in self._waiting if request.n_left)
         budget = self._prefill_chunk
-        while budget and (self._joining or (self._waiting and len(self._running) < self._slots)):
-            request = self._joining or self._waiting.popleft()
-            if not request.n_left:
-                events.append(Event(request.number, None, "length"))
-                continue
-            self._joining, row = request, len(self._running)
-            part = request.prompt[request.n_read : request.n_read + budget]
-            logits = self._decoder.read(torch.tensor([part], device=self._decoder.device), row, [request.n_read])
-            request.n_read += len(part)
-            budget -= len(part)
-            if request.n_read == len(request.prompt):
-                self._joining = None
-                self._running.append(request)
-                events += self._draw(row, logits)
+        while budget > 0 and (group := self._next_to_join(budget)):
+            n_parts = [min(len(request.prompt) - request.n_read, budget) for request in group]
+            longest = max(n_parts)
+            tokens = torch.zeros(len(group), longest, dtype=torch.long)
+            for row, request, n in zip(tokens, group, n_parts, strict=True):
+                row[:n] = torch.tensor(request.prompt[request.n_read : request.n_read + n])
+            first = len(self._running)
+            lengths = [request.n_read for request in group]
+            logits = self._decoder.read(tokens.to(self._decoder.device), first, lengths, n_parts)
+            budget -= tokens.numel()
+            for request, n in zip(group, n_parts, strict=True):
+                request.n_read += n
+            if group[0].n_read < len(group[0].prompt):  # a part of a long prompt, which is always alone
+                self._joining = group[0]
+                break
+            self._joining = None
+            self._running += group
+            events += self._draw(first, logits)
         return events
+
+    def _next_to_join(self, budget: int) -> list[_Request]:
+        """The requests that have waited longest, as many as can be read together; one with a long prompt is alone."""
+        if self._joining is not None:
+            return [self._joining]
+        group: list[_Request] = []
+        while self._waiting and len(self._running) + len(group) < self._slots:
+            longest = max(len(request.prompt) for request in (*group, self._waiting[0]))
+            if group and longest * (len(group) + 1) > budget:
+                break
+            group.append(self._waiting.popleft())
+        return group
 
     def _draw(self, first: int, logits: Tensor) -> list[Event]:
         """Draw a token for each row from `first` on, given their logits (N, V); those that end leave."""

@@ -9,6 +9,7 @@ Legend: I inputs, O outputs, R rank.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -138,3 +139,31 @@ def dense_weight(layer: nn.Linear) -> Tensor:
     if isinstance(layer, FrozenLinear):
         return layer.base_weight()
     return layer.weight
+
+
+def joined_weight(layers: Sequence[nn.Linear], dtype: torch.dtype) -> Tensor:
+    """(sum of O, I) in a type: the matrices of layers with one input, one below the other, to be read and not changed.
+
+    It takes no memory of its own where plain layers have that type: their weights become parts of it, as they are.
+    """
+    weights = [dense_weight(layer).detach() for layer in layers]
+    if len(weights) == 1:
+        return weights[0].to(dtype)
+    if any(type(layer) is not nn.Linear or layer.weight.dtype != dtype for layer in layers):
+        return torch.cat([weight.to(dtype) for weight in weights])
+    size = (sum(map(len, weights)), weights[0].shape[1])
+    if _are_adjacent(weights):
+        return weights[0].as_strided(size, (size[1], 1))
+    with torch.inference_mode(False), torch.no_grad():  # weights made in inference mode could not be trained any more
+        whole = torch.cat(weights)
+        for layer, part in zip(layers, whole.split([len(weight) for weight in weights]), strict=True):
+            layer.weight.data = part
+    return whole
+
+
+def _are_adjacent(weights: Sequence[Tensor]) -> bool:
+    """Whether each begins in memory where the one before it ends."""
+    ends = [weight.data_ptr() + weight.nbytes for weight in weights]
+    starts = [weight.data_ptr() for weight in weights]
+    same = len({weight.untyped_storage().data_ptr() for weight in weights}) == 1
+    return same and starts[1:] == ends[:-1] and all(weight.is_contiguous() for weight in weights)

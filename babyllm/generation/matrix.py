@@ -1,0 +1,63 @@
+"""Products of a matrix that stays as it is with few rows at a time, each done in the way that is fastest for so many.
+
+Legend: R rows, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# For up to so many rows a CPU reads a float32 matrix as it stands as fast as memory gives it.
+_FEW = 3
+# Rows a packed copy is made for, at most; more of them make up for reading a matrix that is not packed.
+_MOST_PACKED = 16
+# From so many rows on products are limited by arithmetic, and the usual one is as good as any.
+_MANY = 64
+# Rows from which on it pays to convert a bfloat16 matrix for a processor that cannot multiply it.
+_MANY_EMULATED = 32
+
+
+class Matrix:
+    """A matrix (O, I), called with rows (R, I) of its type to give (R, O).
+
+    On CPUs where PyTorch comes with MKL, a float32 matrix that is to meet more than a few rows at a time is also kept as
+    a packed copy, which takes its size in memory once more and two thirds of the time.
+    """
+
+    def __init__(self, weight: Tensor, rows: int) -> None:
+        """Get ready for products with up to `rows` rows, and more now and then."""
+        self._weight = weight
+        self._is_plain = weight.device.type != "cpu"
+        self._is_float = weight.dtype == torch.float32
+        self._is_emulated = weight.dtype == torch.bfloat16 and _emulates_bfloat16()
+        self._n_packed = 0
+        if not self._is_plain and self._is_float and rows > _FEW and _can_pack():
+            self._n_packed = min(rows, _MOST_PACKED)
+            self._packed: Tensor = torch.ops.mkl._mkl_reorder_linear_weight(weight, self._n_packed)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        n = len(x)
+        if self._is_plain or n == 1:
+            return F.linear(x, self._weight)
+        if self._is_float and _FEW < n < _MANY:
+            if n <= self._n_packed:  # a packed copy takes the rows it was made for, no fewer
+                x = F.pad(x, (0, 0, 0, self._n_packed - n))
+                y: Tensor = torch.ops.mkl._mkl_linear(x, self._packed, self._weight, None, self._n_packed)
+                return y[:n]
+            return torch.mm(self._weight, x.T).T
+        if self._is_emulated and n >= _MANY_EMULATED:
+            return F.linear(x.float(), self._weight.float()).to(x.dtype)
+        return F.linear(x, self._weight)
+
+
+def _can_pack() -> bool:
+    """Whether PyTorch was built with the two operators for packed matrices, which are private in it and may go."""
+    return all(hasattr(torch.ops.mkl, name) for name in ("_mkl_reorder_linear_weight", "_mkl_linear"))
+
+
+def _emulates_bfloat16() -> bool:
+    """Whether this CPU converts bfloat16 to multiply it. The two tests are private in PyTorch and may go."""
+    tests = [getattr(torch.cpu, test, None) for test in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
+    return not any(test() for test in tests if test)
