@@ -17,7 +17,7 @@ from babyllm.chat.session import Session, answer_lead, fitting_prompt
 from babyllm.chat.template import ChatTemplate, load_template
 from babyllm.commands.chat import Flags, load_chat_model, run
 from babyllm.errors import UserError
-from babyllm.generation import generate_ids, text_pieces
+from babyllm.generation import Sampling, generate_ids, text_pieces
 from babyllm.interop.huggingface import save_model
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
@@ -60,7 +60,7 @@ def piped(directory: Path, text: str, *flags: str) -> subprocess.CompletedProces
 
 
 def greedy(model: Transformer, template: ChatTemplate, messages: Sequence[Message], n: int) -> str:
-    ids = generate_ids(model, template.prompt(messages), max_new_tokens=n, temperature=0, eos_id=template.end_ids)
+    ids = generate_ids(model, template.prompt(messages), Sampling(max_new_tokens=n, temperature=0), template.end_ids)
     return "".join(text_pieces(template.tokenizer, ids))
 
 
@@ -110,8 +110,8 @@ def test_an_answer_ends_at_the_templates_end_token(tmp_path: Path, tiny: Tiny, t
 def test_several_ids_end_a_text(tiny: Tiny) -> None:
     """Any of the end ids ends what is generated, and is not given out."""
     model = chain(tiny(tie_embeddings=False), [20, 21, 22, 23])
-    for ends, expected in (([22, 23], [20, 21]), ({21}, [20]), ((), [20, 21, 22, 23, 20]), (23, [20, 21, 22])):
-        assert list(generate_ids(model, [5], max_new_tokens=5, temperature=0, eos_id=ends)) == expected  # type: ignore[arg-type]
+    for ends, expected in (([22, 23], [20, 21]), ({21}, [20]), ((), [20, 21, 22, 23, 20])):
+        assert list(generate_ids(model, [5], Sampling(max_new_tokens=5, temperature=0), ends)) == expected
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from model_fixtures import chain
 
 import babyllm
 from babyllm.errors import UserError
-from babyllm.generation import AnswerText, generate, generate_ids, stream, text_pieces
-from babyllm.model.cache import KVCache
+from babyllm.generation import AnswerText, Sampling, generate, generate_ids, stream, text_pieces
+from babyllm.generation.decoder import Decoder
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ def test_greedy_takes_the_most_probable_token_each_time(tiny: Tiny) -> None:
     ids = [5, 6, 7]
     for _ in range(20):
         ids.append(int(model.logits(torch.tensor([ids]))[0, -1].argmax()))
-    assert list(generate_ids(model, ids[:3], max_new_tokens=20, temperature=0)) == ids[3:]
+    assert list(generate_ids(model, ids[:3], Sampling(max_new_tokens=20, temperature=0))) == ids[3:]
     assert len(set(ids[3:])) > 3, "the text says something"
 
 
@@ -64,7 +64,7 @@ def test_draws_follow_the_distribution(tiny: Tiny) -> None:
     """Tokens come as often as the scaled and filtered probabilities say, and what is filtered never."""
     n, logits = 1000, [2.0, 1.5, 1.0, 0.5, 0.0]
     model = constant(tiny(max_seq_len=n + 1), logits)
-    seen = Counter(generate_ids(model, [9], max_new_tokens=n, temperature=0.7, top_k=4, seed=3))
+    seen = Counter(generate_ids(model, [9], Sampling(max_new_tokens=n, temperature=0.7, top_k=4, seed=3)))
     weights = [math.exp(value / 0.7) for value in logits[:4]]
     expected = [n * weight / sum(weights) for weight in weights]
     assert seen.total() == n and seen.keys() == {0, 1, 2, 3}
@@ -164,16 +164,20 @@ def test_special_tokens_are_no_text(tiny: Tiny, tokenizer: Tokenizer) -> None:
 def test_eos_ends_the_text(tiny: Tiny, tokenizer: Tokenizer) -> None:
     """The eos id is not given out and nothing follows it; without one the limit ends the text."""
     model = chain(tiny(), [20, 21, tokenizer.eos_id, 22])
-    assert list(generate_ids(model, [5], eos_id=tokenizer.eos_id, temperature=0)) == [20, 21]
-    assert list(generate_ids(model, [5], eos_id={21, 22}, temperature=0)) == [20]
-    assert list(generate_ids(model, [5], max_new_tokens=4, temperature=0)) == [20, 21, tokenizer.eos_id, 22]
-    assert list(generate_ids(model, [5], max_new_tokens=0)) == []
+    assert list(generate_ids(model, [5], Sampling(temperature=0), (tokenizer.eos_id,))) == [20, 21]
+    assert list(generate_ids(model, [5], Sampling(temperature=0), {21, 22})) == [20]
+    assert list(generate_ids(model, [5], Sampling(max_new_tokens=4, temperature=0))) == [20, 21, tokenizer.eos_id, 22]
+    assert list(generate_ids(model, [5], Sampling(max_new_tokens=0))) == []
 
 
 def test_the_prompt_begins_a_document(tiny: Tiny, tokenizer: Tokenizer) -> None:
     """A text is read behind one <eos>, as documents are in training, and nothing else is added to it."""
     model = model_of(tiny())
-    ids = list(generate_ids(model, [tokenizer.eos_id, *tokenizer.encode("今天 the")], max_new_tokens=8, temperature=0))
+    ids = list(
+        generate_ids(
+            model, [tokenizer.eos_id, *tokenizer.encode("今天 the")], Sampling(max_new_tokens=8, temperature=0)
+        )
+    )
     assert tokenizer.eos_id not in ids
     text = b"".join(tokenizer.token_bytes(i) for i in ids).decode(errors="replace")
     assert generate(model, tokenizer, "今天 the", max_new_tokens=8, temperature=0) == text
@@ -182,12 +186,12 @@ def test_the_prompt_begins_a_document(tiny: Tiny, tokenizer: Tokenizer) -> None:
 def test_the_context_is_a_limit(tiny: Tiny) -> None:
     """Prompt and text together fill at most the model's context; a prompt that leaves no room is refused."""
     model = model_of(tiny(max_seq_len=16))
-    assert len(list(generate_ids(model, [5] * 15, max_new_tokens=100))) == 1
-    assert len(list(generate_ids(model, [5] * 4, max_new_tokens=100))) == 12
+    assert len(list(generate_ids(model, [5] * 15, Sampling(max_new_tokens=100)))) == 1
+    assert len(list(generate_ids(model, [5] * 4, Sampling(max_new_tokens=100)))) == 12
     with pytest.raises(UserError, match="a prompt of 16 tokens leaves no room in the context of 16"):
-        next(generate_ids(model, [5] * 16))
+        next(generate_ids(model, [5] * 16, Sampling()))
     with pytest.raises(UserError, match="a prompt of 0 tokens"):
-        next(generate_ids(model, []))
+        next(generate_ids(model, [], Sampling()))
 
 
 @pytest.mark.parametrize(
@@ -203,11 +207,11 @@ def test_settings_out_of_range_are_refused(tiny: Tiny, tokenizer: Tokenizer, set
 def test_generation_leaves_the_model_as_it_was(tiny: Tiny, is_training: bool) -> None:
     """A model in training is read without dropout and is in training again afterwards, also when the reader stops."""
     model = model_of(tiny(dropout=0.5))
-    expected = list(generate_ids(model, [5, 6], max_new_tokens=10, temperature=0))
+    expected = list(generate_ids(model, [5, 6], Sampling(max_new_tokens=10, temperature=0)))
     model.train(is_training)
-    assert list(generate_ids(model, [5, 6], max_new_tokens=10, temperature=0)) == expected
+    assert list(generate_ids(model, [5, 6], Sampling(max_new_tokens=10, temperature=0))) == expected
     assert model.training == is_training
-    ids = generate_ids(model, [5, 6], max_new_tokens=10, temperature=0)
+    ids = generate_ids(model, [5, 6], Sampling(max_new_tokens=10, temperature=0))
     next(ids)
     ids.close()  # type: ignore[attr-defined]
     assert model.training == is_training
@@ -219,9 +223,11 @@ def test_generation_in_16_bits(tiny: Tiny, tokenizer: Tokenizer) -> None:
     model = model_of(tiny())
     with torch.autocast("cpu", torch.bfloat16):
         assert generate(model, tokenizer, "今天", max_new_tokens=10, seed=1)
-        cache = KVCache(model.config, 1, 20, dtype=torch.bfloat16)
-        ids = torch.randint(0, 400, (1, 20), generator=torch.Generator().manual_seed(0))
-        parts = torch.cat([model.logits(part, cache) for part in ids.split([8, 1, 11], 1)], 1)
+        decoder = Decoder(model, 1, 20)
+    ids = torch.randint(0, 400, (1, 20), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        parts = torch.cat([decoder.read_all(ids[:, a:b], 0, [a]) for a, b in ((0, 8), (8, 9), (9, 20))], 1)
+    assert decoder.dtype == torch.bfloat16
     exact = model.logits(ids)
     assert torch.nn.functional.cosine_similarity(parts, exact, dim=-1).min() > 0.99
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from babyllm.errors import UserError
-from babyllm.model.cache import KVCache
 from babyllm.model.config import PRESETS, ModelConfig, ModelOptions, RopeScaling, flops_per_token, parameter_counts
 from babyllm.model.cross_entropy import IGNORE, token_losses
 from babyllm.model.norm import RMSNorm
@@ -176,29 +175,6 @@ def test_a_token_does_not_see_what_follows(tiny: Tiny) -> None:
     before, after = model.logits(tokens), model.logits(changed)
     assert torch.equal(before[:, :12], after[:, :12])
     assert ((before - after).abs().amax(-1)[:, 12:] > 1e-3).all()
-
-
-@pytest.mark.parametrize("chunks", [[20], [1] * 20, [5, 1, 7, 1, 6], [19, 1]])
-@pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
-def test_decoding_with_a_cache_equals_the_plain_pass(tiny: Tiny, chunks: list[int], n_kv_heads: int) -> None:
-    """Logits do not depend on how a sequence is cut into pieces that are read one after the other."""
-    model = model_of(tiny(n_kv_heads=n_kv_heads))
-    tokens = random_ids(2, 20)
-    cache = KVCache(model.config, batch=2, size=24)
-    pieces = [model.logits(part, cache) for part in tokens.split(chunks, 1)]
-    assert cache.length == 20
-    assert torch.allclose(torch.cat(pieces, 1), model.logits(tokens), atol=1e-4)
-
-
-@pytest.mark.parametrize("chunk", [1, 3])
-def test_a_full_cache_is_an_error(tiny: Tiny, chunk: int) -> None:
-    """Tokens beyond the cache's size are refused in words, also when only a part of them fits."""
-    model = model_of(tiny())
-    cache = KVCache(model.config, batch=1, size=10)
-    model.logits(random_ids(1, 10 - chunk + 1), cache)
-    with pytest.raises(UserError, match="cache of 10 tokens"):
-        for _ in range(2):
-            model.logits(random_ids(1, chunk), cache)
 
 
 def test_more_tokens_than_max_seq_len_are_an_error(tiny: Tiny) -> None:

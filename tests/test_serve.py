@@ -29,7 +29,7 @@ from serve_fixtures import (
 
 from babyllm.chat.messages import USER, Message
 from babyllm.chat.template import ChatTemplate
-from babyllm.generation import generate_ids, text_pieces
+from babyllm.generation import Sampling, generate_ids, text_pieces
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 
@@ -68,7 +68,7 @@ def endless(tiny: Tiny, template: ChatTemplate) -> Iterator[Server]:
 def alone(model: Transformer, template: ChatTemplate, text: str, n: int = 12) -> tuple[str, int]:
     """The greedy answer to a message and its tokens, by the model itself."""
     prompt = template.prompt([Message(USER, text)])
-    ids = list(generate_ids(model, prompt, max_new_tokens=n, temperature=0, eos_id=template.end_ids))
+    ids = list(generate_ids(model, prompt, Sampling(max_new_tokens=n, temperature=0), template.end_ids))
     return "".join(text_pieces(template.tokenizer, ids)), len(ids)
 
 
@@ -112,7 +112,7 @@ def test_completions_tell_the_probabilities_of_the_prompt_and_the_answer(
         )
         pieces = [chunk.choices[0] for chunk in stream]
     ids = tokenizer.encode(prompt)
-    ids += generate_ids(model, [tokenizer.eos_id, *ids], max_new_tokens=5, temperature=0, eos_id=tokenizer.eos_id)
+    ids += generate_ids(model, [tokenizer.eos_id, *ids], Sampling(max_new_tokens=5, temperature=0), (tokenizer.eos_id,))
     expected = model.logits(torch.tensor([[tokenizer.eos_id, *ids]]))[0].log_softmax(-1)
     found, choice = answer.choices[0].logprobs, answer.choices[0]
     assert choice.text == tokenizer.decode(ids) and choice.text.startswith(prompt)
@@ -135,7 +135,7 @@ def test_many_prompts_and_several_answers(server: Server, model: Transformer, to
     """Prompts as texts or ids have their own choices in order; answers drawn with one seed differ and come again."""
     prompts = ["今天", "the model", ""]
     ids = [[tokenizer.eos_id, *tokenizer.encode(prompt)] for prompt in prompts]
-    new = [list(generate_ids(model, p, max_new_tokens=16, temperature=0, eos_id=tokenizer.eos_id)) for p in ids]
+    new = [list(generate_ids(model, p, Sampling(max_new_tokens=16, temperature=0), (tokenizer.eos_id,))) for p in ids]
     texts = ["".join(text_pieces(tokenizer, answer)) for answer in new]
     with server.openai() as client:
         by_text = client.completions.create(model=NAME, prompt=prompts, temperature=0)

@@ -44,7 +44,6 @@ from babyllm.serve.answer import Piece
 from babyllm.serve.engine_thread import Loading
 from babyllm.serve.feedback import FeedbackFile
 from babyllm.serve.requests import Asked, Wanted
-from babyllm.serve.scores import prompt_scores
 from babyllm.serve.served import ServedModel, load_served
 from babyllm.serve.server import serve
 from babyllm.serve.writer import Writer
@@ -127,7 +126,7 @@ def test_an_engine_that_fails_takes_only_what_it_was_writing_with_it(
         engines.append(Failing(model, slots=2))
         return engines[-1]
 
-    writer = Writer(make, lambda ids, k: prompt_scores(model, ids, k), tokenizer, 2)
+    writer = Writer(make, tokenizer, 2)
     for key in "abcd":
         writer.begin(key, wanted([ord(key)]))
     begun = [key for key, piece in writer.advance() if piece.n_tokens]
@@ -145,11 +144,12 @@ def test_one_bad_request_hurts_no_other(tiny: Tiny, tokenizer: Tokenizer, caplog
     """Whatever cannot be written for one request ends that one, wherever it fails: its scores, its prompt, its text."""
     model = talkative(tiny())
 
-    def scores(ids: Any, k: int) -> Iterator[Any]:
-        raise RuntimeError("no scores")
-        yield
+    class Scoreless(Engine):
+        def scores(self, prompt: Any, k: int) -> Iterator[Any]:
+            raise RuntimeError("no scores")
+            yield
 
-    writer = Writer(lambda: Engine(model, slots=2), scores, tokenizer, 2)
+    writer = Writer(lambda: Scoreless(model, slots=2), tokenizer, 2)
     writer.begin("bad scores", Asked([Wanted([5], Sampling(logprobs=1), frozenset(), echo="x")], 1, False, False, 1))
     writer.begin("bad prompt", wanted([5000]))
     writer.begin("bad stop", wanted([5], stop=(5,)))

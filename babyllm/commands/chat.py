@@ -141,23 +141,21 @@ class _Chat:
     def _answer(self) -> None:
         """Print the answer as it is drawn and add it to the chat, also where Ctrl-C cuts it short."""
         from babyllm.chat.session import fitting_prompt
-        from babyllm.generation import generate_ids, text_pieces
+        from babyllm.generation import Sampling, generate_ids, text_pieces
 
         flags, context = self.flags, self.model.config.max_seq_len
         prompt = fitting_prompt(self.template, self.session, context, flags.max_new_tokens)
         if prompt.n_left_out and not self.has_left_out:
             self.has_left_out = True
             _note(f"the chat is longer than the model's context of {context} tokens: the oldest part is left out now")
-        ids = generate_ids(
-            self.model,
-            prompt.ids,
+        sampling = Sampling(
             max_new_tokens=flags.max_new_tokens,
             temperature=flags.temperature,
             top_k=flags.top_k,
             top_p=flags.top_p,
             seed=None if flags.seed is None else derive_seed(flags.seed, self.n_drawn),
-            eos_id=self.template.end_ids,
         )
+        ids = generate_ids(self.model, prompt.ids, sampling, self.template.end_ids)
         self.n_drawn += 1
         pieces: list[str] = []
         try:

@@ -51,17 +51,9 @@ def run(flags: Flags, directory: str, prompt: str = "") -> None:
         print(prompt, end="", flush=True)
         with runtime.autocast():
             if flags.num_beams != 1:
-                beams, penalty, limit = flags.num_beams, flags.length_penalty, flags.max_new_tokens
-                text = generate(
-                    model,
-                    tokenizer,
-                    prompt,
-                    num_beams=beams,
-                    length_penalty=penalty,
-                    max_new_tokens=limit,
-                    stop=flags.stop,
-                )
-                print(text)
+                settings = {"max_new_tokens": flags.max_new_tokens, "stop": flags.stop}
+                beams, penalty = flags.num_beams, flags.length_penalty
+                print(generate(model, tokenizer, prompt, n=1, num_beams=beams, length_penalty=penalty, **settings))
                 return
             pieces = stream(
                 model,

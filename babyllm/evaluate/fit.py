@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from babyllm.evaluate.answers import Answer, Sample, losses, turn_accuracy
-from babyllm.generation import generate_ids
+from babyllm.generation import Sampling, answers
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime
 from babyllm.tokenizer import Tokenizer
 
 ALL = "all"
+# Greedy answers that are asked for at once; between two such groups a stop signal is looked for.
+_TOGETHER = 64
 
 # Rules of `reading`.
 LEARNED_SCORE = 0.5
@@ -114,19 +116,24 @@ def greedy_answers(
         max_new_tokens: of an answer; more where the expected one is longer.
     """
     context = model.config.max_seq_len
-    results = []
-    for sample in samples:
+    results: list[Greedy] = []
+    for begin in range(0, len(samples), _TOGETHER):
         if runtime.stop_requested:
             break
-        start, expected = sample.answers()[-1]
-        prompt = sample.ids[:start].tolist()
-        limit = max(max_new_tokens, len(expected))
-        prompt = prompt[-max(1, context - len(expected)) :]
+        group = samples[begin : begin + _TOGETHER]
+        requests, right = [], []
+        for sample in group:
+            start, expected = sample.answers()[-1]
+            prompt = sample.ids[:start].tolist()[-max(1, context - len(expected)) :]
+            limit = max(max_new_tokens, len(expected))
+            requests.append((prompt, Sampling(max_new_tokens=limit, temperature=0)))
+            right.append(expected)
         with runtime.autocast():
-            ids = list(generate_ids(model, prompt, max_new_tokens=limit, temperature=0, eos_id=end_ids))
-        has_ended = len(ids) < min(limit, context - len(prompt))
-        asked, right, given = (tokenizer.decode(part) for part in (prompt, expected, ids))
-        results.append(Greedy(sample.task, asked, right, given, has_ended))
+            found = answers(model, tokenizer, requests, end_ids)
+        for sample, (prompt, _), expected, answer in zip(group, requests, right, found, strict=True):
+            ids = [token.id for token in answer.tokens]
+            asked, wanted, given = (tokenizer.decode(part) for part in (prompt, expected, ids))
+            results.append(Greedy(sample.task, asked, wanted, given, answer.finish == "stop"))
     return results
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal, overload
+from typing import Any, Literal, NamedTuple, overload
 
 from babyllm.errors import UserError
 from babyllm.generation.beam import beam_search
-from babyllm.generation.engine import Engine, Event
+from babyllm.generation.engine import Engine, Event, Finish
 from babyllm.generation.sampling import Sampling, Token
 from babyllm.generation.text import AnswerText, text_pieces
 from babyllm.model.transformer import Transformer
@@ -19,11 +19,13 @@ from babyllm.runtime import derive_seed
 from babyllm.tokenizer import Tokenizer
 
 __all__ = [
+    "Answer",
     "AnswerText",
     "Engine",
     "Event",
     "Sampling",
     "Token",
+    "answers",
     "beam_search",
     "generate",
     "generate_ids",
@@ -35,74 +37,18 @@ __all__ = [
 _SLOTS = 16
 
 
-def generate_ids(
-    model: Transformer,
-    prompt: Sequence[int],
-    *,
-    max_new_tokens: int = 128,
-    temperature: float = 0.8,
-    top_k: int | None = 50,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    repetition_penalty: float = 1.0,
-    seed: int | None = None,
-    eos_id: int | Container[int] | None = None,
-) -> Iterator[int]:
-    """The ids that follow a prompt, one by one as they are drawn; see `Sampling` for the settings.
+class Answer(NamedTuple):
+    """An answer that has ended.
 
-    Args:
-        model: in any mode; it is read as in evaluation mode.
-        prompt: ids, at least one.
-        max_new_tokens: at most this many.
-        temperature: 0 takes the most probable token each time.
-        top_k: see `Sampling`.
-        top_p: see `Sampling`.
-        min_p: see `Sampling`.
-        repetition_penalty: see `Sampling`.
-        seed: of the draws; None draws differently each time.
-        eos_id: the id, or any of the ids, that ends the text and is not given out; None never ends early.
-
-    Raises:
-        UserError: the prompt leaves no room in the model's context, or a setting is out of range.
+    Attributes:
+        text: of the answer, without what ended it.
+        tokens: that were drawn, those of a stop text included, the one that ended it not.
+        finish: whether a token or a text ended it, or the limit.
     """
-    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    ends: Container[int] = () if eos_id is None else (eos_id,) if isinstance(eos_id, int) else eos_id
-    engine = Engine(model, slots=1, context=_context(model, [prompt], sampling))
-    engine.submit(prompt, sampling, ends)
-    while not engine.is_idle:
-        for event in engine.step():
-            if event.token is not None:
-                yield event.token.id
 
-
-def stream(
-    model: Transformer,
-    tokenizer: Tokenizer,
-    prompt: str,
-    *,
-    max_new_tokens: int = 128,
-    temperature: float = 0.8,
-    top_k: int | None = 50,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    repetition_penalty: float = 1.0,
-    seed: int | None = None,
-    stop: Sequence[str] = (),
-) -> Iterator[str]:
-    """The text that follows `prompt`, in pieces of whole characters; see `Sampling` for the settings."""
-    ids = generate_ids(
-        model,
-        _prompt_ids(tokenizer, prompt),
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-        eos_id=tokenizer.eos_id,
-    )
-    yield from text_pieces(tokenizer, ids, Sampling(stop=tuple(stop)).stop)
+    text: str
+    tokens: list[Token]
+    finish: Finish
 
 
 @overload
@@ -114,14 +60,7 @@ def generate(
     n: Literal[1] = 1,
     num_beams: int = 1,
     length_penalty: float = 1.0,
-    max_new_tokens: int = 128,
-    temperature: float = 0.8,
-    top_k: int | None = 50,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    repetition_penalty: float = 1.0,
-    seed: int | None = None,
-    stop: Sequence[str] = (),
+    **settings: Any,
 ) -> str: ...
 @overload
 def generate(
@@ -132,14 +71,7 @@ def generate(
     n: int = 1,
     num_beams: int = 1,
     length_penalty: float = 1.0,
-    max_new_tokens: int = 128,
-    temperature: float = 0.8,
-    top_k: int | None = 50,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    repetition_penalty: float = 1.0,
-    seed: int | None = None,
-    stop: Sequence[str] = (),
+    **settings: Any,
 ) -> str | list[str]: ...
 def generate(
     model: Transformer,
@@ -149,14 +81,7 @@ def generate(
     n: int = 1,
     num_beams: int = 1,
     length_penalty: float = 1.0,
-    max_new_tokens: int = 128,
-    temperature: float = 0.8,
-    top_k: int | None = 50,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    repetition_penalty: float = 1.0,
-    seed: int | None = None,
-    stop: Sequence[str] = (),
+    **settings: Any,
 ) -> str | list[str]:
     """The text that follows a prompt, the prompt not included; a list of texts for several prompts or samples.
 
@@ -166,38 +91,26 @@ def generate(
         prompt: a text, or several; each is answered as if it were alone.
         n: texts per prompt, adjacent in the list; the best ones of a beam search.
         num_beams: above 1 searches for the most probable text among this many (`beam_search`) and draws nothing: of the
-            settings below, only `max_new_tokens` and `stop` matter then.
+            settings, only `max_new_tokens` and `stop` matter then.
         length_penalty: of the beam search; above 0 favours long texts.
-        max_new_tokens: at most this many.
-        temperature: 0 takes the most probable token each time.
-        top_k: see `Sampling`.
-        top_p: see `Sampling`.
-        min_p: see `Sampling`.
-        repetition_penalty: see `Sampling`.
-        seed: of the draws of each prompt; None draws differently each time.
-        stop: texts that end the answer and are not given out.
+        settings: those of `Sampling`: `max_new_tokens`, `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`,
+            `seed` of each prompt, and `stop`, a text or several.
 
     Raises:
         UserError: a prompt leaves no room in the model's context, or a setting is out of range.
+        TypeError: there is no such setting.
     """
     if n < 1:
         raise UserError(f"n={n}: must be at least 1")
-    sampling = Sampling(
-        max_new_tokens,
-        temperature,
-        top_k,
-        top_p,
-        min_p,
-        repetition_penalty,
-        seed,
-        (stop,) if isinstance(stop, str) else tuple(stop),
-    )
+    sampling = _sampling(settings)
     texts = [prompt] if isinstance(prompt, str) else prompt
     prompts = [_prompt_ids(tokenizer, text) for text in texts]
     if num_beams == 1:
-        answers = _drawn(model, tokenizer, prompts, n, sampling)
+        seeds = [sampling.seed if i == 0 or sampling.seed is None else derive_seed(sampling.seed, i) for i in range(n)]
+        requests = [(ids, replace(sampling, seed=seed)) for ids in prompts for seed in seeds]
+        found = [answer.text for answer in answers(model, tokenizer, requests, (tokenizer.eos_id,))]
     else:
-        answers = [
+        found = [
             "".join(text_pieces(tokenizer, beam.ids, sampling.stop))
             for ids in prompts
             for beam in beam_search(
@@ -206,36 +119,86 @@ def generate(
                 num_beams=num_beams,
                 n=n,
                 length_penalty=length_penalty,
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=sampling.max_new_tokens,
                 end_ids=(tokenizer.eos_id,),
             )
         ]
-    return answers[0] if isinstance(prompt, str) and n == 1 else answers
+    return found[0] if isinstance(prompt, str) and n == 1 else found
 
 
-def _drawn(
-    model: Transformer, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling
-) -> list[str]:
-    """`n` texts of each prompt, decoded together."""
-    if not prompts:
+def stream(model: Transformer, tokenizer: Tokenizer, prompt: str, **settings: Any) -> Iterator[str]:
+    """The text that follows `prompt`, in pieces of whole characters as they come; settings and errors as `generate`."""
+    sampling = _sampling(settings)
+    ids = generate_ids(model, _prompt_ids(tokenizer, prompt), sampling, (tokenizer.eos_id,))
+    yield from text_pieces(tokenizer, ids, sampling.stop)
+
+
+def generate_ids(
+    model: Transformer, prompt: Sequence[int], sampling: Sampling, end_ids: Container[int] = ()
+) -> Iterator[int]:
+    """The ids that follow a prompt, one by one as they are drawn.
+
+    Args:
+        model: in any mode; it is read as in evaluation mode.
+        prompt: ids, at least one.
+        sampling: how they are drawn; its `stop` texts are not looked for.
+        end_ids: any of them ends the text and is not given out.
+
+    Raises:
+        UserError: the prompt leaves no room in the model's context.
+    """
+    engine = Engine(model, slots=1, context=_context(model, [(prompt, sampling)]))
+    engine.submit(prompt, sampling, end_ids)
+    while not engine.is_idle:
+        for event in engine.step():
+            if event.token is not None:
+                yield event.token.id
+
+
+def answers(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    requests: Sequence[tuple[Sequence[int], Sampling]],
+    end_ids: Container[int],
+) -> list[Answer]:
+    """The answers to prompts, decoded together, each as if it were alone.
+
+    Args:
+        model: in any mode; it is read as in evaluation mode.
+        tokenizer: its own.
+        requests: ids of each prompt, at least one, and how its answer is drawn.
+        end_ids: tokens that end an answer.
+
+    Raises:
+        UserError: a prompt leaves no room in the model's context.
+    """
+    if not requests:
         return []
-    engine = Engine(model, slots=min(len(prompts) * n, _SLOTS), context=_context(model, prompts, sampling))
+    engine = Engine(model, slots=min(len(requests), _SLOTS), context=_context(model, requests))
     texts: dict[int, AnswerText] = {}
-    for ids in prompts:
-        for i in range(n):
-            seed = sampling.seed if sampling.seed is None or i == 0 else derive_seed(sampling.seed, i)
-            number = engine.submit(ids, replace(sampling, seed=seed), (tokenizer.eos_id,))
-            texts[number] = AnswerText(tokenizer, sampling.stop)
+    for ids, sampling in requests:
+        texts[engine.submit(ids, sampling, end_ids)] = AnswerText(tokenizer, sampling.stop)
     pieces: dict[int, list[str]] = {number: [] for number in texts}
+    tokens: dict[int, list[Token]] = {number: [] for number in texts}
+    finishes: dict[int, Finish] = {}
     while not engine.is_idle:
         for number, token, finish in engine.step():
             if token is not None:
+                tokens[number].append(token)
                 pieces[number].append(texts[number].add(token.id))
-            if finish:
-                pieces[number].append(texts[number].end())
-            elif texts[number].is_stopped:
+            if texts[number].is_stopped:
+                finishes[number] = "stop"
                 engine.cancel(number)
-    return ["".join(pieces[number]) for number in texts]
+            elif finish:
+                finishes[number] = finish
+                pieces[number].append(texts[number].end())
+    return [Answer("".join(pieces[number]), tokens[number], finishes[number]) for number in texts]
+
+
+def _sampling(settings: dict[str, Any]) -> Sampling:
+    """Settings as people write them: `stop` may be one text."""
+    stop = settings.get("stop", ())
+    return Sampling(**{**settings, "stop": (stop,) if isinstance(stop, str) else tuple(stop)})
 
 
 def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
@@ -243,6 +206,7 @@ def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
     return [tokenizer.eos_id, *tokenizer.encode(prompt)]
 
 
-def _context(model: Transformer, prompts: Sequence[Sequence[int]], sampling: Sampling) -> int:
+def _context(model: Transformer, requests: Sequence[tuple[Sequence[int], Sampling]]) -> int:
     """Tokens there must be room for: as few as can be, for room takes memory."""
-    return max(2, min(max(map(len, prompts)) + sampling.max_new_tokens, model.config.max_seq_len))
+    longest = max(len(ids) + sampling.max_new_tokens for ids, sampling in requests)
+    return max(2, min(longest, model.config.max_seq_len))

@@ -8,6 +8,7 @@ Legend: N rows, T new time, S cached and new time, D model width, H heads, K kv 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -51,7 +52,7 @@ class Decoder:
         config = model.config
         embed = model.embed_tokens.weight.detach()
         device = embed.device
-        self.context, self.device, self._slots = context, device, slots
+        self.device, self._slots = device, slots
         self.dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else embed.dtype
         self._heads, self._kv_heads, self._width = config.n_heads, config.kv_heads, config.head_dim
         # x / sqrt(mean(x^2) + eps) = x sqrt(D) / sqrt(sum(x^2) + D eps); the root is a part of the norms' weights here.
@@ -65,10 +66,20 @@ class Decoder:
             self._layers = [self._layer(block) for block in model.layers if isinstance(block, Block)]
             self._norm = model.norm.weight.detach() * self._root
             self._head = self._matrix(model.lm_head)
-        shape = (config.n_layers, slots, 2 * config.kv_heads, context, config.head_dim)
-        self._cache = torch.empty(shape, device=device, dtype=self.dtype)
-        self._columns = self._cache.view(config.n_layers, -1, config.head_dim).unbind(0)
+        self._make_room(slots, context)
+
+    def _make_room(self, slots: int, context: int) -> None:
+        self.context = context
+        shape = (len(self._layers), slots, 2 * self._kv_heads, context, self._width)
+        self._cache = torch.empty(shape, device=self.device, dtype=self.dtype)
+        self._columns = self._cache.view(len(self._layers), -1, self._width).unbind(0)
         self._n_ready = 0
+
+    def beside(self, slots: int, context: int) -> Decoder:
+        """One with the same weights and rows of its own, of no more tokens than this one's."""
+        other = copy.copy(self)
+        other._make_room(slots, context)
+        return other
 
     def _layer(self, block: Block) -> _Layer:
         attention, mlp = block.self_attn, block.mlp
@@ -175,7 +186,9 @@ class Decoder:
         heads = qkv.reshape(len(qkv), -1, self._width)
         n_turned = self._heads + self._kv_heads
         qk = torch.bmm(heads[:, :n_turned].float(), turns).to(self.dtype)
-        kept.index_copy_(0, columns, torch.cat([qk[:, self._heads :], heads[:, n_turned:]], dim=1).view(-1, self._width))
+        kept.index_copy_(
+            0, columns, torch.cat([qk[:, self._heads :], heads[:, n_turned:]], dim=1).view(-1, self._width)
+        )
         return qk[:, : self._heads]
 
     def _attended(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:

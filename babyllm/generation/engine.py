@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from babyllm.errors import UserError
 from babyllm.generation.decoder import Decoder
 from babyllm.generation.sampling import Sampler, Sampling, Token
+from babyllm.generation.scores import prompt_scores
 from babyllm.model.transformer import Transformer
 
 Finish = Literal["stop", "length"]
@@ -136,6 +137,10 @@ class Engine:
         # Under inference mode and without autocast, which would convert the weights anew in every step.
         with torch.inference_mode(), torch.autocast(self._decoder.device.type, enabled=False):
             return [*self._decode(), *self._join()]
+
+    def scores(self, prompt: Sequence[int], k: int) -> Iterator[list[Token]]:
+        """The tokens of a prompt with their log-probabilities, part by part; see `prompt_scores`."""
+        return prompt_scores(self._decoder, prompt, k)
 
     def cancel(self, number: int) -> None:
         """Forget a request, wherever it is; unknown numbers are ignored."""

@@ -20,10 +20,10 @@ _MANY_EMULATED = 32
 
 
 class Matrix:
-    """A matrix (O, I), called with rows (R, I) of its type to give (R, O).
+    """A matrix (O, I) whose products with rows are asked for again and again.
 
-    On CPUs where PyTorch comes with MKL, a float32 matrix that is to meet more than a few rows at a time is also kept as
-    a packed copy, which takes its size in memory once more and two thirds of the time.
+    On CPUs where PyTorch comes with MKL, a float32 matrix that is to meet more than a few rows at a time is also kept
+    as a packed copy, which takes its size in memory once more and two thirds of the time.
     """
 
     def __init__(self, weight: Tensor, rows: int) -> None:
@@ -38,6 +38,7 @@ class Matrix:
             self._packed: Tensor = torch.ops.mkl._mkl_reorder_linear_weight(weight, self._n_packed)
 
     def __call__(self, x: Tensor) -> Tensor:
+        """(R, I) of the matrix's type -> (R, O)."""
         n = len(x)
         if self._is_plain or n == 1:
             return F.linear(x, self._weight)

@@ -156,7 +156,7 @@ def joined_weight(layers: Sequence[nn.Linear], dtype: torch.dtype) -> Tensor:
         return weights[0].as_strided(size, (size[1], 1))
     with torch.inference_mode(False), torch.no_grad():  # weights made in inference mode could not be trained any more
         whole = torch.cat(weights)
-        for layer, part in zip(layers, whole.split([len(weight) for weight in weights]), strict=True):
+        for layer, part in zip(layers, torch.split(whole, [len(weight) for weight in weights]), strict=True):
             layer.weight.data = part
     return whole
 

@@ -2,7 +2,7 @@
 
 tokens (B, T) -> embed -> n_layers x [x + attention(norm(x)); x + mlp(norm(x))] -> norm -> losses (B, T) or logits
 
-Legend: B batch, T time, S cached and new time, D model width, H heads, K kv heads, W width of a head, V vocabulary.
+Legend: B batch, T time, D model width, H heads, K kv heads, W width of a head, V vocabulary.
 Modules carry the names of Hugging Face files, so that a checkpoint needs no renaming.
 """
 
@@ -16,10 +16,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from babyllm.errors import UserError
-from babyllm.model.cache import KVCache, LayerCache
 from babyllm.model.config import ModelConfig
 from babyllm.model.cross_entropy import token_losses
-from babyllm.model.linear import LoraLinear, dense_weight
+from babyllm.model.linear import dense_weight
 from babyllm.model.norm import RMSNorm
 from babyllm.model.rope import rope_table, split_rotated
 from babyllm.model.swiglu import swiglu
@@ -49,17 +48,14 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.d_model, kv_width, bias=False)
         self.o_proj = nn.Linear(config.d_model, config.d_model, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
-        """(B, T, D) -> (B, T, D); `mask` (B or 1, 1, T, S) is True where a query may look, None for plain causal."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, T, D) -> (B, T, D); `mask` (B, 1, T, T) is True where a query may look, None for plain causal."""
         B, T, _ = x.shape
         qkv = joint(x, self.q_proj, self.k_proj, self.v_proj).view(B, T, -1, self.head_dim)
         # (B, H, T, W), (B, K, T, W), (B, K, T, W)
         q, k, v = (y.transpose(1, 2) for y in split_rotated(qkv, self.n_heads, cos, sin))
-        if cache is not None:
-            k, v = cache.append(k, v)  # (B, K, S, W)
-        causal = mask is None and T > 1
         y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=k.shape[1] != q.shape[1]
+            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=k.shape[1] != q.shape[1]
         )
         out: Tensor = self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
         return out
@@ -91,9 +87,9 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        attended = self.self_attn(self.input_layernorm(x), cos, sin, mask, cache)
+        attended = self.self_attn(self.input_layernorm(x), cos, sin, mask)
         x = x + F.dropout(attended, self.dropout, self.training)
         return x + F.dropout(self.mlp(self.post_attention_layernorm(x)), self.dropout, self.training)
 
@@ -150,48 +146,28 @@ class Transformer(nn.Module):
             (B, T) float32.
         """
         mask = None if documents is None else _document_mask(documents)
-        hidden = self._hidden(tokens, positions, mask, None)
+        hidden = self._hidden(tokens, positions, mask)
         return token_losses(hidden, dense_weight(self.lm_head), targets)
 
     @torch.no_grad()
-    def logits(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Scores of the next token after each given one.
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Scores (B, T, V) float32 of the next token behind each of `tokens` (B, T), read in one pass."""
+        hidden = self._hidden(tokens, None, None)
+        return F.linear(hidden, dense_weight(self.lm_head).to(hidden.dtype)).float()
 
-        Args:
-            tokens: (B, T) int64 ids that follow what `cache` holds.
-            cache: keys and values of what came before; gets those of `tokens` added.
-
-        Returns:
-            (B, T, V) float32.
-        """
-        past = cache.length if cache else 0
-        T = tokens.shape[1]
-        positions = torch.arange(past, past + T, device=tokens.device)[None]
-        mask = None
-        if past and T > 1:
-            mask = positions[:, None, :, None] >= torch.arange(past + T, device=tokens.device)  # (1, 1, T, S)
-        hidden = self._hidden(tokens, positions, mask, cache)
-        scores = F.linear(hidden, self.lm_head.weight.to(hidden.dtype))
-        if isinstance(self.lm_head, LoraLinear):
-            scores = scores + self.lm_head.update(hidden)
-        return scores.float()
-
-    def _hidden(self, tokens: Tensor, positions: Tensor | None, mask: Tensor | None, cache: KVCache | None) -> Tensor:
-        length = tokens.shape[1] + (cache.length if cache else 0)
+    def _hidden(self, tokens: Tensor, positions: Tensor | None, mask: Tensor | None) -> Tensor:
+        length = tokens.shape[1]
         cos, sin = self.rotations(length, tokens.device)
         if positions is None:
             cos, sin = cos[None, :length, None], sin[None, :length, None]  # (1, T, 1, W) and (1, T, 1, W/2)
         else:
             cos, sin = cos[positions].unsqueeze(2), sin[positions].unsqueeze(2)  # (B, T, 1, W) and (B, T, 1, W/2)
         x = F.dropout(self.embed_tokens(tokens), self.config.dropout, self.training)  # (B, T, D)
-        for i, block in enumerate(self.layers):
-            layer_cache = cache.layer(i) if cache else None
+        for block in self.layers:
             if self.config.activation_checkpointing and self.training:
-                x = checkpoint(block, x, cos, sin, mask, layer_cache, use_reentrant=False)
+                x = checkpoint(block, x, cos, sin, mask, use_reentrant=False)
             else:
-                x = block(x, cos, sin, mask, layer_cache)
-        if cache:
-            cache.length += tokens.shape[1]
+                x = block(x, cos, sin, mask)
         normed: Tensor = self.norm(x)
         return normed
 

@@ -221,7 +221,6 @@ class EngineThread:
         import torch
 
         from babyllm.generation.engine import Engine
-        from babyllm.serve.scores import prompt_scores
         from babyllm.serve.writer import Writer
 
         loading = self._loading
@@ -229,7 +228,7 @@ class EngineThread:
         model, served = loading.load()
         with loading.autocast():
             engine = partial(Engine, model, slots=loading.slots, context=served.context)
-            self._writer = writer = Writer(engine, partial(prompt_scores, model), served.tokenizer, loading.slots)
+            self._writer = writer = Writer(engine, served.tokenizer, loading.slots)
             self._tell(self._set_ready, served)
             while True:
                 for command in self._commands(writer.is_idle):

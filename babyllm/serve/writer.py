@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 
 from babyllm.generation.engine import Engine
@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 BROKEN = "the model failed at this request; the server's log tells why"
 Key = Hashable
-Scores = Callable[[Sequence[int], int], Iterator[list[Token]]]
 
 
 @dataclass
@@ -41,16 +40,15 @@ class _Job:
 class Writer:
     """Writes the answers that are asked for, all together."""
 
-    def __init__(self, make_engine: Callable[[], Engine], scores: Scores, tokenizer: Tokenizer, slots: int) -> None:
+    def __init__(self, make_engine: Callable[[], Engine], tokenizer: Tokenizer, slots: int) -> None:
         """Make an engine.
 
         Args:
             make_engine: also called when one has failed.
-            scores: gives the tokens of a prompt with their log-probabilities, part by part.
             tokenizer: of the answers.
             slots: answers the engine writes at once.
         """
-        self._make_engine, self._scores, self._tokenizer, self._slots = make_engine, scores, tokenizer, slots
+        self._make_engine, self._tokenizer, self._slots = make_engine, tokenizer, slots
         self._engine = make_engine()
         self._jobs: dict[int, _Job] = {}  # by the engine's number, the oldest first
         self._scoring: deque[_Job] = deque()
@@ -77,7 +75,7 @@ class Writer:
             try:
                 job = _Job(key, Answer(number, wanted, self._tokenizer))
                 if wanted.echo is not None and wanted.sampling.logprobs is not None:
-                    job.parts = self._scores(wanted.prompt, wanted.sampling.logprobs)
+                    job.parts = self._engine.scores(wanted.prompt, wanted.sampling.logprobs)
                     self._scoring.append(job)
                     continue
                 if wanted.echo is not None:
