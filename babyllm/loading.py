@@ -10,6 +10,7 @@ from pathlib import Path
 from babyllm.errors import UserError
 from babyllm.interop.huggingface import ADAPTER_CONFIG, config_from_json, load_model, read_json
 from babyllm.interop.peft import load_adapter
+from babyllm.model.lora import to_int8
 from babyllm.model.transformer import Transformer
 from babyllm.model.vocabulary import grow_vocabulary
 from babyllm.tokenizer import Tokenizer
@@ -58,7 +59,7 @@ def base_directory(directory: Path) -> Path:
 
 
 def load(
-    path: str | Path, *, dropout: float = 0.0, activation_checkpointing: bool = False
+    path: str | Path, *, int8: bool = False, dropout: float = 0.0, activation_checkpointing: bool = False
 ) -> tuple[Transformer, Tokenizer]:
     """The model, in float32 and evaluation mode, and the tokenizer of a run, step, Hugging Face or adapter directory.
 
@@ -66,6 +67,7 @@ def load(
 
     Args:
         path: of the directory.
+        int8: hold the weights in 8 bits (`to_int8`): a quarter of the memory, and faster answers; not for training.
         dropout: of the model, in training.
         activation_checkpointing: of the model, in training.
 
@@ -80,6 +82,8 @@ def load(
         if config.is_file():
             grow_vocabulary(model, config_from_json(read_json(config), str(config)).vocab_size)
         load_adapter(model, directory)
+    if int8:
+        to_int8(model)
     return model.eval(), Tokenizer.load(tokenizer_directory(directory))
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/generate.py [--rounds 5] [--batch 1 8] [--dtype float32 bfloat16] [--json OUT.json]
 
-Both answer the same random prompts greedily in one process and take turns, so that a machine whose speed drifts slows
+int8 is held by babyllm alone; transformers is float32 beside it. Both answer the same random prompts greedily in one process and take turns, so that a machine whose speed drifts slows
 both alike; ratios are medians over the turns. A decode step reads every weight once, so no implementation passes
 bandwidth / bytes of the weights; the bandwidth is measured in every turn by summing a large tensor.
 """
@@ -23,6 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from babyllm.generation import Engine, Sampling
 from babyllm.model.config import ModelConfig
+from babyllm.model.lora import to_int8
 from babyllm.model.transformer import Transformer
 
 SHAPE = ModelConfig(
@@ -43,7 +44,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 8])
-    parser.add_argument("--dtype", nargs="*", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
+    parser.add_argument(
+        "--dtype", nargs="*", default=["float32", "bfloat16", "int8"], choices=["float32", "bfloat16", "int8"]
+    )
     parser.add_argument("--prompt", type=int, default=64, help="tokens of each prompt")
     parser.add_argument("--new", type=int, default=64, help="tokens of each answer")
     parser.add_argument("--threads", type=int, default=2)
@@ -57,7 +60,9 @@ def main() -> None:
     print(f"{'':26}{'babyllm':>10}{'transformers':>14}{'ratio':>7}{'of the bound':>14}{'first token, ms':>22}")
     results = []
     for dtype in args.dtype:
-        theirs.to(getattr(torch, dtype))
+        theirs.to(torch.bfloat16 if dtype == "bfloat16" else torch.float32)
+        if dtype == "int8":
+            to_int8(ours)
         for batch in args.batch:
             result = compare(ours, theirs, dtype, batch, args)
             results.append(result)
@@ -113,7 +118,7 @@ def compare(
         start = time.perf_counter()
         large.sum()
         bandwidths.append(large.nbytes / (time.perf_counter() - start))
-    n_bytes = sum(p.numel() for p in ours.parameters()) * (4 if dtype == "float32" else 2)
+    n_bytes = weight_bytes(ours, dtype)
     same = sum(a == b for x, y in zip(*answers.values(), strict=True) for a, b in zip(x, y, strict=True))
     return {
         "dtype": dtype,
@@ -124,6 +129,13 @@ def compare(
         "weight_bytes": n_bytes,
         "same_tokens": same / (batch * args.new),
     }
+
+
+def weight_bytes(model: Transformer, dtype: str) -> int:
+    """Bytes of weights that a decode step reads; of the embedding, where it is apart, it reads a row."""
+    if dtype == "int8":
+        return sum(p.nbytes for name, p in model.named_parameters() if "embed" not in name)
+    return sum(p.numel() for p in model.parameters()) * (4 if dtype == "float32" else 2)
 
 
 def our_turn(engine: Engine, prompts: torch.Tensor, n_new: int) -> Turn:

@@ -42,6 +42,7 @@ class Flags:
         batch_tokens: per forward pass.
         json: file to write the numbers to.
         format: how records become conversations.
+        int8: hold the weights in 8 bits, which takes a quarter of the memory and changes answers slightly.
         runtime: device and dtype.
     """
 
@@ -57,6 +58,7 @@ class Flags:
     batch_tokens: int = 8192
     json: str | None = None
     format: FormatConfig = field(default_factory=FormatConfig)
+    int8: bool = False
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
@@ -117,7 +119,7 @@ def _on_tokens(
 
     if flags.fit:
         raise UserError("--fit: is for conversations; a pretraining run shows both losses in metrics.jsonl")
-    model, tokenizer = load(directory)
+    model, tokenizer = load(directory, int8=flags.int8)
     data = open_tokens(path, vocab_size=model.config.vocab_size, dtype=dtype, eos_id=eos, to_train=False)
     if data.manifest.tokenizer_sha256 not in ("", tokenizer.sha256):
         raise UserError(f"{path}: was made with another tokenizer than {directory}'s; tokenise it with that one")
@@ -155,7 +157,7 @@ def _on_conversations(
     from babyllm.data.conversations import ConversationStore
     from babyllm.evaluate.answers import closed_in, closed_turns
 
-    model, template = load_chat_model(directory)
+    model, template = load_chat_model(directory, flags.int8)
     model.to(runtime.device)
     store = ConversationStore.open(store_dir) if store_dir.is_dir() else None
     facts: list[list[Any]] = [["model", directory], ["data", ", ".join(map(str, paths or [store_dir]))]]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from babyllm.generation.matrix import Matrix
-from babyllm.model.linear import joined_weight
+from babyllm.model.linear import joined_int8, joined_weight
 from babyllm.model.transformer import Block, Transformer
 
 # Columns of the cache that are made ready at a time, so that a long context takes memory only when it is used.
@@ -36,7 +36,7 @@ class _Layer(NamedTuple):
 class Decoder:
     """Logits of the tokens that follow what its rows hold.
 
-    Weights are those the model has now: shared with it where they have the type of the products, else copied once.
+    Weights are those the model has now: shared with it if they are int8 or of the type of the products, else copied.
 
     Attributes:
         context: tokens that fit into a row.
@@ -93,6 +93,8 @@ class Decoder:
         )
 
     def _matrix(self, *layers: nn.Linear) -> Matrix:
+        if held := joined_int8(layers):
+            return Matrix(held[0], self._slots, held[1])
         return Matrix(joined_weight(layers, self.dtype), self._slots)
 
     def read(self, tokens: Tensor, first: int, lengths: Sequence[int], counts: Sequence[int] | None = None) -> Tensor:

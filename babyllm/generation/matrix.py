@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from babyllm.model.int8 import dequantise
+
 # For up to so many rows a CPU reads a float32 matrix as it stands as fast as memory gives it.
 _FEW = 3
 # Rows a packed copy is made for, at most; more of them make up for reading a matrix that is not packed.
@@ -17,6 +19,8 @@ _MOST_PACKED = 16
 _MANY = 64
 # Rows from which on it pays to convert a bfloat16 matrix for a processor that cannot multiply it.
 _MANY_EMULATED = 32
+# Rows from which on it pays to make an int8 matrix a plain one again.
+_MANY_INT8 = 32
 
 
 class Matrix:
@@ -26,9 +30,15 @@ class Matrix:
     as a packed copy, which takes its size in memory once more and two thirds of the time.
     """
 
-    def __init__(self, weight: Tensor, rows: int) -> None:
-        """Get ready for products with up to `rows` rows, and more now and then."""
-        self._weight = weight
+    def __init__(self, weight: Tensor, rows: int, scales: Tensor | None = None) -> None:
+        """Get ready for products with up to `rows` rows, and more now and then.
+
+        Args:
+            weight: (O, I) of the rows' type, or int8.
+            rows: of most products.
+            scales: (O,) bfloat16, of an int8 matrix.
+        """
+        self._weight, self._scales = weight, scales
         self._is_plain = weight.device.type != "cpu"
         self._is_float = weight.dtype == torch.float32
         self._is_emulated = weight.dtype == torch.bfloat16 and _emulates_bfloat16()
@@ -38,8 +48,12 @@ class Matrix:
             self._packed: Tensor = torch.ops.mkl._mkl_reorder_linear_weight(weight, self._n_packed)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(R, I) of the matrix's type -> (R, O)."""
+        """(R, I) -> (R, O), of one type."""
         n = len(x)
+        if self._scales is not None:
+            if n < _MANY_INT8 and not self._is_plain:
+                return torch._weight_int8pack_mm(x.bfloat16(), self._weight, self._scales).to(x.dtype)
+            return F.linear(x, dequantise(self._weight, self._scales, x.dtype))
         if self._is_plain or n == 1:
             return F.linear(x, self._weight)
         if self._is_float and _FEW < n < _MANY:

@@ -18,6 +18,7 @@ from torch import Tensor
 from babyllm.errors import UserError
 from babyllm.files import write_json
 from babyllm.model.config import ModelConfig, RopeScaling
+from babyllm.model.linear import FrozenLinear
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 
@@ -149,7 +150,12 @@ def save_model(
         tokenizer: its files are written too.
         chat_template: a Jinja template, stored with the tokenizer.
         end_ids: tokens that end an answer.
+
+    Raises:
+        UserError: it has weights that are held in fewer bits, or updates beside them.
     """
+    if any(isinstance(layer, FrozenLinear) for layer in model.modules()):
+        raise UserError("the model has frozen or adapted layers, which no plain model has; merge it first (merge_lora)")
     save_description(directory, model, tokenizer, chat_template=chat_template, end_ids=end_ids)
     save_file(weights_to_hf(model.state_dict(), model.config), directory / WEIGHTS, metadata={"format": "pt"})
 

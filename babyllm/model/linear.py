@@ -1,6 +1,6 @@
 """Linear layers beside the plain one: with a frozen weight in fewer bits, and with a low-rank update of it.
 
-    nn.Linear -> FrozenLinear: weight held as float32, bfloat16 or nf4, made float32 again for each product
+    nn.Linear -> FrozenLinear: weight held as float32, bfloat16, int8 or nf4, made float32 again for each product
               -> LoraLinear: the same, and x A^T B^T * scale, of which A and B are trained
 
 Legend: I inputs, O outputs, R rank.
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from babyllm.model.nf4 import dequantise, pair_table, quantise
+from babyllm.model import int8, nf4
 
-Held = Literal["float32", "bfloat16", "nf4"]
+Held = Literal["float32", "bfloat16", "int8", "nf4"]
 """How a frozen weight is kept in memory."""
 
 
 class FrozenLinear(nn.Linear):
-    """A linear layer whose weight is not trained; `weight` holds it as it is, in bfloat16, or packed as NF4.
+    """A linear layer whose weight is not trained; `weight` holds it as it is, in bfloat16, as int8, or packed as NF4.
 
     All of it are parameters without gradient and not buffers, which DDP would send to every rank in every step.
 
@@ -37,9 +37,12 @@ class FrozenLinear(nn.Linear):
         self.held = held
         weight = layer.weight.detach()
         if held == "nf4":
-            self._table = pair_table(weight.device)
-            weight, absmax = quantise(weight)
-            self.absmax = nn.Parameter(absmax, requires_grad=False)
+            self._table = nf4.pair_table(weight.device)
+            weight, scales = nf4.quantise(weight)
+            self.scales = nn.Parameter(scales, requires_grad=False)
+        elif held == "int8":
+            weight, scales = int8.quantise(weight)
+            self.scales = nn.Parameter(scales, requires_grad=False)
         elif held == "bfloat16":
             weight = weight.bfloat16()
         self.weight = nn.Parameter(weight, requires_grad=False)
@@ -49,11 +52,13 @@ class FrozenLinear(nn.Linear):
         return _restored(self._held_tensors(), torch.Size((self.out_features, self.in_features)))
 
     def _held_tensors(self) -> tuple[Tensor, ...]:
+        if self.held == "int8":
+            return self.weight, self.scales
         if self.held != "nf4":
             return (self.weight,)
         if self._table.device != self.weight.device:
             self._table = self._table.to(self.weight.device)
-        return self.weight, self.absmax, self._table
+        return self.weight, self.scales, self._table
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
@@ -85,7 +90,9 @@ class _Product(torch.autograd.Function):
 
 
 def _restored(held: tuple[Tensor, ...], shape: torch.Size) -> Tensor:
-    return held[0].float() if len(held) == 1 else dequantise(held[0], held[1], held[2], shape)
+    if len(held) == 1:
+        return held[0].float()
+    return int8.dequantise(*held) if len(held) == 2 else nf4.dequantise(held[0], held[1], held[2], shape)
 
 
 class LoraLinear(FrozenLinear):
@@ -146,24 +153,30 @@ def joined_weight(layers: Sequence[nn.Linear], dtype: torch.dtype) -> Tensor:
 
     It takes no memory of its own where plain layers have that type: their weights become parts of it, as they are.
     """
-    weights = [dense_weight(layer).detach() for layer in layers]
-    if len(weights) == 1:
-        return weights[0].to(dtype)
-    if any(type(layer) is not nn.Linear or layer.weight.dtype != dtype for layer in layers):
-        return torch.cat([weight.to(dtype) for weight in weights])
-    size = (sum(map(len, weights)), weights[0].shape[1])
-    if _are_adjacent(weights):
-        return weights[0].as_strided(size, (size[1], 1))
+    if all(type(layer) is nn.Linear and layer.weight.dtype == dtype for layer in layers):
+        return _joined([layer.weight for layer in layers])
+    return torch.cat([dense_weight(layer).detach().to(dtype) for layer in layers])
+
+
+def joined_int8(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor] | None:
+    """The same of layers held as int8, as whole numbers (sum of O, I) and their scales (sum of O,); None of others."""
+    frozen = [layer for layer in layers if type(layer) is FrozenLinear and layer.held == "int8"]
+    if len(frozen) < len(layers):
+        return None
+    return _joined([layer.weight for layer in frozen]), _joined([layer.scales for layer in frozen])
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """Parameters one behind the other along the first dimension; they become parts of it."""
+    first = parts[0].detach()
+    if len(parts) == 1:
+        return first
+    starts, ends = [part.data_ptr() for part in parts], [part.data_ptr() + part.nbytes for part in parts]
+    is_one = len({part.untyped_storage().data_ptr() for part in parts}) == 1 and starts[1:] == ends[:-1]
+    if is_one and all(part.is_contiguous() for part in parts):
+        return first.as_strided((sum(map(len, parts)), *first.shape[1:]), first.stride())
     with torch.inference_mode(False), torch.no_grad():  # weights made in inference mode could not be trained any more
-        whole = torch.cat(weights)
-        for layer, part in zip(layers, torch.split(whole, [len(weight) for weight in weights]), strict=True):
-            layer.weight.data = part
+        whole = torch.cat(list(parts))
+        for part, place in zip(parts, torch.split(whole, [len(part) for part in parts]), strict=True):
+            part.data = place
     return whole
-
-
-def _are_adjacent(weights: Sequence[Tensor]) -> bool:
-    """Whether each begins in memory where the one before it ends."""
-    ends = [weight.data_ptr() + weight.nbytes for weight in weights]
-    starts = [weight.data_ptr() for weight in weights]
-    same = len({weight.untyped_storage().data_ptr() for weight in weights}) == 1
-    return same and starts[1:] == ends[:-1] and all(weight.is_contiguous() for weight in weights)

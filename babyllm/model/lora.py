@@ -31,7 +31,7 @@ class LoraConfig:
         targets: linear layers by name or its end (q_proj, layers.0.mlp.up_proj, lm_head); all: every one in the blocks.
         rslora: let the update count alpha / sqrt(rank) times, which suits high ranks (Kalajdzievski 2023).
         lora_plus: learning rate of B over that of A (Hayou et al. 2024, who advise 16); 1 is the same for both.
-        base: how the blocks' frozen weights are held: float32, bfloat16, or nf4 (4 bits, Dettmers et al. 2023).
+        base: how the blocks' frozen weights are held: float32, bfloat16, int8, or nf4 (4 bits, Dettmers et al. 2023).
     """
 
     rank: int = 0
@@ -127,7 +127,7 @@ def merge_lora(model: Transformer) -> Transformer:
     """The same model as a plain one in float32, with the updates added to the weights and everything trainable.
 
     Args:
-        model: changed in place; a base held as bfloat16 or nf4 stays as coarse as it was.
+        model: changed in place; a base held in fewer bits stays as coarse as it was.
     """
     for name, layer in linear_layers(model).items():
         if isinstance(layer, FrozenLinear):
@@ -136,3 +136,14 @@ def merge_lora(model: Transformer) -> Transformer:
             model.set_submodule(name, plain.train(layer.training))
             model.origin = None
     return model.requires_grad_(True)
+
+
+def to_int8(model: Transformer) -> Transformer:
+    """The same model with every linear layer's weight held as int8: for reading, not for training or saving.
+
+    Args:
+        model: changed in place; updates are added first. The embedding keeps its type, also where it was tied.
+    """
+    for name, layer in linear_layers(merge_lora(model)).items():
+        model.set_submodule(name, FrozenLinear(layer, "int8").train(layer.training))
+    return model.requires_grad_(False)

@@ -62,20 +62,23 @@ class ServedModel:
         return self.tokenizer.token_bytes(token_id) if name is None else name.encode()
 
 
-def load_served(directory: str, name: str | None, context: int | None) -> tuple[Transformer, ServedModel]:
+def load_served(
+    directory: str, name: str | None, context: int | None, int8: bool = False
+) -> tuple[Transformer, ServedModel]:
     """The model of a run, step or Hugging Face directory, and what is known of it.
 
     Args:
         directory: of the model.
         name: that clients call it by; None takes the directory's.
         context: tokens of a prompt and its answer together; None takes the model's.
+        int8: whether its weights are held in 8 bits.
 
     Raises:
         UserError: names the file that is missing or does not fit.
     """
     from pathlib import Path
 
-    model, tokenizer = load(directory)
+    model, tokenizer = load(directory, int8=int8)
     step = model_directory(directory)
     place = tokenizer_directory(step)
     template = load_template(None, tokenizer, place)

@@ -1,0 +1,34 @@
+"""Weights in 8 bits: each row of a matrix as whole numbers from -127 to 127, times one scale of its own.
+
+weight (O, I) -> quantise -> int8 (O, I), scale (O,) bfloat16 -> dequantise -> (O, I)
+
+Dettmers et al. 2022 (LLM.int8()), section 2.1, by rows and for weights alone; a weight takes a little more than a byte.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_LARGEST = 127
+
+
+def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest multiples of each row's scale, and the scales.
+
+    Args:
+        weight: (O, I) of any floating type.
+
+    Returns:
+        int8 (O, I), and (O,) bfloat16, the type in which products with it are made.
+    """
+    weight = weight.detach().float()
+    scale = (weight.abs().amax(dim=1) / _LARGEST).bfloat16()
+    # A row of zeros has no scale to divide by; the largest weight may be just above 127 rounded scales.
+    steps = weight / scale.float().where(scale > 0, 1.0).unsqueeze(1)
+    return steps.round_().clamp_(-_LARGEST, _LARGEST).to(torch.int8), scale
+
+
+def dequantise(steps: Tensor, scale: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(O, I) in `dtype`: what `quantise` has made of a weight, as a weight again."""
+    return steps.to(dtype) * scale.to(dtype).unsqueeze(1)
