@@ -2,9 +2,10 @@
 
     python benchmarks/generate.py [--rounds 5] [--batch 1 8] [--dtype float32 bfloat16] [--json OUT.json]
 
-int8 is held by babyllm alone; transformers is float32 beside it. Both answer the same random prompts greedily in one process and take turns, so that a machine whose speed drifts slows
+Both answer the same random prompts greedily in one process and take turns, so that a machine whose speed drifts slows
 both alike; ratios are medians over the turns. A decode step reads every weight once, so no implementation passes
-bandwidth / bytes of the weights; the bandwidth is measured in every turn by summing a large tensor.
+bandwidth / bytes of the weights; the bandwidth is measured in every turn by summing a large tensor. Only babyllm holds
+weights as int8: beside it transformers is float32, and tokens may differ.
 """
 
 from __future__ import annotations

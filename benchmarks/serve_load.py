@@ -1,24 +1,31 @@
-"""Mixed load on a running server: whole and streamed answers, clients that vanish, nonsense; and the server's memory.
+"""Mixed load on a running server: whole and streamed answers, slow and vanishing clients, nonsense; and its memory.
 
     python benchmarks/serve_load.py URL PID [SECONDS]
 
-PID is the server's process; its memory is read from /proc, so this needs Linux.
+PID is the server's process; its memory is read from /proc, so this needs Linux. Slow clients read a line of a long
+answer every two seconds, or nothing at all, send a body byte by byte, or a request that never ends; what becomes of
+them is counted apart.
 """
 
 from __future__ import annotations
 
+import json
 import random
+import socket
 import sys
 import threading
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
 N_CLIENTS = 24
 N_REPORTS = 10
+N_SLOW = 4  # of each kind
+KINDS = ("reads slowly", "reads nothing", "sends slowly", "never ends")
 CHAT = "/v1/chat/completions"
 
 
@@ -28,13 +35,14 @@ def main() -> None:
     statuses: Counter[int] = Counter()
     end = time.monotonic() + seconds
     clients = [threading.Thread(target=_ask, args=(url, seed, end, statuses)) for seed in range(N_CLIENTS)]
+    fates: Counter[str] = Counter()
+    clients += [threading.Thread(target=_dawdle, args=(url, kind, end, fates)) for kind in KINDS * N_SLOW]
     for client in clients:
         client.start()
     for i in range(1, N_REPORTS + 1):
         time.sleep(seconds / N_REPORTS)
-        print(
-            f"{i * seconds / N_REPORTS:6.0f} s  {_memory_mb(pid):7.1f} MB  {dict(sorted(statuses.items()))}", flush=True
-        )
+        told = f"{dict(sorted(statuses.items()))}  slow: {dict(sorted(fates.items()))}"
+        print(f"{i * seconds / N_REPORTS:6.0f} s  {_memory_mb(pid):7.1f} MB  {told}", flush=True)
     for client in clients:
         client.join()
     print(httpx.get(f"{url}/health").text)
@@ -52,6 +60,46 @@ def _ask(url: str, seed: int, end: float, statuses: Counter[int]) -> None:
                 statuses[response.status_code] += 1
                 if rng.random() < 0.8:
                     response.read()  # the others leave in the middle
+
+
+def _dawdle(url: str, kind: str, end: float, fates: Counter[str]) -> None:
+    """One slow client after another; counts how each of them ended."""
+    address = urlsplit(url)
+    body = json.dumps({"prompt": "今天", "max_tokens": 400, "logprobs": 5, "stream": True}).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    while time.monotonic() < end:
+        try:
+            with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+                fates[f"{kind}: {_dally(connection, kind, head.encode(), body, end)}"] += 1
+        except OSError as error:
+            fates[f"{kind}: {type(error).__name__}"] += 1
+
+
+def _dally(connection: socket.socket, kind: str, head: bytes, body: bytes, end: float) -> str:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    if kind == "never ends":
+        connection.sendall(head[:40])
+    elif kind == "sends slowly":
+        connection.sendall(head)
+        for i in range(len(body)):
+            connection.sendall(body[i : i + 1])
+            time.sleep(1)
+            if time.monotonic() > end:
+                return "still sending"
+    else:
+        connection.sendall(head + body)
+    if kind != "reads slowly":
+        time.sleep(min(100, max(0, end - time.monotonic())))
+    connection.settimeout(120)
+    data = b""
+    while part := connection.recv(512):
+        data = (data + part)[-600:]
+        if time.monotonic() > end:
+            return "still reading"
+        if kind == "reads slowly":
+            time.sleep(2)
+    return "whole" if b"[DONE]" in data else "408" if b" 408 " in data else "cut"
 
 
 def _memory_mb(pid: int) -> float:

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,6 @@ from babyllm.data.shards import open_tokens
 from babyllm.errors import UserError
 from babyllm.evaluate.answers import (
     Accuracy,
-    accuracy,
-    closed_answers,
     closed_turns,
     losses,
     majority_shares,
@@ -96,11 +94,36 @@ def plain_choice(model: Transformer, template: ChatTemplate, messages: Sequence[
     return min(nats, key=lambda text: nats[text])
 
 
+def closed_answers(template: ChatTemplate, conversations: Iterable[Conversation]) -> dict[str, list[str]]:
+    """Of each closed task, its answers as texts."""
+    end, decode = [template.tokenizer.special["<|im_end|>"]], template.tokenizer.decode
+    closed = closed_turns(samples_of(template, conversations, 128))
+    assert all(list(answer[-1:]) == end for answers in closed.values() for answer in answers)
+    return {task: sorted(decode(answer[:-1]) for answer in answers) for task, answers in closed.items()}
+
+
+def accuracy(
+    model: Transformer,
+    template: ChatTemplate,
+    conversations: Iterable[Conversation],
+    candidates: dict[str, list[str]],
+    runtime: Runtime,
+    **more: int,
+) -> dict[str, Accuracy]:
+    """What `turn_accuracy` gives for conversations and candidates as texts."""
+    turns = {
+        task: [samples_of(template, [talk("?", text)], 128)[0].answers()[0][1] for text in texts]
+        for task, texts in candidates.items()
+    }
+    samples = samples_of(template, conversations, model.config.max_seq_len)
+    return turn_accuracy(model, samples, turns, runtime, **more)
+
+
 def test_accuracy_is_that_of_one_candidate_at_a_time(
     model: Transformer, template: ChatTemplate, conversations: list[Conversation], runtime: Runtime
 ) -> None:
     """The last answer and earlier ones that are candidates count, each given the true messages before it."""
-    candidates = closed_answers(conversations)
+    candidates = closed_answers(template, conversations)
     assert candidates == {"kind": sorted(KINDS)}
     right = n = 0
     for conversation in conversations[:40]:
@@ -181,11 +204,11 @@ def test_losses_are_exact_over_conversations(
     assert (measured[ALL].n, measured["kind"].n, measured[ALL].accuracy) == (60, 40, None)
 
 
-def test_what_makes_a_task_closed() -> None:
+def test_what_makes_a_task_closed(template: ChatTemplate) -> None:
     """Twenty conversations end in two to ten answers that all occur twice; weight 0 takes an answer out."""
 
     def closed(answers: Sequence[str]) -> list[str] | None:
-        found = closed_answers(talk("今", answer) for answer in answers)
+        found = closed_answers(template, (talk("今", answer) for answer in answers))
         assert found.keys() <= {"kind"}
         return found.get("kind")
 
@@ -196,8 +219,8 @@ def test_what_makes_a_task_closed() -> None:
     assert closed([str(i % 10) for i in range(20)]) == [str(i) for i in range(10)]
     assert closed([str(i % 11) for i in range(22)]) is None, "too many answers"
     unweighted = Conversation((Message(USER, "今"), Message(ASSISTANT, "c", weight=0)), "kind")
-    assert closed_answers([*(talk("今", x) for x in "ab" * 10), unweighted]) == {"kind": ["a", "b"]}
-    turns = closed_answers(talk("今", "z", "天", answer) for answer in "ab" * 10)
+    assert closed_answers(template, [*(talk("今", x) for x in "ab" * 10), unweighted]) == {"kind": ["a", "b"]}
+    turns = closed_answers(template, (talk("今", "z", "天", answer) for answer in "ab" * 10))
     assert turns == {"kind": ["a", "b"]}, "the last answer decides"
 
 

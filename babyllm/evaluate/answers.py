@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from babyllm.chat.messages import ASSISTANT, USER, Conversation, Message, Unusable
+from babyllm.chat.messages import Conversation, Unusable
 from babyllm.chat.template import ChatTemplate, Supervise, fit
 from babyllm.data.conversations import ConversationStore
 from babyllm.model.cross_entropy import IGNORE
@@ -92,11 +92,6 @@ def stored_samples(store: ConversationStore, numbers: Iterable[int]) -> list[Sam
     ]
 
 
-def closed_answers(conversations: Iterable[Conversation]) -> dict[str, list[str]]:
-    """Of each closed task, the texts of its answers, sorted; they are the candidates of `accuracy`."""
-    return _closed((c.task, c.messages[at[-1]].content) for c in conversations if (at := _answered(c)))
-
-
 def closed_turns(samples: Iterable[Sample]) -> dict[str, list[Answer]]:
     """Of each closed task, the ids of its answers, sorted; they are the candidates of `turn_accuracy`."""
     return _closed((s.task, answers[-1][1]) for s in samples if (answers := s.answers()))
@@ -122,43 +117,6 @@ def _closed(final: Iterable[tuple[str, A]]) -> dict[str, list[A]]:
     }
 
 
-def _answered(conversation: Conversation) -> list[int]:
-    """Indices of the assistant's messages that are not weighted 0."""
-    return [i for i, m in enumerate(conversation.messages) if m.role == ASSISTANT and m.weight != 0]
-
-
-def accuracy(
-    model: Transformer,
-    template: ChatTemplate,
-    conversations: Iterable[Conversation],
-    candidates: Mapping[str, Sequence[str]],
-    runtime: Runtime,
-    *,
-    batch_tokens: int = 8192,
-) -> dict[str, Accuracy]:
-    """Of each task, how often the right candidate is the most probable answer; every rank must call it.
-
-    Args:
-        model: switched to evaluation and back.
-        template: writes the conversations down.
-        conversations: the same on every rank. Of each, the last answer is asked for, and those before it that are
-            candidates.
-        candidates: the possible answers of each task, as `closed_answers` gives them; other tasks are not asked.
-        runtime: device and ranks; ranks share the work. A stop signal cuts it short, and the result means nothing.
-        batch_tokens: tokens, padding included, per forward pass.
-    """
-    asked = [c for c in conversations if c.task in candidates]
-    turns = {task: [_turn(template, text) for text in texts] for task, texts in candidates.items()}
-    samples = samples_of(template, asked, model.config.max_seq_len)
-    return turn_accuracy(model, samples, turns, runtime, batch_tokens=batch_tokens)
-
-
-def _turn(template: ChatTemplate, text: str) -> Answer:
-    """The supervised ids of an answer; they are the same behind every prompt."""
-    rendered = template.render([Message(USER, "?"), Message(ASSISTANT, text)])
-    return tuple(rendered.ids[rendered.turns > 0].tolist())
-
-
 def turn_accuracy(
     model: Transformer,
     samples: Iterable[Sample],
@@ -167,7 +125,16 @@ def turn_accuracy(
     *,
     batch_tokens: int = 8192,
 ) -> dict[str, Accuracy]:
-    """Like `accuracy`, for conversations and candidates as ids; a prompt too long for a candidate loses its oldest."""
+    """Of each task, how often the right candidate is the most probable answer; every rank must call it.
+
+    Args:
+        model: switched to evaluation and back.
+        samples: the same on every rank. Of each, the last answer is asked for, and those before it that are
+            candidates; a prompt too long for a candidate loses its oldest ids.
+        candidates: the possible answers of each task, as `closed_turns` gives them; other tasks are not asked.
+        runtime: device and ranks; ranks share the work. A stop signal cuts it short, and the result means nothing.
+        batch_tokens: tokens, padding included, per forward pass.
+    """
     asked = [
         (sample.task, sample.ids[max(0, start - _room(model, candidates[sample.task])) : start], answer)
         for sample in samples

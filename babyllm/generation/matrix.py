@@ -38,7 +38,7 @@ class Matrix:
             rows: of most products.
             scales: (O,) bfloat16, of an int8 matrix.
         """
-        self._weight, self._scales = weight, scales
+        self._weight, self._transposed, self._scales = weight, weight.T, scales
         self._is_plain = weight.device.type != "cpu"
         self._is_float = weight.dtype == torch.float32
         self._is_emulated = weight.dtype == torch.bfloat16 and _emulates_bfloat16()
@@ -55,7 +55,7 @@ class Matrix:
                 return torch._weight_int8pack_mm(x.bfloat16(), self._weight, self._scales).to(x.dtype)
             return F.linear(x, dequantise(self._weight, self._scales, x.dtype))
         if self._is_plain or n == 1:
-            return F.linear(x, self._weight)
+            return torch.mm(x, self._transposed)
         if self._is_float and _FEW < n < _MANY:
             if n <= self._n_packed:  # a packed copy takes the rows it was made for, no fewer
                 x = F.pad(x, (0, 0, 0, self._n_packed - n))
@@ -64,7 +64,7 @@ class Matrix:
             return torch.mm(self._weight, x.T).T
         if self._is_emulated and n >= _MANY_EMULATED:
             return F.linear(x.float(), self._weight.float()).to(x.dtype)
-        return F.linear(x, self._weight)
+        return torch.mm(x, self._transposed)
 
 
 def _can_pack() -> bool:
