@@ -73,7 +73,7 @@ def test_any_shape_can_be_held(shape: tuple[int, int]) -> None:
     assert (back - weight).abs().max() <= 0.16 * weight.abs().max()
 
 
-@pytest.mark.parametrize(("held", "size"), [("float32", 4.0), ("bfloat16", 2.0), ("nf4", 0.5625)])
+@pytest.mark.parametrize(("held", "size"), [("float32", 4.0), ("bfloat16", 2.0), ("int8", 1 + 2 / 128), ("nf4", 0.5625)])
 def test_bytes_a_weight(held: Held, size: float) -> None:
     """A weight takes 4 bytes, 2, or half a byte and its 64th of a scale."""
     layer = FrozenLinear(layer_of(256, 128), held)
@@ -81,7 +81,7 @@ def test_bytes_a_weight(held: Held, size: float) -> None:
     assert held_bytes / (256 * 128) == size
 
 
-@pytest.mark.parametrize("held", ["float32", "bfloat16", "nf4"])
+@pytest.mark.parametrize("held", ["float32", "bfloat16", "int8", "nf4"])
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_products_and_gradients_are_those_of_the_restored_weight(held: Held, dtype: torch.dtype | None) -> None:
     """Forward and backward are those of a plain layer with the restored weight, with autocast and without."""

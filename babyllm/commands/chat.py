@@ -40,6 +40,8 @@ class Flags:
         temperature: 0 takes the most probable token each time.
         top_k: keep this many of the most probable tokens; null keeps all.
         top_p: keep the fewest most probable tokens that hold this probability.
+        min_p: keep tokens at least this many times as probable as the most probable one.
+        repetition_penalty: above 1 makes what was already said less probable.
         seed: of the draws; null draws differently each time.
         int8: hold the weights in 8 bits, which takes a quarter of the memory and changes answers slightly.
         runtime: device and dtype.
@@ -50,6 +52,8 @@ class Flags:
     temperature: float = 0.8
     top_k: int | None = 50
     top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
     seed: int | None = None
     int8: bool = False
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
@@ -159,6 +163,8 @@ class _Chat:
             temperature=flags.temperature,
             top_k=flags.top_k,
             top_p=flags.top_p,
+            min_p=flags.min_p,
+            repetition_penalty=flags.repetition_penalty,
             seed=None if flags.seed is None else derive_seed(flags.seed, self.n_drawn),
         )
         ids = generate_ids(self.model, prompt.ids, sampling, self.template.end_ids)
