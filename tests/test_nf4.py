@@ -73,7 +73,9 @@ def test_any_shape_can_be_held(shape: tuple[int, int]) -> None:
     assert (back - weight).abs().max() <= 0.16 * weight.abs().max()
 
 
-@pytest.mark.parametrize(("held", "size"), [("float32", 4.0), ("bfloat16", 2.0), ("int8", 1 + 2 / 128), ("nf4", 0.5625)])
+@pytest.mark.parametrize(
+    ("held", "size"), [("float32", 4.0), ("bfloat16", 2.0), ("int8", 1 + 2 / 128), ("nf4", 0.5625)]
+)
 def test_bytes_a_weight(held: Held, size: float) -> None:
     """A weight takes 4 bytes, 2, or half a byte and its 64th of a scale."""
     layer = FrozenLinear(layer_of(256, 128), held)

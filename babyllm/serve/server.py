@@ -19,6 +19,7 @@ import uvicorn
 
 from babyllm.errors import UserError
 from babyllm.serve.app import Service, make_app
+from babyllm.serve.connection import Connection
 from babyllm.serve.engine_thread import CLOSING, EngineThread, Loading
 from babyllm.serve.feedback import FeedbackFile
 from babyllm.serve.metrics import Metrics
@@ -125,7 +126,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
-                http="h11",
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,
