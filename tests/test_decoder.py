@@ -89,6 +89,15 @@ def test_joined_weights_take_no_memory_and_can_be_trained_and_saved(tiny: Tiny, 
     assert torch.equal(joined, torch.cat([layer.weight for layer in layers]))
 
 
+def test_weights_of_odd_sizes_stay_where_they_are() -> None:
+    """What could not be aligned as before is copied, so that training after it is the same to the bit."""
+    layers = [torch.nn.Linear(6, n, bias=False) for n in (4, 3)]
+    places = [layer.weight.data_ptr() for layer in layers]
+    joined = joined_weight(layers, torch.float32)
+    assert torch.equal(joined, torch.cat([layer.weight for layer in layers]))
+    assert [layer.weight.data_ptr() for layer in layers] == places
+
+
 def test_weights_that_lie_apart_are_not_taken_for_one(tiny: Tiny) -> None:
     """After one of the layers got another weight, the matrix is joined anew."""
     model = model_of(tiny())

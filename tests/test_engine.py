@@ -91,7 +91,7 @@ REQUEST = st.tuples(
 @settings(max_examples=25)
 @given(
     requests=st.lists(REQUEST, min_size=1, max_size=8),
-    slots=st.integers(1, 4),
+    slots=st.integers(1, 6),
     chunk=st.sampled_from([1, 2, 7, 16, 256]),
     seed=st.integers(0, 1000),
 )

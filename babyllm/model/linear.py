@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 from babyllm.model import int8, nf4
 
+_ALIGNMENT = 64  # bytes, of memory that PyTorch allocates
+
 Held = Literal["float32", "bfloat16", "int8", "nf4"]
 """How a frozen weight is kept in memory."""
 
@@ -167,7 +169,11 @@ def joined_int8(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor] | None:
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """Parameters one behind the other along the first dimension; they become parts of it."""
+    """Parameters one behind the other along the first dimension; they become parts of it.
+
+    They stay as aligned as allocated memory is, since products may be rounded otherwise where it is not; parameters of
+    odd sizes are therefore copied.
+    """
     first = parts[0].detach()
     if len(parts) == 1:
         return first
@@ -177,6 +183,8 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
         return first.as_strided((sum(map(len, parts)), *first.shape[1:]), first.stride())
     with torch.inference_mode(False), torch.no_grad():  # weights made in inference mode could not be trained any more
         whole = torch.cat(list(parts))
+        if any(part.nbytes % _ALIGNMENT for part in parts):
+            return whole
         for part, place in zip(parts, torch.split(whole, [len(part) for part in parts]), strict=True):
             part.data = place
     return whole
