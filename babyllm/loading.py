@@ -6,11 +6,15 @@ run -> newest step -> config.json, model.safetensors, or adapter_config.json -> 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
+import torch
+
+from babyllm.chat.template import ChatTemplate, load_template, stored_template
 from babyllm.errors import UserError
 from babyllm.interop.huggingface import ADAPTER_CONFIG, config_from_json, load_model, read_json
 from babyllm.interop.peft import load_adapter
-from babyllm.model.lora import to_int8
+from babyllm.model.lora import merge_lora, to_int8
 from babyllm.model.transformer import Transformer
 from babyllm.model.vocabulary import grow_vocabulary
 from babyllm.tokenizer import Tokenizer
@@ -23,6 +27,8 @@ def model_directory(path: str | Path) -> Path:
         UserError: there is none.
     """
     path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: does not exist; give the directory of a run or of a model")
     if any((path / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
         return path
     steps = [c.parent for c in path.glob("step_*/config.json") if c.parent.name.removeprefix("step_").isdigit()]
@@ -61,13 +67,13 @@ def base_directory(directory: Path) -> Path:
 def load(
     path: str | Path, *, int8: bool = False, dropout: float = 0.0, activation_checkpointing: bool = False
 ) -> tuple[Transformer, Tokenizer]:
-    """The model, in float32 and evaluation mode, and the tokenizer of a run, step, Hugging Face or adapter directory.
+    """The model, in evaluation mode, and the tokenizer of a run, step, Hugging Face or adapter directory.
 
-    An adapter is added to its base, which gets the rows it had when the adapter was trained.
+    Its weights are float32. An adapter is added to its base, which gets the rows it had when the adapter was trained.
 
     Args:
         path: of the directory.
-        int8: hold the weights in 8 bits (`to_int8`): a quarter of the memory, and faster answers; not for training.
+        int8: hold all matrices in 8 bits (`to_int8`), in about a quarter of their memory; for reading alone.
         dropout: of the model, in training.
         activation_checkpointing: of the model, in training.
 
@@ -76,14 +82,15 @@ def load(
     """
     directory = model_directory(path)
     base = base_directory(directory)
-    model = load_model(base, dropout=dropout, activation_checkpointing=activation_checkpointing)
-    if is_adapter(directory):
-        config = directory / "config.json"
-        if config.is_file():
-            grow_vocabulary(model, config_from_json(read_json(config), str(config)).vocab_size)
-        load_adapter(model, directory)
-    if int8:
-        to_int8(model)
+    with torch.inference_mode(False):  # what is made in inference mode cannot be trained
+        model = load_model(base, dropout=dropout, activation_checkpointing=activation_checkpointing)
+        if is_adapter(directory):
+            config = directory / "config.json"
+            if config.is_file():
+                grow_vocabulary(model, config_from_json(read_json(config), str(config)).vocab_size)
+            load_adapter(model, directory)
+        if int8:
+            to_int8(model)
     return model.eval(), Tokenizer.load(tokenizer_directory(directory))
 
 
@@ -95,3 +102,39 @@ def tokenizer_directory(directory: Path) -> Path:
     """
     has_tokenizer = any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
     return directory if has_tokenizer else base_directory(directory)
+
+
+class ChatModel(NamedTuple):
+    """A model to talk to.
+
+    Attributes:
+        model: a plain one, adapters merged, in evaluation mode.
+        tokenizer: its own.
+        template: of its chats: the one stored with it, else ChatML.
+        missing: special tokens of the template that its vocabulary lacks; without them it cannot chat.
+        has_learned: whether a template was stored with it; else it is a base model, which was not taught to answer.
+    """
+
+    model: Transformer
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    missing: tuple[str, ...]
+    has_learned: bool
+
+
+def load_chat_model(path: str | Path, *, int8: bool = False) -> ChatModel:
+    """What `load` gives, to be read and not trained, with the template of its chats.
+
+    Args:
+        path: of the directory.
+        int8: as in `load`.
+
+    Raises:
+        UserError: names the file that is missing or does not fit.
+    """
+    model, tokenizer = load(path, int8=int8)
+    place = tokenizer_directory(model_directory(path))
+    template = load_template(None, tokenizer, place)
+    missing = tuple(name for name in template.tokenizer.special if name not in tokenizer.special)
+    plain = model if int8 else merge_lora(model)
+    return ChatModel(plain, tokenizer, template, missing, stored_template(place) is not None)

@@ -185,3 +185,12 @@ def device_memory(device: torch.device) -> int | None:
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory())
     return None
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16, and does not convert it first."""
+    import torch
+
+    # They are private in PyTorch and may go.
+    tests = [getattr(torch.cpu, test, None) for test in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
+    return any(test() for test in tests if test)

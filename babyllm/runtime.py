@@ -31,7 +31,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 from babyllm.errors import UserError
-from babyllm.machine import cores, describe, keep_freed_memory
+from babyllm.machine import cores, describe, keep_freed_memory, multiplies_bfloat16
 from babyllm.machine import device_memory as device_memory
 from babyllm.machine import memory_bytes as memory_bytes
 from babyllm.machine import peak_flops as peak_flops
@@ -326,9 +326,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if device.type == "cpu":
-        # Emulated bfloat16 is slower than float32. The two tests are private in PyTorch and may go.
-        tests = [getattr(torch.cpu, test, None) for test in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
-        return torch.bfloat16 if any(test() for test in tests if test) else torch.float32
+        return torch.bfloat16 if multiplies_bfloat16() else torch.float32  # emulated, it is the slower one
     # Apple GPUs gain little from 16 bits, and what autocast covers there differs between releases of PyTorch.
     return torch.float32
 
@@ -388,3 +386,20 @@ def user_errors(argv: Sequence[str] | None = None) -> Iterator[None]:
         raise SystemExit(141) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+@contextmanager
+def ordinary_signals() -> Iterator[None]:
+    """Let Ctrl-C raise and SIGTERM end the process, for work that does not look at `Runtime.stop_requested`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    }
+    try:
+        yield
+    finally:
+        for signum, handler in old.items():
+            signal.signal(signum, handler)

@@ -11,6 +11,7 @@ weights as int8: beside it transformers is float32, and tokens may differ.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import time
 from collections.abc import Callable
@@ -62,10 +63,9 @@ def main() -> None:
     results = []
     for dtype in args.dtype:
         theirs.to(torch.bfloat16 if dtype == "bfloat16" else torch.float32)
-        if dtype == "int8":
-            to_int8(ours)
+        mine = to_int8(copy.deepcopy(ours)) if dtype == "int8" else ours
         for batch in args.batch:
-            result = compare(ours, theirs, dtype, batch, args)
+            result = compare(mine, theirs, dtype, batch, args)
             results.append(result)
             show(result)
     if args.json:
@@ -166,7 +166,7 @@ def show(result: dict[str, Any]) -> None:
     turns, n_tokens = result["turns"], result["batch"] * result["new"]
     ours, theirs = (n_tokens / median(total for _, total in turns[name]) for name in ("babyllm", "transformers"))
     ratio = median(b[1] / a[1] for a, b in zip(turns["babyllm"], turns["transformers"], strict=True))
-    step = median((total - first) / (result["new"] - 1) for first, total in turns["babyllm"])
+    step = median((total - first) / max(1, result["new"] - 1) for first, total in turns["babyllm"])
     share = result["weight_bytes"] / step / result["bandwidth"]
     first = [median(first for first, _ in turns[name]) * 1e3 for name in ("babyllm", "transformers")]
     name = f"{result['dtype']}, batch {result['batch']}"

@@ -15,7 +15,7 @@ from model_fixtures import Tiny, chain
 from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message
 from babyllm.chat.session import Session, answer_lead, fitting_prompt
 from babyllm.chat.template import ChatTemplate, load_template
-from babyllm.commands.chat import Flags, load_chat_model, run
+from babyllm.commands.chat import Flags, chat_model, run
 from babyllm.errors import UserError
 from babyllm.generation import Sampling, generate_ids, text_pieces
 from babyllm.interop.huggingface import save_model
@@ -264,7 +264,7 @@ def test_what_a_template_refuses_is_told(tokenizer: Tokenizer) -> None:
 def test_a_base_model(tmp_path: Path, tiny: Tiny, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a saved template one line says so and ChatML is used; a vocabulary without its tokens is refused."""
     save_model(tmp_path, talkative(tiny()), tokenizer)
-    _, template = load_chat_model(str(tmp_path))
+    _, template = chat_model(str(tmp_path))
     told = capsys.readouterr().err
     assert len(told.splitlines()) == 1 and "has no chat template" in told and "chatml" in told
     assert template.source == load_template("chatml", tokenizer).source

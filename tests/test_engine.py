@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from babyllm.errors import UserError
-from babyllm.generation import Engine, Sampling, Token
+from babyllm.generation import Engine, Sampling, Token, beam_search, generate_ids
 from babyllm.model.config import ModelConfig, RopeScaling
 from babyllm.model.lora import LoraConfig, add_lora
 from babyllm.model.transformer import Transformer
@@ -45,6 +45,10 @@ def plain(model: Transformer, prompt: Sequence[int], n: int, ends: Container[int
 
 def random_prompt(length: int, seed: int) -> list[int]:
     return torch.randint(0, 400, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def beam(model: Transformer, prompt: Sequence[int], sampling: Sampling) -> list[object]:
+    return list(beam_search(model, prompt, num_beams=2, max_new_tokens=sampling.max_new_tokens))
 
 
 class Answers:
@@ -269,22 +273,64 @@ def test_a_context_beyond_the_models_needs_rotations_that_stretch(tiny: Tiny, mo
     assert answers.tokens[token][0].logprob == pytest.approx(float(scores.max()), abs=1e-4)
 
 
-def test_scores_that_are_no_numbers_are_told_and_spread_to_nobody(tiny: Tiny) -> None:
-    """A request whose scores are NaN ends with an error; those beside and behind it get their answers."""
+BAD = 399
+
+
+@pytest.mark.parametrize("when", ["beside", "together", "behind"])
+def test_scores_that_are_no_numbers_end_one_answer_and_spread_to_nobody(tiny: Tiny, when: str) -> None:
+    """A request whose scores are NaN ends so; those read with it, beside and behind it get their whole answers."""
     model = model_of(tiny())
     expected = plain(model, [5, 6], 12)
     with torch.no_grad():
-        model.embed_tokens.weight[399] = float("nan")
+        model.embed_tokens.weight[BAD] = float("nan")
     answers = Answers(Engine(model, slots=2))
-    beside = answers.submit([5, 6])
-    answers.step()
-    answers.submit([7, 399])
-    with pytest.raises(UserError, match="no numbers"):
+    good = [answers.submit([5, 6])] if when != "behind" else []
+    if when == "beside":
         answers.step()
-    behind = answers.submit([5, 6])
+    bad = answers.submit([7, BAD])
+    good.append(answers.submit([5, 6]))
     answers.finished()
-    assert answers.ids(behind) == expected
-    assert answers.ids(beside)[-5:] == expected[-5:]
+    assert answers.finish[bad] == "error" and not answers.tokens[bad]
+    assert all(answers.ids(number) == expected for number in good)
+
+
+def test_a_prompt_being_read_leaves_no_broken_numbers_behind(tiny: Tiny) -> None:
+    """A long prompt whose scores are NaN ends at once; its row, and the rows that it moves through, are clean."""
+    model = model_of(tiny())
+    expected = plain(model, [5, 6], 12)
+    with torch.no_grad():
+        model.embed_tokens.weight[BAD] = float("nan")
+    answers = Answers(Engine(model, slots=3, prefill_chunk=4))
+    first = answers.submit([5, 6], replace(GREEDY, max_new_tokens=3))
+    answers.step()
+    bad = answers.submit([7] * 6 + [BAD] * 30)
+    for _ in range(4):
+        answers.step()
+    assert answers.finish[bad] == "error"
+    later = [answers.submit([5, 6]) for _ in range(3)]
+    answers.finished()
+    assert [answers.ids(number) for number in later] == [expected] * 3 and answers.ids(first) == expected[:3]
+
+
+def test_broken_scores_are_told_in_words(tiny: Tiny) -> None:
+    """What reads for one caller raises."""
+    model = model_of(tiny())
+    with torch.no_grad():
+        model.norm.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="no numbers"):
+        list(generate_ids(model, [5, 6], GREEDY))
+    with pytest.raises(UserError, match="no numbers"):
+        list(Engine(model, slots=1).scores([5, 6, 7], 1))
+
+
+@pytest.mark.parametrize("call", [generate_ids, beam])
+def test_reading_in_inference_mode_leaves_the_model_trainable(tiny: Tiny, call: Callable[..., object]) -> None:
+    """What is kept in the model from then on can take part in training."""
+    model = model_of(tiny())
+    with torch.inference_mode():
+        list(call(model, [5, 6], Sampling(max_new_tokens=3)))  # type: ignore[call-overload]
+    tokens = torch.tensor([[5, 6, 7]])
+    model.train()(tokens[:, :-1], tokens[:, 1:]).sum().backward()
 
 
 def test_sixteen_bits(model: Transformer) -> None:

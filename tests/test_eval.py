@@ -204,6 +204,13 @@ def test_losses_are_exact_over_conversations(
     assert (measured[ALL].n, measured["kind"].n, measured[ALL].accuracy) == (60, 40, None)
 
 
+def test_no_task_can_be_named_as_the_total(model: Transformer, template: ChatTemplate, runtime: Runtime) -> None:
+    """A task of that name would be lost among the measurements, so it is refused."""
+    samples = samples_of(template, [talk("今", "天", task=ALL)], 128)
+    with pytest.raises(UserError, match="the name 'all'"):
+        measure(model, samples, {}, runtime)
+
+
 def test_what_makes_a_task_closed(template: ChatTemplate) -> None:
     """Twenty conversations end in two to ten answers that all occur twice; weight 0 takes an answer out."""
 

@@ -167,7 +167,8 @@ def test_eos_ends_the_text(tiny: Tiny, tokenizer: Tokenizer) -> None:
     assert list(generate_ids(model, [5], Sampling(temperature=0), (tokenizer.eos_id,))) == [20, 21]
     assert list(generate_ids(model, [5], Sampling(temperature=0), {21, 22})) == [20]
     assert list(generate_ids(model, [5], Sampling(max_new_tokens=4, temperature=0))) == [20, 21, tokenizer.eos_id, 22]
-    assert list(generate_ids(model, [5], Sampling(max_new_tokens=0))) == []
+    assert list(generate_ids(model, [5, 6, 7], Sampling(max_new_tokens=0))) == []
+    assert generate(model, tokenizer, "今天", max_new_tokens=0, stop=None) == ""
 
 
 def test_the_prompt_begins_a_document(tiny: Tiny, tokenizer: Tokenizer) -> None:
@@ -235,3 +236,20 @@ def test_generation_in_16_bits(tiny: Tiny, tokenizer: Tokenizer) -> None:
 def test_the_public_name(tiny: Tiny, tokenizer: Tokenizer) -> None:
     """`babyllm.generate` is this function."""
     assert babyllm.generate is generate
+
+
+@pytest.mark.parametrize("lead", ["今天", "今", "x", ""])
+def test_the_lead_of_an_answer_is_left_out(tokenizer: Tokenizer, lead: str) -> None:
+    """What a template puts before an answer is no part of its text, in however many tokens it comes."""
+    ids = tokenizer.encode("今天气")
+    pieces = list(text_pieces(tokenizer, ids, lead=lead))
+    assert "".join(pieces) == "今天气".removeprefix(lead) and all(pieces)
+    assert "".join(text_pieces(tokenizer, ids[:1], lead="今天气很好")) == tokenizer.decode(ids[:1])
+
+
+def test_seeds_of_either_sign_differ(tiny: Tiny) -> None:
+    """A negative seed is a seed of its own."""
+    model = model_of(tiny())
+    one, other = (list(generate_ids(model, [5], Sampling(seed=seed, max_new_tokens=20))) for seed in (7, -7))
+    assert one != other
+    assert other == list(generate_ids(model, [5], Sampling(seed=-7, max_new_tokens=20)))

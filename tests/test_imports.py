@@ -42,7 +42,7 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 
 def module_name(path: Path) -> str:
-    """babyllm/model/cache.py -> babyllm.model.cache; a package has the name of its folder."""
+    """babyllm/model/norm.py -> babyllm.model.norm; a package has the name of its folder."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 

@@ -37,21 +37,23 @@ def test_each_weight_becomes_the_nearest_step_of_its_row() -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 31, 32, 100])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_products_are_those_of_the_restored_weight(rows: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("inputs", [64, 40, 33])
+def test_products_are_those_of_the_restored_weight(rows: int, dtype: torch.dtype, inputs: int) -> None:
     """Whatever way a product is made, it is that of the weight in steps, within the rounding of bfloat16."""
     torch.manual_seed(0)
-    steps, scale = quantise(torch.randn(48, 64))
-    x = torch.randn(rows, 64).to(dtype)
-    y = Matrix(steps, 4, scale)(x)
+    steps, scale = quantise(torch.randn(48, inputs))
+    x = torch.randn(rows, inputs).to(dtype)
+    y = Matrix(steps, 4, scale.to(dtype))(x)
     assert y.dtype == dtype
     exact = x.double() @ dequantise(steps, scale).double().T
     assert (y.double() - exact).abs().max() < 0.01 * exact.abs().max()
 
 
 @pytest.mark.parametrize("is_tied", [False, True])
-def test_a_model_in_8_bits_is_read_alike_everywhere(tiny: Tiny, is_tied: bool) -> None:
+@pytest.mark.parametrize("d_ff", [64, 40])
+def test_a_model_in_8_bits_is_read_alike_everywhere(tiny: Tiny, is_tied: bool, d_ff: int) -> None:
     """The decoder's scores are those of the plain pass with the same weights, and near those of the whole model."""
-    model = model_of(tiny(tie_embeddings=is_tied))
+    model = model_of(tiny(tie_embeddings=is_tied, d_ff=d_ff))
     tokens = some_tokens(model.config)
     whole = model.logits(tokens)
     embedding = model.embed_tokens.weight.clone()
@@ -71,10 +73,12 @@ def test_a_model_in_8_bits_is_read_alike_everywhere(tiny: Tiny, is_tied: bool) -
 def test_the_matrices_take_a_byte_a_weight_and_decoders_none_of_their_own(tiny: Tiny) -> None:
     """Two decoders of a model read the same memory."""
     model = to_int8(model_of(tiny()))
-    Decoder(model, 1, 8)
-    places = [layer.weight.data_ptr() for layer in linear_layers(model).values()]
-    Decoder(model, 1, 8)
-    assert [layer.weight.data_ptr() for layer in linear_layers(model).values()] == places
+    decoders = [Decoder(model, 1, 8), Decoder(model, 1, 8)]
+    for decoder in decoders:
+        for layer, block in zip(decoder._layers, model.layers, strict=True):
+            assert layer.qkv._weight.data_ptr() == block.self_attn.q_proj.weight.data_ptr()
+            assert layer.gate_up._weight.data_ptr() == block.mlp.gate_proj.weight.data_ptr()
+        assert decoder._head._weight.data_ptr() == model.lm_head.weight.data_ptr()
     size = sum(layer.weight.nbytes + layer.scales.nbytes for layer in linear_layers(model).values())
     n = sum(layer.in_features * layer.out_features for layer in linear_layers(model).values())
     assert n < size < 1.1 * n
@@ -95,7 +99,13 @@ def test_loading_in_8_bits(tiny: Tiny, tokenizer: Tokenizer, tmp_path: Path) -> 
     assert len(list(generate_ids(model, [5, 6], Sampling(max_new_tokens=5)))) == 5
     with torch.autocast("cpu", torch.bfloat16):
         assert len(list(generate_ids(model, [5, 6], Sampling(max_new_tokens=5)))) == 5
+    with torch.inference_mode():
+        held, _ = babyllm.load(tmp_path, int8=True)
+        whole, _ = babyllm.load(tmp_path)
+    for loaded in (held, whole):
+        assert len(list(generate_ids(loaded, [5, 6], Sampling(max_new_tokens=5)))) == 5
+    whole.train()(torch.tensor([[5, 6]]), torch.tensor([[6, 7]])).sum().backward()
     (tmp_path / "out").mkdir()
-    with pytest.raises(UserError, match="merge it first"):
+    with pytest.raises(UserError, match="merge_lora"):
         save_model(tmp_path / "out", model, tokenizer)
     assert not list((tmp_path / "out").iterdir())

@@ -56,6 +56,15 @@ def test_generate_prints_what_the_function_gives(
     run(["generate", str(tmp_path), "今天", "--max_new_tokens=12", "--seed=3", "--runtime.device=cpu"])
     expected = generate(model, tokenizer, "今天", max_new_tokens=12, seed=3)
     assert capsys.readouterr().out == f"今天{expected}\n"
+    run(
+        ["generate", str(tmp_path), "今天", "--max_new_tokens=12", "--num_beams=2", "--stop=天", "--runtime.device=cpu"]
+    )
+    best = generate(model, tokenizer, "今天", max_new_tokens=12, num_beams=2, stop="天")
+    assert capsys.readouterr().out == f"今天{best}\n"
+    for mistake in ("--temperature=-1", "--num_beams=0", "--max_new_tokens=-1"):
+        with pytest.raises(UserError, match=mistake.strip("-")):
+            run(["generate", str(tmp_path), "今天", mistake, "--runtime.device=cpu"])
+        assert capsys.readouterr().out == "", "nothing is printed before a mistake is told"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +72,7 @@ def test_generate_prints_what_the_function_gives(
     [
         (["generat"], "no such command; choose one of chat, clean, dedup, eval, generate, inspect, merge-lora"),
         (["generate"], "usage: babyllm generate RUN_DIR"),
-        (["generate", "/nowhere", "hello"], "/nowhere: is neither a model directory"),
+        (["generate", "/nowhere", "hello"], "/nowhere: does not exist; give the directory of a run"),
         (["plan", "--model.presset=92m"], "did you mean --model.preset?"),
         (["plan", "--model.preset=93m"], "choose one of nano, tiny"),
         (["inspect", "/nowhere"], "/nowhere: no such file or directory"),

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -15,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import tokenizers
+import torch
 from model_fixtures import Tiny, chain
 from serve_fixtures import (
     CHAT,
@@ -138,6 +140,52 @@ def test_an_engine_that_fails_takes_only_what_it_was_writing_with_it(
     for key in "cd":
         assert pieces[key][-1].finish == "length" and sum(piece.n_tokens for piece in pieces[key]) == 4
     assert len(engines) == 2 and "out of memory" in caplog.text
+
+
+def test_scores_that_are_no_numbers_end_one_request(tiny: Tiny, tokenizer: Tokenizer) -> None:
+    """A prompt that the model cannot read gets a 500, those written beside it their answers, and no engine is lost."""
+    model = talkative(tiny(tie_embeddings=False))
+    with torch.no_grad():
+        model.embed_tokens.weight[399] = float("nan")
+    engines: list[Engine] = []
+
+    def make() -> Engine:
+        engines.append(Engine(model, slots=2))
+        return engines[-1]
+
+    writer = Writer(make, tokenizer, 2)
+    writer.begin("bad", wanted([5, 399]))
+    writer.begin("good", wanted([5, 6]))
+    writer.begin("unscored", Asked([Wanted([5, 399], Sampling(logprobs=1), frozenset(), echo="x")], 1, False, False, 1))
+    pieces = written(writer)
+    for key in ("bad", "unscored"):
+        assert (problem := pieces[key][-1].problem) and problem.status == 500
+    assert pieces["good"][-1].finish == "length" and sum(piece.n_tokens for piece in pieces["good"]) == 4
+    assert len(engines) == 1
+
+
+def test_an_engine_that_failed_is_gone_before_the_next_is_made(tiny: Tiny, tokenizer: Tokenizer) -> None:
+    """Its weights and rows are not held twice, and what is asked of the writer meanwhile is answered."""
+    model = talkative(tiny())
+    decoders: list[weakref.ref[Any]] = []
+    were_alive: list[bool] = []
+
+    def make() -> Engine:
+        were_alive.extend(decoder() is not None for decoder in decoders)
+        if decoders:
+            assert writer.n_running == 0 and writer.n_waiting == 1
+        engine = Failing(model, slots=1)
+        decoders.append(weakref.ref(engine._decoder))
+        return engine
+
+    writer = Writer(make, tokenizer, 1)
+    writer.begin("a", wanted([5]))
+    writer.advance()
+    writer.begin("scored", Asked([Wanted([5, 6], Sampling(logprobs=1), frozenset(), echo="x")], 2, False, False, 1))
+    writer._engine.fails = True  # type: ignore[attr-defined]
+    pieces = written(writer)
+    assert were_alive == [False]
+    assert pieces["a"][-1].problem and pieces["scored"][-1].finish
 
 
 def test_one_bad_request_hurts_no_other(tiny: Tiny, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
@@ -305,6 +353,7 @@ def test_answers_that_take_too_long_are_cut(tmp_path: Path, tiny: Tiny, template
         with httpx.stream("POST", f"{url}{CHAT}", json={**body, "stream": True}, timeout=20) as response:
             lines = response.iter_lines()
             next(lines)
+            until(lambda: "babyllm_answers_running 2" in httpx.get(f"{url}/metrics").text, "both are being answered")
             process.send_signal(signal.SIGINT)
             last = json.loads(list(filter(None, lines))[-1].removeprefix("data: "))
         assert last["error"]["code"] == "shutting_down"
@@ -321,7 +370,12 @@ def test_mistakes_of_the_command(tmp_path: Path, tiny: Tiny, template: ChatTempl
         port = int(server.url.rpartition(":")[2])
         with pytest.raises(UserError, match=f"--port={port}: .*in use"):
             run(Flags(port=port), where)
-    for flags, name in ((Flags(slots=0), "slots"), (Flags(api_key="ü"), "api_key"), (Flags(port=99999), "port")):
+    for flags, name in (
+        (Flags(slots=0), "slots"),
+        (Flags(context=0), "context"),
+        (Flags(api_key="ü"), "api_key"),
+        (Flags(port=99999), "port"),
+    ):
         with pytest.raises(UserError, match=f"--{name}"):
             run(flags, where)
     with pytest.raises(UserError, match="max_seq_len of 64"):

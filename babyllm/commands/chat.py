@@ -1,18 +1,16 @@
-"""Talk to a model in the terminal, or answer the lines of a file."""
+"""Talk to a model in the terminal, or answer the lines of a file, which are one conversation."""
 
 from __future__ import annotations
 
 import io
-import signal
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from babyllm.errors import UserError
-from babyllm.runtime import RuntimeConfig, derive_seed, start
+from babyllm.runtime import RuntimeConfig, derive_seed, ordinary_signals, start
 
 if TYPE_CHECKING:
     from babyllm.chat.session import Session
@@ -43,7 +41,7 @@ class Flags:
         min_p: keep tokens at least this many times as probable as the most probable one.
         repetition_penalty: above 1 makes what was already said less probable.
         seed: of the draws; null draws differently each time.
-        int8: hold the weights in 8 bits, which takes a quarter of the memory and changes answers slightly.
+        int8: hold all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
     """
 
@@ -66,8 +64,8 @@ def run(flags: Flags, directory: str) -> None:
     is_terminal = sys.stdin.isatty()
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
-    with start(flags.runtime) as runtime, _ordinary_signals(), runtime.autocast():
-        model, template = load_chat_model(directory, flags.int8)
+    with start(flags.runtime) as runtime, ordinary_signals(), runtime.autocast():
+        model, template = chat_model(directory, flags.int8)
         model.to(runtime.device)
         chat = _Chat(flags, model, template, is_terminal, Session(flags.system), answer_lead(template))
         if is_terminal:
@@ -80,28 +78,25 @@ def run(flags: Flags, directory: str) -> None:
             chat.take(text)
 
 
-def load_chat_model(directory: str, int8: bool = False) -> tuple[Transformer, ChatTemplate]:
-    """The model of a run, step or Hugging Face directory, and the template saved with it, else ChatML.
+def chat_model(directory: str, int8: bool = False) -> tuple[Transformer, ChatTemplate]:
+    """The model of a directory and the template of its chats; tells if it was not taught to answer.
 
     Args:
-        directory: of the model.
-        int8: whether its weights are held in 8 bits.
+        directory: of a run, step, Hugging Face model or adapter.
+        int8: whether its matrices are held in 8 bits.
 
     Raises:
         UserError: names the file that is missing or does not fit; or the model does not have the template's tokens.
     """
-    from babyllm.chat.template import load_template, stored_template
-    from babyllm.loading import load, model_directory, tokenizer_directory
+    from babyllm.loading import load_chat_model
 
-    model, tokenizer = load(directory, int8=int8)
-    place = tokenizer_directory(model_directory(directory))
-    template = load_template(None, tokenizer, place)
-    missing = [name for name in template.tokenizer.special if name not in tokenizer.special]
-    if missing:
-        raise UserError(f"{place}: its vocabulary lacks {', '.join(missing)}; fine-tune it with train_sft.py first")
-    if stored_template(place) is None:
-        _note(f"{place} has no chat template: a base model, which was not taught to answer; using chatml")
-    return model, template
+    found = load_chat_model(directory, int8=int8)
+    if found.missing:
+        lacking = ", ".join(found.missing)
+        raise UserError(f"{directory}: its vocabulary lacks {lacking}; fine-tune it with train_sft.py first")
+    if not found.has_learned:
+        _note(f"{directory} has no chat template: a base model, which was not taught to answer; using chatml")
+    return found.model, found.template
 
 
 @dataclass
@@ -171,14 +166,14 @@ class _Chat:
         self.n_drawn += 1
         pieces: list[str] = []
         try:
-            for piece in text_pieces(self.template.tokenizer, ids):
-                print(piece if pieces else piece.removeprefix(self.lead), end="", flush=True)
+            for piece in text_pieces(self.template.tokenizer, ids, lead=self.lead):
+                print(piece, end="", flush=True)
                 pieces.append(piece)
         except KeyboardInterrupt:
             if not self.is_terminal:
                 raise
         print(flush=True)
-        self.session = self.session.answered("".join(pieces).removeprefix(self.lead))
+        self.session = self.session.answered("".join(pieces))
 
 
 def _messages(is_terminal: bool) -> Iterator[str]:
@@ -208,20 +203,3 @@ def _messages(is_terminal: bool) -> Iterator[str]:
 def _note(text: str) -> None:
     """Tell the user something that the model does not say."""
     print(f"({text})", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _ordinary_signals() -> Iterator[None]:
-    """Let Ctrl-C raise and SIGTERM end the process: while a line is awaited nobody looks at a stop signal."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
-    }
-    try:
-        yield
-    finally:
-        for signum, handler in old.items():
-            signal.signal(signum, handler)

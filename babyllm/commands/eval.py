@@ -42,7 +42,7 @@ class Flags:
         batch_tokens: per forward pass.
         json: file to write the numbers to.
         format: how records become conversations.
-        int8: hold the weights in 8 bits, which takes a quarter of the memory and changes answers slightly.
+        int8: hold all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
     """
 
@@ -153,11 +153,11 @@ def _on_conversations(
     flags: Flags, directory: str, store_dir: Path, paths: Sequence[Path], runtime: Runtime
 ) -> dict[str, Any]:
     """Loss and accuracy by task on held-out conversations; with `fit`, beside those on training ones."""
-    from babyllm.commands.chat import load_chat_model
+    from babyllm.commands.chat import chat_model
     from babyllm.data.conversations import ConversationStore
     from babyllm.evaluate.answers import closed_in, closed_turns
 
-    model, template = load_chat_model(directory, flags.int8)
+    model, template = chat_model(directory, flags.int8)
     model.to(runtime.device)
     store = ConversationStore.open(store_dir) if store_dir.is_dir() else None
     facts: list[list[Any]] = [["model", directory], ["data", ", ".join(map(str, paths or [store_dir]))]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from babyllm.runtime import RuntimeConfig, start
+from babyllm.runtime import RuntimeConfig, ordinary_signals, start
 
 ARGUMENTS = "RUN_DIR [PROMPT]"
 
@@ -20,11 +20,11 @@ class Flags:
         top_p: keep the fewest most probable tokens that hold this probability.
         min_p: keep tokens at least this many times as probable as the most probable one.
         repetition_penalty: above 1 makes what was already read or written less probable.
-        stop: texts that end the answer and are not printed.
+        stop: a text, or [several], that ends the answer and is not printed.
         num_beams: above 1 searches for the most probable text among this many, draws nothing and prints it at the end.
         length_penalty: of the beam search; above 0 favours long texts.
         seed: of the draws; null draws differently each time.
-        int8: hold the weights in 8 bits, which takes a quarter of the memory and changes answers slightly.
+        int8: hold all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
     """
 
@@ -34,7 +34,7 @@ class Flags:
     top_p: float | None = None
     min_p: float | None = None
     repetition_penalty: float = 1.0
-    stop: tuple[str, ...] = ()
+    stop: str | list[str] = field(default_factory=list)
     num_beams: int = 1
     length_penalty: float = 1.0
     seed: int | None = None
@@ -47,31 +47,31 @@ def run(flags: Flags, directory: str, prompt: str = "") -> None:
     from babyllm.generation import generate, stream
     from babyllm.loading import load
 
-    with start(flags.runtime) as runtime:
+    stop = (flags.stop,) if isinstance(flags.stop, str) else tuple(flags.stop)
+    with start(flags.runtime) as runtime, ordinary_signals(), runtime.autocast():
         model, tokenizer = load(directory, int8=flags.int8)
         model.to(runtime.device)
-        print(prompt, end="", flush=True)
-        with runtime.autocast():
-            if flags.num_beams != 1:
-                settings = {"max_new_tokens": flags.max_new_tokens, "stop": flags.stop}
-                beams, penalty = flags.num_beams, flags.length_penalty
-                print(generate(model, tokenizer, prompt, n=1, num_beams=beams, length_penalty=penalty, **settings))
-                return
-            pieces = stream(
-                model,
-                tokenizer,
-                prompt,
-                max_new_tokens=flags.max_new_tokens,
-                temperature=flags.temperature,
-                top_k=flags.top_k,
-                top_p=flags.top_p,
-                min_p=flags.min_p,
-                repetition_penalty=flags.repetition_penalty,
-                seed=flags.seed,
-                stop=flags.stop,
-            )
+        if flags.num_beams != 1:
+            settings = {"max_new_tokens": flags.max_new_tokens, "stop": stop}
+            beams, penalty = flags.num_beams, flags.length_penalty
+            print(prompt + generate(model, tokenizer, prompt, n=1, num_beams=beams, length_penalty=penalty, **settings))
+            return
+        pieces = stream(
+            model,
+            tokenizer,
+            prompt,
+            max_new_tokens=flags.max_new_tokens,
+            temperature=flags.temperature,
+            top_k=flags.top_k,
+            top_p=flags.top_p,
+            min_p=flags.min_p,
+            repetition_penalty=flags.repetition_penalty,
+            seed=flags.seed,
+            stop=stop,
+        )
+        print(prompt + next(pieces, ""), end="", flush=True)  # what is wrong is told before anything is printed
+        try:
             for piece in pieces:
                 print(piece, end="", flush=True)
-                if runtime.stop_requested:
-                    break
-        print()
+        finally:
+            print()

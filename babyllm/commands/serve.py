@@ -33,7 +33,7 @@ class Flags:
         feedback: file that ratings of answers are added to, in lines of JSON; null stores none.
         name: of the model; null takes the name of its directory.
         grace_s: how long answers being written may go on when the server is told to end.
-        int8: hold the weights in 8 bits, which takes a quarter of the memory and changes answers slightly.
+        int8: hold all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
     """
 
@@ -98,9 +98,10 @@ def _check(flags: Flags) -> None:
     Raises:
         UserError: names the flag.
     """
-    for name, least in (("slots", 1), ("queue", 0), ("port", 0), ("max_body_bytes", 1), ("grace_s", 0)):
-        if not getattr(flags, name) >= least:
-            raise UserError(f"--{name}={getattr(flags, name)}: must be at least {least}")
+    for name, least in (("slots", 1), ("queue", 0), ("context", 2), ("port", 0), ("max_body_bytes", 1), ("grace_s", 0)):
+        value = getattr(flags, name)
+        if value is not None and not value >= least:
+            raise UserError(f"--{name}={value}: must be at least {least}")
     if flags.port > 65535:
         raise UserError(f"--port={flags.port}: must be at most 65535")
     key = flags.api_key

@@ -26,6 +26,8 @@ from babyllm.errors import UserError
 from babyllm.text.dedup.ragged import Ragged, offsets_of, positions, take
 
 FORMAT_VERSION = 1
+ALL = "all"
+"""What measurements of all tasks together are called, so that no task can be."""
 MANIFEST = "conversations.json"
 IDS, TURNS, INDEX = "ids.bin", "turns.bin", "index.bin"
 # Of each conversation: where it begins, ids, supervised turns, supervised targets.

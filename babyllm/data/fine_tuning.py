@@ -12,7 +12,7 @@ from typing import Literal
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.template import ChatTemplate, Supervise
 from babyllm.data.by_length import ByLength
-from babyllm.data.conversations import Conversations, ConversationStore, Normalisation, PackedConversations
+from babyllm.data.conversations import ALL, Conversations, ConversationStore, Normalisation, PackedConversations
 from babyllm.data.conversations_prepare import prepare_conversations
 from babyllm.data.loader import Loader
 from babyllm.data.mixing import Mixture
@@ -150,6 +150,8 @@ def open_conversation_data(
         if report:
             print_report(report)
     store = ConversationStore.open(directory)
+    if ALL in store.tasks:
+        raise UserError(f"{directory}: a task of the conversations has the name '{ALL}', as the total has; rename it")
     replay = open_tokens(config.replay) if config.replay else None
     if replay:
         if not config.is_mixed:

@@ -11,13 +11,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from babyllm.data.conversations import ALL
+from babyllm.errors import UserError
 from babyllm.evaluate.answers import Answer, Sample, losses, turn_accuracy
 from babyllm.generation import Sampling, answers
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime
 from babyllm.tokenizer import Tokenizer
 
-ALL = "all"
 # Greedy answers that are asked for at once; between two such groups a stop signal is looked for.
 _TOGETHER = 64
 
@@ -124,6 +125,8 @@ def greedy_answers(
         requests, right = [], []
         for sample in group:
             start, expected = sample.answers()[-1]
+            if not start:  # something must be read before anything can be answered
+                start, expected = 1, expected[1:]
             prompt = sample.ids[:start].tolist()[-max(1, context - len(expected)) :]
             limit = max(max_new_tokens, len(expected))
             requests.append((prompt, Sampling(max_new_tokens=limit, temperature=0)))
@@ -155,7 +158,12 @@ def measure(
         runtime: device and ranks; ranks share the work.
         greedy: answers to the samples, if there are any.
         batch_tokens: tokens, padding included, per forward pass.
+
+    Raises:
+        UserError: a task is named as the total is.
     """
+    if any(sample.task == ALL for sample in samples):
+        raise UserError(f"a task of the conversations has the name {ALL!r}, as the total has; give it another")
     nats = losses(model, samples, runtime, batch_tokens=batch_tokens)
     accuracies = turn_accuracy(model, samples, candidates, runtime, batch_tokens=batch_tokens)
     exact: dict[str, list[bool]] = defaultdict(list)

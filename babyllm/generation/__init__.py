@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, overload
 from babyllm.errors import UserError
 from babyllm.generation.beam import beam_search
 from babyllm.generation.engine import Engine, Event, Finish
-from babyllm.generation.sampling import Sampling, Token
+from babyllm.generation.sampling import NO_NUMBERS, Sampling, Token
 from babyllm.generation.text import AnswerText, text_pieces
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import derive_seed
@@ -145,12 +145,14 @@ def generate_ids(
         end_ids: any of them ends the text and is not given out.
 
     Raises:
-        UserError: the prompt leaves no room in the model's context.
+        UserError: the prompt leaves no room in the model's context, or the scores are no numbers.
     """
     engine = Engine(model, slots=1, context=_context(model, [(prompt, sampling)]))
     engine.submit(prompt, sampling, end_ids)
     while not engine.is_idle:
         for event in engine.step():
+            if event.finish == "error":
+                raise UserError(NO_NUMBERS)
             if event.token is not None:
                 yield event.token.id
 
@@ -170,7 +172,7 @@ def answers(
         end_ids: tokens that end an answer.
 
     Raises:
-        UserError: a prompt leaves no room in the model's context.
+        UserError: a prompt leaves no room in the model's context, or the scores are no numbers.
     """
     if not requests:
         return []
@@ -183,6 +185,8 @@ def answers(
     finishes: dict[int, Finish] = {}
     while not engine.is_idle:
         for number, token, finish in engine.step():
+            if finish == "error":
+                raise UserError(NO_NUMBERS)
             if token is not None:
                 tokens[number].append(token)
                 pieces[number].append(texts[number].add(token.id))
@@ -197,7 +201,7 @@ def answers(
 
 def _sampling(settings: dict[str, Any]) -> Sampling:
     """Settings as people write them: `stop` may be one text."""
-    stop = settings.get("stop", ())
+    stop = settings.get("stop") or ()
     return Sampling(**{**settings, "stop": (stop,) if isinstance(stop, str) else tuple(stop)})
 
 
@@ -208,5 +212,5 @@ def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
 
 def _context(model: Transformer, requests: Sequence[tuple[Sequence[int], Sampling]]) -> int:
     """Tokens there must be room for: as few as can be, for room takes memory."""
-    longest = max(len(ids) + sampling.max_new_tokens for ids, sampling in requests)
+    longest = max(len(ids) + max(1, sampling.max_new_tokens) for ids, sampling in requests)
     return max(2, min(longest, model.config.max_seq_len))

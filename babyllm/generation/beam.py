@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from babyllm.errors import UserError
-from babyllm.generation.decoder import Decoder
+from babyllm.generation.decoder import READ, Decoder
+from babyllm.generation.sampling import NO_NUMBERS
 from babyllm.model.transformer import Transformer
 
 
@@ -56,12 +57,15 @@ def beam_search(
         end_ids: tokens that end a text.
 
     Raises:
-        UserError: the prompt leaves no room in the model's context, or a setting is out of range.
+        UserError: the prompt leaves no room in the model's context or has ids it does not know, a setting is out of
+            range, or the scores are no numbers.
     """
     limit = model.config.max_seq_len
     n_new = min(max_new_tokens, limit - len(prompt))
     if not prompt or len(prompt) >= limit:
         raise UserError(f"a prompt of {len(prompt)} tokens leaves no room in the context of {limit}")
+    if num_beams < 1:
+        raise UserError(f"num_beams={num_beams}: must be at least 1")
     if not 1 <= n <= num_beams:
         raise UserError(f"n={n}: must be at least 1 and at most num_beams={num_beams}")
     if not math.isfinite(length_penalty):
@@ -69,6 +73,7 @@ def beam_search(
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens={max_new_tokens}: must be at least 1 for a beam search")
     decoder = Decoder(model, num_beams, len(prompt) + n_new)
+    decoder.require_readable(prompt, n_new)
     with torch.inference_mode(), torch.autocast(decoder.device.type, enabled=False):
         search = _Search(decoder, num_beams, length_penalty, end_ids)
         search.begin(prompt)
@@ -97,8 +102,9 @@ class _Search:
 
     def begin(self, prompt: Sequence[int]) -> None:
         """Read the prompt."""
-        tokens = torch.tensor([list(prompt)], device=self._decoder.device)
-        self._logits = self._decoder.read(tokens, 0, [0])  # (N, V)
+        for self._n_read in range(0, len(prompt), READ):
+            part = torch.tensor([list(prompt[self._n_read : self._n_read + READ])], device=self._decoder.device)
+            self._logits = self._decoder.read(part, 0, [self._n_read])  # (N, V)
         self._n_read = len(prompt)
 
     def advance(self, is_last: bool) -> None:
@@ -125,7 +131,7 @@ class _Search:
         There are so many that enough are left if all that can end do.
         """
         if not self._logits.amax(-1).isfinite().all():
-            raise UserError("the model's scores are no numbers (NaN or infinite): its weights or the dtype are broken")
+            raise UserError(NO_NUMBERS)
         total = self._logits.log_softmax(-1) + self._logprobs[:, None]
         n = max(2, 1 + len(self._end_ids)) * self._n_beams
         best = total.flatten().topk(min(n, total.numel()))

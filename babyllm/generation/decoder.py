@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from babyllm.errors import UserError
 from babyllm.generation.matrix import Matrix
 from babyllm.model.linear import joined_int8, joined_weight
 from babyllm.model.transformer import Block, Transformer
 
+READ = 256
+"""Tokens of a prompt to be read at once: enough to keep a processor busy, few enough to take little memory."""
 # Columns of the cache that are made ready at a time, so that a long context takes memory only when it is used.
 _BLOCK = 256
 
@@ -63,7 +66,7 @@ class Decoder:
             self._same = torch.eye(config.head_dim, device=device)
             self._turned = self._same.roll(config.head_dim // 2, 0)
             self._embed = embed
-            self._layers = [self._layer(block) for block in model.layers if isinstance(block, Block)]
+            self._layers = [self._layer(cast(Block, block)) for block in model.layers]
             self._norm = model.norm.weight.detach() * self._root
             self._head = self._matrix(model.lm_head)
         self._make_room(slots, context)
@@ -96,6 +99,17 @@ class Decoder:
         if held := joined_int8(layers):
             return Matrix(held[0], self._slots, held[1])
         return Matrix(joined_weight(layers, self.dtype), self._slots)
+
+    def require_readable(self, prompt: Sequence[int], n_new: int) -> None:
+        """Refuse a prompt that cannot be read.
+
+        Raises:
+            UserError: it is empty, leaves no room for `n_new` tokens, or has ids the model does not know.
+        """
+        if not 1 <= len(prompt) <= self.context - n_new:
+            raise UserError(f"a prompt of {len(prompt)} tokens leaves no room in the context of {self.context}")
+        if min(prompt) < 0 or max(prompt) >= len(self._embed):
+            raise UserError(f"the prompt has ids outside of the model's vocabulary of {len(self._embed)}")
 
     def read(self, tokens: Tensor, first: int, lengths: Sequence[int], counts: Sequence[int] | None = None) -> Tensor:
         """Logits behind the last of the new tokens of each row; their keys and values are kept.

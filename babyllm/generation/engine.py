@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from babyllm.errors import UserError
-from babyllm.generation.decoder import Decoder
+from babyllm.generation.decoder import READ, Decoder
 from babyllm.generation.sampling import Sampler, Sampling, Token
 from babyllm.generation.scores import prompt_scores
 from babyllm.model.transformer import Transformer
 
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "error"]
 
 
 class Event(NamedTuple):
@@ -32,7 +32,8 @@ class Event(NamedTuple):
     Attributes:
         number: of the request, as `Engine.submit` gave it.
         token: the next one of its answer; None for one that ends it, which is not given out.
-        finish: why the answer ends here: a token that ends it, or the limit; None where it goes on.
+        finish: why the answer ends here: a token that ends it, the limit, or scores that are no numbers (`NO_NUMBERS`);
+            None where it goes on.
     """
 
     number: int
@@ -56,14 +57,16 @@ class _Request:
 class Engine:
     """Answers to many prompts at once.
 
-    Weights are those the model has when the engine is made. Under autocast they are copied in its type.
+    Weights are those the model has when the engine is made; do not change them while it is in use, and make another one
+    afterwards. Under autocast they are copied in its type. Else they are shared, and those of layers with one input
+    (queries, keys and values; gate and up) become neighbours in memory, as parts of one tensor.
 
     Attributes:
         context: tokens of a prompt and its answer together, at most.
     """
 
     def __init__(
-        self, model: Transformer, *, slots: int = 8, context: int | None = None, prefill_chunk: int = 256
+        self, model: Transformer, *, slots: int = 8, context: int | None = None, prefill_chunk: int = READ
     ) -> None:
         """Make room for the keys and values of `slots` requests of `context` tokens each.
 
@@ -118,29 +121,33 @@ class Engine:
         Raises:
             UserError: the prompt is empty, leaves no room in the context, or has ids the model does not know.
         """
+        self._decoder.require_readable(prompt, n_new=1)
         room = self.context - len(prompt)
-        if room < 1 or not prompt:
-            raise UserError(f"a prompt of {len(prompt)} tokens leaves no room in the context of {self.context}")
-        if min(prompt) < 0 or max(prompt) >= self._vocab_size:
-            raise UserError(f"the prompt has ids outside of the model's vocabulary of {self._vocab_size}")
         sampler = Sampler(sampling, prompt, self._vocab_size)
         request = _Request(next(self._numbers), prompt, end_ids, sampler, min(sampling.max_new_tokens, room))
         self._waiting.append(request)
         return request.number
 
     def step(self) -> list[Event]:
-        """One token for each running request, then waiting ones join as far as `prefill_chunk` allows; [] when idle.
-
-        Raises:
-            UserError: the model's scores are no numbers; the requests concerned are cancelled.
-        """
+        """One token for each running request, then waiting ones join as far as `prefill_chunk` allows; [] when idle."""
         # Under inference mode and without autocast, which would convert the weights anew in every step.
         with torch.inference_mode(), torch.autocast(self._decoder.device.type, enabled=False):
             return [*self._decode(), *self._join()]
 
     def scores(self, prompt: Sequence[int], k: int) -> Iterator[list[Token]]:
-        """The tokens of a prompt with their log-probabilities, part by part; see `prompt_scores`."""
+        """The tokens of a prompt with their log-probabilities, part by part; see `prompt_scores`.
+
+        Raises:
+            UserError: the prompt is empty, longer than the context, or has ids the model does not know.
+        """
+        self._decoder.require_readable(prompt, n_new=0)
         return prompt_scores(self._decoder, prompt, k)
+
+    def release(self) -> None:
+        """Give the memory back; what it was doing is lost, and it cannot be used any more."""
+        del self._decoder
+        self._running, self._joining = [], None
+        self._waiting.clear()
 
     def cancel(self, number: int) -> None:
         """Forget a request, wherever it is; unknown numbers are ignored."""
@@ -169,19 +176,20 @@ class Engine:
         while budget > 0 and (group := self._next_to_join(budget)):
             n_parts = [min(len(request.prompt) - request.n_read, budget) for request in group]
             longest = max(n_parts)
-            tokens = torch.zeros(len(group), longest, dtype=torch.long)
+            tokens = torch.empty(len(group), longest, dtype=torch.long)
             for row, request, n in zip(tokens, group, n_parts, strict=True):
                 row[:n] = torch.tensor(request.prompt[request.n_read : request.n_read + n])
+                row[n:] = row[n - 1]
             first = len(self._running)
             lengths = [request.n_read for request in group]
             logits = self._decoder.read(tokens.to(self._decoder.device), first, lengths, n_parts)
             budget -= tokens.numel()
             for request, n in zip(group, n_parts, strict=True):
                 request.n_read += n
-            if group[0].n_read < len(group[0].prompt):  # a part of a long prompt, which is always alone
-                self._joining = group[0]
-                break
             self._joining = None
+            if group[0].n_read < len(group[0].prompt) and logits[0].amax().isfinite():
+                self._joining = group[0]  # a part of a long prompt, which is always alone
+                break
             self._running += group
             events += self._draw(first, logits)
         return events
@@ -202,13 +210,12 @@ class Engine:
         """Draw a token for each row from `first` on, given their logits (N, V); those that end leave."""
         rows = self._running[first:]
         are_numbers = logits.amax(-1).isfinite().tolist()  # a NaN among them is the greatest of all
-        if not all(are_numbers):
-            for row in reversed([first + i for i, is_one in enumerate(are_numbers) if not is_one]):
-                self._decoder.clear(row)
-                self._leave(row)
-            raise UserError("the model's scores are no numbers (NaN or infinite): its weights or the dtype are broken")
         events = []
-        for request, scores in zip(rows, logits, strict=True):
+        for row, (request, scores, is_number) in enumerate(zip(rows, logits, are_numbers, strict=True), first):
+            if not is_number:
+                self._decoder.clear(row)
+                events.append(Event(request.number, None, "error"))
+                continue
             token = request.sampler.draw(scores)
             request.last = token.id
             request.n_left -= 1

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from babyllm.machine import multiplies_bfloat16
 from babyllm.model.int8 import dequantise
 
 # For up to so many rows a CPU reads a float32 matrix as it stands as fast as memory gives it.
@@ -38,10 +39,13 @@ class Matrix:
             rows: of most products.
             scales: (O,) bfloat16, of an int8 matrix.
         """
-        self._weight, self._transposed, self._scales = weight, weight.T, scales
+        self._weight, self._transposed = weight, weight.T
+        self._scales = None if scales is None else scales.bfloat16()
         self._is_plain = weight.device.type != "cpu"
+        # On a CPU the operator reads 16 inputs at a time, and beyond the end where they are no multiple of that.
+        self._fits_int8 = not self._is_plain and weight.shape[1] % 16 == 0
         self._is_float = weight.dtype == torch.float32
-        self._is_emulated = weight.dtype == torch.bfloat16 and _emulates_bfloat16()
+        self._is_emulated = weight.dtype == torch.bfloat16 and not multiplies_bfloat16()
         self._n_packed = 0
         if not self._is_plain and self._is_float and rows > _FEW and _can_pack():
             self._n_packed = min(rows, _MOST_PACKED)
@@ -51,7 +55,7 @@ class Matrix:
         """(R, I) -> (R, O), of one type."""
         n = len(x)
         if self._scales is not None:
-            if n < _MANY_INT8 and not self._is_plain:
+            if n < _MANY_INT8 and self._fits_int8:
                 return torch._weight_int8pack_mm(x.bfloat16(), self._weight, self._scales).to(x.dtype)
             return F.linear(x, dequantise(self._weight, self._scales, x.dtype))
         if self._is_plain or n == 1:
@@ -70,9 +74,3 @@ class Matrix:
 def _can_pack() -> bool:
     """Whether PyTorch was built with the two operators for packed matrices, which are private in it and may go."""
     return all(hasattr(torch.ops.mkl, name) for name in ("_mkl_reorder_linear_weight", "_mkl_linear"))
-
-
-def _emulates_bfloat16() -> bool:
-    """Whether this CPU converts bfloat16 to multiply it. The two tests are private in PyTorch and may go."""
-    tests = [getattr(torch.cpu, test, None) for test in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
-    return not any(test() for test in tests if test)

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from babyllm.errors import UserError
 
+NO_NUMBERS = "the model's scores are no numbers (NaN or infinite): its weights or the dtype are broken"
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -58,7 +60,7 @@ class Sampling:
             (self.top_p is None or 0 < self.top_p <= 1, "top_p", "must be above 0 and at most 1"),
             (self.min_p is None or 0 <= self.min_p <= 1, "min_p", "must be at least 0 and at most 1"),
             (0.001 <= self.repetition_penalty <= 1000, "repetition_penalty", "must be between 0.001 and 1000"),
-            (all(self.stop), "stop", "must not hold an empty text"),
+            (not isinstance(self.stop, str) and all(self.stop), "stop", "must be texts that are not empty"),
             (self.logprobs is None or self.logprobs >= 0, "logprobs", "must be at least 0, or nothing"),
         )
         for is_kept, name, rule in rules:
@@ -114,7 +116,8 @@ class Sampler:
 
     def __init__(self, sampling: Sampling, prompt: Iterable[int], vocab_size: int) -> None:
         self._sampling = sampling
-        self._random = random.Random(sampling.seed)
+        seed = sampling.seed
+        self._random = random.Random(seed if seed is None or seed >= 0 else str(seed))  # which takes -1 and 1 for one
         self._seen: Tensor | None = None
         if sampling.repetition_penalty != 1:
             self._seen = torch.zeros(vocab_size, dtype=torch.bool)

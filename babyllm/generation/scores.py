@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from babyllm.generation.decoder import Decoder
-from babyllm.generation.sampling import Token
-
-CHUNK = 256  # tokens read at once
+from babyllm.errors import UserError
+from babyllm.generation.decoder import READ, Decoder
+from babyllm.generation.sampling import NO_NUMBERS, Token
 
 
 def prompt_scores(decoder: Decoder, ids: Sequence[int], k: int) -> Iterator[list[Token]]:
@@ -21,14 +20,19 @@ def prompt_scores(decoder: Decoder, ids: Sequence[int], k: int) -> Iterator[list
         decoder: whose weights score it, in rows of its own.
         ids: at least one.
         k: how many of the most probable tokens are told at each place.
+
+    Raises:
+        UserError: the model's scores are no numbers.
     """
     yield [Token(ids[0])]
     decoder = decoder.beside(1, len(ids))
-    for start in range(0, len(ids) - 1, CHUNK):
-        told = list(ids[start + 1 : start + CHUNK + 1])
+    for start in range(0, len(ids) - 1, READ):
+        told = list(ids[start + 1 : start + READ + 1])
         with torch.inference_mode(), torch.autocast(decoder.device.type, enabled=False):
             tokens = torch.tensor([ids[start : start + len(told)]], device=decoder.device)
             logprobs = decoder.read_all(tokens, 0, [start])[0].log_softmax(-1)
+            if logprobs.isnan().any():
+                raise UserError(NO_NUMBERS)
             top = logprobs.topk(min(k, logprobs.shape[-1]), dim=-1)
             own = logprobs[torch.arange(len(told)), torch.tensor(told)].tolist()
             best = zip(top.indices.tolist(), top.values.tolist(), strict=True)

@@ -19,10 +19,19 @@ class AnswerText:
 
     Attributes:
         is_stopped: a stop string was completed; it and what follows is not given out.
+        n_lead: characters that were left out at the beginning.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
-        self._tokenizer, self._stop = tokenizer, tuple(stop)
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), lead: str = "") -> None:
+        """Begin with nothing.
+
+        Args:
+            tokenizer: of the tokens.
+            stop: texts that end it.
+            lead: is left out where the text begins with it.
+        """
+        self._tokenizer, self._stop, self._lead = tokenizer, tuple(stop), lead
+        self.n_lead = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
         self.is_stopped = False
@@ -39,6 +48,13 @@ class AnswerText:
         if self.is_stopped:
             return ""
         text = self._held + self._decoder.decode(data, final=is_end)
+        if self._lead:
+            if not is_end and len(text) < len(self._lead) and self._lead.startswith(text):
+                self._held = text
+                return ""
+            if text.startswith(self._lead):
+                self.n_lead = len(self._lead)
+            text, self._lead = text[self.n_lead :], ""
         found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
         if found:
             self.is_stopped, self._held = True, ""
@@ -56,9 +72,9 @@ class AnswerText:
         return 0
 
 
-def text_pieces(tokenizer: Tokenizer, ids: Iterable[int], stop: Sequence[str] = ()) -> Iterator[str]:
-    """The text of ids as they come, in pieces of whole characters; it ends before the first of the stop strings."""
-    text = AnswerText(tokenizer, stop)
+def text_pieces(tokenizer: Tokenizer, ids: Iterable[int], stop: Sequence[str] = (), lead: str = "") -> Iterator[str]:
+    """The text of ids as they come, in pieces of whole characters; settings as of `AnswerText`."""
+    text = AnswerText(tokenizer, stop, lead)
     for token in ids:
         if piece := text.add(token):
             yield piece

@@ -155,7 +155,7 @@ def save_model(
         UserError: it has weights that are held in fewer bits, or updates beside them.
     """
     if any(isinstance(layer, FrozenLinear) for layer in model.modules()):
-        raise UserError("the model has frozen or adapted layers, which no plain model has; merge it first (merge_lora)")
+        raise UserError("the model is adapted or held in fewer bits; babyllm.merge_lora makes it one that can be saved")
     save_description(directory, model, tokenizer, chat_template=chat_template, end_ids=end_ids)
     save_file(weights_to_hf(model.state_dict(), model.config), directory / WEIGHTS, metadata={"format": "pt"})
 

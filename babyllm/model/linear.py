@@ -183,7 +183,7 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
         return first.as_strided((sum(map(len, parts)), *first.shape[1:]), first.stride())
     with torch.inference_mode(False), torch.no_grad():  # weights made in inference mode could not be trained any more
         whole = torch.cat(list(parts))
-        if any(part.nbytes % _ALIGNMENT for part in parts):
+        if any(part.nbytes % _ALIGNMENT or part.is_inference() for part in parts):
             return whole
         for part, place in zip(parts, torch.split(whole, [len(part) for part in parts]), strict=True):
             part.data = place

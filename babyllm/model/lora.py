@@ -144,6 +144,8 @@ def to_int8(model: Transformer) -> Transformer:
     Args:
         model: changed in place; updates are added first. The embedding keeps its type, also where it was tied.
     """
-    for name, layer in linear_layers(merge_lora(model)).items():
+    for name in list(linear_layers(merge_lora(model))):
+        layer = model.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
         model.set_submodule(name, FrozenLinear(layer, "int8").train(layer.training))
     return model.requires_grad_(False)

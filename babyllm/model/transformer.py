@@ -182,7 +182,8 @@ class Transformer(nn.Module):
         if length > limit and (scaling is None or scaling.type != "dynamic"):
             raise UserError(f"{length} tokens are more than the model's max_seq_len of {limit}")
         if self._rope is None or self._rope[0].device != device or len(self._rope[0]) != max(length, limit):
-            self._rope = rope_table(self.config, max(length, limit), device)
+            with torch.inference_mode(False):  # what was made in inference mode could not be trained with
+                self._rope = rope_table(self.config, max(length, limit), device)
         return self._rope
 
 

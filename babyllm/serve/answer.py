@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from babyllm.generation.engine import Event
+from babyllm.generation.engine import Event, Finish
 from babyllm.generation.sampling import Token
 from babyllm.generation.text import AnswerText
 from babyllm.serve.problem import Problem
@@ -37,7 +37,7 @@ class Piece(NamedTuple):
     text: str = ""
     tokens: tuple[PlacedToken, ...] = ()
     n_tokens: int = 0
-    finish: Literal["stop", "length"] | None = None
+    finish: Finish | None = None
     problem: Problem | None = None
 
     @property
@@ -59,11 +59,10 @@ class Answer:
         """
         self.number, self.wanted = number, wanted
         self._tokenizer = tokenizer
-        self._text = AnswerText(tokenizer, wanted.sampling.stop)
+        self._text = AnswerText(tokenizer, wanted.sampling.stop, wanted.lead)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._n_placed = 0  # characters of all tokens placed
         self._n_shown = 0
-        self._lead = wanted.lead
         self._held: list[PlacedToken] = []
 
     def opening(self, scores: Sequence[Token]) -> Piece:
@@ -89,10 +88,6 @@ class Answer:
             finish = "stop"
         elif finish:
             text += self._text.end()
-        if self._lead and text:
-            # The lead's characters were placed like others, so that they count where texts are compared with places.
-            self._n_shown += len(self._lead) if text.startswith(self._lead) else 0
-            text, self._lead = text.removeprefix(self._lead), ""
         self._n_shown += len(text)
         return Piece(self.number, text, self._shown(text, finish), int(token is not None), finish)
 
@@ -106,7 +101,8 @@ class Answer:
         if not text and not finish:
             return ()
         if self._text.is_stopped:
-            shown = [placed for placed in self._held if placed.offset < self._n_shown]
+            # The lead's characters were placed like others, so they count here.
+            shown = [placed for placed in self._held if placed.offset < self._n_shown + self._text.n_lead]
         else:
             shown = self._held
         self._held = []

@@ -102,15 +102,14 @@ def read_completion(body: bytes, model: ServedModel, slots: int, most: int) -> A
     """
     fields = Fields(parse_json(body))
     _check_model(fields, model)
-    prompts = _prompts(fields, model)
+    n = fields.integer("n", 1, slots)
+    prompts = _prompts(fields, model, most // (n or 1))
     is_echo = fields.flag("echo")
     logprobs = fields.integer("logprobs", 0, MAX_TOP_LOGPROBS)
     limit = fields.integer("max_tokens", 0, _FAR)
     limit = COMPLETION_TOKENS if limit is None else limit
-    common = _common(fields, slots)
+    common = _common(fields, n)
     fields.drop(HARMLESS, NEUTRAL)
-    if len(prompts) * common.n > most:
-        raise Problem(400, f"prompts times n is more than {most}, which this server never takes", param="prompt")
     ends = frozenset([model.tokenizer.eos_id])
     wanted = []
     for prompt in prompts:
@@ -132,7 +131,7 @@ def read_chat(body: bytes, model: ServedModel, slots: int, most: int) -> Asked:
     if logprobs is not None and not has_logprobs:
         raise Problem(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
     limits = [fields.integer(name, 1, _FAR) for name in ("max_completion_tokens", "max_tokens")]
-    common = _common(fields, slots)
+    common = _common(fields, fields.integer("n", 1, slots))
     fields.drop(HARMLESS, NEUTRAL)
     if model.template is None:
         raise Problem(400, model.why_no_chat, param="messages", code="no_chat_template")
@@ -225,8 +224,8 @@ class _Common:
             raise Problem(400, str(error)) from None
 
 
-def _common(fields: Fields, slots: int) -> _Common:
-    n = fields.integer("n", 1, slots)
+def _common(fields: Fields, n: int | None) -> _Common:
+    """What both kinds of requests can ask for; what they do not ask for is as `Sampling` has it."""
     is_stream = fields.flag("stream")
     options = fields.take("stream_options")
     has_usage = False
@@ -237,7 +236,7 @@ def _common(fields: Fields, slots: int) -> _Common:
         has_usage = inner.flag("include_usage")
         inner.drop(frozenset({"include_obfuscation"}), {})
     temperature = fields.number("temperature", 0, MAX_TEMPERATURE)
-    temperature = 1.0 if temperature is None else temperature
+    temperature = Sampling.temperature if temperature is None else temperature
     top_k = fields.integer("top_k", -1, _FAR)
     top_p = fields.number("top_p", 1e-6, 1)
     penalty = fields.number("repetition_penalty", 0.01, 100)
@@ -246,7 +245,7 @@ def _common(fields: Fields, slots: int) -> _Common:
         is_stream=is_stream,
         has_usage=has_usage,
         temperature=0.0 if temperature < LEAST_TEMPERATURE else temperature,
-        top_k=top_k if top_k and top_k > 0 else None,
+        top_k=Sampling.top_k if top_k is None else top_k if top_k > 0 else None,
         top_p=top_p,
         min_p=fields.number("min_p", 0, 1),
         repetition_penalty=1.0 if penalty is None else penalty,
@@ -281,11 +280,15 @@ class _Prompt:
     n_unseen: int
 
 
-def _prompts(fields: Fields, model: ServedModel) -> list[_Prompt]:
+def _prompts(fields: Fields, model: ServedModel, most: int) -> list[_Prompt]:
     value = fields.take("prompt")
     if isinstance(value, str):
         return [_from_text(value, fields, model)]
     if isinstance(value, list) and value:
+        if len(value) > most and not isinstance(value[0], int):
+            raise Problem(
+                400, "prompts times n is more than this server takes, which never has so much room", param="prompt"
+            )
         if all(isinstance(item, str) for item in value):
             return [_from_text(item, fields, model) for item in value]
         if all(isinstance(item, list) for item in value):
@@ -323,9 +326,10 @@ def _require_room(n_tokens: int, model: ServedModel, n_new: int, param: str) -> 
 
 
 def _too_long(n_tokens: str, model: ServedModel, param: str) -> Problem:
+    take, leave = ("take", "leave") if param == "messages" else ("takes", "leaves")
     return Problem(
         400,
-        f"the {param} takes {n_tokens} tokens, which leaves no room in the context of {model.context}: make it shorter",
+        f"the {param} {take} {n_tokens} tokens and {leave} no room in the context of {model.context}: make it shorter",
         param=param,
         code="context_length_exceeded",
     )

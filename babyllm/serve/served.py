@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from babyllm.chat.session import answer_lead
-from babyllm.chat.template import ChatTemplate, load_template, stored_template
-from babyllm.loading import load, model_directory, tokenizer_directory
+from babyllm.chat.template import ChatTemplate
+from babyllm.loading import load_chat_model, model_directory
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 
@@ -76,22 +77,16 @@ def load_served(
     Raises:
         UserError: names the file that is missing or does not fit.
     """
-    from pathlib import Path
-
-    model, tokenizer = load(directory, int8=int8)
-    step = model_directory(directory)
-    place = tokenizer_directory(step)
-    template = load_template(None, tokenizer, place)
-    missing = [token for token in template.tokenizer.special if token not in tokenizer.special]
-    why = f"the model has no chat template and its vocabulary lacks {', '.join(missing)}; use /v1/completions"
+    found = load_chat_model(directory, int8=int8)
+    why = f"the model has no chat template and its vocabulary lacks {', '.join(found.missing)}; use /v1/completions"
     served = ServedModel(
         name=name or Path(directory).resolve().name,
-        tokenizer=tokenizer,
-        context=context or model.config.max_seq_len,
-        vocab_size=model.config.vocab_size,
-        template=None if missing else template,
-        why_no_chat=why if missing else "",
-        has_learned_chat=stored_template(place) is not None,
-        created=int(step.stat().st_mtime),
+        tokenizer=found.tokenizer,
+        context=found.model.config.max_seq_len if context is None else context,
+        vocab_size=found.model.config.vocab_size,
+        template=None if found.missing else found.template,
+        why_no_chat=why if found.missing else "",
+        has_learned_chat=found.has_learned,
+        created=int(model_directory(directory).stat().st_mtime),
     )
-    return model, served
+    return found.model, served

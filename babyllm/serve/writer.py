@@ -9,12 +9,14 @@ begins anew.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 
+from babyllm.errors import UserError
 from babyllm.generation.engine import Engine
-from babyllm.generation.sampling import Token
+from babyllm.generation.sampling import NO_NUMBERS, Token
 from babyllm.serve.answer import Answer, Piece
 from babyllm.serve.problem import Problem
 from babyllm.serve.requests import Asked, Wanted
@@ -34,7 +36,6 @@ class _Job:
     answer: Answer
     parts: Iterator[list[Token]] | None = None
     scores: list[Token] = field(default_factory=list)
-    has_begun: bool = False
 
 
 class Writer:
@@ -75,7 +76,7 @@ class Writer:
             try:
                 job = _Job(key, Answer(number, wanted, self._tokenizer))
                 if wanted.echo is not None and wanted.sampling.logprobs is not None:
-                    job.parts = self._engine.scores(wanted.prompt, wanted.sampling.logprobs)
+                    self._begin_scoring(job)
                     self._scoring.append(job)
                     continue
                 if wanted.echo is not None:
@@ -100,8 +101,9 @@ class Writer:
             events = []
         for event in events:
             job = self._jobs[event.number]
-            job.has_begun = True
             try:
+                if event.finish == "error":
+                    raise UserError(NO_NUMBERS)
                 piece = job.answer.take(event)
             except Exception as error:
                 piece = _failed(job.answer.number, error)
@@ -121,6 +123,10 @@ class Writer:
             self._jobs[self._engine.submit(wanted.prompt, wanted.sampling, wanted.end_ids)] = job
         else:
             self._news.append((job.key, Piece(job.answer.number, finish="length")))
+
+    def _begin_scoring(self, job: _Job) -> None:
+        wanted = job.answer.wanted
+        job.parts, job.scores = self._engine.scores(wanted.prompt, wanted.sampling.logprobs or 0), []
 
     def _score(self) -> None:
         """Score a part of the oldest prompt that is to be scored."""
@@ -143,16 +149,21 @@ class Writer:
     def _replace_engine(self, error: Exception) -> None:
         """Give up what the engine was writing and let another begin with the rest, in the same order."""
         jobs = list(self._jobs.values())
-        # Slots are given in order, so what runs is among the oldest, and at least one of the answers is given up.
-        lost = [job for i, job in enumerate(jobs) if i < self._slots or job.has_begun]
+        # Slots are given in order, so what runs is among the oldest.
+        lost = jobs[: self._slots]
         self._jobs = {}
         for job in lost:
             self._news.append((job.key, _failed(job.answer.number, error)))
-        del self._engine  # its memory is needed for the next one
+        # Its memory is needed for the next one, and the frames that the error went through refer to it.
+        self._engine.release()
+        traceback.clear_frames(error.__traceback__)
+        for job in self._scoring:
+            job.parts = None
         self._engine = self._make_engine()
-        for job in jobs:
-            if job not in lost:
-                self._submit(job)
+        for job in self._scoring:
+            self._begin_scoring(job)
+        for job in jobs[self._slots :]:
+            self._submit(job)
 
 
 def _failed(number: int, error: Exception) -> Piece:
