@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from babyllm.machine import multiplies_bfloat16
-from babyllm.model.int8 import dequantise
 
 # For up to so many rows a CPU reads a float32 matrix as it stands as fast as memory gives it.
 _FEW = 3
@@ -18,10 +17,8 @@ _FEW = 3
 _MOST_PACKED = 16
 # From so many rows on products are limited by arithmetic, and the usual one is as good as any.
 _MANY = 64
-# Rows from which on it pays to convert a bfloat16 matrix for a processor that cannot multiply it.
-_MANY_EMULATED = 32
-# Rows from which on it pays to make an int8 matrix a plain one again.
-_MANY_INT8 = 32
+# Rows from which on it pays to convert an int8 matrix, or a bfloat16 one for a CPU that cannot multiply it, once.
+_MANY_CONVERTED = 32
 
 
 class Matrix:
@@ -37,17 +34,17 @@ class Matrix:
         Args:
             weight: (O, I) of the rows' type, or int8.
             rows: of most products.
-            scales: (O,) bfloat16, of an int8 matrix.
+            scales: (O,) of an int8 matrix.
         """
         self._weight, self._transposed = weight, weight.T
         self._scales = None if scales is None else scales.bfloat16()
-        self._is_plain = weight.device.type != "cpu"
-        # On a CPU the operator reads 16 inputs at a time, and beyond the end where they are no multiple of that.
-        self._fits_int8 = not self._is_plain and weight.shape[1] % 16 == 0
+        self._is_cpu = weight.device.type == "cpu"
         self._is_float = weight.dtype == torch.float32
-        self._is_emulated = weight.dtype == torch.bfloat16 and not multiplies_bfloat16()
+        self._is_emulated = self._is_cpu and not multiplies_bfloat16()
+        # The operator for int8 reads 16 inputs at a time, and beyond the end where they are no multiple of that.
+        self._has_operator = self._is_cpu and weight.shape[1] % 16 == 0
         self._n_packed = 0
-        if not self._is_plain and self._is_float and rows > _FEW and _can_pack():
+        if self._is_cpu and self._is_float and rows > _FEW and _can_pack():
             self._n_packed = min(rows, _MOST_PACKED)
             self._packed: Tensor = torch.ops.mkl._mkl_reorder_linear_weight(weight, self._n_packed)
 
@@ -55,20 +52,23 @@ class Matrix:
         """(R, I) -> (R, O), of one type."""
         n = len(x)
         if self._scales is not None:
-            if n < _MANY_INT8 and self._fits_int8:
+            if n < _MANY_CONVERTED and self._has_operator:
                 return torch._weight_int8pack_mm(x.bfloat16(), self._weight, self._scales).to(x.dtype)
-            return F.linear(x, dequantise(self._weight, self._scales, x.dtype))
-        if self._is_plain or n == 1:
-            return torch.mm(x, self._transposed)
-        if self._is_float and _FEW < n < _MANY:
-            if n <= self._n_packed:  # a packed copy takes the rows it was made for, no fewer
-                x = F.pad(x, (0, 0, 0, self._n_packed - n))
-                y: Tensor = torch.ops.mkl._mkl_linear(x, self._packed, self._weight, None, self._n_packed)
-                return y[:n]
-            return torch.mm(self._weight, x.T).T
-        if self._is_emulated and n >= _MANY_EMULATED:
-            return F.linear(x.float(), self._weight.float()).to(x.dtype)
+            return (self._converted(x) * self._scales).to(x.dtype)
+        if self._is_cpu and self._is_float and _FEW < n < _MANY:
+            if n > self._n_packed:
+                return torch.mm(self._weight, x.T).T
+            x = F.pad(x, (0, 0, 0, self._n_packed - n))  # a packed copy takes the rows it was made for, no fewer
+            y: Tensor = torch.ops.mkl._mkl_linear(x, self._packed, self._weight, None, self._n_packed)
+            return y[:n]
+        if self._is_emulated and not self._is_float and n >= _MANY_CONVERTED:
+            return self._converted(x).to(x.dtype)
         return torch.mm(x, self._transposed)
+
+    def _converted(self, x: Tensor) -> Tensor:
+        """The product with the matrix in the rows' type, or in float32 where that is faster."""
+        dtype = torch.float32 if self._is_emulated else x.dtype
+        return torch.mm(x.to(dtype), self._transposed.to(dtype))
 
 
 def _can_pack() -> bool:
