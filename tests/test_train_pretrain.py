@@ -152,7 +152,7 @@ MISTAKES = {
     "--model.n_heads=5": "model.n_heads=5: must divide model.d_model=32",
     "--model.preset=huge": "model.preset=huge: unknown, choose one of",
     "--data.path=nowhere": "nowhere: no such file or directory",
-    "--init_from=nowhere": "nowhere: is neither a model directory",
+    "--init_from=nowhere": "nowhere: does not exist; give the directory",
     "--config=nowhere.yaml": "nowhere.yaml: this configuration file cannot be read",
     "--runtime.device=tpu": "runtime.device=tpu: choose",
     f"--prompts=[{'abba ' * 40}]": "--prompts: 'abba abba abba abba '... leaves no room in the context of 64 tokens",
