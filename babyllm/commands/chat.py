@@ -15,6 +15,7 @@ from babyllm.runtime import RuntimeConfig, derive_seed, ordinary_signals, start
 if TYPE_CHECKING:
     from babyllm.chat.session import Session
     from babyllm.chat.template import ChatTemplate
+    from babyllm.generation import Engine
     from babyllm.model.transformer import Transformer
 
 ARGUMENTS = "RUN_DIR"
@@ -60,6 +61,7 @@ class Flags:
 def run(flags: Flags, directory: str) -> None:
     """Answer what the user types until the input ends, or each line of an input that is no terminal."""
     from babyllm.chat.session import Session, answer_lead
+    from babyllm.generation import Engine
 
     is_terminal = sys.stdin.isatty()
     if isinstance(sys.stdin, io.TextIOWrapper):
@@ -67,7 +69,7 @@ def run(flags: Flags, directory: str) -> None:
     with start(flags.runtime) as runtime, ordinary_signals(), runtime.autocast():
         model, template = chat_model(directory, flags.int8)
         model.to(runtime.device)
-        chat = _Chat(flags, model, template, is_terminal, Session(flags.system), answer_lead(template))
+        chat = _Chat(flags, Engine(model, slots=1), template, is_terminal, Session(flags.system), answer_lead(template))
         if is_terminal:
             with suppress(ImportError):
                 import readline  # noqa: F401  # gives `input` line editing and a history
@@ -104,7 +106,7 @@ class _Chat:
     """A chat in progress."""
 
     flags: Flags
-    model: Transformer
+    engine: Engine
     template: ChatTemplate
     is_terminal: bool
     session: Session
@@ -146,9 +148,9 @@ class _Chat:
     def _answer(self) -> None:
         """Print the answer as it is drawn and add it to the chat, also where Ctrl-C cuts it short."""
         from babyllm.chat.session import fitting_prompt
-        from babyllm.generation import Sampling, generate_ids, text_pieces
+        from babyllm.generation import Sampling, text_pieces
 
-        flags, context = self.flags, self.model.config.max_seq_len
+        flags, context = self.flags, self.engine.context
         prompt = fitting_prompt(self.template, self.session, context, flags.max_new_tokens)
         if prompt.n_left_out and not self.has_left_out:
             self.has_left_out = True
@@ -162,7 +164,7 @@ class _Chat:
             repetition_penalty=flags.repetition_penalty,
             seed=None if flags.seed is None else derive_seed(flags.seed, self.n_drawn),
         )
-        ids = generate_ids(self.model, prompt.ids, sampling, self.template.end_ids)
+        ids = self.engine.answer(prompt.ids, sampling, self.template.end_ids)
         self.n_drawn += 1
         pieces: list[str] = []
         try:

@@ -6,7 +6,6 @@ prompts -> ids -> Engine: logits -> filters -> draw -> ids -> AnswerText -> text
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Literal, NamedTuple, overload
 
 from babyllm.errors import UserError
@@ -15,7 +14,6 @@ from babyllm.generation.engine import Engine, Event, Finish
 from babyllm.generation.sampling import NO_NUMBERS, Sampling, Token
 from babyllm.generation.text import AnswerText, text_pieces
 from babyllm.model.transformer import Transformer
-from babyllm.runtime import derive_seed
 from babyllm.tokenizer import Tokenizer
 
 __all__ = [
@@ -106,8 +104,7 @@ def generate(
     texts = [prompt] if isinstance(prompt, str) else prompt
     prompts = [_prompt_ids(tokenizer, text) for text in texts]
     if num_beams == 1:
-        seeds = [sampling.seed if i == 0 or sampling.seed is None else derive_seed(sampling.seed, i) for i in range(n)]
-        requests = [(ids, replace(sampling, seed=seed)) for ids in prompts for seed in seeds]
+        requests = [(ids, each) for ids in prompts for each in sampling.several(n)]
         found = [answer.text for answer in answers(model, tokenizer, requests, (tokenizer.eos_id,))]
     else:
         found = [
@@ -148,13 +145,7 @@ def generate_ids(
         UserError: the prompt leaves no room in the model's context, or the scores are no numbers.
     """
     engine = Engine(model, slots=1, context=_context(model, [(prompt, sampling)]))
-    engine.submit(prompt, sampling, end_ids)
-    while not engine.is_idle:
-        for event in engine.step():
-            if event.finish == "error":
-                raise UserError(NO_NUMBERS)
-            if event.token is not None:
-                yield event.token.id
+    yield from engine.answer(prompt, sampling, end_ids)
 
 
 def answers(

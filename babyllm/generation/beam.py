@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from babyllm.errors import UserError
-from babyllm.generation.decoder import READ, Decoder
+from babyllm.generation.decoder import READ, Decoder, require_readable
 from babyllm.generation.sampling import NO_NUMBERS
 from babyllm.model.transformer import Transformer
 
@@ -61,9 +61,7 @@ def beam_search(
             range, or the scores are no numbers.
     """
     limit = model.config.max_seq_len
-    n_new = min(max_new_tokens, limit - len(prompt))
-    if not prompt or len(prompt) >= limit:
-        raise UserError(f"a prompt of {len(prompt)} tokens leaves no room in the context of {limit}")
+    require_readable(prompt, limit, model.config.vocab_size)
     if num_beams < 1:
         raise UserError(f"num_beams={num_beams}: must be at least 1")
     if not 1 <= n <= num_beams:
@@ -72,8 +70,8 @@ def beam_search(
         raise UserError(f"length_penalty={length_penalty}: must be a finite number")
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens={max_new_tokens}: must be at least 1 for a beam search")
+    n_new = min(max_new_tokens, limit - len(prompt))
     decoder = Decoder(model, num_beams, len(prompt) + n_new)
-    decoder.require_readable(prompt, n_new)
     with torch.inference_mode(), torch.autocast(decoder.device.type, enabled=False):
         search = _Search(decoder, num_beams, length_penalty, end_ids)
         search.begin(prompt)

@@ -27,6 +27,18 @@ READ = 256
 _BLOCK = 256
 
 
+def require_readable(prompt: Sequence[int], context: int, vocab_size: int, n_new: int = 1) -> None:
+    """Refuse a prompt that cannot be read.
+
+    Raises:
+        UserError: it is empty, leaves no room for `n_new` tokens, or has ids the model does not know.
+    """
+    if not 1 <= len(prompt) <= context - n_new:
+        raise UserError(f"a prompt of {len(prompt)} tokens leaves no room in the context of {context}")
+    if min(prompt) < 0 or max(prompt) >= vocab_size:
+        raise UserError(f"the prompt has ids outside of the model's vocabulary of {vocab_size}")
+
+
 class _Layer(NamedTuple):
     input_norm: Tensor
     qkv: Matrix
@@ -99,17 +111,6 @@ class Decoder:
         if held := joined_int8(layers):
             return Matrix(held[0], self._slots, held[1])
         return Matrix(joined_weight(layers, self.dtype), self._slots)
-
-    def require_readable(self, prompt: Sequence[int], n_new: int) -> None:
-        """Refuse a prompt that cannot be read.
-
-        Raises:
-            UserError: it is empty, leaves no room for `n_new` tokens, or has ids the model does not know.
-        """
-        if not 1 <= len(prompt) <= self.context - n_new:
-            raise UserError(f"a prompt of {len(prompt)} tokens leaves no room in the context of {self.context}")
-        if min(prompt) < 0 or max(prompt) >= len(self._embed):
-            raise UserError(f"the prompt has ids outside of the model's vocabulary of {len(self._embed)}")
 
     def read(self, tokens: Tensor, first: int, lengths: Sequence[int], counts: Sequence[int] | None = None) -> Tensor:
         """Logits behind the last of the new tokens of each row; their keys and values are kept.

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from babyllm.errors import UserError
-from babyllm.generation.decoder import READ, Decoder
-from babyllm.generation.sampling import Sampler, Sampling, Token
+from babyllm.generation.decoder import READ, Decoder, require_readable
+from babyllm.generation.sampling import NO_NUMBERS, Sampler, Sampling, Token
 from babyllm.generation.scores import prompt_scores
 from babyllm.model.transformer import Transformer
 
@@ -121,7 +121,7 @@ class Engine:
         Raises:
             UserError: the prompt is empty, leaves no room in the context, or has ids the model does not know.
         """
-        self._decoder.require_readable(prompt, n_new=1)
+        require_readable(prompt, self.context, self._vocab_size)
         room = self.context - len(prompt)
         sampler = Sampler(sampling, prompt, self._vocab_size)
         request = _Request(next(self._numbers), prompt, end_ids, sampler, min(sampling.max_new_tokens, room))
@@ -134,13 +134,30 @@ class Engine:
         with torch.inference_mode(), torch.autocast(self._decoder.device.type, enabled=False):
             return [*self._decode(), *self._join()]
 
+    def answer(self, prompt: Sequence[int], sampling: Sampling, end_ids: Container[int] = ()) -> Iterator[int]:
+        """The ids of one answer as they are drawn, where nobody else has asked for anything; see `submit`.
+
+        Raises:
+            UserError: as `submit`, or the scores are no numbers.
+        """
+        number = self.submit(prompt, sampling, end_ids)
+        try:
+            while not self.is_idle:
+                for event in self.step():
+                    if event.finish == "error":
+                        raise UserError(NO_NUMBERS)
+                    if event.token is not None:
+                        yield event.token.id
+        finally:
+            self.cancel(number)  # of a caller who has heard enough
+
     def scores(self, prompt: Sequence[int], k: int) -> Iterator[list[Token]]:
         """The tokens of a prompt with their log-probabilities, part by part; see `prompt_scores`.
 
         Raises:
             UserError: the prompt is empty, longer than the context, or has ids the model does not know.
         """
-        self._decoder.require_readable(prompt, n_new=0)
+        require_readable(prompt, self.context, self._vocab_size, n_new=0)
         return prompt_scores(self._decoder, prompt, k)
 
     def release(self) -> None:

@@ -25,7 +25,7 @@ class Matrix:
     """A matrix (O, I) whose products with rows are asked for again and again.
 
     On CPUs where PyTorch comes with MKL, a float32 matrix that is to meet more than a few rows at a time is also kept
-    as a packed copy, which takes its size in memory once more and two thirds of the time.
+    as a packed copy, which takes its size in memory once more and 0.6 of the time.
     """
 
     def __init__(self, weight: Tensor, rows: int, scales: Tensor | None = None) -> None:

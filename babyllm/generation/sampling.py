@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from babyllm.errors import UserError
+from babyllm.runtime import derive_seed
 
 NO_NUMBERS = "the model's scores are no numbers (NaN or infinite): its weights or the dtype are broken"
 
@@ -66,6 +67,11 @@ class Sampling:
         for is_kept, name, rule in rules:
             if not is_kept:
                 raise UserError(f"{name}={getattr(self, name)}: {rule}")
+
+    def several(self, n: int) -> list[Sampling]:
+        """How each of `n` answers to a prompt is drawn: the first so, the others with seeds made from its own."""
+        seeds = [self.seed if i == 0 or self.seed is None else derive_seed(self.seed, i) for i in range(n)]
+        return [replace(self, seed=seed) for seed in seeds]
 
 
 class Token(NamedTuple):

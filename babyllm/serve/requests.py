@@ -13,7 +13,6 @@ from typing import Any
 from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message, Unusable
 from babyllm.errors import UserError
 from babyllm.generation.sampling import Sampling
-from babyllm.runtime import derive_seed
 from babyllm.serve.fields import SHOWN, Fields, is_text, parse_json
 from babyllm.serve.problem import Problem
 from babyllm.serve.served import ServedModel
@@ -204,22 +203,18 @@ class _Common:
 
     def samplings(self, max_new_tokens: int, logprobs: int | None) -> list[Sampling]:
         """How each of the n answers to a prompt is drawn; with a seed, the first as if it were alone."""
-        seeds = [self.seed if i == 0 or self.seed is None else derive_seed(self.seed, i) for i in range(self.n)]
         try:
-            return [
-                Sampling(
-                    max_new_tokens=max_new_tokens,
-                    temperature=self.temperature,
-                    top_k=self.top_k,
-                    top_p=self.top_p,
-                    min_p=self.min_p,
-                    repetition_penalty=self.repetition_penalty,
-                    seed=seed,
-                    stop=self.stop,
-                    logprobs=logprobs,
-                )
-                for seed in seeds
-            ]
+            return Sampling(
+                max_new_tokens=max_new_tokens,
+                temperature=self.temperature,
+                top_k=self.top_k,
+                top_p=self.top_p,
+                min_p=self.min_p,
+                repetition_penalty=self.repetition_penalty,
+                seed=self.seed,
+                stop=self.stop,
+                logprobs=logprobs,
+            ).several(self.n)
         except UserError as error:
             raise Problem(400, str(error)) from None
 
@@ -286,9 +281,7 @@ def _prompts(fields: Fields, model: ServedModel, most: int) -> list[_Prompt]:
         return [_from_text(value, fields, model)]
     if isinstance(value, list) and value:
         if len(value) > most and not isinstance(value[0], int):
-            raise Problem(
-                400, "prompts times n is more than this server takes, which never has so much room", param="prompt"
-            )
+            raise Problem(400, f"more than {most} prompts with this n, which this server never takes", param="prompt")
         if all(isinstance(item, str) for item in value):
             return [_from_text(item, fields, model) for item in value]
         if all(isinstance(item, list) for item in value):
