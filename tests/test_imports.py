@@ -23,7 +23,6 @@ LAYERS = (
             "progress",
             "config",
             "machine",
-            "watchdog",
             "runtime",
             "text",
             "optim",
@@ -107,17 +106,17 @@ def test_text_and_tokenizers_need_no_torch() -> None:
         assert "torch" not in loaded_by(f"import {name}"), name
 
 
-def test_only_three_modules_read_the_environment() -> None:
-    """Variables of the environment are read in runtime.py, machine.py and watchdog.py alone."""
+def test_only_the_runtime_reads_the_environment() -> None:
+    """Variables of the environment are read in the package `runtime` and in machine.py alone."""
     readers = set()
     for path in [*MODULES.values(), *SCRIPTS]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [node.attr] if isinstance(node, ast.Attribute) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
             if {"environ", "environb", "getenv"} & set(names):
-                readers.add(path.name)
-    assert "runtime.py" in readers
-    assert readers <= {"runtime.py", "machine.py", "watchdog.py"}
+                readers.add(path.parent.name if path.parent.name == "runtime" else path.name)
+    assert "runtime" in readers
+    assert readers <= {"runtime", "machine.py"}
 
 
 def loaded_by(code: str) -> set[str]:

@@ -1,0 +1,37 @@
+"""Where a process runs: device, dtype, ranks, seeds, the stop signal. Only this package reads the environment.
+
+    with user_errors():                              a user's mistake becomes one line and exit status 1
+        with start(config) as runtime:               joins the other ranks, watches them, leaves them
+            with runtime.main_first(): ...           rank 0 prepares the data, then everyone opens it
+            for step in ...:
+                runtime.beat(step)                   a rank that hangs is named and the run ends (`watchdog`)
+                seed_all(seed, step, runtime.rank)   dropout is a pure function of these integers
+                with runtime.autocast(): ...
+                runtime.sum([loss, tokens, runtime.stop_requested])
+
+torch is imported where it is used, so that commands which need none of it start at once.
+"""
+
+from babyllm.machine import device_memory, memory_bytes, peak_flops
+from babyllm.runtime.config import RuntimeConfig
+from babyllm.runtime.device import compile_pays, device_type
+from babyllm.runtime.program import user_errors
+from babyllm.runtime.runtime import Runtime, environment, start
+from babyllm.runtime.seeds import derive_seed, seed_all
+from babyllm.runtime.signals import ordinary_signals
+
+__all__ = [
+    "Runtime",
+    "RuntimeConfig",
+    "compile_pays",
+    "derive_seed",
+    "device_memory",
+    "device_type",
+    "environment",
+    "memory_bytes",
+    "ordinary_signals",
+    "peak_flops",
+    "seed_all",
+    "start",
+    "user_errors",
+]

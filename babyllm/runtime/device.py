@@ -1,0 +1,75 @@
+"""Device and type of numbers of a process, and whether compiling pays there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from babyllm.errors import UserError
+from babyllm.machine import multiplies_bfloat16
+
+if TYPE_CHECKING:
+    import torch
+
+
+def device_type(name: str) -> str:
+    """What `runtime.device` means on this machine: cpu, cuda or mps.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    import torch
+
+    if name not in ("auto", "cpu", "cuda", "mps"):
+        raise UserError(f"runtime.device={name}: choose auto, cpu, cuda or mps")
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def find_device(name: str, local_rank: int, local_world_size: int) -> torch.device:
+    """The device of a rank; a CUDA device becomes the current one.
+
+    Raises:
+        UserError: it is not there.
+    """
+    import torch
+
+    name = device_type(name)
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UserError("runtime.device=mps: this machine or PyTorch build has no Apple GPU; use --runtime.device=cpu")
+    if name != "cuda":
+        return torch.device(name)
+    if not torch.cuda.is_available():
+        build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a build without CUDA"
+        raise UserError(
+            f"runtime.device=cuda: no CUDA device is visible; PyTorch {torch.__version__} is {build}; "
+            "check nvidia-smi, or use --runtime.device=cpu"
+        )
+    n_gpus = torch.cuda.device_count()
+    if local_rank >= n_gpus:
+        raise UserError(
+            f"runtime.device=cuda: {local_world_size} processes on this machine but {n_gpus} visible CUDA devices: "
+            f"use --nproc_per_node={n_gpus} or --runtime.device=cpu"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def find_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The type of matrix products that `runtime.dtype` means on `device`."""
+    import torch
+
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cpu":
+        return torch.bfloat16 if multiplies_bfloat16() else torch.float32  # emulated, it is the slower one
+    # Apple GPUs gain little from 16 bits, and what autocast covers there differs between releases of PyTorch.
+    return torch.float32
+
+
+def compile_pays(device: torch.device) -> bool:
+    """Whether compiling the model for `device` wins back its own time on ordinary runs."""
+    return device.type == "cuda"

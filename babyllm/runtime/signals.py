@@ -1,0 +1,56 @@
+"""Signals that ask a process to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopSignal:
+    """Remembers that SIGTERM or SIGINT came, so that the loop can finish its step and save."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._pid = os.getpid()
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Catch the signals while the body runs; not outside the main thread, where Python allows no handlers."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        old = {signum: signal.signal(signum, self._receive) for signum in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for signum, handler in old.items():
+                signal.signal(signum, handler)
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:  # a forked worker inherits the handler, but terminating it must end it
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        if signum == signal.SIGINT and self.is_set:
+            raise KeyboardInterrupt
+        self.is_set = True
+
+
+@contextmanager
+def ordinary_signals() -> Iterator[None]:
+    """Let Ctrl-C raise and SIGTERM end the process, for work that does not look at `Runtime.stop_requested`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    }
+    try:
+        yield
+    finally:
+        for signum, handler in old.items():
+            signal.signal(signum, handler)
