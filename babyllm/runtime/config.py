@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal
+
+from babyllm.errors import UserError
+
+# More threads or processes than this on each logical core never help, and too many bring a machine down.
+_MAX_PER_CORE = 8
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,8 @@ class RuntimeConfig:
         deterministic: the same bits on every run on the same machine; slower on CUDA.
         timeout_s: a rank that dies or makes no progress for this long ends the run with a message that names it.
         threads: CPU threads of each process; default: its share of the cores.
+        processes: how many work on this machine: by default one per GPU or, on a CPU, per physical core, at most 4, as
+            far as data.global_batch can be divided among them; a run keeps its number. Under torchrun what that says.
     """
 
     device: str = "auto"
@@ -26,3 +34,18 @@ class RuntimeConfig:
     deterministic: bool = False
     timeout_s: float = 300
     threads: int | None = None
+    processes: int | None = None
+
+
+def check(config: RuntimeConfig) -> None:
+    """See that the numbers of the section are possible on a machine.
+
+    Raises:
+        UserError: one is not.
+    """
+    if config.timeout_s <= 0:
+        raise UserError(f"runtime.timeout_s={config.timeout_s:g}: give a positive number of seconds")
+    most = _MAX_PER_CORE * (os.cpu_count() or 1)
+    for name, number in (("threads", config.threads), ("processes", config.processes)):
+        if number is not None and not 1 <= number <= most:
+            raise UserError(f"runtime.{name}={number}: must be at least 1, and at most {most} on this machine")

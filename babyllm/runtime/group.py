@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from babyllm.errors import UserError
+from babyllm.runtime.place import Place
+from babyllm.runtime.signals import StopSignal
+from babyllm.runtime.store import FolderStore, Store
 
 if TYPE_CHECKING:
     import torch
-    from torch.distributed.distributed_c10d import Store
+    from torch.distributed.distributed_c10d import Store as TorchStore
 
     from babyllm.runtime.watchdog import Watchdog
 
@@ -22,53 +27,118 @@ _BACKSTOP = 10
 _STARTS = itertools.count()
 
 
+class _Meeting(NamedTuple):
+    """Where the ranks meet.
+
+    Attributes:
+        store: for this rank's main thread.
+        watched: the same by another connection, since one that is asked may have to wait.
+        group: for the process group.
+        address: for messages.
+        keeper: the rank in whose process the store lives; None where it is none.
+    """
+
+    store: Store
+    watched: Store
+    group: TorchStore
+    address: str
+    keeper: int | None
+
+
 @contextmanager
 def joined_group(
-    device: torch.device, rank: int, world_size: int, timeout_s: float
+    device: torch.device, place: Place, timeout_s: float, stop: StopSignal
 ) -> Iterator[tuple[Store, Watchdog]]:
     """Join the process group and watch it while the body runs; say which rank is missing when a collective fails."""
     import torch.distributed as dist
-    from torch.distributed.distributed_c10d import PrefixStore
-    from torch.distributed.rendezvous import rendezvous
 
-    from babyllm.runtime import watchdog as wd
+    from babyllm.runtime.verdict import DONE, FAILED, STOPPING
+    from babyllm.runtime.watchdog import Watchdog
 
-    absent = ", ".join(name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ)
-    if absent:
-        raise UserError(f"WORLD_SIZE={world_size} but {absent} is not set: start with torchrun, or set all of them")
-    address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    try:
-        store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
-    except dist.DistError as error:
-        reason = f"within {timeout_s:g} s: {str(error).splitlines()[0]}"
-        raise UserError(f"rank {rank} of {world_size} could not meet the others at {address} {reason}") from error
+    _silence_c10d()
+    rank, world_size, timeout = place.rank, place.world_size, timedelta(seconds=timeout_s)
     # Names of an earlier `start` in the same processes would be found again otherwise.
-    store = PrefixStore(f"run{next(_STARTS)}", store)
-    keeps_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    watchdog = wd.Watchdog(store, rank, world_size, timeout_s, address, keeps_store)
-    watchdog.join()
+    name = f"run{next(_STARTS)}"
+    meeting = _in_folder(place.meeting, name, world_size) if place.meeting else _by_address(place, name, timeout)
+    watchdog = Watchdog(meeting.watched, rank, world_size, timeout_s, meeting.address, meeting.keeper)
+    watchdog.join(stop)
     watchdog.run()
     try:
         dist.init_process_group(
             # Counts and flags travel as CPU tensors over gloo, so that summing them never waits for the GPU.
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-            store=store,
+            store=meeting.group,
             rank=rank,
             world_size=world_size,
-            timeout=timedelta(seconds=_BACKSTOP * timeout_s),
+            timeout=_BACKSTOP * timeout,
             device_id=device if device.type == "cuda" else None,
         )
-        yield store, watchdog
+        yield meeting.store, watchdog
     except BaseException as error:
         is_broken = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
-        line = watchdog.explain() if is_broken else None
-        watchdog.close(wd.FAILED if line is None else wd.STOPPING)
+        is_explained = is_broken and watchdog.explain()
+        watchdog.close(STOPPING if is_explained else FAILED)
         # The group is left to the end of the process: taking it down here would break the others' collectives before
         # this rank has told its error, and may itself wait for a rank that is gone.
-        if line is None:
-            raise
-        if not line:
+        if is_explained:
             raise SystemExit(1) from error
-        raise UserError(line) from error
-    watchdog.close(wd.DONE)
+        raise
+    watchdog.close(DONE)
     dist.destroy_process_group()
+
+
+def _in_folder(folder: Path, name: str, world_size: int) -> _Meeting:
+    """The meeting of processes that `launch` started, which no other user and no other machine can reach."""
+    from torch.distributed import FileStore  # type: ignore[attr-defined]  # missing from PyTorch's stubs
+
+    # torch's own store in a file only ever grows, so it is left to torch, which needs it once.
+    store, group = FolderStore(folder / name), FileStore(str(folder / f"{name}.group"), world_size)
+    return _Meeting(store, store, group, str(folder), None)
+
+
+def _by_address(place: Place, name: str, timeout: timedelta) -> _Meeting:
+    """The meeting at the address that torchrun, or whoever started the ranks, has put into the environment."""
+    import torch.distributed as dist
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+    absent = ", ".join(name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ)
+    if absent:
+        raise UserError(
+            f"WORLD_SIZE={place.world_size} but {absent} is not set: start with torchrun, or set all of them"
+        )
+    host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    is_agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    try:
+        # Not waiting for the others here: the watchdog does, which can say who is missing and hears a stop signal.
+        tcp = TCPStore(
+            host,
+            int(port),
+            place.world_size,
+            is_master=place.rank == 0 and not is_agents,
+            timeout=timeout,
+            wait_for_workers=False,
+            multi_tenant=not is_agents,
+        )
+    except (dist.DistError, ValueError) as error:
+        who = f"rank {place.rank} of {place.world_size}"
+        reason = f"within {timeout.total_seconds():g} s: {str(error).splitlines()[0]}"
+        raise UserError(f"{who} could not meet the others at {host}:{port} {reason}") from error
+    store = PrefixStore(name, tcp)
+    watched: Store = store.clone()  # type: ignore[attr-defined]  # missing from PyTorch's stubs
+    return _Meeting(store, watched, store, f"{host}:{port}", None if is_agents else 0)
+
+
+def _silence_c10d() -> None:
+    """Keep the C++ code of torch from logging frames of its stack when a connection breaks; errors are raised anyway.
+
+    The environment variable is read when torch is imported, which is over; what it sets is a variable of the library.
+    """
+    if "TORCH_CPP_LOG_LEVEL" in os.environ:
+        return
+    import torch
+
+    fatal = 3
+    with suppress(OSError, ValueError):
+        library = next((Path(torch.__file__).parent / "lib").glob("*c10.*"), None)
+        if library:
+            ctypes.c_int.in_dll(ctypes.CDLL(str(library)), "FLAGS_caffe2_log_level").value = fatal

@@ -9,20 +9,20 @@ import itertools
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from babyllm.errors import UserError
 from babyllm.machine import cores, describe, keep_freed_memory
-from babyllm.runtime.config import RuntimeConfig
+from babyllm.runtime.config import RuntimeConfig, check
 from babyllm.runtime.device import compile_pays, find_device, find_dtype
 from babyllm.runtime.group import joined_group
+from babyllm.runtime.place import find_place
 from babyllm.runtime.signals import StopSignal
+from babyllm.runtime.store import Store
 
 if TYPE_CHECKING:
     import torch
-    from torch.distributed.distributed_c10d import Store
 
     from babyllm.runtime.watchdog import Watchdog
 
@@ -50,7 +50,7 @@ class Runtime:
 
     @property
     def stop_requested(self) -> bool:
-        """Whether SIGTERM or SIGINT came to *this* rank; sum it over ranks. A second SIGINT raises at once."""
+        """Whether a stop signal came to *this* rank; sum it over ranks. A second SIGINT raises at once."""
         return self._stop.is_set
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -121,42 +121,48 @@ class Runtime:
 
 @contextmanager
 def start(config: RuntimeConfig) -> Iterator[Runtime]:
-    """Give a Runtime from `config` and what torchrun put into the environment; without torchrun, a run of one process.
+    """Give a Runtime from `config` and the environment that torchrun or `launch` made; without either, one process.
 
-    Sets threads and determinism; catches SIGTERM and SIGINT and belongs to the process group while the body runs.
+    Sets threads and determinism; catches stop signals and belongs to the process group while the body runs.
 
     Raises:
         UserError: the device is not there, the ranks cannot meet, or a rank of the run died.
     """
     import torch
 
-    if config.timeout_s <= 0:
-        raise UserError(f"runtime.timeout_s={config.timeout_s:g}: give a positive number of seconds")
-    if config.threads is not None and config.threads < 1:
-        raise UserError(f"runtime.threads={config.threads}: must be at least 1")
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local_rank, local_world_size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    device = find_device(config.device, local_rank, local_world_size)
-    # torchrun sets OMP_NUM_THREADS=1, which leaves most cores idle.
-    torch.set_num_threads(config.threads or max(1, cores() // local_world_size))
-    if device.type == "cpu":
-        keep_freed_memory()
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if config.deterministic != torch.are_deterministic_algorithms_enabled():  # setting it imports the compiler: seconds
-        torch.use_deterministic_algorithms(config.deterministic)
-    is_compiled = compile_pays(device) if config.compile == "auto" else config.compile
-    dtype, stop = find_dtype(config.dtype, device), StopSignal()
-    runtime = Runtime(device, dtype, is_compiled, rank, world_size, local_rank, local_world_size, stop)
-    with ExitStack() as stack:
-        stack.enter_context(stop.installed())
-        if world_size > 1:
-            runtime._store, runtime._watchdog = stack.enter_context(
-                joined_group(device, rank, world_size, config.timeout_s)
-            )
-        yield runtime
+    check(config)
+    place, stop = find_place(), StopSignal()
+    with stop.installed():
+        device = find_device(config.device, place.local_rank, place.local_world_size)
+        # torchrun sets OMP_NUM_THREADS=1, which leaves most cores idle.
+        torch.set_num_threads(config.threads or max(1, cores() // place.local_world_size))
+        if device.type == "cpu":
+            keep_freed_memory()
+        if config.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # Setting it imports the compiler, which takes seconds.
+        if config.deterministic != torch.are_deterministic_algorithms_enabled():
+            torch.use_deterministic_algorithms(config.deterministic)
+        is_compiled = compile_pays(device) if config.compile == "auto" else config.compile
+        runtime = Runtime(
+            device,
+            find_dtype(config.dtype, device),
+            is_compiled,
+            place.rank,
+            place.world_size,
+            place.local_rank,
+            place.local_world_size,
+            stop,
+        )
+        if place.world_size == 1:
+            yield runtime
+            return
+        with joined_group(device, place, config.timeout_s, stop) as (runtime._store, runtime._watchdog):
+            yield runtime
 
 
 def environment() -> dict[str, Any]:
-    """What a run is made with, as JSON values: versions, machine, number of ranks and the commit of the source."""
-    return {**describe(), "world_size": int(os.environ.get("WORLD_SIZE", 1))}
+    """What a run is made with, as JSON values: versions, machine, ranks, threads of each, the commit of the source."""
+    import torch
+
+    return {**describe(), "world_size": find_place().world_size, "threads": torch.get_num_threads()}

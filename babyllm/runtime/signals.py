@@ -9,9 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+# A service manager, Ctrl-C, a closed terminal, and what batch systems send before the time is over. Not every system
+# has all of them.
+STOP_SIGNALS = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGXCPU") if hasattr(signal, name)
+]
+
+
+def heeded() -> list[signal.Signals]:
+    """Those of `STOP_SIGNALS` that mean something to this process: `nohup` makes it ignore a closed terminal."""
+    always = (signal.SIGTERM, signal.SIGINT)
+    return [s for s in STOP_SIGNALS if s in always or signal.getsignal(s) is not signal.SIG_IGN]
+
 
 class StopSignal:
-    """Remembers that SIGTERM or SIGINT came, so that the loop can finish its step and save."""
+    """Remembers that a stop signal came, so that the loop can finish its step and save."""
 
     def __init__(self) -> None:
         self.is_set = False
@@ -23,7 +35,7 @@ class StopSignal:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        old = {signum: signal.signal(signum, self._receive) for signum in (signal.SIGTERM, signal.SIGINT)}
+        old = {signum: signal.signal(signum, self._receive) for signum in heeded()}
         try:
             yield
         finally:
@@ -41,14 +53,12 @@ class StopSignal:
 
 @contextmanager
 def ordinary_signals() -> Iterator[None]:
-    """Let Ctrl-C raise and SIGTERM end the process, for work that does not look at `Runtime.stop_requested`."""
+    """Let Ctrl-C raise and the others end the process, for work that does not look at `Runtime.stop_requested`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    old = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
-    }
+    ordinary = {signum: signal.SIG_DFL for signum in heeded()} | {signal.SIGINT: signal.default_int_handler}
+    old = {signum: signal.signal(signum, handler) for signum, handler in ordinary.items()}
     try:
         yield
     finally:

@@ -1,0 +1,81 @@
+"""Where the processes of a run leave short texts for each other: a folder, or the store of torch.distributed.
+
+A folder is enough for one machine, and nobody else can reach it. Each key is a file that is replaced as a whole, so a
+reader never sees half of a value, and beats of weeks take no more room than one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+
+class Store(Protocol):
+    """What this package uses of a store; a `TCPStore` has it too."""
+
+    def set(self, key: str, value: str) -> None:
+        """Put `value` in the place of what was there."""
+        ...
+
+    def check(self, keys: list[str]) -> bool:
+        """Whether all of `keys` are there."""
+        ...
+
+    def get(self, key: str) -> bytes:
+        """The value of a key that is there."""
+        ...
+
+    def multi_get(self, keys: list[str]) -> list[bytes]:
+        """The values of keys that are there."""
+        ...
+
+    def add(self, key: str, amount: int) -> int:
+        """Add `amount` to a counter that begins at 0, and return the sum; two callers never get the same."""
+        ...
+
+
+class FolderStore:
+    """A `Store` whose keys are files of one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder if it is not there; only this user may look into it."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+
+    def set(self, key: str, value: str) -> None:
+        """Put `value` in the place of what was there."""
+        temporary = self._folder / f".{_file_name(key)}.{os.getpid()}.{threading.get_ident()}"
+        temporary.write_text(value, encoding="utf-8")
+        os.replace(temporary, self._folder / _file_name(key))
+
+    def check(self, keys: Sequence[str]) -> bool:
+        """Whether all of `keys` are there."""
+        return all((self._folder / _file_name(key)).exists() for key in keys)
+
+    def get(self, key: str) -> bytes:
+        """The value of a key that is there."""
+        return (self._folder / _file_name(key)).read_bytes()
+
+    def multi_get(self, keys: Sequence[str]) -> list[bytes]:
+        """The values of keys that are there."""
+        return [self.get(key) for key in keys]
+
+    def add(self, key: str, amount: int) -> int:
+        """Add `amount`, at least 1, to a counter that begins at 0, and return the sum."""
+        reached = 0
+        for _ in range(amount):
+            while True:
+                reached += 1
+                try:
+                    (self._folder / f"{_file_name(key)}.{reached}").touch(exist_ok=False)
+                    break
+                except FileExistsError:
+                    continue
+        return reached
+
+
+def _file_name(key: str) -> str:
+    return key.replace("/", "-")
