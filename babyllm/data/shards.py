@@ -217,9 +217,7 @@ def _bare(path: Path, vocab_size: int | None, dtype: str, eos_id: int, flags: Ba
     if not files:
         raise UserError(f"{path}: holds neither {MANIFEST} nor .bin files")
     if vocab_size is None:
-        raise UserError(
-            f"{path}: has no {MANIFEST}; bare .bin files need {flags.vocab_size} and {flags.eos_id}"
-        )
+        raise UserError(f"{path}: has no {MANIFEST}; bare .bin files need {flags.vocab_size} and {flags.eos_id}")
     if not 0 <= eos_id < vocab_size:
         raise UserError(f"{flags.eos_id}={eos_id}: outside the vocabulary of {vocab_size} ids of {path}")
     kind, layouts = read_layouts(files, vocab_size, dtype, flags)
