@@ -23,7 +23,7 @@ def main() -> None:
     with start(config.runtime) as runtime:
         with runtime.main_first():
             prepare_sample(config.data.path)
-        data = open_pretraining_data(config.data, config.model.vocab_size)
+        data = open_pretraining_data(config.data, config.model.vocab_size, runtime)
         state, plan = new_state(config, data, runtime)
         with open_run(config, state, data.tokenizer, plan) as run:
             every = [

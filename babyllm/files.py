@@ -1,4 +1,7 @@
-"""Files that are whole or absent: written under a temporary name, flushed to disk, renamed."""
+"""Files that are whole or absent: written under a temporary name, flushed to disk, renamed.
+
+A JSON file can carry its own sha256, so that damage to it is noticed when it is read.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+SEAL = "sha256"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -23,6 +29,34 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: object) -> None:
     """Like `write_bytes`, for a JSON value a person can read."""
     write_bytes(path, (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def write_sealed_json(path: Path, value: dict[str, Any]) -> None:
+    """Like `write_json`, with the sha256 of the object as one more key of it, which `read_sealed_json` compares."""
+    write_json(path, {**value, SEAL: json_digest(value)})
+
+
+def read_sealed_json(path: Path) -> dict[str, Any]:
+    """The object that `write_sealed_json` wrote; one that has no sha256, of another tool, is taken as it is.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not a JSON object, or its contents are not what its sha256 says.
+    """
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError("it is no JSON object")
+    seal = value.pop(SEAL, None)
+    if seal not in (None, json_digest(value)):
+        raise ValueError("its contents are not what its sha256 says")
+    return value
+
+
+def json_digest(value: object) -> str:
+    """The hexadecimal sha256 of a JSON value, whatever the order of its keys and the layout of its text."""
+    # Once through JSON, since what is hashed must be what a reader finds: keys become strings, tuples lists.
+    canonical = json.dumps(json.loads(json.dumps(value)), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 @contextmanager

@@ -107,7 +107,8 @@ def _babyllm(dtype: str, compiled: bool, steps: int) -> None:
     import babyllm
     from babyllm.data.loader import Loader, Share
     from babyllm.data.order import Shuffled
-    from babyllm.data.shards import ShardWriter, open_tokens
+    from babyllm.data.shard_writer import ShardWriter
+    from babyllm.data.shards import open_tokens
     from babyllm.data.windows import Windows
     from babyllm.objectives.lm import language_model
     from babyllm.optim import OptimConfig, adamw

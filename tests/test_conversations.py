@@ -286,11 +286,16 @@ def test_nothing_to_train_on(
 
 
 def test_a_damaged_store_is_refused(tmp_path: Path, files: Path, template: ChatTemplate) -> None:
-    """A file of another size than it was written with is named."""
+    """A file of another size or other bytes than it was written with is named, and how to make it anew."""
     prepare(files, tmp_path, template)
-    (tmp_path / TURNS).write_bytes((tmp_path / TURNS).read_bytes()[:-2])
-    with pytest.raises(UserError, match=r"turns\.bin: is not what conversations\.json says"):
+    content = (tmp_path / TURNS).read_bytes()
+    (tmp_path / TURNS).write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    with pytest.raises(UserError, match=r"turns\.bin: is damaged, .*makes the same one again"):
         ConversationStore.open(tmp_path)
+    ConversationStore.open(tmp_path, check=False)
+    (tmp_path / TURNS).write_bytes(content[:-2])
+    with pytest.raises(UserError, match=r"turns\.bin: is not as long as conversations\.json says"):
+        ConversationStore.open(tmp_path, check=False)
 
 
 def test_ids_beyond_16_bits(tmp_path: Path, files: Path, tokenizer: Tokenizer) -> None:

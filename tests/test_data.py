@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from babyllm.data.loader import Loader, Share
 from babyllm.data.order import BLOCK_ROWS, Shuffled, hash_ints, shuffled, shuffled_in_turn
 from babyllm.data.pretraining import DataConfig, make_loader, open_pretraining_data
-from babyllm.data.shards import ShardWriter, TokenStream, open_tokens
+from babyllm.data.shard_writer import ShardWriter
+from babyllm.data.shards import TokenStream, open_tokens
 from babyllm.data.windows import Windows
 from babyllm.errors import UserError
 from babyllm.model.config import ModelOptions

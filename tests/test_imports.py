@@ -20,6 +20,7 @@ LAYERS = (
         *(
             "errors",
             "files",
+            "integrity",
             "progress",
             "config",
             "machine",

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from babyllm.commands.inspect import Flags, run
-from babyllm.data.shards import ShardWriter, open_tokens
+from babyllm.data.shard_writer import ShardWriter
+from babyllm.data.shards import open_tokens
 from babyllm.errors import UserError
 from babyllm.text.corpus import Part, write_corpus, write_part
 from babyllm.text.documents import Document
@@ -96,15 +97,17 @@ def test_token_data(
 
 
 def test_damage_is_told(token_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With --verify a changed bit is found and its file named; without, only sizes are compared."""
+    """A changed bit is found and its file named; with --verify what was found whole is read again."""
     for file in token_dir.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     victim = next(tmp_path.glob("news-train-*.bin"))
     content = victim.read_bytes()
     victim.write_bytes(content[:-2] + bytes([content[-2] ^ 1, content[-1]]))
-    assert "news" in shown(capsys, tmp_path)
-    with pytest.raises(UserError, match=rf"{victim.name}: its sha256"):
-        run(Flags(verify=True), str(tmp_path))
+    for verify in (False, True):
+        with pytest.raises(UserError, match=rf"{victim.name}: its sha256"):
+            run(Flags(verify=verify), str(tmp_path))
+    victim.write_bytes(content)
+    assert "verified" not in shown(capsys, tmp_path) and "are whole" in shown(capsys, tmp_path, verify=True)
 
 
 def test_token_data_that_cannot_be_decoded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,11 +138,11 @@ def test_bare_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ids = [token for text in ("今天", "hello") * 4 for token in (*tokenizer.encode(text), tokenizer.eos_id)]
     file = tmp_path / "train.bin"
     np.array(ids, "<u4").tofile(file)
-    with pytest.raises(UserError, match=r"need --vocab_size \(and --dtype, --eos_id\)"):
+    with pytest.raises(UserError, match=r"need --vocab_size and --eos_id"):
         run(Flags(), str(file))
-    with pytest.raises(UserError, match="give --dtype=uint32"):
-        run(Flags(vocab_size=100_000), str(file))
-    out = shown(capsys, file, vocab_size=290, dtype="uint32", tokenizer=str(tmp_path / "tokenizer"))
+    with pytest.raises(UserError, match="leave --dtype out"):
+        run(Flags(vocab_size=290, dtype="uint16"), str(file))
+    out = shown(capsys, file, vocab_size=290, tokenizer=str(tmp_path / "tokenizer"))
     assert ["train", "text", "8", f"{len(ids)}", "100.0", "%", "44"] in [row[:7] for row in rows(out)]
     assert "'今天'" in out or "'hello'" in out
     assert "at random" not in shown(capsys, file, vocab_size=290, dtype="uint32")

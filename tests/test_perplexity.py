@@ -11,7 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from babyllm.data.prepare import write_tokens
-from babyllm.data.shards import ShardWriter, TokenData, open_tokens
+from babyllm.data.shard_writer import ShardWriter
+from babyllm.data.shards import TokenData, open_tokens
 from babyllm.evaluate import perplexity
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from babyllm.data.prepare import load_tokenizer, train_tokenizer, write_tokens
-from babyllm.data.shards import MANIFEST, Manifest, ShardWriter, TokenStream, open_tokens, token_dtype
+from babyllm.data.shard_writer import ShardWriter
+from babyllm.data.shards import MANIFEST, Manifest, TokenStream, open_tokens, token_dtype
 from babyllm.data.windows import Windows
 from babyllm.errors import UserError
 from babyllm.text.documents import Document, is_held_out
@@ -107,7 +108,7 @@ def test_domains_whose_names_look_alike_stay_apart(tmp_path: Path) -> None:
 
 
 def test_damage_is_found(tmp_path: Path) -> None:
-    """A missing file or one of the wrong size is always found, a changed bit with `verify`."""
+    """A missing file, one of the wrong size and a changed bit are found when token data is opened."""
     manifest = write(tmp_path, some_documents(50, 1000))
     file = tmp_path / manifest.shards[1].file
     content = file.read_bytes()
@@ -115,9 +116,9 @@ def test_damage_is_found(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"{file.name}: {len(content) - 1} bytes, the manifest says {len(content)}"):
         open_tokens(tmp_path)
     file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
-    open_tokens(tmp_path)
-    with pytest.raises(UserError, match=rf"{file.name}: its sha256"):
-        open_tokens(tmp_path, verify=True)
+    with pytest.raises(UserError, match=rf"{file.name}: its sha256 .* make the directory anew"):
+        open_tokens(tmp_path)
+    open_tokens(tmp_path, check=False)
     file.unlink()
     with pytest.raises(UserError, match=rf"{file.name}: missing"):
         open_tokens(tmp_path)
@@ -150,48 +151,57 @@ def test_data_without_a_training_shard_is_refused(tmp_path: Path) -> None:
         open_tokens(tmp_path / "elsewhere")
 
 
+@pytest.mark.parametrize("given", [True, False])
 @pytest.mark.parametrize("dtype", ["uint16", "uint32"])
-def test_bare_files_of_other_projects(tmp_path: Path, dtype: str) -> None:
-    """Files without a manifest are read with a vocabulary given, those named "val" as held-out data."""
+def test_bare_files_of_other_projects(tmp_path: Path, dtype: str, given: bool) -> None:
+    """Without a manifest, files tell how wide their ids are, and those named "val", "dev" or "test" are held out."""
     ids = np.arange(100)
-    for name in ("train_0", "train_1", "evaluated", "news_val_0", "validation"):
+    (tmp_path / "folder.bin").mkdir()
+    for name in ("train_0", "train_1", "evaluated", "news_val_0", "validation", "dev", "wiki-test"):
         ids.astype(np.dtype(dtype).newbyteorder("<")).tofile(tmp_path / f"{name}.bin")
-    data = open_tokens(tmp_path, vocab_size=100, dtype=dtype, eos_id=1, verify=True)
+    data = open_tokens(tmp_path, vocab_size=100, dtype=dtype if given else "auto", eos_id=1)
+    assert data.manifest.dtype == dtype
     assert {s.file: s.split for s in data.manifest.shards} == {
         **{"evaluated.bin": "train", "train_0.bin": "train", "train_1.bin": "train"},
-        **{"news_val_0.bin": "val", "validation.bin": "val"},
+        **dict.fromkeys(("news_val_0.bin", "validation.bin", "dev.bin", "wiki-test.bin"), "val"),
     }
     assert data.stream("train").read(0, 1000).tolist() == [*range(100)] * 3
-    one = open_tokens(tmp_path / "train_1.bin", vocab_size=100, dtype=dtype)
+    one = open_tokens(tmp_path / "train_1.bin", vocab_size=100)
     assert one.stream("train").read(98, 1000).tolist() == [98, 99]
 
 
-def test_bare_files_with_the_header_of_llmc(tmp_path: Path) -> None:
-    """A header of 256 numbers is recognised and skipped; one that tells another length is refused."""
+@pytest.mark.parametrize(("magic", "dtype", "vocab_size"), [(20240520, "<u2", 50304), (20240801, "<u4", 128_256)])
+def test_bare_files_with_the_header_of_llmc(tmp_path: Path, magic: int, dtype: str, vocab_size: int) -> None:
+    """A header of 256 numbers tells how wide ids are, and is skipped; one that tells another length is refused."""
     header = np.zeros(256, "<i4")
-    header[:3] = 20240520, 1, 50
+    header[:3] = magic, 1, 50
     file = tmp_path / "train.bin"
-    file.write_bytes(header.tobytes() + np.arange(50, dtype="<u2").tobytes())
-    data = open_tokens(file, vocab_size=50, verify=True)
+    file.write_bytes(header.tobytes() + np.arange(50, dtype=dtype).tobytes())
+    data = open_tokens(file, vocab_size=vocab_size)
     assert data.stream("train").read(0, 99).tolist() == [*range(50)]
+    assert open_tokens(file, vocab_size=50).manifest.dtype == data.manifest.dtype
     file.write_bytes(file.read_bytes()[:-2])
     with pytest.raises(UserError, match=r"train\.bin: its header says 50 tokens"):
         open_tokens(file, vocab_size=50)
 
 
 def test_bare_files_that_cannot_be_right(tmp_path: Path) -> None:
-    """A wrong dtype, a broken length, ids outside the vocabulary or no vocabulary at all are refused."""
+    """A wrong dtype, a broken length, ids outside the vocabulary, or no vocabulary at all are refused."""
     file = tmp_path / "train.bin"
     with pytest.raises(UserError, match="holds neither"):
         open_tokens(tmp_path)
     np.full(100, 999, "<u4").tofile(file)
     with pytest.raises(UserError, match=r"need --model\.vocab_size"):
         open_tokens(file)
-    with pytest.raises(UserError, match=r"give --data\.dtype=uint32"):
-        open_tokens(file, vocab_size=65_537)
+    with pytest.raises(UserError, match=r"train\.bin: holds ids of uint32, not uint16; leave --data\.dtype out"):
+        open_tokens(file, vocab_size=65_537, dtype="uint16")
+    with pytest.raises(UserError, match=r"--data\.eos_id=65537: outside the vocabulary of 65537"):
+        open_tokens(file, vocab_size=65_537, eos_id=65_537)
     np.full(100, 999, "<u2").tofile(file)
-    with pytest.raises(UserError, match=r"train\.bin: holds id 65471463, .* wrong --data\.dtype"):
+    with pytest.raises(UserError, match=r"train\.bin: holds ids of uint16, not uint32; leave --data\.dtype out"):
         open_tokens(file, vocab_size=1000, dtype="uint32")
+    with pytest.raises(UserError, match=r"train\.bin: holds id 65471463, outside the vocabulary of 128256"):
+        open_tokens(file, vocab_size=128_256)
     with pytest.raises(UserError, match=r"train\.bin: holds id 999, outside the vocabulary of 999"):
         open_tokens(file, vocab_size=999)
     for content in (b"\0" * 101, b""):
@@ -200,14 +210,32 @@ def test_bare_files_that_cannot_be_right(tmp_path: Path) -> None:
             open_tokens(file, vocab_size=1000)
 
 
-def test_verify_looks_at_every_id_of_a_bare_file(tmp_path: Path) -> None:
-    """An id outside the vocabulary deep inside a bare file is found with `verify`."""
+def test_the_width_of_bare_ids_is_told_from_files(tmp_path: Path) -> None:
+    """Ids of 64 bits and files of several widths are refused; a file too short to tell is as wide as it is said."""
+    for name, dtype in (("a", "<u2"), ("b", "<u4"), ("c", "<i8")):
+        np.arange(5000, dtype=dtype).tofile(tmp_path / f"{name}.bin")
+    with pytest.raises(UserError, match=r"c\.bin: holds ids of 64 bits"):
+        open_tokens(tmp_path / "c.bin", vocab_size=50_304)
+    (tmp_path / "c.bin").unlink()
+    with pytest.raises(UserError, match=r"a\.bin holds ids of uint16, .*b\.bin of uint32"):
+        open_tokens(tmp_path, vocab_size=50_304)
+    (tmp_path / "b.bin").write_bytes((tmp_path / "b.bin").read_bytes()[:-2])
+    with pytest.raises(UserError, match=r"b\.bin: 19998 bytes are not a whole number of uint32 ids"):
+        open_tokens(tmp_path / "b.bin", vocab_size=50_304)
+    np.array([5, 0, 6, 0], "<u2").tofile(tmp_path / "short.bin")
+    for dtype, expected in (("auto", [5, 0, 6, 0]), ("uint16", [5, 0, 6, 0]), ("uint32", [5, 6])):
+        data = open_tokens(tmp_path / "short.bin", vocab_size=100, dtype=dtype)
+        assert data.stream("train").read(0, 9).tolist() == expected
+
+
+def test_every_id_of_a_bare_file_is_looked_at(tmp_path: Path) -> None:
+    """An id outside the vocabulary deep inside a bare file is found when it is opened."""
     ids = np.zeros((1 << 20) + 10, "<u2")
     ids[-1] = 500
     ids.tofile(tmp_path / "train.bin")
-    open_tokens(tmp_path, vocab_size=500)
-    with pytest.raises(UserError, match="holds id 500"):
-        open_tokens(tmp_path, vocab_size=500, verify=True)
+    open_tokens(tmp_path, vocab_size=501)
+    with pytest.raises(UserError, match=r"train\.bin: holds id 500, outside the vocabulary of 500"):
+        open_tokens(tmp_path, vocab_size=500)
 
 
 def test_reading_crosses_shard_borders(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def _on_run_tokens(flags: Flags, directory: str, home: Path, runtime: Runtime) -
 
 
 def _on_tokens(
-    flags: Flags, directory: str, path: Path, seq_len: int | None, runtime: Runtime, dtype: str = "uint16", eos: int = 2
+    flags: Flags, directory: str, path: Path, seq_len: int | None, runtime: Runtime, dtype: str = "auto", eos: int = 2
 ) -> dict[str, Any]:
     """Loss and bits per byte of the held-out documents, by domain."""
     from babyllm.data.shards import open_tokens
@@ -120,7 +120,9 @@ def _on_tokens(
     if flags.fit:
         raise UserError("--fit: is for conversations; a pretraining run shows both losses in metrics.jsonl")
     model, tokenizer = load(directory, int8=flags.int8)
-    data = open_tokens(path, vocab_size=model.config.vocab_size, dtype=dtype, eos_id=eos, to_train=False)
+    vocab_size = model.config.vocab_size
+    with runtime.main_first():
+        data = open_tokens(path, vocab_size=vocab_size, dtype=dtype, eos_id=eos, to_train=False, check=runtime.is_main)
     if data.manifest.tokenizer_sha256 not in ("", tokenizer.sha256):
         raise UserError(f"{path}: was made with another tokenizer than {directory}'s; tokenise it with that one")
     values = perplexity(
@@ -159,7 +161,8 @@ def _on_conversations(
 
     model, template = chat_model(directory, flags.int8)
     model.to(runtime.device)
-    store = ConversationStore.open(store_dir) if store_dir.is_dir() else None
+    with runtime.main_first():
+        store = ConversationStore.open(store_dir, check=runtime.is_main) if store_dir.is_dir() else None
     facts: list[list[Any]] = [["model", directory], ["data", ", ".join(map(str, paths or [store_dir]))]]
     candidates: dict[str, list[Answer]] = {}
     if store:

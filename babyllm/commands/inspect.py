@@ -20,7 +20,8 @@ class Flags:
     """Flags of `babyllm inspect`.
 
     Attributes:
-        verify: of token data, also compare the sha256 of every shard, which reads all of it.
+        verify: of a corpus or token data, read every file again to compare its sha256, though it was found whole
+            before.
         longest: of the longest documents, how many to show.
         examples: documents to show at random; of token data, per domain and split; of a run's conversations, per task
             and split.
@@ -35,7 +36,7 @@ class Flags:
         format: of conversations, how records are read.
         tokenizer: of conversations and bare .bin files, directory or file of the tokenizer, or a run directory.
         vocab_size: of bare .bin files.
-        dtype: of bare .bin files.
+        dtype: of bare .bin files; auto tells it from them.
         eos_id: of bare .bin files.
         read: how text files are read.
     """
@@ -52,7 +53,7 @@ class Flags:
     format: FormatConfig = field(default_factory=FormatConfig)
     tokenizer: str | None = None
     vocab_size: int | None = None
-    dtype: Literal["uint16", "uint32"] = "uint16"
+    dtype: Literal["auto", "uint16", "uint32"] = "auto"
     eos_id: int = 2
     read: ReadConfig = field(default_factory=ReadConfig)
 

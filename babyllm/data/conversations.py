@@ -23,6 +23,8 @@ from babyllm.config import nearest
 from babyllm.data.packing import pack
 from babyllm.data.shards import Split, little_endian
 from babyllm.errors import UserError
+from babyllm.files import read_sealed_json
+from babyllm.integrity import examine
 from babyllm.text.dedup.ragged import Ragged, offsets_of, positions, take
 
 FORMAT_VERSION = 1
@@ -110,21 +112,25 @@ class ConversationStore:
         self._channels = np.array([self.tasks.index(group.task) for group in manifest.groups], np.int64)
 
     @classmethod
-    def open(cls, directory: Path) -> ConversationStore:
+    def open(cls, directory: Path, *, check: bool = True) -> ConversationStore:
         """The finished store in a directory.
 
+        Args:
+            directory: of the store.
+            check: whether to read files that are not remembered as whole; not needed where another process does it.
+
         Raises:
-            UserError: there is none, or a file of it is missing or not as long as it was.
+            UserError: there is none, or a file of it is missing or not what it was.
         """
         file = directory / MANIFEST
         try:
-            raw = json.loads(file.read_text(encoding="utf-8"))["manifest"]
+            raw = read_sealed_json(file)["manifest"]
             if raw["version"] != FORMAT_VERSION:
                 raise UserError(f"{file}: format version {raw['version']}, this babyllm reads {FORMAT_VERSION}")
             raw["groups"] = tuple(Group(**group) for group in raw["groups"])
             manifest = Manifest(**raw)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{file}: no finished store of conversations ({error}); delete {directory}") from error
+            raise UserError(f"{file}: no finished store of conversations ({error}); {_anew(directory)}") from error
         n_ids = sum(group.tokens for group in manifest.groups)
         n_conversations = sum(group.conversations for group in manifest.groups)
         for name, kind, count in (
@@ -134,7 +140,14 @@ class ConversationStore:
         ):
             part = directory / name
             if not part.is_file() or part.stat().st_size != count * np.dtype(kind).itemsize:
-                raise UserError(f"{part}: is not what {MANIFEST} says; delete {directory}, it is made anew")
+                raise UserError(f"{part}: is not as long as {MANIFEST} says; {_anew(directory)}")
+        if check:
+            found = examine(directory, dict.fromkeys(manifest.sha256))
+            for name, sha256 in manifest.sha256.items():
+                if found[name].sha256 != sha256:
+                    raise UserError(
+                        f"{directory / name}: is damaged, its sha256 is not the one it had; {_anew(directory)}"
+                    )
         return cls(directory, manifest)
 
     @property
@@ -178,6 +191,10 @@ class ConversationStore:
         offset, length = int(self.index["offset"][number]), int(self.index["length"][number])
         here = slice(offset, offset + length)
         return self.ids[here].astype(np.int64), self.turns[here].astype(np.int64)
+
+
+def _anew(directory: Path) -> str:
+    return f"delete {directory}: the command that made it makes the same one again from its files"
 
 
 def _mapped(file: Path, kind: Any) -> NDArray[Any]:

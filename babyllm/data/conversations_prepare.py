@@ -33,7 +33,7 @@ from babyllm.data.conversations_report import Tally, report_of, require_training
 from babyllm.data.prepare import load_tokenizer, not_written
 from babyllm.data.shards import Split, little_endian, token_dtype
 from babyllm.data.stage import check_held_out
-from babyllm.files import write_json
+from babyllm.files import read_sealed_json, write_sealed_json
 from babyllm.text.documents import is_held_out
 from babyllm.text.partitions import WorkConfig, run_partitions
 from babyllm.text.readers import Partition, Rejected, Source, key_of
@@ -147,7 +147,7 @@ def _partitions(paths: Sequence[Path], partition_bytes: int) -> list[Partition]:
 
 def _made_of(directory: Path) -> Any:
     try:
-        return json.loads((directory / MANIFEST).read_text(encoding="utf-8"))["made_of"]
+        return read_sealed_json(directory / MANIFEST)["made_of"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -309,7 +309,7 @@ def _write(
     write_report(directory, report)
     names = token_dtype(tokenizer.vocab_size), token_dtype(settings.seq_len + 2)
     manifest = Manifest(*names, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, tuple(groups), digests)
-    write_json(directory / MANIFEST, {"manifest": asdict(manifest), "made_of": made_of})
+    write_sealed_json(directory / MANIFEST, {"manifest": asdict(manifest), "made_of": made_of})
     return report
 
 

@@ -149,10 +149,10 @@ def open_conversation_data(
         )
         if report:
             print_report(report)
-    store = ConversationStore.open(directory)
+        store = ConversationStore.open(directory, check=runtime.is_main)
+        replay = open_tokens(config.replay, check=runtime.is_main) if config.replay else None
     if ALL in store.tasks:
         raise UserError(f"{directory}: a task of the conversations has the name '{ALL}', as the total has; rename it")
-    replay = open_tokens(config.replay) if config.replay else None
     if replay:
         if not config.is_mixed:
             raise UserError(

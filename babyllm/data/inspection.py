@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from babyllm.data.bare_tokens import BareFlags
 from babyllm.data.prepare import Group, group_table, load_tokenizer
 from babyllm.data.shards import MANIFEST as TOKENS
-from babyllm.data.shards import BareFlags, Split, TokenData, TokenStream, open_tokens
+from babyllm.data.shards import Split, TokenData, TokenStream, open_tokens
 from babyllm.data.sources import documents_of, find_sources, is_corpus
 from babyllm.errors import UserError
 from babyllm.progress import ProgressLine
 from babyllm.text.corpus import Corpus, Count, open_corpus
 from babyllm.text.documents import Document
+from babyllm.text.parquet import FAULTS, open_parquet
 from babyllm.text.readers import ReadConfig
 from babyllm.text.stage import WORK
 from babyllm.tokenizer import Tokenizer
@@ -57,13 +57,15 @@ class Look:
 # ---- corpora
 
 
-def corpus_report(directory: Path, look: Look) -> Report:
+def corpus_report(directory: Path, look: Look, verify: bool = False) -> Report:
     """What a corpus holds: counts by domain, the longest documents and some at random.
+
+    With `verify` its files are read again, though they were found whole before.
 
     Raises:
         UserError: a file is missing or damaged.
     """
-    corpus = open_corpus(directory)
+    corpus = open_corpus(directory, verify=verify)
     domains = corpus.domains()
     n_documents = sum(count.documents for count in domains.values())
     try:
@@ -74,7 +76,7 @@ def corpus_report(directory: Path, look: Look) -> Report:
             _example_items("longest documents", _rows(corpus, longest)),
             _example_items("documents at random", _rows(corpus, [int(row) for row in chosen])),
         ]
-    except (OSError, pa.ArrowInvalid) as error:
+    except FAULTS as error:
         raise UserError(f"{directory}: cannot be read ({error}); make the corpus anew") from error
     facts = [["files", len(corpus.parts)]]
     facts += [[name, value] for name, value in corpus.about.items() if isinstance(value, (str, int, float))]
@@ -104,7 +106,7 @@ def _longest_rows(corpus: Corpus, n: int) -> list[int]:
     best: list[tuple[int, int]] = []
     begin = 0
     for part in corpus.parts:
-        with pq.ParquetFile(corpus.directory / part.file) as file:
+        with open_parquet(corpus.directory / part.file) as file:
             for batch in file.iter_batches(2048, columns=["text"]):
                 lengths = np.asarray(pc.utf8_length(batch.column(0)))
                 top = np.argsort(-lengths, kind="stable")[:n]
@@ -120,7 +122,7 @@ def _rows(corpus: Corpus, rows: Sequence[int]) -> list[Document]:
     found: dict[int, Document] = {}
     begin = 0
     for part in corpus.parts:
-        with pq.ParquetFile(corpus.directory / part.file) as file:
+        with open_parquet(corpus.directory / part.file) as file:
             for group in range(file.metadata.num_row_groups):
                 end = begin + file.metadata.row_group(group).num_rows
                 mine = [row for row in rows if begin <= row < end]
@@ -284,7 +286,7 @@ def inspect(
     *,
     verify: bool = False,
     vocab_size: int | None = None,
-    dtype: str = "uint16",
+    dtype: str = "auto",
     eos_id: int = 2,
     tokenizer: str | None = None,
     read: ReadConfig | None = None,
@@ -295,7 +297,7 @@ def inspect(
     Args:
         path: of a corpus, token data, bare .bin files, or files that the readers read.
         look: how closely.
-        verify: compare the checksums of all shards.
+        verify: read all shards again, though they were found whole before.
         vocab_size: of bare .bin files.
         dtype: of bare .bin files.
         eos_id: of bare .bin files.
@@ -307,7 +309,10 @@ def inspect(
         UserError: it is none of these, or damaged.
     """
     if is_corpus(path):
-        return corpus_report(path, look)
+        report = corpus_report(path, look, verify)
+        if verify:
+            report["facts"].append(["verified", f"all {report['facts'][0][1]} files are whole"])
+        return report
     if (path / TOKENS).is_file() or path.suffix == ".bin" or any(path.glob("*.bin")):
         data = open_tokens(
             path,

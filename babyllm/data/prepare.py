@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from babyllm.data.shards import Manifest, ShardWriter, Split, check_domain
+from babyllm.data.shard_writer import ShardWriter, check_domain
+from babyllm.data.shards import Manifest, Split
 from babyllm.errors import UserError
 from babyllm.text.documents import Document, is_held_out
 from babyllm.tokenizer import Tokenizer

@@ -5,6 +5,7 @@ section `data` -> open_tokens -> Windows, or a Mixture of each domain's -> Share
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,8 +33,8 @@ class DataConfig(RowConfig):
         path: a directory of token shards, or bare .bin files of another project; the default is the sample corpus.
         mask_documents: whether a token sees only its own document, with positions that restart there.
         eval_tokens: held-out tokens read per domain at each evaluation.
-        verify: compare the sha256 of every shard before training.
-        dtype: of bare .bin files.
+        verify: read every shard again before training, though its sha256 was found right before.
+        dtype: of bare .bin files; auto tells it from them.
         eos_id: of bare .bin files.
     """
 
@@ -41,7 +42,7 @@ class DataConfig(RowConfig):
     mask_documents: bool = False
     eval_tokens: int = 1_000_000
     verify: bool = False
-    dtype: Literal["uint16", "uint32"] = "uint16"
+    dtype: Literal["auto", "uint16", "uint32"] = "auto"
     eos_id: int = 2
 
 
@@ -64,21 +65,30 @@ class PretrainingData:
         return Windows(stream, seq_len, eos_id, self.mask_documents, name)
 
 
-def open_pretraining_data(config: DataConfig, vocab_size: int | None = None) -> PretrainingData:
-    """The data that `config` names, checked.
+def open_pretraining_data(
+    config: DataConfig, vocab_size: int | None = None, runtime: Runtime | None = None
+) -> PretrainingData:
+    """The data that `config` names, checked; every rank must call it.
 
     Args:
         config: the section `data`.
         vocab_size: of bare .bin files.
+        runtime: of the run, whose rank 0 alone reads the shards through; None for one process.
 
     Raises:
         UserError: names the file or flag at fault.
     """
     if config.seq_len < 1:
         raise UserError(f"data.seq_len={config.seq_len}: must be at least 1")
-    tokens = open_tokens(
-        config.path, vocab_size=vocab_size, dtype=config.dtype, eos_id=config.eos_id, verify=config.verify
-    )
+    with runtime.main_first() if runtime else nullcontext():
+        tokens = open_tokens(
+            config.path,
+            vocab_size=vocab_size,
+            dtype=config.dtype,
+            eos_id=config.eos_id,
+            check=runtime is None or runtime.is_main,
+            verify=config.verify,
+        )
     tokenizer = load_tokenizer(Path(config.path), tokens.manifest.tokenizer_sha256)
     if tokenizer and (tokenizer.vocab_size > tokens.manifest.vocab_size or tokenizer.eos_id != tokens.manifest.eos_id):
         raise UserError(

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from babyllm.data.prepare import BATCH_DOCUMENTS, Batch, batches
 from babyllm.errors import UserError
 from babyllm.files import sha256
 from babyllm.text.corpus import MANIFEST, open_corpus, row_groups
 from babyllm.text.documents import Document
+from babyllm.text.parquet import FAULTS, open_parquet
 from babyllm.text.readers import Partition, ReadConfig, Rejected, find_partitions, key_of, read_partition
 from babyllm.text.stage import REJECTED
 
@@ -93,11 +93,11 @@ def read_source(source: Source, read: ReadConfig) -> Iterator[Document | Rejecte
 
 def _record_batches(source: RowGroups, names: list[str]) -> Iterator[pa.RecordBatch]:
     try:
-        with pq.ParquetFile(source.path) as file:
+        with open_parquet(source.path) as file:
             groups = range(source.begin, source.end)
             batches = file.iter_batches(BATCH_DOCUMENTS, row_groups=groups, columns=names, use_threads=False)
             yield from (batch.select(names) for batch in batches)
-    except (OSError, pa.ArrowInvalid) as error:
+    except FAULTS as error:
         raise UserError(f"{source.path}: cannot be read ({error}); make the corpus anew") from error
 
 

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from babyllm.config import to_dict
 from babyllm.data.prepare import SHARD_TOKENS, Group, encode, group_table, load_tokenizer, not_written
-from babyllm.data.shards import MANIFEST, ShardWriter, Split, little_endian, token_dtype
+from babyllm.data.shard_writer import ShardWriter
+from babyllm.data.shards import MANIFEST, Split, little_endian, token_dtype
 from babyllm.data.sources import Source, batches_of, find_sources, identity, pieces
 from babyllm.data.stage import check_held_out, is_finished
 from babyllm.errors import UserError

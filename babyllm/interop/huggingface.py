@@ -6,6 +6,7 @@ ModelConfig <-> config.json; Transformer <-> model.safetensors (fp32, the field'
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from babyllm.errors import UserError
 from babyllm.files import write_json
+from babyllm.integrity import check_model
 from babyllm.model.config import ModelConfig, RopeScaling
 from babyllm.model.linear import FrozenLinear
 from babyllm.model.transformer import Transformer
@@ -218,8 +220,9 @@ def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointin
     """The model of a Hugging Face directory, in float32 on the CPU; how it trains is not in the files but given.
 
     Raises:
-        UserError: names the file that is missing or does not fit.
+        UserError: names the file that is missing, damaged or does not fit.
     """
+    check_model(directory)
     path = directory / "config.json"
     config = replace(
         config_from_json(read_json(path), str(path)),
@@ -237,6 +240,23 @@ def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointin
     return model
 
 
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by their names there, as they are stored.
+
+    Raises:
+        UserError: it cannot be read, or a tensor holds NaN or infinity.
+    """
+    try:
+        tensors = load_file(file)
+    except Exception as e:  # safetensors raises its own type, not exported everywhere
+        raise UserError(f"{file}: cannot be read ({e})") from e
+    for name, tensor in tensors.items():
+        # The extremes show NaN and infinity, much faster than a look at every element.
+        if tensor.numel() and not all(map(math.isfinite, tensor.float().aminmax())):
+            raise UserError(f"{file}: tensor {name!r} holds NaN or infinity; use another step or model")
+    return tensors
+
+
 def weight_files(directory: Path) -> list[Path]:
     """The files with the weights of a directory: one, or several parts; none if there are none."""
     one = directory / WEIGHTS
@@ -247,7 +267,7 @@ def load_weights(directory: Path, config: ModelConfig) -> dict[str, Tensor]:
     """The tensors of a directory under the model's own names, in float32, from one file or several.
 
     Raises:
-        UserError: a file cannot be read, or tensors are missing, unknown or of another shape.
+        UserError: a file cannot be read, or tensors are missing, unknown, of another shape or not finite.
     """
     files = weight_files(directory)
     if not files and (directory / ADAPTER_CONFIG).is_file():
@@ -258,10 +278,7 @@ def load_weights(directory: Path, config: ModelConfig) -> dict[str, Tensor]:
         raise UserError(f"{directory}: holds no {WEIGHTS}")
     state: dict[str, Tensor] = {}
     for file in files:
-        try:
-            tensors = load_file(file)
-        except Exception as e:  # safetensors raises its own type, not exported everywhere
-            raise UserError(f"{file}: cannot be read ({e})") from e
+        tensors = read_tensors(file)
         state |= {name.removeprefix(_PREFIX): t.float() for name, t in tensors.items() if "rotary_emb" not in name}
     if config.tie_embeddings:
         state[_OUTPUT] = state.get("embed_tokens.weight", torch.empty(0))

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from babyllm.errors import UserError
 from babyllm.files import write_json
-from babyllm.interop.huggingface import ADAPTER_CONFIG, hf_name, read_json
+from babyllm.integrity import check_model
+from babyllm.interop.huggingface import ADAPTER_CONFIG, hf_name, read_json, read_tensors
 from babyllm.model.lora import OUTPUT, LoraConfig, add_lora, linear_layers, lora_layers
 from babyllm.model.transformer import Transformer
 
@@ -93,8 +94,9 @@ def load_adapter(model: Transformer, directory: Path) -> Transformer:
         directory: holds adapter_config.json and adapter_model.safetensors.
 
     Raises:
-        UserError: a file cannot be read, does not fit the model, or asks for what is not there.
+        UserError: a file cannot be read, is damaged, does not fit the model, or asks for what is not there.
     """
+    check_model(directory)
     config, tensors, copies = read_adapter(directory)
     unknown = [name for name in config.targets if name not in linear_layers(model)]
     if unknown:
@@ -118,7 +120,7 @@ def read_adapter(directory: Path) -> tuple[LoraConfig, dict[str, Tensor], dict[s
     Which layers are adapted is read from the tensors, so that patterns need not be understood.
 
     Raises:
-        UserError: a file cannot be read or asks for what is not there.
+        UserError: a file cannot be read, asks for what is not there, or holds NaN or infinity.
     """
     path, file = directory / ADAPTER_CONFIG, directory / ADAPTER_WEIGHTS
     raw = read_json(path)
@@ -127,13 +129,9 @@ def read_adapter(directory: Path) -> tuple[LoraConfig, dict[str, Tensor], dict[s
             raise UserError(f"{path}: {key} {raw[key]!r} is not supported; export the merged model with peft instead")
     if not file.is_file():
         raise UserError(f"{directory}: holds no {ADAPTER_WEIGHTS}")
-    try:
-        stored = load_file(file)
-    except Exception as e:  # safetensors raises its own type, not exported everywhere
-        raise UserError(f"{file}: cannot be read ({e})") from e
     tensors: dict[str, Tensor] = {}
     copies: dict[str, Tensor] = {}
-    for key, tensor in stored.items():
+    for key, tensor in read_tensors(file).items():
         name = key.removeprefix(_PREFIX).removeprefix("model.").removesuffix(".weight").removesuffix(".base_layer")
         if name in _COPIED:
             copies[f"{name}.weight"] = tensor

@@ -8,18 +8,18 @@ Each row is a document: id, domain, text. Whatever reads Parquet reads a corpus.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from babyllm.errors import UserError
-from babyllm.files import fsync, write_json
+from babyllm.files import fsync, read_sealed_json, write_sealed_json
+from babyllm.integrity import examine
 from babyllm.text.documents import Document
+from babyllm.text.parquet import FAULTS, open_parquet, parquet_writer
 
 FORMAT_VERSION = 1
 MANIFEST = "corpus.json"
@@ -47,10 +47,12 @@ class Part:
     Attributes:
         file: name, relative to the corpus.
         domains: what it holds of each domain.
+        sha256: of the file, in hexadecimal; empty until it belongs to a corpus.
     """
 
     file: str
     domains: dict[str, Count]
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,11 @@ def read_part(path: Path) -> Iterator[Document]:
         UserError: the file is damaged.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             for batch in file.iter_batches(batch_size=2048, columns=SCHEMA.names):
                 for row in zip(*(batch.column(name).to_pylist() for name in ("text", "domain", "id")), strict=True):
                     yield Document(*row)
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
+    except FAULTS as error:
         raise UserError(f"{path}: cannot be read ({error}); make the corpus anew") from error
 
 
@@ -103,8 +105,9 @@ def row_groups(path: Path, at_most_bytes: int) -> Iterator[tuple[int, int, int, 
         UserError: the file is damaged.
     """
     try:
-        metadata = pq.read_metadata(path)
-    except (OSError, pa.ArrowInvalid) as error:
+        with open_parquet(path) as file:
+            metadata = file.metadata
+    except FAULTS as error:
         raise UserError(f"{path}: cannot be read ({error}); make the corpus anew") from error
     first = n = size = 0
     for i in range(metadata.num_row_groups):
@@ -120,7 +123,7 @@ def row_groups(path: Path, at_most_bytes: int) -> Iterator[tuple[int, int, int, 
 def write_part(documents: Iterable[Document], path: Path) -> dict[str, Count]:
     """Write documents to one Parquet file (zstd), in bounded memory; what it holds of each domain is returned."""
     domains: dict[str, Count] = {}
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as file:
+    with parquet_writer(path, SCHEMA) as file:
         rows: list[Document] = []
         n_characters = 0
         for document in documents:
@@ -136,31 +139,41 @@ def write_part(documents: Iterable[Document], path: Path) -> dict[str, Count]:
     return domains
 
 
-def _write_rows(file: pq.ParquetWriter, rows: list[Document]) -> None:
+def _write_rows(file: Any, rows: list[Document]) -> None:
     columns = [[getattr(row, name) for row in rows] for name in SCHEMA.names]
     file.write_table(pa.table(columns, schema=SCHEMA))
 
 
 def write_corpus(directory: Path, parts: Iterable[Part], about: dict[str, Any]) -> Corpus:
     """Declare the files of a directory a corpus."""
-    corpus = Corpus(directory, tuple(parts), about)
+    parts = tuple(parts)
+    found = examine(directory, {part.file: None for part in parts})
+    corpus = Corpus(directory, tuple(replace(part, sha256=found[part.file].sha256) for part in parts), about)
     value = {"version": FORMAT_VERSION, "parts": [asdict(part) for part in corpus.parts], "about": about}
-    write_json(directory / MANIFEST, value)
+    write_sealed_json(directory / MANIFEST, value)
     return corpus
 
 
-def open_corpus(directory: Path) -> Corpus:
-    """The corpus in a directory.
+def open_corpus(directory: Path, *, verify: bool = False) -> Corpus:
+    """The corpus in a directory; each file of it is read through once, and its sha256 remembered.
+
+    Args:
+        directory: of the corpus.
+        verify: read all files again, remembered or not.
 
     Raises:
-        UserError: there is none, or a file it names is missing.
+        UserError: there is none, or a file it names is missing or damaged.
     """
     path = directory / MANIFEST
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_sealed_json(path)
         if raw["version"] != FORMAT_VERSION:
             raise UserError(f"{path}: format version {raw['version']}, this babyllm reads {FORMAT_VERSION}")
-        parts = [Part(p["file"], {name: Count(**count) for name, count in p["domains"].items()}) for p in raw["parts"]]
+        parts = tuple(
+            Part(p["file"], {name: Count(**count) for name, count in p["domains"].items()}, p.get("sha256", ""))
+            for p in raw["parts"]
+        )
+        corpus = Corpus(directory, parts, raw["about"])
     except FileNotFoundError as error:
         raise UserError(
             f"{directory}: holds no {MANIFEST}, so it is no corpus or was never finished; run the command that makes "
@@ -171,4 +184,10 @@ def open_corpus(directory: Path) -> Corpus:
     for part in parts:
         if not (directory / part.file).is_file():
             raise UserError(f"{directory / part.file}: missing, though {MANIFEST} names it; make the corpus anew")
-    return Corpus(directory, tuple(parts), raw["about"])
+    found = examine(directory, {part.file: None for part in parts}, again=verify)
+    for part in parts:
+        if part.sha256 not in ("", found[part.file].sha256):
+            raise UserError(
+                f"{directory / part.file}: is damaged, its sha256 is not the one it had; make the corpus anew"
+            )
+    return corpus

@@ -10,7 +10,6 @@ Nothing is pickled: tensors are safetensors, the rest is JSON. Rank 0 writes, ev
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -26,26 +25,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from babyllm.errors import UserError
-from babyllm.files import fsync, sha256, write_json
+from babyllm.files import fsync, json_digest, sha256, write_json
+from babyllm.integrity import OPTIMIZER, RESUME
 from babyllm.interop.huggingface import (
     ADAPTER_CONFIG,
-    WEIGHTS,
     hf_name,
     load_weights,
     save_description,
     save_model,
     weight_files,
 )
-from babyllm.interop.peft import ADAPTER_WEIGHTS, adapter_parameters, fill_adapter, read_adapter, save_adapter
+from babyllm.interop.peft import adapter_parameters, fill_adapter, read_adapter, save_adapter
 from babyllm.model.lora import lora_layers
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.state import TrainState
 
-CONFIG, RESUME, OPTIMIZER, LATEST = "config.yaml", "resume.json", "optimizer.safetensors", "latest"
+CONFIG, LATEST = "config.yaml", "latest"
 _SAVING, _DELETING = ".saving", ".deleting"
 _STEP = re.compile(r"step_(\d{8,})")
-_CHECKED = (WEIGHTS, ADAPTER_WEIGHTS, ADAPTER_CONFIG, "config.json", OPTIMIZER)
 
 
 def step_directories(run_dir: Path) -> dict[int, Path]:
@@ -137,15 +135,11 @@ def _write(
         "stream": state.stream.state_dict(),
         "scaler": state.scaler.state_dict(),
         "base": _base_digest(state.model),
-        "sha256": {name: sha256(directory / name) for name in _CHECKED if (directory / name).is_file()},
+        "sha256": {file.name: sha256(file) for file in sorted(directory.iterdir())},
     }
-    resume["sha256"][RESUME] = _digest(resume)
+    resume["sha256"][RESUME] = json_digest(resume)
     write_json(directory / RESUME, resume)
     fsync(directory)
-
-
-def _digest(resume: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(resume, sort_keys=True).encode()).hexdigest()
 
 
 def _base_digest(model: Transformer) -> str | None:
@@ -224,7 +218,7 @@ def _read_resume(directory: Path) -> dict[str, Any]:
     advice = f"delete {directory} to go on from an older step"
     try:
         resume: dict[str, Any] = json.loads((directory / RESUME).read_text(encoding="utf-8"))
-        if resume["sha256"].pop(RESUME) != _digest(resume):
+        if resume["sha256"].pop(RESUME) != json_digest(resume):
             raise ValueError("its contents changed")
         expected: dict[str, str] = resume["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as e:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from babyllm.errors import UserError
@@ -25,6 +24,7 @@ from babyllm.files import write_bytes
 from babyllm.text.dedup.normal import fold
 from babyllm.text.dedup.ragged import U64, Ragged
 from babyllm.text.dedup.shingles import ngrams, words
+from babyllm.text.parquet import FAULTS, open_parquet
 
 _SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", ".txt")
 
@@ -76,7 +76,7 @@ def read_benchmarks(files: Sequence[Path], n: int) -> Benchmarks:
     for number, path in enumerate(files):
         try:
             questions = list(_questions(path))
-        except (OSError, ValueError, csv.Error, RecursionError) as error:  # ValueError: JSON, Parquet and encodings
+        except (*FAULTS, csv.Error, RecursionError) as error:  # ValueError: JSON and encodings
             raise UserError(f"--decontaminate: {path}: cannot be read ({error}); mend it or leave it out") from error
         texts += questions
         of_file += [number] * len(questions)
@@ -129,7 +129,7 @@ def _grams(tokens: Ragged, n: int) -> Ragged:
 def _questions(path: Path) -> Iterator[str]:
     """The text of each record: all of its strings, joined by line breaks."""
     if path.suffix == ".parquet":
-        with pq.ParquetFile(path) as table:
+        with open_parquet(path) as table:
             for batch in table.iter_batches(1024):
                 yield from map(_strings, batch.to_pylist())
         return

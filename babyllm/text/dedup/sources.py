@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from babyllm.errors import UserError
 from babyllm.text.corpus import Corpus, row_groups
+from babyllm.text.parquet import FAULTS, open_parquet
 
 _BATCH_BYTES = 1 << 20  # of text that is worked on at once
 _BATCH_ROWS = 4096
@@ -65,13 +65,13 @@ def read(piece: Slice, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     # Arrow's own pools hold on to tens of megabytes that they have freed.
     pa.set_memory_pool(pa.system_memory_pool())
     try:
-        with pq.ParquetFile(piece.path, pre_buffer=False, buffer_size=1 << 20) as file:
+        with open_parquet(piece.path) as file:
             for batch in file.iter_batches(_BATCH_ROWS, range(*piece.row_groups), columns, use_threads=False):
                 if "id" in columns and piece.prefix:
                     ids = pc.binary_join_element_wise(piece.prefix, batch.column("id"), "")
                     batch = batch.set_column(batch.schema.get_field_index("id"), "id", ids)
                 yield batch
-    except (OSError, pa.ArrowInvalid) as error:
+    except FAULTS as error:
         raise UserError(f"{piece.path}: cannot be read ({error}); make the corpus anew") from error
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from babyllm.errors import UserError
 from babyllm.files import fsync, sha256
@@ -28,6 +27,7 @@ from babyllm.text.dedup.results import Result, collect, contaminated_table, memb
 from babyllm.text.dedup.sources import Slice, cut
 from babyllm.text.dedup.steps import DedupConfig, Setting
 from babyllm.text.dedup.summary import summarize
+from babyllm.text.parquet import parquet_writer
 from babyllm.text.report import Report, write_report
 from babyllm.text.stage import WORK, is_done, work_directory
 
@@ -143,5 +143,6 @@ def _joined(before: Slice, piece: Slice) -> Slice:
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, path, compression="zstd")
+    with parquet_writer(path, table.schema) as file:
+        file.write_table(table)
     fsync(path)

@@ -19,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from babyllm.files import fsync
@@ -33,6 +32,7 @@ from babyllm.text.dedup.shingles import ShingleConfig, counted, distinct, ngrams
 from babyllm.text.dedup.simhash import SimHashConfig
 from babyllm.text.dedup.sources import Slice, read, read_texts
 from babyllm.text.dedup.verify import SetStore, verify, verify_groups, write_sets
+from babyllm.text.parquet import parquet_writer
 from babyllm.text.partitions import WorkConfig
 
 GRAMS = "grams.bin"  # of the evaluation sets
@@ -250,7 +250,7 @@ def keep(item: Slice, folder: Path, *, setting: Setting) -> dict[str, list[int]]
     removed: NDArray[np.int64] = np.load(setting.directory / "removed.npy", mmap_mode="r")
     total: dict[str, Count] = {}
     number, path = item.first, folder / "part.parquet"
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as file:
+    with parquet_writer(path, SCHEMA) as file:
         tables: list[pa.Table] = []
         for batch in read(item, SCHEMA.names):
             inside = removed[slice(*np.searchsorted(removed, [number, number + len(batch)]))]

@@ -17,13 +17,11 @@ from dataclasses import dataclass, replace
 from itertools import count, pairwise
 from pathlib import Path
 
-import pyarrow as pa
-
 from babyllm.errors import UserError
 from babyllm.text.corpus import MANIFEST, open_corpus
 from babyllm.text.documents import Document
+from babyllm.text.parquet import FAULTS, open_parquet
 from babyllm.text.readers.formats import COMPRESSIONS, FORMATS, format_of, read_source
-from babyllm.text.readers.parquet import open_parquet
 from babyllm.text.readers.records import ReadConfig, Rejected, Source
 from babyllm.text.readers.streams import Damaged, encoding_of, is_wide
 
@@ -245,9 +243,9 @@ def _pieces(source: Source, config: ReadConfig, partition_bytes: int) -> list[So
 
 def _row_groups(source: Source, partition_bytes: int) -> list[Source]:
     try:
-        with open_parquet(str(source.path)) as file:
+        with open_parquet(source.path) as file:
             sizes = [file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)]
-    except (OSError, pa.ArrowException):  # reading it will tell
+    except FAULTS:  # reading it will tell
         return [source]
     pieces, start, size = [], 0, 0
     for i, group in enumerate(sizes):

@@ -6,19 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from babyllm.text.documents import Document
+from babyllm.text.parquet import FAULTS, open_parquet
 from babyllm.text.readers.records import BadRecord, Fields, Maker, ReadConfig, Rejected, Source, T, rejected
 
 BATCH_ROWS = 2048
 BATCH_BYTES = 8 << 20
-FAULTS = (pa.ArrowException, OSError)
-
-
-def open_parquet(path: str) -> Any:
-    """A Parquet file whose columns are read piece by piece."""
-    return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
 
 
 def read_parquet(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
@@ -40,7 +34,7 @@ def _made(
     source: Source, columns_of: Callable[[list[str]], list[str]], make: Callable[[Any, str], T]
 ) -> Iterator[T | Rejected]:
     try:
-        file = open_parquet(str(source.path))
+        file = open_parquet(source.path)
     except FAULTS as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise

@@ -1,0 +1,187 @@
+"""Damage to files, found before it counts.
+
+files -> read through once, on all cores -> sha256, largest id -> .verified.json beside them, by size and times
+step directory -> its resume.json -> the sha256 of its files
+
+What was found is remembered, so that a terabyte is not read at every start. What goes bad on the disk later, without
+any write, is found when files are read again on purpose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from babyllm.errors import UserError
+from babyllm.files import json_digest, read_sealed_json, sha256, write_sealed_json
+from babyllm.machine import cores
+from babyllm.progress import ProgressLine
+from babyllm.runtime import ordinary_signals
+
+MEMORY, RESUME, OPTIMIZER = ".verified.json", "resume.json", "optimizer.safetensors"
+BLOCK_BYTES = 1 << 22
+SILENT_S = 2.0  # a check that takes no longer says nothing
+# A file that was written a moment ago can be written again within the same tick of its disk's clock.
+TICK_NS = 20_000_000
+
+
+class Ids(NamedTuple):
+    """How token ids lie in a file: their type on disk, and the bytes before the first."""
+
+    dtype: str
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one reading of a file found.
+
+    Attributes:
+        sha256: of the whole file, in hexadecimal.
+        largest: of its ids; -1 for none.
+    """
+
+    sha256: str
+    largest: int = -1
+
+
+def examine(directory: Path, files: Mapping[str, Ids | None], *, again: bool = False) -> dict[str, Finding]:
+    """The sha256 of files, and the largest id of those that hold ids, read once and remembered in their directory.
+
+    Where the directory cannot be written, files are read each time. A long reading shows how far it is, and Ctrl-C
+    ends it.
+
+    Args:
+        directory: of the files.
+        files: names, relative to the directory, and how ids lie in them, if they hold any.
+        again: read files whether or not they are remembered.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    began_ns = time.time_ns()
+    stamps = {name: _stamp(directory / name, ids) for name, ids in files.items()}
+    known = _recall(directory)
+    found = {} if again else {n: known[n][1] for n, stamp in stamps.items() if n in known and known[n][0] == stamp}
+    missing = {name: ids for name, ids in files.items() if name not in found}
+    if not missing:
+        return found
+    fresh: dict[str, Finding] = {}
+    try:
+        with ordinary_signals():
+            _read_all(directory, missing, fresh)
+    finally:
+        settled = [name for name in fresh if max(stamps[name][1:3]) < began_ns - TICK_NS]
+        if settled:
+            _remember(directory, known | {name: (stamps[name], fresh[name]) for name in settled})
+    return found | fresh
+
+
+def _stamp(path: Path, ids: Ids | None) -> list[Any]:
+    """What changes when the file is written, copied or to be read otherwise."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, *(ids or ())]
+
+
+def _recall(directory: Path) -> dict[str, tuple[list[Any], Finding]]:
+    try:
+        files = read_sealed_json(directory / MEMORY)["files"]
+        return {name: (stamp, Finding(**finding)) for name, (stamp, finding) in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _remember(directory: Path, known: Mapping[str, tuple[list[Any], Finding]]) -> None:
+    there = {name: [stamp, asdict(finding)] for name, (stamp, finding) in known.items() if (directory / name).exists()}
+    with suppress(OSError):
+        write_sealed_json(directory / MEMORY, {"files": there})
+
+
+def _read_all(directory: Path, files: Mapping[str, Ids | None], found: dict[str, Finding]) -> None:
+    """Read files through, several at a time, into `found`."""
+    total = sum((directory / name).stat().st_size for name in files)
+    progress, is_shown, began = ProgressLine("checking files: bytes", total, output=sys.stderr), False, time.monotonic()
+    counts, stop = dict.fromkeys(files, 0), threading.Event()
+
+    def read(name: str) -> None:
+        finding = _read_through(directory / name, files[name], counts, name, stop)
+        if finding:
+            found[name] = finding
+
+    with ThreadPoolExecutor(min(cores(), len(files))) as pool:
+        try:
+            left = {pool.submit(read, name) for name in files}
+            while left:
+                done, left = wait(left, timeout=0.5, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                is_shown |= time.monotonic() - began > SILENT_S
+                if is_shown:
+                    progress.show(sum(counts.values()))
+        finally:
+            stop.set()  # what is still to be read, after a failure or Ctrl-C
+    if is_shown:
+        progress.end()
+
+
+def _read_through(
+    path: Path, ids: Ids | None, counts: dict[str, int], name: str, stop: threading.Event
+) -> Finding | None:
+    """Read one file in blocks, which are counted under its name; None if `stop` was set before its end."""
+    digest, largest = hashlib.sha256(), -1
+    kind = np.dtype(ids.dtype if ids else np.uint8)
+    block = memoryview(bytearray(BLOCK_BYTES))
+    try:
+        with path.open("rb") as file:
+            digest.update(file.read(ids.offset if ids else 0))
+            while n := file.readinto(block):  # whole blocks up to the last, so that no id is cut
+                if stop.is_set():
+                    return None
+                digest.update(block[:n])
+                if ids:
+                    largest = max(largest, int(np.frombuffer(block[: n - n % kind.itemsize], kind).max(initial=0)))
+                counts[name] += n
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    return Finding(digest.hexdigest(), largest)
+
+
+def check_model(directory: Path) -> None:
+    """Compare the files of a model's directory with what the resume.json of a step says, if there is one.
+
+    The optimizer's are left out: only a run that goes on reads them.
+
+    Raises:
+        UserError: a file is missing or is not as it was saved.
+    """
+    path = directory / RESUME
+    if not path.is_file():
+        return
+    try:
+        resume = json.loads(path.read_text(encoding="utf-8"))
+        expected: dict[str, str] = dict(resume["sha256"])
+        if resume["sha256"].pop(RESUME) != json_digest(resume):
+            raise ValueError("its contents are not what its sha256 says")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: is damaged ({error}); use another step") from error
+    for name in sorted(expected.keys() - {RESUME, OPTIMIZER}):
+        file = directory / name
+        if not file.is_file() or sha256(file) != expected[name]:
+            raise UserError(
+                f"{file}: is missing or not as it was saved; use another step, or, if you changed it yourself, a copy "
+                f"of {directory} without {RESUME}"
+            )
