@@ -35,6 +35,7 @@ from babyllm.machine import cores, describe, keep_freed_memory, multiplies_bfloa
 from babyllm.machine import device_memory as device_memory
 from babyllm.machine import memory_bytes as memory_bytes
 from babyllm.machine import peak_flops as peak_flops
+from babyllm.precision import reading_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +57,8 @@ class RuntimeConfig:
     Attributes:
         device: cpu, cuda, mps, or auto for the first of cuda, mps, cpu that is there.
         dtype: of matrix products; weights and sums stay float32. auto takes bfloat16 where the hardware multiplies it
-            natively, float16 on other CUDA devices, else float32.
+            natively, float16 on other CUDA devices, else float32. A model that is read and not trained stays float32
+            on a CPU, where only a type named here changes that.
         compile: compile the model for training; auto where it pays.
         deterministic: the same bits on every run on the same machine; slower on CUDA.
         timeout_s: a rank that dies or makes no progress for this long ends the run with a message that names it.
@@ -106,6 +108,7 @@ class Runtime:
 
     device: torch.device
     dtype: torch.dtype
+    reading_dtype: torch.dtype
     compile: bool
     rank: int
     world_size: int
@@ -219,8 +222,8 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
     if config.deterministic != torch.are_deterministic_algorithms_enabled():  # setting it imports the compiler: seconds
         torch.use_deterministic_algorithms(config.deterministic)
     is_compiled = compile_pays(device) if config.compile == "auto" else config.compile
-    dtype, stop = _dtype(config.dtype, device), _StopSignal()
-    runtime = Runtime(device, dtype, is_compiled, rank, world_size, local_rank, local_world_size, stop)
+    dtypes, stop = (_dtype(config.dtype, device), reading_dtype(device, config.dtype)), _StopSignal()
+    runtime = Runtime(device, *dtypes, is_compiled, rank, world_size, local_rank, local_world_size, stop)
     with ExitStack() as stack:
         stack.enter_context(stop.installed())
         if world_size > 1:

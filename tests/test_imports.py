@@ -23,6 +23,7 @@ LAYERS = (
             "progress",
             "config",
             "machine",
+            "precision",
             "watchdog",
             "runtime",
             "text",
