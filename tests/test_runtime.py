@@ -358,11 +358,9 @@ def test_importing_the_runtime_leaves_torch_alone() -> None:
 
 
 def test_peak_flops_and_memory_are_measured() -> None:
-    """On a CPU the peak is measured in a moment without touching the random generator; memory is the process's."""
+    """On a CPU the peak is measured without touching the random generator; memory is the process's."""
     state = torch.get_rng_state()
-    begin = time.monotonic()
     assert 1e8 < peak_flops(torch.device("cpu"), torch.float32) < 1e15
-    assert time.monotonic() - begin < 2
     assert torch.equal(torch.get_rng_state(), state)
     before = memory_bytes(torch.device("cpu"))
     assert before > 50e6
