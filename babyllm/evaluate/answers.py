@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from babyllm.chat.messages import Conversation, Unusable
 from babyllm.chat.template import ChatTemplate, Supervise, fit
 from babyllm.data.conversations import ConversationStore
-from babyllm.evaluate.perplexity import sum_dtype
+from babyllm.evaluate.perplexity import on_device, sum_dtype
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.transformer import Transformer
 from babyllm.precision import reads_in
@@ -226,7 +226,7 @@ def supervised_nats(
                 ids, is_scored = rows[i]
                 tokens[line, : len(ids) - 1] = ids[:-1]
                 targets[line, : len(ids) - 1] = np.where(is_scored[1:], ids[1:], IGNORE)
-            inputs = (torch.from_numpy(array).to(runtime.device) for array in (tokens, targets))
+            inputs = (on_device(array, runtime.device) for array in (tokens, targets))
             with reads_in(runtime.device, runtime.reading_dtype):
                 found = model(*inputs, n_targets=int((targets != IGNORE).sum()))
             batches.append(batch)

@@ -150,7 +150,7 @@ def _score(model: Transformer, batch: list[Row], runtime: Runtime, token_bytes: 
         tokens[i, : len(ids) - 1] = ids[:-1]
         targets[i, context : len(ids) - 1] = ids[context + 1 :]
     scored = targets[targets != IGNORE]
-    inputs = (torch.from_numpy(array).to(runtime.device) for array in (tokens, targets))
+    inputs = (on_device(array, runtime.device) for array in (tokens, targets))
     with reads_in(runtime.device, runtime.reading_dtype):
         losses = model(*inputs, n_targets=len(scored))
     n_bytes = 0 if token_bytes is None else int(token_bytes[scored].sum())
@@ -163,6 +163,12 @@ def _total(scores: list[_Score]) -> list[float]:
         return [0.0, 0.0, 0.0]
     nats, tokens, n_bytes = zip(*scores, strict=True)
     return [float(torch.stack(nats).cpu().double().sum()), float(sum(tokens)), float(sum(n_bytes))]
+
+
+def on_device(array: NDArray[np.int64], device: torch.device) -> torch.Tensor:
+    """An array as a tensor on a device, whose work so far is not waited for."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:
