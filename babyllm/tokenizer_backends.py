@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -20,6 +19,7 @@ import tokenizers
 from numpy.typing import NDArray
 
 from babyllm.errors import UserError
+from babyllm.machine import cores
 from babyllm.tokenizer_convert import BPE, BYTE, CONTROL, SPACE, UNKNOWN, parse_model, to_tokenizer_json
 
 SPECIAL_TOKENS = (
@@ -262,7 +262,7 @@ def train_sentencepiece(
             eos_id=2,
             pad_id=3,
             control_symbols=_all_special(special_tokens)[4:],
-            num_threads=n_threads or os.cpu_count() or 1,
+            num_threads=n_threads or cores(),
             minloglevel=2,
         )
     except RuntimeError as error:

@@ -1,11 +1,13 @@
 """Training tokens/s of babyllm beside transformers' Llama and beside the matrix products alone, in one run.
 
     python benchmarks/train.py [--rounds 8] [--steps 3] [--only NAME ...] [--json OUT.json]
+    python benchmarks/train.py --device cuda [--preset 160m] [--batch 8] [--seq_len 1024]
 
 Each contestant is a process of its own that trains the same shape on the same number of tokens with clipping and AdamW.
 They take turns, a few steps each, so that a machine whose speed drifts slows all of them alike; rates are medians over
 the turns. babyllm runs its real loop, loader included; "gemm" runs only the products of the linear layers, forward and
-backward, and is what no implementation can pass.
+backward, and is what no implementation can pass. MFU is the model's FLOP/s over the device's peak for products of that
+type: of a known GPU the data sheet's, else what one large product reaches.
 """
 
 from __future__ import annotations
@@ -16,14 +18,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-BATCH, SEQ_LEN, VOCAB = 16, 256, 8192
-LAYERS, WIDTH, HEADS, KV_HEADS, FF = 6, 256, 4, 2, 704
-TOKENS = BATCH * SEQ_LEN
+from babyllm.model.config import PRESETS, ModelConfig, ModelOptions, flops_per_token
+
+if TYPE_CHECKING:
+    import torch
+
+# A shape small enough for two cores.
+SMALL = ModelConfig(8192, 6, 256, 4, 2, 704, max_seq_len=256, tie_embeddings=True)
 
 CONTESTANTS = {
     "babyllm": ("babyllm", "auto", False),
@@ -38,19 +44,37 @@ CONTESTANTS = {
 }
 
 
+class Task(NamedTuple):
+    """What every contestant does."""
+
+    device: str
+    preset: str | None
+    batch: int
+    seq_len: int
+    steps: int
+
+    @property
+    def shape(self) -> ModelConfig:
+        """Of the model."""
+        return ModelOptions(self.preset).build(seq_len=self.seq_len) if self.preset else SMALL
+
+    @property
+    def n_tokens(self) -> int:
+        """Of a step."""
+        return self.batch * self.seq_len
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=8, help="turns of each contestant")
-    parser.add_argument("--steps", type=int, default=3, help="optimizer steps per turn")
-    parser.add_argument("--only", nargs="*", default=list(CONTESTANTS), choices=list(CONTESTANTS))
-    parser.add_argument("--json", type=Path, help="also write every turn's seconds here")
-    parser.add_argument("--worker", nargs=3, metavar=("KIND", "DTYPE", "COMPILE"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = _arguments()
+    is_gpu = args.device == "cuda"
+    preset = args.preset or ("160m" if is_gpu else None)
+    seq_len = args.seq_len or (1024 if preset else SMALL.max_seq_len)
+    task = Task(args.device, preset, args.batch or (8 if is_gpu else 16), seq_len, args.steps)
     if args.worker:
         kind, dtype, compiled = args.worker
-        WORKERS[kind](dtype, compiled == "True", args.steps)
+        WORKERS[kind](task, dtype, compiled == "True")
         return
-    workers = {name: _start(CONTESTANTS[name], args.steps) for name in args.only}
+    workers = {name: _start(CONTESTANTS[name], task) for name in args.only}
     facts = {name: _turn(worker) for name, worker in workers.items()}
     turns: dict[str, list[float]] = {name: [] for name in workers}
     waits: dict[str, list[float]] = {}
@@ -62,24 +86,43 @@ def main() -> None:
                 waits.setdefault(name, []).append(answer["waited"])
     for worker in workers.values():
         worker.kill()
-    _report(turns, waits, facts, args.steps)
+    _report(task, turns, waits, facts)
     if args.json:
-        args.json.write_text(json.dumps({"turns_s": turns, "steps": args.steps, "facts": facts}, indent=1) + "\n")
+        args.json.write_text(json.dumps({"task": task, "turns_s": turns, "facts": facts}, indent=1) + "\n")
 
 
-def _report(turns: dict[str, list[float]], waits: dict[str, list[float]], facts: dict[str, Any], steps: int) -> None:
-    print(f"{LAYERS} layers, width {WIDTH}, vocabulary {VOCAB}, {BATCH} x {SEQ_LEN} tokens, {steps} steps a turn")
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--preset", choices=list(PRESETS), help="shape; default: a small one, on cuda 160m")
+    parser.add_argument("--batch", type=int, help="sequences of a step; default: 16, on cuda 8")
+    parser.add_argument("--seq_len", type=int, help="tokens of a sequence; default: 256, of a preset 1024")
+    parser.add_argument("--rounds", type=int, default=8, help="turns of each contestant")
+    parser.add_argument("--steps", type=int, default=3, help="optimizer steps per turn")
+    parser.add_argument("--only", nargs="*", default=list(CONTESTANTS), choices=list(CONTESTANTS))
+    parser.add_argument("--json", type=Path, help="also write every turn's seconds here")
+    parser.add_argument("--worker", nargs=3, metavar=("KIND", "DTYPE", "COMPILE"), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _report(task: Task, turns: dict[str, list[float]], waits: dict[str, list[float]], facts: dict[str, Any]) -> None:
+    shape, name = task.shape, task.preset or "small"
+    print(f"{name}: {shape.n_layers} layers, width {shape.d_model}, vocabulary {shape.vocab_size}, on {task.device}")
+    print(f"{task.batch} x {task.seq_len} tokens, {task.steps} steps a turn")
     references = [name for name in ("transformers bf16", "transformers fp32") if name in turns]
-    print(f"{'':24}{'tokens/s':>10}" + "".join(f"{'/ ' + name:>22}" for name in references) + "   notes")
+    print(f"{'':24}{'tokens/s':>10}{'MFU':>8}" + "".join(f"{'/ ' + name:>22}" for name in references) + "   notes")
     for name, seconds in turns.items():
         ratios = [median(r / s for r, s in zip(turns[ref], seconds, strict=True)) for ref in references]
-        rate = TOKENS * steps / median(seconds)
+        rate = task.n_tokens * task.steps / median(seconds)
+        mfu = rate * flops_per_token(shape, task.seq_len) / facts[name]["peak_flops"]
         note = facts[name]["note"] + (f", waits {median(waits[name]):.2%} for data" if name in waits else "")
-        print(f"{name:24}{rate:>10,.0f}" + "".join(f"{ratio:>22.2f}" for ratio in ratios) + f"   {note}")
+        print(f"{name:24}{rate:>10,.0f}{mfu:>8.1%}" + "".join(f"{r:>22.2f}" for r in ratios) + f"   {note}")
 
 
-def _start(contestant: tuple[str, str, bool], steps: int) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, "--steps", str(steps), "--worker", *map(str, contestant)]
+def _start(contestant: tuple[str, str, bool], task: Task) -> subprocess.Popen[str]:
+    given = {"device": task.device, "preset": task.preset, "batch": task.batch, "seq_len": task.seq_len}
+    flags = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    command = [sys.executable, __file__, *flags, f"--steps={task.steps}", "--worker", *map(str, contestant)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -94,14 +137,30 @@ def _turn(worker: subprocess.Popen[str]) -> dict[str, Any]:
     raise SystemExit("a contestant ended early; its error is above")
 
 
-def _serve(turn: Callable[[], float], note: str) -> None:
-    """Answer each line on stdin with a turn; the first turn warms up and answers with the note."""
+def _serve(turn: Callable[[], None], device: torch.device, dtype: torch.dtype, note: str) -> None:
+    """Answer each line on stdin with a turn; the first turn warms up and answers with what is known beforehand."""
     for i, _ in enumerate(sys.stdin):
-        seconds = turn()
-        print(json.dumps({"note": note} if i == 0 else {"seconds": seconds}), flush=True)
+        began = _now(device)
+        turn()
+        seconds = _now(device) - began
+        print(json.dumps({"seconds": seconds} if i else _facts(device, dtype, note)), flush=True)
 
 
-def _babyllm(dtype: str, compiled: bool, steps: int) -> None:
+def _facts(device: torch.device, dtype: torch.dtype, note: str) -> dict[str, Any]:
+    from babyllm.machine import peak_flops
+
+    return {"note": note, "peak_flops": peak_flops(device, dtype)}
+
+
+def _now(device: torch.device) -> float:
+    """Seconds, when the device has done all that was asked of it."""
+    import torch
+
+    getattr(torch, device.type).synchronize()
+    return time.perf_counter()
+
+
+def _babyllm(task: Task, dtype: str, compiled: bool) -> None:
     import numpy as np
 
     import babyllm
@@ -112,92 +171,97 @@ def _babyllm(dtype: str, compiled: bool, steps: int) -> None:
     from babyllm.data.windows import Windows
     from babyllm.objectives.lm import language_model
     from babyllm.optim import OptimConfig, adamw
+    from babyllm.precision import dtype_name
     from babyllm.runtime import RuntimeConfig, start
     from babyllm.training.state import Every, TrainState
 
-    shape = babyllm.ModelConfig(VOCAB, LAYERS, WIDTH, HEADS, KV_HEADS, FF, max_seq_len=SEQ_LEN, tie_embeddings=True)
-    with tempfile.TemporaryDirectory() as folder, start(RuntimeConfig(dtype=dtype, compile=compiled)) as runtime:  # type: ignore[arg-type]
-        writer = ShardWriter(Path(folder, "tokens"), VOCAB, 2, "")
-        writer.add(np.random.default_rng(0).integers(3, VOCAB, 1 << 21).tolist(), "random", "train", 1)
+    shape = task.shape
+    config = RuntimeConfig(device=task.device, dtype=dtype, compile=compiled)  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder, start(config) as runtime:
+        device = runtime.device
+        writer = ShardWriter(Path(folder, "tokens"), shape.vocab_size, 2, "")
+        writer.add(np.random.default_rng(0).integers(3, shape.vocab_size, 1 << 21).tolist(), "random", "train", 1)
         writer.finish()
-        rows = Windows(open_tokens(Path(folder, "tokens")).stream("train"), SEQ_LEN, 2)
-        loader = Loader(Shuffled(rows, 0), Share(BATCH, BATCH), seed=0)
-        model = babyllm.Transformer(shape).to(runtime.device)
+        rows = Windows(open_tokens(Path(folder, "tokens")).stream("train"), task.seq_len, 2)
+        pin = device.type == "cuda"
+        loader = Loader(Shuffled(rows, 0), Share(task.batch, task.batch), seed=0, pin_memory=pin)
+        model = babyllm.Transformer(shape).to(device)
         state = TrainState(model, adamw(model, OptimConfig()), runtime.scaler(), loader, runtime)
-        turns = 0
+        began, turns = 0.0, 0
 
         def report(state: TrainState) -> None:
-            nonlocal turns
-            busy_s, waited_s = state.take_times()
-            note = f"{str(runtime.dtype).removeprefix('torch.')}"
-            answer = {"note": note} if turns == 0 else {"seconds": busy_s, "waited": waited_s / busy_s}
+            nonlocal began, turns
+            seconds = _now(device) - began
+            _, waited_s = state.take_times()
+            facts = _facts(device, runtime.dtype, dtype_name(runtime.dtype)) if turns == 0 else {}
             turns += 1
-            print(json.dumps(answer), flush=True)
+            print(json.dumps(facts or {"seconds": seconds, "waited": waited_s / seconds}), flush=True)
             if not sys.stdin.readline():
                 state.stop_reason = "end of the benchmark"
             state.take_times()
+            began = _now(device)
 
         sys.stdin.readline()
-        babyllm.train(state, language_model, babyllm.Plan(steps=1_000_000), [Every(steps, report, at_end=False)])
+        babyllm.train(state, language_model, babyllm.Plan(steps=1_000_000), [Every(task.steps, report, at_end=False)])
 
 
-def _transformers(dtype: str, compiled: bool, steps: int) -> None:
+def _transformers(task: Task, dtype: str, compiled: bool) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    shape, device, kind = task.shape, torch.device(task.device), getattr(torch, dtype)
     config = LlamaConfig(
-        vocab_size=VOCAB,
-        hidden_size=WIDTH,
-        intermediate_size=FF,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KV_HEADS,
-        max_position_embeddings=SEQ_LEN,
-        tie_word_embeddings=True,
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.d_model,
+        intermediate_size=shape.ff_width,
+        num_hidden_layers=shape.n_layers,
+        num_attention_heads=shape.n_heads,
+        num_key_value_heads=shape.kv_heads,
+        max_position_embeddings=task.seq_len,
+        tie_word_embeddings=shape.tie_embeddings,
         attn_implementation="sdpa",
         use_cache=False,
     )
-    model = LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    tokens = torch.randint(3, VOCAB, (BATCH, SEQ_LEN))
-    kind = getattr(torch, dtype)
+    tokens = torch.randint(3, shape.vocab_size, (task.batch, task.seq_len), device=device)
 
-    def turn() -> float:
-        began = time.perf_counter()
-        for _ in range(steps):
-            with torch.autocast("cpu", torch.bfloat16, enabled=kind is torch.bfloat16):
+    def turn() -> None:
+        for _ in range(task.steps):
+            with torch.autocast(device.type, torch.bfloat16, enabled=kind is torch.bfloat16):
                 loss = model(input_ids=tokens, labels=tokens).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-        return time.perf_counter() - began
 
-    _serve(turn, f"{dtype} {'autocast' if kind is torch.bfloat16 else ''}")
+    _serve(turn, device, kind, f"{dtype} {'autocast' if kind is torch.bfloat16 else ''}")
 
 
-def _gemm(dtype: str, compiled: bool, steps: int) -> None:
+def _gemm(task: Task, dtype: str, compiled: bool) -> None:
     import torch
 
-    kind = getattr(torch, dtype)
-    kv_width = WIDTH // HEADS * KV_HEADS
-    shapes = [(WIDTH, WIDTH + 2 * kv_width), (WIDTH, WIDTH), (WIDTH, 2 * FF), (FF, WIDTH)] * LAYERS + [(WIDTH, VOCAB)]
-    inputs = {k: torch.randn(TOKENS, k, dtype=kind) for k in {k for k, _ in shapes}}
-    grads = {n: torch.randn(TOKENS, n, dtype=kind) for n in {n for _, n in shapes}}
-    weights = {shape: torch.randn(shape[1], shape[0], dtype=kind) for shape in set(shapes)}
+    shape, device, kind = task.shape, torch.device(task.device), getattr(torch, dtype)
+    width, ff, kv_width = shape.d_model, shape.ff_width, shape.head_dim * shape.kv_heads
+    layer = [(width, width + 2 * kv_width), (width, width), (width, 2 * ff), (ff, width)]
+    sizes = layer * shape.n_layers + [(width, shape.vocab_size)]
+
+    def filled(rows: int, columns: Sequence[int]) -> dict[int, torch.Tensor]:
+        return {n: torch.randn(rows, n, dtype=kind, device=device) for n in set(columns)}
+
+    inputs, grads = filled(task.n_tokens, [i for i, _ in sizes]), filled(task.n_tokens, [o for _, o in sizes])
+    weights = {size: torch.randn(size[1], size[0], dtype=kind, device=device) for size in set(sizes)}
 
     @torch.no_grad()
-    def turn() -> float:
-        began = time.perf_counter()
-        for _ in range(steps):
-            for shape in shapes:
-                x, g, w = inputs[shape[0]], grads[shape[1]], weights[shape]
+    def turn() -> None:
+        for _ in range(task.steps):
+            for size in sizes:
+                x, g, w = inputs[size[0]], grads[size[1]], weights[size]
                 torch.nn.functional.linear(x, w)
                 _ = g @ w
                 _ = g.t() @ x
-        return time.perf_counter() - began
 
-    _serve(turn, "products of the linear layers only")
+    _serve(turn, device, kind, "products of the linear layers only")
 
 
 WORKERS = {"babyllm": _babyllm, "transformers": _transformers, "gemm": _gemm}

@@ -8,19 +8,24 @@ import torch
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
 
+NO_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for the CPU needs g++")
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for the CPU needs g++")
+@pytest.mark.parametrize(
+    "device", [pytest.param("cpu", marks=NO_COMPILER), pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])]
+)
 @pytest.mark.filterwarnings("ignore")  # the compiler warns of its own inner workings
-def test_compiled_blocks_give_the_same_losses_and_gradients_under_the_same_names() -> None:
+def test_compiled_blocks_give_the_same_losses_and_gradients_under_the_same_names(device: str) -> None:
     """A model whose blocks are compiled differs from the plain one by rounding alone and keeps its names."""
     torch.manual_seed(0)
     config = ModelConfig(64, 2, 32, 4, 2, max_seq_len=16)
-    plain, compiled = Transformer(config), Transformer(config)
+    plain, compiled = Transformer(config).to(device), Transformer(config).to(device)
     compiled.load_state_dict(plain.state_dict())
     for block in compiled.layers:
         block.compile()
-    tokens, targets = torch.randint(64, (2, 2, 16))
+    tokens, targets = torch.randint(64, (2, 2, 16), device=device)
     for model in (plain, compiled):
         model(tokens, targets).sum().backward()
     assert list(compiled.state_dict()) == list(plain.state_dict())

@@ -24,6 +24,7 @@ LAYERS = (
             "progress",
             "config",
             "machine",
+            "precision",
             "runtime",
             "text",
             "optim",

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from babyllm.commands import read_as_chosen
 from babyllm.errors import UserError
 from babyllm.runtime import RuntimeConfig, derive_seed, ordinary_signals, start
 
@@ -66,7 +67,7 @@ def run(flags: Flags, directory: str) -> None:
     is_terminal = sys.stdin.isatty()
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
-    with start(flags.runtime) as runtime, ordinary_signals(), runtime.autocast():
+    with start(flags.runtime) as runtime, ordinary_signals(), read_as_chosen(runtime):
         model, template = chat_model(directory, flags.int8)
         model.to(runtime.device)
         chat = _Chat(flags, Engine(model, slots=1), template, is_terminal, Session(flags.system), answer_lead(template))

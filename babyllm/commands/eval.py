@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babyllm.chat.formats import FormatConfig
+from babyllm.commands import read_as_chosen
 from babyllm.errors import UserError
 from babyllm.runtime import Runtime, RuntimeConfig, start
 
@@ -72,7 +73,7 @@ def run(flags: Flags, directory: str) -> None:
     place = Path(directory)
     home = next((p for p in (place, place.parent) if (p / STORE).is_dir() or (p / CONFIG).is_file()), place)
     paths = [Path(p) for p in ([flags.data] if isinstance(flags.data, str) else flags.data or [])]
-    with start(flags.runtime) as runtime:
+    with start(flags.runtime) as runtime, read_as_chosen(runtime):
         if paths and (paths[0] / TOKENS).is_file():
             report = _on_tokens(flags, directory, paths[0], flags.seq_len, runtime)
         elif paths or (home / STORE).is_dir():

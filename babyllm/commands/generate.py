@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from babyllm.commands import read_as_chosen
 from babyllm.runtime import RuntimeConfig, ordinary_signals, start
 
 ARGUMENTS = "RUN_DIR [PROMPT]"
@@ -48,7 +49,7 @@ def run(flags: Flags, directory: str, prompt: str = "") -> None:
     from babyllm.loading import load
 
     stop = (flags.stop,) if isinstance(flags.stop, str) else tuple(flags.stop)
-    with start(flags.runtime) as runtime, ordinary_signals(), runtime.autocast():
+    with start(flags.runtime) as runtime, ordinary_signals(), read_as_chosen(runtime):
         model, tokenizer = load(directory, int8=flags.int8)
         model.to(runtime.device)
         if flags.num_beams != 1:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from babyllm.commands import read_as_chosen
 from babyllm.errors import UserError
 from babyllm.runtime import RuntimeConfig, start
 
@@ -80,7 +82,7 @@ def run(flags: Flags, directory: str) -> None:
             model, served = load_served(directory, flags.name, flags.context, flags.int8)
             return model.to(runtime.device), served
 
-        loading = Loading(load, runtime.autocast, flags.slots, flags.queue, torch.get_num_threads())
+        loading = Loading(load, partial(read_as_chosen, runtime), flags.slots, flags.queue, torch.get_num_threads())
         settings = Settings(
             host=flags.host,
             port=flags.port,

@@ -1,4 +1,7 @@
-"""Evaluation of language models on text that was held out."""
+"""Evaluation of language models on text that was held out.
+
+Models are read in `Runtime.reading_dtype`, unless an autocast is on around the call (`babyllm.precision`).
+"""
 
 from babyllm.evaluate.perplexity import perplexity
 

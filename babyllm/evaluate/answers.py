@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from babyllm.chat.messages import Conversation, Unusable
 from babyllm.chat.template import ChatTemplate, Supervise, fit
 from babyllm.data.conversations import ConversationStore
+from babyllm.evaluate.perplexity import on_device, sum_dtype
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.transformer import Transformer
+from babyllm.precision import reads_in
 from babyllm.runtime import Runtime
 
 MAX_CANDIDATES = 10
@@ -209,7 +211,8 @@ def supervised_nats(
     batch_tokens: int,
 ) -> NDArray[np.float64]:
     """(len(rows),) nats of those ids of each row that are marked, given what is before them; on this rank alone."""
-    nats = np.zeros(len(rows))
+    batches: list[list[int]] = []
+    sums: list[torch.Tensor] = []
     was_training = model.training
     model.eval()
     try:
@@ -223,11 +226,16 @@ def supervised_nats(
                 ids, is_scored = rows[i]
                 tokens[line, : len(ids) - 1] = ids[:-1]
                 targets[line, : len(ids) - 1] = np.where(is_scored[1:], ids[1:], IGNORE)
-            with runtime.autocast():
-                found = model(torch.from_numpy(tokens).to(runtime.device), torch.from_numpy(targets).to(runtime.device))
-            nats[batch] = found.cpu().double().sum(dim=1).numpy()
+            inputs = (on_device(array, runtime.device) for array in (tokens, targets))
+            with reads_in(runtime.device, runtime.reading_dtype):
+                found = model(*inputs, n_targets=int((targets != IGNORE).sum()))
+            batches.append(batch)
+            sums.append(found.sum(dim=1, dtype=sum_dtype(runtime.device)))
     finally:
         model.train(was_training)
+    nats = np.zeros(len(rows))
+    if sums:  # read from the device here, once
+        nats[np.concatenate(batches)] = torch.cat(sums).cpu().double().numpy()
     return nats
 
 

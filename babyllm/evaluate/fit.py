@@ -16,6 +16,7 @@ from babyllm.errors import UserError
 from babyllm.evaluate.answers import Answer, Sample, losses, turn_accuracy
 from babyllm.generation import Sampling, answers
 from babyllm.model.transformer import Transformer
+from babyllm.precision import reads_in
 from babyllm.runtime import Runtime
 from babyllm.tokenizer import Tokenizer
 
@@ -131,7 +132,7 @@ def greedy_answers(
             limit = max(max_new_tokens, len(expected))
             requests.append((prompt, Sampling(max_new_tokens=limit, temperature=0)))
             right.append(expected)
-        with runtime.autocast():
+        with reads_in(runtime.device, runtime.reading_dtype):
             found = answers(model, tokenizer, requests, end_ids)
         for sample, (prompt, _), expected, answer in zip(group, requests, right, found, strict=True):
             ids = [token.id for token in answer.tokens]

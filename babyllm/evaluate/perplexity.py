@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from babyllm.data.shards import TokenData, TokenStream
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.transformer import Transformer
+from babyllm.precision import reads_in
 from babyllm.runtime import Runtime
 
 READ_TOKENS = 1 << 20
+_Score = tuple[torch.Tensor, int, int]  # nats, on the device, tokens, bytes
 Row = tuple[NDArray[np.int64], int]
 """Token ids, and how many of the first targets are only context."""
 
@@ -59,14 +61,14 @@ def perplexity(
     overall = np.zeros(3)
     try:
         for domain in data.domains("val"):
-            sums = np.zeros(3)  # nats, tokens, bytes
+            scores: list[_Score] = []
             documents = _documents(data.stream("val", domain), data.manifest.eos_id, max_tokens)
             for index, batch in enumerate(_batches(documents, data.manifest.eos_id, seq_len, batch_tokens)):
                 if runtime.stop_requested:
                     break
                 if index % runtime.world_size == runtime.rank:
-                    sums += _score(model, batch, runtime, token_bytes)
-            sums = np.array(runtime.sum(list(sums)))
+                    scores.append(_score(model, batch, runtime, token_bytes))
+            sums = np.array(runtime.sum(_total(scores)))  # nats, tokens, bytes
             if sums[1] == len(data.stream("val", domain)) and data.text_bytes("val", domain):
                 sums[2] = data.text_bytes("val", domain)
             if sums[1]:
@@ -140,19 +142,35 @@ def _packed(pool: list[Row], batch_tokens: int) -> Iterator[list[Row]]:
 
 
 @torch.no_grad()
-def _score(
-    model: Transformer, batch: list[Row], runtime: Runtime, token_bytes: NDArray[np.int64] | None
-) -> NDArray[np.float64]:
+def _score(model: Transformer, batch: list[Row], runtime: Runtime, token_bytes: NDArray[np.int64] | None) -> _Score:
     longest = max(len(ids) for ids, _ in batch)
     tokens = np.zeros((len(batch), longest - 1), dtype=np.int64)
     targets = np.full_like(tokens, IGNORE)
     for i, (ids, context) in enumerate(batch):
         tokens[i, : len(ids) - 1] = ids[:-1]
         targets[i, context : len(ids) - 1] = ids[context + 1 :]
-    with runtime.autocast():
-        losses = model(torch.from_numpy(tokens).to(runtime.device), torch.from_numpy(targets).to(runtime.device))
     scored = targets[targets != IGNORE]
+    inputs = (on_device(array, runtime.device) for array in (tokens, targets))
+    with reads_in(runtime.device, runtime.reading_dtype):
+        losses = model(*inputs, n_targets=len(scored))
     n_bytes = 0 if token_bytes is None else int(token_bytes[scored].sum())
-    return np.array(
-        [float(losses.double().sum()) if losses.device.type == "cpu" else float(losses.sum()), len(scored), n_bytes]
-    )
+    return losses.sum(dtype=sum_dtype(runtime.device)), len(scored), n_bytes
+
+
+def _total(scores: list[_Score]) -> list[float]:
+    """Nats, tokens and bytes; the nats are read from the device here, once."""
+    if not scores:
+        return [0.0, 0.0, 0.0]
+    nats, tokens, n_bytes = zip(*scores, strict=True)
+    return [float(torch.stack(nats).cpu().double().sum()), float(sum(tokens)), float(sum(n_bytes))]
+
+
+def on_device(array: NDArray[np.int64], device: torch.device) -> torch.Tensor:
+    """An array as a tensor on a device, whose work so far is not waited for."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """The widest type that a device adds in."""
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -20,6 +20,7 @@ from babyllm.errors import UserError
 from babyllm.generation.matrix import Matrix
 from babyllm.model.linear import joined_int8, joined_weight
 from babyllm.model.transformer import Block, Transformer
+from babyllm.precision import dtype_here
 
 READ = 256
 """Tokens of a prompt to be read at once: enough to keep a processor busy, few enough to take little memory."""
@@ -55,7 +56,7 @@ class Decoder:
 
     Attributes:
         context: tokens that fit into a row.
-        dtype: of the products, the keys and the values; what autocast says now, else the type of the model's weights.
+        dtype: of the products, the keys and the values, as it was when this was made (`babyllm.precision`).
     """
 
     def __init__(self, model: Transformer, slots: int, context: int) -> None:
@@ -68,7 +69,7 @@ class Decoder:
         embed = model.embed_tokens.weight.detach()
         device = embed.device
         self.device, self._slots = device, slots
-        self.dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else embed.dtype
+        self.dtype = dtype_here(embed)
         self._heads, self._kv_heads, self._width = config.n_heads, config.kv_heads, config.head_dim
         # x / sqrt(mean(x^2) + eps) = x sqrt(D) / sqrt(sum(x^2) + D eps); the root is a part of the norms' weights here.
         self._eps, self._root = torch.tensor(config.d_model * config.norm_eps, device=device), config.d_model**0.5
@@ -125,11 +126,11 @@ class Decoder:
             (N, V) float32 on the CPU.
         """
         N, T = tokens.shape
+        # Made before there is work to wait for: a copy to a GPU waits for what was asked of it earlier.
+        ends = [i * T + (counts[i] if counts else T) - 1 for i in range(N)]
+        last = None if T == 1 else torch.tensor(ends, device=self.device)
         x = self._hidden(tokens, first, lengths)  # (N T, D)
-        if T > 1:
-            ends = torch.tensor([T] * N if counts is None else counts, device=self.device)
-            x = x[torch.arange(N, device=self.device) * T + ends - 1]
-        return self._logits(x)
+        return self._logits(x if last is None else x[last])
 
     def read_all(self, tokens: Tensor, first: int, lengths: Sequence[int]) -> Tensor:
         """Logits behind each of the new tokens, (N, T, V) float32 on the CPU; else as `read`."""

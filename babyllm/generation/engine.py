@@ -58,8 +58,9 @@ class Engine:
     """Answers to many prompts at once.
 
     Weights are those the model has when the engine is made; do not change them while it is in use, and make another one
-    afterwards. Under autocast they are copied in its type. Else they are shared, and those of layers with one input
-    (queries, keys and values; gate and up) become neighbours in memory, as parts of one tensor.
+    afterwards. What they are read in is decided when it is made (`babyllm.precision`): in another type they are copied.
+    Else they are shared, and those of layers with one input (queries, keys and values; gate and up) become neighbours
+    in memory, as parts of one tensor.
 
     Attributes:
         context: tokens of a prompt and its answer together, at most.

@@ -3,9 +3,9 @@
 hidden (N, D), weight (V, D), targets (N,) -> negative log-likelihood (N,) in nats
 
 Legend: N tokens, C tokens of one chunk, D model width, V vocabulary.
-Logits exist for one chunk at a time, and the gradients are made from them on the spot. Where the upstream gradient is
-the same for every counted token, as in language modelling, they need only be scaled by it; where it is not, the
-weight's gradient is made again.
+Logits exist for one chunk at a time, and the gradients are made from them on the spot. Where the losses are summed as
+they come, one number scales the gradients afterwards; where each has an upstream gradient of its own, the weight's
+gradient is made again. Nothing is read back from the device: a GPU is never waited for.
 """
 
 from __future__ import annotations
@@ -29,79 +29,106 @@ PRODUCT_CHUNKS = {"cpu": 4}
 """Chunks whose 16-bit slopes make one product with the hidden states: adding one up in fp32 reads all of (V, D)."""
 
 
-def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def token_losses(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    weights: Tensor | None = None,
+    n_targets: int | None = None,
+) -> Tensor:
     """Negative log-likelihood of each target, in nats, 0 where the target is `IGNORE`.
 
-    Products run in the autocast type when autocast is on; softmax and its sum always run in float32.
+    Products run in the autocast type when autocast is on; softmax and its sum run in float32, or in float64 for hidden
+    states of that type.
 
     Args:
         hidden: (..., D), the final hidden states.
         weight: (V, D), the output layer.
         targets: (...) int64.
+        weights: (...) float32, constants that the nats are multiplied by; None leaves them as they are. Given here and
+            not multiplied afterwards, they cost no second pass for the gradients.
+        n_targets: how many targets count, or more; with it, the others are not multiplied. None: all of them are.
 
     Returns:
-        (...) float32.
+        (...) float32, or float64.
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     flat, goals = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
-    counted = goals != IGNORE
-    is_sparse = 0 < int(counted.sum()) < SPARSE * len(goals)  # as prompts and padding make them
-    if is_sparse:
-        flat, goals = flat[counted], goals[counted]
-    losses: Tensor = _TokenLosses.apply(flat, weight, goals, dtype, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
-    if is_sparse:
-        losses = losses.new_zeros(len(counted)).masked_scatter(counted, losses)
+    factors = None if weights is None else weights.reshape(-1)
+    rows = None
+    if n_targets is not None and n_targets < SPARSE * len(goals):  # as prompts and padding make them
+        # Sorted, those that count come first: their number is known here, and need not be asked of the device.
+        rows = (goals == IGNORE).to(torch.uint8).argsort(stable=True)[:n_targets]
+    losses: Tensor = _TokenLosses.apply(flat, weight, goals, factors, rows, dtype, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return losses.view(targets.shape)
 
 
 class _TokenLosses(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, wants_gradients: bool
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        factors: Tensor | None,
+        rows: Tensor | None,
+        dtype: torch.dtype,
+        wants_gradients: bool,
     ) -> Tensor:
-        losses = torch.empty(targets.shape, dtype=torch.float32, device=hidden.device)
+        n, wide = len(targets), torch.promote_types(dtype, torch.float32)
+        if rows is not None:
+            hidden, targets = hidden.index_select(0, rows), targets.index_select(0, rows)
+            factors = None if factors is None else factors.index_select(0, rows)
+        losses = torch.empty(targets.shape, dtype=wide, device=hidden.device)
         h, w = hidden.to(dtype), weight.to(dtype)
         if wants_gradients:
+            share = (targets != IGNORE).to(wide) if factors is None else factors.masked_fill(targets == IGNORE, 0.0)
             d_hidden = torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device)
-            d_weight = torch.zeros(weight.shape if weight.requires_grad else (0,), device=hidden.device)
-            counted = h.masked_fill((targets == IGNORE).unsqueeze(1), 0.0)
+            d_weight = torch.zeros(weight.shape if weight.requires_grad else (0,), dtype=wide, device=hidden.device)
+            shared = (h * share.unsqueeze(1)).to(dtype)
         with torch.autocast(hidden.device.type, enabled=False):
             for group in _groups(len(targets), len(weight), hidden.device.type, dtype):
                 slopes: list[Tensor] = []
                 for part in group:
-                    log_probs = F.log_softmax(F.linear(h[part], w), dim=-1, dtype=torch.float32)  # (C, V)
+                    log_probs = F.log_softmax(F.linear(h[part], w), dim=-1, dtype=wide)  # (C, V)
                     losses[part] = F.nll_loss(log_probs, targets[part], ignore_index=IGNORE, reduction="none")
                     if wants_gradients:
                         slopes.append(_slope(log_probs.exp_(), targets[part], dtype))
                         d_hidden[part] = slopes[-1] @ w
                 if wants_gradients and len(d_weight):
-                    _add_product(d_weight, slopes, counted[group[0].start : group[-1].stop])
+                    _add_product(d_weight, slopes, shared[group[0].start : group[-1].stop])
         if wants_gradients:
-            ctx.save_for_backward(h, w, targets, d_hidden, d_weight)
-            ctx.weight_dtype = weight.dtype
-        return losses
+            ctx.save_for_backward(h, w, targets, share, rows, d_hidden, d_weight)
+            ctx.n, ctx.weight_dtype = n, weight.dtype
+        return _in_place(losses if factors is None else losses * factors, rows, n)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
-        h, w, targets, d_hidden, d_weight = ctx.saved_tensors
-        scale = grads[0].masked_fill(targets == IGNORE, 0.0)
-        scaled_hidden = (d_hidden * scale.unsqueeze(1)).to(d_hidden.dtype)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        h, w, targets, share, rows, d_hidden, d_weight = ctx.saved_tensors
+        upstream = grads[0]
+        is_common = upstream.stride() == (0,)  # as a sum's gradient is: one number, seen by all
+        scale = share * (upstream[0] if is_common else upstream if rows is None else upstream.index_select(0, rows))
+        scaled_hidden = _in_place((d_hidden * scale.unsqueeze(1)).to(d_hidden.dtype), rows, ctx.n)
         if not len(d_weight):
-            return scaled_hidden, None, None, None, None
-        common = scale[(targets != IGNORE).int().argmax()]
-        if bool(((scale == common) | (targets == IGNORE)).all()):
-            d_weight = d_weight * common
+            return scaled_hidden, *(None,) * 6
+        if is_common:
+            d_weight = d_weight * upstream[0]
         else:
             d_weight = torch.zeros_like(d_weight)
             scaled = (h * scale.unsqueeze(1)).to(h.dtype)
             with torch.autocast(h.device.type, enabled=False):
                 for group in _groups(len(targets), len(w), h.device.type, h.dtype):
                     logits = (F.linear(h[part], w) for part in group)  # (C, V) each
-                    probs = (F.softmax(x, dim=-1, dtype=torch.float32) for x in logits)
+                    probs = (F.softmax(x, dim=-1, dtype=d_weight.dtype) for x in logits)
                     slopes = [_slope(p, targets[part], h.dtype) for p, part in zip(probs, group, strict=True)]
                     _add_product(d_weight, slopes, scaled[group[0].start : group[-1].stop])
-        return scaled_hidden, d_weight.to(ctx.weight_dtype), None, None, None
+        return scaled_hidden, d_weight.to(ctx.weight_dtype), *(None,) * 5
+
+
+def _in_place(values: Tensor, rows: Tensor | None, n: int) -> Tensor:
+    """(n, ...): values of some rows where those rows are, zero elsewhere; as they are where these are all."""
+    return values if rows is None else values.new_zeros(n, *values.shape[1:]).index_copy_(0, rows, values)
 
 
 def _groups(n: int, vocab_size: int, device: str, dtype: torch.dtype) -> Iterator[list[slice]]:
@@ -116,12 +143,12 @@ def _groups(n: int, vocab_size: int, device: str, dtype: torch.dtype) -> Iterato
 
 def _slope(probs: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
     """(C, V) derivatives of the losses by the logits: the probabilities, which it overwrites, less 1 at the target."""
-    at_target = torch.full((len(targets), 1), -1.0, device=probs.device)
+    at_target = torch.full((len(targets), 1), -1.0, dtype=probs.dtype, device=probs.device)
     return probs.scatter_add_(1, targets.clamp(min=0).unsqueeze(1), at_target).to(dtype)
 
 
 def _add_product(total: Tensor, slopes: list[Tensor], hidden: Tensor) -> None:
-    """Add slopes, all rows transposed (V, N), times hidden (N, D) to total (V, D) float32."""
+    """Add slopes, all rows transposed (V, N), times hidden (N, D) to total (V, D), in its type."""
     slope = slopes[0] if len(slopes) == 1 else torch.cat(slopes)
     if total.dtype == slope.dtype:
         total.addmm_(slope.t(), hidden)

@@ -132,22 +132,32 @@ class Transformer(nn.Module):
                 nn.init.normal_(weight, std=INIT_STD / math.sqrt(2 * self.config.n_layers) if is_residual else INIT_STD)
 
     def forward(
-        self, tokens: Tensor, targets: Tensor, positions: Tensor | None = None, documents: Tensor | None = None
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+        *,
+        weights: Tensor | None = None,
+        n_targets: int | None = None,
     ) -> Tensor:
-        """Negative log-likelihood of every target in nats, 0 where it is `IGNORE`.
+        """Negative log-likelihood of every target in nats, 0 where it is `IGNORE`; times its weight, where there are.
 
         Args:
             tokens: (B, T) int64 ids.
             targets: (B, T) int64 ids, or `IGNORE` (-100).
             positions: (B, T) int64 rotary positions; None counts from 0 in every row.
             documents: (B, T) int64; a token sees only earlier tokens with its own number. None: the whole row.
+            weights: (B, T) float32, constants that the nats are multiplied by.
+            n_targets: how many targets count, or more, where the caller knows: the output layer then passes over most
+                of the others without asking the device which they are.
 
         Returns:
             (B, T) float32.
         """
         mask = None if documents is None else _document_mask(documents)
         hidden = self._hidden(tokens, positions, mask)
-        return token_losses(hidden, dense_weight(self.lm_head), targets)
+        return token_losses(hidden, dense_weight(self.lm_head), targets, weights, n_targets)
 
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:

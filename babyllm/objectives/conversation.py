@@ -33,8 +33,8 @@ def conversation_loss(normalise: Normalisation, tasks: Sequence[str], is_packed:
 
     def loss(model: nn.Module, batch: Batch) -> LossTerms:
         where = (batch["positions"], batch["documents"]) if is_packed else ()
-        weights = batch["weights"]
-        weighted = model(batch["tokens"], batch["targets"], *where) * weights
+        weights, n_targets = batch["weights"], batch.units["token"]
+        weighted = model(batch["tokens"], batch["targets"], *where, weights=weights, n_targets=n_targets)
         total = weighted.sum()
         nats, shares = torch.zeros(2, len(tasks), device=weights.device)
         channels = batch["channels"].flatten()

@@ -19,7 +19,8 @@ class RuntimeConfig:
     Attributes:
         device: cpu, cuda, mps, or auto for the first of cuda, mps, cpu that is there.
         dtype: of matrix products; weights and sums stay float32. auto takes bfloat16 where the hardware multiplies it
-            natively, float16 on other CUDA devices, else float32.
+            natively, float16 on other CUDA devices, else float32. A model that is read and not trained stays float32
+            on a CPU, where only a type named here changes that.
         compile: compile the model for training; auto where it pays.
         deterministic: the same bits on every run on the same machine; slower on CUDA.
         timeout_s: a rank that dies or makes no progress for this long ends the run with a message that names it.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from babyllm.machine import cores, describe, keep_freed_memory
+from babyllm.precision import reading_dtype
 from babyllm.runtime.config import RuntimeConfig, check
 from babyllm.runtime.device import compile_pays, find_device, find_dtype
 from babyllm.runtime.group import joined_group
@@ -33,6 +34,7 @@ class Runtime:
 
     device: torch.device
     dtype: torch.dtype
+    reading_dtype: torch.dtype
     compile: bool
     rank: int
     world_size: int
@@ -147,6 +149,7 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
         runtime = Runtime(
             device,
             find_dtype(config.dtype, device),
+            reading_dtype(device, config.dtype),
             is_compiled,
             place.rank,
             place.world_size,

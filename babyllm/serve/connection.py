@@ -1,18 +1,22 @@
 """A client's connection: uvicorn's, which also hangs up on clients that are too slow to be served.
 
 connected, or a part of a request's head came -> the head is whole in time, or closed
-more is to be sent than the client takes      -> it takes some in time, or aborted, which ends the request
+more is to be sent than the client takes      -> a little of it waits; it takes some in time, or aborted, which ends
+                                                 the request
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_TIMEOUT_S = 60.0
 TAKE_TIMEOUT_S = 60.0
+PENDING_BYTES = 64 << 10
+"""Of a response that the client has not taken: so many wait here, and about as many in the system's buffer."""
 
 
 class Connection(H11Protocol):
@@ -24,6 +28,9 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the head of the first request."""
         super().connection_made(transport)
+        # Some systems would hold a whole answer by themselves, and nobody would learn that it is not read.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PENDING_BYTES)
+        transport.set_write_buffer_limits(high=PENDING_BYTES)
         self._watch_head()
 
     def data_received(self, data: bytes) -> None:

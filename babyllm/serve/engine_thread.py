@@ -40,14 +40,14 @@ class Loading(NamedTuple):
 
     Attributes:
         load: gives the model, on its device, and what is known of it.
-        autocast: the context to compute in.
+        reading: the context to read the model in.
         slots: answers that are written together.
         queue: answers that may wait beside them.
         threads: of the CPU.
     """
 
     load: Callable[[], tuple[Transformer, ServedModel]]
-    autocast: Callable[[], AbstractContextManager[object]]
+    reading: Callable[[], AbstractContextManager[object]]
     slots: int
     queue: int
     threads: int
@@ -226,7 +226,7 @@ class EngineThread:
         loading = self._loading
         torch.set_num_threads(loading.threads)  # which OpenMP keeps for each thread apart
         model, served = loading.load()
-        with loading.autocast():
+        with loading.reading():
             engine = partial(Engine, model, slots=loading.slots, context=served.context)
             self._writer = writer = Writer(engine, served.tokenizer, loading.slots)
             self._tell(self._set_ready, served)

@@ -172,7 +172,8 @@ def held_out(config: FineTuneConfig, tuning: FineTuning) -> Measure:
     candidates = closed_in(store)
 
     def measured_by_task(state: TrainState) -> dict[str, float]:
-        found = measure(state.model, samples, candidates, state.runtime)
+        with state.runtime.autocast():  # as the run trains
+            found = measure(state.model, samples, candidates, state.runtime)
         result = {f"{task}/loss": measured.loss for task, measured in found.items()}
         return result | {f"{task}/accuracy": m.accuracy for task, m in found.items() if m.accuracy is not None}
 
@@ -193,9 +194,10 @@ def answers(config: FineTuneConfig, tuning: FineTuning) -> Show:
     samples = stored_samples(store, [span[i // len(tasks) % len(span)] for i, span in enumerate(chosen)])
 
     def show(state: TrainState) -> list[tuple[str, str]]:
-        found = greedy_answers(
-            state.model, tokenizer, samples, tuning.template.end_ids, state.runtime, max_new_tokens=ANSWER_TOKENS
-        )
+        with state.runtime.autocast():
+            found = greedy_answers(
+                state.model, tokenizer, samples, tuning.template.end_ids, state.runtime, max_new_tokens=ANSWER_TOKENS
+            )
         return [(f"[{a.task}] {a.prompt}", a.answered) for a in found]
 
     return show

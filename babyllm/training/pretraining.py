@@ -91,14 +91,15 @@ def held_out(config: PretrainConfig, data: PretrainingData) -> Measure:
     token_bytes = None if data.tokenizer is None else data.tokenizer.byte_lengths()
 
     def measure(state: TrainState) -> dict[str, float]:
-        return perplexity(
-            state.model,
-            data.tokens,
-            state.runtime,
-            seq_len=config.data.longest_seq_len,
-            max_tokens=config.data.eval_tokens,
-            token_bytes=token_bytes,
-        )
+        with state.runtime.autocast():  # as the run trains
+            return perplexity(
+                state.model,
+                data.tokens,
+                state.runtime,
+                seq_len=config.data.longest_seq_len,
+                max_tokens=config.data.eval_tokens,
+                token_bytes=token_bytes,
+            )
 
     return measure
 
