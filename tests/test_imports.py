@@ -19,6 +19,8 @@ LAYERS = (
     (
         *(
             "errors",
+            "values",
+            "option_names",
             "files",
             "progress",
             "config",

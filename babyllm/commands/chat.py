@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from babyllm.errors import UserError
 from babyllm.runtime import RuntimeConfig, derive_seed, ordinary_signals, start
+from babyllm.values import AnyCount, Count, Positive, Rate, Seed, Share
 
 if TYPE_CHECKING:
     from babyllm.chat.session import Session
@@ -47,13 +48,13 @@ class Flags:
     """
 
     system: str = ""
-    max_new_tokens: int = 512
-    temperature: float = 0.8
-    top_k: int | None = 50
-    top_p: float | None = None
-    min_p: float | None = None
-    repetition_penalty: float = 1.0
-    seed: int | None = None
+    max_new_tokens: Count = 512
+    temperature: Rate = 0.8
+    top_k: AnyCount | None = 50
+    top_p: Share | None = None
+    min_p: Share | None = None
+    repetition_penalty: Positive = 1.0
+    seed: Seed | None = None
     int8: bool = False
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 

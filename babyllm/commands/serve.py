@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from babyllm.errors import UserError
 from babyllm.runtime import RuntimeConfig, start
+from babyllm.values import AnyMembers, Count, Few, Limits, Members, Seconds
 
 if TYPE_CHECKING:
     from babyllm.model.transformer import Transformer
@@ -38,15 +39,15 @@ class Flags:
     """
 
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: Annotated[int, Limits(0, 65_535)] = 8000
     api_key: str | None = None
-    slots: int = 8
-    queue: int = 64
-    context: int | None = None
-    max_body_bytes: int = 4 << 20
+    slots: Few = 8
+    queue: AnyMembers = 64
+    context: Members | None = None
+    max_body_bytes: Count = 4 << 20
     feedback: Path | None = None
     name: str | None = None
-    grace_s: float = 10
+    grace_s: Seconds = 10
     int8: bool = False
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
