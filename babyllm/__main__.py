@@ -13,6 +13,7 @@ from typing import Any
 from babyllm.config import parse
 from babyllm.errors import UserError
 from babyllm.runtime import user_errors
+from babyllm.values import expanded
 
 COMMANDS = (
     "chat",
@@ -50,7 +51,17 @@ def run(argv: Sequence[str]) -> None:
     n_required = sum(not word.startswith("[") for word in names)
     if n < n_required or (n > len(names) and "..." not in module.ARGUMENTS):
         raise UserError(f"usage: {_usage(name)} [--flag=value ...]")
-    module.run(flags, *arguments[:n])
+    module.run(flags, *(_argument(names[min(i, len(names) - 1)], text) for i, text in enumerate(arguments[:n])))
+
+
+def _argument(word: str, text: str) -> str:
+    """An argument without a name as a command takes it; all but a prompt are paths."""
+    if "PROMPT" in word:
+        return text
+    try:
+        return expanded(text)
+    except UserError as error:
+        raise UserError(f"{word.strip('[].')} {error}") from None
 
 
 def _module(name: str) -> Any:

@@ -336,7 +336,7 @@ def _content(node: yaml.Node, where: str) -> Any:
 def _typed(node: yaml.Node, leaf: _Leaf, where: str) -> Any:
     """The value of a field; jsonargparse reads numbers, choices and collections from the text."""
     kind, content = leaf.kind, _content(node, where)
-    if leaf.is_path and not _is_null(node):
+    if leaf.is_path and not (_is_null(node) and NoneType in _arms(kind)):
         content = _paths(content, where, leaf.default)
     if _is_null(node) and NoneType in _arms(kind):
         return None

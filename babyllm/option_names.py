@@ -278,6 +278,8 @@ def instead(name: str, known: Collection[str], keys: Collection[str], *, is_flag
             written = answer if is_flag else _KEY.sub(_in_yaml, answer)
             is_key = _KEY.fullmatch(answer)
             return f"did you mean {written}?" if is_key and not is_key[2] else f"write {written}" if is_key else written
+    if not known:
+        return "there are no options here"
     inner = (key for key in keys if key.startswith(f"{name}."))  # of a section
     near = next(inner, None) or nearest(name, known)
     return f"did you mean --{near}?" if is_flag else f"did you mean '{near}'?"

@@ -12,7 +12,6 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from babyllm.errors import UserError
@@ -93,7 +92,7 @@ def check(config: Any, prefix: str = "") -> None:
 
 def is_path(hint: Any) -> bool:
     """Whether a field's type, with what marks it, is that of one or several paths."""
-    return hint is Path or PATH in getattr(hint, "__metadata__", ()) or any(map(is_path, get_args(hint)))
+    return PATH in getattr(hint, "__metadata__", ()) or any(map(is_path, get_args(hint)))
 
 
 def expanded(path: str) -> str:

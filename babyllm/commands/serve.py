@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from babyllm.errors import UserError
 from babyllm.runtime import RuntimeConfig, start
-from babyllm.values import AnyMembers, Count, Few, Limits, Members, Seconds
+from babyllm.values import AnyMembers, Count, Few, Limits, Members, PathText, Seconds
 
 if TYPE_CHECKING:
     from babyllm.model.transformer import Transformer
@@ -45,7 +45,7 @@ class Flags:
     queue: AnyMembers = 64
     context: Members | None = None
     max_body_bytes: Count = 4 << 20
-    feedback: Path | None = None
+    feedback: PathText | None = None
     name: str | None = None
     grace_s: Seconds = 10
     int8: bool = False
@@ -87,7 +87,7 @@ def run(flags: Flags, directory: str) -> None:
             port=flags.port,
             api_key=flags.api_key,
             max_body_bytes=flags.max_body_bytes,
-            feedback=flags.feedback,
+            feedback=Path(flags.feedback) if flags.feedback else None,
             grace_s=flags.grace_s,
         )
         serve(settings, loading, _tell_ready)
