@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
 from babyllm.config import parse
+from babyllm.console import lasting_output
 from babyllm.errors import UserError
 from babyllm.runtime import user_errors
 from babyllm.values import expanded
@@ -28,6 +30,8 @@ COMMANDS = (
     "tokenize",
     "train-tokenizer",
 )
+# Commands whose work is what they write or serve; of the others it is what they print.
+WRITERS = ("clean", "dedup", "merge-lora", "serve", "tokenize", "train-tokenizer")
 
 
 def run(argv: Sequence[str]) -> None:
@@ -51,7 +55,8 @@ def run(argv: Sequence[str]) -> None:
     n_required = sum(not word.startswith("[") for word in names)
     if n < n_required or (n > len(names) and "..." not in module.ARGUMENTS):
         raise UserError(f"usage: {_usage(name)} [--flag=value ...]")
-    module.run(flags, *(_argument(names[min(i, len(names) - 1)], text) for i, text in enumerate(arguments[:n])))
+    with lasting_output() if name in WRITERS else nullcontext():
+        module.run(flags, *(_argument(names[min(i, len(names) - 1)], text) for i, text in enumerate(arguments[:n])))
 
 
 def _argument(word: str, text: str) -> str:

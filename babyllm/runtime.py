@@ -30,6 +30,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
+from babyllm import console
 from babyllm.errors import UserError
 from babyllm.machine import cores, describe, keep_freed_memory, multiplies_bfloat16
 from babyllm.machine import device_memory as device_memory
@@ -366,6 +367,7 @@ def user_errors(argv: Sequence[str] | None = None) -> Iterator[None]:
     tells its error at once. The others keep theirs back for a moment and then tell it as `rank N: message`, unless
     torchrun has ended them: an error that all share appears once, and one that only they have still appears.
     """
+    console.prepare()
     argv = sys.argv if argv is None else argv
     program = Path(argv[0])
     name = program.parent.name if program.name == "__main__.py" else program.name

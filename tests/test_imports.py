@@ -20,6 +20,7 @@ LAYERS = (
         *(
             "errors",
             "values",
+            "console",
             "option_names",
             "files",
             "progress",

@@ -278,7 +278,7 @@ def test_dtype_rules_matrix_products_and_the_scaler(dtype: str) -> None:
 
 def test_auto_suits_the_cpu() -> None:
     """auto picks bfloat16 on a CPU that multiplies it natively and float32 on others, and does not compile for CPUs."""
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     is_native = "amx_bf16" in flags or "avx512_bf16" in flags
     with start(RuntimeConfig(device="cpu")) as runtime:
         assert runtime.dtype is (torch.bfloat16 if is_native else torch.float32)

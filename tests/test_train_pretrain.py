@@ -1,5 +1,6 @@
 """The script train_pretrain.py: what a run leaves, and what it says to mistakes."""
 
+import io
 import json
 import os
 import re
@@ -225,3 +226,15 @@ def test_a_run_survives_a_full_disk(run: Run, tmp_path: Path, capsys: pytest.Cap
         assert [record["step"] for record in read_metrics(disk / "run")] == list(range(1, 13))
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_a_console_without_reader_or_characters_changes_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose output can hold no Chinese and is read by nobody is trained, evaluated and saved all the same."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with io.TextIOWrapper(os.fdopen(writing, "wb"), encoding="ascii", line_buffering=True) as console:
+        monkeypatch.setattr(sys, "stdout", console)
+        assert run("--prompts=[今天]") == 0
+    assert (tmp_path / "run" / "latest").read_text(encoding="utf-8") == "step_00000012\n"

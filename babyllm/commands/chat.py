@@ -65,7 +65,7 @@ def run(flags: Flags, directory: str) -> None:
     from babyllm.generation import Engine
 
     is_terminal = sys.stdin.isatty()
-    if isinstance(sys.stdin, io.TextIOWrapper):
+    if is_terminal and isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
     with start(flags.runtime) as runtime, ordinary_signals(), runtime.autocast():
         model, template = chat_model(directory, flags.int8)
@@ -193,6 +193,10 @@ def _messages(is_terminal: bool) -> Iterator[str]:
             continue
         except EOFError:
             break
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"the input is not {error.encoding} text: save it so, or name its encoding in PYTHONIOENCODING"
+            ) from None
         lines.append(line.removesuffix("\\"))
         if not line.endswith("\\"):
             yield "\n".join(lines)
