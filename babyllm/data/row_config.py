@@ -24,7 +24,7 @@ from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
 from babyllm.runtime import Runtime, device_memory
 from babyllm.schedule import Plan
-from babyllm.values import AnyCount, Members, Rate, Seed
+from babyllm.values import Members, Seed
 
 CPU_MICRO_TOKENS = 4096
 
@@ -57,10 +57,10 @@ class RowConfig:
     global_batch: Members = 8
     micro_batch: Members | None = None
     seed: Seed = 1
-    mix: dict[str, Rate] | None = None
+    mix: dict[str, float] | None = None
     interleave: Literal["first", "last"] | None = None
     concat: list[str] | None = None
-    stages: list[dict[str, AnyCount | Rate | dict[str, Rate]]] | None = None
+    stages: list[dict[str, int | float | dict[str, float]]] | None = None
 
     @property
     def is_mixed(self) -> bool:
