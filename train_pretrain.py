@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from babyllm.config import parse
+from babyllm.console import lasting_output
 from babyllm.data.pretraining import open_pretraining_data
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import start, user_errors
@@ -20,7 +21,7 @@ from data.sample import prepare_sample
 def main() -> None:
     """Prepare the data, begin or resume the run, train."""
     config = parse(PretrainConfig, sys.argv[1:], prog="train_pretrain.py", description=__doc__ or "", resolve=resolved)
-    with start(config.runtime) as runtime:
+    with lasting_output(), start(config.runtime) as runtime:
         with runtime.main_first():
             prepare_sample(config.data.path)
         data = open_pretraining_data(config.data, config.model.vocab_size, runtime)

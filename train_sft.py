@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from babyllm.config import parse
+from babyllm.console import lasting_output
 from babyllm.objectives.conversation import conversation_loss
 from babyllm.runtime import start, user_errors
 from babyllm.training.fine_tuning import FineTuneConfig, answers, held_out, new_run, resolved
@@ -19,7 +20,7 @@ from data.sample_sft import prepare_sft_sample
 def main() -> None:
     """Prepare the conversations, begin or resume the run, train, and measure before and after."""
     config = parse(FineTuneConfig, sys.argv[1:], prog="train_sft.py", description=__doc__ or "", resolve=resolved)
-    with start(config.runtime) as runtime:
+    with lasting_output(), start(config.runtime) as runtime:
         with runtime.main_first():
             prepare_sft_sample(config.data.path or "")
         tuning = new_run(config, runtime)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
 from babyllm.config import parse
+from babyllm.console import lasting_output
 from babyllm.errors import UserError
 from babyllm.runtime import user_errors
+from babyllm.values import expanded
 
 COMMANDS = (
     "chat",
@@ -27,6 +30,8 @@ COMMANDS = (
     "tokenize",
     "train-tokenizer",
 )
+# Commands whose work is what they write or serve; of the others it is what they print.
+WRITERS = ("clean", "dedup", "merge-lora", "serve", "tokenize", "train-tokenizer")
 
 
 def run(argv: Sequence[str]) -> None:
@@ -50,7 +55,18 @@ def run(argv: Sequence[str]) -> None:
     n_required = sum(not word.startswith("[") for word in names)
     if n < n_required or (n > len(names) and "..." not in module.ARGUMENTS):
         raise UserError(f"usage: {_usage(name)} [--flag=value ...]")
-    module.run(flags, *arguments[:n])
+    with lasting_output() if name in WRITERS else nullcontext():
+        module.run(flags, *(_argument(names[min(i, len(names) - 1)], text) for i, text in enumerate(arguments[:n])))
+
+
+def _argument(word: str, text: str) -> str:
+    """An argument without a name as a command takes it; all but a prompt are paths."""
+    if "PROMPT" in word:
+        return text
+    try:
+        return expanded(text)
+    except UserError as error:
+        raise UserError(f"{word.strip('[].')} {error}") from None
 
 
 def _module(name: str) -> Any:

@@ -10,7 +10,8 @@
 
 A flag and a line of a file mean the same. A scalar is its text, read by the type of its field: `1e-3` is a float, `007`
 stays as it is in a text field, an unquoted `null` or `none` empties an optional field. Lists and mappings on a flag are
-written in YAML's short form: `--data.mix='{zh: 0.7, en: 0.3}'`.
+written in YAML's short form: `--data.mix='{zh: 0.7, en: 0.3}'`. In a path `~` is the home directory. What numbers a
+field takes and whether it is a path is part of its type: see `babyllm.values`.
 """
 
 import inspect
@@ -21,7 +22,6 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, asdict, fields, is_dataclass
-from difflib import SequenceMatcher
 from functools import cache, reduce
 from operator import or_
 from pathlib import Path
@@ -31,10 +31,14 @@ from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origi
 import yaml
 
 from babyllm.errors import UserError
+from babyllm.option_names import instead
+from babyllm.option_names import nearest as nearest
+from babyllm.values import check, expanded, is_path
 
 C = TypeVar("C")
 
 _NULLS = ("", "~", "null", "none")
+MAX_FILE_BYTES, MAX_NESTING = 1 << 20, 20  # of a configuration file; what is beyond is no configuration
 _SWITCHES = {
     "print_config": "Print the resolved configuration as YAML and exit.",
     "debug": "Show a traceback with a user's error.",
@@ -55,7 +59,8 @@ def parse(
         resolve: fills in what depends on other keys; its result is returned, and shown by `--print_config`.
 
     Raises:
-        UserError: for an unknown key, a value of the wrong type, a missing value or an unreadable file.
+        UserError: for an unknown key, a value of the wrong type or beyond its limits, a missing value or an unreadable
+            file.
         SystemExit: with status 0 after `--help` or `--print_config`.
     """
     leaves = _leaves(kind)
@@ -66,8 +71,9 @@ def parse(
     values = _read(flags["config"], leaves) if "config" in flags else {}
     for key, text in flags.items():
         if key in leaves:
-            values[key] = _typed(_flag_node(text, leaves[key].kind, f"--{key}"), leaves[key].kind, f"--{key}")
+            values[key] = _typed(_flag_node(text, leaves[key].kind, f"--{key}"), leaves[key], f"--{key}")
     config: C = _build(kind, leaves, values)
+    check(config)
     if resolve:
         config = resolve(config)
     if "print_config" in flags:
@@ -80,11 +86,18 @@ def load(kind: type[C], path: str | Path) -> C:
     """The configuration in the YAML file at `path`; a key it lacks has its default.
 
     Raises:
-        UserError: for an unknown key, a value of the wrong type, a missing value or an unreadable file.
+        UserError: for an unknown key, a value of the wrong type or beyond its limits, a missing value or an unreadable
+            file.
     """
     leaves = _leaves(kind)
     config: C = _build(kind, leaves, _read(path, leaves))
+    check(config)
     return config
+
+
+def keys(kind: Any) -> list[str]:
+    """The dotted keys of a configuration of type `kind`, in the order of its fields."""
+    return list(_leaves(kind))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -142,11 +155,13 @@ class _Leaf(NamedTuple):
     kind: Any
     default: Any  # MISSING where a value must be given
     doc: str
+    is_path: bool = False
 
 
 def _leaves(kind: Any, prefix: str = "", instance: Any = MISSING) -> dict[str, _Leaf]:
     """Every key below `prefix`; `instance` holds the defaults which the owner of a section chose for it."""
     hints, docs, leaves = get_type_hints(kind), _docs(kind), dict[str, _Leaf]()
+    marked = get_type_hints(kind, include_extras=True)
     for field in fields(kind):
         default = field.default if field.default_factory is MISSING else field.default_factory()
         default = default if instance is MISSING else getattr(instance, field.name)
@@ -156,7 +171,7 @@ def _leaves(kind: Any, prefix: str = "", instance: Any = MISSING) -> dict[str, _
         else:
             if float in _arms(hint) and int not in _arms(hint) and type(default) is int:
                 default = float(default)  # what `load` would give, so that a stored file reads back to the same text
-            leaves[key] = _Leaf(hint, default, docs.get(field.name, ""))
+            leaves[key] = _Leaf(hint, default, docs.get(field.name, ""), is_path(marked[field.name]))
     return leaves
 
 
@@ -224,9 +239,7 @@ def _flags(argv: Iterable[str], leaves: Mapping[str, _Leaf]) -> dict[str, str]:
                 raise _mistake("--config is given twice: put all values into one file")
             text = text if equals else rest.pop(0)
         elif name not in _SWITCHES:
-            inner = (key for key in leaves if key.startswith(f"{name}."))  # of a section
-            near = next(inner, None) or nearest(name, [*leaves, "config", *_SWITCHES])
-            raise _mistake(f"unknown option --{name}: did you mean --{near}?")
+            raise _mistake(f"unknown option --{name}: {instead(name, [*leaves, 'config', *_SWITCHES], leaves)}")
         flags[name] = text
     return flags
 
@@ -234,7 +247,11 @@ def _flags(argv: Iterable[str], leaves: Mapping[str, _Leaf]) -> dict[str, str]:
 def _read(path: str | Path, leaves: Mapping[str, _Leaf]) -> dict[str, Any]:
     """The values in a YAML file by dotted key."""
     try:
-        root = _compose(Path(path).read_text(encoding="utf-8"), str(path))
+        with Path(path).expanduser().open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise _mistake(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, so no configuration file")
+        root = _compose(content.decode("utf-8-sig"), str(path))
     except OSError as error:
         raise _mistake(f"{path}: this configuration file cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -243,7 +260,7 @@ def _read(path: str | Path, leaves: Mapping[str, _Leaf]) -> dict[str, Any]:
     for key, node in _entries(root, leaves, str(path)):
         if key in values:
             raise _mistake(f"{path}: duplicate key '{key}': keep one of them")
-        values[key] = _typed(node, leaves[key].kind, f"{path}: '{key}'")
+        values[key] = _typed(node, leaves[key], f"{path}: '{key}'")
     return values
 
 
@@ -262,17 +279,7 @@ def _entries(node: yaml.Node, leaves: Mapping[str, _Leaf], path: str, prefix: st
         elif key in sections:
             yield from _entries(child, leaves, path, f"{key}.")
         else:
-            raise _mistake(f"{path}: unknown key '{key}': did you mean '{nearest(key, [*leaves, *sections])}'?")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known key most like `name`, as a whole and in its last part (`dtype` is most like `runtime.dtype`)."""
-
-    def likeness(key: str) -> float:
-        ends = name.rpartition(".")[2], key.rpartition(".")[2]
-        return SequenceMatcher(None, name, key).ratio() + SequenceMatcher(None, *ends).ratio()
-
-    return max(known, key=likeness)
+            raise _mistake(f"{path}: unknown key '{key}': {instead(key, [*leaves, *sections], leaves, is_flag=False)}")
 
 
 def _mistake(message: str) -> UserError:
@@ -289,9 +296,14 @@ def _flag_node(text: str, kind: Any, where: str) -> yaml.Node:
 
 
 def _compose(text: str, where: str) -> yaml.Node:
+    depth = 0
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.BaseLoader)):
-            raise yaml.YAMLError("aliases are not supported, write the value out")
+        for event in yaml.parse(text, Loader=yaml.BaseLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise yaml.YAMLError("aliases are not supported, write the value out")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_NESTING:
+                raise yaml.YAMLError(f"more than {MAX_NESTING} lists and sections within each other")
         return yaml.compose(text, Loader=yaml.BaseLoader) or yaml.ScalarNode("", "")
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -321,9 +333,11 @@ def _content(node: yaml.Node, where: str) -> Any:
     return [_content(child, where) for child in node.value] if isinstance(node, yaml.SequenceNode) else node.value
 
 
-def _typed(node: yaml.Node, kind: Any, where: str) -> Any:
-    """The value of a field of type `kind`; jsonargparse reads numbers, choices and collections from the text."""
-    content = _content(node, where)
+def _typed(node: yaml.Node, leaf: _Leaf, where: str) -> Any:
+    """The value of a field; jsonargparse reads numbers, choices and collections from the text."""
+    kind, content = leaf.kind, _content(node, where)
+    if leaf.is_path and not (_is_null(node) and NoneType in _arms(kind)):
+        content = _paths(content, where, leaf.default)
     if _is_null(node) and NoneType in _arms(kind):
         return None
     if isinstance(node, yaml.ScalarNode) and node.style and str in _arms(kind):
@@ -336,6 +350,18 @@ def _typed(node: yaml.Node, kind: Any, where: str) -> Any:
         with suppress(Exception):  # odd text, such as 400 digits or "!!int ''", raises more than its ArgumentError
             return parser.parse_object({"value": content}, defaults=False, env=False).value
     raise _mistake(f"{where} expects {_describe(kind)}, not {reprlib.repr(content)}")
+
+
+def _paths(content: Any, where: str, default: Any) -> Any:
+    """Paths with `~` expanded, alone or in a list; empty text stands where it is the default, which means none."""
+    if isinstance(content, list):
+        return [_paths(item, where, MISSING) for item in content]
+    if not isinstance(content, str) or content == default == "":
+        return content
+    try:
+        return expanded(content)
+    except UserError as error:
+        raise _mistake(f"{where} {error}") from None
 
 
 @cache

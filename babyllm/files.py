@@ -70,7 +70,7 @@ def locked(path: Path, patience_s: float) -> Iterator[bool]:
     except ImportError:
         yield True
         return
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         yield _acquired(lambda: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB), patience_s)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from babyllm.values import Positive, Rate, ShareBelow1
+
 
 @dataclass(frozen=True)
 class OptimConfig:
@@ -19,10 +21,10 @@ class OptimConfig:
         eps: added to the root of the mean squared gradient.
     """
 
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
+    weight_decay: Rate = 0.1
+    beta1: ShareBelow1 = 0.9
+    beta2: ShareBelow1 = 0.95
+    eps: Positive = 1e-8
 
 
 def adamw(model: nn.Module, config: OptimConfig, lora_plus: float = 1.0) -> torch.optim.AdamW:

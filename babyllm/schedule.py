@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from babyllm.errors import UserError
+from babyllm.values import AnyCount, Count, Positive, Rate, Seed, Share, check
 
 PHASES = ("warmup", "cosine", "stable", "decay")
 
@@ -42,22 +43,22 @@ class Plan:
         seed: of initial weights and dropout.
     """
 
-    steps: int | None = None
-    epochs: float = 1.0
+    steps: Count | None = None
+    epochs: Positive = 1.0
     schedule: Literal["phases", "constant", "linear", "exponential", "restarts"] = "phases"
-    peak_lr: float = 3e-3
-    min_lr: float | None = None
-    warmup: int | float = 0.05
-    cosine: int | float = 0.75
-    cosine_cycle: float = 1.0
-    stable: int | float = 0.10
-    stable_lr: float | None = None
-    decay: int | float = 0.10
+    peak_lr: Rate = 3e-3
+    min_lr: Rate | None = None
+    warmup: AnyCount | Share = 0.05
+    cosine: AnyCount | Share = 0.75
+    cosine_cycle: Positive = 1.0
+    stable: AnyCount | Share = 0.10
+    stable_lr: Rate | None = None
+    decay: AnyCount | Share = 0.10
     decay_shape: Literal["linear", "cosine", "1-sqrt"] = "linear"
-    final_lr: float = 0.0
-    cycles: int = 4
-    clip_norm: float = 1.0
-    seed: int = 1
+    final_lr: Rate = 0.0
+    cycles: Count = 4
+    clip_norm: Rate = 1.0
+    seed: Seed = 1
 
     def with_steps(self, rows: int, global_batch: int) -> Plan:
         """The same plan with `steps` as a number, for `rows` sequences per epoch.
@@ -65,24 +66,11 @@ class Plan:
         Raises:
             UserError: it cannot be followed.
         """
-        if self.steps is None and not 0 < self.epochs < math.inf:
-            raise UserError(f"plan.epochs={self.epochs}: must be above 0")
+        check(self, "plan.")
         steps = max(1, math.ceil(self.epochs * rows / global_batch)) if self.steps is None else self.steps
         plan = replace(self, steps=steps)
-        plan._check()
         learning_rate(plan, plan.n_steps - 1)
         return plan
-
-    def _check(self) -> None:
-        # Comparisons are written so that NaN fails them.
-        for name in ("peak_lr", "min_lr", "stable_lr", "final_lr", "clip_norm"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise UserError(f"plan.{name}={value}: must be a number of at least 0")
-        if not -(2**63) <= self.seed < 2**63:
-            raise UserError(f"plan.seed={self.seed}: must fit in 64 bits")
-        if self.cycles < 1:
-            raise UserError(f"plan.cycles={self.cycles}: must be at least 1")
 
     @property
     def n_steps(self) -> int:

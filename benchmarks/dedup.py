@@ -158,7 +158,7 @@ def family(pid: int) -> Iterator[int]:
 def memory(pid: int) -> int:
     """Bytes that a process alone has, and those of files that it maps."""
     try:
-        fields = Path(f"/proc/{pid}/statm").read_text().split()
+        fields = Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()
     except OSError:
         return 0
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")

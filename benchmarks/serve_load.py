@@ -103,7 +103,7 @@ def _dally(connection: socket.socket, kind: str, head: bytes, body: bytes, end: 
 
 
 def _memory_mb(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 

@@ -1,5 +1,6 @@
 """`babyllm chat`: what the model reads and what is printed, commands, interruptions, chats that outgrow the context."""
 
+import io
 import os
 import select
 import signal
@@ -21,6 +22,7 @@ from babyllm.generation import Sampling, generate_ids, text_pieces
 from babyllm.interop.huggingface import save_model
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
+from babyllm.runtime import RuntimeConfig
 from babyllm.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -281,3 +283,13 @@ def test_a_base_model(tmp_path: Path, tiny: Tiny, tokenizer: Tokenizer, capsys: 
     (foreign / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
     with pytest.raises(UserError, match=r"foreign: its vocabulary lacks <\|im_start\|>, <\|im_end\|>"):
         run(Flags(), str(foreign))
+
+
+def test_an_input_in_another_encoding_is_told(
+    tmp_path: Path, tiny: Tiny, template: ChatTemplate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A piped input that cannot be read as text ends in one line that says what to do."""
+    directory = saved(tmp_path / "model", talkative(tiny()), template)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("今天\n".encode("gbk")), encoding="utf-8"))
+    with pytest.raises(UserError, match="the input is not utf-8 text: save it so, or name its encoding in PYTHONIO"):
+        run(Flags(runtime=RuntimeConfig(device="cpu", threads=1)), str(directory))

@@ -64,7 +64,7 @@ def squared(item: int, folder: Path, *, log: Path, fails_at: int = -1, sleep_s: 
         raise UserError(f"item {item}: cannot be worked on")
     time.sleep(sleep_s)
     (folder / "out.txt").write_text(str(item**2))
-    with log.open("a") as file:
+    with log.open("a", encoding="utf-8") as file:
         print(item, file=file)
     return {"square": item**2}
 
@@ -116,14 +116,14 @@ def test_a_killed_stage_goes_on(tmp_path: Path) -> None:
 
 def told(item: int, folder: Path, *, log: Path) -> None:
     """Work that leaves the id of its process and takes a while."""
-    with log.open("a") as file:
+    with log.open("a", encoding="utf-8") as file:
         print(os.getpid(), file=file, flush=True)
     time.sleep(1)
 
 
 def is_running(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 

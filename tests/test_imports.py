@@ -19,6 +19,9 @@ LAYERS = (
     (
         *(
             "errors",
+            "values",
+            "console",
+            "option_names",
             "files",
             "integrity",
             "progress",

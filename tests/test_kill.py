@@ -162,7 +162,7 @@ def test_torchrun_passes_the_signals_on(worker: Worker, data: Path, tmp_path: Pa
     runs: dict[signal.Signals, Any] = {}
     for signum in (signal.SIGTERM, signal.SIGINT):
         run_dir = tmp_path / signum.name
-        with open(tmp_path / f"{signum.name}.txt", "w") as output:
+        with open(tmp_path / f"{signum.name}.txt", "w", encoding="utf-8") as output:
             runs[signum] = (
                 run_dir,
                 subprocess.Popen(

@@ -257,7 +257,7 @@ def test_shards_are_mapped_and_not_loaded(tmp_path: Path) -> None:
         pytest.skip("this system does not tell a process's memory in /proc")
 
     def resident_bytes() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     for name in ("train_0.bin", "train_1.bin"):
         with open(tmp_path / name, "wb") as file:

@@ -1,5 +1,6 @@
 """The script train_pretrain.py: what a run leaves, and what it says to mistakes."""
 
+import io
 import json
 import os
 import re
@@ -146,7 +147,7 @@ MISTAKES = {
     "--plan.steps=0": "plan.steps=0: must be at least 1",
     "--plan.warmup=20": "plan.steps is 12",
     "--data.micro_batch=3": "data.micro_batch=3: does not divide the 8 sequences per rank",
-    "--data.global_batch=0": "data.global_batch=0: does not divide",
+    "--data.global_batch=0": "data.global_batch=0: must be at least 1",
     "--data.seq_len=4000": "data.seq_len=4000: the training data holds only",
     "--model.vocab_size=100": "model.vocab_size=100: the data's vocabulary has 290 ids",
     "--model.n_heads=5": "model.n_heads=5: must divide model.d_model=32",
@@ -225,3 +226,15 @@ def test_a_run_survives_a_full_disk(run: Run, tmp_path: Path, capsys: pytest.Cap
         assert [record["step"] for record in read_metrics(disk / "run")] == list(range(1, 13))
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_a_console_without_reader_or_characters_changes_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose output can hold no Chinese and is read by nobody is trained, evaluated and saved all the same."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with io.TextIOWrapper(os.fdopen(writing, "wb"), encoding="ascii", line_buffering=True) as console:
+        monkeypatch.setattr(sys, "stdout", console)
+        assert run("--prompts=[今天]") == 0
+    assert (tmp_path / "run" / "latest").read_text(encoding="utf-8") == "step_00000012\n"

@@ -22,10 +22,10 @@ from typing import Any
 import jsonargparse  # noqa: F401 (imported before the fork, not in each job)
 import matplotlib.figure  # noqa: F401
 import numpy as np
-import tensorboard.compat.proto.event_pb2
+import tensorboard.compat.proto.event_pb2  # noqa: F401
 import tensorboard.summary.writer.record_writer  # noqa: F401
 import torch
-import torch._dynamo  # torch.optim imports it at its first step, which takes seconds
+import torch._dynamo  # noqa: F401  # torch.optim imports it at its first step, which takes seconds
 from torch import nn
 from training_fixtures import CPU, SCRIPT, recording, stopping, tiny_config, tiny_state, weights
 
@@ -142,7 +142,7 @@ def single_steps(data: str, out: str) -> None:
         for micro_batch in (1, 4):
             seen[f"micro_batch {micro_batch}"] = _reductions(runtime, Path(data), micro_batch)
         seen["unshared"] = _unshared_directory(runtime, Path(data), Path(out))
-        Path(out, f"{runtime.rank}.json").write_text(json.dumps(seen))
+        Path(out, f"{runtime.rank}.json").write_text(json.dumps(seen), encoding="utf-8")
 
 
 def _spoiled_step(runtime: Runtime, data: Path) -> dict[str, list[Any]]:
@@ -247,7 +247,7 @@ def main() -> None:
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        open(request["output"], "w").close()
+        open(request["output"], "w", encoding="utf-8").close()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]

@@ -68,7 +68,7 @@ def conversations_report(
     """
     partitions = find_conversation_partitions([path], PARTITION_BYTES)
     progress = ProgressLine("look", sum(partition.size_bytes for partition in partitions), output=sys.stderr)
-    rejected = Counter[str]()
+    rejected, left_out = Counter[str](), Counter[str]()
     lengths: dict[str, list[tuple[int, int]]] = {}
     examples: list[tuple[int, str, Rendered]] = []
     rng = random.Random(seed)
@@ -82,6 +82,7 @@ def conversations_report(
             except Unusable as error:
                 rejected[str(error)] += 1
                 continue
+            left_out.update(found.left_out)
             n_supervised = int((rendered.turns > 0).sum())
             lengths.setdefault(found.task, []).append((len(rendered.ids), n_supervised))
             # Each so far is among the examples with equal chance.
@@ -95,6 +96,7 @@ def conversations_report(
     progress.end()
     facts: list[list[Any]] = [["rejected records", sum(rejected.values())]]
     facts += [[f"rejected: {reason}", count] for reason, count in sorted(rejected.items())]
+    facts += [[f"field left out: {name}", count] for name, count in left_out.most_common()]
     report = {"title": f"conversations: {path}", "facts": facts, "tables": [_length_table(lengths)] if lengths else []}
     return report, [(label, rendered) for _, label, rendered in sorted(examples, key=lambda example: example[0])]
 

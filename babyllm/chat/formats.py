@@ -8,12 +8,24 @@ A record's own fields decide, so files may mix formats. Contents are kept as the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from babyllm.chat.messages import ASSISTANT, SYSTEM, TOOL, USER, Conversation, Message, Unusable
+from babyllm.chat.record_fields import (
+    ALL as MORE_FIELDS,
+)
+from babyllm.chat.record_fields import (
+    Fields,
+    calls_of,
+    is_masked,
+    parsed,
+    reasoning_of,
+    refuse_media,
+    tools_of,
+    weight_of,
+)
 from babyllm.text.readers.records import kind_of
 
 FormatName = Literal["auto", "alpaca", "sharegpt", "messages", "firefly", "prompt"]
@@ -32,7 +44,8 @@ WAYS: dict[str, tuple[tuple[str, ...], ...]] = {
         *(("问", "答"), ("问题", "答案"), ("问题", "回答"), ("提问", "回答")),
     ),
 }
-EXTRA = ("input", "context", "history", "system")  # fields that add to a question
+SYSTEMS = ("system", "system_prompt", "system_message")
+EXTRA = ("input", "context", "history", *SYSTEMS)  # fields that add to a question
 TASK_FIELDS = ("task", "task_type", "category", "kind", "type")
 MAX_TASK = 64  # characters; what is longer is no name of a task
 PREFERENCES = ("chosen", "rejected")
@@ -83,15 +96,18 @@ def to_conversation(record: Mapping[str, Any], config: FormatConfig, *, task: st
     if config.format == "auto":
         _refuse_preferences(record)
     format, way = _way_of(record, config)
+    fields, left = Fields(record), dict[str, None]()
+    refuse_media(fields)
     if format in SPEAKERS:
-        messages = [message for item in _list(record, way[0]) for message in _spoken(item, config)]
+        messages = [message for item in _list(fields, way[0]) for message in _spoken(item, config, left)]
     else:
-        messages = list(_asked(record, way, config))
-    system = _content(record.get("system") or "", "system")
-    if system.strip() and not (messages and messages[0].role == SYSTEM):
-        messages.insert(0, Message(SYSTEM, system))
+        messages = list(_asked(fields, way, config, left))
+    messages = _with_system(messages, fields)
+    if is_masked(fields):
+        messages = [replace(message, weight=message.weight or 0) for message in messages]
     _check(messages)
-    return Conversation(tuple(messages), _task(record, config) or task, id)
+    task = _task(fields, config) or task
+    return Conversation(tuple(messages), task, id, (*fields.left(), *left))
 
 
 def columns_of(names: Sequence[str], config: FormatConfig) -> list[str]:
@@ -102,7 +118,7 @@ def columns_of(names: Sequence[str], config: FormatConfig) -> list[str]:
     """
     _way_of({name: [] for name in names}, config)
     known = {name for ways in WAYS.values() for way in ways for name in way}
-    known |= {*EXTRA, *TASK_FIELDS, *PREFERENCES, *VERDICTS, config.task_field or ""}
+    known |= {*EXTRA, *MORE_FIELDS, *TASK_FIELDS, *PREFERENCES, *VERDICTS, config.task_field or ""}
     return [name for name in names if name in known]
 
 
@@ -139,62 +155,70 @@ def _refuse_preferences(record: Mapping[str, Any]) -> None:
 # ---- messages
 
 
-def _list(record: Mapping[str, Any], name: str) -> list[Any]:
-    value = record[name]
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise Unusable(f"the field {name} is a text that is not JSON") from None
+def _list(fields: Fields, name: str) -> list[Any]:
+    value = parsed(fields.take(name), f"the field {name} is a text that is")
     if not isinstance(value, list):
         raise Unusable(f"the field {name} is not a list but {kind_of(value)}")
     return value
 
 
-def _spoken(item: Any, config: FormatConfig) -> Iterator[Message]:
+def _spoken(item: Any, config: FormatConfig, left: dict[str, None]) -> Iterator[Message]:
     """The message of an element of a list; two where it is an object such as {"human": ..., "assistant": ...}."""
     if not isinstance(item, dict):
         raise Unusable(f"a message is not an object but {kind_of(item)}")
-    weight = _weight(item)
+    fields = Fields(item)
+    refuse_media(fields)
+    weight = weight_of(fields)
     for speaker, content in SPEAKERS.get(config.format, (*SPEAKERS["messages"], *SPEAKERS["sharegpt"])):
-        if (name := item.get(speaker)) is not None:
-            calls = _calls(item)
-            if calls and not item.get(content):
-                yield Message(_role(name, config), calls, weight)
-                return
-            text = _content(item.get(content), content)
-            yield Message(_role(name, config), f"{text}\n{calls}" if calls else text, weight)
+        if (name := fields.take(speaker)) is not None:
+            calls, text = calls_of(fields), fields.take(content)
+            text = "" if calls and not text else _content(text, content)
+            said = "\n".join(part for part in (text, calls) if part)
+            yield Message(_role(name, config), said, weight, reasoning_of(fields), tools_of(fields))
+            left |= dict.fromkeys(f"{name} of messages" for name in fields.left())
             return
     # Tables sort their fields, so the order is not the one in which they are found.
     order = (SYSTEM, USER, ASSISTANT)
-    said = [(_role(name, config), text) for name, text in item.items() if isinstance(text, str)]
-    said = sorted(((role, text) for role, text in said if role in order), key=lambda turn: order.index(turn[0]))
-    if not said:
+    names = [name for name, text in item.items() if isinstance(text, str) and _role(name, config) in order]
+    if not names:
         raise Unusable(f"a message has no role and content but {', '.join(map(str, item)) or 'nothing'}")
-    yield from (Message(role, text, weight) for role, text in said)
+    for name in sorted(names, key=lambda name: order.index(_role(name, config))):
+        yield Message(_role(name, config), fields.take(name), weight)
+    left |= dict.fromkeys(f"{name} of messages" for name in fields.left())
 
 
-def _asked(record: Mapping[str, Any], way: tuple[str, ...], config: FormatConfig) -> Iterator[Message]:
+def _asked(fields: Fields, way: tuple[str, ...], config: FormatConfig, left: dict[str, None]) -> Iterator[Message]:
     """The messages of a record with a question and an answer in fields of their own."""
     question, answer = way
-    for turn in _list(record, "history") if record.get("history") else []:
+    for turn in _list(fields, "history") if fields.get("history") else []:
         if not isinstance(turn, list) or len(turn) != 2:
             raise Unusable("the field history is not a list of [question, answer]")
         yield Message(USER, _content(turn[0], "history"))
         yield Message(ASSISTANT, _content(turn[1], "history"))
     for name, role in ((question, USER), (answer, ASSISTANT)):
-        value = record[name]
+        value = fields.take(name)
         if isinstance(value, list) and value and all(isinstance(item, dict) and "type" not in item for item in value):
-            yield from (message for item in value for message in _spoken(item, config))
+            yield from (message for item in value for message in _spoken(item, config, left))
             continue
         text = _content(value, name)
         if name == "instruction":
-            more = next((record[extra] for extra in ("input", "context") if record.get(extra) is not None), "")
-            more = _content(more, "input")
+            more = fields.take("input", "context")
+            more = _content("" if more is None else more, "input")
             text = "\n".join(part for part in (text, more) if part.strip()) if more.strip() else text
         if role == USER and not text.strip():
             raise Unusable("an empty question")
-        yield Message(role, text)
+        yield Message(role, text, reasoning=reasoning_of(fields) if role == ASSISTANT else "")
+
+
+def _with_system(messages: list[Message], fields: Fields) -> list[Message]:
+    """The messages after what the record says to the system and which tools it offers, its own or a message's."""
+    has_own = bool(messages) and messages[0].role == SYSTEM
+    system = "" if has_own else _content(fields.take(fields.filled(*SYSTEMS)) or "", "system")
+    tools = tools_of(fields) or next((message.tools for message in messages if message.tools), "")
+    messages = [replace(message, tools="") if message.tools else message for message in messages]
+    if has_own:
+        return [replace(messages[0], tools=tools), *messages[1:]]
+    return [Message(SYSTEM, system, tools=tools), *messages] if system.strip() or tools else messages
 
 
 def _role(name: Any, config: FormatConfig) -> str:
@@ -226,44 +250,12 @@ def _part(part: Any) -> str:
     raise Unusable(f"a part of a content is not text but {kind if isinstance(kind, str) else kind_of(part)}")
 
 
-def _calls(item: Mapping[str, Any]) -> str:
-    """Calls of tools, a line of JSON with name and arguments for each; nothing where there are none."""
-    calls = item.get("tool_calls") or ([item["function_call"]] if item.get("function_call") else [])
-    if not isinstance(calls, list):
-        raise Unusable(f"the field tool_calls is not a list but {kind_of(calls)}")
-    return "\n".join(json.dumps(_call(call), ensure_ascii=False) for call in calls)
-
-
-def _call(call: Any) -> dict[str, Any]:
-    function = call.get("function", call) if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise Unusable("a tool call has no name")
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except (ValueError, RecursionError):
-            raise Unusable("the arguments of a tool call are not JSON") from None
-    return {"name": function["name"], "arguments": {} if arguments is None else arguments}
-
-
-def _weight(item: Mapping[str, Any]) -> int | None:
-    for name in ("weight", "train"):
-        value = item.get(name)
-        if value is None:
-            continue
-        if not isinstance(value, (bool, int, float)) or value not in (0, 1):
-            raise Unusable(f"the {name} of a message is neither 0 nor 1")
-        return int(value)
-    return None
-
-
 def _check(messages: Sequence[Message]) -> None:
     if not messages:
         raise Unusable("an empty conversation")
     has_answer = False
     for message in messages:
-        _require_characters(message.role + message.content)
+        _require_characters(message.role + message.content + message.reasoning + message.tools)
         if message.role == ASSISTANT and not message.content.strip():
             raise Unusable("an empty answer")
         if message.role == TOOL and not has_answer:
@@ -280,13 +272,16 @@ def _require_characters(text: str) -> None:
         raise Unusable("a surrogate that stands alone, which is no character") from None
 
 
-def _task(record: Mapping[str, Any], config: FormatConfig) -> str:
+def _task(fields: Fields, config: FormatConfig) -> str:
     """What a record names as its task; nothing if it names none."""
+    task = ""
     if config.task_field is not None:
-        value = record.get(config.task_field)
+        value = fields.take(config.task_field)
         task = str(value) if isinstance(value, (str, int)) else ""
     else:
-        named = (value for name in TASK_FIELDS if isinstance(value := record.get(name), str))
-        task = next((value for value in named if value.strip() and len(value) <= MAX_TASK and "\n" not in value), "")
+        named = ((name, value) for name in TASK_FIELDS if isinstance(value := fields.get(name), str))
+        short = ((name, value) for name, value in named if value.strip() and len(value) <= MAX_TASK)
+        name, task = next(((name, value) for name, value in short if "\n" not in value), ("", ""))
+        fields.take(name)
     _require_characters(task)
     return task.strip()

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Macro
@@ -84,6 +84,15 @@ def literals(source: str) -> Iterator[str]:
         value = node.data if isinstance(node, nodes.TemplateData) else node.value  # type: ignore[attr-defined]
         if isinstance(value, str):
             yield value
+
+
+def fields_taken(source: str) -> tuple[bool, bool]:
+    """Whether a template has a place for reasoning and one for tools.
+
+    Raises:
+        jinja2.TemplateSyntaxError: it is no template.
+    """
+    return "reasoning_content" in source, "tools" in meta.find_undeclared_variables(ENVIRONMENT.parse(source))
 
 
 def is_marked(source: str) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 
+TOOLS_HEAD = "# Tools\n\nThese functions may be called, with a line of JSON that holds name and arguments:"
 SYSTEM, USER, ASSISTANT, TOOL = "system", "user", "assistant", "tool"
 
 
@@ -19,11 +21,32 @@ class Message:
         role: system, user, assistant, tool or one of the data's own, such as "narrator".
         content: any valid Unicode string, plain text: what looks like a special token in it is none.
         weight: 1 if the message is trained on, 0 if not; None leaves that to its role.
+        reasoning: what the speaker thinks before it says the content; plain text, too.
+        tools: of a system message: the functions that can be called, as a JSON list; empty for none.
     """
 
     role: str
     content: str
     weight: int | None = None
+    reasoning: str = ""
+    tools: str = ""
+
+    def spelled_out(self, reasoning: bool = True, tools: bool = True) -> Message:
+        """The message with its reasoning, its tools or both in its content, as models are taught to write them.
+
+        Args:
+            reasoning: whether the reasoning goes before the content, in `<think>`.
+            tools: whether the tools go after the content, a line of JSON for each.
+        """
+        if not ((reasoning and self.reasoning) or (tools and self.tools)):
+            return self
+        content, thoughts, offered = self.content, self.reasoning, self.tools
+        if reasoning and thoughts:
+            content, thoughts = f"<think>\n{thoughts.strip()}\n</think>\n\n{content}", ""
+        if tools and offered:
+            lines = [json.dumps(tool, ensure_ascii=False) for tool in json.loads(offered)]
+            content, offered = "\n".join([*([content, ""] if content else []), TOOLS_HEAD, *lines]), ""
+        return replace(self, content=content, reasoning=thoughts, tools=offered)
 
 
 @dataclass(frozen=True)
@@ -34,8 +57,10 @@ class Conversation:
         messages: at least one.
         task: what kind of conversation it is; losses are told apart by it.
         id: where it comes from, such as "chats.jsonl:17".
+        left_out: names of fields of its record that nothing was made of.
     """
 
     messages: tuple[Message, ...]
     task: str = ""
     id: str = ""
+    left_out: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from typing import Any
 
 from babyllm.chat.formats import FormatConfig, columns_of, to_conversation
 from babyllm.chat.messages import Conversation, Unusable
+from babyllm.chat.record_fields import NAME_CHARACTERS
 from babyllm.errors import UserError
 from babyllm.text.readers import Partition, ReadConfig, Rejected, Source, find_partitions
 from babyllm.text.readers.formats import accounted
@@ -96,6 +97,7 @@ class _Conversations:
 
     def __init__(self, source: Source, config: FormatConfig) -> None:
         self._source, self._config = source, config
+        self._unread: tuple[str, ...] = ()
 
     def document(self, record: Any, place: str) -> Conversation:
         """The conversation that a record is.
@@ -106,7 +108,8 @@ class _Conversations:
         if not isinstance(record, dict):
             raise BadRecord(f"not an object with fields but {kind_of(record)}")
         try:
-            return to_conversation(record, self._config, task=self._source.domain, id=place)
+            found = to_conversation(record, self._config, task=self._source.domain, id=place)
+            return replace(found, left_out=(*found.left_out, *self._unread)) if self._unread else found
         except Unusable as error:
             raise BadRecord(str(error)) from None
 
@@ -117,6 +120,9 @@ class _Conversations:
             BadRecord: they are those of no conversation.
         """
         try:
-            return columns_of(names, self._config)
+            needed = columns_of(names, self._config)
+            if self._source.format == ".parquet":
+                self._unread = tuple(name[:NAME_CHARACTERS] for name in names if name not in needed)
+            return needed
         except Unusable as error:
             raise BadRecord(str(error)) from None

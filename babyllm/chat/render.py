@@ -10,16 +10,28 @@ like. Nothing is searched for in the ids: each knows where it comes from.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from babyllm.chat.jinja import CLOSE, ENVIRONMENT, FIRST_PLACE, MARKS, MAX_PLACES, OPEN, is_marked, place, place_number
+from babyllm.chat.jinja import (
+    CLOSE,
+    ENVIRONMENT,
+    FIRST_PLACE,
+    MARKS,
+    MAX_PLACES,
+    OPEN,
+    fields_taken,
+    is_marked,
+    place,
+    place_number,
+)
 from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message, Unusable
 from babyllm.chat.supervise import Supervise, message_weights
 from babyllm.errors import UserError
@@ -44,13 +56,32 @@ class Rendered(NamedTuple):
     turns: NDArray[np.int32]
 
 
+class _Shape(NamedTuple):
+    """What decides the template's own text around what messages say.
+
+    Attributes:
+        roles: of the messages.
+        thinkers: numbers of the messages whose reasoning has a place of its own; their places follow the contents'.
+        tools: that are offered, as a JSON list; empty for none.
+    """
+
+    roles: tuple[str, ...]
+    thinkers: tuple[int, ...] = ()
+    tools: str = ""
+
+    @property
+    def speakers(self) -> tuple[int, ...]:
+        """The number of the message that speaks in each place."""
+        return (*range(len(self.roles)), *self.thinkers)
+
+
 class _Piece(NamedTuple):
-    """Part of a rendering: the template's own text, a special id, or the place of a message's content.
+    """Part of a rendering: the template's own text, a special id, or the place of what a message says.
 
     Attributes:
         text: of the template; empty for the others.
         special: the id, if it is one.
-        content: number of the message whose content stands here, if one does.
+        content: number of the place, if it is one: of a message's content, then of its reasoning.
         block: number of the generation block it lies in, 0 outside.
         message: number of the message that it is trained on with, if there is one.
     """
@@ -91,6 +122,7 @@ class ChatTemplate:
         try:
             self._jinja = ENVIRONMENT.from_string(source)
             self.is_marked = is_marked(source)
+            self._takes_reasoning, self._takes_tools = fields_taken(source)
         except jinja2.TemplateSyntaxError as error:
             raise UserError(f"{where}, line {error.lineno}: {error.message}") from None
         names = {i: name for name, i in tokenizer.special.items()}
@@ -140,12 +172,11 @@ class ChatTemplate:
         return ids
 
     def _render(self, messages: Sequence[Message], weights: Sequence[int], add_generation_prompt: bool) -> Rendered:
-        roles = tuple(message.role for message in messages)
-        contents = [message.content for message in messages]
-        rendered = self._jinja_text(roles, contents, add_generation_prompt)
+        shape, contents, weights = self._shaped(messages, weights)
+        rendered = self._jinja_text(shape, contents, add_generation_prompt)
         # The date of a template that tells it may change while it is cached.
         make = self._uncached_plan if "strftime_now" in self.source else self._plan
-        marked, pieces = make(roles, add_generation_prompt)
+        marked, pieces = make(shape, add_generation_prompt)
         if _filled(marked, contents) != rendered:
             contents = [content.strip() for content in contents]
             if _filled(marked, contents) != rendered:
@@ -155,12 +186,33 @@ class ChatTemplate:
         except UserError as error:  # no valid Unicode
             raise Unusable(str(error)) from None
 
-    def _jinja_text(self, roles: Sequence[str], contents: Sequence[str], add_generation_prompt: bool) -> str:
-        messages = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=True)]
+    def _shaped(self, messages: Sequence[Message], weights: Sequence[int]) -> tuple[_Shape, list[str], list[int]]:
+        """What the template gets: the shape, what stands in its places, and the messages' weights.
+
+        What it has no field for becomes a part of contents.
+        """
+        given = [
+            (message.spelled_out(not self._takes_reasoning, not self._takes_tools), weight)
+            for message, weight in zip(messages, weights, strict=True)
+        ]
+        tools = next((message.tools for message, _ in given if message.tools), "")
+        # A system that says nothing is there for its tools, which the template gets as such.
+        given = [(message, weight) for message, weight in given if message.content or not message.tools]
+        thinkers = tuple(i for i, (message, _) in enumerate(given) if message.reasoning)
+        contents = [message.content for message, _ in given] + [given[i][0].reasoning for i in thinkers]
+        return _Shape(tuple(m.role for m, _ in given), thinkers, tools), contents, [weight for _, weight in given]
+
+    def _jinja_text(self, shape: _Shape, contents: Sequence[str], add_generation_prompt: bool) -> str:
+        n = len(shape.roles)
+        messages: list[dict[str, Any]] = [
+            {"role": role, "content": text} for role, text in zip(shape.roles, contents[:n], strict=True)
+        ]
+        for i, text in zip(shape.thinkers, contents[n:], strict=True):
+            messages[i]["reasoning_content"] = text
         try:
             return self._jinja.render(
                 messages=messages,
-                tools=None,
+                tools=json.loads(shape.tools) if shape.tools else None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 **self._tokens,
@@ -168,14 +220,17 @@ class ChatTemplate:
         except Exception as error:  # a template's expressions can raise anything
             raise Unusable(f"the template refuses it: {error}") from None
 
-    def _uncached_plan(self, roles: tuple[str, ...], add_generation_prompt: bool) -> tuple[str, list[_Piece]]:
-        """The rendering of messages with these roles, with places for their contents: as text and as pieces."""
-        for role in roles:
+    def _uncached_plan(self, shape: _Shape, add_generation_prompt: bool) -> tuple[str, list[_Piece]]:
+        """The rendering of messages of this shape, with places for what they say: as text and as pieces."""
+        speakers = shape.speakers
+        for role in shape.roles:
             if self._border.search(role):
                 raise Unusable(f"the role {role!r} holds a special token or a private-use character")
-        if len(roles) > MAX_PLACES:
+        if self._border.search(shape.tools):
+            raise Unusable("the tools hold a special token or a private-use character")
+        if len(speakers) > MAX_PLACES:
             raise Unusable(f"it has more than {MAX_PLACES} messages")
-        marked = self._jinja_text(roles, [place(i) for i in range(len(roles))], add_generation_prompt)
+        marked = self._jinja_text(shape, [place(i) for i in range(len(speakers))], add_generation_prompt)
         pieces: list[_Piece] = []
         owners: dict[int, int | None] = {}  # which message a generation block is of: the one in it, or the one before
         block = n_blocks = 0
@@ -189,20 +244,19 @@ class ChatTemplate:
             elif part == CLOSE:
                 block = 0
             elif MARKS.match(part):
-                latest = place_number(part)
+                latest = speakers[place_number(part)]
                 if block and is_first:
                     owners[block], is_first = latest, False
-                pieces.append(_Piece("", None, latest, block))
+                pieces.append(_Piece("", None, place_number(part), block))
             else:
                 special = self.tokenizer.special.get(part)
                 pieces.append(_Piece("" if special is not None else part, special, None, block))
-        return marked, self._with_messages(pieces, owners, roles)
+        return marked, self._with_messages(pieces, owners, shape)
 
-    def _with_messages(
-        self, pieces: Sequence[_Piece], owners: dict[int, int | None], roles: Sequence[str]
-    ) -> list[_Piece]:
+    def _with_messages(self, pieces: Sequence[_Piece], owners: dict[int, int | None], shape: _Shape) -> list[_Piece]:
         """The pieces with the messages they are trained on with."""
         marked = {owners[piece.block] for piece in pieces if piece.block}
+        speakers = shape.speakers
         done: list[_Piece] = []
         for piece in pieces:
             message = None
@@ -210,8 +264,9 @@ class ChatTemplate:
                 message = owners[piece.block]
             elif piece.content is not None:
                 # An answer that a template leaves unmarked, such as all but the last, is not trained on.
-                by_block = piece.content in marked or (self.is_marked and roles[piece.content] == ASSISTANT)
-                message = None if by_block else piece.content
+                speaker = speakers[piece.content]
+                by_block = speaker in marked or (self.is_marked and shape.roles[speaker] == ASSISTANT)
+                message = None if by_block else speaker
             elif piece.special is not None and done and done[-1].content is not None and not done[-1].block:
                 message = done[-1].message
             done.append(piece._replace(message=message))

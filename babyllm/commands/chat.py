@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from babyllm.commands import read_as_chosen
 from babyllm.errors import UserError
 from babyllm.runtime import RuntimeConfig, derive_seed, ordinary_signals, start
+from babyllm.values import AnyCount, Count, Positive, Rate, Seed, Share
 
 if TYPE_CHECKING:
     from babyllm.chat.session import Session
@@ -48,13 +49,13 @@ class Flags:
     """
 
     system: str = ""
-    max_new_tokens: int = 512
-    temperature: float = 0.8
-    top_k: int | None = 50
-    top_p: float | None = None
-    min_p: float | None = None
-    repetition_penalty: float = 1.0
-    seed: int | None = None
+    max_new_tokens: Count = 512
+    temperature: Rate = 0.8
+    top_k: AnyCount | None = 50
+    top_p: Share | None = None
+    min_p: Share | None = None
+    repetition_penalty: Positive = 1.0
+    seed: Seed | None = None
     int8: bool = False
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
@@ -65,7 +66,7 @@ def run(flags: Flags, directory: str) -> None:
     from babyllm.generation import Engine
 
     is_terminal = sys.stdin.isatty()
-    if isinstance(sys.stdin, io.TextIOWrapper):
+    if is_terminal and isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
     with start(flags.runtime) as runtime, ordinary_signals(), read_as_chosen(runtime):
         model, template = chat_model(directory, flags.int8)
@@ -193,6 +194,10 @@ def _messages(is_terminal: bool) -> Iterator[str]:
             continue
         except EOFError:
             break
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"the input is not {error.encoding} text: save it so, or name its encoding in PYTHONIOENCODING"
+            ) from None
         lines.append(line.removesuffix("\\"))
         if not line.endswith("\\"):
             yield "\n".join(lines)

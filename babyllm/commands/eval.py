@@ -11,6 +11,7 @@ from babyllm.chat.formats import FormatConfig
 from babyllm.commands import read_as_chosen
 from babyllm.errors import UserError
 from babyllm.runtime import Runtime, RuntimeConfig, start
+from babyllm.values import AnyCount, Count, Members, PathText, Seed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,17 +48,17 @@ class Flags:
         runtime: device and dtype.
     """
 
-    data: str | list[str] | None = None
+    data: PathText | list[PathText] | None = None
     fit: bool = False
-    n: int = 40
-    examples: int = 3
-    characters: int = 200
-    seed: int = 0
-    max_new_tokens: int = 128
-    seq_len: int | None = None
-    max_tokens: int | None = None
-    batch_tokens: int = 8192
-    json: str | None = None
+    n: Count = 40
+    examples: AnyCount = 3
+    characters: AnyCount = 200
+    seed: Seed = 0
+    max_new_tokens: Count = 128
+    seq_len: Members | None = None
+    max_tokens: Count | None = None
+    batch_tokens: Count = 8192
+    json: PathText | None = None
     format: FormatConfig = field(default_factory=FormatConfig)
     int8: bool = False
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from babyllm.commands import read_as_chosen
 from babyllm.runtime import RuntimeConfig, ordinary_signals, start
+from babyllm.values import AnyCount, Count, Few, Finite, Positive, Rate, Seed, Share
 
 ARGUMENTS = "RUN_DIR [PROMPT]"
 
@@ -29,16 +30,16 @@ class Flags:
         runtime: device and dtype.
     """
 
-    max_new_tokens: int = 200
-    temperature: float = 0.8
-    top_k: int | None = 50
-    top_p: float | None = None
-    min_p: float | None = None
-    repetition_penalty: float = 1.0
+    max_new_tokens: Count = 200
+    temperature: Rate = 0.8
+    top_k: AnyCount | None = 50
+    top_p: Share | None = None
+    min_p: Share | None = None
+    repetition_penalty: Positive = 1.0
     stop: str | list[str] = field(default_factory=list)
-    num_beams: int = 1
-    length_penalty: float = 1.0
-    seed: int | None = None
+    num_beams: Few = 1
+    length_penalty: Finite = 1.0
+    seed: Seed | None = None
     int8: bool = False
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.supervise import Supervise
 from babyllm.text.readers import ReadConfig
+from babyllm.values import AnyCount, PathText, Seed, TokenId
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,19 +43,19 @@ class Flags:
     """
 
     verify: bool = False
-    longest: int = 3
-    examples: int = 2
-    seed: int = 0
-    characters: int = 200
-    conversations: int = 0
-    template: str | None = None
+    longest: AnyCount = 3
+    examples: AnyCount = 2
+    seed: Seed = 0
+    characters: AnyCount = 200
+    conversations: AnyCount = 0
+    template: PathText | None = None
     efficient_eos: bool = False
     supervise: Supervise = field(default_factory=Supervise)
     format: FormatConfig = field(default_factory=FormatConfig)
-    tokenizer: str | None = None
-    vocab_size: int | None = None
+    tokenizer: PathText | None = None
+    vocab_size: TokenId | None = None
     dtype: Literal["auto", "uint16", "uint32"] = "auto"
-    eos_id: int = 2
+    eos_id: TokenId = 2
     read: ReadConfig = field(default_factory=ReadConfig)
 
 

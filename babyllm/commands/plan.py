@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from babyllm.model.config import ModelOptions, flops_per_token, parameter_counts
+from babyllm.values import Members
 
 ARGUMENTS = ""
 
@@ -19,7 +20,7 @@ class Flags:
     """
 
     model: ModelOptions = field(default_factory=ModelOptions)
-    seq_len: int | None = None
+    seq_len: Members | None = None
 
 
 def run(flags: Flags) -> None:

@@ -6,11 +6,12 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from babyllm.commands import read_as_chosen
 from babyllm.errors import UserError
 from babyllm.runtime import RuntimeConfig, start
+from babyllm.values import AnyMembers, Count, Few, Limits, Members, PathText, Seconds
 
 if TYPE_CHECKING:
     from babyllm.model.transformer import Transformer
@@ -40,15 +41,15 @@ class Flags:
     """
 
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: Annotated[int, Limits(0, 65_535)] = 8000
     api_key: str | None = None
-    slots: int = 8
-    queue: int = 64
-    context: int | None = None
-    max_body_bytes: int = 4 << 20
-    feedback: Path | None = None
+    slots: Few = 8
+    queue: AnyMembers = 64
+    context: Members | None = None
+    max_body_bytes: Count = 4 << 20
+    feedback: PathText | None = None
     name: str | None = None
-    grace_s: float = 10
+    grace_s: Seconds = 10
     int8: bool = False
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
@@ -88,7 +89,7 @@ def run(flags: Flags, directory: str) -> None:
             port=flags.port,
             api_key=flags.api_key,
             max_body_bytes=flags.max_body_bytes,
-            feedback=flags.feedback,
+            feedback=Path(flags.feedback) if flags.feedback else None,
             grace_s=flags.grace_s,
         )
         serve(settings, loading, _tell_ready)

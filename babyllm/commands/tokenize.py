@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from babyllm.text.partitions import WorkConfig
 from babyllm.text.readers import ReadConfig
+from babyllm.values import Count, PathText, Share
 
 ARGUMENTS = "IN... OUT"
 
@@ -22,9 +23,9 @@ class Flags:
         work: how the machine is used.
     """
 
-    tokenizer: str
-    held_out: float = 0.02
-    shard_tokens: int = 1 << 28
+    tokenizer: PathText
+    held_out: Share = 0.02
+    shard_tokens: Count = 1 << 28
     read: ReadConfig = field(default_factory=ReadConfig)
     work: WorkConfig = field(default_factory=WorkConfig)
 

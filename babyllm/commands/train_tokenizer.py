@@ -8,6 +8,7 @@ from pathlib import Path
 from babyllm.data.vocabulary_config import VocabularyConfig
 from babyllm.text.partitions import WorkConfig
 from babyllm.text.readers import ReadConfig
+from babyllm.values import PathText
 
 ARGUMENTS = "IN... OUT"
 
@@ -22,7 +23,7 @@ class Flags(VocabularyConfig):
         work: how the machine is used.
     """
 
-    compare: list[str] = field(default_factory=list)
+    compare: list[PathText] = field(default_factory=list)
     read: ReadConfig = field(default_factory=ReadConfig)
     work: WorkConfig = field(default_factory=WorkConfig)
 

@@ -46,6 +46,8 @@ PIECE = "conversations.bin"
 # Rendering is slow, so even small files are worth several cores; the cut depends on the files alone.
 MIN_PIECE_BYTES, PIECE_SHARE = 1 << 20, 1 / 16
 COPY_BYTES = 1 << 22
+READING = 2  # version of how records become conversations; what was prepared by another is made anew
+MAX_NAMES = 1000  # of fields that are left out; others are counted together
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def prepare_conversations(
         format, supervise, is_split, seq_len, too_long, held_out, held, directory, template.source, sha256
     )
     inputs = [[str(path), source.name, *source.stamp] for path, source in files.items()]
-    made_of = json.loads(json.dumps({"version": FORMAT_VERSION, "settings": settings.makes(), "inputs": inputs}))
+    made = {"version": FORMAT_VERSION, "reading": READING, "settings": settings.makes(), "inputs": inputs}
+    made_of = json.loads(json.dumps(made))
     parts = directory / WORK
     if _made_of(directory) == made_of:
         shutil.rmtree(parts, ignore_errors=True)
@@ -166,6 +169,12 @@ class _Result:
     tallies: dict[Key, Tally] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def count_left_out(self, names: Sequence[str]) -> None:
+        """Count a conversation for each field of its record that nothing was made of."""
+        for name in names:
+            self.left_out[name if name in self.left_out or len(self.left_out) < MAX_NAMES else "(others)"] += 1
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -173,13 +182,15 @@ class _Result:
             "tallies": [[*key, asdict(tally)] for key, tally in self.tallies.items()],
             "skipped": dict(self.skipped),
             "rejected": dict(self.rejected),
+            "left_out": dict(self.left_out),
         }
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> _Result:
         tallies = {(split, task): Tally(**tally) for split, task, tally in values["tallies"]}
         groups = [Group(**group) for group in values["groups"]]
-        return cls(groups, tallies, Counter(values["skipped"]), Counter(values["rejected"]))
+        counters = (Counter[str](values[name]) for name in ("skipped", "rejected", "left_out"))
+        return cls(groups, tallies, *counters)
 
 
 @dataclass
@@ -253,6 +264,7 @@ def _rendered(
             key = split, record.task
             tally = result.tallies.setdefault(key, Tally())
             tally.conversations += 1
+            result.count_left_out(record.left_out)
             for sample in split_turns(record) or [record] if settings.is_split else [record]:
                 found = _fitted(sample, settings, template, tally)
                 if isinstance(found, Rejected):
@@ -261,7 +273,11 @@ def _rendered(
 
 
 def _contents(conversation: Conversation) -> str:
-    return "".join(f"{message.role}\0{message.content}\0" for message in conversation.messages)
+    # Without reasoning and tools it is the text that decided before there were such, so that splits stay as they were.
+    return "".join(
+        "".join(f"{text}\0" for text in (m.role, m.content, *filter(None, (m.reasoning, m.tools))))
+        for m in conversation.messages
+    )
 
 
 def _fitted(
@@ -301,11 +317,12 @@ def _write(
             tallies[key] = tallies.get(key, Tally()) + tally
     skipped = sum((result.skipped for result in results), Counter[str]())
     unusable = sum((result.rejected for result in results), Counter[str]())
+    left_out = sum((result.left_out for result in results), Counter[str]())
     require_training(directory, tallies, skipped, unusable)
     tokenizer = template.tokenizer
     kinds = _kinds(tokenizer.vocab_size, settings.seq_len)
     groups, digests = _join(directory, folders, results, kinds)
-    report = report_of(directory, groups, tallies, skipped, unusable)
+    report = report_of(directory, groups, tallies, skipped, unusable, left_out)
     write_report(directory, report)
     names = token_dtype(tokenizer.vocab_size), token_dtype(settings.seq_len + 2)
     manifest = Manifest(*names, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, tuple(groups), digests)

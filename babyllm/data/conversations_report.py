@@ -79,14 +79,20 @@ def require_training(directory: Path, tallies: Tallies, skipped: Counter[str], r
 
 
 def report_of(
-    directory: Path, groups: Sequence[Group], tallies: Tallies, skipped: Counter[str], rejected: Counter[str]
+    directory: Path,
+    groups: Sequence[Group],
+    tallies: Tallies,
+    skipped: Counter[str],
+    rejected: Counter[str],
+    left_out: Counter[str],
 ) -> dict[str, Any]:
-    """The report: what there is of each split and task, and what became of every record."""
+    """The report: what there is of each split and task, what became of every record and which fields were left out."""
     tokens = sum(group.tokens for group in groups)
     read = sum(tally.conversations for tally in tallies.values())
     facts: list[list[Any]] = [["records", read + rejected.total()], ["conversations", read], ["tokens", tokens]]
     facts += [[f"skipped: {reason}", count] for reason, count in skipped.most_common()]
     facts += [[f"rejected: {reason}", count] for reason, count in rejected.most_common()]
+    facts += [[f"field left out: {name}", count] for name, count in left_out.most_common()]
     used = {
         "title": "used, by task",
         "columns": ["split", "task", "samples", "turns", "tokens", "supervised", "share"],

@@ -28,6 +28,7 @@ from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.text.partitions import WorkConfig
 from babyllm.text.report import print_report
+from babyllm.values import Count, Members, PathText, Share
 
 SAMPLE = "data/sample_sft"
 STORE = "conversations"  # in the run directory
@@ -58,20 +59,20 @@ class ConversationConfig(RowConfig):
         work: how the machine is used when the conversations are prepared.
     """
 
-    global_batch: int = 32
-    path: str | list[str] | None = None
-    held_out_path: list[str] = field(default_factory=list)
-    held_out: float = 0.02
+    global_batch: Members = 32
+    path: PathText | list[PathText] | None = None
+    held_out_path: list[PathText] = field(default_factory=list)
+    held_out: Share = 0.02
     format: FormatConfig = field(default_factory=FormatConfig)
-    template: str | None = None
+    template: PathText | None = None
     efficient_eos: bool = False
     turns: Literal["all", "last", "each"] = "all"
     prompts: bool = False
     weights: dict[str, int] = field(default_factory=dict)
     too_long: Literal["drop_oldest", "truncate", "skip"] = "drop_oldest"
     pack: bool = False
-    eval_conversations: int = 500
-    replay: str | None = None
+    eval_conversations: Count = 500
+    replay: PathText | None = None
     work: WorkConfig = field(default_factory=WorkConfig)
 
 

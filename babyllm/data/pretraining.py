@@ -21,6 +21,7 @@ from babyllm.model.config import ModelConfig
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
+from babyllm.values import Count, PathText, TokenId
 
 SAMPLE = "data/sample"
 
@@ -38,12 +39,12 @@ class DataConfig(RowConfig):
         eos_id: of bare .bin files.
     """
 
-    path: str = SAMPLE
+    path: PathText = SAMPLE
     mask_documents: bool = False
-    eval_tokens: int = 1_000_000
+    eval_tokens: Count = 1_000_000
     verify: bool = False
     dtype: Literal["auto", "uint16", "uint32"] = "auto"
-    eos_id: int = 2
+    eos_id: TokenId = 2
 
 
 @dataclass(frozen=True)

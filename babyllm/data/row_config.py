@@ -24,6 +24,7 @@ from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
 from babyllm.runtime import Runtime, device_memory
 from babyllm.schedule import Plan
+from babyllm.values import Members, Seed
 
 CPU_MICRO_TOKENS = 4096
 
@@ -52,10 +53,10 @@ class RowConfig:
             goes on where the stage before left it, and begins anew, in another order, at a new seq_len.
     """
 
-    seq_len: int = 128
-    global_batch: int = 8
-    micro_batch: int | None = None
-    seed: int = 1
+    seq_len: Members = 128
+    global_batch: Members = 8
+    micro_batch: Members | None = None
+    seed: Seed = 1
     mix: dict[str, float] | None = None
     interleave: Literal["first", "last"] | None = None
     concat: list[str] | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from babyllm.values import Count, Rate, Share, TokenId
+
 
 @dataclass(frozen=True)
 class VocabularyConfig:
@@ -22,10 +24,10 @@ class VocabularyConfig:
         held_out: share of the documents that is kept out of the sample, as it is kept out of training.
     """
 
-    vocab_size: int = 8192
+    vocab_size: TokenId = 8192
     type: Literal["bpe", "unigram", "byte_bpe"] = "bpe"
-    character_coverage: float = 0.9995
+    character_coverage: Share = 0.9995
     special_tokens: list[str] = field(default_factory=list)
-    weights: dict[str, float] | None = None
-    sample_bytes: int = 64 << 20
-    held_out: float = 0.02
+    weights: dict[str, Rate] | None = None
+    sample_bytes: Count = 64 << 20
+    held_out: Share = 0.02

@@ -6,9 +6,10 @@ ModelConfig -> Transformer(config) -> config.json of a Hugging Face directory (s
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from babyllm.errors import UserError
+from babyllm.values import Count, Limits, Positive, ShareBelow1, TokenId, Width
 
 RopeType = Literal["linear", "dynamic", "llama3", "yarn"]
 
@@ -183,19 +184,19 @@ class ModelOptions:
     """
 
     preset: str | None = None
-    vocab_size: int | None = None
-    n_layers: int | None = None
-    d_model: int | None = None
-    n_heads: int | None = None
-    n_kv_heads: int | None = None
-    d_ff: int | None = None
-    max_seq_len: int | None = None
-    rope_theta: float | None = None
+    vocab_size: TokenId | None = None
+    n_layers: Annotated[int, Limits(1, 10_000)] | None = None
+    d_model: Width | None = None
+    n_heads: Width | None = None
+    n_kv_heads: Width | None = None
+    d_ff: Width | None = None
+    max_seq_len: Width | None = None
+    rope_theta: Positive | None = None
     rope_scaling: RopeType | None = None
-    rope_factor: float = 1.0
-    rope_original_seq_len: int | None = None
+    rope_factor: Positive = 1.0
+    rope_original_seq_len: Count | None = None
     tie_embeddings: bool | None = None
-    dropout: float = 0.0
+    dropout: ShareBelow1 = 0.0
     activation_checkpointing: bool = False
 
     def build(self, vocab_size: int | None = None, seq_len: int = 0) -> ModelConfig:

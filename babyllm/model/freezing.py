@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from babyllm.config import nearest
 from babyllm.errors import UserError
 from babyllm.model.transformer import Transformer
+from babyllm.values import AnyCount
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class FreezeConfig:
         parts: names whose weights stay as they are (embed_tokens, layers.0, self_attn, mlp.down_proj, lm_head).
     """
 
-    last_n_layers: int | None = None
+    last_n_layers: AnyCount | None = None
     parts: list[str] = field(default_factory=list)
 
 

@@ -8,6 +8,7 @@ Adapters are stored by babyllm.interop.peft.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from babyllm.config import nearest
 from babyllm.errors import UserError
 from babyllm.model.linear import FrozenLinear, Held, LoraLinear, dense_weight
 from babyllm.model.transformer import Transformer
+from babyllm.values import Limits, Positive, ShareBelow1
 
 ALL, OUTPUT = "all", "lm_head"
 
@@ -34,12 +36,12 @@ class LoraConfig:
         base: how the blocks' frozen weights are held: float32, bfloat16, int8, or nf4 (4 bits, Dettmers et al. 2023).
     """
 
-    rank: int = 0
-    alpha: float = 16.0
-    dropout: float = 0.0
+    rank: Annotated[int, Limits(0, 16_384)] = 0
+    alpha: Positive = 16.0
+    dropout: ShareBelow1 = 0.0
     targets: list[str] = field(default_factory=lambda: [ALL])
     rslora: bool = False
-    lora_plus: float = 1.0
+    lora_plus: Positive = 1.0
     base: Held = "float32"
 
     def __post_init__(self) -> None:

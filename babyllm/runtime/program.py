@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from babyllm import console
 from babyllm.errors import UserError
 from babyllm.runtime.place import find_place
 from babyllm.runtime.store import FolderStore
@@ -28,6 +29,7 @@ def user_errors(argv: Sequence[str] | None = None) -> Iterator[None]:
     tells it at once; the others keep theirs back for a moment and then tell it as `rank N: message`, unless torchrun
     has ended them: an error that all share appears once, and one that only they have still appears.
     """
+    console.prepare()
     argv = sys.argv if argv is None else argv
     try:
         yield

@@ -28,6 +28,7 @@ from babyllm.errors import UserError
 from babyllm.files import fsync, write_json
 from babyllm.machine import cores
 from babyllm.progress import ProgressLine
+from babyllm.values import Count, Few
 
 T = TypeVar("T")
 DONE = "done.json"
@@ -42,8 +43,8 @@ class WorkConfig:
         partition_bytes: of input that one process works on at a time, which bounds its memory.
     """
 
-    workers: int | None = None
-    partition_bytes: int = 64 << 20
+    workers: Few | None = None
+    partition_bytes: Count = 64 << 20
 
 
 def run_partitions(

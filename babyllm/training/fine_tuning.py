@@ -38,6 +38,7 @@ from babyllm.tokenizer import Tokenizer
 from babyllm.training.checkpoint import latest
 from babyllm.training.run import Measure, Show
 from babyllm.training.state import TrainState
+from babyllm.values import AnyCount, AnyMembers, Count, PathText
 
 ANSWER_TOKENS = 80
 
@@ -60,8 +61,8 @@ class FineTuneConfig:
         samples: held-out conversations whose last answer is shown at each evaluation.
     """
 
-    run_dir: str = "runs/sft"
-    init_from: str = "runs/pretrain"
+    run_dir: PathText = "runs/sft"
+    init_from: PathText = "runs/pretrain"
     model: ModelOptions = field(default_factory=ModelOptions)
     data: ConversationConfig = field(default_factory=ConversationConfig)
     normalise: Normalisation = "turn"
@@ -70,12 +71,12 @@ class FineTuneConfig:
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(weight_decay=0.0))
     plan: Plan = field(default_factory=lambda: Plan(epochs=1.5, peak_lr=2e-3))
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    log_every: int = 10
-    eval_every: int = 200
-    save_every: int = 200
-    keep: int = 2
-    early_stop: int = 0
-    samples: int = 3
+    log_every: Count = 10
+    eval_every: AnyCount = 200
+    save_every: AnyCount = 200
+    keep: AnyCount = 2
+    early_stop: AnyCount = 0
+    samples: AnyMembers = 3
 
 
 def resolved(config: FineTuneConfig) -> FineTuneConfig:

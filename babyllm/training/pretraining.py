@@ -14,7 +14,8 @@ from babyllm.evaluate import perplexity
 from babyllm.generation import generate
 from babyllm.interop.huggingface import load_model
 from babyllm.loading import model_directory
-from babyllm.model.config import CPU_PRESET, GPU_PRESET, ModelOptions
+from babyllm.machine import physical_memory
+from babyllm.model.config import CPU_PRESET, GPU_PRESET, ModelConfig, ModelOptions, parameter_counts
 from babyllm.model.transformer import Transformer
 from babyllm.optim import OptimConfig, adamw
 from babyllm.runtime import Runtime, RuntimeConfig, device_type, seed_all
@@ -23,6 +24,7 @@ from babyllm.tokenizer import Tokenizer
 from babyllm.training.checkpoint import CONFIG, latest
 from babyllm.training.run import Measure, Show
 from babyllm.training.state import TrainState
+from babyllm.values import AnyCount, Count, PathText
 
 SAMPLE_TOKENS = 80
 
@@ -42,18 +44,18 @@ class PretrainConfig:
         prompts: texts to continue at each evaluation.
     """
 
-    run_dir: str = "runs/pretrain"
-    init_from: str | None = None
+    run_dir: PathText = "runs/pretrain"
+    init_from: PathText | None = None
     model: ModelOptions = field(default_factory=ModelOptions)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     plan: Plan = field(default_factory=lambda: Plan(epochs=1.25))
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    log_every: int = 10
-    eval_every: int = 500
-    save_every: int = 250
-    keep: int = 2
-    early_stop: int = 0
+    log_every: Count = 10
+    eval_every: AnyCount = 500
+    save_every: AnyCount = 250
+    keep: AnyCount = 2
+    early_stop: AnyCount = 0
     prompts: list[str] = field(default_factory=lambda: ["今天", "这本书", "酒店"])
 
 
@@ -126,11 +128,23 @@ def _check_prompts(config: PretrainConfig, tokenizer: Tokenizer | None, max_seq_
             raise UserError(f"--prompts: {prompt[:20]!r}... leaves no room in the context of {max_seq_len} tokens")
 
 
+def _require_memory(shape: ModelConfig) -> None:
+    """Refuse a model that the machine cannot even hold, before its making fills the memory."""
+    n_parameters, memory = sum(parameter_counts(shape).values()), physical_memory()
+    if memory and 4 * n_parameters > memory:
+        raise UserError(
+            f"model: {n_parameters:,} parameters take {4 * n_parameters / 1e9:,.0f} GB, this machine has "
+            f"{memory / 1e9:,.0f} GB; choose a smaller model.preset, or less of model.n_layers and model.d_model"
+        )
+
+
 def _model(config: PretrainConfig, data: PretrainingData) -> Transformer:
     vocab_size = data.tokens.manifest.vocab_size
     if config.init_from is None:
         seed_all(config.plan.seed)
-        return Transformer(config.model.build(vocab_size, config.data.longest_seq_len))
+        shape = config.model.build(vocab_size, config.data.longest_seq_len)
+        _require_memory(shape)
+        return Transformer(shape)
     directory = latest(Path(config.run_dir)) or model_directory(config.init_from)
     how: dict[str, Any] = {
         "dropout": config.model.dropout,

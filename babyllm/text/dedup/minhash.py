@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.errors import UserError
 from babyllm.text.dedup.ragged import U64, Ragged, mix, reduce_rows
+from babyllm.values import Limits, Members, ShareBelow1
 
 _CHUNK = 1 << 17  # shingles worked on at once: they stay in a core's cache
 EMPTY = np.uint32(0xFFFFFFFF)
@@ -33,9 +34,9 @@ class MinHashConfig:
             vain, but signatures take longer.
     """
 
-    permutations: int = 256
-    recall: float = 0.995
-    rows: int | None = None
+    permutations: Annotated[int, Limits(1, 65_536)] = 256
+    recall: ShareBelow1 = 0.995
+    rows: Members | None = None
 
 
 class Bands(NamedTuple):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from babyllm.errors import UserError
 from babyllm.text.dedup.normal import DROPPED, SINGLE, WORD, characters, kinds
 from babyllm.text.dedup.ragged import U64, Ragged, compress, hash_rows, mix, offsets_of
+from babyllm.values import Members
 
 _BASE = np.uint64(0xA24BAED4963EE407)
 SET_BITS = 48  # of a shingle's hash that a set keeps: the rest of 64 numbers the sets that are sorted together
@@ -34,7 +35,7 @@ class ShingleConfig:
     """
 
     kind: Literal["characters", "words", "jieba"] = "characters"
-    n: int = 5
+    n: Members = 5
 
 
 def shingles(folded: Ragged, config: ShingleConfig) -> Ragged:

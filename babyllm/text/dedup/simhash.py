@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from babyllm.text.dedup.candidates import unpack
 from babyllm.text.dedup.ragged import U64, Ragged, mix, reduce_rows
+from babyllm.values import AnyMembers
 
 N_FREQUENCIES = 1 << 20  # counters of shingles, which share one where their hashes do
 _WEIGHT_UNIT = 1 << 8  # weights are whole multiples of 1 / this, so that their sums are exact
@@ -35,7 +36,7 @@ class SimHashConfig:
     """
 
     bits: Literal[64, 128] = 64
-    distance: int = 3
+    distance: AnyMembers = 3
     weights: Literal["equal", "tfidf"] = "equal"
 
 

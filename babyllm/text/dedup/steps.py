@@ -34,6 +34,7 @@ from babyllm.text.dedup.sources import Slice, read, read_texts
 from babyllm.text.dedup.verify import SetStore, verify, verify_groups, write_sets
 from babyllm.text.parquet import parquet_writer
 from babyllm.text.partitions import WorkConfig
+from babyllm.values import AnyMembers, PathText, Share
 
 GRAMS = "grams.bin"  # of the evaluation sets
 _ROW_GROUP_BYTES = 2 << 20
@@ -58,14 +59,14 @@ class DedupConfig:
     """
 
     near: list[Literal["minhash", "simhash"]] = field(default_factory=lambda: ["minhash"])
-    threshold: float = 0.85
+    threshold: Share = 0.85
     shingles: ShingleConfig = field(default_factory=ShingleConfig)
     minhash: MinHashConfig = field(default_factory=MinHashConfig)
     simhash: SimHashConfig = field(default_factory=SimHashConfig)
     keep: Literal["longest", "first"] = "longest"
-    against: list[str] = field(default_factory=list)
-    decontaminate: list[str] = field(default_factory=list)
-    decontaminate_words: int = 13
+    against: list[PathText] = field(default_factory=list)
+    decontaminate: list[PathText] = field(default_factory=list)
+    decontaminate_words: AnyMembers = 13
     work: WorkConfig = field(default_factory=WorkConfig)
 
 

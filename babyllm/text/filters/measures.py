@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from babyllm.errors import UserError
 from babyllm.text.filters.characters import HAN, fill, table
 from babyllm.text.filters.grams import code_points
+from babyllm.values import AnyCount, Finite, PathText, Rate
 
 # ---- length
 
@@ -29,8 +30,8 @@ class Length:
         max: most characters; null for no limit.
     """
 
-    min: int = 15
-    max: int | None = None
+    min: AnyCount = 15
+    max: AnyCount | None = None
 
     def test(self, text: str) -> str | None:
         """Why the text is turned away, or None."""
@@ -107,7 +108,7 @@ class Language:
     """
 
     allow: tuple[str, ...] = ("zh", "en")
-    confidence: float = 0.0
+    confidence: Finite = 0.0
 
     def test(self, text: str) -> str | None:
         """Why the text is turned away, or None."""
@@ -144,9 +145,9 @@ class Words:
         max_share: most characters within listed words, of all characters, 0 to 1; null for no limit.
     """
 
-    file: str = ""
-    max_count: int | None = 0
-    max_share: float | None = None
+    file: PathText = ""
+    max_count: AnyCount | None = 0
+    max_share: Rate | None = None
 
     def test(self, text: str) -> str | None:
         """Why the text is turned away, or None."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from babyllm.errors import UserError
 from babyllm.text import quality
+from babyllm.values import Finite, PathText
 
 Scorer = Callable[[Sequence[str]], Sequence[float]]
 """texts -> bits per byte of each."""
@@ -26,9 +27,9 @@ class Perplexity:
         max: most bits per byte; null for no limit.
     """
 
-    model: str = ""
-    min: float = 0.0
-    max: float | None = None
+    model: PathText = ""
+    min: Finite = 0.0
+    max: Finite | None = None
 
     def judge(self, texts: Sequence[str], scorer: Scorer) -> list[str | None]:
         """Why each text is turned away, or None."""
@@ -56,10 +57,10 @@ class Quality:
         min: least probability of being good, 0 to 1.
     """
 
-    model: str = ""
-    good: list[str] | None = None
-    bad: list[str] | None = None
-    min: float = 0.5
+    model: PathText = ""
+    good: list[PathText] | None = None
+    bad: list[PathText] | None = None
+    min: Finite = 0.5
 
     def judge(self, texts: Sequence[str]) -> list[str | None]:
         """Why each text is turned away, or None."""

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from babyllm.values import Rate
+
 
 @dataclass(frozen=True)
 class LengthSums:
@@ -30,7 +32,7 @@ class Outliers:
         deviations: how far, in standard deviations.
     """
 
-    deviations: float = 3.0
+    deviations: Rate = 3.0
 
     def bounds(self, sums: Mapping[str, LengthSums]) -> dict[str, tuple[float, float]]:
         """The least and greatest usual length of each domain."""

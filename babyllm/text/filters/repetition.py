@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from babyllm.text.filters.characters import HAN, KANA
 from babyllm.text.filters.grams import Units
+from babyllm.values import AnyCount, Finite
 
 _UNIT = re.compile(rf"[{HAN}{KANA}]|[^\W_{HAN}{KANA}]+")
 _PARAGRAPH_BREAK = re.compile(r"\n\s*\n")
@@ -43,8 +44,8 @@ class Repetition:
         short_share: of the characters of a shorter text, which repeated 5-grams may cover.
     """
 
-    min_characters: int = 250
-    short_share: float = 0.5
+    min_characters: AnyCount = 250
+    short_share: Finite = 0.5
 
     def judge(self, texts: Sequence[str]) -> list[str | None]:
         """Why each text is turned away, or None."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from babyllm.text.documents import Document
+from babyllm.values import Count
 
 EXCERPT = 200  # characters of a rejected record that are kept
 
@@ -58,7 +59,7 @@ class ReadConfig:
     domain: str = "auto"
     encoding: str = "auto"
     txt: Literal["file", "line"] = "file"
-    max_record_bytes: int = 16 << 20
+    max_record_bytes: Count = 16 << 20
 
 
 @dataclass(frozen=True)

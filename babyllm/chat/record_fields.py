@@ -1,0 +1,146 @@
+"""The fields of records and messages beside who says what: whether it is learned, thoughts, tools, and what is left.
+
+record or message -> Fields -> weight_of, reasoning_of, tools_of, calls_of -> what no one took: counted by name
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from babyllm.chat.messages import Unusable
+from babyllm.text.readers.records import kind_of
+
+# Names of a flag that says whether something is trained on, and of one that says whether it is not.
+LEARNED, MASKED = ("weight", "train", "training", "trainable", "loss", "learn"), ("mask", "masked")
+REASONING = ("reasoning_content", "reasoning", "thinking")
+TOOLS, FUNCTIONS = "tools", "functions"
+MEDIA = ("images", "image", "audios", "audio", "videos", "video")
+ALL = (*LEARNED, *MASKED, *REASONING, TOOLS, FUNCTIONS, *MEDIA)
+NAME_CHARACTERS = 40  # of a field's name in a report
+
+
+class Fields:
+    """A record or a message that knows which of its fields were taken."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
+        self._taken: set[str] = set()
+
+    def get(self, name: str) -> Any:
+        """The value of a field, which does not count as taken; null is none."""
+        return self.values.get(name)
+
+    def take(self, *names: str) -> Any:
+        """The value of the first of these fields that is not null; None if all are."""
+        name = next((name for name in names if self.values.get(name) is not None), None)
+        if name is None:
+            return None
+        self._taken.add(name)
+        return self.values[name]
+
+    def filled(self, *names: str) -> str:
+        """The name of the first of these fields that holds something; empty if none does."""
+        return next((name for name in names if self.values.get(name)), "")
+
+    def left(self) -> Iterator[str]:
+        """The names of fields that hold something and were not taken."""
+        for name, value in self.values.items():
+            if name not in self._taken and value is not None and not (hasattr(value, "__len__") and not len(value)):
+                yield str(name)[:NAME_CHARACTERS]
+
+
+def refuse_media(fields: Fields) -> None:
+    """Refuse what is about more than text.
+
+    Raises:
+        Unusable: there is a picture, a sound or a film.
+    """
+    for name in MEDIA:
+        if fields.take(name):
+            raise Unusable(f"it has {name}, which a model of text cannot read")
+
+
+def weight_of(fields: Fields) -> int | None:
+    """1 if a message's own flags say that it is trained on, 0 if one says that it is not; None without flags.
+
+    Raises:
+        Unusable: a flag is something else.
+    """
+    weights = []
+    for name in (*LEARNED, *MASKED):
+        value = fields.take(name)
+        if value is None:
+            continue
+        if not isinstance(value, (bool, int, float)) or value not in (0, 1):
+            raise Unusable(f"the {name} of a message is neither 0 nor 1")
+        weights.append(int(value) if name in LEARNED else 1 - int(value))
+    return min(weights, default=None)
+
+
+def is_masked(fields: Fields) -> bool:
+    """Whether a flag of a whole record says that nothing in it is trained on; a measured loss is no flag."""
+    flags = [name for name in (*LEARNED, *MASKED) if isinstance(fields.get(name), bool)]
+    flags += ["weight"] if type(weight := fields.get("weight")) in (int, float) and weight in (0, 1) else []
+    return any([bool(fields.take(name)) == (name in MASKED) for name in flags])
+
+
+def reasoning_of(fields: Fields) -> str:
+    """What is thought before something is said; nothing where there is none, or none that is text."""
+    name = fields.filled(*REASONING)
+    return str(fields.take(name)) if isinstance(fields.get(name), str) else ""
+
+
+def tools_of(fields: Fields) -> str:
+    """The functions that can be called, as a JSON list; nothing where there are none.
+
+    Raises:
+        Unusable: they are no JSON.
+    """
+    name = fields.filled(TOOLS, FUNCTIONS)
+    tools = parsed(fields.take(name), f"the field {name} is a text that is") if name else []
+    if isinstance(tools, dict):
+        tools = [tools]
+    if not isinstance(tools, list):
+        raise Unusable(f"the field {name} is not a list but {kind_of(tools)}")
+    if name == FUNCTIONS:
+        tools = [{"type": "function", "function": tool} if isinstance(tool, dict) else tool for tool in tools]
+    return json.dumps(tools, ensure_ascii=False) if tools else ""
+
+
+def calls_of(fields: Fields) -> str:
+    """Calls of tools, a line of JSON with name and arguments for each; nothing where there are none.
+
+    Raises:
+        Unusable: a call is none.
+    """
+    name = fields.filled("tool_calls", "function_call")
+    calls = parsed(fields.take(name), f"the field {name} is a text that is") if name else []
+    if isinstance(calls, dict):
+        calls = [calls]
+    if not isinstance(calls, list):
+        raise Unusable(f"the field {name} is not a list but {kind_of(calls)}")
+    return "\n".join(json.dumps(_call(call), ensure_ascii=False) for call in calls)
+
+
+def _call(call: Any) -> dict[str, Any]:
+    function = call.get("function", call) if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise Unusable("a tool call has no name")
+    arguments = parsed(function.get("arguments"), "the arguments of a tool call are")
+    return {"name": function["name"], "arguments": {} if arguments is None else arguments}
+
+
+def parsed(value: Any, complaint: str) -> Any:
+    """A value that is given as such or, as tables do, as JSON text.
+
+    Raises:
+        Unusable: the text is not JSON; the message begins with `complaint`.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise Unusable(f"{complaint} not JSON") from None

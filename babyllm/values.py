@@ -1,0 +1,132 @@
+"""What a field of a configuration takes beyond its type: numbers within limits, and paths.
+
+    peak_lr: Rate = 3e-3          steps: Count | None = None          warmup: AnyCount | Share = 0.05
+    run_dir: PathText = "runs"    path: PathText | list[PathText]
+
+The type says it, so that parsing, `check` and whoever reads the dataclass see the same.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from babyllm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The numbers that a field takes, which are finite in any case.
+
+    Attributes:
+        low: the smallest.
+        high: the largest.
+        above: whether `low` itself is excluded.
+        below: whether `high` itself is excluded.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def demand(self, value: float) -> str | None:
+        """What a number has to be that it is not; None where it is all right."""
+        if not abs(value) < math.inf:  # NaN compares as false with everything
+            return "a finite number"
+        if value < self.low or (self.above and value == self.low):
+            return f"{'above' if self.above else 'at least'} {_plain(self.low)}"
+        if value > self.high or (self.below and value == self.high):
+            return f"{'below' if self.below else 'at most'} {_plain(self.high)}"
+        return None
+
+
+def _plain(limit: float) -> str:
+    return f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
+
+
+PATH = "path"  # marks text that names a file or a directory
+PathText = Annotated[str, PATH]
+
+MAX_COUNT = 2**53  # what a float, a JSON number of other programs and a sum over ranks hold exactly
+MAX_MEMBERS = 2**20  # of what is held or begun one by one: rows of a batch, places of a row
+AnyCount = Annotated[int, Limits(0, MAX_COUNT)]
+Count = Annotated[int, Limits(1, MAX_COUNT)]
+Members = Annotated[int, Limits(1, MAX_MEMBERS)]
+AnyMembers = Annotated[int, Limits(0, MAX_MEMBERS)]
+Width = Annotated[int, Limits(1, 2**24)]  # of a layer, or of the table of its positions
+TokenId = Annotated[int, Limits(0, 2**32 - 1)]
+Seed = Annotated[int, Limits(-(2**63), 2**63 - 1)]
+Few = Annotated[int, Limits(1, 1024)]  # of what is costly: processes, beams, answers at once
+Finite = Annotated[float, Limits()]
+Rate = Annotated[float, Limits(0)]
+Positive = Annotated[float, Limits(0, above=True)]
+Share = Annotated[float, Limits(0, 1)]
+ShareBelow1 = Annotated[float, Limits(0, 1, below=True)]
+Seconds = Annotated[float, Limits(0, 10**8)]
+
+
+def check(config: Any, prefix: str = "") -> None:
+    """Refuse a configuration that holds a number beyond the limits of its field.
+
+    Args:
+        config: a dataclass whose fields say their limits; sections are checked too.
+        prefix: of the keys in the message, such as "plan.".
+
+    Raises:
+        UserError: names the key, its value and what it has to be.
+    """
+    hints = get_type_hints(type(config), include_extras=True)
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            check(value, f"{prefix}{field.name}.")
+        for number in _numbers_in(value):
+            limits = _limits(hints[field.name], type(number))
+            if limits and (demand := limits.demand(number)):
+                raise UserError(f"{prefix}{field.name}={number}: must be {demand}")
+
+
+def is_path(hint: Any) -> bool:
+    """Whether a field's type, with what marks it, is that of one or several paths."""
+    return PATH in getattr(hint, "__metadata__", ()) or any(map(is_path, get_args(hint)))
+
+
+def expanded(path: str) -> str:
+    """A path as the system knows it: `~` and `~name` at its beginning are home directories; `$` means nothing.
+
+    Raises:
+        UserError: it is empty or holds what no path can; the message begins with the reason.
+    """
+    if not path.strip():
+        raise UserError("is empty: give a path")
+    if "\0" in path:
+        raise UserError("holds a NUL character, which no path can")
+    return os.path.expanduser(path)
+
+
+def _numbers_in(value: Any) -> Iterator[int | float]:
+    """The numbers that a value is or holds; true and false are none."""
+    if type(value) in (int, float):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers_in(item)
+
+
+def _limits(hint: Any, kind: type) -> Limits | None:
+    """The limits of a field, or of what it holds, for a number of type `kind`; None where its type tells none."""
+    found = dict(_limits_in(hint))
+    return found.get(kind) or found.get(float)  # an integer is as good as a float
+
+
+def _limits_in(hint: Any) -> Iterator[tuple[type, Limits]]:
+    """The types of numbers in a field's type, with their limits."""
+    if get_origin(hint) is Annotated:
+        yield from ((hint.__origin__, mark) for mark in hint.__metadata__ if isinstance(mark, Limits))
+    else:
+        for part in get_args(hint):
+            yield from _limits_in(part)

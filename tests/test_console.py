@@ -1,0 +1,72 @@
+"""Consoles of other encodings, closed ones, and readers that go away."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from babyllm.console import lasting_output, prepare
+
+ROOT = Path(__file__).parents[1]
+TEXT = "今天 “ü” 😀"
+
+
+def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A line of bash in which `$PY` is this Python."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PY": sys.executable, **environment}
+    return subprocess.run(["bash", "-c", line], capture_output=True, encoding="utf-8", errors="replace", env=env)
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "cp1252", "latin-1", "ascii"])
+def test_what_an_encoding_lacks_is_escaped(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text is printed on any console: what it can show as it is, the rest as escapes."""
+    for name in ("stdout", "stderr"):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, name, stream)
+        prepare()
+        print(TEXT, "\udcff", file=getattr(sys, name), flush=True)
+        shown = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+        monkeypatch.undo()
+        assert shown == f"{TEXT} \udcff\n".encode(encoding, errors="backslashreplace").decode(encoding)
+
+
+def test_a_closed_stream_takes_everything(tmp_path: Path) -> None:
+    """A command whose output and input are closed ends as it would otherwise, and no file gets what it prints."""
+    code = (
+        "import sys; from babyllm.runtime import user_errors\n"
+        "with user_errors():\n"
+        "    file = open(sys.argv[1], 'w', encoding='utf-8')\n"
+        "    print('lost'); print('lost', file=sys.stderr); assert sys.stdin.read() == ''\n"
+        "    sys.stdout.flush(); file.write('kept'); file.close()\n"
+    )
+    done = shell(f'"$PY" -c "{code}" {tmp_path / "x"} <&- >&- 2>&-')
+    assert done.returncode == 0
+    assert (tmp_path / "x").read_text(encoding="utf-8") == "kept"
+
+
+def test_work_goes_on_without_a_reader(tmp_path: Path) -> None:
+    """A reader that goes away, or a full disk, changes nothing of work that is not what is printed."""
+    code = (
+        "import sys; from babyllm.console import lasting_output; from babyllm.runtime import user_errors\n"
+        "with user_errors(), lasting_output():\n"
+        "    for i in range(10**5): print(i)\n"
+        "    print('told', file=sys.stderr); open(sys.argv[1], 'w', encoding='utf-8').close()\n"
+    )
+    for number, line in enumerate((f'"$PY" -c "{code}" $FILE | head -n 1', f'"$PY" -c "{code}" $FILE > /dev/full')):
+        done = shell(f"set -o pipefail; {line}", FILE=str(tmp_path / str(number)))
+        assert (done.returncode, done.stderr) == (0, "told\n")
+        assert (tmp_path / str(number)).exists()
+
+
+def test_streams_are_given_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """After the work the streams are what they were, also when it fails."""
+    before = sys.stdout, sys.stderr
+    with pytest.raises(ZeroDivisionError), lasting_output():
+        print("said", end="")
+        assert sys.stdout.encoding == before[0].encoding
+        raise ZeroDivisionError
+    assert (sys.stdout, sys.stderr) == before
+    assert capsys.readouterr().out == "said"
