@@ -12,7 +12,8 @@ import torch
 
 from babyllm.chat.template import ChatTemplate, load_template, stored_template
 from babyllm.errors import UserError
-from babyllm.interop.huggingface import ADAPTER_CONFIG, config_from_json, load_model, read_json
+from babyllm.interop.huggingface import ADAPTER_CONFIG, config_from_json, load_model
+from babyllm.json_fields import read_json
 from babyllm.interop.peft import load_adapter
 from babyllm.model.lora import merge_lora, to_int8
 from babyllm.model.transformer import Transformer

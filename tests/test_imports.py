@@ -20,6 +20,7 @@ LAYERS = (
         *(
             "errors",
             "files",
+            "json_fields",
             "progress",
             "config",
             "machine",

@@ -38,6 +38,7 @@ from babyllm.interop.huggingface import (
 )
 from babyllm.interop.peft import ADAPTER_WEIGHTS, adapter_parameters, fill_adapter, read_adapter, save_adapter
 from babyllm.model.lora import lora_layers
+from babyllm.model.token_rows import token_rows
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.state import TrainState
@@ -202,7 +203,8 @@ def _load_weights(state: TrainState, directory: Path, base: str | None) -> None:
     if not layers:
         state.model.load_state_dict(load_weights(directory, state.model.config))
         return
-    config, tensors, _ = read_adapter(directory)
+    adapter = read_adapter(directory)
+    config = adapter.config
     layer = next(iter(layers.values()))
     for name, theirs, mine in (
         ("rank", config.rank, layer.rank),
@@ -211,12 +213,14 @@ def _load_weights(state: TrainState, directory: Path, base: str | None) -> None:
     ):
         if theirs != mine:
             raise UserError(f"{directory}: was made with lora.{name}={theirs} (now {mine}); choose another --run_dir")
+    if adapter.tokens != {name: matrix.token_ids.tolist() for name, matrix in token_rows(state.model).items()}:
+        raise UserError(f"{directory}: was made with other tokens of lora.new_tokens; choose another --run_dir")
     if base != _base_digest(state.model):
         raise UserError(
             f"{directory}: the base of its adapter was another model than {state.model.origin} is now; "
             "bring that back, or choose another --run_dir"
         )
-    fill_adapter(state.model, tensors, directory)
+    fill_adapter(state.model, adapter, directory)
 
 
 def _read_resume(directory: Path) -> dict[str, Any]:

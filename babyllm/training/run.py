@@ -17,7 +17,8 @@ from babyllm.chat.template import ChatTemplate
 from babyllm.config import differences, dump, load
 from babyllm.errors import UserError
 from babyllm.files import locked, write_bytes, write_json
-from babyllm.interop.huggingface import config_to_json, read_json
+from babyllm.interop.huggingface import config_to_json
+from babyllm.json_fields import read_json
 from babyllm.model.config import flops_per_token
 from babyllm.progress import format_duration
 from babyllm.runtime import environment, memory_bytes, peak_flops
