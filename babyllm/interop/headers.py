@@ -26,7 +26,7 @@ def tensor_shapes(files: Sequence[Path]) -> dict[str, list[int]]:
     shapes: dict[str, list[int]] = {}
     for file in files:
         try:
-            with safe_open(file, "pt") as opened:  # type: ignore[no-untyped-call]
+            with safe_open(file, "pt") as opened:
                 shapes |= {name: list(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
         except Exception as e:  # safetensors raises its own type, not exported everywhere
             raise UserError(f"{file}: cannot be read ({e})") from e

@@ -146,7 +146,7 @@ def save_model(
     chat_template: str | None = None,
     end_ids: Sequence[int] = (),
 ) -> None:
-    """Write a whole Hugging Face directory: what `save_description` writes, and model.safetensors.
+    """Write a whole Hugging Face directory: config.json, generation_config.json, weights and the tokenizer's files.
 
     Weights are written in float32; a tied output layer is written once, as the embedding.
 
@@ -162,31 +162,23 @@ def save_model(
     """
     if any(isinstance(layer, FrozenLinear) for layer in model.modules()):
         raise UserError("the model is adapted or held in fewer bits; babyllm.merge_lora makes it one that can be saved")
-    save_description(directory, model, tokenizer, chat_template=chat_template, end_ids=end_ids)
+    write_json(directory / "config.json", config_to_json(model.config, tokenizer))
+    save_generation(directory, model, tokenizer, end_ids)
+    if tokenizer:
+        tokenizer.save(directory, chat_template=chat_template)
     save_file(weights_to_hf(model.state_dict(), model.config), directory / WEIGHTS, metadata={"format": "pt"})
 
 
-def save_description(
-    directory: Path,
-    model: Transformer,
-    tokenizer: Tokenizer | None,
-    *,
-    chat_template: str | None = None,
-    end_ids: Sequence[int] = (),
+def save_generation(
+    directory: Path, model: Transformer, tokenizer: Tokenizer | None, end_ids: Sequence[int] = ()
 ) -> None:
-    """Write config.json, generation_config.json and the tokenizer's files: all of `save_model` but the weights.
-
-    Generation ends at the <eos> and at each of `end_ids`.
-    """
+    """Write generation_config.json: generation ends at the <eos> and at each of `end_ids`."""
     config = config_to_json(model.config, tokenizer)
-    write_json(directory / "config.json", config)
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     ends = list(dict.fromkeys(i for i in (ids["eos_token_id"], *end_ids) if i is not None))
     if len(ends) > 1:
         ids["eos_token_id"] = ends
     write_json(directory / "generation_config.json", {**ids, "do_sample": True, "temperature": 0.8, "top_k": 50})
-    if tokenizer:
-        tokenizer.save(directory, chat_template=chat_template)
 
 
 def weights_to_hf(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
@@ -209,6 +201,10 @@ def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointin
     Raises:
         UserError: names the file that is missing or does not fit.
     """
+    if not weight_files(directory) and (directory / ADAPTER_CONFIG).is_file():
+        raise UserError(
+            f"{directory}: holds an adapter, not a whole model; make one with babyllm merge-lora {directory} OUT"
+        )
     path = directory / "config.json"
     config = replace(
         config_from_json(read_json(path), str(path)),
@@ -240,10 +236,6 @@ def load_weights(directory: Path, config: ModelConfig) -> dict[str, Tensor]:
         UserError: a file cannot be read, or tensors are missing, unknown or of another shape.
     """
     files = weight_files(directory)
-    if not files and (directory / ADAPTER_CONFIG).is_file():
-        raise UserError(
-            f"{directory}: holds an adapter, not a whole model; make one with babyllm merge-lora {directory} OUT"
-        )
     if not files:
         raise UserError(f"{directory}: holds no {WEIGHTS}")
     state: dict[str, Tensor] = {}

@@ -122,7 +122,9 @@ def adapter_parameters(model: Transformer) -> dict[str, Tensor]:
     None if the model has no adapter.
     """
     updates = {
-        f"{name}.{key}": getattr(layer, key) for name, layer in lora_layers(model).items() for key in ("lora_A", "lora_B")
+        f"{name}.{key}": getattr(layer, key)
+        for name, layer in lora_layers(model).items()
+        for key in ("lora_A", "lora_B")
     }
     return updates | {f"{name}.rows": matrix.rows for name, matrix in token_rows(model).items()}
 

@@ -32,7 +32,7 @@ from babyllm.interop.huggingface import (
     WEIGHTS,
     hf_name,
     load_weights,
-    save_description,
+    save_generation,
     save_model,
     weight_files,
 )
@@ -121,8 +121,11 @@ def _write(
     directory.mkdir(parents=True)
     _require_space(directory, state)
     if lora_layers(state.model):
-        save_description(directory, state.model, tokenizer, chat_template=chat_template, end_ids=end_ids)
-        save_adapter(directory, state.model, state.model.origin or "")
+        # Beside a config.json transformers would take the directory for a whole model.
+        save_generation(directory, state.model, tokenizer, end_ids)
+        if tokenizer:
+            tokenizer.save(directory, chat_template=chat_template)
+        save_adapter(directory, state.model, str(Path(state.model.origin).absolute()) if state.model.origin else "")
     else:
         save_model(directory, state.model, tokenizer, chat_template=chat_template, end_ids=end_ids)
     save_file(_optimizer_tensors(state), directory / OPTIMIZER)

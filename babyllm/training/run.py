@@ -282,6 +282,8 @@ def _take(directory: Path, stack: ExitStack) -> None:
 
 
 def _require_same_model(directory: Path, state: TrainState, tokenizer: Tokenizer | None) -> None:
+    if not (directory / "config.json").is_file():
+        return  # an adapter: its base is compared when it is loaded
     theirs, mine = read_json(directory / "config.json"), config_to_json(state.model.config, tokenizer)
     changed = [f"{key} {theirs.get(key)} (now {mine[key]})" for key in mine if theirs.get(key) != mine[key]]
     if changed:
@@ -310,7 +312,7 @@ def _headline(state: TrainState, plan: Plan, newest: Path | None) -> str:
     millions = sum(p.numel() for p in state.model.parameters()) / 1e6
     where = f"{runtime.world_size} x {runtime.device.type}, {str(runtime.dtype).removeprefix('torch.')}"
     origin = state.model.origin
-    begins = f"resuming from {newest}" if newest else f"from {origin}" if origin else "from scratch"
+    begins = f"resuming from {newest}" if newest else state.origin or (f"from {origin}" if origin else "from scratch")
     return f"{millions:.1f} M parameters, {plan.n_steps} steps on {where}, {begins}"
 
 
