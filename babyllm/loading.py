@@ -5,6 +5,7 @@ run -> newest step -> config.json, model.safetensors, or adapter_config.json -> 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +13,10 @@ import torch
 
 from babyllm.chat.template import ChatTemplate, load_template, stored_template
 from babyllm.errors import UserError
-from babyllm.interop.huggingface import ADAPTER_CONFIG, config_from_json, load_model, read_json
+from babyllm.interop.held_base import BASE
+from babyllm.interop.huggingface import ADAPTER_CONFIG, config_from_json, load_model
 from babyllm.interop.peft import load_adapter
+from babyllm.json_fields import Fields, read_json
 from babyllm.model.lora import merge_lora, to_int8
 from babyllm.model.transformer import Transformer
 from babyllm.model.vocabulary import grow_vocabulary
@@ -31,7 +34,8 @@ def model_directory(path: str | Path) -> Path:
         raise UserError(f"{path}: does not exist; give the directory of a run or of a model")
     if any((path / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
         return path
-    steps = [c.parent for c in path.glob("step_*/config.json") if c.parent.name.removeprefix("step_").isdigit()]
+    found = {file.parent for name in ("config.json", ADAPTER_CONFIG) for file in path.glob(f"step_*/{name}")}
+    steps = [step for step in found if step.name.removeprefix("step_").isdigit()]
     if not steps:
         raise UserError(f"{path}: is neither a model directory (config.json) nor a run directory with a saved step")
     return max(steps, key=lambda step: int(step.name.removeprefix("step_")))
@@ -45,23 +49,58 @@ def is_adapter(directory: Path) -> bool:
 def base_directory(directory: Path) -> Path:
     """The directory of the whole model: a model directory itself, or the base that an adapter's names.
 
-    A base is looked for as it is written, and from the adapter's directory and each folder above it, so that a tree of
-    runs can be moved as one.
+    The base that a run holds is looked for in that run; another one as its path is written. If it is not there, ends of
+    the path are tried, the longest first, from the adapter's directory and each folder above it, so that a tree of runs
+    can be moved as one.
 
     Raises:
         UserError: the base is not there.
     """
     if not is_adapter(directory):
         return directory
-    name: str | None = read_json(directory / ADAPTER_CONFIG).get("base_model_name_or_path")
-    adapter = directory.resolve()
-    for folder in (Path(), adapter, *adapter.parents):
-        if name and (folder / name / "config.json").is_file():
-            return folder / name
+    config = directory / ADAPTER_CONFIG
+    name = Fields(read_json(config), str(config)).text("base_model_name_or_path", "")
+    for base in _places(Path(name), directory) if name else ():
+        if (base / "config.json").is_file() and not is_adapter(base):
+            return base
     raise UserError(
-        f"{directory / ADAPTER_CONFIG}: its base_model_name_or_path {name!r} is not there; write the folder of "
-        "the model the adapter was made for"
+        f"{config}: its base_model_name_or_path {name!r} is not there; write the folder of the model the adapter was "
+        "made for"
     )
+
+
+def _places(base: Path, directory: Path) -> Iterator[Path]:
+    """Where the base of the adapter in `directory` may lie, the likeliest first."""
+    adapter = directory.resolve()
+    if base.name == BASE and adapter.name.startswith("step_"):
+        yield directory.parent / BASE
+    yield base
+    parts = [part for part in base.parts if part != base.anchor]
+    for start in range(len(parts)):
+        yield from (folder.joinpath(*parts[start:]) for folder in (adapter, *adapter.parents))
+
+
+def load_base(
+    directory: Path, tokenizer: Tokenizer, *, dropout: float = 0.0, activation_checkpointing: bool = False
+) -> Transformer:
+    """The whole model of a model directory; of an adapter's the base without it, with the rows it was trained with.
+
+    Args:
+        directory: of a model or an adapter.
+        tokenizer: of that directory.
+        dropout: of the model, in training.
+        activation_checkpointing: of the model, in training.
+
+    Raises:
+        UserError: names the file that is missing or does not fit.
+    """
+    base = base_directory(directory)
+    model = load_model(base, dropout=dropout, activation_checkpointing=activation_checkpointing)
+    config = directory / "config.json"
+    if is_adapter(directory) and config.is_file():  # as older adapters have it beside them
+        return grow_vocabulary(model, config_from_json(read_json(config), str(config)).vocab_size)
+    has_tokenizer = tokenizer_directory(directory) == directory
+    return grow_vocabulary(model, tokenizer.vocab_size) if is_adapter(directory) and has_tokenizer else model
 
 
 def load(
@@ -81,17 +120,14 @@ def load(
         UserError: names the file that is missing or does not fit.
     """
     directory = model_directory(path)
-    base = base_directory(directory)
+    tokenizer = Tokenizer.load(tokenizer_directory(directory))
     with torch.inference_mode(False):  # what is made in inference mode cannot be trained
-        model = load_model(base, dropout=dropout, activation_checkpointing=activation_checkpointing)
+        model = load_base(directory, tokenizer, dropout=dropout, activation_checkpointing=activation_checkpointing)
         if is_adapter(directory):
-            config = directory / "config.json"
-            if config.is_file():
-                grow_vocabulary(model, config_from_json(read_json(config), str(config)).vocab_size)
             load_adapter(model, directory)
         if int8:
             to_int8(model)
-    return model.eval(), Tokenizer.load(tokenizer_directory(directory))
+    return model.eval(), tokenizer
 
 
 def tokenizer_directory(directory: Path) -> Path:

@@ -23,7 +23,7 @@ def stirred(model: M) -> M:
     """The model with updates that are not nothing, ours or peft's."""
     torch.manual_seed(5)
     for name, parameter in model.named_parameters():
-        if "lora_B" in name:
+        if "lora_B" in name or name.endswith(".rows") or "trainable_tokens_delta" in name:
             nn.init.normal_(parameter, std=0.1)
     return model
 

@@ -24,6 +24,7 @@ LAYERS = (
             "option_names",
             "files",
             "integrity",
+            "json_fields",
             "progress",
             "config",
             "machine",

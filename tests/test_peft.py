@@ -16,7 +16,8 @@ from babyllm.errors import UserError
 from babyllm.interop.huggingface import load_model, save_model
 from babyllm.interop.peft import load_adapter, save_adapter
 from babyllm.model.config import ModelConfig
-from babyllm.model.lora import LoraConfig, add_lora, lora_layers
+from babyllm.model.lora import LoraConfig, add_lora, lora_layers, merge_lora
+from babyllm.model.token_rows import matrices_of, train_token_rows
 from babyllm.model.transformer import Transformer
 
 pytest.importorskip("peft")
@@ -132,6 +133,61 @@ def test_what_peft_writes_is_read_here(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(model.logits(TOKENS), their_logits(theirs), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_peft_reads_rows_of_tokens_written_here(tied: bool, tmp_path: Path) -> None:
+    """Rows trained beside the updates count in `peft` too, of tied and other output layers, within 1e-5."""
+    base = base_directory(tmp_path, tied=tied)
+    model = add_lora(load_model(base), OURS["some"])
+    stirred(train_token_rows(model, matrices_of(model, [61, 3, 60])))
+    save_adapter(tmp_path, model, str(base))
+    names = [key for key in load_file(tmp_path / "adapter_model.safetensors") if "trainable_tokens_delta" in key]
+    assert len(names) == (1 if tied else 2)
+    torch.testing.assert_close(their_logits(their_base(tmp_path)), model.eval().logits(TOKENS), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(
+    "tokens", [[60, 7, 61], {"embed_tokens": [60, 7]}, {"embed_tokens": [9, 60], "lm_head": [9, 60]}]
+)
+def test_rows_of_tokens_that_peft_writes_are_read(tokens: Any, tied: bool, tmp_path: Path) -> None:
+    """Rows of the embedding, or of both matrices, in any order, give the same logits and come back as they were."""
+    base = base_directory(tmp_path, tied=tied)
+    settings = {"r": 2, "target_modules": ["q_proj"], "trainable_token_indices": tokens}
+    theirs = peft_adapter(base, tmp_path / "theirs", **settings)
+    model = load_adapter(load_model(base), tmp_path / "theirs").eval()
+    assert (model.logits(TOKENS) - load_model(base).logits(TOKENS)).abs().max() > 0.1
+    torch.testing.assert_close(model.logits(TOKENS), their_logits(theirs), rtol=0, atol=1e-5)
+    (tmp_path / "ours").mkdir()
+    save_adapter(tmp_path / "ours", model, str(base))
+    again = load_adapter(load_model(base), tmp_path / "ours").eval()
+    assert torch.equal(again.logits(TOKENS), model.logits(TOKENS))
+    torch.testing.assert_close(merge_lora(again).logits(TOKENS), model.logits(TOKENS), rtol=0, atol=1e-5)
+
+
+def test_rows_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    """Ids beyond the vocabulary, twice the same, too many of them, and a tied output layer's alone are named."""
+    base = base_directory(tmp_path)
+    peft_adapter(base, tmp_path / "a", r=2, target_modules=["q_proj"], trainable_token_indices=[5, 60])
+    config = tmp_path / "a" / "adapter_config.json"
+    whole = json.loads(config.read_text())
+    for tokens, message in (
+        ([5, 64], "has 64, but the base has 64 tokens"),
+        ([5, 5], "must be different ids"),
+        ([5], "has 2 rows, but trainable_token_indices names 1 ids"),
+        ([5, -1], "where whole numbers from 0"),
+        ({"q_proj": [5, 60]}, "must be different ids by embed_tokens or lm_head"),
+    ):
+        config.write_text(json.dumps(whole | {"trainable_token_indices": tokens}))
+        with pytest.raises(UserError, match=message):
+            load_adapter(load_model(base), tmp_path / "a")
+    (tmp_path / "tied").mkdir()
+    tied = base_directory(tmp_path / "tied", tied=True)
+    settings = {"r": 2, "target_modules": ["q_proj"], "trainable_token_indices": {"lm_head": [5]}}
+    peft_adapter(tied, tmp_path / "b", **settings)
+    with pytest.raises(UserError, match="of lm_head alone, which is tied to the embedding"):
+        load_adapter(load_model(tied), tmp_path / "b")
+
+
 def test_an_adapter_survives_the_way_there_and_back(tmp_path: Path) -> None:
     """Read and written again, a `peft` adapter has the same tensors and the same settings."""
     base = base_directory(tmp_path)
@@ -151,7 +207,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     "modules_to_save": {"modules_to_save": ["lm_head"]},
     "rank_pattern": {"rank_pattern": {"layers.0.self_attn.q_proj": 2}},
     "alpha_pattern": {"alpha_pattern": {"q_proj": 2}},
-    "trainable_token_indices": {"trainable_token_indices": [1]},
     "init_lora_weights": {"init_lora_weights": "pissa"},
 }
 

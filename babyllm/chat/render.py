@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -304,6 +305,15 @@ class ChatTemplate:
         if not text:
             return ()  # some vocabularies give even nothing a prefix
         return self._short(text) if len(text) <= CACHED_CHARACTERS else self.tokenizer.encode(text)
+
+    def special_ids(self) -> list[int]:
+        """Ids of the special tokens that the template writes around what is said in an ordinary exchange."""
+        found: set[int] = set()
+        for messages in SAMPLES:
+            with suppress(Unusable):
+                _, pieces = self._plan(tuple(message.role for message in messages), False)
+                found |= {piece.special for piece in pieces if piece.special is not None}
+        return sorted(found)
 
     def _find_end_ids(self) -> list[int]:
         """The special id that a sample answer ends with, and eos."""

@@ -135,7 +135,7 @@ def _show_store(flags: Flags, place: Path) -> None:
 
     from babyllm.chat.display import coloured
     from babyllm.data.conversations import ConversationStore
-    from babyllm.interop.huggingface import read_json
+    from babyllm.json_fields import read_json
     from babyllm.text.report import print_report
     from babyllm.tokenizer import Tokenizer
 

@@ -50,6 +50,6 @@ def run(flags: Flags, source: str, out: str) -> None:
 
 
 def _entry(path: Path, key: str) -> Any:
-    from babyllm.interop.huggingface import read_json
+    from babyllm.json_fields import read_json
 
     return read_json(path).get(key) if path.is_file() else None

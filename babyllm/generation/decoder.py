@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from babyllm.errors import UserError
 from babyllm.generation.matrix import Matrix
 from babyllm.model.linear import joined_int8, joined_weight
+from babyllm.model.token_rows import dense_embedding
 from babyllm.model.transformer import Block, Transformer
 from babyllm.precision import dtype_here
 
@@ -66,7 +67,7 @@ class Decoder:
             UserError: the context is longer than the model's and its rotary positions do not stretch.
         """
         config = model.config
-        embed = model.embed_tokens.weight.detach()
+        embed = dense_embedding(model.embed_tokens).detach()
         device = embed.device
         self.device, self._slots = device, slots
         self.dtype = dtype_here(embed)

@@ -5,7 +5,6 @@ ModelConfig <-> config.json; Transformer <-> model.safetensors (fp32, the field'
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +18,8 @@ from torch import Tensor
 from babyllm.errors import UserError
 from babyllm.files import write_json
 from babyllm.integrity import check_model
+from babyllm.interop.headers import require_fitting_header
+from babyllm.json_fields import Fields, read_json
 from babyllm.model.config import ModelConfig, RopeScaling
 from babyllm.model.linear import FrozenLinear
 from babyllm.model.transformer import Transformer
@@ -26,6 +27,8 @@ from babyllm.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+LONGEST = 1 << 24
+"""Most tokens of a context that a file may ask for: room is made by it."""
 _PREFIX = "model."
 _OUTPUT = "lm_head.weight"
 
@@ -86,52 +89,55 @@ def config_from_json(raw: dict[str, Any], name: str = "config.json") -> ModelCon
         name: of the file, for errors.
 
     Raises:
-        UserError: it is not a Llama, or uses what this model does not have.
+        UserError: it is not a Llama, uses what this model does not have, or holds a value of a wrong type or range.
     """
+    fields = Fields(raw, name)
     if raw.get("model_type") != "llama":
         raise UserError(f"{name}: model_type {raw.get('model_type')!r} is not supported, only 'llama'")
     for key in ("attention_bias", "mlp_bias"):
-        if raw.get(key):
+        if fields.boolean(key, False):
             raise UserError(f"{name}: {key} is not supported")
-    if raw.get("hidden_act", "silu") != "silu":
+    if fields.text("hidden_act", "silu") != "silu":
         raise UserError(f"{name}: hidden_act {raw['hidden_act']!r} is not supported, only 'silu'")
-    rope = (raw.get("rope_scaling") or {}) | (raw.get("rope_parameters") or {})
-    try:
-        head_dim = raw["hidden_size"] // raw["num_attention_heads"]
-        if raw.get("head_dim") not in (None, head_dim):
-            raise UserError(
-                f"{name}: head_dim {raw['head_dim']} is not supported, only hidden_size over heads, {head_dim}"
-            )
-        return ModelConfig(
-            vocab_size=raw["vocab_size"],
-            n_layers=raw["num_hidden_layers"],
-            d_model=raw["hidden_size"],
-            n_heads=raw["num_attention_heads"],
-            n_kv_heads=raw.get("num_key_value_heads"),
-            d_ff=raw["intermediate_size"],
-            max_seq_len=raw.get("max_position_embeddings", 2048),
-            rope_theta=float(raw.get("rope_theta") or rope.get("rope_theta") or 10000.0),
-            rope_scaling=_scaling_from_json(rope, name),
-            tie_embeddings=bool(raw.get("tie_word_embeddings", False)),
-            norm_eps=raw.get("rms_norm_eps", 1e-6),
+    n_heads, d_model = fields.integer("num_attention_heads"), fields.integer("hidden_size")
+    head_dim = fields.integer("head_dim", d_model // n_heads)
+    if head_dim != d_model // n_heads:
+        raise UserError(
+            f"{name}: head_dim {head_dim} is not supported, only hidden_size over heads, {d_model // n_heads}"
         )
-    except KeyError as e:
-        raise UserError(f"{name}: has no {e}") from e
+    # Newer files hold everything about rotations in rope_parameters.
+    rope = fields.object("rope_parameters" if fields.has("rope_parameters") else "rope_scaling")
+    try:
+        return ModelConfig(
+            vocab_size=fields.integer("vocab_size"),
+            n_layers=fields.integer("num_hidden_layers"),
+            d_model=d_model,
+            n_heads=n_heads,
+            n_kv_heads=fields.integer("num_key_value_heads", None),
+            d_ff=fields.integer("intermediate_size"),
+            max_seq_len=fields.integer("max_position_embeddings", 2048, high=LONGEST),
+            rope_theta=fields.number("rope_theta", rope.number("rope_theta", 10000.0, low=1.5), low=1.5),
+            rope_scaling=_scaling_from_json(rope),
+            tie_embeddings=fields.boolean("tie_word_embeddings", False),
+            norm_eps=fields.number("rms_norm_eps", 1e-6, high=1.0),
+        )
+    except UserError as e:
+        raise e if str(e).startswith(name) else UserError(f"{name}: {e}") from None
 
 
-def _scaling_from_json(raw: dict[str, Any], name: str) -> RopeScaling | None:
+def _scaling_from_json(rope: Fields) -> RopeScaling | None:
     for key, plain in (("mscale", None), ("mscale_all_dim", None), ("truncate", True), ("partial_rotary_factor", 1.0)):
-        if raw.get(key, plain) not in (None, plain):
-            raise UserError(f"{name}: rope {key} {raw[key]} is not supported")
-    kind = raw.get("rope_type", raw.get("type", "default"))
+        rope.only(key, (None, plain))
+    kind = rope.text("rope_type", rope.text("type", "default"))
     if kind == "default":
         return None
     if kind not in ("linear", "dynamic", "llama3", "yarn"):
-        raise UserError(f"{name}: rope scaling {kind!r} is not supported, only linear, dynamic, llama3 and yarn")
+        raise UserError(f"{rope.where}: rope scaling {kind!r} is not supported, only linear, dynamic, llama3 and yarn")
     names = ("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor")
-    extra = {key: raw[key] for key in names if raw.get(key) is not None}
-    original = raw.get("original_max_position_embeddings") if kind in ("llama3", "yarn") else None
-    return RopeScaling(kind, raw["factor"], original, **extra)
+    extra = {key: rope.number(key, low=1e-6, high=1e6) for key in names if rope.has(key)}
+    has_original = kind in ("llama3", "yarn") and rope.has("original_max_position_embeddings")
+    original = rope.integer("original_max_position_embeddings", high=LONGEST) if has_original else None
+    return RopeScaling(kind, rope.number("factor", low=1e-6, high=1e6), original, **extra)
 
 
 def save_model(
@@ -142,7 +148,7 @@ def save_model(
     chat_template: str | None = None,
     end_ids: Sequence[int] = (),
 ) -> None:
-    """Write a whole Hugging Face directory: what `save_description` writes, and model.safetensors.
+    """Write a whole Hugging Face directory: config.json, generation_config.json, weights and the tokenizer's files.
 
     Weights are written in float32; a tied output layer is written once, as the embedding.
 
@@ -158,31 +164,23 @@ def save_model(
     """
     if any(isinstance(layer, FrozenLinear) for layer in model.modules()):
         raise UserError("the model is adapted or held in fewer bits; babyllm.merge_lora makes it one that can be saved")
-    save_description(directory, model, tokenizer, chat_template=chat_template, end_ids=end_ids)
+    write_json(directory / "config.json", config_to_json(model.config, tokenizer))
+    save_generation(directory, model, tokenizer, end_ids)
+    if tokenizer:
+        tokenizer.save(directory, chat_template=chat_template)
     save_file(weights_to_hf(model.state_dict(), model.config), directory / WEIGHTS, metadata={"format": "pt"})
 
 
-def save_description(
-    directory: Path,
-    model: Transformer,
-    tokenizer: Tokenizer | None,
-    *,
-    chat_template: str | None = None,
-    end_ids: Sequence[int] = (),
+def save_generation(
+    directory: Path, model: Transformer, tokenizer: Tokenizer | None, end_ids: Sequence[int] = ()
 ) -> None:
-    """Write config.json, generation_config.json and the tokenizer's files: all of `save_model` but the weights.
-
-    Generation ends at the <eos> and at each of `end_ids`.
-    """
+    """Write generation_config.json: generation ends at the <eos> and at each of `end_ids`."""
     config = config_to_json(model.config, tokenizer)
-    write_json(directory / "config.json", config)
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     ends = list(dict.fromkeys(i for i in (ids["eos_token_id"], *end_ids) if i is not None))
     if len(ends) > 1:
         ids["eos_token_id"] = ends
     write_json(directory / "generation_config.json", {**ids, "do_sample": True, "temperature": 0.8, "top_k": 50})
-    if tokenizer:
-        tokenizer.save(directory, chat_template=chat_template)
 
 
 def weights_to_hf(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
@@ -199,23 +197,6 @@ def hf_name(name: str) -> str:
     return name if name.startswith("lm_head.") else _PREFIX + name
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object a JSON file holds.
-
-    Raises:
-        UserError: there is no such file, or it is not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror})") from e
-    except ValueError as e:
-        raise UserError(f"{path}: is not JSON ({e})") from e
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: is not a JSON object")
-    return value
-
-
 def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointing: bool = False) -> Transformer:
     """The model of a Hugging Face directory, in float32 on the CPU; how it trains is not in the files but given.
 
@@ -223,12 +204,17 @@ def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointin
         UserError: names the file that is missing, damaged or does not fit.
     """
     check_model(directory)
+    if not weight_files(directory) and (directory / ADAPTER_CONFIG).is_file():
+        raise UserError(
+            f"{directory}: holds an adapter, not a whole model; make one with babyllm merge-lora {directory} OUT"
+        )
     path = directory / "config.json"
     config = replace(
         config_from_json(read_json(path), str(path)),
         dropout=dropout,
         activation_checkpointing=activation_checkpointing,
     )
+    require_fitting_header(weight_files(directory), config, path)
     with torch.device("meta"):
         model = Transformer(config)
     model.load_state_dict(load_weights(directory, config), assign=True)
@@ -270,10 +256,6 @@ def load_weights(directory: Path, config: ModelConfig) -> dict[str, Tensor]:
         UserError: a file cannot be read, or tensors are missing, unknown, of another shape or not finite.
     """
     files = weight_files(directory)
-    if not files and (directory / ADAPTER_CONFIG).is_file():
-        raise UserError(
-            f"{directory}: holds an adapter, not a whole model; make one with babyllm merge-lora {directory} OUT"
-        )
     if not files:
         raise UserError(f"{directory}: holds no {WEIGHTS}")
     state: dict[str, Tensor] = {}

@@ -1,12 +1,12 @@
 """LoRA adapters in the format of the `peft` library, read and written.
 
-model with LoRA <-> adapter_config.json, adapter_model.safetensors (A and B of each layer under peft's names)
+model with LoRA <-> adapter_config.json, adapter_model.safetensors (A and B, and rows of tokens, by peft's names)
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -15,13 +15,18 @@ from torch import Tensor
 from babyllm.errors import UserError
 from babyllm.files import write_json
 from babyllm.integrity import check_model
-from babyllm.interop.huggingface import ADAPTER_CONFIG, hf_name, read_json, read_tensors
-from babyllm.model.lora import OUTPUT, LoraConfig, add_lora, linear_layers, lora_layers
+from babyllm.interop.huggingface import ADAPTER_CONFIG, hf_name, read_tensors
+from babyllm.json_fields import Fields, read_json
+from babyllm.model.lora import LoraConfig, add_lora, linear_layers, lora_layers
+from babyllm.model.token_rows import EMBEDDING, OUTPUT, token_rows, train_token_rows
 from babyllm.model.transformer import Transformer
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-_COPIED = ("embed_tokens", OUTPUT)
+_COPIED = (EMBEDDING, OUTPUT)
+
+_TOKENS = "trainable_token_indices"
+_ROWS = "token_adapter.trainable_tokens_delta"  # peft's name for whole rows, not for what is added to them
 
 # What other values of these settings ask for does not exist here.
 _ONLY: dict[str, tuple[Any, ...]] = {
@@ -32,11 +37,27 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "use_dora": (False,),
     "use_qalora": (False,),
     "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva", "loftq"),  # others change the base as well
-    **dict.fromkeys(("modules_to_save", "target_parameters", "trainable_token_indices"), (None, [])),
+    **dict.fromkeys(("modules_to_save", "target_parameters"), (None, [])),
     **dict.fromkeys(("rank_pattern", "alpha_pattern"), (None, {})),
     **dict.fromkeys(("alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication"), (None,)),
     **dict.fromkeys(("monteclora_config", "use_bdlora", "velora_config"), (None, False)),
 }
+
+
+class Adapter(NamedTuple):
+    """An adapter as it is stored.
+
+    Attributes:
+        config: its targets as whole names.
+        tensors: A and B of each layer, and the rows of tokens, by the model's own names.
+        copies: of the embedding and the output layer, which `peft` adds when one is adapted.
+        tokens: ids whose rows it has, ascending, by the matrix: "embed_tokens", "lm_head".
+    """
+
+    config: LoraConfig
+    tensors: dict[str, Tensor]
+    copies: dict[str, Tensor]
+    tokens: dict[str, list[int]]
 
 
 def save_adapter(directory: Path, model: Transformer, base: str) -> None:
@@ -47,6 +68,7 @@ def save_adapter(directory: Path, model: Transformer, base: str) -> None:
         model: with LoRA.
         base: the directory of the model it was added to, as others are to find it.
     """
+    tokens = {name: matrix.token_ids.tolist() for name, matrix in token_rows(model).items()}
     layers = lora_layers(model)
     layer = next(iter(layers.values()))
     config = {
@@ -61,15 +83,29 @@ def save_adapter(directory: Path, model: Transformer, base: str) -> None:
         "bias": "none",
         "fan_in_fan_out": False,
         "modules_to_save": None,
+        _TOKENS: tokens or None,
         "init_lora_weights": True,
         "inference_mode": True,
     }
     tensors = {
-        f"{_PREFIX}{hf_name(name)}.weight": tensor.detach().to("cpu", torch.float32).contiguous()
+        _file_name(name): tensor.detach().to("cpu", torch.float32).contiguous()
         for name, tensor in adapter_parameters(model).items()
     }
     write_json(directory / ADAPTER_CONFIG, config)
     save_file(tensors, directory / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+
+
+def _file_name(name: str) -> str:
+    module, _, kind = hf_name(name).rpartition(".")
+    return f"{_PREFIX}{module}.{_ROWS if kind == 'rows' else f'{kind}.weight'}"
+
+
+def _own_name(key: str) -> str:
+    """The model's own name of a tensor in a file; one of the base as it was copied is without its last part."""
+    name = key.removeprefix(_PREFIX).removeprefix("model.")
+    if name.endswith(_ROWS):
+        return name.removesuffix(_ROWS) + "rows"
+    return name.removesuffix(".weight").removesuffix(".base_layer")
 
 
 def _target_modules(model: Transformer) -> list[str]:
@@ -82,8 +118,16 @@ def _target_modules(model: Transformer) -> list[str]:
 
 
 def adapter_parameters(model: Transformer) -> dict[str, Tensor]:
-    """A and B of every layer that has an update, by the model's own names; none if it has no adapter."""
-    return {f"{name}.{key}": getattr(x, key) for name, x in lora_layers(model).items() for key in ("lora_A", "lora_B")}
+    """All that an adapter is made of, by the model's own names: A and B of every layer that has an update, and rows.
+
+    None if the model has no adapter.
+    """
+    updates = {
+        f"{name}.{key}": getattr(layer, key)
+        for name, layer in lora_layers(model).items()
+        for key in ("lora_A", "lora_B")
+    }
+    return updates | {f"{name}.rows": matrix.rows for name, matrix in token_rows(model).items()}
 
 
 def load_adapter(model: Transformer, directory: Path) -> Transformer:
@@ -97,77 +141,128 @@ def load_adapter(model: Transformer, directory: Path) -> Transformer:
         UserError: a file cannot be read, is damaged, does not fit the model, or asks for what is not there.
     """
     check_model(directory)
-    config, tensors, copies = read_adapter(directory)
-    unknown = [name for name in config.targets if name not in linear_layers(model)]
+    adapter = read_adapter(directory)
+    targets = adapter.config.targets
+    unknown = [name for name in targets if name not in linear_layers(model)]
     if unknown:
         raise UserError(f"{directory / ADAPTER_WEIGHTS}: adapts {unknown[0]!r}, which the model does not have")
-    if OUTPUT in config.targets and model.config.tie_embeddings:
+    if OUTPUT in targets and model.config.tie_embeddings:
         raise UserError(
             f"{directory / ADAPTER_WEIGHTS}: adapts {OUTPUT}, which is tied to the embedding: not supported"
         )
-    for name, copy in copies.items():
+    for name, copy in adapter.copies.items():
         weight = model.get_parameter(name)
         if weight.shape != copy.shape or not torch.equal(weight.detach().to("cpu", copy.dtype), copy):
             raise UserError(f"{directory / ADAPTER_WEIGHTS}: its {name} is not the base's: not supported")
-    fill_adapter(add_lora(model, config), tensors, directory)
+    require_known_tokens(adapter, model, directory)
+    fill_adapter(train_token_rows(add_lora(model, adapter.config), adapter.tokens), adapter, directory)
     return model
 
 
-def read_adapter(directory: Path) -> tuple[LoraConfig, dict[str, Tensor], dict[str, Tensor]]:
-    """The configuration of an adapter, its targets as whole names, and A and B by the model's own names.
+def require_known_tokens(adapter: Adapter, model: Transformer, directory: Path) -> None:
+    """Refuse rows of tokens that a model does not have or cannot hold.
 
-    The last of the three are the copies of the embedding and the output layer that `peft` adds when one is adapted.
+    Raises:
+        UserError: names the adapter's file.
+    """
+    path = directory / ADAPTER_CONFIG
+    highest = max((ids[-1] for ids in adapter.tokens.values() if ids), default=-1)
+    if highest >= model.config.vocab_size:
+        raise UserError(f"{path}: {_TOKENS} has {highest}, but the base has {model.config.vocab_size} tokens")
+    tokens = adapter.tokens
+    if model.config.tie_embeddings and tokens.get(OUTPUT, tokens.get(EMBEDDING)) != tokens.get(EMBEDDING):
+        raise UserError(f"{path}: {_TOKENS} of {OUTPUT} alone, which is tied to the embedding, are not supported")
+
+
+def read_adapter(directory: Path) -> Adapter:
+    """The adapter of a directory.
+
     Which layers are adapted is read from the tensors, so that patterns need not be understood.
 
     Raises:
         UserError: a file cannot be read, asks for what is not there, or holds NaN or infinity.
     """
     path, file = directory / ADAPTER_CONFIG, directory / ADAPTER_WEIGHTS
-    raw = read_json(path)
+    fields = Fields(read_json(path), str(path))
     for key, values in _ONLY.items():
-        if key in raw and raw[key] not in values:
-            raise UserError(f"{path}: {key} {raw[key]!r} is not supported; export the merged model with peft instead")
+        fields.only(key, values, "; export the merged model with peft instead")
+    tokens = _tokens(fields)
+    tensors, copies = _read_tensors(directory, tokens)
+    targets = list(dict.fromkeys(name.rpartition(".")[0] for name in tensors if not name.endswith(".rows")))
+    if not targets or any(f"{name}.{key}" not in tensors for name in targets for key in ("lora_A", "lora_B")):
+        raise UserError(f"{file}: does not hold both lora_A and lora_B of each layer")
+    rank = fields.integer("r")
+    for name, tensor in tensors.items():
+        if tensor.dim() != 2 or (name.endswith("lora_A") and len(tensor) != rank):
+            raise UserError(f"{path}: r is {rank}, but {file} has {name} of the shape {list(tensor.shape)}")
+    config = LoraConfig(
+        rank=rank,
+        alpha=fields.number("lora_alpha", low=1e-6),
+        dropout=fields.number("lora_dropout", 0.0, high=0.999),
+        targets=targets,
+        rslora=fields.boolean("use_rslora", False),
+    )
+    return Adapter(config, tensors, copies, {name: sorted(ids) for name, ids in tokens.items()})
+
+
+def _tokens(fields: Fields) -> dict[str, list[int]]:
+    """Ids whose rows are trained, in the order of the rows, by matrix."""
+    if fields.is_list(_TOKENS):
+        found = {EMBEDDING: fields.integers(_TOKENS)}
+    else:
+        inner = fields.object(_TOKENS)
+        found = {name.rpartition(".")[2]: inner.integers(name) for name in inner.keys()}  # noqa: SIM118
+    for name, ids in found.items():
+        if name not in _COPIED or len(set(ids)) < len(ids):
+            raise UserError(f"{fields.where}: {_TOKENS} must be different ids by {' or '.join(_COPIED)}")
+    return {name: ids for name, ids in found.items() if ids}
+
+
+def _read_tensors(directory: Path, tokens: dict[str, list[int]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The adapter's tensors by the model's own names, rows in the order of their ids; and copies of the base's."""
+    file = directory / ADAPTER_WEIGHTS
     if not file.is_file():
         raise UserError(f"{directory}: holds no {ADAPTER_WEIGHTS}")
     tensors: dict[str, Tensor] = {}
     copies: dict[str, Tensor] = {}
     for key, tensor in read_tensors(file).items():
-        name = key.removeprefix(_PREFIX).removeprefix("model.").removesuffix(".weight").removesuffix(".base_layer")
+        name = _own_name(key)
         if name in _COPIED:
             copies[f"{name}.weight"] = tensor
-            continue
-        if not name.endswith((".lora_A", ".lora_B")):
+        elif name.endswith(".rows"):
+            ids = tokens.get(name.removesuffix(".rows"), [])
+            if len(ids) != len(tensor):
+                raise UserError(f"{file}: tensor {key!r} has {len(tensor)} rows, but {_TOKENS} names {len(ids)} ids")
+            tensors[name] = tensor.float()[torch.tensor(ids).argsort()]
+        elif name.endswith((".lora_A", ".lora_B")):
+            tensors[name] = tensor.float()
+        else:
             raise UserError(f"{file}: tensor {key!r} is not supported, only lora_A and lora_B of linear layers")
-        tensors[name] = tensor.float()
-    targets = list(dict.fromkeys(name.rpartition(".")[0] for name in tensors))
-    if not targets or len(tensors) != 2 * len(targets):
-        raise UserError(f"{file}: does not hold both lora_A and lora_B of each layer")
-    try:
-        config = LoraConfig(
-            rank=raw["r"],
-            alpha=float(raw["lora_alpha"]),
-            dropout=float(raw.get("lora_dropout", 0.0)),
-            targets=targets,
-            rslora=bool(raw.get("use_rslora", False)),
-        )
-    except KeyError as e:
-        raise UserError(f"{path}: has no {e}") from e
-    return config, tensors, copies
+    return tensors, copies
 
 
-def fill_adapter(model: Transformer, tensors: dict[str, Tensor], directory: Path) -> None:
-    """Copy A and B of an adapter that was read from `directory` into a model that has updates on the same layers.
+def fill_adapter(model: Transformer, adapter: Adapter, directory: Path) -> None:
+    """Copy an adapter that was read from `directory` into a model that has updates and rows in the same places.
+
+    Rows of more tokens than the adapter has stay as they are.
 
     Raises:
         UserError: the layers or the shapes differ.
     """
-    parameters = adapter_parameters(model)
-    wrong = [name for name in tensors if name not in parameters or tensors[name].shape != parameters[name].shape]
-    wrong += [name for name in parameters if name not in tensors]
+    parameters, matrices = adapter_parameters(model), token_rows(model)
+    places: dict[str, Tensor] = {
+        f"{name}.rows": torch.searchsorted(matrices[name].token_ids.cpu(), torch.tensor(ids))
+        for name, ids in adapter.tokens.items()
+        if name in matrices and set(ids) <= set(matrices[name].token_ids.tolist())
+    }
+    mine = {name: parameter[places[name]] if name in places else parameter for name, parameter in parameters.items()}
+    wrong = [name for name, tensor in adapter.tensors.items() if name not in mine or tensor.shape != mine[name].shape]
+    stored = {*adapter.tensors, *(f"{name}.rows" for name in matrices if name not in adapter.tokens)}
+    wrong += [name for name in mine if name not in stored]
     if wrong:
         raise UserError(
             f"{directory / ADAPTER_WEIGHTS}: tensor {wrong[0]!r} is missing, unknown or of another shape than here"
         )
     with torch.no_grad():
-        for name, tensor in tensors.items():
-            parameters[name].copy_(tensor)
+        for name, tensor in adapter.tensors.items():
+            parameters[name][places.get(name, slice(None))] = tensor.to(parameters[name].device)

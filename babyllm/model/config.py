@@ -95,7 +95,15 @@ class ModelConfig:
             raise UserError(f"model.n_kv_heads={self.kv_heads}: must divide model.n_heads={self.n_heads}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
+        self._check_scaling()
+
+    def _check_scaling(self) -> None:
+        """Refuse a stretching of the rotary frequencies that cannot be."""
         scaling = self.rope_scaling
+        if scaling and scaling.type == "llama3" and scaling.high_freq_factor <= scaling.low_freq_factor:
+            raise UserError("rope scaling llama3: high_freq_factor must be above low_freq_factor")
+        if scaling and scaling.type == "dynamic" and self.head_dim < 4:
+            raise UserError(f"rope scaling dynamic: needs heads wider than {self.head_dim}")
         if scaling and scaling.type == "dynamic" and scaling.original_max_seq_len not in (None, self.max_seq_len):
             raise UserError(
                 f"model.rope_original_seq_len={scaling.original_max_seq_len}: dynamic scaling begins behind "

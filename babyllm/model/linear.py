@@ -53,6 +53,10 @@ class FrozenLinear(nn.Linear):
         """(O, I) float32, made from what is held."""
         return _restored(self._held_tensors(), torch.Size((self.out_features, self.in_features)))
 
+    def merged_weight(self) -> Tensor:
+        """(O, I) float32: what the layer multiplies by, with all that is trained beside the frozen weight."""
+        return self.base_weight()
+
     def _held_tensors(self) -> tuple[Tensor, ...]:
         if self.held == "int8":
             return self.weight, self.scales
@@ -143,11 +147,7 @@ class LoraLinear(FrozenLinear):
 
 def dense_weight(layer: nn.Linear) -> Tensor:
     """(O, I): the matrix a layer without dropout multiplies by, differentiable where it is trained."""
-    if isinstance(layer, LoraLinear):
-        return layer.merged_weight()
-    if isinstance(layer, FrozenLinear):
-        return layer.base_weight()
-    return layer.weight
+    return layer.merged_weight() if isinstance(layer, FrozenLinear) else layer.weight
 
 
 def joined_weight(layers: Sequence[nn.Linear], dtype: torch.dtype) -> Tensor:

@@ -8,7 +8,7 @@ Adapters are stored by babyllm.interop.peft.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from torch import nn
 from babyllm.config import nearest
 from babyllm.errors import UserError
 from babyllm.model.linear import FrozenLinear, Held, LoraLinear, dense_weight
+from babyllm.model.token_rows import RowEmbedding, dense_embedding
 from babyllm.model.transformer import Transformer
 from babyllm.values import Limits, Positive, ShareBelow1
 
@@ -33,6 +34,8 @@ class LoraConfig:
         targets: linear layers by name or its end (q_proj, layers.0.mlp.up_proj, lm_head); all: every one in the blocks.
         rslora: let the update count alpha / sqrt(rank) times, which suits high ranks (Kalajdzievski 2023).
         lora_plus: learning rate of B over that of A (Hayou et al. 2024, who advise 16); 1 is the same for both.
+        new_tokens: whether rows of special tokens in the embedding and the output layer are trained, too: those of the
+            template that the base has not learned (auto), all that the template writes (true), or none (false).
         base: how the blocks' frozen weights are held: float32, bfloat16, int8, or nf4 (4 bits, Dettmers et al. 2023).
     """
 
@@ -42,6 +45,7 @@ class LoraConfig:
     targets: list[str] = field(default_factory=lambda: [ALL])
     rslora: bool = False
     lora_plus: Positive = 1.0
+    new_tokens: bool | Literal["auto"] = "auto"
     base: Held = "float32"
 
     def __post_init__(self) -> None:
@@ -126,7 +130,7 @@ def _matching(model: Transformer, targets: list[str]) -> set[str]:
 
 @torch.no_grad()
 def merge_lora(model: Transformer) -> Transformer:
-    """The same model as a plain one in float32, with the updates added to the weights and everything trainable.
+    """The same model as a plain one in float32, with the updates and rows in its weights and everything trainable.
 
     Args:
         model: changed in place; a base held in fewer bits stays as coarse as it was.
@@ -137,6 +141,11 @@ def merge_lora(model: Transformer) -> Transformer:
             plain.weight = nn.Parameter(dense_weight(layer))
             model.set_submodule(name, plain.train(layer.training))
             model.origin = None
+    if isinstance(model.embed_tokens, RowEmbedding):
+        rows = dense_embedding(model.embed_tokens)
+        model.embed_tokens = nn.Embedding.from_pretrained(rows, freeze=False).train(model.training)
+        if model.config.tie_embeddings:
+            model.lm_head.weight = model.embed_tokens.weight
     return model.requires_grad_(True)
 
 

@@ -24,6 +24,7 @@ from babyllm.model.rope import rope_table, split_rotated
 from babyllm.model.swiglu import swiglu
 
 INIT_STD = 0.02
+_SHORTEST_TABLE = 1 << 16  # rotary positions, which may lie beyond the length of a row
 
 
 def joint(x: Tensor, *layers: nn.Linear) -> Tensor:
@@ -191,10 +192,17 @@ class Transformer(nn.Module):
         scaling = self.config.rope_scaling
         if length > limit and (scaling is None or scaling.type != "dynamic"):
             raise UserError(f"{length} tokens are more than the model's max_seq_len of {limit}")
-        if self._rope is None or self._rope[0].device != device or len(self._rope[0]) != max(length, limit):
+        # Up to the limit the angles depend on no length, so a table grows by doubling; beyond it each has its own.
+        wanted = length if length > limit else min(limit, max(_SHORTEST_TABLE, 1 << (length - 1).bit_length()))
+        if self._rope is None or self._rope[0].device != device or not self._suits(len(self._rope[0]), wanted):
             with torch.inference_mode(False):  # what was made in inference mode could not be trained with
-                self._rope = rope_table(self.config, max(length, limit), device)
+                self._rope = rope_table(self.config, wanted, device)
         return self._rope
+
+    def _suits(self, has: int, wanted: int) -> bool:
+        """Whether a table of so many rows serves for `wanted` ones."""
+        limit = self.config.max_seq_len
+        return has == wanted or wanted < has <= limit
 
 
 def _document_mask(documents: Tensor) -> Tensor:

@@ -31,12 +31,13 @@ from babyllm.interop.huggingface import (
     ADAPTER_CONFIG,
     hf_name,
     load_weights,
-    save_description,
+    save_generation,
     save_model,
     weight_files,
 )
 from babyllm.interop.peft import adapter_parameters, fill_adapter, read_adapter, save_adapter
 from babyllm.model.lora import lora_layers
+from babyllm.model.token_rows import token_rows
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.state import TrainState
@@ -118,8 +119,11 @@ def _write(
     directory.mkdir(parents=True)
     _require_space(directory, state)
     if lora_layers(state.model):
-        save_description(directory, state.model, tokenizer, chat_template=chat_template, end_ids=end_ids)
-        save_adapter(directory, state.model, state.model.origin or "")
+        # Beside a config.json transformers would take the directory for a whole model.
+        save_generation(directory, state.model, tokenizer, end_ids)
+        if tokenizer:
+            tokenizer.save(directory, chat_template=chat_template)
+        save_adapter(directory, state.model, str(Path(state.model.origin).absolute()) if state.model.origin else "")
     else:
         save_model(directory, state.model, tokenizer, chat_template=chat_template, end_ids=end_ids)
     save_file(_optimizer_tensors(state), directory / OPTIMIZER)
@@ -196,7 +200,8 @@ def _load_weights(state: TrainState, directory: Path, base: str | None) -> None:
     if not layers:
         state.model.load_state_dict(load_weights(directory, state.model.config))
         return
-    config, tensors, _ = read_adapter(directory)
+    adapter = read_adapter(directory)
+    config = adapter.config
     layer = next(iter(layers.values()))
     for name, theirs, mine in (
         ("rank", config.rank, layer.rank),
@@ -205,12 +210,14 @@ def _load_weights(state: TrainState, directory: Path, base: str | None) -> None:
     ):
         if theirs != mine:
             raise UserError(f"{directory}: was made with lora.{name}={theirs} (now {mine}); choose another --run_dir")
+    if adapter.tokens != {name: matrix.token_ids.tolist() for name, matrix in token_rows(state.model).items()}:
+        raise UserError(f"{directory}: was made with other tokens of lora.new_tokens; choose another --run_dir")
     if base != _base_digest(state.model):
         raise UserError(
             f"{directory}: the base of its adapter was another model than {state.model.origin} is now; "
             "bring that back, or choose another --run_dir"
         )
-    fill_adapter(state.model, tensors, directory)
+    fill_adapter(state.model, adapter, directory)
 
 
 def _read_resume(directory: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from babyllm.chat.template import ChatTemplate, load_template, stored_template
 from babyllm.config import differences
+from babyllm.config import load as load_config
 from babyllm.data.conversations import ConversationStore, Normalisation
 from babyllm.data.fine_tuning import (
     SAMPLE,
@@ -25,17 +26,20 @@ from babyllm.data.shards import Split
 from babyllm.errors import UserError
 from babyllm.evaluate.answers import closed_in, stored_samples
 from babyllm.evaluate.fit import greedy_answers, measure
-from babyllm.loading import base_directory, load, model_directory
+from babyllm.interop.held_base import BASE, hold_base
+from babyllm.interop.peft import Adapter, fill_adapter, read_adapter
+from babyllm.loading import base_directory, is_adapter, load, load_base, model_directory, tokenizer_directory
 from babyllm.model.config import ModelOptions
 from babyllm.model.freezing import FreezeConfig, freeze
 from babyllm.model.lora import LoraConfig, add_lora, lora_layers, merge_lora
+from babyllm.model.token_rows import matrices_of, train_token_rows
 from babyllm.model.transformer import Transformer
 from babyllm.model.vocabulary import grow_vocabulary
 from babyllm.optim import OptimConfig, adamw
 from babyllm.runtime import Runtime, RuntimeConfig, seed_all
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.checkpoint import latest
+from babyllm.training.checkpoint import CONFIG, latest
 from babyllm.training.run import Measure, Show
 from babyllm.training.state import TrainState
 from babyllm.values import AnyCount, AnyMembers, Count, PathText
@@ -110,60 +114,159 @@ def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
         UserError: the model, the data, the template and the plan do not fit each other.
     """
     run_dir = Path(config.run_dir)
-    directory = _start(config, run_dir)
-    template = load_template(
-        config.data.template, Tokenizer.load(directory), directory, efficient_eos=config.data.efficient_eos
-    )
-    model = _model(config, directory)
+    newest = latest(run_dir)
+    directory = newest or _beginning(config)
+    files = tokenizer_directory(directory)
+    tokenizer = Tokenizer.load(files)
+    template = load_template(config.data.template, tokenizer, files, efficient_eos=config.data.efficient_eos)
+    template.require_marks()
+    if newest:
+        _require_same_settings(config, newest, template)
+    start = _start(config, directory, tokenizer, template, is_resumed=newest is not None)
+    model = _adapted(config, start, template, runtime)
     data = open_conversation_data(config.data, run_dir / STORE, template, config.normalise, runtime)
-    if runtime.is_main:
-        for line in _remarks(config, directory, template, model.config.vocab_size):
-            print(line)
-    grow_vocabulary(model, template.tokenizer.vocab_size)
-    seed_all(config.plan.seed)
-    freeze(add_lora(model, config.lora), config.freeze)
     model.to(runtime.device)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
     optimizer = adamw(model, config.optim, lora_plus=config.lora.lora_plus)
-    return FineTuning(TrainState(model, optimizer, runtime.scaler(), loader, runtime), plan, data, template)
+    state = TrainState(model, optimizer, runtime.scaler(), loader, runtime, origin=start.told)
+    return FineTuning(state, plan, data, template)
 
 
-def _start(config: FineTuneConfig, run_dir: Path) -> Path:
-    """The directory whose model is trained: that of an adapter's base, or of the newest step where there is one."""
-    newest = latest(run_dir)
-    if newest:
-        return base_directory(newest)
+def _beginning(config: FineTuneConfig) -> Path:
+    """The directory of the model or the adapter that a run begins with."""
     try:
         return model_directory(config.init_from)
     except UserError as e:
         raise UserError(f"--init_from: {e}; train a model first (train_pretrain.py), or name another one") from e
 
 
-def _remarks(config: FineTuneConfig, directory: Path, template: ChatTemplate, vocab_size: int) -> Iterator[str]:
-    """What a person should know about the template's tokens before the training begins."""
-    tokenizer = template.tokenizer
-    if tokenizer.vocab_size > vocab_size:
-        yield f"{directory}: the vocabulary grows from {vocab_size} to {tokenizer.vocab_size} tokens, for the template"
-    if config.lora.rank and template.end_ids != [tokenizer.eos_id] and stored_template(directory) is None:
-        yield (
-            f"{directory}: may never have seen the token that ends an answer in this template, and LoRA leaves "
-            "embeddings as they are; with --data.template=plain or alpaca an answer ends with <eos>, which it knows"
-        )
+class _Start(NamedTuple):
+    """What is trained, before it is.
+
+    Attributes:
+        directory: of the model or the adapter.
+        tokenizer: its own.
+        model: a plain one, its vocabulary grown for the template.
+        adapter: of `directory`, which training goes on with; None to begin a new one, or without LoRA.
+        tokens: ids whose rows are trained beside LoRA.
+        is_resumed: whether `directory` is a step of this run.
+        told: where the weights are from, for the headline.
+    """
+
+    directory: Path
+    tokenizer: Tokenizer
+    model: Transformer
+    adapter: Adapter | None
+    tokens: list[int]
+    is_resumed: bool
+    told: str
 
 
-def _model(config: FineTuneConfig, directory: Path) -> Transformer:
+def _start(
+    config: FineTuneConfig, directory: Path, tokenizer: Tokenizer, template: ChatTemplate, is_resumed: bool
+) -> _Start:
     options, seq_len = config.model, config.data.longest_seq_len
     how: dict[str, Any] = {"dropout": options.dropout, "activation_checkpointing": options.activation_checkpointing}
     if ignored := differences(ModelOptions(**how), options):
         raise UserError(f"model.{ignored[0]}: the shape is that of {directory}; leave the option out")
-    model, _ = load(directory, **how)
-    if lora_layers(model):
-        if config.lora.rank:
-            raise UserError(f"--init_from: {directory} is an adapter; make it one model first: babyllm merge-lora")
-        merge_lora(model)
+    adapter, told = None, ""
+    if config.lora.rank:
+        model, told = load_base(directory, tokenizer, **how).eval(), f"from {directory}"
+        if is_adapter(directory):
+            adapter, told = read_adapter(directory), f"going on with the adapter of {directory}"
+    else:
+        model = load(directory, **how)[0]
+        if lora_layers(model):
+            told = f"from {directory} merged into its base {model.origin}, to be trained in full"
+            merge_lora(model)
     if model.config.max_seq_len < seq_len:
         raise UserError(f"data.seq_len={seq_len}: {directory} was made for at most {model.config.max_seq_len} tokens")
+    tokens = {i for ids in adapter.tokens.values() for i in ids} if adapter else set()
+    if config.lora.rank and not is_resumed:
+        tokens |= _unlearned(config, directory, tokenizer, template)
+    return _Start(directory, tokenizer, model, adapter, sorted(tokens), is_resumed, told)
+
+
+def _unlearned(config: FineTuneConfig, directory: Path, tokenizer: Tokenizer, template: ChatTemplate) -> set[int]:
+    """Special tokens of the template whose rows are to be trained beside LoRA."""
+    written = set(template.special_ids())
+    if config.lora.new_tokens != "auto":
+        return written if config.lora.new_tokens else set()
+    stored = stored_template(tokenizer_directory(directory)) or ""
+    # Every text a base has read ends or begins with these two; what its own template spells out it was taught.
+    learned = {tokenizer.bos_id, tokenizer.eos_id, *(i for name, i in tokenizer.special.items() if name in stored)}
+    return written - learned
+
+
+def _adapted(config: FineTuneConfig, start: _Start, template: ChatTemplate, runtime: Runtime) -> Transformer:
+    """The model as it is trained: with room for the template's tokens, with LoRA and frozen parts."""
+    model, directory = start.model, start.directory
+    if runtime.is_main:
+        for line in _remarks(start, template):
+            print(line)
+    grow_vocabulary(model, template.tokenizer.vocab_size)
+    if config.lora.rank and not start.is_resumed:
+        with runtime.main_first():
+            if runtime.is_main:
+                hold_base(Path(config.run_dir), base_directory(directory), model, start.tokenizer)
+        model.origin = str((Path(config.run_dir) / BASE).absolute())
+    seed_all(config.plan.seed)
+    add_lora(model, config.lora)
+    train_token_rows(model, matrices_of(model, start.tokens))
+    if start.adapter and not start.is_resumed:
+        _go_on(config.lora, model, start.adapter, directory)
+    freeze(model, config.freeze)
     return model
+
+
+def _go_on(config: LoraConfig, model: Transformer, adapter: Adapter, directory: Path) -> None:
+    """Fill the model's updates with those of an adapter from elsewhere."""
+    theirs, mine = replace(adapter.config, targets=sorted(adapter.config.targets)), sorted(lora_layers(model))
+    for key in ("rank", "alpha", "rslora", "targets"):
+        before, now = getattr(theirs, key), mine if key == "targets" else getattr(config, key)
+        if before != now:
+            shown = f"{before[:3]} ..." if isinstance(before, list) and len(before) > 3 else before
+            raise UserError(
+                f"--init_from: {directory} is an adapter with other lora.{key}, {shown}; give the same to go on with "
+                "it, or --lora.rank=0 to train the model that it makes of its base"
+            )
+    fill_adapter(model, adapter, directory)
+
+
+def _remarks(start: _Start, template: ChatTemplate) -> Iterator[str]:
+    """What a person should know about the template's tokens before the training begins."""
+    tokenizer, size = template.tokenizer, start.model.config.vocab_size
+    if tokenizer.vocab_size > size:
+        yield f"{start.directory}: the vocabulary grows from {size} to {tokenizer.vocab_size} tokens, for the template"
+    if start.tokens and not start.is_resumed:
+        names = ", ".join(name for name, i in tokenizer.special.items() if i in start.tokens)
+        yield f"trained beside LoRA, because the base has not learned them: the rows of {names}"
+
+
+_DECIDING = ("seq_len", "seed", "held_out", "turns", "prompts", "weights", "too_long", "pack", "format")
+_RENDERING = ("template", "efficient_eos")
+
+
+def _require_same_settings(config: FineTuneConfig, step: Path, template: ChatTemplate) -> None:
+    """Refuse to go on from a step with conversations that are made in another way, before they are."""
+    run_dir = Path(config.run_dir)
+    try:
+        before = load_config(FineTuneConfig, run_dir / CONFIG)
+    except UserError:  # of another version: the loader compares the data itself
+        return
+    is_other_text = stored_template(step) != template.source
+    keys = [*_DECIDING, *(_RENDERING if is_other_text else ())]
+    if before.data.stages or config.data.stages:
+        keys.remove("seq_len")
+    old, new = (ConversationConfig(**{key: getattr(c.data, key) for key in keys}) for c in (before, config))
+    changed = [f"data.{line}" for line in differences(old, new)]
+    if is_other_text and not changed:
+        changed = [f"the text of data.template={config.data.template} is another"]
+    if changed:
+        raise UserError(
+            f"{run_dir}: its conversations were made with other settings ({'; '.join(changed)}); keep them as they "
+            "were, or choose another --run_dir"
+        )
 
 
 def held_out(config: FineTuneConfig, tuning: FineTuning) -> Measure:

@@ -17,7 +17,8 @@ from babyllm.chat.template import ChatTemplate
 from babyllm.config import differences, dump, load
 from babyllm.errors import UserError
 from babyllm.files import locked, write_bytes, write_json
-from babyllm.interop.huggingface import config_to_json, read_json
+from babyllm.interop.huggingface import config_to_json
+from babyllm.json_fields import read_json
 from babyllm.model.config import flops_per_token
 from babyllm.progress import format_duration
 from babyllm.runtime import environment, memory_bytes, peak_flops
@@ -281,6 +282,8 @@ def _take(directory: Path, stack: ExitStack) -> None:
 
 
 def _require_same_model(directory: Path, state: TrainState, tokenizer: Tokenizer | None) -> None:
+    if not (directory / "config.json").is_file():
+        return  # an adapter: its base is compared when it is loaded
     theirs, mine = read_json(directory / "config.json"), config_to_json(state.model.config, tokenizer)
     changed = [f"{key} {theirs.get(key)} (now {mine[key]})" for key in mine if theirs.get(key) != mine[key]]
     if changed:
@@ -309,7 +312,7 @@ def _headline(state: TrainState, plan: Plan, newest: Path | None) -> str:
     millions = sum(p.numel() for p in state.model.parameters()) / 1e6
     where = f"{runtime.world_size} x {runtime.device.type}, {str(runtime.dtype).removeprefix('torch.')}"
     origin = state.model.origin
-    begins = f"resuming from {newest}" if newest else f"from {origin}" if origin else "from scratch"
+    begins = f"resuming from {newest}" if newest else state.origin or (f"from {origin}" if origin else "from scratch")
     return f"{millions:.1f} M parameters, {plan.n_steps} steps on {where}, {begins}"
 
 

@@ -27,6 +27,7 @@ class TrainState:
         scaler: gradient scaler, disabled unless training in float16.
         stream: where batches come from.
         runtime: device, ranks, stop signal.
+        origin: what the weights were at step 0, in words; empty if the model's own `origin` tells all.
         step: finished optimizer steps.
         tokens: that were read, over all ranks: units "input" where there are such, else "token".
         skipped: steps whose gradients were not finite.
@@ -45,6 +46,7 @@ class TrainState:
     scaler: torch.amp.GradScaler
     stream: Stream
     runtime: Runtime
+    origin: str = ""
     step: int = 0
     tokens: int = 0
     skipped: int = 0

@@ -1,0 +1,64 @@
+"""What a model's files say of its size, compared before anything of that size is made.
+
+model.safetensors, its header alone -> names and shapes -> against config.json
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import safe_open
+
+from babyllm.errors import UserError
+from babyllm.model.config import ModelConfig
+
+_LAYER = re.compile(r"model\.layers\.(\d+)\.")
+
+
+def tensor_shapes(files: Sequence[Path]) -> dict[str, list[int]]:
+    """Shapes of the tensors of some files by name, read without the tensors.
+
+    Raises:
+        UserError: a file is no safetensors file.
+    """
+    shapes: dict[str, list[int]] = {}
+    for file in files:
+        try:
+            with safe_open(file, "pt") as opened:
+                shapes |= {name: list(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+        except Exception as e:  # safetensors raises its own type, not exported everywhere
+            raise UserError(f"{file}: cannot be read ({e})") from e
+    return shapes
+
+
+def require_fitting_header(files: Sequence[Path], config: ModelConfig, path: Path) -> None:
+    """Refuse a shape that the tensors of `files` do not have; no files are left to whoever reads them.
+
+    Args:
+        files: with the weights.
+        config: the shape.
+        path: of the config.json it is from, for messages.
+
+    Raises:
+        UserError: names the key and the tensor that differ.
+    """
+    if not files:
+        return
+    shapes = tensor_shapes(files)
+    n_layers = len({m[1] for name in shapes if (m := _LAYER.match(name))})
+    if config.n_layers != n_layers:
+        raise UserError(f"{path}: num_hidden_layers is {config.n_layers}, but {files[0]} holds {n_layers} layers")
+    for key, tensor, dimension, size in (
+        ("vocab_size", "embed_tokens", 0, config.vocab_size),
+        ("hidden_size", "embed_tokens", 1, config.d_model),
+        ("intermediate_size", "layers.0.mlp.gate_proj", 0, config.ff_width),
+        ("num_key_value_heads", "layers.0.self_attn.k_proj", 0, config.kv_heads * config.head_dim),
+    ):
+        shape = shapes.get(f"model.{tensor}.weight", [])
+        if len(shape) != 2 or shape[dimension] != size:
+            raise UserError(
+                f"{files[0]}: tensor '{tensor}.weight' is missing, unknown or of another shape than {path} says: "
+                f"{key} asks for {size} {('rows', 'columns')[dimension]}"
+            )

@@ -1,0 +1,121 @@
+"""Rows of a few tokens, trained while all others of the embedding and the output layer stay as they are.
+
+model -> train_token_rows -> RowEmbedding, RowLinear: frozen weight, and the rows of some tokens in its place
+
+What LoRA needs for tokens that its base has not learned. The rows are stored by babyllm.interop.peft.
+
+Legend: V vocabulary, D model width, N tokens whose rows are trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from babyllm.errors import UserError
+from babyllm.model.linear import FrozenLinear
+from babyllm.model.transformer import Transformer
+
+EMBEDDING, OUTPUT = "embed_tokens", "lm_head"
+
+
+class RowEmbedding(nn.Embedding):
+    """An embedding of which only the rows of some tokens are trained.
+
+    Parameters without gradient take the place of buffers, which DDP would send to every rank in every step.
+
+    Attributes:
+        token_ids: (N,) int64, ascending.
+        rows: (N, D), in place of those of `weight`, from which they start.
+    """
+
+    def __init__(self, layer: nn.Embedding, token_ids: Tensor) -> None:
+        """Take over the weight of `layer`."""
+        super().__init__(layer.num_embeddings, layer.embedding_dim, _weight=layer.weight.detach())
+        self.weight.requires_grad_(False)
+        self.token_ids = nn.Parameter(token_ids, requires_grad=False)
+        self.rows = nn.Parameter(layer.weight.detach()[token_ids].clone())
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(...) int64 -> (..., D)."""
+        place = torch.searchsorted(self.token_ids, tokens).clamp(max=len(self.token_ids) - 1)
+        is_trained = (self.token_ids[place] == tokens).unsqueeze(-1)
+        return torch.where(is_trained, F.embedding(place, self.rows), super().forward(tokens))
+
+
+class RowLinear(FrozenLinear):
+    """An output layer of which only the rows of some tokens are trained.
+
+    Attributes:
+        token_ids: (N,) int64, ascending.
+        rows: (N, D), in place of those of `weight`, from which they start.
+    """
+
+    def __init__(self, layer: nn.Linear, token_ids: nn.Parameter, rows: nn.Parameter) -> None:
+        """Take over the weight of `layer`; the other two may be an embedding's, tied to it."""
+        super().__init__(layer, "float32")
+        self.token_ids, self.rows = token_ids, rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., V)."""
+        return F.linear(x, self.merged_weight())
+
+    def merged_weight(self) -> Tensor:
+        """(V, D): the frozen weight with the trained rows in their places."""
+        return self.weight.index_copy(0, self.token_ids, self.rows)
+
+
+def train_token_rows(model: Transformer, tokens: Mapping[str, Sequence[int]]) -> Transformer:
+    """The same model with rows of some tokens that are trained, though the matrices they belong to are frozen.
+
+    Args:
+        model: changed in place.
+        tokens: ids by the name of the matrix, "embed_tokens" and "lm_head"; of tied ones by "embed_tokens" alone.
+
+    Raises:
+        UserError: an id is outside the vocabulary.
+    """
+    highest = max((i for ids in tokens.values() for i in ids), default=0)
+    if highest >= model.config.vocab_size:
+        raise UserError(f"token {highest} cannot be trained: the model has {model.config.vocab_size} tokens")
+    ids = {name: torch.tensor(sorted(set(mine))) for name, mine in tokens.items() if mine}
+    if EMBEDDING in ids:
+        embedding = RowEmbedding(model.embed_tokens, ids[EMBEDDING].to(model.embed_tokens.weight.device))
+        model.embed_tokens = embedding.train(model.training)
+        if model.config.tie_embeddings:
+            head = RowLinear(model.lm_head, embedding.token_ids, embedding.rows)
+            head.weight = embedding.weight
+            model.lm_head = head.train(model.training)
+    if OUTPUT in ids and not model.config.tie_embeddings:
+        place = ids[OUTPUT].to(model.lm_head.weight.device)
+        rows = nn.Parameter(model.lm_head.weight.detach()[place].clone())
+        head = RowLinear(model.lm_head, nn.Parameter(place, requires_grad=False), rows)
+        model.lm_head = head.train(model.training)
+    return model
+
+
+def matrices_of(model: Transformer, token_ids: Sequence[int]) -> dict[str, list[int]]:
+    """What `train_token_rows` takes to train some tokens wherever the model holds a plain matrix of them."""
+    ids = sorted(set(token_ids))
+    is_plain = type(model.lm_head) is nn.Linear and not model.config.tie_embeddings
+    return {EMBEDDING: ids, OUTPUT: ids} if ids and is_plain else {EMBEDDING: ids} if ids else {}
+
+
+def token_rows(model: Transformer) -> dict[str, RowEmbedding | RowLinear]:
+    """The matrices of which rows are trained, by name; a tied output layer is its embedding, and not named."""
+    found: dict[str, RowEmbedding | RowLinear] = {}
+    if isinstance(model.embed_tokens, RowEmbedding):
+        found[EMBEDDING] = model.embed_tokens
+    if isinstance(model.lm_head, RowLinear) and not model.config.tie_embeddings:
+        found[OUTPUT] = model.lm_head
+    return found
+
+
+def dense_embedding(layer: nn.Embedding) -> Tensor:
+    """(V, D): the rows of all tokens."""
+    if isinstance(layer, RowEmbedding):
+        return layer.weight.index_copy(0, layer.token_ids, layer.rows)
+    return layer.weight
