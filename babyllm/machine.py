@@ -67,6 +67,21 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def physical_cores() -> int:
+    """How many cores there are below the logical ones this process may use; all of those where nothing tells."""
+    if not hasattr(os, "sched_getaffinity"):
+        told = _output("sysctl", "-n", "hw.physicalcpu") if sys.platform == "darwin" else None
+        return int(told) if told and told.isdigit() else cores()
+    places = set()
+    for logical in os.sched_getaffinity(0):
+        topology = Path(f"/sys/devices/system/cpu/cpu{logical}/topology")
+        try:
+            places.add(tuple((topology / name).read_text() for name in ("physical_package_id", "core_id")))
+        except OSError:
+            return cores()
+    return len(places)
+
+
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """The most FLOP/s this process can hope for in matrix products of `dtype`, to compare its own speed with.
 
