@@ -55,8 +55,13 @@ def _acquired(lock: Callable[[], None], patience_s: float) -> bool:
 
 
 def fsync(path: Path) -> None:
-    """Wait until a file or directory is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Wait until a file or directory is on disk; where the system opens no directories, there is nothing to wait for."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if path.is_dir():
+            return
+        raise
     try:
         os.fsync(descriptor)
     finally:
