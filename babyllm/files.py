@@ -55,7 +55,7 @@ def _acquired(lock: Callable[[], None], patience_s: float) -> bool:
 
 
 def fsync(path: Path) -> None:
-    """Wait until a file or directory is on disk; where the system opens no directories, there is nothing to wait for."""
+    """Wait until a file or directory is on disk; a directory is left alone where the system opens none."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:

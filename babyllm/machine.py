@@ -77,7 +77,9 @@ def physical_cores() -> int:
     for logical in os.sched_getaffinity(0):
         topology = Path(f"/sys/devices/system/cpu/cpu{logical}/topology")
         try:
-            places.add(tuple((topology / name).read_text(encoding="utf-8") for name in ("physical_package_id", "core_id")))
+            places.add(
+                tuple((topology / name).read_text(encoding="utf-8") for name in ("physical_package_id", "core_id"))
+            )
         except OSError:
             return cores()
     return len(places)

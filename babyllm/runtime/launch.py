@@ -92,8 +92,8 @@ def own_command() -> list[str] | None:
     head = original[: len(original) - len(argv) + 1]
     if len(head) < 2 or original[len(head) :] != argv[1:]:
         return None
-    is_module = len(head) > 2 and head[-2] == "-m"
-    return [sys.executable, *original[1:]] if is_module or head[-1] == argv[0] else None
+    is_ours = head[-1] == argv[0] or (head[-2] == "-m" and head[-1].split(".")[0] == __name__.split(".")[0])
+    return [sys.executable, *original[1:]] if is_ours else None
 
 
 @dataclass
