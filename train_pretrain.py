@@ -1,4 +1,4 @@
-"""Pretrain a language model: `torchrun --standalone --nproc_per_node=N train_pretrain.py [--section.key=value ...]`.
+"""Pretrain a language model: `python train_pretrain.py [--section.key=value ...]`, a process per GPU or core.
 
 With no arguments it prepares the sample corpus and trains a small model on it.
 """
@@ -11,16 +11,15 @@ from babyllm.config import parse
 from babyllm.console import lasting_output
 from babyllm.data.pretraining import open_pretraining_data
 from babyllm.objectives.lm import language_model
-from babyllm.runtime import start, user_errors
+from babyllm.runtime import launch, start, user_errors
 from babyllm.training.loop import train
 from babyllm.training.pretraining import PretrainConfig, held_out, new_state, resolved, samples
 from babyllm.training.run import open_run
 from data.sample import prepare_sample
 
 
-def main() -> None:
-    """Prepare the data, begin or resume the run, train."""
-    config = parse(PretrainConfig, sys.argv[1:], prog="train_pretrain.py", description=__doc__ or "", resolve=resolved)
+def pretrain(config: PretrainConfig) -> None:
+    """Prepare the data, begin or resume the run, train: one process of it."""
     with lasting_output(), start(config.runtime) as runtime:
         with runtime.main_first():
             prepare_sample(config.data.path)
@@ -33,6 +32,12 @@ def main() -> None:
                 run.saving(config.save_every),
             ]
             train(state, language_model, plan, every)
+
+
+def main() -> None:
+    """Read the configuration, then work in as many processes as it says."""
+    config = parse(PretrainConfig, sys.argv[1:], prog="train_pretrain.py", description=__doc__ or "", resolve=resolved)
+    launch(pretrain, config)
 
 
 if __name__ == "__main__":

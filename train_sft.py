@@ -1,4 +1,4 @@
-"""Teach a model to converse: `torchrun --standalone --nproc_per_node=N train_sft.py [--section.key=value ...]`.
+"""Teach a model to converse: `python train_sft.py [--section.key=value ...]`, a process per GPU or core.
 
 With no arguments it teaches the model of `runs/pretrain` to judge and write shop reviews, from the sample set.
 """
@@ -10,16 +10,15 @@ import sys
 from babyllm.config import parse
 from babyllm.console import lasting_output
 from babyllm.objectives.conversation import conversation_loss
-from babyllm.runtime import start, user_errors
+from babyllm.runtime import launch, start, user_errors
 from babyllm.training.fine_tuning import FineTuneConfig, answers, held_out, new_run, resolved
 from babyllm.training.loop import train
 from babyllm.training.run import open_run
 from data.sample_sft import prepare_sft_sample
 
 
-def main() -> None:
-    """Prepare the conversations, begin or resume the run, train, and measure before and after."""
-    config = parse(FineTuneConfig, sys.argv[1:], prog="train_sft.py", description=__doc__ or "", resolve=resolved)
+def fine_tune(config: FineTuneConfig) -> None:
+    """Prepare the conversations, begin or resume the run, train, measure before and after: one process of it."""
     with lasting_output(), start(config.runtime) as runtime:
         with runtime.main_first():
             prepare_sft_sample(config.data.path or "")
@@ -37,6 +36,12 @@ def main() -> None:
                 run.saving(config.save_every),
             ]
             train(state, loss, tuning.plan, every)
+
+
+def main() -> None:
+    """Read the configuration, then work in as many processes as it says."""
+    config = parse(FineTuneConfig, sys.argv[1:], prog="train_sft.py", description=__doc__ or "", resolve=resolved)
+    launch(fine_tune, config)
 
 
 if __name__ == "__main__":

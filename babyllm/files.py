@@ -89,8 +89,13 @@ def _acquired(lock: Callable[[], None], patience_s: float) -> bool:
 
 
 def fsync(path: Path) -> None:
-    """Wait until a file or directory is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Wait until a file or directory is on disk; a directory is left alone where the system opens none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if path.is_dir():
+            return
+        raise
     try:
         os.fsync(descriptor)
     finally:

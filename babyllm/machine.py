@@ -6,6 +6,7 @@ torch is imported where it is used, so that commands which need none of it start
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import platform
 import re
@@ -67,6 +68,23 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def physical_cores() -> int:
+    """How many cores there are below the logical ones this process may use; all of those where nothing tells."""
+    if not hasattr(os, "sched_getaffinity"):
+        told = _output("sysctl", "-n", "hw.physicalcpu") if sys.platform == "darwin" else None
+        return int(told) if told and told.isdigit() else cores()
+    places = set()
+    for logical in os.sched_getaffinity(0):
+        topology = Path(f"/sys/devices/system/cpu/cpu{logical}/topology")
+        try:
+            places.add(
+                tuple((topology / name).read_text(encoding="utf-8") for name in ("physical_package_id", "core_id"))
+            )
+        except OSError:
+            return cores()
+    return len(places)
+
+
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """The most FLOP/s this process can hope for in matrix products of `dtype`, to compare its own speed with.
 
@@ -124,17 +142,36 @@ def physical_memory() -> int | None:
 
 
 def memory_bytes(device: torch.device) -> int:
-    """Memory of this process in bytes: its peak on CUDA and on CPU, what the driver holds now on MPS."""
+    """Memory of this process in bytes: its peak on CUDA and on CPU, what the driver holds now on MPS; 0 if unknown."""
     import torch
 
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     if device.type == "mps":
         return int(torch.mps.driver_allocated_memory())
-    import resource
-
+    try:
+        import resource
+    except ImportError:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere
+
+
+def lacking() -> list[str]:
+    """What this system has not and a run could use, a line for each; nothing on Linux and macOS."""
+    lines = {
+        "fcntl": "no file locks here: take care that one run directory is used by one command at a time",
+        "resource": "the memory of a process is not measured here: memory_bytes is 0",
+    }
+    return [line for module, line in lines.items() if not _is_there(module)]
+
+
+def _is_there(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
 
 
 def describe() -> dict[str, Any]:

@@ -70,7 +70,7 @@ def corpus_report(directory: Path, look: Look, verify: bool = False) -> Report:
     n_documents = sum(count.documents for count in domains.values())
     try:
         longest = _longest_rows(corpus, look.longest)
-        rng = np.random.default_rng(look.seed)
+        rng = np.random.default_rng(look.seed % 2**64)
         chosen = np.sort(rng.choice(n_documents, min(look.examples, n_documents), replace=False))
         examples = [
             _example_items("longest documents", _rows(corpus, longest)),
@@ -256,7 +256,7 @@ def _blocks(stream: TokenStream) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]
 
 def _decoded(stream: TokenStream, tokenizer: Tokenizer, eos_id: int, look: Look) -> list[dict[str, Any]]:
     """Documents behind random places: nearly as if drawn evenly, without an index of them."""
-    rng = np.random.default_rng(look.seed)
+    rng = np.random.default_rng(look.seed % 2**64)
     starts = [_next_start(stream, int(place), eos_id) for place in rng.integers(0, len(stream), look.examples)]
     items = []
     for start in dict.fromkeys(starts):

@@ -20,7 +20,7 @@ def process_space() -> str:
     if os.name == "nt":  # there a look at a process by os.kill would end it
         return ""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return "" if sys.platform == "linux" else socket.gethostname()
@@ -35,7 +35,7 @@ def is_running(pid: int) -> bool:
     except PermissionError:
         return True
     with suppress(OSError, IndexError):  # one that has ended stays in the table until its parent has looked
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in ("Z", "X")
     return True
 
 

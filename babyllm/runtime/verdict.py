@@ -19,6 +19,11 @@ _GRACE_S = 10.0
 _SAVING_S = 30.0
 
 
+def record_key(rank: int) -> str:
+    """The key of the store under which a rank's record lies."""
+    return f"watchdog/{rank}"
+
+
 @dataclass(frozen=True)
 class Record:
     """What a rank tells the others about itself."""

@@ -29,7 +29,19 @@ from babyllm.runtime.processes import is_running, process_space
 from babyllm.runtime.program import tell
 from babyllm.runtime.signals import StopSignal
 from babyllm.runtime.store import Store
-from babyllm.runtime.verdict import ACTIVE, BROKEN, DONE, PATIENT, RUNNING, STOPPING, Limits, Record, Seen, Verdict
+from babyllm.runtime.verdict import (
+    ACTIVE,
+    BROKEN,
+    DONE,
+    PATIENT,
+    RUNNING,
+    STOPPING,
+    Limits,
+    Record,
+    Seen,
+    Verdict,
+    record_key,
+)
 from babyllm.runtime.verdict import cause as cause_of
 from babyllm.runtime.verdict import verdict as verdict_of
 
@@ -56,7 +68,7 @@ class Watchdog:
         """
         self._store, self._rank, self._timeout_s, self._address = store, rank, timeout_s, address
         self._keeper, self._space = keeper, process_space()
-        self._keys = [f"watchdog/{other}" for other in range(world_size)]
+        self._keys = [record_key(other) for other in range(world_size)]
         self._interval = min(timeout_s / 10, 2.0)
         # A loaded machine delays threads by seconds, so nobody is declared dead from afar sooner than that.
         self._settle_s = max(3 * self._interval, 3.0)

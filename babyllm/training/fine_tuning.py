@@ -39,6 +39,7 @@ from babyllm.optim import OptimConfig, adamw
 from babyllm.runtime import Runtime, RuntimeConfig, seed_all
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
+from babyllm.training.beginning import settled
 from babyllm.training.checkpoint import CONFIG, latest
 from babyllm.training.run import Measure, Show
 from babyllm.training.state import TrainState
@@ -84,7 +85,12 @@ class FineTuneConfig:
 
 
 def resolved(config: FineTuneConfig) -> FineTuneConfig:
-    """The same configuration with the sample set where it names no conversations."""
+    """The same configuration with the number of processes, and the sample set where it names no conversations.
+
+    Raises:
+        UserError: there is no such device, or not so many.
+    """
+    config = settled(config)
     if config.data.path is not None:
         return config
     train, held_out = f"{SAMPLE}/train.jsonl", [f"{SAMPLE}/heldout.jsonl"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from babyllm.config import differences, load
+from babyllm.config import differences
 from babyllm.data.pretraining import DataConfig, PretrainingData, make_loader
 from babyllm.errors import UserError
 from babyllm.evaluate import perplexity
@@ -21,7 +20,8 @@ from babyllm.optim import OptimConfig, adamw
 from babyllm.runtime import Runtime, RuntimeConfig, device_type, seed_all
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.checkpoint import CONFIG, latest
+from babyllm.training.beginning import settled, stored_config
+from babyllm.training.checkpoint import latest
 from babyllm.training.run import Measure, Show
 from babyllm.training.state import TrainState
 from babyllm.values import AnyCount, Count, PathText
@@ -60,19 +60,18 @@ class PretrainConfig:
 
 
 def resolved(config: PretrainConfig) -> PretrainConfig:
-    """The same configuration with a preset that suits the device, where neither it nor its run has chosen one.
+    """The same configuration with what depends on the machine and the run: a preset where none is chosen, processes.
 
     Raises:
-        UserError: there is no such device.
+        UserError: there is no such device, or not so many.
     """
+    config = settled(config)
     if config.model.preset or config.init_from:
         return config
-    stored = Path(config.run_dir, CONFIG)
     preset = CPU_PRESET if device_type(config.runtime.device) == "cpu" else GPU_PRESET
-    if stored.is_file():
-        # A run that is moved to a machine with another device keeps its model.
-        with suppress(UserError):
-            preset = load(PretrainConfig, stored).model.preset or preset
+    # A run that is moved to a machine with another device keeps its model.
+    if stored := stored_config(PretrainConfig, config.run_dir):
+        preset = stored.model.preset or preset
     return replace(config, model=replace(config.model, preset=preset))
 
 

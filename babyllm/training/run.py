@@ -19,6 +19,7 @@ from babyllm.errors import UserError
 from babyllm.files import locked, write_bytes, write_json
 from babyllm.interop.huggingface import config_to_json
 from babyllm.json_fields import read_json
+from babyllm.machine import lacking
 from babyllm.model.config import flops_per_token
 from babyllm.progress import format_duration
 from babyllm.runtime import environment, memory_bytes, peak_flops
@@ -258,6 +259,8 @@ def open_run(
             run.log = RunLog(directory, start_step=state.step, total_steps=plan.n_steps)
             for line in changed if newest else []:
                 run.message(f"changed since the last start: {line}")
+            for line in lacking():
+                run.message(line)
             run.message(_headline(state, plan, newest))
         try:
             yield run
