@@ -32,10 +32,10 @@ def main() -> None:
 
 
 def _tell(title: str, n_bytes: int, run: Callable[[], object]) -> None:
-    began = time.perf_counter()
+    began, began_busy = time.perf_counter(), time.process_time()
     run()
-    seconds = time.perf_counter() - began
-    print(f"{title:44} {seconds / n_bytes * 1e9:7.3f} s/GB  {seconds:7.3f} s")
+    seconds, busy = time.perf_counter() - began, time.process_time() - began_busy
+    print(f"{title:40} {seconds / n_bytes * 1e9:7.3f} s/GB {busy / n_bytes * 1e9:7.3f} processor s/GB")
 
 
 def _shards(directory: Path, n_bytes: int) -> None:

@@ -26,6 +26,8 @@ from babyllm.data.conversations import ConversationStore
 from babyllm.data.conversations_prepare import prepare_conversations
 from babyllm.data.shard_writer import ShardWriter
 from babyllm.data.shards import MANIFEST, open_tokens
+from babyllm.data.vocabulary import learn_vocabulary
+from babyllm.data.vocabulary_config import VocabularyConfig
 from babyllm.errors import UserError
 from babyllm.files import read_sealed_json, sha256, write_sealed_json
 from babyllm.integrity import MEMORY, TICK_NS, Ids, examine
@@ -169,6 +171,21 @@ def test_an_adapter_never_changes_in_silence(tmp_path: Path, data: Path, runtime
     step = checkpoint.latest(tmp_path / "run")
     assert step is not None
     assert damage(step, read_model, names_in(step, "optimizer")) == 0
+
+
+@pytest.mark.parametrize("kind", ["tokens", "training"])
+def test_a_tokenizer_never_changes_in_silence(tmp_path: Path, token_dir: Path, tokenizer: Tokenizer, kind: str) -> None:
+    """No flipped bit of a tokenizer beside token data, or where it was trained, makes it another one in silence."""
+    if kind == "tokens":
+        shutil.copytree(token_dir, tmp_path, dirs_exist_ok=True)
+    else:
+        words = "".join(json.dumps({"text": f"今天 the model {i}"}) + "\n" for i in range(50))
+        (tmp_path / "words.jsonl").write_text(words, encoding="utf-8")
+        learn_vocabulary([tmp_path / "words.jsonl"], tmp_path, VocabularyConfig(vocab_size=310), work=WorkConfig(1))
+    assert damage(tmp_path, lambda place: Tokenizer.load(place).sha256, ["tokenizer.model"]) == 0
+    elsewhere = tmp_path / "elsewhere"
+    Tokenizer.load(tmp_path).save(elsewhere)
+    assert Tokenizer.load(tmp_path / "tokenizer.json").vocab_size == Tokenizer.load(elsewhere).vocab_size
 
 
 def test_a_damaged_record_of_a_step_is_told(tmp_path: Path, data: Path, runtime: Runtime) -> None:
