@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,9 +122,9 @@ def _remember(directory: Path, known: Mapping[str, tuple[list[Any], Finding]]) -
 
 
 def _read_all(directory: Path, files: Mapping[str, Ids | None], found: dict[str, Finding]) -> None:
-    """Read files through, several at a time, into `found`."""
-    total = sum((directory / name).stat().st_size for name in files)
-    progress, is_shown, began = ProgressLine("checking files: bytes", total, output=sys.stderr), False, time.monotonic()
+    """Read files through, several at a time, into `found`; what takes long tells how far it is, and can be ended."""
+    total, began = sum((directory / name).stat().st_size for name in files), time.monotonic()
+    progress, is_shown = ProgressLine("checking files: bytes", total, output=sys.stderr), False
     counts, stop = dict.fromkeys(files, 0), threading.Event()
 
     def read(name: str) -> None:
@@ -132,20 +132,20 @@ def _read_all(directory: Path, files: Mapping[str, Ids | None], found: dict[str,
         if finding:
             found[name] = finding
 
-    with ordinary_signals(), ThreadPoolExecutor(max(1, min(cores(), len(files)))) as pool:
-        try:
-            left = {pool.submit(read, name) for name in files}
-            while left:
-                done, left = wait(left, timeout=0.5, return_when=FIRST_EXCEPTION)
-                for future in done:
-                    future.result()
-                is_shown |= time.monotonic() - began > SILENT_S
-                if is_shown:
-                    progress.show(sum(counts.values()))
-        finally:
-            stop.set()  # what is still to be read, after a failure or Ctrl-C
-    if is_shown:
-        progress.end()
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(max(1, min(cores(), len(files)))))
+        stack.callback(stop.set)  # what is still to be read after a failure or Ctrl-C
+        left = {pool.submit(read, name) for name in files}
+        while left:
+            done, left = wait(left, timeout=0.5, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            if not is_shown and time.monotonic() - began > SILENT_S:
+                is_shown = True
+                stack.enter_context(ordinary_signals())
+            if is_shown:
+                progress.show(sum(counts.values()))
+    progress.end()
 
 
 def _read_through(
