@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from babyllm.chat.formats import FormatConfig
 from babyllm.chat.template import Supervise, load_template
 from babyllm.data.conversations import ConversationStore
 from babyllm.data.conversations_prepare import prepare_conversations
+from babyllm.data.pretraining import DataConfig, open_pretraining_data
 from babyllm.data.shard_writer import ShardWriter
 from babyllm.data.shards import MANIFEST, open_tokens
 from babyllm.data.vocabulary import learn_vocabulary
@@ -181,7 +183,7 @@ def test_a_tokenizer_never_changes_in_silence(tmp_path: Path, token_dir: Path, t
     else:
         words = "".join(json.dumps({"text": f"今天 the model {i}"}) + "\n" for i in range(50))
         (tmp_path / "words.jsonl").write_text(words, encoding="utf-8")
-        learn_vocabulary([tmp_path / "words.jsonl"], tmp_path, VocabularyConfig(vocab_size=310), work=WorkConfig(1))
+        learn_vocabulary([tmp_path / "words.jsonl"], tmp_path, VocabularyConfig(vocab_size=300), work=WorkConfig(1))
     assert damage(tmp_path, lambda place: Tokenizer.load(place).sha256, ["tokenizer.model"]) == 0
     elsewhere = tmp_path / "elsewhere"
     Tokenizer.load(tmp_path).save(elsewhere)
@@ -229,6 +231,16 @@ def test_ids_outside_the_vocabulary_are_told(tmp_path: Path) -> None:
     writer.finish()
     with pytest.raises(UserError, match=r"web-train-00000\.bin: holds id 100, outside the vocabulary of 100"):
         open_tokens(tmp_path)
+
+
+def test_a_run_does_not_begin_on_damaged_shards(tmp_path: Path, data: Path, runtime: Runtime) -> None:
+    """Rank 0 compares the shards before a run begins; other ranks leave that to it."""
+    shutil.copytree(data, tmp_path, dirs_exist_ok=True)
+    config = DataConfig(path=str(tmp_path), seq_len=16)
+    with flipped(next(tmp_path.glob("*.bin")), 4):
+        with pytest.raises(UserError, match="its sha256"):
+            open_pretraining_data(config, runtime=runtime)
+        open_pretraining_data(config, runtime=replace(runtime, rank=1))
 
 
 def test_whole_files_are_read_once(tmp_path: Path, token_dir: Path) -> None:
