@@ -1,7 +1,7 @@
 """Damage to files, found before it counts.
 
 files -> read through once, on all cores -> sha256, largest id -> .verified.json beside them, by size and times
-step directory -> its resume.json -> the sha256 of its files
+step directory, tokenizer -> what a description beside it says -> the sha256 of its files
 
 What was found is remembered, so that a terabyte is not read at every start. What goes bad on the disk later, without
 any write, is found when files are read again on purpose.
@@ -14,9 +14,9 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,13 +79,23 @@ def examine(directory: Path, files: Mapping[str, Ids | None], *, again: bool = F
         return found
     fresh: dict[str, Finding] = {}
     try:
-        with ordinary_signals():
-            _read_all(directory, missing, fresh)
+        _read_all(directory, missing, fresh)
     finally:
         settled = [name for name in fresh if max(stamps[name][1:3]) < began_ns - TICK_NS]
         if settled:
             _remember(directory, known | {name: (stamps[name], fresh[name]) for name in settled})
     return found | fresh
+
+
+def digests(directory: Path, names: Iterable[str]) -> dict[str, str]:
+    """The sha256 of files by name, read now; nothing is remembered.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    found: dict[str, Finding] = {}
+    _read_all(directory, dict.fromkeys(names), found)
+    return {name: finding.sha256 for name, finding in found.items()}
 
 
 def _stamp(path: Path, ids: Ids | None) -> list[Any]:
@@ -112,9 +122,9 @@ def _remember(directory: Path, known: Mapping[str, tuple[list[Any], Finding]]) -
 
 
 def _read_all(directory: Path, files: Mapping[str, Ids | None], found: dict[str, Finding]) -> None:
-    """Read files through, several at a time, into `found`."""
-    total = sum((directory / name).stat().st_size for name in files)
-    progress, is_shown, began = ProgressLine("checking files: bytes", total, output=sys.stderr), False, time.monotonic()
+    """Read files through, several at a time, into `found`; what takes long tells how far it is, and can be ended."""
+    total, began = sum((directory / name).stat().st_size for name in files), time.monotonic()
+    progress, is_shown = ProgressLine("checking files: bytes", total, output=sys.stderr), False
     counts, stop = dict.fromkeys(files, 0), threading.Event()
 
     def read(name: str) -> None:
@@ -122,20 +132,20 @@ def _read_all(directory: Path, files: Mapping[str, Ids | None], found: dict[str,
         if finding:
             found[name] = finding
 
-    with ThreadPoolExecutor(min(cores(), len(files))) as pool:
-        try:
-            left = {pool.submit(read, name) for name in files}
-            while left:
-                done, left = wait(left, timeout=0.5, return_when=FIRST_EXCEPTION)
-                for future in done:
-                    future.result()
-                is_shown |= time.monotonic() - began > SILENT_S
-                if is_shown:
-                    progress.show(sum(counts.values()))
-        finally:
-            stop.set()  # what is still to be read, after a failure or Ctrl-C
-    if is_shown:
-        progress.end()
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(max(1, min(cores(), len(files)))))
+        stack.callback(stop.set)  # what is still to be read after a failure or Ctrl-C
+        left = {pool.submit(read, name) for name in files}
+        while left:
+            done, left = wait(left, timeout=0.5, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            if not is_shown and time.monotonic() - began > SILENT_S:
+                is_shown = True
+                stack.enter_context(ordinary_signals())
+            if is_shown:
+                progress.show(sum(counts.values()))
+    progress.end()
 
 
 def _read_through(
@@ -158,6 +168,36 @@ def _read_through(
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     return Finding(digest.hexdigest(), largest)
+
+
+def check_tokenizer(file: Path) -> None:
+    """Compare a tokenizer's file with what a description beside it says: of token data, of a step, of its training.
+
+    Raises:
+        UserError: the file is not the one that was written there.
+    """
+    is_defining = file.suffix == ".model" or not file.with_name("tokenizer.model").exists()
+    for name, keys in (
+        (RESUME, ("sha256", file.name)),
+        *((name, ("tokenizer_sha256",)) for name in ("manifest.json", "training.json") if is_defining),
+    ):
+        recorded = _entry(file.with_name(name), keys)
+        if recorded and sha256(file) != recorded:
+            raise UserError(
+                f"{file}: is damaged or another one than {name} beside it tells; bring back the right one, or keep "
+                "yours in a directory of its own"
+            )
+
+
+def _entry(path: Path, keys: Sequence[str]) -> str:
+    """What a JSON file holds under these keys, one inside the other; empty where there is no such text."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        for key in keys:
+            value = value[key]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return value if isinstance(value, str) else ""
 
 
 def check_model(directory: Path) -> None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from babyllm.errors import UserError
 from babyllm.files import write_bytes
+from babyllm.integrity import check_tokenizer
 from babyllm.tokenizer_backends import JsonBackend, SentencePieceBackend, train_byte_level, train_sentencepiece
 
 ROLES = ("bos", "eos", "pad", "unk")
@@ -89,7 +90,8 @@ class Tokenizer:
         beside it; they become special tokens if the file has them as ordinary ones.
 
         Raises:
-            UserError: there is no such file, it cannot be read, or it does not tell which token ends a text.
+            UserError: there is no such file, it cannot be read or is not what a description beside it says, or it does
+                not tell which token ends a text.
         """
         file = Path(path)
         if file.is_dir():
@@ -97,6 +99,7 @@ class Tokenizer:
             file = next((file / name for name in names if (file / name).is_file()), file)
         if not file.is_file():
             raise UserError(f"no tokenizer at {path}: give a .model file, a tokenizer.json or a directory with one")
+        check_tokenizer(file)
         tokenizer = cls(
             file.read_bytes(), "json" if file.suffix == ".json" else "model", _read_roles(file.parent), str(file)
         )

@@ -18,6 +18,7 @@ import pytest
 from babyllm.commands import dedup as command
 from babyllm.config import parse
 from babyllm.errors import UserError
+from babyllm.integrity import MEMORY
 from babyllm.text.corpus import Part, open_corpus, write_corpus, write_part
 from babyllm.text.dedup.normal import normal_form
 from babyllm.text.dedup.shingles import ShingleConfig
@@ -89,7 +90,9 @@ def members(out: Path) -> list[dict[str, Any]]:
 
 
 def content(out: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    """The files by their names; but for what is remembered of the corpus when it is opened, with its times."""
+    files = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name != MEMORY]
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
 
 
 def shingle_set(text: str) -> set[str]:

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ from babyllm.chat.formats import FormatConfig
 from babyllm.chat.template import Supervise, load_template
 from babyllm.data.conversations import ConversationStore
 from babyllm.data.conversations_prepare import prepare_conversations
+from babyllm.data.pretraining import DataConfig, open_pretraining_data
 from babyllm.data.shard_writer import ShardWriter
 from babyllm.data.shards import MANIFEST, open_tokens
+from babyllm.data.vocabulary import learn_vocabulary
+from babyllm.data.vocabulary_config import VocabularyConfig
 from babyllm.errors import UserError
 from babyllm.files import read_sealed_json, sha256, write_sealed_json
 from babyllm.integrity import MEMORY, TICK_NS, Ids, examine
@@ -171,6 +175,21 @@ def test_an_adapter_never_changes_in_silence(tmp_path: Path, data: Path, runtime
     assert damage(step, read_model, names_in(step, "optimizer")) == 0
 
 
+@pytest.mark.parametrize("kind", ["tokens", "training"])
+def test_a_tokenizer_never_changes_in_silence(tmp_path: Path, token_dir: Path, tokenizer: Tokenizer, kind: str) -> None:
+    """No flipped bit of a tokenizer beside token data, or where it was trained, makes it another one in silence."""
+    if kind == "tokens":
+        shutil.copytree(token_dir, tmp_path, dirs_exist_ok=True)
+    else:
+        words = "".join(json.dumps({"text": f"今天 the model {i}"}) + "\n" for i in range(50))
+        (tmp_path / "words.jsonl").write_text(words, encoding="utf-8")
+        learn_vocabulary([tmp_path / "words.jsonl"], tmp_path, VocabularyConfig(vocab_size=300), work=WorkConfig(1))
+    assert damage(tmp_path, lambda place: Tokenizer.load(place).sha256, ["tokenizer.model"]) == 0
+    elsewhere = tmp_path / "elsewhere"
+    Tokenizer.load(tmp_path).save(elsewhere)
+    assert Tokenizer.load(tmp_path / "tokenizer.json").vocab_size == Tokenizer.load(elsewhere).vocab_size
+
+
 def test_a_damaged_record_of_a_step_is_told(tmp_path: Path, data: Path, runtime: Runtime) -> None:
     """Loading a model whose resume.json is damaged says so; a copy of its files without one loads."""
     checkpoint.save(tiny_state(tiny_config(data), runtime), tmp_path, Tokenizer.load(data), keep=1)
@@ -212,6 +231,16 @@ def test_ids_outside_the_vocabulary_are_told(tmp_path: Path) -> None:
     writer.finish()
     with pytest.raises(UserError, match=r"web-train-00000\.bin: holds id 100, outside the vocabulary of 100"):
         open_tokens(tmp_path)
+
+
+def test_a_run_does_not_begin_on_damaged_shards(tmp_path: Path, data: Path, runtime: Runtime) -> None:
+    """Rank 0 compares the shards before a run begins; other ranks leave that to it."""
+    shutil.copytree(data, tmp_path, dirs_exist_ok=True)
+    config = DataConfig(path=str(tmp_path), seq_len=16)
+    with flipped(next(tmp_path.glob("*.bin")), 4):
+        with pytest.raises(UserError, match="its sha256"):
+            open_pretraining_data(config, runtime=runtime)
+        open_pretraining_data(config, runtime=replace(runtime, rank=1))
 
 
 def test_whole_files_are_read_once(tmp_path: Path, token_dir: Path) -> None:

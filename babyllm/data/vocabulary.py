@@ -116,7 +116,7 @@ def _learn(
         report = _report(directory, sample, unseen, {_own_name(directory, compare): tokenizer} | dict(compare))
         tokenizer.save(directory)
         write_report(directory, report)
-        write_json(directory / SETTINGS, settings)
+        write_json(directory / SETTINGS, settings | {"tokenizer_sha256": tokenizer.sha256})
     shutil.rmtree(parts)
     return report
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from babyllm.errors import UserError
 from babyllm.files import fsync, read_sealed_json, write_sealed_json
-from babyllm.integrity import examine
+from babyllm.integrity import digests, examine
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet, parquet_writer
 
@@ -147,8 +147,8 @@ def _write_rows(file: Any, rows: list[Document]) -> None:
 def write_corpus(directory: Path, parts: Iterable[Part], about: dict[str, Any]) -> Corpus:
     """Declare the files of a directory a corpus."""
     parts = tuple(parts)
-    found = examine(directory, {part.file: None for part in parts})
-    corpus = Corpus(directory, tuple(replace(part, sha256=found[part.file].sha256) for part in parts), about)
+    sha256 = digests(directory, (part.file for part in parts))
+    corpus = Corpus(directory, tuple(replace(part, sha256=sha256[part.file]) for part in parts), about)
     value = {"version": FORMAT_VERSION, "parts": [asdict(part) for part in corpus.parts], "about": about}
     write_sealed_json(directory / MANIFEST, value)
     return corpus

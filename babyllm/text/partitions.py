@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from babyllm.errors import UserError
-from babyllm.files import fsync, write_json
+from babyllm.files import fsync, read_sealed_json, write_sealed_json
 from babyllm.machine import cores
 from babyllm.progress import ProgressLine
 from babyllm.values import Count, Few
@@ -95,7 +95,7 @@ def run_partitions(
 
 def _finished(folder: Path, digest: str) -> dict[str, Any] | None:
     try:
-        done: dict[str, Any] = json.loads((folder / DONE).read_text(encoding="utf-8"))
+        done = read_sealed_json(folder / DONE)
     except (OSError, ValueError):
         return None
     return done if done.get("key") == digest else None
@@ -109,7 +109,7 @@ def _carry_out(work: Callable[[T, Path], Any], item: T, folder: Path, digest: st
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         result = work(item, unfinished)
-        write_json(unfinished / DONE, {"key": digest, "result": result})
+        write_sealed_json(unfinished / DONE, {"key": digest, "result": result})
         shutil.rmtree(folder, ignore_errors=True)
         os.rename(unfinished, folder)
         fsync(folder.parent)
