@@ -59,7 +59,7 @@ def token_losses(
     rows = None
     if n_targets is not None and n_targets < SPARSE * len(goals):  # as prompts and padding make them
         # Sorted, those that count come first: their number is known here, and need not be asked of the device.
-        rows = (goals == IGNORE).to(torch.uint8).argsort(stable=True)[:n_targets]
+        rows = (goals == IGNORE).int().argsort(stable=True)[:n_targets]
     losses: Tensor = _TokenLosses.apply(flat, weight, goals, factors, rows, dtype, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return losses.view(targets.shape)
 
