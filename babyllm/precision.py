@@ -5,8 +5,8 @@ an autocast around the call decides; else what --runtime.dtype names; else what 
     CUDA that multiplies bfloat16 natively  bfloat16
     other CUDA                              float16
 
-How a model is trained is the runtime's own choice (`Runtime.dtype`); what reads it within a run is called under the
-run's autocast. torch is imported where it is used, so that commands which need none of it start at once.
+How a model is trained is the runtime's own choice (`Runtime.dtype`), and so is what reads it within a run. torch is
+imported where it is used, so that commands which need none of it start at once.
 """
 
 from __future__ import annotations

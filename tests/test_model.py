@@ -95,11 +95,24 @@ def test_loss_gradients_equal_autograd_of_the_formula(
         assert ((got - wanted).abs() <= bound * size).all()
 
 
-def test_ignored_rows_have_no_gradient() -> None:
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_small_weights_of_tokens_lose_nothing_in_16_bits(dtype: torch.dtype) -> None:
+    """Gradients of losses weighted by a power of two are the others times it, bit for bit."""
+    hidden, weight = torch.randn(20, 6, requires_grad=True), torch.randn(500, 6, requires_grad=True)
+    targets, small = random_ids(20, high=500), torch.full((20,), 2.0**-14)
+    with torch.autocast("cpu", dtype):
+        plain = torch.autograd.grad(token_losses(hidden, weight, targets).sum(), (hidden, weight))
+        weighted = torch.autograd.grad(token_losses(hidden, weight, targets, small).sum(), (hidden, weight))
+    for mine, others in zip(weighted, plain, strict=True):
+        assert torch.equal(mine, others * 2.0**-14) and mine.any()
+
+
+@pytest.mark.parametrize("n_targets", [None, 0])
+def test_ignored_rows_have_no_gradient(n_targets: int | None) -> None:
     """A batch whose targets are all ignored has loss 0 and gradients of exactly 0, whatever comes from above."""
     hidden = torch.randn(10, 6, requires_grad=True)
     weight = torch.randn(30, 6, requires_grad=True)
-    losses = token_losses(hidden, weight, torch.full((10,), IGNORE))
+    losses = token_losses(hidden, weight, torch.full((10,), IGNORE), torch.ones(10), n_targets)
     (losses * 7.0).sum().backward()
     assert losses.sum() == 0
     assert hidden.grad is not None and not hidden.grad.any()

@@ -1,5 +1,6 @@
 """In what type a model is read: the same from commands and functions, and said where it is not float32."""
 
+import io
 import math
 import re
 from collections.abc import Iterator
@@ -111,6 +112,21 @@ def test_commands_write_what_functions_write(
     assert written.out == f"今天{expected}\n"
     note = f"(products in {dtype}; --runtime.dtype=float32 is exact)\n"
     assert written.err == ("" if kind is torch.float32 else note)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+def test_a_chat_says_what_it_reads_in(
+    dtype: str, directory: Path, multiplies: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`chat` names 16 bits once, where they were asked for, and stays silent about float32."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("今天\n"))
+    run(
+        [
+            *("chat", str(directory), "--max_new_tokens=4", "--runtime.device=cpu", "--runtime.threads=1"),
+            f"--runtime.dtype={dtype}",
+        ]
+    )
+    assert capsys.readouterr().err.count("products in bfloat16") == (dtype == "bfloat16")
 
 
 def test_commands_measure_what_functions_measure(

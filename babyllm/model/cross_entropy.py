@@ -57,9 +57,9 @@ def token_losses(
     flat, goals = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     factors = None if weights is None else weights.reshape(-1)
     rows = None
-    if n_targets is not None and n_targets < SPARSE * len(goals):  # as prompts and padding make them
+    if n_targets and n_targets < SPARSE * len(goals):  # as prompts and padding make them
         # Sorted, those that count come first: their number is known here, and need not be asked of the device.
-        rows = (goals == IGNORE).to(torch.uint8).argsort(stable=True)[:n_targets]
+        rows = (goals == IGNORE).int().argsort(stable=True)[:n_targets]
     losses: Tensor = _TokenLosses.apply(flat, weight, goals, factors, rows, dtype, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return losses.view(targets.shape)
 
@@ -86,7 +86,9 @@ class _TokenLosses(torch.autograd.Function):
             share = (targets != IGNORE).to(wide) if factors is None else factors.masked_fill(targets == IGNORE, 0.0)
             d_hidden = torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device)
             d_weight = torch.zeros(weight.shape if weight.requires_grad else (0,), dtype=wide, device=hidden.device)
-            shared = (h * share.unsqueeze(1)).to(dtype)
+            # Small weights, such as one over a turn's length, would leave little of 16-bit products.
+            peak = share.abs().amax().clamp(min=torch.finfo(wide).tiny)
+            shared = (h * (share / peak).unsqueeze(1)).to(dtype)
         with torch.autocast(hidden.device.type, enabled=False):
             for group in _groups(len(targets), len(weight), hidden.device.type, dtype):
                 slopes: list[Tensor] = []
@@ -99,13 +101,13 @@ class _TokenLosses(torch.autograd.Function):
                 if wants_gradients and len(d_weight):
                     _add_product(d_weight, slopes, shared[group[0].start : group[-1].stop])
         if wants_gradients:
-            ctx.save_for_backward(h, w, targets, share, rows, d_hidden, d_weight)
+            ctx.save_for_backward(h, w, targets, share, peak, rows, d_hidden, d_weight)
             ctx.n, ctx.weight_dtype = n, weight.dtype
         return _in_place(losses if factors is None else losses * factors, rows, n)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        h, w, targets, share, rows, d_hidden, d_weight = ctx.saved_tensors
+        h, w, targets, share, peak, rows, d_hidden, d_weight = ctx.saved_tensors
         upstream = grads[0]
         is_common = upstream.stride() == (0,)  # as a sum's gradient is: one number, seen by all
         scale = share * (upstream[0] if is_common else upstream if rows is None else upstream.index_select(0, rows))
@@ -113,7 +115,7 @@ class _TokenLosses(torch.autograd.Function):
         if not len(d_weight):
             return scaled_hidden, *(None,) * 6
         if is_common:
-            d_weight = d_weight * upstream[0]
+            d_weight = d_weight * (upstream[0] * peak)
         else:
             d_weight = torch.zeros_like(d_weight)
             scaled = (h * scale.unsqueeze(1)).to(h.dtype)

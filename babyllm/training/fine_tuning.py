@@ -36,6 +36,7 @@ from babyllm.model.token_rows import matrices_of, train_token_rows
 from babyllm.model.transformer import Transformer
 from babyllm.model.vocabulary import grow_vocabulary
 from babyllm.optim import OptimConfig, adamw
+from babyllm.precision import reads_in
 from babyllm.runtime import Runtime, RuntimeConfig, seed_all
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
@@ -282,7 +283,7 @@ def held_out(config: FineTuneConfig, tuning: FineTuning) -> Measure:
     candidates = closed_in(store)
 
     def measured_by_task(state: TrainState) -> dict[str, float]:
-        with state.runtime.autocast():  # as the run trains
+        with reads_in(state.runtime.device, state.runtime.dtype):  # as the run trains
             found = measure(state.model, samples, candidates, state.runtime)
         result = {f"{task}/loss": measured.loss for task, measured in found.items()}
         return result | {f"{task}/accuracy": m.accuracy for task, m in found.items() if m.accuracy is not None}
@@ -304,7 +305,7 @@ def answers(config: FineTuneConfig, tuning: FineTuning) -> Show:
     samples = stored_samples(store, [span[i // len(tasks) % len(span)] for i, span in enumerate(chosen)])
 
     def show(state: TrainState) -> list[tuple[str, str]]:
-        with state.runtime.autocast():
+        with reads_in(state.runtime.device, state.runtime.dtype):
             found = greedy_answers(
                 state.model, tokenizer, samples, tuning.template.end_ids, state.runtime, max_new_tokens=ANSWER_TOKENS
             )

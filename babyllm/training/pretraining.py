@@ -17,6 +17,7 @@ from babyllm.machine import physical_memory
 from babyllm.model.config import CPU_PRESET, GPU_PRESET, ModelConfig, ModelOptions, parameter_counts
 from babyllm.model.transformer import Transformer
 from babyllm.optim import OptimConfig, adamw
+from babyllm.precision import reads_in
 from babyllm.runtime import Runtime, RuntimeConfig, device_type, seed_all
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
@@ -92,7 +93,7 @@ def held_out(config: PretrainConfig, data: PretrainingData) -> Measure:
     token_bytes = None if data.tokenizer is None else data.tokenizer.byte_lengths()
 
     def measure(state: TrainState) -> dict[str, float]:
-        with state.runtime.autocast():  # as the run trains
+        with reads_in(state.runtime.device, state.runtime.dtype):  # as the run trains
             return perplexity(
                 state.model,
                 data.tokens,
@@ -111,7 +112,7 @@ def samples(config: PretrainConfig, tokenizer: Tokenizer | None) -> Show:
     def show(state: TrainState) -> list[tuple[str, str]]:
         if tokenizer is None:
             return []
-        with state.runtime.autocast():
+        with reads_in(state.runtime.device, state.runtime.dtype):
             return [
                 (prompt, generate(state.model, tokenizer, prompt, max_new_tokens=SAMPLE_TOKENS, seed=i))
                 for i, prompt in enumerate(config.prompts)
