@@ -20,7 +20,7 @@ from babyllm.model.config import ModelConfig
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
-from babyllm.values import Count, PathText, TokenId
+from babyllm.values import Count, PathText, TokenId, check
 
 SAMPLE = "data/sample"
 
@@ -75,8 +75,7 @@ def open_pretraining_data(config: DataConfig, vocab_size: int | None = None) -> 
     Raises:
         UserError: names the file or flag at fault.
     """
-    if config.seq_len < 1:
-        raise UserError(f"data.seq_len={config.seq_len}: must be at least 1")
+    check(config, "data.")
     tokens = open_tokens(
         config.path, vocab_size=vocab_size, dtype=config.dtype, eos_id=config.eos_id, verify=config.verify
     )
