@@ -68,7 +68,7 @@ def parse(
         print(_help(leaves, prog, description))
         raise SystemExit(0)
     flags = _flags(argv, leaves)
-    values = _read(flags["config"], leaves) if "config" in flags else {}
+    values = _read(_paths(flags["config"], "--config", MISSING), leaves) if "config" in flags else {}
     for key, text in flags.items():
         if key in leaves:
             values[key] = _typed(_flag_node(text, leaves[key].kind, f"--{key}"), leaves[key], f"--{key}")
@@ -247,7 +247,7 @@ def _flags(argv: Iterable[str], leaves: Mapping[str, _Leaf]) -> dict[str, str]:
 def _read(path: str | Path, leaves: Mapping[str, _Leaf]) -> dict[str, Any]:
     """The values in a YAML file by dotted key."""
     try:
-        with Path(path).expanduser().open("rb") as file:
+        with Path(path).open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise _mistake(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, so no configuration file")

@@ -29,12 +29,12 @@ def _nothing(number: int) -> TextIO:
     mode = "w" if number else "r"
     with suppress(OSError):
         os.fstat(number)
-        return open(os.devnull, mode, encoding="utf-8")  # another file has the number already
+        return cast(TextIO, open(os.devnull, mode, encoding="utf-8"))  # another file has the number already
     opened = os.open(os.devnull, os.O_RDWR)
     if opened != number:
         os.dup2(opened, number)
         os.close(opened)
-    return open(number, mode, encoding="utf-8", closefd=False)
+    return cast(TextIO, open(number, mode, encoding="utf-8", closefd=False))
 
 
 @contextmanager

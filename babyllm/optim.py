@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from babyllm.values import Positive, Rate, ShareBelow1
+from babyllm.values import Positive, Rate, ShareBelow1, check
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,11 @@ def adamw(model: nn.Module, config: OptimConfig, lora_plus: float = 1.0) -> torc
         model: what is frozen in it is left out.
         config: of AdamW.
         lora_plus: `lr_scale` of LoRA's B matrices (Hayou et al. 2024, LoRA+).
+
+    Raises:
+        UserError: a number of `config` is beyond its limits.
     """
+    check(config, "optim.")
     kinds: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

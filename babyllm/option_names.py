@@ -19,6 +19,9 @@ _OF_MODELS, _OF_CORPORA, _OF_TRAINING = "int8", "work.workers", "run_dir"  # key
 _SHAPE_OR_WEIGHTS = (
     "--init_from names a model whose weights to start from, --model.preset a shape with weights drawn anew"
 )
+_ADAPTERS = (_OF_TRAINING, "adapters belong to train_sft.py")
+_CHATS = (_OF_TRAINING, "conversations belong to train_sft.py")
+_SAMPLING = (_OF_TRAINING, "it belongs to babyllm generate and babyllm chat")
 _MODEL: tuple[Answer, ...] = (
     "--init_from",
     (_OF_MODELS, "the model's directory is an argument of its own, before the flags"),
@@ -70,7 +73,7 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
             ),
         ),
     ),
-    ("packing sample_packing neat_packing", ("--data.pack",)),
+    ("packing sample_packing neat_packing", ("--data.pack", _CHATS)),
     (
         "workers num_workers dataloader_num_workers preprocessing_num_workers dataset_num_proc num_proc jobs",
         _WORKERS,
@@ -209,10 +212,10 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
         (("runtime.dtype", "there is nothing of the kind; leave it out"),),
     ),
     # adapters and frozen parts
-    ("lora use_lora use_peft lora_r lora_rank r", ("--lora.rank",)),
-    ("lora_alpha", ("--lora.alpha",)),
-    ("lora_dropout", ("--lora.dropout",)),
-    ("lora_target lora_targets lora_target_modules target_modules lora_modules", ("--lora.targets",)),
+    ("lora use_lora use_peft lora_r lora_rank r", ("--lora.rank", _ADAPTERS)),
+    ("lora_alpha", ("--lora.alpha", _ADAPTERS)),
+    ("lora_dropout", ("--lora.dropout", _ADAPTERS)),
+    ("lora_target lora_targets lora_target_modules target_modules lora_modules", ("--lora.targets", _ADAPTERS)),
     ("rslora use_rslora", ("--lora.rslora",)),
     ("lora_plus loraplus_lr_ratio", ("--lora.lora_plus",)),
     (
@@ -226,16 +229,16 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ),
     ("freeze_trainable_layers num_layer_trainable", ("--freeze.last_n_layers",)),
     # conversations
-    ("template chat_template prompt_template prompt_style", ("--data.template", "--template")),
+    ("template chat_template prompt_template prompt_style", ("--data.template", "--template", _CHATS)),
     ("train_on_prompt train_on_inputs mask_prompt", ("--data.prompts", "--supervise.prompts")),
     ("mask_history", ("--data.turns=last", "--supervise.turns=last")),
     ("dataset_format dataset_type formatting", ("--data.format.format", "--format.format")),
     ("text_column text_field text_key dataset_text_field json_keys", ("--read.text",)),
     ("mix mix_strategy interleave_probs probabilities data_mix", ("--data.mix", "--weights")),
     # generation and serving
-    ("temp", ("--temperature",)),
-    ("topp nucleus", ("--top_p",)),
-    ("topk", ("--top_k",)),
+    ("temp temperature", ("--temperature", _SAMPLING)),
+    ("topp top_p nucleus", ("--top_p", _SAMPLING)),
+    ("topk top_k", ("--top_k", _SAMPLING)),
     ("do_sample", ("--temperature=0 takes the most probable token each time, above 0 it draws",)),
     ("max_generated_tokens max_completion_tokens max_gen_len n_predict", ("--max_new_tokens",)),
     ("rep_penalty repeat_penalty presence_penalty frequency_penalty", ("--repetition_penalty",)),

@@ -148,6 +148,7 @@ MISTAKES = {
     "--plan.warmup=20": "plan.steps is 12",
     "--data.micro_batch=3": "data.micro_batch=3: does not divide the 8 sequences per rank",
     "--data.global_batch=0": "data.global_batch=0: must be at least 1",
+    "--model.d_model=16777216": "parameters take 24,769,826 GB, this machine has",
     "--data.seq_len=4000": "data.seq_len=4000: the training data holds only",
     "--model.vocab_size=100": "model.vocab_size=100: the data's vocabulary has 290 ids",
     "--model.n_heads=5": "model.n_heads=5: must divide model.d_model=32",

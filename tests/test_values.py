@@ -150,6 +150,7 @@ def test_every_path_is_declared_as_one(name: str) -> None:
     [
         ("--run_dir=", "--run_dir is empty: give a path"),
         ("--run_dir= ", "--run_dir is empty: give a path"),
+        ("--config=", "--config is empty: give a path"),
         ("--init_from=", "--init_from is empty: give a path"),
         ("--data.path=", "--data.path is empty: give a path"),
         ("--data.held_out_path=['']", "--data.held_out_path is empty: give a path"),

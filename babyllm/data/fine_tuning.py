@@ -28,7 +28,7 @@ from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.text.partitions import WorkConfig
 from babyllm.text.report import print_report
-from babyllm.values import Count, Members, PathText, Share
+from babyllm.values import Count, Members, PathText, Share, check
 
 SAMPLE = "data/sample_sft"
 STORE = "conversations"  # in the run directory
@@ -131,8 +131,7 @@ def open_conversation_data(
     Raises:
         UserError: names the file or flag at fault.
     """
-    if config.seq_len < 1:
-        raise UserError(f"data.seq_len={config.seq_len}: must be at least 1")
+    check(config, "data.")
     paths = [config.path] if isinstance(config.path, str) else config.path or []
     with runtime.main_first():
         report = prepare_conversations(

@@ -21,7 +21,7 @@ from babyllm.model.config import ModelConfig
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
-from babyllm.values import Count, PathText, TokenId
+from babyllm.values import Count, PathText, TokenId, check
 
 SAMPLE = "data/sample"
 
@@ -79,8 +79,7 @@ def open_pretraining_data(
     Raises:
         UserError: names the file or flag at fault.
     """
-    if config.seq_len < 1:
-        raise UserError(f"data.seq_len={config.seq_len}: must be at least 1")
+    check(config, "data.")
     with runtime.main_first() if runtime else nullcontext():
         tokens = open_tokens(
             config.path,

@@ -18,7 +18,7 @@ from babyllm.errors import UserError
 from babyllm.model.linear import FrozenLinear, Held, LoraLinear, dense_weight
 from babyllm.model.token_rows import RowEmbedding, dense_embedding
 from babyllm.model.transformer import Transformer
-from babyllm.values import Limits, Positive, ShareBelow1
+from babyllm.values import Limits, Positive, ShareBelow1, check
 
 ALL, OUTPUT = "all", "lm_head"
 
@@ -54,14 +54,7 @@ class LoraConfig:
         Raises:
             UserError: names the field.
         """
-        if self.rank < 0:
-            raise UserError(f"lora.rank={self.rank}: must be at least 0")
-        if self.alpha <= 0:
-            raise UserError(f"lora.alpha={self.alpha}: must be above 0")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"lora.dropout={self.dropout}: must be at least 0 and below 1")
-        if self.lora_plus <= 0:
-            raise UserError(f"lora.lora_plus={self.lora_plus}: must be above 0")
+        check(self, "lora.")
         if self.base != "float32" and not self.rank:
             raise UserError(
                 f"lora.base={self.base}: needs a lora.rank above 0; a model that is trained itself is float32"
