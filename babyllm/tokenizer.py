@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from babyllm.errors import UserError
 from babyllm.files import write_bytes
 from babyllm.integrity import check_tokenizer
+from babyllm.json_fields import Fields, read_json
 from babyllm.tokenizer_backends import JsonBackend, SentencePieceBackend, train_byte_level, train_sentencepiece
 
 ROLES = ("bos", "eos", "pad", "unk")
@@ -227,12 +228,12 @@ def _read_roles(directory: Path) -> dict[str, str | None]:
     for file in (directory / "special_tokens_map.json", directory / "tokenizer_config.json"):
         if not file.is_file():
             continue
-        try:
-            config = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{file} is not valid JSON: {error}") from None
+        config = read_json(file)
+        fields = Fields(config, str(file))
         for role in ROLES:
-            if f"{role}_token" in config:
-                token = config[f"{role}_token"]
-                roles[role] = token["content"] if isinstance(token, dict) else token
+            key = f"{role}_token"
+            if isinstance(config.get(key), dict):
+                roles[role] = fields.object(key).text("content")
+            elif key in config:
+                roles[role] = fields.text(key, None)
     return roles

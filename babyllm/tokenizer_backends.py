@@ -20,7 +20,16 @@ from numpy.typing import NDArray
 
 from babyllm.errors import UserError
 from babyllm.machine import cores
-from babyllm.tokenizer_convert import BPE, BYTE, CONTROL, SPACE, UNKNOWN, parse_model, to_tokenizer_json
+from babyllm.tokenizer_convert import (
+    BPE,
+    BYTE,
+    CONTROL,
+    SPACE,
+    UNKNOWN,
+    parse_model,
+    to_tokenizer_json,
+    with_plain_merges,
+)
 
 SPECIAL_TOKENS = (
     "<unk>",
@@ -213,7 +222,7 @@ class JsonBackend:
         """The file with `names` as special tokens, appended where it lacks them."""
         tokenizer = tokenizers.Tokenizer.from_str(self.source.decode("utf-8"))
         tokenizer.add_special_tokens(names)
-        return str(tokenizer.to_str(pretty=True)).encode()
+        return with_plain_merges(tokenizer.to_str()).encode()
 
     def tokenizer_json(self) -> bytes:
         """The file itself."""
@@ -306,7 +315,7 @@ def train_byte_level(documents: Iterable[str], vocab_size: int, special_tokens: 
     tokenizer.train_from_iterator(itertools.chain([first], texts), trainer)
     if tokenizer.get_vocab_size() < vocab_size:
         raise UserError(f"vocab_size {vocab_size} is too large: this text gives at most {tokenizer.get_vocab_size()}")
-    return str(tokenizer.to_str(pretty=True)).encode()
+    return with_plain_merges(tokenizer.to_str()).encode()
 
 
 def _all_special(names: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ the text, a piece is made of the same two parts. One merge for each piece, in or
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections import defaultdict
 from itertools import pairwise
@@ -73,7 +74,22 @@ def to_tokenizer_json(proto: Any) -> str:
         warnings.warn(
             f"tokenizer.json may split some texts otherwise than tokenizer.model: {'; '.join(doubts)}", stacklevel=2
         )
-    return str(tokenizer.to_str())
+    return with_plain_merges(tokenizer.to_str())
+
+
+def with_plain_merges(text: str) -> str:
+    """A `tokenizer.json` whose merges are texts, "a b", as every version of `tokenizers` reads them.
+
+    Versions before 0.20, and with them transformers before 4.45, do not read the pairs that newer ones write. Where a
+    part holds a space only pairs can tell the two apart, so they stay.
+    """
+    content = json.loads(text)
+    merges = content["model"].get("merges", [])
+    if not all(isinstance(pair, list) and not any(" " in part for part in pair) for pair in merges):
+        return text
+    if merges:
+        content["model"]["merges"] = [" ".join(pair) for pair in merges]
+    return json.dumps(content, ensure_ascii=False, indent=2)
 
 
 def _bpe(proto: Any) -> models.BPE:

@@ -115,7 +115,7 @@ def test_an_adapter_learns_to_end_answers(
 def test_transformers_opens_the_step_of_an_adapter(
     base: Path, chats: Path, tmp_path: Path, runtime: Runtime, template: str
 ) -> None:
-    """`AutoModelForCausalLM` gives our logits within 1e-5 of a step whose base was deleted, its vocabulary grown too."""
+    """`AutoModelForCausalLM` gives our logits within 1e-5, also of a grown vocabulary, though the base was deleted."""
     pytest.importorskip("peft")
     import transformers
 
@@ -137,7 +137,7 @@ def test_transformers_opens_the_step_of_an_adapter(
 
 
 def test_a_base_is_held_without_taking_space(base: Path, chats: Path, tmp_path: Path, runtime: Runtime) -> None:
-    """The weights of a base are the same file a second time; another beginning replaces them, a moved run finds its own."""
+    """A base's weights are the same file once more; another beginning replaces them, a copied run finds its own."""
     for source in (base, base):
         new_run(configured(source, chats, tmp_path / "sft"), runtime)
         held = tmp_path / "sft" / "base" / "model.safetensors"

@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import sentencepiece
@@ -20,6 +20,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from babyllm.errors import UserError
 from babyllm.tokenizer import Tokenizer
+from babyllm.tokenizer_convert import with_plain_merges
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", *(f"<|reserved_{i}|>" for i in range(10))]
 ZH = "床前明月光疑是地上霜举头望低思故乡春眠不觉晓处闻啼鸟夜来风雨声花落知多少我们的世界人民大团结万岁，。？！：“”"
@@ -522,7 +523,7 @@ def test_roles_are_read_from_the_configuration(tmp_path: Path) -> None:
     [
         (["<stop>"], {}, "does not tell its eos_token"),
         (["</s>"], {"eos_token": "<gone>"}, "lacks '<gone>', the eos_token"),
-        (["</s>"], None, "tokenizer_config.json is not valid JSON"),
+        (["</s>"], None, "tokenizer_config.json: is not JSON"),
     ],
 )
 def test_roles_that_cannot_be_told(tmp_path: Path, special: list[str], config: object, message: str) -> None:
@@ -598,3 +599,24 @@ def test_extended_takes_user_defined_pieces(tmp_path: Path) -> None:
     assert extended.special["<|im_end|>"] == token
     assert extended.vocab_size == tokenizer.vocab_size
     assert token not in extended.encode("a<|im_end|>")
+
+
+@pytest.mark.parametrize("model_type", ["bpe", "byte_bpe"])
+def test_merges_are_written_as_every_version_of_tokenizers_reads_them(
+    model_type: Literal["bpe", "byte_bpe"], tmp_path: Path
+) -> None:
+    """Merges are texts, "a b", also where tokens were added, and read back they are the same tokenizer."""
+    tokenizer = Tokenizer.train(corpus(), 420, model_type=model_type, n_threads=1)
+    for one in (tokenizer, tokenizer.extended(["<|more|>"])):
+        one.save(tmp_path)
+        merges = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["model"]["merges"]
+        assert merges and all(isinstance(merge, str) and merge.count(" ") == 1 for merge in merges)
+        again = Tokenizer.load(tmp_path / "tokenizer.json")
+        assert all(again.encode(text) == one.encode(text) for text in corpus()[:20])
+
+
+def test_merges_of_parts_with_spaces_stay_pairs() -> None:
+    """Where a part holds a space a text could not tell the two parts apart."""
+    for merges, expected in (([["a", " b"]], [["a", " b"]]), ([["a", "b"], ["ab", "c"]], ["a b", "ab c"]), ([], [])):
+        text = json.dumps({"model": {"merges": merges}})
+        assert json.loads(with_plain_merges(text))["model"]["merges"] == expected

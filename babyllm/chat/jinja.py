@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -18,7 +19,9 @@ from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Macro
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from babyllm.chat.sandbox import Sandbox
+from babyllm.errors import UserError
 
 FIRST_PLACE, OPEN, CLOSE = "\U00100000", "\U0010fffc", "\U0010fffd"
 MARKS = re.compile(f"[{FIRST_PLACE}-{CLOSE}]")
@@ -69,37 +72,63 @@ def _strftime_now(pattern: str) -> str:
     return datetime.now().strftime(pattern)
 
 
-ENVIRONMENT = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
-ENVIRONMENT.filters["tojson"] = _tojson
+ENVIRONMENT = Sandbox({"tojson": _tojson}, trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
 ENVIRONMENT.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
 
 
-def literals(source: str) -> Iterator[str]:
+def compiled(source: str, where: str) -> jinja2.Template:
+    """A template, ready to render.
+
+    Args:
+        source: Jinja text.
+        where: how messages name it.
+
+    Raises:
+        UserError: it is no template, or one of too great a size or depth.
+    """
+    with _named(where):
+        return ENVIRONMENT.from_string(source)
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Turn whatever compiling raises into one line that names the template."""
+    try:
+        yield
+    except jinja2.TemplateSyntaxError as error:
+        raise UserError(f"{where}, line {error.lineno}: {error.message}") from None
+    except Exception as error:  # constants are computed and Python is compiled, which can raise anything
+        raise UserError(f"{where}: cannot be compiled: {type(error).__name__}: {error}") from None
+
+
+def literals(source: str, where: str) -> list[str]:
     """Texts that a template spells out, in and between its tags.
 
     Raises:
-        jinja2.TemplateSyntaxError: it is no template.
+        UserError: it is no template.
     """
-    for node in ENVIRONMENT.parse(source).find_all((nodes.TemplateData, nodes.Const)):
-        value = node.data if isinstance(node, nodes.TemplateData) else node.value  # type: ignore[attr-defined]
-        if isinstance(value, str):
-            yield value
+    with _named(where):
+        found = list(ENVIRONMENT.parse(source).find_all((nodes.TemplateData, nodes.Const)))
+    values = (node.data if isinstance(node, nodes.TemplateData) else node.value for node in found)  # type: ignore[attr-defined]
+    return [value for value in values if isinstance(value, str)]
 
 
-def fields_taken(source: str) -> tuple[bool, bool]:
+def fields_taken(source: str, where: str) -> tuple[bool, bool]:
     """Whether a template has a place for reasoning and one for tools.
 
     Raises:
-        jinja2.TemplateSyntaxError: it is no template.
+        UserError: it is no template.
     """
-    return "reasoning_content" in source, "tools" in meta.find_undeclared_variables(ENVIRONMENT.parse(source))
+    with _named(where):
+        return "reasoning_content" in source, "tools" in meta.find_undeclared_variables(ENVIRONMENT.parse(source))
 
 
-def is_marked(source: str) -> bool:
+def is_marked(source: str, where: str) -> bool:
     """Whether a template has `{% generation %}` anywhere.
 
     Raises:
-        jinja2.TemplateSyntaxError: it is no template.
+        UserError: it is no template.
     """
-    calls = (block.call.node for block in ENVIRONMENT.parse(source).find_all(nodes.CallBlock))
+    with _named(where):
+        calls = [block.call.node for block in ENVIRONMENT.parse(source).find_all(nodes.CallBlock)]
     return any(isinstance(call, nodes.ExtensionAttribute) for call in calls)

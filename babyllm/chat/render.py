@@ -17,23 +17,23 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.chat.jinja import (
     CLOSE,
-    ENVIRONMENT,
     FIRST_PLACE,
     MARKS,
     MAX_PLACES,
     OPEN,
+    compiled,
     fields_taken,
     is_marked,
     place,
     place_number,
 )
 from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message, Unusable
+from babyllm.chat.sandbox import within_budget
 from babyllm.chat.supervise import Supervise, message_weights
 from babyllm.errors import UserError
 from babyllm.tokenizer import ROLES, Tokenizer
@@ -120,12 +120,9 @@ class ChatTemplate:
             raise UserError(
                 f"{where}: takes private-use characters of plane 16, which mark places here; leave them out"
             )
-        try:
-            self._jinja = ENVIRONMENT.from_string(source)
-            self.is_marked = is_marked(source)
-            self._takes_reasoning, self._takes_tools = fields_taken(source)
-        except jinja2.TemplateSyntaxError as error:
-            raise UserError(f"{where}, line {error.lineno}: {error.message}") from None
+        self._jinja = compiled(source, where)
+        self.is_marked = is_marked(source, where)
+        self._takes_reasoning, self._takes_tools = fields_taken(source, where)
         names = {i: name for name, i in tokenizer.special.items()}
         ids = {role: getattr(tokenizer, f"{role}_id") for role in ROLES}
         self._tokens = {f"{role}_token": names[i] for role, i in ids.items() if i in names}
@@ -160,7 +157,7 @@ class ChatTemplate:
         if not self.is_marked:
             raise UserError(
                 f"{self._where}: has no {{% generation %}} ... {{% endgeneration %}} around what the assistant says "
-                "and its end token; name a template to train with, or add them"
+                "and its end token; add them, or choose another with --data.template (chatml, llama3, ...)"
             )
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
@@ -211,12 +208,16 @@ class ChatTemplate:
         for i, text in zip(shape.thinkers, contents[n:], strict=True):
             messages[i]["reasoning_content"] = text
         try:
-            return self._jinja.render(
-                messages=messages,
-                tools=json.loads(shape.tools) if shape.tools else None,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-                **self._tokens,
+            return within_budget(
+                lambda: self._jinja.render(
+                    messages=messages,
+                    tools=json.loads(shape.tools) if shape.tools else None,
+                    documents=None,
+                    add_generation_prompt=add_generation_prompt,
+                    **self._tokens,
+                ),
+                n,
+                sum(map(len, contents)),
             )
         except Exception as error:  # a template's expressions can raise anything
             raise Unusable(f"the template refuses it: {error}") from None

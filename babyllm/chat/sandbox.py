@@ -1,8 +1,9 @@
 """A Jinja sandbox in which a template can take only so many steps and make only so much text.
 
-template -> parse: loops and `~` go through counting functions -> render under a budget -> text, or TooMuch
+template -> parse: loops and `~` pass through counting filters -> render under a budget -> text, or TooMuch
 
-Jinja's own sandbox keeps a template from the machine; this keeps it from running for ever or filling the memory.
+Jinja's own sandbox keeps a template from the machine; this keeps it from running for ever and from filling the memory.
+What stands here is on the way of every conversation, so common cases come first in each function.
 """
 
 from __future__ import annotations
@@ -10,23 +11,25 @@ from __future__ import annotations
 import functools
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import jinja2
 from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
 
-STEPS, STEPS_PER_MESSAGE = 1_000_000, 1_000
-"""Rounds of loops, calls and filters of a rendering, and how many more for each message."""
+STEPS, STEPS_PER_MESSAGE = 500_000, 1_000
+"""Rounds of loops in a rendering, and how many more for each message; a call or a filter counts as `CALL` rounds."""
+CALL = 20
 CHARACTERS, CHARACTERS_PER_CHARACTER = 1 << 22, 64
 """Characters that a rendering makes in all its steps, and how many more for each of the messages'."""
 MOST_SOURCE = 1 << 20
 """Characters of a template."""
 
-_WIDEST = 10_000  # characters a number may ask for: a field's width, an indent
-_DIGITS = re.compile(r"\d{5,}|\*")
+_WIDEST = 10_000  # columns of an indent
+_WIDE_FIELD = re.compile(r"\d{5,}|\*|:[^}]*\{")
+_NUMBER = 16  # characters that a value other than a text counts as
 _BITS = 4096  # of a whole number
 # Filters and methods that make much of little and that no chat template uses.
 _NO_FILTERS = ("batch", "center", "pprint", "slice", "sum", "urlize", "wordwrap", "xmlattr")
@@ -38,11 +41,12 @@ class TooMuch(jinja2.TemplateError):
     """A template takes more steps or makes more text than a conversation can need."""
 
 
-class _Budget(threading.local):
-    """What is left to the rendering of this thread; compiling has the least there is."""
+class _Budget:
+    """What is left to the rendering at hand; compiling, which computes constants, has what the last one left."""
 
     def __init__(self) -> None:
         self.steps, self.characters = STEPS, CHARACTERS
+        self.lock = threading.RLock()  # renderings do not run beside each other anyway
 
     def take(self, steps: int, characters: int) -> None:
         self.steps -= steps
@@ -56,107 +60,94 @@ class _Budget(threading.local):
 _left = _Budget()
 
 
-@contextmanager
-def budget(n_messages: int = 0, n_characters: int = 0) -> Iterator[None]:
-    """A context in which templates may take the steps and make the text that so much of a conversation can need."""
-    before = _left.steps, _left.characters
-    _left.steps = STEPS + STEPS_PER_MESSAGE * n_messages
-    _left.characters = CHARACTERS + CHARACTERS_PER_CHARACTER * n_characters
-    try:
-        yield
-    finally:
-        _left.steps, _left.characters = before
+def within_budget(work: Callable[[], str], n_messages: int, n_characters: int) -> str:
+    """What `work` gives, with the steps and the text that so many messages and characters can need.
+
+    Raises:
+        TooMuch: it takes more.
+    """
+    with _left.lock:
+        _left.steps = STEPS + STEPS_PER_MESSAGE * n_messages
+        _left.characters = CHARACTERS + CHARACTERS_PER_CHARACTER * n_characters
+        return work()
 
 
-def _take_printed(value: Any) -> None:
-    """Pay for the text of a value, however deeply it is nested and however often it holds the same."""
-    if isinstance(value, str):
+def printed(value: Any) -> Any:
+    """A value that becomes text, paid for, however deeply it is nested and however often it holds the same."""
+    if type(value) is str:
         _left.take(0, len(value))
-        return
+        return value
     rest = [value]
     while rest:
-        value = rest.pop()
-        _left.take(0, len(value) if isinstance(value, str) else 4)
-        if isinstance(value, dict):
-            rest += [*value.keys(), *value.values()]
-        elif isinstance(value, (list, tuple)):
-            _left.take(0, len(value))
-            rest += value
-
-
-def _take_result(value: Any) -> Any:
-    _left.take(1, len(value) if isinstance(value, (str, list, tuple)) else 0)
+        part = rest.pop()
+        _left.take(0, len(part) if isinstance(part, str) else _NUMBER)
+        if isinstance(part, dict):
+            rest += [*part.keys(), *part.values()]
+        elif isinstance(part, (list, tuple)):
+            _left.take(0, len(part))
+            rest += part
     return value
 
 
-def _require_narrow(text: str, values: Iterable[Any] = ()) -> None:
-    """Refuse a format that asks for fields of a great width."""
-    if _DIGITS.search(text) or any(isinstance(value, int) and abs(value) > 1 << 62 for value in values):
-        raise TooMuch("it formats a field of a great width")
+@jinja2.pass_context  # which keeps Jinja from counting a constant's rounds when it compiles
+def _looped(context: Any, values: Iterable[Any], text: int) -> Iterable[Any]:
+    """What a loop goes through, paid for; `text` characters stand in its body."""
+    if isinstance(values, Sized):
+        _left.take(len(values), len(values) * text)
+        return values
+    return _rounds(values, text)
 
 
-def _take_filter(name: str, arguments: tuple[Any, ...]) -> None:
-    for argument in arguments:
-        _take_printed(argument)
-    numbers = [abs(argument) for argument in arguments if isinstance(argument, int)]
-    if name in ("indent", "tojson") and max(numbers, default=0) > _WIDEST:
-        raise TooMuch("it asks for a great indent")
-    first = str(arguments[0]) if arguments else ""
-    if name == "indent":
-        _left.take(0, max(numbers, default=4) * (first.count("\n") + 1))
-    elif name == "format":
-        _require_narrow(first, arguments[1:])
-    elif name == "join" and len(arguments) > 1 and isinstance(arguments[0], Sized):
-        _left.take(0, len(str(arguments[1])) * len(arguments[0]))
-    elif name == "replace" and len(arguments) > 2:
-        _take_replaced(first, str(arguments[1]), str(arguments[2]))
-
-
-def _take_replaced(text: str, old: str, new: str) -> None:
-    _left.take(0, (text.count(old) if old else len(text) + 1) * len(new))
-
-
-def _counted_filter(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
-    is_passed = hasattr(plain, "jinja_pass_arg")  # the context or the environment comes first
-
-    @functools.wraps(plain)
-    def counted(*arguments: Any, **named: Any) -> Any:
-        given = arguments[1:] if is_passed else arguments
-        if name in _PRINTING_FILTERS:
-            # A generator is read here to be paid for.
-            if given and isinstance(given[0], Iterator):
-                given = (list(_rounds(given[0])), *given[1:])
-            _take_filter(name, (*given, *named.values()))
-        elif given and isinstance(given[0], Sized):
-            _left.take(len(given[0]) if not isinstance(given[0], str) else 0, 0)
-        return _take_result(plain(*arguments[: len(arguments) - len(given)], *given, **named))
-
-    return counted
-
-
-def _rounds(values: Iterable[Any]) -> Iterator[Any]:
+def _rounds(values: Iterable[Any], text: int = 0) -> Iterator[Any]:
     for value in values:
-        _left.take(1, 0)
+        _left.take(1, text)
         yield value
 
 
+@jinja2.pass_context
+def _joined(context: Any, value: Any) -> Any:
+    return printed(value)
+
+
+@jinja2.pass_context
+def _sum(context: Any, first: Any, *others: Any) -> Any:
+    """Values added up from the left, paid for."""
+    total = first
+    for other in others:
+        total = total + other
+        if isinstance(total, Sized):
+            _left.take(0, len(total))
+    return total
+
+
+class _Sums(NodeTransformer):
+    """Makes one call of all `+` in a row: intercepted one by one they would take longer than all else."""
+
+    def visit_Add(self, node: nodes.Add) -> nodes.Node:  # named after the node
+        self.generic_visit(node)
+        if isinstance(node.left, nodes.Filter) and node.left.name == " sum":
+            node.left.args.append(node.right)
+            return node.left
+        return nodes.Filter(node.left, " sum", [node.right], [], None, None)
+
+
 class Sandbox(ImmutableSandboxedEnvironment):
-    """The environment that templates are compiled and rendered in, under the `budget` of their thread."""
+    """The environment that templates are compiled and rendered in."""
 
-    intercepted_binops = frozenset(("+", "*", "**", "%"))
+    intercepted_binops = frozenset(("*", "**", "%"))
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(finalize=self._printed, **options)
-        for name in _NO_FILTERS:
-            del self.filters[name]
+    def __init__(self, filters: Mapping[str, Callable[..., Any]], **options: Any) -> None:
+        """Make an environment.
+
+        Args:
+            filters: beside Jinja's own.
+            options: of Jinja's environment.
+        """
+        super().__init__(finalize=printed, **options)
+        wanted = {name: plain for name, plain in self.filters.items() if name not in _NO_FILTERS} | dict(filters)
+        self.filters = {name: _counted(name, plain) for name, plain in wanted.items()}
+        self.filters |= {" looped": _looped, " joined": _joined, " sum": _sum}  # names that no template can write
         del self.globals["lipsum"]
-        self.count_filters()
-
-    def count_filters(self) -> None:
-        """Make all filters pay for what they do; call it again after others were added."""
-        for name, plain in self.filters.items():
-            if not hasattr(plain, "__wrapped__") or plain.__name__ != "counted":
-                self.filters[name] = _counted_filter(name, plain)
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         if len(source) > MOST_SOURCE:
@@ -164,40 +155,29 @@ class Sandbox(ImmutableSandboxedEnvironment):
         tree = super()._parse(source, name, filename)
         for loop in list(tree.find_all(nodes.For)):
             text = sum(len(data.data) for data in loop.find_all(nodes.TemplateData))
-            loop.iter = _called("looped", loop.iter, nodes.Const(text))
+            loop.iter = nodes.Filter(loop.iter, " looped", [nodes.Const(text)], [], None, None)
         for joined in list(tree.find_all(nodes.Concat)):
-            joined.nodes = [_called("printed", part) for part in joined.nodes]
+            joined.nodes = [nodes.Filter(p, " joined", [], [], None, None) for p in joined.nodes]
+        _Sums().visit(tree)
         return tree
 
-    def looped(self, values: Iterable[Any], text: int) -> Iterable[Any]:
-        """What a loop goes through, paid for; `text` characters stand in its body."""
-        if isinstance(values, Sized):
-            _left.take(len(values), len(values) * text)
-            return values
-        return self._paid_rounds(values, text)
-
-    def _paid_rounds(self, values: Iterable[Any], text: int) -> Iterator[Any]:
-        for value in values:
-            _left.take(1, text)
-            yield value
-
-    def printed(self, value: Any) -> Any:
-        """A value that becomes text, paid for."""
-        _take_printed(value)
-        return value
-
-    def _printed(self, value: Any) -> Any:
-        _take_printed(value)
-        return value
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:  # noqa: D102  # jinja2's own
+        if operator == "%":
+            if isinstance(left, str):
+                _require_narrow(left)
+                printed(right)
+        else:
+            _take_product(operator, left, right)
+        return self.binop_table[operator](left, right)
 
     def call(self, context: Any, called: Any, *arguments: Any, **named: Any) -> Any:  # noqa: D102  # jinja2's own
-        owner, name = getattr(called, "__self__", None), getattr(called, "__name__", "")
-        if isinstance(owner, str):
-            if name == "join" and arguments:
-                _take_filter("join", (arguments[0], owner))
-            elif name == "replace" and len(arguments) > 1:
-                _take_replaced(owner, str(arguments[0]), str(arguments[1]))
-        return _take_result(super().call(context, called, *arguments, **named))
+        owner = getattr(called, "__self__", None)
+        if type(owner) is str:
+            if called.__name__ == "join":
+                _take_joined(owner, *arguments)
+            elif called.__name__ == "replace":
+                _take_replaced(owner, *arguments)
+        return _result(super().call(context, called, *arguments, **named))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:  # noqa: D102  # jinja2's own
         plain = super().wrap_str_format(value)
@@ -206,34 +186,65 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
         def narrow(*arguments: Any, **named: Any) -> str:
             _require_narrow(value.__self__)
-            if "{}" in value.__self__.replace("{}", "", 1) and ":{" in value.__self__:
-                raise TooMuch("it formats a field of a width that is computed")
-            for argument in (*arguments, *named.values()):
-                _take_printed(argument)
+            printed([*arguments, *named.values()])
             return plain(*arguments, **named)
 
         return narrow
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:  # noqa: D102  # jinja2's own
-        if isinstance(obj, str) and attr in _NO_METHODS:
-            return False
-        return super().is_safe_attribute(obj, attr, value)
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:  # noqa: D102  # jinja2's own
-        if operator == "+":
-            if isinstance(left, Sized) and isinstance(right, Sized):
-                _left.take(0, len(left) + len(right))
-        elif operator == "%":
-            if isinstance(left, str):
-                _require_narrow(left)
-                _take_printed(right)
-        else:
-            _take_product(operator, left, right)
-        return super().call_binop(context, operator, left, right)
+        return not (isinstance(obj, str) and attr in _NO_METHODS) and super().is_safe_attribute(obj, attr, value)
 
 
-def _called(name: str, *arguments: nodes.Expr) -> nodes.Call:
-    return nodes.Call(nodes.EnvironmentAttribute(name), list(arguments), [], None, None)
+def _counted(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that pays for what it reads and makes."""
+    first = 1 if hasattr(plain, "jinja_pass_arg") else 0  # the context or the environment may come first
+
+    @functools.wraps(plain)
+    def counted(*arguments: Any, **named: Any) -> Any:
+        value = arguments[first]
+        if name in _PRINTING_FILTERS:
+            if isinstance(value, Iterator):  # read here to be paid for
+                value = list(_rounds(value))
+                arguments = (*arguments[:first], value, *arguments[first + 1 :])
+            _take_filter(name, value, [*arguments[first + 1 :], *named.values()])
+        elif isinstance(value, Sized) and not isinstance(value, str):
+            _left.take(len(value), 0)
+        return _result(plain(*arguments, **named))
+
+    return counted
+
+
+def _result(value: Any) -> Any:
+    _left.take(CALL, len(value) if isinstance(value, (str, list, tuple)) else 0)
+    return value
+
+
+def _take_filter(name: str, value: Any, arguments: list[Any]) -> None:
+    """Pay for a filter that makes a text of a value."""
+    printed(value)
+    printed(arguments)
+    text = value if isinstance(value, str) else ""
+    if name in ("indent", "tojson"):
+        width = max((abs(x) for x in arguments if isinstance(x, int)), default=4)
+        if width > _WIDEST:
+            raise TooMuch("it asks for a great indent")
+        _left.take(0, width * (text.count("\n") + 1))
+    elif name == "format":
+        _require_narrow(text)
+    elif name == "join":
+        _take_joined(*arguments[:1], value)
+    elif name == "replace":
+        _take_replaced(str(value), *arguments)
+
+
+def _take_joined(between: Any = "", values: Any = (), *_: Any) -> None:
+    if isinstance(values, Sized):
+        printed(values if isinstance(values, (list, tuple)) else None)
+        _left.take(len(values), len(str(between)) * len(values))
+
+
+def _take_replaced(text: str, old: Any = "", new: Any = "", *_: Any) -> None:
+    _left.take(0, (text.count(str(old)) if old else len(text) + 1) * len(str(new)))
 
 
 def _take_product(operator: str, left: Any, right: Any) -> None:
@@ -244,3 +255,9 @@ def _take_product(operator: str, left: Any, right: Any) -> None:
         bits = left.bit_length() * right if operator == "**" else left.bit_length() + right.bit_length()
         if bits > _BITS:
             raise TooMuch("it computes with a number of a great size")
+
+
+def _require_narrow(text: str) -> None:
+    """Refuse a format that asks for a field of a great width, or of one that is computed."""
+    if _WIDE_FIELD.search(text):
+        raise TooMuch("it formats a field of a great width")

@@ -6,11 +6,8 @@ a built-in's name | a Jinja file | what is stored with a tokenizer -> load_templ
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-
-import jinja2
 
 from babyllm.chat.fit import Fitted, Outcome, TooLong, fit
 from babyllm.chat.jinja import literals
@@ -18,6 +15,7 @@ from babyllm.chat.render import ChatTemplate, Rendered
 from babyllm.chat.supervise import Supervise, split_turns
 from babyllm.chat.templates import TEXTS, built_in
 from babyllm.errors import UserError
+from babyllm.json_fields import Fields, read_json
 from babyllm.tokenizer import Tokenizer
 
 __all__ = [
@@ -52,20 +50,17 @@ def load_template(
     Raises:
         UserError: there is no such template, it does not mark answers, or it cannot be used.
     """
-    stored = stored_template(directory) if name_or_path is None and directory is not None else None
+    file, stored = _stored(directory) if name_or_path is None and directory is not None else (None, None)
     if stored is not None:
         known = next((name for name in TEXTS if stored in (built_in(name), built_in(name, True))), None)
-        where = f"the chat template stored in {directory}"
+        where = f"{file}: the chat template" if file and file.suffix == ".json" else str(file)
         _require_built_in(efficient_eos, known is not None, where)
         return ChatTemplate(built_in(known, True) if known and efficient_eos else stored, tokenizer, where)
     name = name_or_path or DEFAULT
     where = f"template {name}"
     _require_built_in(efficient_eos, name in TEXTS, where)
     source = built_in(name, efficient_eos) if name in TEXTS else _read(name)
-    try:
-        named = [token for text in literals(source) for token in TOKEN.findall(text)]
-    except jinja2.TemplateSyntaxError as error:
-        raise UserError(f"{where}, line {error.lineno}: {error.message}") from None
+    named = [token for text in literals(source, where) for token in TOKEN.findall(text)]
     template = ChatTemplate(source, tokenizer.extended(named), where)
     template.require_marks()
     return template
@@ -82,19 +77,36 @@ def _read(path: str) -> str:
         raise UserError(f"no chat template {path!r}: give {', '.join(TEXTS)} or the path of a Jinja file")
     try:
         return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8: {error}") from None
 
 
 def stored_template(directory: Path) -> str | None:
-    """The chat template among a tokenizer's files: that of `chat_template.jinja` or else `tokenizer_config.json`."""
-    if (directory / "chat_template.jinja").is_file():
-        return _read(str(directory / "chat_template.jinja"))
+    """The chat template among a tokenizer's files: that of `chat_template.jinja` or else `tokenizer_config.json`.
+
+    Raises:
+        UserError: a file cannot be read, or holds something else in its place.
+    """
+    return _stored(directory)[1]
+
+
+def _stored(directory: Path) -> tuple[Path, str | None]:
+    """The file that may hold a template, and the template."""
+    if (file := directory / "chat_template.jinja").is_file():
+        return file, _read(str(file))
     file = directory / "tokenizer_config.json"
-    try:
-        template = json.loads(file.read_text(encoding="utf-8")).get("chat_template") if file.is_file() else None
-    except ValueError as error:
-        raise UserError(f"{file} is not valid JSON: {error}") from None
-    if isinstance(template, list):  # several by name
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
-    return template
+    if not file.is_file():
+        return file, None
+    config = read_json(file)
+    fields = Fields(config, str(file))
+    if not fields.is_list("chat_template"):
+        return file, fields.text("chat_template", None)
+    for i, entry in enumerate(config["chat_template"]):  # several by name
+        if not isinstance(entry, dict):
+            raise UserError(f"{file}: chat_template[{i}] is no object with a name and a template")
+        one = Fields(entry, f"{file}: chat_template[{i}]")
+        if one.text("name") == "default":
+            return file, one.text("template")
+    return file, None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ARGUMENTS = "RUN_OR_ADAPTER_DIR OUT"
 
@@ -20,8 +19,10 @@ def run(flags: Flags, source: str, out: str) -> None:
     Raises:
         UserError: there is no adapter, its base is not there, or the directory to write is in use.
     """
+    from babyllm.chat.template import stored_template
     from babyllm.errors import UserError
     from babyllm.interop.huggingface import save_model
+    from babyllm.json_fields import Fields, read_json
     from babyllm.loading import is_adapter, load, model_directory, tokenizer_directory
     from babyllm.model.lora import merge_lora
 
@@ -32,24 +33,16 @@ def run(flags: Flags, source: str, out: str) -> None:
         raise UserError(f"{target}: is there already; choose another directory or delete it")
     model, tokenizer = load(directory)
     files = tokenizer_directory(directory)
-    template = _entry(files / "tokenizer_config.json", "chat_template")
-    if (files / "chat_template.jinja").is_file():
-        template = (files / "chat_template.jinja").read_text(encoding="utf-8")
-    ends = _entry(files / "generation_config.json", "eos_token_id")
+    config = files / "generation_config.json"
+    ends = Fields(read_json(config), str(config)).integers("eos_token_id") if config.is_file() else []
     saving = target.with_name(f".{target.name}.saving")
     saving.mkdir(parents=True, exist_ok=True)
     save_model(
         saving,
         merge_lora(model),
         tokenizer,
-        chat_template=template if isinstance(template, str) else None,
-        end_ids=ends if isinstance(ends, list) else (),
+        chat_template=stored_template(files),
+        end_ids=ends,
     )
     saving.replace(target)
     print(f'{target}: {directory} merged with its base; try it: babyllm generate {target} "今天"')
-
-
-def _entry(path: Path, key: str) -> Any:
-    from babyllm.json_fields import read_json
-
-    return read_json(path).get(key) if path.is_file() else None

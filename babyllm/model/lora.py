@@ -136,7 +136,8 @@ def merge_lora(model: Transformer) -> Transformer:
             model.origin = None
     if isinstance(model.embed_tokens, RowEmbedding):
         rows = dense_embedding(model.embed_tokens)
-        model.embed_tokens = nn.Embedding.from_pretrained(rows, freeze=False).train(model.training)
+        size, width = rows.shape
+        model.embed_tokens = nn.Embedding(size, width, _weight=rows).train(model.training)
         if model.config.tie_embeddings:
             model.lm_head.weight = model.embed_tokens.weight
     return model.requires_grad_(True)
