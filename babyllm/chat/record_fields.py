@@ -17,7 +17,7 @@ LEARNED, MASKED = ("weight", "train", "training", "trainable", "loss", "learn"),
 REASONING = ("reasoning_content", "reasoning", "thinking")
 TOOLS, FUNCTIONS = "tools", "functions"
 MEDIA = ("images", "image", "audios", "audio", "videos", "video")
-ALL = (*LEARNED, *MASKED, *REASONING, TOOLS, FUNCTIONS, *MEDIA)
+MORE_FIELDS = (*LEARNED, *MASKED, *REASONING, TOOLS, FUNCTIONS, *MEDIA)
 NAME_CHARACTERS = 40  # of a field's name in a report
 
 
