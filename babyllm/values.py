@@ -58,6 +58,7 @@ Count = Annotated[int, Limits(1, MAX_COUNT)]
 Members = Annotated[int, Limits(1, MAX_MEMBERS)]
 AnyMembers = Annotated[int, Limits(0, MAX_MEMBERS)]
 Width = Annotated[int, Limits(1, 2**24)]  # of a layer, or of the table of its positions
+VocabularySize = Annotated[int, Limits(1, 2**32)]
 TokenId = Annotated[int, Limits(0, 2**32 - 1)]
 Seed = Annotated[int, Limits(-(2**63), 2**63 - 1)]
 Few = Annotated[int, Limits(1, 1024)]  # of what is costly: processes, beams, answers at once

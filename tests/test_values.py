@@ -94,7 +94,7 @@ def _plain(hint: Any) -> Any:
         ("data.global_batch=1000000000", "data.global_batch=1000000000: must be at most 1,048,576"),
         ("data.micro_batch=0", "data.micro_batch=0: must be at least 1"),
         ("data.eval_tokens=0", "data.eval_tokens=0: must be at least 1"),
-        ("log_every=0", "log_every=0: must be at least 1"),
+        ("log_every=-1", "log_every=-1: must be at least 0"),
         ("eval_every=-1", "eval_every=-1: must be at least 0"),
         ("save_every=-1", "save_every=-1: must be at least 0"),
         ("keep=-1", "keep=-1: must be at least 0"),

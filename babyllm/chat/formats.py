@@ -14,9 +14,7 @@ from typing import Any, Literal
 
 from babyllm.chat.messages import ASSISTANT, SYSTEM, TOOL, USER, Conversation, Message, Unusable
 from babyllm.chat.record_fields import (
-    ALL as MORE_FIELDS,
-)
-from babyllm.chat.record_fields import (
+    MORE_FIELDS,
     Fields,
     calls_of,
     is_masked,

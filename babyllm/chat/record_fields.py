@@ -13,11 +13,12 @@ from babyllm.chat.messages import Unusable
 from babyllm.text.readers.records import kind_of
 
 # Names of a flag that says whether something is trained on, and of one that says whether it is not.
-LEARNED, MASKED = ("weight", "train", "training", "trainable", "loss", "learn"), ("mask", "masked")
+LEARNED, MASKED = {"weight", "train", "training", "trainable", "loss", "learn"}, {"mask", "masked"}
+FLAGS = LEARNED | MASKED
 REASONING = ("reasoning_content", "reasoning", "thinking")
 TOOLS, FUNCTIONS = "tools", "functions"
-MEDIA = ("images", "image", "audios", "audio", "videos", "video")
-ALL = (*LEARNED, *MASKED, *REASONING, TOOLS, FUNCTIONS, *MEDIA)
+MEDIA = {"images", "image", "audios", "audio", "videos", "video"}
+MORE_FIELDS = (*FLAGS, *REASONING, TOOLS, FUNCTIONS, *MEDIA)
 NAME_CHARACTERS = 40  # of a field's name in a report
 
 
@@ -34,15 +35,18 @@ class Fields:
 
     def take(self, *names: str) -> Any:
         """The value of the first of these fields that is not null; None if all are."""
-        name = next((name for name in names if self.values.get(name) is not None), None)
-        if name is None:
-            return None
-        self._taken.add(name)
-        return self.values[name]
+        for name in names:
+            if (value := self.values.get(name)) is not None:
+                self._taken.add(name)
+                return value
+        return None
 
     def filled(self, *names: str) -> str:
         """The name of the first of these fields that holds something; empty if none does."""
-        return next((name for name in names if self.values.get(name)), "")
+        for name in names:
+            if self.values.get(name):
+                return name
+        return ""
 
     def left(self) -> Iterator[str]:
         """The names of fields that hold something and were not taken."""
@@ -57,7 +61,7 @@ def refuse_media(fields: Fields) -> None:
     Raises:
         Unusable: there is a picture, a sound or a film.
     """
-    for name in MEDIA:
+    for name in sorted(fields.values.keys() & MEDIA):
         if fields.take(name):
             raise Unusable(f"it has {name}, which a model of text cannot read")
 
@@ -69,7 +73,7 @@ def weight_of(fields: Fields) -> int | None:
         Unusable: a flag is something else.
     """
     weights = []
-    for name in (*LEARNED, *MASKED):
+    for name in sorted(fields.values.keys() & FLAGS):
         value = fields.take(name)
         if value is None:
             continue
@@ -81,7 +85,7 @@ def weight_of(fields: Fields) -> int | None:
 
 def is_masked(fields: Fields) -> bool:
     """Whether a flag of a whole record says that nothing in it is trained on; a measured loss is no flag."""
-    flags = [name for name in (*LEARNED, *MASKED) if isinstance(fields.get(name), bool)]
+    flags = [name for name in FLAGS if isinstance(fields.get(name), bool)]
     flags += ["weight"] if type(weight := fields.get("weight")) in (int, float) and weight in (0, 1) else []
     return any([bool(fields.take(name)) == (name in MASKED) for name in flags])
 

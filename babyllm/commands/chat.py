@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from babyllm.commands import read_as_chosen
 from babyllm.errors import UserError
 from babyllm.runtime import RuntimeConfig, derive_seed, ordinary_signals, start
-from babyllm.values import AnyCount, Count, Positive, Rate, Seed, Share
+from babyllm.values import AnyCount, Positive, Rate, Seed, Share
 
 if TYPE_CHECKING:
     from babyllm.chat.session import Session
@@ -49,7 +49,7 @@ class Flags:
     """
 
     system: str = ""
-    max_new_tokens: Count = 512
+    max_new_tokens: AnyCount = 512
     temperature: Rate = 0.8
     top_k: AnyCount | None = 50
     top_p: Share | None = None

@@ -54,7 +54,7 @@ class Flags:
     examples: AnyCount = 3
     characters: AnyCount = 200
     seed: Seed = 0
-    max_new_tokens: Count = 128
+    max_new_tokens: AnyCount = 128
     seq_len: Members | None = None
     max_tokens: Count | None = None
     batch_tokens: Count = 8192

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from babyllm.commands import read_as_chosen
 from babyllm.runtime import RuntimeConfig, ordinary_signals, start
-from babyllm.values import AnyCount, Count, Few, Finite, Positive, Rate, Seed, Share
+from babyllm.values import AnyCount, Few, Finite, Positive, Rate, Seed, Share
 
 ARGUMENTS = "RUN_DIR [PROMPT]"
 
@@ -30,7 +30,7 @@ class Flags:
         runtime: device and dtype.
     """
 
-    max_new_tokens: Count = 200
+    max_new_tokens: AnyCount = 200
     temperature: Rate = 0.8
     top_k: AnyCount | None = 50
     top_p: Share | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.supervise import Supervise
 from babyllm.text.readers import ReadConfig
-from babyllm.values import AnyCount, PathText, Seed, TokenId
+from babyllm.values import AnyCount, PathText, Seed, TokenId, VocabularySize
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,7 @@ class Flags:
     supervise: Supervise = field(default_factory=Supervise)
     format: FormatConfig = field(default_factory=FormatConfig)
     tokenizer: PathText | None = None
-    vocab_size: TokenId | None = None
+    vocab_size: VocabularySize | None = None
     dtype: Literal["auto", "uint16", "uint32"] = "auto"
     eos_id: TokenId = 2
     read: ReadConfig = field(default_factory=ReadConfig)

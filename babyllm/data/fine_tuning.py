@@ -28,7 +28,7 @@ from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.text.partitions import WorkConfig
 from babyllm.text.report import print_report
-from babyllm.values import Count, Members, PathText, Share, check
+from babyllm.values import AnyCount, Members, PathText, Share, check
 
 SAMPLE = "data/sample_sft"
 STORE = "conversations"  # in the run directory
@@ -71,7 +71,7 @@ class ConversationConfig(RowConfig):
     weights: dict[str, int] = field(default_factory=dict)
     too_long: Literal["drop_oldest", "truncate", "skip"] = "drop_oldest"
     pack: bool = False
-    eval_conversations: Count = 500
+    eval_conversations: AnyCount = 500
     replay: PathText | None = None
     work: WorkConfig = field(default_factory=WorkConfig)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from babyllm.values import Count, Rate, Share, TokenId
+from babyllm.values import Count, Rate, Share, VocabularySize
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class VocabularyConfig:
         held_out: share of the documents that is kept out of the sample, as it is kept out of training.
     """
 
-    vocab_size: TokenId = 8192
+    vocab_size: VocabularySize = 8192
     type: Literal["bpe", "unigram", "byte_bpe"] = "bpe"
     character_coverage: Share = 0.9995
     special_tokens: list[str] = field(default_factory=list)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Literal
 
 from babyllm.errors import UserError
-from babyllm.values import Count, Limits, Positive, ShareBelow1, TokenId, Width
+from babyllm.values import Count, Limits, Positive, ShareBelow1, VocabularySize, Width
 
 RopeType = Literal["linear", "dynamic", "llama3", "yarn"]
 
@@ -192,7 +192,7 @@ class ModelOptions:
     """
 
     preset: str | None = None
-    vocab_size: TokenId | None = None
+    vocab_size: VocabularySize | None = None
     n_layers: Annotated[int, Limits(1, 10_000)] | None = None
     d_model: Width | None = None
     n_heads: Width | None = None

@@ -44,7 +44,7 @@ from babyllm.training.beginning import settled
 from babyllm.training.checkpoint import CONFIG, latest
 from babyllm.training.run import Measure, Show
 from babyllm.training.state import TrainState
-from babyllm.values import AnyCount, AnyMembers, Count, PathText
+from babyllm.values import AnyCount, AnyMembers, PathText
 
 ANSWER_TOKENS = 80
 
@@ -59,7 +59,7 @@ class FineTuneConfig:
         model: dropout and activation_checkpointing; the shape is that of init_from.
         normalise: what the loss is the mean over: token, turn (each answer counts once, so that short ones are not
             drowned by long ones) or conversation.
-        log_every: steps between records.
+        log_every: steps between records; 0 only at the end.
         eval_every: steps between evaluations; 0 only at the end.
         save_every: steps between checkpoints; 0 only at the end.
         keep: newest checkpoints that stay, besides the best.
@@ -77,7 +77,7 @@ class FineTuneConfig:
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(weight_decay=0.0))
     plan: Plan = field(default_factory=lambda: Plan(epochs=1.5, peak_lr=2e-3))
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    log_every: Count = 10
+    log_every: AnyCount = 10
     eval_every: AnyCount = 200
     save_every: AnyCount = 200
     keep: AnyCount = 2

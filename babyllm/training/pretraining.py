@@ -25,7 +25,7 @@ from babyllm.training.beginning import settled, stored_config
 from babyllm.training.checkpoint import latest
 from babyllm.training.run import Measure, Show
 from babyllm.training.state import TrainState
-from babyllm.values import AnyCount, Count, PathText
+from babyllm.values import AnyCount, PathText
 
 SAMPLE_TOKENS = 80
 
@@ -37,7 +37,7 @@ class PretrainConfig:
     Attributes:
         run_dir: where the run is recorded; the same command goes on with it.
         init_from: a run, step or Hugging Face directory whose weights to start from; null draws them anew.
-        log_every: steps between records.
+        log_every: steps between records; 0 only at the end.
         eval_every: steps between evaluations; 0 only at the end.
         save_every: steps between checkpoints; 0 only at the end.
         keep: newest checkpoints that stay, besides the best.
@@ -52,7 +52,7 @@ class PretrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     plan: Plan = field(default_factory=lambda: Plan(epochs=1.25))
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    log_every: Count = 10
+    log_every: AnyCount = 10
     eval_every: AnyCount = 500
     save_every: AnyCount = 250
     keep: AnyCount = 2
