@@ -15,7 +15,7 @@ from babyllm.machine import cores, lacking, physical_cores
 def test_a_system_without_unix_trains(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No file locks, memory statistics, directory flushes or core sets: a run begins, says so once, saves and goes on."""
+    """Without file locks, memory statistics, directory flushes and core sets a run begins, says so, saves, goes on."""
 
     def open_no_directories(path: Any, *arguments: Any, **named: Any) -> int:
         if os.path.isdir(path):
