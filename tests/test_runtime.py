@@ -54,6 +54,11 @@ def steps(runtime):
     for step in range(100):
         runtime.beat(step)
         time.sleep(0.02)
+        if step == 57 and scenario == "keeper":
+            if runtime.rank == 0:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            with runtime.patience():
+                time.sleep(1000)
         if step == 57 and runtime.rank == 1:
             if scenario == "everything":
                 time.sleep(1000)
@@ -80,7 +85,7 @@ import torch
 
 job, folder, timeout_s = sys.argv[1:]
 ranks = {}
-for scenario in ("stop", "kill", "first"):
+for scenario in ("stop", "keeper", "kill", "first"):
     (Path(folder) / scenario).mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -105,7 +110,7 @@ while ranks:
     scenario, rank = ranks.pop(pid)
     (Path(folder) / scenario / f"{rank}.end").write_text(f"{pid} {os.waitstatus_to_exitcode(status)}")
     for other, place in ranks.items():
-        if scenario == place[0] == "stop":
+        if scenario == place[0] and scenario in ("stop", "keeper"):
             os.kill(other, signal.SIGKILL)  # it is suspended and would stay so
 """
 
@@ -197,6 +202,14 @@ def test_a_rank_that_is_suspended_is_named(ended: dict[str, Ended]) -> None:
 
 
 @pytest.mark.slow
+def test_a_suspended_keeper_of_the_store_is_named_whatever_the_patience(ended: dict[str, Ended]) -> None:
+    """Where rank 0 keeps the store and is stopped while the other one evaluates, that one says so and ends."""
+    (line,) = ended["keeper/1"].said
+    assert "rank 0 (" in line and f"pid {ended['keeper/0'].pid}) has" in line and line.endswith(": stopping")
+    assert ended["keeper/1"].status == 1
+
+
+@pytest.mark.slow
 def test_a_rank_that_dies_is_named(ended: dict[str, Ended]) -> None:
     """When a rank is killed, the other one names it in one line instead of showing the collective's traceback."""
     (line,) = ended["kill/0"].said
@@ -215,8 +228,9 @@ def test_a_failing_first_rank_stops_the_others_quietly(ended: dict[str, Ended]) 
 
 @pytest.mark.slow
 def test_an_error_of_all_ranks_appears_once(ended: dict[str, Ended]) -> None:
-    """An error that all ranks meet under torchrun is printed once."""
+    """An error that all ranks meet under torchrun is printed once, and its report shows it too."""
     assert ended["shared"].said == ["job.py: data/x.bin: not there"]
+    assert "traceback : data/x.bin: not there" in ended["shared"].text
 
 
 def test_ranks_that_cannot_meet_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,19 +258,39 @@ def test_one_process_needs_no_group() -> None:
         runtime.barrier()
 
 
-def test_no_threads_are_refused() -> None:
-    """A number of threads below one is refused by its key."""
-    with pytest.raises(UserError, match=r"runtime\.threads=-1"), start(RuntimeConfig(device="cpu", threads=-1)):
-        pass
+@pytest.mark.parametrize("threads", [-1, 0, 100_000])
+def test_impossible_threads_are_refused(threads: int) -> None:
+    """A number of threads below one, or one that would bring the machine down, is refused by its key."""
+    with pytest.raises(UserError, match=rf"^runtime\.threads={threads}: must be at least 1, and at most \d+"):
+        start(RuntimeConfig(device="cpu", threads=threads)).__enter__()
 
 
-def test_signals_ask_to_stop() -> None:
-    """SIGTERM and the first Ctrl-C only set stop_requested, the second interrupts, and the old handlers come back."""
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU"])
+def test_signals_ask_to_stop(name: str) -> None:
+    """What service managers, closed terminals and batch systems send only sets stop_requested."""
+    signum = getattr(signal, name)
+    before = signal.getsignal(signum)
     with start(RuntimeConfig(device="cpu")) as runtime:
         assert not runtime.stop_requested
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signum)
         assert runtime.stop_requested
+    assert signal.getsignal(signum) is before
+
+
+def test_nohup_is_respected() -> None:
+    """A signal that this process was told to ignore stays ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with start(RuntimeConfig(device="cpu")) as runtime:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not runtime.stop_requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_second_interrupt_raises() -> None:
+    """The first Ctrl-C only sets stop_requested, the second interrupts, and the old handlers come back."""
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), start(RuntimeConfig(device="cpu")) as runtime:
         os.kill(os.getpid(), signal.SIGINT)
         assert runtime.stop_requested
@@ -313,6 +347,9 @@ def test_seeds_are_functions_of_integers() -> None:
     assert len({derive_seed(*key) for key in keys}) == len(keys)
     assert all(0 <= derive_seed(*key) < 2**63 for key in keys)
     assert derive_seed(1, 2, 3) == 6520558355739401531
+    for seed in (2**63, -(2**63) - 1):
+        with pytest.raises(UserError, match=f"seed {seed}: must fit into 64 bits"):
+            derive_seed(1, seed)
 
 
 def test_user_errors_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -391,3 +428,4 @@ def test_environment_is_json() -> None:
     assert described["torch"] == torch.__version__
     assert described["world_size"] == 1
     assert described["cores"] >= 1
+    assert described["threads"] == torch.get_num_threads()

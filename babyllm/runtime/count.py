@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from babyllm.errors import UserError
 from babyllm.machine import physical_cores
 from babyllm.runtime.config import RuntimeConfig, check
@@ -53,7 +55,9 @@ def _most(device: str) -> int:
         import torch
 
         return max(1, torch.cuda.device_count())
-    return 1 if device == "mps" else min(_MAX_ON_CPU, physical_cores())
+    if device == "mps" or os.name == "nt":  # on Windows a file that is being read cannot be replaced
+        return 1
+    return min(_MAX_ON_CPU, physical_cores())
 
 
 def _divisor(total: int, most: int) -> int:

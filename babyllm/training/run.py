@@ -259,7 +259,7 @@ def open_run(
             run.log = RunLog(directory, start_step=state.step, total_steps=plan.n_steps)
             for line in changed if newest else []:
                 run.message(f"changed since the last start: {line}")
-            for line in lacking():
+            for line in [] if newest else lacking():
                 run.message(line)
             run.message(_headline(state, plan, newest))
         try:
