@@ -180,13 +180,16 @@ def test_damaged_data_is_one_line(run: Run, data: Path, tmp_path: Path, capsys: 
     shard.unlink()
     assert f"broken/{shard.name}: missing" in refused(run, capsys, "--data.path=broken")
     shard.write_bytes(raw[:-4] + raw[:4])
-    assert "its sha256 is not the manifest's" in refused(run, capsys, "--data.path=broken", "--data.verify=true")
+    assert "its sha256 is not the manifest's" in refused(run, capsys, "--data.path=broken")
+    shard.write_bytes(raw)
     (broken / "manifest.json").write_text("{}")
     assert "broken/manifest.json: not a manifest" in refused(run, capsys, "--data.path=broken")
     write_corpus(tmp_path / "other", n_documents=90)
     shutil.copy(data / "manifest.json", broken)
     shutil.copy(tmp_path / "other" / "tokenizer.model", broken)
-    assert "its tokenizer is not the one its shards were made with" in refused(run, capsys, "--data.path=broken")
+    assert "broken/tokenizer.model: is damaged or another one than manifest.json" in refused(
+        run, capsys, "--data.path=broken"
+    )
 
 
 def test_a_configuration_file_is_checked_like_flags(

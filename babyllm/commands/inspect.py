@@ -21,8 +21,7 @@ class Flags:
     """Flags of `babyllm inspect`.
 
     Attributes:
-        verify: of a corpus or token data, read every file again to compare its sha256, though it was found whole
-            before.
+        verify: of a corpus or token data, whether every file is read again, though it was found whole earlier.
         longest: of the longest documents, how many to show.
         examples: documents to show at random; of token data, per domain and split; of a run's conversations, per task
             and split.

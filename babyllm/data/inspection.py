@@ -60,7 +60,7 @@ class Look:
 def corpus_report(directory: Path, look: Look, verify: bool = False) -> Report:
     """What a corpus holds: counts by domain, the longest documents and some at random.
 
-    With `verify` its files are read again, though they were found whole before.
+    With `verify` its files are read again, though they were found whole earlier.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -297,7 +297,7 @@ def inspect(
     Args:
         path: of a corpus, token data, bare .bin files, or files that the readers read.
         look: how closely.
-        verify: read all shards again, though they were found whole before.
+        verify: whether every file of a corpus or of token data is read again, though it was found whole earlier.
         vocab_size: of bare .bin files.
         dtype: of bare .bin files.
         eos_id: of bare .bin files.

@@ -34,7 +34,7 @@ class DataConfig(RowConfig):
         path: a directory of token shards, or bare .bin files of another project; the default is the sample corpus.
         mask_documents: whether a token sees only its own document, with positions that restart there.
         eval_tokens: held-out tokens read per domain at each evaluation.
-        verify: read every shard again before training, though its sha256 was found right before.
+        verify: whether every shard is read again, though an earlier start found it whole.
         dtype: of bare .bin files; auto tells it from them.
         eos_id: of bare .bin files.
     """

@@ -170,7 +170,9 @@ def open_tokens(
     for shard in data.manifest.shards:
         _require_size(data.directory / shard.file, shard, data.manifest)
     if to_train and not any(s.split == "train" for s in data.manifest.shards):
-        raise UserError(f"{path}: holds no training shard")
+        raise UserError(
+            f"{path}: holds no training shard; files without a manifest named val, dev or test are held out"
+        )
     if check:
         _check(data, again=verify)
     return data
