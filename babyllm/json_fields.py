@@ -93,8 +93,11 @@ class Fields:
         return self._of_type(key, default, bool, "true or false")
 
     def text(self, key: str, default: Any = REQUIRED) -> Any:
-        """A text."""
-        return self._of_type(key, default, str, "a text")
+        """A text of valid Unicode."""
+        value = self._of_type(key, default, str, "a text")
+        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            raise self._wrong(key, value, "a text of valid Unicode")
+        return value
 
     def object(self, key: str) -> Fields:
         """The values of an object within; none if it is absent.

@@ -5,6 +5,8 @@ run -> newest step -> config.json, model.safetensors, or adapter_config.json -> 
 
 from __future__ import annotations
 
+import os
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -61,11 +63,12 @@ def base_directory(directory: Path) -> Path:
     config = directory / ADAPTER_CONFIG
     name = Fields(read_json(config), str(config)).text("base_model_name_or_path", "")
     for base in _places(Path(name), directory) if name else ():
-        if (base / "config.json").is_file() and not is_adapter(base):
+        # A name from a file may be none that a path can have, which this takes for absent.
+        if os.path.isfile(base / "config.json") and not is_adapter(base):
             return base
     raise UserError(
-        f"{config}: its base_model_name_or_path {name!r} is not there; write the folder of the model the adapter was "
-        "made for"
+        f"{config}: its base_model_name_or_path {reprlib.repr(name)} is not there; write the folder of the model the "
+        "adapter was made for"
     )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -72,7 +73,9 @@ class Tokenizer:
         ids = {role: None if name is None else self._backend.find(name) for role, name in self._roles.items()}
         for role, name in self._roles.items():
             if name is not None and ids[role] is None:
-                raise UserError(f"{where} lacks {name!r}, the {role}_token of the tokenizer_config.json beside it")
+                raise UserError(
+                    f"{where} lacks {reprlib.repr(name)}, the {role}_token of the tokenizer_config.json beside it"
+                )
         if ids["eos"] is None:
             raise UserError(f"{where} does not tell its eos_token; name it in a tokenizer_config.json beside it")
         self.bos_id, self.eos_id, self.pad_id, self.unk_id = ids["bos"], ids["eos"], ids["pad"], ids["unk"]

@@ -49,6 +49,7 @@ WELL_KNOWN = {
     "pad": ("<pad>", "<|pad|>", "[PAD]"),
     "unk": ("<unk>", "[UNK]"),
 }
+MOST_TOKENS = 1 << 24  # of a vocabulary: there are lists as long as the highest id
 JOINED = 16  # documents that SentencePiece is handed at once
 # SentencePiece skips longer sentences in silence; a character has up to 4 bytes.
 MAX_SENTENCE_BYTES = 4096
@@ -159,7 +160,7 @@ class JsonBackend:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(source.decode("utf-8"))
         except Exception as error:  # the library raises nothing narrower
-            raise UserError(f"{where} is not a tokenizer.json: {error}") from None
+            raise UserError(f"{where} is not a tokenizer.json: {str(error)[:200]}") from None
         self.source = source
         n_added = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         if n_added or self._tokenizer.truncation or self._tokenizer.padding:
@@ -169,7 +170,9 @@ class JsonBackend:
         self._tokenizer.encode_special_tokens = True
         added = sorted(self._tokenizer.get_added_tokens_decoder().items())
         self.special = {token.content: i for i, token in added if token.special}
-        self.vocab_size = max(self._tokenizer.get_vocab().values()) + 1
+        self.vocab_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1
+        if not 0 < self.vocab_size <= MOST_TOKENS:
+            raise UserError(f"{where}: ids must be from 0 to {MOST_TOKENS - 1}, the highest is {self.vocab_size - 1}")
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text."""

@@ -92,13 +92,12 @@ def config_from_json(raw: dict[str, Any], name: str = "config.json") -> ModelCon
         UserError: it is not a Llama, uses what this model does not have, or holds a value of a wrong type or range.
     """
     fields = Fields(raw, name)
-    if raw.get("model_type") != "llama":
-        raise UserError(f"{name}: model_type {raw.get('model_type')!r} is not supported, only 'llama'")
+    fields.only("model_type", ("llama",), ", only 'llama'")
+    fields.text("model_type")
     for key in ("attention_bias", "mlp_bias"):
         if fields.boolean(key, False):
             raise UserError(f"{name}: {key} is not supported")
-    if fields.text("hidden_act", "silu") != "silu":
-        raise UserError(f"{name}: hidden_act {raw['hidden_act']!r} is not supported, only 'silu'")
+    fields.only("hidden_act", ("silu", None), ", only 'silu'")
     n_heads, d_model = fields.integer("num_attention_heads"), fields.integer("hidden_size")
     head_dim = fields.integer("head_dim", d_model // n_heads)
     if head_dim != d_model // n_heads:
@@ -132,7 +131,9 @@ def _scaling_from_json(rope: Fields) -> RopeScaling | None:
     if kind == "default":
         return None
     if kind not in ("linear", "dynamic", "llama3", "yarn"):
-        raise UserError(f"{rope.where}: rope scaling {kind!r} is not supported, only linear, dynamic, llama3 and yarn")
+        raise UserError(
+            f"{rope.where}: rope scaling {kind[:40]!r} is not supported, only linear, dynamic, llama3 and yarn"
+        )
     names = ("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor")
     extra = {key: rope.number(key, low=1e-6, high=1e6) for key in names if rope.has(key)}
     has_original = kind in ("llama3", "yarn") and rope.has("original_max_position_embeddings")
