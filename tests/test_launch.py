@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from training_fixtures import FLAGS, ROOT, SCRIPT
 
 from babyllm.config import load
@@ -297,6 +298,19 @@ def test_the_number_of_processes_divides_the_batch(as_a_program: None, monkeypat
     monkeypatch.setenv("WORLD_SIZE", "16")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     assert choose_processes(cpu, 48, 3) == (8, "")
+
+
+def test_gpus_are_counted(as_a_program: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process per GPU; a run that has had more than there are now goes on with what is there, and says so."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_processes(RuntimeConfig(device="cuda"), 8, None) == (2, "")
+    assert choose_processes(RuntimeConfig(device="cuda"), 8, 1) == (1, "")
+    assert choose_processes(RuntimeConfig(device="cuda"), 8, 4) == (
+        2,
+        "the run has had 4 processes, here it can have 2",
+    )
+    with pytest.raises(UserError, match=r"runtime\.processes=4: this machine has 2 cuda devices"):
+        choose_processes(RuntimeConfig(device="cuda", processes=4), 8, None)
 
 
 def test_too_many_processes_are_refused(as_a_program: None) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,6 +245,21 @@ def test_ranks_that_cannot_meet_say_where(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("MASTER_PORT")
     with pytest.raises(UserError, match="MASTER_PORT is not set"):
         start(RuntimeConfig(device="cpu")).__enter__()
+
+
+def test_a_rank_that_waits_for_others_hears_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM to a rank whose others have not come, as torchrun sends it when one of them died: it ends and says so."""
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, lambda signum, frame: None)  # it may come too late
+    timer.start()
+    try:
+        with pytest.raises(UserError, match="rank 0 of 2 was asked to stop while it waited for rank 1, which had not"):
+            start(RuntimeConfig(device="cpu", timeout_s=60)).__enter__()
+    finally:
+        timer.join()
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_one_process_needs_no_group() -> None:
