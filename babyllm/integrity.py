@@ -87,6 +87,24 @@ def examine(directory: Path, files: Mapping[str, Ids | None], *, again: bool = F
     return found | fresh
 
 
+def require_whole(directory: Path, expected: Mapping[str, str], advice: str, *, again: bool = False) -> None:
+    """Refuse files that are not what they were; they are read as `examine` reads them.
+
+    Args:
+        directory: of the files.
+        expected: the sha256 of each by name; an empty one is not compared.
+        advice: what to do about a damaged file.
+        again: read files whether or not they are remembered.
+
+    Raises:
+        UserError: a file is damaged or cannot be read.
+    """
+    found = examine(directory, dict.fromkeys(expected), again=again)
+    for name, digest in expected.items():
+        if digest not in ("", found[name].sha256):
+            raise UserError(f"{directory / name}: is damaged, its sha256 is not the one it had; {advice}")
+
+
 def digests(directory: Path, names: Iterable[str]) -> dict[str, str]:
     """The sha256 of files by name, read now; nothing is remembered.
 

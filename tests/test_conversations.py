@@ -290,6 +290,7 @@ def test_nothing_to_train_on(
 def test_a_damaged_store_is_refused(tmp_path: Path, files: Path, template: ChatTemplate) -> None:
     """A file of another size or other bytes than it was written with is named, and how to make it anew."""
     prepare(files, tmp_path, template)
+    ConversationStore.open(tmp_path, verify=True)
     content = (tmp_path / TURNS).read_bytes()
     (tmp_path / TURNS).write_bytes(bytes([content[0] ^ 1]) + content[1:])
     with pytest.raises(UserError, match=r"turns\.bin: is damaged, .*makes the same one again"):

@@ -21,7 +21,8 @@ class Flags:
     """Flags of `babyllm inspect`.
 
     Attributes:
-        verify: of a corpus or token data, whether every file is read again, though it was found whole earlier.
+        verify: of a corpus, token data or prepared conversations, whether every file is read again, though it was found
+            whole earlier.
         longest: of the longest documents, how many to show.
         examples: documents to show at random; of token data, per domain and split; of a run's conversations, per task
             and split.
@@ -138,7 +139,7 @@ def _show_store(flags: Flags, place: Path) -> None:
     from babyllm.text.report import print_report
     from babyllm.tokenizer import Tokenizer
 
-    store, tokenizer = ConversationStore.open(place), Tokenizer.load(place)
+    store, tokenizer = ConversationStore.open(place, verify=flags.verify), Tokenizer.load(place)
     print_report(read_json(place / "report.json"))
     rng = random.Random(flags.seed)
     for group in store.manifest.groups:

@@ -24,7 +24,7 @@ from babyllm.data.packing import pack
 from babyllm.data.shards import Split, little_endian
 from babyllm.errors import UserError
 from babyllm.files import read_sealed_json
-from babyllm.integrity import examine
+from babyllm.integrity import require_whole
 from babyllm.text.dedup.ragged import Ragged, offsets_of, positions, take
 
 FORMAT_VERSION = 1
@@ -112,12 +112,13 @@ class ConversationStore:
         self._channels = np.array([self.tasks.index(group.task) for group in manifest.groups], np.int64)
 
     @classmethod
-    def open(cls, directory: Path, *, check: bool = True) -> ConversationStore:
+    def open(cls, directory: Path, *, check: bool = True, verify: bool = False) -> ConversationStore:
         """The finished store in a directory.
 
         Args:
             directory: of the store.
             check: whether to read files that are not remembered as whole; not needed where another process does it.
+            verify: read all files, remembered or not.
 
         Raises:
             UserError: there is none, or a file of it is missing or not what it was.
@@ -142,12 +143,7 @@ class ConversationStore:
             if not part.is_file() or part.stat().st_size != count * np.dtype(kind).itemsize:
                 raise UserError(f"{part}: is not as long as {MANIFEST} says; {_anew(directory)}")
         if check:
-            found = examine(directory, dict.fromkeys(manifest.sha256))
-            for name, sha256 in manifest.sha256.items():
-                if found[name].sha256 != sha256:
-                    raise UserError(
-                        f"{directory / name}: is damaged, its sha256 is not the one it had; {_anew(directory)}"
-                    )
+            require_whole(directory, manifest.sha256, _anew(directory), again=verify)
         return cls(directory, manifest)
 
     @property

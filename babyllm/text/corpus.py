@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from babyllm.errors import UserError
 from babyllm.files import fsync, read_sealed_json, write_sealed_json
-from babyllm.integrity import digests, examine
+from babyllm.integrity import digests, require_whole
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet, parquet_writer
 
@@ -184,10 +184,5 @@ def open_corpus(directory: Path, *, verify: bool = False) -> Corpus:
     for part in parts:
         if not (directory / part.file).is_file():
             raise UserError(f"{directory / part.file}: missing, though {MANIFEST} names it; make the corpus anew")
-    found = examine(directory, {part.file: None for part in parts}, again=verify)
-    for part in parts:
-        if part.sha256 not in ("", found[part.file].sha256):
-            raise UserError(
-                f"{directory / part.file}: is damaged, its sha256 is not the one it had; make the corpus anew"
-            )
+    require_whole(directory, {part.file: part.sha256 for part in parts}, "make the corpus anew", again=verify)
     return corpus
