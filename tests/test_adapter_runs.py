@@ -154,6 +154,14 @@ def test_a_base_is_held_without_taking_space(base: Path, chats: Path, tmp_path: 
     assert not torch.equal(*logits)
 
 
+def test_a_folder_of_ones_own_is_not_replaced(base: Path, chats: Path, tmp_path: Path, runtime: Runtime) -> None:
+    """Where a run would hold its base, a folder that no run has made is refused and stays."""
+    shutil.copytree(base / "step_00000007", tmp_path / "base")
+    with pytest.raises(UserError, match=rf"{tmp_path / 'base'}: is there already, and no run has made it"):
+        new_run(configured(tmp_path / "base", chats, tmp_path), runtime)
+    load_model(tmp_path / "base")
+
+
 def test_training_goes_on_with_an_adapter_elsewhere(
     base: Path, chats: Path, tmp_path: Path, runtime: Runtime, capsys: pytest.CaptureFixture[str]
 ) -> None:
