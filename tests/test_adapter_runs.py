@@ -13,6 +13,7 @@ from model_fixtures import some_tokens
 import babyllm
 from babyllm.config import dump, parse
 from babyllm.errors import UserError
+from babyllm.generation.decoder import Decoder
 from babyllm.interop.huggingface import load_model, save_model
 from babyllm.model.config import ModelConfig
 from babyllm.model.lora import lora_layers, merge_lora
@@ -129,6 +130,8 @@ def test_transformers_opens_the_step_of_an_adapter(
     theirs = transformers.AutoModelForCausalLM.from_pretrained(step).eval()
     with torch.no_grad():
         torch.testing.assert_close(theirs(tokens).logits, model.logits(tokens), rtol=0, atol=1e-5)
+    read_step_by_step = Decoder(model, 1, tokens.shape[1]).read_all(tokens[:1], 0, [0])
+    torch.testing.assert_close(read_step_by_step, model.logits(tokens[:1]), rtol=0, atol=1e-4)
     for path in (step, (tmp_path / "sft").rename(tmp_path / "moved")):
         if path.exists():
             assert torch.equal(babyllm.load(path)[0].logits(tokens), model.logits(tokens))
