@@ -13,6 +13,7 @@ from model_fixtures import some_tokens
 import babyllm
 from babyllm.config import dump, parse
 from babyllm.errors import UserError
+from babyllm.generation.decoder import Decoder
 from babyllm.interop.huggingface import load_model, save_model
 from babyllm.model.config import ModelConfig
 from babyllm.model.lora import lora_layers, merge_lora
@@ -129,6 +130,8 @@ def test_transformers_opens_the_step_of_an_adapter(
     theirs = transformers.AutoModelForCausalLM.from_pretrained(step).eval()
     with torch.no_grad():
         torch.testing.assert_close(theirs(tokens).logits, model.logits(tokens), rtol=0, atol=1e-5)
+    read_step_by_step = Decoder(model, 1, tokens.shape[1]).read_all(tokens[:1], 0, [0])
+    torch.testing.assert_close(read_step_by_step, model.logits(tokens[:1]), rtol=0, atol=1e-4)
     for path in (step, (tmp_path / "sft").rename(tmp_path / "moved")):
         if path.exists():
             assert torch.equal(babyllm.load(path)[0].logits(tokens), model.logits(tokens))
@@ -152,6 +155,14 @@ def test_a_base_is_held_without_taking_space(base: Path, chats: Path, tmp_path: 
     save_model(tmp_path / "sft" / "base", wrong, None)
     logits = [babyllm.load(tmp_path / name)[0].logits(some_tokens(wrong.config)) for name in ("sft", "copy")]
     assert not torch.equal(*logits)
+
+
+def test_a_folder_of_ones_own_is_not_replaced(base: Path, chats: Path, tmp_path: Path, runtime: Runtime) -> None:
+    """Where a run would hold its base, a folder that no run has made is refused and stays."""
+    shutil.copytree(base / "step_00000007", tmp_path / "base")
+    with pytest.raises(UserError, match=rf"{tmp_path / 'base'}: is there already, and no run has made it"):
+        new_run(configured(tmp_path / "base", chats, tmp_path), runtime)
+    load_model(tmp_path / "base")
 
 
 def test_training_goes_on_with_an_adapter_elsewhere(

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 from babyllm.errors import UserError
-from babyllm.files import fsync
+from babyllm.files import fsync, write_json
 from babyllm.interop.huggingface import save_model, weight_files
 from babyllm.json_fields import read_json
 from babyllm.model.transformer import Transformer
@@ -20,6 +20,7 @@ from babyllm.tokenizer import Tokenizer
 
 BASE = "base"
 _SAVING = ".base.saving"
+_ORIGIN = "held_from.json"  # tells a base that a run holds from a folder of a person's own
 _COPIED = (
     *("config.json", "generation_config.json", "model.safetensors.index.json", "chat_template.jinja"),
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"),
@@ -41,9 +42,11 @@ def hold_base(run_dir: Path, source: Path, model: Transformer, tokenizer: Tokeni
         The directory.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: it cannot be written, or a folder of that name is there that no run has made.
     """
     saving, target = run_dir / _SAVING, run_dir / BASE
+    if target.exists() and not (target / _ORIGIN).is_file():
+        raise UserError(f"{target}: is there already, and no run has made it; choose another --run_dir")
     try:
         shutil.rmtree(saving, ignore_errors=True)
         saving.mkdir(parents=True)
@@ -51,6 +54,7 @@ def hold_base(run_dir: Path, source: Path, model: Transformer, tokenizer: Tokeni
             _link(source, saving)
         else:
             save_model(saving, model, tokenizer)
+        write_json(saving / _ORIGIN, {"source": str(source.absolute())})
         for file in saving.iterdir():
             fsync(file)
         shutil.rmtree(target, ignore_errors=True)
