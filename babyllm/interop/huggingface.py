@@ -157,7 +157,15 @@ def save_model(
     if any(isinstance(layer, FrozenLinear) for layer in model.modules()):
         raise UserError("the model is adapted or held in fewer bits; babyllm.merge_lora makes it one that can be saved")
     save_description(directory, model, tokenizer, chat_template=chat_template, end_ids=end_ids)
-    save_file(weights_to_hf(model.state_dict(), model.config), directory / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(weights_to_hf(model.state_dict(), model.config), directory / WEIGHTS)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file with the rights of other files; the library alone leaves it to its owner."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(mode)
 
 
 def save_description(

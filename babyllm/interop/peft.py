@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from babyllm.errors import UserError
 from babyllm.files import write_json
-from babyllm.interop.huggingface import ADAPTER_CONFIG, hf_name, read_json
+from babyllm.interop.huggingface import ADAPTER_CONFIG, hf_name, read_json, save_tensors
 from babyllm.model.lora import OUTPUT, LoraConfig, add_lora, linear_layers, lora_layers
 from babyllm.model.transformer import Transformer
 
@@ -68,7 +68,7 @@ def save_adapter(directory: Path, model: Transformer, base: str) -> None:
         for name, tensor in adapter_parameters(model).items()
     }
     write_json(directory / ADAPTER_CONFIG, config)
-    save_file(tensors, directory / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    save_tensors(tensors, directory / ADAPTER_WEIGHTS)
 
 
 def _target_modules(model: Transformer) -> list[str]:
