@@ -65,16 +65,22 @@ class Plan:
         Raises:
             UserError: it cannot be followed.
         """
-        if self.steps is None and not 0 < self.epochs < math.inf:
-            raise UserError(f"plan.epochs={self.epochs}: must be above 0")
-        steps = max(1, math.ceil(self.epochs * rows / global_batch)) if self.steps is None else self.steps
-        plan = replace(self, steps=steps)
-        plan._check()
-        learning_rate(plan, plan.n_steps - 1)
+        self.check()
+        if self.steps is not None:
+            return self
+        plan = replace(self, steps=max(1, math.ceil(self.epochs * rows / global_batch)))
+        plan.check()
         return plan
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Refuse what cannot be followed, as far as that can be told without the data.
+
+        Raises:
+            UserError: names the value.
+        """
         # Comparisons are written so that NaN fails them.
+        if self.steps is None and not 0 < self.epochs < math.inf:
+            raise UserError(f"plan.epochs={self.epochs}: must be above 0")
         for name in ("peak_lr", "min_lr", "stable_lr", "final_lr", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
@@ -83,6 +89,19 @@ class Plan:
             raise UserError(f"plan.seed={self.seed}: must fit in 64 bits")
         if self.cycles < 1:
             raise UserError(f"plan.cycles={self.cycles}: must be at least 1")
+        for name in PHASES:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"plan.{name}={getattr(self, name)}: must be a number of at least 0")
+        if self.cosine_cycle < 1:
+            raise UserError(f"plan.cosine_cycle={self.cosine_cycle}: must be at least 1")
+        if self.schedule == "exponential" and not self._floor > 0:
+            raise UserError(f"plan.min_lr={self._floor}: the exponential schedule needs one above 0")
+        if self.steps is not None:
+            learning_rate(self, self.n_steps - 1)
+
+    @property
+    def _floor(self) -> float:
+        return self.peak_lr / 10 if self.min_lr is None else self.min_lr
 
     @property
     def n_steps(self) -> int:
@@ -133,8 +152,6 @@ def learning_rate(plan: Plan, step: int) -> float:
     Raises:
         UserError: the plan cannot be followed.
     """
-    if plan.cosine_cycle < 1:
-        raise UserError(f"plan.cosine_cycle={plan.cosine_cycle}: must be at least 1")
     if plan.schedule != "phases":
         rest = 1.0 - plan.warmup if isinstance(plan.warmup, float) else 1.0
         plan = replace(plan, cosine=rest, stable=0, decay=0)
@@ -142,7 +159,7 @@ def learning_rate(plan: Plan, step: int) -> float:
     if step < lengths["warmup"]:
         return plan.peak_lr * (step + 1) / lengths["warmup"]
     step -= lengths["warmup"]
-    floor = plan.peak_lr / 10 if plan.min_lr is None else plan.min_lr
+    floor = plan._floor
     if plan.schedule != "phases":
         return _behind_warmup(plan, floor, step, plan.n_steps - lengths["warmup"])
     rate = plan.peak_lr
@@ -172,8 +189,6 @@ def _behind_warmup(plan: Plan, floor: float, step: int, length: int) -> float:
     if plan.schedule == "linear":
         return plan.peak_lr + (floor - plan.peak_lr) * done
     if plan.schedule == "exponential":
-        if floor <= 0:
-            raise UserError(f"plan.min_lr={floor}: the exponential schedule needs one above 0")
         return plan.peak_lr * float((floor / plan.peak_lr) ** done)
     cycle = step / max(1, length) * plan.cycles % 1.0
     return floor + (plan.peak_lr - floor) * (1 + math.cos(math.pi * cycle)) / 2

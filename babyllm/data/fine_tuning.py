@@ -130,8 +130,6 @@ def open_conversation_data(
     Raises:
         UserError: names the file or flag at fault.
     """
-    if config.seq_len < 1:
-        raise UserError(f"data.seq_len={config.seq_len}: must be at least 1")
     paths = [config.path] if isinstance(config.path, str) else config.path or []
     with runtime.main_first():
         report = prepare_conversations(

@@ -21,6 +21,7 @@ from babyllm.data.fine_tuning import (
     make_loader,
     open_conversation_data,
 )
+from babyllm.data.row_config import share_of
 from babyllm.data.shards import Split
 from babyllm.errors import UserError
 from babyllm.evaluate.answers import closed_in, stored_samples
@@ -32,12 +33,13 @@ from babyllm.model.lora import LoraConfig, add_lora, lora_layers, merge_lora
 from babyllm.model.transformer import Transformer
 from babyllm.model.vocabulary import grow_vocabulary
 from babyllm.optim import OptimConfig, adamw
+from babyllm.run_directory import latest
 from babyllm.runtime import Runtime, RuntimeConfig, seed_all
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.checkpoint import latest
 from babyllm.training.run import Measure, Show
 from babyllm.training.state import TrainState
+from babyllm.training.watch import WatchConfig
 
 ANSWER_TOKENS = 80
 
@@ -70,6 +72,7 @@ class FineTuneConfig:
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(weight_decay=0.0))
     plan: Plan = field(default_factory=lambda: Plan(epochs=1.5, peak_lr=2e-3))
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
     log_every: int = 10
     eval_every: int = 200
     save_every: int = 200
@@ -114,13 +117,17 @@ def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
         config.data.template, Tokenizer.load(directory), directory, efficient_eos=config.data.efficient_eos
     )
     model = _model(config, directory)
-    data = open_conversation_data(config.data, run_dir / STORE, template, config.normalise, runtime)
-    if runtime.is_main:
-        for line in _remarks(config, directory, template, model.config.vocab_size):
-            print(line)
+    remarks = list(_remarks(config, directory, template, model.config.vocab_size))
     grow_vocabulary(model, template.tokenizer.vocab_size)
     seed_all(config.plan.seed)
     freeze(add_lora(model, config.lora), config.freeze)
+    # What can be wrong without the data is told before they are prepared, which may take hours.
+    config.plan.check()
+    share_of(config.data, model.config, runtime)
+    data = open_conversation_data(config.data, run_dir / STORE, template, config.normalise, runtime)
+    if runtime.is_main:
+        for line in remarks:
+            print(line)
     model.to(runtime.device)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
     optimizer = adamw(model, config.optim, lora_plus=config.lora.lora_plus)

@@ -17,12 +17,14 @@ from babyllm.loading import model_directory
 from babyllm.model.config import CPU_PRESET, GPU_PRESET, ModelOptions
 from babyllm.model.transformer import Transformer
 from babyllm.optim import OptimConfig, adamw
+from babyllm.run_directory import latest
 from babyllm.runtime import Runtime, RuntimeConfig, device_type, seed_all
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.checkpoint import CONFIG, latest
+from babyllm.training.checkpoint import CONFIG
 from babyllm.training.run import Measure, Show
 from babyllm.training.state import TrainState
+from babyllm.training.watch import WatchConfig
 
 SAMPLE_TOKENS = 80
 
@@ -49,6 +51,7 @@ class PretrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     plan: Plan = field(default_factory=lambda: Plan(epochs=1.25))
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
     log_every: int = 10
     eval_every: int = 500
     save_every: int = 250
