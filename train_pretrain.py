@@ -28,10 +28,10 @@ def pretrain(config: PretrainConfig) -> None:
         with open_run(config, state, data.tokenizer, plan) as run:
             every = [
                 run.logging(config.log_every, config.data.longest_seq_len),
-                run.evaluation(config.eval_every, held_out(config, data), samples(config, data.tokenizer)),
                 run.saving(config.save_every),
+                run.evaluation(config.eval_every, held_out(config, data), samples(config, data.tokenizer)),
             ]
-            train(state, language_model, plan, every)
+            train(state, language_model, plan, every, run.watch)
 
 
 def main() -> None:

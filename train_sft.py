@@ -13,29 +13,29 @@ from babyllm.objectives.conversation import conversation_loss
 from babyllm.runtime import launch, start, user_errors
 from babyllm.training.fine_tuning import FineTuneConfig, answers, held_out, new_run, resolved
 from babyllm.training.loop import train
-from babyllm.training.run import open_run
+from babyllm.training.run import open_run, take
 from data.sample_sft import prepare_sft_sample
 
 
 def fine_tune(config: FineTuneConfig) -> None:
     """Prepare the conversations, begin or resume the run, train, measure before and after: one process of it."""
-    with lasting_output(), start(config.runtime) as runtime:
+    with lasting_output(), start(config.runtime) as runtime, take(config, runtime):
         with runtime.main_first():
             prepare_sft_sample(config.data.path or "")
         tuning = new_run(config, runtime)
         state, data = tuning.state, tuning.data
         loss = conversation_loss(config.normalise, data.tasks, data.is_packed)
-        with open_run(config, state, tuning.template.tokenizer, tuning.plan, tuning.template) as run:
+        with open_run(config, state, tuning.template.tokenizer, tuning.plan, tuning.template, is_taken=True) as run:
             evaluation = run.evaluation(config.eval_every, held_out(config, tuning), answers(config, tuning))
             if state.step == 0:
                 with runtime.patience():
                     evaluation.run(state)
             every = [
                 run.logging(config.log_every, config.data.longest_seq_len),
-                evaluation,
                 run.saving(config.save_every),
+                evaluation,
             ]
-            train(state, loss, tuning.plan, every)
+            train(state, loss, tuning.plan, every, run.watch)
 
 
 def main() -> None:

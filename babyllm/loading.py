@@ -1,6 +1,6 @@
 """A trained model from a directory, for notebooks, the command line and later stages.
 
-run -> newest step -> config.json, model.safetensors, or adapter_config.json -> its base -> model and tokenizer
+run -> the step it means -> config.json, model.safetensors, or adapter_config.json -> its base -> model and tokenizer
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from babyllm.json_fields import Fields, read_json
 from babyllm.model.lora import merge_lora, to_int8
 from babyllm.model.transformer import Transformer
 from babyllm.model.vocabulary import grow_vocabulary
+from babyllm.run_directory import meant_step
 from babyllm.tokenizer import Tokenizer
 
 
 def model_directory(path: str | Path) -> Path:
-    """The directory that holds the model or adapter `path` means: itself, or the newest complete step of a run.
+    """The directory that holds the model or adapter `path` means: itself, or the step that is meant by a run.
 
     Raises:
         UserError: there is none.
@@ -36,11 +37,10 @@ def model_directory(path: str | Path) -> Path:
         raise UserError(f"{path}: does not exist; give the directory of a run or of a model")
     if any((path / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
         return path
-    found = {file.parent for name in ("config.json", ADAPTER_CONFIG) for file in path.glob(f"step_*/{name}")}
-    steps = [step for step in found if step.name.removeprefix("step_").isdigit()]
-    if not steps:
+    step = meant_step(path)
+    if step is None:
         raise UserError(f"{path}: is neither a model directory (config.json) nor a run directory with a saved step")
-    return max(steps, key=lambda step: int(step.name.removeprefix("step_")))
+    return step
 
 
 def is_adapter(directory: Path) -> bool:

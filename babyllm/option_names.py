@@ -228,6 +228,8 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
         ),
     ),
     ("freeze_trainable_layers num_layer_trainable", ("--freeze.last_n_layers",)),
+    # the machine
+    ("nproc_per_node num_processes num_gpus n_gpus gpus world_size", ("--runtime.processes",)),
     # conversations
     ("template chat_template prompt_template prompt_style", ("--data.template", "--template", _CHATS)),
     ("train_on_prompt train_on_inputs mask_prompt", ("--data.prompts", "--supervise.prompts")),

@@ -66,11 +66,28 @@ class Plan:
         Raises:
             UserError: it cannot be followed.
         """
-        check(self, "plan.")
-        steps = max(1, math.ceil(self.epochs * rows / global_batch)) if self.steps is None else self.steps
-        plan = replace(self, steps=steps)
-        learning_rate(plan, plan.n_steps - 1)
+        self.check()
+        if self.steps is not None:
+            return self
+        plan = replace(self, steps=max(1, math.ceil(self.epochs * rows / global_batch)))
+        plan.check()
         return plan
+
+    def check(self) -> None:
+        """Refuse what cannot be followed, as far as that can be told without the data.
+
+        Raises:
+            UserError: names the value.
+        """
+        check(self, "plan.")
+        if self.schedule == "exponential" and not self._floor > 0:
+            raise UserError(f"plan.min_lr={self._floor}: the exponential schedule needs one above 0")
+        if self.steps is not None:
+            learning_rate(self, self.n_steps - 1)
+
+    @property
+    def _floor(self) -> float:
+        return self.peak_lr / 10 if self.min_lr is None else self.min_lr
 
     @property
     def n_steps(self) -> int:
@@ -121,8 +138,6 @@ def learning_rate(plan: Plan, step: int) -> float:
     Raises:
         UserError: the plan cannot be followed.
     """
-    if plan.cosine_cycle < 1:
-        raise UserError(f"plan.cosine_cycle={plan.cosine_cycle}: must be at least 1")
     if plan.schedule != "phases":
         rest = 1.0 - plan.warmup if isinstance(plan.warmup, float) else 1.0
         plan = replace(plan, cosine=rest, stable=0, decay=0)
@@ -130,7 +145,7 @@ def learning_rate(plan: Plan, step: int) -> float:
     if step < lengths["warmup"]:
         return plan.peak_lr * (step + 1) / lengths["warmup"]
     step -= lengths["warmup"]
-    floor = plan.peak_lr / 10 if plan.min_lr is None else plan.min_lr
+    floor = plan._floor
     if plan.schedule != "phases":
         return _behind_warmup(plan, floor, step, plan.n_steps - lengths["warmup"])
     rate = plan.peak_lr
@@ -160,8 +175,6 @@ def _behind_warmup(plan: Plan, floor: float, step: int, length: int) -> float:
     if plan.schedule == "linear":
         return plan.peak_lr + (floor - plan.peak_lr) * done
     if plan.schedule == "exponential":
-        if floor <= 0:
-            raise UserError(f"plan.min_lr={floor}: the exponential schedule needs one above 0")
         return plan.peak_lr * float((floor / plan.peak_lr) ** done)
     cycle = step / max(1, length) * plan.cycles % 1.0
     return floor + (plan.peak_lr - floor) * (1 + math.cos(math.pi * cycle)) / 2

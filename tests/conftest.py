@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from training_fixtures import Worker, write_corpus
+from training_fixtures import Killer, Worker, write_corpus
 
 from babyllm.data.prepare import write_tokens
 from babyllm.model.config import ModelConfig
@@ -84,3 +84,9 @@ def runtime() -> Iterator[Runtime]:
     """One process on the CPU in float32."""
     with start(RuntimeConfig(device="cpu", dtype="float32", threads=1)) as one:
         yield one
+
+
+@pytest.fixture(scope="session")
+def killer() -> Killer:
+    """Kills at any access to the file system."""
+    return Killer()

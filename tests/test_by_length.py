@@ -145,6 +145,21 @@ def test_going_on_is_exact(steps: int) -> None:
     resumed.close()
 
 
+def test_rows_are_left_out_whatever_was_read_ahead() -> None:
+    """Behind a stretch left out come the rows that come there anyway, also for whoever goes on from it."""
+    straight, leaving = loader_of(4), loader_of(4)
+    numbers = numbers_of(straight, 20)
+    assert numbers_of(leaving, 3) == numbers[:3]
+    n = len(numbers[0])
+    leaving.leave_out(7 * n)
+    resumed = loader_of(4)
+    resumed.load_state_dict(json.loads(json.dumps(leaving.state_dict())))
+    assert leaving.state_dict()["left_out"] == [[3 * n, 7 * n]]
+    assert numbers_of(leaving, 5) == numbers_of(resumed, 5) == numbers[7:12]
+    for loader in (straight, leaving, resumed):
+        loader.close()
+
+
 def test_another_size_of_blocks_is_refused() -> None:
     """What decided the rows so far must be the same: the size of the blocks, and where the one under way ends."""
     loader = loader_of(4)

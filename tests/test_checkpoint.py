@@ -16,6 +16,7 @@ from babyllm.config import dump
 from babyllm.data.pretraining import open_pretraining_data
 from babyllm.errors import UserError
 from babyllm.objectives.lm import language_model
+from babyllm.run_directory import take_back
 from babyllm.runtime import Runtime
 from babyllm.tokenizer import Tokenizer
 from babyllm.training import checkpoint
@@ -87,12 +88,14 @@ def test_the_newest_and_the_best_steps_stay(state: TrainState, tmp_path: Path) -
 def test_what_a_kill_leaves_is_ignored_and_cleared(
     state: TrainState, data: Path, runtime: Runtime, tmp_path: Path
 ) -> None:
-    """Half-written and half-deleted directories count for nothing, and the next save removes them."""
+    """Half-written and half-deleted directories count for nothing, and the next start removes them."""
     checkpoint.save(state, tmp_path, None, keep=2)
-    for name in (".saving", ".deleting_step_00000001", "step_00000009"):
+    for name in (".saving", ".deleting_step_00000001", ".replaced_step_00000001"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{")
     assert list(checkpoint.step_directories(tmp_path)) == [2]
+    take_back(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000002"]
     for state.step in (9, 10):
         checkpoint.save(state, tmp_path, None, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000009", "step_00000010"]

@@ -4,6 +4,8 @@ import json
 import math
 import os
 import random
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training_fixtures import Worker
+from training_fixtures import SCRIPT, Worker
 
 import babyllm
 from babyllm.chat.messages import Message
 from babyllm.chat.template import load_template
 from babyllm.config import parse
 from babyllm.errors import UserError
+from babyllm.files import locked
 from babyllm.interop.huggingface import save_model
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
@@ -240,6 +243,42 @@ def test_a_mistake_is_one_line(
     with pytest.raises(UserError, match=message) as found:
         new_run(parse(FineTuneConfig, arguments, prog="test"), runtime)
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--lora.targets=[q_prog]", "q_prog"),
+        ("--freeze.parts=[layer]", "did you mean"),
+        ("--plan.warmup=-1", "plan.warmup=-1: must be a number of at least 0"),
+        ("--plan.cosine_cycle=0.5", "plan.cosine_cycle=0.5"),
+        ("--plan.peak_lr=-1", "plan.peak_lr=-1"),
+        ("--data.micro_batch=7", "data.micro_batch=7: does not divide"),
+    ],
+)
+def test_a_mistake_is_told_before_data_are_prepared(
+    runtime: Runtime, base: Path, tmp_path: Path, flag: str, message: str
+) -> None:
+    """What can be seen to be wrong without the data is said first, for preparing them may take long."""
+    (tmp_path / "broken.jsonl").write_text("what preparing would stumble over")
+    arguments = flags(base, tmp_path / "broken.jsonl", tmp_path / "run", "--lora.rank=2", "--plan.epochs=2", flag)
+    with pytest.raises(UserError, match=message):
+        new_run(parse(FineTuneConfig, arguments, prog="test"), runtime)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_refused_run_leaves_the_running_one_alone(
+    base: Path, chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second process in a run directory is refused before it prepares other conversations there."""
+    monkeypatch.setattr("babyllm.training.run.LOCK_PATIENCE_S", 0.0)
+    monkeypatch.setattr(sys, "argv", ["train_sft.py", *flags(base, chats, tmp_path / "run", "--plan.steps=1")])
+    (tmp_path / "run").mkdir()
+    with locked(tmp_path / "run" / ".lock", 0.0), pytest.raises(SystemExit) as exit:
+        runpy.run_path(str(SCRIPT.with_name("train_sft.py")), run_name="__main__")
+    assert exit.value.code == 1
+    assert "run: another process is training there" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def test_before_and_after(worker: Worker, base: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ LAYERS = (
             "text",
             "optim",
             "schedule",
+            "run_directory",
             "model",
         ),
         *("tokenizer", "tokenizer_backends", "tokenizer_convert"),

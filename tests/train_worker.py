@@ -41,6 +41,7 @@ from babyllm.training.fine_tuning import FineTuneConfig, new_run
 from babyllm.training.loop import train
 from babyllm.training.run import open_run
 from babyllm.training.state import Every, TrainState
+from babyllm.training.watch import WatchConfig
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 KEEP_ALL = 100
@@ -59,7 +60,7 @@ class _Recorded:
     def __init__(self, stream: Stream, rows: list[list[int]]) -> None:
         self._stream, self._rows = stream, rows
         self.state_dict, self.load_state_dict = stream.state_dict, stream.load_state_dict
-        self.metrics = stream.metrics
+        self.metrics, self.leave_out = stream.metrics, stream.leave_out
 
     def __iter__(self) -> Iterator[list[Batch]]:
         return self
@@ -152,9 +153,10 @@ def _spoiled_step(runtime: Runtime, data: Path) -> dict[str, list[Any]]:
     seen: dict[str, list[Any]] = {"digest": [], "skipped": [], "grad_norm": []}
 
     def loss(model: nn.Module, batch: Batch) -> LossTerms:
-        sums, metrics = language_model(model, batch)
-        is_spoiled = state.step == 2 and runtime.rank == runtime.world_size - 1
-        return LossTerms({"token": sums["token"] * (float("inf") if is_spoiled else 1.0)}, metrics)
+        terms = language_model(model, batch)
+        if state.step == 2 and runtime.rank == runtime.world_size - 1:
+            terms.sums["token"].register_hook(lambda gradient: gradient * float("inf"))
+        return terms
 
     def look(state: TrainState) -> None:
         seen["digest"].append(_digest(state))
@@ -195,6 +197,22 @@ def _unshared_directory(runtime: Runtime, data: Path, out: Path) -> str:
         return str(error)
 
 
+def spike(data: str, out: str) -> None:
+    """A run that goes back from a loss a hundred times as high as those before."""
+    watch = WatchConfig(spike=4.0, window=5, on_spike="rollback")
+    with start(CPU) as runtime:
+        config = replace(tiny_config(Path(data), steps=16), run_dir=out, watch=watch, keep=9)
+        state = tiny_state(config, runtime)
+
+        def loss(model: nn.Module, batch: Batch) -> LossTerms:
+            sums, metrics = language_model(model, batch)
+            return LossTerms({"token": sums["token"] * (100.0 if batch.rows.start == 80 else 1.0)}, metrics)
+
+        with open_run(config, state, None, config.plan) as run:
+            train(state, loss, config.plan, [run.logging(1, 16), run.saving(4)], run.watch)
+        Path(out, f"{runtime.rank}.txt").write_text(_digest(state), encoding="utf-8")
+
+
 def script(arguments: list[str], name: str = SCRIPT.name) -> None:
     """`python NAME ARGUMENTS`, for a script at the top of the project."""
     path = str(SCRIPT.with_name(name))
@@ -218,7 +236,7 @@ def fine_tuning_steps(runs: dict[str, list[str]]) -> None:
 
 
 JOBS: dict[str, Callable[..., None]] = {
-    job.__name__: job for job in (first_half, second_half, single_steps, script, fine_tuning_steps)
+    job.__name__: job for job in (first_half, second_half, single_steps, spike, script, fine_tuning_steps)
 }
 
 

@@ -5,9 +5,9 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,6 +22,7 @@ from babyllm.text.documents import Document
 from babyllm.training.pretraining import PretrainConfig, new_state
 from babyllm.training.state import Every, TrainState
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "train_pretrain.py"
 VOCAB_SIZE = 290
@@ -100,6 +101,42 @@ class Repeated:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Do nothing: there is no position."""
+
+
+class Kill(BaseException):
+    """Nothing the code may catch."""
+
+
+class Killer:
+    """Ends what is done, as a kill would, at its k-th access to the file system."""
+
+    ACCESSES = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.utime", "shutil.rmtree")
+
+    def __init__(self) -> None:
+        self._left = -1
+        sys.addaudithook(self._hook)  # which cannot be taken away again, only be put to rest
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self._left >= 0 and event in self.ACCESSES:
+            self._left -= 1
+            if self._left < 0:
+                raise Kill
+
+    def killing(self, k: int, work: Callable[[], T]) -> T:
+        """What `work` returns, unless it has so many accesses that it raises Kill."""
+        self._left = k
+        try:
+            return work()
+        finally:
+            self._left = -1
+
+    def survives(self, k: int, work: Callable[[], object]) -> bool:
+        """Whether `work` comes to its end before its k-th access."""
+        try:
+            self.killing(k, work)
+        except Kill:
+            return False
+        return True
 
 
 class Worker:

@@ -75,9 +75,10 @@ class _Reader:
 
     def step(self, first_row: int) -> list[Batch]:
         """This rank's micro-batches of the global batch that begins at `first_row`."""
-        return [self._batch(rows) for rows in self.share.micro_batches(first_row)]
+        step = range(first_row, first_row + self.share.global_batch)
+        return [self._batch(rows, step) for rows in self.share.micro_batches(first_row)]
 
-    def _batch(self, rows: NDArray[np.int64]) -> Batch:
+    def _batch(self, rows: NDArray[np.int64], step: range) -> Batch:
         arrays = self.order.rows(rows)
         units = {"token": int((arrays["targets"] != IGNORE).sum())}
         units |= {
@@ -91,7 +92,7 @@ class _Reader:
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         if self.pin_memory:
             tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
-        return Batch(tensors, units)
+        return Batch(tensors, units, step)
 
 
 _Ahead = queue.Queue[list[Batch] | BaseException]
@@ -137,6 +138,7 @@ class Loader:
         self._reader = _Reader(order, share, pin_memory)
         self._made_of = {"fingerprint": fingerprint, "seed": seed}
         self._consumed = 0
+        self._left_out: list[list[int]] = []
         self._ahead: _Ahead | None = None
         self._end: weakref.finalize[..., Loader] | None = None
 
@@ -162,15 +164,25 @@ class Loader:
         """How often each domain has been gone through so far; of a mixture also the length of rows."""
         return self._reader.order.metrics(self._consumed)
 
+    def leave_out(self, row: int) -> None:
+        """Go on at a row further on; those before it are not handed out, and are noted in `state_dict`."""
+        self.close()
+        self._left_out.append([self._consumed, row])
+        self._consumed = row
+
     def state_dict(self) -> dict[str, Any]:
-        """How many rows were handed out, over all ranks, and what decided them."""
-        return {"consumed_rows": self._consumed, **self._identity(self._consumed)}
+        """How many rows were handed out or left out, over all ranks, and what decided them.
+
+        If some were left out, "left_out" has the first row of each stretch and the one after its last.
+        """
+        left_out = {"left_out": [list(stretch) for stretch in self._left_out]} if self._left_out else {}
+        return {"consumed_rows": self._consumed, **left_out, **self._identity(self._consumed)}
 
     def _identity(self, consumed: int) -> dict[str, Any]:
         return self._made_of | self._reader.order.identity(consumed)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on behind a stored position.
+        """Go on after a stored position.
 
         Raises:
             UserError: it belongs to other data, rows of another length, another seed or, as far as it has come,
@@ -193,6 +205,7 @@ class Loader:
                 )
         self.close()
         self._consumed = consumed
+        self._left_out = [list(stretch) for stretch in state.get("left_out", [])]
 
     def close(self) -> None:
         """Stop reading ahead."""

@@ -78,8 +78,10 @@ def share_of(config: RowConfig, model: ModelConfig, runtime: Runtime) -> Share:
     """How a global batch is cut over ranks and micro-batches.
 
     Raises:
-        UserError: `global_batch` or `micro_batch` does not divide.
+        UserError: `seq_len` is below 1, or `global_batch` or `micro_batch` does not divide.
     """
+    if config.seq_len < 1:
+        raise UserError(f"data.seq_len={config.seq_len}: must be at least 1")
     per_rank = config.global_batch // runtime.world_size
     micro = config.micro_batch
     if micro is None:

@@ -169,7 +169,15 @@ def save_model(
     save_generation(directory, model, tokenizer, end_ids)
     if tokenizer:
         tokenizer.save(directory, chat_template=chat_template)
-    save_file(weights_to_hf(model.state_dict(), model.config), directory / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(weights_to_hf(model.state_dict(), model.config), directory / WEIGHTS)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file with the rights of other files; the library alone leaves it to its owner."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(mode)
 
 
 def save_generation(

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from babyllm.errors import UserError
 from babyllm.files import write_json
 from babyllm.integrity import check_model
-from babyllm.interop.huggingface import ADAPTER_CONFIG, hf_name, read_tensors
+from babyllm.interop.huggingface import ADAPTER_CONFIG, hf_name, read_tensors, save_tensors
 from babyllm.json_fields import Fields, read_json
 from babyllm.model.lora import LoraConfig, add_lora, linear_layers, lora_layers
 from babyllm.model.token_rows import EMBEDDING, OUTPUT, token_rows, train_token_rows
@@ -92,7 +91,7 @@ def save_adapter(directory: Path, model: Transformer, base: str) -> None:
         for name, tensor in adapter_parameters(model).items()
     }
     write_json(directory / ADAPTER_CONFIG, config)
-    save_file(tensors, directory / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    save_tensors(tensors, directory / ADAPTER_WEIGHTS)
 
 
 def _file_name(name: str) -> str:

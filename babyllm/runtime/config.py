@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from babyllm.errors import UserError
+from babyllm.values import Count, Seconds
+from babyllm.values import check as check_limits
 
 # More threads or processes than this on each logical core never help, and too many bring a machine down.
 _MAX_PER_CORE = 8
@@ -33,9 +35,9 @@ class RuntimeConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool | Literal["auto"] = "auto"
     deterministic: bool = False
-    timeout_s: float = 300
-    threads: int | None = None
-    processes: int | None = None
+    timeout_s: Seconds = 300
+    threads: Count | None = None
+    processes: Count | None = None
 
 
 def check(config: RuntimeConfig) -> None:
@@ -44,8 +46,9 @@ def check(config: RuntimeConfig) -> None:
     Raises:
         UserError: one is not.
     """
-    if config.timeout_s <= 0:
-        raise UserError(f"runtime.timeout_s={config.timeout_s:g}: give a positive number of seconds")
+    check_limits(config, "runtime.")
+    if config.timeout_s == 0:
+        raise UserError("runtime.timeout_s=0: give a positive number of seconds")
     most = _MAX_PER_CORE * (os.cpu_count() or 1)
     for name, number in (("threads", config.threads), ("processes", config.processes)):
         if number is not None and not 1 <= number <= most:

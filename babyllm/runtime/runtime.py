@@ -55,6 +55,10 @@ class Runtime:
         """Whether a stop signal came to *this* rank; sum it over ranks. A second SIGINT raises at once."""
         return self._stop.is_set
 
+    def forget_stop(self) -> None:
+        """Go on as if no signal had come to this rank."""
+        self._stop.is_set = False
+
     def autocast(self) -> AbstractContextManager[Any]:
         """A context in which matrix products run in `dtype`."""
         import torch

@@ -20,12 +20,9 @@ def settled(config: C) -> C:
     """The same configuration of a stage with the number of processes: as chosen when its run began, or anew.
 
     Raises:
-        UserError: so many processes cannot work here, or a seed is too large.
+        UserError: so many processes cannot work here.
     """
     given: Any = config
-    for key, seed in (("plan.seed", given.plan.seed), ("data.seed", given.data.seed)):
-        if not -(2**63) <= seed < 2**63:
-            raise UserError(f"{key}={seed}: must fit into 64 bits, from -2**63 to 2**63 - 1")
     stored = stored_config(type(config), given.run_dir)
     n, remark = choose_processes(
         given.runtime, given.data.global_batch, stored.runtime.processes if stored is not None else None

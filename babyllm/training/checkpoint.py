@@ -1,6 +1,6 @@
 """Checkpoints: step directories that are Hugging Face directories, complete or absent.
 
-state -> .saving/ (weights, optimizer, resume.json) -> fsync -> rename to step_00002000/ -> latest
+state -> .saving/ (weights, optimizer, resume.json) -> fsync -> its place among the steps (`run_directory`)
 run directory -> newest complete step -> checksums -> state
 
 The weights of a model with an adapter are the adapter alone, in peft's format; its base stays where it is.
@@ -11,21 +11,20 @@ from __future__ import annotations
 
 import errno
 import json
-import os
-import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from babyllm.errors import UserError
-from babyllm.files import fsync, json_digest, sha256, write_json
+from babyllm.files import fsync, sha256
 from babyllm.integrity import OPTIMIZER, RESUME
 from babyllm.interop.huggingface import (
     ADAPTER_CONFIG,
@@ -33,30 +32,21 @@ from babyllm.interop.huggingface import (
     load_weights,
     save_generation,
     save_model,
+    save_tensors,
     weight_files,
 )
 from babyllm.interop.peft import adapter_parameters, fill_adapter, read_adapter, save_adapter
 from babyllm.model.lora import lora_layers
 from babyllm.model.token_rows import token_rows
 from babyllm.model.transformer import Transformer
+from babyllm.run_directory import SAVING, place, prune, read_resume, step_name, write_pointer, write_resume
+from babyllm.run_directory import latest as latest
+from babyllm.run_directory import step_directories as step_directories
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.state import TrainState
+from babyllm.training.watch import ADVICE, Memory
 
-CONFIG, LATEST = "config.yaml", "latest"
-_SAVING, _DELETING = ".saving", ".deleting"
-_STEP = re.compile(r"step_(\d{8,})")
-
-
-def step_directories(run_dir: Path) -> dict[int, Path]:
-    """The complete step directories of a run, in the order of their steps."""
-    found = {int(m[1]): p for p in run_dir.glob("step_*") if (m := _STEP.fullmatch(p.name)) and (p / RESUME).is_file()}
-    return dict(sorted(found.items()))
-
-
-def latest(run_dir: Path) -> Path | None:
-    """The newest complete step directory of a run, or None."""
-    steps = step_directories(run_dir)
-    return steps[max(steps)] if steps else None
+CONFIG = "config.yaml"
 
 
 def save(
@@ -78,31 +68,63 @@ def save(
         end_ids: tokens that end an answer, besides the <eos>.
 
     Raises:
-        UserError: the disk is full; nothing half-written is left and older steps are untouched.
+        UserError: it cannot be written, or its weights are not finite; nothing half-written is left and older steps are
+            untouched.
     """
     if state.runtime.is_main:
-        saving, pointer = run_dir / _SAVING, run_dir / f".{LATEST}"
-        target = run_dir / f"step_{state.step:08d}"
-        try:
-            _write(state, saving, tokenizer, chat_template, end_ids)
-            pointer.write_text(f"{target.name}\n")
-            fsync(pointer)
-        except (OSError, SafetensorError) as e:
-            shutil.rmtree(saving, ignore_errors=True)
-            pointer.unlink(missing_ok=True)
-            if not _is_disk_full(e):
-                raise
-            raise UserError(
-                f"{run_dir}: the disk is full, step {state.step} was not saved; free some space and start the same "
-                "command again, it goes on from the last complete step"
-            ) from e
-        # Everything is written: from here on there are only renames.
-        _delete(target)
-        os.rename(saving, target)
-        os.replace(pointer, run_dir / LATEST)
-        fsync(run_dir)
-        _prune(run_dir, max(1, keep), state.best)
+        write(state, run_dir, tokenizer, keep, chat_template, end_ids)
     state.runtime.barrier()
+
+
+def write(
+    state: TrainState,
+    run_dir: Path,
+    tokenizer: Tokenizer | None,
+    keep: int,
+    chat_template: str | None = None,
+    end_ids: Sequence[int] = (),
+) -> None:
+    """What `save` does, on one rank, without a word to the others."""
+    _require_finite(state)
+    try:
+        try:
+            _write(state, run_dir / SAVING, tokenizer, chat_template, end_ids)
+            write_pointer(run_dir, state.step)
+        except (OSError, SafetensorError):
+            shutil.rmtree(run_dir / SAVING, ignore_errors=True)
+            raise
+        place(run_dir, state.step)
+        prune(run_dir, max(1, keep), state.best[1] if state.best else None)
+    except (OSError, SafetensorError) as e:
+        raise _not_saved(run_dir, state.step, e) from e
+
+
+def update(state: TrainState, run_dir: Path, keep: int) -> None:
+    """Write what has become known at a saved step since, such as an evaluation, without its tensors; on every rank."""
+    if state.runtime.is_main:
+        directory = run_dir / step_name(state.step)
+        try:
+            stored = json.loads((directory / RESUME).read_text(encoding="utf-8"))
+            del stored["sha256"][RESUME]
+            write_resume(directory, {**_resume(state), "base": stored["base"], "sha256": stored["sha256"]})
+            prune(run_dir, max(1, keep), state.best[1] if state.best else None)
+        except OSError as e:
+            raise _not_saved(run_dir, state.step, e) from e
+    state.runtime.barrier()
+
+
+def _require_finite(state: TrainState) -> None:
+    for name, parameter in state.model.named_parameters():
+        if not parameter.isfinite().all():
+            raise UserError(f"step {state.step} was not saved: its weights {name} are not finite; {ADVICE}")
+
+
+def _not_saved(run_dir: Path, step: int, error: Exception) -> UserError:
+    again = "and start the same command again, it goes on from the last complete step"
+    if _is_disk_full(error):
+        return UserError(f"{run_dir}: the disk is full, step {step} was not saved; free some space {again}")
+    told = f"{error.filename2 or error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+    return UserError(f"{run_dir}: step {step} was not saved ({told}); mend that {again}")
 
 
 def _is_disk_full(error: Exception) -> bool:
@@ -126,10 +148,16 @@ def _write(
         save_adapter(directory, state.model, str(Path(state.model.origin).absolute()) if state.model.origin else "")
     else:
         save_model(directory, state.model, tokenizer, chat_template=chat_template, end_ids=end_ids)
-    save_file(_optimizer_tensors(state), directory / OPTIMIZER)
+    save_tensors(_optimizer_tensors(state), directory / OPTIMIZER)
     for file in directory.iterdir():
         fsync(file)
-    resume: dict[str, Any] = {
+    digests = {file.name: sha256(file) for file in sorted(directory.iterdir())}
+    write_resume(directory, {**_resume(state), "base": _base_digest(state.model), "sha256": digests})
+
+
+def _resume(state: TrainState) -> dict[str, Any]:
+    """What resume.json says of the state, but for its tensors."""
+    return {
         "step": state.step,
         "tokens": state.tokens,
         "skipped": state.skipped,
@@ -138,12 +166,8 @@ def _write(
         "pending": state.pending,
         "stream": state.stream.state_dict(),
         "scaler": state.scaler.state_dict(),
-        "base": _base_digest(state.model),
-        "sha256": {file.name: sha256(file) for file in sorted(directory.iterdir())},
+        "memory": asdict(state.memory),
     }
-    resume["sha256"][RESUME] = json_digest(resume)
-    write_json(directory / RESUME, resume)
-    fsync(directory)
 
 
 def _base_digest(model: Transformer) -> str | None:
@@ -181,7 +205,7 @@ def load(state: TrainState, directory: Path) -> None:
     Raises:
         UserError: a file is missing or damaged, or it was made with another model or other data.
     """
-    resume = _read_resume(directory)
+    resume = read_resume(directory)
     _load_weights(state, directory, resume.get("base"))
     _load_optimizer(state, load_file(directory / OPTIMIZER))
     state.stream.load_state_dict(resume["stream"])
@@ -190,6 +214,7 @@ def load(state: TrainState, directory: Path) -> None:
     state.step, state.tokens, state.skipped = resume["step"], resume["tokens"], resume["skipped"]
     state.best = tuple(resume["best"]) if resume["best"] else None
     state.bad_evaluations, state.pending = resume["bad_evaluations"], resume["pending"]
+    state.memory = Memory(**resume.get("memory", {}))
 
 
 def _load_weights(state: TrainState, directory: Path, base: str | None) -> None:
@@ -220,49 +245,15 @@ def _load_weights(state: TrainState, directory: Path, base: str | None) -> None:
     fill_adapter(state.model, adapter, directory)
 
 
-def _read_resume(directory: Path) -> dict[str, Any]:
-    """What stands in `resume.json`, behind a check of the files beside it."""
-    advice = f"delete {directory} to go on from an older step"
-    try:
-        resume: dict[str, Any] = json.loads((directory / RESUME).read_text(encoding="utf-8"))
-        if resume["sha256"].pop(RESUME) != json_digest(resume):
-            raise ValueError("its contents changed")
-        expected: dict[str, str] = resume["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{directory / RESUME}: cannot be read ({e}); {advice}") from e
-    for name, digest in expected.items():
-        if not (directory / name).is_file() or sha256(directory / name) != digest:
-            raise UserError(f"{directory / name}: missing or damaged; {advice}")
-    return resume
-
-
 def _load_optimizer(state: TrainState, tensors: dict[str, Tensor]) -> None:
     plain = state.optimizer.state_dict()
     names = {id(parameter): hf_name(name) for name, parameter in state.model.named_parameters()}
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     keys = sorted({name.split(".", 1)[0] for name in tensors})
     for index, parameter in enumerate(parameters):
-        mine = {
-            key: tensors[f"{key}.{names[id(parameter)]}"] for key in keys if f"{key}.{names[id(parameter)]}" in tensors
-        }
+        stored = {key: f"{key}.{names[id(parameter)]}" for key in keys}
+        # Copied, for else they stay in the file, which takes up its space even after it is deleted.
+        mine = {key: tensors[name].clone() for key, name in stored.items() if name in tensors}
         if mine:
             plain["state"][index] = mine
     state.optimizer.load_state_dict(plain)
-
-
-def _prune(run_dir: Path, keep: int, best: tuple[float, int] | None) -> None:
-    steps = step_directories(run_dir)
-    for step in list(steps)[:-keep]:
-        if best is None or step != best[1]:
-            _delete(steps[step])
-    for leftover in run_dir.glob(f"{_DELETING}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _delete(directory: Path) -> None:
-    """Delete a step directory so that at no moment a part of it looks complete."""
-    if directory.exists():
-        doomed = directory.with_name(f"{_DELETING}_{directory.name}")
-        shutil.rmtree(doomed, ignore_errors=True)
-        os.rename(directory, doomed)
-        shutil.rmtree(doomed, ignore_errors=True)

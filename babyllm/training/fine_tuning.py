@@ -22,6 +22,7 @@ from babyllm.data.fine_tuning import (
     make_loader,
     open_conversation_data,
 )
+from babyllm.data.row_config import share_of
 from babyllm.data.shards import Split
 from babyllm.errors import UserError
 from babyllm.evaluate.answers import closed_in, stored_samples
@@ -37,14 +38,16 @@ from babyllm.model.transformer import Transformer
 from babyllm.model.vocabulary import grow_vocabulary
 from babyllm.optim import OptimConfig, adamw
 from babyllm.precision import reads_in
+from babyllm.run_directory import latest
 from babyllm.runtime import Runtime, RuntimeConfig, seed_all
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import settled
-from babyllm.training.checkpoint import CONFIG, latest
+from babyllm.training.checkpoint import CONFIG
 from babyllm.training.run import Measure, Show
 from babyllm.training.state import TrainState
-from babyllm.values import AnyCount, AnyMembers, PathText
+from babyllm.training.watch import WatchConfig
+from babyllm.values import AnyCount, AnyMembers, Count, PathText
 
 ANSWER_TOKENS = 80
 
@@ -77,10 +80,11 @@ class FineTuneConfig:
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(weight_decay=0.0))
     plan: Plan = field(default_factory=lambda: Plan(epochs=1.5, peak_lr=2e-3))
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
     log_every: AnyCount = 10
     eval_every: AnyCount = 200
     save_every: AnyCount = 200
-    keep: AnyCount = 2
+    keep: Count = 2
     early_stop: AnyCount = 0
     samples: AnyMembers = 3
 
@@ -131,6 +135,9 @@ def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
         _require_same_settings(config, newest, template)
     start = _start(config, directory, tokenizer, template, is_resumed=newest is not None)
     model = _adapted(config, start, template, runtime)
+    # What can be wrong without the data is told before they are prepared, which may take hours.
+    config.plan.check()
+    share_of(config.data, model.config, runtime)
     data = open_conversation_data(config.data, run_dir / STORE, template, config.normalise, runtime)
     model.to(runtime.device)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)

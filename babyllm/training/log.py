@@ -60,7 +60,7 @@ class RunLog:
         run_dir.mkdir(parents=True, exist_ok=True)
         last_kept = start_step if start_step > 0 else -1  # a new run has no past, step 0 included
         kept = _cut_lines(self._metrics, last_kept)
-        _cut_lines(self._samples, last_kept)
+        self._texts = {(text["step"], text.get("name")) for _, text in _cut_lines(self._samples, last_kept)}
         self._events = _EventFile(run_dir, last_kept)
         # What is yet to be recorded at the very step the run resumes from belongs into that step's object.
         self._current: dict[str, Any] = kept[-1][1] if kept else {}
@@ -87,9 +87,14 @@ class RunLog:
     def text(self, step: int, name: str, text: str) -> None:
         """Record a text, such as a sample of the model: a line of samples.jsonl and TensorBoard's text tab.
 
+        The first text of a step and name stands, as with numbers.
+
         Raises:
             UserError: the disk is full or the file cannot be written.
         """
+        if (step, name) in self._texts:
+            return
+        self._texts.add((step, name))
         _write(self._samples, _json_line({"step": step, "name": name, "text": text}))
         self._events.add_text(step, name, text)
 
@@ -212,7 +217,7 @@ class _EventFile:
         _write(self.path, record.getvalue())
 
     def _cut(self, path: Path, last_kept: int) -> None:
-        data = path.read_bytes()
+        data = _read(path)
         events = ((record, self._event.FromString(payload)) for record, payload in _event_records(data))
         kept = [record for record, event in events if event.step <= last_kept]
         _replace(path, data, b"".join(kept))
@@ -278,7 +283,7 @@ def _whole_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
         UserError: any other line is not a JSON object with a step.
     """
     lines = []
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+    for number, line in enumerate(_read(path).splitlines(keepends=True), 1):
         is_whole = line.endswith(b"\n")
         try:
             record = json.loads(line.decode())
@@ -296,12 +301,19 @@ def _cut_lines(path: Path, last_kept: int) -> list[tuple[bytes, dict[str, Any]]]
     if not path.exists():
         _write(path, b"")
     kept = [(line, record) for line, record in _whole_lines(path) if record["step"] <= last_kept]
-    _replace(path, path.read_bytes(), b"".join(line for line, _ in kept))
+    _replace(path, _read(path), b"".join(line for line, _ in kept))
     return kept
 
 
 def _json_line(record: Mapping[str, Any]) -> bytes:
     return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}): mend or move it, then start again") from error
 
 
 def _write(path: Path, data: bytes, offset: int | None = None) -> None:

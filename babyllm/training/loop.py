@@ -1,6 +1,7 @@
 """The training loop: the only one.
 
-stream -> micro-batches of a step -> count units over all ranks -> forward, loss, backward each -> clip -> step -> every
+stream -> micro-batches of a step -> count units over all ranks -> forward, loss, backward each -> clip
+       -> judge loss and gradient -> step, skip or go back -> every
 
 Pretraining, fine-tuning and alignment differ in the stream, the loss and the starting weights they hand in.
 """
@@ -12,27 +13,39 @@ import time
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from babyllm.data.batch import Batch
+from babyllm.errors import UserError
 from babyllm.objectives import Loss
 from babyllm.runtime import seed_all
 from babyllm.schedule import Plan, learning_rate
-from babyllm.training.state import STOP_SIGNAL, Every, TrainState
+from babyllm.training.state import STOP_SIGNAL, Every, TrainState, Watch
+from babyllm.training.watch import ADVICE, judge, remember
 
 
-def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = ()) -> None:
+def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = (), watch: Watch | None = None) -> None:
     """Train until the plan's last step, a stop signal or `state.stop_reason`; `state` is changed in place.
+
+    A further call goes on with what a stop signal, or an item of `every`, has ended.
 
     Args:
         state: as made anew or as loaded from a checkpoint.
         loss: sums over units of a micro-batch.
         plan: steps, learning rate, clipping and seed.
-        every: what is done between steps, in this order. A stop signal puts off what need not be done at one; whoever
-            goes on from the state begins with that.
+        every: what is done between steps, in this order; what saves comes before what may fail or take long. A stop
+            signal puts off what need not be done at one; whoever goes on from the state begins with that.
+        watch: what is done about steps whose loss or gradient is not as it should be.
+
+    Raises:
+        UserError: the loss is not a number, or too many steps were skipped.
     """
-    runtime = state.runtime
+    runtime, watch = state.runtime, watch or Watch()
+    if state.called:
+        state.stop_reason = None
+        runtime.forget_stop()
+    state.called = True
     state.model.train()
     model: nn.Module | None = None
     if state.pending:
@@ -46,33 +59,38 @@ def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = ()
                 model = _replicated(state, loss, batches[0])
             began = time.perf_counter()
         seed_all(plan.seed, state.step, runtime.rank)
-        _step(state, model, loss, plan, batches)
+        units, value = _backward(state, model, loss, batches)
+        if not _decide(state, plan, watch, value, batches[0].rows):
+            continue  # the run has gone back
+        state.tokens += int(units.get("input", units.get("token", 0)))
         state.step += 1
         state.busy_s += time.perf_counter() - began
         runtime.beat(state.step)
-        state.heed_stop_signal()
         _between(state, plan, every)
 
 
 def _between(state: TrainState, plan: Plan, every: Sequence[Every]) -> None:
-    """Do what is due behind the step just finished."""
-    state.pending = False
-    for item in every:
+    """Do what is due after the step just finished; what ends the run makes due what had its turn without being so."""
+    left = list(every)
+    while True:
         is_stopped = state.stop_reason == STOP_SIGNAL
         is_last = state.step >= plan.n_steps or (state.stop_reason is not None and not is_stopped)
-        is_due = (item.steps > 0 and state.step % item.steps == 0) or (is_last and item.at_end)
-        if is_stopped and not item.at_stop:
-            state.pending |= is_due
-        elif is_due or is_stopped:
-            with state.runtime.patience():
-                item.run(state)
-            state.heed_stop_signal()
+        due = [x for x in left if (x.steps > 0 and state.step % x.steps == 0) or (is_last and x.at_end)]
+        now = next((x for x in left if x.at_stop), None) if is_stopped else next(iter(due), None)
+        state.pending = any(x.is_owed or is_stopped for x in due if not x.at_stop and x is not now)
+        if now is None:
+            return
+        with state.runtime.patience():
+            is_cut_short = now.run(state) is False
+        state.heed_stop_signal()
+        if not (is_cut_short and state.stop_reason == STOP_SIGNAL):
+            left = [x for x in left if x is not now]
 
 
 def _replicated(state: TrainState, loss: Loss, batch: Batch) -> nn.Module:
     """The model as the loop calls it: itself, or wrapped so that gradients are averaged over ranks.
 
-    DDP orders its gradient buckets anew behind its first backward pass, which changes the order of sums over three or
+    DDP orders its gradient buckets anew after its first backward pass, which changes the order of sums over three or
     more ranks. One pass whose gradients are thrown away lets it settle before the first step, so that a resumed run
     adds in the same order as one that never stopped.
     """
@@ -92,34 +110,63 @@ def _replicated(state: TrainState, loss: Loss, batch: Batch) -> nn.Module:
     return model
 
 
-def _step(state: TrainState, model: nn.Module, loss: Loss, plan: Plan, batches: list[Batch]) -> None:
-    """One update from the micro-batches of this rank."""
+def _backward(state: TrainState, model: nn.Module, loss: Loss, batches: list[Batch]) -> tuple[dict[str, float], Tensor]:
+    """Sum the gradient of this rank's micro-batches; gives the units of the global batch and this rank's loss."""
     runtime = state.runtime
     names = sorted(batches[0].units)
     totals = runtime.sum([float(sum(b.units[name] for b in batches)) for name in names])
     units = dict(zip(names, totals, strict=True))
     state.optimizer.zero_grad(set_to_none=True)
+    value = torch.zeros((), device=runtime.device)
     for batch, sync in zip(batches, _synchronised(model, len(batches)), strict=True):
         with sync:
             with runtime.autocast():
                 terms = loss(model, batch)
-            weighted = [terms.sums[u] * (runtime.world_size / max(units[u], 1.0)) for u in terms.sums]
-            torch.autograd.backward(state.scaler.scale(torch.stack(weighted).sum()))
+            weighted = torch.stack([terms.sums[u] * (runtime.world_size / max(units[u], 1.0)) for u in terms.sums])
+            torch.autograd.backward(state.scaler.scale(weighted.sum()))
+        value = value + weighted.detach().sum()
         state.add_metrics(terms.metrics)
         runtime.beat(state.step)
-    state.scaler.unscale_(state.optimizer)
+    return units, value
+
+
+def _decide(state: TrainState, plan: Plan, watch: Watch, value: Tensor, rows: range) -> bool:
+    """Take the step or skip it, as it is judged; False where the run has gone back instead.
+
+    Loss and gradient are the same numbers on every rank by now, so all ranks do the same.
+    """
+    runtime, scaler = state.runtime, state.scaler
+    scaler.unscale_(state.optimizer)
     parameters = [p for p in state.model.parameters() if p.grad is not None]
     norm = nn.utils.clip_grad_norm_(parameters, plan.clip_norm or float("inf"))
-    state.grad_norm, state.lr = float(norm), learning_rate(plan, state.step)
+    # The only numbers of a step that are waited for; the stop flag travels with them.
+    mine, state.grad_norm = torch.stack([value, norm.to(value)]).tolist()
+    total, n_stops = runtime.sum([mine, float(runtime.stop_requested)])
+    if n_stops:
+        state.stop_reason = STOP_SIGNAL
+    mean, scale = total / runtime.world_size, scaler.get_scale if scaler.is_enabled() else None
+    action, why = judge(watch.config, state.memory, mean, state.grad_norm, scale)
+    if why:
+        line = f"step {state.step + 1}: {why}" + (f"; it read rows {rows.start:,} to {rows.stop - 1:,}" if rows else "")
+        if action == "end":
+            raise UserError(f"{line}; {ADVICE}")
+        if runtime.is_main:
+            watch.tell(f"{line}, and is skipped" if action == "skip" else line)
+    if action == "go back":
+        if watch.go_back(state, rows.stop):
+            return False
+        if runtime.is_main:
+            watch.tell(f"step {state.step + 1} is skipped, for no step is saved to go back to")
+    is_taken = action == "take"
+    state.lr = learning_rate(plan, state.step)
     for group in state.optimizer.param_groups:
         group["lr"] = state.lr * group.get("lr_scale", 1.0)
-    # Gradients are the same on every rank by now, so all ranks skip or none does.
-    is_finite = bool(norm.isfinite())
-    if is_finite:
-        state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.skipped += not is_finite
-    state.tokens += int(units.get("input", units.get("token", 0)))
+    if is_taken:
+        scaler.step(state.optimizer)
+    scaler.update()
+    state.skipped += not is_taken
+    remember(watch.config, state.memory, mean, is_taken)
+    return True
 
 
 def _synchronised(model: nn.Module, n: int) -> Iterator[contextlib.AbstractContextManager[None]]:

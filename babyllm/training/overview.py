@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 
 from babyllm.errors import UserError
-from babyllm.training.checkpoint import CONFIG, latest, step_directories
+from babyllm.run_directory import latest, step_directories
+from babyllm.training.checkpoint import CONFIG
 from babyllm.training.log import read_metrics
 
 

@@ -18,14 +18,15 @@ from babyllm.model.config import CPU_PRESET, GPU_PRESET, ModelConfig, ModelOptio
 from babyllm.model.transformer import Transformer
 from babyllm.optim import OptimConfig, adamw
 from babyllm.precision import reads_in
+from babyllm.run_directory import latest
 from babyllm.runtime import Runtime, RuntimeConfig, device_type, seed_all
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import settled, stored_config
-from babyllm.training.checkpoint import latest
 from babyllm.training.run import Measure, Show
 from babyllm.training.state import TrainState
-from babyllm.values import AnyCount, PathText
+from babyllm.training.watch import WatchConfig
+from babyllm.values import AnyCount, Count, PathText
 
 SAMPLE_TOKENS = 80
 
@@ -52,10 +53,11 @@ class PretrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     plan: Plan = field(default_factory=lambda: Plan(epochs=1.25))
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
     log_every: AnyCount = 10
     eval_every: AnyCount = 500
     save_every: AnyCount = 250
-    keep: AnyCount = 2
+    keep: Count = 2
     early_stop: AnyCount = 0
     prompts: list[str] = field(default_factory=lambda: ["今天", "这本书", "酒店"])
 

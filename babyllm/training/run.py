@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from babyllm.chat.template import ChatTemplate
 from babyllm.config import differences, dump, load
@@ -21,14 +20,18 @@ from babyllm.interop.huggingface import config_to_json
 from babyllm.json_fields import read_json
 from babyllm.machine import lacking
 from babyllm.model.config import flops_per_token
-from babyllm.progress import format_duration
-from babyllm.runtime import environment, memory_bytes, peak_flops
+from babyllm.run_directory import latest, point, require_steps, take_back
+from babyllm.runtime import Runtime, environment, memory_bytes, peak_flops
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.checkpoint import CONFIG, latest, save
+from babyllm.training.checkpoint import CONFIG, save, update, write
 from babyllm.training.checkpoint import load as load_checkpoint
-from babyllm.training.log import RunLog
-from babyllm.training.state import STOP_SIGNAL, Every, TrainState
+from babyllm.training.log import METRICS_FILE, RunLog, read_metrics
+from babyllm.training.run_config import RunConfig
+from babyllm.training.state import Every, TrainState, Watch
+from babyllm.training.summary import headline, held_out_line, hints, summary
+from babyllm.training.watch import WatchConfig
+from babyllm.values import check
 
 Measure = Callable[[TrainState], dict[str, float]]
 """Gives what is measured on held-out data, by name; called by every rank. "all/loss" says which step is best."""
@@ -37,40 +40,6 @@ Show = Callable[[TrainState], list[tuple[str, str]]]
 
 ENVIRONMENT, LOCK = "environment.json", ".lock"
 LOCK_PATIENCE_S = 10.0  # a process that was killed a moment ago may still be ending
-
-
-class RunConfig(Protocol):
-    """What every stage's configuration has."""
-
-    @property
-    def run_dir(self) -> str:
-        """Where the run is recorded."""
-        ...
-
-    @property
-    def log_every(self) -> int:
-        """Steps between records."""
-        ...
-
-    @property
-    def eval_every(self) -> int:
-        """Steps between evaluations."""
-        ...
-
-    @property
-    def save_every(self) -> int:
-        """Steps between checkpoints."""
-        ...
-
-    @property
-    def keep(self) -> int:
-        """Newest checkpoints that stay."""
-        ...
-
-    @property
-    def early_stop(self) -> int:
-        """Evaluations without a lower held-out loss that end the run; 0 never does."""
-        ...
 
 
 @dataclass
@@ -84,6 +53,8 @@ class Run:
         log: on rank 0, else None.
         keep: newest checkpoints that stay.
         patience: evaluations without a lower held-out loss that end the run; 0 never does.
+        n_steps: of the plan.
+        watching: what is watched.
         losses: what the last evaluation gave, by name.
     """
 
@@ -93,6 +64,8 @@ class Run:
     log: RunLog | None
     keep: int
     patience: int
+    n_steps: int
+    watching: WatchConfig
     losses: dict[str, float] = field(default_factory=dict)
     _tokens_logged: int = 0
     _step_logged: int = 0
@@ -145,32 +118,47 @@ class Run:
         """Measure what is held out and show sampled text every `steps` steps.
 
         A step with the lowest "all/loss" so far is saved; `patience` evaluations without a lower one end the run. An
-        evaluation that a stop signal cuts short is made anew by whoever goes on. One at step 0 is only told.
+        evaluation that a stop signal cuts short is made anew by whoever goes on; so is one that fails, before which the
+        step is saved. One at step 0 is only told.
         """
 
-        def evaluate(state: TrainState) -> None:
-            result = measure(state)
-            if state.heed_stop_signal():
-                state.pending = True
-                return
-            self.losses = {f"val/{name}": value for name, value in result.items()}
+        def evaluate(state: TrainState) -> bool:
+            try:
+                result = measure(state)
+                if state.heed_stop_signal():
+                    return False
+                self._tell(state, result, show)
+            except Exception:
+                self._save_before(state)
+                raise
             if state.step:
                 _judge(state, result.get("all/loss"))
                 state.stop_reason = _out_of_patience(state, self.patience) or state.stop_reason
-            if self.log:
-                if self.losses:
-                    self.log.record(state.step, self.losses)
-                self.message(f"step {state.step}: {_held_out(result)}")
-                for i, (prompt, text) in enumerate(show(state)):
-                    self.log.text(state.step, f"sample/{i}", f"{prompt}{text}")
-                    self.message(f"    {' '.join(prompt.split())[-100:]}|{text!r}"[:160])
-            if state.best and state.best[1] == state.step:
+            if self._saved == state.step:
+                self._flush()
+                update(state, self.directory, self.keep)
+            elif state.best and state.best[1] == state.step:
                 self._save(state)
+            return True
 
-        return Every(steps, evaluate)
+        return Every(steps, evaluate, is_owed=True)
+
+    def _tell(self, state: TrainState, result: dict[str, float], show: Show) -> None:
+        """Record an evaluation, and show what the model makes of some texts."""
+        self.losses = {f"val/{name}": value for name, value in result.items()}
+        if self.log:
+            if self.losses:
+                self.log.record(state.step, self.losses)
+            self.message(f"step {state.step}: {held_out_line(result)}")
+            for i, (prompt, text) in enumerate(show(state)):
+                self.log.text(state.step, f"sample/{i}", f"{prompt}{text}")
+                self.message(f"    {' '.join(prompt.split())[-100:]}|{text!r}"[:160])
 
     def saving(self, steps: int) -> Every:
-        """Save a step directory every `steps` steps, at the end and at a stop signal."""
+        """Save a step directory every `steps` steps, at the end and at a stop signal.
+
+        It stands before the evaluation among what is done between steps, so that this has nothing to lose.
+        """
 
         def write(state: TrainState) -> None:
             if self._saved != state.step:
@@ -179,20 +167,62 @@ class Run:
         return Every(steps, write, at_stop=True)
 
     def _save(self, state: TrainState) -> None:
-        if self.log:
-            self.log.flush()
-        source, end_ids = (self.template.source, self.template.end_ids) if self.template else (None, [])
-        save(state, self.directory, self.tokenizer, self.keep, source, end_ids)
+        self._flush()
+        save(state, self.directory, self.tokenizer, self.keep, *self._chat())
         self._saved = state.step
 
+    def _save_before(self, state: TrainState) -> None:
+        """Save the step of an evaluation that failed; on rank 0 alone, for others may not come so far."""
+        if self.log and state.step and self._saved != state.step:
+            state.pending = True
+            self._flush()
+            write(state, self.directory, self.tokenizer, self.keep, *self._chat())
 
-def _held_out(result: dict[str, float]) -> str:
-    told: list[str] = []
-    for unit, ending in (("bits per byte", "/bpb"), ("loss", "/loss"), ("accuracy", "/accuracy")):
-        found = [f"{n.removesuffix(ending)} {v:.3f}" for n, v in result.items() if n.endswith(ending)]
-        if found and not (unit == "loss" and told):
-            told.append(f"held-out {unit}: {', '.join(found)}")
-    return "; ".join(told) or "nothing held out"
+    def _chat(self) -> tuple[str | None, Sequence[int]]:
+        return (self.template.source, self.template.end_ids) if self.template else (None, [])
+
+    def _flush(self) -> None:
+        if self.log:
+            self.log.flush()
+
+    def point(self, state: TrainState) -> None:
+        """Let the run's name mean the best step where early stopping has ended it, else the newest."""
+        if self.log and self._saved >= 0:
+            is_over = _out_of_patience(state, self.patience) is not None
+            try:
+                point(self.directory, state.best[1] if is_over and state.best else self._saved)
+            except OSError as e:
+                raise _unwritable(self.directory, e) from e
+
+    @property
+    def watch(self) -> Watch:
+        """What the loop is to be handed, so that a loss that goes wrong is told and the run can go back."""
+        return Watch(self.watching, self.message, self._go_back)
+
+    def _go_back(self, state: TrainState, row: int) -> bool:
+        """Bring `state` to the last saved step, if there is one, from where it goes on at a row further on."""
+        saved = latest(self.directory)
+        if saved is None:
+            return False
+        load_checkpoint(state, saved)
+        state.stream.leave_out(row)
+        state.memory.rollbacks += 1
+        state.runtime.barrier()  # all have read what is written anew
+        update(state, self.directory, self.keep)
+        self._saved = state.step
+        state.take_metrics()
+        state.take_times()
+        self.begin_at(state)
+        self.message(f"back to step {state.step}, without the rows read since")
+        return True
+
+    def begin_at(self, state: TrainState) -> None:
+        """Cut the records to the step of `state`, from where it goes on."""
+        self._tokens_logged, self._step_logged = state.tokens, state.step
+        if state.runtime.is_main:
+            if self.log:
+                self.log.close(summary=False)
+            self.log = RunLog(self.directory, start_step=state.step, total_steps=self.n_steps)
 
 
 def _judge(state: TrainState, loss: float | None) -> None:
@@ -214,12 +244,55 @@ def _out_of_patience(state: TrainState, patience: int) -> str | None:
 
 
 @contextmanager
+def take(config: RunConfig, runtime: Runtime) -> Iterator[None]:
+    """Keep other processes out of the run directory of `config` while the body runs; every rank must call it.
+
+    What a kill left there is put right first.
+
+    Raises:
+        UserError: a value of the configuration cannot be; the directory cannot be written, is in use, or lacks steps it
+            had.
+    """
+    check(config)
+    directory = Path(config.run_dir)
+    with ExitStack() as stack:
+        with runtime.main_first():
+            if runtime.is_main:
+                try:
+                    directory.mkdir(parents=True, exist_ok=True)
+                    is_free = stack.enter_context(locked(directory / LOCK, LOCK_PATIENCE_S))
+                    if is_free:
+                        take_back(directory)
+                except OSError as e:
+                    raise _unwritable(directory, e) from e
+                if not is_free:
+                    raise UserError(
+                        f"{directory}: another process is training there; wait for it or choose another --run_dir"
+                    )
+                require_steps(directory, _last_recorded(directory), config.save_every)
+        yield
+
+
+def _last_recorded(directory: Path) -> int:
+    if not (directory / METRICS_FILE).is_file():
+        return 0
+    return int(max((record["step"] or 0 for record in read_metrics(directory)), default=0))
+
+
+def _unwritable(directory: Path, error: OSError) -> UserError:
+    what = error.filename2 or error.filename
+    where = f"{what}: " if what and str(what) != str(directory) else ""
+    return UserError(f"{directory}: cannot be written ({where}{error.strerror}); choose another --run_dir")
+
+
+@contextmanager
 def open_run(
     config: RunConfig,
     state: TrainState,
     tokenizer: Tokenizer | None,
     plan: Plan,
     template: ChatTemplate | None = None,
+    is_taken: bool = False,
 ) -> Iterator[Run]:
     """Begin the run of `config`, or go on with it where its newest checkpoint stands; every rank must call it.
 
@@ -229,19 +302,20 @@ def open_run(
         tokenizer: saved with each step, like `template`.
         plan: with its number of steps.
         template: of conversations.
+        is_taken: whether the caller has called `take`.
 
     Yields:
-        The run; behind the body its records are closed and the summary is printed.
+        The run; after the body its records are closed and the summary is printed.
 
     Raises:
-        UserError: the directory holds a run of another model or a damaged checkpoint, cannot be written, or is not the
-            same on all machines.
+        UserError: as `take`; or the directory holds a run of another model or a damaged checkpoint, or is not the same
+            on all machines.
     """
     directory, runtime = Path(config.run_dir), state.runtime
     began = time.monotonic()
     with ExitStack() as stack:
-        if runtime.is_main:
-            _take(directory, stack)
+        if not is_taken:
+            stack.enter_context(take(config, runtime))
         newest = latest(directory)
         if newest:
             _require_same_model(newest, state, tokenizer)
@@ -252,36 +326,27 @@ def open_run(
             raise UserError(
                 f"{directory}: ranks find other checkpoints there; --run_dir must lie on a disk they all share"
             )
-        run = Run(directory, tokenizer, template, None, config.keep, config.early_stop)
-        run._tokens_logged, run._step_logged = state.tokens, state.step
-        if runtime.is_main:
-            changed = _write_config(directory, config)
-            run.log = RunLog(directory, start_step=state.step, total_steps=plan.n_steps)
-            for line in changed if newest else []:
-                run.message(f"changed since the last start: {line}")
-            for line in [] if newest else lacking():
-                run.message(line)
-            run.message(_headline(state, plan, newest))
+        run = Run(directory, tokenizer, template, None, config.keep, config.early_stop, plan.n_steps, config.watch)
+        run._saved = first_step if newest else -1
+        changed = _write_config(directory, config) if runtime.is_main else []
+        run.begin_at(state)
+        for line in changed if newest else []:
+            run.message(f"changed since the last start: {line}")
+        for line in [] if newest else lacking():
+            run.message(line)
+        run.message(headline(state, plan, newest))
+        run.point(state)
         try:
             yield run
         except BaseException:
             if run.log:
                 run.log.close(summary=False)
             raise
+        run.point(state)
         if run.log:
             run.log.close(summary=state.step > first_step)
-            print(_summary(state, run, plan, time.monotonic() - began))
-
-
-def _take(directory: Path, stack: ExitStack) -> None:
-    """Keep other processes out of a run directory for as long as `stack` is open."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        is_free = stack.enter_context(locked(directory / LOCK, LOCK_PATIENCE_S))
-    except OSError as e:
-        raise UserError(f"{directory}: cannot be written ({e.strerror}); choose another --run_dir") from e
-    if not is_free:
-        raise UserError(f"{directory}: another process is training there; wait for it or choose another --run_dir")
+            lines = summary(state, plan, time.monotonic() - began, run.losses)
+            print("\n".join(lines + hints(directory, tokenizer, template)))
 
 
 def _require_same_model(directory: Path, state: TrainState, tokenizer: Tokenizer | None) -> None:
@@ -306,32 +371,5 @@ def _write_config(directory: Path, config: RunConfig) -> list[str]:
         write_bytes(path, dump(config).encode())
         write_json(directory / ENVIRONMENT, environment())
     except OSError as e:
-        raise UserError(f"{directory}: cannot be written ({e.strerror}); choose another --run_dir") from e
+        raise _unwritable(directory, e) from e
     return changed
-
-
-def _headline(state: TrainState, plan: Plan, newest: Path | None) -> str:
-    runtime = state.runtime
-    millions = sum(p.numel() for p in state.model.parameters()) / 1e6
-    where = f"{runtime.world_size} x {runtime.device.type}, {str(runtime.dtype).removeprefix('torch.')}"
-    origin = state.model.origin
-    begins = f"resuming from {newest}" if newest else state.origin or (f"from {origin}" if origin else "from scratch")
-    return f"{millions:.1f} M parameters, {plan.n_steps} steps on {where}, {begins}"
-
-
-def _summary(state: TrainState, run: Run, plan: Plan, seconds: float) -> str:
-    lines = [
-        f"{'stopped' if state.stop_reason else 'finished'} at step {state.step} of {plan.n_steps} after "
-        f"{format_duration(seconds)}, {state.tokens:,} tokens"
-        + (f", {state.skipped} steps skipped" if state.skipped else "")
-    ]
-    if state.stop_reason:
-        advice = "; the same command goes on from here" if state.stop_reason == STOP_SIGNAL else ""
-        lines.append(f"reason: {state.stop_reason}{advice}")
-    if run.losses:
-        lines.append(_held_out({name.removeprefix("val/"): value for name, value in run.losses.items()}))
-    if run.tokenizer:
-        command = "chat" if run.template else "generate"
-        lines.append(f"try it: babyllm {command} {run.directory}" + ("" if run.template else ' "今天"'))
-    lines.append(f"curves: tensorboard --logdir {run.directory.parent}")
-    return "\n".join(lines)

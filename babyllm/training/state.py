@@ -13,6 +13,7 @@ from babyllm.data.batch import Stream
 from babyllm.model.transformer import Transformer
 from babyllm.objectives import Mean
 from babyllm.runtime import Runtime
+from babyllm.training.watch import Memory, WatchConfig
 
 STOP_SIGNAL = "stop signal"
 
@@ -30,11 +31,13 @@ class TrainState:
         origin: what the weights were at step 0, in words; empty if the model's own `origin` tells all.
         step: finished optimizer steps.
         tokens: that were read, over all ranks: units "input" where there are such, else "token".
-        skipped: steps whose gradients were not finite.
+        skipped: steps that were not taken, such as those whose gradients were not finite.
         best: lowest mean held-out loss so far and its step.
         bad_evaluations: evaluations since `best`.
         stop_reason: why the loop is to end before the plan does; None while it is not.
-        pending: whether a stop signal kept something that was due at this step from running.
+        pending: whether something that is due at this step has yet to run.
+        called: whether `train` has been; a further call goes on, whatever ended the one before.
+        memory: of losses and skipped steps.
         grad_norm: of the last step, before clipping.
         lr: of the last step.
         busy_s: seconds spent in steps, waiting for data included, since the last `take_times`.
@@ -54,6 +57,8 @@ class TrainState:
     bad_evaluations: int = 0
     stop_reason: str | None = None
     pending: bool = False
+    called: bool = False
+    memory: Memory = field(default_factory=Memory)
     grad_norm: float = 0.0
     lr: float = 0.0
     busy_s: float = 0.0
@@ -93,12 +98,30 @@ class Every(NamedTuple):
 
     Attributes:
         steps: how often; 0 is only at the end.
-        run: gets the state.
-        at_end: whether it also runs behind the last step, if it has not just run.
+        run: gets the state; returns False where a stop signal cut it short, so that it is to be run anew.
+        at_end: whether it also runs after the last step, if it has not just run.
         at_stop: whether it also runs when a stop signal ends the loop.
+        is_owed: whether a checkpoint that is saved before it has run, at its step, says so (`TrainState.pending`).
     """
 
     steps: int
-    run: Callable[[TrainState], None]
+    run: Callable[[TrainState], object]
     at_end: bool = True
     at_stop: bool = False
+    is_owed: bool = False
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How the loop judges its steps, whom it tells, and how it goes back.
+
+    Attributes:
+        config: what is looked for.
+        tell: gets a line for the person who watches; called by rank 0.
+        go_back: brings the state to the last saved step, which then goes on at a row, and returns whether there was
+            one; called by every rank.
+    """
+
+    config: WatchConfig = field(default_factory=WatchConfig)
+    tell: Callable[[str], None] = print
+    go_back: Callable[[TrainState, int], bool] = lambda state, row: False

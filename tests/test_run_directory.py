@@ -1,0 +1,220 @@
+"""A run directory at every moment of a save: killed there, it holds the old step or the new one, whole."""
+
+import resource
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from training_fixtures import Killer, tiny_config, tiny_state, weights
+
+import babyllm
+from babyllm.data.pretraining import open_pretraining_data
+from babyllm.errors import UserError
+from babyllm.objectives.lm import language_model
+from babyllm.run_directory import latest, meant_step, take_back
+from babyllm.runtime import Runtime
+from babyllm.training import checkpoint
+from babyllm.training.log import read_metrics
+from babyllm.training.loop import train
+from babyllm.training.pretraining import PretrainConfig, new_state
+from babyllm.training.run import open_run
+from babyllm.training.state import TrainState
+
+
+@pytest.fixture
+def state(data: Path, runtime: Runtime) -> TrainState:
+    """A state at step 2."""
+    config = tiny_config(data)
+    state = tiny_state(config, runtime)
+    train(state, language_model, replace(config.plan, steps=2))
+    return state
+
+
+def test_a_step_survives_a_kill_at_any_moment_of_its_replacement(
+    killer: Killer, state: TrainState, data: Path, runtime: Runtime, tmp_path: Path
+) -> None:
+    """Killed at each access to the file system, and again while that is put right: the step is there, old or new."""
+    loaded = tiny_state(tiny_config(data), runtime)
+    found, k = [], 0
+    old = weights(state).clone()
+    while True:
+        run_dir = tmp_path / str(k)
+        with torch.no_grad():
+            torch.nn.utils.vector_to_parameters(old, state.model.parameters())
+        state.tokens = 1
+        checkpoint.save(state, run_dir, None, keep=1)
+        with torch.no_grad():
+            torch.nn.utils.vector_to_parameters(old + 1, state.model.parameters())
+        state.tokens = 2
+        is_saved = killer.survives(k, lambda run_dir=run_dir: checkpoint.save(state, run_dir, None, keep=1))  # type: ignore[misc]
+        j = 0
+        while not killer.survives(j, lambda run_dir=run_dir: take_back(run_dir)):  # type: ignore[misc]
+            j += 1
+        assert sorted(path.name for path in run_dir.iterdir()) == ["latest", "step_00000002"]
+        checkpoint.load(loaded, run_dir / "step_00000002")
+        assert torch.equal(weights(loaded), old + (loaded.tokens == 2))
+        found.append(loaded.tokens)
+        if is_saved:
+            break
+        k += 1
+    assert k > 20 and found == sorted(found) and set(found) == {1, 2}
+
+
+def begun(config: PretrainConfig, runtime: Runtime) -> int:
+    """The step at which the run of `config` begins."""
+    with opened(config, runtime) as state:
+        return state.step
+
+
+@contextmanager
+def opened(config: PretrainConfig, runtime: Runtime) -> Iterator[TrainState]:
+    data = open_pretraining_data(config.data)
+    state, plan = new_state(config, data, runtime)
+    with open_run(config, state, data.tokenizer, plan):
+        yield state
+
+
+@pytest.fixture
+def config(data: Path, runtime: Runtime, tmp_path: Path) -> PretrainConfig:
+    """That of a run which has saved steps 2 and 4, with records of each step."""
+    config = replace(tiny_config(data, steps=4), run_dir=str(tmp_path / "run"))
+    opened = open_pretraining_data(config.data)
+    state, plan = new_state(config, opened, runtime)
+    with open_run(config, state, opened.tokenizer, plan) as run:
+        train(state, language_model, plan, [run.logging(1, 16), run.saving(2)])
+    return config
+
+
+def test_a_whole_step_without_a_place_is_taken_back(config: PretrainConfig, runtime: Runtime) -> None:
+    """One that was being saved, or was set aside, is the one the run goes on from; a part of one is not."""
+    run_dir = Path(config.run_dir)
+    (run_dir / "step_00000004").rename(run_dir / ".saving")
+    assert begun(config, runtime) == 4 and latest(run_dir) == run_dir / "step_00000004"
+    (run_dir / "step_00000004").rename(run_dir / ".replaced_step_00000004")
+    assert begun(config, runtime) == 4
+    (run_dir / "step_00000004").rename(run_dir / ".saving")
+    (run_dir / ".saving" / "optimizer.safetensors").write_bytes(b"")
+    assert begun(config, runtime) == 2
+    assert not list(run_dir.glob(".[rsd]*"))
+
+
+def test_a_run_that_lost_its_steps_does_not_begin_anew(config: PretrainConfig, runtime: Runtime) -> None:
+    """Records without the step they belong to are kept: the run stops and says what to do."""
+    run_dir = Path(config.run_dir)
+    records = (run_dir / "metrics.jsonl").read_bytes()
+    for step in (2, 4):
+        (run_dir / f"step_{step:08d}").rename(run_dir.with_name(str(step)))
+    for name in ("latest", "metrics.jsonl"):  # what is left of it may be either
+        with pytest.raises(UserError, match=r"run: its records reach step \d, but none of its steps is there; bring"):
+            begun(replace(config, save_every=2), runtime)
+        assert (run_dir / "metrics.jsonl").read_bytes() == records
+        if name == "latest":
+            (run_dir / name).unlink()
+
+
+def test_a_run_that_was_never_saved_begins_anew(config: PretrainConfig, runtime: Runtime) -> None:
+    """One killed before its first save has nothing to go on from, and needs nobody to say so."""
+    run_dir = Path(config.run_dir)
+    for step in (2, 4):
+        (run_dir / f"step_{step:08d}").rename(run_dir.with_name(str(step)))
+    (run_dir / "latest").unlink()
+    assert begun(replace(config, save_every=250), runtime) == 0
+    assert read_metrics(run_dir) == []
+
+
+def test_what_looks_like_a_newer_step_is_not_passed_over(config: PretrainConfig, runtime: Runtime) -> None:
+    """A directory with the name of a step and no resume.json is named and left alone, at a start and at a save."""
+    foreign = Path(config.run_dir) / "step_00000006"
+    foreign.mkdir()
+    (foreign / "mine.txt").write_text("mine")
+    told = "step_00000006: has the name of a step but no resume.json.* move or delete it, then .* from step_00000004"
+    with pytest.raises(UserError, match=told):
+        begun(config, runtime)
+    longer = replace(config, plan=replace(config.plan, steps=6))
+    foreign.rename(foreign.with_name("elsewhere"))
+    opened = open_pretraining_data(config.data)
+    state, plan = new_state(longer, opened, runtime)
+    with (
+        pytest.raises(UserError, match="step_00000006: is no step of a run"),
+        open_run(longer, state, opened.tokenizer, plan) as run,
+    ):
+        foreign.with_name("elsewhere").rename(foreign)
+        train(state, language_model, plan, [run.saving(0)])
+    assert (foreign / "mine.txt").read_text() == "mine"
+    foreign.rename(foreign.with_name("elsewhere"))
+    assert begun(longer, runtime) == 6  # what was saved was waiting for its place
+
+
+@pytest.mark.parametrize("name", ["latest", "config.yaml", "environment.json", "metrics.jsonl", "samples.jsonl"])
+def test_a_folder_in_the_place_of_a_file_is_one_line(config: PretrainConfig, runtime: Runtime, name: str) -> None:
+    """It is named, at the start or when the file is to be written."""
+    path = Path(config.run_dir) / name
+    path.unlink()
+    path.mkdir()
+    longer = replace(config, plan=replace(config.plan, steps=5))
+    opened = open_pretraining_data(config.data)
+    state, plan = new_state(longer, opened, runtime)
+    with (
+        pytest.raises(UserError, match=name.replace(".", r"\.")) as error,
+        open_run(longer, state, opened.tokenizer, plan) as run,
+    ):
+        train(state, language_model, plan, [run.logging(1, 16), run.saving(1)])
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_may_not_grow_is_one_line(state: TrainState, tmp_path: Path) -> None:
+    """A limit on the size of files, met while saving, costs nothing but the step."""
+    checkpoint.save(state, tmp_path, None, keep=1)
+    state.step = 3
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
+    try:
+        with pytest.raises(UserError, match=r"step 3 was not saved \(.*[Ff]ile too large.*\); mend that and") as error:
+            checkpoint.save(state, tmp_path, None, keep=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert "\n" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000002"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keep": -1}, "--keep=-1: must be at least 1"),
+        ({"save_every": -5}, "--save_every=-5: must be at least 0"),
+        ({"eval_every": -5}, "--eval_every=-5: must be at least 0"),
+        ({"log_every": -1}, "--log_every=-1: must be at least 0"),
+        ({"early_stop": -1}, "--early_stop=-1: must be at least 0"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(
+    data: Path, runtime: Runtime, tmp_path: Path, change: dict[str, int], message: str
+) -> None:
+    """A negative interval is a mistake in one line, before anything is written."""
+    config = replace(tiny_config(data), run_dir=str(tmp_path / "run"), **change)
+    with pytest.raises(UserError, match=message):
+        begun(config, runtime)
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_files_of_a_step_may_be_read_by_the_same_people(config: PretrainConfig) -> None:
+    """Weights are as open as the file beside them."""
+    step = latest(Path(config.run_dir))
+    assert step and len({stat.S_IMODE(path.stat().st_mode) for path in step.iterdir()}) == 1
+
+
+def test_the_name_of_a_run_means_the_step_that_latest_names(config: PretrainConfig) -> None:
+    """Else the newest one: where `latest` is missing, empty, or names what is not there."""
+    run_dir = Path(config.run_dir)
+    assert meant_step(run_dir) == run_dir / "step_00000004"
+    (run_dir / "latest").write_text("step_00000002\n")
+    assert meant_step(run_dir) == run_dir / "step_00000002"
+    older = babyllm.load(run_dir / "step_00000002")[0].state_dict()
+    assert all(torch.equal(tensor, older[name]) for name, tensor in babyllm.load(run_dir)[0].state_dict().items())
+    for text in ("", "step_00000003\n", "../run\n"):
+        (run_dir / "latest").write_text(text)
+        assert meant_step(run_dir) == run_dir / "step_00000004"
