@@ -86,6 +86,18 @@ class Job:
             raise BrokenPromise(f"hangs: ranks {ranks} had not ended after {limit_s:g} s; {result.tail}")
         return result
 
+    def succeed(self) -> Ended:
+        """Wait for an end that must be a good one.
+
+        Raises:
+            BrokenPromise: it is not.
+        """
+        result = self.ended(LIMIT_S)
+        result.check()
+        if any(result.statuses):
+            raise BrokenPromise(f"left alone, it ends with status {result.statuses}: {result.tail}")
+        return result
+
     def _check_orphans(self) -> None:
         deadline = time.monotonic() + GRACE_S
         while any(map(_has_members, self.pids)):
@@ -155,30 +167,10 @@ class Bench:
         shutil.rmtree(self.folder)
         self.folder.mkdir()
 
-    def start(self, job: str, *arguments: str, ranks: int = 1, cwd: Path | None = None, **more: Any) -> Job:
-        """Begin a job of `jobs` in the scratch folder, or in `cwd`."""
-        where = str(cwd or self.folder)
-        return Job(self._worker, self._worker.start(job, ranks=ranks, arguments=list(arguments), cwd=where, **more))
-
-    def run(self, job: str, *arguments: str, ranks: int = 1, cwd: Path | None = None, **more: Any) -> Ended:
-        """Run a job that nobody disturbs to its end.
-
-        Raises:
-            BrokenPromise: it hangs.
-        """
-        return self.start(job, *arguments, ranks=ranks, cwd=cwd, **more).ended(LIMIT_S)
-
-    def succeed(self, job: str, *arguments: str, ranks: int = 1, cwd: Path | None = None, **more: Any) -> Ended:
-        """Like `run`, for a job that must end well.
-
-        Raises:
-            BrokenPromise: it does not.
-        """
-        result = self.run(job, *arguments, ranks=ranks, cwd=cwd, **more)
-        result.check()
-        if any(result.statuses):
-            raise BrokenPromise(f"{arguments[:3]} ends with status {result.statuses}: {result.tail}")
-        return result
+    def start(self, job: str, *arguments: str, ranks: int = 1, **more: Any) -> Job:
+        """Begin a job of `jobs` in the scratch folder."""
+        more |= {"arguments": list(arguments), "cwd": str(self.folder)}
+        return Job(self._worker, self._worker.start(job, ranks=ranks, **more))
 
 
 def wait_for(condition: Callable[[], bool], job: Job) -> bool:

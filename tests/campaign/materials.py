@@ -12,6 +12,7 @@ import lzma
 import random
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from tests.campaign.bench import TIMEOUT_S, Bench
 from tests.campaign.faults import BrokenPromise
 
-N_TEXTS, N_CHATS = 1500, 60
+N_TEXTS, MANY_CHATS = 1500, 1500
 WORDS = ["abba", "cad", "dada", "fig", "each", "badge", "decaf", "face", "hi", "jig", "今天", "天气", "很好", "公园"]
 DEVICE = (
     *("--runtime.device=cpu", "--runtime.dtype=float32", "--runtime.threads=1", f"--runtime.timeout_s={TIMEOUT_S}"),
@@ -86,11 +87,11 @@ def _make_texts(bench: Bench, folder: Path) -> None:
         (folder / f"{domain}.jsonl").write_bytes(_lines(_texts(N_TEXTS, rng), domain))
 
 
-def _make_chats(bench: Bench, folder: Path) -> None:
+def _make_chats(bench: Bench, folder: Path, n: int = 60) -> None:
     folder.mkdir()
     rng = random.Random(3)
     records = []
-    for number in range(N_CHATS):
+    for number in range(n):
         messages = []
         for _ in range(rng.randint(1, 2)):
             messages.append({"role": "user", "content": rng.choice(["今天?", "a?", "很好 b"])})
@@ -105,9 +106,9 @@ def _made_by(job: str, *arguments: str, **more: str) -> Callable[[Bench, Path], 
 
     def make(bench: Bench, folder: Path) -> None:
         try:
-            bench.succeed(job, *(filled(bench, argument, out=str(folder)) for argument in arguments), **more)
+            bench.start(job, *(filled(bench, argument, out=str(folder)) for argument in arguments), **more).succeed()
         except BrokenPromise as broken:
-            raise RuntimeError(f"no drill can begin: {broken}") from broken
+            raise RuntimeError(f"{arguments[0]}: no drill can begin: {broken}") from broken
 
     return make
 
@@ -134,6 +135,7 @@ MAKERS: dict[str, Callable[[Bench, Path], None]] = {
     "raw": _make_raw,
     "texts": _make_texts,
     "chats": _make_chats,
+    "many chats": partial(_make_chats, n=MANY_CHATS),
     "corpus": _made_by("command", "clean", "{texts}", "{out}", _ONE),
     "tokenizer": _made_by("command", "train-tokenizer", "{corpus}", "{out}", "--vocab_size=340", _ONE),
     "tokens": _made_by(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.campaign.bench import Bench, Ended
+from tests.campaign.bench import LIMIT_S, Bench, Ended
 from tests.campaign.materials import LORA, PRETRAIN, SFT, filled
 
 
@@ -32,8 +32,8 @@ class Reading:
         """How the job ended, and what it printed."""
         arguments = [filled(bench, argument) for argument in self.arguments]
         if self.script:
-            return bench.run("training", *arguments, name=self.script)
-        return bench.run("command", *arguments)
+            return bench.start("training", *arguments, name=self.script).ended(LIMIT_S)
+        return bench.start("command", *arguments).ended(LIMIT_S)
 
     def result(self, bench: Bench, ended: Ended) -> dict[str, bytes]:
         """What must not change, by name."""
