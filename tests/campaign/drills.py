@@ -7,11 +7,17 @@ from collections.abc import Callable
 
 from tests.campaign.bench import Bench
 from tests.campaign.damages import damage
+from tests.campaign.disks import fill_disk
 from tests.campaign.faults import Outcome
 from tests.campaign.stages import kill_stage
 from tests.campaign.training import disturb_training
 
 Drill = Callable[[random.Random, Bench], Outcome]
-DRILLS: dict[str, Drill] = {"damage": damage, "stage": kill_stage, "training": disturb_training}
-WEIGHTS = {"damage": 70, "stage": 15, "training": 15}
+DRILLS: dict[str, Drill] = {
+    "damage": damage,
+    "stage": kill_stage,
+    "training": disturb_training,
+    "disk": fill_disk,
+}
+WEIGHTS = {"damage": 68, "stage": 13, "training": 15, "disk": 4}
 """How often each kind comes, of a hundred faults."""

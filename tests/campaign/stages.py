@@ -33,13 +33,13 @@ class Stage:
     result: str = "out"
     script: str | None = None
 
-    def start(self, bench: Bench, workers: int) -> Job:
+    def start(self, bench: Bench, workers: int, **limit: int) -> Job:
         """Begin, in small pieces, so that there is much to be interrupted."""
         if self.script:
             flags = (*self.arguments, f"--data.work.workers={workers}", "--data.work.partition_bytes=20000")
-            return bench.start("training", *(filled(bench, flag) for flag in flags), name=self.script)
+            return bench.start("training", *(filled(bench, flag) for flag in flags), name=self.script, **limit)
         flags = (*self.arguments, f"--work.workers={workers}", "--work.partition_bytes=40000")
-        return bench.start("command", *(filled(bench, flag) for flag in flags))
+        return bench.start("command", *(filled(bench, flag) for flag in flags), **limit)
 
 
 STAGES = {

@@ -44,12 +44,12 @@ class Setup:
     saving: str
     ranks: int
 
-    def start(self, bench: Bench) -> Job:
+    def start(self, bench: Bench, **limit: int) -> Job:
         """Begin the run, or go on with it."""
         script, flags = RUNS[self.run]
         more = (f"--plan.steps={N_STEPS}", "--run_dir=run", *SAVING[self.saving])
         arguments = [filled(bench, flag) for flag in (*flags, *more)]
-        return bench.start("training", *arguments, ranks=self.ranks, name=script)
+        return bench.start("training", *arguments, ranks=self.ranks, name=script, **limit)
 
     def __str__(self) -> str:
         return f"{self.run}, {self.ranks} ranks, saves {self.saving}"
