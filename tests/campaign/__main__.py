@@ -61,14 +61,11 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 def _recorded(out: Path | None) -> dict[tuple[str, int], Record]:
     if out is None or not out.exists():
         return {}
-    records: dict[tuple[str, int], Record] = {}
-    for line in out.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:  # the line that an interrupted campaign was writing
-            continue
-        records[record["kind"], record["seed"]] = record
-    return records
+    # An interrupted campaign may have torn its last line, which is left out.
+    whole = out.read_bytes().rpartition(b"\n")[0]
+    out.write_bytes(whole + b"\n" if whole else b"")
+    records = [json.loads(line) for line in whole.splitlines()]
+    return {(record["kind"], record["seed"]): record for record in records}
 
 
 def _carried_out(

@@ -22,7 +22,9 @@ LIMIT_S = 180  # of a job that nobody disturbs
 POLL_S = 0.001
 _ERROR = re.compile(r"^(babyllm|train_\w+\.py): .*", re.M)
 # What no user should read: tracebacks, and the frames that C++ libraries print.
-_NOISE = re.compile(r"^.*(Traceback \(most recent call last\)|Fatal Python error|terminate called|frame #\d+: ).*$", re.M)
+_NOISE = re.compile(
+    r"^.*(Traceback \(most recent call last\)|Fatal Python error|terminate called|frame #\d+: ).*$", re.M
+)
 _NAMED = re.compile(r"rank \d+ \([^)]*pid (\d+)\)")
 
 
@@ -66,7 +68,7 @@ class Job:
 
     def alive(self) -> list[int]:
         """Those of the processes that have not ended."""
-        return [pid for pid in self.pids if _state(pid) not in ("", "Z", "X")]
+        return [pid for pid in self.pids if is_alive(pid)]
 
     def ended(self, limit_s: float, besides: Collection[int] = ()) -> Ended:
         """Wait for the end of all processes, the stopped ones `besides` excepted, which are killed then.
@@ -108,24 +110,37 @@ class Job:
             time.sleep(0.01)
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    return _field(pid, 0) not in ("", "Z", "X")
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, without what Python itself needs for that."""
+    return [other for other in _processes() if _field(other, 1) == str(pid) and not _is_tracker(other)]
+
+
+def _is_tracker(pid: int) -> bool:
+    try:
+        return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return True
+
+
 def _has_members(group: int) -> bool:
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
         return False
-    return any(_field(int(p.name), 2) == str(group) and _state(int(p.name)) not in ("", "Z") for p in _processes())
+    return any(_field(pid, 2) == str(group) and is_alive(pid) for pid in _processes())
 
 
-def _processes() -> list[Path]:
-    return [path for path in Path("/proc").iterdir() if path.name.isdigit()]
-
-
-def _state(pid: int) -> str:
-    return _field(pid, 0)
+def _processes() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
 def _field(pid: int, number: int) -> str:
-    """A field of /proc/PID/stat after the name: 0 is the state, 2 the group; "" where the process is gone."""
+    """A field of /proc/PID/stat: 0 is the state, 1 the parent, 2 the group; "" where the process is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[number]
     except (OSError, IndexError):

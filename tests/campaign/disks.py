@@ -18,8 +18,8 @@ from tests.campaign.bench import LIMIT_S, Bench, Ended, Job
 from tests.campaign.faults import BrokenPromise, Outcome
 from tests.campaign.materials import material
 from tests.campaign.references import compare, reference
+from tests.campaign.runs import RUNS, Setup, check_end
 from tests.campaign.stages import STAGES
-from tests.campaign.training import RUNS, Setup, check_end
 
 SPARE = 1.5  # what a job needs at once, at most, over what it leaves
 
@@ -89,7 +89,11 @@ def _check(ended: Ended) -> None:
 
 @contextmanager
 def _disk(at: Path, n_bytes: int) -> Iterator[Any]:
-    """A disk in memory of `n_bytes`, mounted at `at` while the body runs; gives what makes it large, None if not allowed."""
+    """A disk of `n_bytes` in memory, mounted at `at` while the body runs.
+
+    Yields:
+        What makes it large; None if mounting is not allowed.
+    """
     at.mkdir()
     size = max(4096, n_bytes)
     if _mount(f"size={size}", "tmpfs", at):

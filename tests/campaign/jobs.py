@@ -1,5 +1,6 @@
 """What the worker's processes do here: commands and scripts, as a shell would start them."""
 
+import importlib
 import os
 import resource
 import runpy
@@ -7,18 +8,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-# Imported before the fork, not in each job.
-import pyarrow.parquet
-import sentencepiece
-import tokenizers  # noqa: F401
-
-import babyllm.data.conversations_prepare
-import babyllm.data.tokenize
-import babyllm.data.vocabulary
-import babyllm.text.clean
-import babyllm.text.dedup.stage  # noqa: F401
-
 ROOT = Path(__file__).resolve().parents[2]
+# What jobs load late, loaded before the fork.
+for name in (
+    *("matplotlib.backends.backend_agg", "pyarrow.parquet", "sentencepiece", "tokenizers"),
+    *("babyllm.data.tokenize", "babyllm.data.vocabulary", "babyllm.data.conversations_prepare"),
+    *("babyllm.text.clean", "babyllm.text.dedup.stage"),
+):
+    importlib.import_module(name)
 
 
 def command(arguments: list[str], cwd: str, file_bytes: int | None = None) -> None:

@@ -47,7 +47,9 @@ def _command(material: str, files: str, line: str, results: str = "", is_raw: bo
     return Reading(material, tuple(files.split()), tuple(line.split()), tuple(results.split()), is_raw=is_raw)
 
 
-def _training(material: str, files: str, script: str, *flags: str, run_dir: str = "at", is_raw: bool = False) -> Reading:
+def _training(
+    material: str, files: str, script: str, *flags: str, run_dir: str = "at", is_raw: bool = False
+) -> Reading:
     more = (f"--run_dir={run_dir}", f"--plan.steps={LAST}", "--save_every=6", "--eval_every=6")
     results = (f"{run_dir}/step_{LAST:08d}/*model.safetensors",)
     return Reading(material, tuple(files.split()), (*flags, *more), results, script, is_raw)
@@ -76,9 +78,7 @@ READINGS: dict[str, Reading] = {
         *("tokenizer", "tokenizer*", f"tokenize {{raw}}/plain.jsonl out --tokenizer=at {_ONE}"),
         "out/*.bin out/manifest.json",
     ),
-    "tokens: pretrain": _training(
-        "tokens", _TOKENS, _PRETRAIN, "--data.path=at", *PRETRAIN, run_dir="out"
-    ),
+    "tokens: pretrain": _training("tokens", _TOKENS, _PRETRAIN, "--data.path=at", *PRETRAIN, run_dir="out"),
     "tokens: eval": _command("tokens", _TOKENS, "eval {pretrained} --data=at --json=out.json", "out.json"),
     "pretrained: resume": _training("pretrained", _RUN, _PRETRAIN, *_PRETRAIN_FLAGS),
     "pretrained: fine-tune": _training("pretrained", _STEP, _SFT, "--init_from=at", *_SFT_FLAGS, run_dir="out"),

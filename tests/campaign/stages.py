@@ -17,6 +17,7 @@ from tests.campaign.faults import BrokenPromise, Outcome
 from tests.campaign.materials import SFT, filled, material
 from tests.campaign.references import Reference, compare, reference
 
+
 @dataclass(frozen=True)
 class Stage:
     """A command, or the part of a script that prepares data.
