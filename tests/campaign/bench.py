@@ -25,13 +25,15 @@ _ERROR = re.compile(r"^(babyllm|train_\w+\.py): .*", re.M)
 _NOISE = re.compile(
     r"^.*(Traceback \(most recent call last\)|Fatal Python error|terminate called|frame #\d+: ).*$", re.M
 )
+_ABSENT = re.compile(r"rank ([\d, ]+) of \d+ did not start")
 _NAMED = re.compile(r"rank \d+ \([^)]*pid (\d+)\)")
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job ended: exit statuses by rank, negative for signals, and what all of it printed."""
+    """How a job ended: processes and exit statuses by rank, negative for signals, and what all of it printed."""
 
+    pids: list[int]
     statuses: list[int]
     output: str
 
@@ -52,6 +54,9 @@ class Ended:
             raise BrokenPromise(f"more than one error line: {self.errors}")
         if innocent := {int(pid) for pid in _NAMED.findall(self.output)} - set(guilty):
             raise BrokenPromise(f"names an innocent rank (pid {innocent}, at fault {list(guilty)}): {self.errors}")
+        absent = {int(rank) for ranks in _ABSENT.findall(self.output) for rank in ranks.split(", ")}
+        if absent - {rank for rank, pid in enumerate(self.pids) if pid in guilty}:
+            raise BrokenPromise(f"says of an innocent rank that it did not start: {self.errors}")
 
     @property
     def tail(self) -> str:
@@ -81,7 +86,8 @@ class Job:
             time.sleep(POLL_S)
         for pid in self.alive():
             os.kill(pid, signal.SIGKILL)
-        result = Ended(self._worker.wait(), self._worker.output.read_text(encoding="utf-8", errors="replace"))
+        statuses = self._worker.wait()
+        result = Ended(self.pids, statuses, self._worker.output.read_text(encoding="utf-8", errors="replace"))
         self._check_orphans()
         if late:
             ranks = [self.pids.index(pid) for pid in sorted(late)]

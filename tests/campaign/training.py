@@ -17,6 +17,16 @@ from tests.campaign.references import Reference, reference
 from tests.campaign.runs import N_STEPS, RUNS, SAVING, Seen, Setup, check_end, check_resumed, wait_for_moment
 
 RANKS = (1, 1, 2, 2, 4)
+HURTS = (
+    ("kill", "one"),
+    ("kill", "all"),
+    ("stop", "one"),
+    ("pause", "one"),
+    ("pause", "all"),
+    ("signal", "one"),
+    ("signal", "all"),
+)
+LONGEST_PAUSE_S = 0.4 * TIMEOUT_S
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
 
 
@@ -39,36 +49,33 @@ def disturb_training(rng: random.Random, bench: Bench) -> Outcome:
 
 def _disturb(rng: random.Random, job: Job, alone: Reference, run_dir: Path, saved: int, what: list[str]) -> int:
     """Do something to a run, see its ranks end as they should, and give the newest step that was seen complete."""
-    how = rng.choice(("kill one", "kill all", "stop one", "pause", "signal one", "signal all"))
+    verb, whom = rng.choice(HURTS)
+    signum = {"kill": signal.SIGKILL, "signal": rng.choice(SIGNALS)}.get(verb, signal.SIGSTOP)
     seen = Seen(run_dir, saved)
-    catching = (lambda: job.pids) if how.startswith("signal") else None
-    moment = wait_for_moment(rng, job, alone, seen, catching)
-    running = job.alive()
-    victim = rng.choice(job.pids)
-    victims = job.pids if how in ("kill all", "pause", "signal all") else [victim]
-    if how == "stop one" and len(job.pids) == 1:
-        how = "pause"
-    signum = rng.choice(SIGNALS) if how.startswith("signal") else signal.SIGKILL
-    if how in ("stop one", "pause"):
-        signum = signal.SIGSTOP
-    what.append(f"{how} ({signum.name} to rank {[job.pids.index(pid) for pid in victims]}) {moment}")
-    for pid in set(victims) & set(running):
+    moment = wait_for_moment(rng, job, alone, seen, (lambda: job.pids) if verb == "signal" else None)
+    victims = job.pids if whom == "all" else [rng.choice(job.pids)]
+    if verb == "stop" and len(job.pids) == 1:
+        verb = "pause"  # nobody would be left to notice
+    hurt = set(victims) & set(job.alive())
+    for pid in hurt:
         os.kill(pid, signum)
-    if how == "pause":
-        time.sleep(rng.uniform(0, 0.5 * TIMEOUT_S))
-        for pid in set(victims) & set(running):
+    ranks = ", ".join(str(job.pids.index(pid)) for pid in victims)
+    what.append(f"{verb} rank {ranks} ({signum.name}) {moment}")
+    if verb == "pause":
+        time.sleep(rng.uniform(0, LONGEST_PAUSE_S))
+        for pid in hurt:
             os.kill(pid, signal.SIGCONT)
-    was_over = not set(victims) <= set(running)
-    ended = job.ended(LIMIT_S) if was_over else _ended(job, how, victims, seen)
+    was_over = hurt != set(victims)
+    ended = job.ended(LIMIT_S) if was_over else _ended(job, verb, victims, seen)
     seen.look()
     check_resumed(ended, saved)
     return seen.newest
 
 
-def _ended(job: Job, how: str, victims: list[int], seen: Seen) -> Ended:
+def _ended(job: Job, verb: str, victims: list[int], seen: Seen) -> Ended:
     """The end of a run whose ranks were all there when something was done to `victims`, checked."""
-    waits = how in ("pause", "signal one", "signal all")
-    ended = job.ended(LIMIT_S if waits else TIMEOUT_S + GRACE_S, besides=victims if how == "stop one" else ())
+    waits = verb in ("pause", "signal")
+    ended = job.ended(LIMIT_S if waits else TIMEOUT_S + GRACE_S, besides=victims if verb == "stop" else ())
     ended.check(guilty=victims)
     hurt = {job.pids.index(pid) for pid in victims}
     statuses = set(ended.statuses[rank] for rank in range(len(job.pids)) if rank not in hurt)
