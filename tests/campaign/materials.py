@@ -146,4 +146,5 @@ MAKERS: dict[str, Callable[[Bench, Path], None]] = {
     "tuned": _trained("train_sft.py", *_TUNED),
     "packed": _trained("train_sft.py", *_TUNED, "--data.pack"),
     "adapted": _trained("train_sft.py", *_TUNED, *LORA),
+    "exported": _made_by("command", "merge-lora", "{adapted}", "{out}"),
 }
