@@ -25,7 +25,12 @@ FORMAT_VERSION = 1
 MANIFEST = "corpus.json"
 # Small enough that cores share even one file evenly, and that a reader needs little memory.
 ROW_GROUP_CHARACTERS = 1 << 19
-SCHEMA = pa.schema([("id", pa.string()), ("domain", pa.string()), ("text", pa.large_string())])
+PART_MARK = b"babyllm.corpus"
+"""A key in the metadata of each part, by which it is known where `corpus.json` is gone."""
+SCHEMA = pa.schema(
+    [("id", pa.string()), ("domain", pa.string()), ("text", pa.large_string())],
+    metadata={PART_MARK: str(FORMAT_VERSION)},
+)
 
 
 @dataclass(frozen=True)
