@@ -4,6 +4,7 @@ import importlib
 import os
 import resource
 import runpy
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,9 @@ def training(arguments: list[str], cwd: str, name: str, file_bytes: int | None =
 def _settle(cwd: str, file_bytes: int | None) -> None:
     os.setsid()
     os.chdir(cwd)
+    # A campaign in the background of a shell, or under nohup, ignores what its jobs must not ignore.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
 
