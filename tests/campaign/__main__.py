@@ -6,8 +6,10 @@ import argparse
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -33,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     records = _recorded(options.out)
     missing = [fault for fault in wanted if (fault.kind, fault.seed) not in records]
     deadline = time.monotonic() + 60 * options.minutes if options.minutes else None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is begun ends, and all is cleared away
     with tempfile.TemporaryDirectory(prefix="campaign-") as root:
         for fault, outcome, seconds in _carried_out(missing, Path(root), options.benches, deadline):
             record: Record = {**asdict(fault), **asdict(outcome), "seconds": round(seconds, 2)}
@@ -74,25 +77,30 @@ def _carried_out(
     """The outcome of each fault and its seconds, in the order in which they end."""
     n_benches = min(n_benches, len(missing))
     waiting, done = iter(missing), SimpleQueue[tuple[Fault, Outcome, float] | None]()
+    is_over = threading.Event()
+
+    def goes_on() -> bool:
+        return not is_over.is_set() and (deadline is None or time.monotonic() < deadline)
 
     def work(number: int) -> None:
         try:
             with Bench(root, number) as bench:
-                while (deadline is None or time.monotonic() < deadline) and (fault := next(waiting, None)):
+                while goes_on() and (fault := next(waiting, None)):
                     began = time.monotonic()
                     done.put((fault, _drill(fault, bench), time.monotonic() - began))
+        except BaseException:
+            is_over.set()  # no drill can begin, so nor can those of the other benches
+            raise
         finally:
             done.put(None)
 
     with ThreadPoolExecutor(max(1, n_benches)) as pool:
         benches = [pool.submit(work, number) for number in range(n_benches)]
-        n_working = n_benches
-        while n_working:
-            item = done.get()
-            if item is None:
-                n_working -= 1
-            else:
-                yield item
+        try:
+            for _ in benches:
+                yield from iter(done.get, None)
+        finally:
+            is_over.set()
         for bench in benches:
             bench.result()
 
@@ -123,4 +131,7 @@ def _table(records: Sequence[Record], seed: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
