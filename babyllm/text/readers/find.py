@@ -18,6 +18,7 @@ from itertools import count, pairwise
 from pathlib import Path
 
 import pyarrow as pa
+from pyarrow import ArrowException, parquet
 
 from babyllm.errors import UserError
 from babyllm.text.corpus import MANIFEST, PART_MARK, open_corpus
@@ -190,9 +191,8 @@ def _refuse_unfinished(sources: Sequence[Source]) -> None:
     """
     for path in (source.path for source in sources if source.format == ".parquet"):
         try:
-            with open_parquet(str(path)) as file:
-                is_part = PART_MARK in (file.metadata.metadata or {})
-        except (OSError, pa.ArrowException):  # reading it will tell
+            is_part = PART_MARK in (parquet.read_metadata(path).metadata or {})
+        except (OSError, ArrowException):  # reading it will tell
             continue
         if is_part:
             raise UserError(
