@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -85,7 +86,7 @@ class Job:
         while (late := set(self.alive()) - set(besides)) and time.monotonic() < deadline:
             time.sleep(POLL_S)
         for pid in self.alive():
-            os.kill(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
         statuses = self._worker.wait()
         result = Ended(self.pids, statuses, self._worker.output.read_text(encoding="utf-8", errors="replace"))
         self._check_orphans()
@@ -151,6 +152,14 @@ def _field(pid: int, number: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[number]
     except (OSError, IndexError):
         return ""
+
+
+def send(pid: int, signum: int) -> bool:
+    """Send a signal to a process, and tell whether it was there to get it."""
+    was_alive = is_alive(pid)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signum)
+    return was_alive
 
 
 def catches(pid: int, signum: int) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from babyllm.runtime import RuntimeConfig
-from tests.campaign.bench import GRACE_S, LIMIT_S, TIMEOUT_S, Bench, Job, children, is_alive
+from tests.campaign.bench import GRACE_S, LIMIT_S, TIMEOUT_S, Bench, Job, children, is_alive, send
 from tests.campaign.faults import BrokenPromise, Outcome
 from tests.campaign.references import Reference, reference
 from tests.campaign.runs import N_STEPS, SAVING, Seen, Setup, check_end, check_resumed, wait_for_moment
@@ -46,11 +46,12 @@ def _hurt(rng: random.Random, job: Job, alone: Reference, run_dir: Path, what: l
         signum = signal.SIGINT  # as Ctrl-C does
     victims = [rng.choice(ranks or [script])] if how.endswith("a rank") else [script]
     what.append(f"{how} ({signum.name}) {moment}")
-    if how == "signal all":
+    if how == "signal all" and job.alive():
         os.killpg(script, signum)
+        was_over = False
     else:
-        os.kill(victims[0], signal.SIGSTOP if how == "stop a rank" else signum)
-    waits = how.startswith("signal")
+        was_over = not send(victims[0], signal.SIGSTOP if how == "stop a rank" else signum)
+    waits = was_over or how.startswith("signal")
     ended = job.ended(LIMIT_S if waits else TIMEOUT_S + GRACE_S)
     _check_gone(ranks)
     ended.check(guilty=victims)
@@ -69,6 +70,6 @@ def _check_gone(ranks: list[int]) -> None:
     while left := [pid for pid in ranks if is_alive(pid)]:
         if time.monotonic() > deadline:
             for pid in left:
-                os.kill(pid, signal.SIGKILL)
+                send(pid, signal.SIGKILL)
             raise BrokenPromise(f"{len(left)} ranks live on without their script")
         time.sleep(0.01)

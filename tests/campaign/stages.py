@@ -10,9 +10,10 @@ import random
 import shutil
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
-from tests.campaign.bench import GRACE_S, LIMIT_S, Bench, Job
+from tests.campaign.bench import GRACE_S, LIMIT_S, Bench, Job, send
 from tests.campaign.faults import BrokenPromise, Outcome
 from tests.campaign.materials import SFT, filled, material
 from tests.campaign.references import Reference, compare, reference
@@ -91,11 +92,11 @@ def _disturb(rng: random.Random, job: Job, alone: Reference) -> str:
     was_running = bool(job.alive())
     (pid,) = job.pids
     signum = signal.Signals[how.split()[0]]
-    if was_running:
+    with suppress(ProcessLookupError):
         (os.killpg if how.endswith("to all") else os.kill)(pid, signum)
     if how == "SIGSTOP":
         time.sleep(rng.uniform(0, 1))
-        os.kill(pid, signal.SIGCONT)
+        send(pid, signal.SIGCONT)
     ended = job.ended(LIMIT_S if how == "SIGSTOP" else GRACE_S)
     what = f"{how} after {moment_s:.2f} of {alone.seconds:.2f} s"
     try:

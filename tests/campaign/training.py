@@ -5,13 +5,12 @@ start -> moment: starting, training, saving -> fault -> how the others end -> th
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
 from pathlib import Path
 
-from tests.campaign.bench import GRACE_S, LIMIT_S, TIMEOUT_S, Bench, Ended, Job
+from tests.campaign.bench import GRACE_S, LIMIT_S, TIMEOUT_S, Bench, Ended, Job, send
 from tests.campaign.faults import BrokenPromise, Outcome
 from tests.campaign.references import Reference, reference
 from tests.campaign.runs import N_STEPS, RUNS, SAVING, Seen, Setup, check_end, check_resumed, wait_for_moment
@@ -56,16 +55,13 @@ def _disturb(rng: random.Random, job: Job, alone: Reference, run_dir: Path, save
     victims = job.pids if whom == "all" else [rng.choice(job.pids)]
     if verb == "stop" and len(job.pids) == 1:
         verb = "pause"  # nobody would be left to notice
-    hurt = set(victims) & set(job.alive())
-    for pid in hurt:
-        os.kill(pid, signum)
+    was_over = not all([send(pid, signum) for pid in victims])
     ranks = ", ".join(str(job.pids.index(pid)) for pid in victims)
     what.append(f"{verb} rank {ranks} ({signum.name}) {moment}")
     if verb == "pause":
         time.sleep(rng.uniform(0, LONGEST_PAUSE_S))
-        for pid in hurt:
-            os.kill(pid, signal.SIGCONT)
-    was_over = hurt != set(victims)
+        for pid in victims:
+            send(pid, signal.SIGCONT)
     ended = job.ended(LIMIT_S) if was_over else _ended(job, verb, victims, seen)
     seen.look()
     check_resumed(ended, saved)
