@@ -34,6 +34,12 @@ def training(arguments: list[str], cwd: str, name: str, file_bytes: int | None =
     runpy.run_path(path, run_name="__main__")
 
 
+def program(arguments: list[str], cwd: str, name: str) -> None:
+    """The same as a program of its own, for scripts that start themselves again."""
+    _settle(cwd, None)
+    os.execv(sys.executable, [sys.executable, str(ROOT / name), *arguments])
+
+
 def _settle(cwd: str, file_bytes: int | None) -> None:
     os.setsid()
     os.chdir(cwd)
@@ -44,4 +50,4 @@ def _settle(cwd: str, file_bytes: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
 
 
-JOBS: dict[str, Callable[..., None]] = {"command": command, "training": training}
+JOBS: dict[str, Callable[..., None]] = {"command": command, "training": training, "program": program}

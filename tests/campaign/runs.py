@@ -46,8 +46,9 @@ class Setup:
         if self.is_launched:
             more.append(f"--runtime.processes={self.ranks}")
         arguments = [filled(bench, flag) for flag in (*flags, *more)]
-        n_started = 1 if self.is_launched else self.ranks
-        return bench.start("training", *arguments, ranks=n_started, name=script, **limit)
+        if self.is_launched:
+            return bench.start("program", *arguments, name=script)
+        return bench.start("training", *arguments, ranks=self.ranks, name=script, **limit)
 
     def __str__(self) -> str:
         return f"{self.run}, {self.ranks} ranks, saves {self.saving}"
