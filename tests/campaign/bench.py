@@ -17,7 +17,7 @@ from typing import Any
 from tests.campaign.faults import BrokenPromise
 from tests.worker import Worker
 
-TIMEOUT_S = 5  # of the runs: a rank that is silent for so long ends them
+TIMEOUT_S = 8  # of the runs: a rank that is silent for so long ends them
 GRACE_S = 45  # what else an end may take on a machine with other work
 LIMIT_S = 180  # of a job that nobody disturbs
 POLL_S = 0.001

@@ -10,10 +10,19 @@ from dataclasses import fields
 from pathlib import Path
 
 from babyllm.runtime import RuntimeConfig
-from tests.campaign.bench import GRACE_S, LIMIT_S, TIMEOUT_S, Bench, Job, children, is_alive, send
+from tests.campaign.bench import GRACE_S, LIMIT_S, Bench, Job, children, is_alive, send
 from tests.campaign.faults import BrokenPromise, Outcome
 from tests.campaign.references import Reference, reference
-from tests.campaign.runs import N_STEPS, SAVING, Seen, Setup, check_end, check_resumed, wait_for_moment
+from tests.campaign.runs import (
+    LAUNCHED_TIMEOUT_S,
+    N_STEPS,
+    SAVING,
+    Seen,
+    Setup,
+    check_end,
+    check_resumed,
+    wait_for_moment,
+)
 
 HURTS = ("kill a rank", "stop a rank", "kill the script", "signal the script", "signal all")
 
@@ -52,7 +61,7 @@ def _hurt(rng: random.Random, job: Job, alone: Reference, run_dir: Path, what: l
     else:
         was_over = not send(victims[0], signal.SIGSTOP if how == "stop a rank" else signum)
     waits = was_over or how.startswith("signal")
-    ended = job.ended(LIMIT_S if waits else TIMEOUT_S + GRACE_S)
+    ended = job.ended(LIMIT_S if waits else LAUNCHED_TIMEOUT_S + GRACE_S)
     _check_gone(ranks)
     ended.check(guilty=victims)
     seen.look()
@@ -66,7 +75,7 @@ def _hurt(rng: random.Random, job: Job, alone: Reference, run_dir: Path, what: l
 
 
 def _check_gone(ranks: list[int]) -> None:
-    deadline = time.monotonic() + TIMEOUT_S + GRACE_S
+    deadline = time.monotonic() + LAUNCHED_TIMEOUT_S + GRACE_S
     while left := [pid for pid in ranks if is_alive(pid)]:
         if time.monotonic() > deadline:
             for pid in left:

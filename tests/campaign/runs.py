@@ -16,6 +16,7 @@ from tests.campaign.materials import LORA, PRETRAIN, SFT, filled
 from tests.campaign.references import Reference, compare
 
 N_STEPS = 16
+LAUNCHED_TIMEOUT_S = 20  # new programs load torch before their first step
 _TUNE = ("--init_from={pretrained}", "--data.path={chats}", *SFT)
 RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "pretraining": ("train_pretrain.py", ("--data.path={tokens}", *PRETRAIN)),
@@ -47,7 +48,7 @@ class Setup:
             more.append(f"--runtime.processes={self.ranks}")
         arguments = [filled(bench, flag) for flag in (*flags, *more)]
         if self.is_launched:
-            return bench.start("program", *arguments, name=script)
+            return bench.start("program", *arguments, f"--runtime.timeout_s={LAUNCHED_TIMEOUT_S}", name=script)
         return bench.start("training", *arguments, ranks=self.ranks, name=script, **limit)
 
     def __str__(self) -> str:
