@@ -152,5 +152,5 @@ def _curve(run_dir: Path) -> Iterator[dict[str, object]]:
 
 
 def _names(run_dir: Path) -> set[str]:
-    """What lies in a run directory, but for steps, of which a stopped run may keep others, and event files."""
-    return {path.name for path in run_dir.iterdir() if not path.name.startswith(("step_", "events."))}
+    """What lies in a run directory, but for steps, of which a stopped run may keep others, event files and the plot."""
+    return {path.name for path in run_dir.iterdir() if not path.name.startswith(("step_", "events.", "loss.png"))}
