@@ -26,7 +26,7 @@ _ERROR = re.compile(r"^(babyllm|train_\w+\.py): .*", re.M)
 _NOISE = re.compile(
     r"^.*(Traceback \(most recent call last\)|Fatal Python error|terminate called|frame #\d+: ).*$", re.M
 )
-_ABSENT = re.compile(r"rank ([\d, ]+) of \d+ did not start")
+_ABSENT = re.compile(r"rank ([\d, ]+)(?: of \d+)? did not start")
 _NAMED = re.compile(r"rank \d+ \([^)]*pid (\d+)\)")
 
 
