@@ -57,6 +57,10 @@ def test_a_corpus_is_its_manifest(tmp_path: Path) -> None:
     (tmp_path / "corpus.json").write_text('{"version": 9}')
     with pytest.raises(UserError, match="format version 9"):
         open_corpus(tmp_path)
+    (tmp_path / "corpus.json").unlink()
+    (tmp_path / "corpus.json").mkdir()
+    with pytest.raises(UserError, match=r"corpus\.json: not a description of a corpus .*Is a directory"):
+        open_corpus(tmp_path)
 
 
 @pytest.mark.parametrize("description", [None, "", "\0" * 64, "folder"])

@@ -171,7 +171,7 @@ def open_corpus(directory: Path) -> Corpus:
             f"{directory}: holds no {MANIFEST}, so it is no corpus or was never finished; run the command that makes "
             "it again"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a description of a corpus ({error}); make the corpus anew") from error
     for part in parts:
         if not (directory / part.file).is_file():
