@@ -60,4 +60,6 @@ def compare(mine: Path, theirs: Path) -> None:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    """The files of a folder, but for what is remembered of their times."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".verified.json")
+    return {str(path.relative_to(folder)): path for path in found}
