@@ -17,6 +17,7 @@ from babyllm.errors import UserError
 from babyllm.text.corpus import Count, Part, open_corpus, read_part, write_corpus, write_part
 from babyllm.text.documents import Document
 from babyllm.text.partitions import run_partitions
+from babyllm.text.readers import ReadConfig, find_partitions, read_partition
 
 DOCUMENTS = [Document(f"第{i}篇 text {i}\n😀" * (i + 1), ("news", "wiki")[i % 2], f"a.jsonl:{i}") for i in range(50)]
 
@@ -56,6 +57,24 @@ def test_a_corpus_is_its_manifest(tmp_path: Path) -> None:
     (tmp_path / "corpus.json").write_text('{"version": 9}')
     with pytest.raises(UserError, match="format version 9"):
         open_corpus(tmp_path)
+    (tmp_path / "corpus.json").unlink()
+    (tmp_path / "corpus.json").mkdir()
+    with pytest.raises(UserError, match=r"corpus\.json: not a description of a corpus .*Is a directory"):
+        open_corpus(tmp_path)
+
+
+@pytest.mark.parametrize("description", [None, "", "\0" * 64, "folder"])
+def test_a_corpus_without_its_description_is_no_folder_of_files(tmp_path: Path, description: str | None) -> None:
+    """Parts whose corpus.json was never written, or is damaged, are refused; named one by one they are read."""
+    write_part(DOCUMENTS, tmp_path / "a.parquet")
+    if description == "folder":
+        (tmp_path / "corpus.json").mkdir()
+    elif description is not None:
+        (tmp_path / "corpus.json").write_text(description)
+    with pytest.raises(UserError, match=r"a\.parquet: is part of a corpus .* run the command that makes it again"):
+        find_partitions([tmp_path], ReadConfig(), 1 << 20)
+    (partition,) = find_partitions([tmp_path / "a.parquet"], ReadConfig(), 1 << 20)
+    assert len(list(read_partition(partition, ReadConfig()))) == len(DOCUMENTS)
 
 
 def squared(item: int, folder: Path, *, log: Path, fails_at: int = -1, sleep_s: float = 0.0) -> dict[str, int]:

@@ -7,6 +7,7 @@ job's process is as new as one started by hand: its own process group, DDP, opti
 """
 
 import hashlib
+import importlib
 import json
 import os
 import runpy
@@ -260,7 +261,9 @@ def _fork(request: dict[str, Any], rank: int, port: int) -> int:
 
 
 def main() -> None:
-    """Serve until standard input ends."""
+    """Serve until standard input ends; arguments name modules with more jobs."""
+    for name in sys.argv[1:]:
+        JOBS.update(importlib.import_module(name).JOBS)
     assert threading.active_count() == 1
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:

@@ -1,15 +1,13 @@
 """Tiny token data, tiny runs, and processes to run them in."""
 
-import json
-import os
 import random
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from worker import ONE_THREAD, ROOT, SCRIPT, Worker
 
 from babyllm.data.batch import Batch
 from babyllm.data.prepare import train_tokenizer, write_tokens
@@ -23,10 +21,8 @@ from babyllm.training.pretraining import PretrainConfig, new_state
 from babyllm.training.state import Every, TrainState
 
 T = TypeVar("T")
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "train_pretrain.py"
 VOCAB_SIZE = 290
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+__all__ = ["ONE_THREAD", "ROOT", "SCRIPT", "Worker"]
 CPU = RuntimeConfig(device="cpu", dtype="float32", threads=1)
 FLAGS = [
     *("--data.seq_len=16", "--data.global_batch=8", "--data.micro_batch=4"),
@@ -137,48 +133,3 @@ class Killer:
         except Kill:
             return False
         return True
-
-
-class Worker:
-    """A process that has imported torch and forks one process per rank for each job; see `train_worker.py`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.output = folder / "output.txt"
-        self._server = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("train_worker.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT)},
-            cwd=folder,
-            text=True,
-        )
-        assert self._answer() == "ready"
-
-    def __enter__(self) -> "Worker":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._server.communicate()
-
-    def start(self, job: str, *, ranks: int = 1, **arguments: Any) -> list[int]:
-        """Begin a job and return the ids of its processes, by rank."""
-        assert self._server.stdin
-        request = {"job": job, "ranks": ranks, "output": str(self.output), "arguments": arguments}
-        print(json.dumps(request), file=self._server.stdin, flush=True)
-        pids: list[int] = self._answer()
-        return pids
-
-    def wait(self) -> list[int]:
-        """Exit statuses of the job's processes, by rank; negative for a signal."""
-        statuses: list[int] = self._answer()
-        return statuses
-
-    def run(self, job: str, *, ranks: int = 1, **arguments: Any) -> None:
-        """Run a job to its end, which must be a good one."""
-        self.start(job, ranks=ranks, **arguments)
-        statuses = self.wait()
-        assert statuses == [0] * ranks, f"{statuses}\n{self.output.read_text()}"
-
-    def _answer(self) -> Any:
-        assert self._server.stdout
-        return json.loads(self._server.stdout.readline())

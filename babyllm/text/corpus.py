@@ -25,7 +25,12 @@ FORMAT_VERSION = 1
 MANIFEST = "corpus.json"
 # Small enough that cores share even one file evenly, and that a reader needs little memory.
 ROW_GROUP_CHARACTERS = 1 << 19
-SCHEMA = pa.schema([("id", pa.string()), ("domain", pa.string()), ("text", pa.large_string())])
+PART_MARK = b"babyllm.corpus"
+"""A key in the metadata of each part, by which it is known where `corpus.json` is gone."""
+SCHEMA = pa.schema(
+    [("id", pa.string()), ("domain", pa.string()), ("text", pa.large_string())],
+    metadata={PART_MARK: str(FORMAT_VERSION)},
+)
 
 
 @dataclass(frozen=True)
@@ -179,7 +184,7 @@ def open_corpus(directory: Path, *, verify: bool = False) -> Corpus:
             f"{directory}: holds no {MANIFEST}, so it is no corpus or was never finished; run the command that makes "
             "it again"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a description of a corpus ({error}); make the corpus anew") from error
     for part in parts:
         if not (directory / part.file).is_file():

@@ -17,8 +17,10 @@ from dataclasses import dataclass, replace
 from itertools import count, pairwise
 from pathlib import Path
 
+from pyarrow import ArrowException, parquet
+
 from babyllm.errors import UserError
-from babyllm.text.corpus import MANIFEST, open_corpus
+from babyllm.text.corpus import MANIFEST, PART_MARK, open_corpus
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet
 from babyllm.text.readers.formats import COMPRESSIONS, FORMATS, format_of, read_source
@@ -63,6 +65,7 @@ def find_partitions(paths: Sequence[Path], config: ReadConfig, partition_bytes: 
             f"{', '.join(map(str, paths))}: nothing to read here ({others or 'no files'}); what can be read ends in "
             f"{', '.join(name for name in FORMATS if name != 'corpus')}, alone or with {', '.join(COMPRESSIONS)} behind"
         )
+    _refuse_unfinished([source for source in sources if source.path not in paths])
     sources.sort(key=lambda source: source.name)
     pieces = [piece for source in sources for piece in _pieces(source, config, partition_bytes)]
     return list(_gathered(pieces, partition_bytes))
@@ -177,6 +180,24 @@ def _kind(name: str) -> tuple[str, str]:
     compression = COMPRESSIONS.get(suffix, "")
     suffix = os.path.splitext(stem)[1] if compression else suffix
     return (suffix if suffix in FORMATS and not (compression and suffix == ".parquet") else "", compression)
+
+
+def _refuse_unfinished(sources: Sequence[Source]) -> None:
+    """Refuse parts of a corpus whose description is gone or was never written: some of them may be missing.
+
+    Raises:
+        UserError: there is such a part.
+    """
+    for path in (source.path for source in sources if source.format == ".parquet"):
+        try:
+            is_part = PART_MARK in (parquet.read_metadata(path).metadata or {})
+        except (OSError, ArrowException):  # reading it will tell
+            continue
+        if is_part:
+            raise UserError(
+                f"{path}: is part of a corpus that was never finished or is damaged: {path.parent / MANIFEST} does not "
+                "describe it; run the command that makes it again, or name the files to read them as they are"
+            )
 
 
 def _is_corpus(folder: Path) -> bool:
