@@ -149,7 +149,7 @@ def _processes() -> list[int]:
 def _field(pid: int, number: int) -> str:
     """A field of /proc/PID/stat: 0 is the state, 1 the parent, 2 the group; "" where the process is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[number]
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[number]
     except (OSError, IndexError):
         return ""
 
@@ -165,7 +165,7 @@ def send(pid: int, signum: int) -> bool:
 def catches(pid: int, signum: int) -> bool:
     """Whether a process has a handler for a signal."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
         return False
     caught = re.search(r"^SigCgt:\s*([0-9a-f]+)", status, re.M)
