@@ -47,19 +47,21 @@ def latest(run_dir: Path) -> Path | None:
 def meant_step(run_dir: Path) -> Path | None:
     """The step directory that is meant where the run is named as a model: the one `latest` names, else the newest.
 
-    It is the newest, but for a run that early stopping has ended: there it is the best.
+    It is the newest, but for a run that early stopping has ended: there it is the best. A damaged one is meant all the
+    same: reading it tells.
     """
     pointer = run_dir / LATEST
     if pointer.is_file():
         named = run_dir / pointer.read_text(encoding="utf-8", errors="replace").strip()
-        if _STEP.fullmatch(named.name) and _holds_model(named):
+        if _STEP.fullmatch(named.name) and named.is_dir():
             return named
-    steps = {step: path for step, path in _named_as_steps(run_dir).items() if _holds_model(path)}
+    steps = {step: path for step, path in _named_as_steps(run_dir).items() if _is_begun(path)}
     return steps[max(steps)] if steps else None
 
 
-def _holds_model(directory: Path) -> bool:
-    return any((directory / name).is_file() for name in ("config.json", "adapter_config.json"))
+def _is_begun(directory: Path) -> bool:
+    """Whether a directory holds a model or what a step has beside it."""
+    return any(os.path.lexists(directory / name) for name in (RESUME, "config.json", "adapter_config.json"))
 
 
 def read_resume(directory: Path) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from babyllm.errors import UserError
-from babyllm.values import AnyCount, Count, Positive, Rate, Seed, Share, check
+from babyllm.values import AnyCount, Count, Limits, Positive, Rate, Seed, Share, check
 
 PHASES = ("warmup", "cosine", "stable", "decay")
 
@@ -50,7 +50,7 @@ class Plan:
     min_lr: Rate | None = None
     warmup: AnyCount | Share = 0.05
     cosine: AnyCount | Share = 0.75
-    cosine_cycle: Positive = 1.0
+    cosine_cycle: Annotated[float, Limits(1)] = 1.0
     stable: AnyCount | Share = 0.10
     stable_lr: Rate | None = None
     decay: AnyCount | Share = 0.10

@@ -250,7 +250,7 @@ def test_a_mistake_is_one_line(
     [
         ("--lora.targets=[q_prog]", "q_prog"),
         ("--freeze.parts=[layer]", "did you mean"),
-        ("--plan.warmup=-1", "plan.warmup=-1: must be a number of at least 0"),
+        ("--plan.warmup=-1", "plan.warmup=-1: must be at least 0"),
         ("--plan.cosine_cycle=0.5", "plan.cosine_cycle=0.5"),
         ("--plan.peak_lr=-1", "plan.peak_lr=-1"),
         ("--data.micro_batch=7", "data.micro_batch=7: does not divide"),
@@ -264,7 +264,7 @@ def test_a_mistake_is_told_before_data_are_prepared(
     arguments = flags(base, tmp_path / "broken.jsonl", tmp_path / "run", "--lora.rank=2", "--plan.epochs=2", flag)
     with pytest.raises(UserError, match=message):
         new_run(parse(FineTuneConfig, arguments, prog="test"), runtime)
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "conversations").exists()
 
 
 def test_a_refused_run_leaves_the_running_one_alone(

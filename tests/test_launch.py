@@ -316,7 +316,7 @@ def test_gpus_are_counted(as_a_program: None, monkeypatch: pytest.MonkeyPatch) -
 def test_too_many_processes_are_refused(as_a_program: None) -> None:
     """None, and so many that the machine would go down, are refused by the key."""
     for n in (0, -1, 100_000):
-        with pytest.raises(UserError, match=rf"runtime\.processes={n}: must be at least 1, and at most"):
+        with pytest.raises(UserError, match=rf"runtime\.processes={n}: must be at (least 1|most \d+)"):
             choose_processes(RuntimeConfig(device="cpu", processes=n), 8, None)
 
 

@@ -184,11 +184,11 @@ def test_a_file_that_may_not_grow_is_one_line(state: TrainState, tmp_path: Path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"keep": -1}, "--keep=-1: must be at least 1"),
-        ({"save_every": -5}, "--save_every=-5: must be at least 0"),
-        ({"eval_every": -5}, "--eval_every=-5: must be at least 0"),
-        ({"log_every": -1}, "--log_every=-1: must be at least 0"),
-        ({"early_stop": -1}, "--early_stop=-1: must be at least 0"),
+        ({"keep": -1}, "keep=-1: must be at least 1"),
+        ({"save_every": -5}, "save_every=-5: must be at least 0"),
+        ({"eval_every": -5}, "eval_every=-5: must be at least 0"),
+        ({"log_every": -1}, "log_every=-1: must be at least 0"),
+        ({"early_stop": -1}, "early_stop=-1: must be at least 0"),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(
@@ -218,3 +218,16 @@ def test_the_name_of_a_run_means_the_step_that_latest_names(config: PretrainConf
     for text in ("", "step_00000003\n", "../run\n"):
         (run_dir / "latest").write_text(text)
         assert meant_step(run_dir) == run_dir / "step_00000004"
+
+
+def test_a_damaged_step_is_named_and_not_replaced_by_an_older_one(config: PretrainConfig, runtime: Runtime) -> None:
+    """A run whose newest step lacks its configuration, or has another one, says so to readers and when it goes on."""
+    file = Path(config.run_dir, "step_00000004", "config.json")
+    content = file.read_bytes()
+    for damaged in (None, content.replace(b"llama", b"mlama")):
+        file.unlink() if damaged is None else file.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"step_00000004/config\.json"):
+            babyllm.load(config.run_dir)
+        with pytest.raises(UserError, match=r"step_00000004/config\.json"):
+            begun(config, runtime)
+        assert meant_step(Path(config.run_dir)) == file.parent

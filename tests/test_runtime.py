@@ -277,7 +277,7 @@ def test_one_process_needs_no_group() -> None:
 @pytest.mark.parametrize("threads", [-1, 0, 100_000])
 def test_impossible_threads_are_refused(threads: int) -> None:
     """A number of threads below one, or one that would bring the machine down, is refused by its key."""
-    with pytest.raises(UserError, match=rf"^runtime\.threads={threads}: must be at least 1, and at most \d+"):
+    with pytest.raises(UserError, match=rf"^runtime\.threads={threads}: must be at (least 1|most \d+)"):
         start(RuntimeConfig(device="cpu", threads=threads)).__enter__()
 
 

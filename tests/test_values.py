@@ -97,7 +97,7 @@ def _plain(hint: Any) -> Any:
         ("log_every=-1", "log_every=-1: must be at least 0"),
         ("eval_every=-1", "eval_every=-1: must be at least 0"),
         ("save_every=-1", "save_every=-1: must be at least 0"),
-        ("keep=-1", "keep=-1: must be at least 0"),
+        ("keep=-1", "keep=-1: must be at least 1"),
         ("early_stop=-1", "early_stop=-1: must be at least 0"),
     ],
 )

@@ -27,6 +27,7 @@ from babyllm.training.pretraining import PretrainConfig, new_state
 from babyllm.training.run import open_run
 from babyllm.training.state import TrainState, Watch
 from babyllm.training.watch import Memory, WatchConfig, judge, remember
+from babyllm.values import check
 
 ROWS_PER_STEP = 8
 
@@ -91,7 +92,7 @@ def test_a_scale_of_float16_has_all_the_halvings_it_can_use() -> None:
 def test_values_that_mean_nothing_are_refused(change: dict[str, Any]) -> None:
     """The key is named."""
     with pytest.raises(UserError, match=f"watch.{next(iter(change))}="):
-        WatchConfig(**change).check()
+        check(WatchConfig(**change), "watch.")
 
 
 # ---- in the loop

@@ -312,7 +312,7 @@ class ChatTemplate:
         found: set[int] = set()
         for messages in SAMPLES:
             with suppress(Unusable):
-                _, pieces = self._plan(tuple(message.role for message in messages), False)
+                _, pieces = self._plan(_Shape(tuple(message.role for message in messages)), False)
                 found |= {piece.special for piece in pieces if piece.special is not None}
         return sorted(found)
 

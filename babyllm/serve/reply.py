@@ -105,18 +105,21 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None
         Problem: one of the work's.
     """
     working = asyncio.ensure_future(work)
-    going = asyncio.ensure_future(_until_gone(receive))
+    going = asyncio.ensure_future(_until_gone(receive, working))
     try:
         await asyncio.wait((working, going), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise Gone
+        # Work that had only to hand over what was ready has gone on to its end by now, talking to nobody.
+        if going.done() and going.result():
+            raise Gone
+        return working.result()
     finally:
         for task in (working, going):
             task.cancel()
         await asyncio.gather(working, going, return_exceptions=True)
 
 
-async def _until_gone(receive: Receive) -> None:
+async def _until_gone(receive: Receive, working: asyncio.Future[None]) -> bool:
+    """Wait for the end of the connection or the response, and give whether the work was not done by then."""
     while (await receive())["type"] != "http.disconnect":
         pass
+    return not working.done()

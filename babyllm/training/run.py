@@ -20,13 +20,13 @@ from babyllm.interop.huggingface import config_to_json
 from babyllm.json_fields import read_json
 from babyllm.machine import lacking
 from babyllm.model.config import flops_per_token
-from babyllm.run_directory import latest, point, require_steps, take_back
+from babyllm.run_directory import latest, point, read_resume, require_steps, take_back
 from babyllm.runtime import Runtime, environment, memory_bytes, peak_flops
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.checkpoint import CONFIG, save, update, write
 from babyllm.training.checkpoint import load as load_checkpoint
-from babyllm.training.log import METRICS_FILE, RunLog, read_metrics
+from babyllm.training.log import METRICS_FILE, PLOT_FILE, RunLog, read_metrics
 from babyllm.training.run_config import RunConfig
 from babyllm.training.state import Every, TrainState, Watch
 from babyllm.training.summary import headline, held_out_line, hints, summary
@@ -344,7 +344,7 @@ def open_run(
             raise
         run.point(state)
         if run.log:
-            run.log.close(summary=state.step > first_step)
+            run.log.close(summary=state.step > first_step or not (directory / PLOT_FILE).exists())
             lines = summary(state, plan, time.monotonic() - began, run.losses)
             print("\n".join(lines + hints(directory, tokenizer, template)))
 
@@ -355,6 +355,7 @@ def _require_same_model(directory: Path, state: TrainState, tokenizer: Tokenizer
     theirs, mine = read_json(directory / "config.json"), config_to_json(state.model.config, tokenizer)
     changed = [f"{key} {theirs.get(key)} (now {mine[key]})" for key in mine if theirs.get(key) != mine[key]]
     if changed:
+        read_resume(directory)  # where the file is damaged, that is what to tell
         raise UserError(
             f"{directory.parent}: was made with another model: {', '.join(changed)}; choose another --run_dir, "
             "or delete this one to begin anew"
