@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -59,7 +60,7 @@ def joined_group(
     rank, world_size, timeout = place.rank, place.world_size, timedelta(seconds=timeout_s)
     # Names of an earlier `start` in the same processes would be found again otherwise.
     name = f"run{next(_STARTS)}"
-    meeting = _in_folder(place.meeting, name, world_size) if place.meeting else _by_address(place, name, timeout)
+    meeting = _in_folder(place.meeting, name, world_size) if place.meeting else _by_address(place, name, timeout, stop)
     watchdog = Watchdog(meeting.watched, rank, world_size, timeout_s, meeting.address, meeting.keeper)
     watchdog.join(stop)
     watchdog.run()
@@ -96,7 +97,7 @@ def _in_folder(folder: Path, name: str, world_size: int) -> _Meeting:
     return _Meeting(store, store, group, str(folder), None)
 
 
-def _by_address(place: Place, name: str, timeout: timedelta) -> _Meeting:
+def _by_address(place: Place, name: str, timeout: timedelta, stop: StopSignal) -> _Meeting:
     """The meeting at the address that torchrun, or whoever started the ranks, has put into the environment."""
     import torch.distributed as dist
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
@@ -120,6 +121,9 @@ def _by_address(place: Place, name: str, timeout: timedelta) -> _Meeting:
             multi_tenant=not is_agents,
         )
     except (dist.DistError, ValueError) as error:
+        time.sleep(0)  # a signal that came while C++ code waited is received now
+        if stop.is_set:  # so were the others, who have said it and gone
+            raise SystemExit(1) from error
         who = f"rank {place.rank} of {place.world_size}"
         reason = f"within {timeout.total_seconds():g} s: {str(error).splitlines()[0]}"
         raise UserError(f"{who} could not meet the others at {host}:{port} {reason}") from error
