@@ -4,7 +4,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,17 +158,21 @@ def spiking_config(data: Path, run_dir: Path, **changes: Any) -> PretrainConfig:
 def ran(
     config: PretrainConfig,
     runtime: Runtime,
-    bad_rows: tuple[int, ...] = (10 * ROWS_PER_STEP,),
+    bad_rows: Sequence[int] = (10 * ROWS_PER_STEP,),
     around: Callable[[Callable[[], bool]], bool] = lambda work: work(),
+    factor: float = 100.0,
+    scale: float = 0.0,
 ) -> TrainState:
-    """The run of `config`, in which the loss of some steps, known by their first row, is a hundred times as high."""
+    """The run of `config`, in which the loss of some steps, known by their first row, is `factor` times as high."""
     data = open_pretraining_data(config.data)
     state, plan = new_state(config, data, runtime)
+    if scale:
+        state.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     with open_run(config, state, data.tokenizer, plan) as run:
         every = [run.logging(1, 16), run.saving(config.save_every)]
         going_back = run.watch.go_back
         watch = replace(run.watch, go_back=lambda state, row: around(lambda: going_back(state, row)))
-        train(state, spoiled(state, lambda batch: batch.rows.start in bad_rows, 100.0), plan, every, watch)
+        train(state, spoiled(state, lambda batch: batch.rows.start in bad_rows, factor), plan, every, watch)
     return state
 
 
@@ -215,6 +219,25 @@ def test_a_spike_is_skipped_where_nothing_is_saved(data: Path, runtime: Runtime,
         assert max(state.memory.losses) < 10
     told = ran(spiking_config(data, tmp_path / "tell", on_spike="tell"), runtime)
     assert (told.step, told.skipped) == (16, 0)
+
+
+@pytest.mark.parametrize(("factor", "step"), [(math.nan, 1), (100.0, 9)])
+def test_steps_that_nothing_is_saved_to_go_back_from_end_the_run(
+    data: Path, runtime: Runtime, tmp_path: Path, factor: float, step: int
+) -> None:
+    """A loss that is no number ends it at once, spikes after as many skips as are allowed."""
+    config = spiking_config(data, tmp_path / "run")
+    config = replace(config, save_every=0, watch=replace(config.watch, skips=3))
+    bad = range(0 if step == 1 else 6 * ROWS_PER_STEP, 100 * ROWS_PER_STEP)
+    with pytest.raises(UserError, match=rf"step {step}: .*; no step is saved to go back to; .* start the same command"):
+        ran(config, runtime, bad, factor=factor)
+
+
+def test_a_float16_run_goes_back(data: Path, runtime: Runtime, tmp_path: Path) -> None:
+    """Its scale is that of the saved step, and the steps after it are ordinary ones."""
+    state = ran(spiking_config(data, tmp_path / "run"), runtime, scale=16.0)
+    assert (state.step, state.memory.rollbacks, state.skipped) == (16, 1, 0)
+    assert state.scaler.get_scale() == 16.0
 
 
 @pytest.mark.parametrize(("kind", "stride"), [("shuffled", 9), ("staged", 25)])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -146,27 +147,32 @@ def _decide(state: TrainState, plan: Plan, watch: Watch, value: Tensor, rows: ra
         state.stop_reason = STOP_SIGNAL
     mean, scale = total / runtime.world_size, scaler.get_scale if scaler.is_enabled() else None
     action, why = judge(watch.config, state.memory, mean, state.grad_norm, scale)
-    if why:
-        line = f"step {state.step + 1}: {why}" + (f"; it read rows {rows.start:,} to {rows.stop - 1:,}" if rows else "")
-        if action == "end":
-            raise UserError(f"{line}; {ADVICE}")
-        if runtime.is_main:
-            watch.tell(f"{line}, and is skipped" if action == "skip" else line)
-    if action == "go back":
-        if watch.go_back(state, rows.stop):
-            return False
-        if runtime.is_main:
-            watch.tell(f"step {state.step + 1} is skipped, for no step is saved to go back to")
-    is_taken = action == "take"
+    line = _told(state.step + 1, why, rows)
     state.lr = learning_rate(plan, state.step)
     for group in state.optimizer.param_groups:
         group["lr"] = state.lr * group.get("lr_scale", 1.0)
-    if is_taken:
+    if action == "take":
         scaler.step(state.optimizer)
-    scaler.update()
-    state.skipped += not is_taken
-    remember(watch.config, state.memory, mean, is_taken)
+    scaler.update()  # whatever comes of the step: the next one unscales its gradient anew
+    if action == "go back":
+        if runtime.is_main:
+            watch.tell(line)
+        if watch.go_back(state, rows.stop):
+            return False
+        action, why = judge(replace(watch.config, on_spike="skip"), state.memory, mean, state.grad_norm, scale)
+        line = f"{_told(state.step + 1, why, rows)}; no step is saved to go back to"
+    if action == "end":
+        raise UserError(f"{line}; {ADVICE}")
+    if why and runtime.is_main:
+        watch.tell(f"{line}, and is skipped" if action == "skip" else line)
+    state.skipped += action == "skip"
+    remember(watch.config, state.memory, mean, is_taken=action == "take")
     return True
+
+
+def _told(step: int, why: str, rows: range) -> str:
+    """What is wrong with a step, in words."""
+    return f"step {step}: {why}" + (f"; it read rows {rows.start:,} to {rows.stop - 1:,}" if rows else "")
 
 
 def _synchronised(model: nn.Module, n: int) -> Iterator[contextlib.AbstractContextManager[None]]:
