@@ -157,7 +157,9 @@ def _decide(state: TrainState, plan: Plan, watch: Watch, value: Tensor, rows: ra
     if action == "go back":
         if runtime.is_main:
             watch.tell(line)
-        if watch.go_back(state, rows.stop):
+        with runtime.patience():
+            is_back = watch.go_back(state, rows.stop)
+        if is_back:
             return False
         action, why = judge(replace(watch.config, on_spike="skip"), state.memory, mean, state.grad_norm, scale)
         line = f"{_told(state.step + 1, why, rows)}; no step is saved to go back to"

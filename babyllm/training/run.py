@@ -20,7 +20,7 @@ from babyllm.interop.huggingface import config_to_json
 from babyllm.json_fields import read_json
 from babyllm.machine import lacking
 from babyllm.model.config import flops_per_token
-from babyllm.run_directory import latest, point, read_resume, require_steps, take_back
+from babyllm.run_directory import latest, point, read_resume, require_steps, step_directories, step_name, take_back
 from babyllm.runtime import Runtime, environment, memory_bytes, peak_flops
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
@@ -201,13 +201,16 @@ class Run:
 
     def _go_back(self, state: TrainState, row: int) -> bool:
         """Bring `state` to the last saved step, if there is one, from where it goes on at a row further on."""
-        saved = latest(self.directory)
-        if saved is None:
+        runtime = state.runtime
+        # Rank 0 says which step: others may see it later on a network disk.
+        newest = max(step_directories(self.directory), default=-1) if runtime.is_main else 0
+        step = int(runtime.sum([float(newest)])[0])
+        if step < 0:
             return False
-        load_checkpoint(state, saved)
+        load_checkpoint(state, self.directory / step_name(step))
         state.stream.leave_out(row)
         state.memory.rollbacks += 1
-        state.runtime.barrier()  # all have read what is written anew
+        runtime.barrier()  # all have read what is written anew
         update(state, self.directory, self.keep)
         self._saved = state.step
         state.take_metrics()
