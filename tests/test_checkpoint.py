@@ -304,8 +304,10 @@ def test_a_run_can_be_saved_before_its_first_finite_step(data: Path, runtime: Ru
     checkpoint.save(state, tmp_path, None, keep=1)
     loaded = fresh(data, runtime)
     loaded.stream = state.stream
+    train(loaded, language_model, replace(config.plan, steps=1))  # whose moments are not to stay
     checkpoint.load(loaded, tmp_path / "step_00000000")
     assert torch.equal(weights(loaded), weights(state)) and loaded.step == 0
+    assert not loaded.optimizer.state
     plan = replace(config.plan, steps=2)
     train(state, language_model, plan)
     train(loaded, language_model, plan)

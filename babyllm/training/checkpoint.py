@@ -246,7 +246,7 @@ def _load_weights(state: TrainState, directory: Path, base: str | None) -> None:
 
 
 def _load_optimizer(state: TrainState, tensors: dict[str, Tensor]) -> None:
-    plain = state.optimizer.state_dict()
+    plain = {**state.optimizer.state_dict(), "state": {}}  # moments that were not saved begin anew
     names = {id(parameter): hf_name(name) for name, parameter in state.model.named_parameters()}
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     keys = sorted({name.split(".", 1)[0] for name in tensors})
