@@ -174,7 +174,7 @@ def require_steps(run_dir: Path, last_recorded: int, save_every: int) -> None:
     Args:
         run_dir: of the run.
         last_recorded: step of the last record of metrics.jsonl.
-        save_every: steps between checkpoints; 0 only at the end.
+        save_every: steps between checkpoints when those records were made; 0 only at the end.
 
     Raises:
         UserError: says what is not whole, or missing.

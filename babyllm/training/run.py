@@ -24,6 +24,7 @@ from babyllm.run_directory import latest, point, read_resume, require_steps, ste
 from babyllm.runtime import Runtime, environment, memory_bytes, peak_flops
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
+from babyllm.training.beginning import stored_config
 from babyllm.training.checkpoint import CONFIG, save, update, write
 from babyllm.training.checkpoint import load as load_checkpoint
 from babyllm.training.log import METRICS_FILE, PLOT_FILE, RunLog, read_metrics
@@ -272,7 +273,8 @@ def take(config: RunConfig, runtime: Runtime) -> Iterator[None]:
                     raise UserError(
                         f"{directory}: another process is training there; wait for it or choose another --run_dir"
                     )
-                require_steps(directory, _last_recorded(directory), config.save_every)
+                stored = stored_config(type(config), config.run_dir) or config
+                require_steps(directory, _last_recorded(directory), stored.save_every)
         yield
 
 
@@ -331,8 +333,9 @@ def open_run(
             )
         run = Run(directory, tokenizer, template, None, config.keep, config.early_stop, plan.n_steps, config.watch)
         run._saved = first_step if newest else -1
-        changed = _write_config(directory, config) if runtime.is_main else []
         run.begin_at(state)
+        # After the records are cut: those there are were made with the configuration that is there.
+        changed = _write_config(directory, config) if runtime.is_main else []
         for line in changed if newest else []:
             run.message(f"changed since the last start: {line}")
         for line in [] if newest else lacking():
