@@ -168,7 +168,9 @@ def test_a_damaged_file_is_named(
         file.write_bytes(DAMAGE[damage](file.read_bytes()))
     loaded = fresh(data, runtime)
     before = weights(loaded).clone()
-    with pytest.raises(UserError, match=rf"{file}: missing or damaged; delete {file.parent} to go on") as error:
+    with pytest.raises(
+        UserError, match=rf"{file}: is missing or not as it was saved; delete {file.parent} to go on"
+    ) as error:
         checkpoint.load(loaded, file.parent)
     assert "\n" not in str(error.value)
     assert torch.equal(weights(loaded), before) and loaded.step == 0
@@ -178,12 +180,17 @@ def test_a_damaged_file_is_named(
 def test_a_damaged_resume_file_is_named(
     state: TrainState, data: Path, runtime: Runtime, tmp_path: Path, content: str
 ) -> None:
-    """A resume.json that is not one is refused with its path."""
+    """A resume.json that is not one is refused with its path, and stays as it is."""
     checkpoint.save(state, tmp_path, None, keep=1)
     file = tmp_path / "step_00000002" / "resume.json"
     file.write_text(content)
-    with pytest.raises(UserError, match=f"{file}: .*delete {file.parent} to go on"):
-        checkpoint.load(fresh(data, runtime), file.parent)
+    for use in (
+        lambda: checkpoint.load(fresh(data, runtime), file.parent),
+        lambda: checkpoint.update(state, tmp_path, keep=1),
+    ):
+        with pytest.raises(UserError, match=f"{file}: .*delete {file.parent} to go on"):
+            use()
+    assert file.read_text() == content
 
 
 def test_a_changed_position_is_noticed(state: TrainState, data: Path, runtime: Runtime, tmp_path: Path) -> None:
@@ -191,8 +198,11 @@ def test_a_changed_position_is_noticed(state: TrainState, data: Path, runtime: R
     checkpoint.save(state, tmp_path, None, keep=1)
     file = tmp_path / "step_00000002" / "resume.json"
     file.write_text(file.read_text().replace('"consumed_rows": 16', '"consumed_rows": 24'))
-    with pytest.raises(UserError, match=f"{file}: .*its contents changed.*delete {file.parent}"):
+    told = f"{file}: .*its contents are not what its sha256 says.*delete {file.parent}"
+    with pytest.raises(UserError, match=told):
         checkpoint.load(fresh(data, runtime), file.parent)
+    with pytest.raises(UserError, match=told):
+        checkpoint.update(state, tmp_path, keep=1)  # which would seal it anew
 
 
 def begun(config: PretrainConfig, runtime: Runtime) -> int:

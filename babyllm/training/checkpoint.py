@@ -10,7 +10,6 @@ Nothing is pickled: tensors are safetensors, the rest is JSON. Rank 0 writes, ev
 from __future__ import annotations
 
 import errno
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from babyllm.errors import UserError
 from babyllm.files import fsync, sha256
-from babyllm.integrity import OPTIMIZER, RESUME
+from babyllm.integrity import OPTIMIZER
 from babyllm.interop.huggingface import (
     ADAPTER_CONFIG,
     hf_name,
@@ -100,12 +99,15 @@ def write(
 
 
 def update(state: TrainState, run_dir: Path, keep: int) -> None:
-    """Write what has become known at a saved step since, such as an evaluation, without its tensors; on every rank."""
+    """Write what has become known at a saved step since, such as an evaluation, without its tensors; on every rank.
+
+    Raises:
+        UserError: its resume.json is damaged or cannot be written.
+    """
     if state.runtime.is_main:
         directory = run_dir / step_name(state.step)
         try:
-            stored = json.loads((directory / RESUME).read_text(encoding="utf-8"))
-            del stored["sha256"][RESUME]
+            stored = read_resume(directory, compare=False)
             write_resume(directory, {**_resume(state), "base": stored["base"], "sha256": stored["sha256"]})
             prune(run_dir, max(1, keep), state.best[1] if state.best else None)
         except OSError as e:
