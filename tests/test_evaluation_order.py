@@ -197,3 +197,24 @@ def test_a_run_past_its_plan_says_so(
     ran(replace(config, plan=replace(config.plan, steps=5)), runtime)
     told = capsys.readouterr().out
     assert "nothing to do: the run is at step 8 already, the plan ends at step 5" in told and "finished" not in told
+
+
+@pytest.mark.parametrize("cause", ["weights", "records"])
+def test_what_cannot_be_saved_after_a_failed_evaluation_does_not_hide_why_it_failed(
+    data: Path, runtime: Runtime, tmp_path: Path, cause: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The evaluation's own error ends the run; what stood in the way of saving is a line before it."""
+
+    def fail(state: TrainState) -> dict[str, float]:
+        if cause == "weights":
+            with torch.no_grad():
+                next(state.model.parameters()).fill_(float("nan"))
+        else:
+            (tmp_path / "run" / "metrics.jsonl").unlink()
+            (tmp_path / "run" / "metrics.jsonl").mkdir()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ran(a_run(data, tmp_path / "run"), runtime, fail)
+    told = "step 2 was not saved" if cause == "weights" else "metrics.jsonl"
+    assert told in capsys.readouterr().out

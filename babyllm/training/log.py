@@ -98,9 +98,10 @@ class RunLog:
         _write(self._samples, _json_line({"step": step, "name": name, "text": text}))
         self._events.add_text(step, name, text)
 
-    def progress(self, step: int, loss: float, tokens_per_s: float, note: str = "") -> None:
+    def progress(self, step: int, loss: float | None, tokens_per_s: float, note: str = "") -> None:
         """Show where the run stands: one line rewritten on a terminal, else a line every ten seconds at most."""
-        self._progress.show(step, f"loss {loss:.4f} | {tokens_per_s:,.0f} tok/s", note)
+        told = "" if loss is None else f"loss {loss:.4f} | "
+        self._progress.show(step, f"{told}{tokens_per_s:,.0f} tok/s", note)
 
     def message(self, text: str) -> None:
         """Print a line above the progress line."""

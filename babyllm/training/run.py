@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,7 +111,7 @@ class Run:
                 values["scaler_scale"] = state.scaler.get_scale()
             if self.log:
                 self.log.record(state.step, values)
-                self.log.progress(state.step, values["loss"], tokens_per_s)
+                self.log.progress(state.step, values.get("loss"), tokens_per_s)
 
         return Every(steps, record, at_stop=True)
 
@@ -176,8 +176,11 @@ class Run:
         """Save the step of an evaluation that failed; on rank 0 alone, for others may not come so far."""
         if self.log and state.step and self._saved != state.step:
             state.pending = True
-            self._flush()
-            write(state, self.directory, self.tokenizer, self.keep, *self._chat())
+            try:
+                self._flush()
+                write(state, self.directory, self.tokenizer, self.keep, *self._chat())
+            except Exception as error:  # the evaluation's own error is the one that ends the run
+                self.message(str(error))
 
     def _chat(self) -> tuple[str | None, Sequence[int]]:
         return (self.template.source, self.template.end_ids) if self.template else (None, [])
@@ -345,8 +348,9 @@ def open_run(
         try:
             yield run
         except BaseException:
-            if run.log:
-                run.log.close(summary=False)
+            with suppress(UserError):  # what ended the body is the error to tell
+                if run.log:
+                    run.log.close(summary=False)
             raise
         run.point(state)
         if run.log:
