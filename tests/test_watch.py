@@ -211,12 +211,14 @@ def test_a_run_goes_back_only_so_often(data: Path, runtime: Runtime, tmp_path: P
 
 
 def test_a_spike_is_skipped_where_nothing_is_saved(data: Path, runtime: Runtime, tmp_path: Path) -> None:
-    """And where skipping is what was asked for; its loss is not remembered."""
+    """And where skipping is what was asked for; its loss is neither remembered nor part of the records' means."""
     for on_spike in ("rollback", "skip"):
         config = replace(spiking_config(data, tmp_path / on_spike, on_spike=on_spike), save_every=0)
         state = ran(config, runtime)
         assert (state.step, state.skipped, state.memory.rollbacks) == (16, 1, 0)
         assert max(state.memory.losses) < 10
+        without = [record["step"] for record in read_metrics(Path(config.run_dir)) if "loss" not in record]
+        assert without == [11]
     told = ran(spiking_config(data, tmp_path / "tell", on_spike="tell"), runtime)
     assert (told.step, told.skipped) == (16, 0)
 

@@ -12,9 +12,11 @@ from typing import Annotated, Literal, NamedTuple
 
 from babyllm.values import MAX_MEMBERS, AnyCount, Count, Limits, Rate
 
+Action = Literal["take", "skip", "go back", "end"]
+"""What is done with a step."""
 LEAST_SCALE = 1.0
 """Below it a float16 scale makes gradients smaller than they are, so what overflows is not the scaled gradient."""
-
+_ON_SPIKE: dict[str, Action] = {"tell": "take", "skip": "skip", "rollback": "go back"}
 ADVICE = (
     "the last saved step is as it was; lower plan.peak_lr, compute in float32 (--runtime.dtype=float32) or mend the "
     "data, then start the same command again"
@@ -62,7 +64,7 @@ class Memory:
 class Verdict(NamedTuple):
     """What is to be done with a step, and why if it is no ordinary one."""
 
-    action: Literal["take", "skip", "go back", "end"]
+    action: Action
     why: str = ""
 
 
@@ -94,7 +96,7 @@ def _judged(
         if not config.spike or deviations <= config.spike:
             return Verdict("take")
         why = f"the loss of {loss:.4f} lies {deviations:.1f} deviations above the last {config.window}"
-        return Verdict({"tell": "take", "skip": "skip", "rollback": "go back"}[config.on_spike], why)  # type: ignore[arg-type]
+        return Verdict(_ON_SPIKE[config.on_spike], why)
     why = f"the norm of the gradient is {grad_norm}" if math.isfinite(loss) else f"the loss is {loss}"
     if scale is not None:
         now = scale()
