@@ -27,15 +27,16 @@ ADVICE = (
 class WatchConfig:
     """What is watched while a run trains, and what is done then.
 
-    A loss that is not a number ends the run at once, but in float16, where the step is skipped and the scale is halved.
+    A loss that is not a number ends the run at once, but in float16, where the step is skipped. Gradients that overflow
+    there halve the scale.
 
     Attributes:
         spike: deviations above the mean of the losses before it that make a loss a spike; 0 looks for none.
         window: losses that mean and deviation are taken from; before there are so many, none is a spike.
         on_spike: what is done: tell alone; skip the step; or rollback, which goes back to the last saved step, without
             the rows read since. Where none is saved yet, a spike is skipped.
-        skips: skipped steps in a row that end the run. A float16 run begins with a scale of 2^16, halved at each skip:
-            after 17 it is below 1, and no smaller one will help.
+        skips: skipped steps in a row that end the run. A float16 run begins with a scale of 2^16, which gradients that
+            overflow halve: after 17 skips it is below 1, and no smaller one will help.
         rollbacks: how often a run goes back before a further spike ends it.
     """
 
