@@ -116,9 +116,16 @@ def update(state: TrainState, run_dir: Path, keep: int) -> None:
 
 
 def _require_finite(state: TrainState) -> None:
-    for name, parameter in state.model.named_parameters():
-        if not parameter.isfinite().all():
+    saved = _saved_parameters(state.model)
+    are_finite = torch.stack([parameter.isfinite().all() for parameter in saved.values()]).tolist()
+    for name, is_finite in zip(saved, are_finite, strict=True):
+        if not is_finite:
             raise UserError(f"step {state.step} was not saved: its weights {name} are not finite; {ADVICE}")
+
+
+def _saved_parameters(model: Transformer) -> dict[str, Tensor]:
+    """The weights that a step holds, by the model's own names."""
+    return adapter_parameters(model) or dict(model.named_parameters())
 
 
 def _not_saved(run_dir: Path, step: int, error: Exception) -> UserError:
@@ -186,8 +193,7 @@ def _file_digest(path: Path, size: int, time_ns: int) -> str:
 
 
 def _require_space(directory: Path, state: TrainState) -> None:
-    saved = adapter_parameters(state.model).values() or state.model.parameters()
-    n_bytes = sum(4 * p.numel() for p in saved)
+    n_bytes = sum(4 * p.numel() for p in _saved_parameters(state.model).values())
     n_bytes += sum(t.nbytes for s in state.optimizer.state.values() for t in s.values() if torch.is_tensor(t))
     if shutil.disk_usage(directory).free < n_bytes:
         raise OSError(errno.ENOSPC, "not enough space for a checkpoint")
