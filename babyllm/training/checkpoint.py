@@ -208,12 +208,15 @@ def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
 
 
 def load(state: TrainState, directory: Path) -> None:
-    """Bring `state` to what was saved in `directory`.
+    """Bring `state` to what was saved in `directory`; every rank must call it.
+
+    Rank 0 compares the files with what they were.
 
     Raises:
         UserError: a file is missing or damaged, or it was made with another model or other data.
     """
-    resume = read_resume(directory)
+    with state.runtime.main_first():
+        resume = read_resume(directory, compare=state.runtime.is_main)
     _load_weights(state, directory, resume.get("base"))
     _load_optimizer(state, load_file(directory / OPTIMIZER))
     state.stream.load_state_dict(resume["stream"])

@@ -20,7 +20,7 @@ from babyllm.interop.huggingface import config_to_json
 from babyllm.json_fields import read_json
 from babyllm.machine import lacking
 from babyllm.model.config import flops_per_token
-from babyllm.run_directory import latest, point, read_resume, require_steps, step_directories, step_name, take_back
+from babyllm.run_directory import point, read_resume, require_steps, step_directories, step_name, take_back
 from babyllm.runtime import Runtime, environment, memory_bytes, peak_flops
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
@@ -324,16 +324,11 @@ def open_run(
     with ExitStack() as stack:
         if not is_taken:
             stack.enter_context(take(config, runtime))
-        newest = latest(directory)
+        newest = _agreed(directory, runtime)
         if newest:
             _require_same_model(newest, state, tokenizer)
             load_checkpoint(state, newest)
-        state.stop_reason = _out_of_patience(state, config.early_stop)
-        first_step = state.step
-        if runtime.sum([float(first_step)])[0] != first_step * runtime.world_size:
-            raise UserError(
-                f"{directory}: ranks find other checkpoints there; --run_dir must lie on a disk they all share"
-            )
+        state.stop_reason, first_step = _out_of_patience(state, config.early_stop), state.step
         run = Run(directory, tokenizer, template, None, config.keep, config.early_stop, plan.n_steps, config.watch)
         run._saved = first_step if newest else -1
         run.begin_at(state)
@@ -357,6 +352,15 @@ def open_run(
             run.log.close(summary=state.step > first_step or not (directory / PLOT_FILE).exists())
             lines = summary(state, plan, time.monotonic() - began, run.losses)
             print("\n".join(lines + hints(directory, tokenizer, template)))
+
+
+def _agreed(directory: Path, runtime: Runtime) -> Path | None:
+    """The newest step of a run, if there is one and every rank finds the same."""
+    step = max(step_directories(directory), default=-1)
+    of_rank_0 = runtime.sum([float(step if runtime.is_main else 0)])[0]
+    if runtime.sum([float(step != of_rank_0)])[0]:
+        raise UserError(f"{directory}: ranks find other checkpoints there; --run_dir must lie on a disk they all share")
+    return directory / step_name(step) if step >= 0 else None
 
 
 def _require_same_model(directory: Path, state: TrainState, tokenizer: Tokenizer | None) -> None:
