@@ -241,7 +241,7 @@ def test_two_processes_do_not_share_a_run_directory(
     data: Path, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one process trains in a run directory another is refused; then it is free again."""
-    monkeypatch.setattr("babyllm.training.run.LOCK_PATIENCE_S", 0.3)
+    monkeypatch.setattr("babyllm.training.beginning.LOCK_PATIENCE_S", 0.3)
     config = replace(tiny_config(data), run_dir=str(tmp_path / "run"))
     opened = open_pretraining_data(config.data)
     state, plan = new_state(config, opened, runtime)

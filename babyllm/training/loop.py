@@ -43,10 +43,10 @@ def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = ()
         UserError: the loss is not a number, or too many steps were skipped.
     """
     runtime, watch = state.runtime, watch or Watch()
-    if state.called:
+    if state.has_trained:
         state.stop_reason = None
         runtime.forget_stop()
-    state.called = True
+    state.has_trained = True
     state.model.train()
     model: nn.Module | None = None
     if state.pending:
