@@ -184,7 +184,7 @@ def curve(run_dir: Path) -> list[dict[str, float | None]]:
 def test_a_run_goes_back_from_a_spike(
     data: Path, runtime: Runtime, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It goes on from the last saved step behind the spike's rows; records have one value per step."""
+    """It goes on from the last saved step, after the spike's rows; records have one value per step."""
     run_dir = tmp_path / "run"
     state = ran(spiking_config(data, run_dir), runtime)
     assert state.step == 16 and state.memory.rollbacks == 1 and state.skipped == 0

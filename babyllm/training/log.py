@@ -183,7 +183,7 @@ def plot_losses(run_dir: Path, reference: Path | None = None) -> Path:
 
 
 class _EventFile:
-    """A new TensorBoard event file, read after all older ones of its directory, which are cut behind a step."""
+    """A new TensorBoard event file, read after all older ones of its directory, which are cut after a step."""
 
     def __init__(self, run_dir: Path, last_kept: int) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2, types_pb2
