@@ -276,7 +276,7 @@ def assert_equal(one: Path, two: Path) -> None:
 
 @pytest.mark.parametrize("ranks", [2])
 def test_ranks_go_back_together(worker: Worker, data: Path, tmp_path: Path, ranks: int) -> None:
-    """Two ranks leave out the rows one rank leaves out, and end with the same weights."""
+    """Two ranks leave out the rows one rank leaves out, and end with the same weights, at the step rank 0 sees."""
     worker.run("spike", ranks=1, data=str(data), out=str(tmp_path / "one"))
     worker.run("spike", ranks=ranks, data=str(data), out=str(tmp_path / "two"))
     one, two = (json.loads((tmp_path / name / "step_00000016" / "resume.json").read_text()) for name in ("one", "two"))
