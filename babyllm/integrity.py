@@ -226,20 +226,45 @@ def check_model(directory: Path) -> None:
     Raises:
         UserError: a file is missing or is not as it was saved.
     """
-    path = directory / RESUME
-    if not path.is_file():
+    if not (directory / RESUME).is_file():
         return
+    own = f"use another step, or, if you changed it yourself, a copy of {directory} without {RESUME}"
+    compare_step(directory, read_record(directory, "use another step"), own, without=[OPTIMIZER])
+
+
+def read_record(directory: Path, advice: str) -> dict[str, Any]:
+    """What a step's resume.json holds, compared with its own sha256; its "sha256" has the files beside it alone.
+
+    Args:
+        directory: of the step.
+        advice: what to do about a damaged one.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    path = directory / RESUME
     try:
-        resume = json.loads(path.read_text(encoding="utf-8"))
-        expected: dict[str, str] = dict(resume["sha256"])
-        if resume["sha256"].pop(RESUME) != json_digest(resume):
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if record["sha256"].pop(RESUME) != json_digest(record):
             raise ValueError("its contents are not what its sha256 says")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: is damaged ({error}); use another step") from error
-    for name in sorted(expected.keys() - {RESUME, OPTIMIZER}):
+        raise UserError(f"{path}: is damaged ({error}); {advice}") from error
+    return record
+
+
+def compare_step(directory: Path, record: dict[str, Any], advice: str, without: Sequence[str] = ()) -> None:
+    """Compare the files of a step with its resume.json.
+
+    Args:
+        directory: of the step.
+        record: what `read_record` returned.
+        advice: what to do about a damaged file.
+        without: names that are not compared.
+
+    Raises:
+        UserError: a file is missing or is not as it was saved.
+    """
+    for name in sorted(record["sha256"].keys() - without):
         file = directory / name
-        if not file.is_file() or sha256(file) != expected[name]:
-            raise UserError(
-                f"{file}: is missing or not as it was saved; use another step, or, if you changed it yourself, a copy "
-                f"of {directory} without {RESUME}"
-            )
+        if not file.is_file() or sha256(file) != record["sha256"][name]:
+            raise UserError(f"{file}: is missing or not as it was saved; {advice}")

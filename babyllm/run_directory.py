@@ -8,7 +8,6 @@ Every change is a rename, so a kill leaves the old step, the new one, or both; `
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from babyllm.errors import UserError
-from babyllm.files import fsync, json_digest, sha256, write_json
-from babyllm.integrity import RESUME
+from babyllm.files import fsync, json_digest, write_json
+from babyllm.integrity import RESUME, compare_step, read_record
 
 LATEST, SAVING = "latest", ".saving"
 _ASIDE, _DELETING, _POINTER = ".replaced_", ".deleting_", f".{LATEST}"
@@ -64,23 +63,16 @@ def _is_begun(directory: Path) -> bool:
     return any(os.path.lexists(directory / name) for name in (RESUME, "config.json", "adapter_config.json"))
 
 
-def read_resume(directory: Path) -> dict[str, Any]:
-    """What stands in a step's resume.json, after a check of it and of the files beside it.
+def read_resume(directory: Path, *, compare: bool = True) -> dict[str, Any]:
+    """What a step's resume.json holds, after a check of it and, with `compare`, of the files beside it.
 
     Raises:
         UserError: a file is missing or damaged.
     """
     advice = f"delete {directory} to go on from an older step"
-    try:
-        resume: dict[str, Any] = json.loads((directory / RESUME).read_text(encoding="utf-8"))
-        if resume["sha256"].pop(RESUME) != json_digest(resume):
-            raise ValueError("its contents changed")
-        expected: dict[str, str] = resume["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise UserError(f"{directory / RESUME}: cannot be read ({e}); {advice}") from e
-    for name, digest in expected.items():
-        if not (directory / name).is_file() or sha256(directory / name) != digest:
-            raise UserError(f"{directory / name}: missing or damaged; {advice}")
+    resume = read_record(directory, advice)
+    if compare:
+        compare_step(directory, resume, advice)
     return resume
 
 
@@ -174,7 +166,7 @@ def require_steps(run_dir: Path, last_recorded: int, save_every: int) -> None:
     Args:
         run_dir: of the run.
         last_recorded: step of the last record of metrics.jsonl.
-        save_every: steps between checkpoints; 0 only at the end.
+        save_every: steps between checkpoints when those records were made; 0 only at the end.
 
     Raises:
         UserError: says what is not whole, or missing.

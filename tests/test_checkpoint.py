@@ -168,7 +168,9 @@ def test_a_damaged_file_is_named(
         file.write_bytes(DAMAGE[damage](file.read_bytes()))
     loaded = fresh(data, runtime)
     before = weights(loaded).clone()
-    with pytest.raises(UserError, match=rf"{file}: missing or damaged; delete {file.parent} to go on") as error:
+    with pytest.raises(
+        UserError, match=rf"{file}: is missing or not as it was saved; delete {file.parent} to go on"
+    ) as error:
         checkpoint.load(loaded, file.parent)
     assert "\n" not in str(error.value)
     assert torch.equal(weights(loaded), before) and loaded.step == 0
@@ -178,12 +180,17 @@ def test_a_damaged_file_is_named(
 def test_a_damaged_resume_file_is_named(
     state: TrainState, data: Path, runtime: Runtime, tmp_path: Path, content: str
 ) -> None:
-    """A resume.json that is not one is refused with its path."""
+    """A resume.json that is not one is refused with its path, and stays as it is."""
     checkpoint.save(state, tmp_path, None, keep=1)
     file = tmp_path / "step_00000002" / "resume.json"
     file.write_text(content)
-    with pytest.raises(UserError, match=f"{file}: .*delete {file.parent} to go on"):
-        checkpoint.load(fresh(data, runtime), file.parent)
+    for use in (
+        lambda: checkpoint.load(fresh(data, runtime), file.parent),
+        lambda: checkpoint.update(state, tmp_path, keep=1),
+    ):
+        with pytest.raises(UserError, match=f"{file}: .*delete {file.parent} to go on"):
+            use()
+    assert file.read_text() == content
 
 
 def test_a_changed_position_is_noticed(state: TrainState, data: Path, runtime: Runtime, tmp_path: Path) -> None:
@@ -191,8 +198,11 @@ def test_a_changed_position_is_noticed(state: TrainState, data: Path, runtime: R
     checkpoint.save(state, tmp_path, None, keep=1)
     file = tmp_path / "step_00000002" / "resume.json"
     file.write_text(file.read_text().replace('"consumed_rows": 16', '"consumed_rows": 24'))
-    with pytest.raises(UserError, match=f"{file}: .*its contents changed.*delete {file.parent}"):
+    told = f"{file}: .*its contents are not what its sha256 says.*delete {file.parent}"
+    with pytest.raises(UserError, match=told):
         checkpoint.load(fresh(data, runtime), file.parent)
+    with pytest.raises(UserError, match=told):
+        checkpoint.update(state, tmp_path, keep=1)  # which would seal it anew
 
 
 def begun(config: PretrainConfig, runtime: Runtime) -> int:
@@ -231,7 +241,7 @@ def test_two_processes_do_not_share_a_run_directory(
     data: Path, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one process trains in a run directory another is refused; then it is free again."""
-    monkeypatch.setattr("babyllm.training.run.LOCK_PATIENCE_S", 0.3)
+    monkeypatch.setattr("babyllm.training.beginning.LOCK_PATIENCE_S", 0.3)
     config = replace(tiny_config(data), run_dir=str(tmp_path / "run"))
     opened = open_pretraining_data(config.data)
     state, plan = new_state(config, opened, runtime)
@@ -304,8 +314,10 @@ def test_a_run_can_be_saved_before_its_first_finite_step(data: Path, runtime: Ru
     checkpoint.save(state, tmp_path, None, keep=1)
     loaded = fresh(data, runtime)
     loaded.stream = state.stream
+    train(loaded, language_model, replace(config.plan, steps=1))  # whose moments are not to stay
     checkpoint.load(loaded, tmp_path / "step_00000000")
     assert torch.equal(weights(loaded), weights(state)) and loaded.step == 0
+    assert not loaded.optimizer.state
     plan = replace(config.plan, steps=2)
     train(state, language_model, plan)
     train(loaded, language_model, plan)

@@ -1,6 +1,7 @@
 """How often a step of training, evaluation or generation waits for its device: never where it need not."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from babyllm.objectives.conversation import conversation_loss
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
+from babyllm.training import checkpoint
 from babyllm.training.loop import train
 
 GREEDY = Sampling(max_new_tokens=8, temperature=0)
@@ -116,6 +118,23 @@ def test_a_step_reads_as_often_for_one_micro_batch_as_for_many(data: Path, runti
         found.append(counts)
     assert found[0] == found[1]
     assert found[0].total() <= 2 * 4
+
+
+def test_a_save_asks_once_whether_its_weights_are_finite(data: Path, runtime: Runtime, tmp_path: Path) -> None:
+    """Besides, each tensor is copied once; of a frozen base nothing is read."""
+    found = []
+    for n_layers in (1, 2):
+        config = tiny_config(data)
+        state = tiny_state(replace(config, model=replace(config.model, n_layers=n_layers)), runtime)
+        with DeviceReads() as counts:
+            checkpoint.save(state, tmp_path / str(n_layers), None, keep=1)
+        found.append((counts["tolist"], counts["_local_scalar_dense"]))
+    assert found[0] == found[1]
+    add_lora(state.model, LoraConfig(rank=2))
+    frozen = next(weight for weight in state.model.parameters() if not weight.requires_grad)
+    with torch.no_grad():
+        frozen.fill_(float("nan"))
+    checkpoint.save(state, tmp_path / "adapter", None, keep=1)
 
 
 def test_an_evaluation_reads_once_for_all_its_batches(tiny: Tiny, token_dir: Path, runtime: Runtime) -> None:

@@ -13,6 +13,7 @@ from training_fixtures import Kill, Killer, tiny_config, tiny_state, weights
 
 import babyllm
 from babyllm.data.pretraining import open_pretraining_data
+from babyllm.errors import UserError
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime
 from babyllm.training import checkpoint
@@ -187,6 +188,31 @@ def test_training_again_goes_on(data: Path, runtime: Runtime) -> None:
     assert (state.step, state.stop_reason) == (6, None)
 
 
+def test_a_closed_run_is_opened_again_to_go_on(data: Path, runtime: Runtime, tmp_path: Path) -> None:
+    """Its items are refused after the body; opened anew with the same state it begins as in a new process."""
+    config = a_run(data, tmp_path / "run", early_stop=1, save_every=0)
+    opened = open_pretraining_data(config.data)
+    state, plan = new_state(config, opened, runtime)
+
+    def go_on(early_stop: int, signal_at: int = -1) -> list[Every]:
+        with open_run(replace(config, early_stop=early_stop), state, opened.tokenizer, plan) as run:
+            every = [run.saving(0), run.evaluation(2, made_up, lambda state: [])]
+            stop = Every(1, lambda state: signal.raise_signal(signal.SIGINT) if state.step == signal_at else None)
+            train(state, language_model, plan, [*every, stop], run.watch)
+        return every
+
+    for item in go_on(early_stop=1):
+        with pytest.raises(UserError, match="run: this run was closed after its with block; go on in another open_run"):
+            item.run(state)
+    assert state.step == 6
+    go_on(early_stop=1)
+    assert state.step == 6 and "raise --early_stop" in str(state.stop_reason)
+    go_on(early_stop=0, signal_at=7)
+    assert (state.step, state.stop_reason) == (7, "stop signal")
+    go_on(early_stop=0)
+    assert (state.step, state.stop_reason) == (8, None)
+
+
 def test_a_run_past_its_plan_says_so(
     data: Path, runtime: Runtime, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,3 +223,24 @@ def test_a_run_past_its_plan_says_so(
     ran(replace(config, plan=replace(config.plan, steps=5)), runtime)
     told = capsys.readouterr().out
     assert "nothing to do: the run is at step 8 already, the plan ends at step 5" in told and "finished" not in told
+
+
+@pytest.mark.parametrize("cause", ["weights", "records"])
+def test_what_cannot_be_saved_after_a_failed_evaluation_does_not_hide_why_it_failed(
+    data: Path, runtime: Runtime, tmp_path: Path, cause: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The evaluation's own error ends the run; what stood in the way of saving is a line before it."""
+
+    def fail(state: TrainState) -> dict[str, float]:
+        if cause == "weights":
+            with torch.no_grad():
+                next(state.model.parameters()).fill_(float("nan"))
+        else:
+            (tmp_path / "run" / "metrics.jsonl").unlink()
+            (tmp_path / "run" / "metrics.jsonl").mkdir()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ran(a_run(data, tmp_path / "run"), runtime, fail)
+    told = "step 2 was not saved" if cause == "weights" else "metrics.jsonl"
+    assert told in capsys.readouterr().out

@@ -271,7 +271,7 @@ def test_a_refused_run_leaves_the_running_one_alone(
     base: Path, chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A second process in a run directory is refused before it prepares other conversations there."""
-    monkeypatch.setattr("babyllm.training.run.LOCK_PATIENCE_S", 0.0)
+    monkeypatch.setattr("babyllm.training.beginning.LOCK_PATIENCE_S", 0.0)
     monkeypatch.setattr(sys, "argv", ["train_sft.py", *flags(base, chats, tmp_path / "run", "--plan.steps=1")])
     (tmp_path / "run").mkdir()
     with locked(tmp_path / "run" / ".lock", 0.0), pytest.raises(SystemExit) as exit:

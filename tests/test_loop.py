@@ -129,7 +129,7 @@ def test_the_plan_rules_learning_rate_and_clipping(data: Path, runtime: Runtime)
 
 
 def test_what_is_due_runs_once_between_steps(data: Path, runtime: Runtime) -> None:
-    """Items run in their order at their steps and behind the last one; behind a signal's step those that save alone."""
+    """Items run in their order at their steps and after the last one; after a signal's step those that save alone."""
     state = tiny_state(config := tiny_config(data), runtime)
     ran: list[tuple[str, int]] = []
 

@@ -130,7 +130,7 @@ def test_a_damaged_adapter_is_named(name: str, base_dir: Path, data: Path, runti
         file.unlink()
         if content:
             file.write_bytes(content)
-        with pytest.raises(UserError, match=rf"{file}: missing or damaged"):
+        with pytest.raises(UserError, match=rf"{file}: is missing or not as it was saved"):
             checkpoint.load(new_state("lora", base_dir, data, runtime), file.parent)
         file.write_bytes(whole)
     checkpoint.load(new_state("lora", base_dir, data, runtime), file.parent)

@@ -12,6 +12,7 @@ import torch
 from training_fixtures import Killer, tiny_config, tiny_state, weights
 
 import babyllm
+from babyllm.config import dump
 from babyllm.data.pretraining import open_pretraining_data
 from babyllm.errors import UserError
 from babyllm.objectives.lm import language_model
@@ -81,7 +82,7 @@ def opened(config: PretrainConfig, runtime: Runtime) -> Iterator[TrainState]:
 @pytest.fixture
 def config(data: Path, runtime: Runtime, tmp_path: Path) -> PretrainConfig:
     """That of a run which has saved steps 2 and 4, with records of each step."""
-    config = replace(tiny_config(data, steps=4), run_dir=str(tmp_path / "run"))
+    config = replace(tiny_config(data, steps=4), run_dir=str(tmp_path / "run"), save_every=2)
     opened = open_pretraining_data(config.data)
     state, plan = new_state(config, opened, runtime)
     with open_run(config, state, opened.tokenizer, plan) as run:
@@ -110,19 +111,20 @@ def test_a_run_that_lost_its_steps_does_not_begin_anew(config: PretrainConfig, r
         (run_dir / f"step_{step:08d}").rename(run_dir.with_name(str(step)))
     for name in ("latest", "metrics.jsonl"):  # what is left of it may be either
         with pytest.raises(UserError, match=r"run: its records reach step \d, but none of its steps is there; bring"):
-            begun(replace(config, save_every=2), runtime)
+            begun(replace(config, save_every=1000), runtime)
         assert (run_dir / "metrics.jsonl").read_bytes() == records
         if name == "latest":
             (run_dir / name).unlink()
 
 
 def test_a_run_that_was_never_saved_begins_anew(config: PretrainConfig, runtime: Runtime) -> None:
-    """One killed before its first save has nothing to go on from, and needs nobody to say so."""
+    """One killed before its first save has nothing to go on from, whatever the new command's interval is."""
     run_dir = Path(config.run_dir)
     for step in (2, 4):
         (run_dir / f"step_{step:08d}").rename(run_dir.with_name(str(step)))
     (run_dir / "latest").unlink()
-    assert begun(replace(config, save_every=250), runtime) == 0
+    (run_dir / "config.yaml").write_text(dump(replace(config, save_every=250)))
+    assert begun(replace(config, save_every=1), runtime) == 0
     assert read_metrics(run_dir) == []
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,17 +158,21 @@ def spiking_config(data: Path, run_dir: Path, **changes: Any) -> PretrainConfig:
 def ran(
     config: PretrainConfig,
     runtime: Runtime,
-    bad_rows: tuple[int, ...] = (10 * ROWS_PER_STEP,),
+    bad_rows: Sequence[int] = (10 * ROWS_PER_STEP,),
     around: Callable[[Callable[[], bool]], bool] = lambda work: work(),
+    factor: float = 100.0,
+    scale: float = 0.0,
 ) -> TrainState:
-    """The run of `config`, in which the loss of some steps, known by their first row, is a hundred times as high."""
+    """The run of `config`, in which the loss of some steps, known by their first row, is `factor` times as high."""
     data = open_pretraining_data(config.data)
     state, plan = new_state(config, data, runtime)
+    if scale:
+        state.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     with open_run(config, state, data.tokenizer, plan) as run:
         every = [run.logging(1, 16), run.saving(config.save_every)]
         going_back = run.watch.go_back
         watch = replace(run.watch, go_back=lambda state, row: around(lambda: going_back(state, row)))
-        train(state, spoiled(state, lambda batch: batch.rows.start in bad_rows, 100.0), plan, every, watch)
+        train(state, spoiled(state, lambda batch: batch.rows.start in bad_rows, factor), plan, every, watch)
     return state
 
 
@@ -180,7 +184,7 @@ def curve(run_dir: Path) -> list[dict[str, float | None]]:
 def test_a_run_goes_back_from_a_spike(
     data: Path, runtime: Runtime, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It goes on from the last saved step behind the spike's rows; records have one value per step."""
+    """It goes on from the last saved step, after the spike's rows; records have one value per step."""
     run_dir = tmp_path / "run"
     state = ran(spiking_config(data, run_dir), runtime)
     assert state.step == 16 and state.memory.rollbacks == 1 and state.skipped == 0
@@ -207,14 +211,35 @@ def test_a_run_goes_back_only_so_often(data: Path, runtime: Runtime, tmp_path: P
 
 
 def test_a_spike_is_skipped_where_nothing_is_saved(data: Path, runtime: Runtime, tmp_path: Path) -> None:
-    """And where skipping is what was asked for; its loss is not remembered."""
+    """And where skipping is what was asked for; its loss is neither remembered nor part of the records' means."""
     for on_spike in ("rollback", "skip"):
         config = replace(spiking_config(data, tmp_path / on_spike, on_spike=on_spike), save_every=0)
         state = ran(config, runtime)
         assert (state.step, state.skipped, state.memory.rollbacks) == (16, 1, 0)
         assert max(state.memory.losses) < 10
+        without = [record["step"] for record in read_metrics(Path(config.run_dir)) if "loss" not in record]
+        assert without == [11]
     told = ran(spiking_config(data, tmp_path / "tell", on_spike="tell"), runtime)
     assert (told.step, told.skipped) == (16, 0)
+
+
+@pytest.mark.parametrize(("factor", "step"), [(math.nan, 1), (100.0, 9)])
+def test_steps_that_nothing_is_saved_to_go_back_from_end_the_run(
+    data: Path, runtime: Runtime, tmp_path: Path, factor: float, step: int
+) -> None:
+    """A loss that is no number ends it at once, spikes after as many skips as are allowed."""
+    config = spiking_config(data, tmp_path / "run")
+    config = replace(config, save_every=0, watch=replace(config.watch, skips=3))
+    bad = range(0 if step == 1 else 6 * ROWS_PER_STEP, 100 * ROWS_PER_STEP)
+    with pytest.raises(UserError, match=rf"step {step}: .*; no step is saved to go back to; .* start the same command"):
+        ran(config, runtime, bad, factor=factor)
+
+
+def test_a_float16_run_goes_back(data: Path, runtime: Runtime, tmp_path: Path) -> None:
+    """Its scale is that of the saved step, and the steps after it are ordinary ones."""
+    state = ran(spiking_config(data, tmp_path / "run"), runtime, scale=16.0)
+    assert (state.step, state.memory.rollbacks, state.skipped) == (16, 1, 0)
+    assert state.scaler.get_scale() == 16.0
 
 
 @pytest.mark.parametrize(("kind", "stride"), [("shuffled", 9), ("staged", 25)])
@@ -251,7 +276,7 @@ def assert_equal(one: Path, two: Path) -> None:
 
 @pytest.mark.parametrize("ranks", [2])
 def test_ranks_go_back_together(worker: Worker, data: Path, tmp_path: Path, ranks: int) -> None:
-    """Two ranks leave out the rows one rank leaves out, and end with the same weights."""
+    """Two ranks leave out the rows one rank leaves out, and end with the same weights, at the step rank 0 sees."""
     worker.run("spike", ranks=1, data=str(data), out=str(tmp_path / "one"))
     worker.run("spike", ranks=ranks, data=str(data), out=str(tmp_path / "two"))
     one, two = (json.loads((tmp_path / name / "step_00000016" / "resume.json").read_text()) for name in ("one", "two"))

@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import runpy
+import shutil
 import socket
 import sys
 import threading
@@ -199,7 +200,7 @@ def _unshared_directory(runtime: Runtime, data: Path, out: Path) -> str:
 
 
 def spike(data: str, out: str) -> None:
-    """A run that goes back from a loss a hundred times as high as those before."""
+    """A run that goes back from a loss a hundred times as high as those before; other ranks see one step more."""
     watch = WatchConfig(spike=4.0, window=5, on_spike="rollback")
     with start(CPU) as runtime:
         config = replace(tiny_config(Path(data), steps=16), run_dir=out, watch=watch, keep=9)
@@ -209,8 +210,17 @@ def spike(data: str, out: str) -> None:
             sums, metrics = language_model(model, batch)
             return LossTerms({"token": sums["token"] * (100.0 if batch.rows.start == 80 else 1.0)}, metrics)
 
+        def go_back(state: TrainState, row: int) -> bool:
+            if not runtime.is_main:
+                run.directory = Path(out, f"seen_by_{runtime.rank}")
+                shutil.copytree(out, run.directory, ignore=shutil.ignore_patterns("seen_by_*", ".*"))
+                (run.directory / "step_00000009").mkdir()
+                (run.directory / "step_00000009" / "resume.json").touch()
+            return run.watch.go_back(state, row)
+
         with open_run(config, state, None, config.plan) as run:
-            train(state, loss, config.plan, [run.logging(1, 16), run.saving(4)], run.watch)
+            every = [run.logging(1, 16), run.saving(4)]
+            train(state, loss, config.plan, every, replace(run.watch, go_back=go_back))
         Path(out, f"{runtime.rank}.txt").write_text(_digest(state), encoding="utf-8")
 
 

@@ -1,5 +1,6 @@
 """Tiny token data, tiny runs, and processes to run them in."""
 
+import math
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -60,12 +61,12 @@ def tiny_state(config: PretrainConfig, runtime: Runtime) -> TrainState:
 
 
 def recording(losses: list[float]) -> Every:
-    """Appends the mean loss over the global batch after each step."""
-    return Every(1, lambda state: losses.append(state.take_metrics()["loss"]))
+    """Appends the mean loss over the global batch after each step; infinity for one that was skipped."""
+    return Every(1, lambda state: losses.append(state.take_metrics().get("loss", math.inf)))
 
 
 def stopping(step: int) -> Every:
-    """Ends the loop behind `step`, as early stopping does."""
+    """Ends the loop after `step`, as early stopping does."""
 
     def stop(state: TrainState) -> None:
         if state.step == step:

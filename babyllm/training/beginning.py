@@ -1,19 +1,27 @@
-"""What every stage settles about its configuration before anything starts."""
+"""What every stage settles before anything starts: its configuration, and that its run directory is its own."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from babyllm.config import load
 from babyllm.errors import UserError
-from babyllm.runtime import choose_processes
+from babyllm.files import locked
+from babyllm.run_directory import require_steps, take_back
+from babyllm.runtime import Runtime, choose_processes
 from babyllm.training.checkpoint import CONFIG
+from babyllm.training.log import METRICS_FILE, read_metrics
+from babyllm.training.run_config import RunConfig
+from babyllm.values import check
 
 C = TypeVar("C")
+LOCK = ".lock"
+LOCK_PATIENCE_S = 10.0  # a process that was killed a moment ago may still be ending
 
 
 def settled(config: C) -> C:
@@ -39,3 +47,47 @@ def stored_config(kind: type[C], run_dir: str) -> Any:
         if Path(run_dir, CONFIG).is_file():
             return load(kind, Path(run_dir, CONFIG))
     return None
+
+
+@contextmanager
+def take(config: RunConfig, runtime: Runtime) -> Iterator[None]:
+    """Keep other processes out of the run directory of `config` while the body runs; every rank must call it.
+
+    What a kill left there is put right first.
+
+    Raises:
+        UserError: a value of the configuration cannot be; the directory cannot be written, is in use, or lacks steps it
+            had.
+    """
+    check(config)
+    directory = Path(config.run_dir)
+    with ExitStack() as stack:
+        with runtime.main_first():
+            if runtime.is_main:
+                try:
+                    directory.mkdir(parents=True, exist_ok=True)
+                    is_free = stack.enter_context(locked(directory / LOCK, LOCK_PATIENCE_S))
+                    if is_free:
+                        take_back(directory)
+                except OSError as e:
+                    raise unwritable(directory, e) from e
+                if not is_free:
+                    raise UserError(
+                        f"{directory}: another process is training there; wait for it or choose another --run_dir"
+                    )
+                stored = stored_config(type(config), config.run_dir) or config
+                require_steps(directory, _last_recorded(directory), stored.save_every)
+        yield
+
+
+def _last_recorded(directory: Path) -> int:
+    if not (directory / METRICS_FILE).is_file():
+        return 0
+    return int(max((record["step"] or 0 for record in read_metrics(directory)), default=0))
+
+
+def unwritable(directory: Path, error: OSError) -> UserError:
+    """What is told of a run directory that cannot be written."""
+    what = error.filename2 or error.filename
+    where = f"{what}: " if what and str(what) != str(directory) else ""
+    return UserError(f"{directory}: cannot be written ({where}{error.strerror}); choose another --run_dir")

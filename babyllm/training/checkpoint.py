@@ -10,7 +10,6 @@ Nothing is pickled: tensors are safetensors, the rest is JSON. Rank 0 writes, ev
 from __future__ import annotations
 
 import errno
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from babyllm.errors import UserError
 from babyllm.files import fsync, sha256
-from babyllm.integrity import OPTIMIZER, RESUME
+from babyllm.integrity import OPTIMIZER
 from babyllm.interop.huggingface import (
     ADAPTER_CONFIG,
     hf_name,
@@ -100,12 +99,15 @@ def write(
 
 
 def update(state: TrainState, run_dir: Path, keep: int) -> None:
-    """Write what has become known at a saved step since, such as an evaluation, without its tensors; on every rank."""
+    """Write what has become known at a saved step since, such as an evaluation, without its tensors; on every rank.
+
+    Raises:
+        UserError: its resume.json is damaged or cannot be written.
+    """
     if state.runtime.is_main:
         directory = run_dir / step_name(state.step)
         try:
-            stored = json.loads((directory / RESUME).read_text(encoding="utf-8"))
-            del stored["sha256"][RESUME]
+            stored = read_resume(directory, compare=False)
             write_resume(directory, {**_resume(state), "base": stored["base"], "sha256": stored["sha256"]})
             prune(run_dir, max(1, keep), state.best[1] if state.best else None)
         except OSError as e:
@@ -114,9 +116,16 @@ def update(state: TrainState, run_dir: Path, keep: int) -> None:
 
 
 def _require_finite(state: TrainState) -> None:
-    for name, parameter in state.model.named_parameters():
-        if not parameter.isfinite().all():
+    saved = _saved_parameters(state.model)
+    are_finite = torch.stack([parameter.isfinite().all() for parameter in saved.values()]).tolist()
+    for name, is_finite in zip(saved, are_finite, strict=True):
+        if not is_finite:
             raise UserError(f"step {state.step} was not saved: its weights {name} are not finite; {ADVICE}")
+
+
+def _saved_parameters(model: Transformer) -> dict[str, Tensor]:
+    """The weights that a step holds, by the model's own names."""
+    return adapter_parameters(model) or dict(model.named_parameters())
 
 
 def _not_saved(run_dir: Path, step: int, error: Exception) -> UserError:
@@ -184,8 +193,7 @@ def _file_digest(path: Path, size: int, time_ns: int) -> str:
 
 
 def _require_space(directory: Path, state: TrainState) -> None:
-    saved = adapter_parameters(state.model).values() or state.model.parameters()
-    n_bytes = sum(4 * p.numel() for p in saved)
+    n_bytes = sum(4 * p.numel() for p in _saved_parameters(state.model).values())
     n_bytes += sum(t.nbytes for s in state.optimizer.state.values() for t in s.values() if torch.is_tensor(t))
     if shutil.disk_usage(directory).free < n_bytes:
         raise OSError(errno.ENOSPC, "not enough space for a checkpoint")
@@ -200,12 +208,15 @@ def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
 
 
 def load(state: TrainState, directory: Path) -> None:
-    """Bring `state` to what was saved in `directory`.
+    """Bring `state` to what was saved in `directory`; every rank must call it.
+
+    Rank 0 compares the files with what they were.
 
     Raises:
         UserError: a file is missing or damaged, or it was made with another model or other data.
     """
-    resume = read_resume(directory)
+    with state.runtime.main_first():
+        resume = read_resume(directory, compare=state.runtime.is_main)
     _load_weights(state, directory, resume.get("base"))
     _load_optimizer(state, load_file(directory / OPTIMIZER))
     state.stream.load_state_dict(resume["stream"])
@@ -246,7 +257,7 @@ def _load_weights(state: TrainState, directory: Path, base: str | None) -> None:
 
 
 def _load_optimizer(state: TrainState, tensors: dict[str, Tensor]) -> None:
-    plain = state.optimizer.state_dict()
+    plain = {**state.optimizer.state_dict(), "state": {}}  # moments that were not saved begin anew
     names = {id(parameter): hf_name(name) for name, parameter in state.model.named_parameters()}
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     keys = sorted({name.split(".", 1)[0] for name in tensors})

@@ -98,9 +98,10 @@ class RunLog:
         _write(self._samples, _json_line({"step": step, "name": name, "text": text}))
         self._events.add_text(step, name, text)
 
-    def progress(self, step: int, loss: float, tokens_per_s: float, note: str = "") -> None:
+    def progress(self, step: int, loss: float | None, tokens_per_s: float, note: str = "") -> None:
         """Show where the run stands: one line rewritten on a terminal, else a line every ten seconds at most."""
-        self._progress.show(step, f"loss {loss:.4f} | {tokens_per_s:,.0f} tok/s", note)
+        told = "" if loss is None else f"loss {loss:.4f} | "
+        self._progress.show(step, f"{told}{tokens_per_s:,.0f} tok/s", note)
 
     def message(self, text: str) -> None:
         """Print a line above the progress line."""
@@ -182,7 +183,7 @@ def plot_losses(run_dir: Path, reference: Path | None = None) -> Path:
 
 
 class _EventFile:
-    """A new TensorBoard event file, read after all older ones of its directory, which are cut behind a step."""
+    """A new TensorBoard event file, read after all older ones of its directory, which are cut after a step."""
 
     def __init__(self, run_dir: Path, last_kept: int) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2, types_pb2

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from babyllm.data.batch import Batch
 from babyllm.errors import UserError
-from babyllm.objectives import Loss
+from babyllm.objectives import Loss, Mean
 from babyllm.runtime import seed_all
 from babyllm.schedule import Plan, learning_rate
 from babyllm.training.state import STOP_SIGNAL, Every, TrainState, Watch
-from babyllm.training.watch import ADVICE, judge, remember
+from babyllm.training.watch import ADVICE, Action, judge, remember
 
 
 def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = (), watch: Watch | None = None) -> None:
@@ -42,10 +43,10 @@ def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = ()
         UserError: the loss is not a number, or too many steps were skipped.
     """
     runtime, watch = state.runtime, watch or Watch()
-    if state.called:
+    if state.has_trained:
         state.stop_reason = None
         runtime.forget_stop()
-    state.called = True
+    state.has_trained = True
     state.model.train()
     model: nn.Module | None = None
     if state.pending:
@@ -59,9 +60,13 @@ def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = ()
                 model = _replicated(state, loss, batches[0])
             began = time.perf_counter()
         seed_all(plan.seed, state.step, runtime.rank)
-        units, value = _backward(state, model, loss, batches)
-        if not _decide(state, plan, watch, value, batches[0].rows):
-            continue  # the run has gone back
+        units, value, metrics = _backward(state, model, loss, batches)
+        action = _decide(state, plan, watch, value, batches[0].rows)
+        if action == "go back":
+            continue
+        if action == "take":
+            for of_micro_batch in metrics:
+                state.add_metrics(of_micro_batch)
         state.tokens += int(units.get("input", units.get("token", 0)))
         state.step += 1
         state.busy_s += time.perf_counter() - began
@@ -110,14 +115,20 @@ def _replicated(state: TrainState, loss: Loss, batch: Batch) -> nn.Module:
     return model
 
 
-def _backward(state: TrainState, model: nn.Module, loss: Loss, batches: list[Batch]) -> tuple[dict[str, float], Tensor]:
-    """Sum the gradient of this rank's micro-batches; gives the units of the global batch and this rank's loss."""
+def _backward(
+    state: TrainState, model: nn.Module, loss: Loss, batches: list[Batch]
+) -> tuple[dict[str, float], Tensor, list[dict[str, Mean]]]:
+    """Sum the gradient of this rank's micro-batches.
+
+    Returns:
+        The units of the global batch, this rank's loss, and the metrics of each of its micro-batches.
+    """
     runtime = state.runtime
     names = sorted(batches[0].units)
     totals = runtime.sum([float(sum(b.units[name] for b in batches)) for name in names])
     units = dict(zip(names, totals, strict=True))
     state.optimizer.zero_grad(set_to_none=True)
-    value = torch.zeros((), device=runtime.device)
+    value, metrics = torch.zeros((), device=runtime.device), []
     for batch, sync in zip(batches, _synchronised(model, len(batches)), strict=True):
         with sync:
             with runtime.autocast():
@@ -125,13 +136,13 @@ def _backward(state: TrainState, model: nn.Module, loss: Loss, batches: list[Bat
             weighted = torch.stack([terms.sums[u] * (runtime.world_size / max(units[u], 1.0)) for u in terms.sums])
             torch.autograd.backward(state.scaler.scale(weighted.sum()))
         value = value + weighted.detach().sum()
-        state.add_metrics(terms.metrics)
+        metrics.append(terms.metrics)
         runtime.beat(state.step)
-    return units, value
+    return units, value, metrics
 
 
-def _decide(state: TrainState, plan: Plan, watch: Watch, value: Tensor, rows: range) -> bool:
-    """Take the step or skip it, as it is judged; False where the run has gone back instead.
+def _decide(state: TrainState, plan: Plan, watch: Watch, value: Tensor, rows: range) -> Action:
+    """Take the step, skip it, or go back, as it is judged; returns which.
 
     Loss and gradient are the same numbers on every rank by now, so all ranks do the same.
     """
@@ -146,27 +157,34 @@ def _decide(state: TrainState, plan: Plan, watch: Watch, value: Tensor, rows: ra
         state.stop_reason = STOP_SIGNAL
     mean, scale = total / runtime.world_size, scaler.get_scale if scaler.is_enabled() else None
     action, why = judge(watch.config, state.memory, mean, state.grad_norm, scale)
-    if why:
-        line = f"step {state.step + 1}: {why}" + (f"; it read rows {rows.start:,} to {rows.stop - 1:,}" if rows else "")
-        if action == "end":
-            raise UserError(f"{line}; {ADVICE}")
-        if runtime.is_main:
-            watch.tell(f"{line}, and is skipped" if action == "skip" else line)
-    if action == "go back":
-        if watch.go_back(state, rows.stop):
-            return False
-        if runtime.is_main:
-            watch.tell(f"step {state.step + 1} is skipped, for no step is saved to go back to")
-    is_taken = action == "take"
+    line = _told(state.step + 1, why, rows)
     state.lr = learning_rate(plan, state.step)
     for group in state.optimizer.param_groups:
         group["lr"] = state.lr * group.get("lr_scale", 1.0)
-    if is_taken:
+    if action == "take":
         scaler.step(state.optimizer)
-    scaler.update()
-    state.skipped += not is_taken
-    remember(watch.config, state.memory, mean, is_taken)
-    return True
+    scaler.update()  # whatever comes of the step: the next one unscales its gradient anew
+    if action == "go back":
+        if runtime.is_main:
+            watch.tell(line)
+        with runtime.patience():
+            is_back = watch.go_back(state, rows.stop)
+        if is_back:
+            return action
+        action, why = judge(replace(watch.config, on_spike="skip"), state.memory, mean, state.grad_norm, scale)
+        line = f"{_told(state.step + 1, why, rows)}; no step is saved to go back to"
+    if action == "end":
+        raise UserError(f"{line}; {ADVICE}")
+    if why and runtime.is_main:
+        watch.tell(f"{line}, and is skipped" if action == "skip" else line)
+    state.skipped += action == "skip"
+    remember(watch.config, state.memory, mean, is_taken=action == "take")
+    return action
+
+
+def _told(step: int, why: str, rows: range) -> str:
+    """What is wrong with a step, in words."""
+    return f"step {step}: {why}" + (f"; it read rows {rows.start:,} to {rows.stop - 1:,}" if rows else "")
 
 
 def _synchronised(model: nn.Module, n: int) -> Iterator[contextlib.AbstractContextManager[None]]:

@@ -8,38 +8,37 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from babyllm.chat.template import ChatTemplate
 from babyllm.config import differences, dump, load
 from babyllm.errors import UserError
-from babyllm.files import locked, write_bytes, write_json
+from babyllm.files import write_bytes, write_json
 from babyllm.interop.huggingface import config_to_json
 from babyllm.json_fields import read_json
 from babyllm.machine import lacking
 from babyllm.model.config import flops_per_token
-from babyllm.run_directory import latest, point, read_resume, require_steps, take_back
-from babyllm.runtime import Runtime, environment, memory_bytes, peak_flops
+from babyllm.run_directory import point, read_resume, step_directories, step_name
+from babyllm.runtime import environment, memory_bytes, peak_flops
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
+from babyllm.training.beginning import take, unwritable
 from babyllm.training.checkpoint import CONFIG, save, update, write
 from babyllm.training.checkpoint import load as load_checkpoint
-from babyllm.training.log import METRICS_FILE, PLOT_FILE, RunLog, read_metrics
+from babyllm.training.log import PLOT_FILE, RunLog
 from babyllm.training.run_config import RunConfig
 from babyllm.training.state import Every, TrainState, Watch
 from babyllm.training.summary import headline, held_out_line, hints, summary
 from babyllm.training.watch import WatchConfig
-from babyllm.values import check
 
 Measure = Callable[[TrainState], dict[str, float]]
 """Gives what is measured on held-out data, by name; called by every rank. "all/loss" says which step is best."""
 Show = Callable[[TrainState], list[tuple[str, str]]]
 """Gives prompts and what the model makes of them, for a person to read; called by rank 0."""
 
-ENVIRONMENT, LOCK = "environment.json", ".lock"
-LOCK_PATIENCE_S = 10.0  # a process that was killed a moment ago may still be ending
+ENVIRONMENT = "environment.json"
 
 
 @dataclass
@@ -70,6 +69,7 @@ class Run:
     _tokens_logged: int = 0
     _step_logged: int = 0
     _saved: int = -1
+    _is_open: bool = True
 
     def message(self, text: str) -> None:
         """Tell the person who watches, on rank 0."""
@@ -84,6 +84,7 @@ class Run:
         peak: list[float] = []
 
         def record(state: TrainState) -> None:
+            self._require_open()
             runtime = state.runtime
             if self._step_logged == state.step:
                 return
@@ -110,7 +111,7 @@ class Run:
                 values["scaler_scale"] = state.scaler.get_scale()
             if self.log:
                 self.log.record(state.step, values)
-                self.log.progress(state.step, values["loss"], tokens_per_s)
+                self.log.progress(state.step, values.get("loss"), tokens_per_s)
 
         return Every(steps, record, at_stop=True)
 
@@ -123,6 +124,7 @@ class Run:
         """
 
         def evaluate(state: TrainState) -> bool:
+            self._require_open()
             try:
                 result = measure(state)
                 if state.heed_stop_signal():
@@ -161,6 +163,7 @@ class Run:
         """
 
         def write(state: TrainState) -> None:
+            self._require_open()
             if self._saved != state.step:
                 self._save(state)
 
@@ -175,11 +178,19 @@ class Run:
         """Save the step of an evaluation that failed; on rank 0 alone, for others may not come so far."""
         if self.log and state.step and self._saved != state.step:
             state.pending = True
-            self._flush()
-            write(state, self.directory, self.tokenizer, self.keep, *self._chat())
+            try:
+                self._flush()
+                write(state, self.directory, self.tokenizer, self.keep, *self._chat())
+            except Exception as error:  # the evaluation's own error is the one that ends the run
+                self.message(str(error))
 
     def _chat(self) -> tuple[str | None, Sequence[int]]:
         return (self.template.source, self.template.end_ids) if self.template else (None, [])
+
+    def _require_open(self) -> None:
+        """Refuse to write after the body of `open_run`, where another process may have the directory."""
+        if not self._is_open:
+            raise UserError(f"{self.directory}: this run was closed after its with block; go on in another open_run")
 
     def _flush(self) -> None:
         if self.log:
@@ -192,7 +203,7 @@ class Run:
             try:
                 point(self.directory, state.best[1] if is_over and state.best else self._saved)
             except OSError as e:
-                raise _unwritable(self.directory, e) from e
+                raise unwritable(self.directory, e) from e
 
     @property
     def watch(self) -> Watch:
@@ -201,13 +212,17 @@ class Run:
 
     def _go_back(self, state: TrainState, row: int) -> bool:
         """Bring `state` to the last saved step, if there is one, from where it goes on at a row further on."""
-        saved = latest(self.directory)
-        if saved is None:
+        self._require_open()
+        runtime = state.runtime
+        # Rank 0 says which step: others may see it later on a network disk.
+        newest = max(step_directories(self.directory), default=-1) if runtime.is_main else 0
+        step = int(runtime.sum([float(newest)])[0])
+        if step < 0:
             return False
-        load_checkpoint(state, saved)
+        load_checkpoint(state, self.directory / step_name(step))
         state.stream.leave_out(row)
         state.memory.rollbacks += 1
-        state.runtime.barrier()  # all have read what is written anew
+        runtime.barrier()  # all have read what is written anew
         update(state, self.directory, self.keep)
         self._saved = state.step
         state.take_metrics()
@@ -244,48 +259,6 @@ def _out_of_patience(state: TrainState, patience: int) -> str | None:
 
 
 @contextmanager
-def take(config: RunConfig, runtime: Runtime) -> Iterator[None]:
-    """Keep other processes out of the run directory of `config` while the body runs; every rank must call it.
-
-    What a kill left there is put right first.
-
-    Raises:
-        UserError: a value of the configuration cannot be; the directory cannot be written, is in use, or lacks steps it
-            had.
-    """
-    check(config)
-    directory = Path(config.run_dir)
-    with ExitStack() as stack:
-        with runtime.main_first():
-            if runtime.is_main:
-                try:
-                    directory.mkdir(parents=True, exist_ok=True)
-                    is_free = stack.enter_context(locked(directory / LOCK, LOCK_PATIENCE_S))
-                    if is_free:
-                        take_back(directory)
-                except OSError as e:
-                    raise _unwritable(directory, e) from e
-                if not is_free:
-                    raise UserError(
-                        f"{directory}: another process is training there; wait for it or choose another --run_dir"
-                    )
-                require_steps(directory, _last_recorded(directory), config.save_every)
-        yield
-
-
-def _last_recorded(directory: Path) -> int:
-    if not (directory / METRICS_FILE).is_file():
-        return 0
-    return int(max((record["step"] or 0 for record in read_metrics(directory)), default=0))
-
-
-def _unwritable(directory: Path, error: OSError) -> UserError:
-    what = error.filename2 or error.filename
-    where = f"{what}: " if what and str(what) != str(directory) else ""
-    return UserError(f"{directory}: cannot be written ({where}{error.strerror}); choose another --run_dir")
-
-
-@contextmanager
 def open_run(
     config: RunConfig,
     state: TrainState,
@@ -298,14 +271,15 @@ def open_run(
 
     Args:
         config: of the run.
-        state: at step 0; gets what the checkpoint holds.
+        state: at step 0, or of an earlier `open_run` of this directory; gets what the checkpoint holds.
         tokenizer: saved with each step, like `template`.
         plan: with its number of steps.
         template: of conversations.
         is_taken: whether the caller has called `take`.
 
     Yields:
-        The run; after the body its records are closed and the summary is printed.
+        The run; after the body its records are closed and the summary is printed. What it does between steps is then
+        refused: to go on, call `open_run` again.
 
     Raises:
         UserError: as `take`; or the directory holds a run of another model or a damaged checkpoint, or is not the same
@@ -316,37 +290,48 @@ def open_run(
     with ExitStack() as stack:
         if not is_taken:
             stack.enter_context(take(config, runtime))
-        newest = latest(directory)
-        if newest:
-            _require_same_model(newest, state, tokenizer)
-            load_checkpoint(state, newest)
-        state.stop_reason = _out_of_patience(state, config.early_stop)
-        first_step = state.step
-        if runtime.sum([float(first_step)])[0] != first_step * runtime.world_size:
-            raise UserError(
-                f"{directory}: ranks find other checkpoints there; --run_dir must lie on a disk they all share"
-            )
+        newest = _brought_back(directory, state, tokenizer)
+        state.stop_reason, first_step = _out_of_patience(state, config.early_stop), state.step
         run = Run(directory, tokenizer, template, None, config.keep, config.early_stop, plan.n_steps, config.watch)
         run._saved = first_step if newest else -1
-        changed = _write_config(directory, config) if runtime.is_main else []
         run.begin_at(state)
-        for line in changed if newest else []:
-            run.message(f"changed since the last start: {line}")
-        for line in [] if newest else lacking():
+        # After the records are cut: those there are were made with the configuration that is there.
+        changed = _write_config(directory, config) if runtime.is_main else []
+        told = [f"changed since the last start: {line}" for line in changed] if newest else lacking()
+        for line in (*told, headline(state, plan, newest)):
             run.message(line)
-        run.message(headline(state, plan, newest))
         run.point(state)
         try:
             yield run
         except BaseException:
-            if run.log:
-                run.log.close(summary=False)
+            with suppress(UserError):  # what ended the body is the error to tell
+                if run.log:
+                    run.log.close(summary=False)
             raise
+        finally:
+            run._is_open = False
         run.point(state)
         if run.log:
             run.log.close(summary=state.step > first_step or not (directory / PLOT_FILE).exists())
             lines = summary(state, plan, time.monotonic() - began, run.losses)
             print("\n".join(lines + hints(directory, tokenizer, template)))
+
+
+def _brought_back(directory: Path, state: TrainState, tokenizer: Tokenizer | None) -> Path | None:
+    """The newest step of a run, which every rank must find, after `state` was brought there; None where none is."""
+    runtime, step = state.runtime, max(step_directories(directory), default=-1)
+    of_rank_0 = runtime.sum([float(step if runtime.is_main else 0)])[0]
+    if runtime.sum([float(step != of_rank_0)])[0]:
+        raise UserError(f"{directory}: ranks find other checkpoints there; --run_dir must lie on a disk they all share")
+    if state.has_trained:  # in an earlier run, whose end is not this one's
+        runtime.forget_stop()
+        state.has_trained = False
+    if step < 0:
+        return None
+    newest = directory / step_name(step)
+    _require_same_model(newest, state, tokenizer)
+    load_checkpoint(state, newest)
+    return newest
 
 
 def _require_same_model(directory: Path, state: TrainState, tokenizer: Tokenizer | None) -> None:
@@ -372,5 +357,5 @@ def _write_config(directory: Path, config: RunConfig) -> list[str]:
         write_bytes(path, dump(config).encode())
         write_json(directory / ENVIRONMENT, environment())
     except OSError as e:
-        raise _unwritable(directory, e) from e
+        raise unwritable(directory, e) from e
     return changed

@@ -36,7 +36,7 @@ class TrainState:
         bad_evaluations: evaluations since `best`.
         stop_reason: why the loop is to end before the plan does; None while it is not.
         pending: whether something that is due at this step has yet to run.
-        called: whether `train` has been; a further call goes on, whatever ended the one before.
+        has_trained: whether `train` was called; a further call goes on, whatever ended the one before.
         memory: of losses and skipped steps.
         grad_norm: of the last step, before clipping.
         lr: of the last step.
@@ -57,7 +57,7 @@ class TrainState:
     bad_evaluations: int = 0
     stop_reason: str | None = None
     pending: bool = False
-    called: bool = False
+    has_trained: bool = False
     memory: Memory = field(default_factory=Memory)
     grad_norm: float = 0.0
     lr: float = 0.0

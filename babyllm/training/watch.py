@@ -12,9 +12,11 @@ from typing import Annotated, Literal, NamedTuple
 
 from babyllm.values import MAX_MEMBERS, AnyCount, Count, Limits, Rate
 
+Action = Literal["take", "skip", "go back", "end"]
+"""What is done with a step."""
 LEAST_SCALE = 1.0
 """Below it a float16 scale makes gradients smaller than they are, so what overflows is not the scaled gradient."""
-
+_ON_SPIKE: dict[str, Action] = {"tell": "take", "skip": "skip", "rollback": "go back"}
 ADVICE = (
     "the last saved step is as it was; lower plan.peak_lr, compute in float32 (--runtime.dtype=float32) or mend the "
     "data, then start the same command again"
@@ -25,15 +27,16 @@ ADVICE = (
 class WatchConfig:
     """What is watched while a run trains, and what is done then.
 
-    A loss that is not a number ends the run at once, but in float16, where the step is skipped and the scale is halved.
+    A loss that is not a number ends the run at once, but in float16, where the step is skipped. Gradients that overflow
+    there halve the scale.
 
     Attributes:
         spike: deviations above the mean of the losses before it that make a loss a spike; 0 looks for none.
         window: losses that mean and deviation are taken from; before there are so many, none is a spike.
         on_spike: what is done: tell alone; skip the step; or rollback, which goes back to the last saved step, without
-            the rows read since. A step is skipped where none is saved yet.
-        skips: skipped steps in a row that end the run. A float16 run begins with a scale of 2^16, halved at each skip:
-            after 17 it is below 1, and no smaller one will help.
+            the rows read since. Where none is saved yet, a spike is skipped.
+        skips: skipped steps in a row that end the run. A float16 run begins with a scale of 2^16, which gradients that
+            overflow halve: after 17 skips it is below 1, and no smaller one will help.
         rollbacks: how often a run goes back before a further spike ends it.
     """
 
@@ -62,7 +65,7 @@ class Memory:
 class Verdict(NamedTuple):
     """What is to be done with a step, and why if it is no ordinary one."""
 
-    action: Literal["take", "skip", "go back", "end"]
+    action: Action
     why: str = ""
 
 
@@ -94,7 +97,7 @@ def _judged(
         if not config.spike or deviations <= config.spike:
             return Verdict("take")
         why = f"the loss of {loss:.4f} lies {deviations:.1f} deviations above the last {config.window}"
-        return Verdict({"tell": "take", "skip": "skip", "rollback": "go back"}[config.on_spike], why)  # type: ignore[arg-type]
+        return Verdict(_ON_SPIKE[config.on_spike], why)
     why = f"the norm of the gradient is {grad_norm}" if math.isfinite(loss) else f"the loss is {loss}"
     if scale is not None:
         now = scale()
