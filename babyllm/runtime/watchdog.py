@@ -208,7 +208,11 @@ class Watchdog:
                     return
                 gone = self._gone()  # before the records are read: the last one of a process that is gone is its last
                 payloads = self._store.multi_get(self._keys)
-            except (RuntimeError, OSError):
+            except OSError:  # a folder's, on a disk that may have space again in a moment
+                self._wake.wait(self._interval / 4)
+                self._wake.clear()
+                continue
+            except RuntimeError:  # a connection's, which does not come back
                 self._lost = True
                 return
             now = time.monotonic()
