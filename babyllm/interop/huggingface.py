@@ -17,7 +17,7 @@ from torch import Tensor
 
 from babyllm.errors import UserError
 from babyllm.files import write_json
-from babyllm.integrity import check_model
+from babyllm.integrity import check_held, check_model
 from babyllm.interop.headers import require_fitting_header
 from babyllm.json_fields import Fields, read_json
 from babyllm.model.config import ModelConfig, RopeScaling
@@ -213,6 +213,7 @@ def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointin
         UserError: names the file that is missing, damaged or does not fit.
     """
     check_model(directory)
+    check_held(directory)
     if not weight_files(directory) and (directory / ADAPTER_CONFIG).is_file():
         raise UserError(
             f"{directory}: holds an adapter, not a whole model; make one with babyllm merge-lora {directory} OUT"
