@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
@@ -28,7 +28,7 @@ def tensor_shapes(files: Sequence[Path]) -> dict[str, list[int]]:
         try:
             with safe_open(file, "pt") as opened:
                 shapes |= {name: list(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-        except Exception as e:  # safetensors raises its own type, not exported everywhere
+        except (SafetensorError, OSError) as e:
             raise UserError(f"{file}: cannot be read ({e})") from e
     return shapes
 

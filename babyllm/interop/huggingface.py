@@ -6,12 +6,15 @@ ModelConfig <-> config.json; Transformer <-> model.safetensors (fp32, the field'
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -31,6 +34,7 @@ LONGEST = 1 << 24
 """Most tokens of a context that a file may ask for: room is made by it."""
 _PREFIX = "model."
 _OUTPUT = "lm_head.weight"
+_OS_ERROR = re.compile(r"os error (\d+)")
 
 
 def config_to_json(config: ModelConfig, tokenizer: Tokenizer | None) -> dict[str, Any]:
@@ -173,10 +177,19 @@ def save_model(
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file with the rights of other files; the library alone leaves it to its owner."""
+    """Write a safetensors file with the rights of other files; the library alone leaves it to its owner.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     path.touch()
     mode = path.stat().st_mode
-    save_file(tensors, path, metadata={"format": "pt"})
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # its text alone tells what the system said
+        if not (found := _OS_ERROR.search(str(error))):
+            raise OSError(str(error)) from error
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
     path.chmod(mode)
 
 
@@ -244,7 +257,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """
     try:
         tensors = load_file(file)
-    except Exception as e:  # safetensors raises its own type, not exported everywhere
+    except (SafetensorError, OSError, ValueError) as e:
         raise UserError(f"{file}: cannot be read ({e})") from e
     for name, tensor in tensors.items():
         # The extremes show NaN and infinity, much faster than a look at every element.
