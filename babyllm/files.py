@@ -114,10 +114,12 @@ def _acquired(lock: Callable[[], None], patience_s: float) -> bool:
 
 def fsync(path: Path) -> None:
     """Wait until a file or directory is on disk; a directory is left alone where the system opens none."""
+    is_directory = path.is_dir()
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        # A file's descriptor must be one that could write: Windows flushes no other.
+        descriptor = os.open(path, os.O_RDONLY if is_directory else os.O_RDWR)
     except PermissionError:
-        if path.is_dir():
+        if is_directory:
             return
         raise
     try:
