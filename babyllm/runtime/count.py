@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 
 from babyllm.errors import UserError
 from babyllm.machine import physical_cores
@@ -32,6 +32,8 @@ def choose_processes(config: RuntimeConfig, global_batch: int, stored: int | Non
         return place.local_world_size, ""
     most = _most(device)
     if config.processes is not None:
+        if config.processes > 1 and sys.platform == "win32":
+            raise UserError(f"runtime.processes={config.processes}: on Windows a run is one process here; leave it out")
         if device != "cpu" and config.processes > most:
             raise UserError(
                 f"runtime.processes={config.processes}: this machine has {most} {device} devices; leave it out"
@@ -42,12 +44,17 @@ def choose_processes(config: RuntimeConfig, global_batch: int, stored: int | Non
                 "start others; leave it out, or use torchrun"
             )
         return config.processes, ""
-    if own_command() is None:
+    if not _can_start():
         most = 1
     if stored is None:
         return _divisor(global_batch, most), ""
-    n = _divisor(global_batch, stored if device == "cpu" and own_command() else min(stored, most))
+    n = _divisor(global_batch, stored if device == "cpu" and _can_start() else min(stored, most))
     return n, "" if n == stored else f"the run has had {stored} processes, here it can have {n}"
+
+
+def _can_start() -> bool:
+    """Whether this program can start others, which on Windows could not read files while they are replaced."""
+    return sys.platform != "win32" and own_command() is not None
 
 
 def _most(device: str) -> int:
@@ -55,7 +62,7 @@ def _most(device: str) -> int:
         import torch
 
         return max(1, torch.cuda.device_count())
-    if device == "mps" or os.name == "nt":  # on Windows a file that is being read cannot be replaced
+    if device == "mps":
         return 1
     return min(_MAX_ON_CPU, physical_cores())
 
