@@ -200,7 +200,7 @@ def _asked(fields: Fields, way: tuple[str, ...], config: FormatConfig, left: dic
             continue
         text = _content(value, name)
         if name == "instruction":
-            more = fields.take("input", "context")
+            more = fields.take(fields.filled("input", "context"))
             more = _content("" if more is None else more, "input")
             text = "\n".join(part for part in (text, more) if part.strip()) if more.strip() else text
         if role == USER and not text.strip():

@@ -42,9 +42,9 @@ class Fields:
         return None
 
     def filled(self, *names: str) -> str:
-        """The name of the first of these fields that holds something; empty if none does."""
+        """The name of the first of these fields that holds more than blanks; empty if none does."""
         for name in names:
-            if self.values.get(name):
+            if (value := self.values.get(name)) and not (isinstance(value, str) and not value.strip()):
                 return name
         return ""
 
