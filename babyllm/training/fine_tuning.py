@@ -49,7 +49,7 @@ from babyllm.training.checkpoint import CONFIG
 from babyllm.training.run import Measure, Show
 from babyllm.training.state import TrainState
 from babyllm.training.watch import WatchConfig
-from babyllm.values import AnyCount, AnyMembers, Count, PathText
+from babyllm.values import AnyCount, AnyMembers, Count, PathText, expand_paths
 
 ANSWER_TOKENS = 80
 
@@ -89,6 +89,10 @@ class FineTuneConfig:
     keep: Count = 2
     early_stop: AnyCount = 0
     samples: AnyMembers = 3
+
+    def __post_init__(self) -> None:
+        """Expand `~` in paths."""
+        expand_paths(self)
 
 
 def resolved(config: FineTuneConfig) -> FineTuneConfig:
