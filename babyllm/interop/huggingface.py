@@ -25,7 +25,7 @@ from babyllm.interop.headers import require_fitting_header
 from babyllm.json_fields import Fields, read_json
 from babyllm.model.config import ModelConfig, RopeScaling
 from babyllm.model.linear import FrozenLinear
-from babyllm.model.transformer import Transformer
+from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
 from babyllm.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -33,7 +33,6 @@ ADAPTER_CONFIG = "adapter_config.json"
 LONGEST = 1 << 24
 """Most tokens of a context that a file may ask for: room is made by it."""
 _PREFIX = "model."
-_OUTPUT = "lm_head.weight"
 _OS_ERROR = re.compile(r"os error (\d+)")
 
 
@@ -210,13 +209,13 @@ def weights_to_hf(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Te
     return {
         hf_name(name): tensor.detach().to("cpu", torch.float32).contiguous()
         for name, tensor in state.items()
-        if not (config.tie_embeddings and name == _OUTPUT)
+        if not (config.tie_embeddings and name == f"{OUTPUT}.weight")
     }
 
 
 def hf_name(name: str) -> str:
     """The name in Hugging Face files of one of the model's parameters."""
-    return name if name.startswith("lm_head.") else _PREFIX + name
+    return name if name.startswith(f"{OUTPUT}.") else _PREFIX + name
 
 
 def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointing: bool = False) -> Transformer:
@@ -286,7 +285,7 @@ def load_weights(directory: Path, config: ModelConfig) -> dict[str, Tensor]:
         tensors = read_tensors(file)
         state |= {name.removeprefix(_PREFIX): t.float() for name, t in tensors.items() if "rotary_emb" not in name}
     if config.tie_embeddings:
-        state[_OUTPUT] = state.get("embed_tokens.weight", torch.empty(0))
+        state[f"{OUTPUT}.weight"] = state.get(f"{EMBEDDING}.weight", torch.empty(0))
     with torch.device("meta"):
         expected = Transformer(config).state_dict()
     wrong = [n for n in expected if n not in state or state[n].shape != expected[n].shape]
