@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,29 @@ def write_bytes(path: Path, content: bytes) -> None:
     fsync(temporary)
     os.replace(temporary, path)
     fsync(path.parent)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A new folder for the body to fill, which takes the place of `target` when the body ends well; else it is deleted.
+
+    Args:
+        target: the folder of that name is deleted with what it holds.
+    """
+    saving = target.with_name(f".{target.name}.saving")
+    try:
+        shutil.rmtree(saving, ignore_errors=True)
+        saving.mkdir(parents=True)
+        yield saving
+        for file in saving.iterdir():
+            if os.access(file, os.W_OK):  # a link to another one's file has long been on disk
+                fsync(file)
+        shutil.rmtree(target, ignore_errors=True)
+        os.rename(saving, target)
+        fsync(target.parent)
+    except BaseException:
+        shutil.rmtree(saving, ignore_errors=True)
+        raise
 
 
 def write_json(path: Path, value: object) -> None:
@@ -90,10 +114,12 @@ def _acquired(lock: Callable[[], None], patience_s: float) -> bool:
 
 def fsync(path: Path) -> None:
     """Wait until a file or directory is on disk; a directory is left alone where the system opens none."""
+    is_directory = path.is_dir()
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        # A file's descriptor must be one that could write: Windows flushes no other.
+        descriptor = os.open(path, os.O_RDONLY if is_directory else os.O_RDWR)
     except PermissionError:
-        if path.is_dir():
+        if is_directory:
             return
         raise
     try:

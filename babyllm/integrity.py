@@ -30,6 +30,7 @@ from babyllm.progress import ProgressLine
 from babyllm.runtime import ordinary_signals
 
 MEMORY, RESUME, OPTIMIZER = ".verified.json", "resume.json", "optimizer.safetensors"
+HELD = "held_from.json"  # tells a base that a run holds from a folder of a person's own
 BLOCK_BYTES = 1 << 22
 SILENT_S = 2.0  # a check that takes no longer says nothing
 # A file that was written a moment ago can be written again within the same tick of its disk's clock.
@@ -197,6 +198,7 @@ def check_tokenizer(file: Path) -> None:
     is_defining = file.suffix == ".model" or not file.with_name("tokenizer.model").exists()
     for name, keys in (
         (RESUME, ("sha256", file.name)),
+        (HELD, ("files", file.name)),
         *((name, ("tokenizer_sha256",)) for name in ("manifest.json", "training.json") if is_defining),
     ):
         recorded = _entry(file.with_name(name), keys)
@@ -216,6 +218,28 @@ def _entry(path: Path, keys: Sequence[str]) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return ""
     return value if isinstance(value, str) else ""
+
+
+def check_held(directory: Path) -> None:
+    """Compare the files of the base that a run holds with what they were; another directory is left alone.
+
+    Raises:
+        UserError: a file is missing or is not as it was.
+    """
+    path = directory / HELD
+    if not path.is_file():
+        return
+    try:
+        held = read_sealed_json(path)
+        files, source = dict(held.get("files", {})), held["source"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is damaged ({error}); use a copy of {directory.parent}") from error
+    for name, digest in files.items():
+        if not (directory / name).is_file() or sha256(directory / name) != digest:
+            raise UserError(
+                f"{directory / name}: is missing or not what the adapters beside it were trained with; bring it back "
+                f"from {source}, or, if you changed it yourself, delete {path}"
+            )
 
 
 def check_model(directory: Path) -> None:

@@ -32,7 +32,7 @@ def model_directory(path: str | Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     if not path.exists():
         raise UserError(f"{path}: does not exist; give the directory of a run or of a model")
     if any((path / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):

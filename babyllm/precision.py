@@ -5,7 +5,7 @@ an autocast around the call decides; else what --runtime.dtype names; else what 
     CUDA that multiplies bfloat16 natively  bfloat16
     other CUDA                              float16
 
-How a model is trained is the runtime's own choice (`Runtime.dtype`), and so is what reads it within a run. torch is
+A model is trained in the same types but on a CPU (`Runtime.dtype`), and so is what reads it within a run. torch is
 imported where it is used, so that commands which need none of it start at once.
 """
 
@@ -29,6 +29,7 @@ def reading_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
 
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    # Apple GPUs gain little from 16 bits, and what autocast covers there differs between releases of PyTorch.
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

@@ -97,6 +97,7 @@ class Tokenizer:
             UserError: there is no such file, it cannot be read or is not what a description beside it says, or it does
                 not tell which token ends a text.
         """
+        path = os.path.expanduser(path)
         file = Path(path)
         if file.is_dir():
             names = ("tokenizer.model", "tokenizer.json")

@@ -96,6 +96,21 @@ def is_path(hint: Any) -> bool:
     return PATH in getattr(hint, "__metadata__", ()) or any(map(is_path, get_args(hint)))
 
 
+def expand_paths(config: Any) -> None:
+    """Replace `~` in the paths of a configuration that is being made, which a notebook may write as a shell would.
+
+    Args:
+        config: a dataclass, frozen or not; its sections have done it themselves.
+    """
+    hints = get_type_hints(type(config), include_extras=True)
+    for name in (field.name for field in fields(config) if is_path(hints[field.name])):
+        value = getattr(config, name)
+        if isinstance(value, str):
+            object.__setattr__(config, name, os.path.expanduser(value))
+        elif isinstance(value, list):
+            object.__setattr__(config, name, [os.path.expanduser(path) for path in value])
+
+
 def expanded(path: str) -> str:
     """A path as the system knows it: `~` and `~name` at its beginning are home directories; `$` means nothing.
 

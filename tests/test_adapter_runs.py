@@ -20,6 +20,7 @@ from babyllm.model.lora import lora_layers, merge_lora
 from babyllm.model.token_rows import token_rows
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.conversation import conversation_loss
+from babyllm.run_directory import write_resume
 from babyllm.runtime import Runtime
 from babyllm.tokenizer import Tokenizer
 from babyllm.training import checkpoint
@@ -140,11 +141,18 @@ def test_transformers_opens_the_step_of_an_adapter(
 
 
 def test_a_base_is_held_without_taking_space(base: Path, chats: Path, tmp_path: Path, runtime: Runtime) -> None:
-    """A base's weights are the same file once more; another beginning replaces them, a copied run finds its own."""
-    for source in (base, base):
-        new_run(configured(source, chats, tmp_path / "sft"), runtime)
-        held = tmp_path / "sft" / "base" / "model.safetensors"
-        assert held.samefile(base / "step_00000007" / "model.safetensors")
+    """Weights that a run saved are the same file once more, another beginning replaces them; a person's are copied."""
+    shutil.copytree(base, tmp_path / "pretrain")
+    step, held = tmp_path / "pretrain" / "step_00000007", tmp_path / "sft" / "base" / "model.safetensors"
+    for is_saved in (False, True, True):
+        if is_saved:
+            write_resume(step, {"sha256": {}})
+        new_run(configured(tmp_path / "pretrain", chats, tmp_path / "sft"), runtime)
+        assert held.samefile(step / "model.safetensors") == is_saved
+
+
+def test_a_base_is_that_of_its_run(base: Path, chats: Path, tmp_path: Path, runtime: Runtime) -> None:
+    """An adapter names its run's base, a copied run finds its own, and one that was replaced is told by its file."""
     run(configured(base, chats, tmp_path / "sft"), runtime)
     named = json.loads((tmp_path / "sft" / "step_00000002" / "adapter_config.json").read_text())
     assert named["base_model_name_or_path"] == str(tmp_path / "sft" / "base")
@@ -153,6 +161,9 @@ def test_a_base_is_held_without_taking_space(base: Path, chats: Path, tmp_path: 
     with torch.no_grad():
         wrong.norm.weight.zero_()
     save_model(tmp_path / "sft" / "base", wrong, None)
+    with pytest.raises(UserError, match=r"config\.json: is missing or not what .* trained with; bring it back from"):
+        babyllm.load(tmp_path / "sft")
+    (tmp_path / "sft" / "base" / "held_from.json").unlink()
     logits = [babyllm.load(tmp_path / name)[0].logits(some_tokens(wrong.config)) for name in ("sft", "copy")]
     assert not torch.equal(*logits)
 

@@ -80,6 +80,14 @@ FORMATS: list[tuple[str, dict[str, Any], list[tuple[str, str]]]] = [
         {"instruction": "q", "output": "a", "history": [["q0", "a0"]], "system": "s"},
         [("system", "s"), ("user", "q0"), ("assistant", "a0"), ("user", "q"), ("assistant", "a")],
     ),
+    *(
+        (
+            "alpaca",
+            {"instruction": "q", "input": i, "context": "c", "output": "a"},
+            [("user", "q\nc"), ("assistant", "a")],
+        )
+        for i in ("", " ", None)
+    ),
     ("alpaca", {"instruction": "q", "context": "c", "response": "a"}, [("user", "q\nc"), ("assistant", "a")]),
     ("sharegpt", sharegpt(*TALK), TALK),
     ("sharegpt", {"system": "s", **sharegpt(*TALK)}, [("system", "s"), *TALK]),

@@ -462,5 +462,5 @@ def test_eval_tells_what_is_missing(run_dir: Path, tmp_path: Path, model: Transf
     (strange / "conversations").symlink_to(run_dir / "conversations")
     with pytest.raises(UserError, match="made with another tokenizer"):
         run(Flags(runtime=CPU), str(strange))
-    with pytest.raises(UserError, match="--n and --batch_tokens"):
-        run(Flags(n=0, runtime=CPU), str(alone))
+    with pytest.raises(UserError, match=r"--json: .*missing/out\.json cannot be written \(No such file"):
+        run(Flags(json=str(tmp_path / "missing" / "out.json"), runtime=CPU), str(run_dir))

@@ -264,7 +264,7 @@ def test_a_mistake_is_told_before_data_are_prepared(
     arguments = flags(base, tmp_path / "broken.jsonl", tmp_path / "run", "--lora.rank=2", "--plan.epochs=2", flag)
     with pytest.raises(UserError, match=message):
         new_run(parse(FineTuneConfig, arguments, prog="test"), runtime)
-    assert not (tmp_path / "run" / "conversations").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_refused_run_leaves_the_running_one_alone(

@@ -33,6 +33,7 @@ from babyllm.data.vocabulary_config import VocabularyConfig
 from babyllm.errors import UserError
 from babyllm.files import read_sealed_json, sha256, write_sealed_json
 from babyllm.integrity import MEMORY, TICK_NS, Ids, examine
+from babyllm.interop.held_base import hold_base
 from babyllm.interop.huggingface import save_model
 from babyllm.interop.peft import save_adapter
 from babyllm.model.config import ModelConfig
@@ -173,6 +174,19 @@ def test_an_adapter_never_changes_in_silence(tmp_path: Path, data: Path, runtime
     step = checkpoint.latest(tmp_path / "run")
     assert step is not None
     assert damage(step, read_model, names_in(step, "optimizer")) == 0
+
+
+def test_a_held_base_never_changes_in_silence(tmp_path: Path, data: Path, runtime: Runtime) -> None:
+    """No flipped bit of the base that a run holds changes the model that is loaded by its adapter, or from it."""
+    state, tokenizer = tiny_state(tiny_config(data), runtime), Tokenizer.load(data)
+    (tmp_path / "mine").mkdir()
+    save_model(tmp_path / "mine", state.model, tokenizer)
+    hold_base(tmp_path / "run", tmp_path / "mine", state.model, tokenizer)
+    base = tmp_path / "run" / "base"
+    state.model = stirred(add_lora(babyllm.load(base)[0], LoraConfig(rank=2)))
+    checkpoint.save(state, tmp_path / "run", tokenizer, keep=1)
+    assert damage(base, lambda _: read_model(tmp_path / "run"), names_in(base)) == 0
+    assert damage(base, read_model, names_in(base)) == 0
 
 
 @pytest.mark.parametrize("kind", ["tokens", "training"])

@@ -320,6 +320,17 @@ def test_too_many_processes_are_refused(as_a_program: None) -> None:
             choose_processes(RuntimeConfig(device="cpu", processes=n), 8, None)
 
 
+def test_windows_has_one_process(as_a_program: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There a new run takes one process, as does one that has had several elsewhere; more are refused by the key."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for device in ("cpu", "cuda"):
+        assert choose_processes(RuntimeConfig(device=device), 8, None) == (1, "")
+        assert choose_processes(RuntimeConfig(device=device), 8, 2)[0] == 1
+        with pytest.raises(UserError, match=r"runtime\.processes=2: on Windows a run is one process"):
+            choose_processes(RuntimeConfig(device=device, processes=2), 8, None)
+
+
 def test_another_program_starts_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the script is not the program, one process is chosen, and more are refused."""
     monkeypatch.setattr(sys, "argv", ["train.py", "--as_called_by=pytest"])

@@ -1,6 +1,7 @@
 """Runs that train an adapter or a part of a model: what is saved, exact resuming, loading and merging."""
 
 import json
+import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import babyllm
 from babyllm.commands.merge_lora import Flags
 from babyllm.commands.merge_lora import run as merge_command
 from babyllm.errors import UserError
+from babyllm.interop.held_base import hold_base
 from babyllm.interop.huggingface import load_model, save_model
 from babyllm.interop.peft import load_adapter, save_adapter
 from babyllm.model.config import ModelConfig
@@ -255,6 +257,26 @@ def test_the_command_writes_a_plain_model(
         merge_command(Flags(), str(directory), str(out))
     with pytest.raises(UserError, match="is a whole model already"):
         merge_command(Flags(), str(out), str(tmp_path / "again"))
+
+
+def test_a_model_that_cannot_be_written_leaves_nothing(adapter_run: tuple[Path, TrainState], tmp_path: Path) -> None:
+    """A merged model or a held base for which the disk has no room is one line, and no half of it stays."""
+    directory, state = adapter_run
+    model, tokenizer = babyllm.load(state.model.origin or "")
+    source = Path(model.origin or "")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
+    try:
+        with pytest.raises(UserError, match=r"merged: cannot be written \(File too large\)"):
+            merge_command(Flags(), str(directory), str(tmp_path / "merged"))
+        with pytest.raises(UserError, match=r"base: the base of the adapter cannot be written \(File too large\)"):
+            hold_base(tmp_path, source, model, tokenizer)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="merged: cannot be written"):
+        merge_command(Flags(), str(directory), str(tmp_path / "file" / "merged"))
 
 
 def test_an_adapter_loads_behind_a_move(base_dir: Path, tmp_path: Path) -> None:

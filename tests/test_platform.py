@@ -22,8 +22,13 @@ def test_a_system_without_unix_trains(
             raise PermissionError(13, "Permission denied", str(path))
         return original(path, *arguments, **named)
 
-    original = os.open
+    def flush_what_could_be_written(descriptor: int) -> None:
+        os.write(descriptor, b"")  # fails with EBADF where it is open for reading alone
+        flush(descriptor)
+
+    original, flush = os.open, os.fsync
     monkeypatch.setattr(os, "open", open_no_directories)
+    monkeypatch.setattr(os, "fsync", flush_what_could_be_written)
     for module in ("fcntl", "resource"):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)

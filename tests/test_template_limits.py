@@ -12,6 +12,25 @@ from babyllm.errors import UserError
 from babyllm.tokenizer import Tokenizer
 
 DOUBLED = "{% set ns = namespace(s='x') %}{% for i in range(60) %}{% set ns.s = EXPRESSION %}{% endfor %}{{ ns.s }}"
+# A value that holds the last one twice, on two chains, so that no comparison ends at the same object.
+NESTED = (
+    "{% set ns = namespace(a=(1, 2), b=(1, 2)) %}{% for i in range(60) %}{% set v = ns.a %}{% set ns.a = MADE %}"
+    "{% set v = ns.b %}{% set ns.b = MADE %}{% endfor %}USED"
+)
+USES = [
+    ("equal", "[v, v]", "{{ ns.a == ns.b }}"),
+    ("searched", "[v, v]", "{{ ns.a in [ns.b] }}"),
+    ("sorted", "[v, v]", "{{ [ns.a, ns.b]|sort|length }}"),
+    ("unique", "(v, v)", "{{ [ns.a, ns.b]|unique|list|length }}"),
+    ("a key", "(v, v)", "{{ {ns.a: 1}[ns.b] }}"),
+    ("tested", "{'a': v, 'b': v}", "{{ ns.a is eq(ns.b) }}"),
+    ("multiplied", "[v] * 2", "{{ ns.a == ns.b }}"),
+    ("added", "[v] + [v]", "{{ ns.a == ns.b }}"),
+    ("a call", "dict(a=v, b=v)", "{{ ns.a == ns.b }}"),
+    ("defaults", "[x, x]|map('default', v)|list", "{{ ns.a == ns.b }}"),
+    ("arguments", "[v, v]", "{% macro f() %}{{ varargs }}{% endmacro %}{{ f(ns.a, ns.b) }}"),
+    ("from keys", "{}.fromkeys('ab', v)", "{{ ns.a == ns.b }}"),
+]
 HOSTILE = {
     "nested loops": "{% for a in range(9999) %}" * 5 + "x" + "{% endfor %}" * 5,
     "nested loops over literals": "{% for a in [1,2,3,4,5,6,7,8,9,0] %}" * 10 + "x" + "{% endfor %}" * 10,
@@ -25,6 +44,7 @@ HOSTILE = {
     "a join that doubles": DOUBLED.replace("EXPRESSION", "ns.s ~ ns.s"),
     "a list that doubles": DOUBLED.replace("EXPRESSION", "[ns.s, ns.s]"),
     "a list that doubles as JSON": DOUBLED.replace("EXPRESSION", "[ns.s, ns.s]").replace("{{ ns.s", "{{ ns.s|tojson"),
+    **{f"values within values: {how}": NESTED.replace("MADE", made).replace("USED", used) for how, made, used in USES},
     "a replacement that doubles": DOUBLED.replace("EXPRESSION", "ns.s.replace('x', 'xx')"),
     "a replacing filter": DOUBLED.replace("EXPRESSION", "ns.s|replace('x', 'xxxx')"),
     "joined lists": DOUBLED.replace("EXPRESSION", "[ns.s, ns.s]|join"),
@@ -96,6 +116,7 @@ def test_expressions_mean_what_they_mean_in_jinja() -> None:
     """Sums, joins, filters and formats give what Python gives."""
     for source, expected in {
         "{{ 1 + 2 + 3 }}": "6",
+        "{% set a, b = 1, [2] %}{{ (a, b) == (1, [2]) }} {{ b in [[1], b] }} {{ {a: b}[1] }}": "True True [2]",
         "{{ 'a' + ('b' + 'c') + 'd' }}": "abcd",
         "{{ ([1] + [2])|join(', ') }}": "1, 2",
         "{{ 1 + 2 * 3 - 4 }}": "3",

@@ -13,7 +13,11 @@ import pytest
 
 from babyllm import config
 from babyllm.__main__ import COMMANDS, run
+from babyllm.data.fine_tuning import ConversationConfig
+from babyllm.data.pretraining import DataConfig
 from babyllm.errors import UserError
+from babyllm.loading import model_directory
+from babyllm.tokenizer import Tokenizer
 from babyllm.training.fine_tuning import FineTuneConfig
 from babyllm.training.pretraining import PretrainConfig
 from babyllm.values import PATH, Limits, check, is_path
@@ -228,3 +232,17 @@ def test_no_configuration_ends_in_a_traceback(tmp_path: Path, seed: int) -> None
             check(found)
             assert config.dump(found)
             assert not any(isinstance(v, float) and math.isnan(v) for v in vars(found).values())
+
+
+def test_python_may_write_home_directories_as_a_shell_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` in a configuration, a model's or a tokenizer's path that Python code gives is the home directory."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = PretrainConfig(run_dir="~/run", init_from="~/model", data=DataConfig(path="~/tokens"))
+    assert (made.run_dir, made.init_from, made.data.path) == tuple(
+        f"{tmp_path}/{name}" for name in ("run", "model", "tokens")
+    )
+    tuned = FineTuneConfig(run_dir="~/run", data=ConversationConfig(path=["~/a", "b"]))
+    assert (tuned.run_dir, tuned.data.path) == (f"{tmp_path}/run", [f"{tmp_path}/a", "b"])
+    for read in (model_directory, Tokenizer.load):
+        with pytest.raises(UserError, match=f"{tmp_path}/nowhere"):
+            read("~/nowhere")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from babyllm.chat.messages import ASSISTANT, SYSTEM, TOOL, USER, Conversation, Message, Unusable
 from babyllm.chat.record_fields import (
     MORE_FIELDS,
-    Fields,
+    RecordFields,
     calls_of,
     is_masked,
     parsed,
@@ -94,7 +94,7 @@ def to_conversation(record: Mapping[str, Any], config: FormatConfig, *, task: st
     if config.format == "auto":
         _refuse_preferences(record)
     format, way = _way_of(record, config)
-    fields, left = Fields(record), dict[str, None]()
+    fields, left = RecordFields(record), dict[str, None]()
     refuse_media(fields)
     if format in SPEAKERS:
         messages = [message for item in _list(fields, way[0]) for message in _spoken(item, config, left)]
@@ -153,7 +153,7 @@ def _refuse_preferences(record: Mapping[str, Any]) -> None:
 # ---- messages
 
 
-def _list(fields: Fields, name: str) -> list[Any]:
+def _list(fields: RecordFields, name: str) -> list[Any]:
     value = parsed(fields.take(name), f"the field {name} is a text that is")
     if not isinstance(value, list):
         raise Unusable(f"the field {name} is not a list but {kind_of(value)}")
@@ -164,7 +164,7 @@ def _spoken(item: Any, config: FormatConfig, left: dict[str, None]) -> Iterator[
     """The message of an element of a list; two where it is an object such as {"human": ..., "assistant": ...}."""
     if not isinstance(item, dict):
         raise Unusable(f"a message is not an object but {kind_of(item)}")
-    fields = Fields(item)
+    fields = RecordFields(item)
     refuse_media(fields)
     weight = weight_of(fields)
     for speaker, content in SPEAKERS.get(config.format, (*SPEAKERS["messages"], *SPEAKERS["sharegpt"])):
@@ -185,7 +185,9 @@ def _spoken(item: Any, config: FormatConfig, left: dict[str, None]) -> Iterator[
     left |= dict.fromkeys(f"{name} of messages" for name in fields.left())
 
 
-def _asked(fields: Fields, way: tuple[str, ...], config: FormatConfig, left: dict[str, None]) -> Iterator[Message]:
+def _asked(
+    fields: RecordFields, way: tuple[str, ...], config: FormatConfig, left: dict[str, None]
+) -> Iterator[Message]:
     """The messages of a record with a question and an answer in fields of their own."""
     question, answer = way
     for turn in _list(fields, "history") if fields.get("history") else []:
@@ -200,7 +202,7 @@ def _asked(fields: Fields, way: tuple[str, ...], config: FormatConfig, left: dic
             continue
         text = _content(value, name)
         if name == "instruction":
-            more = fields.take("input", "context")
+            more = fields.take(fields.filled("input", "context"))
             more = _content("" if more is None else more, "input")
             text = "\n".join(part for part in (text, more) if part.strip()) if more.strip() else text
         if role == USER and not text.strip():
@@ -208,7 +210,7 @@ def _asked(fields: Fields, way: tuple[str, ...], config: FormatConfig, left: dic
         yield Message(role, text, reasoning=reasoning_of(fields) if role == ASSISTANT else "")
 
 
-def _with_system(messages: list[Message], fields: Fields) -> list[Message]:
+def _with_system(messages: list[Message], fields: RecordFields) -> list[Message]:
     """The messages after what the record says to the system and which tools it offers, its own or a message's."""
     has_own = bool(messages) and messages[0].role == SYSTEM
     system = "" if has_own else _content(fields.take(fields.filled(*SYSTEMS)) or "", "system")
@@ -270,7 +272,7 @@ def _require_characters(text: str) -> None:
         raise Unusable("a surrogate that stands alone, which is no character") from None
 
 
-def _task(fields: Fields, config: FormatConfig) -> str:
+def _task(fields: RecordFields, config: FormatConfig) -> str:
     """What a record names as its task; nothing if it names none."""
     task = ""
     if config.task_field is not None:

@@ -1,6 +1,6 @@
 """The fields of records and messages beside who says what: whether it is learned, thoughts, tools, and what is left.
 
-record or message -> Fields -> weight_of, reasoning_of, tools_of, calls_of -> what no one took: counted by name
+record or message -> RecordFields -> weight_of, reasoning_of, tools_of, calls_of -> what no one took: counted by name
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MORE_FIELDS = (*FLAGS, *REASONING, TOOLS, FUNCTIONS, *MEDIA)
 NAME_CHARACTERS = 40  # of a field's name in a report
 
 
-class Fields:
+class RecordFields:
     """A record or a message that knows which of its fields were taken."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -42,9 +42,9 @@ class Fields:
         return None
 
     def filled(self, *names: str) -> str:
-        """The name of the first of these fields that holds something; empty if none does."""
+        """The name of the first of these fields that holds more than blanks; empty if none does."""
         for name in names:
-            if self.values.get(name):
+            if (value := self.values.get(name)) and not (isinstance(value, str) and not value.strip()):
                 return name
         return ""
 
@@ -55,7 +55,7 @@ class Fields:
                 yield str(name)[:NAME_CHARACTERS]
 
 
-def refuse_media(fields: Fields) -> None:
+def refuse_media(fields: RecordFields) -> None:
     """Refuse what is about more than text.
 
     Raises:
@@ -66,7 +66,7 @@ def refuse_media(fields: Fields) -> None:
             raise Unusable(f"it has {name}, which a model of text cannot read")
 
 
-def weight_of(fields: Fields) -> int | None:
+def weight_of(fields: RecordFields) -> int | None:
     """1 if a message's own flags say that it is trained on, 0 if one says that it is not; None without flags.
 
     Raises:
@@ -83,20 +83,20 @@ def weight_of(fields: Fields) -> int | None:
     return min(weights, default=None)
 
 
-def is_masked(fields: Fields) -> bool:
+def is_masked(fields: RecordFields) -> bool:
     """Whether a flag of a whole record says that nothing in it is trained on; a measured loss is no flag."""
     flags = [name for name in FLAGS if isinstance(fields.get(name), bool)]
     flags += ["weight"] if type(weight := fields.get("weight")) in (int, float) and weight in (0, 1) else []
     return any([bool(fields.take(name)) == (name in MASKED) for name in flags])
 
 
-def reasoning_of(fields: Fields) -> str:
+def reasoning_of(fields: RecordFields) -> str:
     """What is thought before something is said; nothing where there is none, or none that is text."""
     name = fields.filled(*REASONING)
     return str(fields.take(name)) if isinstance(fields.get(name), str) else ""
 
 
-def tools_of(fields: Fields) -> str:
+def tools_of(fields: RecordFields) -> str:
     """The functions that can be called, as a JSON list; nothing where there are none.
 
     Raises:
@@ -113,7 +113,7 @@ def tools_of(fields: Fields) -> str:
     return json.dumps(tools, ensure_ascii=False) if tools else ""
 
 
-def calls_of(fields: Fields) -> str:
+def calls_of(fields: RecordFields) -> str:
     """Calls of tools, a line of JSON with name and arguments for each; nothing where there are none.
 
     Raises:

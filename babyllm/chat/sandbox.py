@@ -45,7 +45,8 @@ class _Budget:
     """What is left to the rendering at hand; compiling, which computes constants, has what the last one left."""
 
     def __init__(self) -> None:
-        self.steps, self.characters = STEPS, CHARACTERS
+        self.steps, self.characters, self.parts = STEPS, CHARACTERS, CHARACTERS // _NUMBER
+        self.sizes: dict[int, tuple[Any, int]] = {}  # by id; the value itself is there to keep its id from others
         self.lock = threading.RLock()  # renderings do not run beside each other anyway
 
     def take(self, steps: int, characters: int) -> None:
@@ -69,7 +70,11 @@ def within_budget(work: Callable[[], str], n_messages: int, n_characters: int) -
     with _left.lock:
         _left.steps = STEPS + STEPS_PER_MESSAGE * n_messages
         _left.characters = CHARACTERS + CHARACTERS_PER_CHARACTER * n_characters
-        return work()
+        _left.parts = _left.characters // _NUMBER
+        try:
+            return work()
+        finally:
+            _left.sizes.clear()
 
 
 def printed(value: Any) -> Any:
@@ -86,6 +91,43 @@ def printed(value: Any) -> Any:
         elif isinstance(part, (list, tuple)):
             _left.take(0, len(part))
             rest += part
+    return value
+
+
+def _size(value: Any) -> int:
+    """How many parts a value has in all, each as often as it is held; a template cannot change what it has made."""
+    if not isinstance(value, (list, tuple, dict)):
+        return 1
+    if known := _left.sizes.get(id(value)):
+        return known[1]
+    size = 1 + sum(map(_size, (*value.keys(), *value.values()) if isinstance(value, dict) else value))
+    _left.sizes[id(value)] = value, size
+    return size
+
+
+def _held(value: Any) -> Any:
+    """A value that may hold another several times, which a comparison, a hash or a sort would go through each time."""
+    if isinstance(value, (list, tuple, dict)):
+        _require_few(_size(value))
+    return value
+
+
+def _require_few(parts: int) -> None:
+    if parts > _left.parts:
+        raise TooMuch("it makes lists of more parts than a conversation needs")
+
+
+@jinja2.pass_context
+def _literal(context: Any, value: Any) -> Any:
+    _left.take(0, _NUMBER)
+    return _held(value)
+
+
+@jinja2.pass_context
+def _compared(context: Any, value: Any) -> Any:
+    """A value that is compared with another, paid for; a part takes a fraction of a round of a loop."""
+    if isinstance(value, (list, tuple, dict)):
+        _left.take(_size(value) >> 3, 0)
     return value
 
 
@@ -117,7 +159,7 @@ def _sum(context: Any, first: Any, *others: Any) -> Any:
         total = total + other
         if isinstance(total, Sized):
             _left.take(0, len(total))
-    return total
+    return _held(total)
 
 
 class _Sums(NodeTransformer):
@@ -129,6 +171,31 @@ class _Sums(NodeTransformer):
             node.left.args.append(node.right)
             return node.left
         return nodes.Filter(node.left, " sum", [node.right], [], None, None)
+
+
+class _Held(NodeTransformer):
+    """Lets lists, tuples and dictionaries of values pass through `_literal`, and what is compared through `_compared`.
+
+    Constants are left alone: they hold nothing twice.
+    """
+
+    def visit_List(self, node: nodes.List | nodes.Tuple | nodes.Dict) -> nodes.Node:
+        self.generic_visit(node)
+        is_target = isinstance(node, nodes.Tuple) and node.ctx != "load"
+        literals = (nodes.Const, nodes.List, nodes.Tuple, nodes.Dict)
+        if is_target or all(isinstance(part, literals) for part in node.find_all(nodes.Expr)):
+            return node
+        return nodes.Filter(node, " literal", [], [], None, None)
+
+    visit_Tuple = visit_Dict = visit_List
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+        self.generic_visit(node)
+        if not any(isinstance(side, nodes.Const) for side in (node.expr, *(operand.expr for operand in node.ops))):
+            node.expr = nodes.Filter(node.expr, " compared", [], [], None, None)
+            for operand in node.ops:
+                operand.expr = nodes.Filter(operand.expr, " compared", [], [], None, None)
+        return node
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -146,7 +213,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(finalize=printed, **options)
         wanted = {name: plain for name, plain in self.filters.items() if name not in _NO_FILTERS} | dict(filters)
         self.filters = {name: _counted(name, plain) for name, plain in wanted.items()}
-        self.filters |= {" looped": _looped, " joined": _joined, " sum": _sum}  # names that no template can write
+        own = {" looped": _looped, " joined": _joined, " sum": _sum, " literal": _literal, " compared": _compared}
+        self.filters |= own  # names that no template can write
         del self.globals["lipsum"]
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -159,6 +227,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         for joined in list(tree.find_all(nodes.Concat)):
             joined.nodes = [nodes.Filter(p, " joined", [], [], None, None) for p in joined.nodes]
         _Sums().visit(tree)
+        _Held().visit(tree)
         return tree
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:  # noqa: D102  # jinja2's own
@@ -168,7 +237,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 printed(right)
         else:
             _take_product(operator, left, right)
-        return self.binop_table[operator](left, right)
+        return _held(self.binop_table[operator](left, right))
 
     def call(self, context: Any, called: Any, *arguments: Any, **named: Any) -> Any:  # noqa: D102  # jinja2's own
         owner = getattr(called, "__self__", None)
@@ -177,6 +246,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 _take_joined(owner, *arguments)
             elif called.__name__ == "replace":
                 _take_replaced(owner, *arguments)
+        elif type(owner) in (list, tuple):
+            _left.take(_size(owner) >> 3, 0)  # it may be searched
+        _require_few(sum(map(_size, (*arguments, *named.values()))))  # a macro can hold them all: varargs and kwargs
         return _result(super().call(context, called, *arguments, **named))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:  # noqa: D102  # jinja2's own
@@ -208,7 +280,7 @@ def _counted(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
                 arguments = (*arguments[:first], value, *arguments[first + 1 :])
             _take_filter(name, value, [*arguments[first + 1 :], *named.values()])
         elif isinstance(value, Sized) and not isinstance(value, str):
-            _left.take(len(value), 0)
+            _left.take(len(value) + (_size(value) >> 3), 0)
         return _result(plain(*arguments, **named))
 
     return counted
@@ -216,7 +288,7 @@ def _counted(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
 
 def _result(value: Any) -> Any:
     _left.take(CALL, len(value) if isinstance(value, (str, list, tuple)) else 0)
-    return value
+    return _held(value)
 
 
 def _take_filter(name: str, value: Any, arguments: list[Any]) -> None:

@@ -69,8 +69,6 @@ def run(flags: Flags, directory: str) -> None:
     from babyllm.files import write_json
     from babyllm.text.report import print_report
 
-    if flags.n < 1 or flags.batch_tokens < 1:
-        raise UserError("--n and --batch_tokens must be at least 1")
     place = Path(directory)
     home = next((p for p in (place, place.parent) if (p / STORE).is_dir() or (p / CONFIG).is_file()), place)
     paths = [Path(p) for p in ([flags.data] if isinstance(flags.data, str) else flags.data or [])]
@@ -93,7 +91,10 @@ def run(flags: Flags, directory: str) -> None:
             for text in item["texts"]:
                 print(f"    {text}")
     if flags.json:
-        write_json(Path(flags.json), report)
+        try:
+            write_json(Path(flags.json), report)
+        except OSError as error:
+            raise UserError(f"--json: {flags.json} cannot be written ({error.strerror})") from error
 
 
 # ---- token data

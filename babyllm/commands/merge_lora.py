@@ -17,10 +17,11 @@ def run(flags: Flags, source: str, out: str) -> None:
     """Write the model that an adapter makes of its base as a plain Hugging Face directory.
 
     Raises:
-        UserError: there is no adapter, its base is not there, or the directory to write is in use.
+        UserError: there is no adapter, its base is not there, or the directory to write is in use or cannot be written.
     """
     from babyllm.chat.template import stored_template
     from babyllm.errors import UserError
+    from babyllm.files import whole_folder
     from babyllm.interop.huggingface import save_model
     from babyllm.json_fields import Fields, read_json
     from babyllm.loading import is_adapter, load, model_directory, tokenizer_directory
@@ -35,14 +36,9 @@ def run(flags: Flags, source: str, out: str) -> None:
     files = tokenizer_directory(directory)
     config = files / "generation_config.json"
     ends = Fields(read_json(config), str(config)).integers("eos_token_id") if config.is_file() else []
-    saving = target.with_name(f".{target.name}.saving")
-    saving.mkdir(parents=True, exist_ok=True)
-    save_model(
-        saving,
-        merge_lora(model),
-        tokenizer,
-        chat_template=stored_template(files),
-        end_ids=ends,
-    )
-    saving.replace(target)
+    try:
+        with whole_folder(target.absolute()) as folder:
+            save_model(folder, merge_lora(model), tokenizer, chat_template=stored_template(files), end_ids=ends)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
     print(f'{target}: {directory} merged with its base; try it: babyllm generate {target} "今天"')

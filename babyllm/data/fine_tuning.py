@@ -28,7 +28,7 @@ from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.text.partitions import WorkConfig
 from babyllm.text.report import print_report
-from babyllm.values import AnyCount, Members, PathText, Share, check
+from babyllm.values import AnyCount, Members, PathText, Share, check, expand_paths
 
 SAMPLE = "data/sample_sft"
 STORE = "conversations"  # in the run directory
@@ -74,6 +74,10 @@ class ConversationConfig(RowConfig):
     eval_conversations: AnyCount = 500
     replay: PathText | None = None
     work: WorkConfig = field(default_factory=WorkConfig)
+
+    def __post_init__(self) -> None:
+        """Expand `~` in paths."""
+        expand_paths(self)
 
 
 @dataclass(frozen=True)

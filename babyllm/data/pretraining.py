@@ -21,7 +21,7 @@ from babyllm.model.config import ModelConfig
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
-from babyllm.values import Count, PathText, TokenId, check
+from babyllm.values import Count, PathText, TokenId, check, expand_paths
 
 SAMPLE = "data/sample"
 
@@ -45,6 +45,10 @@ class DataConfig(RowConfig):
     verify: bool = False
     dtype: Literal["auto", "uint16", "uint32"] = "auto"
     eos_id: TokenId = 2
+
+    def __post_init__(self) -> None:
+        """Expand `~` in paths."""
+        expand_paths(self)
 
 
 @dataclass(frozen=True)

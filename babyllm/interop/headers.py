@@ -9,10 +9,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
+from babyllm.model.transformer import EMBEDDING
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
@@ -28,7 +29,7 @@ def tensor_shapes(files: Sequence[Path]) -> dict[str, list[int]]:
         try:
             with safe_open(file, "pt") as opened:
                 shapes |= {name: list(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-        except Exception as e:  # safetensors raises its own type, not exported everywhere
+        except (SafetensorError, OSError) as e:
             raise UserError(f"{file}: cannot be read ({e})") from e
     return shapes
 
@@ -51,8 +52,8 @@ def require_fitting_header(files: Sequence[Path], config: ModelConfig, path: Pat
     if config.n_layers != n_layers:
         raise UserError(f"{path}: num_hidden_layers is {config.n_layers}, but {files[0]} holds {n_layers} layers")
     for key, tensor, dimension, size in (
-        ("vocab_size", "embed_tokens", 0, config.vocab_size),
-        ("hidden_size", "embed_tokens", 1, config.d_model),
+        ("vocab_size", EMBEDDING, 0, config.vocab_size),
+        ("hidden_size", EMBEDDING, 1, config.d_model),
         ("intermediate_size", "layers.0.mlp.gate_proj", 0, config.ff_width),
         ("num_key_value_heads", "layers.0.self_attn.k_proj", 0, config.kv_heads * config.head_dim),
     ):

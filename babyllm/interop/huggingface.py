@@ -6,23 +6,26 @@ ModelConfig <-> config.json; Transformer <-> model.safetensors (fp32, the field'
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from babyllm.errors import UserError
 from babyllm.files import write_json
-from babyllm.integrity import check_model
+from babyllm.integrity import check_held, check_model
 from babyllm.interop.headers import require_fitting_header
 from babyllm.json_fields import Fields, read_json
 from babyllm.model.config import ModelConfig, RopeScaling
 from babyllm.model.linear import FrozenLinear
-from babyllm.model.transformer import Transformer
+from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
 from babyllm.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -30,7 +33,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 LONGEST = 1 << 24
 """Most tokens of a context that a file may ask for: room is made by it."""
 _PREFIX = "model."
-_OUTPUT = "lm_head.weight"
+_OS_ERROR = re.compile(r"os error (\d+)")
 
 
 def config_to_json(config: ModelConfig, tokenizer: Tokenizer | None) -> dict[str, Any]:
@@ -173,10 +176,19 @@ def save_model(
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file with the rights of other files; the library alone leaves it to its owner."""
+    """Write a safetensors file with the rights of other files; the library alone leaves it to its owner.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     path.touch()
     mode = path.stat().st_mode
-    save_file(tensors, path, metadata={"format": "pt"})
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # its text alone tells what the system said
+        if not (found := _OS_ERROR.search(str(error))):
+            raise OSError(str(error)) from error
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
     path.chmod(mode)
 
 
@@ -197,13 +209,13 @@ def weights_to_hf(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Te
     return {
         hf_name(name): tensor.detach().to("cpu", torch.float32).contiguous()
         for name, tensor in state.items()
-        if not (config.tie_embeddings and name == _OUTPUT)
+        if not (config.tie_embeddings and name == f"{OUTPUT}.weight")
     }
 
 
 def hf_name(name: str) -> str:
     """The name in Hugging Face files of one of the model's parameters."""
-    return name if name.startswith("lm_head.") else _PREFIX + name
+    return name if name.startswith(f"{OUTPUT}.") else _PREFIX + name
 
 
 def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointing: bool = False) -> Transformer:
@@ -213,6 +225,7 @@ def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointin
         UserError: names the file that is missing, damaged or does not fit.
     """
     check_model(directory)
+    check_held(directory)
     if not weight_files(directory) and (directory / ADAPTER_CONFIG).is_file():
         raise UserError(
             f"{directory}: holds an adapter, not a whole model; make one with babyllm merge-lora {directory} OUT"
@@ -243,7 +256,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """
     try:
         tensors = load_file(file)
-    except Exception as e:  # safetensors raises its own type, not exported everywhere
+    except (SafetensorError, OSError, ValueError) as e:
         raise UserError(f"{file}: cannot be read ({e})") from e
     for name, tensor in tensors.items():
         # The extremes show NaN and infinity, much faster than a look at every element.
@@ -272,7 +285,7 @@ def load_weights(directory: Path, config: ModelConfig) -> dict[str, Tensor]:
         tensors = read_tensors(file)
         state |= {name.removeprefix(_PREFIX): t.float() for name, t in tensors.items() if "rotary_emb" not in name}
     if config.tie_embeddings:
-        state[_OUTPUT] = state.get("embed_tokens.weight", torch.empty(0))
+        state[f"{OUTPUT}.weight"] = state.get(f"{EMBEDDING}.weight", torch.empty(0))
     with torch.device("meta"):
         expected = Transformer(config).state_dict()
     wrong = [n for n in expected if n not in state or state[n].shape != expected[n].shape]

@@ -17,8 +17,8 @@ from babyllm.integrity import check_model
 from babyllm.interop.huggingface import ADAPTER_CONFIG, hf_name, read_tensors, save_tensors
 from babyllm.json_fields import Fields, read_json
 from babyllm.model.lora import LoraConfig, add_lora, linear_layers, lora_layers
-from babyllm.model.token_rows import EMBEDDING, OUTPUT, token_rows, train_token_rows
-from babyllm.model.transformer import Transformer
+from babyllm.model.token_rows import token_rows, train_token_rows
+from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."

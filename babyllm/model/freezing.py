@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from babyllm.config import nearest
 from babyllm.errors import UserError
-from babyllm.model.transformer import Transformer
+from babyllm.model.transformer import EMBEDDING, Transformer
 from babyllm.values import AnyCount
 
 
@@ -45,7 +45,7 @@ def freeze(model: Transformer, config: FreezeConfig) -> None:
             raise UserError(
                 f"freeze.last_n_layers={config.last_n_layers}: must be from 0 to the model's {model.config.n_layers}"
             )
-        frozen += ["embed_tokens", *(f"layers.{i}" for i in range(n_frozen))]
+        frozen += [EMBEDDING, *(f"layers.{i}" for i in range(n_frozen))]
     for name, parameter in parameters.items():
         if any(_is_part(part, name) for part in frozen):
             parameter.requires_grad_(False)

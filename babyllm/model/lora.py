@@ -17,10 +17,10 @@ from babyllm.config import nearest
 from babyllm.errors import UserError
 from babyllm.model.linear import FrozenLinear, Held, LoraLinear, dense_weight
 from babyllm.model.token_rows import RowEmbedding, dense_embedding
-from babyllm.model.transformer import Transformer
+from babyllm.model.transformer import OUTPUT, Transformer
 from babyllm.values import Limits, Positive, ShareBelow1, check
 
-ALL, OUTPUT = "all", "lm_head"
+ALL = "all"
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,7 @@ from torch.nn import functional as F
 
 from babyllm.errors import UserError
 from babyllm.model.linear import FrozenLinear
-from babyllm.model.transformer import Transformer
-
-EMBEDDING, OUTPUT = "embed_tokens", "lm_head"
+from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
 
 
 class RowEmbedding(nn.Embedding):

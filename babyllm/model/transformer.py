@@ -23,6 +23,7 @@ from babyllm.model.norm import RMSNorm
 from babyllm.model.rope import rope_table, split_rotated
 from babyllm.model.swiglu import swiglu
 
+EMBEDDING, OUTPUT = "embed_tokens", "lm_head"  # names of the matrices with a row for each token
 INIT_STD = 0.02
 _SHORTEST_TABLE = 1 << 16  # rotary positions, which may lie beyond the length of a row
 

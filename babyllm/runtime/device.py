@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from babyllm.errors import UserError
 from babyllm.machine import multiplies_bfloat16
+from babyllm.precision import reading_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -57,17 +58,12 @@ def find_device(name: str, local_rank: int, local_world_size: int) -> torch.devi
 
 
 def find_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The type of matrix products that `runtime.dtype` means on `device`."""
+    """The type of matrix products that `runtime.dtype` means where a model is trained on `device`."""
     import torch
 
-    if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "cpu":
+    if name == "auto" and device.type == "cpu":
         return torch.bfloat16 if multiplies_bfloat16() else torch.float32  # emulated, it is the slower one
-    # Apple GPUs gain little from 16 bits, and what autocast covers there differs between releases of PyTorch.
-    return torch.float32
+    return reading_dtype(device, name)
 
 
 def compile_pays(device: torch.device) -> bool:

@@ -36,14 +36,14 @@ class _Meeting(NamedTuple):
         watched: the same by another connection, since one that is asked may have to wait.
         group: for the process group.
         address: for messages.
-        keeper: the rank in whose process the store lives; None where it is none.
+        keeper: the rank in whose process the store lives; where it is none, what else keeps it, for messages.
     """
 
     store: Store
     watched: Store
     group: TorchStore
     address: str
-    keeper: int | None
+    keeper: int | str
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def _in_folder(folder: Path, name: str, world_size: int) -> _Meeting:
 
     # torch's own store in a file only ever grows, so it is left to torch, which needs it once.
     store, group = FolderStore(folder / name), FileStore(str(folder / f"{name}.group"), world_size)
-    return _Meeting(store, store, group, str(folder), None)
+    return _Meeting(store, store, group, str(folder), f"the folder {folder}")
 
 
 def _by_address(place: Place, name: str, timeout: timedelta, stop: StopSignal) -> _Meeting:
@@ -129,7 +129,9 @@ def _by_address(place: Place, name: str, timeout: timedelta, stop: StopSignal) -
         raise UserError(f"{who} could not meet the others at {host}:{port} {reason}") from error
     store = PrefixStore(name, tcp)
     watched: Store = store.clone()  # type: ignore[attr-defined]  # missing from PyTorch's stubs
-    return _Meeting(store, watched, store, f"{host}:{port}", None if is_agents else 0)
+    address = f"{host}:{port}"
+    keeper = f"torchrun on the first machine, {address}," if is_agents else 0
+    return _Meeting(store, watched, store, address, keeper)
 
 
 def _silence_c10d() -> None:

@@ -55,7 +55,7 @@ def _collectives() -> int:
 class Watchdog:
     """One rank's view of all ranks, and the two threads that keep it."""
 
-    def __init__(self, store: Store, rank: int, world_size: int, timeout_s: float, address: str, keeper: int | None):
+    def __init__(self, store: Store, rank: int, world_size: int, timeout_s: float, address: str, keeper: int | str):
         """Make the watchdog; nothing happens before `join` and `run`.
 
         Args:
@@ -64,7 +64,7 @@ class Watchdog:
             world_size: all processes.
             timeout_s: how long a rank may make no progress.
             address: of the store, for messages.
-            keeper: the rank in whose process the store lives; None where it is none.
+            keeper: the rank in whose process the store lives; where it is none, what else keeps it, for messages.
         """
         self._store, self._rank, self._timeout_s, self._address = store, rank, timeout_s, address
         self._keeper, self._space = keeper, process_space()
@@ -166,9 +166,9 @@ class Watchdog:
         return [seen for rank, seen in sorted(self._seen.items()) if rank != self._rank]
 
     def _limits(self) -> Limits:
-        keeper = self._keeper
-        who = f"torchrun on the first machine, {self._address}," if keeper is None else str(self._seen[keeper].record)
-        return Limits(self._timeout_s, self._settle_s, who, keeper)
+        if isinstance(self._keeper, str):
+            return Limits(self._timeout_s, self._settle_s, self._keeper, None)
+        return Limits(self._timeout_s, self._settle_s, str(self._seen[self._keeper].record), self._keeper)
 
     def _record(self) -> Record:
         state = PATIENT if self._patience and self._state == RUNNING else self._state
@@ -208,7 +208,11 @@ class Watchdog:
                     return
                 gone = self._gone()  # before the records are read: the last one of a process that is gone is its last
                 payloads = self._store.multi_get(self._keys)
-            except (RuntimeError, OSError):
+            except OSError:  # a folder's, on a disk that may have space again in a moment
+                self._wake.wait(self._interval / 4)
+                self._wake.clear()
+                continue
+            except RuntimeError:  # a connection's, which does not come back
                 self._lost = True
                 return
             now = time.monotonic()

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from babyllm.chat.template import ChatTemplate, load_template, stored_template
 from babyllm.config import differences
 from babyllm.config import load as load_config
@@ -47,7 +49,7 @@ from babyllm.training.checkpoint import CONFIG
 from babyllm.training.run import Measure, Show
 from babyllm.training.state import TrainState
 from babyllm.training.watch import WatchConfig
-from babyllm.values import AnyCount, AnyMembers, Count, PathText
+from babyllm.values import AnyCount, AnyMembers, Count, PathText, expand_paths
 
 ANSWER_TOKENS = 80
 
@@ -87,6 +89,10 @@ class FineTuneConfig:
     keep: Count = 2
     early_stop: AnyCount = 0
     samples: AnyMembers = 3
+
+    def __post_init__(self) -> None:
+        """Expand `~` in paths."""
+        expand_paths(self)
 
 
 def resolved(config: FineTuneConfig) -> FineTuneConfig:
@@ -134,10 +140,10 @@ def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
     if newest:
         _require_same_settings(config, newest, template)
     start = _start(config, directory, tokenizer, template, is_resumed=newest is not None)
-    model = _adapted(config, start, template, runtime)
-    # What can be wrong without the data is told before they are prepared, which may take hours.
+    # What can be wrong without the data is told before anything is written, which may take hours.
     config.plan.check()
-    share_of(config.data, model.config, runtime)
+    share_of(config.data, start.model.config, runtime)
+    model = _adapted(config, start, template, runtime)
     data = open_conversation_data(config.data, run_dir / STORE, template, config.normalise, runtime)
     model.to(runtime.device)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
@@ -219,22 +225,37 @@ def _adapted(config: FineTuneConfig, start: _Start, template: ChatTemplate, runt
         for line in _remarks(start, template):
             print(line)
     grow_vocabulary(model, template.tokenizer.vocab_size)
+    _rehearse(config, start)
     if config.lora.rank and not start.is_resumed:
         with runtime.main_first():
             if runtime.is_main:
                 hold_base(Path(config.run_dir), base_directory(directory), model, start.tokenizer)
         model.origin = str((Path(config.run_dir) / BASE).absolute())
     seed_all(config.plan.seed)
-    add_lora(model, config.lora)
-    train_token_rows(model, matrices_of(model, start.tokens))
+    _change(model, config.lora, config.freeze, start.tokens)
     if start.adapter and not start.is_resumed:
-        _go_on(config.lora, model, start.adapter, directory)
-    freeze(model, config.freeze)
+        fill_adapter(model, start.adapter, directory)
     return model
 
 
-def _go_on(config: LoraConfig, model: Transformer, adapter: Adapter, directory: Path) -> None:
-    """Fill the model's updates with those of an adapter from elsewhere."""
+def _change(model: Transformer, lora: LoraConfig, frozen: FreezeConfig, tokens: list[int]) -> None:
+    """Let the model, changed in place, train what the configuration says."""
+    add_lora(model, lora)
+    train_token_rows(model, matrices_of(model, tokens))
+    freeze(model, frozen)
+
+
+def _rehearse(config: FineTuneConfig, start: _Start) -> None:
+    """Refuse what cannot be trained, tried on a model of the same shape without numbers, before the base is held."""
+    with torch.device("meta"):
+        model = Transformer(start.model.config)
+    _change(model, replace(config.lora, base="float32"), config.freeze, start.tokens)
+    if start.adapter and not start.is_resumed:
+        _require_same_shape(config.lora, model, start.adapter, start.directory)
+
+
+def _require_same_shape(config: LoraConfig, model: Transformer, adapter: Adapter, directory: Path) -> None:
+    """Refuse to go on with an adapter of other layers or of another kind than those of the model."""
     theirs, mine = replace(adapter.config, targets=sorted(adapter.config.targets)), sorted(lora_layers(model))
     for key in ("rank", "alpha", "rslora", "targets"):
         before, now = getattr(theirs, key), mine if key == "targets" else getattr(config, key)
@@ -244,7 +265,6 @@ def _go_on(config: LoraConfig, model: Transformer, adapter: Adapter, directory: 
                 f"--init_from: {directory} is an adapter with other lora.{key}, {shown}; give the same to go on with "
                 "it, or --lora.rank=0 to train the model that it makes of its base"
             )
-    fill_adapter(model, adapter, directory)
 
 
 def _remarks(start: _Start, template: ChatTemplate) -> Iterator[str]:

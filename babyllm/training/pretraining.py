@@ -26,7 +26,7 @@ from babyllm.training.beginning import settled, stored_config
 from babyllm.training.run import Measure, Show
 from babyllm.training.state import TrainState
 from babyllm.training.watch import WatchConfig
-from babyllm.values import AnyCount, Count, PathText
+from babyllm.values import AnyCount, Count, PathText, expand_paths
 
 SAMPLE_TOKENS = 80
 
@@ -60,6 +60,10 @@ class PretrainConfig:
     keep: Count = 2
     early_stop: AnyCount = 0
     prompts: list[str] = field(default_factory=lambda: ["今天", "这本书", "酒店"])
+
+    def __post_init__(self) -> None:
+        """Expand `~` in paths."""
+        expand_paths(self)
 
 
 def resolved(config: PretrainConfig) -> PretrainConfig:

@@ -86,8 +86,8 @@ READINGS: dict[str, Reading] = {
     "tuned: resume": _training("tuned", _STORED, _SFT, *_TUNE),
     "tuned: eval": _command("tuned", f"{_STEP} conversations/*", "eval at --json=out.json", "out.json"),
     "packed: resume": _training("packed", _STORED, _SFT, *_TUNE, "--data.pack"),
-    "adapted: resume": _training("adapted", _STORED, _SFT, *_TUNE, *LORA),
-    "adapted: merge-lora": _command("adapted", _STEP, "merge-lora at out", "out/*"),
+    "adapted: resume": _training("adapted", f"{_STORED} base/* base/*", _SFT, *_TUNE, *LORA),
+    "adapted: merge-lora": _command("adapted", f"{_STEP} base/* base/*", "merge-lora at out", "out/*"),
     "exported: generate": _command("exported", "*.json *", "generate at ab --max_new_tokens=40 --seed=1", is_raw=True),
     "chats: fine-tune": _training(
         "chats", "*", _SFT, "--init_from={pretrained}", "--data.path=at", *SFT, run_dir="out", is_raw=True

@@ -17,8 +17,6 @@ from dataclasses import dataclass, replace
 from itertools import count, pairwise
 from pathlib import Path
 
-from pyarrow import ArrowException, parquet
-
 from babyllm.errors import UserError
 from babyllm.text.corpus import MANIFEST, PART_MARK, open_corpus
 from babyllm.text.documents import Document
@@ -190,8 +188,9 @@ def _refuse_unfinished(sources: Sequence[Source]) -> None:
     """
     for path in (source.path for source in sources if source.format == ".parquet"):
         try:
-            is_part = PART_MARK in (parquet.read_metadata(path).metadata or {})
-        except (OSError, ArrowException):  # reading it will tell
+            with open_parquet(path) as file:
+                is_part = PART_MARK in (file.metadata.metadata or {})
+        except FAULTS:  # reading it will tell
             continue
         if is_part:
             raise UserError(
