@@ -125,6 +125,11 @@ class _Children:
                 subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
             )
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether Ctrl-C came a second time; a child that waits in C++ code would take both for one."""
+        return self.received.count(signal.SIGINT) > 1
+
     def running(self) -> list[int]:
         """Ranks whose process has not ended."""
         return [rank for rank, process in enumerate(self.processes) if process.poll() is None]
@@ -210,7 +215,7 @@ def _wait(children: _Children) -> None:
         if failed_at is not None:
             children.end(told(children.meeting, len(children.processes))[1])
         is_early = (children.received or failed_s >= _TELL_S) and not children.have_met()
-        if is_early or failed_s >= _GRACE_S:
+        if is_early or failed_s >= _GRACE_S or children.is_interrupted:
             children.end(children.running())
 
 
@@ -220,8 +225,7 @@ def _conclude(children: _Children) -> None:
     line, _ = told(children.meeting, len(children.processes))
     statuses = {rank: process.returncode for rank, process in enumerate(children.processes)}
     unasked = [rank for rank in failed if statuses[rank] != 130 and -statuses[rank] not in received]
-    is_interrupted = received.count(signal.SIGINT) > 1
-    if received and not line and any(statuses.values()) and (is_interrupted or not unasked):
+    if received and not line and any(statuses.values()) and (children.is_interrupted or not unasked):
         raise SystemExit(128 + received[-1])
     if died := [rank for rank in children.causes or failed if statuses[rank] < 0]:
         raise UserError("; ".join(_how_it_died(rank, children) for rank in died))
