@@ -100,7 +100,7 @@ def config_from_json(raw: dict[str, Any], name: str = "config.json") -> ModelCon
         if fields.boolean(key, False):
             raise UserError(f"{name}: {key} is not supported")
     fields.only("hidden_act", ("silu", None), ", only 'silu'")
-    n_heads, d_model = fields.integer("num_attention_heads"), fields.integer("hidden_size")
+    n_heads, d_model = (fields.integer(key, high=MAX_WIDTH) for key in ("num_attention_heads", "hidden_size"))
     head_dim = fields.integer("head_dim", d_model // n_heads)
     if head_dim != d_model // n_heads:
         raise UserError(
@@ -114,8 +114,8 @@ def config_from_json(raw: dict[str, Any], name: str = "config.json") -> ModelCon
             n_layers=fields.integer("num_hidden_layers"),
             d_model=d_model,
             n_heads=n_heads,
-            n_kv_heads=fields.integer("num_key_value_heads", None),
-            d_ff=fields.integer("intermediate_size"),
+            n_kv_heads=fields.integer("num_key_value_heads", None, high=MAX_WIDTH),
+            d_ff=fields.integer("intermediate_size", high=MAX_WIDTH),
             max_seq_len=fields.integer("max_position_embeddings", 2048, high=MAX_WIDTH),
             rope_theta=fields.number("rope_theta", rope.number("rope_theta", 10000.0, low=1.5), low=1.5),
             rope_scaling=_scaling_from_json(rope),
