@@ -57,7 +57,8 @@ AnyCount = Annotated[int, Limits(0, MAX_COUNT)]
 Count = Annotated[int, Limits(1, MAX_COUNT)]
 Members = Annotated[int, Limits(1, MAX_MEMBERS)]
 AnyMembers = Annotated[int, Limits(0, MAX_MEMBERS)]
-Width = Annotated[int, Limits(1, 2**24)]  # of a layer, or of the table of its positions
+MAX_WIDTH = 2**24  # of a layer, or of the table of its positions: room is made by it
+Width = Annotated[int, Limits(1, MAX_WIDTH)]
 VocabularySize = Annotated[int, Limits(1, 2**32)]
 TokenId = Annotated[int, Limits(0, 2**32 - 1)]
 Seed = Annotated[int, Limits(-(2**63), 2**63 - 1)]
@@ -68,6 +69,7 @@ Positive = Annotated[float, Limits(0, above=True)]
 Share = Annotated[float, Limits(0, 1)]
 ShareBelow1 = Annotated[float, Limits(0, 1, below=True)]
 Seconds = Annotated[float, Limits(0, 10**8)]
+PositiveSeconds = Annotated[float, Limits(0, 10**8, above=True)]
 
 
 def check(config: Any, prefix: str = "") -> None:

@@ -182,10 +182,10 @@ def test_called_again(tmp_path: Path, source: Path, capsys: pytest.CaptureFixtur
     ("settings", "message"),
     [
         ({"weights": {"wiki": 1.0}}, "weights name 'wiki', but the domains are news, web"),
-        ({"weights": {"news": -1.0, "web": 2.0}}, "none may be negative"),
+        ({"weights": {"news": -1.0, "web": 2.0}}, "--weights=-1.0: must be at least 0"),
         ({"weights": {"news": 0.0}}, "one must be above 0"),
         ({"vocab_size": 100}, "vocab_size 100 is too small: this text needs at least"),
-        ({"held_out": -0.1}, "--held_out=-0.1: must be a share"),
+        ({"held_out": -0.1}, "--held_out=-0.1: must be at least 0"),
         ({"sample_bytes": 0}, "--sample_bytes=0: must be at least 1"),
         ({"held_out": 1.0}, "no text to train a tokenizer on"),
         ({"compare": ["/nowhere"]}, "no tokenizer at /nowhere"),

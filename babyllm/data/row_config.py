@@ -24,7 +24,7 @@ from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
 from babyllm.runtime import Runtime, device_memory
 from babyllm.schedule import Plan
-from babyllm.values import Members, Seed
+from babyllm.values import Members, Seed, check
 
 CPU_MICRO_TOKENS = 4096
 
@@ -78,10 +78,9 @@ def share_of(config: RowConfig, model: ModelConfig, runtime: Runtime) -> Share:
     """How a global batch is cut over ranks and micro-batches.
 
     Raises:
-        UserError: `seq_len` is below 1, or `global_batch` or `micro_batch` does not divide.
+        UserError: a number is beyond its limits, or `global_batch` or `micro_batch` does not divide.
     """
-    if config.seq_len < 1:
-        raise UserError(f"data.seq_len={config.seq_len}: must be at least 1")
+    check(config, "data.")
     per_rank = config.global_batch // runtime.world_size
     micro = config.micro_batch
     if micro is None:

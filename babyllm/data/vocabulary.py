@@ -21,7 +21,7 @@ from typing import Any
 from babyllm.config import to_dict
 from babyllm.data.compression import compression_tables
 from babyllm.data.sources import Source, documents_of, find_sources, identity, is_corpus, pieces
-from babyllm.data.stage import check_held_out, is_finished
+from babyllm.data.stage import is_finished
 from babyllm.data.vocabulary_config import VocabularyConfig
 from babyllm.errors import UserError
 from babyllm.files import write_json
@@ -32,6 +32,7 @@ from babyllm.text.readers import ReadConfig
 from babyllm.text.report import write_report
 from babyllm.text.stage import WORK, work_directory
 from babyllm.tokenizer import Tokenizer
+from babyllm.values import check
 
 SETTINGS = "training.json"
 MEASURED_BYTES = 8 << 20  # of held-out text, in equal parts from all domains
@@ -86,9 +87,7 @@ def _learn(
     read: ReadConfig,
     work: WorkConfig,
 ) -> dict[str, Any] | None:
-    check_held_out(config.held_out)
-    if config.sample_bytes < 1:
-        raise UserError(f"--sample_bytes={config.sample_bytes}: must be at least 1")
+    check(config, "--")
     sources = find_sources(paths, read, work.partition_bytes)
     inputs = {"inputs": identity(paths, sources), "read": to_dict(read)}
     settings = inputs | to_dict(config) | {"compare": {name: t.sha256 for name, t in compare.items()}}
@@ -168,8 +167,8 @@ def _thresholds(sizes: Mapping[str, Count], config: VocabularyConfig) -> Thresho
     unknown = sorted(set(weights or ()) - set(sizes))
     if unknown:
         raise UserError(f"--weights name {unknown[0]!r}, but the domains are {', '.join(sorted(sizes))}")
-    if weights is not None and not (all(w >= 0 for w in weights.values()) and sum(weights.values()) > 0):
-        raise UserError("--weights are shares: none may be negative, and one must be above 0")
+    if weights is not None and not any(weights.values()):
+        raise UserError("--weights are shares: one must be above 0")
     quotas = _quotas({domain: count.bytes for domain, count in sizes.items()}, config)
     return Thresholds(
         {d: _share(quota, sizes[d].bytes * (1 - config.held_out), sizes[d]) for d, quota in quotas.items()},

@@ -27,11 +27,10 @@ from babyllm.model.config import ModelConfig, RopeScaling
 from babyllm.model.linear import FrozenLinear
 from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
 from babyllm.tokenizer import Tokenizer
+from babyllm.values import MAX_WIDTH
 
 WEIGHTS = "model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
-LONGEST = 1 << 24
-"""Most tokens of a context that a file may ask for: room is made by it."""
 _PREFIX = "model."
 _OS_ERROR = re.compile(r"os error (\d+)")
 
@@ -101,7 +100,7 @@ def config_from_json(raw: dict[str, Any], name: str = "config.json") -> ModelCon
         if fields.boolean(key, False):
             raise UserError(f"{name}: {key} is not supported")
     fields.only("hidden_act", ("silu", None), ", only 'silu'")
-    n_heads, d_model = fields.integer("num_attention_heads"), fields.integer("hidden_size")
+    n_heads, d_model = (fields.integer(key, high=MAX_WIDTH) for key in ("num_attention_heads", "hidden_size"))
     head_dim = fields.integer("head_dim", d_model // n_heads)
     if head_dim != d_model // n_heads:
         raise UserError(
@@ -115,9 +114,9 @@ def config_from_json(raw: dict[str, Any], name: str = "config.json") -> ModelCon
             n_layers=fields.integer("num_hidden_layers"),
             d_model=d_model,
             n_heads=n_heads,
-            n_kv_heads=fields.integer("num_key_value_heads", None),
-            d_ff=fields.integer("intermediate_size"),
-            max_seq_len=fields.integer("max_position_embeddings", 2048, high=LONGEST),
+            n_kv_heads=fields.integer("num_key_value_heads", None, high=MAX_WIDTH),
+            d_ff=fields.integer("intermediate_size", high=MAX_WIDTH),
+            max_seq_len=fields.integer("max_position_embeddings", 2048, high=MAX_WIDTH),
             rope_theta=fields.number("rope_theta", rope.number("rope_theta", 10000.0, low=1.5), low=1.5),
             rope_scaling=_scaling_from_json(rope),
             tie_embeddings=fields.boolean("tie_word_embeddings", False),
@@ -140,7 +139,7 @@ def _scaling_from_json(rope: Fields) -> RopeScaling | None:
     names = ("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor")
     extra = {key: rope.number(key, low=1e-6, high=1e6) for key in names if rope.has(key)}
     has_original = kind in ("llama3", "yarn") and rope.has("original_max_position_embeddings")
-    original = rope.integer("original_max_position_embeddings", high=LONGEST) if has_original else None
+    original = rope.integer("original_max_position_embeddings", high=MAX_WIDTH) if has_original else None
     return RopeScaling(kind, rope.number("factor", low=1e-6, high=1e6), original, **extra)
 
 

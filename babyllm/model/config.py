@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Literal
 
 from babyllm.errors import UserError
-from babyllm.values import Count, Limits, Positive, ShareBelow1, VocabularySize, Width
+from babyllm.values import Count, Limits, Positive, ShareBelow1, VocabularySize, Width, check
 
 RopeType = Literal["linear", "dynamic", "llama3", "yarn"]
 
@@ -60,17 +60,17 @@ class ModelConfig:
         activation_checkpointing: recompute each block in the backward pass to save memory.
     """
 
-    vocab_size: int
-    n_layers: int
-    d_model: int
-    n_heads: int
-    n_kv_heads: int | None = None
-    d_ff: int | None = None
-    max_seq_len: int = 1024
+    vocab_size: VocabularySize
+    n_layers: Count
+    d_model: Width
+    n_heads: Width
+    n_kv_heads: Width | None = None
+    d_ff: Width | None = None
+    max_seq_len: Width = 1024
     rope_theta: float = 10000.0
     rope_scaling: RopeScaling | None = None
     tie_embeddings: bool = False
-    dropout: float = 0.0
+    dropout: ShareBelow1 = 0.0
     norm_eps: float = 1e-5
     activation_checkpointing: bool = False
 
@@ -84,17 +84,13 @@ class ModelConfig:
             object.__setattr__(self, "n_kv_heads", self.n_heads)
         if self.d_ff is None:
             object.__setattr__(self, "d_ff", -(-(8 * self.d_model) // (3 * 32)) * 32)
-        for name in ("vocab_size", "n_layers", "d_model", "n_heads", "n_kv_heads", "d_ff", "max_seq_len"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model.{name}={getattr(self, name)}: must be at least 1")
+        check(self, "model.")
         if self.d_model % self.n_heads or self.head_dim % 2:
             raise UserError(
                 f"model.n_heads={self.n_heads}: must divide model.d_model={self.d_model} into heads of an even width"
             )
         if self.n_heads % self.kv_heads:
             raise UserError(f"model.n_kv_heads={self.kv_heads}: must divide model.n_heads={self.n_heads}")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
         self._check_scaling()
 
     def _check_scaling(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from babyllm.errors import UserError
-from babyllm.values import Count, Seconds
+from babyllm.values import Count, PositiveSeconds
 from babyllm.values import check as check_limits
 
 # More threads or processes than this on each logical core never help, and too many bring a machine down.
@@ -35,7 +35,7 @@ class RuntimeConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool | Literal["auto"] = "auto"
     deterministic: bool = False
-    timeout_s: Seconds = 300
+    timeout_s: PositiveSeconds = 300
     threads: Count | None = None
     processes: Count | None = None
 
@@ -47,8 +47,6 @@ def check(config: RuntimeConfig) -> None:
         UserError: one is not.
     """
     check_limits(config, "runtime.")
-    if config.timeout_s == 0:
-        raise UserError("runtime.timeout_s=0: give a positive number of seconds")
     most = _MAX_PER_CORE * (os.cpu_count() or 1)
     for name, number in (("threads", config.threads), ("processes", config.processes)):
         if number is not None and number > most:
