@@ -82,9 +82,9 @@ class ModelConfig:
         """
         if self.n_kv_heads is None:
             object.__setattr__(self, "n_kv_heads", self.n_heads)
+        check(self, "model.")  # what was given, and nothing that follows from it
         if self.d_ff is None:
             object.__setattr__(self, "d_ff", -(-(8 * self.d_model) // (3 * 32)) * 32)
-        check(self, "model.")
         if self.d_model % self.n_heads or self.head_dim % 2:
             raise UserError(
                 f"model.n_heads={self.n_heads}: must divide model.d_model={self.d_model} into heads of an even width"
