@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -31,6 +32,7 @@ from babyllm.progress import ProgressLine
 from babyllm.values import Count, Few
 
 T = TypeVar("T")
+_ECHO_S = 0.5
 DONE = "done.json"
 
 
@@ -157,6 +159,7 @@ def _in_pool(jobs: Iterator[Job], n_workers: int) -> Iterator[tuple[int, Any]]:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
     except BrokenProcessPool as error:
+        time.sleep(_ECHO_S)  # Ctrl-C comes to the workers and to this process, to whom first is chance
         raise UserError(
             "a worker process died, for want of memory perhaps; try a smaller --work.partition_bytes or fewer "
             "--work.workers; the same command goes on with what is left"

@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from babyllm.runtime import RuntimeConfig
@@ -63,7 +63,7 @@ def _hurt(rng: random.Random, job: Job, alone: Reference, run_dir: Path, what: l
     waits = was_over or how.startswith("signal")
     ended = job.ended(LIMIT_S if waits else LAUNCHED_TIMEOUT_S + GRACE_S)
     _check_gone(ranks)
-    ended.check(guilty=victims)
+    replace(ended, pids=ranks or ended.pids).check(guilty=victims)
     seen.look()
     is_over = seen.newest == N_STEPS
     allowed = {0} if waits else {-signal.SIGKILL} if how == "kill the script" else {0, 1} if is_over else {1}
