@@ -67,7 +67,7 @@ def work_directory(out: Path) -> Iterator[Path]:
     """The directory for what is not finished, which no other process writes while the body runs.
 
     Raises:
-        UserError: another process is at it, or `out` cannot be made.
+        UserError: another process is at it, `out` cannot be made, or the body cannot write, as on a full disk.
     """
     directory = out / WORK
     try:
@@ -77,4 +77,12 @@ def work_directory(out: Path) -> Iterator[Path]:
     with locked(directory / "lock", 0) as is_free:
         if not is_free:
             raise UserError(f"{out}: another process is writing it; wait for its end or choose another directory")
-        yield directory
+        try:
+            yield directory
+        except BrokenPipeError:  # whoever read our output has gone
+            raise
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or out}: {error.strerror or error}; free some space or mend it and start the same "
+                "command again, it goes on with what is left"
+            ) from error

@@ -29,6 +29,7 @@ from babyllm.data.shards import Split
 from babyllm.errors import UserError
 from babyllm.evaluate.answers import closed_in, stored_samples
 from babyllm.evaluate.fit import greedy_answers, measure
+from babyllm.integrity import check_model
 from babyllm.interop.held_base import BASE, hold_base
 from babyllm.interop.peft import Adapter, fill_adapter, read_adapter
 from babyllm.loading import base_directory, is_adapter, load, load_base, model_directory, tokenizer_directory
@@ -297,6 +298,7 @@ def _require_same_settings(config: FineTuneConfig, step: Path, template: ChatTem
     if is_other_text and not changed:
         changed = [f"the text of data.template={config.data.template} is another"]
     if changed:
+        check_model(step)  # where the stored template is damaged, that is what to tell
         raise UserError(
             f"{run_dir}: its conversations were made with other settings ({'; '.join(changed)}); keep them as they "
             "were, or choose another --run_dir"
