@@ -83,6 +83,6 @@ def work_directory(out: Path) -> Iterator[Path]:
             raise
         except OSError as error:
             raise UserError(
-                f"{error.filename or out}: {error.strerror or error}; free some space or mend it and start the same "
-                "command again, it goes on with what is left"
+                f"{error.filename or out}: cannot be written ({error.strerror or error}); free some space or mend it "
+                "and start the same command again, it goes on with what is left"
             ) from error
