@@ -30,7 +30,7 @@ from babyllm.chat.supervise import message_weights
 from babyllm.chat.template import ChatTemplate, Rendered, Supervise, TooLong, fit, split_turns
 from babyllm.data.conversations import FORMAT_VERSION, IDS, INDEX, MANIFEST, RECORD, TURNS, Group, Manifest
 from babyllm.data.conversations_report import Tally, report_of, require_training
-from babyllm.data.prepare import load_tokenizer, not_written
+from babyllm.data.prepare import load_tokenizer
 from babyllm.data.shards import Split, little_endian, token_dtype
 from babyllm.data.stage import check_held_out
 from babyllm.files import read_sealed_json, write_sealed_json
@@ -123,22 +123,19 @@ def prepare_conversations(
     if _made_of(directory) == made_of:
         shutil.rmtree(parts, ignore_errors=True)
         return None
-    try:
-        with work_directory(directory):
-            (directory / MANIFEST).unlink(missing_ok=True)
-            template.tokenizer.save(directory, chat_template=template.source)
-            results = run_partitions(
-                partitions,
-                partial(_prepare_piece, settings=settings),
-                parts,
-                key=made_of | {"pieces": key_of(partitions)},
-                workers=work.workers,
-                sizes=[partition.size_bytes for partition in partitions],
-                title="conversations",
-            )
-            report = _write(settings, [_Result.of(result) for result in results], template, files, made_of)
-    except OSError as error:
-        raise not_written(directory, error) from error
+    with work_directory(directory):
+        (directory / MANIFEST).unlink(missing_ok=True)
+        template.tokenizer.save(directory, chat_template=template.source)
+        results = run_partitions(
+            partitions,
+            partial(_prepare_piece, settings=settings),
+            parts,
+            key=made_of | {"pieces": key_of(partitions)},
+            workers=work.workers,
+            sizes=[partition.size_bytes for partition in partitions],
+            title="conversations",
+        )
+        report = _write(settings, [_Result.of(result) for result in results], template, files, made_of)
     shutil.rmtree(parts)
     return report
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.config import to_dict
-from babyllm.data.prepare import SHARD_TOKENS, Group, encode, group_table, load_tokenizer, not_written
+from babyllm.data.prepare import SHARD_TOKENS, Group, encode, group_table, load_tokenizer
 from babyllm.data.shard_writer import ShardWriter
 from babyllm.data.shards import MANIFEST, Split, little_endian, token_dtype
 from babyllm.data.sources import Source, batches_of, find_sources, identity, pieces
@@ -85,24 +85,21 @@ def tokenize(
     if is_finished(directory, MANIFEST, SETTINGS, settings):
         shutil.rmtree(parts, ignore_errors=True)
         return None
-    try:
-        with work_directory(directory):
-            tokenizer.save(directory)
-            encode_piece = partial(
-                _tokenize_piece, read=read, directory=directory, sha256=tokenizer.sha256, held_out=held_out
-            )
-            results = run_partitions(
-                sources,
-                encode_piece,
-                parts,
-                key=makes_parts | {"pieces": pieces(sources)},
-                workers=work.workers,
-                sizes=[source.size_bytes for source in sources],
-                title="tokenize",
-            )
-            report = _write(directory, results, tokenizer, shard_tokens, settings)
-    except OSError as error:
-        raise not_written(directory, error) from error
+    with work_directory(directory):
+        tokenizer.save(directory)
+        encode_piece = partial(
+            _tokenize_piece, read=read, directory=directory, sha256=tokenizer.sha256, held_out=held_out
+        )
+        results = run_partitions(
+            sources,
+            encode_piece,
+            parts,
+            key=makes_parts | {"pieces": pieces(sources)},
+            workers=work.workers,
+            sizes=[source.size_bytes for source in sources],
+            title="tokenize",
+        )
+        report = _write(directory, results, tokenizer, shard_tokens, settings)
     shutil.rmtree(parts)
     return report
 

@@ -103,6 +103,14 @@ def _finished(folder: Path, digest: str) -> dict[str, Any] | None:
     return done if done.get("key") == digest else None
 
 
+def not_written(place: Path, error: OSError) -> UserError:
+    """What the user is told when a stage cannot write at a place, or at the file that the error names."""
+    return UserError(
+        f"{error.filename or place}: cannot be written ({error.strerror or error}); free some space or mend it and "
+        "start the same command again, it goes on with what is left"
+    )
+
+
 def _carry_out(work: Callable[[T, Path], Any], item: T, folder: Path, digest: str) -> Any:
     """Work on one item in a folder that gets its name when it is complete."""
     # The name is this process's own: a worker whose parent was killed may still be at the same item.
@@ -117,10 +125,7 @@ def _carry_out(work: Callable[[T, Path], Any], item: T, folder: Path, digest: st
         fsync(folder.parent)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise UserError(
-            f"{error.filename or folder}: {error.strerror or error}; free some space or mend it and start the same "
-            "command again, it goes on with what is left"
-        ) from error
+        raise not_written(folder, error) from error
     return result
 
 

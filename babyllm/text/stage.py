@@ -16,6 +16,7 @@ from typing import Any
 from babyllm.errors import UserError
 from babyllm.files import fsync, locked
 from babyllm.text.corpus import MANIFEST, open_corpus
+from babyllm.text.partitions import not_written
 
 WORK, REJECTED = ".work", "rejected.jsonl"
 
@@ -82,7 +83,4 @@ def work_directory(out: Path) -> Iterator[Path]:
         except BrokenPipeError:  # whoever read our output has gone
             raise
         except OSError as error:
-            raise UserError(
-                f"{error.filename or out}: cannot be written ({error.strerror or error}); free some space or mend it "
-                "and start the same command again, it goes on with what is left"
-            ) from error
+            raise not_written(out, error) from error

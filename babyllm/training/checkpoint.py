@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -89,12 +88,12 @@ def write(
         try:
             _write(state, run_dir / SAVING, tokenizer, chat_template, end_ids)
             write_pointer(run_dir, state.step)
-        except (OSError, SafetensorError):
+        except OSError:
             shutil.rmtree(run_dir / SAVING, ignore_errors=True)
             raise
         place(run_dir, state.step)
         prune(run_dir, max(1, keep), state.best[1] if state.best else None)
-    except (OSError, SafetensorError) as e:
+    except OSError as e:
         raise _not_saved(run_dir, state.step, e) from e
 
 
@@ -128,19 +127,12 @@ def _saved_parameters(model: Transformer) -> dict[str, Tensor]:
     return adapter_parameters(model) or dict(model.named_parameters())
 
 
-def _not_saved(run_dir: Path, step: int, error: Exception) -> UserError:
+def _not_saved(run_dir: Path, step: int, error: OSError) -> UserError:
     again = "and start the same command again, it goes on from the last complete step"
-    if _is_disk_full(error):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(f"{run_dir}: the disk is full, step {step} was not saved; free some space {again}")
-    told = f"{error.filename2 or error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+    told = f"{error.filename2 or error.filename}: {error.strerror}" if error.strerror else error
     return UserError(f"{run_dir}: step {step} was not saved ({told}); mend that {again}")
-
-
-def _is_disk_full(error: Exception) -> bool:
-    codes = (errno.ENOSPC, errno.EDQUOT)
-    if isinstance(error, OSError):
-        return error.errno in codes
-    return any(f"(os error {code})" in str(error) for code in codes)  # safetensors tells it in words alone
 
 
 def _write(
