@@ -1,12 +1,16 @@
 """The watchdog of one rank, with a store that has troubles of its own."""
 
 import errno
+import socket
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from babyllm.errors import UserError
+from babyllm.runtime import RuntimeConfig, start
 from babyllm.runtime.signals import StopSignal
 from babyllm.runtime.store import FolderStore
 from babyllm.runtime.verdict import DONE, STOPPING
@@ -43,10 +47,13 @@ def test_a_disk_that_is_full_for_a_moment_ends_nothing(tmp_path: Path) -> None:
 
 
 class Lost(FolderStore):
-    """A store that can be reached only until the first record is there."""
+    """A store that can be reached only until the first records are there."""
+
+    n_read = 0
 
     def multi_get(self, keys: Sequence[str]) -> list[bytes]:
-        if threading.current_thread() is threading.main_thread():
+        self.n_read += 1
+        if self.n_read == 1:
             return super().multi_get(keys)
         raise RuntimeError("gone")
 
@@ -59,3 +66,45 @@ def test_what_keeps_the_store_is_named_when_it_is_lost(tmp_path: Path, capfd: py
     assert watchdog.explain()
     watchdog.close(STOPPING)
     assert f"the folder {tmp_path} is gone: it keeps the store" in capfd.readouterr().err
+
+
+def test_ranks_that_lost_their_store_tell_it_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Rank 0 took the store with it, so nobody can claim the line: the lowest rank that is there tells it."""
+    ranks = [Watchdog(Lost(tmp_path / "store"), rank, 4, TIMEOUT_S, "localhost:1", 0) for rank in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda rank: rank.join(StopSignal()), ranks))
+        for rank in ranks[1:]:
+            rank.run()
+        assert list(pool.map(Watchdog.explain, ranks[1:])) == [True] * 3
+        list(pool.map(lambda rank: rank.close(STOPPING), ranks[1:]))
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "rank 0 (" in lines[0]
+
+
+class Silent(FolderStore):
+    """The store of a process that is suspended: it takes what it is told, and never answers."""
+
+    def check(self, keys: Sequence[str]) -> bool:
+        threading.Event().wait()
+        return True
+
+
+def test_a_store_that_does_not_answer_ends_the_joining(tmp_path: Path) -> None:
+    """Nobody watches yet while ranks join, so joining has an end of its own."""
+    watchdog = Watchdog(Silent(tmp_path / "store"), 1, 2, 0.5, "localhost:1", 0)
+    with pytest.raises(UserError, match=r"rank 1 of 2 could not meet .* within 0\.5 s: rank 0 keeps the store .* not"):
+        watchdog.join(StopSignal())
+
+
+def test_an_address_that_never_answers_ends_the_joining(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system takes connections for a process that is suspended; PyTorch's client waits for its answer for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(UserError, match=f"rank 1 of 2 could not meet .*:{port} within 1 s: rank 0 keeps the store"):
+            start(RuntimeConfig(device="cpu", timeout_s=1)).__enter__()
+        monkeypatch.setenv("MASTER_PORT", "no port")
+        with pytest.raises(UserError, match=r"could not meet the others at 127\.0\.0\.1:no port"):
+            start(RuntimeConfig(device="cpu", timeout_s=1)).__enter__()

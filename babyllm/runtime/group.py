@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from babyllm.errors import UserError
 from babyllm.runtime.place import Place
 from babyllm.runtime.signals import StopSignal
-from babyllm.runtime.store import FolderStore, Store
+from babyllm.runtime.store import FolderStore, Store, answer
 
 if TYPE_CHECKING:
     import torch
@@ -109,7 +108,10 @@ def _by_address(place: Place, name: str, timeout: timedelta, stop: StopSignal) -
         )
     host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     is_agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    try:
+    who = f"rank {place.rank} of {place.world_size}"
+    limit = f"at {host}:{port} within {timeout.total_seconds():g} s"
+
+    def connect() -> tuple[TorchStore, Store]:
         # Not waiting for the others here: the watchdog does, which can say who is missing and hears a stop signal.
         tcp = TCPStore(
             host,
@@ -120,15 +122,19 @@ def _by_address(place: Place, name: str, timeout: timedelta, stop: StopSignal) -
             wait_for_workers=False,
             multi_tenant=not is_agents,
         )
+        store = PrefixStore(name, tcp)
+        return store, store.clone()  # type: ignore[attr-defined]  # missing from PyTorch's stubs
+
+    try:
+        # It looks for the address for as long as `timeout`; once connected it waits for ever.
+        store, watched = answer(connect, timeout.total_seconds() + 2.0, stop)
+    except TimeoutError:
+        reason = f"{'torchrun' if is_agents else 'rank 0'} keeps the store where ranks meet and does not answer"
+        raise UserError(f"{who} could not meet the others {limit}: {reason}") from None
     except (dist.DistError, ValueError) as error:
-        time.sleep(0)  # a signal that came while C++ code waited is received now
         if stop.is_set:  # so were the others, who have said it and gone
             raise SystemExit(1) from error
-        who = f"rank {place.rank} of {place.world_size}"
-        reason = f"within {timeout.total_seconds():g} s: {str(error).splitlines()[0]}"
-        raise UserError(f"{who} could not meet the others at {host}:{port} {reason}") from error
-    store = PrefixStore(name, tcp)
-    watched: Store = store.clone()  # type: ignore[attr-defined]  # missing from PyTorch's stubs
+        raise UserError(f"{who} could not meet the others {limit}: {str(error).splitlines()[0]}") from error
     address = f"{host}:{port}"
     keeper = f"torchrun on the first machine, {address}," if is_agents else 0
     return _Meeting(store, watched, store, address, keeper)

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+from babyllm.runtime.signals import StopSignal
+
+T = TypeVar("T")
 
 
 class Store(Protocol):
@@ -75,6 +80,42 @@ class FolderStore:
                 except FileExistsError:
                     continue
         return reached
+
+
+def answer(ask: Callable[[], T], timeout_s: float, stop: StopSignal) -> T:
+    """What `ask` returns, asked in a thread: a `TCPStore` of a suspended process takes connections and never answers.
+
+    Args:
+        ask: talks to a store.
+        timeout_s: how long it may take.
+        stop: ends the waiting a second after its signal came.
+
+    Raises:
+        TimeoutError: no answer came; the thread goes on waiting for it.
+        Exception: whatever `ask` raises.
+    """
+    answers: list[T] = []
+    errors: list[Exception] = []
+
+    def body() -> None:
+        try:
+            answers.append(ask())
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=body, daemon=True)
+    thread.start()
+    end = time.monotonic() + timeout_s
+    while thread.is_alive() and time.monotonic() < end:
+        thread.join(0.05)
+        if stop.is_set:
+            thread.join(1.0)
+            break
+    for error in errors:
+        raise error
+    for found in answers:
+        return found
+    raise TimeoutError
 
 
 def _file_name(key: str) -> str:

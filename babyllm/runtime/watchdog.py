@@ -8,7 +8,8 @@ Collectives release the interpreter lock, so both threads run while the main thr
 different machines are never compared: a rank is silent when its record stops changing. No stretch counts for more than
 twice the interval, so a rank that was itself suspended (SIGSTOP, SIGCONT) does not blame the others when it wakes up.
 
-Of the ranks that come to a verdict one tells it, the first to claim that in the store.
+Of the ranks that come to a verdict one tells it: the first to claim that in the store, and without a store the lowest
+that is there.
 """
 
 import json
@@ -17,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +29,7 @@ from babyllm.errors import UserError
 from babyllm.runtime.processes import is_running, process_space
 from babyllm.runtime.program import tell
 from babyllm.runtime.signals import StopSignal
-from babyllm.runtime.store import Store
+from babyllm.runtime.store import Store, answer
 from babyllm.runtime.verdict import (
     ACTIVE,
     BROKEN,
@@ -86,22 +87,34 @@ class Watchdog:
         Raises:
             UserError: some ranks did not within the timeout, or before a stop signal came; names them.
         """
+        who = f"rank {self._rank} of {len(self._keys)}"
+        try:
+            # What gathers them has an end of its own, so the limit here is only for a store that does not answer.
+            records = answer(lambda: self._gather(who, stop), self._timeout_s + self._interval, stop)
+        except TimeoutError:
+            keeper = f"rank {self._keeper}" if isinstance(self._keeper, int) else self._keeper
+            raise UserError(
+                f"{who} could not meet the others at {self._address} within {self._timeout_s:g} s: {keeper} keeps the "
+                "store where ranks meet and does not answer"
+            ) from None
+        self._absorb(records, set(), 0.0)
+
+    def _gather(self, who: str, stop: StopSignal) -> list[bytes]:
+        """The first record of each rank."""
         self._publish()
         began = time.monotonic()
         while not self._store.check(self._keys):
-            waited_s = time.monotonic() - began
-            if waited_s < self._timeout_s and not stop.is_set:
+            if time.monotonic() - began < self._timeout_s and not stop.is_set:
                 time.sleep(min(0.1, self._interval))
                 continue
             missing = ", ".join(str(rank) for rank, key in enumerate(self._keys) if not self._store.check([key]))
-            who = f"rank {self._rank} of {len(self._keys)}"
             if stop.is_set:
                 raise UserError(f"{who} was asked to stop while it waited for rank {missing}, which had not started")
             raise UserError(
                 f"{who} could not meet the others at {self._address} within {self._timeout_s:g} s: rank {missing} did "
                 "not start; see what it says itself, or raise runtime.timeout_s"
             )
-        self._absorb(self._store.multi_get(self._keys), set(), 0.0)
+        return self._store.multi_get(self._keys)
 
     def run(self) -> None:
         """Begin to watch."""
@@ -235,11 +248,18 @@ class Watchdog:
                 self._stop(found)
 
     def _tell(self, found: Verdict) -> None:
-        if found.line and self._is_first_to_tell():
-            tell(found.line, blamed=found.blamed)
+        if not found.line or not self._is_first_to_tell(found.blamed):
+            return
+        tell(found.line, blamed=found.blamed)
+        if self._lost:
+            time.sleep(self._settle_s)  # until the others, who cannot ask, have seen that this rank is there to tell it
 
-    def _is_first_to_tell(self) -> bool:
-        if self._lost or self._unanswered_s >= self._interval * 3:  # nobody can be asked; twice is better than never
+    def _is_first_to_tell(self, blamed: Sequence[int]) -> bool:
+        if self._lost:
+            lower = [seen for seen in self._others() if seen.record.rank < self._rank and seen.is_local]
+            able = [seen.record for seen in lower if seen.record.state in ACTIVE and seen.record.rank not in blamed]
+            return not any(is_running(record.pid) for record in able)
+        if self._unanswered_s >= self._interval * 3:  # nobody can be asked; twice is better than never
             return True
         try:
             return self._store.add("told", 1) == 1
