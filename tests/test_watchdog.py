@@ -90,8 +90,9 @@ class Silent(FolderStore):
         return True
 
 
-def test_a_store_that_does_not_answer_ends_the_joining(tmp_path: Path) -> None:
+def test_a_store_that_does_not_answer_ends_the_joining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody watches yet while ranks join, so joining has an end of its own."""
+    monkeypatch.setattr("babyllm.runtime.store.GRACE_S", 0.5)
     watchdog = Watchdog(Silent(tmp_path / "store"), 1, 2, 0.5, "localhost:1", 0)
     with pytest.raises(UserError, match=r"rank 1 of 2 could not meet .* within 0\.5 s: rank 0 keeps the store .* not"):
         watchdog.join(StopSignal())
@@ -99,6 +100,7 @@ def test_a_store_that_does_not_answer_ends_the_joining(tmp_path: Path) -> None:
 
 def test_an_address_that_never_answers_ends_the_joining(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system takes connections for a process that is suspended; PyTorch's client waits for its answer for ever."""
+    monkeypatch.setattr("babyllm.runtime.store.GRACE_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
         for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():

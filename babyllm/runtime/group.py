@@ -109,7 +109,6 @@ def _by_address(place: Place, name: str, timeout: timedelta, stop: StopSignal) -
     host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     is_agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     who = f"rank {place.rank} of {place.world_size}"
-    limit = f"at {host}:{port} within {timeout.total_seconds():g} s"
 
     def connect() -> tuple[TorchStore, Store]:
         # Not waiting for the others here: the watchdog does, which can say who is missing and hears a stop signal.
@@ -127,14 +126,13 @@ def _by_address(place: Place, name: str, timeout: timedelta, stop: StopSignal) -
 
     try:
         # It looks for the address for as long as `timeout`; once connected it waits for ever.
-        store, watched = answer(connect, timeout.total_seconds() + 2.0, stop)
-    except TimeoutError:
-        reason = f"{'torchrun' if is_agents else 'rank 0'} keeps the store where ranks meet and does not answer"
-        raise UserError(f"{who} could not meet the others {limit}: {reason}") from None
+        asked = "torchrun" if is_agents else "rank 0"
+        store, watched = answer(connect, timeout.total_seconds(), stop, who, asked, f"{host}:{port}")
     except (dist.DistError, ValueError) as error:
         if stop.is_set:  # so were the others, who have said it and gone
             raise SystemExit(1) from error
-        raise UserError(f"{who} could not meet the others {limit}: {str(error).splitlines()[0]}") from error
+        reason = f"within {timeout.total_seconds():g} s: {str(error).splitlines()[0]}"
+        raise UserError(f"{who} could not meet the others at {host}:{port} {reason}") from error
     address = f"{host}:{port}"
     keeper = f"torchrun on the first machine, {address}," if is_agents else 0
     return _Meeting(store, watched, store, address, keeper)

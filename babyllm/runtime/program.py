@@ -14,7 +14,7 @@ from pathlib import Path
 from babyllm import console
 from babyllm.errors import UserError
 from babyllm.runtime.place import find_place
-from babyllm.runtime.store import FolderStore
+from babyllm.runtime.store import FolderStore, Unanswered
 
 # How long ranks that are not first on their machine keep an error back while the first may tell the same.
 _ECHO_S = 3.0
@@ -41,6 +41,9 @@ def user_errors(argv: Sequence[str] | None = None) -> Iterator[None]:
         if place.local_rank > 0 and place.meeting is None:
             time.sleep(_ECHO_S)
         tell(message if place.rank == 0 else f"rank {place.rank}: {message}", argv)
+        if isinstance(error, Unanswered):
+            sys.stdout.flush()
+            os._exit(1)
         raise SystemExit(1) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

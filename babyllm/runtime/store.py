@@ -13,9 +13,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from babyllm.errors import UserError
 from babyllm.runtime.signals import StopSignal
 
 T = TypeVar("T")
+# How much longer than its own limit a question may take on a loaded machine.
+GRACE_S = 10.0
+
+
+class Unanswered(UserError):
+    """A store does not answer, and a thread waits for it inside C++, which aborts if the interpreter ends around it."""
 
 
 class Store(Protocol):
@@ -82,16 +89,19 @@ class FolderStore:
         return reached
 
 
-def answer(ask: Callable[[], T], timeout_s: float, stop: StopSignal) -> T:
+def answer(ask: Callable[[], T], timeout_s: float, stop: StopSignal, who: str, keeper: str, address: str) -> T:
     """What `ask` returns, asked in a thread: a `TCPStore` of a suspended process takes connections and never answers.
 
     Args:
         ask: talks to a store.
-        timeout_s: how long it may take.
+        timeout_s: how long it may take; some seconds more are allowed for what has a limit of its own.
         stop: ends the waiting a second after its signal came.
+        who: asks, for messages.
+        keeper: what keeps the store, for messages.
+        address: of the store, for messages.
 
     Raises:
-        TimeoutError: no answer came; the thread goes on waiting for it.
+        Unanswered: no answer came.
         Exception: whatever `ask` raises.
     """
     answers: list[T] = []
@@ -105,7 +115,7 @@ def answer(ask: Callable[[], T], timeout_s: float, stop: StopSignal) -> T:
 
     thread = threading.Thread(target=body, daemon=True)
     thread.start()
-    end = time.monotonic() + timeout_s
+    end = time.monotonic() + timeout_s + GRACE_S
     while thread.is_alive() and time.monotonic() < end:
         thread.join(0.05)
         if stop.is_set:
@@ -115,7 +125,14 @@ def answer(ask: Callable[[], T], timeout_s: float, stop: StopSignal) -> T:
         raise error
     for found in answers:
         return found
-    raise TimeoutError
+    if stop.is_set:
+        raise Unanswered(
+            f"{who} was asked to stop while it waited for {keeper}, which keeps the store where ranks meet"
+        )
+    raise Unanswered(
+        f"{who} could not meet the others at {address} within {timeout_s:g} s: {keeper} keeps the store where ranks "
+        "meet and does not answer"
+    )
 
 
 def _file_name(key: str) -> str:

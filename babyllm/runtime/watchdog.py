@@ -88,15 +88,8 @@ class Watchdog:
             UserError: some ranks did not within the timeout, or before a stop signal came; names them.
         """
         who = f"rank {self._rank} of {len(self._keys)}"
-        try:
-            # What gathers them has an end of its own, so the limit here is only for a store that does not answer.
-            records = answer(lambda: self._gather(who, stop), self._timeout_s + self._interval, stop)
-        except TimeoutError:
-            keeper = f"rank {self._keeper}" if isinstance(self._keeper, int) else self._keeper
-            raise UserError(
-                f"{who} could not meet the others at {self._address} within {self._timeout_s:g} s: {keeper} keeps the "
-                "store where ranks meet and does not answer"
-            ) from None
+        keeper = f"rank {self._keeper}" if isinstance(self._keeper, int) else self._keeper
+        records = answer(lambda: self._gather(who, stop), self._timeout_s, stop, who, keeper, self._address)
         self._absorb(records, set(), 0.0)
 
     def _gather(self, who: str, stop: StopSignal) -> list[bytes]:
