@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from babyllm.console import lasting_output, prepare
+from babyllm.runtime.signals import interrupts_held_back
 
 ROOT = Path(__file__).parents[1]
 TEXT = "今天 “ü” 😀"
@@ -70,3 +72,36 @@ def test_streams_are_given_back(capsys: pytest.CaptureFixture[str]) -> None:
         raise ZeroDivisionError
     assert (sys.stdout, sys.stderr) == before
     assert capsys.readouterr().out == "said"
+
+
+def test_a_worker_that_is_still_starting_ends_silently_at_ctrl_c() -> None:
+    """Ctrl-C reaches all processes of a terminal, also those that still import: it waits for them."""
+    code = (
+        "import sys; print('imports', flush=True); sys.stdin.readline(); import json\n"
+        "from babyllm.runtime.signals import end_at_interrupts\n"
+        "print('ready', flush=True); end_at_interrupts(); print('never')"
+    )
+    with interrupts_held_back():
+        worker = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert worker.stdout and worker.stdout.readline() == "imports\n"
+    worker.send_signal(signal.SIGINT)
+    assert worker.communicate("go on\n") == ("ready\n", "")
+    assert worker.returncode == -signal.SIGINT
+
+
+def test_ctrl_c_after_the_work_changes_nothing() -> None:
+    """A signal that comes while the interpreter ends leaves the exit status of the work, and says nothing."""
+    code = (
+        "import atexit, os, signal\n"
+        "from babyllm.runtime import user_errors\n"
+        "atexit.register(lambda: [os.kill(os.getpid(), number) for number in (signal.SIGINT, signal.SIGTERM)])\n"
+        "with user_errors():\n    print('done')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")

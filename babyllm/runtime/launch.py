@@ -71,9 +71,6 @@ def launch(work: Callable[[C], None], config: C) -> None:
     n, command = config.runtime.processes or 1, own_command()
     if find_place().is_given or n == 1 or command is None:
         work(config)
-        if parent is not None:  # the work is done: a signal that comes now must not make it look as if it were not
-            for signum in heeded():
-                signal.signal(signum, signal.SIG_IGN)
         return
     try:
         folder = tempfile.TemporaryDirectory(prefix="babyllm-", ignore_cleanup_errors=True)

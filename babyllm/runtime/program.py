@@ -14,6 +14,7 @@ from pathlib import Path
 from babyllm import console
 from babyllm.errors import UserError
 from babyllm.runtime.place import find_place
+from babyllm.runtime.signals import ignore_signals
 from babyllm.runtime.store import FolderStore, Unanswered
 
 # How long ranks that are not first on their machine keep an error back while the first may tell the same.
@@ -34,6 +35,7 @@ def user_errors(argv: Sequence[str] | None = None) -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()  # so that a closed pipe shows here and not while the interpreter ends
+        ignore_signals()
     except UserError as error:
         if "--debug" in argv:
             traceback.print_exc()

@@ -51,6 +51,33 @@ class StopSignal:
         self.is_set = True
 
 
+def ignore_signals() -> None:
+    """Let no signal make work that is done look as if it were not, while the interpreter ends."""
+    if threading.current_thread() is threading.main_thread():
+        for signum in heeded():
+            signal.signal(signum, signal.SIG_IGN)
+
+
+@contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait while the body runs, and in processes that it starts, until they call `end_at_interrupts`."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_at_interrupts() -> None:
+    """Let Ctrl-C, one that was held back included, end this process at once and silently."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 @contextmanager
 def ordinary_signals() -> Iterator[None]:
     """Let Ctrl-C raise and the others end the process, for work that does not look at `Runtime.stop_requested`."""

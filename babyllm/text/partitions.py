@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
 import threading
 import time
@@ -29,6 +28,7 @@ from babyllm.errors import UserError
 from babyllm.files import fsync, read_sealed_json, write_sealed_json
 from babyllm.machine import cores
 from babyllm.progress import ProgressLine
+from babyllm.runtime.signals import end_at_interrupts, interrupts_held_back
 from babyllm.values import Count, Few
 
 T = TypeVar("T")
@@ -131,7 +131,7 @@ def _carry_out(work: Callable[[T, Path], Any], item: T, folder: Path, digest: st
 
 def _end_with_parent() -> None:
     """End this worker silently at Ctrl-C, which reaches it too, and when its parent is gone, however that ended."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_at_interrupts()
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -158,7 +158,8 @@ def _in_pool(jobs: Iterator[Job], n_workers: int) -> Iterator[tuple[int, Any]]:
         while True:
             # Few are handed in ahead of time, so that a stop leaves little to wait for.
             while len(running) < 2 * n_workers and (job := next(jobs, None)):
-                running[pool.submit(_carry_out, *job[1])] = job[0]
+                with interrupts_held_back():  # a worker that is still importing would show a traceback
+                    running[pool.submit(_carry_out, *job[1])] = job[0]
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
