@@ -1,6 +1,7 @@
 """What several files share: a tiny shape, a generated corpus, its tokenizer and tokens, a runtime on the CPU."""
 
 import random
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,6 +20,9 @@ from babyllm.tokenizer import Tokenizer
 # How long an example takes says more about the machine's other users than about the code.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
+
+if hasattr(signal, "SIGHUP"):  # `nohup pytest` lets it be ignored, here and in what tests start
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 VOCAB_SIZE = 400
 CHINESE = "今天气很好我们去公园看书这本小说有意思他说明年再来北京大学的生活"

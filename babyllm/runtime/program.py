@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import sys
@@ -35,7 +36,7 @@ def user_errors(argv: Sequence[str] | None = None) -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()  # so that a closed pipe shows here and not while the interpreter ends
-        ignore_signals()
+        atexit.register(ignore_signals)
     except UserError as error:
         if "--debug" in argv:
             traceback.print_exc()
