@@ -18,7 +18,7 @@ import pyarrow as pa
 from babyllm.data.prepare import BATCH_DOCUMENTS, Batch, batches
 from babyllm.errors import UserError
 from babyllm.files import sha256
-from babyllm.text.corpus import MANIFEST, open_corpus, row_groups
+from babyllm.text.corpus import COLUMNS, MANIFEST, documents_in, open_corpus, row_groups
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet
 from babyllm.text.readers import Partition, ReadConfig, Rejected, find_partitions, key_of, read_partition
@@ -85,8 +85,8 @@ def read_source(source: Source, read: ReadConfig) -> Iterator[Document | Rejecte
         UserError: a file of a corpus is damaged.
     """
     if isinstance(source, RowGroups):
-        for batch in _record_batches(source, ["text", "domain", "id"]):
-            yield from map(Document, *(column.to_pylist() for column in batch.columns))
+        for batch in _record_batches(source, COLUMNS):
+            yield from documents_in(batch)
     else:
         yield from read_partition(source, read)
 
@@ -96,7 +96,7 @@ def _record_batches(source: RowGroups, names: list[str]) -> Iterator[pa.RecordBa
         with open_parquet(source.path) as file:
             groups = range(source.begin, source.end)
             batches = file.iter_batches(BATCH_DOCUMENTS, row_groups=groups, columns=names, use_threads=False)
-            yield from (batch.select(names) for batch in batches)
+            yield from batches
     except FAULTS as error:
         raise UserError(f"{source.path}: cannot be read ({error}); make the corpus anew") from error
 

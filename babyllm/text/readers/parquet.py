@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from babyllm.text.corpus import COLUMNS
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet
 from babyllm.text.readers.records import BadRecord, Fields, Maker, ReadConfig, Rejected, Source, T, rejected
@@ -25,9 +26,10 @@ def read_corpus(source: Source, config: ReadConfig, fields: Fields) -> Iterator[
     keeps_domain = config.domain == "auto"
 
     def document(record: Mapping[str, Any], place: str) -> Document:
-        return fields.plain(record["text"], record["id"], record["domain"] if keeps_domain else "")
+        domain = record["domain"] if keeps_domain else ""
+        return fields.plain(record["text"], record["id"], domain, record.get("url") or "")
 
-    return _made(source, lambda names: ["id", "domain", "text"], document)
+    return _made(source, lambda names: [name for name in COLUMNS if name in names], document)
 
 
 def _made(

@@ -8,6 +8,7 @@ A record (a JSON object, a row of a table) becomes a document by `Fields`, the s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ WAYS: tuple[tuple[str, ...], ...] = (
     *(("completion",), ("response",), ("output",), ("desc?", "answer")),
     *(("summary?", "sections"), ("paragraphs",), ("段落",)),
 )
+# Where the address of a document is, in the order tried.
+URL_FIELDS = ("url", "URL", "source_url", "link", "uri", "WARC-Target-URI", "metadata.url", "meta.url")
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S")
 LISTS = {"sections", "paragraphs", "段落"}  # fields that hold a list of texts, or of records with title and content
 
 TOO_LONG = "longer than read.max_record_bytes"
@@ -169,9 +173,9 @@ class Fields:
         if isinstance(title, str) and title.strip() and not text.lstrip().startswith(title.strip()):
             text = f"{title.strip()}\n{text}"
         domain = _lookup(record, self._domain_field) if self._domain_field else None
-        return self.plain(text, place, _mended(str(domain)) if isinstance(domain, (str, int)) else "")
+        return self.plain(text, place, _mended(str(domain)) if isinstance(domain, (str, int)) else "", _url(record))
 
-    def plain(self, text: str, place: str, domain: str = "") -> Document:
+    def plain(self, text: str, place: str, domain: str = "", url: str = "") -> Document:
         """The document of a text; surrogates that stand alone, which are no characters, become U+FFFD.
 
         Raises:
@@ -180,7 +184,7 @@ class Fields:
         text = _mended(text)
         if len(text) > self._limit // 4 and len(text.encode()) > self._limit:
             raise BadRecord(TOO_LONG)
-        return Document(text, domain or self._domain, place)
+        return Document(text, domain or self._domain, place, _mended(url))
 
     def columns(self, names: Sequence[str]) -> list[str]:
         """The columns of a table which its documents are made from.
@@ -196,7 +200,7 @@ class Fields:
         if not possible:
             raise BadRecord(NO_TEXT)
         wanted = [name for way in possible for name, _ in way]
-        wanted += [name for name in (self._title, self._domain_field) if name]
+        wanted += [name for name in (self._title, self._domain_field, *URL_FIELDS) if name]
         return [name for name in dict.fromkeys(map(column, wanted)) if name in names]
 
     def _text(self, record: Mapping[str, Any]) -> str:
@@ -210,6 +214,15 @@ class Fields:
                 parts = (_written(name, value) for name, value in values.items() if value is not None)
                 return "\n".join(part for part in parts if part.strip())
         raise BadRecord(NO_TEXT)
+
+
+def _url(record: Mapping[str, Any]) -> str:
+    """The address that a record has."""
+    for name in URL_FIELDS:
+        url = _lookup(record, name)
+        if isinstance(url, str) and ADDRESS.match(url):
+            return url.strip()
+    return ""
 
 
 def _lookup(record: Mapping[str, Any], name: str) -> Any:

@@ -1,0 +1,92 @@
+"""What a record is, which files are read, and what people are told of both."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from babyllm.text.clean import clean
+from babyllm.text.corpus import open_corpus
+from babyllm.text.dedup.stage import DedupConfig, dedup
+from babyllm.text.documents import Document
+from babyllm.text.filters import CleanConfig
+from babyllm.text.partitions import WorkConfig
+from babyllm.text.readers import ReadConfig, Rejected, find_partitions, read_partition
+
+TEXT = "今天天气很好，我们去公园散步，看到了许多美丽的花朵。"
+ONE = WorkConfig(workers=1)
+
+
+def read(*paths: Path, size: int = 1 << 20, **settings: Any) -> list[Document | Rejected]:
+    """Every record at the paths, in partitions of about `size` bytes."""
+    config = ReadConfig(**settings)
+    return [item for part in find_partitions(paths, config, size) for item in read_partition(part, config)]
+
+
+def documents(items: Sequence[Document | Rejected]) -> list[Document]:
+    return [item for item in items if isinstance(item, Document)]
+
+
+def texts(items: Sequence[Document | Rejected]) -> list[str]:
+    return [item.text for item in documents(items)]
+
+
+def reasons(items: Sequence[Document | Rejected]) -> list[str]:
+    return [item.reason for item in items if isinstance(item, Rejected)]
+
+
+def put(path: Path, data: bytes | str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+def json_lines(*records: Any) -> bytes:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+
+
+# ---- addresses
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"url": "https://a.example/页?q=1"},
+        {"URL": "https://a.example/页?q=1"},
+        {"url": None, "link": "https://a.example/页?q=1"},
+        {"url": "no address", "source_url": "https://a.example/页?q=1"},
+        {"meta": {"url": "https://a.example/页?q=1"}},
+        {"WARC-Target-URI": "https://a.example/页?q=1"},
+    ],
+)
+def test_a_record_tells_its_address(record: dict[str, Any], tmp_path: Path) -> None:
+    """A document has the address that its record has under one of the usual names, in lines and in columns."""
+    put(tmp_path / "in/a.jsonl", json_lines({"text": TEXT, **record}))
+    pq.write_table(pa.Table.from_pylist([{"text": TEXT, **record}]), tmp_path / "in/b.parquet")
+    assert [d.url for d in documents(read(tmp_path / "in"))] == ["https://a.example/页?q=1"] * 2
+
+
+def test_pages_tell_their_address(tmp_path: Path) -> None:
+    """A page of an archive has the address it was taken from, a page in a file the one it calls its own."""
+    paragraph = f"<p>{TEXT * 6}</p>" * 3
+    link = '<link href="https://b.example/a?x=1&amp;y=2" rel="canonical">'
+    put(tmp_path / "in/a.html", f"<html><head>{link}</head><body><article>{paragraph}</article></body></html>")
+    body = TEXT.encode()
+    head = b"WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Target-URI: <https://c.example/>\r\nContent-Type: text/plain\r\n"
+    put(tmp_path / "in/b.wet", head + b"Content-Length: %d\r\n\r\n" % len(body) + body + b"\r\n\r\n")
+    assert [d.url for d in documents(read(tmp_path / "in"))] == ["https://b.example/a?x=1&y=2", "https://c.example/"]
+
+
+def test_addresses_go_through_the_stages(tmp_path: Path) -> None:
+    """Cleaning and deduplicating a corpus, twice over, keep what address a document has."""
+    records = [{"text": f"{TEXT}第{i}篇。", "url": f"https://a.example/{i}"} for i in range(3)]
+    put(tmp_path / "in/a.jsonl", json_lines(*records, {"text": TEXT}))
+    clean([tmp_path / "in"], tmp_path / "clean", CleanConfig(filters=("length",)), work=ONE)
+    dedup([tmp_path / "clean"], tmp_path / "unique", DedupConfig(near=(), work=ONE))
+    clean([tmp_path / "unique"], tmp_path / "again", CleanConfig(filters=("length",)), work=ONE)
+    urls = ["https://a.example/0", "https://a.example/1", "https://a.example/2", ""]
+    assert [d.url for d in open_corpus(tmp_path / "again").documents()] == urls
