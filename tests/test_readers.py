@@ -249,7 +249,7 @@ def test_fields_can_be_named(tmp_path: Path) -> None:
         [one] = read(path, text="q+data.body", title="h", domain="field:data.src")
         assert (one.text, one.domain) == ("head\nq?\nb", "web") if isinstance(one, Document) else False
         assert texts(read(path, title=None)) == ["no"]
-        assert reasons(read(path, text="absent")) == ["no field holds text; name it with --read.text"]
+        assert reasons(read(path, text="absent")) == ["no field absent holds text, which --read.text names"]
 
 
 def test_domains(tmp_path: Path) -> None:

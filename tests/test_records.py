@@ -90,3 +90,60 @@ def test_addresses_go_through_the_stages(tmp_path: Path) -> None:
     clean([tmp_path / "unique"], tmp_path / "again", CleanConfig(filters=("length",)), work=ONE)
     urls = ["https://a.example/0", "https://a.example/1", "https://a.example/2", ""]
     assert [d.url for d in open_corpus(tmp_path / "again").documents()] == urls
+
+
+# ---- fields
+
+
+@pytest.mark.parametrize(
+    ("record", "text"),
+    [
+        ({"text": "", "content": TEXT}, TEXT),
+        ({"text": " \n", "content": TEXT}, TEXT),
+        ({"text": 5, "content": TEXT}, TEXT),
+        ({"question": "", "answer": "", "output": TEXT}, TEXT),
+        ({"text": "", "content": " "}, ""),
+        ({"Text": TEXT}, TEXT),
+        ({" text ": TEXT}, TEXT),
+        ({"Question": "1 + 1?", "ANSWER": "2"}, "1 + 1?\n2"),
+        ({"Title": "花", "Body": TEXT}, f"花\n{TEXT}"),
+        ({"段落": [{"zh_text": "你好", "en_text": "Hello"}, {"zh_text": "", "en_text": "Bye"}]}, "你好\nHello\nBye"),
+        ({"translation": {"en": "Hello", "zh": "你好"}}, "Hello\n你好"),
+        ({"en": "Hello", "zh": "你好"}, "你好\nHello"),
+    ],
+)
+def test_the_full_field_is_found(record: dict[str, Any], text: str, tmp_path: Path) -> None:
+    """The first field that holds text counts, in other letters and with blanks too; pairs of languages are lines."""
+    put(tmp_path / "in/a.jsonl", json_lines(record))
+    pq.write_table(pa.Table.from_pylist([record]), tmp_path / "in/b.parquet")
+    assert texts(read(tmp_path / "in")) == [text] * 2
+
+
+def test_a_table_with_other_letters(tmp_path: Path) -> None:
+    """Columns are found in other letters and with blanks too."""
+    assert texts(read(put(tmp_path / "a.csv", f"ID, Text\n1,{TEXT}\n"))) == [TEXT]
+
+
+@pytest.mark.parametrize(
+    "record", [{"段落": [{"行号": 1}]}, {"paragraphs": []}, {"sections": [""]}, {"段落": [], "n": 1}]
+)
+def test_lists_without_text_are_no_documents(record: dict[str, Any], tmp_path: Path) -> None:
+    """A record whose paragraphs hold no text has none, rather than an empty one."""
+    path = put(tmp_path / "a.jsonl", json_lines(record))
+    assert reasons(read(path)) == ["no field holds text; name it with --read.text"]
+
+
+@pytest.mark.parametrize("name", ["messages", "conversations", "turns"])
+@pytest.mark.parametrize("turn", [{"role": "user", "content": TEXT}, {"from": "human", "value": TEXT}])
+def test_conversations_are_no_documents(name: str, turn: dict[str, str], tmp_path: Path) -> None:
+    """A conversation among documents says which command takes it, and by which setting it is read as text."""
+    put(tmp_path / "in/a.jsonl", json_lines({"id": 1, name: [turn, turn]}))
+    pq.write_table(pa.Table.from_pylist([{"id": 1, "messages": [turn]}]), tmp_path / "in/b.parquet")
+    assert reasons(read(tmp_path / "in")) == [
+        f"a conversation, which train_sft.py takes with --data.path; --read.text={name} reads what is said in it"
+        for name in (name, "messages")
+    ]
+    assert texts(read(tmp_path / "in/a.jsonl", text=name)) == [f"{TEXT}\n{TEXT}"]
+    assert reasons(read(put(tmp_path / "b.jsonl", json_lines([turn])))) == [
+        "a conversation, which train_sft.py takes with --data.path"
+    ]

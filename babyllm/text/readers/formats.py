@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from babyllm.text.documents import Document
+from babyllm.text.readers.fields import Fields
 from babyllm.text.readers.json_values import read_json
 from babyllm.text.readers.lines import read_csv, read_jsonl, read_txt_lines
 from babyllm.text.readers.pages import read_html, read_text
 from babyllm.text.readers.parquet import read_corpus, read_parquet
-from babyllm.text.readers.records import Fields, ReadConfig, Rejected, Source, T, rejected
+from babyllm.text.readers.records import ReadConfig, Rejected, Source, T, rejected
 from babyllm.text.readers.streams import Damaged
 from babyllm.text.readers.warc import read_warc
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from babyllm.text.documents import Document
-from babyllm.text.readers.records import TOO_LONG, BadRecord, Fields, Maker, ReadConfig, Rejected, Source, T, rejected
+from babyllm.text.readers.fields import Fields
+from babyllm.text.readers.records import TOO_LONG, BadRecord, Maker, ReadConfig, Rejected, Source, T, rejected
 from babyllm.text.readers.streams import lines, name_of
 
 

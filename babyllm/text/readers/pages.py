@@ -12,7 +12,8 @@ from typing import Any
 
 from babyllm.errors import UserError
 from babyllm.text.documents import Document
-from babyllm.text.readers.records import BadRecord, Fields, ReadConfig, Rejected, Source, rejected
+from babyllm.text.readers.fields import Fields
+from babyllm.text.readers.records import BadRecord, ReadConfig, Rejected, Source, rejected
 from babyllm.text.readers.streams import decoded, looks_chinese, whole
 
 DECLARED = re.compile(rb"""charset\s*=\s*["']?\s*([\w-]+)""", re.IGNORECASE)

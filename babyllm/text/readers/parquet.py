@@ -10,7 +10,8 @@ import pyarrow as pa
 from babyllm.text.corpus import COLUMNS
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet
-from babyllm.text.readers.records import BadRecord, Fields, Maker, ReadConfig, Rejected, Source, T, rejected
+from babyllm.text.readers.fields import Fields
+from babyllm.text.readers.records import BadRecord, Maker, ReadConfig, Rejected, Source, T, rejected
 
 BATCH_ROWS = 2048
 BATCH_BYTES = 8 << 20

@@ -1,43 +1,17 @@
-"""What readers take and give: the settings, a piece of a file, a document or the reason why there is none.
-
-A record (a JSON object, a row of a table) becomes a document by `Fields`, the same way in every format:
-
-    record -> the first of WAYS whose fields it has -> title, text -> Document(text, domain, id)
-                                                     -> BadRecord(reason) -> Rejected
-"""
+"""What readers take and give: the settings, a piece of a file, or the reason why a record is no document."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
-from babyllm.text.documents import Document
 from babyllm.values import Count
 
 EXCERPT = 200  # characters of a rejected record that are kept
 
-# Where the text is, in the order tried: the fields that are joined, line by line; those with "?" may be absent.
-WAYS: tuple[tuple[str, ...], ...] = (
-    *(("text",), ("content",), ("raw_content",), ("document",), ("article",), ("body",), ("正文",), ("内容",)),
-    ("instruction", "input?", "output"),
-    ("instruction", "input?", "context?", "response"),
-    ("prompt", "completion"),
-    ("prompt", "response"),
-    ("query", "response"),
-    ("question", "answer"),
-    *(("completion",), ("response",), ("output",), ("desc?", "answer")),
-    *(("summary?", "sections"), ("paragraphs",), ("段落",)),
-)
-# Where the address of a document is, in the order tried.
-URL_FIELDS = ("url", "URL", "source_url", "link", "uri", "WARC-Target-URI", "metadata.url", "meta.url")
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S")
-LISTS = {"sections", "paragraphs", "段落"}  # fields that hold a list of texts, or of records with title and content
-
 TOO_LONG = "longer than read.max_record_bytes"
-NO_TEXT = "no field holds text; name it with --read.text"
 CUT_OFF = "the file ends within this record"
 
 
@@ -139,120 +113,7 @@ class Maker(Protocol[Made]):
 def rejected(place: str, reason: object, raw: object = "") -> Rejected:
     """What is reported of a record; `raw` is the record as it was found."""
     text = raw[: 4 * EXCERPT].decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
-    return Rejected(place, str(reason), _mended(text[:EXCERPT]))
-
-
-class Fields:
-    """How the records of one source become documents.
-
-    Args:
-        source: gives the domain where no field does.
-        config: says which fields are read.
-    """
-
-    def __init__(self, source: Source, config: ReadConfig) -> None:
-        ways = WAYS if config.text is None else (tuple(config.text.split("+")),)
-        self._ways = [[(name.rstrip("?"), name.endswith("?")) for name in way] for way in ways]
-        self._title = config.title
-        self._domain_field = {"auto": "domain"}.get(config.domain)
-        if config.domain.startswith("field:"):
-            self._domain_field = config.domain[6:]
-        self._domain = source.domain
-        self._limit = config.max_record_bytes
-
-    def document(self, record: Any, place: str) -> Document:
-        """The document of a record whose id is its place.
-
-        Raises:
-            BadRecord: it has no text.
-        """
-        if not isinstance(record, dict):
-            raise BadRecord(f"not an object with fields but {kind_of(record)}")
-        text = self._text(record)
-        title = _lookup(record, self._title) if self._title else None
-        if isinstance(title, str) and title.strip() and not text.lstrip().startswith(title.strip()):
-            text = f"{title.strip()}\n{text}"
-        domain = _lookup(record, self._domain_field) if self._domain_field else None
-        return self.plain(text, place, _mended(str(domain)) if isinstance(domain, (str, int)) else "", _url(record))
-
-    def plain(self, text: str, place: str, domain: str = "", url: str = "") -> Document:
-        """The document of a text; surrogates that stand alone, which are no characters, become U+FFFD.
-
-        Raises:
-            BadRecord: it is longer than a record may be.
-        """
-        text = _mended(text)
-        if len(text) > self._limit // 4 and len(text.encode()) > self._limit:
-            raise BadRecord(TOO_LONG)
-        return Document(text, domain or self._domain, place, _mended(url))
-
-    def columns(self, names: Sequence[str]) -> list[str]:
-        """The columns of a table which its documents are made from.
-
-        Raises:
-            BadRecord: none holds text.
-        """
-
-        def column(name: str) -> str:
-            return name if name in names else name.partition(".")[0]
-
-        possible = [way for way in self._ways if all(column(name) in names or is_optional for name, is_optional in way)]
-        if not possible:
-            raise BadRecord(NO_TEXT)
-        wanted = [name for way in possible for name, _ in way]
-        wanted += [name for name in (self._title, self._domain_field, *URL_FIELDS) if name]
-        return [name for name in dict.fromkeys(map(column, wanted)) if name in names]
-
-    def _text(self, record: Mapping[str, Any]) -> str:
-        for way in self._ways:
-            if len(way) == 1:  # nearly always, so it is spared what follows
-                if (value := _lookup(record, way[0][0])) is not None:
-                    return _written(way[0][0], value)
-                continue
-            values = {name: _lookup(record, name) for name, _ in way}
-            if all(values[name] is not None or is_optional for name, is_optional in way):
-                parts = (_written(name, value) for name, value in values.items() if value is not None)
-                return "\n".join(part for part in parts if part.strip())
-        raise BadRecord(NO_TEXT)
-
-
-def _url(record: Mapping[str, Any]) -> str:
-    """The address that a record has."""
-    for name in URL_FIELDS:
-        url = _lookup(record, name)
-        if isinstance(url, str) and ADDRESS.match(url):
-            return url.strip()
-    return ""
-
-
-def _lookup(record: Mapping[str, Any], name: str) -> Any:
-    value = record.get(name)
-    if value is None and "." in name:
-        outer, _, inner = name.partition(".")
-        below = record.get(outer)
-        return _lookup(below, inner) if isinstance(below, dict) else None
-    return value
-
-
-def _written(name: str, value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            raise BadRecord("not valid UTF-8") from None
-    if name in LISTS and isinstance(value, list):
-        return "\n".join(part for part in _flat(value) if part.strip())
-    raise BadRecord(f"the field {name} is not text but {kind_of(value)}")
-
-
-def _flat(items: Iterable[Any]) -> Iterator[str]:
-    for item in items:
-        if isinstance(item, str):
-            yield item
-        elif isinstance(item, dict):
-            yield from (item[name] for name in ("title", "content", "内容") if isinstance(item.get(name), str))
+    return Rejected(place, str(reason), mended(text[:EXCERPT]))
 
 
 def kind_of(value: object) -> str:
@@ -261,7 +122,7 @@ def kind_of(value: object) -> str:
     return (names | {"list": "a list", "dict": "an object"}).get(type(value).__name__, type(value).__name__)
 
 
-def _mended(text: str) -> str:
+def mended(text: str) -> str:
     """A valid Unicode string: JSON can spell surrogates that have no partner."""
     if text.isascii():
         return text

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from http.client import HTTPException, HTTPResponse
 
 from babyllm.text.documents import Document
+from babyllm.text.readers.fields import Fields
 from babyllm.text.readers.pages import main_text, page_text
-from babyllm.text.readers.records import CUT_OFF, TOO_LONG, BadRecord, Fields, ReadConfig, Rejected, Source, rejected
+from babyllm.text.readers.records import CUT_OFF, TOO_LONG, BadRecord, ReadConfig, Rejected, Source, rejected
 from babyllm.text.readers.streams import EXCERPT_BYTES, blocks
 
 BEGIN = b"WARC/1."
