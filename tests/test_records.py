@@ -147,3 +147,62 @@ def test_conversations_are_no_documents(name: str, turn: dict[str, str], tmp_pat
     assert reasons(read(put(tmp_path / "b.jsonl", json_lines([turn])))) == [
         "a conversation, which train_sft.py takes with --data.path"
     ]
+
+
+# ---- JSON, whatever the file is called
+
+ROWS = [{"text": f"{TEXT}{i}", "n": [i, {}]} for i in range(12)]
+
+
+def dumped(value: Any, **settings: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, **settings)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".ndjson"])
+@pytest.mark.parametrize(
+    "content",
+    {
+        "lines": "\n".join(map(dumped, ROWS)),
+        "array": dumped(ROWS),
+        "pretty array": dumped(ROWS, indent=1),
+        "array of lines": "[\n" + ",\n".join(map(dumped, ROWS)) + "\n]\n",
+        "pretty objects": "\n".join(dumped(row, indent=2) for row in ROWS),
+        "objects with Windows line ends": "\n".join(dumped(row, indent=2) for row in ROWS).replace("\n", "\r\n"),
+        "joined": "".join(map(dumped, ROWS)),
+        "joined in lines": "\n".join(dumped(a) + dumped(b) for a, b in zip(ROWS[::2], ROWS[1::2], strict=True)),
+        "commas after lines": ",\n".join(map(dumped, ROWS)) + ",\n",
+        "commas between objects": ",".join(map(dumped, ROWS)),
+        "old line ends": "\r".join(map(dumped, ROWS)),
+        "arrays after each other": dumped(ROWS[:5], indent=1) + "\n" + dumped(ROWS[5:], indent=1),
+        "record separators": "".join(f"\x1e{dumped(row)}\n" for row in ROWS),
+        "holes": "\0\0\0".join(f"{dumped(row)}\n" for row in ROWS),
+        "marks of joined files": "\ufeff".join(f"{dumped(row)}\n" for row in ROWS),
+        "empty lines": "\n\n \r\n".join(map(dumped, ROWS)),
+        "tabs in texts": "\n".join(dumped(row).replace(TEXT, f"{TEXT}\t") for row in ROWS),
+    }.values(),
+)
+def test_json_is_known_by_its_content(suffix: str, content: str, tmp_path: Path) -> None:
+    """Lines, arrays and values one after the other are read alike under each of the names of JSON."""
+    items = read(put(tmp_path / f"a{suffix}", content))
+    assert [text.replace("\t", "") for text in texts(items)] == [row["text"] for row in ROWS] and not reasons(items)
+    for item in documents(items):
+        begin = content.encode()[int(item.id.rpartition(":")[2]) :].decode()
+        assert begin.lstrip("\x1e\0\ufeff").startswith("{")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_large_files_of_lines_are_cut(suffix: str, tmp_path: Path) -> None:
+    """A file with a record per line is read in pieces, one with another form as a whole; its name decides neither."""
+    for content, n in (("\n".join(map(dumped, ROWS)), 4), (dumped(ROWS, indent=1), 1)):
+        path = put(tmp_path / f"a{suffix}", content)
+        size = -(-path.stat().st_size // 4)
+        assert len(find_partitions([path], ReadConfig(), size)) == n
+        assert texts(read(path, size=size)) == [row["text"] for row in ROWS]
+
+
+def test_a_bad_first_line_is_one_line(tmp_path: Path) -> None:
+    """A first line that is broken costs a file of JSON lines that line."""
+    for first in ('{"text": "a', "{", "x", '{"text": "a"} x'):
+        path = put(tmp_path / "a.jsonl", "\n".join([first, *map(dumped, ROWS)]))
+        items = read(path)
+        assert texts(items) == [row["text"] for row in ROWS] and len(reasons(items)) == 1, first

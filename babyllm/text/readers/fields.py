@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from babyllm.text.documents import Document
@@ -39,6 +38,7 @@ ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://\S")
 
 NO_TEXT = "no field holds text; name it with --read.text"
 TURN = {"role": "", "from": ""}  # fields of which a turn of a conversation has one
+TURNS = (("role", "content"), ("from", "value"))
 CONVERSATIONS = ("messages", "conversations", "conversation")  # columns that hold lists of turns
 MAX_SHAPES, MAX_FIELDS = 256, 64  # shapes that are remembered, and fields that one of them has
 MAX_DEPTH = 4  # of lists of texts within each other
@@ -57,20 +57,20 @@ class _Way:
     fields: tuple[tuple[str, bool], ...]
     alike: str = ""
 
-    @cached_property
-    def name(self) -> str:
-        """The field, if it is a single one, as nearly always."""
-        return self.fields[0][0] if len(self.fields) == 1 else ""
-
 
 @dataclass(frozen=True)
 class _Shape:
-    """What is to be read of records that have the same fields, by the names in the records."""
+    """What is to be read of records that have the same fields, by the names in the records; turns are not read.
 
+    Nearly always the text is that of the field `first`.
+    """
+
+    first: str
     ways: tuple[_Way, ...]
     title: str
     domain: str
     urls: tuple[str, ...]
+    is_turn: bool
 
 
 class Fields:
@@ -104,7 +104,11 @@ class Fields:
         if not isinstance(record, dict):
             raise BadRecord(_conversation("", record) or f"not an object with fields but {kind_of(record)}")
         shape = self._shape(tuple(record))
-        text = self._text(record, shape)
+        if shape.is_turn:
+            raise BadRecord(_conversation("", [record]))
+        text = record.get(shape.first)
+        if not isinstance(text, str) or not text or text.isspace():
+            text = self._text(record, shape)
         title = _lookup(record, shape.title) if shape.title else None
         if isinstance(title, str) and title.strip() and not text.lstrip().startswith(title.strip()):
             text = f"{title.strip()}\n{text}"
@@ -139,27 +143,32 @@ class Fields:
     def _shape(self, names: tuple[str, ...]) -> _Shape:
         shape = self._shapes.get(names)
         if shape is None:
-            there = _Names(names)
-            ways = [_Way(tuple(way)) for way in self._ways if all(there.has(name) or absent for name, absent in way)]
-            ways += [
-                _Way(tuple((there.alike(name), absent) for name, absent in way), "+".join(name for name, _ in way))
-                for way in self._ways
-                if _Way(tuple(way)) not in ways and all(there.alike(name) or absent for name, absent in way)
-            ]
-            urls = dict.fromkeys(filter(None, map(there.alike, URLS)))
-            shape = _Shape(tuple(ways), there.alike(self._title), there.alike(self._domain_field), tuple(urls))
+            shape = self._shape_of(names)
             if len(names) <= MAX_FIELDS:
                 if len(self._shapes) >= MAX_SHAPES:
                     self._shapes.clear()
                 self._shapes[names] = shape
         return shape
 
+    def _shape_of(self, names: tuple[str, ...]) -> _Shape:
+        there = _Names(names)
+        ways = [_Way(tuple(way)) for way in self._ways if all(there.has(name) or absent for name, absent in way)]
+        ways += [
+            _Way(tuple((there.alike(name), absent) for name, absent in way), "+".join(name for name, _ in way))
+            for way in self._ways
+            if _Way(tuple(way)) not in ways and all(there.alike(name) or absent for name, absent in way)
+        ]
+        first = ways[0].fields[0][0] if ways and len(ways[0].fields) == 1 and not ways[0].alike else ""
+        urls = dict.fromkeys(filter(None, map(there.alike, URLS)))
+        is_turn = self._config.text is None and any(set(turn) <= set(names) for turn in TURNS)
+        title, domain = there.alike(self._title), there.alike(self._domain_field)
+        return _Shape(first, tuple(ways), title, domain, tuple(urls), is_turn)
+
     def _text(self, record: Mapping[str, Any], shape: _Shape) -> str:
         blank, fault = None, None
         for way in shape.ways:
             try:
-                value = _lookup(record, way.name) if way.name else None
-                text = value if isinstance(value, str) else self._joined(record, way)
+                text = self._joined(record, way)
             except BadRecord as error:
                 fault = fault or error
                 continue
@@ -174,6 +183,9 @@ class Fields:
 
     def _joined(self, record: Mapping[str, Any], way: _Way) -> str | None:
         """The text of the fields; None where one of them is missing, or a list has no text."""
+        if len(way.fields) == 1:
+            value = _lookup(record, name := way.fields[0][0])
+            return value if value is None else self._written(name, value)
         values = [(name, _lookup(record, name), absent) for name, absent in way.fields if name]
         if any(value is None and not absent for _, value, absent in values):
             return None

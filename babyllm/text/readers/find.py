@@ -22,6 +22,7 @@ from babyllm.text.corpus import MANIFEST, PART_MARK, open_corpus
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet
 from babyllm.text.readers.formats import COMPRESSIONS, FORMATS, format_of, read_source
+from babyllm.text.readers.json_values import holds_lines
 from babyllm.text.readers.records import ReadConfig, Rejected, Source
 from babyllm.text.readers.streams import Damaged, encoding_of, is_wide
 
@@ -249,9 +250,9 @@ def _pieces(source: Source, config: ReadConfig, partition_bytes: int) -> list[So
     pieces = format_of(source.format, config).pieces
     if pieces == "row groups":
         return _row_groups(source, partition_bytes)
-    if pieces == "lines" and not source.compression and source.size_bytes > partition_bytes:
+    if pieces and not source.compression and source.size_bytes > partition_bytes:
         try:
-            if is_wide(encoding_of(source, config)):
+            if is_wide(encoding_of(source, config)) or (pieces == "json lines" and not holds_lines(source, config)):
                 return [source]
         except (OSError, Damaged):  # reading it will tell
             return [source]

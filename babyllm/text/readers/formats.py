@@ -8,8 +8,8 @@ from typing import Literal
 
 from babyllm.text.documents import Document
 from babyllm.text.readers.fields import Fields
-from babyllm.text.readers.json_values import read_json
-from babyllm.text.readers.lines import read_csv, read_jsonl, read_txt_lines
+from babyllm.text.readers.json_values import JSON_SUFFIXES, read_json
+from babyllm.text.readers.lines import read_csv, read_txt_lines
 from babyllm.text.readers.pages import read_html, read_text
 from babyllm.text.readers.parquet import read_corpus, read_parquet
 from babyllm.text.readers.records import ReadConfig, Rejected, Source, T, rejected
@@ -23,19 +23,20 @@ class Format:
 
     Attributes:
         read: gives the documents of a source, made by the fields it is handed.
-        pieces: what a large file may be cut at.
+        pieces: what a large file may be cut at; "json lines" where it turns out to have a record per line.
         is_one_document: whether a file is a single document.
     """
 
     read: Callable[[Source, ReadConfig, Fields], Iterator[Document | Rejected]]
-    pieces: Literal["", "lines", "row groups"] = ""
+    pieces: Literal["", "lines", "json lines", "row groups"] = ""
     is_one_document: bool = False
 
 
 _TEXT, _HTML, _CSV = Format(read_text, is_one_document=True), Format(read_html, is_one_document=True), Format(read_csv)
-_JSONL, _WARC = Format(read_jsonl, "lines"), Format(read_warc)
+_JSON, _WARC = Format(read_json, "json lines"), Format(read_warc)
 FORMATS = {
-    **{".jsonl": _JSONL, ".ndjson": _JSONL, ".json": Format(read_json), ".csv": _CSV, ".tsv": _CSV},
+    **dict.fromkeys(JSON_SUFFIXES, _JSON),
+    **{".csv": _CSV, ".tsv": _CSV},
     **{".txt": _TEXT, ".md": _TEXT, ".html": _HTML, ".htm": _HTML, ".warc": _WARC, ".wet": _WARC},
     **{".parquet": Format(read_parquet, "row groups"), "corpus": Format(read_corpus, "row groups")},
 }

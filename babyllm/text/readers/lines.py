@@ -4,28 +4,55 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 from babyllm.text.documents import Document
 from babyllm.text.readers.fields import Fields
-from babyllm.text.readers.records import TOO_LONG, BadRecord, Maker, ReadConfig, Rejected, Source, T, rejected
+from babyllm.text.readers.records import EXCERPT, TOO_LONG, BadRecord, Maker, ReadConfig, Rejected, Source, T, rejected
 from babyllm.text.readers.streams import lines, name_of
+
+# What may surround a JSON value: blanks, marks of byte order and of records (RFC 7464), and holes left by a crash.
+AROUND = " \t\r\n\ufeff\x1e\0"
+BETWEEN = re.compile(rf"[{AROUND},]*")
+DECODER = json.JSONDecoder(strict=False)  # so that characters which JSON wants escaped may stand as they are
 
 
 def read_jsonl(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
-    """What is made of a file with a JSON object in each line."""
+    """What is made of a file with a JSON object in each line, or several; commas between them are passed over."""
     encoding, found = lines(source, config)
     for offset, line, is_long in found:
-        place = f"{source.name}:{offset}"
+        place, text, end = f"{source.name}:{offset}", "", 0
         try:
             if is_long:
                 raise BadRecord(TOO_LONG)
-            yield make.document(parsed(line, encoding), place)
+            text = _text(line, encoding)
+            value, first_end = decoded(text, 0)
+            if first_end < len(text):
+                _check_next(text, first_end)
+                end = first_end
+            yield make.document(value, place)
         except BadRecord as error:
             if line.strip():
                 yield rejected(place, error, line)
+        if end:
+            yield from _further(text, end, source.name, offset, encoding, make)
+
+
+def _further(text: str, end: int, name: str, offset: int, encoding: str, make: Maker[T]) -> Iterator[T | Rejected]:
+    """What is made of the values that follow the first one of a line, which begins at `offset`."""
+    counted = 0
+    while end and (start := after(text, end)) < len(text):
+        offset, counted = offset + len(text[counted:start].encode(encoding)), start
+        place = f"{name}:{offset}"
+        try:
+            value, end = value_in(text, start)
+            yield make.document(value, place)
+        except BadRecord as error:
+            end = end if end > start else 0
+            yield rejected(place, error, text[start : start + EXCERPT])
 
 
 def read_txt_lines(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
@@ -50,14 +77,52 @@ def parsed(raw: bytes, encoding: str = "utf-8") -> Any:
         BadRecord: it is not JSON.
     """
     text = _text(raw, encoding)
+    value, end = value_in(text, 0)
+    if after(text, end) < len(text):
+        raise BadRecord("not JSON: Extra data")
+    return value
+
+
+def value_in(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins a line, or follows other values in it, and where it ends.
+
+    Raises:
+        BadRecord: it is not JSON, or what follows is no value.
+    """
+    value, end = decoded(text, start)
+    _check_next(text, end)
+    return value, end
+
+
+def _check_next(text: str, end: int) -> None:
+    start = after(text, end)
+    if text[start : start + 1] not in ("", "{", "["):
+        raise BadRecord("not JSON: Extra data")
+
+
+def decoded(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins here, and where it ends, whatever follows.
+
+    Raises:
+        BadRecord: it is not JSON.
+    """
     try:
-        return json.loads(text)
+        if text[start : start + 1] != "{":
+            start += len(text) - start - len(text[start:].lstrip(AROUND))
+        return DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
         raise BadRecord(f"not JSON: {error.msg}") from None
     except RecursionError:
         raise BadRecord("not JSON: nested too deeply") from None
     except ValueError:
         raise BadRecord("not JSON: a number too long") from None
+
+
+def after(text: str, end: int) -> int:
+    """Where the value begins that follows one in a text, or the end of the text."""
+    between = BETWEEN.match(text, end)
+    assert between
+    return between.end()
 
 
 def _text(raw: bytes, encoding: str) -> str:
