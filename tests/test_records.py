@@ -1,6 +1,8 @@
 """What a record is, which files are read, and what people are told of both."""
 
+import gzip
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from babyllm.data.sources import documents_of, find_sources
+from babyllm.errors import UserError
 from babyllm.text.clean import clean
 from babyllm.text.corpus import open_corpus
 from babyllm.text.dedup.stage import DedupConfig, dedup
 from babyllm.text.documents import Document
 from babyllm.text.filters import CleanConfig
 from babyllm.text.partitions import WorkConfig
-from babyllm.text.readers import ReadConfig, Rejected, find_partitions, read_partition
+from babyllm.text.readers import ReadConfig, Rejected, find_partitions, left_out, read_partition
 
 TEXT = "今天天气很好，我们去公园散步，看到了许多美丽的花朵。"
 ONE = WorkConfig(workers=1)
@@ -206,3 +210,152 @@ def test_a_bad_first_line_is_one_line(tmp_path: Path) -> None:
         path = put(tmp_path / "a.jsonl", "\n".join([first, *map(dumped, ROWS)]))
         items = read(path)
         assert texts(items) == [row["text"] for row in ROWS] and len(reasons(items)) == 1, first
+
+
+# ---- text files of several documents
+
+STORIES = [f"从前有一只猫。\n它的名字是{i}。" for i in range(9)]
+
+
+@pytest.mark.parametrize("size", [1 << 20, 100, 37])
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030", "utf-16"])
+@pytest.mark.parametrize(
+    ("between", "settings"),
+    [
+        ("\n<|endoftext|>\n", {}),
+        ("\r\n<|endoftext|>\r\n", {}),
+        ("<sep>", {"separator": "<sep>"}),
+        ("\n\n\n", {"separator": r"\n\n\n"}),
+        ("\n\n", {"txt": "blank"}),
+        ("\n\n \t\n\n", {"txt": "blank"}),
+    ],
+)
+def test_a_text_file_of_documents(
+    between: str, settings: dict[str, Any], encoding: str, size: int, tmp_path: Path
+) -> None:
+    """Documents between separators or blank lines are the same however the file is cut; their ids are their places."""
+    content = between.join([*STORIES, ""])
+    data = content.encode(encoding)
+    items = read(put(tmp_path / "a.txt", data), size=size, **settings)
+    assert texts(items) == STORIES and not reasons(items)
+    counted = content.encode("utf-8") if encoding == "utf-16" else data
+    for item, story in zip(documents(items), STORIES, strict=True):
+        at = int(item.id.rpartition(":")[2])
+        begin = story.encode("utf-8" if encoding == "utf-16" else encoding)
+        assert counted[at:].startswith(begin)
+
+
+def test_long_parts_of_a_text_file_cost_themselves(tmp_path: Path) -> None:
+    """A document that is too long is rejected alone; a file that is one says how to read it by lines."""
+    long = "长" * 1000
+    for between, settings in (("\n<|endoftext|>\n", {}), ("\n\n", {"txt": "blank"})):
+        path = put(tmp_path / "a.txt", between.join(["a", long, "b", f"{long}\n{long}", "c"]))
+        items = read(path, max_record_bytes=1000, **settings)
+        assert texts(items) == ["a", "b", "c"] and reasons(items) == ["longer than read.max_record_bytes"] * 2
+    (reason,) = reasons(read(put(tmp_path / "b.txt", "一行\n" * 1000), max_record_bytes=1000))
+    assert "--read.txt=line" in reason
+
+
+def test_a_separator_and_lines_exclude_each_other(tmp_path: Path) -> None:
+    """A separator together with --read.txt, or an empty one, is refused in one line."""
+    path = put(tmp_path / "a.txt", TEXT)
+    for settings in ({"separator": "x", "txt": "line"}, {"separator": ""}):
+        with pytest.raises(UserError, match=r"--read\.separator="):
+            read(path, **settings)
+
+
+# ---- which files are read
+
+
+def test_a_file_without_suffix_is_read_if_it_is_named(tmp_path: Path) -> None:
+    """A file without suffix is left out of a folder and read by what it holds if named; a suffix can be given."""
+    for name, content in (("books", TEXT), ("rows", dumped({"text": TEXT})), ("list", dumped([{"text": TEXT}]))):
+        assert texts(read(put(tmp_path / "in" / name, content))) == [TEXT]
+    put(tmp_path / "in/notes.log", TEXT)
+    assert texts(read(tmp_path / "in/notes.log", suffix=".txt")) == [TEXT]
+    assert len(texts(read(tmp_path / "in", suffix=".txt"))) == 4
+    for path, match in ((tmp_path / "in", r"--read\.suffix"), (tmp_path / "in/notes.log", r"--read\.suffix")):
+        with pytest.raises(UserError, match=match):
+            read(path)
+    with pytest.raises(UserError, match="a file of a kind that is not read"):
+        read(put(tmp_path / "binary", b"\0\1\2"))
+    with pytest.raises(UserError, match=r"--read\.suffix=txt: write one of"):
+        read(tmp_path / "in", suffix="txt")
+
+
+BESIDE = ["README.md", "readme_zh.md", "LICENSE.txt", "requirements.txt", "sub/CHANGELOG.md", "sub/dataset_infos.json"]
+
+
+def test_what_lies_beside_data_is_left_out(tmp_path: Path) -> None:
+    """Files about the data are left out and named, unless they are asked for, named, or all there is."""
+    for name in (*BESIDE, "__MACOSX/a.jsonl", "._b.jsonl", "Thumbs.db", "desktop.ini", "_SUCCESS", "a.jsonl.md5"):
+        put(tmp_path / "in" / name, dumped({"text": "beside"}))
+    assert len(texts(read(tmp_path / "in"))) == len(BESIDE)
+    put(tmp_path / "in/sub/data.jsonl", dumped({"text": TEXT}))
+    put(tmp_path / "in/sub/history.txt", TEXT)
+    assert texts(read(tmp_path / "in")) == [TEXT] * 2
+    found = left_out([tmp_path / "in"])
+    assert found == {name.rpartition("/")[2]: 1 for name in BESIDE} | {"hidden": 5, ".md5": 1}
+    assert len(texts(read(tmp_path / "in", all=True))) == len(BESIDE) + 2 and "README.md" not in left_out(
+        [tmp_path / "in"], ReadConfig(all=True)
+    )
+    assert len(texts(read(tmp_path / "in/README.md"))) == 1
+    report = clean([tmp_path / "in"], tmp_path / "out", CleanConfig(filters=()), work=ONE)
+    assert report and ["files not read: LICENSE.txt", 1] in report["facts"]
+
+
+@pytest.mark.parametrize(
+    ("names", "domains"),
+    [
+        (["part-00001.jsonl", "part-00002.jsonl"], ["in", "in"]),
+        (["000_00042.jsonl", "7.jsonl.gz"], ["in", "in"]),
+        (["0a3f9c6177.jsonl", "b3f9c61770a.jsonl"], ["in", "in"]),
+        (["part-00000-4c2a1b3d-11aa-22bb-33cc-123456789abc-c000.snappy.jsonl"], ["in"]),
+        (["train-00000-of-00010.jsonl", "train-00001-of-00010.jsonl"], ["in", "in"]),
+        (["0001/a.jsonl", "0002/b.jsonl"], ["in", "in"]),
+        (["0001/zh/a.jsonl", "0001/zh/b.jsonl"], ["zh", "zh"]),
+        (["wiki-00001.jsonl", "wiki-00002.jsonl"], ["wiki", "wiki"]),
+        (["wiki-0a3f9c61.jsonl", "wiki-1b3f9c62.jsonl"], ["wiki", "wiki"]),
+        (["train.jsonl", "valid.jsonl", "facade.jsonl"], ["facade", "train", "valid"]),
+        (["c4-train.00000-of-01024.jsonl"], ["c4-train"]),
+    ],
+)
+def test_numbered_files_are_one_domain(names: list[str], domains: list[str], tmp_path: Path) -> None:
+    """What only a number or a hash tells apart is one domain, that of its folder where there is no other name."""
+    for name in names:
+        data = dumped({"text": TEXT}).encode()
+        put(tmp_path / "in" / name, gzip.compress(data) if name.endswith(".gz") else data)
+    assert [d.domain for d in documents(read(tmp_path / "in"))] == domains
+    if domains[0] == "in" and "/" not in names[0]:
+        assert [d.domain for d in documents(read(*[tmp_path / "in" / name for name in names]))] == domains
+
+
+def test_a_limit_takes_the_first_of_all(tmp_path: Path) -> None:
+    """A number of documents, bytes or files is what comes first by name, however files are cut; no more is opened."""
+    for name in ("a/1.jsonl", "a-b.jsonl", "b.jsonl"):
+        put(tmp_path / "in" / name, "\n".join([*(dumped({"text": f"{name}{i}"}) for i in range(10)), "broken"]))
+    everything = texts(read(tmp_path / "in"))
+    for size in (1 << 20, 50):
+        assert texts(read(tmp_path / "in", size=size, limit="13")) == everything[:13]
+        assert texts(read(tmp_path / "in", size=size, limit="10 documents")) == everything[:10]
+        assert texts(read(tmp_path / "in", size=size, limit="2files")) == everything[:20]
+        assert texts(read(tmp_path / "in", size=size, limit="100B")) == everything[:10]
+        assert texts(read(tmp_path / "in", size=size, limit="1GB")) == everything
+    assert {s.name for p in find_partitions([tmp_path / "in"], ReadConfig(limit="1"), 99) for s in p.sources} == {
+        "in/a-b.jsonl"
+    }
+    for limit in ("0", "x", "10TB", "-1"):
+        with pytest.raises(UserError, match=r"--read\.limit="):
+            read(tmp_path / "in", limit=limit)
+
+
+def test_a_limit_decides_the_result_of_a_stage(tmp_path: Path) -> None:
+    """A corpus made of a part is no corpus of all, and of a corpus a part is taken too."""
+    put(tmp_path / "in/a.jsonl", "\n".join(map(dumped, ROWS)))
+    none, few = CleanConfig(filters=()), ReadConfig(limit="3")
+    clean([tmp_path / "in"], tmp_path / "few", none, read=few, work=ONE)
+    assert len(list(open_corpus(tmp_path / "few").documents())) == 3
+    with pytest.raises(UserError, match="other inputs, read"):
+        clean([tmp_path / "in"], tmp_path / "few", none, work=ONE)
+    (source,) = find_sources([tmp_path / "few"], ReadConfig(limit="2"), 1 << 20)
+    assert len(list(documents_of(source, ReadConfig(limit="2"), Counter(), None))) == 2

@@ -66,7 +66,7 @@ def find_sources(paths: Sequence[Path], read: ReadConfig, partition_bytes: int) 
         UserError: an input does not exist, or holds nothing to read.
     """
     # What gives a corpus other domains is left to the readers.
-    corpora = [path for path in paths if is_corpus(path) and read.domain == "auto"]
+    corpora = [path for path in paths if is_corpus(path) and read.domain == "auto" and read.limit is None]
     others = [path for path in paths if path not in corpora]
     sources: list[Source] = []
     parts = [(path / part.file, part) for path in corpora for part in open_corpus(path).parts]

@@ -85,7 +85,7 @@ def clean(
         parts = _move_parts(*passes[-1], out)
         for name in (quality.WEIGHTS, quality.ABOUT) if is_taught else ():
             shutil.copyfile(directory / name, out / name)
-        report = report_on(inputs, total(outcome for _, outcomes in passes for outcome in outcomes))
+        report = report_on(inputs, total(outcome for _, outcomes in passes for outcome in outcomes), read)
         write_report(out, report)
         write_corpus(out, parts, about)
     shutil.rmtree(out / WORK)

@@ -14,7 +14,7 @@ from typing import Any
 from babyllm.text.corpus import Count
 from babyllm.text.filters.outliers import LengthSums
 from babyllm.text.filters.pipeline import Example, Tally
-from babyllm.text.readers import left_out
+from babyllm.text.readers import ReadConfig, left_out
 from babyllm.text.report import Report
 
 # Ten bins in each power of ten, as far as whole numbers allow.
@@ -98,7 +98,7 @@ def _add(numbers: dict[str, int], others: Mapping[str, int]) -> None:
 # ---- the report
 
 
-def report_on(inputs: Sequence[Path], outcome: Outcome) -> Report:
+def report_on(inputs: Sequence[Path], outcome: Outcome, read_config: ReadConfig | None = None) -> Report:
     """The report (see `babyllm.text.report`); it has no times, so that the same work gives the same report."""
     read = sum(outcome.read.values(), Count())
     kept = sum(outcome.kept.values(), Count())
@@ -112,7 +112,7 @@ def report_on(inputs: Sequence[Path], outcome: Outcome) -> Report:
         ["bytes kept", kept.bytes],
         ["records that could not be read", n_unreadable],
     ]
-    facts += [[f"files not read: {suffix}", n] for suffix, n in left_out(inputs).items()]
+    facts += [[f"files not read: {suffix}", n] for suffix, n in left_out(inputs, read_config).items()]
     return {
         "title": f"Cleaning of {', '.join(path.name for path in inputs)}",
         "facts": facts,

@@ -1,4 +1,4 @@
-"""Files in which a line is a record: JSON lines, tables in CSV and TSV, plain text line by line."""
+"""Files in which a line is a record: JSON lines, tables in CSV and TSV."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from babyllm.text.documents import Document
-from babyllm.text.readers.fields import Fields
 from babyllm.text.readers.records import EXCERPT, TOO_LONG, BadRecord, Maker, ReadConfig, Rejected, Source, T, rejected
 from babyllm.text.readers.streams import lines, name_of
 
@@ -28,7 +26,7 @@ def read_jsonl(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T
         try:
             if is_long:
                 raise BadRecord(TOO_LONG)
-            text = _text(line, encoding)
+            text = text_of(line, encoding)
             value, first_end = decoded(text, 0)
             if first_end < len(text):
                 _check_next(text, first_end)
@@ -55,28 +53,13 @@ def _further(text: str, end: int, name: str, offset: int, encoding: str, make: M
             yield rejected(place, error, text[start : start + EXCERPT])
 
 
-def read_txt_lines(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
-    """Every line that is not blank as a document."""
-    encoding, found = lines(source, config)
-    for offset, line, is_long in found:
-        place = f"{source.name}:{offset}"
-        try:
-            if is_long:
-                raise BadRecord(TOO_LONG)
-            text = _text(line, encoding).strip("\r")
-            if text.strip():
-                yield fields.plain(text, place)
-        except BadRecord as error:
-            yield rejected(place, error, line)
-
-
 def parsed(raw: bytes, encoding: str = "utf-8") -> Any:
     """The value that JSON text stands for; of a key given twice the last one counts.
 
     Raises:
         BadRecord: it is not JSON.
     """
-    text = _text(raw, encoding)
+    text = text_of(raw, encoding)
     value, end = value_in(text, 0)
     if after(text, end) < len(text):
         raise BadRecord("not JSON: Extra data")
@@ -125,7 +108,12 @@ def after(text: str, end: int) -> int:
     return between.end()
 
 
-def _text(raw: bytes, encoding: str) -> str:
+def text_of(raw: bytes, encoding: str) -> str:
+    """The text that bytes are in an encoding.
+
+    Raises:
+        BadRecord: they are invalid in it.
+    """
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError:
@@ -153,7 +141,7 @@ class _Feed:
         self._size += len(line[1]) + 1
         if line[2] or self._size > self._limit + 1:
             raise BadRecord(TOO_LONG)
-        return _text(line[1], self._encoding) + "\n"
+        return text_of(line[1], self._encoding) + "\n"
 
     def begin(self) -> None:
         """Forget the lines of the last row."""

@@ -17,7 +17,7 @@ CUT_OFF = "the file ends within this record"
 
 @dataclass(frozen=True)
 class ReadConfig:
-    """How raw files become documents.
+    r"""How raw files become documents.
 
     Attributes:
         text: field that holds the text (a.b is field b of field a), or several joined by +, such as question+answer;
@@ -28,7 +28,15 @@ class ReadConfig:
             auto takes a field or column named domain where there is one, else the folder, or the name of a file that
             lies in none.
         encoding: of text files, such as big5; auto tells UTF-8, UTF-16 with a byte order mark and GB18030 apart.
-        txt: what a document is in .txt files, the whole file or each line.
+        txt: what a document is in .txt files, the whole file, each line, or the lines up to a blank one.
+        separator: text between the documents of a .txt file, such as <|endoftext|>, in which \n is a line break; null
+            finds <|endoftext|> where it stands alone on lines.
+        suffix: suffix by which files of other kinds are read, such as .txt; null leaves them out, but reads a file
+            without suffix that is named itself by what it holds.
+        all: whether files beside the data are read too, such as README.md, LICENSE and dataset_infos.json.
+        limit: how much is read, the first of all files in the order of their names: a number of documents, 10MB of
+            text, or 3files; null reads all.
+        columns: names of the columns of CSV and TSV files that have no header, such as id,text.
         max_record_bytes: longer records are rejected, so that one of them never fills the memory.
     """
 
@@ -36,7 +44,12 @@ class ReadConfig:
     title: str | None = "title"
     domain: str = "auto"
     encoding: str = "auto"
-    txt: Literal["file", "line"] = "file"
+    txt: Literal["file", "line", "blank"] = "file"
+    separator: str | None = None
+    suffix: str | None = None
+    all: bool = False
+    limit: str | None = None
+    columns: str | None = None
     max_record_bytes: Count = 16 << 20
 
 
@@ -54,6 +67,7 @@ class Source:
         end: behind its last; None reads to the end.
         size_bytes: how much work it is.
         stamp: size and time of change of the whole file, by which a changed file is known.
+        documents: how many are read at most; None reads all.
     """
 
     path: Path
@@ -65,6 +79,7 @@ class Source:
     end: int | None
     size_bytes: int
     stamp: tuple[int, int]
+    documents: int | None = None
 
 
 @dataclass(frozen=True)
