@@ -388,7 +388,7 @@ def test_bad_rows_of_a_table(tmp_path: Path) -> None:
     items = read(put(tmp_path / "a.csv", "id,text\n1,a\n2," + "x" * 5000 + "\n3,b\n"), max_record_bytes=1000)
     assert texts(items) == ["a", "b"] and reasons(items) == ["longer than read.max_record_bytes"]
     assert reasons(read(put(tmp_path / "a.csv", "a,b\n1,2\n3,4\n"))) == [
-        "no field holds text; name it with --read.text"
+        "no field holds text; name it with --read.text, or if the first row names no columns, do so with --read.columns"
     ]
 
 

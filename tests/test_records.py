@@ -359,3 +359,38 @@ def test_a_limit_decides_the_result_of_a_stage(tmp_path: Path) -> None:
         clean([tmp_path / "in"], tmp_path / "few", none, work=ONE)
     (source,) = find_sources([tmp_path / "few"], ReadConfig(limit="2"), 1 << 20)
     assert len(list(documents_of(source, ReadConfig(limit="2"), Counter(), None))) == 2
+
+
+# ---- tables
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings"),
+    [
+        ("a.csv", f'\ufeff"id","text"\n1,"{TEXT}"\n', {}),
+        ("a.csv", f"sep=;\nid;text\n1;{TEXT}\n", {}),
+        ("a.csv", f'"sep=|"\nid|text\n1|{TEXT}\n', {}),
+        ("a.csv", f'id;"a, b";text\n1;2;{TEXT}\n', {}),
+        ("a.csv", f"id;text;c,d\n1;{TEXT};3\n", {}),
+        ("a.csv", f"\n\nid,text\n\n1,{TEXT}\n\n", {}),
+        ("a.csv", f"1,{TEXT}\n", {"columns": "id,text"}),
+        ("a.tsv", f"1\t{TEXT}\n", {"columns": "id,text"}),
+    ],
+)
+def test_tables_as_programs_write_them(name: str, content: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    """Marks before a quoted header, a line that tells the separator, empty lines and no header are no hindrance."""
+    items = read(put(tmp_path / name, content), **settings)
+    assert texts(items) == [TEXT] and not reasons(items)
+
+
+def test_quotes_in_tabbed_tables_are_text(tmp_path: Path) -> None:
+    """In .tsv a quotation mark that quotes nothing is text, and costs no row after it."""
+    content = 'id\ttext\n1\t"Hello" he said\n2\t"open\n3\tplain\n4\t"quoted\tand "" so"\n5\t7" disk\0\n'
+    items = read(put(tmp_path / "a.tsv", content))
+    assert texts(items) == ['"Hello" he said', '"open', "plain", 'quoted\tand " so', '7" disk\0'] and not reasons(items)
+
+
+def test_a_missing_header_is_told(tmp_path: Path) -> None:
+    """Where no column holds text the reason says how to name the columns of a table without header."""
+    (reason,) = reasons(read(put(tmp_path / "a.csv", f"1,{TEXT}\n")))
+    assert "--read.columns" in reason

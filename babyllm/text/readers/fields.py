@@ -37,6 +37,7 @@ URLS = ("url", "source_url", "link", "uri", "WARC-Target-URI", "metadata.url", "
 ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://\S")
 
 NO_TEXT = "no field holds text; name it with --read.text"
+NO_HEADER = ", or if the first row names no columns, do so with --read.columns"
 TURN = {"role": "", "from": ""}  # fields of which a turn of a conversation has one
 TURNS = (("role", "content"), ("from", "value"))
 CONVERSATIONS = ("messages", "conversations", "conversation")  # columns that hold lists of turns
@@ -90,7 +91,7 @@ class Fields:
         self._domain_field = {"auto": "domain"}.get(config.domain, "")
         if config.domain.startswith("field:"):
             self._domain_field = config.domain[6:]
-        self._domain = source.domain
+        self._domain, self._format = source.domain, source.format
         self._config = config
         self._notes = Counter[str]() if notes is None else notes
         self._shapes: dict[tuple[str, ...], _Shape] = {}
@@ -134,7 +135,9 @@ class Fields:
         """
         shape = self._shape(tuple(names))
         if not shape.ways:
-            raise BadRecord(self._no_text({name: [TURN] for name in names if name in CONVERSATIONS}))
+            is_csv = self._format in (".csv", ".tsv") and self._config.columns is None
+            reason = self._no_text({name: [TURN] for name in names if name in CONVERSATIONS})
+            raise BadRecord(reason + NO_HEADER * (is_csv and reason == NO_TEXT))
         wanted = [name for way in shape.ways for name, _ in way.fields]
         wanted += [shape.title, shape.domain, *shape.urls]
         columns = (name if name in names else name.partition(".")[0] for name in wanted)

@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from babyllm.text.readers.records import EXCERPT, TOO_LONG, BadRecord, Maker, ReadConfig, Rejected, Source, T, rejected
@@ -122,6 +122,9 @@ def text_of(raw: bytes, encoding: str) -> str:
 
 # ---- tables
 
+SEPARATOR_TOLD = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # a first line by which Excel is told
+QUOTED = re.compile(r'"[^"]*"')
+
 
 class _Feed:
     """Lines for a CSV reader, and those of the row under way, to be handed out again if they make no row."""
@@ -141,15 +144,23 @@ class _Feed:
         self._size += len(line[1]) + 1
         if line[2] or self._size > self._limit + 1:
             raise BadRecord(TOO_LONG)
-        return text_of(line[1], self._encoding) + "\n"
+        return self.text(line[1]) + "\n"
 
     def begin(self) -> None:
         """Forget the lines of the last row."""
         self.row, self._size = [], 0
 
-    def give_back(self) -> None:
-        """Hand out all lines of the row again but the first: a lone quotation mark must not take them with it."""
-        self._again.extendleft(reversed(self.row[1:]))
+    def give_back(self, first: int = 1) -> None:
+        """Hand out the lines of the row again, all but the first: a lone quotation mark must not take them with it."""
+        self._again.extendleft(reversed(self.row[first:]))
+
+    def text(self, line: bytes) -> str:
+        """The text of a line.
+
+        Raises:
+            BadRecord: it is invalid in the encoding of the file.
+        """
+        return text_of(line, self._encoding)
 
 
 def read_csv(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
@@ -161,20 +172,17 @@ def read_csv(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T |
     feed = _Feed(found, encoding, config.max_record_bytes)
     limit = csv.field_size_limit(config.max_record_bytes)
     try:
-        yield from _rows(feed, source, make)
+        yield from _rows(feed, source, make, config.columns)
     finally:
         csv.field_size_limit(limit)
 
 
-def _rows(feed: _Feed, source: Source, make: Maker[T]) -> Iterator[T | Rejected]:
+def _rows(feed: _Feed, source: Source, make: Maker[T], columns: str | None) -> Iterator[T | Rejected]:
     try:
-        first = next(feed, "")
-        feed.begin()
-        delimiter = "\t" if source.format == ".tsv" else next((mark for mark in ",;\t" if mark in first), ",")
-        header = next(csv.reader([first], delimiter=delimiter, strict=True), [])
+        delimiter, header = _head(feed, source.format, columns)
         make.columns(header)
     except (BadRecord, csv.Error) as error:
-        yield rejected(source.name, error, feed.row[0][1] if feed.row else first)
+        yield rejected(source.name, error, feed.row[0][1] if feed.row else "")
         return
     rows = csv.reader(feed, delimiter=delimiter, strict=True)
     while True:
@@ -188,6 +196,33 @@ def _rows(feed: _Feed, source: Source, make: Maker[T]) -> Iterator[T | Rejected]
         except StopIteration:
             return
         except (BadRecord, csv.Error) as error:
-            reason = error if isinstance(error, BadRecord) else f"not CSV: {error}"
-            yield rejected(f"{source.name}:{feed.row[0][0]}", reason, feed.row[0][1])
+            yield _unquoted(feed, source, header, make, error)
             feed.give_back()
+
+
+def _head(feed: _Feed, format: str, columns: str | None) -> tuple[str, list[str]]:
+    """What separates the fields of a table, and the names of its columns: those of its first row if none are given."""
+    first = next((line for line in feed if line.strip()), "")
+    told = SEPARATOR_TOLD.fullmatch(first.strip())
+    if told:
+        feed.begin()
+        first = next((line for line in feed if line.strip()), "")
+    outside = QUOTED.sub("", first)
+    likely = max(",;\t", key=outside.count)  # the first of those that are equally frequent
+    delimiter = told[1] if told else "\t" if format == ".tsv" else likely
+    if columns is not None:
+        feed.give_back(0)
+        return delimiter, columns.split(",")
+    return delimiter, next(csv.reader([first], delimiter=delimiter, strict=True), [])
+
+
+def _unquoted(feed: _Feed, source: Source, header: Sequence[str], make: Maker[T], error: Exception) -> T | Rejected:
+    """What is made of the first line of a row that is wrong; in .tsv, which few writers quote, its quotes are text."""
+    place, line = f"{source.name}:{feed.row[0][0]}", feed.row[0][1]
+    try:
+        cells = feed.text(line).rstrip("\r\n").split("\t") if source.format == ".tsv" and not feed.row[0][2] else []
+        if cells and len(cells) == len(header) and b'"' in line:
+            return make.document(dict(zip(header, cells, strict=True)), place)
+    except BadRecord as fault:
+        error = fault
+    return rejected(place, error if isinstance(error, BadRecord) else f"not CSV: {error}", line)
