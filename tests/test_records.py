@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from babyllm.commands import inspect
 from babyllm.data.sources import documents_of, find_sources
 from babyllm.errors import UserError
 from babyllm.text.clean import clean
@@ -394,3 +395,36 @@ def test_a_missing_header_is_told(tmp_path: Path) -> None:
     """Where no column holds text the reason says how to name the columns of a table without header."""
     (reason,) = reasons(read(put(tmp_path / "a.csv", f"1,{TEXT}\n")))
     assert "--read.columns" in reason
+
+
+# ---- what people are told
+
+
+@pytest.mark.parametrize("settings", [{"domain": "field:sorce"}, {"title": "name"}, {"text": "body"}])
+def test_a_field_that_no_record_has_is_refused(settings: dict[str, str], tmp_path: Path) -> None:
+    """A setting that names a field which is not there stops a stage before it begins, with the fields there are."""
+    path = put(tmp_path / "a.jsonl", json_lines({"text": TEXT, "source": "wiki"}, {"text": TEXT, "n": 1}))
+    config = ReadConfig(**settings)  # type: ignore[arg-type]
+    match = r"^--read\..*: none of the first 2 records has a field \w+; the fields there are: text, source, n$"
+    with pytest.raises(UserError, match=match):
+        clean([path], tmp_path / "out", CleanConfig(filters=()), read=config, work=ONE)
+    with pytest.raises(UserError, match=match):
+        find_sources([path], config, 1 << 20)
+
+
+def test_what_readers_make_of_names_is_counted(tmp_path: Path) -> None:
+    """The report counts texts found under another name, and documents whose field tells no domain."""
+    put(tmp_path / "in/a.jsonl", json_lines({"Text": TEXT, "kind": "k"}, {"text": TEXT}))
+    read_config = ReadConfig(domain="field:kind")
+    report = clean([tmp_path / "in"], tmp_path / "out", CleanConfig(filters=()), read=read_config, work=ONE)
+    assert report and ["documents: text read from Text", 1] in report["facts"]
+    assert ["documents: no field kind tells the domain", 1] in report["facts"]
+
+
+def test_a_chat_file_called_conversations_is_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a chat file is called, inspect says which command takes it and calls nothing deletable."""
+    turns = [{"role": "user", "content": TEXT}, {"role": "assistant", "content": TEXT}]
+    put(tmp_path / "in/conversations.json", json_lines({"messages": turns}))
+    inspect.run(inspect.Flags(), str(tmp_path / "in"))
+    printed = capsys.readouterr()
+    assert "train_sft.py" in printed.out and "delete" not in printed.out + printed.err

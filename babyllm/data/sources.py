@@ -21,7 +21,15 @@ from babyllm.files import sha256
 from babyllm.text.corpus import COLUMNS, MANIFEST, documents_in, open_corpus, row_groups
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet
-from babyllm.text.readers import Partition, ReadConfig, Rejected, find_partitions, key_of, read_partition
+from babyllm.text.readers import (
+    Partition,
+    ReadConfig,
+    Rejected,
+    find_partitions,
+    key_of,
+    read_partition,
+    require_fields,
+)
 from babyllm.text.stage import REJECTED
 
 # Pieces get smaller towards the end, so that no core waits long for the last one (Polychronopoulos and Kuck 1987).
@@ -75,7 +83,9 @@ def find_sources(paths: Sequence[Path], read: ReadConfig, partition_bytes: int) 
         at_most = min(partition_bytes, PIECE_BYTES, round(left * PIECE_SHARE))
         sources += [RowGroups(file, begin, end, size) for begin, end, _, size in row_groups(file, at_most)]
         left -= sum(count.bytes for count in part.domains.values())
-    return [*sources, *(find_partitions(others, read, partition_bytes) if others else ())]
+    found = find_partitions(others, read, partition_bytes) if others else []
+    require_fields(found, read)
+    return [*sources, *found]
 
 
 def read_source(source: Source, read: ReadConfig) -> Iterator[Document | Rejected]:

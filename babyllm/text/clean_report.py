@@ -30,6 +30,7 @@ class Outcome:
 
     Attributes:
         unreadable: records that are no documents, by reason.
+        notes: documents of which the readers tell something, by what that is.
         read: by domain, documents as they came in.
         kept: by domain, documents that are left.
         before: lengths of the documents as they came in.
@@ -39,6 +40,7 @@ class Outcome:
     """
 
     unreadable: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
     read: dict[str, Count] = field(default_factory=dict)
     kept: dict[str, Count] = field(default_factory=dict)
     before: Lengths = field(default_factory=dict)
@@ -68,6 +70,7 @@ class Outcome:
             for domain, bins in others.items():
                 _add(lengths.setdefault(domain, {}), bins)
         _add(self.unreadable, other.unreadable)
+        _add(self.notes, other.notes)
         for label, tally in other.tallies.items():
             self.tallies.setdefault(label, Tally()).add(tally)
 
@@ -112,6 +115,7 @@ def report_on(inputs: Sequence[Path], outcome: Outcome, read_config: ReadConfig 
         ["bytes kept", kept.bytes],
         ["records that could not be read", n_unreadable],
     ]
+    facts += [[f"documents: {note}", n] for note, n in sorted(outcome.notes.items())]
     facts += [[f"files not read: {suffix}", n] for suffix, n in left_out(inputs, read_config).items()]
     return {
         "title": f"Cleaning of {', '.join(path.name for path in inputs)}",

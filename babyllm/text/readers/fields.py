@@ -110,7 +110,7 @@ class Fields:
         text = record.get(shape.first)
         if not isinstance(text, str) or not text or text.isspace():
             text = self._text(record, shape)
-        title = _lookup(record, shape.title) if shape.title else None
+        title = lookup(record, shape.title) if shape.title else None
         if isinstance(title, str) and title.strip() and not text.lstrip().startswith(title.strip()):
             text = f"{title.strip()}\n{text}"
         domain = self._domain_of(record, shape) if self._domain_field else ""
@@ -154,7 +154,7 @@ class Fields:
         return shape
 
     def _shape_of(self, names: tuple[str, ...]) -> _Shape:
-        there = _Names(names)
+        there = Names(names)
         ways = [_Way(tuple(way)) for way in self._ways if all(there.has(name) or absent for name, absent in way)]
         ways += [
             _Way(tuple((there.alike(name), absent) for name, absent in way), "+".join(name for name, _ in way))
@@ -187,9 +187,9 @@ class Fields:
     def _joined(self, record: Mapping[str, Any], way: _Way) -> str | None:
         """The text of the fields; None where one of them is missing, or a list has no text."""
         if len(way.fields) == 1:
-            value = _lookup(record, name := way.fields[0][0])
+            value = lookup(record, name := way.fields[0][0])
             return value if value is None else self._written(name, value)
-        values = [(name, _lookup(record, name), absent) for name, absent in way.fields if name]
+        values = [(name, lookup(record, name), absent) for name, absent in way.fields if name]
         if any(value is None and not absent for _, value, absent in values):
             return None
         parts = [self._written(name, value) for name, value, _ in values if value is not None]
@@ -212,7 +212,7 @@ class Fields:
         raise BadRecord(_conversation(name, value) or f"the field {name} is not text but {kind_of(value)}")
 
     def _domain_of(self, record: Mapping[str, Any], shape: _Shape) -> str:
-        domain = _lookup(record, shape.domain) if shape.domain else None
+        domain = lookup(record, shape.domain) if shape.domain else None
         if isinstance(domain, (str, int)):
             return mended(str(domain))
         if self._config.domain.startswith("field:"):
@@ -225,7 +225,7 @@ class Fields:
         return next(filter(None, (_conversation(*item) for item in record.items())), NO_TEXT)
 
 
-class _Names:
+class Names:
     """The fields that records have, by their names and by names that look alike."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -235,6 +235,7 @@ class _Names:
             self._alike.setdefault(name.strip(SURROUNDING).casefold(), name)
 
     def has(self, name: str) -> bool:
+        """Whether records have the field by this very name."""
         return name in self._names or name.partition(".")[0] in self._names
 
     def alike(self, name: str) -> str:
@@ -248,18 +249,19 @@ class _Names:
         return f"{found}.{inner}" if found is not None and dot else ""
 
 
-def _lookup(record: Mapping[str, Any], name: str) -> Any:
+def lookup(record: Mapping[str, Any], name: str) -> Any:
+    """The value of a field of a record, or of a field within one: a.b; None where there is none."""
     value = record.get(name)
     if value is None and "." in name:
         outer, _, inner = name.partition(".")
         below = record.get(outer)
-        return _lookup(below, inner) if isinstance(below, dict) else None
+        return lookup(below, inner) if isinstance(below, dict) else None
     return value
 
 
 def _address(record: Mapping[str, Any], names: Sequence[str]) -> str:
     for name in names:
-        value = _lookup(record, name)
+        value = lookup(record, name)
         if isinstance(value, str) and ADDRESS.match(value):
             return value.strip()
     return ""
