@@ -30,7 +30,7 @@ from babyllm.progress import ProgressLine
 from babyllm.text.corpus import COLUMNS, Corpus, Count, documents_in, open_corpus
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet
-from babyllm.text.readers import ReadConfig
+from babyllm.text.readers import ReadConfig, left_out
 from babyllm.text.stage import WORK
 from babyllm.tokenizer import Tokenizer
 
@@ -163,6 +163,7 @@ def files_report(path: Path, look: Look, read: ReadConfig, partition_bytes: int)
     progress.end()
     facts: list[list[Any]] = [["rejected records", sum(rejected.values())]]
     facts += [[f"rejected: {reason}", count] for reason, count in sorted(rejected.items())]
+    facts += [[f"files not read: {name}", n] for name, n in left_out([path], read).items()]
     examples = [
         _example_items("longest documents", [document for *_, document in sorted(longest, key=lambda e: e[:2])[::-1]]),
         _example_items("documents at random", [document for *_, document in sorted(chosen, key=lambda e: -e[1])]),
