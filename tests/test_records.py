@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from babyllm.chat.formats import FormatConfig
+from babyllm.chat.reading import read_conversations
 from babyllm.commands import inspect
 from babyllm.data.sources import documents_of, find_sources
 from babyllm.errors import UserError
@@ -428,3 +430,18 @@ def test_a_chat_file_called_conversations_is_no_store(tmp_path: Path, capsys: py
     inspect.run(inspect.Flags(), str(tmp_path / "in"))
     printed = capsys.readouterr()
     assert "train_sft.py" in printed.out and "delete" not in printed.out + printed.err
+
+
+@pytest.mark.parametrize("form", ["pretty array", "pretty objects", "joined"])
+def test_chat_files_are_known_by_their_content_too(form: str, tmp_path: Path) -> None:
+    """Conversations in .jsonl may be an array or values one after the other, and a rejected one tells its line."""
+    turns = [{"role": "user", "content": TEXT}, {"role": "assistant", "content": TEXT}]
+    rows = [{"messages": turns}, {"messages": 5}, {"messages": turns}]
+    indent = None if form == "joined" else 1
+    content = dumped(rows, indent=1) if form == "pretty array" else "".join(dumped(r, indent=indent) for r in rows)
+    items = list(read_conversations(put(tmp_path / "a.jsonl", content), FormatConfig()))
+    assert [isinstance(item, Rejected) for item in items] == [False, True, False]
+    rejected = items[1]
+    assert isinstance(rejected, Rejected)
+    before = content.encode()[: int(rejected.place.rpartition(":")[2])]
+    assert rejected.line == before.count(b"\n") + 1
