@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,21 @@ def test_progress_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         [1, 2], partial(squared, log=tmp_path / "log"), tmp_path / "work", key="a", workers=1, title="square"
     )
     assert "square 2/2 100% | 0 s elapsed, 0 s left" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("first", [0, 30, 50])
+def test_a_part_has_the_addresses_of_its_documents(first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The column url is there if a document has one, wherever the first of them stands; else files are as ever."""
+    monkeypatch.setattr("babyllm.text.corpus.ROW_GROUP_CHARACTERS", 2000)
+    documents = [
+        replace(d, url=f"https://a.example/{i}" * (i % 2)) if i >= first else d for i, d in enumerate(DOCUMENTS)
+    ]
+    write_part(documents, tmp_path / "a.parquet")
+    write_part(DOCUMENTS, tmp_path / "plain.parquet")
+    assert list(read_part(tmp_path / "a.parquet")) == documents
+    assert (pq.read_schema(tmp_path / "a.parquet").names == ["id", "domain", "text", "url"]) == (first < 50)
+    if first == 50:
+        assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "plain.parquet").read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.parquet", "plain.parquet"]
+    with pq.ParquetFile(tmp_path / "a.parquet") as file, pq.ParquetFile(tmp_path / "plain.parquet") as plain:
+        assert file.num_row_groups == plain.num_row_groups

@@ -249,7 +249,7 @@ def test_fields_can_be_named(tmp_path: Path) -> None:
         [one] = read(path, text="q+data.body", title="h", domain="field:data.src")
         assert (one.text, one.domain) == ("head\nq?\nb", "web") if isinstance(one, Document) else False
         assert texts(read(path, title=None)) == ["no"]
-        assert reasons(read(path, text="absent")) == ["no field holds text; name it with --read.text"]
+        assert reasons(read(path, text="absent")) == ["no field absent holds text, which --read.text names"]
 
 
 def test_domains(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_bad_rows_of_a_table(tmp_path: Path) -> None:
     items = read(put(tmp_path / "a.csv", "id,text\n1,a\n2," + "x" * 5000 + "\n3,b\n"), max_record_bytes=1000)
     assert texts(items) == ["a", "b"] and reasons(items) == ["longer than read.max_record_bytes"]
     assert reasons(read(put(tmp_path / "a.csv", "a,b\n1,2\n3,4\n"))) == [
-        "no field holds text; name it with --read.text"
+        "no field holds text; name it with --read.text, or if the first row names no columns, do so with --read.columns"
     ]
 
 
@@ -489,7 +489,7 @@ def test_one_long_line_is_never_held(tmp_path: Path) -> None:
     for path, n_texts in files.items():
         tracemalloc.reset_peak()
         items = read(path, size=1 << 40, max_record_bytes=2 << 20)
-        assert "longer than read.max_record_bytes" in reasons(items) and len(texts(items)) == n_texts, path
+        assert reasons(items)[0].startswith("longer than read.max_record_bytes") and len(texts(items)) == n_texts, path
         assert len(reasons(items)) == 1, path
         assert tracemalloc.get_traced_memory()[1] < 16 << 20, path
     tracemalloc.stop()
@@ -618,7 +618,7 @@ def test_the_settings_are_flags() -> None:
     """Every setting can be given on the command line."""
     flags = ["--text=body", "--title=null", "--domain=field:src", "--encoding=big5", "--txt=line"]
     config = parse(ReadConfig, [*flags, "--max_record_bytes=10"], prog="x")
-    assert config == ReadConfig("body", None, "field:src", "big5", "line", 10)
+    assert config == ReadConfig("body", None, "field:src", "big5", "line", max_record_bytes=10)
     assert replace(config, text=None).text is None
 
 

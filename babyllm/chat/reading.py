@@ -19,17 +19,17 @@ from babyllm.chat.record_fields import NAME_CHARACTERS
 from babyllm.errors import UserError
 from babyllm.text.readers import Partition, ReadConfig, Rejected, Source, find_partitions
 from babyllm.text.readers.formats import accounted
-from babyllm.text.readers.json_values import read_json
+from babyllm.text.readers.json_values import JSON_SUFFIXES, read_json
 from babyllm.text.readers.line_numbers import LineNumbers
-from babyllm.text.readers.lines import read_csv, read_jsonl
+from babyllm.text.readers.lines import read_csv
 from babyllm.text.readers.parquet import read_parquet
 from babyllm.text.readers.records import TOO_LONG, BadRecord, Maker, kind_of
 
 READ = ReadConfig(domain="file")
 _Reader = Callable[[Source, ReadConfig, Maker[Conversation]], Iterator[Conversation | Rejected]]
 READERS: dict[str, _Reader] = {
-    **{".jsonl": read_jsonl, ".ndjson": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_csv},
-    **{".parquet": read_parquet},
+    **dict.fromkeys(JSON_SUFFIXES, read_json),
+    **{".csv": read_csv, ".tsv": read_csv, ".parquet": read_parquet},
 }
 
 

@@ -27,10 +27,10 @@ from babyllm.data.shards import Split, TokenData, TokenStream, open_tokens
 from babyllm.data.sources import documents_of, find_sources, is_corpus
 from babyllm.errors import UserError
 from babyllm.progress import ProgressLine
-from babyllm.text.corpus import Corpus, Count, open_corpus
+from babyllm.text.corpus import COLUMNS, Corpus, Count, documents_in, open_corpus
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet
-from babyllm.text.readers import ReadConfig
+from babyllm.text.readers import ReadConfig, left_out
 from babyllm.text.stage import WORK
 from babyllm.tokenizer import Tokenizer
 
@@ -127,9 +127,9 @@ def _rows(corpus: Corpus, rows: Sequence[int]) -> list[Document]:
                 end = begin + file.metadata.row_group(group).num_rows
                 mine = [row for row in rows if begin <= row < end]
                 if mine:
-                    table = file.read_row_group(group, columns=["text", "domain", "id"])
+                    table = file.read_row_group(group, columns=COLUMNS)
                     for row in mine:
-                        found[row] = Document(*(table.column(c)[row - begin].as_py() for c in range(3)))
+                        (found[row],) = documents_in(table.slice(row - begin, 1))
                 begin = end
     return [found[row] for row in rows]
 
@@ -163,6 +163,7 @@ def files_report(path: Path, look: Look, read: ReadConfig, partition_bytes: int)
     progress.end()
     facts: list[list[Any]] = [["rejected records", sum(rejected.values())]]
     facts += [[f"rejected: {reason}", count] for reason, count in sorted(rejected.items())]
+    facts += [[f"files not read: {name}", n] for name, n in left_out([path], read).items()]
     examples = [
         _example_items("longest documents", [document for *_, document in sorted(longest, key=lambda e: e[:2])[::-1]]),
         _example_items("documents at random", [document for *_, document in sorted(chosen, key=lambda e: -e[1])]),

@@ -18,10 +18,18 @@ import pyarrow as pa
 from babyllm.data.prepare import BATCH_DOCUMENTS, Batch, batches
 from babyllm.errors import UserError
 from babyllm.files import sha256
-from babyllm.text.corpus import MANIFEST, open_corpus, row_groups
+from babyllm.text.corpus import COLUMNS, MANIFEST, documents_in, open_corpus, row_groups
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet
-from babyllm.text.readers import Partition, ReadConfig, Rejected, find_partitions, key_of, read_partition
+from babyllm.text.readers import (
+    Partition,
+    ReadConfig,
+    Rejected,
+    find_partitions,
+    key_of,
+    read_partition,
+    require_fields,
+)
 from babyllm.text.stage import REJECTED
 
 # Pieces get smaller towards the end, so that no core waits long for the last one (Polychronopoulos and Kuck 1987).
@@ -66,7 +74,7 @@ def find_sources(paths: Sequence[Path], read: ReadConfig, partition_bytes: int) 
         UserError: an input does not exist, or holds nothing to read.
     """
     # What gives a corpus other domains is left to the readers.
-    corpora = [path for path in paths if is_corpus(path) and read.domain == "auto"]
+    corpora = [path for path in paths if is_corpus(path) and read.domain == "auto" and read.limit is None]
     others = [path for path in paths if path not in corpora]
     sources: list[Source] = []
     parts = [(path / part.file, part) for path in corpora for part in open_corpus(path).parts]
@@ -75,7 +83,9 @@ def find_sources(paths: Sequence[Path], read: ReadConfig, partition_bytes: int) 
         at_most = min(partition_bytes, PIECE_BYTES, round(left * PIECE_SHARE))
         sources += [RowGroups(file, begin, end, size) for begin, end, _, size in row_groups(file, at_most)]
         left -= sum(count.bytes for count in part.domains.values())
-    return [*sources, *(find_partitions(others, read, partition_bytes) if others else ())]
+    found = find_partitions(others, read, partition_bytes) if others else []
+    require_fields(found, read)
+    return [*sources, *found]
 
 
 def read_source(source: Source, read: ReadConfig) -> Iterator[Document | Rejected]:
@@ -85,8 +95,8 @@ def read_source(source: Source, read: ReadConfig) -> Iterator[Document | Rejecte
         UserError: a file of a corpus is damaged.
     """
     if isinstance(source, RowGroups):
-        for batch in _record_batches(source, ["text", "domain", "id"]):
-            yield from map(Document, *(column.to_pylist() for column in batch.columns))
+        for batch in _record_batches(source, COLUMNS):
+            yield from documents_in(batch)
     else:
         yield from read_partition(source, read)
 
@@ -96,7 +106,7 @@ def _record_batches(source: RowGroups, names: list[str]) -> Iterator[pa.RecordBa
         with open_parquet(source.path) as file:
             groups = range(source.begin, source.end)
             batches = file.iter_batches(BATCH_DOCUMENTS, row_groups=groups, columns=names, use_threads=False)
-            yield from (batch.select(names) for batch in batches)
+            yield from batches
     except FAULTS as error:
         raise UserError(f"{source.path}: cannot be read ({error}); make the corpus anew") from error
 

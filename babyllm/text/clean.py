@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
@@ -28,7 +29,15 @@ from babyllm.text.filters.models import Scorer
 from babyllm.text.filters.outliers import LengthSums
 from babyllm.text.filters.pipeline import Step, Supplies, Tally, apply, build, excerpt, labels
 from babyllm.text.partitions import WorkConfig, run_partitions
-from babyllm.text.readers import Partition, ReadConfig, Rejected, find_partitions, key_of, read_partition
+from babyllm.text.readers import (
+    Partition,
+    ReadConfig,
+    Rejected,
+    find_partitions,
+    key_of,
+    read_partition,
+    require_fields,
+)
 from babyllm.text.report import Report, write_report
 from babyllm.text.stage import REJECTED, WORK, is_done, join_rejected, work_directory
 
@@ -80,12 +89,14 @@ def clean(
             config = replace(config, quality=replace(config.quality, model=str(directory)))
         run = _Run(config, read, load_scorer)
         run.steps(config.filters, {})  # a library or file that is missing is told before the work begins
-        passes = _passes(run, find_partitions(inputs, read, work.partition_bytes), directory, about, work)
+        partitions = find_partitions(inputs, read, work.partition_bytes)
+        require_fields(partitions, read)
+        passes = _passes(run, partitions, directory, about, work)
         join_rejected([folder for folders, _ in passes for folder in folders], out)
         parts = _move_parts(*passes[-1], out)
         for name in (quality.WEIGHTS, quality.ABOUT) if is_taught else ():
             shutil.copyfile(directory / name, out / name)
-        report = report_on(inputs, total(outcome for _, outcomes in passes for outcome in outcomes))
+        report = report_on(inputs, total(outcome for _, outcomes in passes for outcome in outcomes), read)
         write_report(out, report)
         write_corpus(out, parts, about)
     shutil.rmtree(out / WORK)
@@ -143,12 +154,14 @@ def _work(task: _Pass, item: Partition | str, folder: Path) -> dict[str, Any]:
     steps = task.run.steps([name for _, name in task.filters], task.usual_lengths)
     named = [(label, step) for (label, _), step in zip(task.filters, steps, strict=True)]
     is_first = isinstance(item, Partition)
-    source = read_partition(item, task.run.read) if isinstance(item, Partition) else read_part(Path(item))
+    notes = Counter[str]()
+    source = read_partition(item, task.run.read, notes) if isinstance(item, Partition) else read_part(Path(item))
     with (folder / REJECTED).open("w", encoding="utf-8") as rejected:
         documents = _filtered(_readable(source, outcome, rejected), named, outcome, rejected, is_first, task.is_last)
         kept = write_part(documents, folder / PART)
     if task.is_last:
         outcome.kept = kept
+    outcome.notes = dict(notes)
     return to_json(outcome)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from babyllm.text.corpus import Count
 from babyllm.text.filters.outliers import LengthSums
 from babyllm.text.filters.pipeline import Example, Tally
-from babyllm.text.readers import left_out
+from babyllm.text.readers import ReadConfig, left_out
 from babyllm.text.report import Report
 
 # Ten bins in each power of ten, as far as whole numbers allow.
@@ -30,6 +30,7 @@ class Outcome:
 
     Attributes:
         unreadable: records that are no documents, by reason.
+        notes: documents of which the readers tell something, by what that is.
         read: by domain, documents as they came in.
         kept: by domain, documents that are left.
         before: lengths of the documents as they came in.
@@ -39,6 +40,7 @@ class Outcome:
     """
 
     unreadable: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
     read: dict[str, Count] = field(default_factory=dict)
     kept: dict[str, Count] = field(default_factory=dict)
     before: Lengths = field(default_factory=dict)
@@ -68,6 +70,7 @@ class Outcome:
             for domain, bins in others.items():
                 _add(lengths.setdefault(domain, {}), bins)
         _add(self.unreadable, other.unreadable)
+        _add(self.notes, other.notes)
         for label, tally in other.tallies.items():
             self.tallies.setdefault(label, Tally()).add(tally)
 
@@ -98,7 +101,7 @@ def _add(numbers: dict[str, int], others: Mapping[str, int]) -> None:
 # ---- the report
 
 
-def report_on(inputs: Sequence[Path], outcome: Outcome) -> Report:
+def report_on(inputs: Sequence[Path], outcome: Outcome, read_config: ReadConfig | None = None) -> Report:
     """The report (see `babyllm.text.report`); it has no times, so that the same work gives the same report."""
     read = sum(outcome.read.values(), Count())
     kept = sum(outcome.kept.values(), Count())
@@ -112,7 +115,8 @@ def report_on(inputs: Sequence[Path], outcome: Outcome) -> Report:
         ["bytes kept", kept.bytes],
         ["records that could not be read", n_unreadable],
     ]
-    facts += [[f"files not read: {suffix}", n] for suffix, n in left_out(inputs).items()]
+    facts += [[f"documents: {note}", n] for note, n in sorted(outcome.notes.items())]
+    facts += [[f"files not read: {suffix}", n] for suffix, n in left_out(inputs, read_config).items()]
     return {
         "title": f"Cleaning of {', '.join(path.name for path in inputs)}",
         "facts": facts,

@@ -3,13 +3,16 @@
 documents -> write_part -> *.parquet -> write_corpus -> corpus.json (written last: the commit mark)
 directory -> open_corpus -> Corpus -> documents, a part at a time
 
-Each row is a document: id, domain, text. Whatever reads Parquet reads a corpus.
+Each row is a document: id, domain, text, and url in files of which a document has one. Whatever reads Parquet reads a
+corpus.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,9 @@ SCHEMA = pa.schema(
     [("id", pa.string()), ("domain", pa.string()), ("text", pa.large_string())],
     metadata={PART_MARK: str(FORMAT_VERSION)},
 )
+URL_SCHEMA = SCHEMA.append(pa.field("url", pa.string()))
+COLUMNS = ["text", "domain", "id", "url"]
+"""What a document is made of, in its own order; a part whose documents have no URLs lacks the last column."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +102,30 @@ def read_part(path: Path) -> Iterator[Document]:
     """
     try:
         with open_parquet(path) as file:
-            for batch in file.iter_batches(batch_size=2048, columns=SCHEMA.names):
-                for row in zip(*(batch.column(name).to_pylist() for name in ("text", "domain", "id")), strict=True):
-                    yield Document(*row)
+            for batch in file.iter_batches(batch_size=2048, columns=COLUMNS):
+                yield from documents_in(batch)
     except FAULTS as error:
         raise UserError(f"{path}: cannot be read ({error}); make the corpus anew") from error
+
+
+def schema_of(path: Path) -> pa.Schema:
+    """The columns that a part has.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with open_parquet(path) as file:
+            return URL_SCHEMA if "url" in file.schema_arrow.names else SCHEMA
+    except FAULTS as error:
+        raise UserError(f"{path}: cannot be read ({error}); make the corpus anew") from error
+
+
+def documents_in(rows: pa.RecordBatch | pa.Table) -> Iterator[Document]:
+    """The documents that rows of a part are."""
+    columns = [rows.column(name).to_pylist() for name in COLUMNS if name in rows.schema.names]
+    for text, domain, place, *url in zip(*columns, strict=True):
+        yield Document(text, domain, place, (url[0] if url else "") or "")
 
 
 def row_groups(path: Path, at_most_bytes: int) -> Iterator[tuple[int, int, int, int]]:
@@ -128,25 +153,51 @@ def row_groups(path: Path, at_most_bytes: int) -> Iterator[tuple[int, int, int, 
 def write_part(documents: Iterable[Document], path: Path) -> dict[str, Count]:
     """Write documents to one Parquet file (zstd), in bounded memory; what it holds of each domain is returned."""
     domains: dict[str, Count] = {}
-    with parquet_writer(path, SCHEMA) as file:
-        rows: list[Document] = []
-        n_characters = 0
-        for document in documents:
-            rows.append(document)
-            n_characters += len(document.text)
-            size = Count(1, len(document.text), len(document.text.encode()))
-            domains[document.domain] = domains.get(document.domain, Count()) + size
-            if n_characters >= ROW_GROUP_CHARACTERS:
-                _write_rows(file, rows)
-                rows, n_characters = [], 0
-        _write_rows(file, rows)
+    groups = _grouped(documents, domains)
+    if with_url := _write_until_url(groups, path):
+        earlier = path.with_name(f".{path.name}.tmp")
+        os.replace(path, earlier)
+        with open_parquet(earlier) as before, parquet_writer(path, URL_SCHEMA) as file:
+            for i in range(before.num_row_groups):
+                rows = before.read_row_group(i)
+                file.write_table(rows.append_column("url", pa.nulls(len(rows), pa.string())).cast(URL_SCHEMA))
+            for group in chain((with_url,), groups):
+                _write_rows(file, group, URL_SCHEMA)
+        earlier.unlink()
     fsync(path)
     return domains
 
 
-def _write_rows(file: Any, rows: list[Document]) -> None:
-    columns = [[getattr(row, name) for row in rows] for name in SCHEMA.names]
-    file.write_table(pa.table(columns, schema=SCHEMA))
+def _grouped(documents: Iterable[Document], domains: dict[str, Count]) -> Iterator[list[Document]]:
+    """The documents of each row group, the last one perhaps empty; what they are is added to `domains`."""
+    rows: list[Document] = []
+    n_characters = 0
+    for document in documents:
+        rows.append(document)
+        n_characters += len(document.text)
+        size = Count(1, len(document.text), len(document.text.encode()))
+        domains[document.domain] = domains.get(document.domain, Count()) + size
+        if n_characters >= ROW_GROUP_CHARACTERS:
+            yield rows
+            rows, n_characters = [], 0
+    yield rows
+
+
+def _write_until_url(groups: Iterator[list[Document]], path: Path) -> list[Document]:
+    """Write row groups without URLs; the first one with a URL, which needs another schema, is returned unwritten."""
+    with parquet_writer(path, SCHEMA) as file:
+        for rows in groups:
+            if any(row.url for row in rows):
+                return rows
+            _write_rows(file, rows, SCHEMA)
+    return []
+
+
+def _write_rows(file: Any, rows: list[Document], schema: pa.Schema) -> None:
+    columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
+    if "url" in columns:
+        columns["url"] = [url or None for url in columns["url"]]
+    file.write_table(pa.table(columns, schema=schema))
 
 
 def write_corpus(directory: Path, parts: Iterable[Part], about: dict[str, Any]) -> Corpus:

@@ -21,11 +21,13 @@ class Document:
         text: any valid Unicode string.
         domain: the name under which the document is counted, mixed and evaluated.
         id: where it came from, such as "wiki/a.jsonl:1234"; no two documents of a corpus share one.
+        url: the address of the page it was taken from; empty where none is known.
     """
 
     text: str
     domain: str = "text"
     id: str = ""
+    url: str = ""
 
 
 def exact_key(text: str) -> bytes:

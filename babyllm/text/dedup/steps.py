@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from babyllm.files import fsync
-from babyllm.text.corpus import SCHEMA, Count
+from babyllm.text.corpus import Count, schema_of
 from babyllm.text.dedup import decontaminate, simhash
 from babyllm.text.dedup.candidates import NO_PAIRS, Candidates, Span, entries, find, load, merge, unpack
 from babyllm.text.dedup.minhash import MinHashConfig, band_keys, choose_bands, signatures
@@ -251,14 +251,15 @@ def keep(item: Slice, folder: Path, *, setting: Setting) -> dict[str, list[int]]
     removed: NDArray[np.int64] = np.load(setting.directory / "removed.npy", mmap_mode="r")
     total: dict[str, Count] = {}
     number, path = item.first, folder / "part.parquet"
-    with parquet_writer(path, SCHEMA) as file:
+    schema = schema_of(Path(item.path))
+    with parquet_writer(path, schema) as file:
         tables: list[pa.Table] = []
-        for batch in read(item, SCHEMA.names):
+        for batch in read(item, schema.names):
             inside = removed[slice(*np.searchsorted(removed, [number, number + len(batch)]))]
             stays = np.ones(len(batch), bool)
             stays[inside - number] = False
             number += len(batch)
-            tables.append(pa.Table.from_batches([batch]).filter(pa.array(stays)).cast(SCHEMA))
+            tables.append(pa.Table.from_batches([batch]).filter(pa.array(stays)).select(schema.names).cast(schema))
             for domain, size in _counts(tables[-1]).items():
                 total[domain] = total.get(domain, Count()) + size
             if sum(table.nbytes for table in tables) >= _ROW_GROUP_BYTES:

@@ -7,6 +7,7 @@ files and cuts them; the others read a family of formats each, and `formats` nam
 """
 
 from babyllm.text.readers.find import Partition, find_partitions, key_of, left_out, read_partition
+from babyllm.text.readers.named_fields import require_fields
 from babyllm.text.readers.records import ReadConfig, Rejected, Source
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "key_of",
     "left_out",
     "read_partition",
+    "require_fields",
 ]

@@ -22,10 +22,14 @@ from babyllm.text.corpus import MANIFEST, PART_MARK, open_corpus
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet
 from babyllm.text.readers.formats import COMPRESSIONS, FORMATS, format_of, read_source
+from babyllm.text.readers.json_values import holds_lines
+from babyllm.text.readers.limit import limit_of, taken
+from babyllm.text.readers.names import domain_of, is_companion, is_hidden, kind, spelled
 from babyllm.text.readers.records import ReadConfig, Rejected, Source
 from babyllm.text.readers.streams import Damaged, encoding_of, is_wide
+from babyllm.text.readers.text_files import can_be_cut, separator_of
 
-SHARD_NUMBER = re.compile(r"(?:[-_.]?(?:part|shard)?[-_.]?\d+(?:[-_.]?of[-_.]?\d+)?)$", re.IGNORECASE)
+HEAD = 4096  # bytes that tell what a file without suffix holds
 
 
 @dataclass(frozen=True)
@@ -53,15 +57,14 @@ def find_partitions(paths: Sequence[Path], config: ReadConfig, partition_bytes: 
         UserError: a path does not exist, is given twice or holds nothing that can be read; a setting makes no sense.
     """
     _check(config)
-    sources: list[Source] = []
     skipped: Counter[str] = Counter()
-    for path, label in _roots(paths):
-        sources += _sources(path, label, config, skipped)
+    sources = taken(_found(paths, config, skipped), config)
     if not sources:
         others = ", ".join(f"{n:,} {kind}" for kind, n in sorted(skipped.items()))
         raise UserError(
             f"{', '.join(map(str, paths))}: nothing to read here ({others or 'no files'}); what can be read ends in "
-            f"{', '.join(name for name in FORMATS if name != 'corpus')}, alone or with {', '.join(COMPRESSIONS)} behind"
+            f"{', '.join(name for name in FORMATS if name != 'corpus')}, also with {', '.join(COMPRESSIONS)} behind, "
+            "or in anything with a --read.suffix, such as .txt"
         )
     _refuse_unfinished([source for source in sources if source.path not in paths])
     sources.sort(key=lambda source: source.name)
@@ -69,30 +72,51 @@ def find_partitions(paths: Sequence[Path], config: ReadConfig, partition_bytes: 
     return list(_gathered(pieces, partition_bytes))
 
 
-def left_out(paths: Sequence[Path]) -> dict[str, int]:
-    """How many files below the paths `find_partitions` leaves out, by suffix; "hidden" counts hidden folders as one."""
+def left_out(paths: Sequence[Path], config: ReadConfig | None = None) -> dict[str, int]:
+    """How many files below the paths `find_partitions` leaves out, by suffix, or by name where they lie beside data.
+
+    "hidden" counts hidden folders as one.
+    """
     skipped: Counter[str] = Counter()
-    for path, label in _roots(paths):
-        _sources(path, label, ReadConfig(), skipped)
+    for _ in _found(paths, replace(config or ReadConfig(), limit=None), skipped):
+        pass
     return dict(sorted(skipped.items()))
 
 
-def read_partition(partition: Partition, config: ReadConfig) -> Iterator[Document | Rejected]:
-    """Every record of a partition, as a document or with the reason why it is none, in order."""
+def read_partition(
+    partition: Partition, config: ReadConfig, notes: Counter[str] | None = None
+) -> Iterator[Document | Rejected]:
+    """Every record of a partition, as a document or with the reason why it is none, in order.
+
+    Args:
+        partition: what is read.
+        config: how.
+        notes: counts documents of which something is worth telling, by what that is.
+    """
     for source in partition.sources:
-        yield from read_source(source, config)
+        yield from read_source(source, config, notes)
 
 
 def key_of(partitions: Sequence[Partition]) -> str:
     """A digest that is another one when a file is added, removed, changed, or cut differently."""
     digest = hashlib.sha256()
     for partition in partitions:
-        row = [[s.name, s.format, s.domain, s.start, s.end, s.stamp] for s in partition.sources]
+        row = [
+            [s.name, s.format, s.domain, s.start, s.end, s.stamp, *([s.documents] if s.documents else [])]
+            for s in partition.sources
+        ]
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()
 
 
 def _check(config: ReadConfig) -> None:
+    limit_of(config)
+    if config.separator is not None and (config.txt != "file" or not config.separator):
+        raise UserError(
+            f"--read.separator={config.separator}: give the text between documents, and leave out --read.txt"
+        )
+    if config.suffix is not None and config.suffix not in FORMATS:
+        raise UserError(f"--read.suffix={config.suffix}: write one of {', '.join(n for n in FORMATS if n != 'corpus')}")
     if config.max_record_bytes < 1:
         raise UserError(f"--read.max_record_bytes={config.max_record_bytes}: give a number of bytes above 0")
     if config.encoding != "auto":
@@ -123,61 +147,102 @@ def _roots(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     raise AssertionError
 
 
-def _sources(root: Path, label: str, config: ReadConfig, skipped: Counter[str]) -> list[Source]:
-    """The files at a path, whole."""
-    if not root.is_dir():
-        format, compression = _kind(root.name)
-        if not format:
-            raise UserError(
-                f"{root}: a file of a kind that is not read; known are "
-                f"{', '.join(name for name in FORMATS if name != 'corpus')}"
-            )
-        format = "corpus" if format == ".parquet" and _is_corpus(root.parent) else format
-        return [_source(root, label, format, compression, _domain([root.name], None, format, config))]
-    found = []
+def _found(paths: Sequence[Path], config: ReadConfig, skipped: Counter[str]) -> Iterator[Source]:
+    """The files at the paths in the order of their names, whole, as they are found.
+
+    What lies beside data, such as a README.md, is left out, unless there is nothing else.
+    """
+    beside: list[Source] = []
+    has_data = False
+    for path, label in sorted(_roots(paths), key=lambda root: root[1] + "/" * root[0].is_dir()):
+        if not path.is_dir():
+            has_data = True
+            yield _named(path, label, config)
+            continue
+        for source in _below(path, label, config, skipped):
+            if not config.all and source.format != "corpus" and is_companion(source.path.name):
+                skipped[spelled(source.path.name)] += 1
+                beside += [source] * (not has_data)
+                continue
+            has_data = True
+            yield source
+    if not has_data:
+        skipped.subtract(spelled(source.path.name) for source in beside)
+        yield from beside
+
+
+def _named(path: Path, label: str, config: ReadConfig) -> Source:
+    """The file at a path that was given."""
+    format, compression = kind(path.name, config)
+    if not format and not path.suffix and not compression:
+        format = _format_by_content(path)
+    if not format:
+        raise UserError(
+            f"{path}: a file of a kind that is not read; known are "
+            f"{', '.join(name for name in FORMATS if name != 'corpus')}, and --read.suffix names the one it is to be "
+            "read as, such as .txt"
+        )
+    folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
+    domain = domain_of([path.name], folder, True, format, config)
+    format = "corpus" if format == ".parquet" and _is_corpus(path.parent) else format
+    return _source(path, label, format, compression, domain)
+
+
+def _format_by_content(path: Path) -> str:
+    """How a file without suffix is read; empty if it holds no text."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD).removeprefix(codecs.BOM_UTF8).lstrip()
+    except OSError:  # reading it will tell
+        return ".txt"
+    if b"\0" in head or not head.strip():
+        return ".parquet" if head.startswith(b"PAR1") else ""
+    beginnings = {b"{": ".jsonl", b"[{": ".json", b"<!doctype html": ".html", b"<html": ".html", b"warc/1.": ".warc"}
+    return next((format for begin, format in beginnings.items() if head.lower().startswith(begin)), ".txt")
+
+
+def _below(root: Path, label: str, config: ReadConfig, skipped: Counter[str]) -> Iterator[Source]:
+    """The files below a folder, whole."""
     folder = os.path.basename(os.path.abspath(root))
-    for path, parts, format, compression in _walk(root, (), skipped, set()):
-        domain = _domain(parts, folder, format, config)
-        found.append(_source(path, "/".join((label, *parts)), format, compression, domain))
-    return found
+    for path, parts, format, compression in _walk(root, (), config, skipped, frozenset()):
+        domain = domain_of(parts, folder, False, format, config)
+        yield _source(path, "/".join((label, *parts)), format, compression, domain)
 
 
 def _walk(
-    folder: Path, parts: tuple[str, ...], skipped: Counter[str], above: set[str]
+    folder: Path, parts: tuple[str, ...], config: ReadConfig, skipped: Counter[str], above: frozenset[str]
 ) -> Iterator[tuple[Path, tuple[str, ...], str, str]]:
     """Files to read below a folder: path, parts of the name, format, compression; of a corpus, those it describes."""
     real = os.path.realpath(folder)
     if real in above:  # a link to a folder that holds it
         return
     if _is_corpus(folder):
-        yield from ((folder / part.file, (*parts, part.file), "corpus", "") for part in open_corpus(folder).parts)
+        files = sorted(part.file for part in open_corpus(folder).parts)
+        yield from ((folder / file, (*parts, file), "corpus", "") for file in files)
         return
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be listed: {error.strerror}; mend its permissions or leave it out") from None
-    for entry in entries:
-        if entry.name.startswith("."):
+    for name, path, is_folder, is_link, is_file in _entries(folder):
+        if is_hidden(name):
             skipped["hidden"] += 1
             continue
-        format, compression = _kind(entry.name)
-        is_link = entry.is_symlink()
-        if os.path.isdir(entry.path) if is_link else entry.is_dir():
-            yield from _walk(Path(entry.path), (*parts, entry.name), skipped, above | {real})
+        format, compression = kind(name, config)
+        if is_folder:
+            yield from _walk(Path(path), (*parts, name), config, skipped, above | {real})
         elif not format:
-            skipped[os.path.splitext(entry.name)[1].lower() or "without suffix"] += 1
-        elif is_link or entry.is_file():
-            yield Path(entry.path), (*parts, entry.name), format, compression
+            skipped[os.path.splitext(name)[1].lower() or "without suffix"] += 1
+        elif is_link or is_file:
+            yield Path(path), (*parts, name), format, compression
         else:
             skipped["not a file"] += 1  # reading a pipe would never end
 
 
-def _kind(name: str) -> tuple[str, str]:
-    """Format and compression of a file by its name; no format if it is unknown."""
-    stem, suffix = os.path.splitext(name.lower())
-    compression = COMPRESSIONS.get(suffix, "")
-    suffix = os.path.splitext(stem)[1] if compression else suffix
-    return (suffix if suffix in FORMATS and not (compression and suffix == ".parquet") else "", compression)
+def _entries(folder: Path) -> list[tuple[str, str, bool, bool, bool]]:
+    """What lies in a folder, in the order that whole names have: name, path, is it a folder, a link, a file."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [(e.name, e.path, os.path.isdir(e.path), e.is_symlink(), os.path.isfile(e.path)) for e in entries]
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be listed: {error.strerror}; mend its permissions or leave it out") from None
+    return sorted(found, key=lambda entry: spelled(entry[0]) + "/" * entry[2])
 
 
 def _refuse_unfinished(sources: Sequence[Source]) -> None:
@@ -207,39 +272,13 @@ def _is_corpus(folder: Path) -> bool:
         return False
 
 
-def _domain(parts: Sequence[str], folder: str | None, format: str, config: ReadConfig) -> str:
-    """The domain of a file: `parts` are its folders below the given one, and its name; `folder` that one's name."""
-    by_name = _file_domain(parts[-1])
-    if config.domain == "file":
-        domain = by_name
-    elif config.domain in ("auto", "folder") or config.domain.startswith("field:"):
-        is_folders = folder is not None and (config.domain == "folder" or format_of(format, config).is_one_document)
-        domain = parts[0] if len(parts) > 1 else folder if folder and is_folders else by_name
-    else:
-        domain = config.domain
-    return _spelled(domain)
-
-
-def _file_domain(name: str) -> str:
-    """The name of a file without suffixes and number: wiki-00001-of-00008.jsonl.gz is wiki."""
-    stem = name.rpartition("/")[2]
-    while _kind(stem)[0] or os.path.splitext(stem)[1].lower() in (*FORMATS, *COMPRESSIONS):
-        stem = os.path.splitext(stem)[0]
-    return SHARD_NUMBER.sub("", stem) or stem
-
-
-def _spelled(name: str) -> str:
-    """A name as valid text: some file systems allow any bytes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def _source(path: Path, name: str, format: str, compression: str, domain: str) -> Source:
     try:
         info = path.stat()
         size, changed = (info.st_size, info.st_mtime_ns) if stat.S_ISREG(info.st_mode) else (0, 0)
     except OSError:  # it vanished, or is a link that leads nowhere; reading it will tell
         size, changed = 0, 0
-    return Source(path, _spelled(name), format, compression, domain, 0, None, size, (size, changed))
+    return Source(path, spelled(name), format, compression, domain, 0, None, size, (size, changed))
 
 
 # ---- pieces
@@ -247,11 +286,13 @@ def _source(path: Path, name: str, format: str, compression: str, domain: str) -
 
 def _pieces(source: Source, config: ReadConfig, partition_bytes: int) -> list[Source]:
     pieces = format_of(source.format, config).pieces
+    if source.documents is not None:
+        return [source]
     if pieces == "row groups":
         return _row_groups(source, partition_bytes)
-    if pieces == "lines" and not source.compression and source.size_bytes > partition_bytes:
+    if pieces and not source.compression and source.size_bytes > partition_bytes:
         try:
-            if is_wide(encoding_of(source, config)):
+            if is_wide(encoding_of(source, config)) or not _has(pieces, source, config):
                 return [source]
         except (OSError, Damaged):  # reading it will tell
             return [source]
@@ -259,6 +300,13 @@ def _pieces(source: Source, config: ReadConfig, partition_bytes: int) -> list[So
         bounds = [source.size_bytes * i // n for i in range(n + 1)]
         return [replace(source, start=start, end=end, size_bytes=end - start) for start, end in pairwise(bounds)]
     return [source]
+
+
+def _has(pieces: str, source: Source, config: ReadConfig) -> bool:
+    """Whether a file has what its format may be cut at."""
+    if pieces == "json lines":
+        return holds_lines(source, config)
+    return pieces == "lines" or can_be_cut(separator_of(source, config))
 
 
 def _row_groups(source: Source, partition_bytes: int) -> list[Source]:

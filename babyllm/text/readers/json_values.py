@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from babyllm.text.readers.lines import parsed, read_jsonl
+from babyllm.text.readers.lines import AROUND, after, decoded, parsed, read_jsonl, value_in
 from babyllm.text.readers.records import (
     CUT_OFF,
     TOO_LONG,
@@ -23,21 +23,22 @@ from babyllm.text.readers.records import (
 )
 from babyllm.text.readers.streams import BOM, EXCERPT_BYTES, blocks, encoding_of, utf8
 
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 UNCLOSED = "the file ends before its array does"
 MARKS_WITHIN = re.compile(rb'["{}\[\]]')
 MARKS_OF_ARRAY = re.compile(rb'["{}\[\],]')
 MARKS_OF_SEQUENCE = re.compile(rb'["{}\[\]\n]')
-SPACE = b" \t\r\n"
+SPACE = b" \t\r\n\x1e"
+SEPARATORS = SPACE + b","
+KEY_ON_NEXT_LINE = re.compile(r"\{[ \t]*\r?\n\s*\"[^\"\n]*\"\s*:")  # how an object begins that takes several lines
 
 
 def read_json(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
-    """What is made of a JSON file; one that holds a record per line is read as JSON lines."""
-    parts = json_blocks(source, config)
-    head = next(parts, b"")
-    if is_json_lines(head):
+    """What is made of a JSON file, whatever its name: of a record per line, an array, or values one after the other."""
+    if source.start or source.end is not None or holds_lines(source, config):  # a piece is one of lines
         yield from read_jsonl(source, config, make)
         return
-    for offset, raw, fault in _Cutter(head, parts, config.max_record_bytes).pieces():
+    for offset, raw, fault in _values(json_blocks(source, config), config.max_record_bytes):
         place = f"{source.name}:{offset}"
         try:
             if fault:
@@ -54,10 +55,47 @@ def json_blocks(source: Source, config: ReadConfig) -> Iterator[bytes]:
     return parts if encoding == "utf-8" else utf8(parts, encoding)
 
 
-def is_json_lines(head: bytes) -> bool:
-    """Whether a file that begins like this holds a record per line."""
-    start = head.removeprefix(BOM).lstrip(SPACE)
-    return start.startswith(b"{") and _is_json(start.partition(b"\n")[0])
+def holds_lines(source: Source, config: ReadConfig) -> bool:
+    """Whether a JSON file has a record per line, by its beginning; in doubt its name decides.
+
+    Raises:
+        Damaged: nothing of it can be read.
+        OSError: it cannot be opened.
+    """
+    text = next(json_blocks(source, config), b"").decode("utf-8", "replace").lstrip(AROUND)
+    in_doubt = source.format != ".json"
+    if text.startswith("["):
+        element = text[1:].lstrip(AROUND)
+        if not element.startswith("]") and not _end_of_value(element):
+            return in_doubt
+        line, _, rest = text.partition("\n")
+        end = _end_of_value(line)
+        return bool(end and not line[end:].strip(AROUND) and rest.strip(AROUND))
+    end = _end_of_value(text)
+    if not end:
+        return in_doubt and not KEY_ON_NEXT_LINE.match(text)
+    line, line_break, _ = text[end:].partition("\n")
+    is_alone = not line.strip(AROUND + ",")
+    return "\n" not in text[:end] and (is_alone or (bool(line_break) and (in_doubt or _holds_values(line))))
+
+
+def _end_of_value(text: str) -> int:
+    """Where the JSON value ends that a text begins with; 0 if there is none, or not all of it."""
+    try:
+        return decoded(text, 0)[1]
+    except BadRecord:
+        return 0
+
+
+def _holds_values(line: str) -> bool:
+    """Whether what follows the first value of a line is nothing but values."""
+    at = after(line, 0)
+    while at < len(line):
+        try:
+            at = after(line, value_in(line, at)[1])
+        except BadRecord:
+            return False
+    return True
 
 
 def _is_json(raw: bytes) -> bool:
@@ -71,15 +109,27 @@ def _is_json(raw: bytes) -> bool:
 Piece = tuple[int, bytes, str]  # offset, JSON text, and why it cannot be read if that is known
 
 
+def _values(parts: Iterator[bytes], limit: int) -> Iterator[Piece]:
+    """The values of a file in order, also where arrays follow each other."""
+    base, head = 0, next(parts, b"")
+    while head:
+        cutter = _Cutter(head, parts, limit, base)
+        yield from cutter.pieces()
+        base, head = cutter.rest()
+        if head and not head.startswith(b"["):
+            yield base, head[:EXCERPT_BYTES], "text behind the end of the array"
+            return
+
+
 class _Cutter:
     """Cuts a stream at the commas of its array or, where it holds none, behind each value.
 
     `_buffer` holds what is not cut yet; the value under way begins at `_begin`, and up to `_at` brackets are counted.
     """
 
-    def __init__(self, head: bytes, parts: Iterator[bytes], limit: int) -> None:
+    def __init__(self, head: bytes, parts: Iterator[bytes], limit: int, base: int) -> None:
         self._buffer, self._parts, self._limit = head, parts, limit
-        self._base = 0  # offset of the buffer
+        self._base = base  # offset of the buffer
         first = len(head) - len(head.removeprefix(BOM).lstrip(SPACE))
         self._is_array = head[first : first + 1] == b"["
         self._floor = int(self._is_array)  # depth between values
@@ -109,9 +159,15 @@ class _Cutter:
                 yield from self._ended()
                 return
             self._buffer += block
-        if self._buffer[self._begin :].strip(SPACE) or any(part.strip(SPACE) for part in self._parts):
-            rest = self._buffer[self._begin :].lstrip(SPACE)
-            yield self._base + self._begin, rest[:EXCERPT_BYTES], "text behind the end of the array"
+
+    def rest(self) -> tuple[int, bytes]:
+        """What follows the end of the array, and its offset; nothing where there is no array."""
+        part = self._buffer[self._begin :] if self._is_closed else b""
+        base = self._base + self._begin
+        while self._is_closed and not part.strip(SEPARATORS) and (block := next(self._parts, b"")):
+            base, part = base + len(part), block
+        rest = part.lstrip(SEPARATORS)
+        return base + len(part) - len(rest), rest
 
     def _next_end(self) -> int | None:
         """Where the value under way ends, if that is in the buffer."""
@@ -160,7 +216,7 @@ class _Cutter:
         self._begin, self._is_dropped = self._at, False
 
     def _piece(self, raw: bytes) -> Iterator[Piece]:
-        text = raw.lstrip(SPACE)
+        text = raw.lstrip(SPACE if self._is_array else SEPARATORS)
         offset = self._base + self._begin + len(raw) - len(text)
         text = text.rstrip(SPACE).removesuffix(b",")
         if text and len(text) <= self._limit:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 
-from babyllm.text.readers.json_values import is_json_lines, json_blocks
+from babyllm.text.readers.json_values import JSON_SUFFIXES, holds_lines, json_blocks
 from babyllm.text.readers.records import ReadConfig, Source
 from babyllm.text.readers.streams import blocks, encoding_of, is_wide, utf8
 
@@ -35,10 +34,7 @@ class LineNumbers:
 
 def _parts(source: Source, config: ReadConfig) -> Iterator[bytes]:
     """The bytes that offsets count."""
-    if source.format == ".json":
-        parts = json_blocks(source, config)
-        head = next(parts, b"")
-        if not is_json_lines(head):
-            return chain((head,), parts)
+    if source.format in JSON_SUFFIXES and not holds_lines(source, config):
+        return json_blocks(source, config)
     encoding = encoding_of(source, config)
     return utf8(blocks(source), encoding) if is_wide(encoding) else blocks(source)

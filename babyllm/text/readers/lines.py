@@ -1,45 +1,56 @@
-"""Files in which a line is a record: JSON lines, tables in CSV and TSV, plain text line by line."""
+"""Files in which a line is a record: JSON lines, tables in CSV and TSV."""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from babyllm.text.documents import Document
-from babyllm.text.readers.records import TOO_LONG, BadRecord, Fields, Maker, ReadConfig, Rejected, Source, T, rejected
+from babyllm.text.readers.records import EXCERPT, TOO_LONG, BadRecord, Maker, ReadConfig, Rejected, Source, T, rejected
 from babyllm.text.readers.streams import lines, name_of
+
+# What may surround a JSON value: blanks, marks of byte order and of records (RFC 7464), and holes left by a crash.
+AROUND = " \t\r\n\ufeff\x1e\0"
+BETWEEN = re.compile(rf"[{AROUND},]*")
+DECODER = json.JSONDecoder(strict=False)  # so that characters which JSON wants escaped may stand as they are
 
 
 def read_jsonl(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
-    """What is made of a file with a JSON object in each line."""
+    """What is made of a file with a JSON object in each line, or several; commas between them are passed over."""
     encoding, found = lines(source, config)
     for offset, line, is_long in found:
-        place = f"{source.name}:{offset}"
+        place, text, end = f"{source.name}:{offset}", "", 0
         try:
             if is_long:
                 raise BadRecord(TOO_LONG)
-            yield make.document(parsed(line, encoding), place)
+            text = text_of(line, encoding)
+            value, first_end = decoded(text, 0)
+            if first_end < len(text):
+                _check_next(text, first_end)
+                end = first_end
+            yield make.document(value, place)
         except BadRecord as error:
             if line.strip():
                 yield rejected(place, error, line)
+        if end:
+            yield from _further(text, end, source.name, offset, encoding, make)
 
 
-def read_txt_lines(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
-    """Every line that is not blank as a document."""
-    encoding, found = lines(source, config)
-    for offset, line, is_long in found:
-        place = f"{source.name}:{offset}"
+def _further(text: str, end: int, name: str, offset: int, encoding: str, make: Maker[T]) -> Iterator[T | Rejected]:
+    """What is made of the values that follow the first one of a line, which begins at `offset`."""
+    counted = 0
+    while end and (start := after(text, end)) < len(text):
+        offset, counted = offset + len(text[counted:start].encode(encoding)), start
+        place = f"{name}:{offset}"
         try:
-            if is_long:
-                raise BadRecord(TOO_LONG)
-            text = _text(line, encoding).strip("\r")
-            if text.strip():
-                yield fields.plain(text, place)
+            value, end = value_in(text, start)
+            yield make.document(value, place)
         except BadRecord as error:
-            yield rejected(place, error, line)
+            end = end if end > start else 0
+            yield rejected(place, error, text[start : start + EXCERPT])
 
 
 def parsed(raw: bytes, encoding: str = "utf-8") -> Any:
@@ -48,9 +59,40 @@ def parsed(raw: bytes, encoding: str = "utf-8") -> Any:
     Raises:
         BadRecord: it is not JSON.
     """
-    text = _text(raw, encoding)
+    text = text_of(raw, encoding)
+    value, end = value_in(text, 0)
+    if after(text, end) < len(text):
+        raise BadRecord("not JSON: Extra data")
+    return value
+
+
+def value_in(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins a line, or follows other values in it, and where it ends.
+
+    Raises:
+        BadRecord: it is not JSON, or what follows is no value.
+    """
+    value, end = decoded(text, start)
+    _check_next(text, end)
+    return value, end
+
+
+def _check_next(text: str, end: int) -> None:
+    start = after(text, end)
+    if text[start : start + 1] not in ("", "{", "["):
+        raise BadRecord("not JSON: Extra data")
+
+
+def decoded(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins here, and where it ends, whatever follows.
+
+    Raises:
+        BadRecord: it is not JSON.
+    """
     try:
-        return json.loads(text)
+        if text[start : start + 1] != "{":
+            start += len(text) - start - len(text[start:].lstrip(AROUND))
+        return DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
         raise BadRecord(f"not JSON: {error.msg}") from None
     except RecursionError:
@@ -59,7 +101,19 @@ def parsed(raw: bytes, encoding: str = "utf-8") -> Any:
         raise BadRecord("not JSON: a number too long") from None
 
 
-def _text(raw: bytes, encoding: str) -> str:
+def after(text: str, end: int) -> int:
+    """Where the value begins that follows one in a text, or the end of the text."""
+    between = BETWEEN.match(text, end)
+    assert between
+    return between.end()
+
+
+def text_of(raw: bytes, encoding: str) -> str:
+    """The text that bytes are in an encoding.
+
+    Raises:
+        BadRecord: they are invalid in it.
+    """
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError:
@@ -67,6 +121,9 @@ def _text(raw: bytes, encoding: str) -> str:
 
 
 # ---- tables
+
+SEPARATOR_TOLD = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # a first line by which Excel is told
+QUOTED = re.compile(r'"[^"]*"')
 
 
 class _Feed:
@@ -87,15 +144,23 @@ class _Feed:
         self._size += len(line[1]) + 1
         if line[2] or self._size > self._limit + 1:
             raise BadRecord(TOO_LONG)
-        return _text(line[1], self._encoding) + "\n"
+        return self.text(line[1]) + "\n"
 
     def begin(self) -> None:
         """Forget the lines of the last row."""
         self.row, self._size = [], 0
 
-    def give_back(self) -> None:
-        """Hand out all lines of the row again but the first: a lone quotation mark must not take them with it."""
-        self._again.extendleft(reversed(self.row[1:]))
+    def give_back(self, first: int = 1) -> None:
+        """Hand out the lines of the row again, all but the first: a lone quotation mark must not take them with it."""
+        self._again.extendleft(reversed(self.row[first:]))
+
+    def text(self, line: bytes) -> str:
+        """The text of a line.
+
+        Raises:
+            BadRecord: it is invalid in the encoding of the file.
+        """
+        return text_of(line, self._encoding)
 
 
 def read_csv(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
@@ -107,20 +172,17 @@ def read_csv(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T |
     feed = _Feed(found, encoding, config.max_record_bytes)
     limit = csv.field_size_limit(config.max_record_bytes)
     try:
-        yield from _rows(feed, source, make)
+        yield from _rows(feed, source, make, config.columns)
     finally:
         csv.field_size_limit(limit)
 
 
-def _rows(feed: _Feed, source: Source, make: Maker[T]) -> Iterator[T | Rejected]:
+def _rows(feed: _Feed, source: Source, make: Maker[T], columns: str | None) -> Iterator[T | Rejected]:
     try:
-        first = next(feed, "")
-        feed.begin()
-        delimiter = "\t" if source.format == ".tsv" else next((mark for mark in ",;\t" if mark in first), ",")
-        header = next(csv.reader([first], delimiter=delimiter, strict=True), [])
+        delimiter, header = _head(feed, source.format, columns)
         make.columns(header)
     except (BadRecord, csv.Error) as error:
-        yield rejected(source.name, error, feed.row[0][1] if feed.row else first)
+        yield rejected(source.name, error, feed.row[0][1] if feed.row else "")
         return
     rows = csv.reader(feed, delimiter=delimiter, strict=True)
     while True:
@@ -134,6 +196,33 @@ def _rows(feed: _Feed, source: Source, make: Maker[T]) -> Iterator[T | Rejected]
         except StopIteration:
             return
         except (BadRecord, csv.Error) as error:
-            reason = error if isinstance(error, BadRecord) else f"not CSV: {error}"
-            yield rejected(f"{source.name}:{feed.row[0][0]}", reason, feed.row[0][1])
+            yield _unquoted(feed, source, header, make, error)
             feed.give_back()
+
+
+def _head(feed: _Feed, format: str, columns: str | None) -> tuple[str, list[str]]:
+    """What separates the fields of a table, and the names of its columns: those of its first row if none are given."""
+    first = next((line for line in feed if line.strip()), "")
+    told = SEPARATOR_TOLD.fullmatch(first.strip())
+    if told:
+        feed.begin()
+        first = next((line for line in feed if line.strip()), "")
+    outside = QUOTED.sub("", first)
+    likely = max(",;\t", key=outside.count)  # the first of those that are equally frequent
+    delimiter = told[1] if told else "\t" if format == ".tsv" else likely
+    if columns is not None:
+        feed.give_back(0)
+        return delimiter, columns.split(",")
+    return delimiter, next(csv.reader([first], delimiter=delimiter, strict=True), [])
+
+
+def _unquoted(feed: _Feed, source: Source, header: Sequence[str], make: Maker[T], error: Exception) -> T | Rejected:
+    """What is made of the first line of a row that is wrong; in .tsv, which few writers quote, its quotes are text."""
+    place, line = f"{source.name}:{feed.row[0][0]}", feed.row[0][1]
+    try:
+        cells = feed.text(line).rstrip("\r\n").split("\t") if source.format == ".tsv" and not feed.row[0][2] else []
+        if cells and len(cells) == len(header) and b'"' in line:
+            return make.document(dict(zip(header, cells, strict=True)), place)
+    except BadRecord as fault:
+        error = fault
+    return rejected(place, error if isinstance(error, BadRecord) else f"not CSV: {error}", line)

@@ -7,14 +7,20 @@ import logging
 import re
 from collections.abc import Iterator
 from functools import cache
+from html import unescape
 from typing import Any
 
 from babyllm.errors import UserError
 from babyllm.text.documents import Document
-from babyllm.text.readers.records import BadRecord, Fields, ReadConfig, Rejected, Source, rejected
+from babyllm.text.readers.fields import Fields
+from babyllm.text.readers.records import BadRecord, ReadConfig, Rejected, Source, rejected
 from babyllm.text.readers.streams import decoded, looks_chinese, whole
 
 DECLARED = re.compile(rb"""charset\s*=\s*["']?\s*([\w-]+)""", re.IGNORECASE)
+LINK = re.compile(r"<(?:link|meta)\b[^>]*>", re.IGNORECASE)
+CANONICAL = re.compile(r"""\b(?:rel\s*=\s*["']?canonical|property\s*=\s*["']?og:url)\b""", re.IGNORECASE)
+ADDRESS = re.compile(r"""\b(?:href|content)\s*=\s*["']?(https?://[^\s"'<>]+)""", re.IGNORECASE)
+LINKS = 1 << 16  # characters of a page in which its own address is looked for
 HEAD = 4096  # bytes of a page in which its encoding is declared
 
 
@@ -34,7 +40,8 @@ def read_html(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Do
     try:
         data = whole(source, config.max_record_bytes)
         declared = None if config.encoding == "auto" else config.encoding
-        yield fields.plain(main_text(page_text(data, declared)), source.name)
+        page = page_text(data, declared)
+        yield fields.plain(main_text(page), source.name, url=canonical_url(page))
     except BadRecord as error:
         yield rejected(source.name, error, data)
 
@@ -62,6 +69,14 @@ def page_text(data: bytes, declared: str | None = None) -> str:
         return data.decode(encoding, "replace")
     except LookupError:
         return data.decode("utf-8", "replace")
+
+
+def canonical_url(page: str) -> str:
+    """The address that a page gives as its own; empty if it gives none."""
+    for link in LINK.findall(page[:LINKS]):
+        if CANONICAL.search(link) and (address := ADDRESS.search(link)):
+            return unescape(address[1])
+    return ""
 
 
 def main_text(page: str) -> str:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from babyllm.text.corpus import COLUMNS
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet
-from babyllm.text.readers.records import BadRecord, Fields, Maker, ReadConfig, Rejected, Source, T, rejected
+from babyllm.text.readers.fields import Fields
+from babyllm.text.readers.records import BadRecord, Maker, ReadConfig, Rejected, Source, T, rejected
 
 BATCH_ROWS = 2048
 BATCH_BYTES = 8 << 20
@@ -25,9 +27,10 @@ def read_corpus(source: Source, config: ReadConfig, fields: Fields) -> Iterator[
     keeps_domain = config.domain == "auto"
 
     def document(record: Mapping[str, Any], place: str) -> Document:
-        return fields.plain(record["text"], record["id"], record["domain"] if keeps_domain else "")
+        domain = record["domain"] if keeps_domain else ""
+        return fields.plain(record["text"], record["id"], domain, record.get("url") or "")
 
-    return _made(source, lambda names: ["id", "domain", "text"], document)
+    return _made(source, lambda names: [name for name in COLUMNS if name in names], document)
 
 
 def _made(

@@ -13,14 +13,16 @@ from collections.abc import Iterator
 from http.client import HTTPException, HTTPResponse
 
 from babyllm.text.documents import Document
+from babyllm.text.readers.fields import Fields
 from babyllm.text.readers.pages import main_text, page_text
-from babyllm.text.readers.records import CUT_OFF, TOO_LONG, BadRecord, Fields, ReadConfig, Rejected, Source, rejected
+from babyllm.text.readers.records import CUT_OFF, TOO_LONG, BadRecord, ReadConfig, Rejected, Source, rejected
 from babyllm.text.readers.streams import EXCERPT_BYTES, blocks
 
 BEGIN = b"WARC/1."
 GAP = b"\r\n\r\n"
 MAX_HEAD = 1 << 16
 LENGTH = re.compile(rb"^content-length:\s*(\d{1,18})\s*$", re.IGNORECASE | re.MULTILINE)
+TARGET = re.compile(rb"^warc-target-uri:[ \t]*<?([^\s<>]+)", re.IGNORECASE | re.MULTILINE)
 HEADER = re.compile(rb"^([\w-]+):[ \t]*([^\r\n]*)", re.MULTILINE)
 
 
@@ -36,7 +38,7 @@ def read_warc(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Do
                 raise BadRecord(fault)
             text = _content(head, body, config.max_record_bytes)
             if text is not None:
-                yield fields.plain(text, place)
+                yield fields.plain(text, place, url=_url(head))
         except BadRecord as error:
             yield rejected(place, error, head + GAP + body[:EXCERPT_BYTES])
 
@@ -55,6 +57,12 @@ def _content(head: bytes, body: bytes, limit: int) -> str | None:
     if media.startswith(("text/html", "application/xhtml")):
         return main_text(page_text(body, _charset(media)))
     return page_text(body, _charset(media)) if media.startswith("text/plain") else None
+
+
+def _url(head: bytes) -> str:
+    """The address of the page in a record."""
+    found = TARGET.search(head)
+    return found[1].decode("utf-8", "replace") if found else ""
 
 
 def _charset(media: str) -> str | None:

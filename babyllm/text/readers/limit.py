@@ -1,0 +1,67 @@
+"""A part of all files for a quick try: the first documents, megabytes of text or files, in the order of their names.
+
+What is taken depends on the files alone, not on how they are cut or on who reads them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from itertools import islice
+
+from babyllm.errors import UserError
+from babyllm.text.documents import Document
+from babyllm.text.readers.formats import read_source
+from babyllm.text.readers.records import ReadConfig, Source
+
+LIMIT = re.compile(r"([1-9]\d{0,15}) ?(|documents?|files?|[kmg]?b)", re.IGNORECASE)
+SIZES = {"b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
+
+
+def limit_of(config: ReadConfig) -> tuple[int, str]:
+    """How much is read, and of what: "files", "documents" or "bytes"; (0, "") for all.
+
+    Raises:
+        UserError: the limit is none.
+    """
+    if config.limit is None:
+        return 0, ""
+    found = LIMIT.fullmatch(config.limit.strip())
+    if not found:
+        raise UserError(f"--read.limit={config.limit}: give a number of documents, as 1000, or 10MB, or 3files")
+    number, unit = int(found[1]), found[2].lower()
+    if unit in SIZES:
+        return number * SIZES[unit], "bytes"
+    return number, "files" if unit.startswith("file") else "documents"
+
+
+def taken(sources: Iterator[Source], config: ReadConfig) -> list[Source]:
+    """The first of the files, no more of them looked for than needed; the last one may be read in part."""
+    number, unit = limit_of(config)
+    if unit == "files":
+        return list(islice(sources, number))
+    if not unit:
+        return list(sources)
+    first = []
+    for source in sources:
+        n, left = _counted(source, config, number, unit)
+        first.append(source if left else replace(source, documents=n))
+        number = left
+        if not left:
+            break
+    return first
+
+
+@lru_cache(4096)
+def _counted(source: Source, config: ReadConfig, number: int, unit: str) -> tuple[int, int]:
+    """Documents of a file until a number of them, or of bytes of text, is reached; and how many are left."""
+    n = 0
+    for item in read_source(source, config):
+        if isinstance(item, Document):
+            n += 1
+            number = max(0, number - (1 if unit == "documents" else len(item.text.encode())))
+            if not number:
+                break
+    return n, number

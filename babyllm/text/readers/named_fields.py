@@ -1,0 +1,78 @@
+"""Whether the fields that settings name are there: a name that no record has would change nothing, or lose everything.
+
+settings -> names -> the first records of the first files -> one of them has each, or a `UserError`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from babyllm.errors import UserError
+from babyllm.text.readers.fields import Names, lookup
+from babyllm.text.readers.find import Partition
+from babyllm.text.readers.formats import FORMATS, accounted
+from babyllm.text.readers.json_values import JSON_SUFFIXES
+from babyllm.text.readers.records import ReadConfig, Rejected, Source
+
+RECORDS = (*JSON_SUFFIXES, ".csv", ".tsv", ".parquet", ".arrow", ".feather")
+FILES, PER_FILE = 200, 200  # of which the fields are looked at
+SHOWN = 20  # fields that are named
+
+
+def require_fields(partitions: Sequence[Partition], config: ReadConfig) -> None:
+    """Refuse a setting that names a field which none of the first records has.
+
+    Raises:
+        UserError: names the setting, and the fields there are.
+    """
+    missing = _named(config)
+    if not missing:
+        return
+    there: dict[str, None] = {}
+    n = 0
+    for record in _first_records(partitions, config):
+        n += 1
+        names = Names(tuple(record))
+        there |= dict.fromkeys(record)
+        missing = {name: flag for name, flag in missing.items() if lookup(record, names.alike(name)) is None}
+        if not missing:
+            return
+    for name, flag in missing.items() if n else ():
+        shown = ", ".join(list(there)[:SHOWN]) + ", ..." * (len(there) > SHOWN)
+        raise UserError(f"{flag}: none of the first {n:,} records has a field {name}; the fields there are: {shown}")
+
+
+def _named(config: ReadConfig) -> dict[str, str]:
+    """The fields that settings name, each with its setting."""
+    named = {}
+    if config.text is not None:
+        named = {name: f"--read.text={config.text}" for name in config.text.split("+") if not name.endswith("?")}
+    if config.title not in (None, ReadConfig.title):
+        named[str(config.title)] = f"--read.title={config.title}"
+    if config.domain.startswith("field:"):
+        named[config.domain[6:]] = f"--read.domain={config.domain}"
+    return named
+
+
+class _Whole:
+    """Takes records as they are."""
+
+    def document(self, record: Any, place: str) -> Any:
+        return record
+
+    def columns(self, names: Sequence[str]) -> list[str]:
+        return list(names)
+
+
+def _first_records(partitions: Sequence[Partition], config: ReadConfig) -> Iterator[dict[str, Any]]:
+    sources: dict[str, Source] = {}
+    for source in (source for partition in partitions for source in partition.sources):
+        if source.format in RECORDS:
+            sources.setdefault(source.name, source)
+    for source in islice(sources.values(), FILES):
+        read: Any = FORMATS[source.format].read
+        for record in islice(accounted(source, read(source, config, _Whole())), PER_FILE):
+            if isinstance(record, dict) and not isinstance(record, Rejected):
+                yield record

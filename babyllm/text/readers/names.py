@@ -1,0 +1,93 @@
+"""What the name of a file tells: how it is read, whether it is about the data rather than part of it, its domain."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from babyllm.text.readers.formats import COMPRESSIONS, FORMATS, format_of
+from babyllm.text.readers.records import ReadConfig
+
+SHARD_NUMBER = re.compile(r"(?:[-_.]?(?:part|shard)?[-_.]?\d+(?:[-_.]?of[-_.]?\d+)?)$", re.IGNORECASE)
+HASH = r"(?=[0-9a-f]*\d)[0-9a-f]{%d,}"  # hexadecimal digits, of which one is a digit
+HASH_BEHIND = re.compile(rf"[-_.]{HASH % 8}$", re.IGNORECASE)
+# A name of numbers, hashes and words for parts tells nothing of its own.
+WORD = r"part|shard|chunk|split|file|data|batch|block|of|train|test|dev|val|valid|validation|snappy"
+UUID = "[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
+NUMBERED = re.compile(rf"(?:{UUID}|(?:{WORD})?\d+|c\d{{3}}|{HASH % 6}|{WORD})(?:[-_. ]|$)", re.IGNORECASE)
+# What lies beside data: papers for people, checksums, and what other libraries write of data sets and models.
+COMPANION = re.compile(
+    r"(?:readme|licen[cs]e|copying|notice|changelog|authors|contribut(?:ors|ing)|citation|code_of_conduct)"
+    r"(?:[-_.][a-z]{2}(?:[-_][a-z]{2})?)?(?:\.(?:md|markdown|txt|rst|html?))?"
+    r"|requirements[-_.\w]*\.txt|(?:md5|sha\d*)(?:sums?)?(?:\.txt)?|checksums?(?:\.txt)?|robots\.txt"
+    r"|dataset_(?:infos?|dict)\.json|state\.json|config\.json|croissant\.json|[\w.-]*\.index\.json"
+    r"|(?:tokenizer|tokenizer_config|special_tokens_map|added_tokens|generation_config|preprocessor_config)\.json"
+    r"|package(?:-lock)?\.json|_(?:common_)?metadata",
+    re.IGNORECASE,
+)
+HIDDEN = ("__macosx", "thumbs.db", "desktop.ini", "_success")
+
+
+def kind(name: str, config: ReadConfig) -> tuple[str, str]:
+    """Format and compression of a file by its name; no format if it is unknown."""
+    stem, suffix = os.path.splitext(name.lower())
+    compression = COMPRESSIONS.get(suffix, "")
+    suffix = os.path.splitext(stem)[1] if compression else suffix
+    if compression and suffix == ".parquet":
+        return "", compression
+    return (suffix if suffix in FORMATS else config.suffix or "", compression)
+
+
+def is_companion(name: str) -> bool:
+    """Whether a file lies beside data without being part of it, such as README.md, LICENSE or dataset_infos.json."""
+    stem, suffix = os.path.splitext(name)
+    return COMPANION.fullmatch(stem if suffix.lower() in COMPRESSIONS else name) is not None
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is one that programs leave for themselves."""
+    return name.startswith(".") or name.lower() in HIDDEN
+
+
+def domain_of(parts: Sequence[str], folder: str, is_file: bool, format: str, config: ReadConfig) -> str:
+    """The domain of a file.
+
+    Args:
+        parts: its folders below the given one, and its name.
+        folder: name of the folder that was given, or in which the given file lies.
+        is_file: whether a file was given.
+        format: how it is read.
+        config: says what a domain is.
+    """
+    if config.domain not in ("auto", "folder", "file") and not config.domain.startswith("field:"):
+        return spelled(config.domain)
+    above = next((part for part in parts[:-1] if not is_number(part)), folder)
+    by_name = file_domain(parts[-1])
+    if config.domain == "file":
+        return spelled(by_name or above)
+    is_by_folder = not is_file and (config.domain == "folder" or format_of(format, config).is_one_document)
+    if len(parts) > 1 or is_by_folder or not by_name:
+        return spelled(above)
+    return spelled(by_name)
+
+
+def file_domain(name: str) -> str:
+    """The name of a file without suffixes and number: wiki-00001-of-00008.jsonl.gz is wiki; nothing of part-00001."""
+    stem = name
+    while os.path.splitext(stem)[1].lower() in (*FORMATS, *COMPRESSIONS):
+        stem = os.path.splitext(stem)[0]
+    return "" if is_number(stem) else SHARD_NUMBER.sub("", HASH_BEHIND.sub("", stem)) or stem
+
+
+def is_number(stem: str) -> bool:
+    """Whether a name says only which of many it is: part-00001, 000_00042, train-00000-of-00010, 0a3f9c61."""
+    at = 0
+    while at < len(stem) and (found := NUMBERED.match(stem, at)):
+        at = found.end()
+    return at == len(stem) and any(character.isdigit() for character in stem)
+
+
+def spelled(name: str) -> str:
+    """A name as valid text: some file systems allow any bytes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
