@@ -16,7 +16,9 @@ from dataclasses import dataclass, field, fields
 
 from babyllm.config import nearest
 from babyllm.errors import UserError
-from babyllm.text.filters.edits import Controls, Emails, Html, Traditional, Unicode, Urls, Whitespace
+from babyllm.text.filters.addresses import Emails, Urls
+from babyllm.text.filters.edits import Controls, Traditional, Unicode, Whitespace
+from babyllm.text.filters.markup import Html
 from babyllm.text.filters.measures import Language, Length, Shares, Words
 from babyllm.text.filters.models import Perplexity, Quality
 from babyllm.text.filters.outliers import Outliers
