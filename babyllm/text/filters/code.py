@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from babyllm.text.filters.characters import HAN
 from babyllm.text.filters.code_lines import is_chinese, is_key, is_statement, is_weak
 
+_SHORT = 1 << 14  # characters; of longer texts each filter looks at the lines again, which bounds memory
 _MARK = "\U0010fffe"  # a code point that never is a character stands for what is left alone
 _SIGNS = re.compile('[\t`(){}\\[\\]=;<>|$\\\\#"]|\n[ \xa0]')
 _PAGE = re.compile(r"\s*<(?:!doctype|!--|[a-z][a-z0-9]*[\s/>])", re.IGNORECASE)
@@ -53,9 +55,9 @@ def without_code(text: str, *, markup: bool = False) -> tuple[str, list[str]]:
     """
     if _MARK in text:
         return text, []
-    lines = text.split("\n")
     is_page = markup and _PAGE.match(text) is not None
-    is_code = _fences(lines) if is_page else code_lines(lines, has_tags=not markup)
+    lines = text.split("\n")
+    is_code = _fences(lines) if is_page else _code_lines(text, not markup)
     pieces: list[str] = []
 
     def keep(found: re.Match[str]) -> str:
@@ -85,8 +87,9 @@ def count_code(text: str) -> tuple[int, int]:
     """How many lines of a text are code or rows of a table, and their characters."""
     if not _SIGNS.search(text):
         return 0, 0
-    lines = text.split("\n")
-    sizes = [len(line) for line, code in zip(lines, code_lines(lines), strict=True) if code and line.strip()]
+    sizes = [
+        len(line) for line, code in zip(text.split("\n"), _code_lines(text, True), strict=True) if code and line.strip()
+    ]
     return len(sizes), sum(sizes)
 
 
@@ -96,6 +99,16 @@ def _stretches(is_code: Sequence[bool]) -> Iterator[tuple[bool, int, int]]:
         if i == len(is_code) or is_code[i] != is_code[first]:
             yield is_code[first], first, i
             first = i
+
+
+def _code_lines(text: str, has_tags: bool) -> Sequence[bool]:
+    look = _known_code_lines if len(text) < _SHORT else _known_code_lines.__wrapped__
+    return look(text, has_tags)
+
+
+@lru_cache(1024)  # for the filters that come after, which see most texts unchanged
+def _known_code_lines(text: str, has_tags: bool) -> Sequence[bool]:
+    return code_lines(text.split("\n"), has_tags=has_tags)
 
 
 # ---- lines
@@ -143,6 +156,7 @@ def _spread(lines: Sequence[str], is_code: list[bool]) -> None:
 
 _FENCE = re.compile(r"[ \t>]*(`{3,}|~{3,})[^`\n]*$")
 _TRIPLE = re.compile(r"""[ \t]*(?:[\w.,:\[\] \t=(]*[=(,:][ \t]*)?[rRbBuUfF]{0,2}("{3}|'{3})""", re.ASCII)
+_FORMULAS = {"$$": "$$", "\\[": "\\]"}
 _BEGIN = re.compile(r"[ \t]*\\begin\{(\w+\*?)\}")
 
 
@@ -187,10 +201,10 @@ def _closing(line: str) -> str | None:
     """What closes a region that begins in the line and does not end in it."""
     if "/*" in line and "*/" not in line[line.rindex("/*") :]:
         return "*/"
-    if (found := _TRIPLE.match(line)) and line.count(found[1]) % 2:
+    if ('"""' in line or "'''" in line) and (found := _TRIPLE.match(line)) and line.count(found[1]) % 2:
         return found[1]
-    if line.strip() in ("$$", "\\["):
-        return "$$" if "$" in line else "\\]"
+    if line.startswith(("$$", "\\[")) and line.strip() in _FORMULAS:
+        return _FORMULAS[line.strip()]
     if "\\begin" in line and (found := _BEGIN.match(line)) and f"\\end{{{found[1]}}}" not in line:
         return f"\\end{{{found[1]}}}"
     return None
@@ -206,29 +220,29 @@ def _find(lines: Sequence[str], start: int, closing: str) -> int | None:
 _PIPES = re.compile(r"[ \t]*\|.*\|[ \t]*$|[ \t]*:?-{2,}:?[ \t]*(?:\|[ \t]*:?-{2,}:?[ \t]*)+\|?$")
 _BORDER = re.compile(r"[ \t]*(?=.*[-=+].*[-=+])(?:[-=]{2,}[ \t]+)+[-=]{2,}[ \t]*$|[ \t]*\+[-=+]+\+[ \t]*$")
 _TAG_LINE = re.compile(r"[ \t]*</?[A-Za-z][\w:.-]*(?:[ \t][^<>]*)?/?>(?:[^\n]*>)?[ \t]*$")
+_UNDERLINES = tuple("=~^*+#-")
 _UNDERLINE = re.compile(r"([=~^*+#-])\1{2,}[ \t]*$")
 
 
 def _mark_tables(lines: Sequence[str], is_code: list[bool]) -> None:
     """Mark rows whose cells are told by tabs, bars, commas or borders, and the lines that underline headings."""
-    tabs = [_cells(line, "\t") for line in lines]
-    commas = [_cells(line, ",") for line in lines]
+    cells = {mark: [_cells(line, mark) for line in lines] for mark in "\t,"}
     for i, line in enumerate(lines):
-        is_code[i] = is_code[i] or tabs[i] >= 3 or bool(_PIPES.match(line) or _BORDER.match(line))
-        for cells, least in ((tabs, 2), (commas, 4)):
-            if i and cells[i] == cells[i - 1] >= least:
+        is_code[i] = is_code[i] or cells["\t"][i] >= 3 or _is_row(line)
+        for mark, least in (("\t", 2), (",", 4)):
+            if i and cells[mark][i] == cells[mark][i - 1] >= least:
                 is_code[i - 1] = is_code[i] = True
         if i and is_key(line) and is_key(lines[i - 1]):
             is_code[i - 1] = is_code[i] = True
-        if _UNDERLINE.match(line) and _has_words(lines, i - 1, i + 1):
+        if line[:1] in _UNDERLINES and _UNDERLINE.match(line) and _has_words(lines, i - 1, i + 1):
             is_code[i] = True
     for i, line in enumerate(lines):
-        if (
-            "|" in line
-            and not is_code[i]
-            and any(0 <= j < len(lines) and _PIPES.match(lines[j]) for j in (i - 1, i + 1))
-        ):
+        if "|" in line and not is_code[i] and any(0 <= j < len(lines) and _is_row(lines[j]) for j in (i - 1, i + 1)):
             is_code[i] = True
+
+
+def _is_row(line: str) -> bool:
+    return ("|" in line and bool(_PIPES.match(line))) or (("==" in line or "--" in line) and bool(_BORDER.match(line)))
 
 
 def _mark_tags(lines: Sequence[str], is_code: list[bool], indented_only: bool) -> None:
@@ -246,6 +260,10 @@ def _has_words(lines: Sequence[str], *numbers: int) -> bool:
 def _cells(line: str, mark: str) -> int:
     """The number of cells that a mark separates in a line; 0 where it stands as in prose or is not there."""
     n = line.count(mark)
-    if not n or (mark == "\t" and (" \t" in line or "\t " in line)) or (mark == "," and ", " in line):
+    if (
+        n < (mark == ",") * 2 + 1
+        or (mark == "\t" and (" \t" in line or "\t " in line))
+        or (mark == "," and ", " in line)
+    ):
         return 0
     return n + 1 if line.strip(mark + " ") and (mark in line.strip()) else 0
