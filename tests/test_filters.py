@@ -17,7 +17,7 @@ from babyllm.text.filters.addresses import Emails, Urls
 from babyllm.text.filters.edits import Controls, Traditional, Unicode, Whitespace
 from babyllm.text.filters.markup import Html
 from babyllm.text.filters.measures import Language, Length, Shares, Words
-from babyllm.text.filters.outliers import LengthSums, Outliers
+from babyllm.text.filters.outliers import Outliers, Sums
 from babyllm.text.filters.punctuation import Punctuation, Runs, Width
 from babyllm.text.filters.repetition import Repetition
 
@@ -291,12 +291,13 @@ def test_repetition_in_short_texts() -> None:
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=30))
 def test_outliers_are_told_by_mean_and_deviation(lengths: list[int]) -> None:
     """The bounds are the mean and so many standard deviations on either side."""
-    sums = LengthSums(len(lengths), sum(lengths), sum(n * n for n in lengths))
-    low, high = Outliers(2.0).bounds({"a": sums})["a"]
+    sums = Sums(len(lengths), sum(lengths), sum(n * n for n in lengths))
+    usual = Outliers(2.0).bounds({"a": {"characters": sums}})["a"]
+    low, high = usual["characters"]
     mean = sum(lengths) / len(lengths)
     deviation = (sum((n - mean) ** 2 for n in lengths) / len(lengths)) ** 0.5
     assert (low, high) == pytest.approx((mean - 2 * deviation, mean + 2 * deviation), abs=1e-6)
-    assert Outliers(2.0).test_in("x" * 2000, (low, high)) is not None
+    assert Outliers(2.0).test_in("x" * 2000, usual) is not None
 
 
 # ---- configuration

@@ -87,10 +87,13 @@ def count_code(text: str) -> tuple[int, int]:
     """How many lines of a text are code or rows of a table, and their characters."""
     if not _SIGNS.search(text):
         return 0, 0
-    sizes = [
-        len(line) for line, code in zip(text.split("\n"), _code_lines(text, True), strict=True) if code and line.strip()
-    ]
-    return len(sizes), sum(sizes)
+    sizes = [len(line) for line, code in zip(text.split("\n"), _code_lines(text, True), strict=True) if code]
+    return sum(map(bool, sizes)), sum(sizes)
+
+
+def lines_of_code(text: str) -> Sequence[bool]:
+    """Whether each line of a text is code or part of a table."""
+    return _code_lines(text, True) if _SIGNS.search(text) else [False] * (text.count("\n") + 1)
 
 
 def _stretches(is_code: Sequence[bool]) -> Iterator[tuple[bool, int, int]]:
