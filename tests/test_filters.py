@@ -61,7 +61,7 @@ def test_unicode_leaves_good_text_alone(text: str) -> None:
 def test_controls() -> None:
     """Characters that show nothing go; line breaks, tabs, and joiners of emoji and Persian stay."""
     assert Controls().edit("\ufeff你\u200b好\x00\x07 a\u00adb\x1b[31m!\x1b[0m\u202e") == "你好 ab!"
-    for text in ("a\tb\nc\r\n", "👨‍👩‍👧", "می‌خواهم"):
+    for text in ("a\tb\nc\r\n", "👨‍👩‍👧 ❤️‍🔥 1️⃣", "می‌خواهم", "\u200fשלום\u200f", "ไทย\u200bไทย", "ᠠ\u180eᠠ", "क्\u200dष"):
         assert Controls().edit(text) == text
     assert Controls().edit("汉\u200d字") == "汉字"
 
@@ -88,8 +88,33 @@ def test_urls_and_emails() -> None:
     assert Urls().edit("见 http://a.com/b?c=1。好") == "见 。好"
     assert Urls("<url>").edit("(https://z.io/x_y), www.x.org/y. ftp://h") == "(<url>), <url>. <url>"
     assert Emails("<e>").edit("写给a.b+c@d-e.com.cn，或x@y.org.") == "写给<e>，或<e>."
+    assert Emails().edit("写给<a@b.c.cn>吧") == "写给吧"
     for text in ("user@ host", "@name @ 3.5", "a://", "www. com"):
         assert Urls().edit(Emails().edit(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "replaced"),
+    [
+        ("[百度](https://www.baidu.com)是", "百度是", "[百度](U)是"),
+        ('[甲](http://a.b/c_(d) "题")和![图](http://e/f.png)', "甲和图", "[甲](U)和[图](U)"),
+        ("[![标](http://a/b.png)](http://c.d)好", "标好", "[[标](U)](U)好"),
+        ("见<https://a.b/c>，好", "见，好", "见U，好"),
+        ("见（https://a.b/c）。", "见。", "见（U）。"),
+        ("(see https://en.wikipedia.org/wiki/C_(lang)), ok", "(see ), ok", "(see U), ok"),
+        ("https://a.b/C_(lang)中文", "中文", "U中文"),
+        ("访问http://例子.中国谢谢", "访问谢谢", "访问U谢谢"),
+        ("访问http://中文.com/路，好", "访问路，好", "访问U路，好"),
+        ("[1]: https://a.b/c 'x'\n后面", "后面", None),
+        ("[甲](#x)和[乙](./c.md)，`http://a.b`", None, None),
+        ("url = 'http://a.b/c'", None, None),
+    ],
+)
+def test_what_belongs_to_an_address_goes_with_it(before: str, after: str | None, replaced: str | None) -> None:
+    """Links leave their text, brackets go with what they held; IDN hosts and parentheses belong to an address."""
+    assert Urls().edit(before) == (before if after is None else after)
+    if replaced is not None:
+        assert Urls("U").edit(before) == replaced
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ from babyllm.text.filters.code_lines import is_chinese, is_key, is_statement, is
 
 _SHORT = 1 << 14  # characters; of longer texts each filter looks at the lines again, which bounds memory
 _MARK = "\U0010fffe"  # a code point that never is a character stands for what is left alone
-_SIGNS = re.compile('[\t`(){}\\[\\]=;<>|$\\\\#"]|\n[ \xa0]')
+_SIGNS = re.compile('[\t`(){}\\[\\]=;<>|$\\\\#"]|[-~^*+]{3}|\n[ \xa0]')
 _PAGE = re.compile(r"\s*<(?:!doctype|!--|[a-z][a-z0-9]*[\s/>])", re.IGNORECASE)
 _SPAN = re.compile(
-    rf"(`+)(?!`)[^\n]+?(?<!`)\1(?!`)"
+    rf"(?<!`)(`+)(?!`)[^\n]{{1,2000}}?(?<!`)\1(?!`)"
     rf"|(\$\$?)(?=[^\s$])[^$\n{HAN}]{{0,300}}(?<=[^\s$])\2(?![0-9])"
     r"|\\\([^\n]{1,300}?\\\)|\\\[[^\n]{1,300}?\\\]"
 )
@@ -57,7 +57,7 @@ def without_code(text: str, *, markup: bool = False) -> tuple[str, list[str]]:
         return text, []
     is_page = markup and _PAGE.match(text) is not None
     lines = text.split("\n")
-    is_code = _fences(lines) if is_page else _code_lines(text, not markup)
+    is_code = fenced_lines(lines) if is_page else _code_lines(text, not markup)
     pieces: list[str] = []
 
     def keep(found: re.Match[str]) -> str:
@@ -124,7 +124,7 @@ def code_lines(lines: Sequence[str], *, has_tags: bool = True) -> list[bool]:
         lines: of a text.
         has_tags: whether a line that begins and ends with tags is code; else it is where it is indented like code.
     """
-    fenced = _fences(lines)
+    fenced = fenced_lines(lines)
     is_code = [
         fence or region or is_statement(line)
         for fence, region, line in zip(fenced, _regions(lines), lines, strict=True)
@@ -163,8 +163,8 @@ _FORMULAS = {"$$": "$$", "\\[": "\\]"}
 _BEGIN = re.compile(r"[ \t]*\\begin\{(\w+\*?)\}")
 
 
-def _fences(lines: Sequence[str]) -> list[bool]:
-    """Whether each line belongs to a fenced block of Markdown."""
+def fenced_lines(lines: Sequence[str]) -> list[bool]:
+    """Whether each line belongs to a fenced block of Markdown, which ends with a fence of its kind."""
     inside = [False] * len(lines)
     fences = [
         (i, found[1])

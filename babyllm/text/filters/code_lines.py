@@ -30,6 +30,7 @@ _AFTER_KEYWORD = re.compile(
       (?:async[ ])?def[ ]+\w+[ ]*\( | class[ ]+\w+[ ]*(?:\([^()]*\))?[ ]*:[ ]*(?:\#.*)?$
     | from[ ]+[\w.]+[ ]+import[ ] | import[ ]+[\w.]+[ ]as[ ] | import[ ]+[\w.]+(?:[ ]*,[ ]*[\w.]+)*[ ]*;?[ ]*(?:\#.*)?$
     | for[ ]+[\w, ()]+[ ]in[ ][^.。]+:[ ]*(?:\#.*)?$ | (?:else|try|finally|do)[ ]*[:{][ ]*(?:\#.*)?$
+    | (?:elif|while|except|if)[ ](?:not[ ])?[\w.]+:$
     | (?:elif|while|except|with|if)[ ][^。，]*[()\[\]=<>'"][^。，]*:[ ]*(?:\#.*)?$ | In[ ]\[\d*\]:
     # C, JavaScript
     | (?:else[ ]+)?(?:if|while|for|switch|catch)[ ]*\([^\n]*\)[ ]*(?:\{|[^\n]*;)
@@ -95,6 +96,7 @@ _ENDINGS = {
 _OPERATORS = re.compile(
     r"\w ?&& ?\w|\|\||!=|==|->|[-+*/|]=|\w::\w|\w<\w+>|\w\(\)|\w\[\w+\]|\w\.\w+\(|=>|<<|\+\+|\w\{", re.ASCII
 )
+_JUMP = re.compile(r"(?:return|raise|yield|break|continue|pass)(?: [\w.\"'()\[\]{}, +*/-]*)?;?$", re.ASCII)  # indented
 _KEY = re.compile(r"[ ]*(?:- )?[a-z_][\w.-]*:(?: |$)", re.ASCII)
 
 # ---- code beside code
@@ -116,7 +118,10 @@ _CALL = re.compile(r"\w\(", re.ASCII)
 @lru_cache(1 << 14)
 def is_statement(line: str) -> bool:
     """Whether a line is code by itself."""
+    is_indented = line[:1] in _INDENT
     line = line[:_LONGEST].strip(_INDENT)
+    if is_indented and _JUMP.match(line):
+        return True
     if not _SIGNS.search(line):
         return False
     word = _WORD.match(line)

@@ -120,6 +120,7 @@ _SHORT = (
     | {mark: (3, mark * 2) for mark in "…—"}
     | {mark: (4, mark * 3) for mark in "-=*_+·."}
 )
+_SPREAD = re.compile(r"[A-Za-z_$(\[{]")  # what follows the three points of a language
 _TIGHT = "*,;"  # stand for digits and letters that are hidden, and for cells that are empty
 
 
@@ -145,6 +146,8 @@ def _shortened(run: re.Match[str]) -> str:
     mark, n = run[1], len(run[0])
     if mark == "。":
         return "。" if n == 2 else "……"
+    if n == 3 and mark == "." and _SPREAD.match(run.string, run.end()):
+        return run[0]
     if mark == "." and n >= 3 and HAS_HAN.match(run.string, run.start() - 1) and run.start():
         return "……"
     if mark in _TIGHT and _is_tight(run):

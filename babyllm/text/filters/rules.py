@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from babyllm.errors import UserError
-from babyllm.text.filters.code import lines_of_code
+from babyllm.text.filters.code import fenced_lines, lines_of_code
 from babyllm.values import AnyCount
 
 _HEADING = re.compile(
@@ -182,11 +182,11 @@ def _paragraphs(text: str) -> Iterator[tuple[bool, list[str]]]:
 
 def _without_sections(text: str, titles: set[str]) -> str:
     lines = text.split("\n")
-    is_code = lines_of_code(text)
+    is_fenced = fenced_lines(lines)
     kept: list[str] = []
     dropping: int | None = None  # the level of the section that goes
     for i, line in enumerate(lines):
-        heading = _heading(lines, i, titles) if not is_code[i] or line.lstrip().startswith(("#", "=")) else None
+        heading = None if is_fenced[i] else _heading(lines, i, titles)
         if heading is not None and (dropping is None or heading[0] <= dropping):
             dropping = heading[0] if heading[1] in titles else None
         if dropping is None:
