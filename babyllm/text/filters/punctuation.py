@@ -120,7 +120,7 @@ _SHORT = (
     | {mark: (3, mark * 2) for mark in "…—"}
     | {mark: (4, mark * 3) for mark in "-=*_+·."}
 )
-_SPREAD = re.compile(r"[A-Za-z_$(\[{]")  # what follows the three points of a language
+_SPREAD = re.compile("[a-z_$]")  # begins what the three points of a language are written before
 _TIGHT = "*,;"  # stand for digits and letters that are hidden, and for cells that are empty
 
 
