@@ -52,6 +52,7 @@ _CLOSING = re.compile("</([A-Za-z][A-Za-z0-9]*)>")
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _BARE_AMPERSAND = re.compile(f"&(?!{_ENTITY.pattern[1:]})")
 _BREAK = re.compile(r"(?<![\s`'\"“‘])<br ?/?>(?![ `'\"”’])", re.IGNORECASE)
+_REACH = 4000  # characters in which a tag is closed to count as evidence, which bounds the time
 _MANY_BREAKS = 3  # one or two may be spoken of
 
 
@@ -107,7 +108,7 @@ def _is_evidence(found: re.Match[str], closed: Counter[str]) -> bool:
         return False
     if name in _UNSEEN:
         return True
-    end = text.find(f"</{found['name']}>", found.end())
+    end = text.find(f"</{found['name']}>", found.end(), found.end() + _REACH)
     if end <= found.end() or not text[found.end() : end].strip():
         return False
     if name in _STYLES:
