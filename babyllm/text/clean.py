@@ -186,7 +186,8 @@ def _filtered(
         for document in apply(steps, list(outcome.tallies.values()), batch, reject):
             if task.is_last:
                 _count_length(outcome.after, document)
-                outcome.code = [n + more for n, more in zip(outcome.code, count_code(document.text), strict=True)]
+                n_lines, n_characters = count_code(document.text)
+                outcome.code = [outcome.code[0] + n_lines, outcome.code[1] + n_characters]
             else:
                 add(outcome.sums, document.domain, task.run.config.outliers.values(document.text))
             yield document

@@ -19,13 +19,19 @@ from babyllm.text.filters.code_lines import is_chinese, is_key, is_statement, is
 
 _SHORT = 1 << 14  # characters; of longer texts each filter looks at the lines again, which bounds memory
 _MARK = "\U0010fffe"  # a code point that never is a character stands for what is left alone
-_SIGNS = re.compile('[\t`(){}\\[\\]=;<>|$\\\\#"]|[-~^*+]{3}|\n[ \xa0]')
+_SIGNS = re.compile('[\t`(){}\\[\\]=;<>|$\\\\#"~^*+]')
+_OTHER_SIGNS = ("---", "\n ", "\n\xa0")
 _PAGE = re.compile(r"\s*<(?:!doctype|!--|[a-z][a-z0-9]*[\s/>])", re.IGNORECASE)
 _SPAN = re.compile(
     rf"(?<!`)(`+)(?!`)[^\n]{{1,2000}}?(?<!`)\1(?!`)"
     rf"|(\$\$?)(?=[^\s$])[^$\n{HAN}]{{0,300}}(?<=[^\s$])\2(?![0-9])"
     r"|\\\([^\n]{1,300}?\\\)|\\\[[^\n]{1,300}?\\\]"
 )
+
+
+def _has_signs(text: str) -> bool:
+    """Whether a text may hold code at all; a search for one set of characters is quick, one for alternatives is not."""
+    return _SIGNS.search(text) is not None or any(sign in text for sign in _OTHER_SIGNS)
 
 
 def in_prose(text: str, edit: Callable[[str], str], edit_code: Callable[[str], str] | None = None) -> str:
@@ -37,7 +43,7 @@ def in_prose(text: str, edit: Callable[[str], str], edit_code: Callable[[str], s
         edit_code: what is done to the pieces, if anything.
     """
     edited = edit(text)
-    if edited == text or not _SIGNS.search(text):
+    if edited == text or not _has_signs(text):
         return edited
     masked, pieces = without_code(text)
     if not pieces:
@@ -85,7 +91,7 @@ def with_code(edited: str, pieces: Sequence[str], text: str) -> str:
 
 def count_code(text: str) -> tuple[int, int]:
     """How many lines of a text are code or rows of a table, and their characters."""
-    if not _SIGNS.search(text):
+    if not _has_signs(text):
         return 0, 0
     sizes = [len(line) for line, code in zip(text.split("\n"), _code_lines(text, True), strict=True) if code]
     return sum(map(bool, sizes)), sum(sizes)
@@ -93,7 +99,7 @@ def count_code(text: str) -> tuple[int, int]:
 
 def lines_of_code(text: str) -> Sequence[bool]:
     """Whether each line of a text is code or part of a table."""
-    return _code_lines(text, True) if _SIGNS.search(text) else [False] * (text.count("\n") + 1)
+    return _code_lines(text, True) if _has_signs(text) else [False] * (text.count("\n") + 1)
 
 
 def _stretches(is_code: Sequence[bool]) -> Iterator[tuple[bool, int, int]]:
