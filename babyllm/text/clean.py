@@ -25,8 +25,9 @@ from babyllm.text.clean_report import Outcome, length_bin, report_on, to_json, t
 from babyllm.text.corpus import Count, Part, read_part, write_corpus, write_part
 from babyllm.text.documents import Document
 from babyllm.text.filters import CleanConfig, check_names
+from babyllm.text.filters.code import count_code
 from babyllm.text.filters.models import Scorer
-from babyllm.text.filters.outliers import LengthSums
+from babyllm.text.filters.outliers import Bounds, add
 from babyllm.text.filters.pipeline import Step, Supplies, Tally, apply, build, excerpt, labels
 from babyllm.text.partitions import WorkConfig, run_partitions
 from babyllm.text.readers import (
@@ -114,14 +115,16 @@ class _Run:
     read: ReadConfig
     load_scorer: LoadScorer | None
 
-    def steps(self, names: Sequence[str], usual_lengths: dict[str, tuple[float, float]]) -> list[Step]:
+    def steps(self, names: Sequence[str], usual: dict[str, Bounds]) -> list[Step]:
         """The filters of these names, each tried once."""
         scorer = None
         if "perplexity" in names and self.load_scorer is not None and self.config.perplexity.model:
             scorer = _scorer(self.load_scorer, self.config.perplexity.model)
-        steps = [build(name, self.config, Supplies(scorer, usual_lengths)) for name in names]
+        steps = [build(name, self.config, Supplies(scorer, usual)) for name in names]
         for name, step in zip(names, steps, strict=True):
-            if name != "outliers":
+            if name == "outliers":
+                self.config.outliers.values("text")
+            else:
                 step([Document("text")])
         return steps
 
@@ -138,26 +141,26 @@ class _Pass:
     Attributes:
         run: what is the same for all passes.
         filters: (label, name) of those that work in it.
-        usual_lengths: by domain, for outliers.
+        usual: by domain, for outliers.
         is_last: whether its parts are the result.
     """
 
     run: _Run
     filters: tuple[tuple[str, str], ...]
-    usual_lengths: dict[str, tuple[float, float]] = field(default_factory=dict)
+    usual: dict[str, Bounds] = field(default_factory=dict)
     is_last: bool = True
 
 
 def _work(task: _Pass, item: Partition | str, folder: Path) -> dict[str, Any]:
     """Filter a partition of the input, or a part that an earlier pass wrote."""
     outcome = Outcome(tallies={label: Tally() for label, _ in task.filters})
-    steps = task.run.steps([name for _, name in task.filters], task.usual_lengths)
+    steps = task.run.steps([name for _, name in task.filters], task.usual)
     named = [(label, step) for (label, _), step in zip(task.filters, steps, strict=True)]
     is_first = isinstance(item, Partition)
     notes = Counter[str]()
     source = read_partition(item, task.run.read, notes) if isinstance(item, Partition) else read_part(Path(item))
     with (folder / REJECTED).open("w", encoding="utf-8") as rejected:
-        documents = _filtered(_readable(source, outcome, rejected), named, outcome, rejected, is_first, task.is_last)
+        documents = _filtered(_readable(source, outcome, rejected), named, outcome, rejected, is_first, task)
         kept = write_part(documents, folder / PART)
     if task.is_last:
         outcome.kept = kept
@@ -182,7 +185,7 @@ def _filtered(
     outcome: Outcome,
     rejected: TextIO,
     is_first: bool,
-    is_last: bool,
+    task: _Pass,
 ) -> Iterator[Document]:
     def reject(document: Document, label: str, reason: str) -> None:
         _write_line(rejected, document.id, label, reason, excerpt(document.text))
@@ -194,13 +197,12 @@ def _filtered(
                 outcome.read[document.domain] = outcome.read.get(document.domain, Count()) + size
                 _count_length(outcome.before, document)
         for document in apply(steps, list(outcome.tallies.values()), batch, reject):
-            if is_last:
+            if task.is_last:
                 _count_length(outcome.after, document)
+                n_lines, n_characters = count_code(document.text)
+                outcome.code = [outcome.code[0] + n_lines, outcome.code[1] + n_characters]
             else:
-                n = len(document.text)
-                outcome.sums[document.domain] = outcome.sums.get(document.domain, LengthSums()) + LengthSums(
-                    1, n, n * n
-                )
+                add(outcome.sums, document.domain, task.run.config.outliers.values(document.text))
             yield document
 
 
@@ -241,7 +243,7 @@ def _passes(
     items: Sequence[Partition | str] = partitions
     sizes = [partition.size_bytes for partition in partitions]
     key = [about, key_of(partitions)]
-    usual: dict[str, tuple[float, float]] = {}
+    usual: dict[str, Bounds] = {}
     passes = []
     for number, group in enumerate(groups):
         task = _Pass(run, group, usual, is_last=number == len(groups) - 1)
@@ -282,6 +284,10 @@ def _about(inputs: Sequence[Path], out: Path, config: CleanConfig, read: ReadCon
     files = {}
     if "words" in config.filters and Path(config.words.file).is_file():
         files["words"] = sha256(Path(config.words.file))
+    if "sites" in config.filters:
+        for path in map(Path, [*config.sites.block_files, *config.sites.allow_files]):
+            if path.is_file():
+                files[f"sites {path}"] = sha256(path)
     if "quality" in config.filters:
         for name, paths in (("good", config.quality.good), ("bad", config.quality.bad)):
             if paths:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from babyllm.text.corpus import Count
-from babyllm.text.filters.outliers import LengthSums
+from babyllm.text.filters.outliers import Sums, SumsByMeasure, add
 from babyllm.text.filters.pipeline import Example, Tally
 from babyllm.text.readers import ReadConfig, left_out
 from babyllm.text.report import Report
@@ -35,7 +35,8 @@ class Outcome:
         kept: by domain, documents that are left.
         before: lengths of the documents as they came in.
         after: lengths of the documents that are left.
-        sums: by domain, of the lengths of the documents that are left.
+        sums: by domain and measure, over the documents that are left, for the filter outliers.
+        code: lines of code and tables in the documents that are left, and their characters.
         tallies: what each filter did, by label.
     """
 
@@ -45,7 +46,8 @@ class Outcome:
     kept: dict[str, Count] = field(default_factory=dict)
     before: Lengths = field(default_factory=dict)
     after: Lengths = field(default_factory=dict)
-    sums: dict[str, LengthSums] = field(default_factory=dict)
+    sums: dict[str, SumsByMeasure] = field(default_factory=dict)
+    code: list[int] = field(default_factory=lambda: [0, 0])
     tallies: dict[str, Tally] = field(default_factory=dict)
 
     @staticmethod
@@ -56,7 +58,7 @@ class Outcome:
             for label, tally in value["tallies"].items()
         }
         counts = {name: {d: Count(**c) for d, c in value[name].items()} for name in ("read", "kept")}
-        sums = {domain: LengthSums(**s) for domain, s in value["sums"].items()}
+        sums = {domain: {name: Sums(**s) for name, s in by.items()} for domain, by in value["sums"].items()}
         return Outcome(**{**value, **counts, "sums": sums, "tallies": tallies})
 
     def add(self, other: Outcome) -> None:
@@ -65,7 +67,8 @@ class Outcome:
             for domain, count in theirs.items():
                 mine[domain] = mine.get(domain, Count()) + count
         for domain, sums in other.sums.items():
-            self.sums[domain] = self.sums.get(domain, LengthSums()) + sums
+            add(self.sums, domain, sums)
+        self.code = [mine + theirs for mine, theirs in zip(self.code, other.code, strict=True)]
         for lengths, others in ((self.before, other.before), (self.after, other.after)):
             for domain, bins in others.items():
                 _add(lengths.setdefault(domain, {}), bins)
@@ -114,6 +117,8 @@ def report_on(inputs: Sequence[Path], outcome: Outcome, read_config: ReadConfig 
         ["bytes read", read.bytes],
         ["bytes kept", kept.bytes],
         ["records that could not be read", n_unreadable],
+        ["lines of code and tables, left as they are", outcome.code[0]],
+        ["characters in such lines", outcome.code[1]],
     ]
     facts += [[f"documents: {note}", n] for note, n in sorted(outcome.notes.items())]
     facts += [[f"files not read: {suffix}", n] for suffix, n in left_out(inputs, read_config).items()]

@@ -1,9 +1,10 @@
 """Filters: pure functions that mend a text or turn it away, chosen and ordered by name.
 
-A filter is a frozen dataclass of its options with one of three methods:
+A filter is a frozen dataclass of its options with one of these methods:
 
     edit(text) -> text                          mends
     test(text) -> reason | None                 turns away
+    test_url(url) -> reason | None              turns away, by the document's address
     judge(texts) -> [reason | None, ...]        turns away, many texts at a time because that is faster
 
 To add one, write it and name it in `CleanConfig`.
@@ -16,12 +17,16 @@ from dataclasses import dataclass, field, fields
 
 from babyllm.config import nearest
 from babyllm.errors import UserError
-from babyllm.text.filters.edits import Controls, Emails, Html, Traditional, Unicode, Urls, Whitespace
+from babyllm.text.filters.addresses import Emails, Urls
+from babyllm.text.filters.edits import Controls, Traditional, Unicode, Whitespace
+from babyllm.text.filters.markup import Html
 from babyllm.text.filters.measures import Language, Length, Shares, Words
 from babyllm.text.filters.models import Perplexity, Quality
 from babyllm.text.filters.outliers import Outliers
 from babyllm.text.filters.punctuation import Punctuation, Runs, Width
 from babyllm.text.filters.repetition import Repetition
+from babyllm.text.filters.rules import Repeats, Rules
+from babyllm.text.filters.sites import Sites
 
 # What is cheap and turns much away comes first; tests of the content see the mended text.
 DEFAULT_FILTERS = (
@@ -36,10 +41,13 @@ class CleanConfig:
 
     Attributes:
         filters: names of filters in the order in which they work; one may come twice. Also there, but slower or a
-            matter of taste: traditional, language, words, outliers, quality, perplexity.
+            matter of taste: sites, rules, repeats, traditional, language, words, outliers, quality, perplexity.
     """
 
     filters: list[str] = field(default_factory=lambda: list(DEFAULT_FILTERS))
+    sites: Sites = field(default_factory=Sites)
+    rules: Rules = field(default_factory=Rules)
+    repeats: Repeats = field(default_factory=Repeats)
     length: Length = field(default_factory=Length)
     unicode: Unicode = field(default_factory=Unicode)
     html: Html = field(default_factory=Html)

@@ -1,4 +1,4 @@
-"""Filters that mend a text or take pieces out of it: encoding, markup, addresses, characters that show nothing, spaces.
+"""Filters that mend a text: encoding, characters that show nothing, simplified characters, spaces.
 
 Each begins with a cheap test for need, because most texts need nothing. The cheap tests are searches for one set of
 characters or one string: a pattern of alternatives takes several times as long.
@@ -6,7 +6,6 @@ characters or one string: a pattern of alternatives takes several times as long.
 
 from __future__ import annotations
 
-import html
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from babyllm.errors import UserError
+from babyllm.text.filters.code import in_prose
 
 # ---- unicode
 
@@ -43,18 +43,20 @@ class Unicode:
     """Repair text that was decoded wrongly (cafÃ© -> café), and bring it to Unicode's composed form NFC.
 
     Radicals that stand for the character of the same shape (⼈ -> 人), as PDFs have them, become that character.
-    Full-width forms and punctuation stay as they are.
+    Full-width forms and punctuation stay as they are, and so do code and tables.
     """
 
     def edit(self, text: str) -> str:
         """The repaired text."""
-        if text.isascii():
-            return text
-        if _MISREAD.search(text):
-            text = _ftfy()(text)
-        if _RADICAL.search(text):
-            text = text.translate(_RADICALS)
-        return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
+        return text if text.isascii() else in_prose(text, _repaired)
+
+
+def _repaired(text: str) -> str:
+    if _MISREAD.search(text):
+        text = _ftfy()(text)
+    if _RADICAL.search(text):
+        text = text.translate(_RADICALS)
+    return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
 
 
 @cache
@@ -79,120 +81,34 @@ def _ftfy() -> Any:
 
 # ---- controls
 
-_JOINED = "\u0600-\u109f\u2600-\u27bf\ufe0f\U0001f000-\U0001faff"  # scripts and emoji in which joiners mean something
-_NEVER_SHOWN = (
-    "\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f"
-    "\ufdd0-\ufdef\ufeff\ufff9-\ufffb\ufffe\uffff"
+# Scripts and emoji in which joiners mean something, scripts that are read from right to left, and those whose words a
+# space without width divides.
+_JOINED = (
+    "\u0600-\u109f\u1780-\u18af\u1a20-\u1bff\ua800-\uabff\u2600-\u27bf\ufe0f\U00011000-\U00011fff\U0001f000-\U0001faff"
 )
-_NEEDS_CONTROLS = re.compile(f"[{_NEVER_SHOWN}\u200c\u200d]")
-_CONTROLS = re.compile(f"\x1b\\[[0-9;]*[A-Za-z]|[{_NEVER_SHOWN}]|(?<![{_JOINED}])[\u200c\u200d]")
+_FROM_RIGHT = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc"
+_UNSPACED = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1a20-\u1aaf"
+_NEVER_SHOWN = (
+    "\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u202a-\u202e\u2060-\u206f\ufdd0-\ufdef\ufeff\ufff9-\ufffb\ufffe\uffff"
+)
+_NEEDS_CONTROLS = re.compile(f"[{_NEVER_SHOWN}\u061c\u180e\u200b-\u200f]")
+_CONTROLS = re.compile(
+    f"\x1b\\[[0-9;?]*[A-Za-z]|[{_NEVER_SHOWN}]|(?<![{_JOINED}])[\u180e\u200c\u200d]|(?<![{_UNSPACED}])\u200b"
+    f"|(?<![{_FROM_RIGHT}])[\u061c\u200e\u200f](?![{_FROM_RIGHT}])"
+)
 
 
 @dataclass(frozen=True)
 class Controls:
     """Remove control characters, NUL, byte order marks, zero-width characters, colours of terminals.
 
-    Line breaks and tabs stay, and so do joiners within emoji and in scripts that need them.
+    Line breaks and tabs stay; joiners, spaces without width and marks of direction stay in emoji and in the scripts
+    that need them.
     """
 
     def edit(self, text: str) -> str:
         """The text without them."""
         return _CONTROLS.sub("", text) if _NEEDS_CONTROLS.search(text) else text
-
-
-# ---- html
-
-_BLOCKS = (
-    "address|article|aside|blockquote|body|br|center|dd|div|dl|dt|fieldset|figcaption|figure|footer|form|h[1-6]|head|"
-    "header|hr|html|li|main|nav|ol|option|p|pre|section|select|table|tbody|tfoot|thead|title|tr|ul"
-)
-_INLINE = (
-    "!doctype|a|abbr|acronym|b|bdi|bdo|big|button|canvas|cite|code|del|dfn|em|embed|font|i|iframe|img|input|ins|kbd|"
-    "label|link|map|mark|meta|nobr|noscript|object|param|picture|q|rp|rt|ruby|s|samp|script|small|source|span|strike|"
-    "strong|style|sub|sup|svg|time|tt|u|var|video|wbr"
-)
-_UNSEEN = (
-    (re.compile("<!--"), re.compile("-->")),
-    (re.compile(r"<script\b[^<>]*>", re.IGNORECASE), re.compile(r"</script\s*>", re.IGNORECASE)),
-    (re.compile(r"<style\b[^<>]*>", re.IGNORECASE), re.compile(r"</style\s*>", re.IGNORECASE)),
-)
-_TAG = re.compile(rf"</?(?:(?P<block>{_BLOCKS})|(?P<cell>td|th)|{_INLINE})(?:[\s/][^<>]*)?>", re.IGNORECASE)
-_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-
-
-@dataclass(frozen=True)
-class Html:
-    """Remove HTML tags that were left in the text and resolve entities (&amp; -> &).
-
-    Tags of blocks become line breaks. Only what bears the name of an HTML tag counts as one: `<unk>` and `a < b` stay.
-    """
-
-    def edit(self, text: str) -> str:
-        """The text without markup."""
-        if "&" in text:
-            for _ in range(3):  # &amp;amp;nbsp; was escaped three times; more is nobody's accident
-                if not _ENTITY.search(text):
-                    break
-                text = _ENTITY.sub(lambda found: html.unescape(found[0]), text)
-        if "<" in text:
-            for opening, closing in _UNSEEN:
-                text = _without(text, opening, closing)
-            text = _TAG.sub(_tag_gap, text)
-        return text
-
-
-def _without(text: str, opening: re.Pattern[str], closing: re.Pattern[str]) -> str:
-    """The text without what stands between two marks; not by one pattern, which takes long where many are unclosed."""
-    pieces, end = [], 0
-    while (start := opening.search(text, end)) and (stop := closing.search(text, start.end())):
-        pieces.append(text[end : start.start()])
-        end = stop.end()
-    return "".join([*pieces, text[end:]])
-
-
-def _tag_gap(tag: re.Match[str]) -> str:
-    return "\n" if tag["block"] else " " if tag["cell"] else ""
-
-
-# ---- urls, emails
-
-# The last character is none that ends a sentence, so that the full stop behind an address stays.
-_URL = re.compile(
-    r"(?:(?:https?|ftp)://|\bwww\.)[\w.~:/?#\[\]@!$&'()*+,;=%-]*[\w~/#@$&*+=%-]", re.ASCII | re.IGNORECASE
-)
-_EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Urls:
-    """Take addresses of the web out of the text.
-
-    Attributes:
-        replace: what stands in place of a URL.
-    """
-
-    replace: str = ""
-
-    def edit(self, text: str) -> str:
-        """The text without URLs."""
-        if "://" in text or "www." in text or "WWW." in text:
-            return _URL.sub(lambda _: self.replace, text)
-        return text
-
-
-@dataclass(frozen=True)
-class Emails:
-    """Take e-mail addresses out of the text.
-
-    Attributes:
-        replace: what stands in place of an address.
-    """
-
-    replace: str = ""
-
-    def edit(self, text: str) -> str:
-        """The text without e-mail addresses."""
-        return _EMAIL.sub(lambda _: self.replace, text) if "@" in text else text
 
 
 # ---- traditional
@@ -231,8 +147,8 @@ def _opencc(conversion: str) -> Any:
 _WIDE_SPACES = "\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
 _UNTIDY = re.compile(f"[\r\x0b\x0c\x85\u2028\u2029{_WIDE_SPACES}]")
 _UNTIDY_PAIRS = ("  ", " \t", "\t ", "\t\t", " \n", "\t\n", "\n\n\n")
-_BREAK = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
-_CHINESE_INDENT = re.compile(f"^[ \t{_WIDE_SPACES}]*[{_WIDE_SPACES}][ \t{_WIDE_SPACES}]*", re.MULTILINE)
+_BREAK = re.compile("[\x0b\x0c\x85\u2028\u2029]")
+_INDENT = re.compile(f"^[ \t{_WIDE_SPACES}]*[{_WIDE_SPACES}][ \t{_WIDE_SPACES}]*", re.MULTILINE)
 _WIDE_SPACE = re.compile(f"[{_WIDE_SPACES}]")
 _GAP = re.compile("(?<=\\S)([ \t])[ \t]+")
 _LINE_END = re.compile("(?<![ \t])[ \t]+(?=\n)")
@@ -243,13 +159,27 @@ _EMPTY_LINES = re.compile("\n{3,}")
 class Whitespace:
     r"""One kind of space and line break (\n), one space between words, at most one empty line, no spaces at the ends.
 
-    Indentation by ordinary spaces and tabs stays (code, lists), that of Chinese paragraphs by wide spaces goes.
+    Indentation by ordinary spaces and tabs stays (lists), that of Chinese paragraphs by wide spaces goes. In code and
+    tables all stays but the kind of line break, and of spaces that indent.
     """
 
     def edit(self, text: str) -> str:
         """The tidy text."""
-        if not any(pair in text for pair in _UNTIDY_PAIRS) and not _UNTIDY.search(text):
+        is_tidy = not any(pair in text for pair in _UNTIDY_PAIRS) and not _UNTIDY.search(text)
+        if is_tidy and text[:1] not in (" ", "\t"):
             return text.strip()
-        text = _CHINESE_INDENT.sub("", _BREAK.sub("\n", text))
-        text = _GAP.sub(r"\1", _WIDE_SPACE.sub(" ", text))
-        return _EMPTY_LINES.sub("\n\n", _LINE_END.sub("", text)).strip()
+        if "\r" in text:
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
+        return in_prose(text, _tidy, _indented_by_spaces).strip("\n")
+
+
+def _tidy(text: str) -> str:
+    text = _INDENT.sub("", _BREAK.sub("\n", text))
+    text = _GAP.sub(r"\1", _WIDE_SPACE.sub(" ", text))
+    return _EMPTY_LINES.sub("\n\n", _LINE_END.sub("", text)).strip()
+
+
+def _indented_by_spaces(code: str) -> str:
+    if not _WIDE_SPACE.search(code):
+        return code
+    return _INDENT.sub(lambda found: _WIDE_SPACE.sub(" ", found[0].replace("\u3000", "  ")), code)

@@ -45,7 +45,7 @@ class Length:
 # ---- shares
 
 Bounds = tuple[float, float]
-_KINDS = ("chinese", "letters", "digits", "symbols")
+KINDS = ("chinese", "letters", "digits", "symbols")
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,12 @@ class Shares:
 
     def judge(self, texts: Sequence[str]) -> list[str | None]:
         """Why each text is turned away, or None."""
-        codes, starts = code_points(texts)
-        owners = np.repeat(np.arange(len(texts)), np.diff(starts))
-        n_kinds = len(_KINDS) + 1
-        counts = np.bincount(owners * n_kinds + _kinds()[codes], minlength=len(texts) * n_kinds)
-        return [self._reason(row[1:]) for row in counts.reshape(len(texts), n_kinds).tolist()]
+        return [self._reason(counts) for counts in kind_counts(texts)]
 
     def _reason(self, counts: Sequence[int]) -> str | None:
         total = sum(counts)
         bounds = (self.chinese, self.letters, self.digits, self.symbols)
-        for kind, count, (least, most) in zip(_KINDS, counts, bounds, strict=True):
+        for kind, count, (least, most) in zip(KINDS, counts, bounds, strict=True):
             if count < least * total:
                 return f"share of {kind} below {least:g}"
             if count > most * total:
@@ -83,9 +79,19 @@ class Shares:
         return None
 
 
+def kind_counts(texts: Sequence[str]) -> list[list[int]]:
+    """How many characters of each of `KINDS` every text holds; spaces are none of them."""
+    codes, starts = code_points(texts)
+    owners = np.repeat(np.arange(len(texts)), np.diff(starts))
+    n_kinds = len(KINDS) + 1
+    counts = np.bincount(owners * n_kinds + _kinds()[codes], minlength=len(texts) * n_kinds)
+    rows: list[list[int]] = counts.reshape(len(texts), n_kinds)[:, 1:].tolist()
+    return rows
+
+
 @cache
 def _kinds() -> NDArray[np.uint8]:
-    """The kind of every code point: 0 for spaces, else its place in `_KINDS` + 1."""
+    """The kind of every code point: 0 for spaces, else its place in `KINDS` + 1."""
     by_category = {"Z": 0, "L": 2, "M": 2, "N": 3}
     kinds = table(lambda character: by_category.get(unicodedata.category(character)[0], 4), 4)
     kinds[[9, 10, 11, 12, 13, 0x85]] = 0

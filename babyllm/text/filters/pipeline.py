@@ -18,6 +18,7 @@ from babyllm.errors import UserError
 from babyllm.text.documents import Document
 from babyllm.text.filters import CleanConfig
 from babyllm.text.filters.models import Scorer
+from babyllm.text.filters.outliers import Bounds
 
 N_EXAMPLES = 4
 EXCERPT = 200  # characters of a document that are shown
@@ -50,17 +51,25 @@ class Test(Protocol):
         """The reason, or None."""
 
 
+@runtime_checkable
+class TestUrl(Protocol):
+    """A filter that turns away by the address of a document."""
+
+    def test_url(self, url: str) -> str | None:
+        """The reason, or None."""
+
+
 @dataclass(frozen=True)
 class Supplies:
     """What filters need beside their options.
 
     Attributes:
         scorer: of the filter perplexity.
-        usual_lengths: least and greatest by domain, of the filter outliers.
+        usual: least and greatest by domain and measure, of the filter outliers.
     """
 
     scorer: Scorer | None = None
-    usual_lengths: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    usual: Mapping[str, Bounds] = field(default_factory=dict)
 
 
 def labels(names: Sequence[str]) -> list[str]:
@@ -82,8 +91,11 @@ def build(name: str, config: CleanConfig, supplies: Supplies) -> Step:
     if isinstance(chosen, Test):
         test = chosen.test
         return lambda documents: _answers(documents, [test(document.text) for document in documents])
+    if isinstance(chosen, TestUrl):
+        test_url = chosen.test_url
+        return lambda documents: _answers(documents, [test_url(document.url) for document in documents])
     if name == "outliers":
-        usual = supplies.usual_lengths
+        usual = supplies.usual
         return lambda documents: _answers(
             documents, [config.outliers.test_in(document.text, usual[document.domain]) for document in documents]
         )

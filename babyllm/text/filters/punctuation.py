@@ -1,4 +1,4 @@
-"""Filters that bring letters, digits and punctuation to one form."""
+"""Filters that bring letters, digits and punctuation of prose to one form; code and tables stay."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from babyllm.text.filters.characters import HAN, HAS_HAN, KANA
+from babyllm.text.filters.code import in_prose
 
 # ---- width
 
@@ -23,7 +24,11 @@ class Width:
 
     def edit(self, text: str) -> str:
         """The text with ordinary letters and digits."""
-        return _WIDE_RUN.sub(lambda run: run[0].translate(_NARROW), text) if _HAS_WIDE.search(text) else text
+        return in_prose(text, _narrowed) if _HAS_WIDE.search(text) else text
+
+
+def _narrowed(text: str) -> str:
+    return _WIDE_RUN.sub(lambda run: run[0].translate(_NARROW), text)
 
 
 # ---- punctuation
@@ -58,8 +63,12 @@ class Punctuation:
 
     def edit(self, text: str) -> str:
         """The text with marks of one width."""
-        mark = _mark_beside_stops if "。" in text else _mark
-        return _MARK.sub(mark, _PARENTHESES.sub(_parentheses, text))
+        return in_prose(text, _marked)
+
+
+def _marked(text: str) -> str:
+    mark = _mark_beside_stops if "。" in text else _mark
+    return _MARK.sub(mark, _PARENTHESES.sub(_parentheses, text))
 
 
 def _mark_beside_stops(found: re.Match[str]) -> str:
@@ -111,6 +120,8 @@ _SHORT = (
     | {mark: (3, mark * 2) for mark in "…—"}
     | {mark: (4, mark * 3) for mark in "-=*_+·."}
 )
+_SPREAD = re.compile("[a-z_$]")  # begins what the three points of a language are written before
+_TIGHT = "*,;"  # stand for digits and letters that are hidden, and for cells that are empty
 
 
 @dataclass(frozen=True)
@@ -118,19 +129,40 @@ class Runs:
     """Shorten runs of one punctuation mark.
 
     ！！！！ -> ！ (also ？，；：、～); !!! -> ! (also ? , ; ~, from three on); 。。。 -> …… (。。 -> 。); ……… -> ……;
-    ——— -> ——; 他说... -> 他说……; ....... -> ... (also - = * _ + ·, from four on, so that Markdown stays).
+    ——— -> ——; 他说... -> 他说……; ....... -> ... (also - = * _ + ·, from four on, so that Markdown stays). What hides
+    digits (138****1234) and empty places of lists ([1,,,2]) stay.
     """
 
     def edit(self, text: str) -> str:
         """The text with short runs."""
-        return _RUN.sub(_shortened, text)
+        return in_prose(text, _without_runs)
+
+
+def _without_runs(text: str) -> str:
+    return _RUN.sub(_shortened, text)
 
 
 def _shortened(run: re.Match[str]) -> str:
     mark, n = run[1], len(run[0])
     if mark == "。":
         return "。" if n == 2 else "……"
+    if n == 3 and mark == "." and _SPREAD.match(run.string, run.end()):
+        return run[0]
     if mark == "." and n >= 3 and HAS_HAN.match(run.string, run.start() - 1) and run.start():
         return "……"
+    if mark in _TIGHT and _is_tight(run):
+        return run[0]
     least, short = _SHORT[mark]
     return short if n >= least else run[0]
+
+
+def _is_tight(run: re.Match[str]) -> bool:
+    """Whether a run belongs to a number, a name or a list: 138****1234, [1,,,2]."""
+    text, start, end = run.string, run.start(), run.end()
+    before, after = text[max(0, start - 1) : start], text[end : end + 1]
+    around = [
+        character
+        for character in (before, after)
+        if character.isascii() and (character.isalnum() or character in "[]()@")
+    ]
+    return len([character for character in around if character]) >= (1 if run[1] == "*" else 2)
