@@ -90,6 +90,7 @@ class Engine:
             if value < least:
                 raise UserError(f"{name}={value}: must be at least {least}")
         self._decoder = Decoder(model, slots, self.context)
+        self._end_ids = model.end_ids
         self._slots, self._prefill_chunk, self._vocab_size = slots, prefill_chunk, model.config.vocab_size
         self._numbers = itertools.count()
         self._waiting: deque[_Request] = deque()
@@ -117,7 +118,7 @@ class Engine:
         Args:
             prompt: ids, at least one.
             sampling: how its answer is drawn; stop strings are the caller's business, who sees the text.
-            end_ids: tokens that end the answer.
+            end_ids: tokens that end the answer, beside the model's own (`Transformer.end_ids`).
 
         Raises:
             UserError: the prompt is empty, leaves no room in the context, or has ids the model does not know.
@@ -237,7 +238,7 @@ class Engine:
             token = request.sampler.draw(scores)
             request.last = token.id
             request.n_left -= 1
-            if token.id in request.end_ids:
+            if token.id in self._end_ids or token.id in request.end_ids:
                 events.append(Event(request.number, None, "stop"))
             else:
                 events.append(Event(request.number, token, None if request.n_left else "length"))
