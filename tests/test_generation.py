@@ -232,7 +232,7 @@ def test_the_context_is_a_limit(tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}, {"max_new_tokens": -1}]
+    "settings", [{"temperature": -1.0}, {"top_k": -1}, {"top_p": -0.1}, {"top_p": 1.5}, {"max_new_tokens": -1}]
 )
 def test_settings_out_of_range_are_refused(tiny: Tiny, tokenizer: Tokenizer, settings: dict[str, float]) -> None:
     """A temperature below 0, nothing kept or a negative length is refused."""
