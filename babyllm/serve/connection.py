@@ -21,6 +21,7 @@ from babyllm.serve.problem import Problem, to_json
 
 HEAD_TIMEOUT_S = 10.0
 TAKE_TIMEOUT_S = 60.0
+NO_HTTP = "this is no valid request of HTTP; for https a proxy must stand before the server"
 PENDING_BYTES = 64 << 10
 """Of a response that the client has not taken: so many wait here, and about as many in the system's buffer."""
 
@@ -105,15 +106,12 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, in the API's form, and hang up."""
-        self._crowd.notices.tell(f"400 from {self.client and self.client[0]}: {msg}")
+        self._crowd.notices.tell(f"400 from {self.client[0] if self.client else '?'}: {NO_HTTP}")
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            headers = [("content-type", "application/json"), ("connection", "close")]
-            content = to_json(Problem(400, msg).body())
-            for event in (
-                h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-                h11.Data(data=content),
-                h11.EndOfMessage(),
-            ):
+            content = to_json(Problem(400, NO_HTTP).body())
+            headers = [("content-type", "application/json"), ("content-length", str(len(content)))]
+            head = h11.Response(status_code=400, headers=[*headers, ("connection", "close")], reason=b"Bad Request")
+            for event in (head, h11.Data(data=content), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
