@@ -1,6 +1,7 @@
 """A server's life: loading, failures within, feedback, the command, and its end."""
 
 import json
+import logging
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,29 @@ def test_a_server_that_loads_says_so(tiny: Tiny, tokenizer: Tokenizer) -> None:
 
     with pytest.raises(UserError, match="no such model"):
         serve(SETTINGS, Loading(fail, nullcontext, 1, 1, 1), lambda ready: None)
+
+
+def test_a_server_that_is_stopped_while_it_loads_says_nothing(
+    tiny: Tiny, tokenizer: Tokenizer, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ctrl-C before the model is there ends the server in order, and the model that comes later is not served."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    model, readies = talkative(tiny()), list[object]()
+
+    def is_listening() -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", port)) == 0
+
+    def load() -> tuple[Transformer, ServedModel]:
+        until(is_listening, "listening")
+        signal.raise_signal(signal.SIGINT)
+        until(lambda: not is_listening(), "closed")
+        return model, served(tokenizer, model.config)
+
+    serve(replace(SETTINGS, port=port), Loading(load, nullcontext, 1, 1, 1), readies.append)
+    assert readies == [] and capfd.readouterr() == ("", "")
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def wanted(prompt: list[int], n: int = 4, **more: Any) -> Asked:

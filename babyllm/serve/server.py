@@ -112,7 +112,7 @@ async def _serve(
     def on_change() -> None:
         if engine.failure is not None and engine.served is None:
             server.should_exit = True
-        elif engine.failure is None and engine.served is not None:
+        elif engine.failure is None and engine.served is not None and not service.is_closing:
             on_ready(Ready(url_of(listener), engine.served, stop))
 
     engine = EngineThread(loading, metrics, on_change)
