@@ -107,7 +107,7 @@ def test_a_server_that_is_stopped_while_it_loads_says_nothing(
             return client.connect_ex(("127.0.0.1", port)) == 0
 
     def load() -> tuple[Transformer, ServedModel]:
-        until(is_listening, "listening")
+        assert httpx.get(f"http://127.0.0.1:{port}/health", timeout=PATIENCE_S).status_code == 503
         signal.raise_signal(signal.SIGINT)
         until(lambda: not is_listening(), "closed")
         return model, served(tokenizer, model.config)
