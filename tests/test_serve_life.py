@@ -28,6 +28,7 @@ from serve_fixtures import (
     asking,
     chatml,
     load_of,
+    saved_events,
     served,
     serving,
     talkative,
@@ -331,6 +332,22 @@ def test_models_with_and_without_chat(tmp_path: Path, tiny: Tiny, template: Chat
         assert refused.status_code == 400 and refused.json()["error"]["code"] == "no_chat_template"
         assert server.post(COMPLETE, {"prompt": "aaa", "model": "plain"}).status_code == 200
         assert server.get("/v1/models").json()["babyllm"]["chat"] is False
+
+
+def test_completions_of_a_chat_end_where_the_chat_ends(tmp_path: Path, tiny: Tiny, template: ChatTemplate) -> None:
+    """Asked with the ids of its template, a chat model answers as it does in a chat, whole and streamed."""
+    tokenizer = template.tokenizer
+    says = chain(tiny(tie_embeddings=False), [*tokenizer.encode("今天"), tokenizer.special["<|im_end|>"]])
+    where = saved(tmp_path / "tuned", says, template, tokenizer)
+    ids = template.prompt([Message(USER, "x")])
+    with serving(lambda: load_served(str(where), None, None)) as server:
+        chat = server.post(CHAT, asking("x", max_tokens=20)).json()["choices"][0]
+        asked = {"prompt": ids, "temperature": 0, "max_tokens": 20}
+        plain = server.post(COMPLETE, asked).json()["choices"][0]
+        events = saved_events(server.post(COMPLETE, asked | {"stream": True}))[:-1]
+    assert chat["message"]["content"] == plain["text"] == "今天"
+    assert "".join(json.loads(event)["choices"][0]["text"] for event in events) == "今天"
+    assert chat["finish_reason"] == plain["finish_reason"] == "stop"
 
 
 def foreign() -> Tokenizer:
