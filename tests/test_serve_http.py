@@ -158,6 +158,7 @@ def test_refused_requests_are_told_in_the_log(server: Server, caplog: pytest.Log
     """With status, path, client and reason, and nothing of what was said."""
     time.sleep(1.1)  # since an earlier notice
     server.post(CHAT, asking("secret", tempo=1))
+    until(lambda: bool(caplog.records), "a notice")  # which is told after the answer
     (record,) = caplog.records
     told = record.getMessage()
     assert f"400 POST {CHAT} from 127.0.0.1: tempo is not supported here" in told and "secret" not in told
