@@ -1,6 +1,6 @@
 """The command `babyllm COMMAND ...`, also `python -m babyllm`.
 
-A command is a module of `babyllm.commands`; arguments without a name come before the flags.
+A command is a module of `babyllm.commands`; arguments without a name come before the flags, or after `--`.
 """
 
 from __future__ import annotations
@@ -48,15 +48,23 @@ def run(argv: Sequence[str]) -> None:
     name = argv[0]
     if name not in COMMANDS:
         raise UserError(f"{name}: no such command; choose one of {', '.join(COMMANDS)}")
-    module, arguments = _module(name), list(argv[1:])
-    n = next((i for i, a in enumerate(arguments) if a.startswith("-")), len(arguments))
-    flags = parse(module.Flags, arguments[n:], prog=_usage(name), description=module.__doc__ or "")
-    names = module.ARGUMENTS.split()
+    module = _module(name)
+    arguments, given = _parted(argv[1:])
+    flags = parse(module.Flags, given, prog=_usage(name), description=module.__doc__ or "")
+    names, n = module.ARGUMENTS.split(), len(arguments)
     n_required = sum(not word.startswith("[") for word in names)
     if n < n_required or (n > len(names) and "..." not in module.ARGUMENTS):
         raise UserError(f"usage: {_usage(name)} [--flag=value ...]")
     with lasting_output() if name in WRITERS else nullcontext():
-        module.run(flags, *(_argument(names[min(i, len(names) - 1)], text) for i, text in enumerate(arguments[:n])))
+        module.run(flags, *(_argument(names[min(i, len(names) - 1)], text) for i, text in enumerate(arguments)))
+
+
+def _parted(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What has no name, and the flags: whatever follows `--` has none, and a single `-` is no flag."""
+    words = list(argv)
+    end = words.index("--") if "--" in words else len(words)
+    n = next((i for i, word in enumerate(words[:end]) if word.startswith("-") and word != "-"), end)
+    return words[:n] + words[end + 1 :], words[n:end]
 
 
 def _argument(word: str, text: str) -> str:

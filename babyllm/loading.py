@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import reprlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ import torch
 from babyllm.chat.template import ChatTemplate, load_template, stored_template
 from babyllm.errors import UserError
 from babyllm.interop.held_base import BASE
-from babyllm.interop.huggingface import ADAPTER_CONFIG, config_from_json, load_model
+from babyllm.interop.huggingface import ADAPTER_CONFIG, config_from_json, generation_ends, load_model
 from babyllm.interop.peft import load_adapter
 from babyllm.json_fields import Fields, read_json
 from babyllm.model.lora import merge_lora, to_int8
@@ -130,7 +131,18 @@ def load(
             load_adapter(model, directory)
         if int8:
             to_int8(model)
+    model.end_ids = _end_ids(directory, tokenizer)
     return model.eval(), tokenizer
+
+
+def _end_ids(directory: Path, tokenizer: Tokenizer) -> frozenset[int]:
+    """All tokens that end an answer: the tokenizer's, those its directories list, and the stored template's."""
+    place = tokenizer_directory(directory)
+    ends = {tokenizer.eos_id, *generation_ends(directory), *generation_ends(place)}
+    if stored_template(place) is not None:
+        with suppress(UserError):  # text can be written without the template; who chats is told
+            ends.update(load_template(None, tokenizer, place).end_ids)
+    return frozenset(ends)
 
 
 def tokenizer_directory(directory: Path) -> Path:

@@ -1,8 +1,10 @@
 """Mixed load on a running server: whole and streamed answers, slow and vanishing clients, nonsense; and its memory.
 
-    python benchmarks/serve_load.py URL PID [SECONDS]
+    python benchmarks/serve_load.py URL PID [SECONDS] [VANISHING] [SLOW]
 
-PID is the server's process; its memory is read from /proc, so this needs Linux. Slow clients read a line of a long
+PID is the server's process; its memory is read from /proc, so this needs Linux. VANISHING is the share of clients that
+leave in the middle (0.2), SLOW the number of slow clients of each kind (4). For the memory of a server whose clients do
+not back off: 1200 0.4 0. Slow clients read a line of a long
 answer every two seconds, or nothing at all, send a body byte by byte, or a request that never ends; what becomes of
 them is counted apart.
 """
@@ -24,19 +26,19 @@ import httpx
 
 N_CLIENTS = 24
 N_REPORTS = 10
-N_SLOW = 4  # of each kind
 KINDS = ("reads slowly", "reads nothing", "sends slowly", "never ends")
 CHAT = "/v1/chat/completions"
 
 
 def main() -> None:
     """Load the server and print a line at each tenth of the time."""
-    url, pid, seconds = sys.argv[1].rstrip("/"), int(sys.argv[2]), float((sys.argv[3:] or ["600"])[0])
+    url, pid = sys.argv[1].rstrip("/"), int(sys.argv[2])
+    seconds, vanishing, n_slow = map(float, [*sys.argv[3:], *("600", "0.2", "4")[len(sys.argv) - 3 :]])
     statuses: Counter[int] = Counter()
     end = time.monotonic() + seconds
-    clients = [threading.Thread(target=_ask, args=(url, seed, end, statuses)) for seed in range(N_CLIENTS)]
+    clients = [threading.Thread(target=_ask, args=(url, seed, end, vanishing, statuses)) for seed in range(N_CLIENTS)]
     fates: Counter[str] = Counter()
-    clients += [threading.Thread(target=_dawdle, args=(url, kind, end, fates)) for kind in KINDS * N_SLOW]
+    clients += [threading.Thread(target=_dawdle, args=(url, kind, end, fates)) for kind in KINDS * int(n_slow)]
     for client in clients:
         client.start()
     for i in range(1, N_REPORTS + 1):
@@ -48,7 +50,7 @@ def main() -> None:
     print(httpx.get(f"{url}/health").text)
 
 
-def _ask(url: str, seed: int, end: float, statuses: Counter[int]) -> None:
+def _ask(url: str, seed: int, end: float, vanishing: float, statuses: Counter[int]) -> None:
     """One client after another until the time is over."""
     rng = random.Random(seed)
     with httpx.Client(base_url=url, timeout=60) as client:
@@ -58,7 +60,7 @@ def _ask(url: str, seed: int, end: float, statuses: Counter[int]) -> None:
             body |= rng.choice([{}, {"n": 2}, {"logprobs": True, "top_logprobs": 5}, {"stop": "。"}, {"nonsense": 1}])
             with client.stream("POST", CHAT, json=body | {"stream": rng.random() < 0.5}) as response:
                 statuses[response.status_code] += 1
-                if rng.random() < 0.8:
+                if rng.random() >= vanishing:
                     response.read()  # the others leave in the middle
 
 

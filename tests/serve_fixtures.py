@@ -14,12 +14,13 @@ import torch
 from babyllm.chat.template import ChatTemplate, load_template
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
+from babyllm.serve.door import Access
 from babyllm.serve.engine_thread import Loading
 from babyllm.serve.served import ServedModel
 from babyllm.serve.server import Ready, Settings, serve
 from babyllm.tokenizer import Tokenizer
 
-SETTINGS = Settings(host="127.0.0.1", port=0, api_key=None, max_body_bytes=1 << 20, feedback=None, grace_s=5)
+SETTINGS = Settings(Access("127.0.0.1"), port=0, max_body_bytes=1 << 20, feedback=None, grace_s=5)
 NAME = "tiny"
 CHAT, COMPLETE = "/v1/chat/completions", "/v1/completions"
 PATIENCE_S = 20.0
@@ -87,10 +88,14 @@ def serving(
     *,
     slots: int = 4,
     queue: int = 60,
+    host: str = "127.0.0.1",
+    api_key: str | None = None,
+    allowed_hosts: tuple[str, ...] = (),
+    allowed_origins: tuple[str, ...] = (),
     **settings: Any,
 ) -> Iterator[Server]:
     """A server in a thread of its own, ended with the block."""
-    chosen = replace(SETTINGS, **settings)
+    chosen = replace(SETTINGS, access=Access(host, api_key, allowed_hosts, allowed_origins), **settings)
     readies: list[Ready] = []
     is_ready = threading.Event()
 
@@ -104,7 +109,7 @@ def serving(
     assert is_ready.wait(PATIENCE_S)
     try:
         with httpx.Client(base_url=readies[0].url, timeout=PATIENCE_S) as client:
-            yield Server(readies[0].url, readies[0].stop, client, chosen.api_key or "none")
+            yield Server(readies[0].url, readies[0].stop, client, api_key or "none")
     finally:
         readies[0].stop()
         thread.join(PATIENCE_S)
@@ -123,7 +128,7 @@ def chatml(tokenizer: Tokenizer) -> ChatTemplate:
 
 def saved_events(response: httpx.Response) -> list[str]:
     """The data of a stream's events."""
-    return [line.removeprefix("data: ") for line in response.text.splitlines() if line]
+    return [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: ")]
 
 
 def asking(text: str, **more: Any) -> dict[str, Any]:

@@ -219,6 +219,7 @@ def test_requests_wait_for_a_slot_and_cancelled_ones_free_it(model: Transformer)
     running, long, waiting, last = (answers.submit([5] * length) for length in (2, 20, 3, 3))
     assert (engine.n_running, engine.n_waiting) == (0, 4)
     answers.step()
+    answers.step()
     assert (engine.n_running, engine.n_waiting) == (2, 2)
     for number in (waiting, long, 99):  # in the queue, being read, unknown
         engine.cancel(number)
@@ -229,7 +230,7 @@ def test_requests_wait_for_a_slot_and_cancelled_ones_free_it(model: Transformer)
     assert engine.n_running == 1 and not engine.is_idle
     answers.finished()
     assert answers.tokens[long] == answers.tokens[waiting] == []
-    assert len(answers.ids(running)) == 2
+    assert len(answers.ids(running)) == 3
     assert answers.ids(last) == plain(model, [5] * 3, 12)
 
 
@@ -244,6 +245,36 @@ def test_a_long_prompt_does_not_hold_up_the_others(model: Transformer) -> None:
         assert len(answers.ids(first)) == n and answers.ids(second) == []
     answers.step()
     assert len(answers.ids(second)) == 1
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one(model: Transformer) -> None:
+    """It has its first token in the step after it was asked for, and the next one with the long one's next part."""
+    answers = Answers(Engine(model, slots=3, prefill_chunk=4))
+    long = answers.submit(random_prompt(40, 1))
+    answers.step()
+    short = answers.submit([5, 6])
+    answers.step()
+    assert len(answers.ids(short)) == 1 and answers.ids(long) == []
+    for _ in range(9):
+        answers.step()
+    assert len(answers.ids(short)) == 10 and len(answers.ids(long)) == 1
+    answers.finished()
+    assert answers.ids(short) == plain(model, [5, 6], 12)
+    assert is_greedy(model, random_prompt(40, 1), answers.ids(long))
+
+
+def test_long_prompts_come_to_their_turn(model: Transformer) -> None:
+    """Whatever is asked after it, short or long, every second step is a long prompt's, and the oldest is not last."""
+    answers = Answers(Engine(model, slots=4, prefill_chunk=4))
+    first, second = answers.submit(random_prompt(40, 1)), answers.submit(random_prompt(12, 2))
+    n_steps = 0
+    while not answers.ids(first):
+        answers.submit([5, 6], replace(GREEDY, max_new_tokens=1))
+        answers.step()
+        n_steps += 1
+    assert answers.ids(second) and n_steps <= 2 * (10 + 3) + 1
+    for number, prompt in ((first, random_prompt(40, 1)), (second, random_prompt(12, 2))):
+        assert is_greedy(model, prompt, answers.finished().ids(number))
 
 
 def test_what_cannot_be_asked_is_refused_at_the_door(model: Transformer) -> None:

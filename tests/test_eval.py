@@ -385,7 +385,9 @@ def test_eval_fit_shows_both_sides(run_dir: Path, tmp_path: Path, capsys: pytest
         assert values[ALL]["n"] == 8 and values["kind"]["n"] == values["write"]["n"] == 4
         assert values[ALL]["exact"] is not None and values["kind"]["accuracy"] is not None
     columns = report["tables"][0]["columns"]
-    assert columns[1:5] == ["train n", "train loss", "train exact", "train accuracy"] and "held-out loss" in columns
+    names = ["conversations", "loss", "exact", "accuracy", "of answers"]
+    assert columns[1:11] == [f"{side} {name}" for side in ("train", "held-out") for name in names]
+    assert all(len(row) == len(columns) for row in report["tables"][0]["rows"])
     assert "has not learned the training set" in shown or "has learned little" in shown
     assert shown.count("  expected  ") == 4 and shown.count("  answered  ") == 4
     again = evaluated(run_dir, tmp_path, fit=True, n=8, examples=2, characters=15, max_new_tokens=10)
@@ -412,6 +414,22 @@ def test_eval_of_a_file(
     assert evaluated(run_dir, tmp_path, data=[str(file)], fit=True, n=4)["values"]["held-out"][ALL]["n"] == 4
     alone = evaluated(run_dir / "step_00000001", tmp_path, data=str(file))
     assert alone["values"] == report["values"]
+    kind, columns = report["values"]["kind"], report["tables"][0]["columns"]
+    assert kind["n_answers"] >= kind["n"] and columns[1] == "conversations" and columns[4] == "of answers"
+
+
+def test_eval_tells_why_nothing_can_be_used(run_dir: Path, tmp_path: Path) -> None:
+    """Of files without a usable conversation the reasons are told and counted; an empty one is told as such."""
+    file = tmp_path / "new.jsonl"
+    long = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "今" * 500}]}
+    file.write_text("not json\n" * 2 + json.dumps(long) + "\n", "utf-8")
+    with pytest.raises(
+        UserError, match=r"none of the 3 records of .*new\.jsonl can be used \(2 x .*JSON.*; 1 x nothing"
+    ):
+        evaluated(run_dir, tmp_path, data=str(file))
+    file.write_text("")
+    with pytest.raises(UserError, match=r"new\.jsonl holds no records|new\.jsonl.*empty"):
+        evaluated(run_dir, tmp_path, data=str(file))
 
 
 def test_eval_of_a_pretraining_run(
@@ -453,7 +471,7 @@ def test_eval_tells_what_is_missing(run_dir: Path, tmp_path: Path, model: Transf
     with pytest.raises(UserError, match=r"--fit: .* has no training conversations"):
         run(Flags(data=str(file), fit=True, runtime=CPU), str(alone))
     file.write_text('{"nothing": 1}\n')
-    with pytest.raises(UserError, match="no held-out conversations"):
+    with pytest.raises(UserError, match=r"none of the 1 records of .* can be used \(1 x no conversation"):
         run(Flags(data=str(file), runtime=CPU), str(alone))
     other = Tokenizer.train(["今天气很好我们去公园看书the end"] * 9, 310, n_threads=1)
     strange = tmp_path / "strange"

@@ -1,8 +1,10 @@
 """Drawing text: the distribution drawn from, where it ends, and that characters come whole."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +13,11 @@ from hypothesis import strategies as st
 from model_fixtures import chain
 
 import babyllm
+from babyllm.chat.template import load_template
 from babyllm.errors import UserError
-from babyllm.generation import AnswerText, Sampling, generate, generate_ids, stream, text_pieces
+from babyllm.generation import AnswerText, Sampling, answers, beam_search, generate, generate_ids, stream, text_pieces
 from babyllm.generation.decoder import Decoder
+from babyllm.interop.huggingface import save_model
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
@@ -69,6 +73,38 @@ def test_draws_follow_the_distribution(tiny: Tiny) -> None:
     expected = [n * weight / sum(weights) for weight in weights]
     assert seen.total() == n and seen.keys() == {0, 1, 2, 3}
     assert sum((seen[i] - e) ** 2 / e for i, e in enumerate(expected)) < 16.3  # one in a thousand exceeds it
+
+
+@pytest.mark.parametrize("told_by", ["generation_config.json", "config.json", "the template", "nothing"])
+def test_every_end_that_a_model_names_ends_its_texts(
+    tmp_path: Path, tiny: Tiny, tokenizer: Tokenizer, told_by: str
+) -> None:
+    """Ids that files list and the template's end of a turn end drawn, streamed and searched texts, as <eos> does."""
+    template = load_template("chatml", tokenizer)
+    tokenizer = template.tokenizer
+    end = tokenizer.special["<|im_end|>"]
+    save_model(tmp_path, chain(tiny(tie_embeddings=False), [*tokenizer.encode("今天气"), end]), tokenizer)
+    if told_by == "the template":
+        tokenizer.save(tmp_path, chat_template=template.source)
+    elif told_by != "nothing":
+        file = tmp_path / told_by
+        config = json.loads(file.read_text()) | {"eos_token_id": [tokenizer.eos_id, end]}
+        file.write_text(json.dumps(config))
+    model, tokenizer = babyllm.load(tmp_path)
+    asked = {"max_new_tokens": 9, "temperature": 0}
+    ids = [tokenizer.eos_id, *tokenizer.encode("x")]
+    drawn = answers(model, tokenizer, [(ids, Sampling(**asked))], ())[0]
+    texts = {
+        generate(model, tokenizer, "x", **asked),
+        "".join(stream(model, tokenizer, "x", **asked)),
+        tokenizer.decode(generate_ids(model, ids, Sampling(**asked))),
+        drawn.text,
+    }
+    (text,) = texts
+    assert text == "今天气" if told_by != "nothing" else text.startswith("今天气今")
+    assert drawn.finish == ("length" if told_by == "nothing" else "stop")
+    best = beam_search(model, ids, num_beams=2, max_new_tokens=9)[0].ids
+    assert (end in best) == (told_by == "nothing")
 
 
 TEXT = "今天😀 é\n龘👩‍👩‍👧。x"
@@ -196,7 +232,7 @@ def test_the_context_is_a_limit(tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}, {"max_new_tokens": -1}]
+    "settings", [{"temperature": -1.0}, {"top_k": -1}, {"top_p": -0.1}, {"top_p": 1.5}, {"max_new_tokens": -1}]
 )
 def test_settings_out_of_range_are_refused(tiny: Tiny, tokenizer: Tokenizer, settings: dict[str, float]) -> None:
     """A temperature below 0, nothing kept or a negative length is refused."""

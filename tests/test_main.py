@@ -1,5 +1,6 @@
 """The command `babyllm`."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,32 @@ def test_generate_prints_what_the_function_gives(
         with pytest.raises(UserError, match=mistake.strip("-")):
             run(["generate", str(tmp_path), "今天", mistake, "--runtime.device=cpu"])
         assert capsys.readouterr().out == "", "nothing is printed before a mistake is told"
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "prompt"),
+    [
+        (["--", "-今天"], "", "-今天"),
+        (["--seed=3", "--", "--seed=4"], "", "--seed=4"),
+        (["-", "--seed=3"], "今天\n", "今天"),
+        (["--", "-"], "一\n二\n\n", "一\n二\n"),
+    ],
+)
+def test_generate_takes_any_prompt(
+    words: list[str],
+    stdin: str,
+    prompt: str,
+    tmp_path: Path,
+    tokenizer: Tokenizer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What follows `--` is no flag, and `-` stands for stdin."""
+    model = Transformer(ModelConfig(tokenizer.vocab_size, 1, 16, 2, max_seq_len=64))
+    save_model(tmp_path, model, tokenizer)
+    monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+    run(["generate", str(tmp_path), *words])
+    assert capsys.readouterr().out.startswith(prompt)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def plain_candidates(logits: Tensor, sampling: Sampling) -> dict[int, float]:
     total = sum(probs[i] for i in order)
     kept, mass = [], 0.0
     for i in order:
-        if sampling.top_p is None or mass < sampling.top_p:
+        if sampling.top_p is None or mass < sampling.top_p or not kept:
             kept.append(i)
         mass += probs[i] / total
     kept = [i for i in kept if probs[i] >= (sampling.min_p or 0) * probs[order[0]]]
@@ -37,8 +37,8 @@ def plain_candidates(logits: Tensor, sampling: Sampling) -> dict[int, float]:
     seed=st.integers(0, 10**6),
     size=st.integers(1, 40),
     temperature=st.floats(0.05, 5),
-    top_k=st.none() | st.integers(1, 50),
-    top_p=st.none() | st.floats(0.01, 1),
+    top_k=st.none() | st.integers(0, 50),
+    top_p=st.none() | st.just(0.0) | st.floats(0.01, 1),
     min_p=st.none() | st.floats(0, 1),
 )
 def test_filters_equal_their_definitions(
@@ -102,7 +102,9 @@ def test_filters_equal_transformers() -> None:
         ({"temperature": 1.0, "top_k": 4, "top_p": 0.85}, 3),
         ({"temperature": 1.0, "min_p": 0.2}, 4),
         ({"temperature": 1.0, "top_k": 1}, 1),
+        ({"temperature": 1.0, "top_k": 0}, 8),
         ({"temperature": 1.0, "top_p": 1e-9}, 1),
+        ({"temperature": 1.0, "top_p": 0.0}, 1),
         ({"temperature": 1.0, "min_p": 1.0}, 1),
     ],
 )
@@ -177,8 +179,8 @@ def test_what_the_model_excludes_is_not_drawn() -> None:
     "settings",
     [
         *({"temperature": value} for value in (-1.0, math.nan, math.inf)),
-        *({"top_k": value} for value in (0, -1)),
-        *({"top_p": value} for value in (0.0, 1.5, math.nan)),
+        {"top_k": -1},
+        *({"top_p": value} for value in (-0.1, 1.5, math.nan)),
         *({"min_p": value} for value in (-0.1, 1.1, math.nan)),
         *({"repetition_penalty": value} for value in (0.0, -1.0, math.inf, math.nan)),
         {"max_new_tokens": -1},

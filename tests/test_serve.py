@@ -178,6 +178,7 @@ def test_answers_end_at_stop_strings_end_tokens_and_limits(tiny: Tiny, template:
             ({"stop": "很好"}, "今天气", "stop"),
             ({"stop": ["好", "气很", "什么"]}, "今天", "stop"),
             ({"stop": "好了"}, "今天气很好", "stop"),
+            ({"stop": [*(f"{i}" for i in range(63)), "很好"]}, "今天气", "stop"),
             ({"max_tokens": len(tokenizer.encode("今天"))}, "今天", "length"),
             ({"max_tokens": 10**9}, "今天气很好", "stop"),
         ):

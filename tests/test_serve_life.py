@@ -1,6 +1,7 @@
 """A server's life: loading, failures within, feedback, the command, and its end."""
 
 import json
+import logging
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from serve_fixtures import (
     asking,
     chatml,
     load_of,
+    saved_events,
     served,
     serving,
     talkative,
@@ -90,6 +93,29 @@ def test_a_server_that_loads_says_so(tiny: Tiny, tokenizer: Tokenizer) -> None:
 
     with pytest.raises(UserError, match="no such model"):
         serve(SETTINGS, Loading(fail, nullcontext, 1, 1, 1), lambda ready: None)
+
+
+def test_a_server_that_is_stopped_while_it_loads_says_nothing(
+    tiny: Tiny, tokenizer: Tokenizer, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ctrl-C before the model is there ends the server in order, and the model that comes later is not served."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    model, readies = talkative(tiny()), list[object]()
+
+    def is_listening() -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", port)) == 0
+
+    def load() -> tuple[Transformer, ServedModel]:
+        assert httpx.get(f"http://127.0.0.1:{port}/health", timeout=PATIENCE_S).status_code == 503
+        signal.raise_signal(signal.SIGINT)
+        until(lambda: not is_listening(), "closed")
+        return model, served(tokenizer, model.config)
+
+    serve(replace(SETTINGS, port=port), Loading(load, nullcontext, 1, 1, 1), readies.append)
+    assert readies == [] and capfd.readouterr() == ("", "")
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def wanted(prompt: list[int], n: int = 4, **more: Any) -> Asked:
@@ -306,6 +332,22 @@ def test_models_with_and_without_chat(tmp_path: Path, tiny: Tiny, template: Chat
         assert refused.status_code == 400 and refused.json()["error"]["code"] == "no_chat_template"
         assert server.post(COMPLETE, {"prompt": "aaa", "model": "plain"}).status_code == 200
         assert server.get("/v1/models").json()["babyllm"]["chat"] is False
+
+
+def test_completions_of_a_chat_end_where_the_chat_ends(tmp_path: Path, tiny: Tiny, template: ChatTemplate) -> None:
+    """Asked with the ids of its template, a chat model answers as it does in a chat, whole and streamed."""
+    tokenizer = template.tokenizer
+    says = chain(tiny(tie_embeddings=False), [*tokenizer.encode("今天"), tokenizer.special["<|im_end|>"]])
+    where = saved(tmp_path / "tuned", says, template, tokenizer)
+    ids = template.prompt([Message(USER, "x")])
+    with serving(lambda: load_served(str(where), None, None)) as server:
+        chat = server.post(CHAT, asking("x", max_tokens=20)).json()["choices"][0]
+        asked = {"prompt": ids, "temperature": 0, "max_tokens": 20}
+        plain = server.post(COMPLETE, asked).json()["choices"][0]
+        events = saved_events(server.post(COMPLETE, asked | {"stream": True}))[:-1]
+    assert chat["message"]["content"] == plain["text"] == "今天"
+    assert "".join(json.loads(event)["choices"][0]["text"] for event in events) == "今天"
+    assert chat["finish_reason"] == plain["finish_reason"] == "stop"
 
 
 def foreign() -> Tokenizer:

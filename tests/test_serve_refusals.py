@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from model_fixtures import Tiny
 from serve_fixtures import CHAT, COMPLETE, NAME, PATIENCE_S, Server, asking, chatml, load_of, serving, talkative
 
+from babyllm.serve.neutral import HARMLESS, NEUTRAL
 from babyllm.tokenizer import Tokenizer
 
 
@@ -49,16 +50,20 @@ def refusal(response: httpx.Response) -> dict[str, Any]:
         (CHAT, {"temperature": -0.1}, "temperature"),
         (CHAT, {"temperature": 10**400}, "temperature"),
         (CHAT, {"temperature": "1"}, "temperature"),
-        (CHAT, {"top_p": 0}, "top_p"),
+        (CHAT, {"top_p": -0.5}, "top_p"),
+        (CHAT, {"max_tokens": 2.5}, "max_tokens"),
         (CHAT, {"max_tokens": 0}, "max_tokens"),
         (CHAT, {"seed": 1 << 63}, "seed"),
-        (CHAT, {"stop": ["a"] * 5}, "stop"),
-        (CHAT, {"stop": ""}, "stop"),
+        (CHAT, {"stop": ["a"] * 65}, "stop"),
         (CHAT, {"stop": "\udc00"}, "stop"),
         (CHAT, {"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         (CHAT, {"top_logprobs": 2}, "top_logprobs"),
         (CHAT, {"logprobs": 2}, "logprobs"),
         (CHAT, {"stream_options": {"include_usage": True}}, "stream_options"),
+        (CHAT, {"best_of": 2}, "best_of"),
+        (CHAT, {"continue_final_message": True}, "continue_final_message"),
+        (CHAT, {"chat_template_kwargs": {"messages": []}}, "messages"),
+        (CHAT, {"messages": [{"role": "assistant", "content": "x", "reasoning": "y"}]}, "reasoning"),
         (CHAT, {"repetition_penalty": 0}, "repetition_penalty"),
         *[(CHAT, {name: 1}, name) for name in ("frequency_penalty", "logit_bias", "tools", "response_format", "tempo")],
         *[(COMPLETE, {"prompt": value}, "prompt") for value in (1, [], [[]], ["a", 1], [1.5], [True], [400], [-1])],
@@ -76,14 +81,68 @@ def test_mistakes_are_named(server: Server, path: str, change: dict[str, Any], p
     assert response.status_code == 400
 
 
+CHANGES_NOTHING: dict[str, tuple[Any, ...]] = {
+    **{name: (None, *values) for name, values in NEUTRAL.items()},
+    **{name: (None, "x", {}) for name in HARMLESS},
+    "max_tokens": (12.0,),
+    "max_completion_tokens": (None, 12.0),
+    "n": (None, 1.0),
+    "best_of": (1,),
+    "seed": (None, 7),
+    "stop": (None, "", [], [""]),
+    "stream": (None, False),
+    "stream_options": (None, {}, {"include_usage": False}),
+    "top_p": (None, 0, 1),
+    "top_k": (None, -1, 0, 50.0),
+    "min_p": (None, 0),
+    "repetition_penalty": (None, 1),
+    "logprobs": (None, False),
+    "top_logprobs": (None, 0),
+    "chat_template_kwargs": (None, {}, {"enable_thinking": False}),
+}
+
+
 def test_fields_that_change_nothing_are_passed_over(server: Server) -> None:
-    """Null, neutral values and fields for bookkeeping are accepted."""
-    harmless = {"user": "me", "store": True, "metadata": {}, "frequency_penalty": 0.0, "tools": [], "logit_bias": {}}
-    harmless |= {"stop": None, "seed": None, "response_format": {"type": "text"}, "top_k": 0, "min_p": 0}
-    assert server.post(CHAT, asking("x", **harmless)).status_code == 200
-    again = {"role": "assistant", "content": "y", "refusal": None, "tool_calls": [], "annotations": []}
-    messages = [{"role": "developer", "content": ""}, {"role": "user", "content": "x"}, again]
-    assert server.post(CHAT, {"messages": messages, "max_tokens": 1}).status_code == 200
+    """Null, neutral values and fields for bookkeeping are accepted, and the answer is the one without them."""
+    expected = server.post(CHAT, asking("今天")).json()["choices"]
+    for name, values in CHANGES_NOTHING.items():
+        for value in values:
+            answer = server.post(CHAT, asking("今天") | {name: value})
+            assert answer.status_code == 200, (name, value, answer.text)
+            assert answer.json()["choices"] == expected, (name, value)
+
+
+def test_completions_pass_over_what_changes_nothing(server: Server) -> None:
+    """They have the same neutral fields, and some of their own."""
+    asked = {"prompt": "今天", "temperature": 0, "max_tokens": 4}
+    expected = server.post(COMPLETE, asked).json()["choices"]
+    for more in ({"logprobs": False}, {"suffix": ""}, {"echo": False}, {"best_of": 1}, {"max_tokens": 4.0}):
+        assert server.post(COMPLETE, asked | more).json()["choices"] == expected, more
+    many = server.post(COMPLETE, asked | {"n": 2, "best_of": 2}).json()["choices"]
+    assert [choice["text"] for choice in many] == [expected[0]["text"]] * 2
+
+
+def test_a_limit_of_minus_one_is_none(server: Server) -> None:
+    """An answer then goes on to the end of the context."""
+    for path, body in ((CHAT, asking("x", max_tokens=-1)), (COMPLETE, {"prompt": "x", "max_tokens": -1})):
+        answer = server.post(path, body | {"temperature": 0}).json()
+        assert answer["choices"][0]["finish_reason"] == "stop" or answer["usage"]["total_tokens"] == 256
+
+
+def test_messages_that_come_back_are_read(server: Server) -> None:
+    """Names, nulls and empty lists in messages change nothing; an answer without words is an empty one."""
+    said = [("developer", "z"), ("user", "x"), ("assistant", ""), ("user", "y")]
+    plain = [{"role": role, "content": content} for role, content in said]
+    full = [
+        {"role": "developer", "content": "z", "name": "boss"},
+        {"role": "user", "content": [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]},
+        {"role": "assistant", "content": None, "refusal": None, "tool_calls": [], "annotations": [], "audio": None}
+        | {"reasoning_content": "", "function_call": None},
+        {"role": "user", "content": "y", "name": "me", "reasoning_content": None},
+    ]
+    asked = {"temperature": 0, "max_tokens": 5}
+    answers = [server.post(CHAT, asked | {"messages": messages}).json()["choices"] for messages in (plain, full)]
+    assert answers[0] == answers[1]
 
 
 def test_wrong_addresses_methods_types_and_bodies(server: Server) -> None:
@@ -122,7 +181,10 @@ def test_wrong_addresses_methods_types_and_bodies(server: Server) -> None:
 def test_prompts_beyond_the_context(server: Server, body: dict[str, Any]) -> None:
     """A prompt that leaves no room is refused with the code that clients know, however long it is."""
     error = refusal(server.post(COMPLETE if "prompt" in body else CHAT, body))
-    assert error["code"] == "context_length_exceeded" and "256" in error["message"]
+    assert error["code"] == "context_length_exceeded"
+    # litellm, langchain and others look for these words.
+    assert "this model's maximum context length is 256 tokens" in error["message"]
+    assert "prompt is too long" in error["message"] and "context_length_exceeded" in error["message"]
 
 
 JSON = st.recursive(

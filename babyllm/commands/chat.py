@@ -39,7 +39,7 @@ class Flags:
         system: what the model is told first.
         max_new_tokens: at most this many in an answer.
         temperature: 0 takes the most probable token each time.
-        top_k: keep this many of the most probable tokens; null keeps all.
+        top_k: keep this many of the most probable tokens; 0 and null keep all.
         top_p: keep the fewest most probable tokens that hold this probability.
         min_p: keep tokens at least this many times as probable as the most probable one.
         repetition_penalty: above 1 makes what was already said less probable.

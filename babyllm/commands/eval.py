@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from babyllm.model.transformer import Transformer
 
 ARGUMENTS = "RUN_DIR"
+REASONS = 5  # that are told of records that could not be used, the most frequent first
 STORE, CONFIG, TOKENS = "conversations", "config.yaml", "manifest.json"
 
 
@@ -173,9 +175,11 @@ def _on_conversations(
             raise UserError(f"{store_dir}: was made with another tokenizer than {directory}'s; give files with --data")
         candidates = closed_in(store)
     if paths:
-        held_out, n_unused = _read(flags, template, paths, model.config.max_seq_len)
+        held_out, unused = _read(flags, template, paths, model.config.max_seq_len)
+        _require_used(facts[1][1], held_out, unused)
         candidates = closed_turns(held_out) | candidates
-        facts.append(["records that could not be used", n_unused])
+        facts.append(["records that could not be used", unused.total()])
+        facts += [[f"not used: {reason}", count] for reason, count in unused.most_common(REASONS)]
     else:
         assert store
         held_out = _drawn_from_store(store, "val", None, flags.seed)
@@ -202,15 +206,32 @@ def _drawn_from_store(store: ConversationStore, split: str, n: int | None, seed:
     return stored_samples(store, [spans[task][i] for task, indices in chosen.items() for i in indices])
 
 
-def _read(flags: Flags, template: ChatTemplate, paths: Sequence[Path], max_seq_len: int) -> tuple[list[Sample], int]:
-    """The conversations of files, and how many records could not be used."""
+def _read(
+    flags: Flags, template: ChatTemplate, paths: Sequence[Path], max_seq_len: int
+) -> tuple[list[Sample], Counter[str]]:
+    """The conversations of files, and the records that could not be used, counted by reason."""
     from babyllm.chat.reading import read_conversations
     from babyllm.evaluate.answers import samples_of
     from babyllm.text.readers import Rejected
 
     records = [record for path in paths for record in read_conversations(path, flags.format)]
-    samples = samples_of(template, (r for r in records if not isinstance(r, Rejected)), max_seq_len)
-    return samples, len(records) - len(samples)
+    unused = Counter(record.reason for record in records if isinstance(record, Rejected))
+    samples = samples_of(template, (r for r in records if not isinstance(r, Rejected)), max_seq_len, unused)
+    return samples, unused
+
+
+def _require_used(data: str, held_out: Sequence[Sample], unused: Counter[str]) -> None:
+    """Refuse files without a conversation that can be used.
+
+    Raises:
+        UserError: says why records could not be.
+    """
+    if held_out:
+        return
+    if not unused:
+        raise UserError(f"--data: {data} holds no records; give files of conversations")
+    why = "; ".join(f"{count:,} x {reason}" for reason, count in unused.most_common(REASONS))
+    raise UserError(f"--data: none of the {unused.total():,} records of {data} can be used ({why}); see --format")
 
 
 def _held_out(
@@ -226,10 +247,10 @@ def _held_out(
 
     measured = measure(model, held_out, candidates, runtime, batch_tokens=flags.batch_tokens)
     majority = majority_shares(held_out, candidates)
-    rows = [[task, m.n, m.loss, m.accuracy, m.chance, majority.get(task)] for task, m in measured.items()]
+    rows = [[task, m.n, m.loss, m.accuracy, m.n_answers, m.chance, majority.get(task)] for task, m in measured.items()]
     table = {
         "title": "held-out conversations; loss in nats per supervised token, the others as shares",
-        "columns": ["task", "n", "loss", "accuracy", "chance", "most frequent answer"],
+        "columns": ["task", "conversations", "loss", "accuracy", "of answers", "chance", "most frequent answer"],
         "rows": rows,
     }
     return {"title": "Evaluation on conversations", "facts": facts, "tables": [table], "values": _values(measured)}

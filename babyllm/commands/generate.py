@@ -1,14 +1,22 @@
-"""Print the prompt and, as it is drawn, the text a model goes on with."""
+"""Print the prompt and, as it is drawn, the text a model goes on with.
+
+The prompt `-` stands for what is on stdin, and one that begins with a dash is given after `--`:
+
+    babyllm generate RUN_DIR - < FILE            babyllm generate RUN_DIR --seed=1 -- "-1 + 1 ="
+"""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 
 from babyllm.commands import read_as_chosen
+from babyllm.errors import UserError
 from babyllm.runtime import RuntimeConfig, ordinary_signals, start
 from babyllm.values import AnyCount, Few, Finite, Positive, Rate, Seed, Share
 
 ARGUMENTS = "RUN_DIR [PROMPT]"
+STDIN = "-"
 
 
 @dataclass(frozen=True)
@@ -18,7 +26,7 @@ class Flags:
     Attributes:
         max_new_tokens: at most this many.
         temperature: 0 takes the most probable token each time.
-        top_k: keep this many of the most probable tokens; null keeps all.
+        top_k: keep this many of the most probable tokens; 0 and null keep all.
         top_p: keep the fewest most probable tokens that hold this probability.
         min_p: keep tokens at least this many times as probable as the most probable one.
         repetition_penalty: above 1 makes what was already read or written less probable.
@@ -49,6 +57,7 @@ def run(flags: Flags, directory: str, prompt: str = "") -> None:
     from babyllm.generation import generate, stream
     from babyllm.loading import load
 
+    prompt = _from_stdin() if prompt == STDIN else prompt
     stop = (flags.stop,) if isinstance(flags.stop, str) else tuple(flags.stop)
     with start(flags.runtime) as runtime, ordinary_signals(), read_as_chosen(runtime):
         model, tokenizer = load(directory, int8=flags.int8)
@@ -77,3 +86,17 @@ def run(flags: Flags, directory: str, prompt: str = "") -> None:
                 print(piece, end="", flush=True)
         finally:
             print()
+
+
+def _from_stdin() -> str:
+    """The text on stdin, without the line's end that `echo` puts after it.
+
+    Raises:
+        UserError: it is not in the encoding that is expected.
+    """
+    try:
+        return sys.stdin.read().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"the input is not {error.encoding} text: save it so, or name its encoding in PYTHONIOENCODING"
+        ) from None

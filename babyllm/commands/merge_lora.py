@@ -22,8 +22,7 @@ def run(flags: Flags, source: str, out: str) -> None:
     from babyllm.chat.template import stored_template
     from babyllm.errors import UserError
     from babyllm.files import whole_folder
-    from babyllm.interop.huggingface import save_model
-    from babyllm.json_fields import Fields, read_json
+    from babyllm.interop.huggingface import generation_ends, save_model
     from babyllm.loading import is_adapter, load, model_directory, tokenizer_directory
     from babyllm.model.lora import merge_lora
 
@@ -34,8 +33,7 @@ def run(flags: Flags, source: str, out: str) -> None:
         raise UserError(f"{target}: is there already; choose another directory or delete it")
     model, tokenizer = load(directory)
     files = tokenizer_directory(directory)
-    config = files / "generation_config.json"
-    ends = Fields(read_json(config), str(config)).integers("eos_token_id") if config.is_file() else []
+    ends = generation_ends(files)
     try:
         with whole_folder(target.absolute()) as folder:
             save_model(folder, merge_lora(model), tokenizer, chat_template=stored_template(files), end_ids=ends)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +30,10 @@ class Flags:
         host: name or address to listen at; 127.0.0.1 is reached from this machine alone, 0.0.0.0 from others, too.
         port: to listen at; 0 takes one that is free.
         api_key: that requests must bear; null lets everyone in. A --config file keeps it out of the list of processes.
+        allowed_hosts: a name, or [several], by which the server may be called beside this machine's own, such as that
+            of a proxy before it; '*' allows all.
+        allowed_origins: a site, or [several], such as https://chat.example.com, whose pages may ask from a browser;
+            '*' allows all.
         slots: answers that are written together.
         queue: answers that may wait beside them; more are told to come back later.
         context: tokens of a prompt and its answer together; null takes the model's.
@@ -43,6 +48,8 @@ class Flags:
     host: str = "127.0.0.1"
     port: Annotated[int, Limits(0, 65_535)] = 8000
     api_key: str | None = None
+    allowed_hosts: str | list[str] = field(default_factory=list)
+    allowed_origins: str | list[str] = field(default_factory=list)
     slots: Few = 8
     queue: AnyMembers = 64
     context: Members | None = None
@@ -68,13 +75,14 @@ def run(flags: Flags, directory: str) -> None:
     import torch
 
     from babyllm.loading import model_directory
-    from babyllm.serve.door import is_loopback
+    from babyllm.serve.door import Access, is_loopback
     from babyllm.serve.engine_thread import Loading
     from babyllm.serve.served import load_served
     from babyllm.serve.server import Settings, serve
 
     _check(flags)
     model_directory(directory)
+    access = Access(flags.host, flags.api_key, _hosts(flags.allowed_hosts), _origins(flags.allowed_origins))
     if not is_loopback(flags.host) and flags.api_key is None:
         _note(f"anyone who reaches {flags.host} can use this server: give --api_key, or leave --host away")
     with start(flags.runtime) as runtime:
@@ -85,9 +93,8 @@ def run(flags: Flags, directory: str) -> None:
 
         loading = Loading(load, partial(read_as_chosen, runtime), flags.slots, flags.queue, torch.get_num_threads())
         settings = Settings(
-            host=flags.host,
+            access=access,
             port=flags.port,
-            api_key=flags.api_key,
             max_body_bytes=flags.max_body_bytes,
             feedback=Path(flags.feedback) if flags.feedback else None,
             grace_s=flags.grace_s,
@@ -110,6 +117,37 @@ def _check(flags: Flags) -> None:
     key = flags.api_key
     if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key):
         raise UserError("--api_key: use printable ASCII characters, without blanks at the ends")
+
+
+def _hosts(given: str | list[str]) -> tuple[str, ...]:
+    """The names of hosts, as a Host header is compared with them.
+
+    Raises:
+        UserError: one of them is no name.
+    """
+    from babyllm.serve.door import ALL, host_name
+
+    names = [given] if isinstance(given, str) else given
+    found = [name if name == ALL else host_name(name) for name in names]
+    for name, host in zip(names, found, strict=True):
+        if host is None:
+            raise UserError(f"--allowed_hosts={name}: give names such as chat.example.com, without https:// and path")
+    return tuple(host for host in found if host is not None)
+
+
+def _origins(given: str | list[str]) -> tuple[str, ...]:
+    """The origins of pages, as browsers name them.
+
+    Raises:
+        UserError: one of them is no origin.
+    """
+    from babyllm.serve.door import ALL
+
+    origins = [given] if isinstance(given, str) else given
+    for origin in origins:
+        if origin not in (ALL, "null") and not re.fullmatch(r"https?://[^/\s]+", origin):
+            raise UserError(f"--allowed_origins={origin}: give sites such as https://chat.example.com, without a path")
+    return tuple(origins)
 
 
 def _tell_ready(ready: Ready) -> None:

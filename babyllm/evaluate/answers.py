@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -68,18 +67,27 @@ class Accuracy(NamedTuple):
     n: int
 
 
-def samples_of(template: ChatTemplate, conversations: Iterable[Conversation], max_seq_len: int) -> list[Sample]:
+def samples_of(
+    template: ChatTemplate,
+    conversations: Iterable[Conversation],
+    max_seq_len: int,
+    unused: Counter[str] | None = None,
+) -> list[Sample]:
     """Conversations as ids, every assistant turn supervised unless its weight is 0.
 
     Of one that is longer than `max_seq_len`, the oldest turns are dropped; one that still is too long, that has nothing
-    supervised or that the template refuses is left out.
+    supervised or that the template refuses is left out, and counted in `unused` by its reason.
     """
-    samples = []
+    samples, reasons = [], Counter[str]() if unused is None else unused
     for conversation in conversations:
-        rendered = None
-        with suppress(Unusable):
+        try:
             rendered = fit(template, conversation, Supervise(), max_seq_len, "drop_oldest").rendered
-        if rendered is not None:
+        except Unusable as error:
+            reasons[str(error)] += 1
+            continue
+        if rendered is None:
+            reasons[f"nothing to answer in {max_seq_len} tokens"] += 1
+        else:
             samples.append(Sample(conversation.task, rendered.ids.astype(np.int64), rendered.turns.astype(np.int64)))
     return samples
 

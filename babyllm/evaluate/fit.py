@@ -64,6 +64,7 @@ class Measured:
         exact: share of greedy answers that are the expected ones; None where none were asked for.
         accuracy: share of answers where the right candidate is the most probable; None unless all tasks are closed.
         chance: what guessing gives.
+        n_answers: that the accuracy is the share of; a conversation may have several.
     """
 
     n: int
@@ -71,6 +72,7 @@ class Measured:
     exact: float | None = None
     accuracy: float | None = None
     chance: float | None = None
+    n_answers: int | None = None
 
     @property
     def score(self) -> float:
@@ -179,6 +181,7 @@ def measure(
             exact=_mean(exact[task]),
             accuracy=found and found.correct / found.n,
             chance=found and 1 / len(candidates[task]),
+            n_answers=found and found.n,
         )
     if not results:
         return {}
@@ -190,6 +193,7 @@ def measure(
         exact=_mean([answer.is_exact for answer in greedy]),
         accuracy=sum(found.correct for found in accuracies.values()) / n_asked if is_closed else None,
         chance=sum(f.n / len(candidates[t]) for t, f in accuracies.items()) / n_asked if is_closed else None,
+        n_answers=n_asked if is_closed else None,
     )
     return results
 
@@ -234,13 +238,23 @@ def reading(train: Mapping[str, Measured], held_out: Mapping[str, Measured]) -> 
 
 def table(train: Mapping[str, Measured], held_out: Mapping[str, Measured]) -> dict[str, Any]:
     """Both splits side by side, as a table of a report."""
-    names = ("n", "loss", "exact", "accuracy")
+    columns = {
+        "n": "conversations",
+        "loss": "loss",
+        "exact": "exact",
+        "accuracy": "accuracy",
+        "n_answers": "of answers",
+    }
     tasks = [*sorted((train.keys() | held_out.keys()) - {ALL}), ALL]
     return {
         "title": "training and held-out conversations; loss in nats per supervised token, the others as shares",
-        "columns": ["task", *(f"train {name}" for name in names), *(f"held-out {name}" for name in names), "chance"],
+        "columns": [
+            "task",
+            *(f"{side} {name}" for side in ("train", "held-out") for name in columns.values()),
+            "chance",
+        ],
         "rows": [
-            [task, *(getattr(side.get(task), name, None) for side in (train, held_out) for name in names), chance]
+            [task, *(getattr(side.get(task), name, None) for side in (train, held_out) for name in columns), chance]
             for task in tasks
             for chance in [next((side[task].chance for side in (train, held_out) if task in side), None)]
         ],

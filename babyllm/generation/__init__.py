@@ -139,7 +139,7 @@ def generate_ids(
         model: in any mode; it is read as in evaluation mode.
         prompt: ids, at least one.
         sampling: how they are drawn; its `stop` texts are not looked for.
-        end_ids: any of them ends the text and is not given out.
+        end_ids: any of them ends the text and is not given out, as do the model's own (`Transformer.end_ids`).
 
     Raises:
         UserError: the prompt leaves no room in the model's context, or the scores are no numbers.
@@ -160,7 +160,7 @@ def answers(
         model: in any mode; it is read as in evaluation mode.
         tokenizer: its own.
         requests: ids of each prompt, at least one, and how its answer is drawn.
-        end_ids: tokens that end an answer.
+        end_ids: tokens that end an answer, beside the model's own (`Transformer.end_ids`).
 
     Raises:
         UserError: a prompt leaves no room in the model's context, or the scores are no numbers.

@@ -54,7 +54,7 @@ def beam_search(
         n: results, at most `num_beams`.
         length_penalty: exponent of the length that log-probabilities are divided by; 0 compares them as they are.
         max_new_tokens: at most this many; the model's context may allow fewer.
-        end_ids: tokens that end a text.
+        end_ids: tokens that end a text, beside the model's own (`Transformer.end_ids`).
 
     Raises:
         UserError: the prompt leaves no room in the model's context or has ids it does not know, a setting is out of
@@ -73,7 +73,7 @@ def beam_search(
     n_new = min(max_new_tokens, limit - len(prompt))
     decoder = Decoder(model, num_beams, len(prompt) + n_new)
     with torch.inference_mode(), torch.autocast(decoder.device.type, enabled=False):
-        search = _Search(decoder, num_beams, length_penalty, end_ids)
+        search = _Search(decoder, num_beams, length_penalty, {*end_ids, *model.end_ids})
         search.begin(prompt)
         while search.n_drawn < n_new and not search.is_settled:
             search.advance(is_last=search.n_drawn + 1 == n_new)

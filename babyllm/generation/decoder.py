@@ -164,6 +164,13 @@ class Decoder:
         """Copy the first `length` tokens of a row to another row."""
         self._cache[:, target, :, :length] = self._cache[:, source, :, :length]
 
+    def swap(self, one: int, other: int, length: int) -> None:
+        """Exchange the first `length` tokens of two rows."""
+        for layer in self._cache:
+            kept = layer[one, :, :length].clone()
+            layer[one, :, :length] = layer[other, :, :length]
+            layer[other, :, :length] = kept
+
     def reorder(self, sources: Tensor, length: int) -> None:
         """Make row i what row `sources[i]` was, for the first rows, of which each holds `length` tokens."""
         held = self._cache[:, :, :, :length]

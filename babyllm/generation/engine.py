@@ -1,7 +1,10 @@
 """Continuous batching: requests join, decode together one token a step, and leave, each as if it were alone.
 
-submit -> waiting -> joining: prompt read in chunks -> running: one token a step -> left
-rows of the decoder's cache:   0 .. n_running-1 running, the next one joining
+submit -> waiting -> [parked: a long prompt is read in parts] -> running: one token a step -> left
+rows of the decoder's cache:   0 .. running, those that join next to them; parked ones from the last row on downwards
+
+Short prompts and a part of a long one are read in turn, a step each: a short one waits for no more than a part, and a
+long one gets every second step whatever comes after it. Of long ones the shortest and the oldest take turns.
 
 Nothing here knows text or threads: one owner calls `step` again and again.
 """
@@ -41,7 +44,12 @@ class Event(NamedTuple):
     finish: Finish | None
 
 
-@dataclass
+PART = 64
+"""Tokens of a long prompt that are read in a step: others wait for no more, and reading so is about as fast."""
+_MOST_PARKED = 2
+
+
+@dataclass(eq=False)
 class _Request:
     """An answer being made: `n_read` tokens of it are in the cache, `last` is drawn but not read."""
 
@@ -52,6 +60,11 @@ class _Request:
     n_left: int
     n_read: int = 0
     last: int = -1
+    row: int = -1  # of a parked one
+
+    @property
+    def n_unread(self) -> int:
+        return len(self.prompt) - self.n_read
 
 
 class Engine:
@@ -76,7 +89,8 @@ class Engine:
             slots: requests that run together; the others wait.
             context: tokens of a prompt and its answer together; None takes the model's `max_seq_len`. A longer one
                 needs dynamic RoPE scaling, whose stretch is then that for `context` tokens from the first token on.
-            prefill_chunk: prompt tokens read in a step, at most, so that long prompts do not hold the others up.
+            prefill_chunk: prompt tokens read in a step, at most; longer prompts are read in parts of `PART`, so that
+                they do not hold the others up.
 
         Raises:
             UserError: a number is too small, or the context too long for the model.
@@ -90,16 +104,18 @@ class Engine:
             if value < least:
                 raise UserError(f"{name}={value}: must be at least {least}")
         self._decoder = Decoder(model, slots, self.context)
+        self._end_ids = model.end_ids
         self._slots, self._prefill_chunk, self._vocab_size = slots, prefill_chunk, model.config.vocab_size
         self._numbers = itertools.count()
         self._waiting: deque[_Request] = deque()
-        self._joining: _Request | None = None
+        self._parked: list[_Request] = []  # the i-th in the i-th row from the end
         self._running: list[_Request] = []
+        self._is_turn_of_long, self._n_parts = False, 0
 
     @property
     def n_running(self) -> int:
-        """Requests that have a slot, the one whose prompt is being read included."""
-        return len(self._running) + (self._joining is not None)
+        """Requests that have a slot, those whose prompts are being read included."""
+        return len(self._running) + len(self._parked)
 
     @property
     def n_waiting(self) -> int:
@@ -117,7 +133,7 @@ class Engine:
         Args:
             prompt: ids, at least one.
             sampling: how its answer is drawn; stop strings are the caller's business, who sees the text.
-            end_ids: tokens that end the answer.
+            end_ids: tokens that end the answer, beside the model's own (`Transformer.end_ids`).
 
         Raises:
             UserError: the prompt is empty, leaves no room in the context, or has ids the model does not know.
@@ -130,7 +146,7 @@ class Engine:
         return request.number
 
     def step(self) -> list[Event]:
-        """One token for each running request, then waiting ones join as far as `prefill_chunk` allows; [] when idle."""
+        """One token for each running request, then prompts of others are read as far as may be; [] when idle."""
         # Under inference mode and without autocast, which would convert the weights anew in every step.
         with torch.inference_mode(), torch.autocast(self._decoder.device.type, enabled=False):
             return [*self._decode(), *self._join()]
@@ -164,13 +180,15 @@ class Engine:
     def release(self) -> None:
         """Give the memory back; what it was doing is lost, and it cannot be used any more."""
         del self._decoder
-        self._running, self._joining = [], None
+        self._running, self._parked = [], []
         self._waiting.clear()
 
     def cancel(self, number: int) -> None:
         """Forget a request, wherever it is; unknown numbers are ignored."""
-        if self._joining is not None and self._joining.number == number:
-            self._joining = None
+        for request in self._parked:
+            if request.number == number:
+                self._unpark(request)
+                return
         for row, request in enumerate(self._running):
             if request.number == number:
                 self._leave(row)
@@ -190,39 +208,86 @@ class Engine:
         events = [Event(request.number, None, "length") for request in self._waiting if not request.n_left]
         if events:
             self._waiting = deque(request for request in self._waiting if request.n_left)
+        shorts = [request for request in self._waiting if request.n_unread <= self._prefill_chunk]
+        has_long = bool(self._parked) or len(shorts) < len(self._waiting)
+        is_turn_of_long = self._is_turn_of_long or not shorts or self.n_running == self._slots
+        if is_turn_of_long and (request := self._next_long()):
+            self._is_turn_of_long = False
+            return events + self._read_part(request)
+        self._is_turn_of_long = has_long
         budget = self._prefill_chunk
-        while budget > 0 and (group := self._next_to_join(budget)):
-            n_parts = [min(len(request.prompt) - request.n_read, budget) for request in group]
-            longest = max(n_parts)
+        while group := self._next_shorts(budget):
+            longest = max(len(request.prompt) for request in group)
+            counts = [len(request.prompt) for request in group]
             tokens = torch.empty(len(group), longest, dtype=torch.long)
-            for row, request, n in zip(tokens, group, n_parts, strict=True):
-                row[:n] = torch.tensor(request.prompt[request.n_read : request.n_read + n])
+            for row, request, n in zip(tokens, group, counts, strict=True):
+                row[:n] = torch.tensor(request.prompt)
                 row[n:] = row[n - 1]
             first = len(self._running)
-            lengths = [request.n_read for request in group]
-            logits = self._decoder.read(tokens.to(self._decoder.device), first, lengths, n_parts)
+            logits = self._decoder.read(tokens.to(self._decoder.device), first, [0] * len(group), counts)
             budget -= tokens.numel()
-            for request, n in zip(group, n_parts, strict=True):
-                request.n_read += n
-            self._joining = None
-            if group[0].n_read < len(group[0].prompt) and logits[0].amax().isfinite():
-                self._joining = group[0]  # a part of a long prompt, which is always alone
-                break
+            for request in group:
+                self._waiting.remove(request)
+                request.n_read = len(request.prompt)
             self._running += group
             events += self._draw(first, logits)
         return events
 
-    def _next_to_join(self, budget: int) -> list[_Request]:
-        """The requests that have waited longest, as many as can be read together; one with a long prompt is alone."""
-        if self._joining is not None:
-            return [self._joining]
-        group: list[_Request] = []
-        while self._waiting and len(self._running) + len(group) < self._slots:
-            longest = max(len(request.prompt) for request in (*group, self._waiting[0]))
-            if group and longest * (len(group) + 1) > budget:
+    def _next_shorts(self, budget: int) -> list[_Request]:
+        """The short prompts that have waited longest, as many as can be read together."""
+        n_free, group, longest = self._slots - self.n_running, list[_Request](), 0
+        for request in self._waiting:
+            if request.n_unread > self._prefill_chunk:
+                continue
+            longest = max(longest, request.n_unread)
+            if len(group) == n_free or longest * (len(group) + 1) > budget:
                 break
-            group.append(self._waiting.popleft())
+            group.append(request)
         return group
+
+    def _next_long(self) -> _Request | None:
+        """The long prompt of which a part is read; a few have a slot before they are read, so that others have some."""
+        longs = list(self._parked)
+        if self.n_running < self._slots and len(longs) < _MOST_PARKED:
+            longs += [request for request in self._waiting if request.n_unread > self._prefill_chunk]
+        if not longs:
+            return None
+        self._n_parts += 1
+        if self._n_parts % 2:
+            return min(longs, key=lambda request: request.number)
+        return min(longs, key=lambda request: request.n_unread)
+
+    def _read_part(self, request: _Request) -> list[Event]:
+        """Read a part of a long prompt, which runs when all of it is read."""
+        if request.row < 0:
+            self._waiting.remove(request)
+            self._parked.append(request)
+            request.row = self._slots - len(self._parked)
+        n = min(PART, self._prefill_chunk, request.n_unread)
+        tokens = torch.tensor([list(request.prompt[request.n_read : request.n_read + n])], device=self._decoder.device)
+        logits = self._decoder.read(tokens, request.row, [request.n_read])
+        request.n_read += n
+        if not logits.amax().isfinite():
+            self._decoder.clear(request.row)
+            self._unpark(request)
+            return [Event(request.number, None, "error")]
+        if request.n_unread:
+            return []
+        self._unpark(request)
+        first = len(self._running)
+        if request.row != first:
+            self._decoder.move(request.row, first, request.n_read)
+        self._running.append(request)
+        return self._draw(first, logits)
+
+    def _unpark(self, request: _Request) -> None:
+        """Take a request from the parked ones; the others stay in the last rows, without a gap."""
+        last = self._parked[-1]
+        if last is not request:
+            self._decoder.swap(last.row, request.row, max(last.n_read, request.n_read))
+            self._parked[self._parked.index(request)] = last
+            last.row, request.row = request.row, last.row
+        self._parked.pop()
 
     def _draw(self, first: int, logits: Tensor) -> list[Event]:
         """Draw a token for each row from `first` on, given their logits (N, V); those that end leave."""
@@ -237,7 +302,7 @@ class Engine:
             token = request.sampler.draw(scores)
             request.last = token.id
             request.n_left -= 1
-            if token.id in request.end_ids:
+            if token.id in self._end_ids or token.id in request.end_ids:
                 events.append(Event(request.number, None, "stop"))
             else:
                 events.append(Event(request.number, token, None if request.n_left else "length"))
@@ -247,10 +312,8 @@ class Engine:
         return events
 
     def _leave(self, row: int) -> None:
-        """Free a row; the last running request moves into it, and the joining one moves up."""
+        """Free a row; the last running request moves into it."""
         last = self._running.pop()
         if row < len(self._running):
             self._running[row] = last
             self._decoder.move(len(self._running), row, last.n_read)
-        if self._joining is not None:
-            self._decoder.move(len(self._running) + 1, len(self._running), self._joining.n_read)

@@ -29,8 +29,9 @@ class Sampling:
     Attributes:
         max_new_tokens: at most this many; the model's context may allow fewer.
         temperature: 0 takes the most probable token each time; below 1 sharpens, above 1 flattens.
-        top_k: keep this many of the most probable tokens; None keeps all.
-        top_p: keep the fewest most probable tokens that hold this probability (Holtzman et al. 2020, section 3.1).
+        top_k: keep this many of the most probable tokens; None and 0 keep all.
+        top_p: keep the fewest most probable tokens that hold this probability (Holtzman et al. 2020, section 3.1), the
+            most probable one in any case.
         min_p: keep tokens at least this many times as probable as the most probable one (Nguyen et al. 2024).
         repetition_penalty: above 1 makes what was already read or written less probable (Keskar et al. 2019,
             section 4.1); 1 changes nothing.
@@ -57,8 +58,8 @@ class Sampling:
         rules = (
             (self.max_new_tokens >= 0, "max_new_tokens", "must be at least 0"),
             (0 <= self.temperature < math.inf, "temperature", "must be at least 0"),
-            (self.top_k is None or self.top_k >= 1, "top_k", "must be at least 1, or nothing"),
-            (self.top_p is None or 0 < self.top_p <= 1, "top_p", "must be above 0 and at most 1"),
+            (self.top_k is None or self.top_k >= 0, "top_k", "must be at least 0, or nothing"),
+            (self.top_p is None or 0 <= self.top_p <= 1, "top_p", "must be at least 0 and at most 1"),
             (self.min_p is None or 0 <= self.min_p <= 1, "min_p", "must be at least 0 and at most 1"),
             (0.001 <= self.repetition_penalty <= 1000, "repetition_penalty", "must be between 0.001 and 1000"),
             (not isinstance(self.stop, str) and all(self.stop), "stop", "must be texts that are not empty"),
@@ -101,7 +102,7 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
         sampling: its temperature, which is above 0, and its filters.
     """
     ids: Tensor | None = None
-    if sampling.top_k is not None and sampling.top_k < len(logits):
+    if sampling.top_k and sampling.top_k < len(logits):
         logits, ids = logits.topk(sampling.top_k)
     # The greatest is taken off first, so that no temperature, however small, makes it infinite.
     probs = ((logits - logits.max()).double() / sampling.temperature).softmax(0)
@@ -109,6 +110,7 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     if sampling.top_p is not None and sampling.top_p < 1:
         ordered, order = probs.sort(descending=True, stable=True)
         keep[order] = ordered.cumsum(0) - ordered < sampling.top_p
+        keep[order[0]] = True
     if sampling.min_p:
         keep &= probs >= sampling.min_p * probs.max()
     left = keep.nonzero().squeeze(1)

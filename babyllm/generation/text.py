@@ -31,6 +31,8 @@ class AnswerText:
             lead: is left out where the text begins with it.
         """
         self._tokenizer, self._stop, self._lead = tokenizer, tuple(stop), lead
+        self._longest = max(map(len, self._stop), default=1)
+        self._firsts = {text[0] for text in self._stop}
         self.n_lead = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
@@ -65,10 +67,9 @@ class AnswerText:
 
     def _n_uncertain(self, text: str) -> int:
         """Characters at the end of `text` that a stop string may begin with."""
-        longest = max((len(stop) for stop in self._stop), default=0)
-        for n in range(min(longest - 1, len(text)), 0, -1):
-            if any(stop.startswith(text[-n:]) for stop in self._stop):
-                return n
+        for start in range(max(0, len(text) - self._longest + 1), len(text)):
+            if text[start] in self._firsts and any(stop.startswith(text[start:]) for stop in self._stop):
+                return len(text) - start
         return 0
 
 

@@ -203,6 +203,17 @@ def save_generation(
     write_json(directory / "generation_config.json", {**ids, "do_sample": True, "temperature": 0.8, "top_k": 50})
 
 
+def generation_ends(directory: Path) -> list[int]:
+    """The tokens that end what a model writes, as its generation_config.json and config.json tell.
+
+    Raises:
+        UserError: they tell something else in their place.
+    """
+    files = [file for name in ("generation_config.json", "config.json") if (file := directory / name).is_file()]
+    found = (i for file in files for i in Fields(read_json(file), str(file)).integers("eos_token_id"))
+    return list(dict.fromkeys(found))
+
+
 def weights_to_hf(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """A model's tensors under the names of Hugging Face files, float32, on the CPU."""
     return {

@@ -105,12 +105,14 @@ class Transformer(nn.Module):
     Attributes:
         config: its shape.
         origin: the directory its weights were read from, which an adapter names as its base; None if they were drawn.
+        end_ids: tokens that end what it writes, as the files it was read from tell; none if it was drawn.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.origin: str | None = None
+        self.end_ids: frozenset[int] = frozenset()
         V, D = config.vocab_size, config.d_model
         # A weight handed in is not drawn here, nor on "meta", where that would load the compiler for seconds.
         self.embed_tokens = nn.Embedding(V, D, _weight=torch.empty(V, D))

@@ -20,12 +20,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from babyllm.chat.messages import ASSISTANT
-from babyllm.serve.door import Door, problem_response
+from babyllm.serve.door import REFUSED, Access, Door, problem_response
 from babyllm.serve.engine_thread import EngineThread
 from babyllm.serve.feedback import FeedbackFile
 from babyllm.serve.fields import Fields, parse_json
 from babyllm.serve.forms import ChatForm, CompletionForm
 from babyllm.serve.metrics import CONTENT_TYPE, Metrics
+from babyllm.serve.notices import Notices
 from babyllm.serve.problem import Problem, to_json
 from babyllm.serve.reply import Reply
 from babyllm.serve.requests import Asked, read_chat, read_completion, read_messages
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).with_name("page.html")
 BODY_TIMEOUT_S = 60.0
 READ_ON = 8  # times the size allowed, of a body that is too large
+SMALL_BODY_BYTES = 64 << 10
+HELD_BODIES = 16  # of the size allowed: so much of larger bodies is held while they come
 
 
 class Service:
@@ -55,7 +58,8 @@ class Service:
     ) -> None:
         self.engine, self.metrics, self.feedback, self.max_body_bytes = engine, metrics, feedback, max_body_bytes
         self.is_closing = False
-        self._n_reading = 0
+        self._n_read = 0  # requests whose bodies have come, and that are made ids of
+        self._n_held_bytes = 0  # of bodies that come
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
@@ -73,13 +77,14 @@ class Service:
     ) -> Response:
         model = self.engine.require_ready()
         # A request that could not be taken is not read: it may be long, and so may be what makes ids of it.
-        self.engine.require_room(1 + self._n_reading)
-        self._n_reading += 1
+        self.engine.require_room()
+        body = await self._body(request)
+        self.engine.require_room(1 + self._n_read)  # whose body comes slowly takes nobody's place
+        self._n_read += 1
         try:
-            body = await self._body(request)
             asked = await asyncio.to_thread(read, body, model, self.engine.slots, self.engine.capacity)
         finally:
-            self._n_reading -= 1
+            self._n_read -= 1
         return Reply(self.engine, self.engine.submit(asked), form(asked, model))
 
     async def _body(self, request: Request) -> bytes:
@@ -92,6 +97,9 @@ class Service:
         if kind != "application/json":
             # Browsers let a page of any site send other types; this one they ask about first.
             raise Problem(415, "send JSON with the header Content-Type: application/json")
+        if (coding := request.headers.get("content-encoding", "identity").lower()) != "identity":
+            message = f"a body in {coding[:20]!r} is not read here: send it without Content-Encoding"
+            raise Problem(415, message, headers={"accept-encoding": "identity"})
         try:
             body = await asyncio.wait_for(self._read(request), BODY_TIMEOUT_S)
         except asyncio.TimeoutError:
@@ -104,15 +112,27 @@ class Service:
     async def _read(self, request: Request) -> bytes | None:
         """The body of a request; None if it is too large."""
         parts, size = bytearray(), 0
-        async for part in request.stream():
-            size += len(part)
-            if size <= self.max_body_bytes:
-                parts += part
-            elif size > READ_ON * self.max_body_bytes:
-                return None
-            else:
-                parts.clear()  # the rest is passed over: most clients look for an answer only when they have sent all
+        try:
+            async for part in request.stream():
+                size += len(part)
+                if size <= self.max_body_bytes:
+                    parts += part
+                    self._n_held_bytes += len(part)
+                    self._require_memory(size)
+                elif size > READ_ON * self.max_body_bytes:
+                    return None
+                else:  # the rest is passed over: most clients look for an answer only when they have sent all
+                    self._n_held_bytes -= len(parts)
+                    parts.clear()
+        finally:
+            self._n_held_bytes -= len(parts)
         return bytes(parts) if size <= self.max_body_bytes else None
+
+    def _require_memory(self, size: int) -> None:
+        """Refuse a large body while too much of such bodies is held; those of ordinary chats always have room."""
+        if size > SMALL_BODY_BYTES and self._n_held_bytes > HELD_BODIES * self.max_body_bytes:
+            message = "too many large bodies come at once; try again later"
+            raise Problem(429, message, code="queue_full", headers={"connection": "close"})
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models, with what the chat page wants to know."""
@@ -172,13 +192,13 @@ class Service:
         return Response(PAGE.read_bytes(), headers=headers, media_type="text/html; charset=utf-8")
 
 
-def make_app(service: Service, *, host: str, api_key: str | None) -> ASGIApp:
+def make_app(service: Service, access: Access, notices: Notices) -> ASGIApp:
     """The ASGI application.
 
     Args:
         service: what it works with.
-        host: that it is bound to.
-        api_key: that requests must bear; None for none.
+        access: who may come in.
+        notices: are told of what is refused.
     """
     routes = [
         Route("/", service.page),
@@ -202,9 +222,9 @@ def make_app(service: Service, *, host: str, api_key: str | None) -> ASGIApp:
     app.router.redirect_slashes = False
     return Door(
         app,
-        host=host,
-        api_key=api_key,
+        access,
         metrics=service.metrics,
+        notices=notices,
         paths=frozenset(route.path for route in routes),
         is_closing=lambda: service.is_closing,
     )
@@ -220,13 +240,16 @@ def _json(value: Any) -> Response:
 
 async def _tell_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
+    request.scope["state"][REFUSED] = error.message
     return problem_response(error)
 
 
 async def _tell_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    message = f"{request.method} {request.url.path[:100]}: {error.detail}"
-    return problem_response(Problem(error.status_code, message, headers=error.headers))
+    path = request.scope["path"]
+    advice = "; the API is at /v1" if error.status_code == 404 and not path.startswith("/v1") else ""
+    message = f"{request.method} {path[:100]}: {error.detail}{advice}"
+    return await _tell_problem(request, Problem(error.status_code, message, headers=error.headers))
 
 
 async def _tell_nobody(request: Request, error: Exception) -> Response:

@@ -15,10 +15,12 @@ def parse_json(body: bytes) -> Any:
     """The value that the body of a request is.
 
     Raises:
-        Problem: it is no JSON.
+        Problem: it is no JSON, or names a field twice.
     """
+    if not body.strip():
+        raise Problem(400, "the body is empty: send a JSON object")
     try:
-        return json.loads(body.decode(), parse_constant=_refuse_constant)
+        return json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_object)
     except UnicodeDecodeError:
         raise Problem(400, "the body is not UTF-8") from None
     except RecursionError:
@@ -29,6 +31,15 @@ def parse_json(body: bytes) -> Any:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Problem(400, f"the field {twice[:SHOWN]!r} is given twice", param=twice[:SHOWN])
+    return found
 
 
 class Fields:
@@ -74,13 +85,26 @@ class Fields:
         return bool(value)
 
     def integer(self, name: str, low: int, high: int) -> int | None:
-        """A whole number within both ends."""
+        """A whole number within both ends; also one that is written with a point, such as 2.0."""
         value = self.take(name)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high or value != int(value):
             self.refuse(name, f"a whole number from {low} to {high}")
-        return value
+        return int(value)
+
+    def drops(self, name: str, value: Any) -> bool:
+        """Whether a field has this very value, which then is taken."""
+        found = self._left.get(name)
+        if found != value or isinstance(found, bool) != isinstance(value, bool):
+            return False
+        del self._left[name]
+        return True
+
+    def names(self) -> list[str]:
+        """The fields that are left."""
+        return list(self._left)
 
     def number(self, name: str, low: float, high: float) -> float | None:
         """A number within both ends."""

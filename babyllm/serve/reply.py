@@ -1,6 +1,9 @@
 """Answers on their way to the client, whole or as a stream of events, until it has them or goes away.
 
-Ticket.pieces -> Form -> one JSON object | data: {...} for each piece, data: [DONE]
+Ticket.pieces -> Form -> one JSON object | head at once, data: {...} for each piece, data: [DONE]
+
+Where nothing comes for a while, because an answer waits for its slot or its prompt is long, a stream gets comments, so
+that neither clients nor proxies take it for dead.
 """
 
 from __future__ import annotations
@@ -17,6 +20,13 @@ from babyllm.serve.engine_thread import EngineThread, Ticket
 from babyllm.serve.forms import Form, Whole, used
 from babyllm.serve.problem import to_json
 
+SILENCE_S = 10.0
+COMMENT = b": waiting\n\n"  # which clients pass over
+STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold pieces back until it has a few kilobytes
+]
 GONE = "gone"  # in the state of a request whose client did not wait for the answer
 
 
@@ -51,6 +61,14 @@ class Reply(Response):
         self._n_tokens += piece.n_tokens
         return piece
 
+    async def _next_of_stream(self, send: Send) -> Piece:
+        while self._ticket.pieces.empty():
+            try:
+                return await asyncio.wait_for(self._next(), SILENCE_S)
+            except asyncio.TimeoutError:
+                await send(_body(COMMENT, has_more=True))
+        return await self._next()
+
     async def _whole(self, send: Send) -> None:
         asked = self._ticket.asked
         answers = [Whole() for _ in asked.wanted]
@@ -66,14 +84,12 @@ class Reply(Response):
 
     async def _stream(self, send: Send) -> None:
         asked = self._ticket.asked
-        piece = await self._next()
-        if piece.problem:
-            raise piece.problem
-        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+        await send(_body(COMMENT, has_more=True))  # with which proxies pass the head on
         await self._send_events(send, *self._form.openings())
         n_left = len(asked.wanted)
-        while True:
+        while n_left:
+            piece = await self._next_of_stream(send)
             if piece.problem:
                 # The status is sent already: this tells it, and the missing [DONE] that the answer is not whole.
                 await self._send_events(send, piece.problem.body(), is_end=True)
@@ -81,9 +97,6 @@ class Reply(Response):
             if piece.text or piece.tokens or piece.finish:
                 await self._send_events(send, self._form.chunk(piece))
             n_left -= piece.is_last
-            if not n_left:
-                break
-            piece = await self._next()
         await self._send_events(send, *self._form.ending(used(asked, self._n_tokens)))
         await send(_body(b"data: [DONE]\n\n"))
 

@@ -14,10 +14,18 @@ from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message, Unusable
 from babyllm.errors import UserError
 from babyllm.generation.sampling import Sampling
 from babyllm.serve.fields import SHOWN, Fields, is_text, parse_json
+from babyllm.serve.neutral import (
+    HARMLESS,
+    HARMLESS_IN_MESSAGES,
+    HARMLESS_IN_PARTS,
+    NEUTRAL,
+    NEUTRAL_IN_MESSAGES,
+    NEUTRAL_IN_PARTS,
+)
 from babyllm.serve.problem import Problem
 from babyllm.serve.served import ServedModel
 
-MAX_STOPS, MAX_STOP_CHARACTERS = 4, 256
+MAX_STOPS, MAX_STOP_CHARACTERS = 64, 256
 MAX_TOP_LOGPROBS = 20
 MAX_MESSAGES = 256
 MAX_TEMPERATURE = 2.0
@@ -27,24 +35,6 @@ COMPLETION_TOKENS = 16  # where a completion does not tell how many, as the API 
 SEEDS = 1 << 63
 
 ROLES = {SYSTEM: SYSTEM, "developer": SYSTEM, USER: USER, ASSISTANT: ASSISTANT}
-HARMLESS = frozenset(
-    {"user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
-)
-NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
-    "best_of": (1,),
-    "suffix": ("",),
-    "tools": ([],),
-    "functions": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-}
-# Of answers that a client sends back as it got them.
-EMPTY_IN_MESSAGES: dict[str, tuple[Any, ...]] = {"tool_calls": ([],), "annotations": ([],), "refusal": ("",)}
 
 
 @dataclass(frozen=True)
@@ -104,11 +94,12 @@ def read_completion(body: bytes, model: ServedModel, slots: int, most: int) -> A
     n = fields.integer("n", 1, slots)
     prompts = _prompts(fields, model, most // (n or 1))
     is_echo = fields.flag("echo")
-    logprobs = fields.integer("logprobs", 0, MAX_TOP_LOGPROBS)
-    limit = fields.integer("max_tokens", 0, _FAR)
+    logprobs = None if fields.drops("logprobs", False) else fields.integer("logprobs", 0, MAX_TOP_LOGPROBS)
+    limit = _FAR if fields.drops("max_tokens", -1) else fields.integer("max_tokens", 0, _FAR)
     limit = COMPLETION_TOKENS if limit is None else limit
     common = _common(fields, n)
-    fields.drop(HARMLESS, NEUTRAL)
+    # Of as many answers as are asked for, all are the best.
+    fields.drop(HARMLESS, {**NEUTRAL, "best_of": (common.n,), "add_special_tokens": (True,), "top_logprobs": (0,)})
     ends = frozenset([model.tokenizer.eos_id])
     wanted = []
     for prompt in prompts:
@@ -127,11 +118,13 @@ def read_chat(body: bytes, model: ServedModel, slots: int, most: int) -> Asked:
     messages = read_messages(fields)
     has_logprobs = fields.flag("logprobs")
     logprobs = fields.integer("top_logprobs", 0, MAX_TOP_LOGPROBS)
-    if logprobs is not None and not has_logprobs:
+    if logprobs and not has_logprobs:
         raise Problem(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
-    limits = [fields.integer(name, 1, _FAR) for name in ("max_completion_tokens", "max_tokens")]
+    names = ("max_completion_tokens", "max_tokens")
+    limits = [None if fields.drops(name, -1) else fields.integer(name, 1, _FAR) for name in names]
     common = _common(fields, fields.integer("n", 1, slots))
-    fields.drop(HARMLESS, NEUTRAL)
+    _pass_over_template_settings(fields, model)
+    fields.drop(HARMLESS, {**NEUTRAL, "best_of": (common.n,), "add_special_tokens": (False,)})
     if model.template is None:
         raise Problem(400, model.why_no_chat, param="messages", code="no_chat_template")
     _require_length(sum(len(message.content.encode()) for message in messages), model, "messages")
@@ -163,7 +156,9 @@ def _message(fields: Fields) -> Message:
     role, content = fields.take("role"), fields.take("content")
     if not isinstance(role, str) or role not in ROLES:
         fields.refuse("role", f"one of {', '.join(ROLES)}")
-    fields.drop(frozenset(), EMPTY_IN_MESSAGES)
+    fields.drop(HARMLESS_IN_MESSAGES, NEUTRAL_IN_MESSAGES)
+    if content is None and role == ASSISTANT:
+        content = ""  # of an answer without words
     if isinstance(content, list):
         content = "".join(_part(Fields(part, fields.place(f"content[{i}]"))) for i, part in enumerate(content))
     if not is_text(content):
@@ -177,8 +172,15 @@ def _part(fields: Fields) -> str:
     text = fields.text("text")
     if text is None:
         fields.refuse("text", "a string of valid Unicode")
-    fields.drop(frozenset(), {})
+    fields.drop(HARMLESS_IN_PARTS, NEUTRAL_IN_PARTS)
     return text
+
+
+def _pass_over_template_settings(fields: Fields, model: ServedModel) -> None:
+    """Refuse settings of the chat template that it would read; others, such as enable_thinking, change nothing."""
+    inner = Fields(fields.take("chat_template_kwargs") or {}, "chat_template_kwargs")
+    source = model.template.source if model.template else ""
+    inner.drop(frozenset(name for name in inner.names() if name not in source), {})
 
 
 # ---- what both endpoints have
@@ -222,26 +224,22 @@ class _Common:
 def _common(fields: Fields, n: int | None) -> _Common:
     """What both kinds of requests can ask for; what they do not ask for is as `Sampling` has it."""
     is_stream = fields.flag("stream")
-    options = fields.take("stream_options")
-    has_usage = False
-    if options is not None:
-        if not is_stream:
-            raise Problem(400, "stream_options needs stream to be true", param="stream_options")
-        inner = Fields(options, "stream_options")
-        has_usage = inner.flag("include_usage")
-        inner.drop(frozenset({"include_obfuscation"}), {})
+    inner = Fields(fields.take("stream_options") or {}, "stream_options")
+    has_usage = inner.flag("include_usage")
+    inner.drop(frozenset({"include_obfuscation"}), {"continuous_usage_stats": (False,)})
+    if has_usage and not is_stream:
+        raise Problem(400, "stream_options needs stream to be true", param="stream_options")
     temperature = fields.number("temperature", 0, MAX_TEMPERATURE)
     temperature = Sampling.temperature if temperature is None else temperature
     top_k = fields.integer("top_k", -1, _FAR)
-    top_p = fields.number("top_p", 1e-6, 1)
     penalty = fields.number("repetition_penalty", 0.01, 100)
     return _Common(
         n=1 if n is None else n,
         is_stream=is_stream,
         has_usage=has_usage,
         temperature=0.0 if temperature < LEAST_TEMPERATURE else temperature,
-        top_k=Sampling.top_k if top_k is None else top_k if top_k > 0 else None,
-        top_p=top_p,
+        top_k=Sampling.top_k if top_k is None else max(0, top_k),
+        top_p=fields.number("top_p", 0, 1),
         min_p=fields.number("min_p", 0, 1),
         repetition_penalty=1.0 if penalty is None else penalty,
         seed=fields.integer("seed", -SEEDS, SEEDS - 1),
@@ -252,9 +250,9 @@ def _common(fields: Fields, n: int | None) -> _Common:
 def _stop(fields: Fields) -> tuple[str, ...]:
     value = fields.take("stop")
     stops = [] if value is None else value if isinstance(value, list) else [value]
-    if len(stops) > MAX_STOPS or not all(is_text(stop) and 1 <= len(stop) <= MAX_STOP_CHARACTERS for stop in stops):
-        fields.refuse("stop", f"at most {MAX_STOPS} strings of 1 to {MAX_STOP_CHARACTERS} characters")
-    return tuple(stops)
+    if len(stops) > MAX_STOPS or not all(is_text(stop) and len(stop) <= MAX_STOP_CHARACTERS for stop in stops):
+        fields.refuse("stop", f"at most {MAX_STOPS} strings of up to {MAX_STOP_CHARACTERS} characters")
+    return tuple(stop for stop in stops if stop)
 
 
 def _check_model(fields: Fields, model: ServedModel) -> None:
@@ -319,10 +317,7 @@ def _require_room(n_tokens: int, model: ServedModel, n_new: int, param: str) -> 
 
 
 def _too_long(n_tokens: str, model: ServedModel, param: str) -> Problem:
-    take, leave = ("take", "leave") if param == "messages" else ("takes", "leaves")
-    return Problem(
-        400,
-        f"the {param} {take} {n_tokens} tokens and {leave} no room in the context of {model.context}: make it shorter",
-        param=param,
-        code="context_length_exceeded",
-    )
+    code = "context_length_exceeded"
+    # Clients tell this mistake from others by these very words.
+    why = f"this model's maximum context length is {model.context} tokens, and the {param} came to {n_tokens}"
+    return Problem(400, f"{why}: the prompt is too long ({code}); make it shorter", param=param, code=code)

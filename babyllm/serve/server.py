@@ -6,27 +6,34 @@ SIGINT, SIGTERM -> no more requests (503) -> answers being written get a while t
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import uvicorn
 
 from babyllm.errors import UserError
 from babyllm.serve.app import Service, make_app
-from babyllm.serve.connection import Connection
+from babyllm.serve.connection import Connection, Crowd
+from babyllm.serve.door import Access
 from babyllm.serve.engine_thread import CLOSING, EngineThread, Loading
 from babyllm.serve.feedback import FeedbackFile
 from babyllm.serve.metrics import Metrics
+from babyllm.serve.notices import Notices
+from babyllm.serve.open_files import room_for_connections
 from babyllm.serve.problem import Problem
 from babyllm.serve.served import ServedModel
 
-MAX_CONNECTIONS = 512  # beyond them uvicorn answers 503; an ordinary limit of open files is 1024
+BACKLOG = 1024  # of connections that the system holds until they are accepted
+ACCEPTED_AT_ONCE = 64  # before anything else is done, such as closing those that are too many
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 KEEP_ALIVE_S = 60
 THREAD_END_S = 5.0
 
@@ -36,17 +43,15 @@ class Settings:
     """How a server is reached and what it takes.
 
     Attributes:
-        host: name or address to bind to.
+        access: who may come in; its `host` is the name or address to bind to.
         port: 0 takes one that is free.
-        api_key: that requests must bear; None lets everyone in.
         max_body_bytes: of a request.
         feedback: file that ratings are added to; None stores none.
         grace_s: how long answers being written may go on when the server ends.
     """
 
-    host: str
+    access: Access
     port: int
-    api_key: str | None
     max_body_bytes: int
     feedback: Path | None
     grace_s: float
@@ -79,7 +84,7 @@ def serve(settings: Settings, loading: Loading, on_ready: Callable[[Ready], None
     """
     feedback = FeedbackFile(settings.feedback) if settings.feedback else None
     try:
-        listener = _bind(settings.host, settings.port)
+        listener = _bind(settings.access.host, settings.port)
         try:
             failure = asyncio.run(_serve(settings, loading, feedback, listener, on_ready))
         finally:
@@ -107,39 +112,57 @@ async def _serve(
     def on_change() -> None:
         if engine.failure is not None and engine.served is None:
             server.should_exit = True
-        elif engine.failure is None and engine.served is not None:
+        elif engine.failure is None and engine.served is not None and not service.is_closing:
             on_ready(Ready(url_of(listener), engine.served, stop))
 
     engine = EngineThread(loading, metrics, on_change)
-    service = Service(engine, metrics, feedback, settings.max_body_bytes)
-    server = _Server(make_app(service, host=settings.host, api_key=settings.api_key), service, settings.grace_s)
+    service, notices = Service(engine, metrics, feedback, settings.max_body_bytes), Notices()
+    crowd = Crowd(room_for_connections(), notices)
+    server = _Server(make_app(service, settings.access, notices), crowd, service, settings.grace_s)
+    loop.set_exception_handler(partial(_tell_of_failure, notices))
     await server.serve(sockets=[listener])
     failure = None if engine.served is not None else engine.failure
     await asyncio.to_thread(engine.stop, THREAD_END_S)
     return failure
 
 
+def _tell_of_failure(notices: Notices, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell of what fails in the loop; a connection that cannot be accepted is tried again and needs no traceback."""
+    error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        notices.tell(f"no more connections can be accepted for now: {error.strerror}")
+    else:
+        loop.default_exception_handler(context)
+
+
 class _Server(uvicorn.Server):
     """uvicorn, which lets running answers end when it is told to."""
 
-    def __init__(self, app: object, service: Service, grace_s: float) -> None:
+    def __init__(self, app: object, crowd: Crowd, service: Service, grace_s: float) -> None:
         super().__init__(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
-                http=Connection,
+                http=partial(Connection, crowd=crowd),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="off",
                 log_config=None,
+                log_level="error",  # notices tell the rest, which could be much
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=MAX_CONNECTIONS,
+                backlog=ACCEPTED_AT_ONCE,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 # Only what is left when everything was cut, such as a client that does not read.
                 timeout_graceful_shutdown=int(grace_s) + 2,
             )
         )
         self._service, self._grace_s = service, grace_s
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(BACKLOG)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take no more requests; when told again, cut the answers being written."""

@@ -1,0 +1,24 @@
+"""How many connections the system's limit of open files allows."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+MAX_CONNECTIONS = 1000
+RESERVED = 256
+"""Files that are open for other reasons, or just accepted."""
+
+
+def room_for_connections() -> int:
+    """How many connections to hold at most; raises the soft limit of open files to the hard one."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return MAX_CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS tells a hard limit that it does not take
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    if soft == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return min(MAX_CONNECTIONS, max(soft // 4, soft - RESERVED))
