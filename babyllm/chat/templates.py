@@ -8,6 +8,14 @@ from __future__ import annotations
 
 import re
 
+ALPACA_HEAD = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+)
+ALPACA_HEAD_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+)
+
 CHATML = r"""
 {%- for message in messages %}
     {{- '<|im_start|>' + message['role'] + '\n' }}

@@ -46,7 +46,7 @@ PIECE = "conversations.bin"
 # Rendering is slow, so even small files are worth several cores; the cut depends on the files alone.
 MIN_PIECE_BYTES, PIECE_SHARE = 1 << 20, 1 / 16
 COPY_BYTES = 1 << 22
-READING = 2  # version of how records become conversations; what was prepared by another is made anew
+READING = 3  # version of how records become conversations; what was prepared by another is made anew
 MAX_NAMES = 1000  # of fields that are left out; others are counted together
 
 
