@@ -196,7 +196,7 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ),
     (
         "max_length max_seq_length max_seq_len block_size cutoff_len seq_len seq_length sequence_len "
-        "sequence_length model_max_length max_source_length",
+        "sequence_length model_max_length",
         _LENGTH,
     ),
     ("rope_theta rope_base rotary_base", ("--model.rope_theta",)),
@@ -245,7 +245,7 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ("max_generated_tokens max_completion_tokens max_gen_len n_predict", ("--max_new_tokens",)),
     ("rep_penalty repeat_penalty presence_penalty frequency_penalty", ("--repetition_penalty",)),
     ("beams beam_size", ("--num_beams",)),
-    ("system_prompt system_message default_system", ("--system",)),
+    ("system_prompt system_message default_system", ("--system", "--data.default_system")),
     (
         "prompt start start_text",
         ("--prompts", ("num_beams", "the prompt is an argument of its own, after the model's directory")),

@@ -44,6 +44,11 @@ class Message:
             return replace(self, content=input)
         return replace(self, content=f"{self.content}\n{input}", input=input)
 
+    @property
+    def instruction(self) -> str:
+        """The content without the input."""
+        return self.content[: -len(self.input) - 1] if self.input else self.content
+
     def spelled_out(self, reasoning: bool = True, tools: bool = True) -> Message:
         """The message with its reasoning, its tools or both in its content, as models are taught to write them.
 

@@ -209,6 +209,7 @@ def _read(flags: Flags, template: ChatTemplate, paths: Sequence[Path], max_seq_l
     from babyllm.text.readers import Rejected
 
     records = [record for path in paths for record in read_conversations(path, flags.format, "format")]
+    template = template.allowing(flags.format.allow_special)
     samples = samples_of(template, (r for r in records if not isinstance(r, Rejected)), max_seq_len)
     return samples, len(records) - len(samples)
 

@@ -214,7 +214,8 @@ class _Block:
 
 def _prepare_piece(partition: Partition, folder: Path, *, settings: _Settings) -> dict[str, Any]:
     """Render the conversations of a piece into one file, one split and task after the other."""
-    template = _load_once(settings.directory, settings.template, settings.tokenizer_sha256)
+    allowed = tuple(settings.format.allow_special)
+    template = _load_once(settings.directory, settings.template, settings.tokenizer_sha256, allowed)
     ids_kind, turns_kind = _kinds(template.tokenizer.vocab_size, settings.seq_len)
     result = _Result()
     blocks: dict[Key, _Block] = {}
@@ -234,11 +235,11 @@ def _prepare_piece(partition: Partition, folder: Path, *, settings: _Settings) -
 
 
 @lru_cache(maxsize=1)
-def _load_once(directory: Path, source: str, sha256: str) -> ChatTemplate:
+def _load_once(directory: Path, source: str, sha256: str, allow_special: tuple[str, ...]) -> ChatTemplate:
     """The template of a worker process; its tokenizer may take a while to load."""
     tokenizer = load_tokenizer(directory, sha256)
     assert tokenizer is not None
-    return ChatTemplate(source, tokenizer)
+    return ChatTemplate(source, tokenizer, allow_special=allow_special)
 
 
 def _kinds(vocab_size: int, seq_len: int) -> tuple[np.dtype[Any], np.dtype[Any]]:

@@ -48,6 +48,8 @@ class ConversationConfig(RowConfig):
         template: chatml, llama3, llama2, alpaca, plain, or a .jinja file; null takes the one stored with the model,
             else chatml.
         efficient_eos: whether the token that ends a turn is also what parts it from the next, with nothing between.
+        default_system: what a built-in template tells the model first in conversations without a system message, stored
+            with it; null keeps what a stored template has, an empty text none.
         turns: which answers are trained on: all of them, the last, or each as a conversation of its own (each).
         prompts: whether what others say is trained on, too.
         weights: 0 or 1 by role, such as {narrator: 1}, where a message has no weight of its own.
@@ -66,6 +68,7 @@ class ConversationConfig(RowConfig):
     format: FormatConfig = field(default_factory=FormatConfig)
     template: PathText | None = None
     efficient_eos: bool = False
+    default_system: str | None = None
     turns: Literal["all", "last", "each"] = "all"
     prompts: bool = False
     weights: dict[str, int] = field(default_factory=dict)
