@@ -232,6 +232,8 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ("nproc_per_node num_processes num_gpus n_gpus gpus world_size", ("--runtime.processes",)),
     # conversations
     ("template chat_template prompt_template prompt_style", ("--data.template", "--template", _CHATS)),
+    ("max_source_length max_prompt_length", ("--data.max_prompt", *_LENGTH)),
+    ("max_target_length max_response_length max_answer_length", ("--data.max_answer", "--max_new_tokens")),
     ("train_on_prompt train_on_inputs mask_prompt", ("--data.prompts", "--supervise.prompts")),
     ("mask_history", ("--data.turns=last", "--supervise.turns=last")),
     ("dataset_format dataset_type formatting", ("--data.format.format", "--format.format")),

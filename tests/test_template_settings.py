@@ -1,4 +1,4 @@
-"""What a template is told beside the messages: Alpaca's inputs, a default system message, special tokens in contents."""
+"""What a template gets beside contents: Alpaca's inputs, a default system message, special tokens in contents."""
 
 from collections.abc import Iterable
 from pathlib import Path

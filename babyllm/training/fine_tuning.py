@@ -285,7 +285,10 @@ def _remarks(start: _Start, template: ChatTemplate) -> Iterator[str]:
         yield f"trained beside LoRA, because the base has not learned them: the rows of {names}"
 
 
-_DECIDING = ("seq_len", "seed", "held_out", "turns", "prompts", "weights", "too_long", "pack", "format")
+_DECIDING = (
+    *("seq_len", "seed", "held_out", "turns", "prompts", "weights", "too_long", "pack", "format"),
+    *("max_prompt", "max_answer", "cut_prompt", "cut_answer"),
+)
 _RENDERING = ("template", "efficient_eos", "default_system")
 
 
