@@ -303,6 +303,7 @@ def test_words_like_marks_stay_text() -> None:
             {"messages": "log.lines", "role": "who", "content": "what"},
             TWO[:2],
         ),
+        ({"reference": "r", "dialogue": f"Human: {Q1}\nAssistant: {A1}"}, {"messages": "dialogue"}, TWO[:2]),
         ({"log": f"Human: {Q1}\nAssistant: {A1}"}, {"messages": "log"}, TWO[:2]),
         ({"messages": [{"r": "user", "content": Q1}, {"r": "bot", "content": A1}]}, {"role": "r"}, TWO[:2]),
     ],
@@ -321,6 +322,12 @@ def test_fields_can_be_named(record: dict[str, Any], settings: dict[str, Any], e
         ({"question": "q", "say": "a"}, {"answer": "sya"}, "--data.format.answer=say"),
         ({"data": {"ask": "q", "re": "a"}}, {}, "--data.format.prompt=data.ask --data.format.answer=data.re"),
         ({"question": "q", "answer": "a", "response": "b"}, {}, "--data.format.answer=response"),
+        ({"title": "t", "content": "cc", "tags": "k"}, {}, "--data.format.prompt=title --data.format.answer=content"),
+        (
+            {"question": "q", "human_answers": ["x"], "chatgpt_answers": ["a", "b"]},
+            {},
+            "--data.format.prompt=question --data.format.answer=chatgpt_answers.0",
+        ),
         ({"question": "q", "answer": ["a", "b"]}, {}, "--data.format.answer=answer.0"),
         (
             {"log": [{"who": "human", "what": "Hello"}, {"who": "gpt", "what": "Hi"}]},

@@ -255,7 +255,7 @@ def _with_system(messages: list[Message], fields: RecordFields, config: FormatCo
         with suppress(KeyError):
             system = content_of(fields.lookup(config.system) or "", config.system)
     elif not has_own:
-        name = fields.filled(*SYSTEMS, *(() if shape.answer else (REFERENCE,)))
+        name = fields.filled(*SYSTEMS, *(() if shape.answer or config.messages else (REFERENCE,)))
         system = content_of(fields.take(name) or "", "system")
     tools = tools_of(fields) or next((message.tools for message in messages if message.tools), "")
     messages = [replace(message, tools="") if message.tools else message for message in messages]

@@ -14,7 +14,9 @@ from babyllm.chat.messages import Unusable
 MOST = 40  # fields that are looked at
 _ASKING = re.compile(r"quest|prompt|query|ask|instruct|input|request|user|human|problem|title|src|source|[问题提令]")
 _ANSWERING = re.compile(r"answer|repl|respon|output|target|complet|assistant|bot|solution|model|gpt|tgt|[答复应出]")
-_ELSE = re.compile(r"(^|[_.-])(u?u?id|url|link|time|date|lang|language|hash|score|split|license|author|name)s?$")
+_ELSE = re.compile(
+    r"(^|[_.-])(u?u?id|url|link|time|date|lang|language|hash|score|split|license|author|name|task|type|category|topic|keyword|tag)s?$"
+)
 _PLAIN = re.compile(r"[\w.+?-]+")
 
 
@@ -45,11 +47,12 @@ def settings_for(values: Mapping[str, Any], spelled: Callable[[str], str], fewes
                 role = min(keys, key=lambda key: len({str(item.get(key)) for item in value}))
                 content = max((key for key in keys if key != role), key=lambda key: len(str(value[0][key])))
                 return {"messages": spelled(name), "role": role, "content": content}
-    names = [name for name in _texts(values, spelled) if not _ELSE.search(name.lower())][:MOST]
+    texts = {name: text for name, text in _texts(values, spelled) if not _ELSE.search(name.lower())}
+    names = list(texts)[:MOST]
     if len(names) < fewest:
         return {}
-    answers = [n for n in names if _ANSWERING.search(n.lower()) and not _ASKING.search(n.lower())]
-    answer = next(iter(answers), names[-1])
+    answers = [name for name in names if _ANSWERING.search(name.lower()) and not _ASKING.search(name.lower())]
+    answer = answers[0] if answers else max(reversed(names), key=lambda name: len(texts[name]))
     others = [name for name in names if name != answer] or names
     asking = [name for name in others if _ASKING.search(name.lower())]
     return {"prompt": next(iter(asking), others[0]), "answer": answer}
@@ -67,11 +70,13 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-def _texts(values: Mapping[str, Any], spelled: Callable[[str], str], before: str = "") -> Iterator[str]:
-    """The names of fields that hold text, those of objects within with their outer names."""
+def _texts(values: Mapping[str, Any], spelled: Callable[[str], str], before: str = "") -> Iterator[tuple[str, str]]:
+    """The names of fields that hold text, and the texts; those within objects and lists with their outer names."""
     for key, value in values.items():
         name = f"{before}{spelled(key)}"
         if isinstance(value, str) and value.strip():
-            yield name
+            yield name, value
+        elif isinstance(value, list) and value and isinstance(value[0], str) and value[0].strip():
+            yield f"{name}.0", value[0]
         elif isinstance(value, dict) and not before:
             yield from _texts({str(inner): text for inner, text in value.items()}, str, f"{name}.")
