@@ -196,7 +196,7 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ),
     (
         "max_length max_seq_length max_seq_len block_size cutoff_len seq_len seq_length sequence_len "
-        "sequence_length model_max_length max_source_length",
+        "sequence_length model_max_length",
         _LENGTH,
     ),
     ("rope_theta rope_base rotary_base", ("--model.rope_theta",)),
@@ -232,6 +232,8 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ("nproc_per_node num_processes num_gpus n_gpus gpus world_size", ("--runtime.processes",)),
     # conversations
     ("template chat_template prompt_template prompt_style", ("--data.template", "--template", _CHATS)),
+    ("max_source_length max_prompt_length", ("--data.max_prompt", *_LENGTH)),
+    ("max_target_length max_response_length max_answer_length", ("--data.max_answer", "--max_new_tokens")),
     ("train_on_prompt train_on_inputs mask_prompt", ("--data.prompts", "--supervise.prompts")),
     ("mask_history", ("--data.turns=last", "--supervise.turns=last")),
     ("dataset_format dataset_type formatting", ("--data.format.format", "--format.format")),
@@ -245,7 +247,7 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ("max_generated_tokens max_completion_tokens max_gen_len n_predict", ("--max_new_tokens",)),
     ("rep_penalty repeat_penalty presence_penalty frequency_penalty", ("--repetition_penalty",)),
     ("beams beam_size", ("--num_beams",)),
-    ("system_prompt system_message default_system", ("--system",)),
+    ("system_prompt system_message default_system", ("--system", "--data.default_system")),
     (
         "prompt start start_text",
         ("--prompts", ("num_beams", "the prompt is an argument of its own, after the model's directory")),

@@ -79,7 +79,7 @@ def test_inspect_shows_conversations(files: Path, capsys: pytest.CaptureFixture[
     numbers = {number for seed in range(60) for number, _ in re.findall(pattern, shown(seed=seed))}
     assert len(numbers) == 20
     alpaca = shown(template="alpaca", supervise=Supervise(prompts=True))
-    assert len(re.findall(r"### Instruction:\n\[\[question \d+\]\]\n\n### Response:\n\[\[x*</s>\]\]\n", alpaca)) == 3
+    assert len(re.findall(r"### Instruction:\n\[\[question \d+\]\]\n\n### Response:\[\[x*</s>\]\]\n", alpaca)) == 3
 
 
 def test_inspect_counts_what_a_template_refuses(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -393,12 +393,12 @@ def test_tables(tmp_path: Path) -> None:
 
 def test_tables_without_conversations_are_reported_once(tmp_path: Path) -> None:
     """A table whose columns hold none is one rejected file, which names its columns and what would do."""
-    pq.write_table(pa.table({"text": ["a", "b"], "id": [1, 2]}), tmp_path / "a.parquet")
-    put(tmp_path / "b.csv", "text,id\na,1\nb,2\n")
+    pq.write_table(pa.table({"word": ["a", "b"], "id": [1, 2]}), tmp_path / "a.parquet")
+    put(tmp_path / "b.csv", "word,id\na,1\nb,2\n")
     for name in ("a.parquet", "b.csv"):
         found, bad = read(tmp_path / name)
         assert not found and [item.place for item in bad] == [name]
-        assert bad[0].reason.startswith("no conversation: it has the fields text, id; what would do is messages")
+        assert bad[0].reason.startswith("no conversation: it has the fields word, id; what would do is messages")
 
 
 def test_folders_and_pieces(tmp_path: Path) -> None:

@@ -225,9 +225,9 @@ def test_a_prompt_is_what_stands_before_the_answer(vocabulary: Tokenizer, name: 
          "<|eot_id|>"),
         ("llama2", False, "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\nU [/INST] A</s><s>[INST] V [/INST] B</s>"),
         ("llama2", True, "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\nU [/INST] A</s>[INST] V [/INST] B</s>"),
-        ("alpaca", False, "S\n\n### Instruction:\nU\n\n### Response:\nA</s>\n\n### Instruction:\nV\n\n### Response:\nB"
+        ("alpaca", False, "S\n\n### Instruction:\nU\n\n### Response:A</s>\n\n### Instruction:\nV\n\n### Response:B"
          "</s>"),
-        ("alpaca", True, "S\n\n### Instruction:\nU\n\n### Response:\nA</s>### Instruction:\nV\n\n### Response:\nB</s>"),
+        ("alpaca", True, "S\n\n### Instruction:\nU\n\n### Response:A</s>### Instruction:\nV\n\n### Response:B</s>"),
         ("plain", False, "S\nU<s>A</s>V<s>B</s>"),
     ],
 )  # fmt: skip

@@ -74,7 +74,7 @@ def conversations_report(
     rng = random.Random(seed)
     done = number = 0
     for partition in partitions:
-        for found in read_conversation_partition(partition, config):
+        for found in read_conversation_partition(partition, config, "format"):
             try:
                 if isinstance(found, Rejected):
                     raise Unusable(found.reason)

@@ -1,62 +1,60 @@
 """Records of the formats in use as conversations: what a JSON object or a row of a table means.
 
-    record -> the first of WAYS whose fields it has -> messages, task -> Conversation
-                                                    -> Unusable(reason)
+    record -> the fields that are named, or the shape that its fields have -> messages, task -> Conversation
+                                                                           -> Unusable(reason)
 
 A record's own fields decide, so files may mix formats. Contents are kept as they are, blanks included.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from babyllm.chat.messages import ASSISTANT, SYSTEM, TOOL, USER, Conversation, Message, Unusable
-from babyllm.chat.record_fields import (
+from babyllm.chat.records.advice import Unrecognised
+from babyllm.chat.records.fields import (
     MORE_FIELDS,
     RecordFields,
-    calls_of,
+    content_of,
     is_masked,
-    parsed,
     reasoning_of,
     refuse_media,
     tools_of,
-    weight_of,
 )
-from babyllm.text.readers.records import kind_of
+from babyllm.chat.records.shapes import (
+    DETAILS,
+    FORUM,
+    MORE,
+    PAIRS,
+    TALKS,
+    TEXTS,
+    TITLE,
+    VERDICTS,
+    Shape,
+    is_preference,
+    named_shape,
+    parts_of,
+    refuse_others,
+    shape_of,
+    unrecognised,
+)
+from babyllm.chat.records.spoken import ANY_SPEAKERS, SPEAKERS, Speakers, Talk
+from babyllm.chat.records.transcripts import asked_in
+from babyllm.errors import UserError
 
-FormatName = Literal["auto", "alpaca", "sharegpt", "messages", "firefly", "prompt"]
+FormatName = Literal["auto", "alpaca", "sharegpt", "messages", "firefly", "prompt", "text"]
 
-_LISTS = (("messages",), ("conversations",), ("conversation",))
-# By format, in the order tried: the fields of which a record must have all; the first hold questions, the last answers.
-WAYS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "messages": _LISTS,
-    "sharegpt": _LISTS,
-    "alpaca": (("instruction", "output"), ("instruction", "response")),
-    "firefly": (("input", "target"),),
-    "prompt": (
-        *(("prompt", "completion"), ("prompt", "response"), ("prompt", "output"), ("prompt", "answer")),
-        *(("question", "answer"), ("question", "response"), ("query", "response"), ("query", "answer")),
-        *(("input", "output"), ("input", "target"), ("inputs", "targets"), ("q", "a")),
-        *(("问", "答"), ("问题", "答案"), ("问题", "回答"), ("提问", "回答")),
-    ),
-}
-SYSTEMS = ("system", "system_prompt", "system_message")
-EXTRA = ("input", "context", "history", *SYSTEMS)  # fields that add to a question
-TASK_FIELDS = ("task", "task_type", "category", "kind", "type")
+SYSTEMS = ("system", "system_prompt", "system_message", "meta_instruction")
+REFERENCE = "reference"  # what a dialogue is about, told before it
+TASK_FIELDS = ("task", "task_type", "category", "kind", "department", "type")
 MAX_TASK = 64  # characters; what is longer is no name of a task
-PREFERENCES = ("chosen", "rejected")
-VERDICTS = ("label", "kto_tag")  # tell, by true or false, whether an answer is wanted
-WOULD_DO = "messages, conversations, instruction + output, input + target, prompt + completion or question + answer"
-SPEAKERS = {"messages": (("role", "content"),), "sharegpt": (("from", "value"),)}
-
-# What others call the four roles that templates know; any other name is a role of its own.
-ROLES = {
-    **dict.fromkeys(("user", "human", "prompter"), USER),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "bot", "model", "function_call"), ASSISTANT),
-    **dict.fromkeys(("system", "developer"), SYSTEM),
-    **dict.fromkeys(("tool", "function", "observation", "function_response"), TOOL),
+NAMING = ("prompt", "answer", "messages", "system", "history")  # settings that name fields of a record
+KNOWN = {name for kinds in PAIRS.values() for pair in kinds for side in pair for name in side} | {
+    *(*TEXTS, *MORE, *SYSTEMS, *MORE_FIELDS, *TASK_FIELDS, *VERDICTS, *FORUM, *DETAILS, TITLE, REFERENCE, "history")
 }
 
 
@@ -64,19 +62,63 @@ ROLES = {
 class FormatConfig:
     """How records become conversations.
 
+    Names of fields are taken in any case; `a.b` is field b of field a, `a+b` joins the texts of two by a line break,
+    and `a?` may be absent.
+
     Attributes:
         format: alpaca (instruction, input, output; history and system if there), sharegpt (conversations of from and
             value), messages (of role and content), firefly (kind, input, target), prompt (prompt + completion,
-            question + answer and the like); auto tells by the fields of each record.
+            question + answer and the like), text (one text with marks of its speakers, such as ChatML); auto tells by
+            the fields of each record.
+        prompt: field of the question, or several joined by +, such as title+ask; null finds it.
+        answer: field of the answer; null finds it.
+        messages: field of a list of messages, or of a text with marks of its speakers; null finds it.
+        role: field of a message that says who speaks; null finds it.
+        content: field of a message that holds what is said; null finds it.
+        system: field of the system message; null takes system, system_prompt and the like.
+        history: field of earlier exchanges; null takes history.
         task_field: field that names the kind of conversation; auto, for null, takes the first there is of task,
-            task_type, category, kind and type. Where there is none, the name of the file serves.
+            task_type, category, kind, department and type. Where there is none, the name of the file serves.
         roles: what roles of the data are meant by which names, such as {"client": "user"}; human, gpt and the like are
             known, and a role that is not keeps its name.
+        allow_special: markers that are special tokens also where a content holds them, such as ["<think>"]; all others
+            are plain text there.
     """
 
     format: FormatName = "auto"
+    prompt: str | None = None
+    answer: str | None = None
+    messages: str | None = None
+    role: str | None = None
+    content: str | None = None
+    system: str | None = None
+    history: str | None = None
     task_field: str | None = None
     roles: dict[str, str] = field(default_factory=dict)
+    allow_special: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Refuse names that contradict each other.
+
+        Raises:
+            UserError: a list and a pair are named, or fields beside a format of others.
+        """
+        pair = self.prompt or self.answer
+        if pair and self.messages:
+            raise UserError("format.messages: names a list, which holds questions and answers; leave out the others")
+        if (pair and self.format not in ("auto", "prompt")) or (self.messages and self.format not in ("auto", *TALKS)):
+            raise UserError(f"format.format={self.format}: says which fields there are; leave it out, or their names")
+
+    @property
+    def speakers(self) -> Speakers:
+        """The fields of a message that hold a role and a content, in the order tried."""
+        found = SPEAKERS.get(self.format, ANY_SPEAKERS)
+        if self.role is None and self.content is None:
+            return found
+        roles, contents = ([name.lower()] if name else None for name in (self.role, self.content))
+        return tuple(
+            dict.fromkeys((r, c) for role, content in found for r in roles or [role] for c in contents or [content])
+        )
 
 
 def to_conversation(record: Mapping[str, Any], config: FormatConfig, *, task: str, id: str) -> Conversation:
@@ -91,21 +133,21 @@ def to_conversation(record: Mapping[str, Any], config: FormatConfig, *, task: st
     Raises:
         Unusable: the record is no conversation that can be trained on.
     """
-    if config.format == "auto":
-        _refuse_preferences(record)
-    format, way = _way_of(record, config)
-    fields, left = RecordFields(record), dict[str, None]()
+    fields = RecordFields(record)
+    shape = _shape(fields, config)
     refuse_media(fields)
-    if format in SPEAKERS:
-        messages = [message for item in _list(fields, way[0]) for message in _spoken(item, config, left)]
+    talk = Talk(config.roles, config.speakers)
+    if shape.answer:
+        messages = list(_asked(fields, shape, config, talk))
     else:
-        messages = list(_asked(fields, way, config, left))
-    messages = _with_system(messages, fields)
+        (name,) = shape.fields
+        messages = list(talk.messages(_value(fields, name, "messages"), name))
+    messages = _with_system(messages, fields, config, shape)
     if is_masked(fields):
         messages = [replace(message, weight=message.weight or 0) for message in messages]
     _check(messages)
     task = _task(fields, config) or task
-    return Conversation(tuple(messages), task, id, (*fields.left(), *left))
+    return Conversation(tuple(messages), task, id, (*fields.left(), *talk.left))
 
 
 def columns_of(names: Sequence[str], config: FormatConfig) -> list[str]:
@@ -114,140 +156,112 @@ def columns_of(names: Sequence[str], config: FormatConfig) -> list[str]:
     Raises:
         Unusable: they are those of no conversation.
     """
-    _way_of({name: [] for name in names}, config)
-    known = {name for ways in WAYS.values() for way in ways for name in way}
-    known |= {*EXTRA, *MORE_FIELDS, *TASK_FIELDS, *PREFERENCES, *VERDICTS, config.task_field or ""}
-    return [name for name in names if name in known]
+    fields = RecordFields(dict.fromkeys(names, "x"))
+    named = {setting: getattr(config, setting) for setting in NAMING if getattr(config, setting)}
+    for setting, spec in named.items():
+        for part in parts_of(spec, fields):
+            if part.partition(".")[0] not in fields.values and not part.endswith("?"):
+                raise _absent(fields, part, setting)
+    holds_talk = config.format in ("auto", "text", *TALKS) and any(name in fields.values for name in TEXTS)
+    if not config.messages and not (holds_talk and not (config.prompt or config.answer)):
+        _shape(fields, config)
+    wanted = {part.rstrip("?") for spec in named.values() for part in parts_of(spec, fields)} | KNOWN
+    wanted |= {name.partition(".")[0] for name in wanted} | {(config.task_field or "").lower()}
+    return [name for name in names if (low := name.strip().lower()) in wanted or is_preference(low)]
 
 
-def _way_of(record: Mapping[str, Any], config: FormatConfig) -> tuple[str, tuple[str, ...]]:
-    formats = WAYS if config.format == "auto" else {config.format: WAYS[config.format]}
-    for format, ways in formats.items():
-        for way in ways:
-            if all(record.get(name) is not None for name in way) and (format not in SPEAKERS or _is_list(record, way)):
-                return format, way
-    for (name,) in _LISTS:
-        if (value := record.get(name)) is not None and config.format in ("auto", *SPEAKERS):
-            raise Unusable(f"the field {name} is not a list but {kind_of(value)}")
-    found = ", ".join(name[:30] for name in [name for name, value in record.items() if value is not None][:12])
-    wanted = " or ".join(" + ".join(way) for way in WAYS.get(config.format, ())) or WOULD_DO
-    raise Unusable(f"no conversation: it has the fields {found or '(none)'}; what would do is {wanted}")
+def _shape(fields: RecordFields, config: FormatConfig) -> Shape:
+    if config.messages:
+        return Shape("messages", (config.messages.strip().lower(),))
+    if config.prompt or config.answer:
+        return named_shape(fields, config.prompt, config.answer)
+    if config.format == "auto":
+        refuse_others(fields)
+    return shape_of(fields, config.format)
 
 
-def _is_list(record: Mapping[str, Any], way: tuple[str, ...]) -> bool:
-    """Whether a field holds messages; in a table, which has no lists, they are written in JSON."""
-    value = record[way[0]]
-    return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
+def _value(fields: RecordFields, name: str, setting: str) -> Any:
+    """The value of a field; null for one that may be absent, whose name ends with a question mark."""
+    try:
+        return fields.lookup(name.removesuffix("?"))
+    except KeyError:
+        if name.endswith("?"):
+            return None
+        raise _absent(fields, name, setting) from None
 
 
-def _refuse_preferences(record: Mapping[str, Any]) -> None:
-    found = [name for name in PREFERENCES if record.get(name) is not None]
-    found += [n for n in VERDICTS if isinstance(v := record.get(n), bool) or str(v).lower() in ("true", "false")]
-    if found:
-        raise Unusable(
-            f"made for preferences, not for conversations: it has {' and '.join(found)} besides; leave the file out, "
-            "or name the format that is to be taken from it"
-        )
+def _absent(fields: RecordFields, name: str, setting: str) -> Unrecognised:
+    hint = f"there is no {name}, which format.{setting} names"
+    return unrecognised(fields, hint, only="" if setting == "messages" else setting)
 
 
 # ---- messages
 
 
-def _list(fields: RecordFields, name: str) -> list[Any]:
-    value = parsed(fields.take(name), f"the field {name} is a text that is")
-    if not isinstance(value, list):
-        raise Unusable(f"the field {name} is not a list but {kind_of(value)}")
-    return value
-
-
-def _spoken(item: Any, config: FormatConfig, left: dict[str, None]) -> Iterator[Message]:
-    """The message of an element of a list; two where it is an object such as {"human": ..., "assistant": ...}."""
-    if not isinstance(item, dict):
-        raise Unusable(f"a message is not an object but {kind_of(item)}")
-    fields = RecordFields(item)
-    refuse_media(fields)
-    weight = weight_of(fields)
-    for speaker, content in SPEAKERS.get(config.format, (*SPEAKERS["messages"], *SPEAKERS["sharegpt"])):
-        if (name := fields.take(speaker)) is not None:
-            calls, text = calls_of(fields), fields.take(content)
-            text = "" if calls and not text else _content(text, content)
-            said = "\n".join(part for part in (text, calls) if part)
-            yield Message(_role(name, config), said, weight, reasoning_of(fields), tools_of(fields))
-            left |= dict.fromkeys(f"{name} of messages" for name in fields.left())
-            return
-    # Tables sort their fields, so the order is not the one in which they are found.
-    order = (SYSTEM, USER, ASSISTANT)
-    names = [name for name, text in item.items() if isinstance(text, str) and _role(name, config) in order]
-    if not names:
-        raise Unusable(f"a message has no role and content but {', '.join(map(str, item)) or 'nothing'}")
-    for name in sorted(names, key=lambda name: order.index(_role(name, config))):
-        yield Message(_role(name, config), fields.take(name), weight)
-    left |= dict.fromkeys(f"{name} of messages" for name in fields.left())
-
-
-def _asked(
-    fields: RecordFields, way: tuple[str, ...], config: FormatConfig, left: dict[str, None]
-) -> Iterator[Message]:
+def _asked(fields: RecordFields, shape: Shape, config: FormatConfig, talk: Talk) -> Iterator[Message]:
     """The messages of a record with a question and an answer in fields of their own."""
-    question, answer = way
-    for turn in _list(fields, "history") if fields.get("history") else []:
-        if not isinstance(turn, list) or len(turn) != 2:
-            raise Unusable("the field history is not a list of [question, answer]")
-        yield Message(USER, _content(turn[0], "history"))
-        yield Message(ASSISTANT, _content(turn[1], "history"))
-    for name, role in ((question, USER), (answer, ASSISTANT)):
-        value = fields.take(name)
-        if isinstance(value, list) and value and all(isinstance(item, dict) and "type" not in item for item in value):
-            yield from (message for item in value for message in _spoken(item, config, left))
-            continue
-        text = _content(value, name)
-        if name == "instruction":
-            more = fields.take(fields.filled("input", "context"))
-            more = _content("" if more is None else more, "input")
-            text = "\n".join(part for part in (text, more) if part.strip()) if more.strip() else text
-        if role == USER and not text.strip():
-            raise Unusable("an empty question")
-        yield Message(role, text, reasoning=reasoning_of(fields) if role == ASSISTANT else "")
+    history = (config.history or "history").strip().lower()
+    with suppress(KeyError):
+        if earlier := fields.lookup(history):
+            yield from talk.history(earlier, history)
+    values = {name: _value(fields, name, "prompt") for name in shape.fields}
+    yield from _said(list(values.values()), talk) or _question(fields, shape, values, talk)
+    answer = _value(fields, shape.answer, "answer")
+    if several := _said([answer], talk):
+        yield from several
+        return
+    if isinstance(answer, list) and len(answer) > 1 and all(isinstance(text, str) for text in answer):
+        name = fields.spelled(shape.answer)
+        raise Unrecognised(f"the field {name} holds {len(answer)} answers", {"answer": f"{name}.0"})
+    yield Message(ASSISTANT, content_of(answer, shape.answer), reasoning=reasoning_of(fields))
 
 
-def _with_system(messages: list[Message], fields: RecordFields) -> list[Message]:
+def _said(values: Sequence[Any], talk: Talk) -> list[Message]:
+    """The messages of a question or an answer that is a list of such; nothing where it is none."""
+    (value,) = values if len(values) == 1 else (None,)
+    if isinstance(value, list) and value and all(isinstance(item, dict) and "type" not in item for item in value):
+        return list(talk.messages(value, "messages"))
+    return []
+
+
+def _question(fields: RecordFields, shape: Shape, values: Mapping[str, Any], talk: Talk) -> list[Message]:
+    """What is asked, the exchanges before it that the same text holds among it."""
+    texts = [_lines(value, name) for name, value in values.items() if value is not None]
+    if not texts:
+        raise Unusable("an empty question")
+    if shape.fields[0] == TITLE and len(texts) > 1 and texts[1].lstrip().startswith(texts[0].strip()):
+        texts = texts[1:]
+    text = texts[0] if len(texts) == 1 else "\n".join(part for part in texts if part.strip())
+    more = fields.filled(*(name for name in shape.more if name not in (*shape.fields, shape.answer)))
+    whole = Message(USER, text).with_input(_lines(fields.take(more), more) if more else "")
+    if not whole.content.strip():
+        raise Unusable("an empty question")
+    found = asked_in(whole.content, shape.fields[-1])
+    return [whole] if found is None else [talk.named(message) for message in found]
+
+
+def _lines(value: Any, name: str) -> str:
+    """A text, or a list of sentences as lines."""
+    if isinstance(value, list) and all(isinstance(text, str) for text in value):
+        return "\n".join(value)
+    return content_of(value, name)
+
+
+def _with_system(messages: list[Message], fields: RecordFields, config: FormatConfig, shape: Shape) -> list[Message]:
     """The messages after what the record says to the system and which tools it offers, its own or a message's."""
     has_own = bool(messages) and messages[0].role == SYSTEM
-    system = "" if has_own else _content(fields.take(fields.filled(*SYSTEMS)) or "", "system")
+    system = ""
+    if not has_own and config.system:
+        with suppress(KeyError):
+            system = content_of(fields.lookup(config.system) or "", config.system)
+    elif not has_own:
+        name = fields.filled(*SYSTEMS, *(() if shape.answer or config.messages else (REFERENCE,)))
+        system = content_of(fields.take(name) or "", "system")
     tools = tools_of(fields) or next((message.tools for message in messages if message.tools), "")
     messages = [replace(message, tools="") if message.tools else message for message in messages]
     if has_own:
         return [replace(messages[0], tools=tools), *messages[1:]]
     return [Message(SYSTEM, system, tools=tools), *messages] if system.strip() or tools else messages
-
-
-def _role(name: Any, config: FormatConfig) -> str:
-    if not isinstance(name, str) or not name.strip():
-        raise Unusable(f"a role is not a name but {kind_of(name) if not isinstance(name, str) else 'blank'}")
-    return config.roles.get(name) or ROLES.get(name.strip().lower(), name)
-
-
-def _content(value: Any, name: str) -> str:
-    """Text, given as such or as a list of parts of the type text."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            raise Unusable("not valid UTF-8") from None
-    if isinstance(value, list):
-        return "".join(_part(part) for part in value)
-    raise Unusable(f"the field {name} is not text but {kind_of(value)}")
-
-
-def _part(part: Any) -> str:
-    if isinstance(part, str):
-        return part
-    if isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
-        return str(part["text"])
-    kind = part.get("type") if isinstance(part, dict) else None
-    raise Unusable(f"a part of a content is not text but {kind if isinstance(kind, str) else kind_of(part)}")
 
 
 def _check(messages: Sequence[Message]) -> None:
@@ -262,7 +276,11 @@ def _check(messages: Sequence[Message]) -> None:
             raise Unusable("a tool's result before any message of the assistant")
         has_answer |= message.role == ASSISTANT
     if not has_answer and not any(message.weight and message.content.strip() for message in messages):
-        raise Unusable("no message of the assistant")
+        strangers = list(dict.fromkeys(m.role for m in messages if m.role not in (SYSTEM, USER, ASSISTANT, TOOL)))
+        if len(strangers) != 2:
+            raise Unusable("no message of the assistant")
+        roles = json.dumps(dict(zip(strangers, (USER, ASSISTANT), strict=True)), ensure_ascii=False)
+        raise Unrecognised(f"no message of the assistant, but of {' and '.join(strangers)}", {"roles": roles})
 
 
 def _require_characters(text: str) -> None:
@@ -276,8 +294,9 @@ def _task(fields: RecordFields, config: FormatConfig) -> str:
     """What a record names as its task; nothing if it names none."""
     task = ""
     if config.task_field is not None:
-        value = fields.take(config.task_field)
-        task = str(value) if isinstance(value, (str, int)) else ""
+        with suppress(KeyError):
+            value = fields.lookup(config.task_field)
+            task = str(value) if isinstance(value, (str, int)) else ""
     else:
         named = ((name, value) for name in TASK_FIELDS if isinstance(value := fields.get(name), str))
         short = ((name, value) for name, value in named if value.strip() and len(value) <= MAX_TASK)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jinja2
 from jinja2 import meta, nodes
@@ -113,14 +113,26 @@ def literals(source: str, where: str) -> list[str]:
     return [value for value in values if isinstance(value, str)]
 
 
-def fields_taken(source: str, where: str) -> tuple[bool, bool]:
-    """Whether a template has a place for reasoning and one for tools.
+class Taken(NamedTuple):
+    """Whether a template has a place for reasoning, one for tools and one for inputs of instructions."""
+
+    reasoning: bool
+    tools: bool
+    inputs: bool
+
+
+def fields_taken(source: str, where: str) -> Taken:
+    """What a template has a place for beside roles and contents.
 
     Raises:
         UserError: it is no template.
     """
     with _named(where):
-        return "reasoning_content" in source, "tools" in meta.find_undeclared_variables(ENVIRONMENT.parse(source))
+        tree = ENVIRONMENT.parse(source)
+        has_tools = "tools" in meta.find_undeclared_variables(tree)
+    named = [node.attr for node in tree.find_all(nodes.Getattr)]
+    named += [node.arg.value for node in tree.find_all(nodes.Getitem) if isinstance(node.arg, nodes.Const)]
+    return Taken("reasoning_content" in source, has_tools, "input" in named)
 
 
 def is_marked(source: str, where: str) -> bool:

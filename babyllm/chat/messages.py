@@ -23,6 +23,9 @@ class Message:
         weight: 1 if the message is trained on, 0 if not; None leaves that to its role.
         reasoning: what the speaker thinks before it says the content; plain text, too.
         tools: of a system message: the functions that can be called, as a JSON list; empty for none.
+        input: what an instruction is about: the end of the content, after a line break. A template with a place for
+            inputs has it there; empty for none.
+        is_cut: whether the end of the content was cut off, so that the token that ends it is not trained on.
     """
 
     role: str
@@ -30,6 +33,21 @@ class Message:
     weight: int | None = None
     reasoning: str = ""
     tools: str = ""
+    input: str = ""
+    is_cut: bool = False
+
+    def with_input(self, input: str) -> Message:
+        """The message with an input below its content; where either is blank, the other alone is the content."""
+        if not input.strip():
+            return self
+        if not self.content.strip():
+            return replace(self, content=input)
+        return replace(self, content=f"{self.content}\n{input}", input=input)
+
+    @property
+    def instruction(self) -> str:
+        """The content without the input."""
+        return self.content[: -len(self.input) - 1] if self.input else self.content
 
     def spelled_out(self, reasoning: bool = True, tools: bool = True) -> Message:
         """The message with its reasoning, its tools or both in its content, as models are taught to write them.

@@ -15,7 +15,8 @@ from typing import Any
 
 from babyllm.chat.formats import FormatConfig, columns_of, to_conversation
 from babyllm.chat.messages import Conversation, Unusable
-from babyllm.chat.record_fields import NAME_CHARACTERS
+from babyllm.chat.records.advice import Unrecognised, as_flags
+from babyllm.chat.records.fields import NAME_CHARACTERS
 from babyllm.errors import UserError
 from babyllm.text.readers import Partition, ReadConfig, Rejected, Source, find_partitions
 from babyllm.text.readers.formats import accounted
@@ -26,6 +27,7 @@ from babyllm.text.readers.parquet import read_parquet
 from babyllm.text.readers.records import TOO_LONG, BadRecord, Maker, kind_of
 
 READ = ReadConfig(domain="file")
+SECTION = "data.format"  # under which a training run has the settings of `FormatConfig`
 _Reader = Callable[[Source, ReadConfig, Maker[Conversation]], Iterator[Conversation | Rejected]]
 READERS: dict[str, _Reader] = {
     **dict.fromkeys(JSON_SUFFIXES, read_json),
@@ -56,29 +58,34 @@ def find_conversation_partitions(paths: Sequence[Path], partition_bytes: int) ->
     return found
 
 
-def read_conversations(path: Path | Partition, config: FormatConfig) -> Iterator[Conversation | Rejected]:
+def read_conversations(
+    path: Path | Partition, config: FormatConfig, section: str = SECTION
+) -> Iterator[Conversation | Rejected]:
     """Every record of a file, a folder or a partition, as a conversation or with the reason why it is none, in order.
 
     Args:
         path: what is read.
         config: how records become conversations.
+        section: of the settings on the command line, for what is told to write there.
 
     Raises:
         UserError: there is nothing of the kind.
     """
     partitions = [path] if isinstance(path, Partition) else find_conversation_partitions([path], sys.maxsize)
     for partition in partitions:
-        yield from read_conversation_partition(partition, config)
+        yield from read_conversation_partition(partition, config, section)
 
 
-def read_conversation_partition(partition: Partition, config: FormatConfig) -> Iterator[Conversation | Rejected]:
+def read_conversation_partition(
+    partition: Partition, config: FormatConfig, section: str = SECTION
+) -> Iterator[Conversation | Rejected]:
     """Every record of a partition, as a conversation or with the reason why it is none, in order.
 
     The id of a conversation is its place: the file and, behind a colon, the byte or in Parquet the row at which it
     begins. What is rejected from a file that is not cut also tells the line.
     """
     for source in partition.sources:
-        make = _Conversations(source, config)
+        make = _Conversations(source, config, section)
         lines = LineNumbers(source, READ) if source.format != ".parquet" and source.end is None else None
         for item in accounted(source, READERS[source.format](source, READ, make)):
             yield _told(item, source, lines) if isinstance(item, Rejected) else item
@@ -95,8 +102,8 @@ def _told(item: Rejected, source: Source, lines: LineNumbers | None) -> Rejected
 class _Conversations:
     """Makes conversations of the records of one source."""
 
-    def __init__(self, source: Source, config: FormatConfig) -> None:
-        self._source, self._config = source, config
+    def __init__(self, source: Source, config: FormatConfig, section: str) -> None:
+        self._source, self._config, self._section = source, config, section
         self._unread: tuple[str, ...] = ()
 
     def document(self, record: Any, place: str) -> Conversation:
@@ -111,7 +118,7 @@ class _Conversations:
             found = to_conversation(record, self._config, task=self._source.domain, id=place)
             return replace(found, left_out=(*found.left_out, *self._unread)) if self._unread else found
         except Unusable as error:
-            raise BadRecord(str(error)) from None
+            raise BadRecord(self._reason(error)) from None
 
     def columns(self, names: Sequence[str]) -> list[str]:
         """The columns that conversations are made from.
@@ -125,4 +132,10 @@ class _Conversations:
                 self._unread = tuple(name[:NAME_CHARACTERS] for name in names if name not in needed)
             return needed
         except Unusable as error:
-            raise BadRecord(str(error)) from None
+            raise BadRecord(self._reason(error)) from None
+
+    def _reason(self, error: Unusable) -> str:
+        """Why a record is unusable, and the flags that would help."""
+        if not isinstance(error, Unrecognised) or not error.settings:
+            return str(error)
+        return f"{error}; name them, such as {as_flags(error.settings, self._section)}"

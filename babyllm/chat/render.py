@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ from babyllm.chat.jinja import (
     place_number,
 )
 from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message, Unusable
+from babyllm.chat.places import Given, Shape, given_of
 from babyllm.chat.sandbox import within_budget
 from babyllm.chat.supervise import Supervise, message_weights
 from babyllm.errors import UserError
@@ -57,32 +58,13 @@ class Rendered(NamedTuple):
     turns: NDArray[np.int32]
 
 
-class _Shape(NamedTuple):
-    """What decides the template's own text around what messages say.
-
-    Attributes:
-        roles: of the messages.
-        thinkers: numbers of the messages whose reasoning has a place of its own; their places follow the contents'.
-        tools: that are offered, as a JSON list; empty for none.
-    """
-
-    roles: tuple[str, ...]
-    thinkers: tuple[int, ...] = ()
-    tools: str = ""
-
-    @property
-    def speakers(self) -> tuple[int, ...]:
-        """The number of the message that speaks in each place."""
-        return (*range(len(self.roles)), *self.thinkers)
-
-
 class _Piece(NamedTuple):
     """Part of a rendering: the template's own text, a special id, or the place of what a message says.
 
     Attributes:
         text: of the template; empty for the others.
         special: the id, if it is one.
-        content: number of the place, if it is one: of a message's content, then of its reasoning.
+        content: number of the place, if it is one: of a message's content, then of its reasoning and its input.
         block: number of the generation block it lies in, 0 outside.
         message: number of the message that it is trained on with, if there is one.
     """
@@ -104,16 +86,20 @@ class ChatTemplate:
         end_ids: ids that end an answer: the template's end token and eos.
     """
 
-    def __init__(self, source: str, tokenizer: Tokenizer, where: str = "the chat template") -> None:
+    def __init__(
+        self, source: str, tokenizer: Tokenizer, where: str = "the chat template", allow_special: Sequence[str] = ()
+    ) -> None:
         """Compile a template.
 
         Args:
             source: Jinja text.
             tokenizer: with all special tokens that the template spells out.
             where: how messages name the template.
+            allow_special: special tokens of the tokenizer that are such in contents, too.
 
         Raises:
-            UserError: it has a syntax error, or refuses an exchange between user and assistant.
+            UserError: it has a syntax error, or refuses an exchange between user and assistant; or the tokenizer lacks
+                a token.
         """
         self.source, self.tokenizer, self._where = source, tokenizer, where
         if MARKS.search(source):
@@ -122,18 +108,29 @@ class ChatTemplate:
             )
         self._jinja = compiled(source, where)
         self.is_marked = is_marked(source, where)
-        self._takes_reasoning, self._takes_tools = fields_taken(source, where)
+        self._taken = fields_taken(source, where)
         names = {i: name for name, i in tokenizer.special.items()}
         ids = {role: getattr(tokenizer, f"{role}_id") for role in ROLES}
         self._tokens = {f"{role}_token": names[i] for role, i in ids.items() if i in names}
-        longest_first = sorted(tokenizer.special, key=lambda name: -len(name))
-        self._border = re.compile(f"({'|'.join([MARKS.pattern, *map(re.escape, longest_first)])})")
+        self._border = _any_of([MARKS.pattern], tokenizer.special)
+        self._allowed = tuple(allow_special)
+        if unknown := [name for name in allow_special if name not in tokenizer.special]:
+            raise UserError(f"allow_special: {unknown[0]!r} is no special token of the vocabulary; leave it out")
+        self._marker = _any_of([], allow_special) if allow_special else None
         self._short = lru_cache(4096)(tokenizer.encode)
         self._plan = lru_cache(512)(self._uncached_plan)
         self.end_ids = self._find_end_ids()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return ChatTemplate, (self.source, self.tokenizer, self._where)
+        return ChatTemplate, (self.source, self.tokenizer, self._where, self._allowed)
+
+    def allowing(self, names: Sequence[str]) -> ChatTemplate:
+        """The same template with these special tokens in contents, too.
+
+        Raises:
+            UserError: the tokenizer lacks one.
+        """
+        return ChatTemplate(self.source, self.tokenizer, self._where, names) if names else self
 
     def render(self, messages: Sequence[Message], supervise: Supervise = Supervise()) -> Rendered:  # noqa: B008  # frozen
         """Ids of a conversation and what of them is trained on.
@@ -170,7 +167,8 @@ class ChatTemplate:
         return ids
 
     def _render(self, messages: Sequence[Message], weights: Sequence[int], add_generation_prompt: bool) -> Rendered:
-        shape, contents, weights = self._shaped(messages, weights)
+        given = given_of(messages, weights, self._taken)
+        shape, contents = given.shape, given.contents
         rendered = self._jinja_text(shape, contents, add_generation_prompt)
         # The date of a template that tells it may change while it is cached.
         make = self._uncached_plan if "strftime_now" in self.source else self._plan
@@ -180,33 +178,12 @@ class ChatTemplate:
             if _filled(marked, contents) != rendered:
                 raise Unusable("the template changes the messages' text")
         try:
-            return self._encode(pieces, contents, weights)
+            return self._encode(pieces, given._replace(contents=contents))
         except UserError as error:  # no valid Unicode
             raise Unusable(str(error)) from None
 
-    def _shaped(self, messages: Sequence[Message], weights: Sequence[int]) -> tuple[_Shape, list[str], list[int]]:
-        """What the template gets: the shape, what stands in its places, and the messages' weights.
-
-        What it has no field for becomes a part of contents.
-        """
-        given = [
-            (message.spelled_out(not self._takes_reasoning, not self._takes_tools), weight)
-            for message, weight in zip(messages, weights, strict=True)
-        ]
-        tools = next((message.tools for message, _ in given if message.tools), "")
-        # A system that says nothing is there for its tools, which the template gets as such.
-        given = [(message, weight) for message, weight in given if message.content or not message.tools]
-        thinkers = tuple(i for i, (message, _) in enumerate(given) if message.reasoning)
-        contents = [message.content for message, _ in given] + [given[i][0].reasoning for i in thinkers]
-        return _Shape(tuple(m.role for m, _ in given), thinkers, tools), contents, [weight for _, weight in given]
-
-    def _jinja_text(self, shape: _Shape, contents: Sequence[str], add_generation_prompt: bool) -> str:
-        n = len(shape.roles)
-        messages: list[dict[str, Any]] = [
-            {"role": role, "content": text} for role, text in zip(shape.roles, contents[:n], strict=True)
-        ]
-        for i, text in zip(shape.thinkers, contents[n:], strict=True):
-            messages[i]["reasoning_content"] = text
+    def _jinja_text(self, shape: Shape, contents: Sequence[str], add_generation_prompt: bool) -> str:
+        messages = shape.messages(contents)
         try:
             return within_budget(
                 lambda: self._jinja.render(
@@ -216,13 +193,13 @@ class ChatTemplate:
                     add_generation_prompt=add_generation_prompt,
                     **self._tokens,
                 ),
-                n,
+                len(messages),
                 sum(map(len, contents)),
             )
         except Exception as error:  # a template's expressions can raise anything
             raise Unusable(f"the template refuses it: {error}") from None
 
-    def _uncached_plan(self, shape: _Shape, add_generation_prompt: bool) -> tuple[str, list[_Piece]]:
+    def _uncached_plan(self, shape: Shape, add_generation_prompt: bool) -> tuple[str, list[_Piece]]:
         """The rendering of messages of this shape, with places for what they say: as text and as pieces."""
         speakers = shape.speakers
         for role in shape.roles:
@@ -255,7 +232,7 @@ class ChatTemplate:
                 pieces.append(_Piece("" if special is not None else part, special, None, block))
         return marked, self._with_messages(pieces, owners, shape)
 
-    def _with_messages(self, pieces: Sequence[_Piece], owners: dict[int, int | None], shape: _Shape) -> list[_Piece]:
+    def _with_messages(self, pieces: Sequence[_Piece], owners: dict[int, int | None], shape: Shape) -> list[_Piece]:
         """The pieces with the messages they are trained on with."""
         marked = {owners[piece.block] for piece in pieces if piece.block}
         speakers = shape.speakers
@@ -274,14 +251,16 @@ class ChatTemplate:
             done.append(piece._replace(message=message))
         return done
 
-    def _encode(self, pieces: Sequence[_Piece], contents: Sequence[str], weights: Sequence[int]) -> Rendered:
+    def _encode(self, pieces: Sequence[_Piece], given: Given) -> Rendered:
         """Ids of the pieces; text is joined up to a special token, a block's border or one of what is trained on."""
+        weights = given.weights
         ids: list[int] = []
         run_turns: list[int] = []
         run_ends = [0]
         numbers: dict[int, int] = {}
         text = ""
         border: tuple[int, int | None] = (0, None)
+        said: int | None = None
 
         def put(new: Sequence[int], message: int | None) -> None:
             if new:
@@ -295,12 +274,26 @@ class ChatTemplate:
                 put(self._ids(text), border[1])
                 text, border = "", (piece.block, message)
             if piece.special is not None:
-                put((piece.special,), message)
-            else:
-                text += piece.text if piece.content is None else contents[piece.content]
+                # Nothing ends where the rest was cut off.
+                put(
+                    (piece.special,),
+                    None if message == said and message is not None and given.cut[message] else message,
+                )
+                continue
+            said = said if piece.content is None else piece.message
+            first, *rest = (piece.text,) if piece.content is None else self._parts(given.contents[piece.content])
+            text += first
+            for marker, after in zip(rest[::2], rest[1::2], strict=True):
+                put(self._ids(text), message)
+                put((self.tokenizer.special[marker],), message)
+                text = after
         put(self._ids(text), border[1])
         turns = np.repeat(np.array(run_turns, dtype=np.int32), np.diff(run_ends))
         return Rendered(np.array(ids, dtype=np.int32), turns)
+
+    def _parts(self, content: str) -> Sequence[str]:
+        """A content, parted by the special tokens that are allowed in it."""
+        return self._marker.split(content) if self._marker else (content,)
 
     def _ids(self, text: str) -> Sequence[int]:
         if not text:
@@ -308,13 +301,13 @@ class ChatTemplate:
         return self._short(text) if len(text) <= CACHED_CHARACTERS else self.tokenizer.encode(text)
 
     def special_ids(self) -> list[int]:
-        """Ids of the special tokens that the template writes around what is said in an ordinary exchange."""
+        """Ids of the special tokens that an ordinary exchange has, around what is said or, if allowed, in it."""
         found: set[int] = set()
         for messages in SAMPLES:
             with suppress(Unusable):
-                _, pieces = self._plan(_Shape(tuple(message.role for message in messages)), False)
+                _, pieces = self._plan(Shape(tuple(message.role for message in messages)), False)
                 found |= {piece.special for piece in pieces if piece.special is not None}
-        return sorted(found)
+        return sorted(found | {self.tokenizer.special[name] for name in self._allowed})
 
     def _find_end_ids(self) -> list[int]:
         """The special id that a sample answer ends with, and eos."""
@@ -334,6 +327,12 @@ class ChatTemplate:
             ends = [i for i in answer[-1:] if i in special]
             return list(dict.fromkeys([*ends, self.tokenizer.eos_id]))
         raise UserError(f"{self._where}: cannot render an exchange between user and assistant: {reason}")
+
+
+def _any_of(patterns: Sequence[str], names: Iterable[str]) -> re.Pattern[str]:
+    """A pattern, with one group, of any of these; of names that begin alike the longest."""
+    longest_first = sorted(names, key=lambda name: -len(name))
+    return re.compile(f"({'|'.join([*patterns, *map(re.escape, longest_first)])})")
 
 
 def _filled(marked: str, contents: Sequence[str]) -> str:

@@ -7,13 +7,14 @@ a built-in's name | a Jinja file | what is stored with a tokenizer -> load_templ
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from babyllm.chat.fit import Fitted, Outcome, TooLong, fit
 from babyllm.chat.jinja import literals
 from babyllm.chat.render import ChatTemplate, Rendered
 from babyllm.chat.supervise import Supervise, split_turns
-from babyllm.chat.templates import TEXTS, built_in
+from babyllm.chat.templates import TEXTS, BuiltIn, built_in_of
 from babyllm.errors import UserError
 from babyllm.json_fields import Fields, read_json
 from babyllm.tokenizer import Tokenizer
@@ -36,7 +37,12 @@ TOKEN = re.compile(r"<[|｜][^<>\s]+[|｜]>")  # how special tokens look that a 
 
 
 def load_template(
-    name_or_path: str | None, tokenizer: Tokenizer, directory: Path | None = None, efficient_eos: bool = False
+    name_or_path: str | None,
+    tokenizer: Tokenizer,
+    directory: Path | None = None,
+    efficient_eos: bool = False,
+    default_system: str | None = None,
+    allow_special: Sequence[str] = (),
 ) -> ChatTemplate:
     """The template of a name or file, with a tokenizer that has its special tokens.
 
@@ -46,29 +52,49 @@ def load_template(
         tokenizer: extended where it lacks tokens that a template spells out, unless that is stored with it.
         directory: of the tokenizer's files. A template stored there may lack `{% generation %}`: it serves to chat.
         efficient_eos: let an answer's end token be all that separates it from the next turn; of a built-in template.
+        default_system: the system message of conversations without one, of a built-in template; empty for none, None
+            keeps what a stored template has.
+        allow_special: markers that are special tokens in contents, too; the vocabulary is extended by them.
 
     Raises:
         UserError: there is no such template, it does not mark answers, or it cannot be used.
     """
+    tokenizer = tokenizer.extended(allow_special)
+    if default_system:
+        _require_plain(default_system, tokenizer)
     file, stored = _stored(directory) if name_or_path is None and directory is not None else (None, None)
     if stored is not None:
-        known = next((name for name in TEXTS if stored in (built_in(name), built_in(name, True))), None)
         where = f"{file}: the chat template" if file and file.suffix == ".json" else str(file)
-        _require_built_in(efficient_eos, known is not None, where)
-        return ChatTemplate(built_in(known, True) if known and efficient_eos else stored, tokenizer, where)
+        source = _with_settings(stored, built_in_of(stored), efficient_eos, default_system, where)
+        return ChatTemplate(source, tokenizer, where, allow_special)
     name = name_or_path or DEFAULT
     where = f"template {name}"
-    _require_built_in(efficient_eos, name in TEXTS, where)
-    source = built_in(name, efficient_eos) if name in TEXTS else _read(name)
+    known = BuiltIn(name) if name in TEXTS else None
+    source = _with_settings("" if known else _read(name), known, efficient_eos, default_system or "", where)
     named = [token for text in literals(source, where) for token in TOKEN.findall(text)]
-    template = ChatTemplate(source, tokenizer.extended(named), where)
+    template = ChatTemplate(source, tokenizer.extended(named), where, allow_special)
     template.require_marks()
     return template
 
 
-def _require_built_in(efficient_eos: bool, is_built_in: bool, where: str) -> None:
-    if efficient_eos and not is_built_in:
-        raise UserError(f"{where}: efficient_eos is for built-in templates ({', '.join(TEXTS)}); leave it off")
+def _with_settings(
+    source: str, known: BuiltIn | None, efficient_eos: bool, default_system: str | None, where: str
+) -> str:
+    """A template's text, that of a built-in one as the settings want it."""
+    if known:
+        system = known.default_system if default_system is None else default_system
+        return BuiltIn(known.name, known.efficient_eos or efficient_eos, system).text()
+    for setting, value in (("efficient_eos", efficient_eos), ("default_system", default_system)):
+        if value:
+            raise UserError(f"{where}: {setting} is for built-in templates ({', '.join(TEXTS)}); leave it off")
+    return source
+
+
+def _require_plain(system: str, tokenizer: Tokenizer) -> None:
+    """Refuse a system message that would bring special tokens, as a template's own text does."""
+    found = [*(name for name in tokenizer.special if name in system), *TOKEN.findall(system)]
+    if found:
+        raise UserError(f"default_system: {found[0]} in it would be a special token; write it without")
 
 
 def _read(path: str) -> str:

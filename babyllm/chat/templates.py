@@ -6,7 +6,17 @@ it is left out, and the end token itself separates them.
 
 from __future__ import annotations
 
+import json
 import re
+from typing import NamedTuple
+
+ALPACA_HEAD = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+)
+ALPACA_HEAD_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+)
 
 CHATML = r"""
 {%- for message in messages %}
@@ -72,15 +82,18 @@ LLAMA2 = r"""
 
 ALPACA = r"""
 {%- if not messages or messages[0]['role'] != 'system' %}
-    {{- 'Below is an instruction that describes a task. ' }}
-    {{- 'Write a response that appropriately completes the request.\n\n' }}
+    {{- 'Below is an instruction that describes a task' }}
+    {%- if messages and messages[0]['input'] %}
+        {{- ', paired with an input that provides further context' }}
+    {%- endif %}
+    {{- '. Write a response that appropriately completes the request.\n\n' }}
 {%- endif %}
 {%- for message in messages %}
     {%- if not loop.first and messages[loop.index0 - 1]['role'] != 'assistant' %}
         {{- '\n\n' }}
     {%- endif %}
     {%- if message['role'] == 'assistant' %}
-        {{- '### Response:\n' }}
+        {{- '### Response:' }}
         {%- generation %}
             {{- message['content'] + eos_token }}
         {%- endgeneration %}
@@ -93,12 +106,15 @@ ALPACA = r"""
         {{- message['content'] }}
     {%- elif message['role'] == 'user' %}
         {{- '### Instruction:\n' + message['content'] }}
+        {%- if message['input'] %}
+            {{- '\n\n### Input:\n' + message['input'] }}
+        {%- endif %}
     {%- else %}
         {{- '### ' + message['role'] | capitalize + ':\n' + message['content'] }}
     {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}
-    {{- '\n\n### Response:\n' }}
+    {{- '\n\n### Response:' }}
 {%- endif %}
 """
 
@@ -127,7 +143,44 @@ PLAIN = r"""
 TEXTS = {"chatml": CHATML, "llama3": LLAMA3, "llama2": LLAMA2, "alpaca": ALPACA, "plain": PLAIN}
 
 
-def built_in(name: str, efficient_eos: bool = False) -> str:
-    """Jinja text of a built-in template, as it is stored with a tokenizer."""
-    kept = "" if efficient_eos else r"\1"
-    return re.sub(r"\s*\{#separator#\}(.*?)\s*\{#end#\}", kept, TEXTS[name], flags=re.DOTALL).strip()
+# Before the text of a template, where conversations without a system message are to have one.
+_SYSTEM = (
+    "{%- if not messages or messages[0]['role'] != 'system' %}\n    {%- set messages = [{'role': 'system', 'content': ",
+    "}] + messages %}\n{%- endif %}\n",
+)
+
+
+class BuiltIn(NamedTuple):
+    """Which built-in template a text is.
+
+    Attributes:
+        name: chatml, llama3, llama2, alpaca or plain.
+        efficient_eos: whether the token that ends an answer is all that separates it from the next turn.
+        default_system: the system message of conversations without one; empty for none.
+    """
+
+    name: str
+    efficient_eos: bool = False
+    default_system: str = ""
+
+    def text(self) -> str:
+        """Jinja text, as it is stored with a tokenizer."""
+        kept = "" if self.efficient_eos else r"\1"
+        text = re.sub(r"\s*\{#separator#\}(.*?)\s*\{#end#\}", kept, TEXTS[self.name], flags=re.DOTALL).strip()
+        # What JSON escapes is escaped alike in Jinja.
+        return json.dumps(self.default_system, ensure_ascii=False).join(_SYSTEM) + text if self.default_system else text
+
+
+def built_in_of(text: str) -> BuiltIn | None:
+    """Which built-in template a text is; None for another."""
+    head, tail = _SYSTEM
+    system = ""
+    if text.startswith(head):
+        try:
+            system, end = json.JSONDecoder().raw_decode(text, len(head))
+        except ValueError:
+            return None
+        text = text[end:].removeprefix(tail)
+    possible = (BuiltIn(name, efficient_eos) for name in TEXTS for efficient_eos in (False, True))
+    found = next((one for one in possible if one.text() == text), None)
+    return found._replace(default_system=str(system)) if found else None

@@ -214,7 +214,8 @@ def _read(
     from babyllm.evaluate.answers import samples_of
     from babyllm.text.readers import Rejected
 
-    records = [record for path in paths for record in read_conversations(path, flags.format)]
+    records = [record for path in paths for record in read_conversations(path, flags.format, "format")]
+    template = template.allowing(flags.format.allow_special)
     unused = Counter(record.reason for record in records if isinstance(record, Rejected))
     samples = samples_of(template, (r for r in records if not isinstance(r, Rejected)), max_seq_len, unused)
     return samples, unused

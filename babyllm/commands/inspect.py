@@ -33,6 +33,7 @@ class Flags:
         template: of conversations, chatml, llama3, llama2, alpaca, plain or a Jinja file; null takes the one stored
             with the tokenizer, else chatml.
         efficient_eos: of conversations, whether an answer's end token is all that parts it from the next turn.
+        default_system: of conversations without a system message, what a built-in template tells the model first.
         supervise: of conversations, what is trained on; it is shown in green, or in [[ ]] where the output is no
             terminal.
         format: of conversations, how records are read.
@@ -51,6 +52,7 @@ class Flags:
     conversations: AnyCount = 0
     template: PathText | None = None
     efficient_eos: bool = False
+    default_system: str | None = None
     supervise: Supervise = field(default_factory=Supervise)
     format: FormatConfig = field(default_factory=FormatConfig)
     tokenizer: PathText | None = None
@@ -129,7 +131,14 @@ def _show_conversations(flags: Flags, place: Path) -> None:
         raise UserError("--conversations needs a --tokenizer: a directory, such as that of the model to train")
     source = _tokenizer_place(flags.tokenizer)
     directory = source if source.is_dir() else source.parent
-    template = load_template(flags.template, Tokenizer.load(source), directory, flags.efficient_eos)
+    template = load_template(
+        flags.template,
+        Tokenizer.load(source),
+        directory,
+        flags.efficient_eos,
+        flags.default_system,
+        flags.format.allow_special,
+    )
     report, examples = conversations_report(
         place, template, flags.supervise, flags.format, flags.conversations, flags.seed
     )

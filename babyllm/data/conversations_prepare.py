@@ -24,17 +24,18 @@ from typing import Any
 import numpy as np
 
 from babyllm.chat.formats import FormatConfig
+from babyllm.chat.limits import MessageLimits, limited
 from babyllm.chat.messages import Conversation, Unusable
 from babyllm.chat.reading import READ, find_conversation_partitions, read_conversation_partition
 from babyllm.chat.supervise import message_weights
 from babyllm.chat.template import ChatTemplate, Rendered, Supervise, TooLong, fit, split_turns
 from babyllm.data.conversations import FORMAT_VERSION, IDS, INDEX, MANIFEST, RECORD, TURNS, Group, Manifest
-from babyllm.data.conversations_report import Tally, report_of, require_training
+from babyllm.data.conversations_report import Key, Result, Tally, report_of, require_training
+from babyllm.data.conversations_split import first_kept, is_apart
 from babyllm.data.prepare import load_tokenizer
 from babyllm.data.shards import Split, little_endian, token_dtype
 from babyllm.data.stage import check_held_out
 from babyllm.files import read_sealed_json, write_sealed_json
-from babyllm.text.documents import is_held_out
 from babyllm.text.partitions import WorkConfig, run_partitions
 from babyllm.text.readers import Partition, Rejected, Source, key_of
 from babyllm.text.readers.line_numbers import LineNumbers
@@ -46,8 +47,7 @@ PIECE = "conversations.bin"
 # Rendering is slow, so even small files are worth several cores; the cut depends on the files alone.
 MIN_PIECE_BYTES, PIECE_SHARE = 1 << 20, 1 / 16
 COPY_BYTES = 1 << 22
-READING = 2  # version of how records become conversations; what was prepared by another is made anew
-MAX_NAMES = 1000  # of fields that are left out; others are counted together
+READING = 3  # version of how records become conversations; what was prepared by another is made anew
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,18 @@ class _Settings:
     is_split: bool
     seq_len: int
     too_long: TooLong
+    limits: MessageLimits
     held_out: float
     held_out_files: tuple[Path, ...]
     directory: Path
     template: str
     tokenizer_sha256: str
+    first_kept: bytes = b""
 
     def makes(self) -> dict[str, Any]:
-        """The settings as JSON values, but for where the store is."""
+        """The settings as JSON values, but for where the store is and what the files decide."""
         values = asdict(self)
-        del values["directory"]
+        del values["directory"], values["first_kept"]
         return values | {"held_out_files": [str(path) for path in self.held_out_files]}
 
 
@@ -82,6 +84,7 @@ def prepare_conversations(
     supervise: Supervise,
     is_split: bool = False,
     too_long: TooLong = "drop_oldest",
+    limits: MessageLimits = MessageLimits(),  # noqa: B008  # frozen
     held_out: float = 0.02,
     held_out_paths: Sequence[Path] = (),
     work: WorkConfig | None = None,
@@ -100,21 +103,24 @@ def prepare_conversations(
         supervise: what is trained on.
         is_split: make each answer a conversation of its own, with all that was said before it.
         too_long: what becomes of longer conversations; see `fit`.
-        held_out: share of the conversations that go to the "val" split, chosen by a hash of roles and contents.
+        limits: how long a message may be.
+        held_out: share of the conversations that go to the "val" split, or as a whole number how many of them do,
+            chosen by a hash of roles and contents.
         held_out_paths: files and folders whose conversations all go there.
         work: processes, and input in one piece.
 
     Raises:
         UserError: an input cannot be read, no conversation is left to train on, or the directory cannot be written.
     """
-    check_held_out(held_out)
+    if held_out < 0 or not isinstance(held_out, int):
+        check_held_out(held_out)
     work = work or WorkConfig()
     partitions = _partitions([*paths, *held_out_paths], work.partition_bytes)
     files = {source.path: source for partition in partitions for source in partition.sources}
     held = tuple(file for file in files if any(path == file or path in file.parents for path in held_out_paths))
     sha256 = template.tokenizer.sha256
     settings = _Settings(
-        format, supervise, is_split, seq_len, too_long, held_out, held, directory, template.source, sha256
+        format, supervise, is_split, seq_len, too_long, limits, held_out, held, directory, template.source, sha256
     )
     inputs = [[str(path), source.name, *source.stamp] for path, source in files.items()]
     made = {"version": FORMAT_VERSION, "reading": READING, "settings": settings.makes(), "inputs": inputs}
@@ -126,16 +132,20 @@ def prepare_conversations(
     with work_directory(directory):
         (directory / MANIFEST).unlink(missing_ok=True)
         template.tokenizer.save(directory, chat_template=template.source)
+        key = made_of | {"pieces": key_of(partitions)}
+        if held_out and isinstance(held_out, int):
+            found = first_kept(partitions, held_out, format, held, parts / "held_out", key=key, work=work)
+            settings = replace(settings, first_kept=found)
         results = run_partitions(
             partitions,
             partial(_prepare_piece, settings=settings),
             parts,
-            key=made_of | {"pieces": key_of(partitions)},
+            key=key,
             workers=work.workers,
             sizes=[partition.size_bytes for partition in partitions],
             title="conversations",
         )
-        report = _write(settings, [_Result.of(result) for result in results], template, files, made_of)
+        report = _write(settings, [Result.of(result) for result in results], template, files, made_of)
     shutil.rmtree(parts)
     return report
 
@@ -153,41 +163,6 @@ def _made_of(directory: Path) -> Any:
 
 
 # ---- a piece
-
-
-Key = tuple[Split, str]
-
-
-@dataclass
-class _Result:
-    """What a piece gave: in its file, the groups one behind the other, each as records, ids and turns."""
-
-    groups: list[Group] = field(default_factory=list)
-    tallies: dict[Key, Tally] = field(default_factory=dict)
-    skipped: Counter[str] = field(default_factory=Counter)
-    rejected: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)
-
-    def count_left_out(self, names: Sequence[str]) -> None:
-        """Count a conversation for each field of its record that nothing was made of."""
-        for name in names:
-            self.left_out[name if name in self.left_out or len(self.left_out) < MAX_NAMES else "(others)"] += 1
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "groups": [asdict(group) for group in self.groups],
-            "tallies": [[*key, asdict(tally)] for key, tally in self.tallies.items()],
-            "skipped": dict(self.skipped),
-            "rejected": dict(self.rejected),
-            "left_out": dict(self.left_out),
-        }
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> _Result:
-        tallies = {(split, task): Tally(**tally) for split, task, tally in values["tallies"]}
-        groups = [Group(**group) for group in values["groups"]]
-        counters = (Counter[str](values[name]) for name in ("skipped", "rejected", "left_out"))
-        return cls(groups, tallies, *counters)
 
 
 @dataclass
@@ -214,9 +189,10 @@ class _Block:
 
 def _prepare_piece(partition: Partition, folder: Path, *, settings: _Settings) -> dict[str, Any]:
     """Render the conversations of a piece into one file, one split and task after the other."""
-    template = _load_once(settings.directory, settings.template, settings.tokenizer_sha256)
+    allowed = tuple(settings.format.allow_special)
+    template = _load_once(settings.directory, settings.template, settings.tokenizer_sha256, allowed)
     ids_kind, turns_kind = _kinds(template.tokenizer.vocab_size, settings.seq_len)
-    result = _Result()
+    result = Result()
     blocks: dict[Key, _Block] = {}
     with (folder / REJECTED).open("w", encoding="utf-8") as unused:
         for key, found in _rendered(partition, settings, template, result):
@@ -234,11 +210,11 @@ def _prepare_piece(partition: Partition, folder: Path, *, settings: _Settings) -
 
 
 @lru_cache(maxsize=1)
-def _load_once(directory: Path, source: str, sha256: str) -> ChatTemplate:
+def _load_once(directory: Path, source: str, sha256: str, allow_special: tuple[str, ...]) -> ChatTemplate:
     """The template of a worker process; its tokenizer may take a while to load."""
     tokenizer = load_tokenizer(directory, sha256)
     assert tokenizer is not None
-    return ChatTemplate(source, tokenizer)
+    return ChatTemplate(source, tokenizer, allow_special=allow_special)
 
 
 def _kinds(vocab_size: int, seq_len: int) -> tuple[np.dtype[Any], np.dtype[Any]]:
@@ -247,7 +223,7 @@ def _kinds(vocab_size: int, seq_len: int) -> tuple[np.dtype[Any], np.dtype[Any]]
 
 
 def _rendered(
-    partition: Partition, settings: _Settings, template: ChatTemplate, result: _Result
+    partition: Partition, settings: _Settings, template: ChatTemplate, result: Result
 ) -> Iterator[tuple[Key, Rendered | Rejected]]:
     """The conversations of a piece as ids, and what is not used with its reason, both counted in `result`."""
     for source in partition.sources:
@@ -257,24 +233,31 @@ def _rendered(
                 result.rejected[record.reason] += 1
                 yield ("train", ""), record
                 continue
-            split: Split = "val" if is_held or is_held_out(_contents(record), settings.held_out) else "train"
+            is_val = is_held or is_apart(record, settings.held_out, settings.first_kept)
+            split: Split = "val" if is_val else "train"
             key = split, record.task
             tally = result.tallies.setdefault(key, Tally())
             tally.conversations += 1
             result.count_left_out(record.left_out)
-            for sample in split_turns(record) or [record] if settings.is_split else [record]:
-                found = _fitted(sample, settings, template, tally)
+            for found in _samples(record, settings, template, tally, result.cut):
                 if isinstance(found, Rejected):
                     result.skipped[found.reason] += 1
                 yield key, found
 
 
-def _contents(conversation: Conversation) -> str:
-    # Without reasoning and tools it is the text that decided before there were such, so that splits stay as they were.
-    return "".join(
-        "".join(f"{text}\0" for text in (m.role, m.content, *filter(None, (m.reasoning, m.tools))))
-        for m in conversation.messages
-    )
+def _samples(
+    record: Conversation, settings: _Settings, template: ChatTemplate, tally: Tally, cut: Counter[str]
+) -> Iterator[Rendered | Rejected]:
+    """What a conversation gives: one sample, or one for each of its answers."""
+    try:
+        record, cuts = limited(record, settings.limits, template.tokenizer)
+    except Unusable as error:
+        tally.count("skipped", sum(message_weights(record.messages, settings.supervise)))
+        yield rejected(record.id, str(error), record.messages[0].content)
+        return
+    cut.update(cuts)
+    for sample in split_turns(record) or [record] if settings.is_split else [record]:
+        yield _fitted(sample, settings, template, tally)
 
 
 def _fitted(
@@ -299,7 +282,7 @@ def _fitted(
 
 def _write(
     settings: _Settings,
-    results: Sequence[_Result],
+    results: Sequence[Result],
     template: ChatTemplate,
     files: Mapping[Path, Source],
     made_of: Any,
@@ -315,11 +298,12 @@ def _write(
     skipped = sum((result.skipped for result in results), Counter[str]())
     unusable = sum((result.rejected for result in results), Counter[str]())
     left_out = sum((result.left_out for result in results), Counter[str]())
+    cut = sum((result.cut for result in results), Counter[str]())
     require_training(directory, tallies, skipped, unusable)
     tokenizer = template.tokenizer
     kinds = _kinds(tokenizer.vocab_size, settings.seq_len)
     groups, digests = _join(directory, folders, results, kinds)
-    report = report_of(directory, groups, tallies, skipped, unusable, left_out)
+    report = report_of(directory, groups, tallies, skipped, unusable, left_out, cut)
     write_report(directory, report)
     names = token_dtype(tokenizer.vocab_size), token_dtype(settings.seq_len + 2)
     manifest = Manifest(*names, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, tuple(groups), digests)
@@ -345,7 +329,7 @@ def _join_rejected(folders: Sequence[Path], directory: Path, files: Mapping[Path
 
 
 def _join(
-    directory: Path, folders: Sequence[Path], results: Sequence[_Result], kinds: tuple[np.dtype[Any], np.dtype[Any]]
+    directory: Path, folders: Sequence[Path], results: Sequence[Result], kinds: tuple[np.dtype[Any], np.dtype[Any]]
 ) -> tuple[list[Group], dict[str, str]]:
     """Write the three files, one split and task after the other, and give the totals and the files' hashes."""
     places: dict[Key, list[tuple[Path, int, Group]]] = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from babyllm.data.conversations import Group
 from babyllm.data.shards import Split
 from babyllm.errors import UserError
 from babyllm.text.stage import REJECTED
+
+MAX_NAMES = 1000  # of fields that are left out; others are counted together
 
 
 @dataclass
@@ -51,6 +53,45 @@ class Tally:
         return Tally(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
 
 
+Key = tuple[Split, str]
+
+
+@dataclass
+class Result:
+    """What a piece gave: in its file, the groups one behind the other, each as records, ids and turns."""
+
+    groups: list[Group] = field(default_factory=list)
+    tallies: dict[Key, Tally] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    cut: Counter[str] = field(default_factory=Counter)
+
+    def count_left_out(self, names: Sequence[str]) -> None:
+        """Count a conversation for each field of its record that nothing was made of."""
+        for name in names:
+            self.left_out[name if name in self.left_out or len(self.left_out) < MAX_NAMES else "(others)"] += 1
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, of which `of` makes the same again."""
+        return {
+            "groups": [asdict(group) for group in self.groups],
+            "tallies": [[*key, asdict(tally)] for key, tally in self.tallies.items()],
+            "skipped": dict(self.skipped),
+            "rejected": dict(self.rejected),
+            "left_out": dict(self.left_out),
+            "cut": dict(self.cut),
+        }
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Result:
+        """The result that these JSON values stand for."""
+        tallies = {(split, task): Tally(**tally) for split, task, tally in values["tallies"]}
+        groups = [Group(**group) for group in values["groups"]]
+        counters = (Counter[str](values[name]) for name in ("skipped", "rejected", "left_out", "cut"))
+        return cls(groups, tallies, *counters)
+
+
 Tallies = Mapping[tuple[Split, str], Tally]
 
 
@@ -85,12 +126,14 @@ def report_of(
     skipped: Counter[str],
     rejected: Counter[str],
     left_out: Counter[str],
+    cut: Counter[str],
 ) -> dict[str, Any]:
-    """The report: what there is of each split and task, what became of every record and which fields were left out."""
+    """The report: what there is of each split and task, what became of every record, what was left out and cut."""
     tokens = sum(group.tokens for group in groups)
     read = sum(tally.conversations for tally in tallies.values())
     facts: list[list[Any]] = [["records", read + rejected.total()], ["conversations", read], ["tokens", tokens]]
     facts += [[f"skipped: {reason}", count] for reason, count in skipped.most_common()]
+    facts += [[what, count] for what, count in cut.most_common()]
     facts += [[f"rejected: {reason}", count] for reason, count in rejected.most_common()]
     facts += [[f"field left out: {name}", count] for name, count in left_out.most_common()]
     used = {

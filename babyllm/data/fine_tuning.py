@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from babyllm.chat.formats import FormatConfig
+from babyllm.chat.limits import MessageLimits
 from babyllm.chat.template import ChatTemplate, Supervise
 from babyllm.data.by_length import ByLength
 from babyllm.data.conversations import ALL, Conversations, ConversationStore, Normalisation, PackedConversations
@@ -28,7 +29,7 @@ from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.text.partitions import WorkConfig
 from babyllm.text.report import print_report
-from babyllm.values import AnyCount, Members, PathText, Share, check, expand_paths
+from babyllm.values import AnyCount, Count, Members, PathText, Share, check, expand_paths
 
 SAMPLE = "data/sample_sft"
 STORE = "conversations"  # in the run directory
@@ -43,16 +44,23 @@ class ConversationConfig(RowConfig):
         path: files or folders of conversations (.jsonl, .json, .csv, .parquet), or a list of such; null takes the
             sample set.
         held_out_path: files whose conversations are held out; beside them the share data.held_out of the others is.
-        held_out: share of the conversations that is held out, chosen by a hash of each.
+        held_out: share of the conversations that is held out, or how many are, such as 0.02 or 200; chosen by a hash
+            of each, so that equal ones are on the same side.
         format: how records are read.
         template: chatml, llama3, llama2, alpaca, plain, or a .jinja file; null takes the one stored with the model,
             else chatml.
         efficient_eos: whether the token that ends a turn is also what parts it from the next, with nothing between.
+        default_system: what a built-in template tells the model first in conversations without a system message, stored
+            with it; null keeps what a stored template has, an empty text none.
         turns: which answers are trained on: all of them, the last, or each as a conversation of its own (each).
         prompts: whether what others say is trained on, too.
         weights: 0 or 1 by role, such as {narrator: 1}, where a message has no weight of its own.
         too_long: what happens to conversations above seq_len: their oldest turns are dropped (drop_oldest), their end
             is cut off, without an end token (truncate), or they are left out (skip).
+        max_prompt: most tokens of a message that the assistant has not said, without the template's; null for no limit.
+        max_answer: most tokens of an answer; null for no limit.
+        cut_prompt: where a prompt above max_prompt is cut, left or right, or that its conversation is left out (skip).
+        cut_answer: the same of answers; one whose end is cut off is not taught to end there.
         pack: whether several conversations share a row.
         eval_conversations: held-out conversations of each task that are read at each evaluation.
         replay: a directory of token shards whose text is mixed in as the task "replay", by data.mix or data.stages.
@@ -62,14 +70,19 @@ class ConversationConfig(RowConfig):
     global_batch: Members = 32
     path: PathText | list[PathText] | None = None
     held_out_path: list[PathText] = field(default_factory=list)
-    held_out: Share = 0.02
+    held_out: AnyCount | Share = 0.02
     format: FormatConfig = field(default_factory=FormatConfig)
     template: PathText | None = None
     efficient_eos: bool = False
+    default_system: str | None = None
     turns: Literal["all", "last", "each"] = "all"
     prompts: bool = False
     weights: dict[str, int] = field(default_factory=dict)
     too_long: Literal["drop_oldest", "truncate", "skip"] = "drop_oldest"
+    max_prompt: Count | None = None
+    max_answer: Count | None = None
+    cut_prompt: Literal["left", "right", "skip"] = "left"
+    cut_answer: Literal["left", "right", "skip"] = "right"
     pack: bool = False
     eval_conversations: AnyCount = 500
     replay: PathText | None = None
@@ -147,6 +160,7 @@ def open_conversation_data(
             supervise=Supervise("last" if config.turns == "last" else "all", config.prompts, config.weights),
             is_split=config.turns == "each",
             too_long=config.too_long,
+            limits=MessageLimits(config.max_prompt, config.max_answer, config.cut_prompt, config.cut_answer),
             held_out=config.held_out,
             held_out_paths=[Path(path) for path in config.held_out_path],
             work=config.work,

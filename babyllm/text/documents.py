@@ -45,8 +45,12 @@ def is_held_out(text: str | bytes, fraction: float) -> bool:
         text: the document's text, or its UTF-8.
         fraction: the expected share of distinct documents that are held out, 0 to 1.
     """
-    text = text.encode() if isinstance(text, str) else text
-    return blake2b(text, digest_size=8).digest() < _first_kept(fraction)
+    return spread_key(text) < _first_kept(fraction)
+
+
+def spread_key(text: str | bytes) -> bytes:
+    """8 bytes of a text that are evenly spread, by which documents are held out: those with the smallest."""
+    return blake2b(text.encode() if isinstance(text, str) else text, digest_size=8).digest()
 
 
 @lru_cache(maxsize=4)

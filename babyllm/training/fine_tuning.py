@@ -136,7 +136,14 @@ def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
     directory = newest or _beginning(config)
     files = tokenizer_directory(directory)
     tokenizer = Tokenizer.load(files)
-    template = load_template(config.data.template, tokenizer, files, efficient_eos=config.data.efficient_eos)
+    template = load_template(
+        config.data.template,
+        tokenizer,
+        files,
+        config.data.efficient_eos,
+        config.data.default_system,
+        config.data.format.allow_special,
+    )
     template.require_marks()
     if newest:
         _require_same_settings(config, newest, template)
@@ -278,8 +285,11 @@ def _remarks(start: _Start, template: ChatTemplate) -> Iterator[str]:
         yield f"trained beside LoRA, because the base has not learned them: the rows of {names}"
 
 
-_DECIDING = ("seq_len", "seed", "held_out", "turns", "prompts", "weights", "too_long", "pack", "format")
-_RENDERING = ("template", "efficient_eos")
+_DECIDING = (
+    *("seq_len", "seed", "held_out", "turns", "prompts", "weights", "too_long", "pack", "format"),
+    *("max_prompt", "max_answer", "cut_prompt", "cut_answer"),
+)
+_RENDERING = ("template", "efficient_eos", "default_system")
 
 
 def _require_same_settings(config: FineTuneConfig, step: Path, template: ChatTemplate) -> None:

@@ -1,6 +1,8 @@
 """The fields of records and messages beside who says what: whether it is learned, thoughts, tools, and what is left.
 
 record or message -> RecordFields -> weight_of, reasoning_of, tools_of, calls_of -> what no one took: counted by name
+
+Names of fields are compared without regard to case: INSTRUCTION is instruction.
 """
 
 from __future__ import annotations
@@ -23,10 +25,22 @@ NAME_CHARACTERS = 40  # of a field's name in a report
 
 
 class RecordFields:
-    """A record or a message that knows which of its fields were taken."""
+    """A record or a message that knows which of its fields were taken.
+
+    Attributes:
+        values: of the fields, by their names in small letters.
+    """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values = values
+        self.values: Mapping[str, Any] = values
+        self._spelled: dict[str, str] = {}
+        known = "".join(values)
+        if known != known.lower() or any(map(str.isspace, known)):
+            # Of names that differ by case alone the one in small letters is meant; the others stay as they are.
+            small = {name: name.strip().lower() for name in values}
+            names = {name: name if low in values else low for name, low in small.items()}
+            self._spelled = {low: name for name, low in names.items()}
+            self.values = {names[name]: value for name, value in values.items()}
         self._taken: set[str] = set()
 
     def get(self, name: str) -> Any:
@@ -41,6 +55,10 @@ class RecordFields:
                 return value
         return None
 
+    def is_filled(self, name: str) -> bool:
+        """Whether a field holds more than blanks."""
+        return self.filled(name) == name
+
     def filled(self, *names: str) -> str:
         """The name of the first of these fields that holds more than blanks; empty if none does."""
         for name in names:
@@ -48,11 +66,34 @@ class RecordFields:
                 return name
         return ""
 
+    def lookup(self, name: str) -> Any:
+        """The value of a field that a user has named, such as `a.b` for field b of field a; it counts as taken.
+
+        Raises:
+            KeyError: there is no such field.
+        """
+        name = name.strip().lower()
+        if name in self.values:
+            self._taken.add(name)
+            return self.values[name]
+        outer, _, inner = name.partition(".")
+        below = self.values.get(outer) if inner else None
+        if isinstance(below, list):
+            below = {str(i): value for i, value in enumerate(below)}
+        if not isinstance(below, dict):
+            raise KeyError(name)
+        self._taken.add(outer)
+        return RecordFields(below).lookup(inner)
+
+    def spelled(self, name: str) -> str:
+        """A field's name as the record has it."""
+        return self._spelled.get(name, name)
+
     def left(self) -> Iterator[str]:
         """The names of fields that hold something and were not taken."""
         for name, value in self.values.items():
             if name not in self._taken and value is not None and not (hasattr(value, "__len__") and not len(value)):
-                yield str(name)[:NAME_CHARACTERS]
+                yield str(self.spelled(name))[:NAME_CHARACTERS]
 
 
 def refuse_media(fields: RecordFields) -> None:
@@ -148,3 +189,30 @@ def parsed(value: Any, complaint: str) -> Any:
         return json.loads(value)
     except (ValueError, RecursionError):
         raise Unusable(f"{complaint} not JSON") from None
+
+
+def content_of(value: Any, name: str) -> str:
+    """Text, given as such or as a list of parts of the type text.
+
+    Raises:
+        Unusable: it is something else; `name` is that of its field.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise Unusable("not valid UTF-8") from None
+    if isinstance(value, list):
+        return "".join(_part(part) for part in value)
+    raise Unusable(f"the field {name} is not text but {kind_of(value)}")
+
+
+def _part(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    kind = part.get("type") if isinstance(part, dict) else None
+    raise Unusable(f"a part of a content is not text but {kind if isinstance(kind, str) else kind_of(part)}")

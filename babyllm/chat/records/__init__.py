@@ -1,0 +1,1 @@
+"""What a record of a chat file means: its fields, which shape they have, and the messages in them."""

@@ -1,0 +1,82 @@
+"""Which settings would name the fields of a record that no known shape fits: a guess, for a person to judge.
+
+fields of a record -> settings_for -> {"prompt": "标题", "answer": "回复"} | {"messages": "log", "role": "who", ...}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from babyllm.chat.messages import Unusable
+
+MOST = 40  # fields that are looked at
+_ASKING = re.compile(r"quest|prompt|query|ask|instruct|input|request|user|human|problem|title|src|source|[问题提令]")
+_ANSWERING = re.compile(r"answer|repl|respon|output|target|complet|assistant|bot|solution|model|gpt|tgt|[答复应出]")
+_ELSE = re.compile(
+    r"(^|[_.-])(u?u?id|url|link|time|date|lang|language|hash|score|split|license|author|name|task|type|category|topic|keyword|tag)s?$"
+)
+_PLAIN = re.compile(r"[\w.+?-]+")
+
+
+class Unrecognised(Unusable):
+    """A record whose fields do not tell what they are.
+
+    Attributes:
+        settings: of `FormatConfig`, with the names of the fields that are probably meant.
+    """
+
+    def __init__(self, reason: str, settings: Mapping[str, str]) -> None:
+        super().__init__(reason)
+        self.settings = dict(settings)
+
+
+def settings_for(values: Mapping[str, Any], spelled: Callable[[str], str], fewest: int = 2) -> dict[str, str]:
+    """Settings of a format, by name, with the fields of this record that they would name; empty without a guess.
+
+    Args:
+        values: of the record.
+        spelled: the name of a field as the file has it.
+        fewest: texts there must be for a guess; with 1, both settings may name the same.
+    """
+    for name, value in list(values.items())[:MOST]:
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            keys = [str(key) for key, text in value[0].items() if isinstance(text, str)]
+            if len(keys) >= 2:
+                role = min(keys, key=lambda key: len({str(item.get(key)) for item in value}))
+                content = max((key for key in keys if key != role), key=lambda key: len(str(value[0][key])))
+                return {"messages": spelled(name), "role": role, "content": content}
+    texts = {name: text for name, text in _texts(values, spelled) if not _ELSE.search(name.lower())}
+    names = list(texts)[:MOST]
+    if len(names) < fewest:
+        return {}
+    answers = [name for name in names if _ANSWERING.search(name.lower()) and not _ASKING.search(name.lower())]
+    answer = answers[0] if answers else max(reversed(names), key=lambda name: len(texts[name]))
+    others = [name for name in names if name != answer] or names
+    asking = [name for name in others if _ASKING.search(name.lower())]
+    return {"prompt": next(iter(asking), others[0]), "answer": answer}
+
+
+def as_flags(settings: Mapping[str, str], section: str) -> str:
+    """The settings as flags to be copied, such as `--data.format.prompt=ask --data.format.answer=reply`."""
+    return " ".join(
+        f"--{section}.{name}={field}" if _PLAIN.fullmatch(field) else f"--{section}.{name}={_quoted(field)}"
+        for name, field in settings.items()
+    )
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _texts(values: Mapping[str, Any], spelled: Callable[[str], str], before: str = "") -> Iterator[tuple[str, str]]:
+    """The names of fields that hold text, and the texts; those within objects and lists with their outer names."""
+    for key, value in values.items():
+        name = f"{before}{spelled(key)}"
+        if isinstance(value, str) and value.strip():
+            yield name, value
+        elif isinstance(value, list) and value and isinstance(value[0], str) and value[0].strip():
+            yield f"{name}.0", value[0]
+        elif isinstance(value, dict) and not before:
+            yield from _texts({str(inner): text for inner, text in value.items()}, str, f"{name}.")
