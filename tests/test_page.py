@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import babyllm
+from babyllm.serve.page import document
 from babyllm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-PAGE = Path(babyllm.__file__).parent / "serve" / "page.html"
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 ATTACK = """<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>
 `<b onclick="hacked=1">` **<i>bold</i>** [link](javascript:window.hacked=1)
@@ -89,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
             known = {"data": [{"id": "tiny"}], "babyllm": {"feedback": True, "name": "tiny chat"}}
             self.answer(200, "application/json", json.dumps(known).encode())
         else:
-            self.answer(200, "text/html; charset=utf-8", PAGE.read_bytes())
+            self.answer(200, "text/html; charset=utf-8", document())
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
