@@ -23,11 +23,14 @@ const INLINE = {
   delRDelim: closers("~", "~~?", ""),
 };
 
-// Formulas are shown as they are written, in one piece: their stars and underscores mean no emphasis.
-const DISPLAYED = String.raw`\$\$(?:\\[\s\S]|[^\\$]){1,2000}\$\$|\\\[(?:[^\\]|\\(?!\])){1,2000}\\\]`;
-const INLINED = String.raw`\$(?![\s$])(?:\\.|[^\\$\n]){1,500}(?<!\s)\$(?!\d)|\\\((?:[^\\]|\\(?!\))){1,500}\\\)`;
+// Formulas are shown as they are written, in one piece: their stars and underscores mean no emphasis. One that is not closed yet
+// is a formula to the end of the text, as a fence is code.
+const DOLLARS = String.raw`\$\$(?:\\.|[^\\$\n]|\n(?![ \t]*\n)){1,2000}`, BRACKETS = String.raw`\\\[(?:\\[^\]]|[^\\\n]|\n(?![ \t]*\n)){1,2000}`;
+const DISPLAYED = String.raw`${DOLLARS}\$\$|${BRACKETS}\\\]`;
+const INLINED = String.raw`\$(?![\s$])(?:\\.|[^\\$\n]){1,500}(?<!\s)\$(?!\d)|\\\((?:\\[^)]|[^\\]){1,500}\\\)`;
 const FORMULA = new RegExp(`^(?:${DISPLAYED}|${INLINED})`);
-const FORMULA_BLOCK = new RegExp(String.raw`^ {0,3}(?:${DISPLAYED})[ \t]*(?:\n|$)`), FORMULA_LINE = /\n {0,3}(?:\$\$|\\\[)/;
+const FORMULA_BLOCK = new RegExp(String.raw`^ {0,3}(?:(?:${DISPLAYED})[ \t]*(?:\n|$)|(?:${DOLLARS}|${BRACKETS})\$?\\?$(?![\s\S]))`);
+const FORMULA_LINE = /\n {0,3}(?:\$\$|\\\[)/;
 const FORMULAS = new RegExp(FORMULA.source.slice(1), "g");
 function formulaBlock(src) {
   const found = FORMULA_BLOCK.exec(src);
@@ -48,7 +51,7 @@ class Reader extends marked.Tokenizer {
   tag() {}
   del(src, ...rest) { return src.startsWith("~~") ? super.del(src, ...rest) : undefined; }    // "5~10 元" is a range
   lheading(src) {                                                // "-" below a line that is being written begins a list
-    const token = super.lheading(src);
+    const end = formulaLine(src), token = super.lheading(src.slice(0, end < 0 ? MAX_RUN : end));
     return token && /\n {0,3}(?:=+|-{3,})[ \t]*\n*$/.test(token.raw) ? token : undefined;
   }
   url(src) {                                                     // addresses end where Chinese goes on without a space
@@ -149,7 +152,7 @@ function fillMarkdown(body, message) {
   // Blocks that did not change stay, so that an answer being written can be selected and costs little.
   const { tokens, links } = tokensOf(message), known = JSON.stringify(links), shown = tokens.filter(isShown);
   shown.forEach((token, i) => {
-    const source = known + token.raw, old = body.children[i];
+    const source = known + token.type + token.raw, old = body.children[i];
     if (old?.source === source) return;
     const code = token.type === "code" && old?.tagName === "FIGURE" ? old.querySelector("code") : null;
     if (code && token.text.startsWith(code.textContent)) code.append(token.text.slice(code.textContent.length));
