@@ -192,10 +192,11 @@ def visit(browser: Browser, server: StandIn) -> Iterator[Open]:
     """Opens the page in a new browser profile; fails if the page logged an error or asked another server."""
     contexts, wrong = [], []
 
-    def visit(url: str = server.url, name: str = "tiny chat", **options: Any) -> Page:
+    def visit(url: str = server.url, name: str = "tiny chat", script: str = "", **options: Any) -> Page:
         context = browser.new_context(**{"locale": "en-US", "viewport": {"width": 1100, "height": 750}, **options})
         context.set_default_timeout(10_000)
         page = context.new_page()
+        page.add_init_script(script)
         contexts.append(context)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda said: wrong.append(said.text) if "Content Security" in said.text else None)

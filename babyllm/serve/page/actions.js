@@ -105,7 +105,7 @@ function end(run, { began, first, last, n }, failure) {
   // An edited question without an answer goes back into the box.
   if (isDraft) startEdit(find(chat, run.former), asked.content); else draw();
   if (!server.model && !problem) meetServer();
-  announce(run.isBegun ? message.content : problem?.text() ?? "");
+  announce(run.isBegun ? message.content : "");                  // an alert is read by itself
 }
 function say(text) {
   if (running || !text.trim()) return;

@@ -34,7 +34,7 @@ const FORMULA_LINE = /\n {0,3}(?:\$\$|\\\[)/;
 const FORMULAS = new RegExp(FORMULA.source.slice(1), "g");
 function formulaBlock(src) {
   const found = FORMULA_BLOCK.exec(src);
-  return found ? { type: "formula", raw: found[0], text: found[0].trim(), isBlock: true } : undefined;
+  return found ? { type: "formula", raw: found[0], text: found[0].trim() } : undefined;
 }
 function formula(src) {
   const found = FORMULA.exec(src);
@@ -45,7 +45,7 @@ function formulaLine(src) {                                      // where a para
   return at < 0 ? at : at + 1;
 }
 
-const OWN_LINKS = new RegExp(`[\\u3001-\\u303f\\uff00-\\uffef\\u2014\\u2018-\\u201d\\u2026]|(?<=^(?:\\w+://)?[^/]*)[${EAST}]`, "u");
+const BEYOND_URL = new RegExp(`[\\u3001-\\u303f\\uff00-\\uffef\\u2014\\u2018-\\u201d\\u2026]|(?<=^(?:\\w+://)?[^/]*)[${EAST}]`, "u");
 class Reader extends marked.Tokenizer {
   html() {}                                                      // tags are text
   tag() {}
@@ -55,7 +55,7 @@ class Reader extends marked.Tokenizer {
     return token && /\n {0,3}(?:=+|-{3,})[ \t]*\n*$/.test(token.raw) ? token : undefined;
   }
   url(src) {                                                     // addresses end where Chinese goes on without a space
-    const token = super.url(src), end = token ? token.raw.search(OWN_LINKS) : -1;
+    const token = super.url(src), end = token ? token.raw.search(BEYOND_URL) : -1;
     return end < 0 ? token : super.url(token.raw.slice(0, end));
   }
 }
@@ -154,10 +154,11 @@ function fillMarkdown(body, message) {
   shown.forEach((token, i) => {
     const source = known + token.type + token.raw, old = body.children[i];
     if (old?.source === source) return;
-    const code = token.type === "code" && old?.tagName === "FIGURE" ? old.querySelector("code") : null;
-    if (code && token.text.startsWith(code.textContent)) code.append(token.text.slice(code.textContent.length));
+    const head = token.type === "code" ? `code ${token.lang}` : null;
+    const code = head && old?.head === head ? old.querySelector("code") : null, written = code?.textContent;
+    if (code && token.text.startsWith(written)) code.append(token.text.slice(written.length));
     const node = code && code.textContent === token.text ? old : blockNode(token, 0);
-    node.source = source;
+    Object.assign(node, { source, head });
     if (!old) body.append(node); else if (node !== old) old.replaceWith(node);
   });
   while (body.children.length > shown.length) body.lastElementChild.remove();
