@@ -11,11 +11,8 @@ from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
-from babyllm.config import parse
-from babyllm.console import lasting_output
+from babyllm.console import lasting_output, leaving_at_once
 from babyllm.errors import UserError
-from babyllm.runtime import user_errors
-from babyllm.values import expanded
 
 COMMANDS = (
     "chat",
@@ -40,6 +37,8 @@ def run(argv: Sequence[str]) -> None:
     Raises:
         UserError: the command or its arguments are wrong.
     """
+    from babyllm.config import parse
+
     if not argv or argv[0] in ("--help", "-h", "help"):
         print("usage: babyllm COMMAND ...\n")
         for name in COMMANDS:
@@ -69,6 +68,8 @@ def _parted(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _argument(word: str, text: str) -> str:
     """An argument without a name as a command takes it; all but a prompt are paths."""
+    from babyllm.values import expanded
+
     if "PROMPT" in word:
         return text
     try:
@@ -87,6 +88,9 @@ def _usage(name: str) -> str:
 
 def main() -> None:
     """The entry point: a user's mistake becomes one line and exit status 1."""
+    with leaving_at_once():  # the imports take a while
+        import_module("babyllm.config")
+        from babyllm.runtime import user_errors
     with user_errors():
         run(sys.argv[1:])
 

@@ -2,13 +2,16 @@
 
 prepare()                  at the entrance: what is printed is escaped where it cannot be shown
 with lasting_output():     around work whose result is not what it prints: it ends as if somebody read all of it
+with leaving_at_once():    around what leaves nothing behind: Ctrl-C ends it without a word
 """
 
 from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
@@ -47,6 +50,24 @@ def lasting_output() -> Iterator[None]:
     finally:
         sys.stdout.flush()
         sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the process with status 130 at once, while there is nothing to finish or to undo.
+
+    An exception would be lost where Python calls back out of an import or a destructor, and end in a traceback where
+    nothing is there yet to catch it.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Lasting:

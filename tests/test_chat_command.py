@@ -285,11 +285,31 @@ def test_a_base_model(tmp_path: Path, tiny: Tiny, tokenizer: Tokenizer, capsys: 
         run(Flags(), str(foreign))
 
 
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
 def test_an_input_in_another_encoding_is_told(
-    tmp_path: Path, tiny: Tiny, template: ChatTemplate, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny: Tiny, template: ChatTemplate, monkeypatch: pytest.MonkeyPatch, errors: str
 ) -> None:
-    """A piped input that cannot be read as text ends in one line that says what to do."""
+    """A piped input that cannot be read as text ends in one line that says what to do, in every locale."""
     directory = saved(tmp_path / "model", talkative(tiny()), template)
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("今天\n".encode("gbk")), encoding="utf-8"))
+    bad = io.TextIOWrapper(io.BytesIO("今天\n".encode("gbk")), encoding="utf-8", errors=errors)
+    monkeypatch.setattr(sys, "stdin", bad)
     with pytest.raises(UserError, match="the input is not utf-8 text: save it so, or name its encoding in PYTHONIO"):
         run(Flags(runtime=RuntimeConfig(device="cpu", threads=1)), str(directory))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_message(
+    tmp_path: Path,
+    tiny: Tiny,
+    template: ChatTemplate,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A file that an editor began with a mark, or whose lines end as on Windows, is answered as one without."""
+    directory = saved(tmp_path / "model", talkative(tiny()), template)
+    flags = Flags(temperature=0, max_new_tokens=4, runtime=RuntimeConfig(device="cpu", threads=1))
+    answers = []
+    for text in ("今天\n", "\ufeff今天\r\n"):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8"))
+        run(flags, str(directory))
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1] != ""

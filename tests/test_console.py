@@ -105,3 +105,40 @@ def test_ctrl_c_after_the_work_changes_nothing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+INTERRUPTED = """
+import os, signal, sys
+class Interrupts:  # where an exception would be lost
+    def __del__(self): os.kill(os.getpid(), signal.SIGINT)
+class AtImport:
+    def find_spec(self, name, *_):
+        if name == sys.argv[1]: Interrupts()
+sys.meta_path.insert(0, AtImport())
+"""
+
+
+def test_ctrl_c_while_a_command_begins_says_nothing() -> None:
+    """Ctrl-C during the imports, also where Python drops exceptions, ends a command with 130 and no traceback."""
+    code = f"{INTERRUPTED}from babyllm.__main__ import main\nmain()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "babyllm.config"], capture_output=True, encoding="utf-8", cwd=ROOT, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_ctrl_c_means_what_it_did_when_loading_is_over() -> None:
+    """While there is nothing to undo Ctrl-C ends the process without a word; later it raises as before."""
+    code = f"""{INTERRUPTED}
+from babyllm.console import leaving_at_once
+with leaving_at_once():
+    pass
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("raised", flush=True)
+with leaving_at_once():
+    Interrupts()
+"""
+    done = subprocess.run([sys.executable, "-c", code, ""], capture_output=True, encoding="utf-8", cwd=ROOT, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "raised\n", "")

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from babyllm.commands import read_as_chosen
+from babyllm.console import leaving_at_once
 from babyllm.errors import UserError
-from babyllm.runtime import RuntimeConfig, derive_seed, ordinary_signals, start
+from babyllm.runtime import Runtime, RuntimeConfig, derive_seed, ordinary_signals, start
 from babyllm.values import AnyCount, Positive, Rate, Seed, Share
 
 if TYPE_CHECKING:
@@ -62,16 +63,12 @@ class Flags:
 
 def run(flags: Flags, directory: str) -> None:
     """Answer what the user types until the input ends, or each line of an input that is no terminal."""
-    from babyllm.chat.session import Session, answer_lead
-    from babyllm.generation import Engine
-
     is_terminal = sys.stdin.isatty()
-    if is_terminal and isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace" if is_terminal else "strict")
     with start(flags.runtime) as runtime, ordinary_signals(), read_as_chosen(runtime):
-        model, template = chat_model(directory, flags.int8)
-        model.to(runtime.device)
-        chat = _Chat(flags, Engine(model, slots=1), template, is_terminal, Session(flags.system), answer_lead(template))
+        with leaving_at_once():
+            chat = _begin(flags, directory, runtime, is_terminal)
         if is_terminal:
             with suppress(ImportError):
                 import readline  # noqa: F401  # gives `input` line editing and a history
@@ -80,6 +77,15 @@ def run(flags: Flags, directory: str) -> None:
             if text.strip() == "/exit":
                 break
             chat.take(text)
+
+
+def _begin(flags: Flags, directory: str, runtime: Runtime, is_terminal: bool) -> _Chat:
+    from babyllm.chat.session import Session, answer_lead
+    from babyllm.generation import Engine
+
+    model, template = chat_model(directory, flags.int8)
+    model.to(runtime.device)
+    return _Chat(flags, Engine(model, slots=1), template, is_terminal, Session(flags.system), answer_lead(template))
 
 
 def chat_model(directory: str, int8: bool = False) -> tuple[Transformer, ChatTemplate]:
@@ -183,9 +189,10 @@ class _Chat:
 def _messages(is_terminal: bool) -> Iterator[str]:
     """What the user types, lines that end with a backslash joined to the next, until the input ends."""
     lines: list[str] = []
+    mark = "\ufeff"  # some editors put it at the beginning of a file
     while True:
         try:
-            line = input(("... " if lines else "> ") if is_terminal else "")
+            line = input(("... " if lines else "> ") if is_terminal else "").removeprefix(mark)
         except KeyboardInterrupt:
             if not is_terminal:
                 raise
@@ -198,6 +205,7 @@ def _messages(is_terminal: bool) -> Iterator[str]:
             raise UserError(
                 f"the input is not {error.encoding} text: save it so, or name its encoding in PYTHONIOENCODING"
             ) from None
+        mark = ""
         lines.append(line.removesuffix("\\"))
         if not line.endswith("\\"):
             yield "\n".join(lines)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -27,6 +26,7 @@ from babyllm.serve.fields import Fields, parse_json
 from babyllm.serve.forms import ChatForm, CompletionForm
 from babyllm.serve.metrics import CONTENT_TYPE, Metrics
 from babyllm.serve.notices import Notices
+from babyllm.serve.page import document
 from babyllm.serve.problem import Problem, to_json
 from babyllm.serve.reply import Reply
 from babyllm.serve.requests import Asked, read_chat, read_completion, read_messages
@@ -35,7 +35,6 @@ from babyllm.serve.served import ServedModel
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-PAGE = Path(__file__).with_name("page.html")
 BODY_TIMEOUT_S = 60.0
 READ_ON = 8  # times the size allowed, of a body that is too large
 SMALL_BODY_BYTES = 64 << 10
@@ -186,10 +185,8 @@ class Service:
 
     async def page(self, request: Request) -> Response:
         """GET /."""
-        if not PAGE.is_file():
-            raise Problem(404, "this installation has no chat page; the API is at /v1")
         headers = {"cache-control": "no-cache", "x-frame-options": "DENY", "x-content-type-options": "nosniff"}
-        return Response(PAGE.read_bytes(), headers=headers, media_type="text/html; charset=utf-8")
+        return Response(document(), headers=headers, media_type="text/html; charset=utf-8")
 
 
 def make_app(service: Service, access: Access, notices: Notices) -> ASGIApp:

@@ -1,0 +1,44 @@
+"""The chat page: one document, joined from the files of this folder, that asks no other address for anything.
+
+style.css, vendor/*.js and *.js in the order of SCRIPTS -> page.html -> document()
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+SCRIPTS = (
+    "vendor/marked.umd.js",
+    "strings.js",
+    "store.js",
+    "elements.js",
+    "markdown.js",
+    "tokens.js",
+    "view.js",
+    "server.js",
+    "actions.js",
+    "main.js",
+)
+
+
+@cache
+def document() -> bytes:
+    """The page as HTML in UTF-8; its content security policy lets its own script and style run and no other."""
+    style, page = _read("style.css"), _read("page.html")
+    # The map is for debuggers, which would ask the server for it.
+    script = re.sub(r"\n//# sourceMappingURL=.*", "", "\n".join(map(_read, SCRIPTS)))
+    parts = {"style": style, "script": script, "style_hash": _hash(style), "script_hash": _hash(script)}
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], page).encode()
+
+
+def _read(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,0 +1,87 @@
+// What is kept in the browser: settings, conversations, and what was typed and not yet sent.
+
+// A browser may refuse storage altogether; the page then works until it is closed.
+function storage(name) {
+  try { const store = window[name]; store.length; return store; } catch { return null; }
+}
+const stores = { lasting: storage("localStorage"), tab: storage("sessionStorage") };
+const unstored = new Map();
+const keysOf = (store) => (store ? Object.keys(store) : [...unstored.keys()]);
+function read(store, key) { try { return JSON.parse(store ? store.getItem(key) : unstored.get(key) ?? null); } catch { return null; } }
+function write(store, key, value) {
+  try {
+    if (store) store.setItem(key, JSON.stringify(value)); else unstored.set(key, JSON.stringify(value));
+    return true;
+  } catch { return false; }
+}
+function erase(store, key) { if (store) store.removeItem(key); else unstored.delete(key); }
+// The API key is kept for the tab alone, as it was typed.
+const apiKey = () => (stores.tab ? stores.tab.getItem("babyllm.key") : unstored.get("babyllm.key")) || null;
+function keepKey(key) { if (stores.tab) stores.tab.setItem("babyllm.key", key); else unstored.set("babyllm.key", key); }
+
+const CONTROLS = {
+  temperature: { min: 0, max: 2, step: 0.05, value: 0.8 },
+  top_p: { min: 0.05, max: 1, step: 0.05, value: 1, off: 1 },
+  top_k: { min: 0, max: 200, step: 1, value: 50, off: 0 },
+  max_tokens: { min: 16, max: 2048, step: 16, value: 512 },
+};
+const defaults = () => Object.fromEntries(Object.entries(CONTROLS).map(([name, control]) => [name, control.value]));
+const settings = { language: "", theme: "", system: "", probabilities: false, ...read(stores.lasting, "babyllm.settings") };
+settings.sampling = { ...defaults(), ...settings.sampling };
+const saveSettings = () => write(stores.lasting, "babyllm.settings", settings);
+
+// A conversation is a tree, in which a question that was edited and an answer that was asked for again stand beside the first:
+// {id, updated, system, leaf, messages: [{id, parent, role, content, ...}]}. `parent` is the id of the message before, null of a
+// first one; the messages stand in the order they were made; `leaf` is the last one on the screen. Messages are only ever added,
+// so that two tabs can each write what both have.
+const CHAT_KEY = "babyllm.chat.";
+const chats = new Map();
+const newId = () => Date.now().toString(36) + Math.random().toString(36).slice(2, 8);
+const newChat = () => ({ id: newId(), updated: 0, system: settings.system, leaf: null, messages: [] });
+const newMessage = (role, content, parent) => ({ id: newId(), parent, role, content });
+const find = (one, id) => one.messages.find((message) => message.id === id);
+function pathTo(one, id) {
+  const byId = new Map(one.messages.map((message) => [message.id, message])), path = [];
+  for (let at = byId.get(id); at && path.length < one.messages.length; at = byId.get(at.parent)) path.push(at);
+  return path.reverse();
+}
+const besides = (one, message) => one.messages.filter((other) => other.parent === message.parent);
+function turnTo(one, message) {                                  // with the newest of what followed it
+  one.leaf = message.id;
+  for (let next; (next = one.messages.findLast((other) => other.parent === one.leaf)); ) one.leaf = next.id;
+}
+function readChat(key) {
+  const one = read(stores.lasting, key);
+  if (!Array.isArray(one?.messages) || !one.messages.length) return null;
+  if (!one.messages.every((message) => typeof message?.content === "string")) return null;
+  one.messages.forEach((message, i) => {                         // once, a conversation was a list
+    message.id ??= String(i);
+    if (message.parent === undefined) message.parent = i ? one.messages[i - 1].id : null;
+  });
+  if (!find(one, one.leaf)) one.leaf = one.messages.at(-1).id;
+  return one;
+}
+function load() {
+  chats.clear();
+  for (const key of keysOf(stores.lasting).filter((name) => name.startsWith(CHAT_KEY))) {
+    const one = readChat(key);
+    if (one) chats.set(one.id, one);
+  }
+}
+function adopt(one) {                                            // what another tab has added
+  for (const theirs of readChat(CHAT_KEY + one.id)?.messages ?? []) {
+    const mine = find(one, theirs.id);
+    if (!mine) one.messages.push(theirs); else if (theirs.content.length > mine.content.length) Object.assign(mine, theirs);
+  }
+}
+function store(one) {                                            // whether there was room for it
+  const put = (each) => { adopt(each); return write(stores.lasting, CHAT_KEY + each.id, each); };
+  one.updated = Date.now();
+  chats.set(one.id, one);
+  for (const oldest of [...chats.values()].sort((a, b) => a.updated - b.updated)) {      // their probabilities make room first
+    if (put(one)) return true;
+    for (const message of oldest.messages) if (message !== running?.message) delete message.tokens;
+    if (oldest !== one) put(oldest);
+  }
+  return put(one);
+}
