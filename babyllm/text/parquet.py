@@ -1,7 +1,12 @@
-"""Parquet files, read and written with a checksum of every page, so that damage is an error and never another text."""
+"""Parquet files, read and written with a checksum of every page, so that damage is an error and never another text.
+
+Arrow takes names of files for UTF-8, which those of a disk need not be: it is handed files that are open already.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +17,21 @@ FAULTS = (pa.ArrowException, OSError, ValueError, KeyError)
 """What reading a damaged file raises."""
 
 
-def open_parquet(path: str | Path) -> Any:
+@contextmanager
+def open_parquet(path: str | Path) -> Iterator[Any]:
     """A Parquet file whose columns are read piece by piece; pages that have a checksum are compared with it."""
-    return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True)
+    with (
+        open(path, "rb", buffering=0) as file,
+        pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True) as table,
+    ):
+        yield table
 
 
-def parquet_writer(path: str | Path, schema: pa.Schema) -> Any:
+@contextmanager
+def parquet_writer(path: str | Path, schema: pa.Schema) -> Iterator[Any]:
     """A writer of a Parquet file (zstd) with a checksum of every page."""
-    return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+    with (
+        open(path, "wb") as file,
+        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as table,
+    ):
+        yield table

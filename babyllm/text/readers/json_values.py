@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from babyllm.text.readers.encodings import BOM, utf8
 from babyllm.text.readers.lines import parsed, read_jsonl
 from babyllm.text.readers.records import (
     CUT_OFF,
@@ -21,7 +22,7 @@ from babyllm.text.readers.records import (
     T,
     rejected,
 )
-from babyllm.text.readers.streams import BOM, EXCERPT_BYTES, blocks, encoding_of, utf8
+from babyllm.text.readers.streams import EXCERPT_BYTES, blocks, encoding_of
 
 UNCLOSED = "the file ends before its array does"
 MARKS_WITHIN = re.compile(rb'["{}\[\]]')
@@ -42,7 +43,7 @@ def read_json(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T 
         try:
             if fault:
                 raise BadRecord(fault)
-            yield make.document(parsed(raw), place)
+            yield make.document(parsed(raw, errors=config.errors), place)
         except BadRecord as error:
             yield rejected(place, error, raw)
 
@@ -51,7 +52,7 @@ def json_blocks(source: Source, config: ReadConfig) -> Iterator[bytes]:
     """The bytes of a JSON file, in UTF-8."""
     encoding = encoding_of(source, config)
     parts = blocks(source)
-    return parts if encoding == "utf-8" else utf8(parts, encoding)
+    return parts if encoding == "utf-8" else utf8(parts, encoding, config.errors)
 
 
 def is_json_lines(head: bytes) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
+from babyllm.text.readers.encodings import is_wide, utf8
 from babyllm.text.readers.json_values import is_json_lines, json_blocks
 from babyllm.text.readers.records import ReadConfig, Source
-from babyllm.text.readers.streams import blocks, encoding_of, is_wide, utf8
+from babyllm.text.readers.streams import blocks, encoding_of
 
 
 class LineNumbers:
@@ -41,4 +42,4 @@ def _parts(source: Source, config: ReadConfig) -> Iterator[bytes]:
         if not is_json_lines(head):
             return chain((head,), parts)
     encoding = encoding_of(source, config)
-    return utf8(blocks(source), encoding) if is_wide(encoding) else blocks(source)
+    return utf8(blocks(source), encoding, config.errors) if is_wide(encoding) else blocks(source)

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from babyllm.text.documents import Document
+from babyllm.text.readers.encodings import text_of
 from babyllm.text.readers.records import TOO_LONG, BadRecord, Fields, Maker, ReadConfig, Rejected, Source, T, rejected
-from babyllm.text.readers.streams import lines, name_of
+from babyllm.text.readers.streams import lines
 
 
 def read_jsonl(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
@@ -21,7 +22,7 @@ def read_jsonl(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T
         try:
             if is_long:
                 raise BadRecord(TOO_LONG)
-            yield make.document(parsed(line, encoding), place)
+            yield make.document(parsed(line, encoding, config.errors), place)
         except BadRecord as error:
             if line.strip():
                 yield rejected(place, error, line)
@@ -35,20 +36,20 @@ def read_txt_lines(source: Source, config: ReadConfig, fields: Fields) -> Iterat
         try:
             if is_long:
                 raise BadRecord(TOO_LONG)
-            text = _text(line, encoding).strip("\r")
+            text = text_of(line, encoding, config.errors).removeprefix("\ufeff").strip("\r")
             if text.strip():
                 yield fields.plain(text, place)
         except BadRecord as error:
             yield rejected(place, error, line)
 
 
-def parsed(raw: bytes, encoding: str = "utf-8") -> Any:
+def parsed(raw: bytes, encoding: str = "utf-8", errors: str = "strict") -> Any:
     """The value that JSON text stands for; of a key given twice the last one counts.
 
     Raises:
         BadRecord: it is not JSON.
     """
-    text = _text(raw, encoding)
+    text = text_of(raw, encoding, errors).removeprefix("\ufeff")
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -59,21 +60,15 @@ def parsed(raw: bytes, encoding: str = "utf-8") -> Any:
         raise BadRecord("not JSON: a number too long") from None
 
 
-def _text(raw: bytes, encoding: str) -> str:
-    try:
-        return raw.decode(encoding)
-    except UnicodeDecodeError:
-        raise BadRecord(f"not valid {name_of(encoding)}") from None
-
-
 # ---- tables
 
 
 class _Feed:
     """Lines for a CSV reader, and those of the row under way, to be handed out again if they make no row."""
 
-    def __init__(self, found: Iterator[tuple[int, bytes, bool]], encoding: str, limit: int) -> None:
-        self._found, self._encoding, self._limit = found, encoding, limit
+    def __init__(self, found: Iterator[tuple[int, bytes, bool]], encoding: str, config: ReadConfig) -> None:
+        self._found, self._encoding, self._errors = found, encoding, config.errors
+        self._limit = config.max_record_bytes
         self._again: deque[tuple[int, bytes, bool]] = deque()
         self.row: list[tuple[int, bytes, bool]] = []
         self._size = 0
@@ -87,7 +82,7 @@ class _Feed:
         self._size += len(line[1]) + 1
         if line[2] or self._size > self._limit + 1:
             raise BadRecord(TOO_LONG)
-        return _text(line[1], self._encoding) + "\n"
+        return text_of(line[1], self._encoding, self._errors) + "\n"
 
     def begin(self) -> None:
         """Forget the lines of the last row."""
@@ -104,7 +99,7 @@ def read_csv(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T |
     A row that makes no sense is rejected with its first line, and its other lines are read on their own.
     """
     encoding, found = lines(source, config)
-    feed = _Feed(found, encoding, config.max_record_bytes)
+    feed = _Feed(found, encoding, config)
     limit = csv.field_size_limit(config.max_record_bytes)
     try:
         yield from _rows(feed, source, make)

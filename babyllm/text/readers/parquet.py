@@ -1,4 +1,4 @@
-"""Parquet files, a few rows at a time: tables of others by the names of their columns, and corpora made here."""
+"""Tables of columns, a few rows at a time: Parquet and Arrow files of others, and corpora made here."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import pyarrow as pa
 
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet
+from babyllm.text.readers.cells import INVALID, values
 from babyllm.text.readers.records import BadRecord, Fields, Maker, ReadConfig, Rejected, Source, T, rejected
 
 BATCH_ROWS = 2048
 BATCH_BYTES = 8 << 20
+LOST_ROWS = "damaged: the rest of this row group is lost"
 
 
 def read_parquet(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
     """What is made of some row groups; what follows damage in a row group is lost up to the next one."""
-    return _made(source, make.columns, make.document)
+    yield from _made(source, config, make.columns, make.document)
 
 
 def read_corpus(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
@@ -27,39 +29,53 @@ def read_corpus(source: Source, config: ReadConfig, fields: Fields) -> Iterator[
     def document(record: Mapping[str, Any], place: str) -> Document:
         return fields.plain(record["text"], record["id"], record["domain"] if keeps_domain else "")
 
-    return _made(source, lambda names: ["id", "domain", "text"], document)
+    yield from _made(source, config, lambda names: ["id", "domain", "text"], document)
+
+
+def read_arrow(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
+    """What is made of an Arrow file or stream, such as `datasets` and Feather write; what follows damage is lost."""
+    row = 0
+    try:
+        with source.path.open("rb", buffering=0) as file:
+            is_file = file.read(6) == b"ARROW1"
+            file.seek(0)
+            reader = pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file)
+            columns = make.columns(reader.schema.names)
+            batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
+            for batch in batches:
+                for cells in _cells(batch, columns, config.errors):
+                    yield from _one(make.document, cells, f"{source.name}:{row}")
+                    row += 1
+    except BadRecord as error:
+        yield rejected(source.name, error, ", ".join(reader.schema.names))
+    except FAULTS as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        yield rejected(f"{source.name}:{row}", "not an Arrow file, or a damaged one: what lies behind is lost", error)
 
 
 def _made(
-    source: Source, columns_of: Callable[[list[str]], list[str]], make: Callable[[Any, str], T]
+    source: Source, config: ReadConfig, columns_of: Callable[[list[str]], list[str]], make: Callable[[Any, str], T]
 ) -> Iterator[T | Rejected]:
     try:
-        file = open_parquet(source.path)
+        with open_parquet(source.path) as file:
+            names = file.schema_arrow.names
+            try:
+                columns = columns_of(names)
+            except BadRecord as error:
+                if source.start == 0:  # once per file
+                    yield rejected(source.name, error, ", ".join(names))
+                return
+            yield from _rows(file, columns, source, config, make)
     except FAULTS as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         yield rejected(source.name, "not a Parquet file, or a damaged one", error)
-        return
-    with file:
-        names = file.schema_arrow.names
-        try:
-            columns = columns_of(names)
-        except BadRecord as error:
-            if source.start == 0:  # once per file
-                yield rejected(source.name, error, ", ".join(names))
-            return
-        for place, record in _rows(file, columns, source):
-            if isinstance(record, Rejected):
-                yield record
-                continue
-            try:
-                yield make(record, place)
-            except BadRecord as error:
-                yield rejected(place, error, record)
 
 
-def _rows(file: Any, columns: list[str], source: Source) -> Iterator[tuple[str, Any]]:
-    """(place, fields of the row), or a `Rejected` for what is damaged."""
+def _rows(
+    file: Any, columns: list[str], source: Source, config: ReadConfig, make: Callable[[Any, str], T]
+) -> Iterator[T | Rejected]:
     groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
     end = len(groups) if source.end is None else source.end
     row = sum(group.num_rows for group in groups[: source.start])
@@ -69,20 +85,28 @@ def _rows(file: Any, columns: list[str], source: Source) -> Iterator[tuple[str, 
         size = max(1, min(BATCH_ROWS, BATCH_BYTES // per_row))
         try:
             for batch in file.iter_batches(size, row_groups=[index], columns=columns, use_threads=False):
-                found = batch.schema.names
-                values = [_values(column) for column in batch.columns]
-                for cells in zip(*values, strict=True):
-                    yield f"{source.name}:{row}", dict(zip(found, cells, strict=True))
+                for cells in _cells(batch, batch.schema.names, config.errors):
+                    yield from _one(make, cells, f"{source.name}:{row}")
                     row += 1
         except FAULTS as error:
-            place = f"{source.name}:{row}"
-            yield place, rejected(place, "damaged: the rest of this row group is lost", error)
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            yield rejected(f"{source.name}:{row}", LOST_ROWS, error)
         row = first + group.num_rows
 
 
-def _values(column: Any) -> list[Any]:
+def _cells(batch: Any, names: list[str], errors: str) -> Iterator[dict[str, Any]]:
+    """The rows of a batch, by the names of the columns."""
+    wanted = [i for i, name in enumerate(batch.schema.names) if name in names]
+    names = [batch.schema.names[i] for i in wanted]
+    for cells in zip(*(values(batch.column(i), errors) for i in wanted), strict=True):
+        yield dict(zip(names, cells, strict=True))
+
+
+def _one(make: Callable[[Any, str], T], cells: dict[str, Any], place: str) -> Iterator[T | Rejected]:
     try:
-        values: list[Any] = column.to_pylist()
-    except UnicodeDecodeError:  # only the rows that are invalid are to be lost
-        values = column.cast(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()).to_pylist()
-    return values
+        if INVALID in cells.values():
+            raise BadRecord("not valid UTF-8 (see --read.errors)")
+        yield make(cells, place)
+    except BadRecord as error:
+        yield rejected(place, error, {name: value for name, value in cells.items() if value is not INVALID})
