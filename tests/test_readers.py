@@ -333,9 +333,8 @@ def test_an_invalid_byte_spoils_one_record(tmp_path: Path) -> None:
             assert len(reasons(items)) == 1 and reasons(items)[0].startswith("not valid")
     latin = put(tmp_path / "latin.jsonl", '{"text": "caf\xe9s et th\xe9s"}\n{"text": "ok"}\n'.encode("latin-1"))
     assert texts(read(latin)) == ["ok"] and texts(read(latin, encoding="latin-1")) == ["cafés et thés", "ok"]
-    assert reasons(read(put(tmp_path / "a.txt", CHINESE.encode() + b"\xff")))[0].startswith(
-        "not valid UTF-8 (see --read."
-    )
+    [reason] = reasons(read(put(tmp_path / "a.txt", CHINESE.encode() + b"\xff")))
+    assert reason == "not valid UTF-8 (see --read.encoding and --read.errors)"
 
 
 @pytest.mark.parametrize("suffix", [suffix for suffix in PACKERS if suffix])

@@ -43,9 +43,8 @@ def read_arrow(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T
             columns = make.columns(reader.schema.names)
             batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
             for batch in batches:
-                for cells in _cells(batch, columns, config.errors):
-                    yield from _one(make.document, cells, f"{source.name}:{row}")
-                    row += 1
+                yield from _records(batch, columns, source.name, row, config.errors, make.document)
+                row += batch.num_rows
     except BadRecord as error:
         yield rejected(source.name, error, ", ".join(reader.schema.names))
     except FAULTS as error:
@@ -85,9 +84,8 @@ def _rows(
         size = max(1, min(BATCH_ROWS, BATCH_BYTES // per_row))
         try:
             for batch in file.iter_batches(size, row_groups=[index], columns=columns, use_threads=False):
-                for cells in _cells(batch, batch.schema.names, config.errors):
-                    yield from _one(make, cells, f"{source.name}:{row}")
-                    row += 1
+                yield from _records(batch, columns, source.name, row, config.errors, make)
+                row += batch.num_rows
         except FAULTS as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
@@ -95,18 +93,18 @@ def _rows(
         row = first + group.num_rows
 
 
-def _cells(batch: Any, names: list[str], errors: str) -> Iterator[dict[str, Any]]:
-    """The rows of a batch, by the names of the columns."""
+def _records(
+    batch: Any, names: list[str], name: str, row: int, errors: str, make: Callable[[Any, str], T]
+) -> Iterator[T | Rejected]:
+    """What is made of the rows of a batch, of which the first is such a row of the file of that name."""
     wanted = [i for i, name in enumerate(batch.schema.names) if name in names]
-    names = [batch.schema.names[i] for i in wanted]
-    for cells in zip(*(values(batch.column(i), errors) for i in wanted), strict=True):
-        yield dict(zip(names, cells, strict=True))
-
-
-def _one(make: Callable[[Any, str], T], cells: dict[str, Any], place: str) -> Iterator[T | Rejected]:
-    try:
-        if INVALID in cells.values():
-            raise BadRecord("not valid UTF-8 (see --read.errors)")
-        yield make(cells, place)
-    except BadRecord as error:
-        yield rejected(place, error, {name: value for name, value in cells.items() if value is not INVALID})
+    fields = [batch.schema.names[i] for i in wanted]
+    columns = [values(batch.column(i), errors) for i in wanted]
+    for number, cells in enumerate(zip(*columns, strict=True), row):
+        record = dict(zip(fields, cells, strict=True))
+        try:
+            if INVALID in cells:
+                raise BadRecord("not valid UTF-8 (see --read.errors)")
+            yield make(record, f"{name}:{number}")
+        except BadRecord as error:
+            yield rejected(f"{name}:{number}", error, {k: v for k, v in record.items() if v is not INVALID})

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from http.client import HTTPException, HTTPResponse
 
 from babyllm.text.documents import Document
-from babyllm.text.readers.compressed import Damaged, next_member
+from babyllm.text.readers.compressed import LOST, Damaged, next_member
 from babyllm.text.readers.pages import main_text, page_text
 from babyllm.text.readers.records import CUT_OFF, TOO_LONG, BadRecord, Fields, ReadConfig, Rejected, Source, rejected
 from babyllm.text.readers.streams import EXCERPT_BYTES, blocks
@@ -23,6 +23,7 @@ BEGIN = re.compile(rb"WARC/\d")
 AT_LINE = re.compile(rb"\nWARC/\d")
 GAP = re.compile(rb"\r?\n\r?\n")
 MAX_HEAD, MAX_GAP, MAX_BEGIN = 1 << 16, 4, 7  # bytes of a head, of the gap after a record, of what begins one
+LOST_RECORD = "damaged: this record is lost"
 DEFLATES = ("gzip", "x-gzip", "deflate", "x-deflate")
 LENGTH = re.compile(rb"^content-length:\s*(\d{1,18})\s*$", re.IGNORECASE | re.MULTILINE)
 HEADER = re.compile(rb"^([\w-]+):[ \t]*([^\r\n]*)", re.MULTILINE)
@@ -43,8 +44,9 @@ def read_warc(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Do
                 yield from _made(f"{source.name}:{offset}", head, body, fault, config, fields)
             return
         except Damaged as error:
-            yield rejected(f"{source.name}:{window.offset}", error.reason, error)
             start = next_member(source.path, source.compression, error.place, b"WARC/")
+            reason = LOST_RECORD if error.reason == LOST and start is not None else error.reason
+            yield rejected(f"{source.name}:{window.offset}", reason, error)
             base = window.end
 
 
