@@ -75,14 +75,23 @@ def next_member(path: Path, compression: str, place: int, begin: bytes) -> int |
             window = file.read(BLOCK)
             at = window.find(magic)
             if at >= 0:
-                with suppress(Damaged):
-                    if next(unpacked(path, compression, place + at), b"").startswith(begin):
-                        return place + at
+                if _begins(path, compression, place + at, begin):
+                    return place + at
                 place += at + 1
             elif len(window) < BLOCK:
                 return None
             else:
                 place += len(window) - len(magic) + 1
+
+
+def _begins(path: Path, compression: str, place: int, begin: bytes) -> bool:
+    head = b""
+    with suppress(Damaged):
+        for block in unpacked(path, compression, place):
+            head += block
+            if len(head) >= len(begin):
+                break
+    return head.startswith(begin)
 
 
 # ---- decompressors of the standard library, which are handed the stored bytes
