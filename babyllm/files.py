@@ -52,7 +52,9 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 def write_json(path: Path, value: object) -> None:
     """Like `write_bytes`, for a JSON value a person can read."""
-    write_bytes(path, (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode())
+    text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+    # Names of files need not be valid text; what of them is not becomes an escape that JSON knows.
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_sealed_json(path: Path, value: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from babyllm.text.readers.formats import accounted
 from babyllm.text.readers.json_values import JSON_SUFFIXES, read_json
 from babyllm.text.readers.line_numbers import LineNumbers
 from babyllm.text.readers.lines import read_csv
-from babyllm.text.readers.parquet import read_parquet
+from babyllm.text.readers.parquet import read_arrow, read_parquet
 from babyllm.text.readers.records import TOO_LONG, BadRecord, Maker, kind_of
 
 READ = ReadConfig(domain="file")
@@ -32,7 +32,9 @@ _Reader = Callable[[Source, ReadConfig, Maker[Conversation]], Iterator[Conversat
 READERS: dict[str, _Reader] = {
     **dict.fromkeys(JSON_SUFFIXES, read_json),
     **{".csv": read_csv, ".tsv": read_csv, ".parquet": read_parquet},
+    **dict.fromkeys((".arrow", ".feather"), read_arrow),
 }
+TABLES = (".parquet", ".arrow", ".feather")  # which have no lines
 
 
 def find_conversation_partitions(paths: Sequence[Path], partition_bytes: int) -> list[Partition]:
@@ -53,7 +55,7 @@ def find_conversation_partitions(paths: Sequence[Path], partition_bytes: int) ->
     if not found:
         raise UserError(
             f"{', '.join(map(str, paths))}: no conversations to read here; what is read ends in {', '.join(READERS)}, "
-            "the text formats also with .gz, .zst, .bz2 or .xz behind"
+            "the text formats also with .gz, .zst, .bz2, .xz or .lz4 behind"
         )
     return found
 
@@ -86,7 +88,7 @@ def read_conversation_partition(
     """
     for source in partition.sources:
         make = _Conversations(source, config, section)
-        lines = LineNumbers(source, READ) if source.format != ".parquet" and source.end is None else None
+        lines = LineNumbers(source, READ) if source.format not in TABLES and source.end is None else None
         for item in accounted(source, READERS[source.format](source, READ, make)):
             yield _told(item, source, lines) if isinstance(item, Rejected) else item
 
@@ -95,6 +97,7 @@ def _told(item: Rejected, source: Source, lines: LineNumbers | None) -> Rejected
     """What is rejected, with its line and in words that name no setting of the text readers."""
     if item.reason == TOO_LONG:
         item = replace(item, reason=f"longer than {READ.max_record_bytes >> 20} MiB")
+    item = replace(item, reason=item.reason.partition(" (see --read.")[0])
     offset = item.place.removeprefix(f"{source.name}:")
     return replace(item, line=lines.at(int(offset))) if lines and offset != item.place else item
 
@@ -128,7 +131,7 @@ class _Conversations:
         """
         try:
             needed = columns_of(names, self._config)
-            if self._source.format == ".parquet":
+            if self._source.format in TABLES:
                 self._unread = tuple(name[:NAME_CHARACTERS] for name in names if name not in needed)
             return needed
         except Unusable as error:

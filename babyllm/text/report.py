@@ -30,7 +30,7 @@ Report = Mapping[str, Any]
 def write_report(directory: Path, report: Report) -> None:
     """Write `report.json` and `report.html`, a page that needs no other file, into an existing directory."""
     write_json(directory / "report.json", report)
-    write_bytes(directory / "report.html", page(report).encode())
+    write_bytes(directory / "report.html", page(report).encode("utf-8", "backslashreplace"))
 
 
 def print_report(report: Report) -> None:

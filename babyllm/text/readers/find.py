@@ -21,12 +21,13 @@ from babyllm.errors import UserError
 from babyllm.text.corpus import MANIFEST, PART_MARK, open_corpus
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet
-from babyllm.text.readers.formats import COMPRESSIONS, FORMATS, format_of, read_source
+from babyllm.text.readers.encodings import is_wide
+from babyllm.text.readers.formats import COMPRESSIONS, FORMATS, format_of, read_source, unreadable
 from babyllm.text.readers.json_values import holds_lines
 from babyllm.text.readers.limit import limit_of, taken
 from babyllm.text.readers.names import domain_of, is_companion, is_hidden, kind, spelled
 from babyllm.text.readers.records import ReadConfig, Rejected, Source
-from babyllm.text.readers.streams import Damaged, encoding_of, is_wide
+from babyllm.text.readers.streams import encoding_of
 from babyllm.text.readers.text_files import can_be_cut, separator_of
 
 HEAD = 4096  # bytes that tell what a file without suffix holds
@@ -54,7 +55,8 @@ def find_partitions(paths: Sequence[Path], config: ReadConfig, partition_bytes: 
         partition_bytes: of a partition, about; an uncompressed file of lines or a Parquet file that is larger is cut.
 
     Raises:
-        UserError: a path does not exist, is given twice or holds nothing that can be read; a setting makes no sense.
+        UserError: a path does not exist, is given twice or holds nothing that can be read; a file cannot be opened; a
+            setting makes no sense.
     """
     _check(config)
     skipped: Counter[str] = Counter()
@@ -275,9 +277,12 @@ def _is_corpus(folder: Path) -> bool:
 def _source(path: Path, name: str, format: str, compression: str, domain: str) -> Source:
     try:
         info = path.stat()
-        size, changed = (info.st_size, info.st_mtime_ns) if stat.S_ISREG(info.st_mode) else (0, 0)
-    except OSError:  # it vanished, or is a link that leads nowhere; reading it will tell
-        size, changed = 0, 0
+        is_file = stat.S_ISREG(info.st_mode)
+        if is_file:
+            path.open("rb").close()  # what cannot be read is told now rather than after hours of work
+    except OSError as error:
+        raise unreadable(path, error) from error
+    size, changed = (info.st_size, info.st_mtime_ns) if is_file else (0, 0)
     return Source(path, spelled(name), format, compression, domain, 0, None, size, (size, changed))
 
 
@@ -294,8 +299,8 @@ def _pieces(source: Source, config: ReadConfig, partition_bytes: int) -> list[So
         try:
             if is_wide(encoding_of(source, config)) or not _has(pieces, source, config):
                 return [source]
-        except (OSError, Damaged):  # reading it will tell
-            return [source]
+        except OSError as error:
+            raise unreadable(source.path, error) from error
         n = -(-source.size_bytes // partition_bytes)
         bounds = [source.size_bytes * i // n for i in range(n + 1)]
         return [replace(source, start=start, end=end, size_bytes=end - start) for start, end in pairwise(bounds)]

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from babyllm.errors import UserError
 from babyllm.text.documents import Document
+from babyllm.text.readers.compressed import Damaged
 from babyllm.text.readers.fields import Fields
 from babyllm.text.readers.json_values import JSON_SUFFIXES, read_json
 from babyllm.text.readers.lines import read_csv
 from babyllm.text.readers.pages import read_html, read_text
-from babyllm.text.readers.parquet import read_corpus, read_parquet
+from babyllm.text.readers.parquet import read_arrow, read_corpus, read_parquet
 from babyllm.text.readers.records import ReadConfig, Rejected, Source, T, rejected
-from babyllm.text.readers.streams import Damaged
 from babyllm.text.readers.text_files import read_text_file, read_txt_lines, read_txt_parts
 from babyllm.text.readers.warc import read_warc
 
@@ -46,9 +48,10 @@ FORMATS = {
     **dict.fromkeys(JSON_SUFFIXES, _JSON),
     **{".csv": _CSV, ".tsv": _CSV},
     **{".txt": _TXT["file"], ".md": _TEXT, ".html": _HTML, ".htm": _HTML, ".warc": _WARC, ".wet": _WARC},
+    **{".arrow": Format(read_arrow), ".feather": Format(read_arrow)},
     **{".parquet": Format(read_parquet, "row groups"), "corpus": Format(read_corpus, "row groups")},
 }
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz", ".lz4": "lz4"}
 
 
 def format_of(suffix: str, config: ReadConfig) -> Format:
@@ -79,7 +82,14 @@ def first_documents(found: Iterator[Document | Rejected], n: int) -> Iterator[Do
 
 
 def accounted(source: Source, found: Iterator[T | Rejected]) -> Iterator[T | Rejected]:
-    """What is found in a source; where it is empty, ends in damage or cannot be read, a `Rejected` says so."""
+    """What is found in a source; where it is empty or ends in damage, a `Rejected` says so.
+
+    A file that cannot be read, for want of a permission or a disk that answers, is no property of the data: whatever
+    stage reads it stops and keeps nothing of this file, so that the same command reads it when it has been mended.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     if not source.stamp[0] and source.path.exists():
         yield rejected(source.name, "the file is empty")
         return
@@ -89,9 +99,16 @@ def accounted(source: Source, found: Iterator[T | Rejected]) -> Iterator[T | Rej
             is_empty = False
             yield item
     except Damaged as error:
-        yield rejected(source.name, "damaged: what lies behind is lost", error)
+        yield rejected(source.name, error.reason, error)
     except OSError as error:
-        yield rejected(source.name, f"cannot be read: {error.strerror or error}")
+        raise unreadable(source.path, error) from error
     else:
         if is_empty:
             yield rejected(source.name, "the file holds no records")
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """What the user is told of a file that the system does not let anybody read."""
+    return UserError(
+        f"{path}: cannot be read ({error.strerror or error}); mend it or leave it out, and start the same command again"
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from babyllm.text.readers.encodings import BOM, utf8
 from babyllm.text.readers.lines import AROUND, after, decoded, parsed, read_jsonl, value_in
 from babyllm.text.readers.records import (
     CUT_OFF,
@@ -21,7 +22,7 @@ from babyllm.text.readers.records import (
     T,
     rejected,
 )
-from babyllm.text.readers.streams import BOM, EXCERPT_BYTES, blocks, encoding_of, utf8
+from babyllm.text.readers.streams import EXCERPT_BYTES, blocks, encoding_of
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 UNCLOSED = "the file ends before its array does"
@@ -43,7 +44,7 @@ def read_json(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T 
         try:
             if fault:
                 raise BadRecord(fault)
-            yield make.document(parsed(raw), place)
+            yield make.document(parsed(raw, errors=config.errors), place)
         except BadRecord as error:
             yield rejected(place, error, raw)
 
@@ -52,7 +53,7 @@ def json_blocks(source: Source, config: ReadConfig) -> Iterator[bytes]:
     """The bytes of a JSON file, in UTF-8."""
     encoding = encoding_of(source, config)
     parts = blocks(source)
-    return parts if encoding == "utf-8" else utf8(parts, encoding)
+    return parts if encoding == "utf-8" else utf8(parts, encoding, config.errors)
 
 
 def holds_lines(source: Source, config: ReadConfig) -> bool:

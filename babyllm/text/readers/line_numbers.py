@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from babyllm.text.readers.encodings import is_wide, utf8
 from babyllm.text.readers.json_values import JSON_SUFFIXES, holds_lines, json_blocks
 from babyllm.text.readers.records import ReadConfig, Source
-from babyllm.text.readers.streams import blocks, encoding_of, is_wide, utf8
+from babyllm.text.readers.streams import blocks, encoding_of
 
 
 class LineNumbers:
@@ -37,4 +38,4 @@ def _parts(source: Source, config: ReadConfig) -> Iterator[bytes]:
     if source.format in JSON_SUFFIXES and not holds_lines(source, config):
         return json_blocks(source, config)
     encoding = encoding_of(source, config)
-    return utf8(blocks(source), encoding) if is_wide(encoding) else blocks(source)
+    return utf8(blocks(source), encoding, config.errors) if is_wide(encoding) else blocks(source)

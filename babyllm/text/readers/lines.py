@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from babyllm.text.readers.encodings import text_of
 from babyllm.text.readers.records import EXCERPT, TOO_LONG, BadRecord, Maker, ReadConfig, Rejected, Source, T, rejected
-from babyllm.text.readers.streams import lines, name_of
+from babyllm.text.readers.streams import lines
 
 # What may surround a JSON value: blanks, marks of byte order and of records (RFC 7464), and holes left by a crash.
 AROUND = " \t\r\n\ufeff\x1e\0"
@@ -26,7 +27,7 @@ def read_jsonl(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T
         try:
             if is_long:
                 raise BadRecord(TOO_LONG)
-            text = text_of(line, encoding)
+            text = text_of(line, encoding, config.errors)
             value, first_end = decoded(text, 0)
             if first_end < len(text):
                 _check_next(text, first_end)
@@ -53,13 +54,13 @@ def _further(text: str, end: int, name: str, offset: int, encoding: str, make: M
             yield rejected(place, error, text[start : start + EXCERPT])
 
 
-def parsed(raw: bytes, encoding: str = "utf-8") -> Any:
+def parsed(raw: bytes, encoding: str = "utf-8", errors: str = "strict") -> Any:
     """The value that JSON text stands for; of a key given twice the last one counts.
 
     Raises:
         BadRecord: it is not JSON.
     """
-    text = text_of(raw, encoding)
+    text = text_of(raw, encoding, errors)
     value, end = value_in(text, 0)
     if after(text, end) < len(text):
         raise BadRecord("not JSON: Extra data")
@@ -108,18 +109,6 @@ def after(text: str, end: int) -> int:
     return between.end()
 
 
-def text_of(raw: bytes, encoding: str) -> str:
-    """The text that bytes are in an encoding.
-
-    Raises:
-        BadRecord: they are invalid in it.
-    """
-    try:
-        return raw.decode(encoding)
-    except UnicodeDecodeError:
-        raise BadRecord(f"not valid {name_of(encoding)}") from None
-
-
 # ---- tables
 
 SEPARATOR_TOLD = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # a first line by which Excel is told
@@ -129,8 +118,9 @@ QUOTED = re.compile(r'"[^"]*"')
 class _Feed:
     """Lines for a CSV reader, and those of the row under way, to be handed out again if they make no row."""
 
-    def __init__(self, found: Iterator[tuple[int, bytes, bool]], encoding: str, limit: int) -> None:
-        self._found, self._encoding, self._limit = found, encoding, limit
+    def __init__(self, found: Iterator[tuple[int, bytes, bool]], encoding: str, config: ReadConfig) -> None:
+        self._found, self._encoding, self._errors = found, encoding, config.errors
+        self._limit = config.max_record_bytes
         self._again: deque[tuple[int, bytes, bool]] = deque()
         self.row: list[tuple[int, bytes, bool]] = []
         self._size = 0
@@ -160,7 +150,7 @@ class _Feed:
         Raises:
             BadRecord: it is invalid in the encoding of the file.
         """
-        return text_of(line, self._encoding)
+        return text_of(line, self._encoding, self._errors)
 
 
 def read_csv(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
@@ -169,7 +159,7 @@ def read_csv(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T |
     A row that makes no sense is rejected with its first line, and its other lines are read on their own.
     """
     encoding, found = lines(source, config)
-    feed = _Feed(found, encoding, config.max_record_bytes)
+    feed = _Feed(found, encoding, config)
     limit = csv.field_size_limit(config.max_record_bytes)
     try:
         yield from _rows(feed, source, make, config.columns)

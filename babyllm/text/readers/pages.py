@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import codecs
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from html import unescape
 from typing import Any
 
 from babyllm.errors import UserError
 from babyllm.text.documents import Document
+from babyllm.text.readers.encodings import UNKNOWN, declared, decoded, is_wide, recognised
 from babyllm.text.readers.fields import Fields
 from babyllm.text.readers.records import BadRecord, ReadConfig, Rejected, Source, rejected
-from babyllm.text.readers.streams import decoded, looks_chinese, whole
+from babyllm.text.readers.streams import whole
 
 DECLARED = re.compile(rb"""charset\s*=\s*["']?\s*([\w-]+)""", re.IGNORECASE)
 LINK = re.compile(r"<(?:link|meta)\b[^>]*>", re.IGNORECASE)
@@ -26,49 +26,50 @@ HEAD = 4096  # bytes of a page in which its encoding is declared
 
 def read_text(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
     """The document that the file is."""
-    data = b""
-    try:
-        data = whole(source, config.max_record_bytes)
-        yield fields.plain(decoded(data, config), source.name)
-    except BadRecord as error:
-        yield rejected(source.name, error, data)
+    yield from _documents(source, config, lambda data: fields.plain(decoded(data, config), source.name))
 
 
 def read_html(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
     """The main text of the page that the file is."""
+    label = None if config.encoding == "auto" else config.encoding
+
+    def document(data: bytes) -> Document:
+        page = page_text(data, label)
+        return fields.plain(main_text(page), source.name, url=canonical_url(page))
+
+    yield from _documents(source, config, document)
+
+
+def _documents(source: Source, config: ReadConfig, make: Callable[[bytes], Document]) -> Iterator[Document | Rejected]:
     data = b""
     try:
-        data = whole(source, config.max_record_bytes)
-        declared = None if config.encoding == "auto" else config.encoding
-        page = page_text(data, declared)
-        yield fields.plain(main_text(page), source.name, url=canonical_url(page))
+        for data in whole(source, config.max_record_bytes):
+            yield make(data)
     except BadRecord as error:
         yield rejected(source.name, error, data)
 
 
-def page_text(data: bytes, declared: str | None = None) -> str:
+def page_text(data: bytes, label: str | None = None) -> str:
     """A page as text; as in browsers, a byte that is invalid in its encoding spoils one character, not the page.
 
     Args:
         data: the page as it is stored.
-        declared: encoding, where something outside of the page tells it.
+        label: of its encoding, where something outside of the page tells it.
+
+    Raises:
+        BadRecord: nothing tells its encoding, and it is not recognised.
     """
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16", "replace")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        pass
+    encoding = recognised([data])
+    if encoding == "utf-8" or (encoding and is_wide(encoding)):
+        return data.decode(encoding, "replace").removeprefix("\ufeff")
     found = DECLARED.search(data[:HEAD])
-    encoding = declared or (found[1].decode("ascii", "replace") if found else None)
-    if encoding is None:
-        encoding = "gb18030" if looks_chinese(data) else "utf-8"
-    # What calls itself GB2312 holds characters of its supersets.
-    encoding = "gb18030" if encoding.lower() in ("gb2312", "gbk") else encoding
-    try:
-        return data.decode(encoding, "replace")
-    except LookupError:
-        return data.decode("utf-8", "replace")
+    labels = [label, found[1].decode("ascii", "replace") if found else None]
+    told = next((name for name in map(declared, filter(None, labels)) if name), None)
+    # A page that calls itself UTF-8 and is none, or Latin-1 as many servers do unasked, was not looked at by anybody.
+    chosen = encoding if encoding and told in (None, "utf-8", "cp1252") else told
+    if chosen is None:
+        raise BadRecord(UNKNOWN)
+    return data.decode(chosen, "replace")
 
 
 def canonical_url(page: str) -> str:

@@ -27,7 +27,8 @@ class ReadConfig:
         domain: folder (the first below the given one), file (its name), field:NAME, or the name of the domain itself;
             auto takes a field or column named domain where there is one, else the folder, or the name of a file that
             lies in none.
-        encoding: of text files, such as big5; auto tells UTF-8, UTF-16 with a byte order mark and GB18030 apart.
+        encoding: of text files, such as big5; auto tells it from how common the characters are that it makes of them.
+        errors: what becomes of bytes that are invalid in it; strict rejects their record, replace puts U+FFFD for them.
         txt: what a document is in .txt files, the whole file, each line, or the lines up to a blank one.
         separator: text between the documents of a .txt file, such as <|endoftext|>, in which \n is a line break; null
             finds <|endoftext|> where it stands alone on lines.
@@ -44,6 +45,7 @@ class ReadConfig:
     title: str | None = "title"
     domain: str = "auto"
     encoding: str = "auto"
+    errors: Literal["strict", "replace"] = "strict"
     txt: Literal["file", "line", "blank"] = "file"
     separator: str | None = None
     suffix: str | None = None
@@ -61,7 +63,7 @@ class Source:
         path: of the file.
         name: the same relative to the folder above the given path, with slashes; ids begin with it.
         format: the suffix by which it is read, such as ".jsonl"; "corpus" for Parquet files made by babyllm.
-        compression: gzip, zstd, bz2, xz or nothing.
+        compression: gzip, zstd, bz2, xz, lz4 or nothing.
         domain: of its documents, unless a field tells.
         start: first byte, or first row group, of the piece.
         end: behind its last; None reads to the end.

@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from babyllm.text.documents import Document
+from babyllm.text.readers.encodings import is_wide, text_of, utf8
 from babyllm.text.readers.fields import Fields
-from babyllm.text.readers.lines import text_of
 from babyllm.text.readers.pages import read_text
 from babyllm.text.readers.records import TOO_LONG, BadRecord, ReadConfig, Rejected, Source, rejected
-from babyllm.text.readers.streams import EXCERPT_BYTES, blocks, encoding_of, is_wide, lines, utf8
+from babyllm.text.readers.streams import EXCERPT_BYTES, blocks, encoding_of, lines
 
 LINES_HINT = f"{TOO_LONG}; read it by lines with --read.txt=line, or name a --read.separator"
 MARK_ALONE = re.compile(rb"^[ \t]*(<\|endoftext\|>|<\|end_of_text\|>)[ \t]*\r?$", re.MULTILINE)
@@ -48,7 +48,7 @@ def separator_of(source: Source, config: ReadConfig) -> str:
         return config.separator.replace("\\n", "\n").replace("\\t", "\t")
     encoding = encoding_of(source, config)
     parts = blocks(source)
-    head = next(utf8(parts, encoding) if is_wide(encoding) else parts, b"")
+    head = next(utf8(parts, encoding, config.errors) if is_wide(encoding) else parts, b"")
     found = MARK_ALONE.search(head)
     return found[1].decode() if found else ""
 
@@ -61,7 +61,7 @@ def can_be_cut(separator: str) -> bool:
 def read_txt_lines(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
     """Every line that is not blank as a document."""
     encoding, found = lines(source, config)
-    yield from _documents(found, encoding, source, fields)
+    yield from _documents(found, encoding, source, config, fields)
 
 
 def read_txt_parts(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
@@ -69,7 +69,7 @@ def read_txt_parts(source: Source, config: ReadConfig, fields: Fields) -> Iterat
     end = sys.maxsize if source.end is None else source.end
     encoding, found = lines(replace(source, end=None), config)
     parts = _runs(found, source.start == 0, end, config.max_record_bytes)
-    yield from _documents(parts, encoding, source, fields)
+    yield from _documents(parts, encoding, source, config, fields)
 
 
 def _separated(source: Source, config: ReadConfig, fields: Fields, separator: str) -> Iterator[Document | Rejected]:
@@ -77,12 +77,14 @@ def _separated(source: Source, config: ReadConfig, fields: Fields, separator: st
     encoding = encoding_of(source, config)
     parts = blocks(source, source.start)
     if is_wide(encoding):
-        parts, encoding = utf8(parts, encoding), "utf-8"
+        parts, encoding = utf8(parts, encoding, config.errors), "utf-8"
     between = _between(parts, source.start, end, separator.encode(encoding), config.max_record_bytes)
-    yield from _documents(between, encoding, source, fields)
+    yield from _documents(between, encoding, source, config, fields)
 
 
-def _documents(parts: Iterable[Piece], encoding: str, source: Source, fields: Fields) -> Iterator[Document | Rejected]:
+def _documents(
+    parts: Iterable[Piece], encoding: str, source: Source, config: ReadConfig, fields: Fields
+) -> Iterator[Document | Rejected]:
     """What is not blank of these parts of a file as documents."""
     for offset, raw, is_long in parts:
         text = raw.lstrip(b"\r\n")
@@ -90,7 +92,7 @@ def _documents(parts: Iterable[Piece], encoding: str, source: Source, fields: Fi
         try:
             if is_long:
                 raise BadRecord(TOO_LONG)
-            content = text_of(text, encoding).strip("\ufeff\r\n")
+            content = text_of(text, encoding, config.errors).strip("\ufeff\r\n")
             if content and not content.isspace():
                 yield fields.plain(content, place)
         except BadRecord as error:

@@ -1,0 +1,175 @@
+"""Damaged files of every compression and format: all before the damage is kept, and what is lost is one line."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import random
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from babyllm.text.documents import Document
+from babyllm.text.readers import ReadConfig, Rejected, find_partitions, read_partition
+
+RANDOM = random.Random(7)
+TEXTS = [f"text {i} {RANDOM.randbytes(24).hex()}" for i in range(300)]
+LOST, LOST_RECORD = "damaged: what lies behind is lost", "damaged: this record is lost"
+CHECKSUM = "the checksum is wrong: all was read, but some of it may have changed"
+
+
+def arrow(codec: str) -> Callable[[bytes], bytes]:
+    def packed(data: bytes) -> bytes:
+        sink = pa.BufferOutputStream()
+        with pa.CompressedOutputStream(sink, codec) as stream:
+            stream.write(data)
+        return bytes(sink.getvalue())
+
+    return packed
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    **{".gz": gzip.compress, ".bz2": lambda data: bz2.compress(data, 1), ".xz": lzma.compress},
+    **{".zst": arrow("zstd"), ".lz4": arrow("lz4")},
+}
+
+
+def record(text: str) -> bytes:
+    head = f"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\n\r\n"
+    return head.encode() + text.encode() + b"\r\n\r\n"
+
+
+FORMATS: dict[str, list[bytes]] = {
+    ".jsonl": [json.dumps({"text": text}).encode() + b"\n" for text in TEXTS],
+    ".csv": [b"text\n", *(text.encode() + b"\n" for text in TEXTS)],
+    ".txt": [text.encode() + b"\n" for text in TEXTS],
+    ".wet": [record(text) for text in TEXTS],
+    ".json": [b"[", *(json.dumps({"text": text}).encode() + b"," for text in TEXTS), b"1]"],
+}
+
+
+def read(path: Path, data: bytes, **settings: Any) -> tuple[list[str], list[str]]:
+    """The texts and the reasons of what is rejected of a file with these bytes."""
+    path.write_bytes(data)
+    config = ReadConfig(txt=settings.pop("txt", "line"), **settings)
+    items = [item for part in find_partitions([path], config, 1 << 30) for item in read_partition(part, config)]
+    found = [item.text for item in items if isinstance(item, Document)]
+    return found, [item.reason for item in items if isinstance(item, Rejected)]
+
+
+def before_damage(data: bytes, suffix: str) -> tuple[bytes, bool]:
+    """What a codec alone makes of the bytes in front of the damage, one after the other, and whether it sees any."""
+    if suffix in (".zst", ".lz4"):
+        codec, given = {".zst": "zstd", ".lz4": "lz4"}[suffix], b""
+        with pa.CompressedInputStream(io.BytesIO(data), codec) as stream:
+            try:
+                while byte := stream.read(1):
+                    given += byte
+            except (OSError, ValueError):
+                return given, True
+        return given, False
+    decoders: dict[str, Callable[[], Any]] = {".gz": lambda: zlib.decompressobj(31), ".bz2": bz2.BZ2Decompressor}
+    decoder, given = decoders.get(suffix, lzma.LZMADecompressor)(), b""
+    try:
+        for i in range(len(data)):
+            if decoder.eof:
+                decoder = decoders.get(suffix, lzma.LZMADecompressor)()
+            given += decoder.decompress(data[i : i + 1])
+    except (OSError, ValueError, zlib.error, lzma.LZMAError):
+        return given, True
+    return given, not decoder.eof
+
+
+def whole_texts(given: bytes, pieces: list[bytes]) -> list[str]:
+    """The texts whose records are whole in what a codec gave, as far as it is what was packed."""
+    end, n_whole = 0, 0
+    for piece in pieces:
+        if given[end : end + len(piece)] != piece:
+            break
+        end, n_whole = end + len(piece), n_whole + 1
+    return TEXTS[: max(0, n_whole - (len(pieces) - len(TEXTS)))]  # a table begins with the names of its columns
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "a cut": lambda data: data[: len(data) * 3 // 4],
+    "a cut trailer": lambda data: data[:-2],
+    "its beginning": lambda data: data[:12] + b"\xff" * 8 + data[20:],
+    "its middle": lambda data: data[: len(data) // 2] + b"\xff" * 40 + data[len(data) // 2 + 40 :],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_all_before_the_damage_is_kept(tmp_path: Path, suffix: str, damage: str) -> None:
+    """Of every format as much is read as the codec alone gives, and one line tells of the rest."""
+    for kind in (".jsonl", ".csv", ".txt", ".wet"):
+        data = DAMAGES[damage](PACKERS[suffix](b"".join(FORMATS[kind])))
+        given, is_seen = before_damage(data, suffix)
+        expected = whole_texts(given, FORMATS[kind])
+        found, reasons = read(tmp_path / f"a{kind}{suffix}", data)
+        assert found[: len(expected)] == expected, kind
+        # Arrow writes no checksum of zstd's content, so that some damage is none to anybody.
+        assert [reason for reason in reasons if reason in (LOST, LOST_RECORD, CHECKSUM)] or not is_seen, (kind, reasons)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
+def test_joined_files_are_kept_up_to_the_damage_of_one(tmp_path: Path, suffix: str) -> None:
+    """Joined streams are read up to the damage; padding is nothing, and what is not packed is one line."""
+    pack, half = PACKERS[suffix], len(TEXTS) // 2
+    for kind in (".jsonl", ".wet"):
+        first, second = (pack(b"".join(part)) for part in (FORMATS[kind][:half], FORMATS[kind][half:]))
+        path = tmp_path / f"a{kind}{suffix}"
+        assert read(path, first + pack(b"\n") + second) == (TEXTS, [])
+        broken = second[: len(second) // 3]
+        found, reasons = read(path, first + broken)
+        assert found[:half] == TEXTS[:half] and reasons, kind
+    if suffix != ".zst":
+        assert read(tmp_path / f"a.jsonl{suffix}", pack(b"".join(FORMATS[".jsonl"])) + b"\0" * 512) == (TEXTS, [])
+    found, reasons = read(tmp_path / f"a.jsonl{suffix}", pack(b"".join(FORMATS[".jsonl"])) + b"rubbish, not packed")
+    assert found == TEXTS and reasons == ["what follows the compressed data is not compressed: it is left out"]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_wrong_checksum_costs_nothing(tmp_path: Path, kind: str) -> None:
+    """Where the trailer alone is wrong every document is read, and one line tells of the checksum."""
+    for suffix, place in ((".gz", -6), (".gz", -1), (".bz2", -2)):
+        data = bytearray(PACKERS[suffix](b"".join(FORMATS[kind])))
+        data[place] ^= 255
+        found, reasons = read(tmp_path / f"a{kind}{suffix}", bytes(data))
+        assert found == TEXTS and reasons[-1] == CHECKSUM, suffix
+        assert len(reasons) == 1 + (kind == ".json"), reasons  # the number at the end of the array is no document
+    text = "\n".join(TEXTS).encode()
+    data = bytearray(gzip.compress(text))
+    data[-6] ^= 255
+    assert read(tmp_path / "book.txt.gz", bytes(data), txt="file") == ([text.decode()], [CHECKSUM])
+    assert read(tmp_path / "cut.txt.gz", bytes(data[:-200]), txt="file") == ([], [LOST])
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_broken_member_of_a_web_archive_costs_its_own_record(tmp_path: Path, suffix: str) -> None:
+    """The members of a compressed archive are independent: reading goes on with the next, each loss is one line."""
+    for broken in ([0], [3], [3, 4, 6], [9]):
+        members = [bytearray(PACKERS[suffix](record(text))) for text in TEXTS[:10]]
+        for number in broken:
+            middle = len(members[number]) // 2
+            members[number][middle : middle + 20] = b"\xff" * 20
+        found, reasons = read(tmp_path / f"a.wet{suffix}", b"".join(members))
+        assert set(found) >= {text for i, text in enumerate(TEXTS[:10]) if i not in broken}
+        assert set(reasons) <= {LOST, LOST_RECORD, CHECKSUM} and reasons
+        # Of a broken frame of zstd nothing may be left to tell that a record began there.
+        assert len(reasons) == len(broken) or (suffix == ".zst" and len(reasons) < len(broken)), reasons
+    members[2] = members[2][:-20]
+    found, reasons = read(tmp_path / f"b.wet{suffix}", b"".join(members[:9]))
+    assert set(found) >= set(TEXTS[:9]) - {TEXTS[2], TEXTS[3]} and reasons
+
+
+def test_a_long_window_is_told(tmp_path: Path) -> None:
+    """A zstd frame whose window is longer than may be held is named as such, after all that comes before it."""
+    long = b"\x28\xb5\x2f\xfd\x00\x98\x01\x00\x00"  # a head with a window of 512 MiB, and an empty block
+    found, reasons = read(tmp_path / "a.jsonl.zst", PACKERS[".zst"](b"".join(FORMATS[".jsonl"])) + long)
+    assert found == TEXTS and reasons == ["needs a long window: unpack it first, with zstd -d --long=31"]
