@@ -63,13 +63,14 @@ def run(flags: Flags, path: str) -> None:
     """Print the report of what lies at `path`, and documents of it."""
     from pathlib import Path
 
+    from babyllm.data.conversations import is_store
     from babyllm.errors import UserError
     from babyllm.text.report import print_report
 
     place = Path(path)
     if not place.exists():
         raise UserError(f"{path}: no such file or directory")
-    if (place / "conversations.json").is_file():
+    if is_store(place):
         _show_store(flags, place)
         return
     if flags.conversations:

@@ -342,8 +342,7 @@ def _require_same_model(directory: Path, state: TrainState, tokenizer: Tokenizer
     if changed:
         read_resume(directory)  # where the file is damaged, that is what to tell
         raise UserError(
-            f"{directory.parent}: was made with another model: {', '.join(changed)}; choose another --run_dir, "
-            "or delete this one to begin anew"
+            f"{directory.parent}: was made with another model: {', '.join(changed)}; choose another --run_dir"
         )
 
 

@@ -64,6 +64,15 @@ def collect(setting: Setting, slices: Sequence[Sequence[Slice]], n_inputs: int, 
     return Result(members, names, is_removed[in_use], contaminated, describe(pieces, contaminated[0]), removed)
 
 
+def reasons_of(result: Result) -> dict[str, int]:
+    """Why documents go, with how many."""
+    reasons = {
+        "repeats another document, one of --against perhaps": int(np.count_nonzero(result.is_removed)),
+        "shares words with an evaluation set": result.contaminated.shape[1],
+    }
+    return {reason: n for reason, n in reasons.items() if n}
+
+
 def describe(
     pieces: Sequence[Slice], documents: NDArray[np.int64], columns: Sequence[str] = ("id", "domain")
 ) -> pa.Table:

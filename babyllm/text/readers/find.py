@@ -18,7 +18,7 @@ from itertools import count, pairwise
 from pathlib import Path
 
 from babyllm.errors import UserError
-from babyllm.text.corpus import MANIFEST, PART_MARK, open_corpus
+from babyllm.text.corpus import MANIFEST, PART_MARK, is_corpus, open_corpus
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet
 from babyllm.text.readers.formats import COMPRESSIONS, FORMATS, format_of, read_source
@@ -132,7 +132,7 @@ def _sources(root: Path, label: str, config: ReadConfig, skipped: Counter[str]) 
                 f"{root}: a file of a kind that is not read; known are "
                 f"{', '.join(name for name in FORMATS if name != 'corpus')}"
             )
-        format = "corpus" if format == ".parquet" and _is_corpus(root.parent) else format
+        format = "corpus" if format == ".parquet" and is_corpus(root.parent) else format
         return [_source(root, label, format, compression, _domain([root.name], None, format, config))]
     found = []
     folder = os.path.basename(os.path.abspath(root))
@@ -149,7 +149,7 @@ def _walk(
     real = os.path.realpath(folder)
     if real in above:  # a link to a folder that holds it
         return
-    if _is_corpus(folder):
+    if is_corpus(folder):
         yield from ((folder / part.file, (*parts, part.file), "corpus", "") for part in open_corpus(folder).parts)
         return
     try:
@@ -197,14 +197,6 @@ def _refuse_unfinished(sources: Sequence[Source]) -> None:
                 f"{path}: is part of a corpus that was never finished or is damaged: {path.parent / MANIFEST} does not "
                 "describe it; run the command that makes it again, or name the files to read them as they are"
             )
-
-
-def _is_corpus(folder: Path) -> bool:
-    try:
-        with (folder / MANIFEST).open("rb") as file:
-            return re.match(rb'\s*{\s*"version"', file.read(64)) is not None
-    except OSError:
-        return False
 
 
 def _domain(parts: Sequence[str], folder: str | None, format: str, config: ReadConfig) -> str:
