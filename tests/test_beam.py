@@ -53,8 +53,10 @@ def test_with_enough_beams_the_best_of_all_texts_is_found(tiny: Tiny, seed: int,
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.5, -1.0])
-@pytest.mark.parametrize("num_beams", [2, 5])
-def test_results_are_those_of_transformers(tiny: Tiny, tmp_path: Path, num_beams: int, penalty: float) -> None:
+@pytest.mark.parametrize(("num_beams", "repetition"), [(2, 1.0), (5, 1.0), (5, 1.7)])
+def test_results_are_those_of_transformers(
+    tiny: Tiny, tmp_path: Path, num_beams: int, repetition: float, penalty: float
+) -> None:
     """Texts and scores are what transformers finds with the same weights, prompt and settings."""
     from transformers import AutoModelForCausalLM
 
@@ -69,6 +71,7 @@ def test_results_are_those_of_transformers(tiny: Tiny, tmp_path: Path, num_beams
             num_return_sequences=num_beams,
             do_sample=False,
             length_penalty=penalty,
+            repetition_penalty=repetition,
             max_new_tokens=12,
             eos_token_id=[3, 4],
             pad_token_id=0,

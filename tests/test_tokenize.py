@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from babyllm.commands.tokenize import Flags, run
 from babyllm.data.prepare import batches, encode, write_tokens
+from babyllm.data.shard_writer import ShardWriter
 from babyllm.data.shards import MANIFEST, open_tokens
 from babyllm.data.tokenize import tokenize
 from babyllm.errors import UserError

@@ -174,7 +174,7 @@ def test_called_again(tmp_path: Path, source: Path, capsys: pytest.CaptureFixtur
     with pytest.raises(UserError, match="was made with other vocab_size; choose another OUT"):
         learn(source, out, vocab_size=401)
     Tokenizer.load(out).save(tmp_path / "foreign")
-    with pytest.raises(UserError, match="foreign: holds tokenizer.json and 2 more, which this command did not make"):
+    with pytest.raises(UserError, match=r"foreign: holds tokenizer\.json and 2 more, which this command did not make"):
         learn(source, tmp_path / "foreign")
 
 

@@ -27,6 +27,7 @@ from babyllm.text.dedup.sources import Slice, cut, prefixes
 from babyllm.text.dedup.steps import DedupConfig, Setting
 from babyllm.text.dedup.summary import summarize
 from babyllm.text.parquet import parquet_writer
+from babyllm.text.readers import Source
 from babyllm.text.rejections import require_documents
 from babyllm.text.report import REPORT_FILES, Report, write_report
 from babyllm.text.stage import MADE, discard_work, is_done, publish, require_apart, work_directory
@@ -91,14 +92,14 @@ def _check(config: DedupConfig) -> None:
         choose_bands(config.minhash, config.threshold)
 
 
-def _about(corpora: Sequence[Corpus], evaluation: Sequence[Path], config: DedupConfig) -> dict[str, Any]:
+def _about(corpora: Sequence[Corpus], evaluation: Sequence[Source], config: DedupConfig) -> dict[str, Any]:
     """What decides the result: what the corpora hold and what their ids begin with, not how they are named."""
     inputs = [
         [prefix, sha256(corpus.directory / MANIFEST)]
         for prefix, corpus in zip(prefixes([corpus.directory for corpus in corpora]), corpora, strict=True)
     ]
     chosen = {name: value for name, value in without_paths(config).items() if name != "work"}
-    counts = {"against": len(config.against), "decontaminate": [sha256(path) for path in evaluation]}
+    counts = {"against": len(config.against), "decontaminate": [sha256(source.path) for source in evaluation]}
     return {"stage": "dedup", "inputs": inputs, "config": chosen | counts}
 
 
@@ -109,7 +110,7 @@ def _n_documents(pieces: Sequence[Slice]) -> int:
     return n
 
 
-def _benchmarks(files: Sequence[Path], config: DedupConfig, directory: Path) -> decontaminate.Benchmarks | None:
+def _benchmarks(files: Sequence[Source], config: DedupConfig, directory: Path) -> decontaminate.Benchmarks | None:
     path = directory / steps.GRAMS
     if not files:
         path.unlink(missing_ok=True)
