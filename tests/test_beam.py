@@ -88,6 +88,7 @@ def test_results_are_those_of_transformers(
             num_beams=num_beams,
             n=num_beams,
             length_penalty=penalty,
+            repetition_penalty=repetition,
             max_new_tokens=12,
             end_ids=[3, 4],
         )
@@ -117,6 +118,16 @@ def test_the_text_is_the_best_beams(tiny: Tiny, tokenizer: Tokenizer) -> None:
         expected += [b"".join(map(tokenizer.token_bytes, beam.ids)).decode(errors="replace") for beam in found]
     assert generate(model, tokenizer, ["今天", "the"], n=2, **settings) == expected  # type: ignore[call-overload]
     assert generate(model, tokenizer, "今天", **settings) == expected[0]  # type: ignore[call-overload]
+    penalised = beam_search(
+        model,
+        [tokenizer.eos_id, *tokenizer.encode("今天")],
+        num_beams=3,
+        repetition_penalty=5.0,
+        max_new_tokens=6,
+        end_ids=[tokenizer.eos_id],
+    )
+    text = generate(model, tokenizer, "今天", repetition_penalty=5.0, **settings)  # type: ignore[call-overload]
+    assert text == tokenizer.decode(penalised[0].ids) != expected[0]
     first = expected[0][1]
     stopped = generate(model, tokenizer, "今天", stop=[first], **settings)  # type: ignore[call-overload]
     assert stopped == expected[0].partition(first)[0]
