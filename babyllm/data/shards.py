@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from babyllm.data.bare_tokens import TRAINING_FLAGS, UINT16_VOCABULARY, BareFlags, read_layouts
 from babyllm.errors import UserError
-from babyllm.files import read_sealed_json
+from babyllm.files import begins_with, read_sealed_json
 from babyllm.integrity import Ids, examine
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+_BEGINNING = re.compile(rb'\s*\{\s*("dtype":|\Z)')
 _HELD_OUT = re.compile(r"(^|[^a-z])(val(id|idation)?|dev|test)([^a-z]|$)")
 
 Split = Literal["train", "val"]
@@ -182,8 +183,8 @@ def is_token_data(path: Path) -> bool:
     """Whether a directory holds a manifest of token data, damaged or not; another program's `manifest.json` is none."""
     try:
         raw = json.loads((path / MANIFEST).read_bytes())
-    except ValueError:
-        return True
+    except ValueError:  # damaged later on, or lines of JSON
+        return begins_with(path / MANIFEST, _BEGINNING)
     except OSError:
         return False
     return isinstance(raw, dict) and not raw.keys().isdisjoint(("dtype", "shards", "vocab_size"))
