@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
     """A new folder for the body to fill, which takes the place of `target` when the body ends well; else it is deleted.
 
     Args:
-        target: the folder of that name is deleted with what it holds.
+        target: the folder of that name is deleted with what it holds, but for hidden files, which are moved.
     """
     saving = target.with_name(f".{target.name}.saving")
     try:
@@ -42,6 +43,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
         for file in saving.iterdir():
             if os.access(file, os.W_OK):  # a link to another one's file has long been on disk
                 fsync(file)
+        for hidden in list(target.glob(".*")):
+            os.replace(hidden, saving / hidden.name)
         shutil.rmtree(target, ignore_errors=True)
         os.rename(saving, target)
         fsync(target.parent)
@@ -76,6 +79,15 @@ def read_sealed_json(path: Path) -> dict[str, Any]:
     if seal not in (None, json_digest(value)):
         raise ValueError("its contents are not what its sha256 says")
     return value
+
+
+def begins_with(path: Path, pattern: re.Pattern[bytes]) -> bool:
+    """Whether a file can be read and its first bytes match a pattern, by which one's own is told from others'."""
+    try:
+        with path.open("rb") as file:
+            return pattern.match(file.read(256)) is not None
+    except OSError:
+        return False
 
 
 def json_digest(value: object) -> str:

@@ -176,14 +176,14 @@ def require_steps(run_dir: Path, last_recorded: int, save_every: int) -> None:
         if step > max(steps, default=-1):
             then = f"then the run goes on from {steps[max(steps)].name}" if steps else "there is no other step"
             raise UserError(
-                f"{path}: has the name of a step but no {RESUME}, so it is damaged or not of this run; move or delete "
-                f"it, {then}"
+                f"{path}: has the name of a step but no {RESUME}, so it is damaged or not of this run; move it away, "
+                f"{then}"
             )
     was_saved = (run_dir / LATEST).exists() or last_recorded > save_every > 0
     if not steps and was_saved:
         raise UserError(
             f"{run_dir}: its records reach step {last_recorded}, but none of its steps is there; bring a step "
-            "directory back, or choose another --run_dir, or delete this one to begin anew"
+            "directory back, or choose another --run_dir"
         )
 
 

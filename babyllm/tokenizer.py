@@ -27,8 +27,10 @@ from babyllm.errors import UserError
 from babyllm.files import write_bytes
 from babyllm.integrity import check_tokenizer
 from babyllm.json_fields import Fields, read_json
-from babyllm.tokenizer_backends import JsonBackend, SentencePieceBackend, train_byte_level, train_sentencepiece
+from babyllm.tokenizer_backends import JsonBackend, SentencePieceBackend, n_visible
+from babyllm.tokenizer_training import train_byte_level, train_sentencepiece
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 ROLES = ("bos", "eos", "pad", "unk")
 ModelType = Literal["bpe", "unigram", "byte_bpe"]
 
@@ -119,6 +121,8 @@ class Tokenizer:
         model_type: ModelType = "bpe",
         character_coverage: float = 0.9995,
         special_tokens: Sequence[str] = (),
+        symbols: Sequence[str] = (),
+        hard_vocab_limit: bool = True,
         n_threads: int | None = None,
     ) -> Tokenizer:
         """Tokenizer that loses nothing: bytes for what is rare, single digits, no normalisation, no prefix space.
@@ -132,14 +136,34 @@ class Tokenizer:
             character_coverage: share of the text's characters that become tokens; the rest is spelled in bytes. Means
                 nothing to "byte_bpe".
             special_tokens: names of special tokens beside the ones every tokenizer trained here has.
+            symbols: texts that are always one token, such as "<think>"; unlike special tokens they
+                stand for themselves, wherever they are written.
+            hard_vocab_limit: whether a text that gives fewer tokens than `vocab_size` is refused; else it gives what
+                it can.
             n_threads: threads to train with; None takes all cores, as "byte_bpe" always does.
 
         Raises:
             UserError: `vocab_size` does not suit the text, or there is no text.
         """
         if model_type == "byte_bpe":
-            return cls(train_byte_level(documents, vocab_size, special_tokens), "json")
-        model = train_sentencepiece(documents, vocab_size, model_type, character_coverage, n_threads, special_tokens)
+            source = train_byte_level(
+                documents,
+                vocab_size,
+                special_tokens=special_tokens,
+                symbols=symbols,
+                hard_vocab_limit=hard_vocab_limit,
+            )
+            return cls(source, "json")
+        model = train_sentencepiece(
+            documents,
+            vocab_size,
+            model_type,
+            character_coverage=character_coverage,
+            n_threads=n_threads,
+            special_tokens=special_tokens,
+            symbols=symbols,
+            hard_vocab_limit=hard_vocab_limit,
+        )
         return cls(model, "model")
 
     def encode(self, text: str) -> list[int]:
@@ -171,6 +195,16 @@ class Tokenizer:
             The ids of all documents, and how many each of them has, its eos included.
         """
         return self._backend.encode_documents(texts, self.eos_id, n_threads)
+
+    def count_unknown(self, texts: Sequence[bytes]) -> tuple[int, int]:
+        """How many characters, blanks aside, become an unknown token or are dropped, and of how many.
+
+        Both are 0, without a look at the texts, where every character can be spelled in bytes.
+        """
+        if self._backend.spells_all:
+            return 0, 0
+        counts = [(self._backend.n_unknown(text), n_visible(text)) for text in map(bytes.decode, texts)]
+        return sum(unknown for unknown, _ in counts), sum(visible for _, visible in counts)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`; special tokens give nothing, incomplete UTF-8 gives U+FFFD."""

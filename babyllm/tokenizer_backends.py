@@ -1,4 +1,4 @@
-"""The two libraries behind `Tokenizer`, asked for the same things, and the training of a SentencePiece model.
+"""The two libraries behind `Tokenizer`, asked for the same things.
 
 Both take their input for plain text. Lone surrogates are refused here, since each library stumbles over them in its own
 way.
@@ -6,11 +6,9 @@ way.
 
 from __future__ import annotations
 
-import io
-import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -19,7 +17,6 @@ import tokenizers
 from numpy.typing import NDArray
 
 from babyllm.errors import UserError
-from babyllm.machine import cores
 from babyllm.tokenizer_convert import (
     BPE,
     BYTE,
@@ -27,20 +24,11 @@ from babyllm.tokenizer_convert import (
     SPACE,
     UNKNOWN,
     parse_model,
+    space_of,
+    tells_spaces_apart,
     to_tokenizer_json,
     with_plain_merges,
 )
-
-SPECIAL_TOKENS = (
-    "<unk>",
-    "<s>",
-    "</s>",
-    "<pad>",
-    "<|im_start|>",
-    "<|im_end|>",
-    *(f"<|reserved_{i}|>" for i in range(10)),
-)
-"""The special tokens of a tokenizer trained here; a name's index is its id."""
 
 # For files that do not say which token plays a role; the first that the vocabulary holds is taken.
 WELL_KNOWN = {
@@ -51,15 +39,7 @@ WELL_KNOWN = {
 }
 MOST_TOKENS = 1 << 24  # of a vocabulary: there are lists as long as the highest id
 JOINED = 16  # documents that SentencePiece is handed at once
-# SentencePiece skips longer sentences in silence; a character has up to 4 bytes.
-MAX_SENTENCE_BYTES = 4096
-MAX_SENTENCE_CHARACTERS = MAX_SENTENCE_BYTES // 4
-# SentencePiece writes this for rare characters while it trains, and skips sentences that hold it in silence.
-TRAINING_MARK = "\u2585"
-NO_TEXT = "there is no text to train a tokenizer on: the documents are empty"
-# What a byte-level BPE never joins: single digits; letters, and what is neither letter nor digit, with a space in front
-# of them; line breaks; other blanks.
-WORDS = r"\p{N}| ?[\p{L}\p{M}]+| ?[^\s\p{L}\p{M}\p{N}]+|[\r\n]+|[^\S\r\n]+(?= \S)|[^\S\r\n]+"
+MARK = SPACE.encode()  # U+2581 in a text, which SentencePiece would take for a space
 
 
 class SentencePieceBackend:
@@ -75,16 +55,20 @@ class SentencePieceBackend:
         self._ids = {p.piece: i for i, p in enumerate(self._proto.pieces)}
         self.special = {p.piece: i for i, p in enumerate(self._proto.pieces) if p.type in (CONTROL, UNKNOWN)}
         self.vocab_size = len(self._proto.pieces)
+        self.spells_all = bool(self._proto.trainer_spec.byte_fallback)
+        # Only where nothing is added at the beginning of a text can it be encoded in parts.
+        self._mark_ids = [self._ids[f"<0x{byte:02X}>"] for byte in MARK] if tells_spaces_apart(self._proto) else []
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text."""
-        ids: list[int] = self._processor.encode(_utf8(text))
-        return ids
+        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, on all cores."""
-        ids: list[list[int]] = self._processor.encode([_utf8(text) for text in texts])
-        return ids
+        raw = [utf8(text) for text in texts]
+        if len(raw) == 1 and not (self._mark_ids and MARK in raw[0]):
+            return [self._processor.encode(raw[0])]
+        return [ids.tolist() for ids in self._encode_numpy(raw, None)]
 
     def encode_documents(
         self, texts: Sequence[bytes], end: int, n_threads: int | None
@@ -100,6 +84,14 @@ class SentencePieceBackend:
         return ids, np.diff(ends, prepend=-1)
 
     def _encode_numpy(self, texts: Sequence[bytes], n_threads: int | None) -> list[NDArray[np.int32]]:
+        if not self._mark_ids or not any(MARK in text for text in texts):
+            return self._encode_parts(texts, n_threads)
+        parts = [text.split(MARK) for text in texts]
+        rows = iter(self._encode_parts([part for mine in parts for part in mine], n_threads))
+        mark = np.array(self._mark_ids, np.int32)
+        return [np.concatenate([next(rows), *(ids for _ in mine[1:] for ids in (mark, next(rows)))]) for mine in parts]
+
+    def _encode_parts(self, texts: Sequence[bytes], n_threads: int | None) -> list[NDArray[np.int32]]:
         # No list of numbers is made on the way, which would take as long as a fifth of the encoding.
         ids: list[NDArray[np.int32]] = self._processor.encode(
             list(texts), num_threads=n_threads or -1, return_type="numpy"
@@ -115,6 +107,12 @@ class SentencePieceBackend:
         if normalizes or not is_bpe or any("\0" in piece.piece for piece in pieces):
             return None
         return self.find("<0x00>")
+
+    def n_unknown(self, text: str) -> int:
+        """How many characters of a text become an unknown token, blanks aside."""
+        unknown = self._processor.unk_id()
+        ids, pieces = self._processor.encode(text), self._processor.encode(text, out_type=str)
+        return sum(n_visible(piece) for token_id, piece in zip(ids, pieces, strict=True) if token_id == unknown)
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, nothing for special ones."""
@@ -181,7 +179,7 @@ class JsonBackend:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, on all cores."""
         for text in texts:
-            _utf8(text)
+            utf8(text)
         return [e.ids for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encode_documents(
@@ -193,13 +191,31 @@ class JsonBackend:
         rows = map(self.encode, decoded) if n_threads == 1 else self.encode_batch(decoded)
         return _with_end([np.array(ids, dtype=np.int32) for ids in rows], end)
 
+    @cached_property
+    def spells_all(self) -> bool:
+        """Whether every character has tokens, as bytes where it is no piece."""
+        content, names = json.loads(self.source), self._tokenizer.get_vocab()
+        if "ByteLevel" in _types(content.get("decoder")):
+            return names.keys() >= BYTE_OF.keys()
+        return bool(content["model"].get("byte_fallback")) and all(f"<0x{byte:02X}>" in names for byte in range(256))
+
+    def n_unknown(self, text: str) -> int:
+        """How many characters of a text become an unknown token or are dropped, blanks aside."""
+        encoding, unknown = self._tokenizer.encode(text, add_special_tokens=False), list(text)
+        unknown_id = self.find(self.role("unk") or "")
+        for token_id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token_id != unknown_id:
+                unknown[start:stop] = " " * (stop - start)
+        return n_visible("".join(unknown))
+
     def decode(self, ids: list[int]) -> str:
         """Text of ids, nothing for special ones."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def bytes_of_tokens(self) -> list[bytes]:
         """Bytes of every id."""
-        decoders = set(_types(json.loads(self.source).get("decoder")))
+        decoder = json.loads(self.source).get("decoder")
+        decoders, space = set(_types(decoder)), space_of(decoder)
         texts = [b""] * self.vocab_size
         for piece, i in self._tokenizer.get_vocab().items():
             if piece in self.special:
@@ -209,7 +225,7 @@ class JsonBackend:
             elif "ByteFallback" in decoders and re.fullmatch("<0x[0-9A-F]{2}>", piece):
                 texts[i] = _byte_piece(piece)
             else:
-                texts[i] = piece.replace(SPACE, " ").encode()
+                texts[i] = piece.replace(space, " ").encode()
         return texts
 
     def find(self, name: str) -> int | None:
@@ -238,114 +254,17 @@ def _with_end(rows: Sequence[NDArray[np.int32]], end: int) -> tuple[NDArray[np.i
     return ids, np.array(list(map(len, rows)), dtype=np.int64) + 1
 
 
-def train_sentencepiece(
-    documents: Iterable[str],
-    vocab_size: int,
-    model_type: str,
-    character_coverage: float,
-    n_threads: int | None,
-    special_tokens: Sequence[str],
-) -> bytes:
-    """Bytes of a SentencePiece model with `SPECIAL_TOKENS` and others behind them; see `Tokenizer.train`."""
-    failures: list[BaseException] = []
-    sentences = _sentences(documents, failures)
-    first = next(sentences, None)
-    if first is None:
-        raise UserError(NO_TEXT)
-    writer = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=itertools.chain([first], sentences),
-            model_writer=writer,
-            model_type=model_type,
-            vocab_size=vocab_size,
-            hard_vocab_limit=False,  # so that what comes out tells the largest size
-            character_coverage=character_coverage,
-            max_sentence_length=MAX_SENTENCE_BYTES,
-            normalization_rule_name="identity",
-            add_dummy_prefix=False,
-            remove_extra_whitespaces=False,
-            allow_whitespace_only_pieces=True,
-            split_digits=True,
-            byte_fallback=True,
-            unk_surface="",
-            unk_id=0,
-            bos_id=1,
-            eos_id=2,
-            pad_id=3,
-            control_symbols=_all_special(special_tokens)[4:],
-            num_threads=n_threads or cores(),
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        if failures:
-            raise failures[0] from None
-        needed = re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error))
-        if needed:
-            raise UserError(
-                f"vocab_size {vocab_size} is too small: this text needs at least {needed[1]}, or a lower "
-                "character_coverage"
-            ) from None
-        raise
-    proto = parse_model(writer.getvalue(), "the trained model")
-    if len(proto.pieces) < vocab_size:
-        raise UserError(f"vocab_size {vocab_size} is too large: this text gives at most {len(proto.pieces)}")
-    proto.trainer_spec.ClearField("num_threads")  # or the hash would tell machines apart
-    return bytes(proto.SerializeToString(deterministic=True))
+def n_visible(text: str) -> int:
+    """Characters of a text that are no blanks."""
+    return sum(not character.isspace() and character != SPACE for character in text)
 
 
-def train_byte_level(documents: Iterable[str], vocab_size: int, special_tokens: Sequence[str]) -> bytes:
-    """Bytes of a `tokenizer.json` of a byte-level BPE with `SPECIAL_TOKENS` and others; see `Tokenizer.train`."""
-    texts = (text for text in map(_checked, documents) if text)
-    first = next(texts, None)
-    if first is None:
-        raise UserError(NO_TEXT)
-    special = _all_special(special_tokens)
-    smallest = len(special) + len(_BYTE_OF)
-    if vocab_size < smallest:
-        raise UserError(f"vocab_size {vocab_size} is too small: this text needs at least {smallest}")
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(WORDS), "isolated")
-    to_bytes = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, to_bytes])
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[tokenizers.AddedToken(name, special=True, normalized=False) for name in special],
-        initial_alphabet=sorted(_BYTE_OF),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(itertools.chain([first], texts), trainer)
-    if tokenizer.get_vocab_size() < vocab_size:
-        raise UserError(f"vocab_size {vocab_size} is too large: this text gives at most {tokenizer.get_vocab_size()}")
-    return with_plain_merges(tokenizer.to_str()).encode()
+def utf8(text: str) -> bytes:
+    """The bytes of a text.
 
-
-def _all_special(names: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys([*SPECIAL_TOKENS, *names]))
-
-
-def _sentences(documents: Iterable[str], failures: list[BaseException]) -> Iterator[bytes]:
-    """Documents in parts that SentencePiece does not skip; a newline is a byte token anyway.
-
-    What goes wrong is kept in `failures` too, because SentencePiece would pass on its words alone.
+    Raises:
+        UserError: it holds a lone surrogate.
     """
-    try:
-        for document in documents:
-            for line in document.replace(TRAINING_MARK, "\n").split("\n"):
-                for start in range(0, len(line), MAX_SENTENCE_CHARACTERS):
-                    yield _utf8(line[start : start + MAX_SENTENCE_CHARACTERS])
-    except BaseException as error:
-        failures.append(error)
-        raise
-
-
-def _checked(text: str) -> str:
-    _utf8(text)
-    return text
-
-
-def _utf8(text: str) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -365,12 +284,12 @@ def _byte_level_alphabet() -> dict[str, int]:
     return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(others)}
 
 
-_BYTE_OF = _byte_level_alphabet()
+BYTE_OF = _byte_level_alphabet()
 
 
 def _byte_level(piece: str) -> bytes:
-    if all(character in _BYTE_OF for character in piece):
-        return bytes(_BYTE_OF[character] for character in piece)
+    if all(character in BYTE_OF for character in piece):
+        return bytes(BYTE_OF[character] for character in piece)
     return piece.encode()  # a token that was added as it stands
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from babyllm.errors import UserError
@@ -111,6 +111,12 @@ def expand_paths(config: Any) -> None:
             object.__setattr__(config, name, os.path.expanduser(value))
         elif isinstance(value, list):
             object.__setattr__(config, name, [os.path.expanduser(path) for path in value])
+
+
+def without_paths(config: Any) -> dict[str, Any]:
+    """The values of a configuration by name but for paths, for where what lies there counts and not how it is named."""
+    hints = get_type_hints(type(config), include_extras=True)
+    return {name: value for name, value in asdict(config).items() if not is_path(hints[name])}
 
 
 def expanded(path: str) -> str:

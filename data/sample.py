@@ -13,11 +13,14 @@ import argparse
 import importlib.util
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from babyllm.errors import UserError
+from babyllm.files import locked
 from babyllm.text.documents import Document, exact_key
 
 MIN_CHARACTERS = 15
@@ -73,9 +76,10 @@ def write_jsonl(path: Path) -> list[tuple[str, int, int, int]]:
     """
     corpus = list(documents())
     labels = dict(reviews())
-    unfinished = path.with_name(path.name + ".tmp")
+    unfinished = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        require_absent(path)
         with unfinished.open("w", encoding="utf-8", newline="\n") as file:
             for document in corpus:
                 record = {"text": document.text, "domain": document.domain}
@@ -93,6 +97,37 @@ def write_jsonl(path: Path) -> list[tuple[str, int, int, int]]:
         texts = [document.text for document in corpus if document.domain == domain]
         rows.append((domain, len(texts), sum(map(len, texts)), sum(len(text.encode()) for text in texts)))
     return rows
+
+
+def require_absent(path: Path) -> None:
+    """Refuse to write over a file.
+
+    Raises:
+        UserError: it is there.
+    """
+    if path.exists():
+        raise UserError(f"{path}: is there already; name a file that is not")
+
+
+@contextmanager
+def recipe_folder(path: Path) -> Iterator[None]:
+    """Hold the folder that a recipe fills while the body runs; no other process is at it.
+
+    Raises:
+        UserError: it holds what no recipe has made, or cannot be written.
+    """
+    lock = path / ".lock"
+    try:
+        if path.is_dir() and not lock.exists() and any(not file.name.startswith(".") for file in path.iterdir()):
+            raise UserError(
+                f"{path}: holds files that no recipe made, so the sample cannot be made there; move them, or name them "
+                "with --data.path"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        with locked(lock, patience_s=600):
+            yield
+    except OSError as error:
+        raise UserError(f"{error.filename or path}: cannot be written ({error.strerror})") from error
 
 
 def _news() -> Iterator[str]:
@@ -135,19 +170,18 @@ def prepare_sample(directory: str) -> None:
     """
     from babyllm.data.pretraining import SAMPLE
     from babyllm.data.shards import MANIFEST
-    from babyllm.files import locked
 
     path = Path(directory)
     if path != Path(SAMPLE) or (path / MANIFEST).is_file():
         return
-    path.mkdir(parents=True, exist_ok=True)
-    with locked(path / ".lock", patience_s=600):
+    with recipe_folder(path):
         if not (path / MANIFEST).is_file():
             print(f"preparing the sample corpus in {path} (once)", flush=True)
             _prepare(path)
 
 
 def _prepare(path: Path) -> None:
+    from babyllm.data.shards import MANIFEST
     from babyllm.data.tokenize import tokenize
     from babyllm.data.vocabulary import learn_vocabulary
     from babyllm.data.vocabulary_config import VocabularyConfig
@@ -164,7 +198,12 @@ def _prepare(path: Path) -> None:
     dedup([cleaned], unique, DedupConfig())
     vocabulary = VocabularyConfig(VOCAB_SIZE, character_coverage=CHARACTER_COVERAGE, held_out=HELD_OUT)
     learn_vocabulary([unique], path / "tokenizer", vocabulary)
-    tokenize([unique], Tokenizer.load(path / "tokenizer"), path, held_out=HELD_OUT)
+    tokens = path / ".tokens"
+    if not (tokens / MANIFEST).is_file():  # else it was being moved when the last start ended
+        tokenize([unique], Tokenizer.load(path / "tokenizer"), tokens, held_out=HELD_OUT)
+    for file in sorted(tokens.iterdir(), key=lambda file: file.name == MANIFEST):  # the commit mark last
+        os.replace(file, path / file.name)
+    shutil.rmtree(tokens)
     print(f"    see {cleaned / 'report.html'} and {unique / 'report.html'}; babyllm inspect {path}", flush=True)
 
 

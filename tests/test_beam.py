@@ -53,8 +53,10 @@ def test_with_enough_beams_the_best_of_all_texts_is_found(tiny: Tiny, seed: int,
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.5, -1.0])
-@pytest.mark.parametrize("num_beams", [2, 5])
-def test_results_are_those_of_transformers(tiny: Tiny, tmp_path: Path, num_beams: int, penalty: float) -> None:
+@pytest.mark.parametrize(("num_beams", "repetition"), [(2, 1.0), (5, 1.0), (5, 1.7)])
+def test_results_are_those_of_transformers(
+    tiny: Tiny, tmp_path: Path, num_beams: int, repetition: float, penalty: float
+) -> None:
     """Texts and scores are what transformers finds with the same weights, prompt and settings."""
     from transformers import AutoModelForCausalLM
 
@@ -69,6 +71,7 @@ def test_results_are_those_of_transformers(tiny: Tiny, tmp_path: Path, num_beams
             num_return_sequences=num_beams,
             do_sample=False,
             length_penalty=penalty,
+            repetition_penalty=repetition,
             max_new_tokens=12,
             eos_token_id=[3, 4],
             pad_token_id=0,
@@ -85,6 +88,7 @@ def test_results_are_those_of_transformers(tiny: Tiny, tmp_path: Path, num_beams
             num_beams=num_beams,
             n=num_beams,
             length_penalty=penalty,
+            repetition_penalty=repetition,
             max_new_tokens=12,
             end_ids=[3, 4],
         )
@@ -114,6 +118,16 @@ def test_the_text_is_the_best_beams(tiny: Tiny, tokenizer: Tokenizer) -> None:
         expected += [b"".join(map(tokenizer.token_bytes, beam.ids)).decode(errors="replace") for beam in found]
     assert generate(model, tokenizer, ["今天", "the"], n=2, **settings) == expected  # type: ignore[call-overload]
     assert generate(model, tokenizer, "今天", **settings) == expected[0]  # type: ignore[call-overload]
+    penalised = beam_search(
+        model,
+        [tokenizer.eos_id, *tokenizer.encode("今天")],
+        num_beams=3,
+        repetition_penalty=5.0,
+        max_new_tokens=6,
+        end_ids=[tokenizer.eos_id],
+    )
+    text = generate(model, tokenizer, "今天", repetition_penalty=5.0, **settings)  # type: ignore[call-overload]
+    assert text == tokenizer.decode(penalised[0].ids) != expected[0]
     first = expected[0][1]
     stopped = generate(model, tokenizer, "今天", stop=[first], **settings)  # type: ignore[call-overload]
     assert stopped == expected[0].partition(first)[0]

@@ -36,7 +36,7 @@ LAYERS = (
             "run_directory",
             "model",
         ),
-        *("tokenizer", "tokenizer_backends", "tokenizer_convert"),
+        *("tokenizer", "tokenizer_backends", "tokenizer_convert", "tokenizer_training"),
     ),
     ("chat", "data", "generation", "interop", "loading"),
     ("objectives", "evaluate"),

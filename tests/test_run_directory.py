@@ -133,7 +133,7 @@ def test_what_looks_like_a_newer_step_is_not_passed_over(config: PretrainConfig,
     foreign = Path(config.run_dir) / "step_00000006"
     foreign.mkdir()
     (foreign / "mine.txt").write_text("mine")
-    told = "step_00000006: has the name of a step but no resume.json.* move or delete it, then .* from step_00000004"
+    told = "step_00000006: has the name of a step but no resume.json.* move it away, then .* from step_00000004"
     with pytest.raises(UserError, match=told):
         begun(config, runtime)
     longer = replace(config, plan=replace(config.plan, steps=6))

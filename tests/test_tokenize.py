@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from babyllm.commands.tokenize import Flags, run
 from babyllm.data.prepare import batches, encode, write_tokens
+from babyllm.data.shard_writer import ShardWriter
 from babyllm.data.shards import MANIFEST, open_tokens
 from babyllm.data.tokenize import tokenize
 from babyllm.errors import UserError
@@ -178,14 +179,19 @@ def test_killed_and_started_again(tmp_path: Path, corpus_dir: Path, whole: Path,
     assert not (out / ".work").exists()
 
 
-def test_finished_pieces_are_kept(tmp_path: Path, corpus_dir: Path, tokenizer: Tokenizer) -> None:
-    """What was done before an interruption is not done again, unless a setting that decides it has changed."""
-    in_the_way = tmp_path / "web-train-00000.bin"
-    in_the_way.mkdir()
+def test_finished_pieces_are_kept(
+    tmp_path: Path, corpus_dir: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was done before a disk was full in the last phase is not done again."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
     work = WorkConfig(workers=1)
-    with pytest.raises(UserError, match="cannot be written"):
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot be written") as error:
+        patch.setattr(ShardWriter, "finish", full)
         tokenize([corpus_dir], tokenizer, tmp_path, held_out=0.0, work=work)
-    in_the_way.rmdir()
+    assert "\n" not in str(error.value) and [path.name for path in tmp_path.iterdir()] == [".work"]
     for done in (tmp_path / ".work").glob("*/done.json"):
         content, at = bytearray(done.with_name("tokens.bin").read_bytes()), 0
         for group in json.loads(done.read_text())["result"]["groups"]:
@@ -195,7 +201,7 @@ def test_finished_pieces_are_kept(tmp_path: Path, corpus_dir: Path, tokenizer: T
             at += len(ids)
         done.with_name("tokens.bin").write_bytes(content)
     tokenize([corpus_dir], tokenizer, tmp_path, held_out=0.0, work=work)
-    assert set(np.fromfile(in_the_way, "<u2")) == {7}
+    assert set(np.fromfile(tmp_path / "web-train-00000.bin", "<u2")) == {7}
 
 
 def test_called_again(
@@ -211,12 +217,12 @@ def test_called_again(
     run(Flags(tokenizer=str(out), work=WorkConfig(workers=2)), str(corpus_dir), str(out))
     assert capsys.readouterr().out == f"{out}: complete already, with these settings and inputs; nothing to do\n"
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
-    with pytest.raises(UserError, match="was made with other held_out; delete it or choose another"):
+    with pytest.raises(UserError, match="was made with other held_out; choose another OUT"):
         tokenize([corpus_dir], tokenizer, out, held_out=0.5)
     with pytest.raises(UserError, match="was made with other inputs"):
         tokenize([make_corpus(tmp_path / "other", [many_documents(9)])], tokenizer, out)
     write_tokens(many_documents(9), tokenizer, tmp_path / "by hand")
-    with pytest.raises(UserError, match=r"holds a manifest\.json already"):
+    with pytest.raises(UserError, match=r"by hand: holds .* which this command did not make"):
         tokenize([corpus_dir], tokenizer, tmp_path / "by hand")
 
 
@@ -299,7 +305,7 @@ def test_a_domain_named_all_is_refused(tmp_path: Path, tokenizer: Tokenizer, way
 def test_nothing_to_tokenize(tmp_path: Path, tokenizer: Tokenizer) -> None:
     """A corpus of empty texts, an input that does not exist and an output that is a file are told in one line."""
     empty = make_corpus(tmp_path / "in", [[Document("", "web", "0")]])
-    with pytest.raises(UserError, match="the corpus is empty"):
+    with pytest.raises(UserError, match="no document is left: 1 record: the text is empty"):
         tokenize([empty], tokenizer, tmp_path / "out", work=WorkConfig(workers=1))
     with pytest.raises(UserError, match="nowhere"):
         tokenize([tmp_path / "nowhere"], tokenizer, tmp_path / "out")

@@ -268,9 +268,13 @@ def test_hard_text_round_trips(trained: Tokenizer, bytewise: Tokenizer, text: st
         assert b"".join(map(tokenizer.token_bytes, ids)) == text.encode()
 
 
-def test_lower_one_eighth_block_is_read_as_space(trained: Tokenizer) -> None:
-    """U+2581 is the one character that does not come back."""
-    assert trained.decode(trained.encode("a▁b")) == "a b"
+@pytest.mark.parametrize("text", ["▁", "a▁b", " ▁ ▁▁\n▁", "▁▂▃▄▅▆▇█ 和 ▁Hello▁World"])
+def test_the_mark_of_spaces_is_a_character_like_others(trained: Tokenizer, converted: Tokenizer, text: str) -> None:
+    """U+2581, which SentencePiece writes for a space, is spelled in bytes and comes back, in a file of either kind."""
+    ids = trained.encode(text)
+    assert trained.decode(ids) == text and converted.encode(text) == ids and converted.decode(ids) == text
+    assert b"".join(map(trained.token_bytes, ids)) == b"".join(map(converted.token_bytes, ids)) == text.encode()
+    assert trained.encode_documents([text.encode(), b"a"], 1)[0].tolist() == [*ids, 2, *trained.encode("a"), 2]
 
 
 def test_batch_equals_single(trained: Tokenizer, bytewise: Tokenizer) -> None:

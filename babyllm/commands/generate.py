@@ -63,9 +63,17 @@ def run(flags: Flags, directory: str, prompt: str = "") -> None:
         model, tokenizer = load(directory, int8=flags.int8)
         model.to(runtime.device)
         if flags.num_beams != 1:
-            settings = {"max_new_tokens": flags.max_new_tokens, "stop": stop}
-            beams, penalty = flags.num_beams, flags.length_penalty
-            print(prompt + generate(model, tokenizer, prompt, n=1, num_beams=beams, length_penalty=penalty, **settings))
+            text = generate(
+                model,
+                tokenizer,
+                prompt,
+                num_beams=flags.num_beams,
+                length_penalty=flags.length_penalty,
+                max_new_tokens=flags.max_new_tokens,
+                repetition_penalty=flags.repetition_penalty,
+                stop=stop,
+            )
+            print(prompt + text)
             return
         pieces = stream(
             model,

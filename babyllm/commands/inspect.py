@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,13 +65,14 @@ def run(flags: Flags, path: str) -> None:
     """Print the report of what lies at `path`, and documents of it."""
     from pathlib import Path
 
+    from babyllm.data.conversations import is_store
     from babyllm.errors import UserError
     from babyllm.text.report import print_report
 
     place = Path(path)
     if not place.exists():
         raise UserError(f"{path}: no such file or directory")
-    if _holds_store(place):
+    if is_store(place):
         _show_store(flags, place)
         return
     if flags.conversations:
@@ -87,15 +87,6 @@ def run(flags: Flags, path: str) -> None:
             print(f"  {item['label']}")
             for text in item["texts"]:
                 print(f"    {_cut(text, flags.characters)!r}")
-
-
-def _holds_store(directory: Path) -> bool:
-    """Whether `conversations.json` describes prepared conversations; a chat file may have the same name."""
-    try:
-        with (directory / "conversations.json").open("rb") as file:
-            return (directory / "ids.bin").is_file() or re.match(rb'\s*{\s*"manifest"', file.read(64)) is not None
-    except OSError:
-        return False
 
 
 def _report(flags: Flags, place: Path) -> dict[str, Any]:

@@ -29,8 +29,8 @@ def run(flags: Flags, source: str, out: str) -> None:
     directory, target = model_directory(source), Path(out)
     if not is_adapter(directory):
         raise UserError(f"{directory}: is a whole model already, there is nothing to merge")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{target}: is there already; choose another directory or delete it")
+    if target.exists() and (not target.is_dir() or any(not file.name.startswith(".") for file in target.iterdir())):
+        raise UserError(f"{target}: is there already; choose another directory, new or empty")
     model, tokenizer = load(directory)
     files = tokenizer_directory(directory)
     ends = generation_ends(files)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,7 @@ from babyllm.config import nearest
 from babyllm.data.packing import pack
 from babyllm.data.shards import Split, little_endian
 from babyllm.errors import UserError
-from babyllm.files import read_sealed_json
+from babyllm.files import begins_with, read_sealed_json
 from babyllm.integrity import require_whole
 from babyllm.text.dedup.ragged import Ragged, offsets_of, positions, take
 
@@ -31,6 +32,7 @@ FORMAT_VERSION = 1
 ALL = "all"
 """What measurements of all tasks together are called, so that no task can be."""
 MANIFEST = "conversations.json"
+_BEGINNING = re.compile(rb'\s*\{\s*"manifest":\s*\{\s*"dtype":')
 IDS, TURNS, INDEX = "ids.bin", "turns.bin", "index.bin"
 # Of each conversation: where it begins, ids, supervised turns, supervised targets.
 RECORD = np.dtype([("offset", "<i8"), ("length", "<i4"), ("turns", "<i4"), ("supervised", "<i4")])
@@ -189,8 +191,13 @@ class ConversationStore:
         return self.ids[here].astype(np.int64), self.turns[here].astype(np.int64)
 
 
+def is_store(directory: Path) -> bool:
+    """Whether a directory holds the commit mark of a store; a file of the same name with other contents is none."""
+    return begins_with(directory / MANIFEST, _BEGINNING)
+
+
 def _anew(directory: Path) -> str:
-    return f"delete {directory}: the command that made it makes the same one again from its files"
+    return f"move {directory} away: the command that made it makes the same one again from its files"
 
 
 def _mapped(file: Path, kind: Any) -> NDArray[Any]:

@@ -29,7 +29,7 @@ from babyllm.chat.messages import Conversation, Unusable
 from babyllm.chat.reading import READ, find_conversation_partitions, read_conversation_partition
 from babyllm.chat.supervise import message_weights
 from babyllm.chat.template import ChatTemplate, Rendered, Supervise, TooLong, fit, split_turns
-from babyllm.data.conversations import FORMAT_VERSION, IDS, INDEX, MANIFEST, RECORD, TURNS, Group, Manifest
+from babyllm.data.conversations import FORMAT_VERSION, IDS, INDEX, MANIFEST, RECORD, TURNS, Group, Manifest, is_store
 from babyllm.data.conversations_report import Key, Result, Tally, report_of, require_training
 from babyllm.data.conversations_split import first_kept, is_apart
 from babyllm.data.prepare import load_tokenizer
@@ -40,8 +40,9 @@ from babyllm.text.partitions import WorkConfig, run_partitions
 from babyllm.text.readers import Partition, Rejected, Source, key_of
 from babyllm.text.readers.line_numbers import LineNumbers
 from babyllm.text.readers.records import rejected
-from babyllm.text.report import write_report
-from babyllm.text.stage import REJECTED, WORK, work_directory
+from babyllm.text.report import REPORT_FILES, write_report
+from babyllm.text.stage import MADE, REJECTED, WORK, discard_work, publish, rejected_published, work_directory
+from babyllm.tokenizer import TOKENIZER_FILES
 
 PIECE = "conversations.bin"
 # Rendering is slow, so even small files are worth several cores; the cut depends on the files alone.
@@ -61,17 +62,17 @@ class _Settings:
     too_long: TooLong
     limits: MessageLimits
     held_out: float
-    held_out_files: tuple[Path, ...]
+    held_out_files: tuple[str, ...]
     directory: Path
     template: str
     tokenizer_sha256: str
     first_kept: bytes = b""
 
     def makes(self) -> dict[str, Any]:
-        """The settings as JSON values, but for where the store is and what the files decide."""
+        """The settings as JSON values, but for where workers find the template and what the files decide."""
         values = asdict(self)
         del values["directory"], values["first_kept"]
-        return values | {"held_out_files": [str(path) for path in self.held_out_files]}
+        return values | {"held_out_files": list(self.held_out_files)}
 
 
 def prepare_conversations(
@@ -117,21 +118,31 @@ def prepare_conversations(
     work = work or WorkConfig()
     partitions = _partitions([*paths, *held_out_paths], work.partition_bytes)
     files = {source.path: source for partition in partitions for source in partition.sources}
-    held = tuple(file for file in files if any(path == file or path in file.parents for path in held_out_paths))
-    sha256 = template.tokenizer.sha256
-    settings = _Settings(
-        format, supervise, is_split, seq_len, too_long, limits, held_out, held, directory, template.source, sha256
+    held = tuple(
+        source.name for file, source in files.items() if any(p == file or p in file.parents for p in held_out_paths)
     )
-    inputs = [[str(path), source.name, *source.stamp] for path, source in files.items()]
+    sha256, parts = template.tokenizer.sha256, directory / WORK
+    settings = _Settings(
+        format,
+        supervise,
+        is_split,
+        seq_len,
+        too_long,
+        limits,
+        held_out,
+        held,
+        parts / "template",
+        template.source,
+        sha256,
+    )
+    inputs = [[source.name, *source.stamp] for source in files.values()]
     made = {"version": FORMAT_VERSION, "reading": READING, "settings": settings.makes(), "inputs": inputs}
     made_of = json.loads(json.dumps(made))
-    parts = directory / WORK
     if _made_of(directory) == made_of:
-        shutil.rmtree(parts, ignore_errors=True)
+        discard_work(directory)
         return None
-    with work_directory(directory):
-        (directory / MANIFEST).unlink(missing_ok=True)
-        template.tokenizer.save(directory, chat_template=template.source)
+    with work_directory(directory, _files_of(directory)):
+        template.tokenizer.save(settings.directory, chat_template=template.source)
         key = made_of | {"pieces": key_of(partitions)}
         if held_out and isinstance(held_out, int):
             found = first_kept(partitions, held_out, format, held, parts / "held_out", key=key, work=work)
@@ -145,8 +156,8 @@ def prepare_conversations(
             sizes=[partition.size_bytes for partition in partitions],
             title="conversations",
         )
-        report = _write(settings, [Result.of(result) for result in results], template, files, made_of)
-    shutil.rmtree(parts)
+        report = _write(directory, settings, [Result.of(result) for result in results], template, files, made_of)
+    discard_work(directory)
     return report
 
 
@@ -227,7 +238,7 @@ def _rendered(
 ) -> Iterator[tuple[Key, Rendered | Rejected]]:
     """The conversations of a piece as ids, and what is not used with its reason, both counted in `result`."""
     for source in partition.sources:
-        is_held = source.path in settings.held_out_files
+        is_held = source.name in settings.held_out_files
         for record in read_conversation_partition(Partition((source,), source.size_bytes), settings.format):
             if isinstance(record, Rejected):
                 result.rejected[record.reason] += 1
@@ -280,7 +291,14 @@ def _fitted(
 # ---- all pieces together
 
 
+def _files_of(directory: Path) -> list[str]:
+    """The files of a finished store, which another may replace; the commit mark first."""
+    names = (MANIFEST, IDS, TURNS, INDEX, REJECTED, *REPORT_FILES, *TOKENIZER_FILES)
+    return [name for name in names if (directory / name).is_file()] if is_store(directory) else []
+
+
 def _write(
+    directory: Path,
     settings: _Settings,
     results: Sequence[Result],
     template: ChatTemplate,
@@ -288,9 +306,11 @@ def _write(
     made_of: Any,
 ) -> dict[str, Any]:
     """Make the store of the finished pieces, the manifest last, and give the report."""
-    directory, parts = settings.directory, settings.directory / WORK
+    parts, made, before = directory / WORK, directory / WORK / MADE, _files_of(directory)
     folders = [parts / f"{index:05d}" for index in range(len(results))]
-    _join_rejected(folders, directory, files)
+    shutil.rmtree(made)  # of an earlier attempt
+    shutil.copytree(settings.directory, made)
+    _join_rejected(folders, made, files)
     tallies: dict[Key, Tally] = {}
     for result in results:
         for key, tally in result.tallies.items():
@@ -299,15 +319,17 @@ def _write(
     unusable = sum((result.rejected for result in results), Counter[str]())
     left_out = sum((result.left_out for result in results), Counter[str]())
     cut = sum((result.cut for result in results), Counter[str]())
-    require_training(directory, tallies, skipped, unusable)
+    with rejected_published(directory, [name for name in before if name == REJECTED]):
+        require_training(directory, tallies, skipped, unusable)
     tokenizer = template.tokenizer
     kinds = _kinds(tokenizer.vocab_size, settings.seq_len)
-    groups, digests = _join(directory, folders, results, kinds)
+    groups, digests = _join(made, folders, results, kinds)
     report = report_of(directory, groups, tallies, skipped, unusable, left_out, cut)
-    write_report(directory, report)
+    write_report(made, report)
     names = token_dtype(tokenizer.vocab_size), token_dtype(settings.seq_len + 2)
     manifest = Manifest(*names, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, tuple(groups), digests)
-    write_sealed_json(directory / MANIFEST, {"manifest": asdict(manifest), "made_of": made_of})
+    write_sealed_json(made / MANIFEST, {"manifest": asdict(manifest), "made_of": made_of})
+    publish(directory, [*(name for name in sorted(os.listdir(made)) if name != MANIFEST), MANIFEST], before)
     return report
 
 
@@ -342,9 +364,6 @@ def _join(
     digests = {name: hashlib.sha256() for name in (IDS, TURNS, INDEX)}
     before = 0
     with ExitStack() as stack:
-        # Another process may still have the files of before mapped.
-        for name in digests:
-            (directory / name).unlink(missing_ok=True)
         out = {name: stack.enter_context((directory / name).open("wb")) for name in digests}
 
         def write(name: str, content: bytes) -> None:

@@ -52,7 +52,7 @@ def first_kept(
     partitions: Sequence[Partition],
     n: int,
     format: FormatConfig,
-    apart: Sequence[Path],
+    apart: Sequence[str],
     directory: Path,
     *,
     key: Any,
@@ -64,7 +64,7 @@ def first_kept(
         partitions: of all files, which are read for it.
         n: conversations to hold out; one more for each that is equal to the last of them.
         format: how records become conversations.
-        apart: files that are held out in any case.
+        apart: names of files that are held out in any case.
         directory: for what is found in each piece.
         key: JSON value that decides what there is to read.
         work: processes.
@@ -86,11 +86,11 @@ def first_kept(
     return max(found[n], last + b"\0")
 
 
-def _smallest(partition: Partition, _: Path, *, n: int, format: FormatConfig, apart: tuple[Path, ...]) -> list[str]:
+def _smallest(partition: Partition, _: Path, *, n: int, format: FormatConfig, apart: tuple[str, ...]) -> list[str]:
     keys = (
         spread_key(contents_of(found))
         for source in partition.sources
-        if source.path not in apart
+        if source.name not in apart
         for found in read_conversation_partition(Partition((source,), source.size_bytes), format)
         if not isinstance(found, Rejected)
     )

@@ -22,15 +22,15 @@ import pyarrow.compute as pc
 
 from babyllm.data.bare_tokens import BareFlags
 from babyllm.data.prepare import Group, group_table, load_tokenizer
-from babyllm.data.shards import MANIFEST as TOKENS
-from babyllm.data.shards import Split, TokenData, TokenStream, open_tokens
-from babyllm.data.sources import documents_of, find_sources, is_corpus
+from babyllm.data.shards import Split, TokenData, TokenStream, bare_files, is_token_data, open_tokens
+from babyllm.data.sources import documents_of, find_sources
 from babyllm.errors import UserError
 from babyllm.progress import ProgressLine
-from babyllm.text.corpus import COLUMNS, Corpus, Count, documents_in, open_corpus
+from babyllm.text.corpus import COLUMNS, Corpus, Count, documents_in, is_corpus, open_corpus
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet
 from babyllm.text.readers import ReadConfig, left_out
+from babyllm.text.rejections import require_documents
 from babyllm.text.stage import WORK
 from babyllm.tokenizer import Tokenizer
 
@@ -68,6 +68,7 @@ def corpus_report(directory: Path, look: Look, verify: bool = False) -> Report:
     corpus = open_corpus(directory, verify=verify)
     domains = corpus.domains()
     n_documents = sum(count.documents for count in domains.values())
+    require_documents(n_documents, {}, directory)
     try:
         longest = _longest_rows(corpus, look.longest)
         rng = np.random.default_rng(look.seed % 2**64)
@@ -161,6 +162,7 @@ def files_report(path: Path, look: Look, read: ReadConfig, partition_bytes: int)
         done += source.size_bytes
         progress.show(done)
     progress.end()
+    require_documents(number, rejected, path)
     facts: list[list[Any]] = [["rejected records", sum(rejected.values())]]
     facts += [[f"rejected: {reason}", count] for reason, count in sorted(rejected.items())]
     facts += [[f"files not read: {name}", n] for name, n in left_out([path], read).items()]
@@ -314,7 +316,7 @@ def inspect(
         if verify:
             report["facts"].append(["verified", f"all {report['facts'][0][1]} files are whole"])
         return report
-    if (path / TOKENS).is_file() or path.suffix == ".bin" or any(path.glob("*.bin")):
+    if is_token_data(path) or (path.is_dir() and bare_files(path)) or path.suffix == ".bin":
         data = open_tokens(
             path,
             vocab_size=vocab_size,

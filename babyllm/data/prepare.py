@@ -30,7 +30,18 @@ Batch = tuple[list[bytes], list[str]]
 
 @dataclass(frozen=True)
 class Group:
-    """How much of a domain and split there is."""
+    """How much of a domain and split there is.
+
+    Attributes:
+        domain: of the documents.
+        split: of the documents.
+        documents: how many.
+        tokens: ids, each <eos> included.
+        characters: of the text.
+        bytes: of the text, in UTF-8.
+        unknown: characters that no token stands for, blanks aside.
+        visible: characters that were looked at for it; 0 where the tokenizer can spell them all.
+    """
 
     domain: str
     split: Split
@@ -38,16 +49,12 @@ class Group:
     tokens: int = 0
     characters: int = 0
     bytes: int = 0
+    unknown: int = 0
+    visible: int = 0
 
     def __add__(self, other: Group) -> Group:
-        return Group(
-            self.domain,
-            self.split,
-            self.documents + other.documents,
-            self.tokens + other.tokens,
-            self.characters + other.characters,
-            self.bytes + other.bytes,
-        )
+        counted = ("documents", "tokens", "characters", "bytes", "unknown", "visible")
+        return Group(self.domain, self.split, *(getattr(self, name) + getattr(other, name) for name in counted))
 
 
 def group_table(groups: Sequence[Group]) -> dict[str, Any]:
@@ -93,7 +100,8 @@ def _joined(domain: str, split: Split, texts: list[bytes], tokenizer: Tokenizer,
     sizes = np.stack([lengths, np.array(list(map(len, texts)), dtype=np.int64)], axis=1)
     # Every character has one byte that does not continue another; those are 0x80 to 0xBF.
     characters = int(np.count_nonzero(np.frombuffer(b"".join(texts), np.int8) >= -64))
-    return Encoded(Group(domain, split, len(texts), len(ids), characters, int(sizes[:, 1].sum())), ids, sizes)
+    n_bytes, unknown = int(sizes[:, 1].sum()), tokenizer.count_unknown(texts)
+    return Encoded(Group(domain, split, len(texts), len(ids), characters, n_bytes, *unknown), ids, sizes)
 
 
 def batches(documents: Iterable[Document]) -> Iterator[Batch]:

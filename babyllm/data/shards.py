@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from babyllm.data.bare_tokens import TRAINING_FLAGS, UINT16_VOCABULARY, BareFlags, read_layouts
 from babyllm.errors import UserError
-from babyllm.files import read_sealed_json
+from babyllm.files import begins_with, read_sealed_json
 from babyllm.integrity import Ids, examine
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+_BEGINNING = re.compile(rb'\s*\{\s*("dtype":|\Z)')
 _HELD_OUT = re.compile(r"(^|[^a-z])(val(id|idation)?|dev|test)([^a-z]|$)")
 
 Split = Literal["train", "val"]
@@ -163,7 +164,7 @@ def open_tokens(
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file or directory of token data")
-    if (path / MANIFEST).is_file():
+    if is_token_data(path) or ((path / MANIFEST).is_file() and not bare_files(path)):
         data = TokenData(path, _read_manifest(path / MANIFEST))
     else:
         data = _bare(path, vocab_size, dtype, eos_id, flags)
@@ -176,6 +177,22 @@ def open_tokens(
     if check:
         _check(data, again=verify)
     return data
+
+
+def is_token_data(path: Path) -> bool:
+    """Whether a directory holds a manifest of token data, damaged or not; another program's `manifest.json` is none."""
+    try:
+        raw = json.loads((path / MANIFEST).read_bytes())
+    except ValueError:  # damaged later on, or lines of JSON
+        return begins_with(path / MANIFEST, _BEGINNING)
+    except OSError:
+        return False
+    return isinstance(raw, dict) and not raw.keys().isdisjoint(("dtype", "shards", "vocab_size"))
+
+
+def bare_files(path: Path) -> list[Path]:
+    """The `.bin` files that a path names or a directory holds."""
+    return [path] if path.is_file() else [file for file in sorted(path.glob("*.bin")) if file.is_file()]
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -215,7 +232,7 @@ def _check(data: TokenData, *, again: bool) -> None:
 
 def _bare(path: Path, vocab_size: int | None, dtype: str, eos_id: int, flags: BareFlags) -> TokenData:
     """Files of another project, with what their manifest would say."""
-    files = [path] if path.is_file() else [file for file in sorted(path.glob("*.bin")) if file.is_file()]
+    files = bare_files(path)
     if not files:
         raise UserError(f"{path}: holds neither {MANIFEST} nor .bin files")
     if vocab_size is None:

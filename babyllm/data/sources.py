@@ -18,7 +18,7 @@ import pyarrow as pa
 from babyllm.data.prepare import BATCH_DOCUMENTS, Batch, batches
 from babyllm.errors import UserError
 from babyllm.files import sha256
-from babyllm.text.corpus import COLUMNS, MANIFEST, documents_in, open_corpus, row_groups
+from babyllm.text.corpus import COLUMNS, MANIFEST, documents_in, is_corpus, open_corpus, row_groups
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet
 from babyllm.text.readers import (
@@ -57,11 +57,6 @@ class RowGroups:
 Source = RowGroups | Partition
 
 
-def is_corpus(path: Path) -> bool:
-    """Whether a directory is a finished corpus."""
-    return (path / MANIFEST).is_file()
-
-
 def find_sources(paths: Sequence[Path], read: ReadConfig, partition_bytes: int) -> list[Source]:
     """The pieces of all inputs: of the corpora in their order, then of the other files by name.
 
@@ -73,6 +68,10 @@ def find_sources(paths: Sequence[Path], read: ReadConfig, partition_bytes: int) 
     Raises:
         UserError: an input does not exist, or holds nothing to read.
     """
+    real = [path.resolve() for path in paths]
+    for place, path in zip(real, paths, strict=True):
+        if real.count(place) > 1 or any(other in place.parents for other in real):
+            raise UserError(f"{path}: is given twice, by itself or as part of another path; leave it out once")
     # What gives a corpus other domains is left to the readers.
     corpora = [path for path in paths if is_corpus(path) and read.domain == "auto" and read.limit is None]
     others = [path for path in paths if path not in corpora]
@@ -141,9 +140,9 @@ def batches_of(source: Source, read: ReadConfig, rejected: Counter[str], folder:
 
 def identity(paths: Sequence[Path], sources: Sequence[Source]) -> list[Any]:
     """JSON values that change when the inputs do: of a corpus its description, of other files their time and size."""
-    corpora = [[path.name, sha256(path / MANIFEST)] for path in paths if is_corpus(path)]
+    corpora = [sha256(path / MANIFEST) for path in paths if is_corpus(path)]
     files = {(s.name, *s.stamp) for partition in sources if isinstance(partition, Partition) for s in partition.sources}
-    return corpora + [list(file) for file in sorted(files)]
+    return [*corpora, *(list(file) for file in sorted(files))]
 
 
 def pieces(sources: Sequence[Source]) -> list[Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from babyllm.errors import UserError
-from babyllm.text.stage import require_same
+from babyllm.text.stage import discard_work, require_same
 
 
 def check_held_out(fraction: float) -> None:
@@ -33,15 +33,14 @@ def is_finished(directory: Path, commit_mark: str, settings_file: str, settings:
         settings: JSON values.
 
     Raises:
-        UserError: it holds results of other settings, or of something else.
+        UserError: it holds results of other settings.
     """
-    if not (directory / commit_mark).is_file():
-        return False
     try:
         found = json.loads((directory / settings_file).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{directory}: holds a {commit_mark} already; delete the directory or choose another")
+        return False
+    if not isinstance(found, dict) or "inputs" not in found or not (directory / commit_mark).is_file():
+        return False
     require_same(directory, found, settings)
+    discard_work(directory)
     return True

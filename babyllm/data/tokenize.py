@@ -32,8 +32,19 @@ from babyllm.files import write_json
 from babyllm.progress import ProgressLine
 from babyllm.text.partitions import WorkConfig, run_partitions
 from babyllm.text.readers import ReadConfig
+from babyllm.text.rejections import require_documents, warn_of_rejected
 from babyllm.text.report import write_report
-from babyllm.text.stage import WORK, join_rejected, work_directory
+from babyllm.text.stage import (
+    MADE,
+    REJECTED,
+    WORK,
+    discard_work,
+    join_rejected,
+    publish,
+    rejected_published,
+    require_apart,
+    work_directory,
+)
 from babyllm.tokenizer import Tokenizer
 
 SETTINGS = "tokenize.json"
@@ -73,6 +84,7 @@ def tokenize(
     if shard_tokens < 1:
         raise UserError(f"--shard_tokens={shard_tokens}: must be at least 1")
     read, work = read or ReadConfig(), work or WorkConfig()
+    require_apart(directory, paths)
     sources = find_sources(paths, read, work.partition_bytes)
     makes_parts = {
         "inputs": identity(paths, sources),
@@ -83,12 +95,11 @@ def tokenize(
     settings = makes_parts | {"shard_tokens": shard_tokens}
     parts = directory / WORK
     if is_finished(directory, MANIFEST, SETTINGS, settings):
-        shutil.rmtree(parts, ignore_errors=True)
         return None
     with work_directory(directory):
-        tokenizer.save(directory)
+        tokenizer.save(parts / "tokenizer")
         encode_piece = partial(
-            _tokenize_piece, read=read, directory=directory, sha256=tokenizer.sha256, held_out=held_out
+            _tokenize_piece, read=read, directory=parts / "tokenizer", sha256=tokenizer.sha256, held_out=held_out
         )
         results = run_partitions(
             sources,
@@ -100,7 +111,7 @@ def tokenize(
             title="tokenize",
         )
         report = _write(directory, results, tokenizer, shard_tokens, settings)
-    shutil.rmtree(parts)
+    discard_work(directory)
     return report
 
 
@@ -112,16 +123,36 @@ def _write(
     settings: dict[str, Any],
 ) -> dict[str, Any]:
     """Make the directory of the finished pieces, the manifest last, and give the report."""
-    parts = directory / WORK
-    writer = ShardWriter(directory, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, shard_tokens)
-    groups = _join(parts, [[Group(**g) for g in result["groups"]] for result in results], writer)
-    join_rejected([parts / f"{index:05d}" for index in range(len(results))], directory)
+    parts, made = directory / WORK, directory / WORK / MADE
+    shutil.rmtree(made)  # of an earlier attempt
+    tokenizer.save(made)
+    join_rejected([parts / f"{index:05d}" for index in range(len(results))], made)
     rejected = sum((Counter(result["rejected"]) for result in results), Counter[str]())
-    report = _report(directory, groups, tokenizer, rejected)
-    write_report(directory, report)
-    write_json(directory / SETTINGS, settings)
+    groups = [[Group(**group) for group in result["groups"]] for result in results]
+    n_documents = sum(group.documents for of_piece in groups for group in of_piece)
+    with rejected_published(directory):
+        require_documents(n_documents, rejected, directory)
+    warn_of_rejected(rejected, n_documents, directory / REJECTED)
+    writer = ShardWriter(made, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, shard_tokens)
+    totals = _join(parts, groups, writer)
+    _judge_unknown(totals)
+    report = _report(directory, totals, tokenizer, rejected)
+    write_report(made, report)
+    write_json(made / SETTINGS, settings)
     writer.finish()
+    publish(directory, [*(name for name in sorted(os.listdir(made)) if name != MANIFEST), MANIFEST])
     return report
+
+
+def _judge_unknown(groups: Sequence[Group]) -> None:
+    """Tell of characters that no token stands for, and refuse text of them alone."""
+    unknown, visible = (sum(getattr(group, name) for group in groups) for name in ("unknown", "visible"))
+    if not unknown:
+        return
+    what = f"{unknown:,} of {visible:,} characters are unknown to the tokenizer, which cannot write them again"
+    if unknown == visible:
+        raise UserError(f"--tokenizer: {what}; take one made for such text")
+    print(f"warning: {what}", file=sys.stderr)
 
 
 def _tokenize_piece(
@@ -134,6 +165,8 @@ def _tokenize_piece(
     blocks: dict[tuple[str, Split], tuple[list[bytes], list[bytes]]] = {}
     rejected = Counter[str]()
     for batch in batches_of(source, read, rejected, folder):
+        if n_empty := batch[0].count(b""):
+            rejected["the text is empty"] += n_empty
         for encoded in encode(batch, tokenizer, held_out, n_threads=1):
             key = encoded.group.domain, encoded.group.split
             groups[key] = groups[key] + encoded.group if key in groups else encoded.group
@@ -194,5 +227,7 @@ def _report(
         ["vocabulary", tokenizer.vocab_size],
         ["tokenizer", tokenizer.sha256[:16]],
     ]
+    if unknown := sum(group.unknown for group in groups):
+        facts.append(["characters unknown to the tokenizer", unknown])
     facts += [[f"rejected: {reason}", count] for reason, count in sorted(rejected.items())]
     return {"title": f"tokenize: {directory}", "facts": facts, "tables": [group_table(groups)]}

@@ -9,6 +9,7 @@ neither their order nor the number of workers. Held-out documents are never in i
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,17 +21,18 @@ from typing import Any
 
 from babyllm.config import to_dict
 from babyllm.data.compression import compression_tables
-from babyllm.data.sources import Source, documents_of, find_sources, identity, is_corpus, pieces
+from babyllm.data.sources import Source, documents_of, find_sources, identity, pieces
 from babyllm.data.stage import is_finished
 from babyllm.data.vocabulary_config import VocabularyConfig
 from babyllm.errors import UserError
 from babyllm.files import write_json
-from babyllm.text.corpus import Count, open_corpus, read_part, write_part
+from babyllm.text.corpus import Count, is_corpus, open_corpus, read_part, write_part
 from babyllm.text.documents import Document, is_held_out
 from babyllm.text.partitions import WorkConfig, run_partitions
 from babyllm.text.readers import ReadConfig
+from babyllm.text.rejections import require_documents, warn_of_rejected
 from babyllm.text.report import write_report
-from babyllm.text.stage import WORK, work_directory
+from babyllm.text.stage import MADE, WORK, discard_work, publish, require_apart, work_directory
 from babyllm.tokenizer import Tokenizer
 from babyllm.values import check
 
@@ -88,15 +90,13 @@ def _learn(
     work: WorkConfig,
 ) -> dict[str, Any] | None:
     check(config, "--")
+    require_apart(directory, paths)
     sources = find_sources(paths, read, work.partition_bytes)
     inputs = {"inputs": identity(paths, sources), "read": to_dict(read)}
     settings = inputs | to_dict(config) | {"compare": {name: t.sha256 for name, t in compare.items()}}
     parts = directory / WORK
     if is_finished(directory, SETTINGS, SETTINGS, settings):
-        shutil.rmtree(parts, ignore_errors=True)
         return None
-    if (directory / "tokenizer.json").exists() and not parts.exists():
-        raise UserError(f"{directory}: holds a tokenizer already; choose another directory")
     with work_directory(directory):
         key = inputs | {"pieces": pieces(sources)}
         sizes = _domain_sizes(paths, sources, parts / "sizes", key, read, work)
@@ -109,15 +109,24 @@ def _learn(
             model_type=config.type,
             character_coverage=config.character_coverage,
             special_tokens=config.special_tokens,
+            symbols=config.symbols,
+            hard_vocab_limit=config.hard_vocab_limit,
             n_threads=work.workers,
         )
         unseen = {domain: _first(mine, MEASURED_BYTES // len(measured)) for domain, mine in measured.items()}
         report = _report(directory, sample, unseen, {_own_name(directory, compare): tokenizer} | dict(compare))
-        tokenizer.save(directory)
-        write_report(directory, report)
-        write_json(directory / SETTINGS, settings | {"tokenizer_sha256": tokenizer.sha256})
-    shutil.rmtree(parts)
+        _publish(directory, tokenizer, report, settings)
+    discard_work(directory)
     return report
+
+
+def _publish(directory: Path, tokenizer: Tokenizer, report: dict[str, Any], settings: dict[str, Any]) -> None:
+    made = directory / WORK / MADE
+    shutil.rmtree(made)  # of an earlier attempt
+    tokenizer.save(made)
+    write_report(made, report)
+    write_json(made / SETTINGS, settings | {"tokenizer_sha256": tokenizer.sha256})
+    publish(directory, [*(name for name in sorted(os.listdir(made)) if name != SETTINGS), SETTINGS])
 
 
 def _own_name(directory: Path, compare: Mapping[str, Tokenizer]) -> str:
@@ -204,7 +213,7 @@ def _keep(
     work: WorkConfig,
 ) -> list[dict[str, list[Document]]]:
     """Documents to learn from and to measure on, each by domain, in the order of their hashes, which are their ids."""
-    run_partitions(
+    found = run_partitions(
         sources,
         partial(_keep_of_piece, read=read, thresholds=thresholds, held_out=held_out),
         folder,
@@ -213,6 +222,9 @@ def _keep(
         sizes=[source.size_bytes for source in sources],
         title="sample",
     )
+    n_read, rejected = sum(n for n, _ in found), sum((Counter(reasons) for _, reasons in found), Counter[str]())
+    require_documents(n_read, rejected, "no tokenizer can be learned")
+    warn_of_rejected(rejected, n_read)
     kept: list[dict[str, list[Document]]] = [{}, {}]
     for index in range(len(sources)):
         for documents, name in zip(kept, ("learned", "measured"), strict=True):
@@ -224,9 +236,14 @@ def _keep(
     return kept
 
 
-def _keep_of_piece(source: Source, folder: Path, *, read: ReadConfig, thresholds: Thresholds, held_out: float) -> None:
+def _keep_of_piece(
+    source: Source, folder: Path, *, read: ReadConfig, thresholds: Thresholds, held_out: float
+) -> tuple[int, dict[str, int]]:
+    """Keep some documents of a piece; gives how many there are, and why records are none."""
     learned, measured = list[Document](), list[Document]()
-    for document in documents_of(source, read, Counter(), None):
+    n_read, rejected = 0, Counter[str]()
+    for document in documents_of(source, read, rejected, None):
+        n_read += 1
         digest = blake2b(document.text.encode(), digest_size=8, person=b"vocabulary").digest()
         is_apart = is_held_out(document.text, held_out)
         share = (thresholds.measured if is_apart else thresholds.learned).get(document.domain, 0.0)
@@ -235,6 +252,7 @@ def _keep_of_piece(source: Source, folder: Path, *, read: ReadConfig, thresholds
             (measured if is_apart else learned).append(kept)
     write_part(learned, folder / "learned.parquet")
     write_part(measured, folder / "measured.parquet")
+    return n_read, dict(rejected)
 
 
 def _sample(

@@ -89,7 +89,7 @@ def generate(
         prompt: a text, or several; each is answered as if it were alone.
         n: texts per prompt, adjacent in the list; the best ones of a beam search.
         num_beams: above 1 searches for the most probable text among this many (`beam_search`) and draws nothing: of the
-            settings, only `max_new_tokens` and `stop` matter then.
+            settings, only `max_new_tokens`, `repetition_penalty` and `stop` matter then.
         length_penalty: of the beam search; above 0 favours long texts.
         settings: those of `Sampling`: `max_new_tokens`, `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`,
             `seed` of each prompt, and `stop`, a text or several.
@@ -116,6 +116,7 @@ def generate(
                 num_beams=num_beams,
                 n=n,
                 length_penalty=length_penalty,
+                repetition_penalty=sampling.repetition_penalty,
                 max_new_tokens=sampling.max_new_tokens,
                 end_ids=(tokenizer.eos_id,),
             )

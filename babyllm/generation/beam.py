@@ -16,7 +16,7 @@ from torch import Tensor
 
 from babyllm.errors import UserError
 from babyllm.generation.decoder import READ, Decoder, require_readable
-from babyllm.generation.sampling import NO_NUMBERS
+from babyllm.generation.sampling import NO_NUMBERS, penalised
 from babyllm.model.transformer import Transformer
 
 
@@ -39,6 +39,7 @@ def beam_search(
     num_beams: int,
     n: int = 1,
     length_penalty: float = 1.0,
+    repetition_penalty: float = 1.0,
     max_new_tokens: int = 128,
     end_ids: Collection[int] = (),
 ) -> list[Beam]:
@@ -53,6 +54,7 @@ def beam_search(
         num_beams: hypotheses that are followed.
         n: results, at most `num_beams`.
         length_penalty: exponent of the length that log-probabilities are divided by; 0 compares them as they are.
+        repetition_penalty: above 1 makes what was already read or written less probable.
         max_new_tokens: at most this many; the model's context may allow fewer.
         end_ids: tokens that end a text, beside the model's own (`Transformer.end_ids`).
 
@@ -73,7 +75,8 @@ def beam_search(
     n_new = min(max_new_tokens, limit - len(prompt))
     decoder = Decoder(model, num_beams, len(prompt) + n_new)
     with torch.inference_mode(), torch.autocast(decoder.device.type, enabled=False):
-        search = _Search(decoder, num_beams, length_penalty, {*end_ids, *model.end_ids})
+        ends = {*end_ids, *model.end_ids}
+        search = _Search(decoder, num_beams, length_penalty, ends, repetition_penalty)
         search.begin(prompt)
         while search.n_drawn < n_new and not search.is_settled:
             search.advance(is_last=search.n_drawn + 1 == n_new)
@@ -83,8 +86,16 @@ def beam_search(
 class _Search:
     """A search in progress: hypotheses that go on, those that have ended, the logits behind the former."""
 
-    def __init__(self, decoder: Decoder, num_beams: int, length_penalty: float, end_ids: Collection[int]) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        num_beams: int,
+        length_penalty: float,
+        end_ids: Collection[int],
+        repetition_penalty: float,
+    ) -> None:
         self._decoder, self._n_beams, self._penalty = decoder, num_beams, length_penalty
+        self._repetition_penalty, self._prompt = repetition_penalty, list[int]()
         self._end_ids = frozenset(end_ids)
         self._beams: list[tuple[int, ...]] = [()]
         self._logprobs = torch.zeros(1)  # (N,), of the whole hypotheses
@@ -100,6 +111,7 @@ class _Search:
 
     def begin(self, prompt: Sequence[int]) -> None:
         """Read the prompt."""
+        self._prompt = list(prompt)
         for self._n_read in range(0, len(prompt), READ):
             part = torch.tensor([list(prompt[self._n_read : self._n_read + READ])], device=self._decoder.device)
             self._logits = self._decoder.read(part, 0, [self._n_read])  # (N, V)
@@ -130,11 +142,20 @@ class _Search:
         """
         if not self._logits.amax(-1).isfinite().all():
             raise UserError(NO_NUMBERS)
-        total = self._logits.log_softmax(-1) + self._logprobs[:, None]
+        total = self._penalised(self._logits.log_softmax(-1)) + self._logprobs[:, None]
         n = max(2, 1 + len(self._end_ids)) * self._n_beams
         best = total.flatten().topk(min(n, total.numel()))
         size = total.shape[1]
         return best.values, best.indices // size, best.indices % size
+
+    def _penalised(self, logprobs: Tensor) -> Tensor:
+        """Log-probabilities (N, V) with those of the tokens that each hypothesis has read or written made smaller."""
+        if self._repetition_penalty == 1:
+            return logprobs
+        seen = torch.zeros_like(logprobs, dtype=torch.bool)
+        for row, beam in zip(seen, self._beams, strict=True):
+            row[[*self._prompt, *beam]] = True
+        return penalised(logprobs, seen, self._repetition_penalty)
 
     def _go_on(self, logprobs: Tensor, parents: Tensor, tokens: Tensor) -> None:
         self._logprobs = logprobs

@@ -18,11 +18,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from babyllm.errors import UserError
-from babyllm.files import fsync, sha256
+from babyllm.files import sha256
 from babyllm.text import quality
-from babyllm.text.clean_report import Outcome, length_bin, report_on, to_json, total
-from babyllm.text.corpus import Count, Part, read_part, write_corpus, write_part
+from babyllm.text.clean_report import Outcome, length_bin, reasons_of, report_on, to_json, total
+from babyllm.text.corpus import MANIFEST, Count, Part, read_part, write_corpus, write_part
 from babyllm.text.documents import Document
 from babyllm.text.filters import CleanConfig, check_names
 from babyllm.text.filters.code import count_code
@@ -39,8 +38,20 @@ from babyllm.text.readers import (
     read_partition,
     require_fields,
 )
-from babyllm.text.report import Report, write_report
-from babyllm.text.stage import REJECTED, WORK, is_done, join_rejected, work_directory
+from babyllm.text.rejections import require_documents, warn_of_rejected
+from babyllm.text.report import REPORT_FILES, Report, write_report
+from babyllm.text.stage import (
+    MADE,
+    REJECTED,
+    discard_work,
+    is_done,
+    join_rejected,
+    publish,
+    rejected_published,
+    require_apart,
+    work_directory,
+)
+from babyllm.values import without_paths
 
 BATCH_DOCUMENTS = 512
 BATCH_CHARACTERS = 1 << 19
@@ -79,9 +90,9 @@ def clean(
     """
     read, work = read or ReadConfig(), work or WorkConfig()
     check_names(config.filters)
-    about = _about(inputs, out, config, read)
+    require_apart(out, [*inputs, *map(Path, (*(config.quality.good or ()), *(config.quality.bad or ())))])
+    about = _about(inputs, config, read)
     if is_done(out, about):
-        shutil.rmtree(out / WORK, ignore_errors=True)
         return None
     with work_directory(out) as directory:
         is_taught = "quality" in config.filters and bool(config.quality.good or config.quality.bad)
@@ -93,14 +104,22 @@ def clean(
         partitions = find_partitions(inputs, read, work.partition_bytes)
         require_fields(partitions, read)
         passes = _passes(run, partitions, directory, about, work)
-        join_rejected([folder for folders, _ in passes for folder in folders], out)
-        parts = _move_parts(*passes[-1], out)
-        for name in (quality.WEIGHTS, quality.ABOUT) if is_taught else ():
-            shutil.copyfile(directory / name, out / name)
-        report = report_on(inputs, total(outcome for _, outcomes in passes for outcome in outcomes), read)
-        write_report(out, report)
-        write_corpus(out, parts, about)
-    shutil.rmtree(out / WORK)
+        made = directory / MADE
+        join_rejected([folder for folders, _ in passes for folder in folders], made)
+        outcome = total(outcome for _, outcomes in passes for outcome in outcomes)
+        with rejected_published(out):
+            require_documents(sum(count.documents for count in outcome.kept.values()), reasons_of(outcome), out)
+        parts = _move_parts(*passes[-1], made)
+        classifier = (quality.WEIGHTS, quality.ABOUT) if is_taught else ()
+        for name in classifier:
+            shutil.copyfile(directory / name, made / name)
+        report = report_on(inputs, outcome, read)
+        write_report(made, report)
+        write_corpus(made, parts, about)
+        n_read = sum(count.documents for count in outcome.read.values())
+        warn_of_rejected(outcome.unreadable, n_read, out / REJECTED)
+        publish(out, [*(part.file for part in parts), REJECTED, *classifier, *REPORT_FILES, MANIFEST])
+    discard_work(out)
     return report
 
 
@@ -259,28 +278,22 @@ def _passes(
     return passes
 
 
-def _move_parts(folders: Sequence[Path], outcomes: Sequence[Outcome], out: Path) -> list[Part]:
+def _move_parts(folders: Sequence[Path], outcomes: Sequence[Outcome], made: Path) -> list[Part]:
     parts = [
         Part(f"part-{number:05d}.parquet", dict(sorted(outcome.kept.items())))
         for number, outcome in enumerate(outcomes)
     ]
     for folder, part in zip(folders, parts, strict=True):
         if (folder / PART).exists():  # else it was moved before this start
-            os.replace(folder / PART, out / part.file)
-    for path in set(out.glob("part-*.parquet")) - {out / part.file for part in parts}:
-        path.unlink()  # of an attempt with other inputs or settings
-    fsync(out)
+            os.replace(folder / PART, made / part.file)
     return parts
 
 
 # ---- settings
 
 
-def _about(inputs: Sequence[Path], out: Path, config: CleanConfig, read: ReadConfig) -> dict[str, Any]:
+def _about(inputs: Sequence[Path], config: CleanConfig, read: ReadConfig) -> dict[str, Any]:
     """What decides the result, as JSON values: the inputs, the filters in use with their options, files they name."""
-    for path in inputs:
-        if out.resolve() == path.resolve() or path.resolve() in out.resolve().parents:
-            raise UserError(f"{out}: lies in {path}, which is read; choose a directory outside")
     files = {}
     if "words" in config.filters and Path(config.words.file).is_file():
         files["words"] = sha256(Path(config.words.file))
@@ -298,7 +311,7 @@ def _about(inputs: Sequence[Path], out: Path, config: CleanConfig, read: ReadCon
         weights = sorted(Path(config.perplexity.model).rglob("*.safetensors")) if config.perplexity.model else []
         files["perplexity.model"] = str([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in weights])
     options = [
-        [label, asdict(getattr(config, name))]
+        [label, without_paths(getattr(config, name))]
         for label, name in zip(labels(config.filters), config.filters, strict=True)
     ]
     about = {

@@ -101,6 +101,14 @@ def _add(numbers: dict[str, int], others: Mapping[str, int]) -> None:
         numbers[key] = numbers.get(key, 0) + n
 
 
+def reasons_of(outcome: Outcome) -> dict[str, int]:
+    """Why records and documents are not among those that are left, with how many."""
+    reasons = dict(outcome.unreadable)
+    for label, tally in outcome.tallies.items():
+        _add(reasons, {f"{label}: {reason}": n for reason, n in tally.reasons.items()})
+    return reasons
+
+
 # ---- the report
 
 

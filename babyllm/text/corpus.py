@@ -10,6 +10,7 @@ corpus.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -19,13 +20,14 @@ from typing import Any
 import pyarrow as pa
 
 from babyllm.errors import UserError
-from babyllm.files import fsync, read_sealed_json, write_sealed_json
+from babyllm.files import begins_with, fsync, read_sealed_json, write_sealed_json
 from babyllm.integrity import digests, require_whole
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet, parquet_writer
 
 FORMAT_VERSION = 1
 MANIFEST = "corpus.json"
+_BEGINNING = re.compile(rb'\s*\{\s*("version":\s*\d+,\s*"parts":|\Z)')
 # Small enough that cores share even one file evenly, and that a reader needs little memory.
 ROW_GROUP_CHARACTERS = 1 << 19
 PART_MARK = b"babyllm.corpus"
@@ -210,6 +212,11 @@ def write_corpus(directory: Path, parts: Iterable[Part], about: dict[str, Any]) 
     return corpus
 
 
+def is_corpus(directory: Path) -> bool:
+    """Whether a directory holds a finished corpus: its description begins like one, though it be damaged later on."""
+    return begins_with(directory / MANIFEST, _BEGINNING)
+
+
 def open_corpus(directory: Path, *, verify: bool = False) -> Corpus:
     """The corpus in a directory; each file of it is read through once, and its sha256 remembered.
 
@@ -230,11 +237,13 @@ def open_corpus(directory: Path, *, verify: bool = False) -> Corpus:
             for p in raw["parts"]
         )
         corpus = Corpus(directory, parts, raw["about"])
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
-            f"{directory}: holds no {MANIFEST}, so it is no corpus or was never finished; run the command that makes "
-            "it again"
+            f"{directory}: holds no {MANIFEST}, so it is no corpus or was never finished; give a directory that "
+            "`babyllm clean` or `dedup` has made"
         ) from error
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); mend its permissions") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a description of a corpus ({error}); make the corpus anew") from error
     for part in parts:

@@ -21,6 +21,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -129,8 +130,9 @@ def _carry_out(work: Callable[[T, Path], Any], item: T, folder: Path, digest: st
     return result
 
 
-def _end_with_parent() -> None:
-    """End this worker silently at Ctrl-C, which reaches it too, and when its parent is gone, however that ended."""
+def _begin(has_begun: Event) -> None:
+    """Tell that a worker works, and end it silently at Ctrl-C, which reaches it too, and when its parent is gone."""
+    has_begun.set()
     end_at_interrupts()
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -152,7 +154,9 @@ def _in_turn(jobs: Iterator[Job]) -> Iterator[tuple[int, Any]]:
 
 def _in_pool(jobs: Iterator[Job], n_workers: int) -> Iterator[tuple[int, Any]]:
     # Fresh processes: a forked one would inherit threads and locks of libraries in use here.
-    pool = ProcessPoolExecutor(n_workers, multiprocessing.get_context("spawn"), _end_with_parent)
+    context = multiprocessing.get_context("spawn")
+    has_begun = context.Event()
+    pool = ProcessPoolExecutor(n_workers, context, _begin, (has_begun,))
     running: dict[Future[Any], int] = {}
     try:
         while True:
@@ -166,6 +170,11 @@ def _in_pool(jobs: Iterator[Job], n_workers: int) -> Iterator[tuple[int, Any]]:
                 yield running.pop(future), future.result()
     except BrokenProcessPool as error:
         time.sleep(_ECHO_S)  # Ctrl-C comes to the workers and to this process, to whom first is chance
+        if not has_begun.is_set():
+            raise UserError(
+                "no worker process could begin: a script that calls this needs `if __name__ == '__main__':` around "
+                "what it does, for each worker carries out the rest of it; where it has that, memory is short"
+            ) from error
         raise UserError(
             "a worker process died, for want of memory perhaps; try a smaller --work.partition_bytes or fewer "
             "--work.workers; the same command goes on with what is left"

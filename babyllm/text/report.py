@@ -25,12 +25,14 @@ from babyllm.files import write_bytes, write_json
 from babyllm.text.report_html import page, shown
 
 Report = Mapping[str, Any]
+REPORT_FILES = ("report.json", "report.html")
 
 
 def write_report(directory: Path, report: Report) -> None:
     """Write `report.json` and `report.html`, a page that needs no other file, into an existing directory."""
-    write_json(directory / "report.json", report)
-    write_bytes(directory / "report.html", page(report).encode("utf-8", "backslashreplace"))
+    value, shown_as_page = (directory / name for name in REPORT_FILES)
+    write_json(value, report)
+    write_bytes(shown_as_page, page(report).encode("utf-8", "backslashreplace"))
 
 
 def print_report(report: Report) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from babyllm.config import load
 from babyllm.errors import UserError
 from babyllm.files import locked
-from babyllm.run_directory import require_steps, take_back
+from babyllm.run_directory import require_steps, step_directories, take_back
 from babyllm.runtime import Runtime, choose_processes
 from babyllm.training.checkpoint import CONFIG
 from babyllm.training.log import METRICS_FILE, read_metrics
@@ -20,7 +20,7 @@ from babyllm.training.run_config import RunConfig
 from babyllm.values import check
 
 C = TypeVar("C")
-LOCK = ".lock"
+LOCK, ENVIRONMENT = ".lock", "environment.json"
 LOCK_PATIENCE_S = 10.0  # a process that was killed a moment ago may still be ending
 
 
@@ -65,6 +65,7 @@ def take(config: RunConfig, runtime: Runtime) -> Iterator[None]:
         with runtime.main_first():
             if runtime.is_main:
                 try:
+                    _require_own(directory)
                     directory.mkdir(parents=True, exist_ok=True)
                     is_free = stack.enter_context(locked(directory / LOCK, LOCK_PATIENCE_S))
                     if is_free:
@@ -78,6 +79,17 @@ def take(config: RunConfig, runtime: Runtime) -> Iterator[None]:
                 stored = stored_config(type(config), config.run_dir) or config
                 require_steps(directory, _last_recorded(directory), stored.save_every)
         yield
+
+
+def _require_own(directory: Path) -> None:
+    """Refuse a directory with files where no run has been; hidden ones and folders are nothing that a run writes."""
+    is_run = (directory / LOCK).exists() or (directory / ENVIRONMENT).is_file() or bool(step_directories(directory))
+    if is_run or not directory.is_dir():
+        return
+    theirs = sorted(path.name for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
+    if theirs:
+        more = f" and {len(theirs) - 1:,} more files" if len(theirs) > 1 else ""
+        raise UserError(f"{directory}: holds {theirs[0]}{more}, and no run has made it; choose another --run_dir")
 
 
 def _last_recorded(directory: Path) -> int:

@@ -24,7 +24,7 @@ from babyllm.run_directory import point, read_resume, step_directories, step_nam
 from babyllm.runtime import environment, memory_bytes, peak_flops
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.beginning import take, unwritable
+from babyllm.training.beginning import ENVIRONMENT, take, unwritable
 from babyllm.training.checkpoint import CONFIG, save, update, write
 from babyllm.training.checkpoint import load as load_checkpoint
 from babyllm.training.log import PLOT_FILE, RunLog
@@ -37,8 +37,6 @@ Measure = Callable[[TrainState], dict[str, float]]
 """Gives what is measured on held-out data, by name; called by every rank. "all/loss" says which step is best."""
 Show = Callable[[TrainState], list[tuple[str, str]]]
 """Gives prompts and what the model makes of them, for a person to read; called by rank 0."""
-
-ENVIRONMENT = "environment.json"
 
 
 @dataclass
@@ -342,8 +340,7 @@ def _require_same_model(directory: Path, state: TrainState, tokenizer: Tokenizer
     if changed:
         read_resume(directory)  # where the file is damaged, that is what to tell
         raise UserError(
-            f"{directory.parent}: was made with another model: {', '.join(changed)}; choose another --run_dir, "
-            "or delete this one to begin anew"
+            f"{directory.parent}: was made with another model: {', '.join(changed)}; choose another --run_dir"
         )
 
 

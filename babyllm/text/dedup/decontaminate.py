@@ -1,6 +1,6 @@
 """Evaluation sets to keep out of a corpus: their n-grams of words, and the documents that hold one.
 
-    files -> questions (every string of a record) -> 13-grams -> Benchmarks
+    files -> readers -> questions (every string of a record) -> 13-grams -> Benchmarks
     texts -> 13-grams -> matches in Benchmarks
 
 Words are those of `shingles.words`: single Chinese characters, runs of other letters and digits.
@@ -8,8 +8,8 @@ Words are those of `shingles.words`: single Chinese characters, runs of other le
 
 from __future__ import annotations
 
-import csv
-import json
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,11 @@ from babyllm.files import write_bytes
 from babyllm.text.dedup.normal import fold
 from babyllm.text.dedup.ragged import U64, Ragged
 from babyllm.text.dedup.shingles import ngrams, words
-from babyllm.text.parquet import FAULTS, open_parquet
+from babyllm.text.readers import ReadConfig, Rejected, Source, find_partitions
+from babyllm.text.readers.formats import accounted, format_of
 
-_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", ".txt")
+_READ = ReadConfig(title=None, domain="file")
+_NOT_DATA = ("__MACOSX",)  # folders that archives bring along
 
 
 @dataclass(frozen=True)
@@ -50,36 +52,56 @@ class Benchmarks:
     n_short: list[int]
 
 
-def evaluation_files(paths: Sequence[str]) -> list[Path]:
-    """The files that paths stand for; of a directory, all of a kind that can be read, sorted.
+def evaluation_files(paths: Sequence[str]) -> list[Source]:
+    """The files that paths stand for, sorted: whatever the readers of corpora read, also packed and in folders.
+
+    A file of a folder that they do not read is named on the console.
 
     Raises:
         UserError: there is no such path, or it holds nothing that can be read.
     """
-    files: list[Path] = []
-    for path in map(Path, paths):
-        found = sorted(f for f in path.rglob("*") if f.suffix in _SUFFIXES) if path.is_dir() else [path]
-        if not found or not found[0].is_file() or found[0].suffix not in _SUFFIXES:
-            raise UserError(f"--decontaminate: {path}: no {', '.join(_SUFFIXES)} file there; give evaluation files")
-        files += found
+    if not paths:
+        return []
+    try:
+        partitions = find_partitions([Path(path) for path in paths], _READ, sys.maxsize)
+    except UserError as error:
+        raise UserError(f"--decontaminate: {error}") from None
+    files = [s for p in partitions for s in p.sources if not set(s.path.parts) & set(_NOT_DATA)]
+    if unread := _unread(paths, {os.path.realpath(source.path) for source in files}):
+        more = f" and {len(unread) - 3:,} more" if len(unread) > 3 else ""
+        print(f"warning: --decontaminate does not read {', '.join(unread[:3])}{more}", file=sys.stderr)
     return files
 
 
-def read_benchmarks(files: Sequence[Path], n: int) -> Benchmarks:
+def _unread(paths: Sequence[str], read: set[str]) -> list[str]:
+    """Files below the paths that are not among those read, hidden ones left out."""
+    found = []
+    for path in paths:
+        for folder, inner, names in os.walk(path):
+            inner[:] = sorted(name for name in inner if not name.startswith(".") and name not in _NOT_DATA)
+            places = [os.path.join(folder, name) for name in sorted(names) if not name.startswith(".")]
+            found += [place for place in places if os.path.realpath(place) not in read]
+    return found
+
+
+def read_benchmarks(files: Sequence[Source], n: int) -> Benchmarks:
     """The n-grams of all questions in the files.
 
     Raises:
-        UserError: a file cannot be read.
+        UserError: a file, or a record of it, cannot be read.
     """
     texts: list[str] = []
     of_file: list[int] = []
-    for number, path in enumerate(files):
-        try:
-            questions = list(_questions(path))
-        except (*FAULTS, csv.Error, RecursionError) as error:  # ValueError: JSON and encodings
-            raise UserError(f"--decontaminate: {path}: cannot be read ({error}); mend it or leave it out") from error
-        texts += questions
-        of_file += [number] * len(questions)
+    make: Any = _Questions()  # readers take whatever makes something of records
+    for number, source in enumerate(files):
+        for question in accounted(source, format_of(source.format, _READ).read(source, _READ, make)):
+            if isinstance(question, Rejected):
+                raise UserError(
+                    f"--decontaminate: {source.path}: cannot be read ({question.place}: {question.reason}); mend it or "
+                    "leave it out"
+                )
+            texts.append(str(question))
+            of_file.append(number)
     tokens = words(fold(pa.array(texts, pa.large_string())))
     is_short = tokens.lengths() < n
     n_short = np.bincount(np.array(of_file, np.int64)[is_short], minlength=len(files)).tolist()
@@ -126,27 +148,22 @@ def _grams(tokens: Ragged, n: int) -> Ragged:
     return Ragged(grams.values[keep], np.concatenate([[0], np.cumsum(counts)]))
 
 
-def _questions(path: Path) -> Iterator[str]:
-    """The text of each record: all of its strings, joined by line breaks."""
-    if path.suffix == ".parquet":
-        with open_parquet(path) as table:
-            for batch in table.iter_batches(1024):
-                yield from map(_strings, batch.to_pylist())
-        return
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        if path.suffix == ".csv":
-            yield from ("\n".join(row) for row in csv.reader(file))
-        elif path.suffix == ".txt":
-            yield file.read()
-        elif path.suffix == ".jsonl":
-            yield from (_strings(json.loads(line)) for line in file if line.strip())
-        else:
-            value = json.load(file)
-            yield from map(_strings, value if isinstance(value, list) else [value])
+class _Questions:
+    """Makes of each record its question: all of its strings, joined by line breaks."""
+
+    def document(self, record: Any, place: str) -> str:
+        return "\n".join(_strings(record))
+
+    def plain(self, text: str, place: str, domain: str = "") -> str:
+        return text
+
+    def columns(self, names: Sequence[str]) -> list[str]:
+        return list(names)
 
 
-def _strings(value: Any) -> str:
+def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        return value
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return "\n".join(filter(None, map(_strings, inner)))
+        yield value.encode("utf-8", "replace").decode()
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)

@@ -61,7 +61,7 @@ def fold(column: pa.Array) -> Ragged:
     tables = _tables()
     bounds = np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column) + 1]
     text = str(memoryview(column.buffers()[2] or b"")[bounds[0] : bounds[-1]], "utf-8")
-    points = _points(text)
+    points = code_points(text)
     offsets = offsets_of(pc.utf8_length(column).to_numpy())
     if not (hits := np.flatnonzero(tables.needs_context.take(points))).size:
         return Ragged(tables.folded.take(points), offsets)
@@ -70,7 +70,7 @@ def fold(column: pa.Array) -> Ragged:
     for row in slow.tolist():
         pieces.append(tables.folded.take(points[end : offsets[row]]))
         end = offsets[row + 1]
-        pieces.append(_points(fold_text(text[offsets[row] : end])))
+        pieces.append(code_points(fold_text(text[offsets[row] : end])))
         lengths[row] = len(pieces[-1])
     return Ragged(np.concatenate([*pieces, tables.folded.take(points[end:])]), offsets_of(lengths))
 
@@ -80,7 +80,8 @@ def characters(folded: Ragged) -> Ragged:
     return compress(folded, kinds(folded.values) != DROPPED)
 
 
-def _points(text: str) -> NDArray[np.uint32]:
+def code_points(text: str) -> NDArray[np.uint32]:
+    """The numbers of a text's characters."""
     return np.frombuffer(text.encode("utf-32-le"), "<u4")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ from babyllm.text.dedup.decontaminate import Benchmarks
 from babyllm.text.dedup.linking import METHODS, AllLinks
 from babyllm.text.dedup.sources import Slice, read
 from babyllm.text.dedup.steps import Setting
+from babyllm.text.readers import Source
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,15 @@ def collect(setting: Setting, slices: Sequence[Sequence[Slice]], n_inputs: int, 
     return Result(members, names, is_removed[in_use], contaminated, describe(pieces, contaminated[0]), removed)
 
 
+def reasons_of(result: Result) -> dict[str, int]:
+    """Why documents go, with how many."""
+    reasons = {
+        "repeats another document, one of --against perhaps": int(np.count_nonzero(result.is_removed)),
+        "shares words with an evaluation set": result.contaminated.shape[1],
+    }
+    return {reason: n for reason, n in reasons.items() if n}
+
+
 def describe(
     pieces: Sequence[Slice], documents: NDArray[np.int64], columns: Sequence[str] = ("id", "domain")
 ) -> pa.Table:
@@ -104,7 +113,7 @@ def member_table(result: Result) -> pa.Table:
     return table.sort_by([("cluster", "ascending"), ("id", "ascending")])
 
 
-def contaminated_table(result: Result, benchmarks: Benchmarks, files: Sequence[Path]) -> pa.Table:
+def contaminated_table(result: Result, benchmarks: Benchmarks, files: Sequence[Source]) -> pa.Table:
     """The rows of `contaminated.parquet`: documents, how many grams match, file and question of the first."""
     _, n_matches, gram = result.contaminated
     questions = benchmarks.question[gram].tolist()
@@ -113,7 +122,7 @@ def contaminated_table(result: Result, benchmarks: Benchmarks, files: Sequence[P
             "id": result.contaminated_names["id"],
             "domain": result.contaminated_names["domain"],
             "matches": n_matches,
-            "file": pa.array([str(files[benchmarks.files[q]]) for q in questions], pa.string()),
+            "file": pa.array([files[benchmarks.files[q]].name for q in questions], pa.string()),
             "question": pa.array([benchmarks.texts[q] for q in questions], pa.string()),
         }
     )

@@ -46,7 +46,7 @@ def cut(corpora: Sequence[Corpus], partition_bytes: int) -> list[list[Slice]]:
     """
     slices: list[list[Slice]] = []
     n_before = 0
-    for corpus, prefix in zip(corpora, _prefixes([corpus.directory for corpus in corpora]), strict=True):
+    for corpus, prefix in zip(corpora, prefixes([corpus.directory for corpus in corpora]), strict=True):
         slices.append([])
         for part in corpus.parts:
             path = corpus.directory / part.file
@@ -88,7 +88,7 @@ def read_texts(piece: Slice) -> Iterator[pa.Array]:
             first = stop
 
 
-def _prefixes(directories: Sequence[Path]) -> list[str]:
+def prefixes(directories: Sequence[Path]) -> list[str]:
     """As much of the end of each path as tells it from the others, with a slash behind."""
     if len(directories) == 1:
         return [""]

@@ -9,9 +9,8 @@ more per repetition. Every step can be interrupted; no result depends on the ord
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,18 @@ from babyllm.text.corpus import MANIFEST, Corpus, Count, Part, open_corpus, writ
 from babyllm.text.dedup import decontaminate, steps
 from babyllm.text.dedup.linking import Steps, find_links, save
 from babyllm.text.dedup.minhash import choose_bands
-from babyllm.text.dedup.results import Result, collect, contaminated_table, member_table
-from babyllm.text.dedup.sources import Slice, cut
+from babyllm.text.dedup.results import Result, collect, contaminated_table, member_table, reasons_of
+from babyllm.text.dedup.sources import Slice, cut, prefixes
 from babyllm.text.dedup.steps import DedupConfig, Setting
 from babyllm.text.dedup.summary import summarize
 from babyllm.text.parquet import parquet_writer
-from babyllm.text.report import Report, write_report
-from babyllm.text.stage import WORK, is_done, work_directory
+from babyllm.text.readers import Source
+from babyllm.text.rejections import require_documents
+from babyllm.text.report import REPORT_FILES, Report, write_report
+from babyllm.text.stage import MADE, discard_work, is_done, publish, require_apart, work_directory
+from babyllm.values import without_paths
+
+CLUSTERS, CONTAMINATED = "clusters.parquet", "contaminated.parquet"
 
 
 def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | None:
@@ -45,11 +49,11 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
         UserError: an input is no corpus, a setting cannot be met, or `out` holds something else.
     """
     _check(config)
+    require_apart(out, [*inputs, *map(Path, (*config.against, *config.decontaminate))])
     corpora = [open_corpus(path) for path in (*inputs, *map(Path, config.against))]
     evaluation = decontaminate.evaluation_files(config.decontaminate)
-    about = _about(inputs, corpora, evaluation, config)
+    about = _about(corpora, evaluation, config)
     if is_done(out, about):
-        shutil.rmtree(out / WORK, ignore_errors=True)
         return None
     with work_directory(out) as directory:
         slices = cut(corpora, config.work.partition_bytes)
@@ -58,14 +62,19 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
         benchmarks = _benchmarks(evaluation, config, directory)
         items = [(piece, number < len(inputs)) for number, of_corpus in enumerate(slices) for piece in of_corpus]
         result = collect(run.setting, slices, len(inputs), find_links(run, items))
-        _write_table(member_table(result), out / "clusters.parquet")
+        n_left = sum(piece.n for of_corpus in slices[: len(inputs)] for piece in of_corpus) - len(result.removed)
+        require_documents(n_left, reasons_of(result), out)
+        made = directory / MADE
+        _write_table(member_table(result), made / CLUSTERS)
         if benchmarks:
-            _write_table(contaminated_table(result, benchmarks, evaluation), out / "contaminated.parquet")
-        parts = _keep(run, result, corpora[: len(inputs)], pieces, out)
+            _write_table(contaminated_table(result, benchmarks, evaluation), made / CONTAMINATED)
+        parts = _keep(run, result, corpora[: len(inputs)], pieces, made)
         report = summarize(result, corpora[: len(inputs)], pieces, benchmarks, evaluation, config)
-        write_report(out, report)
-        write_corpus(out, parts, about)
-    shutil.rmtree(out / WORK)
+        write_report(made, report)
+        write_corpus(made, parts, about)
+        tables = [CLUSTERS, CONTAMINATED] if benchmarks else [CLUSTERS]
+        publish(out, [*(part.file for part in parts), *tables, *REPORT_FILES, MANIFEST])
+    discard_work(out)
     return report
 
 
@@ -83,13 +92,15 @@ def _check(config: DedupConfig) -> None:
         choose_bands(config.minhash, config.threshold)
 
 
-def _about(
-    inputs: Sequence[Path], corpora: Sequence[Corpus], evaluation: Sequence[Path], config: DedupConfig
-) -> dict[str, Any]:
-    """What decides the result; the files of a corpus are told by their description."""
-    digests = [sha256(corpus.directory / MANIFEST) for corpus in corpora] + [sha256(path) for path in evaluation]
-    chosen = {name: value for name, value in asdict(config).items() if name != "work"}
-    return {"stage": "dedup", "inputs": [str(path) for path in inputs], "sha256": digests, "config": chosen}
+def _about(corpora: Sequence[Corpus], evaluation: Sequence[Source], config: DedupConfig) -> dict[str, Any]:
+    """What decides the result: what the corpora hold and what their ids begin with, not how they are named."""
+    inputs = [
+        [prefix, sha256(corpus.directory / MANIFEST)]
+        for prefix, corpus in zip(prefixes([corpus.directory for corpus in corpora]), corpora, strict=True)
+    ]
+    chosen = {name: value for name, value in without_paths(config).items() if name != "work"}
+    counts = {"against": len(config.against), "decontaminate": [sha256(source.path) for source in evaluation]}
+    return {"stage": "dedup", "inputs": inputs, "config": chosen | counts}
 
 
 def _n_documents(pieces: Sequence[Slice]) -> int:
@@ -99,7 +110,7 @@ def _n_documents(pieces: Sequence[Slice]) -> int:
     return n
 
 
-def _benchmarks(files: Sequence[Path], config: DedupConfig, directory: Path) -> decontaminate.Benchmarks | None:
+def _benchmarks(files: Sequence[Source], config: DedupConfig, directory: Path) -> decontaminate.Benchmarks | None:
     path = directory / steps.GRAMS
     if not files:
         path.unlink(missing_ok=True)
@@ -109,7 +120,7 @@ def _benchmarks(files: Sequence[Path], config: DedupConfig, directory: Path) -> 
     return benchmarks
 
 
-def _keep(run: Steps, result: Result, corpora: Sequence[Corpus], pieces: Sequence[Slice], out: Path) -> list[Part]:
+def _keep(run: Steps, result: Result, corpora: Sequence[Corpus], pieces: Sequence[Slice], made: Path) -> list[Part]:
     """Write the parts of the corpora without what is removed; of several corpora, their files are numbered."""
     save(run.setting.directory / "removed.npy", result.removed)
     whole: dict[str, Slice] = {}
@@ -125,11 +136,10 @@ def _keep(run: Steps, result: Result, corpora: Sequence[Corpus], pieces: Sequenc
     counts = run.run("keep", steps.keep, items, "documents kept", [item.size_bytes for item in items])
     parts = []
     for name, folder, domains in zip(names, run.setting.folders("keep"), counts, strict=True):
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
         if (folder / "part.parquet").exists():  # else it was moved before this start
-            os.replace(folder / "part.parquet", out / name)
+            os.replace(folder / "part.parquet", made / name)
         parts.append(Part(name, {domain: Count(*numbers) for domain, numbers in domains.items()}))
-    fsync(out)
     return parts
 
 

@@ -25,10 +25,11 @@ from babyllm.files import fsync
 from babyllm.text.corpus import Count, schema_of
 from babyllm.text.dedup import decontaminate, simhash
 from babyllm.text.dedup.candidates import NO_PAIRS, Candidates, Span, entries, find, load, merge, unpack
+from babyllm.text.dedup.exact import Fold, exact_forms
 from babyllm.text.dedup.minhash import MinHashConfig, band_keys, choose_bands, signatures
-from babyllm.text.dedup.normal import characters, fold
+from babyllm.text.dedup.normal import fold
 from babyllm.text.dedup.ragged import U64, Ragged, hash_rows, offsets_of
-from babyllm.text.dedup.shingles import ShingleConfig, counted, distinct, ngrams, shingles
+from babyllm.text.dedup.shingles import ShingleConfig, counted, distinct, shingles
 from babyllm.text.dedup.simhash import SimHashConfig
 from babyllm.text.dedup.sources import Slice, read, read_texts
 from babyllm.text.dedup.verify import SetStore, verify, verify_groups, write_sets
@@ -50,9 +51,10 @@ class DedupConfig:
         shingles: what documents are compared by.
         minhash: how candidates are found by MinHash.
         simhash: how candidates are found by SimHash.
+        fold: differences that do not count between exact repetitions: case, width, punctuation; [] for none.
         keep: of a cluster, the longest document (then the smallest id), or one of the first IN (then the longest).
         against: corpora whose documents are neither removed nor written, but count as those that were there before.
-        decontaminate: evaluation files or folders (.csv .json .jsonl .parquet .txt); documents that share a gram of
+        decontaminate: evaluation files or folders, of all kinds that `clean` reads; documents that share a gram of
             words with one are removed.
         decontaminate_words: of such a gram; a Chinese character counts as one.
         work: how the machine is used.
@@ -63,6 +65,7 @@ class DedupConfig:
     shingles: ShingleConfig = field(default_factory=ShingleConfig)
     minhash: MinHashConfig = field(default_factory=MinHashConfig)
     simhash: SimHashConfig = field(default_factory=SimHashConfig)
+    fold: list[Fold] = field(default_factory=list)
     keep: Literal["longest", "first"] = "longest"
     against: list[PathText] = field(default_factory=list)
     decontaminate: list[PathText] = field(default_factory=list)
@@ -129,15 +132,11 @@ def sketch(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> dict[
             n_matches, gram = decontaminate.matches(folded, benchmarks)
             is_clean = n_matches == 0
             add("contaminated", np.stack([numbers, n_matches, gram])[:, ~is_clean])
-        normal = characters(folded)
-        add("exact", np.stack([*hash_rows(normal), numbers.view(np.uint64)])[:, is_clean])
+        hashed = hash_rows(exact_forms(texts, config.fold))
+        add("exact", np.stack([*hashed, numbers.view(np.uint64)])[:, is_clean])
         if not config.near:
             continue
-        hashes = (
-            ngrams(normal, config.shingles.n)
-            if config.shingles.kind == "characters"
-            else shingles(folded, config.shingles)
-        )
+        hashes = shingles(folded, config.shingles)
         is_clean &= hashes.lengths() > 0
         if "minhash" in config.near:
             bands = choose_bands(config.minhash, config.threshold)

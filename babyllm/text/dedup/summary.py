@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from babyllm.text.dedup.minhash import choose_bands
 from babyllm.text.dedup.results import Result, describe
 from babyllm.text.dedup.sources import Slice
 from babyllm.text.dedup.steps import DedupConfig
+from babyllm.text.readers import Source
 from babyllm.text.report import Report
 
 N_EXAMPLES = 12
@@ -29,7 +29,7 @@ def summarize(
     corpora: Sequence[Corpus],
     pieces: Sequence[Slice],
     benchmarks: Benchmarks | None,
-    files: Sequence[Path],
+    files: Sequence[Source],
     config: DedupConfig,
 ) -> Report:
     """The report on what was found in `corpora`, the documents of which the first of `pieces` hold."""
@@ -61,6 +61,8 @@ def _facts(result: Result, corpora: Sequence[Corpus], config: DedupConfig) -> li
         ["clusters", len(np.unique(result.members.survivor))],
         ["compared by", f"{config.shingles.n}-grams of {config.shingles.kind}"],
     ]
+    if config.fold:
+        facts.append(["exact without", ", ".join(config.fold)])
     if config.near:
         facts.append(["threshold", config.threshold])
     if "minhash" in config.near:
@@ -124,13 +126,13 @@ def _similarities(result: Result) -> dict[str, Any]:
     return {"title": title, "unit": "Jaccard", "log": False, "series": {"removed": bars}}
 
 
-def _evaluation(result: Result, benchmarks: Benchmarks, files: Sequence[Path]) -> dict[str, Any]:
+def _evaluation(result: Result, benchmarks: Benchmarks, files: Sequence[Source]) -> dict[str, Any]:
     of_file = np.array(benchmarks.files, np.int64)
     n_questions = np.bincount(of_file, minlength=len(files))
     hits = np.bincount(of_file[benchmarks.question[result.contaminated[2]]], minlength=len(files))
     rows = [
-        [path.name, int(n), short, int(hit)]
-        for path, n, short, hit in zip(files, n_questions, benchmarks.n_short, hits, strict=True)
+        [source.path.name, int(n), short, int(hit)]
+        for source, n, short, hit in zip(files, n_questions, benchmarks.n_short, hits, strict=True)
     ]
     columns = ["file", "records", f"with fewer than {benchmarks.n} words, not looked for", "documents removed"]
     return {"title": "Evaluation sets", "columns": columns, "rows": rows}
@@ -154,7 +156,7 @@ def _near_examples(result: Result, pieces: Sequence[Slice]) -> list[dict[str, An
 
 
 def _contaminated_examples(
-    result: Result, pieces: Sequence[Slice], benchmarks: Benchmarks, files: Sequence[Path]
+    result: Result, pieces: Sequence[Slice], benchmarks: Benchmarks, files: Sequence[Source]
 ) -> list[dict[str, Any]]:
     numbers, n_matches, gram = result.contaminated[:, :N_EXAMPLES]
     texts = _texts(pieces, numbers)
@@ -162,7 +164,7 @@ def _contaminated_examples(
     for number, n, question in zip(
         numbers.tolist(), n_matches.tolist(), benchmarks.question[gram].tolist(), strict=True
     ):
-        label = f"{n} matches, {files[benchmarks.files[question]].name}"
+        label = f"{n} matches, {files[benchmarks.files[question]].path.name}"
         items.append({"label": label, "texts": [texts[number], benchmarks.texts[question][:_EXAMPLE_CHARACTERS]]})
     return items
 

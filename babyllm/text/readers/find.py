@@ -9,7 +9,6 @@ import codecs
 import hashlib
 import json
 import os
-import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from itertools import count, pairwise
 from pathlib import Path
 
 from babyllm.errors import UserError
-from babyllm.text.corpus import MANIFEST, PART_MARK, open_corpus
+from babyllm.text.corpus import MANIFEST, PART_MARK, is_corpus, open_corpus
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet
 from babyllm.text.readers.encodings import is_wide
@@ -186,7 +185,7 @@ def _named(path: Path, label: str, config: ReadConfig) -> Source:
         )
     folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
     domain = domain_of([path.name], folder, True, format, config)
-    format = "corpus" if format == ".parquet" and _is_corpus(path.parent) else format
+    format = "corpus" if format == ".parquet" and is_corpus(path.parent) else format
     return _source(path, label, format, compression, domain)
 
 
@@ -218,7 +217,7 @@ def _walk(
     real = os.path.realpath(folder)
     if real in above:  # a link to a folder that holds it
         return
-    if _is_corpus(folder):
+    if is_corpus(folder):
         files = sorted(part.file for part in open_corpus(folder).parts)
         yield from ((folder / file, (*parts, file), "corpus", "") for file in files)
         return
@@ -264,14 +263,6 @@ def _refuse_unfinished(sources: Sequence[Source]) -> None:
                 f"{path}: is part of a corpus that was never finished or is damaged: {path.parent / MANIFEST} does not "
                 "describe it; run the command that makes it again, or name the files to read them as they are"
             )
-
-
-def _is_corpus(folder: Path) -> bool:
-    try:
-        with (folder / MANIFEST).open("rb") as file:
-            return re.match(rb'\s*{\s*"version"', file.read(64)) is not None
-    except OSError:
-        return False
 
 
 def _source(path: Path, name: str, format: str, compression: str, domain: str) -> Source:
