@@ -125,7 +125,7 @@ def test_joined_files_are_kept_up_to_the_damage_of_one(tmp_path: Path, suffix: s
         first, second = (pack(b"".join(part)) for part in (FORMATS[kind][:half], FORMATS[kind][half:]))
         path = tmp_path / f"a{kind}{suffix}"
         assert read(path, first + pack(b"\n") + second) == (TEXTS, [])
-        broken = second[: len(second) // 3] + b"\xff" * 60 + second[len(second) // 3 + 60 :]
+        broken = second[: len(second) // 3]
         found, reasons = read(path, first + broken)
         assert found[:half] == TEXTS[:half] and reasons, kind
     if suffix != ".zst":
