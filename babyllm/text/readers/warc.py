@@ -111,22 +111,20 @@ def _answer(message: bytes, limit: int) -> tuple[str, bytes] | None:
         media = response.getheader("Content-Type", "text/html").lower()
         if response.status != 200 or not media.startswith(("text/html", "application/xhtml", "text/plain")):
             return None
-        content = _unchunked(response, socket.stream, limit)
+        content = _unchunked(response, socket.stream)
     except (HTTPException, ValueError, OSError):
         raise BadRecord("not a valid HTTP answer") from None
     return media, _unpacked(content, response.getheader("Content-Encoding", ""), limit)
 
 
-def _unchunked(response: HTTPResponse, stream: io.BytesIO, limit: int) -> bytes:
+def _unchunked(response: HTTPResponse, stream: io.BytesIO) -> bytes:
     """The content of an answer; archives may hold it in one piece though its headers say otherwise."""
     if not response.chunked:
         return stream.read()
-    start = stream.tell()
+    content = stream.getvalue()[stream.tell() :]  # before a failure closes the stream
     try:
         return response.read()
     except (HTTPException, ValueError):
-        stream.seek(start)
-        content = stream.read()
         if re.match(rb"[0-9A-Fa-f]{1,8}[ \t]*(;[^\n]*)?\r?\n", content):
             raise  # it is chunked, and broken
         return content
