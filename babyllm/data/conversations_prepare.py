@@ -112,9 +112,7 @@ def prepare_conversations(
     work = work or WorkConfig()
     partitions = _partitions([*paths, *held_out_paths], work.partition_bytes)
     files = {source.path: source for partition in partitions for source in partition.sources}
-    held = tuple(
-        source.name for file, source in files.items() if any(p == file or p in file.parents for p in held_out_paths)
-    )
+    held = tuple(s.name for file, s in files.items() if any(p == file or p in file.parents for p in held_out_paths))
     sha256, parts = template.tokenizer.sha256, directory / WORK
     settings = _Settings(
         format, supervise, is_split, seq_len, too_long, held_out, held, parts / "template", template.source, sha256
@@ -398,6 +396,5 @@ def _join(
 
 
 def _total(key: Key, groups: Sequence[Group]) -> Group:
-    counted = ("conversations", "turns", "tokens", "supervised")
-    sums = {name: sum(getattr(group, name) for group in groups) for name in counted}
-    return Group(*key, **sums, longest=max(group.longest for group in groups))
+    counts = zip(*((g.conversations, g.turns, g.tokens, g.supervised) for g in groups), strict=True)
+    return Group(*key, *map(sum, counts), longest=max(group.longest for group in groups))
