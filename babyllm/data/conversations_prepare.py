@@ -396,5 +396,7 @@ def _join(
 
 
 def _total(key: Key, groups: Sequence[Group]) -> Group:
-    counts = zip(*((g.conversations, g.turns, g.tokens, g.supervised) for g in groups), strict=True)
-    return Group(*key, *map(sum, counts), longest=max(group.longest for group in groups))
+    counts = (
+        sum(getattr(group, name) for group in groups) for name in ("conversations", "turns", "tokens", "supervised")
+    )
+    return Group(*key, *counts, max(group.longest for group in groups))
