@@ -326,8 +326,7 @@ def _write(
     with rejected_published(directory, [name for name in before if name == REJECTED]):
         require_training(directory, tallies, skipped, unusable)
     tokenizer = template.tokenizer
-    kinds = _kinds(tokenizer.vocab_size, settings.seq_len)
-    groups, digests = _join(made, folders, results, kinds)
+    groups, digests = _join(made, folders, results, _kinds(tokenizer.vocab_size, settings.seq_len))
     report = report_of(directory, groups, tallies, skipped, unusable, left_out)
     write_report(made, report)
     names = token_dtype(tokenizer.vocab_size), token_dtype(settings.seq_len + 2)
@@ -396,7 +395,6 @@ def _join(
 
 
 def _total(key: Key, groups: Sequence[Group]) -> Group:
-    counts = (
-        sum(getattr(group, name) for group in groups) for name in ("conversations", "turns", "tokens", "supervised")
-    )
-    return Group(*key, *counts, max(group.longest for group in groups))
+    counted = ("conversations", "turns", "tokens", "supervised")
+    sums = {name: sum(getattr(group, name) for group in groups) for name in counted}
+    return Group(*key, **sums, longest=max(group.longest for group in groups))
