@@ -201,15 +201,20 @@ def test_the_report_accounts_for_every_record(
     assert sum(row["share"] for row in used.values()) == pytest.approx(1)
 
 
-def test_finished_pieces_are_kept(tmp_path: Path, files: Path, template: ChatTemplate) -> None:
+def test_finished_pieces_are_kept(
+    tmp_path: Path, files: Path, template: ChatTemplate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was done before an interruption is not done again, and a store counts as made only when it is complete."""
-    (tmp_path / IDS).mkdir()  # in the way
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
     work = WorkConfig(1, 9000)
-    with pytest.raises(UserError, match="cannot be written"):
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot be written"):
+        patch.setattr("babyllm.data.conversations_prepare.write_report", full)
         prepare(files, tmp_path, template, work=work)
     with pytest.raises(UserError, match="no finished store"):
         ConversationStore.open(tmp_path)
-    (tmp_path / IDS).rmdir()
     done = sorted((tmp_path / ".work").glob("*/done.json"))
     assert len(done) > 3
     result = json.loads(done[0].read_text(encoding="utf-8"))

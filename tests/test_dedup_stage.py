@@ -338,7 +338,7 @@ def test_the_command_prints_the_report(corpus: Path, tmp_path: Path, capsys: pyt
         with pytest.raises(UserError, match=flag.removeprefix("--")):
             command.run(parse(command.Flags, [flag], prog="dedup"), str(corpus), str(tmp_path / "wrong"))
     with pytest.raises(UserError, match=r"holds no corpus\.json"):
-        command.run(flags, str(tmp_path), str(tmp_path / "wrong"))
+        command.run(flags, str(tmp_path / "out" / "nothing"), str(tmp_path / "wrong"))
 
 
 @pytest.mark.slow

@@ -192,16 +192,17 @@ def test_a_held_base_never_changes_in_silence(tmp_path: Path, data: Path, runtim
 @pytest.mark.parametrize("kind", ["tokens", "training"])
 def test_a_tokenizer_never_changes_in_silence(tmp_path: Path, token_dir: Path, tokenizer: Tokenizer, kind: str) -> None:
     """No flipped bit of a tokenizer beside token data, or where it was trained, makes it another one in silence."""
+    place = tmp_path / "place"
     if kind == "tokens":
-        shutil.copytree(token_dir, tmp_path, dirs_exist_ok=True)
+        shutil.copytree(token_dir, place)
     else:
         words = "".join(json.dumps({"text": f"今天 the model {i}"}) + "\n" for i in range(50))
         (tmp_path / "words.jsonl").write_text(words, encoding="utf-8")
-        learn_vocabulary([tmp_path / "words.jsonl"], tmp_path, VocabularyConfig(vocab_size=300), work=WorkConfig(1))
-    assert damage(tmp_path, lambda place: Tokenizer.load(place).sha256, ["tokenizer.model"]) == 0
+        learn_vocabulary([tmp_path / "words.jsonl"], place, VocabularyConfig(vocab_size=300), work=WorkConfig(1))
+    assert damage(place, lambda path: Tokenizer.load(path).sha256, ["tokenizer.model"]) == 0
     elsewhere = tmp_path / "elsewhere"
-    Tokenizer.load(tmp_path).save(elsewhere)
-    assert Tokenizer.load(tmp_path / "tokenizer.json").vocab_size == Tokenizer.load(elsewhere).vocab_size
+    Tokenizer.load(place).save(elsewhere)
+    assert Tokenizer.load(place / "tokenizer.json").vocab_size == Tokenizer.load(elsewhere).vocab_size
 
 
 def test_a_damaged_record_of_a_step_is_told(tmp_path: Path, data: Path, runtime: Runtime) -> None:

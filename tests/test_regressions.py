@@ -182,7 +182,8 @@ def test_documents_of_the_same_characters_are_no_duplicates(tmp_path: Path) -> N
     rng = np.random.default_rng(0)
     texts = ["".join(rng.permutation(list(characters * 3))) for _ in range(20)]
     documents = [Document(text, "poems", f"a:{i}") for i, text in enumerate(texts)]
-    part = Part("a.parquet", write_part(documents, tmp_path / "a.parquet"))
-    write_corpus(tmp_path, [part], {})
-    dedup([tmp_path], tmp_path / "out", DedupConfig(near=["minhash", "simhash"]))
+    (tmp_path / "in").mkdir()
+    part = Part("a.parquet", write_part(documents, tmp_path / "in" / "a.parquet"))
+    write_corpus(tmp_path / "in", [part], {})
+    dedup([tmp_path / "in"], tmp_path / "out", DedupConfig(near=["minhash", "simhash"]))
     assert [document.text for document in open_corpus(tmp_path / "out").documents()] == texts

@@ -118,9 +118,7 @@ def prepare_conversations(
     work = work or WorkConfig()
     partitions = _partitions([*paths, *held_out_paths], work.partition_bytes)
     files = {source.path: source for partition in partitions for source in partition.sources}
-    held = tuple(
-        source.name for file, source in files.items() if any(p == file or p in file.parents for p in held_out_paths)
-    )
+    held = tuple(s.name for file, s in files.items() if any(p == file or p in file.parents for p in held_out_paths))
     sha256, parts = template.tokenizer.sha256, directory / WORK
     settings = _Settings(
         format,
@@ -322,8 +320,7 @@ def _write(
     with rejected_published(directory, [name for name in before if name == REJECTED]):
         require_training(directory, tallies, skipped, unusable)
     tokenizer = template.tokenizer
-    kinds = _kinds(tokenizer.vocab_size, settings.seq_len)
-    groups, digests = _join(made, folders, results, kinds)
+    groups, digests = _join(made, folders, results, _kinds(tokenizer.vocab_size, settings.seq_len))
     report = report_of(directory, groups, tallies, skipped, unusable, left_out, cut)
     write_report(made, report)
     names = token_dtype(tokenizer.vocab_size), token_dtype(settings.seq_len + 2)

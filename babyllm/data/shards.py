@@ -187,7 +187,7 @@ def is_token_data(path: Path) -> bool:
         return begins_with(path / MANIFEST, _BEGINNING)
     except OSError:
         return False
-    return isinstance(raw, dict) and not raw.keys().isdisjoint(("dtype", "shards", "vocab_size"))
+    return isinstance(raw, dict) and (not raw or not raw.keys().isdisjoint(("dtype", "shards", "vocab_size")))
 
 
 def bare_files(path: Path) -> list[Path]:
