@@ -79,7 +79,7 @@ def test_pages_that_declare_no_encoding(tmp_path: Path, encoding: str) -> None:
         ("cp1256", "الطقس جميل جدا اليوم وذهبنا للتنزه في الحديقة مع الأطفال والأصدقاء"),
         (
             "cp1250",
-            "Dziś jest piękna pogoda i poszliśmy na spacer do parku, dzieci bawiły się na trawie, a starsi ludzie gawędzili.",
+            "Dziś jest piękna pogoda i poszliśmy na spacer do parku, dzieci bawiły się na trawie",
         ),
     ],
 )
@@ -105,7 +105,7 @@ def test_one_bad_byte_in_a_book(tmp_path: Path, encoding: str) -> None:
     text = (TEXTS[encoding] + "\n") * 200
     data = text.encode(encoding) + b"\xff" + text.encode(encoding)
     found, [reason] = read(tmp_path / "a.txt", data)
-    assert not found and reason.endswith(ADVICE) and "UTF-8" in reason or encoding != "utf-8"
+    assert not found and reason.startswith("not valid ") and reason.endswith(ADVICE)
     assert read(tmp_path / "a.txt", data, errors="replace") == ([f"{text}\ufffd{text}"], [])
     found, reasons = read(tmp_path / "b.txt", data, txt="line")
     assert len(found) == 399 and reasons == [reason]
@@ -155,7 +155,7 @@ def test_compressed_contents_of_web_archives(tmp_path: Path) -> None:
 
 
 def test_web_archives_as_others_write_them(tmp_path: Path) -> None:
-    """Older and newer versions and lines that end in a line feed alone are read; chunks are joined, broken ones told."""
+    """All versions are read, lines that end in a line feed alone, and chunks, of which broken ones are told."""
     pytest.importorskip("trafilatura", exc_type=ImportError)
     chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(PAGE), PAGE)
     records = [
