@@ -24,7 +24,6 @@ from babyllm.tokenizer_convert import (
     SPACE,
     UNKNOWN,
     parse_model,
-    space_of,
     tells_spaces_apart,
     to_tokenizer_json,
     with_plain_merges,
@@ -214,8 +213,7 @@ class JsonBackend:
 
     def bytes_of_tokens(self) -> list[bytes]:
         """Bytes of every id."""
-        decoder = json.loads(self.source).get("decoder")
-        decoders, space = set(_types(decoder)), space_of(decoder)
+        decoders = set(_types(json.loads(self.source).get("decoder")))
         texts = [b""] * self.vocab_size
         for piece, i in self._tokenizer.get_vocab().items():
             if piece in self.special:
@@ -225,7 +223,7 @@ class JsonBackend:
             elif "ByteFallback" in decoders and re.fullmatch("<0x[0-9A-F]{2}>", piece):
                 texts[i] = _byte_piece(piece)
             else:
-                texts[i] = piece.replace(space, " ").encode()
+                texts[i] = piece.replace(SPACE, " ").encode()
         return texts
 
     def find(self, name: str) -> int | None:

@@ -21,10 +21,6 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from babyllm.errors import UserError
 
 SPACE = "▁"
-# A noncharacter, which Unicode keeps out of texts. Where every other character is to come back as it was, a
-# tokenizer.json writes spaces with it: with U+2581 it would take that character in a text for a space, and it spells in
-# bytes only what is no piece.
-HIDDEN_SPACE = "\ufdd0"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 UNIGRAM, BPE = 1, 2
 # What a unigram model gives user-defined pieces, whatever its file says.
@@ -63,36 +59,30 @@ def tells_spaces_apart(proto: Any) -> bool:
     return bool(proto.trainer_spec.byte_fallback and not normalizes)
 
 
-def space_of(decoder: Any) -> str:
-    """What pieces of a `tokenizer.json` write for a space: what its decoder replaces by one."""
-    steps = (decoder or {}).get("decoders", [decoder or {}])
-    found = (step["pattern"].get("String", "") for step in steps if step.get("type") == "Replace")
-    return HIDDEN_SPACE if HIDDEN_SPACE in found else SPACE
-
-
 def to_tokenizer_json(proto: Any) -> str:
     """Text of a `tokenizer.json` that encodes plain text to the ids SentencePiece gives for `proto`.
+
+    There U+2581 in a text is always read as a space: `tokenizers` spells in bytes only what is no piece, and many tools
+    take U+2581 in pieces for the space, so no other character can stand for it.
 
     Warns:
         UserWarning: the model holds something that `tokenizers` cannot express, so ids may differ for some texts.
     """
     is_bpe = proto.trainer_spec.model_type == BPE
-    space, doubts = SPACE, _doubts(proto)
-    if tells_spaces_apart(proto):
-        space, proto = HIDDEN_SPACE, _with_space(proto, HIDDEN_SPACE)
     tokenizer = Tokenizer(_bpe(proto) if is_bpe else _unigram(proto))
-    steps = _normalizers(proto.normalizer_spec, space)
+    steps = _normalizers(proto.normalizer_spec)
     tokenizer.normalizer = normalizers.Sequence(steps) if len(steps) > 1 else steps[0]
     if not is_bpe:
         tokenizer.pre_tokenizer = _unreachable(proto)
     strip = [decoders.Strip(" ", 1, 0)] if proto.normalizer_spec.add_dummy_prefix else []
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace(space, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
     )
     special = [p.piece for p in proto.pieces if p.type in (UNKNOWN, CONTROL)]
     tokenizer.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in special])
     user_defined = [p.piece for p in proto.pieces if p.type == USER_DEFINED and is_bpe]
     tokenizer.add_tokens([AddedToken(piece, special=False, normalized=True) for piece in user_defined])
+    doubts = _doubts(proto)
     if doubts:
         warnings.warn(
             f"tokenizer.json may split some texts otherwise than tokenizer.model: {'; '.join(doubts)}", stacklevel=2
@@ -173,25 +163,15 @@ def _unreachable(proto: Any) -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Split(Regex("|".join(patterns)), "merged_with_previous")
 
 
-def _with_space(proto: Any, space: str) -> Any:
-    """The model with another character for the space in its pieces."""
-    changed = type(proto)()
-    changed.CopyFrom(proto)
-    for piece in changed.pieces:
-        if piece.type in (NORMAL, UNUSED, USER_DEFINED):
-            piece.piece = piece.piece.replace(SPACE, space)
-    return changed
-
-
-def _normalizers(spec: Any, space: str) -> list[normalizers.Normalizer]:
+def _normalizers(spec: Any) -> list[normalizers.Normalizer]:
     steps: list[normalizers.Normalizer] = []
     if spec.precompiled_charsmap:
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
     if spec.remove_extra_whitespaces:
         steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if spec.add_dummy_prefix:
-        steps.append(normalizers.Prepend(space))
-    return [*steps, normalizers.Replace(" ", space)]
+        steps.append(normalizers.Prepend(SPACE))
+    return [*steps, normalizers.Replace(" ", SPACE)]
 
 
 def _doubts(proto: Any) -> list[str]:

@@ -644,3 +644,46 @@ def test_a_field_named_domain_tells_the_domain(tmp_path: Path) -> None:
     (partition,) = find_partitions([tmp_path / "mixed.jsonl"], ReadConfig(), 1 << 20)
     documents = [d for d in read_partition(partition, ReadConfig()) if isinstance(d, Document)]
     assert [d.domain for d in documents] == ["news", "mixed"]
+
+
+INVALID = pa.array([b"a", b"\xff", b"c"], pa.binary()).view(pa.string())
+COLUMNS: dict[str, tuple[pa.Array, str | None]] = {
+    "large": (pa.array([b"a", b"\xff", b"c"], pa.large_binary()).view(pa.large_string()), None),
+    **{
+        f"dictionary {kind}": (pa.DictionaryArray.from_arrays(pa.array([0, 1, 2], kind), INVALID), None)
+        for kind in (pa.int8(), pa.int32(), pa.int64())
+    },
+    "struct": (pa.StructArray.from_arrays([INVALID], names=["t"]), "text.t"),
+    "list": (pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), INVALID), "paragraphs"),
+    "map": (pa.MapArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), pa.array(["t"] * 3), INVALID), "text.t"),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_an_invalid_cell_costs_its_row(tmp_path: Path, kind: str) -> None:
+    """In columns of every kind one invalid text rejects its row alone; a title of a kind that is no text is ignored."""
+    column, field = COLUMNS[kind]
+    name = "paragraphs" if field == "paragraphs" else "text"
+    table = pa.table({name: column, "title": pa.array([2**62 + 1, 2, 3], pa.timestamp("ns"))})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pa.OSFile(str(tmp_path / "b.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    with pa.OSFile(str(tmp_path / "c.feather"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
+        file.write_table(table)
+    for path in ("a.parquet", "b.arrow", "c.feather"):
+        items = read(tmp_path / path, text=field)
+        assert texts(items) == ["a", "c"] and reasons(items) == ["not valid UTF-8 (see --read.errors)"], path
+        assert texts(read(tmp_path / path, text=field, errors="replace")) == ["a", "\ufffd", "c"], path
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """Files and folders with names of any bytes are read and written in every compression and kind."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + "语料".encode("gbk")))
+    rows = jsonl({"text": CHINESE}).encode()
+    for suffix, pack in PACKERS.items():
+        put(folder / f"{folder.name}.jsonl{suffix}", pack(rows))
+    part = Part("p.parquet", write_part([Document("text", "d", "i")], put(folder / "corpus/p.parquet", "")))
+    write_corpus(folder / "corpus", [part], {"made of": str(folder)})
+    items = read(folder)
+    assert sorted(texts(items)) == ["text", *[CHINESE] * len(PACKERS)] and not reasons(items)
+    assert all(item.id.isprintable() for item in items if isinstance(item, Document))

@@ -106,7 +106,7 @@ def test_a_file_with_the_name_of_a_manifest_is_data(
 @pytest.mark.parametrize("stage", ["clean", "tokenize", "train-tokenizer"])
 def test_a_stage_without_documents_is_no_success(tmp_path: Path, stages: dict[str, Stage], stage: str) -> None:
     """The reasons are told with how many, nothing is committed, and the same directory serves once that is mended."""
-    write(tmp_path / "in" / "a.jsonl", *({"Text": text} for text in TEXTS))
+    write(tmp_path / "in" / "a.jsonl", *({"said": text} for text in TEXTS))
     with pytest.raises(UserError, match="no document is left: all 40 records: no field holds text; name it with"):
         stages[stage](tmp_path / "in", tmp_path / "out")
     for mark in ("corpus.json", "manifest.json", "training.json"):
@@ -120,7 +120,7 @@ def test_a_stage_without_documents_is_no_success(tmp_path: Path, stages: dict[st
 
 def test_many_rejected_records_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A tenth and more that could not be read takes a line on the console."""
-    write(tmp_path / "in.jsonl", *({"text": text} for text in TEXTS), *({"Text": text} for text in TEXTS[:10]))
+    write(tmp_path / "in.jsonl", *({"text": text} for text in TEXTS), *({"said": text} for text in TEXTS[:10]))
     clean([tmp_path / "in.jsonl"], tmp_path / "out", NOTHING, work=ONE)
     assert "warning: 10 of 50 records could not be used, 10 of them: no field holds text" in capsys.readouterr().err
 
