@@ -248,3 +248,15 @@ def test_a_template_without_marks_is_refused_by_file_and_flag(
     config = configured(tmp_path / "base", chats, tmp_path / "sft", "--data.template=null")
     with pytest.raises(UserError, match=rf"{file}: has no {{% generation %}}.*--data\.template"):
         new_run(config, runtime)
+
+
+def test_the_path_of_a_base_is_absolute(
+    base: Path, chats: Path, tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Peft, which reads paths from where it stands, finds the base of a run whose own paths were relative."""
+    shutil.copytree(base, tmp_path / "pretrain")
+    monkeypatch.chdir(tmp_path)
+    run(configured(Path("pretrain"), chats, Path("relative")), runtime)
+    config = json.loads(Path("relative/step_00000002/adapter_config.json").read_text(encoding="utf-8"))
+    named = config["base_model_name_or_path"]
+    assert Path(named).is_absolute() and (Path(named) / "config.json").is_file()

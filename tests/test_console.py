@@ -142,3 +142,14 @@ with leaving_at_once():
 """
     done = subprocess.run([sys.executable, "-c", code, ""], capture_output=True, encoding="utf-8", cwd=ROOT, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (130, "raised\n", "")
+
+
+@pytest.mark.parametrize("command", ["clean $IN $OUT --filters=[]", "inspect $IN"])
+@pytest.mark.parametrize("ending", ["", " >&- 2>&-"], ids=["ascii", "closed"])
+def test_commands_end_as_their_work_does(command: str, ending: str, tmp_path: Path) -> None:
+    """A console that can show no Chinese, or is closed, changes the status of no command."""
+    (tmp_path / "今天.txt").write_text("今天天气很好，我们去公园看书。\n" * 20, encoding="utf-8")
+    names = {"IN": str(tmp_path / "今天.txt"), "OUT": str(tmp_path / "out"), "PYTHONIOENCODING": "ascii"}
+    done = shell(f'"$PY" -m babyllm {command}{ending}', **names)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert ending or "\\u" in done.stdout

@@ -244,3 +244,11 @@ if __name__ == "__main__":
         made = {"torch": torch.__version__, "losses": golden_losses(Path(folder))}
     GOLDEN.write_text(json.dumps(made, indent=1) + "\n")
     print(f"wrote {GOLDEN}")
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
+def test_the_first_commands_open_no_port_to_others(name: str) -> None:
+    """What a reader copies starts its processes itself; torchrun, whose store others can reach, is told in the text."""
+    blocks = re.findall(r"```bash\n(.*?)```", README.with_name(name).read_text(encoding="utf-8"), re.DOTALL)
+    assert "python train_pretrain.py" in blocks[0]
+    assert not [block for block in blocks if "torchrun" in block]

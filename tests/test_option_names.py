@@ -44,6 +44,12 @@ def mistake(command: str, *argv: str) -> str:
         ("train_pretrain.py", "train.lr=1", "did you mean --plan.peak_lr?"),
         ("train_pretrain.py", "batch_size=1", "did you mean --data.global_batch?"),
         ("train_pretrain.py", "per_device_train_batch_size=1", "did you mean --data.micro_batch?"),
+        (
+            "train_pretrain.py",
+            "gradient_accumulation_steps=1",
+            "set --data.global_batch, the sequences of a step over all processes, and --data.micro_batch, those of one "
+            "forward pass; accumulation follows",
+        ),
         ("train_pretrain.py", "fp16", "write --runtime.dtype=float16"),
         ("train_pretrain.py", "bf16=true", "write --runtime.dtype=bfloat16"),
         ("train_pretrain.py", "no_cuda", "write --runtime.device=cpu"),

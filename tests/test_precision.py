@@ -174,3 +174,19 @@ def test_an_engine_keeps_the_type_it_was_made_with(tiny: Tiny) -> None:
     engine = Engine(loud(tiny()), slots=1)
     with torch.autocast("cpu", torch.bfloat16):
         assert list(engine.answer([5, 6], sampling)) == alone
+
+
+def test_a_text_is_that_of_float32_where_another_type_would_write_another(
+    directory: Path, tokenizer: Tokenizer, tiny: Tiny, multiplies: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`generate` without a type writes what the function writes, for a seed whose text depends on the type."""
+    model = loud(tiny())
+
+    def written(seed: int, is_rounded: bool) -> str:
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_rounded):
+            return generate(model, tokenizer, "今天", max_new_tokens=24, seed=seed, temperature=1.5)
+
+    seed = next(seed for seed in range(200) if written(seed, True) != written(seed, False))
+    flags = ["--max_new_tokens=24", "--temperature=1.5", "--runtime.device=cpu", "--runtime.threads=1"]
+    run(["generate", str(directory), "今天", f"--seed={seed}", *flags])
+    assert capsys.readouterr().out == f"今天{written(seed, False)}\n"

@@ -427,9 +427,9 @@ def test_a_chat_file_called_conversations_is_no_store(tmp_path: Path, capsys: py
     """Whatever a chat file is called, inspect says which command takes it and calls nothing deletable."""
     turns = [{"role": "user", "content": TEXT}, {"role": "assistant", "content": TEXT}]
     put(tmp_path / "in/conversations.json", json_lines({"messages": turns}))
-    inspect.run(inspect.Flags(), str(tmp_path / "in"))
-    printed = capsys.readouterr()
-    assert "train_sft.py" in printed.out and "delete" not in printed.out + printed.err
+    with pytest.raises(UserError, match=r"1 record: a conversation, which train_sft\.py takes") as error:
+        inspect.run(inspect.Flags(), str(tmp_path / "in"))
+    assert "delete" not in str(error.value) + capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["pretty array", "pretty objects", "joined"])

@@ -445,3 +445,11 @@ def test_environment_is_json() -> None:
     assert described["world_size"] == 1
     assert described["cores"] >= 1
     assert described["threads"] == torch.get_num_threads()
+
+
+@pytest.mark.slow
+def test_nothing_but_the_line_is_said_and_torchrun_reports_it(ended: dict[str, Ended]) -> None:
+    """No frames of C++ stand before the line that names a rank, and torchrun's own report has it too."""
+    for name in ("kill/0", "stop/0", "keeper/1"):
+        assert ended[name].text.splitlines() == ended[name].said, name
+    assert "frame #" not in ended["everything"].text and "traceback : rank 1 (" in ended["everything"].text
