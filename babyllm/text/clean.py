@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from babyllm.files import sha256
 from babyllm.text import quality
 from babyllm.text.clean_report import Outcome, length_bin, reasons_of, report_on, to_json, total
-from babyllm.text.corpus import MANIFEST, Count, Part, read_part, write_corpus, write_part
+from babyllm.text.corpus import MANIFEST, Part, add_counts, read_part, write_corpus, write_part
 from babyllm.text.documents import Document
 from babyllm.text.filters import CleanConfig, check_names
 from babyllm.text.filters.code import count_code
@@ -211,15 +211,15 @@ def _filtered(
 
     for batch in _batches(source):
         if is_first:
+            add_counts(outcome.read, batch)
             for document in batch:
-                size = Count(1, len(document.text), len(document.text.encode()))
-                outcome.read[document.domain] = outcome.read.get(document.domain, Count()) + size
                 _count_length(outcome.before, document)
         for document in apply(steps, list(outcome.tallies.values()), batch, reject):
             if task.is_last:
                 _count_length(outcome.after, document)
                 n_lines, n_characters = count_code(document.text)
-                outcome.code = [outcome.code[0] + n_lines, outcome.code[1] + n_characters]
+                if n_lines:
+                    outcome.code = [outcome.code[0] + n_lines, outcome.code[1] + n_characters]
             else:
                 add(outcome.sums, document.domain, task.run.config.outliers.values(document.text))
             yield document

@@ -177,12 +177,24 @@ def _grouped(documents: Iterable[Document], domains: dict[str, Count]) -> Iterat
     for document in documents:
         rows.append(document)
         n_characters += len(document.text)
-        size = Count(1, len(document.text), len(document.text.encode()))
-        domains[document.domain] = domains.get(document.domain, Count()) + size
         if n_characters >= ROW_GROUP_CHARACTERS:
+            add_counts(domains, rows)
             yield rows
             rows, n_characters = [], 0
+    add_counts(domains, rows)
     yield rows
+
+
+def add_counts(domains: dict[str, Count], documents: Iterable[Document]) -> None:
+    """Add what some documents are to the counts of their domains."""
+    sums: dict[str, list[int]] = {}
+    for document in documents:
+        total = sums.setdefault(document.domain, [0, 0, 0])
+        total[0] += 1
+        total[1] += len(document.text)
+        total[2] += len(document.text.encode())
+    for domain, total in sums.items():
+        domains[domain] = domains.get(domain, Count()) + Count(*total)
 
 
 def _write_until_url(groups: Iterator[list[Document]], path: Path) -> list[Document]:

@@ -20,7 +20,6 @@ from babyllm.text.filters.code_lines import is_chinese, is_key, is_statement, is
 _SHORT = 1 << 14  # characters; of longer texts each filter looks at the lines again, which bounds memory
 _MARK = "\U0010fffe"  # a code point that never is a character stands for what is left alone
 _SIGNS = re.compile('[\t`(){}\\[\\]=;<>|$\\\\#"~^*+]')
-_OTHER_SIGNS = ("---", "\n ", "\n\xa0")
 _PAGE = re.compile(r"\s*<(?:!doctype|!--|[a-z][a-z0-9]*[\s/>])", re.IGNORECASE)
 _SPAN = re.compile(
     rf"(?<!`)(`+)(?!`)[^\n]{{1,2000}}?(?<!`)\1(?!`)"
@@ -31,7 +30,7 @@ _SPAN = re.compile(
 
 def _has_signs(text: str) -> bool:
     """Whether a text may hold code at all; a search for one set of characters is quick, one for alternatives is not."""
-    return _SIGNS.search(text) is not None or any(sign in text for sign in _OTHER_SIGNS)
+    return "---" in text or "\n " in text or "\n\xa0" in text or _SIGNS.search(text) is not None
 
 
 def in_prose(text: str, edit: Callable[[str], str], edit_code: Callable[[str], str] | None = None) -> str:
