@@ -233,3 +233,23 @@ def test_a_damaged_step_is_named_and_not_replaced_by_an_older_one(config: Pretra
         with pytest.raises(UserError, match=r"step_00000004/config\.json"):
             begun(config, runtime)
         assert meant_step(Path(config.run_dir)) == file.parent
+
+
+def test_what_a_person_left_in_a_new_run_directory_is_kept(data: Path, runtime: Runtime, tmp_path: Path) -> None:
+    """A log that a shell writes there is no hindrance; a file that the run would write over is one."""
+    config = tiny_config(data, run_dir=str(tmp_path / "run"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "train.log").write_text("mine", encoding="utf-8")
+    (tmp_path / "run" / "loss.png").write_text("mine", encoding="utf-8")
+    opened = open_pretraining_data(config.data)
+    state, plan = new_state(config, opened, runtime)
+    with (
+        pytest.raises(UserError, match=r"loss\.png: is there, no run has made it, and this one would write over it"),
+        open_run(config, state, opened.tokenizer, plan),
+    ):
+        pass
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["loss.png", "train.log"]
+    (tmp_path / "run" / "loss.png").unlink()
+    with open_run(config, state, opened.tokenizer, plan) as run:
+        train(state, language_model, plan, [run.saving(0)])
+    assert (tmp_path / "run" / "train.log").read_text(encoding="utf-8") == "mine"

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from babyllm.config import load
 from babyllm.errors import UserError
 from babyllm.files import locked
-from babyllm.run_directory import require_steps, step_directories, take_back
+from babyllm.run_directory import LATEST, require_steps, step_directories, take_back
 from babyllm.runtime import Runtime, choose_processes
 from babyllm.training.checkpoint import CONFIG
-from babyllm.training.log import METRICS_FILE, read_metrics
+from babyllm.training.log import METRICS_FILE, PLOT_FILE, SAMPLES_FILE, read_metrics
 from babyllm.training.run_config import RunConfig
 from babyllm.values import check
 
@@ -82,14 +82,15 @@ def take(config: RunConfig, runtime: Runtime) -> Iterator[None]:
 
 
 def _require_own(directory: Path) -> None:
-    """Refuse a directory with files where no run has been; hidden ones and folders are nothing that a run writes."""
-    is_run = (directory / LOCK).exists() or (directory / ENVIRONMENT).is_file() or bool(step_directories(directory))
-    if is_run or not directory.is_dir():
+    """Refuse a directory where no run has been, and a file of a person's has the name of one that a run writes."""
+    if (directory / LOCK).exists() or (directory / ENVIRONMENT).is_file() or step_directories(directory):
         return
-    theirs = sorted(path.name for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
-    if theirs:
-        more = f" and {len(theirs) - 1:,} more files" if len(theirs) > 1 else ""
-        raise UserError(f"{directory}: holds {theirs[0]}{more}, and no run has made it; choose another --run_dir")
+    written = (CONFIG, METRICS_FILE, SAMPLES_FILE, PLOT_FILE, LATEST)
+    if theirs := [name for name in written if (directory / name).exists()]:
+        raise UserError(
+            f"{directory / theirs[0]}: is there, no run has made it, and this one would write over it; choose another "
+            "--run_dir"
+        )
 
 
 def _last_recorded(directory: Path) -> int:
