@@ -237,7 +237,7 @@ def test_a_damaged_step_is_named_and_not_replaced_by_an_older_one(config: Pretra
 
 def test_what_a_person_left_in_a_new_run_directory_is_kept(data: Path, runtime: Runtime, tmp_path: Path) -> None:
     """A log that a shell writes there is no hindrance; a file that the run would write over is one."""
-    config = tiny_config(data, run_dir=str(tmp_path / "run"))
+    config = replace(tiny_config(data), run_dir=str(tmp_path / "run"))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "train.log").write_text("mine", encoding="utf-8")
     (tmp_path / "run" / "loss.png").write_text("mine", encoding="utf-8")
