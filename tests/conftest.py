@@ -22,8 +22,10 @@ from babyllm.tokenizer import Tokenizer
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
-if hasattr(signal, "SIGHUP"):  # `nohup pytest` lets it be ignored, here and in what tests start
+# `nohup pytest` and `pytest &` let signals be ignored, here and in what tests start.
+if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 VOCAB_SIZE = 400
 CHINESE = "今天气很好我们去公园看书这本小说有意思他说明年再来北京大学的生活"

@@ -258,6 +258,7 @@ def test_two_tabs_add_to_one_conversation(visit: Open, server: StandIn) -> None:
     say(second, "from the second")
     finished(second, 2)
     finished(first, 2)
+    first.locator(".writing").wait_for(state="detached")
     first.reload()
     finished(first, 2)
     chat = json.loads(first.evaluate("localStorage[Object.keys(localStorage).find((key) => key.includes('.chat.'))]"))
