@@ -317,6 +317,7 @@ def test_fields_can_be_named(record: dict[str, Any], settings: dict[str, Any], e
     ("record", "settings", "flags"),
     [
         ({"标题": "q", "回复": "a"}, {}, "--data.format.prompt=标题 --data.format.answer=回复"),
+        ({"标题": "t", "ask": "q", "回复": "a"}, {}, "--data.format.prompt=ask --data.format.answer=回复"),
         ({"id": "7", "Ask me": "q", "said": "a"}, {}, "--data.format.prompt='Ask me' --data.format.answer=said"),
         ({"question": "q", "say": "a"}, {"prompt": "question"}, "--data.format.answer=say"),
         ({"question": "q", "say": "a"}, {"answer": "sya"}, "--data.format.answer=say"),

@@ -12,7 +12,7 @@ from typing import Any
 from babyllm.chat.messages import Unusable
 
 MOST = 40  # fields that are looked at
-_ASKING = re.compile(r"quest|prompt|query|ask|instruct|input|request|user|human|problem|title|src|source|[问题提令]")
+_ASKING = re.compile(r"quest|prompt|query|ask|instruct|input|request|user|human|problem|src|source|[问提令]|(?<!标)题")
 _ANSWERING = re.compile(r"answer|repl|respon|output|target|complet|assistant|bot|solution|model|gpt|tgt|[答复应出]")
 _ELSE = re.compile(
     r"(^|[_.-])(u?u?id|url|link|time|date|lang|language|hash|score|split|license|author|name|task|type|category|topic|keyword|tag)s?$"
