@@ -182,8 +182,11 @@ def test_damaged_data_is_one_line(run: Run, data: Path, tmp_path: Path, capsys: 
     shard.write_bytes(raw[:-4] + raw[:4])
     assert "its sha256 is not the manifest's" in refused(run, capsys, "--data.path=broken")
     shard.write_bytes(raw)
-    (broken / "manifest.json").write_text("{}")
-    assert "broken/manifest.json: not a manifest" in refused(run, capsys, "--data.path=broken")
+    manifest = (data / "manifest.json").read_bytes()
+    for damaged in (b"{}", b"", bytes(len(manifest)), manifest[:1], b"\0" + manifest[1:], manifest[1:]):
+        (broken / "manifest.json").write_bytes(damaged)
+        bare = ("--data.path=broken", "--model.vocab_size=400", "--data.eos_id=2")
+        assert "broken/manifest.json: not a manifest" in refused(run, capsys, *bare)
     write_corpus(tmp_path / "other", n_documents=90)
     shutil.copy(data / "manifest.json", broken)
     shutil.copy(tmp_path / "other" / "tokenizer.model", broken)

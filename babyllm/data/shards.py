@@ -180,11 +180,14 @@ def open_tokens(
 
 
 def is_token_data(path: Path) -> bool:
-    """Whether a directory holds a manifest of token data, damaged or not; another program's `manifest.json` is none."""
+    """Whether a directory holds a manifest of token data, damaged or not; another program's `manifest.json` is none.
+
+    One that is no JSON is a damaged one where it lies beside `.bin` files: without it they would be read otherwise.
+    """
     try:
         raw = json.loads((path / MANIFEST).read_bytes())
-    except ValueError:  # damaged later on, or lines of JSON
-        return begins_with(path / MANIFEST, _BEGINNING)
+    except ValueError:
+        return bool(bare_files(path)) or begins_with(path / MANIFEST, _BEGINNING)
     except OSError:
         return False
     return isinstance(raw, dict) and (not raw or not raw.keys().isdisjoint(("dtype", "shards", "vocab_size")))
