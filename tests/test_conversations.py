@@ -461,3 +461,17 @@ def test_real_conversations(tmp_path: Path, template: ChatTemplate) -> None:
     assert store.tasks == ["alpaca_en_demo", "alpaca_zh_demo", "identity", "sharegpt_zh_1k"]
     packed = PackedConversations(store, "train", None, 2048)
     assert packed.lengths(np.arange(len(packed))).sum() > 0.95 * 2048 * len(packed)
+
+
+@pytest.mark.parametrize("damaged", [b"", bytes(200), b"\0{"], ids=["cut", "zeroed", "flipped"])
+def test_a_store_with_a_damaged_mark_is_made_again(
+    tmp_path: Path, files: Path, template: ChatTemplate, damaged: bytes
+) -> None:
+    """Beside its other files it is still a store: reading it says what to do, and preparing makes it again."""
+    assert prepare(files, tmp_path, template) is not None
+    whole = (tmp_path / "conversations.json").read_bytes()
+    (tmp_path / "conversations.json").write_bytes(damaged)
+    with pytest.raises(UserError, match=r"no finished store .*; move .* away"):
+        ConversationStore.open(tmp_path)
+    assert prepare(files, tmp_path, template) is not None
+    assert (tmp_path / "conversations.json").read_bytes() == whole

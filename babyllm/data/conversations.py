@@ -192,8 +192,12 @@ class ConversationStore:
 
 
 def is_store(directory: Path) -> bool:
-    """Whether a directory holds the commit mark of a store; a file of the same name with other contents is none."""
-    return begins_with(directory / MANIFEST, _BEGINNING)
+    """Whether a directory holds the commit mark of a store; a file of the same name with other contents is none.
+
+    Beside all other files of a store it is a damaged one.
+    """
+    is_beside = all((directory / name).is_file() for name in (MANIFEST, IDS, TURNS, INDEX))
+    return is_beside or begins_with(directory / MANIFEST, _BEGINNING)
 
 
 def _anew(directory: Path) -> str:
