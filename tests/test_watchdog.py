@@ -110,3 +110,20 @@ def test_an_address_that_never_answers_ends_the_joining(monkeypatch: pytest.Monk
         monkeypatch.setenv("MASTER_PORT", "no port")
         with pytest.raises(UserError, match=r"could not meet the others at 127\.0\.0\.1:no port"):
             start(RuntimeConfig(device="cpu", timeout_s=1)).__enter__()
+
+
+def test_ranks_that_are_stopped_while_they_join_tell_it_once(tmp_path: Path) -> None:
+    """Of the ranks that were asked to stop before all had come, the first one says who had not."""
+    ranks = [Watchdog(FolderStore(tmp_path / "store"), rank, 4, 60.0, "localhost:1", 0) for rank in (0, 1, 3)]
+    stop = StopSignal()
+    stop.is_set = True
+
+    def joined(rank: Watchdog) -> str:
+        try:
+            rank.join(stop)
+        except (UserError, SystemExit) as error:
+            return str(error)
+        return "joined"
+
+    told = sorted(map(joined, ranks))
+    assert told[:2] == ["1", "1"] and "was asked to stop while it waited for rank" in told[2]

@@ -43,7 +43,8 @@ def user_errors(argv: Sequence[str] | None = None) -> Iterator[None]:
         message, place = " ".join(str(error).split("\n")), find_place()
         if place.local_rank > 0 and place.meeting is None:
             time.sleep(_ECHO_S)
-        tell(message if place.rank == 0 else f"rank {place.rank}: {message}", argv)
+        if message:
+            tell(message if place.rank == 0 else f"rank {place.rank}: {message}", argv)
         if isinstance(error, Unanswered):
             sys.stdout.flush()
             os._exit(1)

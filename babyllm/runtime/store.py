@@ -22,7 +22,10 @@ GRACE_S = 10.0
 
 
 class Unanswered(UserError):
-    """A store does not answer, and a thread waits for it inside C++, which aborts if the interpreter ends around it."""
+    """A store does not answer, and a thread waits for it inside C++, which aborts if the interpreter ends around it.
+
+    It says nothing where this process was asked to stop: so were the others, and one that has the store tells it.
+    """
 
 
 class Store(Protocol):
@@ -126,9 +129,7 @@ def answer(ask: Callable[[], T], timeout_s: float, stop: StopSignal, who: str, k
     for found in answers:
         return found
     if stop.is_set:
-        raise Unanswered(
-            f"{who} was asked to stop while it waited for {keeper}, which keeps the store where ranks meet"
-        )
+        raise Unanswered
     raise Unanswered(
         f"{who} could not meet the others at {address} within {timeout_s:g} s: {keeper} keeps the store where ranks "
         "meet and does not answer"

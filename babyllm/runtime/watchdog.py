@@ -53,6 +53,10 @@ def _collectives() -> int:
     return int(count()) if count else 0
 
 
+class _ToldByAnother(Exception):
+    """What this rank would tell, another has told."""
+
+
 class Watchdog:
     """One rank's view of all ranks, and the two threads that keep it."""
 
@@ -86,14 +90,18 @@ class Watchdog:
 
         Raises:
             UserError: some ranks did not within the timeout, or before a stop signal came; names them.
+            SystemExit: a stop signal came, and another rank has told so.
         """
         who = f"rank {self._rank} of {len(self._keys)}"
         keeper = f"rank {self._keeper}" if isinstance(self._keeper, int) else self._keeper
-        records = answer(lambda: self._gather(who, stop), self._timeout_s, stop, who, keeper, self._address)
+        try:
+            records = answer(lambda: self._gather(who, stop), self._timeout_s, stop, who, keeper, self._address)
+        except _ToldByAnother:
+            raise SystemExit(1) from None
         self._absorb(records, set(), 0.0)
 
     def _gather(self, who: str, stop: StopSignal) -> list[bytes]:
-        """The first record of each rank."""
+        """The first record of each rank; see `join`."""
         self._publish()
         began = time.monotonic()
         while not self._store.check(self._keys):
@@ -101,6 +109,8 @@ class Watchdog:
                 time.sleep(min(0.1, self._interval))
                 continue
             missing = ", ".join(str(rank) for rank, key in enumerate(self._keys) if not self._store.check([key]))
+            if stop.is_set and not self._is_first_to_stop():
+                raise _ToldByAnother
             if stop.is_set:
                 raise UserError(f"{who} was asked to stop while it waited for rank {missing}, which had not started")
             raise UserError(
@@ -108,6 +118,12 @@ class Watchdog:
                 "not start; see what it says itself, or raise runtime.timeout_s"
             )
         return self._store.multi_get(self._keys)
+
+    def _is_first_to_stop(self) -> bool:
+        try:
+            return self._store.add("told", 1) == 1
+        except (RuntimeError, OSError):  # whoever kept it was asked to stop too, and has told it
+            return False
 
     def run(self) -> None:
         """Begin to watch."""
