@@ -53,6 +53,21 @@ def whole_folder(target: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def path_as_text(path: Path) -> Iterator[str]:
+    """A path to the same file for libraries that take only valid text, while the body runs; on Linux for every path."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            yield f"/proc/self/fd/{folder}/{path.name}"
+        finally:
+            os.close(folder)
+    else:
+        yield str(path)
+
+
 def write_json(path: Path, value: object) -> None:
     """Like `write_bytes`, for a JSON value a person can read."""
     text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -284,3 +286,13 @@ def test_broken_directories_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(UserError, match=r"holds no model\.safetensors"):
         load_model(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")
+def test_a_path_that_is_not_utf8_holds_a_model(tiny: Tiny, tmp_path: Path) -> None:
+    """A directory named in GBK is written and read, though the library of the weights takes only UTF-8."""
+    model, directory = Transformer(tiny()), tmp_path / os.fsdecode("模型".encode("gbk"))
+    directory.mkdir()
+    save_model(directory, model, None)
+    loaded = load_model(directory)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))

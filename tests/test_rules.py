@@ -12,6 +12,7 @@ from babyllm.errors import UserError
 from babyllm.text.clean import clean
 from babyllm.text.corpus import open_corpus
 from babyllm.text.filters import CleanConfig
+from babyllm.text.filters.measures import Words
 from babyllm.text.filters.outliers import MEASURES, Outliers
 from babyllm.text.filters.rules import Repeats, Rules
 from babyllm.text.filters.sites import Sites
@@ -154,3 +155,15 @@ def test_sites_alone_allowed(tmp_path: Path) -> None:
     for sites, message in ((Sites(), "lists nothing"), (Sites(block_files=["none"]), "none: cannot be read")):
         with pytest.raises(UserError, match=message):
             clean([raw], tmp_path / "other", CleanConfig(filters=["sites"], sites=sites), work=ONE)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "gb18030"])
+def test_word_lists_are_read_in_any_encoding(tmp_path: Path, encoding: str) -> None:
+    """A list of words of a person's is read by the decoder of texts; one that is in doubt is named."""
+    words = ["今天天气很好我们去公园", "孩子们在草地上奔跑", "老人坐在长椅上聊天", "看到了许多美丽的花朵"]
+    (tmp_path / "words.txt").write_bytes("\n".join(words).encode(encoding))
+    filter = Words(file=str(tmp_path / "words.txt"))
+    assert filter.test(f"据说{words[1]}。") and not filter.test("别的事情。")
+    (tmp_path / "doubt.txt").write_bytes(b"\xe4\xf6\xfc")
+    with pytest.raises(UserError, match=r"doubt\.txt: cannot be read .* save it as UTF-8 text"):
+        Words(file=str(tmp_path / "doubt.txt")).test("别的事情。")

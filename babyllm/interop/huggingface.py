@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from babyllm.errors import UserError
-from babyllm.files import write_json
+from babyllm.files import path_as_text, write_json
 from babyllm.integrity import check_held, check_model
 from babyllm.interop.headers import require_fitting_header
 from babyllm.json_fields import Fields, read_json
@@ -183,7 +183,8 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     path.touch()
     mode = path.stat().st_mode
     try:
-        save_file(tensors, path, metadata={"format": "pt"})
+        with path_as_text(path) as place:
+            save_file(tensors, place, metadata={"format": "pt"})
     except SafetensorError as error:  # its text alone tells what the system said
         if not (found := _OS_ERROR.search(str(error))):
             raise OSError(str(error)) from error
@@ -265,7 +266,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         UserError: it cannot be read, or a tensor holds NaN or infinity.
     """
     try:
-        tensors = load_file(file)
+        with path_as_text(file) as place:
+            tensors = load_file(place)
     except (SafetensorError, OSError, ValueError) as e:
         raise UserError(f"{file}: cannot be read ({e})") from e
     for name, tensor in tensors.items():

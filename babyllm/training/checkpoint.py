@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from babyllm.errors import UserError
-from babyllm.files import fsync, sha256
+from babyllm.files import fsync, path_as_text, sha256
 from babyllm.integrity import OPTIMIZER
 from babyllm.interop.huggingface import (
     ADAPTER_CONFIG,
@@ -210,7 +210,8 @@ def load(state: TrainState, directory: Path) -> None:
     with state.runtime.main_first():
         resume = read_resume(directory, compare=state.runtime.is_main)
     _load_weights(state, directory, resume.get("base"))
-    _load_optimizer(state, load_file(directory / OPTIMIZER))
+    with path_as_text(directory / OPTIMIZER) as place:
+        _load_optimizer(state, load_file(place))
     state.stream.load_state_dict(resume["stream"])
     if state.scaler.is_enabled() and resume["scaler"]:
         state.scaler.load_state_dict(resume["scaler"])

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from babyllm.errors import UserError
 from babyllm.text.filters.characters import HAN, fill, table
 from babyllm.text.filters.grams import code_points
+from babyllm.text.readers.encodings import text_of_file
+from babyllm.text.readers.records import BadRecord
 from babyllm.values import AnyCount, Finite, PathText, Rate
 
 # ---- length
@@ -146,7 +148,7 @@ class Words:
     """Turn away texts that hold words of a list, whatever their case; Latin words count when they stand alone.
 
     Attributes:
-        file: one word or phrase per line, UTF-8; needed when the filter is used.
+        file: one word or phrase per line; needed when the filter is used.
         max_count: most occurrences; null for no limit.
         max_share: most characters within listed words, of all characters, 0 to 1; null for no limit.
     """
@@ -189,9 +191,9 @@ def _word_list(file: str) -> tuple[re.Pattern[str], Mapping[str, Sequence[str]]]
     if not file:
         raise UserError("--words.file is missing: name a file with one word per line")
     try:
-        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--words.file={file}: cannot be read as UTF-8 text ({error})") from error
+        lines = text_of_file(Path(file)).splitlines()
+    except (OSError, BadRecord) as error:
+        raise UserError(f"--words.file={file}: cannot be read ({error}); save it as UTF-8 text") from error
     words: dict[str, list[str]] = {}
     for word in sorted({line.strip().casefold() for line in lines if line.strip()}, key=lambda w: (-len(w), w)):
         words.setdefault(word[0], []).append(word)

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 
 from babyllm.errors import UserError
+from babyllm.text.readers.encodings import text_of_file
+from babyllm.text.readers.records import BadRecord
 from babyllm.values import PathText
 
 _PARTS = re.compile(
@@ -59,9 +61,9 @@ def _entries(name: str, entries: Sequence[str], files: Sequence[str]) -> dict[st
     lines = list(entries)
     for file in files:
         try:
-            text = Path(file).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--sites.{name}_files={file}: cannot be read as UTF-8 text ({error})") from error
+            text = text_of_file(Path(file))
+        except (OSError, BadRecord) as error:
+            raise UserError(f"--sites.{name}_files={file}: cannot be read ({error}); save it as UTF-8 text") from error
         lines += [line.partition("#")[0] for line in text.splitlines()]
     result: dict[str, list[str]] = {}
     for line in lines:

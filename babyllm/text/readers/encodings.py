@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from babyllm.text.readers.records import BadRecord, ReadConfig
 
@@ -56,6 +57,16 @@ def decoded(data: bytes, config: ReadConfig) -> str:
     if encoding is None and config.errors == "strict":
         raise BadRecord(UNKNOWN)
     return MARK_AT_LINE.sub("", text_of(data, encoding or "utf-8", config.errors))
+
+
+def text_of_file(path: Path) -> str:
+    """The text of a file of a person's, such as a word list.
+
+    Raises:
+        BadRecord: it is in no encoding that is recognised.
+        OSError: it cannot be read.
+    """
+    return decoded(path.read_bytes(), ReadConfig())
 
 
 def text_of(data: bytes, encoding: str, errors: str = "strict") -> str:
