@@ -12,6 +12,7 @@ import pyarrow as pa
 
 INVALID = object()
 """What stands for a value that holds text that is not valid UTF-8."""
+# What PyArrow raises for a value that Python cannot hold; some kinds it says it has not implemented.
 _FAULTS = (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError, pa.ArrowException)
 
 

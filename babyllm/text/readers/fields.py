@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from babyllm.text.documents import Document
+from babyllm.text.readers.encodings import text_of
 from babyllm.text.readers.records import TOO_LONG, BadRecord, ReadConfig, Source, kind_of, mended
 
 # Where the text is, in the order tried: the fields that are joined, line by line; those with "?" may be absent.
@@ -201,10 +202,7 @@ class Fields:
         if isinstance(value, str):
             return value
         if isinstance(value, bytes):
-            try:
-                return value.decode()
-            except UnicodeDecodeError:
-                raise BadRecord("not valid UTF-8") from None
+            return text_of(value, "utf-8", self._config.errors)
         if name.strip(SURROUNDING).casefold() in self._lists or name in self._lists:
             found = list(value.values()) if isinstance(value, dict) else value
             if isinstance(found, list):
