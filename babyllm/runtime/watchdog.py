@@ -109,7 +109,8 @@ class Watchdog:
                 time.sleep(min(0.1, self._interval))
                 continue
             missing = ", ".join(str(rank) for rank, key in enumerate(self._keys) if not self._store.check([key]))
-            if stop.is_set and not self._is_first_to_stop():
+            # Where the store is gone, whoever kept it was asked to stop too, and has told it.
+            if stop.is_set and not self._claims(otherwise=False):
                 raise _ToldByAnother
             if stop.is_set:
                 raise UserError(f"{who} was asked to stop while it waited for rank {missing}, which had not started")
@@ -119,11 +120,12 @@ class Watchdog:
             )
         return self._store.multi_get(self._keys)
 
-    def _is_first_to_stop(self) -> bool:
+    def _claims(self, otherwise: bool) -> bool:
+        """Whether this rank is the first to claim that it tells why; `otherwise` where the store is gone."""
         try:
             return self._store.add("told", 1) == 1
-        except (RuntimeError, OSError):  # whoever kept it was asked to stop too, and has told it
-            return False
+        except (RuntimeError, OSError):
+            return otherwise
 
     def run(self) -> None:
         """Begin to watch."""
@@ -270,10 +272,7 @@ class Watchdog:
             return not any(is_running(record.pid) for record in able)
         if self._unanswered_s >= self._interval * 3:  # nobody can be asked; twice is better than never
             return True
-        try:
-            return self._store.add("told", 1) == 1
-        except (RuntimeError, OSError):
-            return True
+        return self._claims(otherwise=True)
 
     def _stop(self, found: Verdict) -> None:
         self._tell(found)
