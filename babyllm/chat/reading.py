@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from babyllm.chat.records.advice import Unrecognised, as_flags
 from babyllm.chat.records.fields import NAME_CHARACTERS
 from babyllm.errors import UserError
 from babyllm.text.readers import Partition, ReadConfig, Rejected, Source, find_partitions
-from babyllm.text.readers.formats import accounted
+from babyllm.text.readers.archives import read_files
+from babyllm.text.readers.formats import ARCHIVES, TABLES
 from babyllm.text.readers.json_values import JSON_SUFFIXES, read_json
 from babyllm.text.readers.line_numbers import LineNumbers
 from babyllm.text.readers.lines import read_csv
 from babyllm.text.readers.parquet import read_arrow, read_parquet
-from babyllm.text.readers.records import TOO_LONG, BadRecord, Maker, kind_of
+from babyllm.text.readers.records import TOO_LONG, BadRecord, Maker, kind_of, rejected
 
 READ = ReadConfig(domain="file")
 SECTION = "data.format"  # under which a training run has the settings of `FormatConfig`
@@ -34,7 +36,7 @@ READERS: dict[str, _Reader] = {
     **{".csv": read_csv, ".tsv": read_csv, ".parquet": read_parquet},
     **dict.fromkeys((".arrow", ".feather"), read_arrow),
 }
-TABLES = (".parquet", ".arrow", ".feather")  # which have no lines
+NO_CONVERSATIONS = "a file of a kind that holds no conversations"
 
 
 def find_conversation_partitions(paths: Sequence[Path], partition_bytes: int) -> list[Partition]:
@@ -49,13 +51,13 @@ def find_conversation_partitions(paths: Sequence[Path], partition_bytes: int) ->
     """
     found = []
     for partition in find_partitions(paths, READ, partition_bytes):
-        sources = tuple(source for source in partition.sources if source.format in READERS)
+        sources = tuple(source for source in partition.sources if source.format in (*READERS, *ARCHIVES))
         if sources:
             found.append(Partition(sources, sum(source.size_bytes for source in sources)))
     if not found:
         raise UserError(
             f"{', '.join(map(str, paths))}: no conversations to read here; what is read ends in {', '.join(READERS)}, "
-            "the text formats also with .gz, .zst, .bz2, .xz or .lz4 behind"
+            "the text formats also with .gz, .zst, .bz2, .xz or .lz4 after it, and .tar or .zip archives of them"
         )
     return found
 
@@ -87,10 +89,18 @@ def read_conversation_partition(
     begins. What is rejected from a file that is not cut also tells the line.
     """
     for source in partition.sources:
-        make = _Conversations(source, config, section)
-        lines = LineNumbers(source, READ) if source.format not in TABLES and source.end is None else None
-        for item in accounted(source, READERS[source.format](source, READ, make)):
-            yield _told(item, source, lines) if isinstance(item, Rejected) else item
+        yield from read_files(source, READ, partial(_read, config=config, section=section))
+
+
+def _read(source: Source, config: FormatConfig, section: str) -> Iterator[Conversation | Rejected]:
+    """Every record of a file that is no archive."""
+    if source.format not in READERS:
+        yield rejected(source.name, NO_CONVERSATIONS)
+        return
+    make = _Conversations(source, config, section)
+    lines = LineNumbers(source, READ) if source.format not in TABLES and source.end is None else None
+    for item in READERS[source.format](source, READ, make):
+        yield _told(item, source, lines) if isinstance(item, Rejected) else item
 
 
 def _told(item: Rejected, source: Source, lines: LineNumbers | None) -> Rejected:

@@ -25,7 +25,8 @@ from babyllm.text.dedup.normal import fold
 from babyllm.text.dedup.ragged import U64, Ragged
 from babyllm.text.dedup.shingles import ngrams, words
 from babyllm.text.readers import ReadConfig, Rejected, Source, find_partitions
-from babyllm.text.readers.formats import accounted, format_of
+from babyllm.text.readers.archives import read_files
+from babyllm.text.readers.formats import format_of
 
 _READ = ReadConfig(title=None, domain="file")
 _NOT_DATA = ("__MACOSX",)  # folders that archives bring along
@@ -92,9 +93,8 @@ def read_benchmarks(files: Sequence[Source], n: int) -> Benchmarks:
     """
     texts: list[str] = []
     of_file: list[int] = []
-    make: Any = _Questions()  # readers take whatever makes something of records
     for number, source in enumerate(files):
-        for question in accounted(source, format_of(source.format, _READ).read(source, _READ, make)):
+        for question in read_files(source, _READ, _questions):
             if isinstance(question, Rejected):
                 raise UserError(
                     f"--decontaminate: {source.path}: cannot be read ({question.place}: {question.reason}); mend it or "
@@ -108,6 +108,11 @@ def read_benchmarks(files: Sequence[Source], n: int) -> Benchmarks:
     found = _grams(tokens, n)
     grams, first = np.unique(found.values, return_index=True)
     return Benchmarks(n, grams, np.searchsorted(found.offsets, first, side="right") - 1, texts, of_file, n_short)
+
+
+def _questions(source: Source) -> Iterator[Any]:
+    make: Any = _Questions()  # readers take whatever makes something of records
+    return format_of(source.format, _READ).read(source, _READ, make)
 
 
 def matches(folded: Ragged, benchmarks: Benchmarks) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

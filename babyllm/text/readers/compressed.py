@@ -23,13 +23,14 @@ CHUNK = 1 << 16  # stored bytes that are unpacked at once
 MAGIC = {
     **{"gzip": b"\x1f\x8b\x08", "bz2": b"BZh", "xz": b"\xfd7zXZ\0"},
     **{"zstd": b"\x28\xb5\x2f\xfd", "lz4": b"\x04\x22\x4d\x18"},
+    "deflate": b"",
 }
 FAULTS = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 LOST = "damaged: what lies behind is lost"
 CHECKSUM = "the checksum is wrong: all was read, but some of it may have changed"
 GARBAGE = "what follows the compressed data is not compressed: it is left out"
 WINDOW = "needs a long window: unpack it first, with zstd -d --long=31"
-TRAILER = {"gzip": 8, "bz2": 10, "zstd": 4, "lz4": 4, "xz": 0}
+TRAILER = {"gzip": 8, "bz2": 10, "zstd": 4, "lz4": 4, "xz": 0, "deflate": 0}
 """Last bytes of a file that hold no content but checksums."""
 
 
@@ -110,11 +111,11 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
-class _Gzip:
-    """A member of a gzip file, in the manner of `bz2.BZ2Decompressor`."""
+class _Deflate:
+    """A member of a gzip file, or what one is without its head, in the manner of `bz2.BZ2Decompressor`."""
 
-    def __init__(self) -> None:
-        self._inner, self._is_full = zlib.decompressobj(31), False
+    def __init__(self, window: int = 31) -> None:
+        self._inner, self._is_full = zlib.decompressobj(window), False
 
     @property
     def eof(self) -> bool:
@@ -135,7 +136,8 @@ class _Gzip:
 
 
 DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
-    **{"gzip": _Gzip, "bz2": bz2.BZ2Decompressor},
+    **{"gzip": _Deflate, "bz2": bz2.BZ2Decompressor},
+    "deflate": lambda: _Deflate(-15),  # as in .zip archives
     "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
 }
 
@@ -143,7 +145,7 @@ DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
 def _members(file: BinaryIO, compression: str, start: int) -> Iterator[bytes]:
     begin: int | None = start
     while begin is not None:
-        end = yield from _member(file, compression, begin)
+        end = yield from member(file, compression, begin)
         begin = _after_padding(file, compression, end)
 
 
@@ -163,8 +165,12 @@ def _after_padding(file: BinaryIO, compression: str, end: int) -> int | None:
     return None
 
 
-def _member(file: BinaryIO, compression: str, begin: int) -> Generator[bytes, None, int]:
-    """The content of a member; where it ends is returned."""
+def member(file: BinaryIO, compression: str, begin: int) -> Generator[bytes, None, int]:
+    """The content of what begins at such a byte of a file; where it ends is returned.
+
+    Raises:
+        Damaged: after the last byte that can be read.
+    """
     decompressor = DECOMPRESSORS[compression]()
     fed, given = begin, 0  # where the stored bytes go on, and how many have been made of them
     file.seek(begin)

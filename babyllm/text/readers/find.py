@@ -20,12 +20,14 @@ from babyllm.errors import UserError
 from babyllm.text.corpus import MANIFEST, PART_MARK, is_corpus, open_corpus
 from babyllm.text.documents import Document
 from babyllm.text.parquet import FAULTS, open_parquet
+from babyllm.text.readers.archives import archive_pieces
+from babyllm.text.readers.documents import read_source
 from babyllm.text.readers.encodings import is_wide
-from babyllm.text.readers.formats import COMPRESSIONS, FORMATS, format_of, read_source, unreadable
+from babyllm.text.readers.formats import ARCHIVES, COMPRESSIONS, FORMATS, READABLE, format_of
 from babyllm.text.readers.json_values import holds_lines
 from babyllm.text.readers.limit import limit_of, taken
 from babyllm.text.readers.names import domain_of, is_companion, is_hidden, kind, spelled
-from babyllm.text.readers.records import ReadConfig, Rejected, Source
+from babyllm.text.readers.records import ReadConfig, Rejected, Source, unreadable
 from babyllm.text.readers.streams import encoding_of
 from babyllm.text.readers.text_files import can_be_cut, separator_of
 
@@ -64,8 +66,8 @@ def find_partitions(paths: Sequence[Path], config: ReadConfig, partition_bytes: 
         others = ", ".join(f"{n:,} {kind}" for kind, n in sorted(skipped.items()))
         raise UserError(
             f"{', '.join(map(str, paths))}: nothing to read here ({others or 'no files'}); what can be read ends in "
-            f"{', '.join(name for name in FORMATS if name != 'corpus')}, also with {', '.join(COMPRESSIONS)} behind, "
-            "or in anything with a --read.suffix, such as .txt"
+            f"{READABLE}, also with {', '.join(COMPRESSIONS)} after it, or in "
+            " anything with a --read.suffix, such as .txt"
         )
     _refuse_unfinished([source for source in sources if source.path not in paths])
     sources.sort(key=lambda source: source.name)
@@ -180,11 +182,12 @@ def _named(path: Path, label: str, config: ReadConfig) -> Source:
     if not format:
         raise UserError(
             f"{path}: a file of a kind that is not read; known are "
-            f"{', '.join(name for name in FORMATS if name != 'corpus')}, and --read.suffix names the one it is to be "
+            f"{READABLE}, and --read.suffix names the one it is to be "
             "read as, such as .txt"
         )
     folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
-    domain = domain_of([path.name], folder, True, format, config)
+    # Of the files of an archive each has its own.
+    domain = "" if format in ARCHIVES else domain_of([path.name], folder, True, format, config)
     format = "corpus" if format == ".parquet" and is_corpus(path.parent) else format
     return _source(path, label, format, compression, domain)
 
@@ -281,9 +284,11 @@ def _source(path: Path, name: str, format: str, compression: str, domain: str) -
 
 
 def _pieces(source: Source, config: ReadConfig, partition_bytes: int) -> list[Source]:
-    pieces = format_of(source.format, config).pieces
     if source.documents is not None:
         return [source]
+    if source.format in ARCHIVES:
+        return _archive_pieces(source, partition_bytes)
+    pieces = format_of(source.format, config).pieces
     if pieces == "row groups":
         return _row_groups(source, partition_bytes)
     if pieces and not source.compression and source.size_bytes > partition_bytes:
@@ -296,6 +301,13 @@ def _pieces(source: Source, config: ReadConfig, partition_bytes: int) -> list[So
         bounds = [source.size_bytes * i // n for i in range(n + 1)]
         return [replace(source, start=start, end=end, size_bytes=end - start) for start, end in pairwise(bounds)]
     return [source]
+
+
+def _archive_pieces(source: Source, partition_bytes: int) -> list[Source]:
+    try:
+        return archive_pieces(source, partition_bytes)
+    except OSError as error:
+        raise unreadable(source.path, error) from error
 
 
 def _has(pieces: str, source: Source, config: ReadConfig) -> bool:

@@ -6,13 +6,15 @@ settings -> names -> the first records of the first files -> one of them has eac
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from babyllm.errors import UserError
+from babyllm.text.readers.archives import read_files
 from babyllm.text.readers.fields import Names, lookup
 from babyllm.text.readers.find import Partition
-from babyllm.text.readers.formats import FORMATS, accounted
+from babyllm.text.readers.formats import ARCHIVES, FORMATS
 from babyllm.text.readers.json_values import JSON_SUFFIXES
 from babyllm.text.readers.records import ReadConfig, Rejected, Source
 
@@ -69,10 +71,15 @@ class _Whole:
 def _first_records(partitions: Sequence[Partition], config: ReadConfig) -> Iterator[dict[str, Any]]:
     sources: dict[str, Source] = {}
     for source in (source for partition in partitions for source in partition.sources):
-        if source.format in RECORDS:
+        if source.format in (*RECORDS, *ARCHIVES):
             sources.setdefault(source.name, source)
     for source in islice(sources.values(), FILES):
-        read: Any = FORMATS[source.format].read
-        for record in islice(accounted(source, read(source, config, _Whole())), PER_FILE):
+        for record in islice(read_files(source, config, partial(_whole, config=config)), PER_FILE):
             if isinstance(record, dict) and not isinstance(record, Rejected):
                 yield record
+
+
+def _whole(source: Source, config: ReadConfig) -> Iterator[Any]:
+    """The records of a file as they are; of a file of texts nothing."""
+    read: Any = FORMATS[source.format].read
+    return read(source, config, _Whole()) if source.format in RECORDS else iter(())

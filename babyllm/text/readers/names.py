@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from babyllm.text.readers.formats import COMPRESSIONS, FORMATS, format_of
+from babyllm.text.readers.formats import ARCHIVES, COMPRESSIONS, FORMATS, TABLES, format_of
 from babyllm.text.readers.records import ReadConfig
 
 SHARD_NUMBER = re.compile(r"(?:[-_.]?(?:part|shard)?[-_.]?\d+(?:[-_.]?of[-_.]?\d+)?)$", re.IGNORECASE)
@@ -26,17 +26,25 @@ COMPANION = re.compile(
     r"|package(?:-lock)?\.json|_(?:common_)?metadata",
     re.IGNORECASE,
 )
+SHORT = {".tgz": ".tar.gz", ".tbz": ".tar.bz2", ".tbz2": ".tar.bz2", ".txz": ".tar.xz", ".tzst": ".tar.zst"}
+WHOLE = (*TABLES, ".zip")  # formats that are not read when they are compressed
 HIDDEN = ("__macosx", "thumbs.db", "desktop.ini", "_success")
 
 
 def kind(name: str, config: ReadConfig) -> tuple[str, str]:
     """Format and compression of a file by its name; no format if it is unknown."""
-    stem, suffix = os.path.splitext(name.lower())
+    stem, suffix = os.path.splitext(_in_full(name.lower()))
     compression = COMPRESSIONS.get(suffix, "")
     suffix = os.path.splitext(stem)[1] if compression else suffix
-    if compression and suffix == ".parquet":
+    if compression and suffix in WHOLE:
         return "", compression
-    return (suffix if suffix in FORMATS else config.suffix or "", compression)
+    return (suffix if suffix in (*FORMATS, *ARCHIVES) else config.suffix or "", compression)
+
+
+def _in_full(name: str) -> str:
+    """A name that ends in .tar.gz instead of .tgz."""
+    stem, suffix = os.path.splitext(name)
+    return stem + SHORT.get(suffix, suffix)
 
 
 def is_companion(name: str) -> bool:
@@ -66,16 +74,20 @@ def domain_of(parts: Sequence[str], folder: str, is_file: bool, format: str, con
     by_name = file_domain(parts[-1])
     if config.domain == "file":
         return spelled(by_name or above)
-    is_by_folder = not is_file and (config.domain == "folder" or format_of(format, config).is_one_document)
+    is_by_folder = not is_file and (config.domain == "folder" or _is_one_document(format, config))
     if len(parts) > 1 or is_by_folder or not by_name:
         return spelled(above)
     return spelled(by_name)
 
 
+def _is_one_document(format: str, config: ReadConfig) -> bool:
+    return format not in ARCHIVES and format_of(format, config).is_one_document
+
+
 def file_domain(name: str) -> str:
     """The name of a file without suffixes and number: wiki-00001-of-00008.jsonl.gz is wiki; nothing of part-00001."""
     stem = name
-    while os.path.splitext(stem)[1].lower() in (*FORMATS, *COMPRESSIONS):
+    while os.path.splitext(stem)[1].lower() in (*FORMATS, *COMPRESSIONS, *ARCHIVES, *SHORT):
         stem = os.path.splitext(stem)[0]
     return "" if is_number(stem) else SHARD_NUMBER.sub("", HASH_BEHIND.sub("", stem)) or stem
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
+from babyllm.errors import UserError
+from babyllm.text.readers.compressed import Damaged
 from babyllm.values import Count
 
 EXCERPT = 200  # characters of a rejected record that are kept
@@ -65,11 +67,12 @@ class Source:
         format: the suffix by which it is read, such as ".jsonl"; "corpus" for Parquet files made by babyllm.
         compression: gzip, zstd, bz2, xz, lz4 or nothing.
         domain: of its documents, unless a field tells.
-        start: first byte, or first row group, of the piece.
+        start: first byte of the piece; of Parquet the first row group, of .zip the first file.
         end: behind its last; None reads to the end.
         size_bytes: how much work it is.
         stamp: size and time of change of the whole file, by which a changed file is known.
         documents: how many are read at most; None reads all.
+        damage: what is wrong with a file of an archive, which ends where it was damaged.
     """
 
     path: Path
@@ -82,6 +85,22 @@ class Source:
     size_bytes: int
     stamp: tuple[int, int]
     documents: int | None = None
+    damage: Damaged | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of an archive.
+
+    Attributes:
+        name: in the archive, with its folders.
+        content: its bytes, unpacked; it raises `Damaged` after the last one that can be read.
+        obstacle: why it cannot be read; empty if it can.
+    """
+
+    name: str
+    content: Iterator[bytes]
+    obstacle: str
 
 
 @dataclass(frozen=True)
@@ -148,3 +167,36 @@ def mended(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def accounted(source: Source, found: Iterator[T | Rejected]) -> Iterator[T | Rejected]:
+    """What is found in a source; where it is empty or ends in damage, a `Rejected` says so.
+
+    A file that cannot be read, for want of a permission or a disk that answers, is no property of the data: whatever
+    stage reads it stops and keeps nothing of this file, so that the same command reads it when it has been mended.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if not source.stamp[0] and not source.damage and source.path.exists():
+        yield rejected(source.name, "the file is empty")
+        return
+    is_empty = source.end is None and source.format != "corpus"
+    try:
+        for item in found:
+            is_empty = False
+            yield item
+    except Damaged as error:
+        yield rejected(source.name, error.reason, error)
+    except OSError as error:
+        raise unreadable(source.path, error) from error
+    else:
+        if is_empty:
+            yield rejected(source.name, "the file holds no records")
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """What the user is told of a file that the system does not let anybody read."""
+    return UserError(
+        f"{path}: cannot be read ({error.strerror or error}); mend it or leave it out, and start the same command again"
+    )

@@ -31,11 +31,13 @@ def blocks(source: Source, start: int = 0) -> Iterator[bytes]:
     """
     if source.compression:
         yield from unpacked(source.path, source.compression, start)
-        return
-    with source.path.open("rb", buffering=0) as file:
-        file.seek(start)
-        while block := file.read(BLOCK):
-            yield block
+    else:
+        with source.path.open("rb", buffering=0) as file:
+            file.seek(start)
+            while block := file.read(BLOCK):
+                yield block
+    if source.damage:
+        raise source.damage
 
 
 def whole(source: Source, limit: int) -> Iterator[bytes]:
