@@ -31,6 +31,7 @@ from babyllm.text.readers.records import ReadConfig, Rejected, Source, unreadabl
 from babyllm.text.readers.streams import encoding_of
 from babyllm.text.readers.text_files import can_be_cut, separator_of
 
+UNREAD_ARCHIVES = (".rar", ".7z", ".z", ".cab", ".iso")
 HEAD = 4096  # bytes that tell what a file without suffix holds
 
 
@@ -179,6 +180,8 @@ def _named(path: Path, label: str, config: ReadConfig) -> Source:
     format, compression = kind(path.name, config)
     if not format and not path.suffix and not compression:
         format = _format_by_content(path)
+    if not format and path.suffix.lower() in UNREAD_ARCHIVES:
+        raise UserError(f"{path}: an archive of a kind that is not read; unpack it, or pack its files as .zip or .tar")
     if not format:
         raise UserError(
             f"{path}: a file of a kind that is not read; known are "

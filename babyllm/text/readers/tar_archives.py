@@ -36,7 +36,7 @@ def tar_entries(source: Source) -> Iterator[Entry]:
         except tarfile.TarError as error:
             if not bad["told"]:
                 raise Damaged(error) from None
-        if damage := getattr(file, "damage", None):
+        if (damage := getattr(file, "damage", None)) and not bad["told"]:
             raise damage
     if bad["blocks"]:
         raise Damaged(f"{bad['blocks']:,} blocks that are no headers", LOST_HEADER)
