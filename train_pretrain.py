@@ -9,12 +9,12 @@ import sys
 
 from babyllm.config import parse
 from babyllm.console import lasting_output
-from babyllm.data.pretraining import open_pretraining_data
+from babyllm.data.token_data import open_pretraining_data
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import launch, start, user_errors
 from babyllm.training.loop import train
-from babyllm.training.pretraining import PretrainConfig, held_out, new_state, resolved, samples
 from babyllm.training.run import open_run
+from babyllm.training.stages.pretraining import PretrainConfig, held_out, new_state, resolved, samples
 from data.sample import prepare_sample
 
 

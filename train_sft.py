@@ -12,9 +12,9 @@ from babyllm.console import lasting_output
 from babyllm.objectives.conversation import conversation_loss
 from babyllm.runtime import launch, start, user_errors
 from babyllm.training.beginning import take
-from babyllm.training.fine_tuning import FineTuneConfig, answers, held_out, new_run, resolved
 from babyllm.training.loop import train
 from babyllm.training.run import open_run
+from babyllm.training.stages.fine_tuning import FineTuneConfig, answers, held_out, new_run, resolved
 from data.sample_sft import prepare_sft_sample
 
 

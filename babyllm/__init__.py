@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from babyllm.errors import UserError
     from babyllm.generation import generate
     from babyllm.loading import load
+    from babyllm.model.adapt.lora import add_lora, merge_lora
     from babyllm.model.config import ModelConfig
-    from babyllm.model.lora import add_lora, merge_lora
     from babyllm.model.transformer import Transformer
     from babyllm.schedule import Plan
     from babyllm.tokenizer import Tokenizer
@@ -34,11 +34,11 @@ _HOME = {
     "TrainState": "babyllm.training.state",
     "Transformer": "babyllm.model.transformer",
     "UserError": "babyllm.errors",
-    "add_lora": "babyllm.model.lora",
+    "add_lora": "babyllm.model.adapt.lora",
     "evaluate": "babyllm.evaluate",
     "generate": "babyllm.generation",
     "load": "babyllm.loading",
-    "merge_lora": "babyllm.model.lora",
+    "merge_lora": "babyllm.model.adapt.lora",
     "objectives": "babyllm.objectives",
     "train": "babyllm.training.loop",
 }

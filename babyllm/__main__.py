@@ -68,7 +68,7 @@ def _parted(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _argument(word: str, text: str) -> str:
     """An argument without a name as a command takes it; all but a prompt are paths."""
-    from babyllm.values import expanded
+    from babyllm.config.values import expanded
 
     if "PROMPT" in word:
         return text

@@ -25,9 +25,9 @@ import numpy as np
 
 from babyllm.errors import UserError
 from babyllm.files import json_digest, read_sealed_json, sha256, write_sealed_json
-from babyllm.machine import cores
 from babyllm.progress import ProgressLine
 from babyllm.runtime import ordinary_signals
+from babyllm.runtime.machine import cores
 
 MEMORY, RESUME, OPTIMIZER = ".verified.json", "resume.json", "optimizer.safetensors"
 HELD = "held_from.json"  # tells a base that a run holds from a folder of a person's own

@@ -14,15 +14,15 @@ from typing import NamedTuple
 
 import torch
 
-from babyllm.chat.template import ChatTemplate, load_template, stored_template
+from babyllm.chat.load import ChatTemplate, load_template, stored_template
+from babyllm.config.json_fields import Fields, read_json
 from babyllm.errors import UserError
 from babyllm.interop.held_base import BASE
 from babyllm.interop.huggingface import ADAPTER_CONFIG, config_from_json, generation_ends, load_model
 from babyllm.interop.peft import load_adapter
-from babyllm.json_fields import Fields, read_json
-from babyllm.model.lora import merge_lora, to_int8
+from babyllm.model.adapt.grow import grow_vocabulary
+from babyllm.model.adapt.lora import merge_lora, to_int8
 from babyllm.model.transformer import Transformer
-from babyllm.model.vocabulary import grow_vocabulary
 from babyllm.run_directory import meant_step
 from babyllm.tokenizer import Tokenizer
 

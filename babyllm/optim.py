@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from babyllm.values import Positive, Rate, ShareBelow1, check
+from babyllm.config.values import Positive, Rate, ShareBelow1, check
 
 
 @dataclass(frozen=True)

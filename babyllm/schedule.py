@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
+from babyllm.config.values import AnyCount, Count, Limits, Positive, Rate, Seed, Share, check
 from babyllm.errors import UserError
-from babyllm.values import AnyCount, Count, Limits, Positive, Rate, Seed, Share, check
 
 PHASES = ("warmup", "cosine", "stable", "decay")
 

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from babyllm.text.clean import BATCH_DOCUMENTS, clean
-from babyllm.text.corpus import Part, write_corpus, write_part
-from babyllm.text.documents import Document
-from babyllm.text.filters import CleanConfig
-from babyllm.text.filters.pipeline import Removed, Supplies, build, labels
-from babyllm.text.partitions import WorkConfig
+from babyllm.documents import Document
+from babyllm.pipeline.partitions import WorkConfig
+from babyllm.store.corpus import Part, write_corpus, write_part
+from babyllm.text.clean.filters import CleanConfig
+from babyllm.text.clean.filters.chain import Removed, Supplies, build, labels
+from babyllm.text.clean.stage import BATCH_DOCUMENTS, clean
 from babyllm.text.readers import ReadConfig, find_partitions, read_partition
 
 

@@ -26,9 +26,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from babyllm.text.corpus import Part, open_corpus, write_corpus, write_part
+from babyllm.documents import Document
+from babyllm.store.corpus import Part, open_corpus, write_corpus, write_part
 from babyllm.text.dedup.normal import normal_form
-from babyllm.text.documents import Document
 
 THRESHOLD, N, PERMUTATIONS = 0.85, 5, 256
 N_LOOP = 20_000

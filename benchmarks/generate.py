@@ -24,8 +24,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from babyllm.generation import Engine, Sampling
+from babyllm.model.adapt.lora import to_int8
 from babyllm.model.config import ModelConfig
-from babyllm.model.lora import to_int8
 from babyllm.model.transformer import Transformer
 
 SHAPE = ModelConfig(

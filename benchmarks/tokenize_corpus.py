@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="turns of each")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     args = parser.parse_args()
-    from babyllm.machine import cores
+    from babyllm.runtime.machine import cores
 
     workers = args.workers or cores()
     with tempfile.TemporaryDirectory(prefix="tokenize-") as name:
@@ -71,8 +71,8 @@ def main() -> None:
 def _prepare(parquet: Path, n_documents: int, folder: Path) -> list[str]:
     import pyarrow.parquet as pq
 
-    from babyllm.text.corpus import Part, write_corpus, write_part
-    from babyllm.text.documents import Document
+    from babyllm.documents import Document
+    from babyllm.store.corpus import Part, write_corpus, write_part
     from babyllm.tokenizer import Tokenizer
 
     column = pq.read_table(parquet, columns=["text"]).column(0)

@@ -147,7 +147,7 @@ def _serve(turn: Callable[[], None], device: torch.device, dtype: torch.dtype, n
 
 
 def _facts(device: torch.device, dtype: torch.dtype, note: str) -> dict[str, Any]:
-    from babyllm.machine import peak_flops
+    from babyllm.runtime.machine import peak_flops
 
     return {"note": note, "peak_flops": peak_flops(device, dtype)}
 
@@ -165,14 +165,14 @@ def _babyllm(task: Task, dtype: str, compiled: bool) -> None:
 
     import babyllm
     from babyllm.data.loader import Loader, Share
-    from babyllm.data.order import Shuffled
-    from babyllm.data.shard_writer import ShardWriter
-    from babyllm.data.shards import open_tokens
-    from babyllm.data.windows import Windows
+    from babyllm.data.order.shuffle import Shuffled
+    from babyllm.data.rows.windows import Windows
     from babyllm.objectives.lm import language_model
     from babyllm.optim import OptimConfig, adamw
-    from babyllm.precision import dtype_name
     from babyllm.runtime import RuntimeConfig, start
+    from babyllm.runtime.precision import dtype_name
+    from babyllm.store.shard_writer import ShardWriter
+    from babyllm.store.shards import open_tokens
     from babyllm.training.state import Every, TrainState
 
     shape = task.shape

@@ -39,8 +39,8 @@ def _tell(title: str, n_bytes: int, run: Callable[[], object]) -> None:
 
 
 def _shards(directory: Path, n_bytes: int) -> None:
-    from babyllm.data.shard_writer import ShardWriter
-    from babyllm.data.shards import open_tokens
+    from babyllm.store.shard_writer import ShardWriter
+    from babyllm.store.shards import open_tokens
 
     ids = np.random.default_rng(0).integers(0, 30_000, n_bytes // 2 // N_SHARDS, np.uint16)
     writer = ShardWriter(directory, 32_768, 2, "", len(ids))

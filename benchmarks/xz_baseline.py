@@ -18,8 +18,8 @@ import json
 import lzma
 from pathlib import Path
 
-from babyllm.text.corpus import open_corpus
-from babyllm.text.documents import is_held_out
+from babyllm.documents import is_held_out
+from babyllm.store.corpus import open_corpus
 
 
 def xz_size(texts: list[str]) -> int:

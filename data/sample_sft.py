@@ -20,7 +20,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from babyllm.text.documents import is_held_out
+from babyllm.documents import is_held_out
 from data.sample import recipe_folder, reviews
 
 DIRECTORY = "data/sample_sft"

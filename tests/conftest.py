@@ -12,10 +12,10 @@ from hypothesis import settings
 from page_fixtures import browser, server, visit  # noqa: F401  # fixtures of the files on the chat page
 from training_fixtures import Killer, Worker, write_corpus
 
-from babyllm.data.prepare import write_tokens
+from babyllm.documents import Document
 from babyllm.model.config import ModelConfig
+from babyllm.prepare.encode import write_tokens
 from babyllm.runtime import Runtime, RuntimeConfig, start
-from babyllm.text.documents import Document
 from babyllm.tokenizer import Tokenizer
 
 # How long an example takes says more about the machine's other users than about the code.

@@ -11,11 +11,11 @@ import httpx
 import openai
 import torch
 
-from babyllm.chat.template import ChatTemplate, load_template
+from babyllm.chat.load import ChatTemplate, load_template
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
-from babyllm.serve.door import Access
 from babyllm.serve.engine_thread import Loading
+from babyllm.serve.http.middleware import Access
 from babyllm.serve.served import ServedModel
 from babyllm.serve.server import Ready, Settings, serve
 from babyllm.tokenizer import Tokenizer

@@ -15,18 +15,18 @@ from babyllm.config import dump, parse
 from babyllm.errors import UserError
 from babyllm.generation.decoder import Decoder
 from babyllm.interop.huggingface import load_model, save_model
+from babyllm.model.adapt.lora import lora_layers, merge_lora
+from babyllm.model.adapt.token_rows import token_rows
 from babyllm.model.config import ModelConfig
-from babyllm.model.lora import lora_layers, merge_lora
-from babyllm.model.token_rows import token_rows
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.conversation import conversation_loss
 from babyllm.run_directory import write_resume
 from babyllm.runtime import Runtime
 from babyllm.tokenizer import Tokenizer
 from babyllm.training import checkpoint
-from babyllm.training.fine_tuning import FineTuneConfig, FineTuning, new_run
 from babyllm.training.loop import train
 from babyllm.training.run import open_run
+from babyllm.training.stages.fine_tuning import FineTuneConfig, FineTuning, new_run
 
 DEVICE = ("--runtime.device=cpu", "--runtime.dtype=float32", "--runtime.threads=1", "--data.work.workers=1")
 

@@ -17,9 +17,9 @@ import pytest
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.messages import Conversation
 from babyllm.chat.reading import read_conversations
+from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.text.dedup.decontaminate import evaluation_files, read_benchmarks
-from babyllm.text.documents import Document
 from babyllm.text.readers import ReadConfig, Rejected, find_partitions, read_partition, require_fields
 
 RANDOM = random.Random(3)

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from babyllm.data.by_length import ByLength
 from babyllm.data.loader import Loader, Share
-from babyllm.data.mixing import Mixture, Stage
-from babyllm.data.order import Shuffled
-from babyllm.data.shards import open_tokens
-from babyllm.data.windows import Windows
+from babyllm.data.order.length_buckets import ByLength
+from babyllm.data.order.mixing import Mixture, Stage
+from babyllm.data.order.shuffle import Shuffled
+from babyllm.data.rows.windows import Windows
 from babyllm.errors import UserError
+from babyllm.store.shards import open_tokens
 
 
 class Lines:

@@ -13,9 +13,9 @@ import pytest
 import torch
 from model_fixtures import Tiny, chain
 
+from babyllm.chat.load import ChatTemplate, load_template
 from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message
 from babyllm.chat.session import Session, answer_lead, fitting_prompt
-from babyllm.chat.template import ChatTemplate, load_template
 from babyllm.commands.chat import Flags, chat_model, run
 from babyllm.errors import UserError
 from babyllm.generation import Sampling, generate_ids, text_pieces

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from babyllm.chat.display import coloured
 from babyllm.chat.formats import FormatConfig
+from babyllm.chat.load import load_template
 from babyllm.chat.messages import Message
 from babyllm.chat.supervise import Supervise
-from babyllm.chat.template import load_template
 from babyllm.commands.inspect import Flags, run
-from babyllm.data.conversations_prepare import prepare_conversations
 from babyllm.errors import UserError
-from babyllm.text.partitions import WorkConfig
+from babyllm.inspection.conversations import coloured
+from babyllm.pipeline.partitions import WorkConfig
+from babyllm.prepare.conversations import prepare_conversations
 from babyllm.tokenizer import Tokenizer
 
 MESSAGES = [

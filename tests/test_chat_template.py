@@ -14,8 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from babyllm.chat.messages import Conversation, Message, Unusable
-from babyllm.chat.template import (
+from babyllm.chat.load import (
     ChatTemplate,
     Rendered,
     Supervise,
@@ -24,6 +23,7 @@ from babyllm.chat.template import (
     split_turns,
     stored_template,
 )
+from babyllm.chat.messages import Conversation, Message, Unusable
 from babyllm.errors import UserError
 from babyllm.tokenizer import Tokenizer
 

@@ -13,7 +13,7 @@ from training_fixtures import Repeated, tiny_config, tiny_state, weights, write_
 
 import babyllm
 from babyllm.config import dump
-from babyllm.data.pretraining import open_pretraining_data
+from babyllm.data.token_data import open_pretraining_data
 from babyllm.errors import UserError
 from babyllm.objectives.lm import language_model
 from babyllm.run_directory import take_back
@@ -21,8 +21,8 @@ from babyllm.runtime import Runtime
 from babyllm.tokenizer import Tokenizer
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
-from babyllm.training.pretraining import PretrainConfig, new_state
 from babyllm.training.run import open_run
+from babyllm.training.stages.pretraining import PretrainConfig, new_state
 from babyllm.training.state import TrainState
 
 

@@ -20,23 +20,23 @@ from hypothesis import strategies as st
 
 from babyllm.commands import clean as command
 from babyllm.config import parse
-from babyllm.data.prepare import write_tokens
-from babyllm.data.shards import open_tokens
+from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.evaluate import perplexity
-from babyllm.evaluate.documents import bits_per_byte, load_scorer
+from babyllm.evaluate.texts import bits_per_byte, load_scorer
 from babyllm.interop.huggingface import save_model
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
+from babyllm.pipeline.partitions import WorkConfig
+from babyllm.prepare.encode import write_tokens
 from babyllm.runtime import Runtime
-from babyllm.text.clean import clean
-from babyllm.text.corpus import Count, open_corpus
-from babyllm.text.documents import Document
-from babyllm.text.filters import CleanConfig
-from babyllm.text.filters.measures import Length
-from babyllm.text.filters.models import Perplexity, Quality
-from babyllm.text.filters.pipeline import Supplies, Tally, apply, build, labels
-from babyllm.text.partitions import WorkConfig
+from babyllm.store.corpus import Count, open_corpus
+from babyllm.store.shards import open_tokens
+from babyllm.text.clean.filters import CleanConfig
+from babyllm.text.clean.filters.chain import Supplies, Tally, apply, build, labels
+from babyllm.text.clean.filters.measures import Length
+from babyllm.text.clean.filters.models import Perplexity, Quality
+from babyllm.text.clean.stage import clean
 from babyllm.text.readers import ReadConfig
 from babyllm.tokenizer import Tokenizer
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from babyllm.text.clean import clean
-from babyllm.text.filters import DEFAULT_FILTERS, CleanConfig
-from babyllm.text.filters.code import count_code, lines_of_code
-from babyllm.text.filters.edits import Whitespace
-from babyllm.text.partitions import WorkConfig
+from babyllm.pipeline.partitions import WorkConfig
+from babyllm.text.clean.filters import DEFAULT_FILTERS, CleanConfig
+from babyllm.text.clean.filters.edits import Whitespace
+from babyllm.text.clean.stage import clean
+from babyllm.text.clean.syntax.code import count_code, lines_of_code
 
 N_FILES = int(os.environ.get("BABYLLM_REAL_FILES", "50"))  # of each kind; a campaign takes more
 LARGEST = 100_000  # bytes of a file

@@ -12,25 +12,18 @@ import numpy as np
 import pytest
 
 from babyllm.chat.formats import FormatConfig
+from babyllm.chat.load import ChatTemplate, Supervise, fit, load_template, split_turns
 from babyllm.chat.messages import Conversation
 from babyllm.chat.reading import read_conversations
-from babyllm.chat.template import ChatTemplate, Supervise, fit, load_template, split_turns
-from babyllm.data.conversations import (
-    IDS,
-    INDEX,
-    MANIFEST,
-    TURNS,
-    Conversations,
-    ConversationStore,
-    PackedConversations,
-)
-from babyllm.data.conversations_prepare import prepare_conversations
-from babyllm.data.shards import Split
+from babyllm.data.rows.conversations import Conversations, PackedConversations
+from babyllm.documents import is_held_out
 from babyllm.errors import UserError
 from babyllm.integrity import MEMORY
 from babyllm.model.cross_entropy import IGNORE
-from babyllm.text.documents import is_held_out
-from babyllm.text.partitions import WorkConfig
+from babyllm.pipeline.partitions import WorkConfig
+from babyllm.prepare.conversations import prepare_conversations
+from babyllm.store.conversations import IDS, INDEX, MANIFEST, TURNS, ConversationStore
+from babyllm.store.shards import Split
 from babyllm.tokenizer import Tokenizer
 
 SEQ_LEN, HELD_OUT = 96, 0.2
@@ -211,7 +204,7 @@ def test_finished_pieces_are_kept(
 
     work = WorkConfig(1, 9000)
     with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot be written"):
-        patch.setattr("babyllm.data.conversations_prepare.write_report", full)
+        patch.setattr("babyllm.prepare.conversations.write_report", full)
         prepare(files, tmp_path, template, work=work)
     with pytest.raises(UserError, match="no finished store"):
         ConversationStore.open(tmp_path)

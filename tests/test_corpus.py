@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from babyllm.documents import Document
 from babyllm.errors import UserError
-from babyllm.text.corpus import Count, Part, open_corpus, read_part, write_corpus, write_part
-from babyllm.text.documents import Document
-from babyllm.text.partitions import run_partitions
+from babyllm.pipeline.partitions import run_partitions
+from babyllm.store.corpus import Count, Part, open_corpus, read_part, write_corpus, write_part
 from babyllm.text.readers import ReadConfig, find_partitions, read_partition
 
 DOCUMENTS = [Document(f"第{i}篇 text {i}\n😀" * (i + 1), ("news", "wiki")[i % 2], f"a.jsonl:{i}") for i in range(50)]
@@ -25,7 +25,7 @@ DOCUMENTS = [Document(f"第{i}篇 text {i}\n😀" * (i + 1), ("news", "wiki")[i 
 
 def test_documents_survive_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read is what was written, over any number of row groups; any reader of Parquet sees the columns."""
-    monkeypatch.setattr("babyllm.text.corpus.ROW_GROUP_CHARACTERS", 2000)
+    monkeypatch.setattr("babyllm.store.corpus.ROW_GROUP_CHARACTERS", 2000)
     domains = write_part(iter(DOCUMENTS), tmp_path / "a.parquet")
     assert list(read_part(tmp_path / "a.parquet")) == DOCUMENTS
     with pq.ParquetFile(tmp_path / "a.parquet") as file:
@@ -191,7 +191,7 @@ def test_progress_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize("first", [0, 30, 50])
 def test_a_part_has_the_addresses_of_its_documents(first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The column url is there if a document has one, wherever the first of them stands; else files are as ever."""
-    monkeypatch.setattr("babyllm.text.corpus.ROW_GROUP_CHARACTERS", 2000)
+    monkeypatch.setattr("babyllm.store.corpus.ROW_GROUP_CHARACTERS", 2000)
     documents = [
         replace(d, url=f"https://a.example/{i}" * (i % 2)) if i >= first else d for i, d in enumerate(DOCUMENTS)
     ]

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from babyllm.text.documents import Document
+from babyllm.documents import Document
 from babyllm.text.readers import ReadConfig, Rejected, find_partitions, read_partition
 
 RANDOM = random.Random(7)

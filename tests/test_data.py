@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from babyllm.data.loader import Loader, Share
-from babyllm.data.order import BLOCK_ROWS, Shuffled, hash_ints, shuffled, shuffled_in_turn
-from babyllm.data.pretraining import DataConfig, make_loader, open_pretraining_data
-from babyllm.data.shard_writer import ShardWriter
-from babyllm.data.shards import TokenStream, open_tokens
-from babyllm.data.windows import Windows
+from babyllm.data.order.shuffle import BLOCK_ROWS, Shuffled, hash_ints, shuffled, shuffled_in_turn
+from babyllm.data.rows.windows import Windows
+from babyllm.data.token_data import DataConfig, make_loader, open_pretraining_data
 from babyllm.errors import UserError
 from babyllm.model.config import ModelOptions
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
+from babyllm.store.shard_writer import ShardWriter
+from babyllm.store.shards import TokenStream, open_tokens
 
 EOS = 2
 

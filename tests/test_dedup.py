@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from babyllm.errors import UserError
-from babyllm.text.dedup import candidates, simhash, verify
-from babyllm.text.dedup.cluster import cluster, components
-from babyllm.text.dedup.minhash import Bands, MinHashConfig, band_keys, choose_bands, signatures
+from babyllm.ragged import Ragged, hash_rows, offsets_of
+from babyllm.text.dedup.near import candidates, simhash, verify
+from babyllm.text.dedup.near.cluster import cluster, components
+from babyllm.text.dedup.near.minhash import Bands, MinHashConfig, band_keys, choose_bands, signatures
+from babyllm.text.dedup.near.shingles import ShingleConfig, counted, distinct, shingles, words
 from babyllm.text.dedup.normal import characters, fold, normal_form
-from babyllm.text.dedup.ragged import Ragged, hash_rows, offsets_of
-from babyllm.text.dedup.shingles import ShingleConfig, counted, distinct, shingles, words
 
 ODD = "aeEßſ中文、。 \n½…ﬁ①Ａ１，\u0301\u0327éÅ\u1100\u1161\u11a8각ガｶﾞ\u3099\ufe0f\U000e0100😀+~\u200b"
 TEXTS = st.text(st.one_of(st.sampled_from(ODD), st.characters(exclude_categories=("Cs",))), max_size=12)

@@ -17,15 +17,15 @@ import pytest
 
 from babyllm.commands import dedup as command
 from babyllm.config import parse
+from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.integrity import MEMORY
-from babyllm.text.corpus import Part, open_corpus, write_corpus, write_part
+from babyllm.pipeline.partitions import WorkConfig
+from babyllm.store.corpus import Part, open_corpus, write_corpus, write_part
+from babyllm.text.dedup.near.shingles import ShingleConfig
 from babyllm.text.dedup.normal import normal_form
-from babyllm.text.dedup.shingles import ShingleConfig
 from babyllm.text.dedup.stage import dedup
 from babyllm.text.dedup.steps import DedupConfig
-from babyllm.text.documents import Document
-from babyllm.text.partitions import WorkConfig
 
 ONE = WorkConfig(workers=1)
 CONFIG = DedupConfig(work=ONE)
@@ -36,7 +36,7 @@ import os, signal, sys, threading, time
 from pathlib import Path
 from babyllm.text.dedup.stage import dedup
 from babyllm.text.dedup.steps import DedupConfig
-from babyllm.text.partitions import WorkConfig
+from babyllm.pipeline.partitions import WorkConfig
 corpus, out, mark = map(Path, sys.argv[1:])
 def watch():
     while not mark.exists():

@@ -13,18 +13,18 @@ from model_fixtures import Tiny, model_of
 from training_fixtures import Repeated, tiny_config, tiny_state
 
 from babyllm.data.batch import Batch
-from babyllm.data.shards import open_tokens
 from babyllm.evaluate import perplexity
 from babyllm.evaluate.answers import Sample, losses
 from babyllm.generation import Engine, Sampling
 from babyllm.generation.decoder import Decoder
+from babyllm.model.adapt.lora import LoraConfig, add_lora
 from babyllm.model.cross_entropy import IGNORE
-from babyllm.model.lora import LoraConfig, add_lora
 from babyllm.objectives import Loss
 from babyllm.objectives.conversation import conversation_loss
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
+from babyllm.store.shards import open_tokens
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from babyllm.text.documents import Document
+from babyllm.documents import Document
 from babyllm.text.readers import ReadConfig, Rejected, find_partitions, read_partition
 
 KOREAN = "오늘은 날씨가 매우 좋아서 우리는 공원에 산책을 갔습니다. 아이들은 잔디밭에서 뛰어놀았습니다."

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from babyllm.errors import UserError
 from babyllm.generation import Engine, Sampling, Token, beam_search, generate_ids
+from babyllm.model.adapt.lora import LoraConfig, add_lora
 from babyllm.model.config import ModelConfig, RopeScaling
-from babyllm.model.lora import LoraConfig, add_lora
 from babyllm.model.transformer import Transformer
 
 Tiny = Callable[..., ModelConfig]

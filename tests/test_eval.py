@@ -14,14 +14,11 @@ from model_fixtures import Tiny, chain
 from torch.nn import functional as F
 
 from babyllm.chat.formats import FormatConfig
+from babyllm.chat.load import ChatTemplate, Supervise, load_template
 from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Conversation, Message
-from babyllm.chat.template import ChatTemplate, Supervise, load_template
 from babyllm.commands.eval import Flags, run
 from babyllm.config import dump
-from babyllm.data.conversations import ConversationStore
-from babyllm.data.conversations_prepare import prepare_conversations
-from babyllm.data.pretraining import DataConfig
-from babyllm.data.shards import open_tokens
+from babyllm.data.token_data import DataConfig
 from babyllm.errors import UserError
 from babyllm.evaluate.answers import (
     Accuracy,
@@ -32,14 +29,17 @@ from babyllm.evaluate.answers import (
     stored_samples,
     turn_accuracy,
 )
-from babyllm.evaluate.fit import ALL, Measured, drawn, greedy_answers, measure, reading
+from babyllm.evaluate.carry_over import ALL, Measured, drawn, greedy_answers, measure, reading
 from babyllm.evaluate.perplexity import perplexity
 from babyllm.interop.huggingface import save_model
 from babyllm.model.transformer import Transformer
+from babyllm.pipeline.partitions import WorkConfig
+from babyllm.prepare.conversations import prepare_conversations
 from babyllm.runtime import Runtime, RuntimeConfig
-from babyllm.text.partitions import WorkConfig
+from babyllm.store.conversations import ConversationStore
+from babyllm.store.shards import open_tokens
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.pretraining import PretrainConfig
+from babyllm.training.stages.pretraining import PretrainConfig
 
 CPU = RuntimeConfig(device="cpu", dtype="float32", threads=1)
 KINDS = ["有意思", "the end"]

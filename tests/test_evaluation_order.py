@@ -12,15 +12,15 @@ import torch
 from training_fixtures import Kill, Killer, tiny_config, tiny_state, weights
 
 import babyllm
-from babyllm.data.pretraining import open_pretraining_data
+from babyllm.data.token_data import open_pretraining_data
 from babyllm.errors import UserError
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime
 from babyllm.training import checkpoint
 from babyllm.training.log import read_metrics
 from babyllm.training.loop import train
-from babyllm.training.pretraining import PretrainConfig, new_state
 from babyllm.training.run import Measure, open_run
+from babyllm.training.stages.pretraining import PretrainConfig, new_state
 from babyllm.training.state import Every, TrainState
 
 LOSSES = {2: 3.0, 4: 2.0, 6: 2.5, 8: 2.6}

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from babyllm.config import parse
 from babyllm.errors import UserError
-from babyllm.text.filters import DEFAULT_FILTERS, CleanConfig, check_names
-from babyllm.text.filters.addresses import Emails, Urls
-from babyllm.text.filters.edits import Controls, Traditional, Unicode, Whitespace
-from babyllm.text.filters.markup import Html
-from babyllm.text.filters.measures import Language, Length, Shares, Words
-from babyllm.text.filters.outliers import Outliers, Sums
-from babyllm.text.filters.punctuation import Punctuation, Runs, Width
-from babyllm.text.filters.repetition import Repetition
+from babyllm.text.clean.filters import DEFAULT_FILTERS, CleanConfig, check_names
+from babyllm.text.clean.filters.addresses import Emails, Urls
+from babyllm.text.clean.filters.edits import Controls, Traditional, Unicode, Whitespace
+from babyllm.text.clean.filters.measures import Language, Length, Shares, Words
+from babyllm.text.clean.filters.outliers import Outliers, Sums
+from babyllm.text.clean.filters.punctuation import Punctuation, Runs, Width
+from babyllm.text.clean.filters.repetition import Repetition
+from babyllm.text.clean.syntax.markup import Html
 
 CLEAN = (
     "今天天气很好，我们去公园看书。他说：“这本小说真有意思！”（小明也喜欢）……你呢？——不知道。",

@@ -16,8 +16,8 @@ import torch
 from training_fixtures import SCRIPT, Worker
 
 import babyllm
+from babyllm.chat.load import load_template
 from babyllm.chat.messages import Message
-from babyllm.chat.template import load_template
 from babyllm.config import parse
 from babyllm.errors import UserError
 from babyllm.files import locked
@@ -26,7 +26,7 @@ from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.fine_tuning import FineTuneConfig, new_run
+from babyllm.training.stages.fine_tuning import FineTuneConfig, new_run
 
 N, SEQ_LEN = 24, 64
 UNITS = ("token", "turn", "conversation")

@@ -5,9 +5,9 @@ import torch
 from model_fixtures import Tiny, model_of, some_tokens, trained
 
 from babyllm.errors import UserError
-from babyllm.model.freezing import FreezeConfig, freeze
-from babyllm.model.lora import LoraConfig, add_lora
-from babyllm.model.vocabulary import grow_vocabulary
+from babyllm.model.adapt.freezing import FreezeConfig, freeze
+from babyllm.model.adapt.grow import grow_vocabulary
+from babyllm.model.adapt.lora import LoraConfig, add_lora
 
 
 def test_the_last_blocks_can_be_trained_alone(tiny: Tiny) -> None:

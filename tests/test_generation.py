@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from model_fixtures import chain
 
 import babyllm
-from babyllm.chat.template import load_template
+from babyllm.chat.load import load_template
 from babyllm.errors import UserError
 from babyllm.generation import AnswerText, Sampling, answers, beam_search, generate, generate_ids, stream, text_pieces
 from babyllm.generation.decoder import Decoder

@@ -16,19 +16,19 @@ from model_fixtures import Tiny, model_of
 from torch.nn import functional as F
 from training_fixtures import recording, stopping, tiny_config, weights
 
-from babyllm.data.pretraining import open_pretraining_data
+from babyllm.data.token_data import open_pretraining_data
 from babyllm.generation import Engine, Sampling, beam_search, generate_ids
 from babyllm.generation.decoder import Decoder
+from babyllm.model.adapt.lora import LoraConfig, add_lora, to_int8
 from babyllm.model.config import ModelConfig
 from babyllm.model.cross_entropy import IGNORE
-from babyllm.model.lora import LoraConfig, add_lora, to_int8
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
-from babyllm.precision import reads_in
 from babyllm.runtime import RuntimeConfig, start
+from babyllm.runtime.precision import reads_in
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
-from babyllm.training.pretraining import new_state
+from babyllm.training.stages.pretraining import new_state
 from babyllm.training.state import TrainState
 
 CPU = torch.device("cpu")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from babyllm.commands.inspect import Flags, run
-from babyllm.data.shard_writer import ShardWriter
-from babyllm.data.shards import open_tokens
+from babyllm.documents import Document
 from babyllm.errors import UserError
-from babyllm.text.corpus import Part, write_corpus, write_part
-from babyllm.text.documents import Document
+from babyllm.store.corpus import Part, write_corpus, write_part
+from babyllm.store.shard_writer import ShardWriter
+from babyllm.store.shards import open_tokens
 from babyllm.tokenizer import Tokenizer
 
 

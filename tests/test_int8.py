@@ -13,9 +13,9 @@ from babyllm.generation import Sampling, generate_ids
 from babyllm.generation.decoder import Decoder
 from babyllm.generation.matrix import Matrix
 from babyllm.interop.huggingface import save_model
+from babyllm.model.adapt.int8 import dequantise, quantise
+from babyllm.model.adapt.lora import LoraConfig, add_lora, linear_layers, to_int8
 from babyllm.model.config import ModelConfig
-from babyllm.model.int8 import dequantise, quantise
-from babyllm.model.lora import LoraConfig, add_lora, linear_layers, to_int8
 from babyllm.tokenizer import Tokenizer
 
 Tiny = Callable[..., ModelConfig]

@@ -22,26 +22,26 @@ from training_fixtures import tiny_config, tiny_state
 
 import babyllm
 from babyllm.chat.formats import FormatConfig
-from babyllm.chat.template import Supervise, load_template
-from babyllm.data.conversations import ConversationStore
-from babyllm.data.conversations_prepare import prepare_conversations
-from babyllm.data.pretraining import DataConfig, open_pretraining_data
-from babyllm.data.shard_writer import ShardWriter
-from babyllm.data.shards import MANIFEST, open_tokens
-from babyllm.data.vocabulary import learn_vocabulary
-from babyllm.data.vocabulary_config import VocabularyConfig
+from babyllm.chat.load import Supervise, load_template
+from babyllm.data.token_data import DataConfig, open_pretraining_data
+from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.files import read_sealed_json, sha256, write_sealed_json
 from babyllm.integrity import MEMORY, TICK_NS, Ids, examine
 from babyllm.interop.held_base import hold_base
 from babyllm.interop.huggingface import save_model
 from babyllm.interop.peft import save_adapter
+from babyllm.model.adapt.lora import LoraConfig, add_lora, merge_lora
 from babyllm.model.config import ModelConfig
-from babyllm.model.lora import LoraConfig, add_lora, merge_lora
+from babyllm.pipeline.partitions import WorkConfig
+from babyllm.prepare.conversations import prepare_conversations
+from babyllm.prepare.vocabulary import learn_vocabulary
+from babyllm.prepare.vocabulary_config import VocabularyConfig
 from babyllm.runtime import Runtime
-from babyllm.text.corpus import Part, open_corpus, write_corpus, write_part
-from babyllm.text.documents import Document
-from babyllm.text.partitions import WorkConfig
+from babyllm.store.conversations import ConversationStore
+from babyllm.store.corpus import Part, open_corpus, write_corpus, write_part
+from babyllm.store.shard_writer import ShardWriter
+from babyllm.store.shards import MANIFEST, open_tokens
 from babyllm.text.readers import ReadConfig, Rejected, find_partitions, read_partition
 from babyllm.tokenizer import Tokenizer
 from babyllm.training import checkpoint

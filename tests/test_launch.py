@@ -20,12 +20,12 @@ from training_fixtures import FLAGS, ROOT, SCRIPT
 
 from babyllm.config import load
 from babyllm.errors import UserError
-from babyllm.machine import physical_cores
 from babyllm.runtime import RuntimeConfig, choose_processes, launch
-from babyllm.runtime.processes import is_running
-from babyllm.runtime.store import FolderStore
+from babyllm.runtime.launching.processes import is_running
+from babyllm.runtime.machine import physical_cores
+from babyllm.runtime.rendezvous import FolderStore
 from babyllm.training.log import read_metrics
-from babyllm.training.pretraining import PretrainConfig
+from babyllm.training.stages.pretraining import PretrainConfig
 
 WAIT_S = 120.0
 JOB = """

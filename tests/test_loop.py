@@ -16,7 +16,7 @@ from training_fixtures import CPU, Repeated, recording, stopping, tiny_config, t
 
 import babyllm
 from babyllm.data.batch import Batch
-from babyllm.data.pretraining import DataConfig, open_pretraining_data
+from babyllm.data.token_data import DataConfig, open_pretraining_data
 from babyllm.model.config import ModelOptions
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.objectives import LossTerms
@@ -25,7 +25,7 @@ from babyllm.runtime import Runtime, start
 from babyllm.schedule import Plan, learning_rate
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
-from babyllm.training.pretraining import PretrainConfig, new_state
+from babyllm.training.stages.pretraining import PretrainConfig, new_state
 from babyllm.training.state import Every, TrainState
 
 GOLDEN = Path(__file__).parent / "golden" / "pretrain_losses.json"

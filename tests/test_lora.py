@@ -9,8 +9,8 @@ from torch import nn
 
 from babyllm.errors import UserError
 from babyllm.interop.peft import adapter_parameters
+from babyllm.model.adapt.lora import LoraConfig, add_lora, lora_layers, merge_lora
 from babyllm.model.linear import FrozenLinear, Held, LoraLinear, dense_weight
-from babyllm.model.lora import LoraConfig, add_lora, lora_layers, merge_lora
 from babyllm.optim import OptimConfig, adamw
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

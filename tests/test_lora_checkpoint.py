@@ -18,10 +18,10 @@ from babyllm.errors import UserError
 from babyllm.interop.held_base import hold_base
 from babyllm.interop.huggingface import load_model, save_model
 from babyllm.interop.peft import load_adapter, save_adapter
+from babyllm.model.adapt.freezing import FreezeConfig, freeze
+from babyllm.model.adapt.grow import grow_vocabulary
+from babyllm.model.adapt.lora import LoraConfig, add_lora
 from babyllm.model.config import ModelConfig
-from babyllm.model.freezing import FreezeConfig, freeze
-from babyllm.model.lora import LoraConfig, add_lora
-from babyllm.model.vocabulary import grow_vocabulary
 from babyllm.objectives.lm import language_model
 from babyllm.optim import OptimConfig, adamw
 from babyllm.runtime import Runtime

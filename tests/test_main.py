@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from babyllm.__main__ import run
-from babyllm.data.shards import open_tokens
 from babyllm.errors import UserError
 from babyllm.generation import generate
 from babyllm.interop.huggingface import save_model
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
+from babyllm.store.shards import open_tokens
 from babyllm.tokenizer import Tokenizer
 
 

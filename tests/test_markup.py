@@ -2,7 +2,7 @@
 
 import pytest
 
-from babyllm.text.filters.markup import Html
+from babyllm.text.clean.syntax.markup import Html
 
 PAGE = (
     "<!DOCTYPE html>\n<html><head><title>题</title></head>"

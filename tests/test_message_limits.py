@@ -8,11 +8,11 @@ import pytest
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.limits import MessageLimits, limited
+from babyllm.chat.load import ChatTemplate, Supervise, load_template
 from babyllm.chat.messages import Conversation, Message, Unusable
-from babyllm.chat.template import ChatTemplate, Supervise, load_template
-from babyllm.data.conversations import ConversationStore
-from babyllm.data.conversations_prepare import prepare_conversations
-from babyllm.text.partitions import WorkConfig
+from babyllm.pipeline.partitions import WorkConfig
+from babyllm.prepare.conversations import prepare_conversations
+from babyllm.store.conversations import ConversationStore
 from babyllm.tokenizer import Tokenizer
 
 LONG = "今天天气很好，我们去公园看书。" * 4

@@ -19,7 +19,7 @@ from training_fixtures import ROOT, tiny_config
 
 from babyllm.config import load, parse
 from babyllm.data.loader import Loader, Share
-from babyllm.data.mixing import (
+from babyllm.data.order.mixing import (
     MAX_ROWS,
     Mixture,
     Stage,
@@ -30,16 +30,16 @@ from babyllm.data.mixing import (
     share_out,
     whole_weights,
 )
-from babyllm.data.order import Shuffled
-from babyllm.data.pretraining import DataConfig, make_loader, open_pretraining_data
+from babyllm.data.order.shuffle import Shuffled
+from babyllm.data.token_data import DataConfig, make_loader, open_pretraining_data
 from babyllm.errors import UserError
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan, learning_rate
 from babyllm.training.log import read_metrics
 from babyllm.training.loop import train
-from babyllm.training.pretraining import PretrainConfig, new_state
 from babyllm.training.run import open_run
+from babyllm.training.stages.pretraining import PretrainConfig, new_state
 
 SIZES = {"zh": 37, "en": 13, "code": 5}
 NAMES = list(SIZES)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from babyllm.model.adapt.nf4 import BLOCK, VALUES, dequantise, pair_table, quantise
 from babyllm.model.linear import FrozenLinear, Held, dense_weight
-from babyllm.model.nf4 import BLOCK, VALUES, dequantise, pair_table, quantise
 
 CPU = torch.device("cpu")
 

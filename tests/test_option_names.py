@@ -9,10 +9,10 @@ import pytest
 
 from babyllm import config
 from babyllm.__main__ import COMMANDS
+from babyllm.config.option_names import NAMES, TABLE, named_keys
 from babyllm.errors import UserError
-from babyllm.option_names import NAMES, TABLE, named_keys
-from babyllm.training.fine_tuning import FineTuneConfig
-from babyllm.training.pretraining import PretrainConfig
+from babyllm.training.stages.fine_tuning import FineTuneConfig
+from babyllm.training.stages.pretraining import PretrainConfig
 
 
 @cache

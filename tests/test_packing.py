@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from babyllm.data.packing import pack
+from babyllm.data.rows.packing import pack
 from babyllm.errors import UserError
 
 

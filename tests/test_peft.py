@@ -15,9 +15,9 @@ import babyllm
 from babyllm.errors import UserError
 from babyllm.interop.huggingface import load_model, save_model
 from babyllm.interop.peft import load_adapter, save_adapter
+from babyllm.model.adapt.lora import LoraConfig, add_lora, lora_layers, merge_lora
+from babyllm.model.adapt.token_rows import matrices_of, train_token_rows
 from babyllm.model.config import ModelConfig
-from babyllm.model.lora import LoraConfig, add_lora, lora_layers, merge_lora
-from babyllm.model.token_rows import matrices_of, train_token_rows
 from babyllm.model.transformer import Transformer
 
 pytest.importorskip("peft")

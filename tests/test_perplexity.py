@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from babyllm.data.prepare import write_tokens
-from babyllm.data.shard_writer import ShardWriter
-from babyllm.data.shards import TokenData, open_tokens
+from babyllm.documents import Document, is_held_out
 from babyllm.evaluate import perplexity
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
+from babyllm.prepare.encode import write_tokens
 from babyllm.runtime import Runtime
-from babyllm.text.documents import Document, is_held_out
+from babyllm.store.shard_writer import ShardWriter
+from babyllm.store.shards import TokenData, open_tokens
 from babyllm.tokenizer import Tokenizer
 
 Tiny = Callable[..., ModelConfig]

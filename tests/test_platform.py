@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from training_fixtures import FLAGS, SCRIPT
 
-from babyllm.machine import cores, lacking, physical_cores
+from babyllm.runtime.machine import cores, lacking, physical_cores
 
 
 def test_a_system_without_unix_trains(

@@ -14,17 +14,17 @@ from model_fixtures import Tiny, model_of
 from training_fixtures import tiny_config
 
 from babyllm.__main__ import run
-from babyllm.data.pretraining import open_pretraining_data
-from babyllm.data.shards import open_tokens
+from babyllm.data.token_data import open_pretraining_data
 from babyllm.evaluate import perplexity
 from babyllm.generation import Engine, Sampling, generate, generate_ids
 from babyllm.generation.decoder import Decoder
 from babyllm.interop.huggingface import save_model
 from babyllm.model.transformer import Transformer
-from babyllm.precision import dtype_here, reading_dtype, reads_in
 from babyllm.runtime import RuntimeConfig, start
+from babyllm.runtime.precision import dtype_here, reading_dtype, reads_in
+from babyllm.store.shards import open_tokens
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.pretraining import held_out, new_state
+from babyllm.training.stages.pretraining import held_out, new_state
 
 CPU = torch.device("cpu")
 

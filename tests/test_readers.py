@@ -24,9 +24,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from babyllm.config import parse
+from babyllm.documents import Document
 from babyllm.errors import UserError
-from babyllm.text.corpus import Part, write_corpus, write_part
-from babyllm.text.documents import Document
+from babyllm.store.corpus import Part, write_corpus, write_part
 from babyllm.text.readers import ReadConfig, Rejected, find_partitions, key_of, left_out, read_partition
 
 CHINESE = "今天天气很好，我们去公园看书。这本小说很有意思，他说明年再来北京大学学习。"

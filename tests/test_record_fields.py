@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from babyllm.chat.formats import FormatConfig, to_conversation
+from babyllm.chat.load import ChatTemplate, load_template
 from babyllm.chat.messages import Conversation, Message, Unusable
 from babyllm.chat.reading import read_conversations
 from babyllm.chat.supervise import Supervise, message_weights
-from babyllm.chat.template import ChatTemplate, load_template
-from babyllm.data.conversations_prepare import prepare_conversations
-from babyllm.text.partitions import WorkConfig
+from babyllm.pipeline.partitions import WorkConfig
+from babyllm.prepare.conversations import prepare_conversations
 from babyllm.tokenizer import Tokenizer
 
 # As the templates of reasoning models do it: thoughts of the last answer alone, tools beside the system's words.

@@ -14,14 +14,14 @@ import pytest
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.reading import read_conversations
 from babyllm.commands import inspect
-from babyllm.data.sources import documents_of, find_sources
+from babyllm.documents import Document
 from babyllm.errors import UserError
-from babyllm.text.clean import clean
-from babyllm.text.corpus import open_corpus
+from babyllm.pipeline.partitions import WorkConfig
+from babyllm.prepare.inputs import documents_of, find_sources
+from babyllm.store.corpus import open_corpus
+from babyllm.text.clean.filters import CleanConfig
+from babyllm.text.clean.stage import clean
 from babyllm.text.dedup.stage import DedupConfig, dedup
-from babyllm.text.documents import Document
-from babyllm.text.filters import CleanConfig
-from babyllm.text.partitions import WorkConfig
 from babyllm.text.readers import ReadConfig, Rejected, find_partitions, left_out, read_partition
 
 TEXT = "今天天气很好，我们去公园散步，看到了许多美丽的花朵。"

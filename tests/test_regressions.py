@@ -19,7 +19,8 @@ from torch.overrides import TorchFunctionMode
 from babyllm.config import load as load_config
 from babyllm.config import parse
 from babyllm.data.loader import Loader, Share
-from babyllm.data.order import Shuffled
+from babyllm.data.order.shuffle import Shuffled
+from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.interop.huggingface import load_model
 from babyllm.model.config import ModelConfig
@@ -28,13 +29,12 @@ from babyllm.objectives.lm import language_model
 from babyllm.optim import OptimConfig, adamw
 from babyllm.runtime import Runtime, RuntimeConfig, start
 from babyllm.schedule import Plan
-from babyllm.text.corpus import Part, open_corpus, write_corpus, write_part
+from babyllm.store.corpus import Part, open_corpus, write_corpus, write_part
 from babyllm.text.dedup.stage import dedup
 from babyllm.text.dedup.steps import DedupConfig
-from babyllm.text.documents import Document
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
-from babyllm.training.pretraining import PretrainConfig
+from babyllm.training.stages.pretraining import PretrainConfig
 from babyllm.training.state import TrainState
 
 Tiny = Callable[..., ModelConfig]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from babyllm.text.report import print_report, write_report
+from babyllm.pipeline.report import print_report, write_report
 
 REPORT: dict[str, Any] = {
     "title": "A <report>",

@@ -9,14 +9,14 @@ import pytest
 from babyllm.commands import clean as command
 from babyllm.config import parse
 from babyllm.errors import UserError
-from babyllm.text.clean import clean
-from babyllm.text.corpus import open_corpus
-from babyllm.text.filters import CleanConfig
-from babyllm.text.filters.measures import Words
-from babyllm.text.filters.outliers import MEASURES, Outliers
-from babyllm.text.filters.rules import Repeats, Rules
-from babyllm.text.filters.sites import Sites
-from babyllm.text.partitions import WorkConfig
+from babyllm.pipeline.partitions import WorkConfig
+from babyllm.store.corpus import open_corpus
+from babyllm.text.clean.filters import CleanConfig
+from babyllm.text.clean.filters.measures import Words
+from babyllm.text.clean.filters.outliers import MEASURES, Outliers
+from babyllm.text.clean.filters.rules import Repeats, Rules
+from babyllm.text.clean.filters.sites import Sites
+from babyllm.text.clean.stage import clean
 
 ONE = WorkConfig(workers=1)
 PAGE = """正文第一段。

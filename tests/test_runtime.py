@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from babyllm.errors import UserError
-from babyllm.machine import cores, listed_tflops, memory_bytes, peak_flops
 from babyllm.runtime import RuntimeConfig, derive_seed, environment, seed_all, start, user_errors
+from babyllm.runtime.machine import cores, listed_tflops, memory_bytes, peak_flops
 
 TIMEOUT_S = 4.0
 JOB = """

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from babyllm.text.documents import Document, exact_key, is_held_out
+from babyllm.documents import Document, exact_key, is_held_out
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "data" / "sample.py"

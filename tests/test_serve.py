@@ -27,8 +27,8 @@ from serve_fixtures import (
     talkative,
 )
 
+from babyllm.chat.load import ChatTemplate
 from babyllm.chat.messages import USER, Message
-from babyllm.chat.template import ChatTemplate
 from babyllm.generation import Sampling, generate_ids, text_pieces
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer

@@ -28,8 +28,9 @@ from serve_fixtures import (
     until,
 )
 
-from babyllm.serve import open_files, reply
-from babyllm.serve.notices import Notices
+from babyllm.serve.api import reply
+from babyllm.serve.http import open_files
+from babyllm.serve.http.notices import Notices
 from babyllm.tokenizer import Tokenizer
 
 resource = pytest.importorskip("resource")

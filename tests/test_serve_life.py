@@ -36,19 +36,19 @@ from serve_fixtures import (
 )
 
 from babyllm.chat.formats import FormatConfig
+from babyllm.chat.load import ChatTemplate
 from babyllm.chat.messages import ASSISTANT, USER, Conversation, Message
 from babyllm.chat.reading import read_conversations
 from babyllm.chat.supervise import Supervise
-from babyllm.chat.template import ChatTemplate
 from babyllm.commands.serve import Flags, run
 from babyllm.errors import UserError
 from babyllm.generation import Engine, Sampling
 from babyllm.interop.huggingface import save_model
 from babyllm.model.transformer import Transformer
-from babyllm.serve.answer import Piece
+from babyllm.serve.api.answer import Piece
+from babyllm.serve.api.feedback import FeedbackFile
+from babyllm.serve.api.requests import Asked, Wanted
 from babyllm.serve.engine_thread import Loading
-from babyllm.serve.feedback import FeedbackFile
-from babyllm.serve.requests import Asked, Wanted
 from babyllm.serve.served import ServedModel, load_served
 from babyllm.serve.server import serve
 from babyllm.serve.writer import Writer

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from model_fixtures import Tiny
 from serve_fixtures import CHAT, COMPLETE, NAME, PATIENCE_S, Server, asking, chatml, load_of, serving, talkative
 
-from babyllm.serve.neutral import HARMLESS, NEUTRAL
+from babyllm.serve.api.neutral import HARMLESS, NEUTRAL
 from babyllm.tokenizer import Tokenizer
 
 

@@ -10,7 +10,8 @@ import pytest
 from model_fixtures import Tiny, chain
 from serve_fixtures import COMPLETE, PATIENCE_S, Server, served, serving
 
-from babyllm.serve import app, connection, server
+from babyllm.serve import app, server
+from babyllm.serve.http import connection
 from babyllm.tokenizer import Tokenizer
 
 SOON_S = 0.8

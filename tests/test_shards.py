@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from babyllm.data.prepare import load_tokenizer, train_tokenizer, write_tokens
-from babyllm.data.shard_writer import ShardWriter
-from babyllm.data.shards import MANIFEST, Manifest, TokenStream, open_tokens, token_dtype
-from babyllm.data.windows import Windows
+from babyllm.data.rows.windows import Windows
+from babyllm.documents import Document, is_held_out
 from babyllm.errors import UserError
-from babyllm.text.documents import Document, is_held_out
+from babyllm.prepare.encode import load_tokenizer, train_tokenizer, write_tokens
+from babyllm.store.shard_writer import ShardWriter
+from babyllm.store.shards import MANIFEST, Manifest, TokenStream, open_tokens, token_dtype
 from babyllm.tokenizer import Tokenizer
 
 EOS = 2

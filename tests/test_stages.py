@@ -13,17 +13,17 @@ import pytest
 import tokenizers
 
 from babyllm.commands.inspect import Flags, run
-from babyllm.data.tokenize import tokenize
-from babyllm.data.vocabulary import learn_vocabulary
-from babyllm.data.vocabulary_config import VocabularyConfig
 from babyllm.errors import UserError
-from babyllm.text.clean import clean
-from babyllm.text.corpus import open_corpus
+from babyllm.pipeline.partitions import WorkConfig
+from babyllm.prepare.tokens import tokenize
+from babyllm.prepare.vocabulary import learn_vocabulary
+from babyllm.prepare.vocabulary_config import VocabularyConfig
+from babyllm.store.corpus import open_corpus
+from babyllm.text.clean.filters import CleanConfig
+from babyllm.text.clean.stage import clean
 from babyllm.text.dedup.exact import exact_forms
 from babyllm.text.dedup.stage import dedup
 from babyllm.text.dedup.steps import DedupConfig
-from babyllm.text.filters import CleanConfig
-from babyllm.text.partitions import WorkConfig
 from babyllm.tokenizer import Tokenizer
 
 ONE = WorkConfig(workers=1)
@@ -210,8 +210,9 @@ def test_characters_that_a_tokenizer_cannot_write_are_told(tmp_path: Path, capsy
 def test_a_script_without_a_guard_is_told_so(raw: Path, tmp_path: Path) -> None:
     """Where workers carry out the script that starts them, the missing guard is named."""
     script = (
-        "from pathlib import Path\nfrom babyllm.text.clean import clean\nfrom babyllm.text.filters import CleanConfig\n"
-        "from babyllm.text.partitions import WorkConfig\n"
+        "from pathlib import Path\nfrom babyllm.text.clean.stage import clean\n"
+        "from babyllm.text.clean.filters import CleanConfig\n"
+        "from babyllm.pipeline.partitions import WorkConfig\n"
         f"clean([Path({str(raw)!r})], Path({str(tmp_path / 'o')!r}), CleanConfig(), work=WorkConfig(2, 1000))\n"
     )
     (tmp_path / "script.py").write_text(script)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from babyllm.chat.jinja import ENVIRONMENT
+from babyllm.chat.jinja.sandbox import within_budget
+from babyllm.chat.jinja.syntax import ENVIRONMENT
+from babyllm.chat.load import load_template
 from babyllm.chat.messages import Message, Unusable
-from babyllm.chat.sandbox import within_budget
-from babyllm.chat.template import load_template
 from babyllm.errors import UserError
 from babyllm.tokenizer import Tokenizer
 

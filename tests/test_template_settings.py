@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from babyllm.chat.formats import FormatConfig, to_conversation
+from babyllm.chat.load import ChatTemplate, load_template
 from babyllm.chat.messages import Message
-from babyllm.chat.template import ChatTemplate, load_template
 from babyllm.errors import UserError
 from babyllm.tokenizer import Tokenizer
 

@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from babyllm.commands.tokenize import Flags, run
-from babyllm.data.prepare import batches, encode, write_tokens
-from babyllm.data.shard_writer import ShardWriter
-from babyllm.data.shards import MANIFEST, open_tokens
-from babyllm.data.tokenize import tokenize
+from babyllm.documents import Document, is_held_out
 from babyllm.errors import UserError
-from babyllm.text.corpus import Part, write_corpus, write_part
-from babyllm.text.documents import Document, is_held_out
-from babyllm.text.partitions import WorkConfig
+from babyllm.pipeline.partitions import WorkConfig
+from babyllm.prepare.encode import batches, encode, write_tokens
+from babyllm.prepare.tokens import tokenize
+from babyllm.store.corpus import Part, write_corpus, write_part
+from babyllm.store.shard_writer import ShardWriter
+from babyllm.store.shards import MANIFEST, open_tokens
 from babyllm.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,7 +20,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from babyllm.errors import UserError
 from babyllm.tokenizer import Tokenizer
-from babyllm.tokenizer_convert import with_plain_merges
+from babyllm.tokenizer.sentencepiece_json import with_plain_merges
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", *(f"<|reserved_{i}|>" for i in range(10))]
 ZH = "床前明月光疑是地上霜举头望低思故乡春眠不觉晓处闻啼鸟夜来风雨声花落知多少我们的世界人民大团结万岁，。？！：“”"

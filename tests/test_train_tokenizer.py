@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from babyllm.commands.train_tokenizer import Flags, run
+from babyllm.documents import Document, is_held_out
 from babyllm.errors import UserError
-from babyllm.text.corpus import Part, write_corpus, write_part
-from babyllm.text.documents import Document, is_held_out
-from babyllm.text.partitions import WorkConfig
+from babyllm.pipeline.partitions import WorkConfig
+from babyllm.store.corpus import Part, write_corpus, write_part
 from babyllm.tokenizer import Tokenizer
 
 HELD_OUT = 0.2

@@ -13,14 +13,14 @@ import pytest
 
 from babyllm import config
 from babyllm.__main__ import COMMANDS, run
-from babyllm.data.fine_tuning import ConversationConfig
-from babyllm.data.pretraining import DataConfig
+from babyllm.config.values import PATH, Limits, check, is_path
+from babyllm.data.conversation_data import ConversationConfig
+from babyllm.data.token_data import DataConfig
 from babyllm.errors import UserError
 from babyllm.loading import model_directory
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.fine_tuning import FineTuneConfig
-from babyllm.training.pretraining import PretrainConfig
-from babyllm.values import PATH, Limits, check, is_path
+from babyllm.training.stages.fine_tuning import FineTuneConfig
+from babyllm.training.stages.pretraining import PretrainConfig
 
 
 @cache

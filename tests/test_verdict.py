@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from babyllm.runtime.verdict import (
+from babyllm.runtime.launching.verdict import (
     BROKEN,
     DONE,
     FAILED,

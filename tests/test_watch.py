@@ -14,8 +14,9 @@ import torch
 from torch import nn
 from training_fixtures import Kill, Killer, Worker, tiny_config, tiny_state, weights
 
+from babyllm.config.values import check
 from babyllm.data.batch import Batch
-from babyllm.data.pretraining import open_pretraining_data
+from babyllm.data.token_data import open_pretraining_data
 from babyllm.errors import UserError
 from babyllm.objectives import Loss, LossTerms
 from babyllm.objectives.lm import language_model
@@ -23,11 +24,10 @@ from babyllm.runtime import Runtime
 from babyllm.training import checkpoint
 from babyllm.training.log import read_metrics
 from babyllm.training.loop import train
-from babyllm.training.pretraining import PretrainConfig, new_state
 from babyllm.training.run import open_run
+from babyllm.training.stages.pretraining import PretrainConfig, new_state
 from babyllm.training.state import TrainState, Watch
 from babyllm.training.watch import Memory, WatchConfig, judge, remember
-from babyllm.values import check
 
 ROWS_PER_STEP = 8
 

@@ -11,9 +11,9 @@ import pytest
 
 from babyllm.errors import UserError
 from babyllm.runtime import RuntimeConfig, start
+from babyllm.runtime.launching.verdict import DONE, STOPPING
+from babyllm.runtime.rendezvous import FolderStore
 from babyllm.runtime.signals import StopSignal
-from babyllm.runtime.store import FolderStore
-from babyllm.runtime.verdict import DONE, STOPPING
 from babyllm.runtime.watchdog import Watchdog
 
 TIMEOUT_S = 2.0
@@ -92,7 +92,7 @@ class Silent(FolderStore):
 
 def test_a_store_that_does_not_answer_ends_the_joining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody watches yet while ranks join, so joining has an end of its own."""
-    monkeypatch.setattr("babyllm.runtime.store.GRACE_S", 0.5)
+    monkeypatch.setattr("babyllm.runtime.rendezvous.GRACE_S", 0.5)
     watchdog = Watchdog(Silent(tmp_path / "store"), 1, 2, 0.5, "localhost:1", 0)
     with pytest.raises(UserError, match=r"rank 1 of 2 could not meet .* within 0\.5 s: rank 0 keeps the store .* not"):
         watchdog.join(StopSignal())
@@ -100,7 +100,7 @@ def test_a_store_that_does_not_answer_ends_the_joining(tmp_path: Path, monkeypat
 
 def test_an_address_that_never_answers_ends_the_joining(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system takes connections for a process that is suspended; PyTorch's client waits for its answer for ever."""
-    monkeypatch.setattr("babyllm.runtime.store.GRACE_S", 0.5)
+    monkeypatch.setattr("babyllm.runtime.rendezvous.GRACE_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
         for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():

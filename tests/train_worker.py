@@ -39,9 +39,9 @@ from babyllm.objectives.conversation import conversation_loss
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime, start
 from babyllm.training import checkpoint
-from babyllm.training.fine_tuning import FineTuneConfig, new_run
 from babyllm.training.loop import train
 from babyllm.training.run import open_run
+from babyllm.training.stages.fine_tuning import FineTuneConfig, new_run
 from babyllm.training.state import Every, TrainState
 from babyllm.training.watch import WatchConfig
 

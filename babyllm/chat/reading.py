@@ -21,11 +21,11 @@ from babyllm.chat.records.fields import NAME_CHARACTERS
 from babyllm.errors import UserError
 from babyllm.text.readers import Partition, ReadConfig, Rejected, Source, find_partitions
 from babyllm.text.readers.archives import read_files
-from babyllm.text.readers.formats import ARCHIVES, TABLES
-from babyllm.text.readers.json_values import JSON_SUFFIXES, read_json
+from babyllm.text.readers.formats.json_values import JSON_SUFFIXES, read_json
+from babyllm.text.readers.formats.lines import read_csv
+from babyllm.text.readers.formats.table import ARCHIVES, TABLES
+from babyllm.text.readers.formats.tables import read_arrow, read_parquet
 from babyllm.text.readers.line_numbers import LineNumbers
-from babyllm.text.readers.lines import read_csv
-from babyllm.text.readers.parquet import read_arrow, read_parquet
 from babyllm.text.readers.records import TOO_LONG, BadRecord, Maker, kind_of, rejected
 
 READ = ReadConfig(domain="file")

@@ -9,8 +9,8 @@ from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from babyllm.chat.load import ChatTemplate
 from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message, Unusable
-from babyllm.chat.template import ChatTemplate
 from babyllm.errors import UserError
 
 

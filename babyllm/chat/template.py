@@ -1,138 +1,340 @@
-"""Where a chat template comes from, and all that is done with one.
+"""Conversations as ids, and which of them are trained on, by the chat template that is stored with the tokenizer.
 
-a built-in's name | a Jinja file | what is stored with a tokenizer -> load_template -> ChatTemplate
-    -> render -> ids and turns      -> prompt -> ids      -> fit -> ids and turns in limited room
+    messages -> Jinja -> text with the messages' contents in their places -+-> special ids, by name
+                                                                           +-> plain text -> encode
+             -> what the assistant says, in {% generation %} -> turns
+
+Only what the template itself spells out can become a special id: what a message says is plain text, whatever it looks
+like. Nothing is searched for in the ids: each knows where it comes from.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from typing import NamedTuple
 
-from babyllm.chat.fit import Fitted, Outcome, TooLong, fit
-from babyllm.chat.jinja import literals
-from babyllm.chat.render import ChatTemplate, Rendered
-from babyllm.chat.supervise import Supervise, split_turns
-from babyllm.chat.templates import TEXTS, BuiltIn, built_in_of
+import numpy as np
+from numpy.typing import NDArray
+
+from babyllm.chat.jinja.places import Given, Shape, given_of
+from babyllm.chat.jinja.sandbox import within_budget
+from babyllm.chat.jinja.syntax import (
+    CLOSE,
+    FIRST_PLACE,
+    MARKS,
+    MAX_PLACES,
+    OPEN,
+    compiled,
+    fields_taken,
+    is_marked,
+    place,
+    place_number,
+)
+from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message, Unusable
+from babyllm.chat.supervise import Supervise, message_weights
 from babyllm.errors import UserError
-from babyllm.json_fields import Fields, read_json
-from babyllm.tokenizer import Tokenizer
+from babyllm.tokenizer import ROLES, Tokenizer
 
-__all__ = [
-    "ChatTemplate",
-    "Fitted",
-    "Outcome",
-    "Rendered",
-    "Supervise",
-    "TooLong",
-    "fit",
-    "load_template",
-    "split_turns",
-    "stored_template",
-]
-
-DEFAULT = "chatml"
-TOKEN = re.compile(r"<[|｜][^<>\s]+[|｜]>")  # how special tokens look that a vocabulary may lack
+CACHED_CHARACTERS = 32  # of texts that come again and again, such as a header
+SAMPLES = (
+    (Message(USER, "1"), Message(ASSISTANT, "2")),
+    (Message(SYSTEM, "0"), Message(USER, "1"), Message(ASSISTANT, "2")),
+)
 
 
-def load_template(
-    name_or_path: str | None,
-    tokenizer: Tokenizer,
-    directory: Path | None = None,
-    efficient_eos: bool = False,
-    default_system: str | None = None,
-    allow_special: Sequence[str] = (),
-) -> ChatTemplate:
-    """The template of a name or file, with a tokenizer that has its special tokens.
+class Rendered(NamedTuple):
+    """A conversation as ids.
 
-    Args:
-        name_or_path: chatml, llama3, llama2, alpaca, plain or the path of a Jinja file; None takes the template stored
-            in `directory`, or else chatml.
-        tokenizer: extended where it lacks tokens that a template spells out, unless that is stored with it.
-        directory: of the tokenizer's files. A template stored there may lack `{% generation %}`: it serves to chat.
-        efficient_eos: let an answer's end token be all that separates it from the next turn; of a built-in template.
-        default_system: the system message of conversations without one, of a built-in template; empty for none, None
-            keeps what a stored template has.
-        allow_special: markers that are special tokens in contents, too; the vocabulary is extended by them.
-
-    Raises:
-        UserError: there is no such template, it does not mark answers, or it cannot be used.
+    Attributes:
+        ids: (L,)
+        turns: (L,) 0 where an id is not trained on, else the number of the supervised turn it belongs to: 1, 2, ...
     """
-    tokenizer = tokenizer.extended(allow_special)
-    if default_system:
-        _require_plain(default_system, tokenizer)
-    file, stored = _stored(directory) if name_or_path is None and directory is not None else (None, None)
-    if stored is not None:
-        where = f"{file}: the chat template" if file and file.suffix == ".json" else str(file)
-        source = _with_settings(stored, built_in_of(stored), efficient_eos, default_system, where)
-        return ChatTemplate(source, tokenizer, where, allow_special)
-    name = name_or_path or DEFAULT
-    where = f"template {name}"
-    known = BuiltIn(name) if name in TEXTS else None
-    source = _with_settings("" if known else _read(name), known, efficient_eos, default_system or "", where)
-    named = [token for text in literals(source, where) for token in TOKEN.findall(text)]
-    template = ChatTemplate(source, tokenizer.extended(named), where, allow_special)
-    template.require_marks()
-    return template
+
+    ids: NDArray[np.int32]
+    turns: NDArray[np.int32]
 
 
-def _with_settings(
-    source: str, known: BuiltIn | None, efficient_eos: bool, default_system: str | None, where: str
-) -> str:
-    """A template's text, that of a built-in one as the settings want it."""
-    if known:
-        system = known.default_system if default_system is None else default_system
-        return BuiltIn(known.name, known.efficient_eos or efficient_eos, system).text()
-    for setting, value in (("efficient_eos", efficient_eos), ("default_system", default_system)):
-        if value:
-            raise UserError(f"{where}: {setting} is for built-in templates ({', '.join(TEXTS)}); leave it off")
-    return source
+class _Piece(NamedTuple):
+    """Part of a rendering: the template's own text, a special id, or the place of what a message says.
 
-
-def _require_plain(system: str, tokenizer: Tokenizer) -> None:
-    """Refuse a system message that would bring special tokens, as a template's own text does."""
-    found = [*(name for name in tokenizer.special if name in system), *TOKEN.findall(system)]
-    if found:
-        raise UserError(f"default_system: {found[0]} in it would be a special token; write it without")
-
-
-def _read(path: str) -> str:
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"no chat template {path!r}: give {', '.join(TEXTS)} or the path of a Jinja file")
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8: {error}") from None
-
-
-def stored_template(directory: Path) -> str | None:
-    """The chat template among a tokenizer's files: that of `chat_template.jinja` or else `tokenizer_config.json`.
-
-    Raises:
-        UserError: a file cannot be read, or holds something else in its place.
+    Attributes:
+        text: of the template; empty for the others.
+        special: the id, if it is one.
+        content: number of the place, if it is one: of a message's content, then of its reasoning and its input.
+        block: number of the generation block it lies in, 0 outside.
+        message: number of the message that it is trained on with, if there is one.
     """
-    return _stored(directory)[1]
+
+    text: str
+    special: int | None
+    content: int | None
+    block: int
+    message: int | None = None
 
 
-def _stored(directory: Path) -> tuple[Path, str | None]:
-    """The file that may hold a template, and the template."""
-    if (file := directory / "chat_template.jinja").is_file():
-        return file, _read(str(file))
-    file = directory / "tokenizer_config.json"
-    if not file.is_file():
-        return file, None
-    config = read_json(file)
-    fields = Fields(config, str(file))
-    if not fields.is_list("chat_template"):
-        return file, fields.text("chat_template", None)
-    for i, entry in enumerate(config["chat_template"]):  # several by name
-        if not isinstance(entry, dict):
-            raise UserError(f"{file}: chat_template[{i}] is no object with a name and a template")
-        one = Fields(entry, f"{file}: chat_template[{i}]")
-        if one.text("name") == "default":
-            return file, one.text("template")
-    return file, None
+class ChatTemplate:
+    """A Jinja template and the tokenizer with its special tokens. Can be pickled and sent to worker processes.
+
+    Attributes:
+        source: the Jinja text, as `tokenizer_config.json` stores it.
+        tokenizer: whose special tokens the template's text is searched for.
+        is_marked: whether it has `{% generation %}` around answers, without which nothing can be trained on.
+        end_ids: ids that end an answer: the template's end token and eos.
+    """
+
+    def __init__(
+        self, source: str, tokenizer: Tokenizer, where: str = "the chat template", allow_special: Sequence[str] = ()
+    ) -> None:
+        """Compile a template.
+
+        Args:
+            source: Jinja text.
+            tokenizer: with all special tokens that the template spells out.
+            where: how messages name the template.
+            allow_special: special tokens of the tokenizer that are such in contents, too.
+
+        Raises:
+            UserError: it has a syntax error, or refuses an exchange between user and assistant; or the tokenizer lacks
+                a token.
+        """
+        self.source, self.tokenizer, self._where = source, tokenizer, where
+        if MARKS.search(source):
+            raise UserError(
+                f"{where}: takes private-use characters of plane 16, which mark places here; leave them out"
+            )
+        self._jinja = compiled(source, where)
+        self.is_marked = is_marked(source, where)
+        self._taken = fields_taken(source, where)
+        names = {i: name for name, i in tokenizer.special.items()}
+        ids = {role: getattr(tokenizer, f"{role}_id") for role in ROLES}
+        self._tokens = {f"{role}_token": names[i] for role, i in ids.items() if i in names}
+        self._border = _any_of([MARKS.pattern], tokenizer.special)
+        self._allowed = tuple(allow_special)
+        if unknown := [name for name in allow_special if name not in tokenizer.special]:
+            raise UserError(f"allow_special: {unknown[0]!r} is no special token of the vocabulary; leave it out")
+        self._marker = _any_of([], allow_special) if allow_special else None
+        self._short = lru_cache(4096)(tokenizer.encode)
+        self._plan = lru_cache(512)(self._uncached_plan)
+        self.end_ids = self._find_end_ids()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return ChatTemplate, (self.source, self.tokenizer, self._where, self._allowed)
+
+    def allowing(self, names: Sequence[str]) -> ChatTemplate:
+        """The same template with these special tokens in contents, too.
+
+        Raises:
+            UserError: the tokenizer lacks one.
+        """
+        return ChatTemplate(self.source, self.tokenizer, self._where, names) if names else self
+
+    def render(self, messages: Sequence[Message], supervise: Supervise = Supervise()) -> Rendered:  # noqa: B008  # frozen
+        """Ids of a conversation and what of them is trained on.
+
+        A supervised answer is what the template has in `{% generation %}`: the content and the end token. Of another
+        role it is the content and the special token right behind it, if there is one.
+
+        Raises:
+            Unusable: the template refuses these messages or changes what they say.
+            UserError: the template does not mark answers.
+        """
+        self.require_marks()
+        return self._render(messages, message_weights(messages, supervise), add_generation_prompt=False)
+
+    def require_marks(self) -> None:
+        """Refuse a template that cannot be trained with.
+
+        Raises:
+            UserError: it does not mark answers.
+        """
+        if not self.is_marked:
+            raise UserError(
+                f"{self._where}: has no {{% generation %}} ... {{% endgeneration %}} around what the assistant says "
+                "and its end token; add them, or choose another with --data.template (chatml, llama3, ...)"
+            )
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a conversation up to where the assistant's next answer begins.
+
+        Raises:
+            Unusable: the template refuses these messages or changes what they say.
+        """
+        ids: list[int] = self._render(messages, [0] * len(messages), add_generation_prompt=True).ids.tolist()
+        return ids
+
+    def _render(self, messages: Sequence[Message], weights: Sequence[int], add_generation_prompt: bool) -> Rendered:
+        given = given_of(messages, weights, self._taken)
+        shape, contents = given.shape, given.contents
+        rendered = self._jinja_text(shape, contents, add_generation_prompt)
+        # The date of a template that tells it may change while it is cached.
+        make = self._uncached_plan if "strftime_now" in self.source else self._plan
+        marked, pieces = make(shape, add_generation_prompt)
+        if _filled(marked, contents) != rendered:
+            contents = [content.strip() for content in contents]
+            if _filled(marked, contents) != rendered:
+                raise Unusable("the template changes the messages' text")
+        try:
+            return self._encode(pieces, given._replace(contents=contents))
+        except UserError as error:  # no valid Unicode
+            raise Unusable(str(error)) from None
+
+    def _jinja_text(self, shape: Shape, contents: Sequence[str], add_generation_prompt: bool) -> str:
+        messages = shape.messages(contents)
+        try:
+            return within_budget(
+                lambda: self._jinja.render(
+                    messages=messages,
+                    tools=json.loads(shape.tools) if shape.tools else None,
+                    documents=None,
+                    add_generation_prompt=add_generation_prompt,
+                    **self._tokens,
+                ),
+                len(messages),
+                sum(map(len, contents)),
+            )
+        except Exception as error:  # a template's expressions can raise anything
+            raise Unusable(f"the template refuses it: {error}") from None
+
+    def _uncached_plan(self, shape: Shape, add_generation_prompt: bool) -> tuple[str, list[_Piece]]:
+        """The rendering of messages of this shape, with places for what they say: as text and as pieces."""
+        speakers = shape.speakers
+        for role in shape.roles:
+            if self._border.search(role):
+                raise Unusable(f"the role {role!r} holds a special token or a private-use character")
+        if self._border.search(shape.tools):
+            raise Unusable("the tools hold a special token or a private-use character")
+        if len(speakers) > MAX_PLACES:
+            raise Unusable(f"it has more than {MAX_PLACES} messages")
+        marked = self._jinja_text(shape, [place(i) for i in range(len(speakers))], add_generation_prompt)
+        pieces: list[_Piece] = []
+        owners: dict[int, int | None] = {}  # which message a generation block is of: the one in it, or the one before
+        block = n_blocks = 0
+        latest = None
+        for part in filter(None, self._border.split(marked)):
+            if part == OPEN:
+                n_blocks += 1
+                block = n_blocks
+                owners[block] = latest
+                is_first = True
+            elif part == CLOSE:
+                block = 0
+            elif MARKS.match(part):
+                latest = speakers[place_number(part)]
+                if block and is_first:
+                    owners[block], is_first = latest, False
+                pieces.append(_Piece("", None, place_number(part), block))
+            else:
+                special = self.tokenizer.special.get(part)
+                pieces.append(_Piece("" if special is not None else part, special, None, block))
+        return marked, self._with_messages(pieces, owners, shape)
+
+    def _with_messages(self, pieces: Sequence[_Piece], owners: dict[int, int | None], shape: Shape) -> list[_Piece]:
+        """The pieces with the messages they are trained on with."""
+        marked = {owners[piece.block] for piece in pieces if piece.block}
+        speakers = shape.speakers
+        done: list[_Piece] = []
+        for piece in pieces:
+            message = None
+            if piece.block:
+                message = owners[piece.block]
+            elif piece.content is not None:
+                # An answer that a template leaves unmarked, such as all but the last, is not trained on.
+                speaker = speakers[piece.content]
+                by_block = speaker in marked or (self.is_marked and shape.roles[speaker] == ASSISTANT)
+                message = None if by_block else speaker
+            elif piece.special is not None and done and done[-1].content is not None and not done[-1].block:
+                message = done[-1].message
+            done.append(piece._replace(message=message))
+        return done
+
+    def _encode(self, pieces: Sequence[_Piece], given: Given) -> Rendered:
+        """Ids of the pieces; text is joined up to a special token, a block's border or one of what is trained on."""
+        weights = given.weights
+        ids: list[int] = []
+        run_turns: list[int] = []
+        run_ends = [0]
+        numbers: dict[int, int] = {}
+        text = ""
+        border: tuple[int, int | None] = (0, None)
+        said: int | None = None
+
+        def put(new: Sequence[int], message: int | None) -> None:
+            if new:
+                ids.extend(new)
+                run_turns.append(0 if message is None else numbers.setdefault(message, len(numbers) + 1))
+                run_ends.append(len(ids))
+
+        for piece in pieces:
+            message = piece.message if piece.message is not None and weights[piece.message] else None
+            if piece.special is not None or (piece.block, message) != border:
+                put(self._ids(text), border[1])
+                text, border = "", (piece.block, message)
+            if piece.special is not None:
+                # Nothing ends where the rest was cut off.
+                put(
+                    (piece.special,),
+                    None if message == said and message is not None and given.cut[message] else message,
+                )
+                continue
+            said = said if piece.content is None else piece.message
+            first, *rest = (piece.text,) if piece.content is None else self._parts(given.contents[piece.content])
+            text += first
+            for marker, after in zip(rest[::2], rest[1::2], strict=True):
+                put(self._ids(text), message)
+                put((self.tokenizer.special[marker],), message)
+                text = after
+        put(self._ids(text), border[1])
+        turns = np.repeat(np.array(run_turns, dtype=np.int32), np.diff(run_ends))
+        return Rendered(np.array(ids, dtype=np.int32), turns)
+
+    def _parts(self, content: str) -> Sequence[str]:
+        """A content, parted by the special tokens that are allowed in it."""
+        return self._marker.split(content) if self._marker else (content,)
+
+    def _ids(self, text: str) -> Sequence[int]:
+        if not text:
+            return ()  # some vocabularies give even nothing a prefix
+        return self._short(text) if len(text) <= CACHED_CHARACTERS else self.tokenizer.encode(text)
+
+    def special_ids(self) -> list[int]:
+        """Ids of the special tokens that an ordinary exchange has, around what is said or, if allowed, in it."""
+        found: set[int] = set()
+        for messages in SAMPLES:
+            with suppress(Unusable):
+                _, pieces = self._plan(Shape(tuple(message.role for message in messages)), False)
+                found |= {piece.special for piece in pieces if piece.special is not None}
+        return sorted(found | {self.tokenizer.special[name] for name in self._allowed})
+
+    def _find_end_ids(self) -> list[int]:
+        """The special id that a sample answer ends with, and eos."""
+        reason = ""
+        for messages in SAMPLES:
+            try:
+                ids, turns = self._render(messages, [*[0] * (len(messages) - 1), 1], add_generation_prompt=False)
+            except Unusable as error:
+                reason = str(error)
+                continue
+            if self.is_marked and not turns.any():
+                raise UserError(f"{self._where}: its {{% generation %}} does not hold what the assistant says")
+            special = set(self.tokenizer.special.values())
+            answer = [int(i) for i in ids[turns > 0]]
+            while answer and answer[-1] not in special and self.tokenizer.token_bytes(answer[-1]).isspace():
+                answer.pop()
+            ends = [i for i in answer[-1:] if i in special]
+            return list(dict.fromkeys([*ends, self.tokenizer.eos_id]))
+        raise UserError(f"{self._where}: cannot render an exchange between user and assistant: {reason}")
+
+
+def _any_of(patterns: Sequence[str], names: Iterable[str]) -> re.Pattern[str]:
+    """A pattern, with one group, of any of these; of names that begin alike the longest."""
+    longest_first = sorted(names, key=lambda name: -len(name))
+    return re.compile(f"({'|'.join([*patterns, *map(re.escape, longest_first)])})")
+
+
+def _filled(marked: str, contents: Sequence[str]) -> str:
+    """A rendering with the messages' contents in their places."""
+    return marked.translate(dict(enumerate(contents, ord(FIRST_PLACE))))

@@ -6,8 +6,8 @@ import sys
 from contextlib import AbstractContextManager
 from typing import Any
 
-from babyllm.precision import dtype_name, reads_in
 from babyllm.runtime import Runtime
+from babyllm.runtime.precision import dtype_name, reads_in
 
 
 def read_as_chosen(runtime: Runtime) -> AbstractContextManager[Any]:

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from babyllm.commands import read_as_chosen
+from babyllm.config.values import AnyCount, Positive, Rate, Seed, Share
 from babyllm.console import leaving_at_once
 from babyllm.errors import UserError
 from babyllm.runtime import Runtime, RuntimeConfig, derive_seed, ordinary_signals, start
-from babyllm.values import AnyCount, Positive, Rate, Seed, Share
 
 if TYPE_CHECKING:
+    from babyllm.chat.load import ChatTemplate
     from babyllm.chat.session import Session
-    from babyllm.chat.template import ChatTemplate
     from babyllm.generation import Engine
     from babyllm.model.transformer import Transformer
 

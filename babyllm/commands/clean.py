@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from babyllm.text.clean import clean
-from babyllm.text.filters import CleanConfig
-from babyllm.text.filters.models import Scorer
-from babyllm.text.partitions import WorkConfig
+from babyllm.pipeline.partitions import WorkConfig
+from babyllm.pipeline.report import print_report
+from babyllm.text.clean.filters import CleanConfig
+from babyllm.text.clean.filters.models import Scorer
+from babyllm.text.clean.stage import clean
 from babyllm.text.readers import ReadConfig
-from babyllm.text.report import print_report
 
 ARGUMENTS = "IN... OUT"
 
@@ -41,6 +41,6 @@ def run(flags: Flags, *arguments: str) -> None:
 
 
 def _load_scorer(model: str) -> Scorer:
-    from babyllm.evaluate.documents import load_scorer  # loads torch, which few cleanings need
+    from babyllm.evaluate.texts import load_scorer  # loads torch, which few cleanings need
 
     return load_scorer(model)

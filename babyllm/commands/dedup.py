@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from babyllm.pipeline.report import print_report
 from babyllm.text.dedup.stage import dedup
 from babyllm.text.dedup.steps import DedupConfig
-from babyllm.text.report import print_report
 
 ARGUMENTS = "IN... OUT"
 Flags = DedupConfig

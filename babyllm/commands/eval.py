@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.commands import read_as_chosen
+from babyllm.config.values import AnyCount, Count, Members, PathText, Seed
 from babyllm.errors import UserError
 from babyllm.runtime import Runtime, RuntimeConfig, start
-from babyllm.values import AnyCount, Count, Members, PathText, Seed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from babyllm.chat.template import ChatTemplate
-    from babyllm.data.conversations import ConversationStore
+    from babyllm.chat.load import ChatTemplate
     from babyllm.evaluate.answers import Answer, Sample
-    from babyllm.evaluate.fit import Greedy, Measured
+    from babyllm.evaluate.carry_over import Greedy, Measured
     from babyllm.model.transformer import Transformer
+    from babyllm.store.conversations import ConversationStore
 
 ARGUMENTS = "RUN_DIR"
 REASONS = 5  # that are told of records that could not be used, the most frequent first
@@ -69,7 +69,7 @@ class Flags:
 def run(flags: Flags, directory: str) -> None:
     """Evaluate the model of a run, step or Hugging Face directory and print a table."""
     from babyllm.files import write_json
-    from babyllm.text.report import print_report
+    from babyllm.pipeline.report import print_report
 
     place = Path(directory)
     home = next((p for p in (place, place.parent) if (p / STORE).is_dir() or (p / CONFIG).is_file()), place)
@@ -104,7 +104,7 @@ def run(flags: Flags, directory: str) -> None:
 
 def _on_run_tokens(flags: Flags, directory: str, home: Path, runtime: Runtime) -> dict[str, Any]:
     from babyllm.config import load
-    from babyllm.training.pretraining import PretrainConfig
+    from babyllm.training.stages.pretraining import PretrainConfig
 
     if not (home / CONFIG).is_file():
         raise UserError(f"{directory}: no run directory, so it names no data; give some with --data")
@@ -118,9 +118,9 @@ def _on_tokens(
     flags: Flags, directory: str, path: Path, seq_len: int | None, runtime: Runtime, dtype: str = "auto", eos: int = 2
 ) -> dict[str, Any]:
     """Loss and bits per byte of the held-out documents, by domain."""
-    from babyllm.data.shards import open_tokens
     from babyllm.evaluate.perplexity import perplexity
     from babyllm.loading import load
+    from babyllm.store.shards import open_tokens
 
     if flags.fit:
         raise UserError("--fit: is for conversations; a pretraining run shows both losses in metrics.jsonl")
@@ -161,8 +161,8 @@ def _on_conversations(
 ) -> dict[str, Any]:
     """Loss and accuracy by task on held-out conversations; with `fit`, beside those on training ones."""
     from babyllm.commands.chat import chat_model
-    from babyllm.data.conversations import ConversationStore
     from babyllm.evaluate.answers import closed_in, closed_turns
+    from babyllm.store.conversations import ConversationStore
 
     model, template = chat_model(directory, flags.int8)
     model.to(runtime.device)
@@ -198,7 +198,7 @@ def _on_conversations(
 def _drawn_from_store(store: ConversationStore, split: str, n: int | None, seed: int) -> list[Sample]:
     """`n` conversations of a split, spread over its tasks; all of them for None."""
     from babyllm.evaluate.answers import stored_samples
-    from babyllm.evaluate.fit import drawn
+    from babyllm.evaluate.carry_over import drawn
 
     spans = {task: store.span(split, task) for task in store.tasks_of(split)}  # type: ignore[arg-type]
     sizes = {task: len(span) for task, span in spans.items()}
@@ -244,7 +244,7 @@ def _held_out(
     runtime: Runtime,
 ) -> dict[str, Any]:
     from babyllm.evaluate.answers import majority_shares
-    from babyllm.evaluate.fit import measure
+    from babyllm.evaluate.carry_over import measure
 
     measured = measure(model, held_out, candidates, runtime, batch_tokens=flags.batch_tokens)
     majority = majority_shares(held_out, candidates)
@@ -267,7 +267,7 @@ def _fit(
     facts: list[list[Any]],
     runtime: Runtime,
 ) -> dict[str, Any]:
-    from babyllm.evaluate.fit import drawn, greedy_answers, measure, reading, table
+    from babyllm.evaluate.carry_over import drawn, greedy_answers, measure, reading, table
 
     by_task: dict[str, list[Sample]] = {}
     for sample in held_out:

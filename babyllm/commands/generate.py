@@ -11,9 +11,9 @@ import sys
 from dataclasses import dataclass, field
 
 from babyllm.commands import read_as_chosen
+from babyllm.config.values import AnyCount, Few, Finite, Positive, Rate, Seed, Share
 from babyllm.errors import UserError
 from babyllm.runtime import RuntimeConfig, ordinary_signals, start
-from babyllm.values import AnyCount, Few, Finite, Positive, Rate, Seed, Share
 
 ARGUMENTS = "RUN_DIR [PROMPT]"
 STDIN = "-"

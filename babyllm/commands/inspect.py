@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.supervise import Supervise
+from babyllm.config.values import AnyCount, PathText, Seed, TokenId, VocabularySize
 from babyllm.text.readers import ReadConfig
-from babyllm.values import AnyCount, PathText, Seed, TokenId, VocabularySize
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,9 +65,9 @@ def run(flags: Flags, path: str) -> None:
     """Print the report of what lies at `path`, and documents of it."""
     from pathlib import Path
 
-    from babyllm.data.conversations import is_store
     from babyllm.errors import UserError
-    from babyllm.text.report import print_report
+    from babyllm.pipeline.report import print_report
+    from babyllm.store.conversations import is_store
 
     place = Path(path)
     if not place.exists():
@@ -91,10 +91,10 @@ def run(flags: Flags, path: str) -> None:
 
 def _report(flags: Flags, place: Path) -> dict[str, Any]:
     if (place / "config.yaml").is_file():
-        from babyllm.training.overview import run_report
+        from babyllm.inspection.runs import run_report
 
         return run_report(place)
-    from babyllm.data.inspection import Look, inspect
+    from babyllm.inspection.data import Look, inspect
 
     return inspect(
         place,
@@ -112,10 +112,10 @@ def _show_conversations(flags: Flags, place: Path) -> None:
     """Print what the files hold, and some of their conversations as they are trained on."""
     import sys
 
-    from babyllm.chat.display import coloured, conversations_report
-    from babyllm.chat.template import load_template
+    from babyllm.chat.load import load_template
     from babyllm.errors import UserError
-    from babyllm.text.report import print_report
+    from babyllm.inspection.conversations import coloured, conversations_report
+    from babyllm.pipeline.report import print_report
     from babyllm.tokenizer import Tokenizer
 
     if flags.tokenizer is None:
@@ -143,10 +143,10 @@ def _show_store(flags: Flags, place: Path) -> None:
     import random
     import sys
 
-    from babyllm.chat.display import coloured
-    from babyllm.data.conversations import ConversationStore
-    from babyllm.json_fields import read_json
-    from babyllm.text.report import print_report
+    from babyllm.config.json_fields import read_json
+    from babyllm.inspection.conversations import coloured
+    from babyllm.pipeline.report import print_report
+    from babyllm.store.conversations import ConversationStore
     from babyllm.tokenizer import Tokenizer
 
     store, tokenizer = ConversationStore.open(place, verify=flags.verify), Tokenizer.load(place)

@@ -19,12 +19,12 @@ def run(flags: Flags, source: str, out: str) -> None:
     Raises:
         UserError: there is no adapter, its base is not there, or the directory to write is in use or cannot be written.
     """
-    from babyllm.chat.template import stored_template
+    from babyllm.chat.load import stored_template
     from babyllm.errors import UserError
     from babyllm.files import whole_folder
     from babyllm.interop.huggingface import generation_ends, save_model
     from babyllm.loading import is_adapter, load, model_directory, tokenizer_directory
-    from babyllm.model.lora import merge_lora
+    from babyllm.model.adapt.lora import merge_lora
 
     directory, target = model_directory(source), Path(out)
     if not is_adapter(directory):

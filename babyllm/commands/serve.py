@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from babyllm.commands import read_as_chosen
+from babyllm.config.values import AnyMembers, Count, Few, Limits, Members, PathText, Seconds
 from babyllm.errors import UserError
 from babyllm.runtime import RuntimeConfig, start
-from babyllm.values import AnyMembers, Count, Few, Limits, Members, PathText, Seconds
 
 if TYPE_CHECKING:
     from babyllm.model.transformer import Transformer
@@ -75,8 +75,8 @@ def run(flags: Flags, directory: str) -> None:
     import torch
 
     from babyllm.loading import model_directory
-    from babyllm.serve.door import Access, is_loopback
     from babyllm.serve.engine_thread import Loading
+    from babyllm.serve.http.middleware import Access, is_loopback
     from babyllm.serve.served import load_served
     from babyllm.serve.server import Settings, serve
 
@@ -125,7 +125,7 @@ def _hosts(given: str | list[str]) -> tuple[str, ...]:
     Raises:
         UserError: one of them is no name.
     """
-    from babyllm.serve.door import ALL, host_name
+    from babyllm.serve.http.middleware import ALL, host_name
 
     names = [given] if isinstance(given, str) else given
     found = [name if name == ALL else host_name(name) for name in names]
@@ -141,7 +141,7 @@ def _origins(given: str | list[str]) -> tuple[str, ...]:
     Raises:
         UserError: one of them is no origin.
     """
-    from babyllm.serve.door import ALL
+    from babyllm.serve.http.middleware import ALL
 
     origins = [given] if isinstance(given, str) else given
     for origin in origins:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from babyllm.text.partitions import WorkConfig
+from babyllm.config.values import Count, PathText, Share
+from babyllm.pipeline.partitions import WorkConfig
 from babyllm.text.readers import ReadConfig
-from babyllm.values import Count, PathText, Share
 
 ARGUMENTS = "IN... OUT"
 
@@ -34,8 +34,8 @@ def run(flags: Flags, *arguments: str) -> None:
     """Encode the inputs into the directory named last, and print what it holds."""
     from pathlib import Path
 
-    from babyllm.data.tokenize import tokenize
-    from babyllm.text.report import print_report
+    from babyllm.pipeline.report import print_report
+    from babyllm.prepare.tokens import tokenize
     from babyllm.tokenizer import Tokenizer
 
     *inputs, out = map(Path, arguments)

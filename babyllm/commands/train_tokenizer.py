@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from babyllm.data.vocabulary_config import VocabularyConfig
-from babyllm.text.partitions import WorkConfig
+from babyllm.config.values import PathText
+from babyllm.pipeline.partitions import WorkConfig
+from babyllm.prepare.vocabulary_config import VocabularyConfig
 from babyllm.text.readers import ReadConfig
-from babyllm.values import PathText
 
 ARGUMENTS = "IN... OUT"
 
@@ -30,9 +30,9 @@ class Flags(VocabularyConfig):
 
 def run(flags: Flags, *arguments: str) -> None:
     """Learn a tokenizer from the inputs into the directory named last, and print how it does."""
-    from babyllm.data.compression import load_by_name
-    from babyllm.data.vocabulary import learn_vocabulary
-    from babyllm.text.report import print_report
+    from babyllm.pipeline.report import print_report
+    from babyllm.prepare.compression import load_by_name
+    from babyllm.prepare.vocabulary import learn_vocabulary
 
     *inputs, out = map(Path, arguments)
     config = VocabularyConfig(**{f.name: getattr(flags, f.name) for f in fields(VocabularyConfig)})

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from babyllm.data.batch import Batch
-from babyllm.data.order import Order
+from babyllm.data.order.shuffle import Order
 from babyllm.errors import UserError
 from babyllm.model.cross_entropy import IGNORE
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from babyllm.config.values import Members, Seed, check
 from babyllm.data.loader import Share
-from babyllm.data.mixing import (
+from babyllm.data.order.mixing import (
     Mixture,
     concatenated,
     place_phases,
@@ -19,12 +20,11 @@ from babyllm.data.mixing import (
     require_domains,
     rows_until_exhausted,
 )
-from babyllm.data.order import Rows
+from babyllm.data.order.shuffle import Rows
 from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
 from babyllm.runtime import Runtime, device_memory
 from babyllm.schedule import Plan
-from babyllm.values import Members, Seed, check
 
 CPU_MICRO_TOKENS = 4096
 

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from babyllm.chat.load import ChatTemplate, Supervise, fit
 from babyllm.chat.messages import Conversation, Unusable
-from babyllm.chat.template import ChatTemplate, Supervise, fit
-from babyllm.data.conversations import ConversationStore
 from babyllm.evaluate.perplexity import on_device, sum_dtype
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.transformer import Transformer
-from babyllm.precision import reads_in
 from babyllm.runtime import Runtime
+from babyllm.runtime.precision import reads_in
+from babyllm.store.conversations import ConversationStore
 
 MAX_CANDIDATES = 10
 MIN_REPEATS = 2

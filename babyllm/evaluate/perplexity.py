@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from babyllm.data.shards import TokenData, TokenStream
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.transformer import Transformer
-from babyllm.precision import reads_in
 from babyllm.runtime import Runtime
+from babyllm.runtime.precision import reads_in
+from babyllm.store.shards import TokenData, TokenStream
 
 READ_TOKENS = 1 << 20
 _Score = tuple[torch.Tensor, int, int]  # nats, on the device, tokens, bytes

@@ -84,7 +84,7 @@ def generate(
     """The text that follows a prompt, the prompt not included; a list of texts for several prompts or samples.
 
     Args:
-        model: in any mode; it is read as in evaluation mode, in the type that `babyllm.precision` tells.
+        model: in any mode; it is read as in evaluation mode, in the type that `babyllm.runtime.precision` tells.
         tokenizer: its own.
         prompt: a text, or several; each is answered as if it were alone.
         n: texts per prompt, adjacent in the list; the best ones of a beam search.

@@ -18,10 +18,10 @@ from torch.nn import functional as F
 
 from babyllm.errors import UserError
 from babyllm.generation.matrix import Matrix
+from babyllm.model.adapt.token_rows import dense_embedding
 from babyllm.model.linear import joined_int8, joined_weight
-from babyllm.model.token_rows import dense_embedding
 from babyllm.model.transformer import Block, Transformer
-from babyllm.precision import dtype_here
+from babyllm.runtime.precision import dtype_here
 
 READ = 256
 """Tokens of a prompt to be read at once: enough to keep a processor busy, few enough to take little memory."""
@@ -57,7 +57,7 @@ class Decoder:
 
     Attributes:
         context: tokens that fit into a row.
-        dtype: of the products, the keys and the values, as it was when this was made (`babyllm.precision`).
+        dtype: of the products, the keys and the values, as it was when this was made (`babyllm.runtime.precision`).
     """
 
     def __init__(self, model: Transformer, slots: int, context: int) -> None:

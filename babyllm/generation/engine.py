@@ -70,10 +70,10 @@ class _Request:
 class Engine:
     """Answers to many prompts at once.
 
-    Weights are those the model has when the engine is made; do not change them while it is in use, and make another one
-    afterwards. What they are read in is decided when it is made (`babyllm.precision`): in another type they are copied.
-    Else they are shared, and those of layers with one input (queries, keys and values; gate and up) become neighbours
-    in memory, as parts of one tensor.
+    The engine reads the weights that the model has when the engine is made. Do not change them while it is in use;
+    make another engine afterwards. Their type is decided then, too (`babyllm.runtime.precision`): in another type they
+    are copied. Else they are shared, and the weights of layers with one input (queries, keys and values; gate and up)
+    become neighbours in memory, as parts of one tensor.
 
     Attributes:
         context: tokens of a prompt and its answer together, at most.

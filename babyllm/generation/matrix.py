@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from babyllm.machine import multiplies_bfloat16
+from babyllm.runtime.machine import multiplies_bfloat16
 
 # For up to so many rows a CPU reads a float32 matrix as it stands as fast as memory gives it.
 _FEW = 3

@@ -12,11 +12,11 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from babyllm.config.json_fields import read_json
 from babyllm.errors import UserError
 from babyllm.files import sha256, whole_folder, write_sealed_json
 from babyllm.integrity import HELD, RESUME
 from babyllm.interop.huggingface import save_model, weight_files
-from babyllm.json_fields import read_json
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 

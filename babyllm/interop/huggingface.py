@@ -18,16 +18,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from babyllm.config.json_fields import Fields, read_json
+from babyllm.config.values import MAX_WIDTH
 from babyllm.errors import UserError
 from babyllm.files import path_as_text, write_json
 from babyllm.integrity import check_held, check_model
 from babyllm.interop.headers import require_fitting_header
-from babyllm.json_fields import Fields, read_json
 from babyllm.model.config import ModelConfig, RopeScaling
 from babyllm.model.linear import FrozenLinear
 from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
 from babyllm.tokenizer import Tokenizer
-from babyllm.values import MAX_WIDTH
 
 WEIGHTS = "model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"

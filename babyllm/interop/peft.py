@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from babyllm.config.json_fields import Fields, read_json
 from babyllm.errors import UserError
 from babyllm.files import write_json
 from babyllm.integrity import check_model
 from babyllm.interop.huggingface import ADAPTER_CONFIG, hf_name, read_tensors, save_tensors
-from babyllm.json_fields import Fields, read_json
-from babyllm.model.lora import LoraConfig, add_lora, linear_layers, lora_layers
-from babyllm.model.token_rows import token_rows, train_token_rows
+from babyllm.model.adapt.lora import LoraConfig, add_lora, linear_layers, lora_layers
+from babyllm.model.adapt.token_rows import token_rows, train_token_rows
 from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Literal
 
+from babyllm.config.values import Count, Limits, Positive, ShareBelow1, VocabularySize, Width, check
 from babyllm.errors import UserError
-from babyllm.values import Count, Limits, Positive, ShareBelow1, VocabularySize, Width, check
 
 RopeType = Literal["linear", "dynamic", "llama3", "yarn"]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from babyllm.model import int8, nf4
+from babyllm.model.adapt import int8, nf4
 
 _ALIGNMENT = 64  # bytes, of memory that PyTorch allocates
 

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from babyllm.data.batch import Batch
-from babyllm.data.conversations import Normalisation
 from babyllm.objectives import Loss, LossTerms
+from babyllm.store.conversations import Normalisation
 
 
 def conversation_loss(normalise: Normalisation, tasks: Sequence[str], is_packed: bool = False) -> Loss:

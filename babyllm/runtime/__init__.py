@@ -13,11 +13,11 @@
 torch is imported where it is used, so that commands which need none of it start at once.
 """
 
-from babyllm.machine import device_memory, memory_bytes, peak_flops
 from babyllm.runtime.config import RuntimeConfig
 from babyllm.runtime.device import compile_pays, device_type
-from babyllm.runtime.launch import choose_processes, launch
-from babyllm.runtime.program import user_errors
+from babyllm.runtime.launching.launch import choose_processes, launch
+from babyllm.runtime.launching.program import user_errors
+from babyllm.runtime.machine import device_memory, memory_bytes, peak_flops
 from babyllm.runtime.runtime import Runtime, environment, start
 from babyllm.runtime.seeds import derive_seed, seed_all
 from babyllm.runtime.signals import ordinary_signals

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
+from babyllm.config.values import Count, PositiveSeconds
+from babyllm.config.values import check as check_limits
 from babyllm.errors import UserError
-from babyllm.values import Count, PositiveSeconds
-from babyllm.values import check as check_limits
 
 # More threads or processes than this on each logical core never help, and too many bring a machine down.
 _MAX_PER_CORE = 8

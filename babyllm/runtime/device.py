@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from babyllm.errors import UserError
-from babyllm.machine import multiplies_bfloat16
-from babyllm.precision import reading_dtype
+from babyllm.runtime.machine import multiplies_bfloat16
+from babyllm.runtime.precision import reading_dtype
 
 if TYPE_CHECKING:
     import torch

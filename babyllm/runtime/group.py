@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from babyllm.errors import UserError
-from babyllm.runtime.place import Place
+from babyllm.runtime.launching.place import Place
+from babyllm.runtime.rendezvous import FolderStore, Store, answer
 from babyllm.runtime.signals import StopSignal
-from babyllm.runtime.store import FolderStore, Store, answer
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +52,7 @@ def joined_group(
     """Join the process group and watch it while the body runs; say which rank is missing when a collective fails."""
     import torch.distributed as dist
 
-    from babyllm.runtime.verdict import DONE, FAILED, STOPPING
+    from babyllm.runtime.launching.verdict import DONE, FAILED, STOPPING
     from babyllm.runtime.watchdog import Watchdog
 
     _silence_c10d()

@@ -13,14 +13,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from babyllm.machine import cores, describe, keep_freed_memory
-from babyllm.precision import reading_dtype
 from babyllm.runtime.config import RuntimeConfig, check
 from babyllm.runtime.device import compile_pays, find_device, find_dtype
 from babyllm.runtime.group import joined_group
-from babyllm.runtime.place import find_place
+from babyllm.runtime.launching.place import find_place
+from babyllm.runtime.machine import cores, describe, keep_freed_memory
+from babyllm.runtime.precision import reading_dtype
+from babyllm.runtime.rendezvous import Store
 from babyllm.runtime.signals import StopSignal
-from babyllm.runtime.store import Store
 
 if TYPE_CHECKING:
     import torch

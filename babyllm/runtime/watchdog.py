@@ -26,11 +26,9 @@ from pathlib import Path
 import torch.distributed as dist
 
 from babyllm.errors import UserError
-from babyllm.runtime.processes import is_running, process_space
-from babyllm.runtime.program import tell
-from babyllm.runtime.signals import StopSignal
-from babyllm.runtime.store import Store, answer
-from babyllm.runtime.verdict import (
+from babyllm.runtime.launching.processes import is_running, process_space
+from babyllm.runtime.launching.program import tell
+from babyllm.runtime.launching.verdict import (
     ACTIVE,
     BROKEN,
     DONE,
@@ -43,8 +41,10 @@ from babyllm.runtime.verdict import (
     Verdict,
     record_key,
 )
-from babyllm.runtime.verdict import cause as cause_of
-from babyllm.runtime.verdict import verdict as verdict_of
+from babyllm.runtime.launching.verdict import cause as cause_of
+from babyllm.runtime.launching.verdict import verdict as verdict_of
+from babyllm.runtime.rendezvous import Store, answer
+from babyllm.runtime.signals import StopSignal
 
 
 def _collectives() -> int:

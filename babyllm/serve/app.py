@@ -19,17 +19,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from babyllm.chat.messages import ASSISTANT
-from babyllm.serve.door import REFUSED, Access, Door, problem_response
+from babyllm.serve.api.feedback import FeedbackFile
+from babyllm.serve.api.fields import Fields, parse_json
+from babyllm.serve.api.forms import ChatForm, CompletionForm
+from babyllm.serve.api.problem import Problem, to_json
+from babyllm.serve.api.reply import Reply
+from babyllm.serve.api.requests import Asked, read_chat, read_completion, read_messages
 from babyllm.serve.engine_thread import EngineThread
-from babyllm.serve.feedback import FeedbackFile
-from babyllm.serve.fields import Fields, parse_json
-from babyllm.serve.forms import ChatForm, CompletionForm
+from babyllm.serve.http.middleware import REFUSED, Access, Door, problem_response
+from babyllm.serve.http.notices import Notices
 from babyllm.serve.metrics import CONTENT_TYPE, Metrics
-from babyllm.serve.notices import Notices
 from babyllm.serve.page import document
-from babyllm.serve.problem import Problem, to_json
-from babyllm.serve.reply import Reply
-from babyllm.serve.requests import Asked, read_chat, read_completion, read_messages
 from babyllm.serve.served import ServedModel
 
 if TYPE_CHECKING:

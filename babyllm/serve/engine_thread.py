@@ -19,14 +19,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from babyllm.errors import UserError
+from babyllm.serve.api.problem import Problem
+from babyllm.serve.api.requests import Asked
 from babyllm.serve.metrics import Metrics
-from babyllm.serve.problem import Problem
-from babyllm.serve.requests import Asked
 from babyllm.serve.served import ServedModel
 
 if TYPE_CHECKING:
     from babyllm.model.transformer import Transformer
-    from babyllm.serve.answer import Piece
+    from babyllm.serve.api.answer import Piece
     from babyllm.serve.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ class EngineThread:
 
     def cut(self, problem: Problem) -> None:
         """End all requests with a problem."""
-        from babyllm.serve.answer import Piece
+        from babyllm.serve.api.answer import Piece
 
         for ticket in list(self._tickets):
             for index in sorted(ticket.unfinished):

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from babyllm.chat.load import ChatTemplate
 from babyllm.chat.session import answer_lead
-from babyllm.chat.template import ChatTemplate
 from babyllm.loading import load_chat_model, model_directory
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer

@@ -20,15 +20,15 @@ from typing import Any, NamedTuple
 import uvicorn
 
 from babyllm.errors import UserError
+from babyllm.serve.api.feedback import FeedbackFile
+from babyllm.serve.api.problem import Problem
 from babyllm.serve.app import Service, make_app
-from babyllm.serve.connection import Connection, Crowd
-from babyllm.serve.door import Access
 from babyllm.serve.engine_thread import CLOSING, EngineThread, Loading
-from babyllm.serve.feedback import FeedbackFile
+from babyllm.serve.http.connection import Connection, Crowd
+from babyllm.serve.http.middleware import Access
+from babyllm.serve.http.notices import Notices
+from babyllm.serve.http.open_files import room_for_connections
 from babyllm.serve.metrics import Metrics
-from babyllm.serve.notices import Notices
-from babyllm.serve.open_files import room_for_connections
-from babyllm.serve.problem import Problem
 from babyllm.serve.served import ServedModel
 
 BACKLOG = 1024  # of connections that the system holds until they are accepted

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from babyllm.errors import UserError
 from babyllm.generation.engine import Engine
 from babyllm.generation.sampling import NO_NUMBERS, Token
-from babyllm.serve.answer import Answer, Piece
-from babyllm.serve.problem import Problem
-from babyllm.serve.requests import Asked, Wanted
+from babyllm.serve.api.answer import Answer, Piece
+from babyllm.serve.api.problem import Problem
+from babyllm.serve.api.requests import Asked, Wanted
 from babyllm.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from babyllm.config import load
+from babyllm.config.values import check
 from babyllm.errors import UserError
 from babyllm.files import locked
 from babyllm.run_directory import LATEST, require_steps, step_directories, take_back
@@ -17,7 +18,6 @@ from babyllm.runtime import Runtime, choose_processes
 from babyllm.training.checkpoint import CONFIG
 from babyllm.training.log import METRICS_FILE, PLOT_FILE, SAMPLES_FILE, read_metrics
 from babyllm.training.run_config import RunConfig
-from babyllm.values import check
 
 C = TypeVar("C")
 LOCK, ENVIRONMENT = ".lock", "environment.json"

@@ -34,8 +34,8 @@ from babyllm.interop.huggingface import (
     weight_files,
 )
 from babyllm.interop.peft import adapter_parameters, fill_adapter, read_adapter, save_adapter
-from babyllm.model.lora import lora_layers
-from babyllm.model.token_rows import token_rows
+from babyllm.model.adapt.lora import lora_layers
+from babyllm.model.adapt.token_rows import token_rows
 from babyllm.model.transformer import Transformer
 from babyllm.run_directory import SAVING, place, prune, read_resume, step_name, write_pointer, write_resume
 from babyllm.run_directory import latest as latest

@@ -12,16 +12,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from babyllm.chat.template import ChatTemplate
+from babyllm.chat.load import ChatTemplate
 from babyllm.config import differences, dump, load
+from babyllm.config.json_fields import read_json
 from babyllm.errors import UserError
 from babyllm.files import write_bytes, write_json
 from babyllm.interop.huggingface import config_to_json
-from babyllm.json_fields import read_json
-from babyllm.machine import lacking
 from babyllm.model.config import flops_per_token
 from babyllm.run_directory import point, read_resume, step_directories, step_name
 from babyllm.runtime import environment, memory_bytes, peak_flops
+from babyllm.runtime.machine import lacking
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import ENVIRONMENT, take, unwritable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from babyllm.chat.template import ChatTemplate
+from babyllm.chat.load import ChatTemplate
 from babyllm.progress import format_duration
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer

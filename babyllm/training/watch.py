@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple
 
-from babyllm.values import MAX_MEMBERS, AnyCount, Count, Limits, Rate
+from babyllm.config.values import MAX_MEMBERS, AnyCount, Count, Limits, Rate
 
 Action = Literal["take", "skip", "go back", "end"]
 """What is done with a step."""

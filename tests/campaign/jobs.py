@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # What jobs load late, loaded before the fork.
 for name in (
     *("matplotlib.backends.backend_agg", "pyarrow.parquet", "sentencepiece", "tokenizers"),
-    *("babyllm.data.tokenize", "babyllm.data.vocabulary", "babyllm.data.conversations_prepare"),
-    *("babyllm.text.clean", "babyllm.text.dedup.stage"),
+    *("babyllm.prepare.tokens", "babyllm.prepare.vocabulary", "babyllm.prepare.conversations"),
+    *("babyllm.text.clean.stage", "babyllm.text.dedup.stage"),
 ):
     importlib.import_module(name)
 

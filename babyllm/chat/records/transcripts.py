@@ -9,8 +9,8 @@ import re
 from itertools import pairwise
 from typing import NamedTuple
 
+from babyllm.chat.built_in import ALPACA_HEAD, ALPACA_HEAD_WITH_INPUT
 from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message, Unusable
-from babyllm.chat.templates import ALPACA_HEAD, ALPACA_HEAD_WITH_INPUT
 
 _SPEAKERS = "Human|User|Assistant|用户|助手"
 # What may stand before a conversation or between its parts, and belongs to neither.

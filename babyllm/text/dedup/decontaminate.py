@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from babyllm.errors import UserError
 from babyllm.files import write_bytes
+from babyllm.ragged import U64, Ragged
+from babyllm.text.dedup.near.shingles import ngrams, words
 from babyllm.text.dedup.normal import fold
-from babyllm.text.dedup.ragged import U64, Ragged
-from babyllm.text.dedup.shingles import ngrams, words
 from babyllm.text.readers import ReadConfig, Rejected, Source, find_partitions
 from babyllm.text.readers.archives import read_files
-from babyllm.text.readers.formats import format_of
+from babyllm.text.readers.formats.table import format_of
 
 _READ = ReadConfig(title=None, domain="file")
 _NOT_DATA = ("__MACOSX",)  # folders that archives bring along

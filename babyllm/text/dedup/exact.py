@@ -18,8 +18,8 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
+from babyllm.ragged import Ragged, compress, offsets_of
 from babyllm.text.dedup.normal import DROPPED, code_points, kinds
-from babyllm.text.dedup.ragged import Ragged, compress, offsets_of
 
 Fold = Literal["case", "width", "punctuation"]
 _BREAK = re.compile("\r\n?|[\x85\u2028\u2029]")

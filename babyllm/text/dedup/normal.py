@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from babyllm.text.dedup.ragged import Ragged, compress, offsets_of
+from babyllm.ragged import Ragged, compress, offsets_of
 
 DROPPED, WORD, SINGLE, SYMBOL = range(4)  # kinds of code points
 

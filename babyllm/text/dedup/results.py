@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from babyllm.text.dedup.candidates import unpack
-from babyllm.text.dedup.cluster import Members, cluster, select
 from babyllm.text.dedup.decontaminate import Benchmarks
-from babyllm.text.dedup.linking import METHODS, AllLinks
-from babyllm.text.dedup.sources import Slice, read
+from babyllm.text.dedup.near.candidates import unpack
+from babyllm.text.dedup.near.cluster import Members, cluster, select
+from babyllm.text.dedup.near.linking import METHODS, AllLinks
+from babyllm.text.dedup.slices import Slice, read
 from babyllm.text.dedup.steps import Setting
 from babyllm.text.readers import Source
 

@@ -16,22 +16,22 @@ from typing import Any
 
 import pyarrow as pa
 
+from babyllm.config.values import without_paths
 from babyllm.errors import UserError
 from babyllm.files import fsync, sha256
-from babyllm.text.corpus import MANIFEST, Corpus, Count, Part, open_corpus, write_corpus
+from babyllm.pipeline.output import MADE, discard_work, is_done, publish, require_apart, work_directory
+from babyllm.pipeline.rejections import require_documents
+from babyllm.pipeline.report import REPORT_FILES, Report, write_report
+from babyllm.store.corpus import MANIFEST, Corpus, Count, Part, open_corpus, write_corpus
+from babyllm.store.parquet import parquet_writer
 from babyllm.text.dedup import decontaminate, steps
-from babyllm.text.dedup.linking import Steps, find_links, save
-from babyllm.text.dedup.minhash import choose_bands
+from babyllm.text.dedup.near.linking import Steps, find_links, save
+from babyllm.text.dedup.near.minhash import choose_bands
+from babyllm.text.dedup.report import summarize
 from babyllm.text.dedup.results import Result, collect, contaminated_table, member_table, reasons_of
-from babyllm.text.dedup.sources import Slice, cut, prefixes
+from babyllm.text.dedup.slices import Slice, cut, prefixes
 from babyllm.text.dedup.steps import DedupConfig, Setting
-from babyllm.text.dedup.summary import summarize
-from babyllm.text.parquet import parquet_writer
 from babyllm.text.readers import Source
-from babyllm.text.rejections import require_documents
-from babyllm.text.report import REPORT_FILES, Report, write_report
-from babyllm.text.stage import MADE, discard_work, is_done, publish, require_apart, work_directory
-from babyllm.values import without_paths
 
 CLUSTERS, CONTAMINATED = "clusters.parquet", "contaminated.parquet"
 

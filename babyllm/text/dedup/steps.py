@@ -21,21 +21,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from babyllm.config.values import AnyMembers, PathText, Share
 from babyllm.files import fsync
-from babyllm.text.corpus import Count, schema_of
-from babyllm.text.dedup import decontaminate, simhash
-from babyllm.text.dedup.candidates import NO_PAIRS, Candidates, Span, entries, find, load, merge, unpack
+from babyllm.pipeline.partitions import WorkConfig
+from babyllm.ragged import U64, Ragged, hash_rows, offsets_of
+from babyllm.store.corpus import Count, schema_of
+from babyllm.store.parquet import parquet_writer
+from babyllm.text.dedup import decontaminate
 from babyllm.text.dedup.exact import Fold, exact_forms
-from babyllm.text.dedup.minhash import MinHashConfig, band_keys, choose_bands, signatures
+from babyllm.text.dedup.near import simhash
+from babyllm.text.dedup.near.candidates import NO_PAIRS, Candidates, Span, entries, find, load, merge, unpack
+from babyllm.text.dedup.near.minhash import MinHashConfig, band_keys, choose_bands, signatures
+from babyllm.text.dedup.near.shingles import ShingleConfig, counted, distinct, shingles
+from babyllm.text.dedup.near.simhash import SimHashConfig
+from babyllm.text.dedup.near.verify import SetStore, verify, verify_groups, write_sets
 from babyllm.text.dedup.normal import fold
-from babyllm.text.dedup.ragged import U64, Ragged, hash_rows, offsets_of
-from babyllm.text.dedup.shingles import ShingleConfig, counted, distinct, shingles
-from babyllm.text.dedup.simhash import SimHashConfig
-from babyllm.text.dedup.sources import Slice, read, read_texts
-from babyllm.text.dedup.verify import SetStore, verify, verify_groups, write_sets
-from babyllm.text.parquet import parquet_writer
-from babyllm.text.partitions import WorkConfig
-from babyllm.values import AnyMembers, PathText, Share
+from babyllm.text.dedup.slices import Slice, read, read_texts
 
 GRAMS = "grams.bin"  # of the evaluation sets
 _ROW_GROUP_BYTES = 2 << 20

@@ -14,12 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from babyllm.errors import UserError
-from babyllm.text.readers.compressed import Damaged
-from babyllm.text.readers.formats import ARCHIVES, TABLES
+from babyllm.text.readers.decoding.compressed import Damaged
+from babyllm.text.readers.decoding.tar_archives import tar_entries, tar_ranges
+from babyllm.text.readers.decoding.zip_archives import zip_entries, zip_ranges
+from babyllm.text.readers.formats.table import ARCHIVES, TABLES
 from babyllm.text.readers.names import domain_of, file_domain, is_companion, is_hidden, kind, spelled
 from babyllm.text.readers.records import Entry, ReadConfig, Rejected, Source, T, accounted, rejected
-from babyllm.text.readers.tar_archives import tar_entries, tar_ranges
-from babyllm.text.readers.zip_archives import zip_entries, zip_ranges
 
 MAX_DEPTH = 2
 LEFT_OUT = "files of the archive that are not read"

@@ -16,20 +16,20 @@ from dataclasses import dataclass, replace
 from itertools import count, pairwise
 from pathlib import Path
 
+from babyllm.documents import Document
 from babyllm.errors import UserError
-from babyllm.text.corpus import MANIFEST, PART_MARK, is_corpus, open_corpus
-from babyllm.text.documents import Document
-from babyllm.text.parquet import FAULTS, open_parquet
+from babyllm.store.corpus import MANIFEST, PART_MARK, is_corpus, open_corpus
+from babyllm.store.parquet import FAULTS, open_parquet
 from babyllm.text.readers.archives import archive_pieces
-from babyllm.text.readers.documents import read_source
-from babyllm.text.readers.encodings import is_wide
-from babyllm.text.readers.formats import ARCHIVES, COMPRESSIONS, FORMATS, READABLE, format_of
-from babyllm.text.readers.json_values import holds_lines
+from babyllm.text.readers.decoding.encodings import is_wide
+from babyllm.text.readers.decoding.streams import encoding_of
+from babyllm.text.readers.formats.json_values import holds_lines
+from babyllm.text.readers.formats.table import ARCHIVES, COMPRESSIONS, FORMATS, READABLE, format_of
+from babyllm.text.readers.formats.text_files import can_be_cut, separator_of
 from babyllm.text.readers.limit import limit_of, taken
 from babyllm.text.readers.names import domain_of, is_companion, is_hidden, kind, spelled
+from babyllm.text.readers.read import read_source
 from babyllm.text.readers.records import ReadConfig, Rejected, Source, unreadable
-from babyllm.text.readers.streams import encoding_of
-from babyllm.text.readers.text_files import can_be_cut, separator_of
 
 UNREAD_ARCHIVES = (".rar", ".7z", ".z", ".cab", ".iso")
 HEAD = 4096  # bytes that tell what a file without suffix holds

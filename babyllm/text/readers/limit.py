@@ -11,9 +11,9 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 
+from babyllm.documents import Document
 from babyllm.errors import UserError
-from babyllm.text.documents import Document
-from babyllm.text.readers.documents import read_source
+from babyllm.text.readers.read import read_source
 from babyllm.text.readers.records import ReadConfig, Source
 
 LIMIT = re.compile(r"([1-9]\d{0,15}) ?(|documents?|files?|[kmg]?b)", re.IGNORECASE)

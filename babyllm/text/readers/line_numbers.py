@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from babyllm.text.readers.encodings import is_wide, utf8
-from babyllm.text.readers.json_values import JSON_SUFFIXES, holds_lines, json_blocks
+from babyllm.text.readers.decoding.encodings import is_wide, utf8
+from babyllm.text.readers.decoding.streams import blocks, encoding_of
+from babyllm.text.readers.formats.json_values import JSON_SUFFIXES, holds_lines, json_blocks
 from babyllm.text.readers.records import ReadConfig, Source
-from babyllm.text.readers.streams import blocks, encoding_of
 
 
 class LineNumbers:

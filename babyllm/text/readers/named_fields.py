@@ -12,10 +12,10 @@ from typing import Any
 
 from babyllm.errors import UserError
 from babyllm.text.readers.archives import read_files
-from babyllm.text.readers.fields import Names, lookup
 from babyllm.text.readers.find import Partition
-from babyllm.text.readers.formats import ARCHIVES, FORMATS
-from babyllm.text.readers.json_values import JSON_SUFFIXES
+from babyllm.text.readers.formats.document_fields import Names, lookup
+from babyllm.text.readers.formats.json_values import JSON_SUFFIXES
+from babyllm.text.readers.formats.table import ARCHIVES, FORMATS
 from babyllm.text.readers.records import ReadConfig, Rejected, Source
 
 RECORDS = (*JSON_SUFFIXES, ".csv", ".tsv", ".parquet", ".arrow", ".feather")

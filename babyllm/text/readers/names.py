@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from babyllm.text.readers.formats import ARCHIVES, COMPRESSIONS, FORMATS, TABLES, format_of
+from babyllm.text.readers.formats.table import ARCHIVES, COMPRESSIONS, FORMATS, TABLES, format_of
 from babyllm.text.readers.records import ReadConfig
 
 SHARD_NUMBER = re.compile(r"(?:[-_.]?(?:part|shard)?[-_.]?\d+(?:[-_.]?of[-_.]?\d+)?)$", re.IGNORECASE)

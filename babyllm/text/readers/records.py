@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
+from babyllm.config.values import Count
 from babyllm.errors import UserError
-from babyllm.text.readers.compressed import Damaged
-from babyllm.values import Count
+from babyllm.text.readers.decoding.compressed import Damaged
 
 EXCERPT = 200  # characters of a rejected record that are kept
 

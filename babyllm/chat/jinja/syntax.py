@@ -1,0 +1,146 @@
+"""Chat templates as Jinja: the language that transformers gives them, and marks in what they render.
+
+`{% generation %} ... {% endgeneration %}` leaves a private-use character at either end of what the assistant says. A
+message's content can be rendered as one such character too, its place; so a rendering tells the template's own text
+from the messages'.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, NamedTuple, NoReturn
+
+import jinja2
+from jinja2 import meta, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.runtime import Macro
+
+from babyllm.chat.jinja.sandbox import Sandbox
+from babyllm.errors import UserError
+
+FIRST_PLACE, OPEN, CLOSE = "\U00100000", "\U0010fffc", "\U0010fffd"
+MARKS = re.compile(f"[{FIRST_PLACE}-{CLOSE}]")
+MAX_PLACES = ord(OPEN) - ord(FIRST_PLACE)
+
+
+def place(number: int) -> str:
+    """The character that stands for the content of a message, counted from 0."""
+    return chr(ord(FIRST_PLACE) + number)
+
+
+def place_number(mark: str) -> int:
+    """The number of the message that a place stands for."""
+    return ord(mark) - ord(FIRST_PLACE)
+
+
+class Generation(Extension):
+    """The tag around what the assistant says."""
+
+    tags = {"generation"}  # noqa: RUF012  # a set by jinja2's own declaration
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """The tag's body, called as a block."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_marked"), [], [], body).set_lineno(line)
+
+    def _marked(self, caller: Macro) -> str:
+        return f"{OPEN}{caller()}{CLOSE}"
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON without the escapes for HTML that Jinja's own filter makes."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)
+
+
+ENVIRONMENT = Sandbox({"tojson": _tojson}, trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+ENVIRONMENT.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+
+
+def compiled(source: str, where: str) -> jinja2.Template:
+    """A template, ready to render.
+
+    Args:
+        source: Jinja text.
+        where: how messages name it.
+
+    Raises:
+        UserError: it is no template, or one of too great a size or depth.
+    """
+    with _named(where):
+        return ENVIRONMENT.from_string(source)
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Turn whatever compiling raises into one line that names the template."""
+    try:
+        yield
+    except jinja2.TemplateSyntaxError as error:
+        raise UserError(f"{where}, line {error.lineno}: {error.message}") from None
+    except Exception as error:  # constants are computed and Python is compiled, which can raise anything
+        raise UserError(f"{where}: cannot be compiled: {type(error).__name__}: {error}") from None
+
+
+def literals(source: str, where: str) -> list[str]:
+    """Texts that a template spells out, in and between its tags.
+
+    Raises:
+        UserError: it is no template.
+    """
+    with _named(where):
+        found = list(ENVIRONMENT.parse(source).find_all((nodes.TemplateData, nodes.Const)))
+    values = (node.data if isinstance(node, nodes.TemplateData) else node.value for node in found)  # type: ignore[attr-defined]
+    return [value for value in values if isinstance(value, str)]
+
+
+class Taken(NamedTuple):
+    """Whether a template has a place for reasoning, one for tools and one for inputs of instructions."""
+
+    reasoning: bool
+    tools: bool
+    inputs: bool
+
+
+def fields_taken(source: str, where: str) -> Taken:
+    """What a template has a place for beside roles and contents.
+
+    Raises:
+        UserError: it is no template.
+    """
+    with _named(where):
+        tree = ENVIRONMENT.parse(source)
+        has_tools = "tools" in meta.find_undeclared_variables(tree)
+    named = [node.attr for node in tree.find_all(nodes.Getattr)]
+    named += [node.arg.value for node in tree.find_all(nodes.Getitem) if isinstance(node.arg, nodes.Const)]
+    return Taken("reasoning_content" in source, has_tools, "input" in named)
+
+
+def is_marked(source: str, where: str) -> bool:
+    """Whether a template has `{% generation %}` anywhere.
+
+    Raises:
+        UserError: it is no template.
+    """
+    with _named(where):
+        calls = [block.call.node for block in ENVIRONMENT.parse(source).find_all(nodes.CallBlock)]
+    return any(isinstance(call, nodes.ExtensionAttribute) for call in calls)

@@ -1,0 +1,5 @@
+"""Settings: dataclasses, one YAML file and `--section.key=value`, and the limits of values."""
+
+from babyllm.config.command_line import differences, dump, load, nearest, parse, to_dict
+
+__all__ = ["differences", "dump", "load", "nearest", "parse", "to_dict"]

@@ -1,0 +1,397 @@
+"""Configuration: frozen dataclasses <-> YAML <-> command line.
+
+    defaults of the dataclass  <  one --config FILE.yaml  <  --section.key=value
+                |                              |                   |
+                |                              +--- YAML nodes ----+
+                |                                        | read by the type of the field
+                +-------- values by dotted key ----------+
+                                    |
+                      one frozen dataclass per section
+
+A flag and a line of a file mean the same. A scalar is its text, read by the type of its field: `1e-3` is a float, `007`
+stays as it is in a text field, an unquoted `null` or `none` empties an optional field. Lists and mappings on a flag are
+written in YAML's short form: `--data.mix='{zh: 0.7, en: 0.3}'`. In a path `~` is the home directory. What numbers a
+field takes and whether it is a path is part of its type: see `babyllm.config.values`.
+"""
+
+import inspect
+import json
+import re
+import reprlib
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from functools import cache, reduce
+from operator import or_
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from babyllm.config.option_names import instead
+from babyllm.config.option_names import nearest as nearest
+from babyllm.config.values import check, expanded, is_path
+from babyllm.errors import UserError
+
+C = TypeVar("C")
+
+_NULLS = ("", "~", "null", "none")
+MAX_FILE_BYTES, MAX_NESTING = 1 << 20, 20  # of a configuration file; what is beyond is no configuration
+_SWITCHES = {
+    "print_config": "Print the resolved configuration as YAML and exit.",
+    "debug": "Show a traceback with a user's error.",
+    "help": "Print this text and exit.",
+}
+
+
+def parse(
+    kind: type[C], argv: Sequence[str], *, prog: str, description: str = "", resolve: Callable[[C], C] | None = None
+) -> C:
+    """The configuration that `argv` asks for: defaults < one `--config` file < `--section.key=value`.
+
+    Args:
+        kind: a frozen dataclass; each field is a key, and a section where its type is a dataclass.
+        argv: the flags, without the program's name; of a flag given twice the last one counts.
+        prog: the program's name, for `--help`.
+        description: what the program does, for `--help`.
+        resolve: fills in what depends on other keys; its result is returned, and shown by `--print_config`.
+
+    Raises:
+        UserError: for an unknown key, a value of the wrong type or beyond its limits, a missing value or an unreadable
+            file.
+        SystemExit: with status 0 after `--help` or `--print_config`.
+    """
+    leaves = _leaves(kind)
+    if "--help" in argv or "-h" in argv:
+        print(_help(leaves, prog, description))
+        raise SystemExit(0)
+    flags = _flags(argv, leaves)
+    values = _read(_paths(flags["config"], "--config", MISSING), leaves) if "config" in flags else {}
+    for key, text in flags.items():
+        if key in leaves:
+            values[key] = _typed(_flag_node(text, leaves[key].kind, f"--{key}"), leaves[key], f"--{key}")
+    config: C = _build(kind, leaves, values)
+    check(config)
+    if resolve:
+        config = resolve(config)
+    if "print_config" in flags:
+        print(dump(config), end="")
+        raise SystemExit(0)
+    return config
+
+
+def load(kind: type[C], path: str | Path) -> C:
+    """The configuration in the YAML file at `path`; a key it lacks has its default.
+
+    Raises:
+        UserError: for an unknown key, a value of the wrong type or beyond its limits, a missing value or an unreadable
+            file.
+    """
+    leaves = _leaves(kind)
+    config: C = _build(kind, leaves, _read(path, leaves))
+    check(config)
+    return config
+
+
+def keys(kind: Any) -> list[str]:
+    """The dotted keys of a configuration of type `kind`, in the order of its fields."""
+    return list(_leaves(kind))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain JSON values of a configuration, nested by section, in the order of its fields."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return values
+
+
+def dump(config: Any) -> str:
+    """YAML of a configuration, in the order of its fields; `load` reads back an equal one."""
+    text: str = yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20)
+    return text
+
+
+def differences(a: Any, b: Any) -> list[str]:
+    """A line `section.key: old -> new` for each key in which configuration `b` differs from `a`."""
+    old, new = _flat(to_dict(a)), _flat(to_dict(b))
+    pairs = {key: (old.get(key, MISSING), new.get(key, MISSING)) for key in old | new}
+    return [f"{key}: {_show(before)} -> {_show(after)}" for key, (before, after) in pairs.items() if before != after]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _show(value: Any) -> str:
+    if value is MISSING:
+        return "(absent)"
+    return value if isinstance(value, str) and value.isprintable() else json.dumps(value, ensure_ascii=False)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Sections as blocks, lists on one line, words that would read as null in quotes."""
+
+    def _list(self, value: list[Any]) -> yaml.Node:
+        return self.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
+
+    def _text(self, value: str) -> yaml.Node:
+        # Only double quotes escape the line breaks of Unicode, which YAML would else fold into spaces.
+        style = '"' if not value.isprintable() else "'" if value.lower() in _NULLS else None
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(list, _Dumper._list)
+_Dumper.add_representer(str, _Dumper._text)
+
+
+# ---- dataclasses
+
+
+class _Leaf(NamedTuple):
+    kind: Any
+    default: Any  # MISSING where a value must be given
+    doc: str
+    is_path: bool = False
+
+
+def _leaves(kind: Any, prefix: str = "", instance: Any = MISSING) -> dict[str, _Leaf]:
+    """Every key below `prefix`; `instance` holds the defaults which the owner of a section chose for it."""
+    hints, docs, leaves = get_type_hints(kind), _docs(kind), dict[str, _Leaf]()
+    marked = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        default = default if instance is MISSING else getattr(instance, field.name)
+        key, hint = prefix + field.name, hints[field.name]
+        if is_dataclass(hint):
+            leaves |= _leaves(hint, f"{key}.", default)
+        else:
+            if float in _arms(hint) and int not in _arms(hint) and type(default) is int:
+                default = float(default)  # what `load` would give, so that a stored file reads back to the same text
+            leaves[key] = _Leaf(hint, default, docs.get(field.name, ""), is_path(marked[field.name]))
+    return leaves
+
+
+def _docs(kind: type) -> dict[str, str]:
+    """What the "Attributes:" or "Args:" section of a Google-style docstring says about each field, inherited or not."""
+    docs: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        doc = inspect.cleandoc(base.__doc__ or "")
+        section = re.search(r"^(?:Attributes|Args):\n((?: .*\n?|\n)*)", doc, re.MULTILINE)
+        entries = re.split(r"^(\w+)(?: \(.*?\))?:", textwrap.dedent(section[1]), flags=re.MULTILINE) if section else []
+        docs |= {name: " ".join(text.split()) for name, text in zip(entries[1::2], entries[2::2], strict=True)}
+    return docs
+
+
+def _build(kind: Any, leaves: Mapping[str, _Leaf], values: Mapping[str, Any], prefix: str = "") -> Any:
+    hints, arguments = get_type_hints(kind), dict[str, Any]()
+    for name in (field.name for field in fields(kind)):
+        key = prefix + name
+        if is_dataclass(hints[name]):
+            arguments[name] = _build(hints[name], leaves, values, f"{key}.")
+        else:
+            arguments[name] = values.get(key, leaves[key].default)
+            if arguments[name] is MISSING:
+                raise UserError(f"--{key} is missing: give it a value, {_describe(hints[name])}")
+    return kind(**arguments)
+
+
+def _help(leaves: Mapping[str, _Leaf], prog: str, description: str) -> str:
+    rows = {"config FILE.yaml": "Read values from this file; flags override them."} | _SWITCHES
+    for key, leaf in leaves.items():
+        default = "required" if leaf.default is MISSING else f"default {_show(leaf.default) or repr('')}"
+        rows[key] = f"{leaf.doc} ({_describe(leaf.kind)}; {default})".lstrip()
+    head = f"usage: {prog} [--config FILE.yaml] [--section.key=value ...]\n\n{description}".rstrip() + "\n"
+    return "\n".join(
+        [head]
+        + [
+            textwrap.fill(doc, 110, initial_indent=f"  --{flag:<24}  ", subsequent_indent=" " * 30)
+            for flag, doc in rows.items()
+        ]
+    )
+
+
+# ---- flags and files
+
+
+def _flags(argv: Iterable[str], leaves: Mapping[str, _Leaf]) -> dict[str, str]:
+    """The text of each flag by its name."""
+    flags: dict[str, str] = {}
+    rest = list(argv)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--"):
+            raise _mistake(f"unexpected argument '{argument}': options are written --section.key=value")
+        name, equals, text = argument[2:].partition("=")
+        if name in _SWITCHES and equals:
+            raise _mistake(f"--{name} takes no value")
+        if name in leaves or name == "config":
+            if not equals and (not rest or rest[0].startswith("--")):
+                if name in leaves and bool in _arms(leaves[name].kind):
+                    flags[name] = "true"
+                    continue
+                expected = _describe(leaves[name].kind) if name in leaves else "FILE.yaml"
+                raise _mistake(f"--{name} has no value: write --{name}=VALUE, it expects {expected}")
+            if name == "config" and name in flags:
+                raise _mistake("--config is given twice: put all values into one file")
+            text = text if equals else rest.pop(0)
+        elif name not in _SWITCHES:
+            raise _mistake(f"unknown option --{name}: {instead(name, [*leaves, 'config', *_SWITCHES], leaves)}")
+        flags[name] = text
+    return flags
+
+
+def _read(path: str | Path, leaves: Mapping[str, _Leaf]) -> dict[str, Any]:
+    """The values in a YAML file by dotted key."""
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise _mistake(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, so no configuration file")
+        root = _compose(content.decode("utf-8-sig"), str(path))
+    except OSError as error:
+        raise _mistake(f"{path}: this configuration file cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise _mistake(f"{path}: a configuration file is UTF-8 text, this is something else") from None
+    values: dict[str, Any] = {}
+    for key, node in _entries(root, leaves, str(path)):
+        if key in values:
+            raise _mistake(f"{path}: duplicate key '{key}': keep one of them")
+        values[key] = _typed(node, leaves[key], f"{path}: '{key}'")
+    return values
+
+
+def _entries(node: yaml.Node, leaves: Mapping[str, _Leaf], path: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The nodes that stand for keys of the configuration, below `prefix`."""
+    if _is_null(node):
+        return
+    if not isinstance(node, yaml.MappingNode):
+        place = f"'{prefix[:-1]}' is a section: it" if prefix else "a configuration file"
+        raise _mistake(f"{path}: {place} holds lines 'key: value', not {reprlib.repr(_content(node, path))}")
+    sections = dict.fromkeys(key[: dot.start()] for key in leaves for dot in re.finditer(r"\.", key))
+    for name, child in _items(node, path, prefix).items():
+        key = prefix + name
+        if key in leaves:
+            yield key, child
+        elif key in sections:
+            yield from _entries(child, leaves, path, f"{key}.")
+        else:
+            raise _mistake(f"{path}: unknown key '{key}': {instead(key, [*leaves, *sections], leaves, is_flag=False)}")
+
+
+def _mistake(message: str) -> UserError:
+    return UserError(" ".join(message.split()))  # what the user wrote may hold line breaks; a message is one line
+
+
+# ---- YAML nodes to typed values
+
+
+def _flag_node(text: str, kind: Any, where: str) -> yaml.Node:
+    if text.startswith(("[", "{")) and any(map(_is_container, _arms(kind))):
+        return _compose(text, where)
+    return yaml.ScalarNode("", text, style=None if text else "'")
+
+
+def _compose(text: str, where: str) -> yaml.Node:
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.BaseLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise yaml.YAMLError("aliases are not supported, write the value out")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_NESTING:
+                raise yaml.YAMLError(f"more than {MAX_NESTING} lists and sections within each other")
+        return yaml.compose(text, Loader=yaml.BaseLoader) or yaml.ScalarNode("", "")
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
+        raise _mistake(f"{where}: not valid YAML{line}: {getattr(error, 'problem', None) or error}") from None
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and not node.style and node.value.lower() in _NULLS
+
+
+def _items(node: yaml.MappingNode, where: str, prefix: str = "") -> dict[str, yaml.Node]:
+    items: dict[str, yaml.Node] = {}
+    for name, child in node.value:
+        if not isinstance(name, yaml.ScalarNode):
+            raise _mistake(f"{where}: a key is a word, not {_content(name, where)}")
+        if name.value in items:
+            raise _mistake(f"{where}: duplicate key '{prefix}{name.value}': keep one of them")
+        items[name.value] = child
+    return items
+
+
+def _content(node: yaml.Node, where: str) -> Any:
+    """The text of a scalar; a list or mapping of such."""
+    if isinstance(node, yaml.MappingNode):
+        return {key: _content(child, where) for key, child in _items(node, where).items()}
+    return [_content(child, where) for child in node.value] if isinstance(node, yaml.SequenceNode) else node.value
+
+
+def _typed(node: yaml.Node, leaf: _Leaf, where: str) -> Any:
+    """The value of a field; jsonargparse reads numbers, choices and collections from the text."""
+    kind, content = leaf.kind, _content(node, where)
+    if leaf.is_path and not (_is_null(node) and NoneType in _arms(kind)):
+        content = _paths(content, where, leaf.default)
+    if _is_null(node) and NoneType in _arms(kind):
+        return None
+    if isinstance(node, yaml.ScalarNode) and node.style and str in _arms(kind):
+        return content
+    is_container = isinstance(node, yaml.CollectionNode)
+    arms = [arm for arm in _arms(kind) if arm is not NoneType and _is_container(arm) == is_container]
+    arms.sort(key=lambda arm: arm is str)  # anything is text, so text is the last resort
+    if arms and not (_is_null(node) and content in ("", "~", "null")):
+        parser = _parser(reduce(or_, arms))
+        with suppress(Exception):  # odd text, such as 400 digits or "!!int ''", raises more than its ArgumentError
+            return parser.parse_object({"value": content}, defaults=False, env=False).value
+    raise _mistake(f"{where} expects {_describe(kind)}, not {reprlib.repr(content)}")
+
+
+def _paths(content: Any, where: str, default: Any) -> Any:
+    """Paths with `~` expanded, alone or in a list; empty text stands where it is the default, which means none."""
+    if isinstance(content, list):
+        return [_paths(item, where, MISSING) for item in content]
+    if not isinstance(content, str) or content == default == "":
+        return content
+    try:
+        return expanded(content)
+    except UserError as error:
+        raise _mistake(f"{where} {error}") from None
+
+
+@cache
+def _parser(kind: Any) -> Any:
+    from jsonargparse import ArgumentParser  # slow, and not needed to import this module
+
+    parser = ArgumentParser(exit_on_error=False, default_env=False)
+    parser.add_argument("--value", type=kind)
+    return parser
+
+
+def _arms(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _is_container(kind: Any) -> bool:
+    return get_origin(kind) in (list, dict, tuple)
+
+
+def _describe(kind: Any) -> str:
+    """A type as a user writes its values: `int | null`, `cosine | linear`, `[float, float]`."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " | ".join(map(_show, args))
+    if origin in (Union, UnionType):
+        return " | ".join(map(_describe, args))
+    inner = ["..." if arg is Ellipsis else _describe(arg) for arg in args]
+    if origin is dict:
+        return f"{{{inner[0]}: {inner[1]}, ...}}"
+    if origin in (list, tuple):
+        return f"[{', '.join(inner)}{', ...' if origin is list else ''}]"
+    names: dict[Any, str] = {NoneType: "null", bool: "true | false", str: "text"}
+    return names.get(kind) or str(kind.__name__)

@@ -1,0 +1,126 @@
+"""Batches of rows of similar length, so that little of them is padding: a reordering within blocks of the run.
+
+row r -> its global batch -> its block of some global batches -> the block's rows sorted by length, cut into batches,
+the batches shuffled -> the row that comes in place of r
+
+A pure function of (seed, r): the same for any number of ranks, and where a run goes on it does not matter how it came
+there. Every row of a block comes exactly once. Nothing is carried over the border of a stage or an epoch.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babyllm.data.order.shuffle import Order, Shuffled, hash_ints, shuffled
+
+BLOCK_BATCHES = 64
+ENDLESS = 1 << 62
+
+
+class MeasuredOrder(Order, Protocol):
+    """Rows without end whose lengths are known without reading them."""
+
+    def lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Inputs that are not padding, of each of these rows."""
+        ...
+
+
+class _Block(NamedTuple):
+    """The batches of a block, counted from the beginning of the run."""
+
+    first: int
+    end: int
+
+
+class ByLength:
+    """The rows of another order, in global batches of similar length.
+
+    Args:
+        order: which row would come when.
+        global_batch: rows per step.
+        seed: of the order of the batches of a block.
+        stages: the first row of each stage of a mixture; a block ends there, as it does where an epoch of `Shuffled`
+            ends. A batch with rows of both sides stays as it is.
+        batches: in a block. More of them leave less padding, and mix the lengths over a longer stretch of the run.
+    """
+
+    def __init__(
+        self,
+        order: MeasuredOrder,
+        global_batch: int,
+        seed: int,
+        stages: Sequence[int] = (),
+        batches: int = BLOCK_BATCHES,
+    ) -> None:
+        self._order, self._global_batch, self._batches = order, global_batch, batches
+        self._seed = hash_ints(seed, *b"by length")
+        self._stages = sorted(stages)
+        self._epoch = len(order) if isinstance(order, Shuffled) else 0
+        self._sorted = lru_cache(maxsize=2)(self._sort)  # the block under way, and the one a reader ahead has begun
+
+    def rows(self, numbers: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """The named arrays of these rows of the run."""
+        return self._order.rows(self._replaced(numbers))
+
+    def lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Inputs that are not padding, of each of these rows."""
+        return self._order.lengths(self._replaced(numbers))
+
+    def identity(self, consumed: int) -> dict[str, Any]:
+        """What decides the first `consumed` rows: also the size of the blocks, and where the one under way ends."""
+        made_of = self._order.identity(consumed) | {"global_batch": self._global_batch, "by_length": self._batches}
+        block = self._block(consumed // self._global_batch)
+        begun = block.first * self._global_batch < consumed
+        return made_of | {"block_ends": block.end * self._global_batch if begun else consumed}
+
+    def metrics(self, consumed: int) -> dict[str, float]:
+        """Numbers about the position behind `consumed` rows that are worth a curve."""
+        return self._order.metrics(consumed)
+
+    def _replaced(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The row that comes in place of each."""
+        out = np.empty_like(numbers)
+        batches = numbers // self._global_batch
+        for batch in np.unique(batches).tolist():
+            here, block = batches == batch, self._block(batch)
+            out[here] = self._sorted(block)[batch - block.first][numbers[here] % self._global_batch]
+        return out
+
+    def _block(self, batch: int) -> _Block:
+        """The block that a global batch belongs to."""
+        first, end = self._stretch(batch)
+        first += (batch - first) // self._batches * self._batches
+        return _Block(first, min(end, first + self._batches))
+
+    def _stretch(self, batch: int) -> tuple[int, int]:
+        """The batches around this one that no border lies between; one that a border cuts is alone."""
+        first_row = batch * self._global_batch
+        last_row = first_row + self._global_batch - 1
+        below, above = self._borders_around(first_row)
+        if above <= last_row:
+            return batch, batch + 1
+        return -(-below // self._global_batch), above // self._global_batch
+
+    def _borders_around(self, row: int) -> tuple[int, int]:
+        """The last border at or before a row, and the first one behind it."""
+        at = bisect_left(self._stages, row + 1)
+        below = self._stages[at - 1] if at else 0
+        above = self._stages[at] if at < len(self._stages) else ENDLESS
+        if self._epoch:
+            epoch = row // self._epoch
+            below, above = max(below, epoch * self._epoch), min(above, (epoch + 1) * self._epoch)
+        return below, above
+
+    def _sort(self, block: _Block) -> NDArray[np.int64]:
+        """(batches, global_batch): the rows of a block as they come."""
+        numbers = np.arange(block.first * self._global_batch, block.end * self._global_batch)
+        by_length = numbers[np.argsort(self._order.lengths(numbers), kind="stable")]
+        n = block.end - block.first
+        turns = shuffled(np.arange(n), n, self._seed, block.first)
+        return by_length.reshape(n, self._global_batch)[turns]

@@ -1,0 +1,258 @@
+"""Mixing: row r of a run -> its stage -> its domain and the how manyth row of that domain it is -> window.
+
+mix, stages -> Phase (as asked for) -> Stage (where it lies in the run) -> Mixture
+row r -> stage -> share_out(r), share_out(r + 1) -> domain d, its row k -> Shuffled by (seed, d) -> window
+
+All of it is a pure function of (seed, r), found as fast at row 150,000,000 as at row 0. The rows of a stage have one
+length, so weights in tokens are weights in rows, but for the shorter last row of a domain. A domain goes on across a
+border: all of its rows come before any comes again. Cut into rows of another length it is begun anew, in another order.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babyllm.config import nearest
+from babyllm.data.order.shuffle import Rows, Shuffled, hash_ints
+from babyllm.errors import UserError
+
+# Weights are whole numbers up to PARTS: 64 bits hold twice their product with any row below MAX_ROWS.
+PARTS, MAX_ROWS = 10**9, 2**32
+STAGE_KEYS = ("until", "mix", "seq_len")
+
+
+def share_out(rows: NDArray[np.int64], weights: Sequence[int]) -> NDArray[np.int64]:
+    """How many of a stage's first `rows` rows each weight gets: (R,) -> (R, len(weights)), adding up to `rows`.
+
+    The weights are cut into two parts as equal as can be, again and again, and each part gets its share rounded to
+    whole rows. From one row to the next exactly one count grows, by one. Counts are at most one row from their share
+    for up to three weights, and less than two for any number: a rounding moves a count by half a row, of which a part
+    that is cut further passes on at most two thirds.
+
+    Args:
+        rows: each below MAX_ROWS.
+        weights: from the largest to the smallest.
+    """
+    if len(weights) == 1:
+        return rows[:, None]
+    sums = np.cumsum(weights)
+    total = sums[-1]
+    cut = 1 + int(np.abs(2 * sums[:-1] - total).argmin())
+    left = (2 * rows * sums[cut - 1] + total) // (2 * total)
+    return np.concatenate([share_out(left, weights[:cut]), share_out(rows - left, weights[cut:])], axis=1)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run in which rows have one length and domains their weights; it ends where the next begins.
+
+    Attributes:
+        first_row: of the run.
+        seq_len: tokens per row.
+        weights: by domain, whole numbers from the largest to the smallest.
+    """
+
+    first_row: int
+    seq_len: int
+    weights: dict[str, int]
+
+    @property
+    def sources(self) -> list[tuple[int, str]]:
+        """(seq_len, domain) of each weight."""
+        return [(self.seq_len, domain) for domain in self.weights]
+
+    def counts(self, rows: int) -> dict[tuple[int, str], int]:
+        """How many of the stage's first `rows` rows are of each source."""
+        shared = share_out(np.array([rows]), list(self.weights.values()))
+        return dict(zip(self.sources, shared[0].tolist(), strict=True))
+
+
+class Mixture:
+    """Rows of many domains without end, mixed as their stage says; the last stage goes on.
+
+    Args:
+        stages: the first begins at row 0.
+        open_rows: gives the rows of a `seq_len` and a domain.
+        seed: of the domains' orders.
+        global_batch: rows per step, which the borders of the stages follow.
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage], open_rows: Callable[[int, str], Rows], seed: int, global_batch: int
+    ) -> None:
+        self._stages, self._global_batch = stages, global_batch
+        self._first_rows = [stage.first_row for stage in stages]
+        sources = dict.fromkeys(source for stage in stages for source in stage.sources)
+        self._rows = {s: Shuffled(open_rows(*s), hash_ints(seed, *s[1].encode())) for s in sources}
+        self._before: list[Counter[tuple[int, str]]] = [Counter()]
+        for stage, end in zip(stages, self._first_rows[1:], strict=False):
+            self._before.append(self._before[-1] + Counter(stage.counts(end - stage.first_row)))
+
+    def rows(self, numbers: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """The named arrays of these rows of the run, which must be of one length."""
+        return self._gathered(numbers, Shuffled.rows)
+
+    def lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(len(numbers),) inputs of these rows that are not padding."""
+        return self._gathered(numbers, lambda rows, places: {"lengths": rows.lengths(places)})["lengths"]
+
+    def _gathered(
+        self, numbers: NDArray[np.int64], read: Callable[[Shuffled, NDArray[np.int64]], dict[str, NDArray[Any]]]
+    ) -> dict[str, NDArray[Any]]:
+        """What `read` gives of the rows of each domain, put back in order."""
+        arrays: dict[str, NDArray[Any]] = {}
+        at = np.searchsorted(self._first_rows, numbers, side="right") - 1
+        for i in np.unique(at):
+            stage, places = self._stages[i], np.flatnonzero(at == i)
+            rows, weights = numbers[places] - stage.first_row, list(stage.weights.values())
+            before = share_out(rows, weights)
+            domain = (share_out(rows + 1, weights) - before).argmax(axis=1)
+            for d in np.unique(domain):
+                source, here = stage.sources[d], domain == d
+                for name, array in read(self._rows[source], before[here, d] + self._before[i][source]).items():
+                    if name not in arrays:
+                        arrays[name] = np.empty((len(numbers), *array.shape[1:]), array.dtype)
+                    arrays[name][places[here]] = array
+        return arrays
+
+    @property
+    def borders(self) -> list[int]:
+        """The first row of each stage."""
+        return self._first_rows
+
+    def identity(self, consumed: int) -> dict[str, Any]:
+        """What decides the first `consumed` rows, besides data and seed: stages that have begun."""
+        begun = [asdict(stage) for stage in self._stages if stage.first_row < consumed]
+        return {"stages": begun, "global_batch": self._global_batch}
+
+    def metrics(self, consumed: int) -> dict[str, float]:
+        """How often each domain has been gone through behind `consumed` rows, and the length of the last row."""
+        i = bisect_right(self._first_rows, max(0, consumed - 1)) - 1
+        stage = self._stages[i]
+        read = self._before[i] + Counter(stage.counts(consumed - stage.first_row))
+        epochs: dict[str, float] = {}
+        for source, rows in self._rows.items():
+            name = f"epoch/{source[1]}"
+            epochs[name] = epochs.get(name, 0.0) + read[source] / len(rows)
+        return {**epochs, "seq_len": stage.seq_len}
+
+
+# ---- what the configuration asks for
+
+
+class Phase(NamedTuple):
+    """A stage as asked for: `until` is the step it ends behind, or, with a decimal point, a share of the run."""
+
+    until: int | float
+    seq_len: int
+    weights: dict[str, int]
+
+
+def read_phases(
+    stages: Iterable[Mapping[str, Any]], mix: Mapping[str, float], seq_len: int, domains: Iterable[str]
+) -> list[Phase]:
+    """The stages of `data.stages`; what one leaves out is `mix` and `seq_len`.
+
+    Raises:
+        UserError: an unknown key or domain, or a value that cannot be.
+    """
+    phases = []
+    for number, values in enumerate(stages, 1):
+        where = f"data.stages, number {number}"
+        for key in values:
+            if key not in STAGE_KEYS:
+                raise UserError(f"{where}: unknown key '{key}': did you mean '{nearest(key, STAGE_KEYS)}'?")
+        until, length = values.get("until"), values.get("seq_len", seq_len)
+        if not isinstance(until, int | float) or not 0 < until <= (1 if isinstance(until, float) else math.inf):
+            raise UserError(f"{where}: until={until}: must be a share of the run such as 0.9, or a number of steps")
+        if not isinstance(length, int) or length < 1:
+            raise UserError(f"{where}: seq_len={length}: must be an integer of at least 1")
+        weights = values.get("mix", mix)
+        if not isinstance(weights, Mapping):
+            raise UserError(f"{where}: mix={weights}: must give weights by domain, such as {{zh: 0.7, en: 0.3}}")
+        phases.append(Phase(until, length, whole_weights(weights, domains, where if "mix" in values else "data.mix")))
+    if not phases:
+        raise UserError("data.stages: is empty; leave it out, or give it a stage")
+    return phases
+
+
+def whole_weights(mix: Mapping[str, float], domains: Iterable[str], where: str) -> dict[str, int]:
+    """The weights of a mix as whole numbers, from the largest to the smallest, those of 0 left out.
+
+    Raises:
+        UserError: `mix` names a domain that is not in `domains`, or a weight cannot be.
+    """
+    require_domains(mix, domains, where)
+    total = sum(mix.values())
+    if not 0 < total < math.inf or min(mix.values()) < 0:
+        raise UserError(f"{where}: mix={dict(mix)}: weights must be numbers of at least 0 and not all 0")
+    largest_first = sorted(((weight, name) for name, weight in mix.items() if weight), key=lambda w: (-w[0], w[1]))
+    whole = {name: max(1, round(weight / total * PARTS)) for weight, name in largest_first}
+    divisor = math.gcd(*whole.values())
+    return {name: weight // divisor for name, weight in whole.items()}
+
+
+def require_domains(names: Iterable[str], domains: Iterable[str], where: str) -> None:
+    """Refuse names of domains that the training data does not have.
+
+    Raises:
+        UserError: names the nearest one it has.
+    """
+    for name in names:
+        if name not in domains:
+            near = nearest(name, domains)
+            raise UserError(f"{where}: the training data has no domain '{name}': did you mean '{near}'?")
+
+
+def place_phases(phases: Sequence[Phase], n_steps: int, global_batch: int) -> list[Stage]:
+    """Where each phase lies in a run of `n_steps`; a share of a short run may come to no step at all.
+
+    Raises:
+        UserError: the phases do not end one behind the other, the last one with the run.
+    """
+    stages, first, previous = [], 0, 0.0
+    for number, (until, seq_len, weights) in enumerate(phases, 1):
+        stages.append(Stage(first * global_batch, seq_len, weights))
+        end = round(until * n_steps) if isinstance(until, float) else until
+        if not first <= end <= n_steps or until == previous:
+            raise UserError(
+                f"data.stages, number {number}: until={until} is step {end}: must be behind step {first}, where the "
+                f"stage before ends, and at most {n_steps}, the run's last"
+            )
+        first, previous = end, until
+    if first != n_steps:
+        raise UserError(
+            f"data.stages: the last one ends at step {first} of {n_steps}; let it end with the run, until: 1.0"
+        )
+    return stages
+
+
+def concatenated(domains: Sequence[str], sizes: Mapping[str, int], seq_len: int, n_rows: int) -> list[Stage]:
+    """Domains one behind the other, each as often as it is named, and again from the first up to `n_rows` rows."""
+    stages: list[Stage] = []
+    first = 0
+    while first < n_rows:
+        for domain in domains:
+            stages.append(Stage(first, seq_len, {domain: 1}))
+            first += sizes[domain]
+    return stages
+
+
+def rows_until_exhausted(weights: Mapping[str, int], sizes: Mapping[str, int], which: Literal["first", "last"]) -> int:
+    """With "first" the most rows among which none comes twice, with "last" the fewest among which every one is."""
+    shares, limits = list(weights.values()), np.array([sizes[domain] for domain in weights])
+
+    def has_come(rows: int) -> bool:
+        counts = share_out(np.array([rows]), shares)[0]
+        return bool((counts > limits).any() if which == "first" else (counts >= limits).all())
+
+    rows = bisect_left(range(MAX_ROWS), True, key=has_come)
+    return rows - 1 if which == "first" else rows

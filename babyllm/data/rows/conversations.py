@@ -1,0 +1,175 @@
+"""Rows of conversations: one in each, or several packed that do not see each other.
+
+ConversationStore -> Conversations | PackedConversations -> tokens, targets, weights, ...
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babyllm.data.rows.packing import pack
+from babyllm.errors import UserError
+from babyllm.ragged import Ragged, offsets_of, positions, take
+from babyllm.store.conversations import ConversationStore, Normalisation
+from babyllm.store.shards import Split
+
+
+class Conversations:
+    """Rows of one conversation each, padded behind it.
+
+    Args:
+        store: the conversations.
+        split: "train" or "val".
+        task: one task; None takes all.
+        seq_len: columns of a row.
+        normalisation: what the weights of targets add up to 1 over: each token, each supervised turn, or each
+            conversation.
+
+    Raises:
+        UserError: there are no conversations, or one is longer than a row.
+    """
+
+    def __init__(
+        self,
+        store: ConversationStore,
+        split: Split,
+        task: str | None,
+        seq_len: int,
+        normalisation: Normalisation = "token",
+    ) -> None:
+        self._store, self._seq_len, self._normalisation = store, seq_len, normalisation
+        self._span = store.span(split, task)
+        require_length(store, split, task, seq_len)
+
+    def __len__(self) -> int:
+        """Conversations."""
+        return len(self._span)
+
+    def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(len(indices),) inputs of each row that are not padding."""
+        return self._store.index["length"][indices + self._span.start].astype(np.int64) - 1
+
+    def rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """The named arrays of these rows.
+
+        Returns:
+            (n, seq_len): "tokens", "targets", "positions", "documents" (0; -1 is padding), "channels" (index in the
+            store's tasks), all int64, and "weights" (float32, what the nats of a target are multiplied by); (n,) int64:
+            "lengths" (inputs that are not padding), "units/turn", "units/conversation".
+        """
+        members = Ragged(indices + self._span.start, np.arange(len(indices) + 1))
+        return _columns(self._store, members, self._seq_len, self._normalisation)
+
+
+class PackedConversations:
+    """Rows of several conversations, which do not see each other.
+
+    Args:
+        store: the conversations.
+        split: "train" or "val".
+        task: one task; None takes all.
+        seq_len: columns of a row.
+        normalisation: as in `Conversations`.
+        seed: decides which conversations share a row.
+
+    Raises:
+        UserError: there are no conversations, or one is longer than a row.
+    """
+
+    def __init__(
+        self,
+        store: ConversationStore,
+        split: Split,
+        task: str | None,
+        seq_len: int,
+        normalisation: Normalisation = "token",
+        seed: int = 1,
+    ) -> None:
+        self._store, self._seq_len, self._normalisation = store, seq_len, normalisation
+        require_length(store, split, task, seq_len)
+        packed = pack(store.lengths(split, task), seq_len, seed)
+        self._members = Ragged(packed.values + store.span(split, task).start, packed.offsets)
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self._members.offsets) - 1
+
+    def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(len(indices),) inputs of each row that are not padding."""
+        members = take(self._members, indices)
+        inputs = self._store.index["length"][members.values].astype(np.int64) - 1
+        return np.add.reduceat(inputs, members.offsets[:-1]) if len(indices) else inputs
+
+    def rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """The named arrays of these rows.
+
+        Returns:
+            As of `Conversations`; positions restart with each conversation of a row, documents number them from 0.
+        """
+        return _columns(self._store, take(self._members, indices), self._seq_len, self._normalisation)
+
+
+def require_length(store: ConversationStore, split: Split, task: str | None, seq_len: int) -> None:
+    """Refuse rows that cannot hold every conversation.
+
+    Raises:
+        UserError: the longest has more inputs than `seq_len`.
+    """
+    longest = max((group.longest for group in store.groups(split, task)), default=0) - 1
+    if longest > seq_len:
+        raise UserError(
+            f"data.seq_len={seq_len}: {store.directory} holds conversations of up to {longest} tokens; keep to the "
+            "seq_len they were prepared for, or prepare them for this one"
+        )
+
+
+def _columns(
+    store: ConversationStore, rows: Ragged, seq_len: int, normalisation: Normalisation
+) -> dict[str, NDArray[Any]]:
+    """The arrays of rows whose members are conversations; N members and P inputs in all."""
+    from babyllm.model.cross_entropy import IGNORE  # here, so that processes that prepare a store need no torch
+
+    n, shape = len(rows.offsets) - 1, (len(rows.offsets) - 1, seq_len)
+    record = store.index[rows.values]  # (N,)
+    row = np.repeat(np.arange(n), rows.lengths())  # (N,)
+    offsets = offsets_of(record["length"].astype(np.int64) - 1)
+    begins = offsets[:-1] - offsets[rows.offsets[row]]  # (N,) the column a member begins in
+    member = np.repeat(np.arange(len(record)), np.diff(offsets))  # (P,)
+    position = positions(offsets)  # (P,)
+    source = record["offset"][member] + position
+    cell = (row * seq_len + begins)[member] + position
+    turns = store.turns[source + 1].astype(np.int64)
+
+    def filled(values: NDArray[Any], empty: float, dtype: Any = np.int64) -> NDArray[Any]:
+        out = np.full(n * seq_len, empty, dtype)
+        out[cell] = values
+        return out.reshape(shape)
+
+    weights = _weights(turns, member, record["supervised"], normalisation)
+    return {
+        "tokens": filled(store.ids[source], store.manifest.eos_id),
+        "targets": filled(np.where(turns > 0, store.ids[source + 1].astype(np.int64), IGNORE), IGNORE),
+        "positions": filled(position, 0),
+        "documents": filled(positions(rows.offsets)[member], -1),
+        "weights": filled(weights, 0, np.float32),
+        "channels": filled(store.channels(rows.values)[member], 0),
+        "lengths": np.diff(offsets[rows.offsets]),
+        "units/turn": np.bincount(row, record["turns"], n).astype(np.int64),
+        "units/conversation": rows.lengths(),
+    }
+
+
+def _weights(
+    turns: NDArray[np.int64], member: NDArray[np.int64], supervised: NDArray[Any], normalisation: Normalisation
+) -> NDArray[Any]:
+    """(P,) what the nats of each target are multiplied by; 0 where it is not supervised."""
+    share: NDArray[Any] = np.ones(len(turns))
+    if normalisation == "conversation":
+        share = 1 / supervised[member]
+    elif normalisation == "turn":
+        of_turn = member * (turns.max(initial=0) + 1) + turns
+        share = 1 / np.bincount(of_turn)[of_turn]
+    return np.where(turns > 0, share, 0)

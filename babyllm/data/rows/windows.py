@@ -1,0 +1,67 @@
+"""Windows over the token stream: row i -> tokens, targets, and, for document masking, positions and documents.
+
+Window i holds tokens i * seq_len to (i + 1) * seq_len + 1 of the stream, so that the last target of one window is the
+first input of the next: every token but the stream's first is a target exactly once per epoch, the tail included.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babyllm.errors import UserError
+from babyllm.model.cross_entropy import IGNORE
+from babyllm.store.shards import TokenStream
+
+
+class Windows:
+    """The rows of a token stream.
+
+    Args:
+        stream: the ids.
+        seq_len: inputs per row.
+        eos_id: fills the last row; opens a new document when `mask_documents` is on.
+        mask_documents: whether rows carry document numbers and positions that restart with each document. The <eos>
+            before a document is its first input, which predicts its first token.
+        name: what the stream holds, for messages.
+
+    Raises:
+        UserError: the stream is shorter than one row.
+    """
+
+    def __init__(
+        self,
+        stream: TokenStream,
+        seq_len: int,
+        eos_id: int,
+        mask_documents: bool = False,
+        name: str = "the training data",
+    ) -> None:
+        if len(stream) <= seq_len:
+            raise UserError(f"data.seq_len={seq_len}: {name} holds only {len(stream)} tokens; choose a shorter one")
+        self._stream, self._seq_len, self._eos_id, self._mask = stream, seq_len, eos_id, mask_documents
+
+    def __len__(self) -> int:
+        """Rows per epoch, the shorter last one included."""
+        return -(-(len(self._stream) - 1) // self._seq_len)
+
+    def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(len(indices),) inputs of each row that are not padding: all but those the last one lacks."""
+        return np.minimum(self._seq_len, len(self._stream) - 1 - indices * self._seq_len)
+
+    def rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """The named arrays of these rows, each (len(indices), seq_len) int64."""
+        T = self._seq_len
+        tokens = np.full((len(indices), T), self._eos_id, dtype=np.int64)
+        targets = np.full((len(indices), T), IGNORE, dtype=np.int64)
+        for row, index in enumerate(indices):
+            window = self._stream.read(int(index) * T, int(index + 1) * T + 1)
+            tokens[row, : len(window) - 1] = window[:-1]
+            targets[row, : len(window) - 1] = window[1:]
+        if not self._mask:
+            return {"tokens": tokens, "targets": targets}
+        documents = np.cumsum(tokens == self._eos_id, axis=1)
+        is_start = np.diff(documents, axis=1, prepend=-1) != 0
+        here = np.broadcast_to(np.arange(T), documents.shape)
+        positions = here - np.maximum.accumulate(np.where(is_start, here, 0), axis=1)
+        return {"tokens": tokens, "targets": targets, "positions": positions, "documents": documents}

@@ -1,0 +1,125 @@
+"""The pretraining data of a run: checked shards, their tokenizer, and the loader over their windows.
+
+section `data` -> open_tokens -> Windows, or a Mixture of each domain's -> Share -> Loader
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from babyllm.config.values import Count, PathText, TokenId, check, expand_paths
+from babyllm.data.loader import Loader
+from babyllm.data.order.shuffle import Order, Shuffled
+from babyllm.data.row_config import RowConfig, mixture, share_of
+from babyllm.data.rows.windows import Windows
+from babyllm.errors import UserError
+from babyllm.model.config import ModelConfig
+from babyllm.prepare.encode import load_tokenizer
+from babyllm.runtime import Runtime
+from babyllm.schedule import Plan
+from babyllm.store.shards import TokenData, open_tokens
+from babyllm.tokenizer import Tokenizer
+
+SAMPLE = "data/sample"
+
+
+@dataclass(frozen=True)
+class DataConfig(RowConfig):
+    """The section `data` of a pretraining configuration; weights of domains are in tokens.
+
+    Attributes:
+        path: a directory of token shards, or bare .bin files of another project; the default is the sample corpus.
+        mask_documents: whether a token sees only its own document, with positions that restart there.
+        eval_tokens: held-out tokens read per domain at each evaluation.
+        verify: whether every shard is read again, though an earlier start found it whole.
+        dtype: of bare .bin files; auto tells it from them.
+        eos_id: of bare .bin files.
+    """
+
+    path: PathText = SAMPLE
+    mask_documents: bool = False
+    eval_tokens: Count = 1_000_000
+    verify: bool = False
+    dtype: Literal["auto", "uint16", "uint32"] = "auto"
+    eos_id: TokenId = 2
+
+    def __post_init__(self) -> None:
+        """Expand `~` in paths."""
+        expand_paths(self)
+
+
+@dataclass(frozen=True)
+class PretrainingData:
+    """Checked shards and the tokenizer that made them (None for bare files)."""
+
+    tokens: TokenData
+    tokenizer: Tokenizer | None
+    mask_documents: bool
+
+    def windows(self, seq_len: int, domain: str | None = None) -> Windows:
+        """The training rows of `seq_len` tokens, of one domain if named.
+
+        Raises:
+            UserError: there are fewer tokens than one row takes.
+        """
+        name = "the training data" if domain is None else f"the domain {domain}"
+        stream, eos_id = self.tokens.stream("train", domain), self.tokens.manifest.eos_id
+        return Windows(stream, seq_len, eos_id, self.mask_documents, name)
+
+
+def open_pretraining_data(
+    config: DataConfig, vocab_size: int | None = None, runtime: Runtime | None = None
+) -> PretrainingData:
+    """The data that `config` names, checked; every rank must call it.
+
+    Args:
+        config: the section `data`.
+        vocab_size: of bare .bin files.
+        runtime: of the run, whose rank 0 alone reads the shards through; None for one process.
+
+    Raises:
+        UserError: names the file or flag at fault.
+    """
+    check(config, "data.")
+    with runtime.main_first() if runtime else nullcontext():
+        tokens = open_tokens(
+            config.path,
+            vocab_size=vocab_size,
+            dtype=config.dtype,
+            eos_id=config.eos_id,
+            check=runtime is None or runtime.is_main,
+            verify=config.verify,
+        )
+    tokenizer = load_tokenizer(Path(config.path), tokens.manifest.tokenizer_sha256)
+    if tokenizer and (tokenizer.vocab_size > tokens.manifest.vocab_size or tokenizer.eos_id != tokens.manifest.eos_id):
+        raise UserError(
+            f"{config.path}: the tokenizer beside the shards has {tokenizer.vocab_size} ids and <eos> "
+            f"{tokenizer.eos_id}, the shards {tokens.manifest.vocab_size} and {tokens.manifest.eos_id}; "
+            "for bare .bin files set --model.vocab_size and --data.eos_id to the tokenizer's"
+        )
+    data = PretrainingData(tokens, tokenizer, config.mask_documents)
+    data.windows(config.longest_seq_len)
+    return data
+
+
+def make_loader(
+    config: DataConfig, data: PretrainingData, model: ModelConfig, runtime: Runtime, plan: Plan
+) -> tuple[Loader, Plan]:
+    """The loader of this rank, and the plan with its number of steps.
+
+    Raises:
+        UserError: `global_batch` or `micro_batch` does not divide, or the data cannot be mixed or the plan followed.
+    """
+    share = share_of(config, model, runtime)
+    order: Order
+    if config.is_mixed:
+        tokens = {domain: len(data.tokens.stream("train", domain)) for domain in data.tokens.domains("train")}
+        order, plan = mixture(config, tokens, data.windows, plan)
+    else:
+        order = Shuffled(data.windows(config.seq_len), config.seed)
+        plan = plan.with_steps(len(order), config.global_batch)
+    fingerprint = data.tokens.manifest.fingerprint()
+    return Loader(order, share, config.seed, fingerprint, pin_memory=runtime.device.type == "cuda"), plan

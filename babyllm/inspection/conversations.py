@@ -1,0 +1,113 @@
+"""Conversations for people: as the model reads them, with what is trained on in colour; counts and lengths by task."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from babyllm.chat.formats import FormatConfig
+from babyllm.chat.messages import Unusable
+from babyllm.chat.reading import find_conversation_partitions, read_conversation_partition
+from babyllm.chat.supervise import Supervise
+from babyllm.chat.template import ChatTemplate, Rendered
+from babyllm.progress import ProgressLine
+from babyllm.text.readers import Rejected
+from babyllm.tokenizer import Tokenizer
+
+Report = dict[str, Any]
+PARTITION_BYTES = 1 << 20  # after each it is told how far the look has come
+GREEN, PLAIN = ("\x1b[32m", "\x1b[0m"), ("[[", "]]")
+# What a terminal would obey is shown by its number, so that no text can colour or erase anything.
+CONTROL = {i: f"\\x{i:02x}" for i in (*range(0x20), *range(0x7F, 0xA0)) if chr(i) not in "\n\t"}
+
+
+def coloured(ids: Iterable[int], turns: Iterable[int], tokenizer: Tokenizer, is_terminal: bool = True) -> str:
+    """Text of rendered ids, special tokens by name; what is trained on is green, or in [[ ]] where colours are none.
+
+    Args:
+        ids: (L,) of a conversation, or of a part.
+        turns: (L,) number of the supervised turn each belongs to, or 0.
+        tokenizer: that of the ids.
+        is_terminal: whether it is to be shown on a terminal.
+    """
+    names = {i: name.encode() for name, i in tokenizer.special.items()}
+    before, behind = GREEN if is_terminal else PLAIN
+    parts = []
+    for turn, run in groupby(zip(ids, turns, strict=True), key=lambda pair: int(pair[1])):
+        raw = b"".join(names.get(int(i)) or tokenizer.token_bytes(int(i)) for i, _ in run)
+        text = raw.decode("utf-8", errors="replace").translate(CONTROL)
+        parts.append(f"{before}{text}{behind}" if turn else text)
+    return "".join(parts)
+
+
+def conversations_report(
+    path: Path, template: ChatTemplate, supervise: Supervise, config: FormatConfig, n_examples: int, seed: int
+) -> tuple[Report, list[tuple[str, Rendered]]]:
+    """What a file or folder of conversations holds: counts and lengths by task, what is unusable, and some at random.
+
+    Args:
+        path: of the files.
+        template: that they are rendered with.
+        supervise: what is trained on.
+        config: how records are read.
+        n_examples: conversations to give.
+        seed: of which they are.
+
+    Returns:
+        The report, and the examples with a label.
+
+    Raises:
+        UserError: there is nothing to read.
+    """
+    partitions = find_conversation_partitions([path], PARTITION_BYTES)
+    progress = ProgressLine("look", sum(partition.size_bytes for partition in partitions), output=sys.stderr)
+    rejected, left_out = Counter[str](), Counter[str]()
+    lengths: dict[str, list[tuple[int, int]]] = {}
+    examples: list[tuple[int, str, Rendered]] = []
+    rng = random.Random(seed)
+    done = number = 0
+    for partition in partitions:
+        for found in read_conversation_partition(partition, config, "format"):
+            try:
+                if isinstance(found, Rejected):
+                    raise Unusable(found.reason)
+                rendered = template.render(found.messages, supervise)
+            except Unusable as error:
+                rejected[str(error)] += 1
+                continue
+            left_out.update(found.left_out)
+            n_supervised = int((rendered.turns > 0).sum())
+            lengths.setdefault(found.task, []).append((len(rendered.ids), n_supervised))
+            # Each so far is among the examples with equal chance.
+            place = number if number < n_examples else rng.randrange(number + 1)
+            if place < n_examples:
+                label = f"{found.task} | {len(rendered.ids):,} tokens, {n_supervised:,} trained on | {found.id}"
+                examples[place : place + 1] = [(number, label.translate(CONTROL), rendered)]
+            number += 1
+        done += partition.size_bytes
+        progress.show(done)
+    progress.end()
+    facts: list[list[Any]] = [["rejected records", sum(rejected.values())]]
+    facts += [[f"rejected: {reason}", count] for reason, count in sorted(rejected.items())]
+    facts += [[f"field left out: {name}", count] for name, count in left_out.most_common()]
+    report = {"title": f"conversations: {path}", "facts": facts, "tables": [_length_table(lengths)] if lengths else []}
+    return report, [(label, rendered) for _, label, rendered in sorted(examples, key=lambda example: example[0])]
+
+
+def _length_table(lengths: dict[str, list[tuple[int, int]]]) -> dict[str, Any]:
+    rows: list[list[Any]] = []
+    everything = [pair for group in lengths.values() for pair in group]
+    for task, pairs in [*sorted(lengths.items()), ("all", everything)]:
+        tokens, supervised = np.array(pairs).T
+        half, most = np.percentile(tokens, [50, 99], method="higher").tolist()
+        n_tokens, n_supervised = int(tokens.sum()), int(supervised.sum())
+        rows.append([task, len(pairs), n_tokens, n_supervised, n_supervised / n_tokens, half, most, int(tokens.max())])
+    columns = ["task", "conversations", "tokens", "trained on", "share", "median length", "99 % up to", "longest"]
+    return {"title": "conversations by task", "columns": columns, "rows": rows}

@@ -1,0 +1,340 @@
+"""What is in a corpus, in raw files, in token data or in a run directory, as the value of a report.
+
+corpus  -> counts of its parts; lengths of all texts, without the texts -> the longest, some at random
+files   -> readers -> counts, rejected records, the longest, some at random
+shards  -> manifest; ids at some places or all -> counts, compression, documents decoded
+run     -> config.yaml, metrics.jsonl, step directories
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from babyllm.documents import Document
+from babyllm.errors import UserError
+from babyllm.pipeline.output import WORK
+from babyllm.pipeline.rejections import require_documents
+from babyllm.prepare.encode import Group, group_table, load_tokenizer
+from babyllm.prepare.inputs import documents_of, find_sources
+from babyllm.progress import ProgressLine
+from babyllm.store.bare_tokens import BareFlags
+from babyllm.store.corpus import COLUMNS, Corpus, Count, documents_in, is_corpus, open_corpus
+from babyllm.store.parquet import FAULTS, open_parquet
+from babyllm.store.shards import Split, TokenData, TokenStream, bare_files, is_token_data, open_tokens
+from babyllm.text.readers import ReadConfig, left_out
+from babyllm.tokenizer import Tokenizer
+
+Report = dict[str, Any]
+READ_TOKENS, N_BLOCKS = 1 << 22, 64  # of a domain and split that are looked at, in so many places
+DOCUMENT_TOKENS = 1 << 16  # of a document that are decoded
+
+
+@dataclass(frozen=True)
+class Look:
+    """How closely to look.
+
+    Attributes:
+        longest: of the longest documents, how many to show.
+        examples: documents to show at random; of token data, per domain and split.
+        seed: of what is shown at random.
+    """
+
+    longest: int = 3
+    examples: int = 2
+    seed: int = 0
+
+
+# ---- corpora
+
+
+def corpus_report(directory: Path, look: Look, verify: bool = False) -> Report:
+    """What a corpus holds: counts by domain, the longest documents and some at random.
+
+    With `verify` its files are read again, though they were found whole earlier.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    corpus = open_corpus(directory, verify=verify)
+    domains = corpus.domains()
+    n_documents = sum(count.documents for count in domains.values())
+    require_documents(n_documents, {}, directory)
+    try:
+        longest = _longest_rows(corpus, look.longest)
+        rng = np.random.default_rng(look.seed % 2**64)
+        chosen = np.sort(rng.choice(n_documents, min(look.examples, n_documents), replace=False))
+        examples = [
+            _example_items("longest documents", _rows(corpus, longest)),
+            _example_items("documents at random", _rows(corpus, [int(row) for row in chosen])),
+        ]
+    except FAULTS as error:
+        raise UserError(f"{directory}: cannot be read ({error}); make the corpus anew") from error
+    facts = [["files", len(corpus.parts)]]
+    facts += [[name, value] for name, value in corpus.about.items() if isinstance(value, (str, int, float))]
+    return {"title": f"corpus: {directory}", "facts": facts, "tables": [_count_table(domains)], "examples": examples}
+
+
+def _count_table(domains: dict[str, Count]) -> dict[str, Any]:
+    total = sum(domains.values(), Count())
+    rows = [
+        [domain, c.documents, c.characters, c.bytes, c.bytes / max(1, total.bytes), round(c.characters / c.documents)]
+        for domain, c in [*domains.items(), ("all", total)]
+        if c.documents
+    ]
+    columns = ["domain", "documents", "characters", "bytes", "share", "characters/document"]
+    return {"title": "documents by domain", "columns": columns, "rows": rows}
+
+
+def _example_items(title: str, documents: Sequence[Document]) -> dict[str, Any]:
+    items = [{"label": f"{d.domain} | {len(d.text):,} characters | {d.id}", "texts": [d.text]} for d in documents]
+    return {"title": title, "items": items}
+
+
+def _longest_rows(corpus: Corpus, n: int) -> list[int]:
+    """Numbers of the longest documents, counted through the corpus, the longest first."""
+    total = sum(sum(count.documents for count in part.domains.values()) for part in corpus.parts)
+    progress = ProgressLine("look", total, output=sys.stderr)
+    best: list[tuple[int, int]] = []
+    begin = 0
+    for part in corpus.parts:
+        with open_parquet(corpus.directory / part.file) as file:
+            for batch in file.iter_batches(2048, columns=["text"]):
+                lengths = np.asarray(pc.utf8_length(batch.column(0)))
+                top = np.argsort(-lengths, kind="stable")[:n]
+                best = heapq.nlargest(n, best + [(int(lengths[i]), -(begin + int(i))) for i in top])
+                begin += len(lengths)
+        progress.show(begin)
+    progress.end()
+    return [-row for _, row in best]
+
+
+def _rows(corpus: Corpus, rows: Sequence[int]) -> list[Document]:
+    """The documents of these numbers; only the row groups that hold them are read."""
+    found: dict[int, Document] = {}
+    begin = 0
+    for part in corpus.parts:
+        with open_parquet(corpus.directory / part.file) as file:
+            for group in range(file.metadata.num_row_groups):
+                end = begin + file.metadata.row_group(group).num_rows
+                mine = [row for row in rows if begin <= row < end]
+                if mine:
+                    table = file.read_row_group(group, columns=COLUMNS)
+                    for row in mine:
+                        (found[row],) = documents_in(table.slice(row - begin, 1))
+                begin = end
+    return [found[row] for row in rows]
+
+
+# ---- files that the readers read
+
+
+def files_report(path: Path, look: Look, read: ReadConfig, partition_bytes: int) -> Report:
+    """What the readers find in a file or directory: counts by domain, rejected records, some documents.
+
+    Raises:
+        UserError: there is nothing that they read.
+    """
+    sources = find_sources([path], read, partition_bytes)
+    rejected = Counter[str]()
+    domains: dict[str, Count] = {}
+    longest: list[tuple[int, int, Document]] = []
+    chosen: list[tuple[int, int, Document]] = []
+    progress = ProgressLine("look", sum(source.size_bytes for source in sources), output=sys.stderr)
+    done = number = 0
+    for source in sources:
+        for document in documents_of(source, read, rejected, None):
+            number += 1  # earlier documents win, and documents are never compared
+            size = Count(1, len(document.text), len(document.text.encode()))
+            domains[document.domain] = domains.get(document.domain, Count()) + size
+            _push(longest, (size.characters, -number, document), look.longest)
+            digest = blake2b(f"{look.seed}:{document.id}".encode(), digest_size=8).digest()
+            _push(chosen, (int.from_bytes(digest, "big"), -number, document), look.examples)
+        done += source.size_bytes
+        progress.show(done)
+    progress.end()
+    require_documents(number, rejected, path)
+    facts: list[list[Any]] = [["rejected records", sum(rejected.values())]]
+    facts += [[f"rejected: {reason}", count] for reason, count in sorted(rejected.items())]
+    facts += [[f"files not read: {name}", n] for name, n in left_out([path], read).items()]
+    examples = [
+        _example_items("longest documents", [document for *_, document in sorted(longest, key=lambda e: e[:2])[::-1]]),
+        _example_items("documents at random", [document for *_, document in sorted(chosen, key=lambda e: -e[1])]),
+    ]
+    tables = [_count_table(dict(sorted(domains.items())))]
+    return {"title": f"files: {path}", "facts": facts, "tables": tables, "examples": examples}
+
+
+def _push(heap: list[tuple[int, int, Document]], entry: tuple[int, int, Document], size: int) -> None:
+    """Keep the `size` largest entries."""
+    heapq.heappush(heap, entry)
+    if len(heap) > size:
+        heapq.heappop(heap)
+
+
+# ---- token data
+
+
+def tokens_report(data: TokenData, tokenizer: Tokenizer | None, look: Look) -> Report:
+    """What token data holds: counts and compression by domain and split, and documents at random, decoded.
+
+    Compression is that of all tokens where they are few, else of some at many places. Without a tokenizer there is
+    neither compression in characters nor any text.
+    """
+    manifest = data.manifest
+    groups, examples = [], []
+    is_part = False
+    splits: tuple[Split, ...] = ("train", "val")
+    for split in splits:
+        for domain in data.domains(split):
+            shards = [s for s in manifest.shards if (s.split, s.domain) == (split, domain)]
+            documents, tokens, n_bytes = (sum(getattr(s, n) for s in shards) for n in ("documents", "tokens", "bytes"))
+            stream = data.stream(split, domain)
+            seen, characters, decoded_bytes, n_eos = _measure(stream, tokenizer, manifest.vocab_size, manifest.eos_id)
+            is_part |= seen < tokens
+            scale = tokens / max(1, seen)
+            group = Group(
+                domain,
+                split,
+                documents or round(n_eos * scale),
+                tokens,
+                round(characters * scale),
+                n_bytes or round(decoded_bytes * scale),
+            )
+            groups.append(group)
+            if tokenizer:
+                title = f"{split} {domain}: documents at random"
+                texts = _decoded(stream, tokenizer, manifest.eos_id, look)
+                examples.append({"title": title, "items": texts})
+    facts: list[list[Any]] = [
+        ["shards", len(manifest.shards)],
+        ["vocabulary", manifest.vocab_size],
+        ["dtype", manifest.dtype],
+        ["fingerprint", manifest.fingerprint()[:16]],
+    ]
+    if is_part:
+        facts.append(["tokens/character", f"from {READ_TOKENS:,} tokens of each domain and split"])
+    return {
+        "title": f"tokens: {data.directory}",
+        "facts": facts,
+        "tables": [group_table(groups)],
+        "examples": examples,
+    }
+
+
+def _measure(
+    stream: TokenStream, tokenizer: Tokenizer | None, vocab_size: int, eos_id: int
+) -> tuple[int, int, int, int]:
+    """Tokens looked at, the characters and bytes they stand for, and how many are <eos>."""
+    counts = np.zeros(vocab_size, np.int64)
+    for ids in _blocks(stream):
+        counts += np.bincount(ids, minlength=vocab_size)
+    characters = n_bytes = 0
+    if tokenizer:
+        for token_id in np.flatnonzero(counts).tolist():
+            raw = tokenizer.token_bytes(token_id)
+            # Every character has one byte that does not continue another.
+            characters += int(counts[token_id]) * sum(byte & 0xC0 != 0x80 for byte in raw)
+            n_bytes += int(counts[token_id]) * len(raw)
+    return int(counts.sum()), characters, n_bytes, int(counts[eos_id])
+
+
+def _blocks(stream: TokenStream) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
+    if len(stream) <= READ_TOKENS:
+        yield stream.read(0, len(stream))
+        return
+    size = READ_TOKENS // N_BLOCKS
+    for start in np.linspace(0, len(stream) - size, N_BLOCKS).astype(np.int64).tolist():
+        yield stream.read(start, start + size)
+
+
+def _decoded(stream: TokenStream, tokenizer: Tokenizer, eos_id: int, look: Look) -> list[dict[str, Any]]:
+    """Documents behind random places: nearly as if drawn evenly, without an index of them."""
+    rng = np.random.default_rng(look.seed % 2**64)
+    starts = [_next_start(stream, int(place), eos_id) for place in rng.integers(0, len(stream), look.examples)]
+    items = []
+    for start in dict.fromkeys(starts):
+        ids = stream.read(start, start + DOCUMENT_TOKENS)
+        end = np.flatnonzero(ids == eos_id)
+        text = tokenizer.decode(ids[: end[0]] if len(end) else ids)
+        items.append({"label": f"token {start:,}", "texts": [text]})
+    return items
+
+
+def _next_start(stream: TokenStream, place: int, eos_id: int) -> int:
+    """Where the next document behind `place` begins; the first one, if there is none."""
+    for start in range(place, len(stream), DOCUMENT_TOKENS):
+        found = np.flatnonzero(stream.read(start, start + DOCUMENT_TOKENS) == eos_id)
+        if len(found):
+            behind = start + int(found[0]) + 1
+            return behind if behind < len(stream) else 0
+    return 0
+
+
+# ---- any of them
+
+
+def inspect(
+    path: Path,
+    look: Look,
+    *,
+    verify: bool = False,
+    vocab_size: int | None = None,
+    dtype: str = "auto",
+    eos_id: int = 2,
+    tokenizer: str | None = None,
+    read: ReadConfig | None = None,
+    partition_bytes: int = 64 << 20,
+) -> Report:
+    """The report of whatever lies at `path`.
+
+    Args:
+        path: of a corpus, token data, bare .bin files, or files that the readers read.
+        look: how closely.
+        verify: whether every file of a corpus or of token data is read again, though it was found whole earlier.
+        vocab_size: of bare .bin files.
+        dtype: of bare .bin files.
+        eos_id: of bare .bin files.
+        tokenizer: directory or file of the tokenizer of bare .bin files.
+        read: how the readers read.
+        partition_bytes: of files that are read at a time.
+
+    Raises:
+        UserError: it is none of these, or damaged.
+    """
+    if is_corpus(path):
+        report = corpus_report(path, look, verify)
+        if verify:
+            report["facts"].append(["verified", f"all {report['facts'][0][1]} files are whole"])
+        return report
+    if is_token_data(path) or (path.is_dir() and bare_files(path)) or path.suffix == ".bin":
+        data = open_tokens(
+            path,
+            vocab_size=vocab_size,
+            dtype=dtype,
+            eos_id=eos_id,
+            verify=verify,
+            to_train=False,
+            flags=BareFlags("--vocab_size", "--dtype", "--eos_id"),
+        )
+        beside = load_tokenizer(data.directory, data.manifest.tokenizer_sha256)
+        report = tokens_report(data, Tokenizer.load(tokenizer) if tokenizer else beside, look)
+        if verify:
+            report["facts"].append(["verified", f"all {len(data.manifest.shards)} shards are whole"])
+        return report
+    if (path / WORK).is_dir():
+        raise UserError(
+            f"{path}: was never finished; run the command that makes it again, it goes on with what is left"
+        )
+    if any(path.glob("*.safetensors")) or (path / "tokenizer.json").is_file():
+        raise UserError(f"{path}: is a model or tokenizer; inspect shows corpora, text files, token data and runs")
+    return files_report(path, look, read or ReadConfig(), partition_bytes)

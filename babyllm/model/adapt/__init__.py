@@ -1,0 +1,1 @@
+"""What changes a finished model: LoRA, freezing, stored precisions, more tokens."""

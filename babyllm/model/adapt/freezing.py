@@ -1,0 +1,57 @@
+"""Training a part of a model: the last blocks, or all but named parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from babyllm.config import nearest
+from babyllm.config.values import AnyCount
+from babyllm.errors import UserError
+from babyllm.model.transformer import EMBEDDING, Transformer
+
+
+@dataclass(frozen=True)
+class FreezeConfig:
+    """Which parts of the model stay as they are.
+
+    An output layer that is tied is the embedding, so it stays as it is whenever the embedding does.
+
+    Attributes:
+        last_n_layers: train only so many blocks, the last norm and an output layer that is not tied; null trains all.
+        parts: names whose weights stay as they are (embed_tokens, layers.0, self_attn, mlp.down_proj, lm_head).
+    """
+
+    last_n_layers: AnyCount | None = None
+    parts: list[str] = field(default_factory=list)
+
+
+def freeze(model: Transformer, config: FreezeConfig) -> None:
+    """Take the gradient from what `config` names; what had none before keeps none, so call it behind `add_lora`.
+
+    A part is one or several neighbouring words of a parameter's name between dots: "layers.1" is not "layers.10".
+
+    Raises:
+        UserError: a part is unknown, there are not so many layers, or nothing is left to train.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    frozen = [part.removeprefix("model.") for part in config.parts]
+    for part in frozen:
+        if not any(_is_part(part, name) for name in parameters):
+            words = [word for name in parameters for word in (name.removesuffix(".weight"), *name.split("."))]
+            raise UserError(f"freeze.parts: {part!r} is no part of the model; did you mean {nearest(part, words)!r}?")
+    if config.last_n_layers is not None:
+        n_frozen = model.config.n_layers - config.last_n_layers
+        if not 0 <= n_frozen <= model.config.n_layers:
+            raise UserError(
+                f"freeze.last_n_layers={config.last_n_layers}: must be from 0 to the model's {model.config.n_layers}"
+            )
+        frozen += [EMBEDDING, *(f"layers.{i}" for i in range(n_frozen))]
+    for name, parameter in parameters.items():
+        if any(_is_part(part, name) for part in frozen):
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        raise UserError("freeze: nothing is left to train; name fewer parts or more layers")
+
+
+def _is_part(part: str, name: str) -> bool:
+    return f".{part}." in f".{name}."

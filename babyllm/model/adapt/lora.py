@@ -1,0 +1,156 @@
+"""Low-rank adaptation of a whole model: which layers get an update, and the plain model they make.
+
+model -> add_lora -> training of A and B alone -> merge_lora -> plain model
+
+Adapters are stored by babyllm.interop.peft.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import torch
+from torch import nn
+
+from babyllm.config import nearest
+from babyllm.config.values import Limits, Positive, ShareBelow1, check
+from babyllm.errors import UserError
+from babyllm.model.adapt.token_rows import RowEmbedding, dense_embedding
+from babyllm.model.linear import FrozenLinear, Held, LoraLinear, dense_weight
+from babyllm.model.transformer import OUTPUT, Transformer
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adaptation (Hu et al. 2021): the model stays as it is, and what is trained is a small update of it.
+
+    Attributes:
+        rank: of the update of each target; 0 trains the model itself.
+        alpha: the update counts alpha / rank times.
+        dropout: probability, on the input of each update; the output layer's has none.
+        targets: linear layers by name or its end (q_proj, layers.0.mlp.up_proj, lm_head); all: every one in the blocks.
+        rslora: let the update count alpha / sqrt(rank) times, which suits high ranks (Kalajdzievski 2023).
+        lora_plus: learning rate of B over that of A (Hayou et al. 2024, who advise 16); 1 is the same for both.
+        new_tokens: whether rows of special tokens in the embedding and the output layer are trained, too: those of the
+            template that the base has not learned (auto), all that the template writes (true), or none (false).
+        base: how the blocks' frozen weights are held: float32, bfloat16, int8, or nf4 (4 bits, Dettmers et al. 2023).
+    """
+
+    rank: Annotated[int, Limits(0, 16_384)] = 0
+    alpha: Positive = 16.0
+    dropout: ShareBelow1 = 0.0
+    targets: list[str] = field(default_factory=lambda: [ALL])
+    rslora: bool = False
+    lora_plus: Positive = 1.0
+    new_tokens: bool | Literal["auto"] = "auto"
+    base: Held = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            UserError: names the field.
+        """
+        check(self, "lora.")
+        if self.base != "float32" and not self.rank:
+            raise UserError(
+                f"lora.base={self.base}: needs a lora.rank above 0; a model that is trained itself is float32"
+            )
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers of a model by name, the output layer last."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+
+
+def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
+    """The layers of a model that have an update, by name; none if it has no adapter."""
+    return {name: layer for name, layer in linear_layers(model).items() if isinstance(layer, LoraLinear)}
+
+
+def add_lora(model: Transformer, config: LoraConfig) -> Transformer:
+    """The same model with an update on each target, which starts at nothing and is all that is trained.
+
+    Args:
+        model: changed in place; A is drawn from torch's current generator.
+        config: rank 0 leaves the model as it is.
+
+    Raises:
+        UserError: a target is unknown or is a tied output layer, or the model has an adapter already.
+    """
+    if not config.rank:
+        return model
+    if lora_layers(model):
+        raise UserError("the model has an adapter already; merge it first (merge_lora, or babyllm merge-lora)")
+    targets = _matching(model, config.targets)
+    model.requires_grad_(False)
+    for name, layer in linear_layers(model).items():
+        held: Held = config.base if name != OUTPUT else "float32"
+        if name in targets:
+            new: nn.Linear = LoraLinear(
+                layer, held, config.rank, config.alpha, rslora=config.rslora, dropout=config.dropout
+            )
+        elif held != "float32":
+            new = FrozenLinear(layer, held)
+        else:
+            continue
+        model.set_submodule(name, new.train(layer.training))
+    return model
+
+
+def _matching(model: Transformer, targets: list[str]) -> set[str]:
+    """Names of the layers that `targets` mean."""
+    names = list(linear_layers(model))
+    found: set[str] = set()
+    for target in targets:
+        if target == ALL:
+            mine = [name for name in names if name != OUTPUT]
+        else:
+            mine = [name for name in names if f".{name}".endswith(f".{target.removeprefix('model.')}")]
+        if not mine:
+            known = [ALL, *names, *(name.rpartition(".")[2] for name in names)]
+            raise UserError(f"lora.targets: {target!r} is no linear layer; did you mean {nearest(target, known)!r}?")
+        found |= set(mine)
+    if not found:
+        raise UserError("lora.targets: names no layer; give some, or all")
+    if OUTPUT in found and model.config.tie_embeddings:
+        raise UserError(f"lora.targets: {OUTPUT} is this model's embedding too (tied) and cannot have an update")
+    return found
+
+
+@torch.no_grad()
+def merge_lora(model: Transformer) -> Transformer:
+    """The same model as a plain one in float32, with the updates and rows in its weights and everything trainable.
+
+    Args:
+        model: changed in place; a base held in fewer bits stays as coarse as it was.
+    """
+    for name, layer in linear_layers(model).items():
+        if isinstance(layer, FrozenLinear):
+            plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+            plain.weight = nn.Parameter(dense_weight(layer))
+            model.set_submodule(name, plain.train(layer.training))
+            model.origin = None
+    if isinstance(model.embed_tokens, RowEmbedding):
+        rows = dense_embedding(model.embed_tokens)
+        size, width = rows.shape
+        model.embed_tokens = nn.Embedding(size, width, _weight=rows).train(model.training)
+        if model.config.tie_embeddings:
+            model.lm_head.weight = model.embed_tokens.weight
+    return model.requires_grad_(True)
+
+
+def to_int8(model: Transformer) -> Transformer:
+    """The same model with every linear layer's weight held as int8: for reading, not for training or saving.
+
+    Args:
+        model: changed in place; updates are added first. The embedding keeps its type, also where it was tied.
+    """
+    for name in list(linear_layers(merge_lora(model))):
+        layer = model.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        model.set_submodule(name, FrozenLinear(layer, "int8").train(layer.training))
+    return model.requires_grad_(False)

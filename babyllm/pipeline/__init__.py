@@ -1,0 +1,1 @@
+"""What every offline stage needs: partitions, outputs that are complete or absent, reports."""

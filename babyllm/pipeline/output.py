@@ -1,0 +1,201 @@
+"""What every stage that writes a directory begins and ends with: nothing of anybody else's is touched.
+
+OUT is apart from the inputs and holds nothing yet -> OUT/.work, with a lock: what is not finished
+-> OUT/.work/made: the files to be -> publish: their names are noted, then each is moved, the commit mark last
+
+What a killed `publish` has moved is known by the note, and taken back at the next start. So a stage writes over no file
+but its own, and its directory is complete when the commit mark is there: `corpus.json`, for tokens `manifest.json`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from babyllm.errors import UserError
+from babyllm.files import fsync, locked, read_sealed_json, write_sealed_json
+from babyllm.pipeline.partitions import not_written
+from babyllm.store.corpus import is_corpus, open_corpus
+
+WORK, MADE, REJECTED = ".work", "made", "rejected.jsonl"
+_LOCK, _NOTE = "lock", "published.json"
+
+
+def require_apart(out: Path, inputs: Sequence[Path]) -> None:
+    """Refuse an output directory that is an input, lies in one or holds one.
+
+    Raises:
+        UserError: names the input.
+    """
+    place = out.resolve()
+    for path in inputs:
+        source = path.resolve()
+        if place == source or source in place.parents or place in source.parents:
+            how = "is" if place == source else "lies in" if source in place.parents else "holds"
+            raise UserError(f"{out}: {how} {path}, which is read; choose another OUT, outside of it")
+
+
+def is_done(out: Path, about: dict[str, Any]) -> bool:
+    """Whether `out` holds the corpus that is to be made.
+
+    Args:
+        out: a directory, or nothing yet.
+        about: what decides the result: stage, settings and inputs, as JSON values.
+
+    Raises:
+        UserError: it holds a corpus made otherwise.
+    """
+    if not is_corpus(out):
+        return False
+    require_same(out, open_corpus(out).about, about)
+    discard_work(out)
+    return True
+
+
+def require_same(out: Path, made: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse results in `out` that were made with other settings or inputs than what is wanted.
+
+    Raises:
+        UserError: names what differs.
+    """
+    if changed := [name for name in wanted if made.get(name) != wanted[name]]:
+        raise UserError(f"{out}: was made with other {', '.join(changed)}; choose another OUT")
+
+
+def join_rejected(folders: Sequence[Path], out: Path) -> None:
+    """Put the records that each piece rejected into one `rejected.jsonl`, in their order; none leaves no file."""
+    target = out / REJECTED
+    with target.open("wb") as joined:
+        for file in (folder / REJECTED for folder in folders):
+            if file.is_file():
+                with file.open("rb") as piece:
+                    shutil.copyfileobj(piece, joined)
+    if target.stat().st_size:
+        fsync(target)
+    else:
+        target.unlink()
+
+
+@contextmanager
+def work_directory(out: Path, replaced: Sequence[str] = ()) -> Iterator[Path]:
+    """The directory for what is not finished, with a folder `made`; no other process writes there while the body runs.
+
+    Args:
+        out: the output directory.
+        replaced: what it may hold, as it will be replaced.
+
+    Raises:
+        UserError: `out` holds what others made, another process is at it, it cannot be made, or the body cannot write,
+            as on a full disk.
+    """
+    _end_if_starting()
+    directory = out / WORK
+    try:
+        _require_own(out, replaced)
+        (directory / MADE).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be made ({error.strerror}); choose another directory") from error
+    try:
+        with locked(directory / _LOCK, 0) as is_free:
+            if not is_free:
+                raise UserError(f"{out}: another process is writing it; wait for its end or choose another directory")
+            _take_back(out)
+            yield directory
+    except BrokenPipeError:  # whoever read our output has gone
+        raise
+    except OSError as error:
+        raise not_written(out, error) from error
+
+
+def publish(out: Path, names: Sequence[str], replaced: Sequence[str] = ()) -> None:
+    """Move files from `.work/made` to their places in `out`.
+
+    Args:
+        out: the directory, which this process works in.
+        names: of the files, the commit mark last; those that are not there are passed over.
+        replaced: files of before that go, the commit mark first.
+
+    Raises:
+        UserError: somebody else's file has one of the names.
+    """
+    made = out / WORK / MADE
+    names = [name for name in names if (made / name).exists()]
+    if taken := [name for name in names if name not in replaced and os.path.lexists(out / name)]:
+        raise _not_own(out, taken)
+    write_sealed_json(out / WORK / _NOTE, {"names": [*names, *replaced]})
+    for name in replaced:
+        (out / name).unlink(missing_ok=True)
+    for name in names:
+        if name == names[-1]:
+            fsync(out)
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(made / name, out / name)
+    fsync(out)
+
+
+@contextmanager
+def rejected_published(out: Path, replaced: Sequence[str] = ()) -> Iterator[None]:
+    """Leave `rejected.jsonl` in `out`, where the body refuses to go on for what was rejected."""
+    try:
+        yield
+    except UserError:
+        publish(out, [REJECTED], replaced)
+        raise
+
+
+def discard_work(out: Path) -> None:
+    """Delete what a finished stage was made of."""
+    if _is_own_work(out / WORK):
+        shutil.rmtree(out / WORK, ignore_errors=True)
+
+
+def _require_own(out: Path, replaced: Sequence[str]) -> None:
+    """Refuse a directory that holds more than hidden files and what an unfinished stage has made here."""
+    if not out.exists():
+        return
+    own = {name.partition("/")[0] for name in (*_noted(out), *replaced)}
+    others = sorted(name for name in os.listdir(out) if not name.startswith(".") and name not in own)
+    if os.path.lexists(out / WORK) and not _is_own_work(out / WORK):
+        others.append(WORK)
+    if others:
+        raise _not_own(out, others)
+
+
+def _not_own(out: Path, names: Sequence[str]) -> UserError:
+    more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+    return UserError(
+        f"{out}: holds {names[0]}{more}, which this command did not make; choose a directory that is new or empty"
+    )
+
+
+def _is_own_work(directory: Path) -> bool:
+    # A kill may come between the directory and its lock.
+    return (directory / _LOCK).is_file() or (directory.is_dir() and set(os.listdir(directory)) <= {MADE})
+
+
+def _noted(out: Path) -> list[str]:
+    try:
+        return list(read_sealed_json(out / WORK / _NOTE)["names"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _take_back(out: Path) -> None:
+    """Bring what a killed `publish` has moved back to the files that are made."""
+    for name in _noted(out):
+        if (out / name).is_file():
+            target = out / WORK / MADE / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(out / name, target)
+    (out / WORK / _NOTE).unlink(missing_ok=True)
+
+
+def _end_if_starting() -> None:
+    """End a worker process that carries out the script again which started it; whoever waits for it names the cause."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(1)

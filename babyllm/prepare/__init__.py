@@ -1,0 +1,1 @@
+"""From texts and chats to the stores that training reads."""

@@ -1,0 +1,44 @@
+"""How much text a token stands for: tokenizers side by side, by domain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from babyllm.documents import Document
+from babyllm.tokenizer import Tokenizer
+
+
+def load_by_name(paths: Sequence[str]) -> dict[str, Tokenizer]:
+    """Tokenizers of directories or files, by a name that tells them apart."""
+    short = [Path(path).stem if Path(path).suffix == ".model" else Path(path).resolve().name for path in paths]
+    names = [name if short.count(name) == 1 else path for name, path in zip(short, paths, strict=True)]
+    return {name: Tokenizer.load(path) for name, path in zip(names, paths, strict=True)}
+
+
+def compression_tables(
+    documents: Mapping[str, Sequence[Document]], tokenizers: Mapping[str, Tokenizer]
+) -> list[dict[str, Any]]:
+    """Tables of a report: characters and bytes per token by domain, a column per tokenizer."""
+    tokens: dict[tuple[str, str], int] = {}
+    for name, tokenizer in tokenizers.items():
+        for domain, mine in documents.items():
+            tokens[domain, name] = len(tokenizer.encode_documents([d.text.encode() for d in mine])[0]) - len(mine)
+    columns = [f"{name} ({tokenizer.vocab_size:,})" for name, tokenizer in tokenizers.items()]
+    tables = []
+    for unit in ("characters", "bytes"):
+        sizes = {
+            domain: sum(len(d.text) if unit == "characters" else len(d.text.encode()) for d in mine)
+            for domain, mine in sorted(documents.items())
+        }
+        rows: list[list[Any]] = [
+            [domain, size, *(round(size / tokens[domain, name], 3) for name in tokenizers)]
+            for domain, size in sizes.items()
+        ]
+        total = {name: sum(tokens[domain, name] for domain in documents) for name in tokenizers}
+        rows.append(["all", sum(sizes.values()), *(round(sum(sizes.values()) / total[name], 3) for name in tokenizers)])
+        tables.append(
+            {"title": f"{unit} per token, held-out documents", "columns": ["domain", unit, *columns], "rows": rows}
+        )
+    return tables

@@ -1,0 +1,394 @@
+"""From files of conversations to a store of them, on all cores, with every record accounted for.
+
+files -> pieces -> one process each: read, held out or not, render, fit -> a file of ids by split and task
+      -> ids.bin, turns.bin, index.bin; rejected.jsonl; report.json; conversations.json, the commit mark
+
+Conversations lie in the order of split, task and input, so the store depends on neither the number of workers nor the
+size of the pieces. It is a cache beside the run: other settings or files make it anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from babyllm.chat.formats import FormatConfig
+from babyllm.chat.limits import MessageLimits, limited
+from babyllm.chat.load import ChatTemplate, Rendered, Supervise, TooLong, fit, split_turns
+from babyllm.chat.messages import Conversation, Unusable
+from babyllm.chat.reading import READ, find_conversation_partitions, read_conversation_partition
+from babyllm.chat.supervise import message_weights
+from babyllm.files import read_sealed_json, write_sealed_json
+from babyllm.pipeline.finished import check_held_out
+from babyllm.pipeline.output import MADE, REJECTED, WORK, discard_work, publish, rejected_published, work_directory
+from babyllm.pipeline.partitions import WorkConfig, run_partitions
+from babyllm.pipeline.report import REPORT_FILES, write_report
+from babyllm.prepare.conversations_report import Key, Result, Tally, report_of, require_training
+from babyllm.prepare.encode import load_tokenizer
+from babyllm.prepare.held_out import first_kept, is_apart
+from babyllm.store.conversations import FORMAT_VERSION, IDS, INDEX, MANIFEST, RECORD, TURNS, Group, Manifest, is_store
+from babyllm.store.shards import Split, little_endian, token_dtype
+from babyllm.text.readers import Partition, Rejected, Source, key_of
+from babyllm.text.readers.line_numbers import LineNumbers
+from babyllm.text.readers.records import rejected
+from babyllm.tokenizer import TOKENIZER_FILES
+
+PIECE = "conversations.bin"
+# Rendering is slow, so even small files are worth several cores; the cut depends on the files alone.
+MIN_PIECE_BYTES, PIECE_SHARE = 1 << 20, 1 / 16
+COPY_BYTES = 1 << 22
+READING = 3  # version of how records become conversations; what was prepared by another is made anew
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What decides the result beside the files; sent to worker processes."""
+
+    format: FormatConfig
+    supervise: Supervise
+    is_split: bool
+    seq_len: int
+    too_long: TooLong
+    limits: MessageLimits
+    held_out: float
+    held_out_files: tuple[str, ...]
+    directory: Path
+    template: str
+    tokenizer_sha256: str
+    first_kept: bytes = b""
+
+    def makes(self) -> dict[str, Any]:
+        """The settings as JSON values, but for where workers find the template and what the files decide."""
+        values = asdict(self)
+        del values["directory"], values["first_kept"]
+        return values | {"held_out_files": list(self.held_out_files)}
+
+
+def prepare_conversations(
+    paths: Sequence[Path],
+    directory: Path,
+    template: ChatTemplate,
+    format: FormatConfig,
+    *,
+    seq_len: int,
+    supervise: Supervise,
+    is_split: bool = False,
+    too_long: TooLong = "drop_oldest",
+    limits: MessageLimits = MessageLimits(),  # noqa: B008  # frozen
+    held_out: float = 0.02,
+    held_out_paths: Sequence[Path] = (),
+    work: WorkConfig | None = None,
+) -> dict[str, Any] | None:
+    """Render conversations into a store, on all cores, and give the report; None if the same store is there already.
+
+    A call that was interrupted is made again to go on with what is left. A store of other settings or files is
+    replaced.
+
+    Args:
+        paths: files and folders of conversations.
+        directory: of the store; made if absent.
+        template: renders them; it and its tokenizer are put into the directory.
+        format: how records become conversations.
+        seq_len: most inputs of a conversation.
+        supervise: what is trained on.
+        is_split: make each answer a conversation of its own, with all that was said before it.
+        too_long: what becomes of longer conversations; see `fit`.
+        limits: how long a message may be.
+        held_out: share of the conversations that go to the "val" split, or as a whole number how many of them do,
+            chosen by a hash of roles and contents.
+        held_out_paths: files and folders whose conversations all go there.
+        work: processes, and input in one piece.
+
+    Raises:
+        UserError: an input cannot be read, no conversation is left to train on, or the directory cannot be written.
+    """
+    if held_out < 0 or not isinstance(held_out, int):
+        check_held_out(held_out)
+    work = work or WorkConfig()
+    partitions = _partitions([*paths, *held_out_paths], work.partition_bytes)
+    files = {source.path: source for partition in partitions for source in partition.sources}
+    held = tuple(s.name for file, s in files.items() if any(p == file or p in file.parents for p in held_out_paths))
+    sha256, parts = template.tokenizer.sha256, directory / WORK
+    settings = _Settings(
+        format,
+        supervise,
+        is_split,
+        seq_len,
+        too_long,
+        limits,
+        held_out,
+        held,
+        parts / "template",
+        template.source,
+        sha256,
+    )
+    inputs = [[source.name, *source.stamp] for source in files.values()]
+    made = {"version": FORMAT_VERSION, "reading": READING, "settings": settings.makes(), "inputs": inputs}
+    made_of = json.loads(json.dumps(made))
+    if _made_of(directory) == made_of:
+        discard_work(directory)
+        return None
+    with work_directory(directory, _files_of(directory)):
+        template.tokenizer.save(settings.directory, chat_template=template.source)
+        key = made_of | {"pieces": key_of(partitions)}
+        if held_out and isinstance(held_out, int):
+            found = first_kept(partitions, held_out, format, held, parts / "held_out", key=key, work=work)
+            settings = replace(settings, first_kept=found)
+        results = run_partitions(
+            partitions,
+            partial(_prepare_piece, settings=settings),
+            parts,
+            key=key,
+            workers=work.workers,
+            sizes=[partition.size_bytes for partition in partitions],
+            title="conversations",
+        )
+        report = _write(directory, settings, [Result.of(result) for result in results], template, files, made_of)
+    discard_work(directory)
+    return report
+
+
+def _partitions(paths: Sequence[Path], partition_bytes: int) -> list[Partition]:
+    total = sum(partition.size_bytes for partition in find_conversation_partitions(paths, partition_bytes))
+    return find_conversation_partitions(paths, min(partition_bytes, max(MIN_PIECE_BYTES, round(total * PIECE_SHARE))))
+
+
+def _made_of(directory: Path) -> Any:
+    try:
+        return read_sealed_json(directory / MANIFEST)["made_of"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+# ---- a piece
+
+
+@dataclass
+class _Block:
+    """Conversations of a split and task in the making."""
+
+    ids: list[bytes] = field(default_factory=list)
+    turns: list[bytes] = field(default_factory=list)
+    records: list[tuple[int, int, int, int]] = field(default_factory=list)
+    tokens: int = 0
+
+    def add(self, rendered: Rendered, ids_kind: np.dtype[Any], turns_kind: np.dtype[Any]) -> None:
+        supervised = rendered.turns[1:][rendered.turns[1:] > 0]  # the first id is no target
+        n_turns, n_ids = len(np.unique(supervised)), len(rendered.ids)
+        self.records.append((self.tokens, n_ids, n_turns, len(supervised)))
+        self.ids.append(rendered.ids.astype(ids_kind).tobytes())
+        self.turns.append(rendered.turns.astype(turns_kind).tobytes())
+        self.tokens += n_ids
+
+    def group(self, key: Key) -> Group:
+        _, lengths, turns, supervised = zip(*self.records, strict=True)
+        return Group(*key, len(self.records), sum(turns), self.tokens, sum(supervised), max(lengths))
+
+
+def _prepare_piece(partition: Partition, folder: Path, *, settings: _Settings) -> dict[str, Any]:
+    """Render the conversations of a piece into one file, one split and task after the other."""
+    allowed = tuple(settings.format.allow_special)
+    template = _load_once(settings.directory, settings.template, settings.tokenizer_sha256, allowed)
+    ids_kind, turns_kind = _kinds(template.tokenizer.vocab_size, settings.seq_len)
+    result = Result()
+    blocks: dict[Key, _Block] = {}
+    with (folder / REJECTED).open("w", encoding="utf-8") as unused:
+        for key, found in _rendered(partition, settings, template, result):
+            if isinstance(found, Rejected):
+                unused.write(json.dumps(asdict(found), ensure_ascii=False) + "\n")
+            else:
+                blocks.setdefault(key, _Block()).add(found, ids_kind, turns_kind)
+    result.groups = [block.group(key) for key, block in blocks.items()]
+    with (folder / PIECE).open("wb") as file:
+        for block in blocks.values():
+            file.writelines([np.array(block.records, RECORD).tobytes(), *block.ids, *block.turns])
+        file.flush()
+        os.fsync(file.fileno())
+    return result.to_json()
+
+
+@lru_cache(maxsize=1)
+def _load_once(directory: Path, source: str, sha256: str, allow_special: tuple[str, ...]) -> ChatTemplate:
+    """The template of a worker process; its tokenizer may take a while to load."""
+    tokenizer = load_tokenizer(directory, sha256)
+    assert tokenizer is not None
+    return ChatTemplate(source, tokenizer, allow_special=allow_special)
+
+
+def _kinds(vocab_size: int, seq_len: int) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    """The types on disk of ids and of turns, of which a conversation has no more than ids."""
+    return little_endian(token_dtype(vocab_size)), little_endian(token_dtype(seq_len + 2))
+
+
+def _rendered(
+    partition: Partition, settings: _Settings, template: ChatTemplate, result: Result
+) -> Iterator[tuple[Key, Rendered | Rejected]]:
+    """The conversations of a piece as ids, and what is not used with its reason, both counted in `result`."""
+    for source in partition.sources:
+        is_held = source.name in settings.held_out_files
+        for record in read_conversation_partition(Partition((source,), source.size_bytes), settings.format):
+            if isinstance(record, Rejected):
+                result.rejected[record.reason] += 1
+                yield ("train", ""), record
+                continue
+            is_val = is_held or is_apart(record, settings.held_out, settings.first_kept)
+            split: Split = "val" if is_val else "train"
+            key = split, record.task
+            tally = result.tallies.setdefault(key, Tally())
+            tally.conversations += 1
+            result.count_left_out(record.left_out)
+            for found in _samples(record, settings, template, tally, result.cut):
+                if isinstance(found, Rejected):
+                    result.skipped[found.reason] += 1
+                yield key, found
+
+
+def _samples(
+    record: Conversation, settings: _Settings, template: ChatTemplate, tally: Tally, cut: Counter[str]
+) -> Iterator[Rendered | Rejected]:
+    """What a conversation gives: one sample, or one for each of its answers."""
+    try:
+        record, cuts = limited(record, settings.limits, template.tokenizer)
+    except Unusable as error:
+        tally.count("skipped", sum(message_weights(record.messages, settings.supervise)))
+        yield rejected(record.id, str(error), record.messages[0].content)
+        return
+    cut.update(cuts)
+    for sample in split_turns(record) or [record] if settings.is_split else [record]:
+        yield _fitted(sample, settings, template, tally)
+
+
+def _fitted(
+    conversation: Conversation, settings: _Settings, template: ChatTemplate, tally: Tally
+) -> Rendered | Rejected:
+    weights = message_weights(conversation.messages, settings.supervise)
+    rendered, reason = None, ""
+    try:
+        rendered, outcome = fit(template, conversation, settings.supervise, settings.seq_len, settings.too_long)
+        reason = f"longer than seq_len {settings.seq_len}" if any(weights) else "nothing in it is trained on"
+    except Unusable as error:
+        outcome, reason = "skipped", str(error)
+    n_turns = 0 if rendered is None else int(rendered.turns.max())
+    tally.count(outcome, sum(weights) - n_turns)
+    if rendered is None:
+        return rejected(conversation.id, reason, conversation.messages[0].content)
+    return rendered
+
+
+# ---- all pieces together
+
+
+def _files_of(directory: Path) -> list[str]:
+    """The files of a finished store, which another may replace; the commit mark first."""
+    names = (MANIFEST, IDS, TURNS, INDEX, REJECTED, *REPORT_FILES, *TOKENIZER_FILES)
+    return [name for name in names if (directory / name).is_file()] if is_store(directory) else []
+
+
+def _write(
+    directory: Path,
+    settings: _Settings,
+    results: Sequence[Result],
+    template: ChatTemplate,
+    files: Mapping[Path, Source],
+    made_of: Any,
+) -> dict[str, Any]:
+    """Make the store of the finished pieces, the manifest last, and give the report."""
+    parts, made, before = directory / WORK, directory / WORK / MADE, _files_of(directory)
+    folders = [parts / f"{index:05d}" for index in range(len(results))]
+    shutil.rmtree(made)  # of an earlier attempt
+    shutil.copytree(settings.directory, made)
+    _join_rejected(folders, made, files)
+    tallies: dict[Key, Tally] = {}
+    for result in results:
+        for key, tally in result.tallies.items():
+            tallies[key] = tallies.get(key, Tally()) + tally
+    skipped = sum((result.skipped for result in results), Counter[str]())
+    unusable = sum((result.rejected for result in results), Counter[str]())
+    left_out = sum((result.left_out for result in results), Counter[str]())
+    cut = sum((result.cut for result in results), Counter[str]())
+    with rejected_published(directory, [name for name in before if name == REJECTED]):
+        require_training(directory, tallies, skipped, unusable)
+    tokenizer = template.tokenizer
+    groups, digests = _join(made, folders, results, _kinds(tokenizer.vocab_size, settings.seq_len))
+    report = report_of(directory, groups, tallies, skipped, unusable, left_out, cut)
+    write_report(made, report)
+    names = token_dtype(tokenizer.vocab_size), token_dtype(settings.seq_len + 2)
+    manifest = Manifest(*names, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, tuple(groups), digests)
+    write_sealed_json(made / MANIFEST, {"manifest": asdict(manifest), "made_of": made_of})
+    publish(directory, [*(name for name in sorted(os.listdir(made)) if name != MANIFEST), MANIFEST], before)
+    return report
+
+
+def _join_rejected(folders: Sequence[Path], directory: Path, files: Mapping[Path, Source]) -> None:
+    """Put what is not used into one `rejected.jsonl`, in its order and with the lines of those from cut files."""
+    lines = {s.name: LineNumbers(replace(s, start=0, end=None), READ) for s in files.values() if s.format != ".parquet"}
+    target = directory / REJECTED
+    with target.open("w", encoding="utf-8") as joined:
+        for folder in folders:
+            with (folder / REJECTED).open(encoding="utf-8") as piece:
+                for text in piece:
+                    record = json.loads(text)
+                    name, _, offset = record["place"].rpartition(":")
+                    if record["line"] is None and name in lines and offset.isdigit():
+                        record["line"] = lines[name].at(int(offset))
+                    joined.write(json.dumps(record, ensure_ascii=False) + "\n")
+    if not target.stat().st_size:
+        target.unlink()
+
+
+def _join(
+    directory: Path, folders: Sequence[Path], results: Sequence[Result], kinds: tuple[np.dtype[Any], np.dtype[Any]]
+) -> tuple[list[Group], dict[str, str]]:
+    """Write the three files, one split and task after the other, and give the totals and the files' hashes."""
+    places: dict[Key, list[tuple[Path, int, Group]]] = {}
+    for folder, result in zip(folders, results, strict=True):
+        offset = 0
+        for group in result.groups:
+            places.setdefault((group.split, group.task), []).append((folder / PIECE, offset, group))
+            offset += group.conversations * RECORD.itemsize + group.tokens * sum(kind.itemsize for kind in kinds)
+    groups: list[Group] = []
+    digests = {name: hashlib.sha256() for name in (IDS, TURNS, INDEX)}
+    before = 0
+    with ExitStack() as stack:
+        out = {name: stack.enter_context((directory / name).open("wb")) for name in digests}
+
+        def write(name: str, content: bytes) -> None:
+            out[name].write(content)
+            digests[name].update(content)
+
+        for key in sorted(places):
+            mine = [group for _, _, group in places[key]]
+            for path, offset, group in places[key]:
+                with path.open("rb") as piece:
+                    piece.seek(offset)
+                    records = np.fromfile(piece, RECORD, group.conversations)
+                    records["offset"] += before
+                    write(INDEX, records.tobytes())
+                    for name, kind in zip((IDS, TURNS), kinds, strict=True):
+                        left = group.tokens * kind.itemsize
+                        while left:
+                            left -= len(content := piece.read(min(left, COPY_BYTES)))
+                            write(name, content)
+                before += group.tokens
+            groups.append(_total(key, mine))
+        for file in out.values():
+            file.flush()
+            os.fsync(file.fileno())
+    return groups, {name: digest.hexdigest() for name, digest in digests.items()}
+
+
+def _total(key: Key, groups: Sequence[Group]) -> Group:
+    counted = ("conversations", "turns", "tokens", "supervised")
+    sums = {name: sum(getattr(group, name) for group in groups) for name in counted}
+    return Group(*key, **sums, longest=max(group.longest for group in groups))

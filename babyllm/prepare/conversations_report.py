@@ -1,0 +1,151 @@
+"""What became of every record when conversations were prepared: counted, told, and refused where nothing is left.
+
+conversations = those of each outcome, unless each answer is one of its own: then their samples are
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from babyllm.errors import UserError
+from babyllm.pipeline.output import REJECTED
+from babyllm.store.conversations import Group
+from babyllm.store.shards import Split
+
+MAX_NAMES = 1000  # of fields that are left out; others are counted together
+
+
+@dataclass
+class Tally:
+    """What became of the conversations of a split and task.
+
+    Attributes:
+        conversations: that were read.
+        whole: samples that are used as they are; a conversation is one, or each of its answers.
+        dropped: samples that are used without their oldest turns.
+        truncated: samples whose end was cut off.
+        skipped: samples that are not used.
+        turns_lost: supervised turns that were dropped, cut off or skipped.
+    """
+
+    conversations: int = 0
+    whole: int = 0
+    dropped: int = 0
+    truncated: int = 0
+    skipped: int = 0
+    turns_lost: int = 0
+
+    def count(self, outcome: str, turns_lost: int) -> None:
+        """Count one sample."""
+        setattr(self, outcome, getattr(self, outcome) + 1)
+        self.turns_lost += turns_lost
+
+    @property
+    def used(self) -> int:
+        """Samples that are in the store."""
+        return self.whole + self.dropped + self.truncated
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+
+Key = tuple[Split, str]
+
+
+@dataclass
+class Result:
+    """What a piece gave: in its file, the groups one behind the other, each as records, ids and turns."""
+
+    groups: list[Group] = field(default_factory=list)
+    tallies: dict[Key, Tally] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    cut: Counter[str] = field(default_factory=Counter)
+
+    def count_left_out(self, names: Sequence[str]) -> None:
+        """Count a conversation for each field of its record that nothing was made of."""
+        for name in names:
+            self.left_out[name if name in self.left_out or len(self.left_out) < MAX_NAMES else "(others)"] += 1
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, of which `of` makes the same again."""
+        return {
+            "groups": [asdict(group) for group in self.groups],
+            "tallies": [[*key, asdict(tally)] for key, tally in self.tallies.items()],
+            "skipped": dict(self.skipped),
+            "rejected": dict(self.rejected),
+            "left_out": dict(self.left_out),
+            "cut": dict(self.cut),
+        }
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Result:
+        """The result that these JSON values stand for."""
+        tallies = {(split, task): Tally(**tally) for split, task, tally in values["tallies"]}
+        groups = [Group(**group) for group in values["groups"]]
+        counters = (Counter[str](values[name]) for name in ("skipped", "rejected", "left_out", "cut"))
+        return cls(groups, tallies, *counters)
+
+
+Tallies = Mapping[tuple[Split, str], Tally]
+
+
+def require_training(directory: Path, tallies: Tallies, skipped: Counter[str], rejected: Counter[str]) -> None:
+    """Refuse files that leave nothing to train on.
+
+    Raises:
+        UserError: says what became of the records, and what to do.
+    """
+    total = {split: sum((t for k, t in tallies.items() if k[0] == split), Tally()) for split in ("train", "val")}
+    if total["train"].used:
+        return
+    why = (skipped + rejected).most_common(1)
+    told = f"; most often: {why[0][0]} (all are listed in {directory / REJECTED})" if why else ""
+    if not total["train"].conversations and total["val"].conversations:
+        raise UserError(
+            f"data.held_out: all {total['val'].conversations:,} conversations are held out, none is left to train on; "
+            "give more of them, or hold out less"
+        )
+    if total["train"].conversations:
+        raise UserError(
+            f"data.path: none of its {total['train'].conversations:,} conversations can be used{told}; a larger "
+            "data.seq_len, data.too_long or another data.template may help"
+        )
+    raise UserError(f"data.path: none of its {rejected.total():,} records is a conversation{told}; see data.format")
+
+
+def report_of(
+    directory: Path,
+    groups: Sequence[Group],
+    tallies: Tallies,
+    skipped: Counter[str],
+    rejected: Counter[str],
+    left_out: Counter[str],
+    cut: Counter[str],
+) -> dict[str, Any]:
+    """The report: what there is of each split and task, what became of every record, what was left out and cut."""
+    tokens = sum(group.tokens for group in groups)
+    read = sum(tally.conversations for tally in tallies.values())
+    facts: list[list[Any]] = [["records", read + rejected.total()], ["conversations", read], ["tokens", tokens]]
+    facts += [[f"skipped: {reason}", count] for reason, count in skipped.most_common()]
+    facts += [[what, count] for what, count in cut.most_common()]
+    facts += [[f"rejected: {reason}", count] for reason, count in rejected.most_common()]
+    facts += [[f"field left out: {name}", count] for name, count in left_out.most_common()]
+    used = {
+        "title": "used, by task",
+        "columns": ["split", "task", "samples", "turns", "tokens", "supervised", "share"],
+        "rows": [
+            [g.split, g.task, g.conversations, g.turns, g.tokens, g.supervised, g.tokens / tokens] for g in groups
+        ],
+    }
+    outcomes = {
+        "title": "what became of the conversations",
+        "columns": ["split", "task", "conversations", "whole", "dropped", "truncated", "skipped", "turns lost"],
+        "rows": [[*key, *astuple(tallies[key])] for key in sorted(tallies)],
+    }
+    return {"title": f"conversations: {directory}", "facts": facts, "tables": [used, outcomes]}

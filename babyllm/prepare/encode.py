@@ -1,0 +1,195 @@
+"""From documents to token data: held out by hash, encoded, written into shards.
+
+documents -> batches -> encode -> ids by domain and split -> ShardWriter -> manifest.json
+
+Here for documents in memory; `tokenize` does the same for corpora of any size, on all cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babyllm.documents import Document, is_held_out
+from babyllm.errors import UserError
+from babyllm.store.shard_writer import ShardWriter, check_domain
+from babyllm.store.shards import Manifest, Split
+from babyllm.tokenizer import Tokenizer
+
+SHARD_TOKENS = 1 << 28
+BATCH_DOCUMENTS = 2048
+BATCH_CHARACTERS = 4 << 20
+Batch = tuple[list[bytes], list[str]]
+"""Texts of documents in UTF-8, and the domain of each."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """How much of a domain and split there is.
+
+    Attributes:
+        domain: of the documents.
+        split: of the documents.
+        documents: how many.
+        tokens: ids, each <eos> included.
+        characters: of the text.
+        bytes: of the text, in UTF-8.
+        unknown: characters that no token stands for, blanks aside.
+        visible: characters that were looked at for it; 0 where the tokenizer can spell them all.
+    """
+
+    domain: str
+    split: Split
+    documents: int = 0
+    tokens: int = 0
+    characters: int = 0
+    bytes: int = 0
+    unknown: int = 0
+    visible: int = 0
+
+    def __add__(self, other: Group) -> Group:
+        counted = ("documents", "tokens", "characters", "bytes", "unknown", "visible")
+        return Group(self.domain, self.split, *(getattr(self, name) + getattr(other, name) for name in counted))
+
+
+def group_table(groups: Sequence[Group]) -> dict[str, Any]:
+    """A table of a report: what there is of each domain and split."""
+    total = sum(group.tokens for group in groups)
+    columns = ["split", "domain", "documents", "tokens", "share", "bytes", "tokens/character", "bytes/token"]
+    rows = [
+        [
+            *(group.split, group.domain, group.documents, group.tokens, group.tokens / total, group.bytes),
+            round(group.tokens / group.characters, 4) if group.characters else None,
+            round(group.bytes / group.tokens, 4) if group.bytes else None,
+        ]
+        for group in groups
+    ]
+    return {"title": "tokens by domain", "columns": columns, "rows": rows}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Documents of one domain and split as ids, each with its <eos>; `sizes` is (n, 2), tokens and bytes of each."""
+
+    group: Group
+    ids: NDArray[np.int32]
+    sizes: NDArray[np.int64]
+
+
+def encode(batch: Batch, tokenizer: Tokenizer, held_out: float, n_threads: int | None) -> list[Encoded]:
+    """Ids of a batch of documents by domain and split, in their order; empty texts are left out.
+
+    Raises:
+        UserError: a domain is named "all".
+    """
+    texts: dict[tuple[str, Split], list[bytes]] = {}
+    for text, domain in zip(*batch, strict=True):
+        if text:
+            texts.setdefault((domain, "val" if is_held_out(text, held_out) else "train"), []).append(text)
+    return [_joined(*key, mine, tokenizer, n_threads) for key, mine in texts.items()]
+
+
+def _joined(domain: str, split: Split, texts: list[bytes], tokenizer: Tokenizer, n_threads: int | None) -> Encoded:
+    check_domain(domain)
+    ids, lengths = tokenizer.encode_documents(texts, n_threads)
+    sizes = np.stack([lengths, np.array(list(map(len, texts)), dtype=np.int64)], axis=1)
+    # Every character has one byte that does not continue another; those are 0x80 to 0xBF.
+    characters = int(np.count_nonzero(np.frombuffer(b"".join(texts), np.int8) >= -64))
+    n_bytes, unknown = int(sizes[:, 1].sum()), tokenizer.count_unknown(texts)
+    return Encoded(Group(domain, split, len(texts), len(ids), characters, n_bytes, *unknown), ids, sizes)
+
+
+def batches(documents: Iterable[Document]) -> Iterator[Batch]:
+    """The documents some thousands at a time, fewer where they are long.
+
+    Raises:
+        UserError: a text is not valid Unicode.
+    """
+    texts: list[bytes] = []
+    domains: list[str] = []
+    room = BATCH_CHARACTERS
+    for document in documents:
+        try:
+            texts.append(document.text.encode())
+        except UnicodeEncodeError:
+            raise UserError(
+                f"document {document.id or document.text[:20]!a} holds a lone surrogate, so it is not valid Unicode"
+            ) from None
+        domains.append(document.domain)
+        room -= len(document.text)
+        if room <= 0 or len(texts) == BATCH_DOCUMENTS:
+            yield texts, domains
+            texts, domains, room = [], [], BATCH_CHARACTERS
+    if texts:
+        yield texts, domains
+
+
+def train_tokenizer(
+    documents: Iterable[Document], vocab_size: int, *, held_out: float = 0.02, character_coverage: float = 0.9995
+) -> Tokenizer:
+    """A tokenizer learned from the documents that `write_tokens` will not hold out; see `Tokenizer.train`."""
+    texts = (d.text for d in documents if not is_held_out(d.text, held_out))
+    return Tokenizer.train(texts, vocab_size, character_coverage=character_coverage)
+
+
+def write_tokens(
+    documents: Iterable[Document],
+    tokenizer: Tokenizer,
+    directory: Path,
+    *,
+    held_out: float = 0.02,
+    shard_tokens: int = SHARD_TOKENS,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Encode documents into a token data directory, with the tokenizer's files beside the shards.
+
+    Args:
+        documents: read once, in order; empty texts are left out.
+        tokenizer: encodes them.
+        directory: made if absent; holds no finished token data yet.
+        held_out: share of the documents that go to the "val" split, chosen by a hash of each text.
+        shard_tokens: tokens at which a shard is closed.
+        progress: called now and then with documents and tokens written so far.
+
+    Raises:
+        UserError: there is no document, a domain is named "all", or the directory holds token data already or cannot
+            be written.
+    """
+    n_documents = n_tokens = 0
+    try:
+        writer = ShardWriter(directory, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, shard_tokens)
+        tokenizer.save(directory)
+        for batch in batches(documents):
+            for encoded in encode(batch, tokenizer, held_out, n_threads=None):
+                writer.append(encoded.ids, encoded.sizes, encoded.group.domain, encoded.group.split)
+                n_documents += encoded.group.documents
+                n_tokens += encoded.group.tokens
+            if progress:
+                progress(n_documents, n_tokens)
+        return writer.finish()
+    except OSError as error:
+        raise not_written(directory, error) from error
+
+
+def load_tokenizer(directory: Path, sha256: str) -> Tokenizer | None:
+    """The tokenizer beside token data, or None where there is none (bare `.bin` files).
+
+    Raises:
+        UserError: it is not the one the ids were made with.
+    """
+    if not any((directory / name).is_file() for name in ("tokenizer.model", "tokenizer.json")):
+        return None
+    tokenizer = Tokenizer.load(directory)
+    if sha256 and tokenizer.sha256 != sha256:
+        raise UserError(f"{directory}: its tokenizer is not the one its shards were made with; make the directory anew")
+    return tokenizer
+
+
+def not_written(directory: Path, error: OSError) -> UserError:
+    """What the user is told when a directory of token data cannot be written."""
+    return UserError(f"{directory}: cannot be written ({error.strerror}); free some space or choose another")

@@ -1,0 +1,151 @@
+"""What a stage reads: corpora, or files as the readers find them, in pieces of bounded size that workers share.
+
+corpus      -> row groups of its Parquet files -+
+other files -> partitions of the readers -------+-> documents
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from babyllm.documents import Document
+from babyllm.errors import UserError
+from babyllm.files import sha256
+from babyllm.pipeline.output import REJECTED
+from babyllm.prepare.encode import BATCH_DOCUMENTS, Batch, batches
+from babyllm.store.corpus import COLUMNS, MANIFEST, documents_in, is_corpus, open_corpus, row_groups
+from babyllm.store.parquet import FAULTS, open_parquet
+from babyllm.text.readers import (
+    Partition,
+    ReadConfig,
+    Rejected,
+    find_partitions,
+    key_of,
+    read_partition,
+    require_fields,
+)
+
+# Pieces get smaller towards the end, so that no core waits long for the last one (Polychronopoulos and Kuck 1987).
+PIECE_BYTES = 16 << 20
+PIECE_SHARE = 1 / 16
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """Consecutive row groups of one file of a corpus.
+
+    Attributes:
+        path: of the Parquet file.
+        begin: the first row group.
+        end: behind the last.
+        size_bytes: of all of them, unpacked.
+    """
+
+    path: Path
+    begin: int
+    end: int
+    size_bytes: int
+
+
+Source = RowGroups | Partition
+
+
+def find_sources(paths: Sequence[Path], read: ReadConfig, partition_bytes: int) -> list[Source]:
+    """The pieces of all inputs: of the corpora in their order, then of the other files by name.
+
+    Args:
+        paths: corpora, and files or directories that the readers read.
+        read: how the readers read.
+        partition_bytes: of input in one piece; a row group is never cut.
+
+    Raises:
+        UserError: an input does not exist, or holds nothing to read.
+    """
+    real = [path.resolve() for path in paths]
+    for place, path in zip(real, paths, strict=True):
+        if real.count(place) > 1 or any(other in place.parents for other in real):
+            raise UserError(f"{path}: is given twice, by itself or as part of another path; leave it out once")
+    # What gives a corpus other domains is left to the readers.
+    corpora = [path for path in paths if is_corpus(path) and read.domain == "auto" and read.limit is None]
+    others = [path for path in paths if path not in corpora]
+    sources: list[Source] = []
+    parts = [(path / part.file, part) for path in corpora for part in open_corpus(path).parts]
+    left = sum(count.bytes for _, part in parts for count in part.domains.values())
+    for file, part in parts:
+        at_most = min(partition_bytes, PIECE_BYTES, round(left * PIECE_SHARE))
+        sources += [RowGroups(file, begin, end, size) for begin, end, _, size in row_groups(file, at_most)]
+        left -= sum(count.bytes for count in part.domains.values())
+    found = find_partitions(others, read, partition_bytes) if others else []
+    require_fields(found, read)
+    return [*sources, *found]
+
+
+def read_source(source: Source, read: ReadConfig) -> Iterator[Document | Rejected]:
+    """The documents of one piece, in their order, and the records that are none.
+
+    Raises:
+        UserError: a file of a corpus is damaged.
+    """
+    if isinstance(source, RowGroups):
+        for batch in _record_batches(source, COLUMNS):
+            yield from documents_in(batch)
+    else:
+        yield from read_partition(source, read)
+
+
+def _record_batches(source: RowGroups, names: list[str]) -> Iterator[pa.RecordBatch]:
+    try:
+        with open_parquet(source.path) as file:
+            groups = range(source.begin, source.end)
+            batches = file.iter_batches(BATCH_DOCUMENTS, row_groups=groups, columns=names, use_threads=False)
+            yield from batches
+    except FAULTS as error:
+        raise UserError(f"{source.path}: cannot be read ({error}); make the corpus anew") from error
+
+
+def documents_of(source: Source, read: ReadConfig, rejected: Counter[str], folder: Path | None) -> Iterator[Document]:
+    """The documents of one piece; the records that are none are counted by reason in `rejected`.
+
+    Args:
+        source: the piece.
+        read: how the readers read.
+        rejected: counts them.
+        folder: gets `rejected.jsonl` with those records, if there are any; None keeps none.
+    """
+    for record in read_source(source, read):
+        if isinstance(record, Document):
+            yield record
+            continue
+        rejected[record.reason] += 1
+        if folder is not None:
+            with open(folder / REJECTED, "a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+
+
+def batches_of(source: Source, read: ReadConfig, rejected: Counter[str], folder: Path | None) -> Iterator[Batch]:
+    """The same in batches; of a corpus without a `Document` for each, which would take a tenth of the time."""
+    if not isinstance(source, RowGroups):
+        yield from batches(documents_of(source, read, rejected, folder))
+        return
+    for batch in _record_batches(source, ["text", "domain"]):
+        yield batch.column("text").cast(pa.large_binary()).to_pylist(), batch.column("domain").to_pylist()
+
+
+def identity(paths: Sequence[Path], sources: Sequence[Source]) -> list[Any]:
+    """JSON values that change when the inputs do: of a corpus its description, of other files their time and size."""
+    corpora = [sha256(path / MANIFEST) for path in paths if is_corpus(path)]
+    files = {(s.name, *s.stamp) for partition in sources if isinstance(partition, Partition) for s in partition.sources}
+    return [*corpora, *(list(file) for file in sorted(files))]
+
+
+def pieces(sources: Sequence[Source]) -> list[Any]:
+    """JSON values of how the inputs are cut, which decide what is kept when a stage goes on."""
+    corpora = [[str(s.path), s.begin, s.end] for s in sources if isinstance(s, RowGroups)]
+    return [*corpora, key_of([s for s in sources if isinstance(s, Partition)])]

@@ -1,0 +1,233 @@
+"""From corpora or files of any size to token data, on all cores.
+
+inputs -> pieces -> one process each: encode -> a file of ids by domain and split -> shards, report -> manifest.json
+
+A shard holds the documents of its domain and split in the order of the inputs, so the shards depend on neither the
+number of workers nor the size of the pieces, and equal those of `write_tokens`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babyllm.config import to_dict
+from babyllm.errors import UserError
+from babyllm.files import write_json
+from babyllm.pipeline.finished import check_held_out, is_finished
+from babyllm.pipeline.output import (
+    MADE,
+    REJECTED,
+    WORK,
+    discard_work,
+    join_rejected,
+    publish,
+    rejected_published,
+    require_apart,
+    work_directory,
+)
+from babyllm.pipeline.partitions import WorkConfig, run_partitions
+from babyllm.pipeline.rejections import require_documents, warn_of_rejected
+from babyllm.pipeline.report import write_report
+from babyllm.prepare.encode import SHARD_TOKENS, Group, encode, group_table, load_tokenizer
+from babyllm.prepare.inputs import Source, batches_of, find_sources, identity, pieces
+from babyllm.progress import ProgressLine
+from babyllm.store.shard_writer import ShardWriter
+from babyllm.store.shards import MANIFEST, Split, little_endian, token_dtype
+from babyllm.text.readers import ReadConfig
+from babyllm.tokenizer import Tokenizer
+
+SETTINGS = "tokenize.json"
+TOKENS = "tokens.bin"
+SIZES_BYTES = 2 * 8  # tokens and bytes of a document
+
+
+def tokenize(
+    paths: Sequence[Path],
+    tokenizer: Tokenizer,
+    directory: Path,
+    *,
+    held_out: float = 0.02,
+    shard_tokens: int = SHARD_TOKENS,
+    read: ReadConfig | None = None,
+    work: WorkConfig | None = None,
+) -> dict[str, Any] | None:
+    """Encode corpora or files into a token data directory, on all cores, and give the report; None if it is there.
+
+    The shards depend on neither the number of workers nor the size of the pieces. A call that was interrupted is made
+    again to go on with what is left.
+
+    Args:
+        paths: corpora, and files or directories that the readers read.
+        tokenizer: encodes them; its files are put beside the shards.
+        directory: made if absent.
+        held_out: share of the documents that go to the "val" split, chosen by a hash of each text.
+        shard_tokens: tokens at which a shard is closed.
+        read: how the readers read.
+        work: processes, and input in one piece.
+
+    Raises:
+        UserError: an input cannot be read or holds no document, a domain is named "all", the directory holds the
+            results of other settings or cannot be written.
+    """
+    check_held_out(held_out)
+    if shard_tokens < 1:
+        raise UserError(f"--shard_tokens={shard_tokens}: must be at least 1")
+    read, work = read or ReadConfig(), work or WorkConfig()
+    require_apart(directory, paths)
+    sources = find_sources(paths, read, work.partition_bytes)
+    makes_parts = {
+        "inputs": identity(paths, sources),
+        "tokenizer": tokenizer.sha256,
+        "held_out": held_out,
+        "read": to_dict(read),
+    }
+    settings = makes_parts | {"shard_tokens": shard_tokens}
+    parts = directory / WORK
+    if is_finished(directory, MANIFEST, SETTINGS, settings):
+        return None
+    with work_directory(directory):
+        tokenizer.save(parts / "tokenizer")
+        encode_piece = partial(
+            _tokenize_piece, read=read, directory=parts / "tokenizer", sha256=tokenizer.sha256, held_out=held_out
+        )
+        results = run_partitions(
+            sources,
+            encode_piece,
+            parts,
+            key=makes_parts | {"pieces": pieces(sources)},
+            workers=work.workers,
+            sizes=[source.size_bytes for source in sources],
+            title="tokenize",
+        )
+        report = _write(directory, results, tokenizer, shard_tokens, settings)
+    discard_work(directory)
+    return report
+
+
+def _write(
+    directory: Path,
+    results: Sequence[dict[str, Any]],
+    tokenizer: Tokenizer,
+    shard_tokens: int,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Make the directory of the finished pieces, the manifest last, and give the report."""
+    parts, made = directory / WORK, directory / WORK / MADE
+    shutil.rmtree(made)  # of an earlier attempt
+    tokenizer.save(made)
+    join_rejected([parts / f"{index:05d}" for index in range(len(results))], made)
+    rejected = sum((Counter(result["rejected"]) for result in results), Counter[str]())
+    groups = [[Group(**group) for group in result["groups"]] for result in results]
+    n_documents = sum(group.documents for of_piece in groups for group in of_piece)
+    with rejected_published(directory):
+        require_documents(n_documents, rejected, directory)
+    warn_of_rejected(rejected, n_documents, directory / REJECTED)
+    writer = ShardWriter(made, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, shard_tokens)
+    totals = _join(parts, groups, writer)
+    _judge_unknown(totals)
+    report = _report(directory, totals, tokenizer, rejected)
+    write_report(made, report)
+    write_json(made / SETTINGS, settings)
+    writer.finish()
+    publish(directory, [*(name for name in sorted(os.listdir(made)) if name != MANIFEST), MANIFEST])
+    return report
+
+
+def _judge_unknown(groups: Sequence[Group]) -> None:
+    """Tell of characters that no token stands for, and refuse text of them alone."""
+    unknown, visible = (sum(getattr(group, name) for group in groups) for name in ("unknown", "visible"))
+    if not unknown:
+        return
+    what = f"{unknown:,} of {visible:,} characters are unknown to the tokenizer, which cannot write them again"
+    if unknown == visible:
+        raise UserError(f"--tokenizer: {what}; take one made for such text")
+    print(f"warning: {what}", file=sys.stderr)
+
+
+def _tokenize_piece(
+    source: Source, folder: Path, *, read: ReadConfig, directory: Path, sha256: str, held_out: float
+) -> dict[str, Any]:
+    """Write the ids and sizes of a piece's documents into one file, one domain and split after the other."""
+    tokenizer = _load_once(directory, sha256)
+    kind = little_endian(token_dtype(tokenizer.vocab_size))
+    groups: dict[tuple[str, Split], Group] = {}
+    blocks: dict[tuple[str, Split], tuple[list[bytes], list[bytes]]] = {}
+    rejected = Counter[str]()
+    for batch in batches_of(source, read, rejected, folder):
+        if n_empty := batch[0].count(b""):
+            rejected["the text is empty"] += n_empty
+        for encoded in encode(batch, tokenizer, held_out, n_threads=1):
+            key = encoded.group.domain, encoded.group.split
+            groups[key] = groups[key] + encoded.group if key in groups else encoded.group
+            ids, sizes = blocks.setdefault(key, ([], []))
+            ids.append(encoded.ids.astype(kind).tobytes())
+            sizes.append(encoded.sizes.tobytes())
+    # One file for all: every further one costs milliseconds when it is made durable and when it is deleted.
+    with open(folder / TOKENS, "wb") as file:
+        for ids, sizes in blocks.values():
+            file.writelines([*sizes, *ids])
+        file.flush()
+        os.fsync(file.fileno())
+    return {"groups": [asdict(group) for group in groups.values()], "rejected": dict(rejected)}
+
+
+@lru_cache(maxsize=1)
+def _load_once(directory: Path, sha256: str) -> Tokenizer:
+    """The tokenizer of a worker process; a large one takes a while to load."""
+    tokenizer = load_tokenizer(directory, sha256)
+    assert tokenizer is not None
+    return tokenizer
+
+
+def _join(parts: Path, groups: Sequence[Sequence[Group]], writer: ShardWriter) -> list[Group]:
+    """Write the shards, one domain and split after the other, and give the totals of each."""
+    places: dict[tuple[str, Split], list[tuple[Path, int, Group]]] = {}
+    totals: dict[tuple[str, Split], Group] = {}
+    kind = little_endian(writer.dtype)
+    for index, found in enumerate(groups):
+        offset = 0
+        for group in found:
+            key = group.domain, group.split
+            places.setdefault(key, []).append((parts / f"{index:05d}" / TOKENS, offset, group))
+            totals[key] = totals[key] + group if key in totals else group
+            offset += group.documents * SIZES_BYTES + group.tokens * kind.itemsize
+    done, total = 0, sum(group.tokens for group in totals.values())
+    progress = ProgressLine("shards", total, output=sys.stderr)
+    for key in sorted(places):
+        for file, offset, group in places[key]:
+            sizes = np.fromfile(file, np.int64, 2 * group.documents, offset=offset).reshape(-1, 2)
+            offset += group.documents * SIZES_BYTES
+            ids: NDArray[Any] = np.memmap(file, kind, "r", offset, group.tokens)
+            writer.append(ids, sizes, *key)
+            done += group.tokens
+            progress.show(done)
+        writer.close(*key)
+    progress.end()
+    return [totals[key] for key in sorted(totals, key=lambda key: (key[1], key[0]))]
+
+
+def _report(
+    directory: Path, groups: Sequence[Group], tokenizer: Tokenizer, rejected: Mapping[str, int]
+) -> dict[str, Any]:
+    total = sum(group.tokens for group in groups)
+    facts = [
+        ["documents", sum(group.documents for group in groups)],
+        ["tokens", total],
+        ["vocabulary", tokenizer.vocab_size],
+        ["tokenizer", tokenizer.sha256[:16]],
+    ]
+    if unknown := sum(group.unknown for group in groups):
+        facts.append(["characters unknown to the tokenizer", unknown])
+    facts += [[f"rejected: {reason}", count] for reason, count in sorted(rejected.items())]
+    return {"title": f"tokenize: {directory}", "facts": facts, "tables": [group_table(groups)]}

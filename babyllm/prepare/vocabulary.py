@@ -1,0 +1,327 @@
+"""Learn a tokenizer from a sample of any amount of text, and measure it on documents it has not seen.
+
+    inputs -> size of each domain -> share of its documents to keep -+
+    inputs -> pieces -> documents whose hash is small enough --------+-> sample -> tokenizer -> table beside others
+
+Which documents are in the sample follows from a hash of their text and the sizes of the domains, so it depends on
+neither their order nor the number of workers. Held-out documents are never in it; some of them are what is measured on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from babyllm.config import to_dict
+from babyllm.config.values import check
+from babyllm.documents import Document, is_held_out
+from babyllm.errors import UserError
+from babyllm.files import write_json
+from babyllm.pipeline.finished import is_finished
+from babyllm.pipeline.output import MADE, WORK, discard_work, publish, require_apart, work_directory
+from babyllm.pipeline.partitions import WorkConfig, run_partitions
+from babyllm.pipeline.rejections import require_documents, warn_of_rejected
+from babyllm.pipeline.report import write_report
+from babyllm.prepare.compression import compression_tables
+from babyllm.prepare.inputs import Source, documents_of, find_sources, identity, pieces
+from babyllm.prepare.vocabulary_config import VocabularyConfig
+from babyllm.store.corpus import Count, is_corpus, open_corpus, read_part, write_part
+from babyllm.text.readers import ReadConfig
+from babyllm.tokenizer import Tokenizer
+
+SETTINGS = "training.json"
+MEASURED_BYTES = 8 << 20  # of held-out text, in equal parts from all domains
+# Sizes are known before what is held out, and documents differ in length: so more are kept than the sample needs.
+MARGIN = 1.25
+LEAST_DOCUMENTS = 64
+LONGEST = 1 << 20  # characters of a document that count for the sample, which bounds what the margin can cost
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Share of the documents of each domain that a piece keeps, by the hash of their text."""
+
+    learned: dict[str, float]
+    measured: dict[str, float]
+
+
+def learn_vocabulary(
+    paths: Sequence[Path],
+    directory: Path,
+    config: VocabularyConfig,
+    *,
+    compare: Mapping[str, Tokenizer] | None = None,
+    read: ReadConfig | None = None,
+    work: WorkConfig | None = None,
+) -> dict[str, Any] | None:
+    """Learn a tokenizer into a directory and give the report; None if it is there already.
+
+    Args:
+        paths: corpora, and files or directories that the readers read.
+        directory: made if absent; gets the tokenizer's files.
+        config: what is learned, and from what.
+        compare: other tokenizers to measure, by name.
+        read: how the readers read.
+        work: processes, and input in one piece.
+
+    Raises:
+        UserError: an input cannot be read, weights name a domain that does not exist, the vocabulary does not suit the
+            text, or the directory holds the results of other settings or cannot be written.
+    """
+    try:
+        return _learn(paths, directory, config, compare or {}, read or ReadConfig(), work or WorkConfig())
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be written ({error.strerror}); choose another directory") from error
+
+
+def _learn(
+    paths: Sequence[Path],
+    directory: Path,
+    config: VocabularyConfig,
+    compare: Mapping[str, Tokenizer],
+    read: ReadConfig,
+    work: WorkConfig,
+) -> dict[str, Any] | None:
+    check(config, "--")
+    require_apart(directory, paths)
+    sources = find_sources(paths, read, work.partition_bytes)
+    inputs = {"inputs": identity(paths, sources), "read": to_dict(read)}
+    settings = inputs | to_dict(config) | {"compare": {name: t.sha256 for name, t in compare.items()}}
+    parts = directory / WORK
+    if is_finished(directory, SETTINGS, SETTINGS, settings):
+        return None
+    with work_directory(directory):
+        key = inputs | {"pieces": pieces(sources)}
+        sizes = _domain_sizes(paths, sources, parts / "sizes", key, read, work)
+        thresholds = _thresholds(sizes, config)
+        learned, measured = _keep(sources, parts / "sample", thresholds, key, config.held_out, read, work)
+        sample = _sample(learned, sizes, thresholds.learned, config)
+        tokenizer = Tokenizer.train(
+            (document.text for domain in sorted(sample) for document in sample[domain]),
+            config.vocab_size,
+            model_type=config.type,
+            character_coverage=config.character_coverage,
+            special_tokens=config.special_tokens,
+            symbols=config.symbols,
+            hard_vocab_limit=config.hard_vocab_limit,
+            n_threads=work.workers,
+        )
+        unseen = {domain: _first(mine, MEASURED_BYTES // len(measured)) for domain, mine in measured.items()}
+        report = _report(directory, sample, unseen, {_own_name(directory, compare): tokenizer} | dict(compare))
+        _publish(directory, tokenizer, report, settings)
+    discard_work(directory)
+    return report
+
+
+def _publish(directory: Path, tokenizer: Tokenizer, report: dict[str, Any], settings: dict[str, Any]) -> None:
+    made = directory / WORK / MADE
+    shutil.rmtree(made)  # of an earlier attempt
+    tokenizer.save(made)
+    write_report(made, report)
+    write_json(made / SETTINGS, settings | {"tokenizer_sha256": tokenizer.sha256})
+    publish(directory, [*(name for name in sorted(os.listdir(made)) if name != SETTINGS), SETTINGS])
+
+
+def _own_name(directory: Path, compare: Mapping[str, Tokenizer]) -> str:
+    name = directory.resolve().name
+    return name if name not in compare else f"{name} (new)"
+
+
+# ---- the sample
+
+
+def _domain_sizes(
+    paths: Sequence[Path], sources: Sequence[Source], folder: Path, key: Any, read: ReadConfig, work: WorkConfig
+) -> dict[str, Count]:
+    """How much there is of each domain; corpora know it, other files are read for it."""
+    found: list[dict[str, Any]] = []
+    if all(map(is_corpus, paths)):
+        sizes = [open_corpus(path).domains() for path in paths]
+    else:
+        found = run_partitions(
+            sources,
+            partial(_count_piece, read=read),
+            folder,
+            key=key,
+            workers=work.workers,
+            sizes=[source.size_bytes for source in sources],
+            title="count",
+        )
+        sizes = [{domain: Count(*counts) for domain, counts in piece.items()} for piece in found]
+    total: dict[str, Count] = {}
+    for piece in sizes:
+        for domain, count in piece.items():
+            total[domain] = total.get(domain, Count()) + count
+    return total
+
+
+def _count_piece(source: Source, folder: Path, *, read: ReadConfig) -> dict[str, list[int]]:
+    counts: dict[str, list[int]] = {}
+    for document in documents_of(source, read, Counter(), None):
+        mine = counts.setdefault(document.domain, [0, 0, 0])
+        for i, n in enumerate((1, len(document.text), len(document.text.encode()))):
+            mine[i] += n
+    return counts
+
+
+def _thresholds(sizes: Mapping[str, Count], config: VocabularyConfig) -> Thresholds:
+    weights = config.weights
+    unknown = sorted(set(weights or ()) - set(sizes))
+    if unknown:
+        raise UserError(f"--weights name {unknown[0]!r}, but the domains are {', '.join(sorted(sizes))}")
+    if weights is not None and not any(weights.values()):
+        raise UserError("--weights are shares: one must be above 0")
+    quotas = _quotas({domain: count.bytes for domain, count in sizes.items()}, config)
+    return Thresholds(
+        {d: _share(quota, sizes[d].bytes * (1 - config.held_out), sizes[d]) for d, quota in quotas.items()},
+        {
+            d: _share(MEASURED_BYTES / len(sizes), count.bytes * config.held_out, count) if config.held_out else 0.0
+            for d, count in sizes.items()
+        },
+    )
+
+
+def _share(wanted: float, there: float, count: Count) -> float:
+    if wanted <= 0:
+        return 0.0
+    return min(1.0, max(MARGIN * wanted / max(there, 1), LEAST_DOCUMENTS / max(count.documents, 1)))
+
+
+def _quotas(supply: Mapping[str, int], config: VocabularyConfig) -> dict[str, int]:
+    """Bytes of the sample that each domain is to give."""
+    weights: Mapping[str, float] = supply if config.weights is None else config.weights
+    total = min(config.sample_bytes, sum(supply[domain] for domain in weights))
+    scale = sum(weights.values())
+    exact = {domain: weight * total for domain, weight in weights.items()}
+    return {domain: int(value // scale) for domain, value in exact.items()} if scale else {}
+
+
+def _keep(
+    sources: Sequence[Source],
+    folder: Path,
+    thresholds: Thresholds,
+    key: dict[str, Any],
+    held_out: float,
+    read: ReadConfig,
+    work: WorkConfig,
+) -> list[dict[str, list[Document]]]:
+    """Documents to learn from and to measure on, each by domain, in the order of their hashes, which are their ids."""
+    found = run_partitions(
+        sources,
+        partial(_keep_of_piece, read=read, thresholds=thresholds, held_out=held_out),
+        folder,
+        key=key | {"thresholds": [thresholds.learned, thresholds.measured], "held_out": held_out},
+        workers=work.workers,
+        sizes=[source.size_bytes for source in sources],
+        title="sample",
+    )
+    n_read, rejected = sum(n for n, _ in found), sum((Counter(reasons) for _, reasons in found), Counter[str]())
+    require_documents(n_read, rejected, "no tokenizer can be learned")
+    warn_of_rejected(rejected, n_read)
+    kept: list[dict[str, list[Document]]] = [{}, {}]
+    for index in range(len(sources)):
+        for documents, name in zip(kept, ("learned", "measured"), strict=True):
+            for document in read_part(folder / f"{index:05d}" / f"{name}.parquet"):
+                documents.setdefault(document.domain, []).append(document)
+    for domains in kept:
+        for mine in domains.values():
+            mine.sort(key=lambda document: (document.id, document.text))
+    return kept
+
+
+def _keep_of_piece(
+    source: Source, folder: Path, *, read: ReadConfig, thresholds: Thresholds, held_out: float
+) -> tuple[int, dict[str, int]]:
+    """Keep some documents of a piece; gives how many there are, and why records are none."""
+    learned, measured = list[Document](), list[Document]()
+    n_read, rejected = 0, Counter[str]()
+    for document in documents_of(source, read, rejected, None):
+        n_read += 1
+        digest = blake2b(document.text.encode(), digest_size=8, person=b"vocabulary").digest()
+        is_apart = is_held_out(document.text, held_out)
+        share = (thresholds.measured if is_apart else thresholds.learned).get(document.domain, 0.0)
+        if document.text and int.from_bytes(digest, "big") < share * 2.0**64:
+            kept = Document(document.text[:LONGEST], document.domain, digest.hex())
+            (measured if is_apart else learned).append(kept)
+    write_part(learned, folder / "learned.parquet")
+    write_part(measured, folder / "measured.parquet")
+    return n_read, dict(rejected)
+
+
+def _sample(
+    kept: Mapping[str, list[Document]],
+    sizes: Mapping[str, Count],
+    shares: Mapping[str, float],
+    config: VocabularyConfig,
+) -> dict[str, list[Document]]:
+    """Of each domain as many bytes as its weight gives it; what is too small comes again from its start."""
+    there = {domain: sum(len(d.text.encode()) for d in kept.get(domain, ())) for domain in shares}
+    supply = {
+        domain: there[domain] if shares[domain] >= 1 else round(sizes[domain].bytes * (1 - config.held_out))
+        for domain in shares
+    }
+    sample: dict[str, list[Document]] = {}
+    for domain, quota in _quotas(supply, config).items():
+        # Of what is only a part of its domain nothing is repeated, though it should fall short.
+        room = quota if shares[domain] >= 1 else min(quota, there[domain])
+        sample[domain] = []
+        while room and there[domain]:
+            documents = _first(kept[domain], room)
+            sample[domain] += documents
+            room = max(0, room - there[domain])
+    return sample
+
+
+def _first(documents: Sequence[Document], room: int) -> list[Document]:
+    """Documents of `room` bytes together, the last one cut."""
+    first: list[Document] = []
+    for document in documents:
+        if not room:
+            break
+        text = document.text.encode()
+        first.append(Document(text[:room].decode(errors="ignore"), document.domain, document.id))
+        room -= min(room, len(text))
+    return first
+
+
+# ---- the table
+
+
+def _report(
+    directory: Path,
+    sample: Mapping[str, Sequence[Document]],
+    measured: Mapping[str, Sequence[Document]],
+    tokenizers: Mapping[str, Tokenizer],
+) -> dict[str, Any]:
+    sizes = {domain: sum(len(d.text.encode()) for d in documents) for domain, documents in sample.items()}
+    total = max(1, sum(sizes.values()))
+    learned = {
+        "title": "learned from",
+        "columns": ["domain", "documents", "repeated", "bytes", "share"],
+        "rows": [
+            [
+                domain,
+                len(documents),
+                len(documents) - len({d.id for d in documents}),
+                sizes[domain],
+                sizes[domain] / total,
+            ]
+            for domain, documents in sorted(sample.items())
+        ],
+    }
+    own = next(iter(tokenizers.values()))
+    facts = [["vocabulary", own.vocab_size], ["sha256", own.sha256[:16]]]
+    if not measured:
+        facts.append(["not measured", "no document is held out"])
+    return {
+        "title": f"tokenizer: {directory}",
+        "facts": facts,
+        "tables": [learned, *(compression_tables(measured, tokenizers) if measured else [])],
+    }

@@ -1,0 +1,304 @@
+"""One command starts all processes of a run on this machine, and ends when they have ended.
+
+    this process ----- the same command line, one rank each -----> children, which meet in a folder
+         |  <------------- exit statuses, what they told -------------'
+    at most one line, one exit status
+
+Nothing listens beyond the loopback interface. Signals are passed on, a child that fails ends the others, and no child
+outlives this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Protocol, TypeVar
+
+from babyllm.errors import UserError
+from babyllm.runtime.config import RuntimeConfig, check
+from babyllm.runtime.device import device_type
+from babyllm.runtime.launching.place import MEETING, PARENT, find_place, parent_process
+from babyllm.runtime.launching.processes import end_with
+from babyllm.runtime.launching.program import told
+from babyllm.runtime.launching.verdict import Record, record_key
+from babyllm.runtime.machine import cores, physical_cores
+from babyllm.runtime.rendezvous import FolderStore
+from babyllm.runtime.signals import heeded
+
+_LOOK_S = 0.1
+# How long children may go on when one has failed: to see why, to tell it, to finish a save that has begun.
+_GRACE_S = 45.0
+# How long the others have to fail of the same when not all have started.
+_TELL_S = 0.5
+# More processes on a CPU spend most of their time on adding gradients up.
+_MAX_ON_CPU = 4
+
+
+class _Config(Protocol):
+    @property
+    def runtime(self) -> RuntimeConfig:
+        """The section `runtime`."""
+        ...
+
+
+C = TypeVar("C", bound=_Config)
+
+
+def launch(work: Callable[[C], None], config: C) -> None:
+    """Do `work(config)` in each of `config.runtime.processes` processes, and return when all have done it.
+
+    This process does the work itself where it is to be the only one, or is one of several already: under torchrun, or
+    started by this function, which starts the same command line again for each process.
+
+    Raises:
+        UserError: a process failed or died; the line says which, and why.
+        SystemExit: a signal ended the processes, or one failed and has shown its own traceback.
+    """
+    parent = parent_process()
+    if parent is not None:
+        end_with(parent)
+    n, command = config.runtime.processes or 1, own_command()
+    if find_place().is_given or n == 1 or command is None:
+        work(config)
+        return
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="babyllm-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"{tempfile.gettempdir()}: no folder can be made there ({error.strerror}); set TMPDIR to a disk with space"
+        ) from error
+    with folder as meeting:
+        children = _Children(Path(meeting))
+        with _signals_passed_on(children):
+            try:
+                children.start(command, n)
+                _wait(children)
+            finally:
+                children.end(range(n))
+        _conclude(children)
+
+
+def own_command() -> list[str] | None:
+    """The command line that started this program, to start it again; None where it runs inside another program."""
+    argv, original = sys.argv, sys.orig_argv
+    head = original[: len(original) - len(argv) + 1]
+    if len(head) < 2 or original[len(head) :] != argv[1:]:
+        return None
+    is_ours = head[-1] == argv[0] or (head[-2] == "-m" and head[-1].split(".")[0] == __name__.split(".")[0])
+    return [sys.executable, *original[1:]] if is_ours else None
+
+
+@dataclass
+class _Children:
+    """The processes of a run, by rank, seen from the one that started them.
+
+    Attributes:
+        meeting: the folder where they meet.
+        processes: by rank.
+        received: signals that were passed on to them.
+        ended: ranks that this process has killed.
+        causes: ranks that failed first.
+    """
+
+    meeting: Path
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    received: list[int] = field(default_factory=list)
+    ended: set[int] = field(default_factory=set)
+    causes: list[int] = field(default_factory=list)
+
+    def start(self, command: list[str], n: int) -> None:
+        """Start `n` processes of `command`, in a session of their own: a terminal's signals come here alone."""
+        for rank in range(n):
+            environment = _environment(rank, n, self.meeting)
+            self.processes.append(
+                subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+            )
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether Ctrl-C came a second time; a child that waits in C++ code would take both for one."""
+        return self.received.count(signal.SIGINT) > 1
+
+    def running(self) -> list[int]:
+        """Ranks whose process has not ended."""
+        return [rank for rank, process in enumerate(self.processes) if process.poll() is None]
+
+    def failed(self) -> list[int]:
+        """Ranks that ended by themselves, and not well."""
+        statuses = {rank: process.poll() for rank, process in enumerate(self.processes)}
+        return [rank for rank, status in statuses.items() if status and rank not in self.ended]
+
+    def send(self, signum: int) -> None:
+        """Send a signal to all that run."""
+        for rank in self.running():
+            with suppress(OSError, ValueError):  # it has just ended; Windows has few signals
+                self.processes[rank].send_signal(signum)
+
+    def end(self, ranks: range | list[int]) -> None:
+        """Kill those of `ranks` that still run, and wait until they are gone."""
+        for rank in set(ranks) & set(self.running()):
+            self.ended.add(rank)
+            self.processes[rank].kill()
+        for rank in set(ranks) & self.ended:
+            self.processes[rank].wait()
+
+    def record(self, rank: int) -> Record | None:
+        """What a rank last told the others about itself; None before it has started."""
+        stores = [FolderStore(folder) for folder in sorted(self.meeting.iterdir()) if folder.is_dir()]
+        found = [store.get(record_key(rank)) for store in stores if store.check([record_key(rank)])]
+        return Record(**json.loads(found[-1])) if found else None
+
+    def have_met(self) -> bool:
+        """Whether every rank has started; none does anything before."""
+        return all(self.record(rank) for rank in range(len(self.processes)))
+
+
+def _environment(rank: int, n: int, meeting: Path) -> dict[str, str]:
+    own = {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(n),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(n),
+        MEETING: str(meeting),
+        PARENT: str(os.getpid()),
+    }
+    defaults = {"OMP_NUM_THREADS": str(max(1, cores() // n)), "TORCH_CPP_LOG_LEVEL": "FATAL"}
+    with suppress(OSError):
+        loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+        own |= {f"{library}_SOCKET_IFNAME": name for name in loopback for library in ("GLOO", "NCCL")}
+    return {**defaults, **os.environ, **own}
+
+
+@contextmanager
+def _signals_passed_on(children: _Children) -> Iterator[None]:
+    """Send what this process is told to the children; stop and go on with them."""
+
+    def receive(signum: int, frame: FrameType | None) -> None:
+        children.received.append(signum)
+        children.send(signum)
+
+    def suspend(signum: int, frame: FrameType | None) -> None:
+        children.send(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        children.send(signal.SIGCONT)
+
+    handlers: dict[int, Callable[[int, FrameType | None], None]] = dict.fromkeys(heeded(), receive)
+    if hasattr(signal, "SIGTSTP"):  # Ctrl-Z
+        handlers[signal.SIGTSTP] = suspend
+    old = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for signum, former in old.items():
+            signal.signal(signum, former)
+
+
+def _wait(children: _Children) -> None:
+    """Return when all children have ended; those that go on in vain are killed."""
+    failed_at = None
+    while children.running():
+        time.sleep(_LOOK_S)
+        if failed_at is None and (failed := children.failed()):
+            failed_at, children.causes = time.monotonic(), failed
+        failed_s = 0.0 if failed_at is None else time.monotonic() - failed_at
+        if failed_at is not None:
+            children.end(told(children.meeting, len(children.processes))[1])
+        is_early = (children.received or failed_s >= _TELL_S) and not children.have_met()
+        if is_early or failed_s >= _GRACE_S or children.is_interrupted:
+            children.end(children.running())
+
+
+def _conclude(children: _Children) -> None:
+    """Return where all is well; else say the one thing that matters."""
+    failed, received = children.failed(), children.received
+    line, _ = told(children.meeting, len(children.processes))
+    statuses = {rank: process.returncode for rank, process in enumerate(children.processes)}
+    unasked = [rank for rank in failed if statuses[rank] != 130 and -statuses[rank] not in received]
+    if received and not line and any(statuses.values()) and (children.is_interrupted or not unasked):
+        raise SystemExit(128 + received[-1])
+    if died := [rank for rank in children.causes or failed if statuses[rank] < 0]:
+        raise UserError("; ".join(_how_it_died(rank, children) for rank in died))
+    if line:
+        raise UserError(line)
+    if failed:
+        raise SystemExit(statuses[(children.causes or failed)[0]])
+
+
+def _how_it_died(rank: int, children: _Children) -> str:
+    process, record = children.processes[rank], children.record(rank)
+    number = -process.returncode
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    reason = f"{name} (out of memory?)" if name == "SIGKILL" else name
+    who = str(record) if record else f"rank {rank} (pid {process.pid})"
+    return f"{who} died of {reason}, {record.last_seen if record else 'before it had started'}"
+
+
+# ---- how many
+
+
+def choose_processes(config: RuntimeConfig, global_batch: int, stored: int | None) -> tuple[int, str]:
+    """The number of processes on this machine, and a line where it is not what the run had.
+
+    Args:
+        config: that asks for a number or for none.
+        global_batch: of which every process must get an equal part.
+        stored: what a run that goes on has had; None for a new one.
+
+    Raises:
+        UserError: so many cannot work here.
+    """
+    check(config)
+    place, device = find_place(), device_type(config.device)
+    if place.is_given:
+        return place.local_world_size, ""
+    most = _most(device)
+    if config.processes is not None:
+        if config.processes > 1 and sys.platform == "win32":
+            raise UserError(f"runtime.processes={config.processes}: on Windows a run is one process here; leave it out")
+        if device != "cpu" and config.processes > most:
+            raise UserError(
+                f"runtime.processes={config.processes}: this machine has {most} {device} devices; leave it out"
+            )
+        if config.processes > 1 and own_command() is None:
+            raise UserError(
+                f"runtime.processes={config.processes}: only a program that was started by its own command line can "
+                "start others; leave it out, or use torchrun"
+            )
+        return config.processes, ""
+    if not _can_start():
+        most = 1
+    if stored is None:
+        return _divisor(global_batch, most), ""
+    n = _divisor(global_batch, stored if device == "cpu" and _can_start() else min(stored, most))
+    return n, "" if n == stored else f"the run has had {stored} processes, here it can have {n}"
+
+
+def _can_start() -> bool:
+    """Whether this program can start others, which on Windows could not read files while they are replaced."""
+    return sys.platform != "win32" and own_command() is not None
+
+
+def _most(device: str) -> int:
+    if device == "cuda":
+        import torch
+
+        return max(1, torch.cuda.device_count())
+    if device == "mps":
+        return 1
+    return min(_MAX_ON_CPU, physical_cores())
+
+
+def _divisor(total: int, most: int) -> int:
+    """The largest number up to `most` that divides `total`."""
+    return max((n for n in range(1, most + 1) if total % n == 0), default=1)

@@ -1,0 +1,138 @@
+"""Answers on their way to the client, whole or as a stream of events, until it has them or goes away.
+
+Ticket.pieces -> Form -> one JSON object | head at once, data: {...} for each piece, data: [DONE]
+
+Where nothing comes for a while, because an answer waits for its slot or its prompt is long, a stream gets comments, so
+that neither clients nor proxies take it for dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from babyllm.serve.api.answer import Piece
+from babyllm.serve.api.forms import Form, Whole, used
+from babyllm.serve.api.problem import to_json
+from babyllm.serve.engine_thread import EngineThread, Ticket
+
+SILENCE_S = 10.0
+COMMENT = b": waiting\n\n"  # which clients pass over
+STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold pieces back until it has a few kilobytes
+]
+GONE = "gone"  # in the state of a request whose client did not wait for the answer
+
+
+class Gone(Exception):
+    """The client has gone, or was too slow and hung up on."""
+
+
+class Reply(Response):
+    """The response to a request that has been handed to the engine. The request ends with it, however that ends."""
+
+    def __init__(self, engine: EngineThread, ticket: Ticket, form: Form) -> None:
+        super().__init__()
+        self._engine, self._ticket, self._form = engine, ticket, form
+        self._n_tokens = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answers.
+
+        Raises:
+            Problem: there are none, and nothing was sent yet.
+        """
+        try:
+            work = self._stream(send) if self._ticket.asked.is_stream else self._whole(send)
+            await unless_gone(receive, work)
+        except Gone:
+            scope["state"][GONE] = True  # for the door, which counts
+        finally:
+            self._engine.release(self._ticket)
+
+    async def _next(self) -> Piece:
+        piece = await self._ticket.pieces.get()
+        self._n_tokens += piece.n_tokens
+        return piece
+
+    async def _next_of_stream(self, send: Send) -> Piece:
+        while self._ticket.pieces.empty():
+            try:
+                return await asyncio.wait_for(self._next(), SILENCE_S)
+            except asyncio.TimeoutError:
+                await send(_body(COMMENT, has_more=True))
+        return await self._next()
+
+    async def _whole(self, send: Send) -> None:
+        asked = self._ticket.asked
+        answers = [Whole() for _ in asked.wanted]
+        while any(answer.finish is None for answer in answers):
+            piece = await self._next()
+            if piece.problem:
+                raise piece.problem
+            answers[piece.number].add(piece)
+        content = to_json(self._form.whole(answers, used(asked, self._n_tokens)))
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    async def _stream(self, send: Send) -> None:
+        asked = self._ticket.asked
+        await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+        await send(_body(COMMENT, has_more=True))  # with which proxies pass the head on
+        await self._send_events(send, *self._form.openings())
+        n_left = len(asked.wanted)
+        while n_left:
+            piece = await self._next_of_stream(send)
+            if piece.problem:
+                # The status is sent already: this tells it, and the missing [DONE] that the answer is not whole.
+                await self._send_events(send, piece.problem.body(), is_end=True)
+                return
+            if piece.text or piece.tokens or piece.finish:
+                await self._send_events(send, self._form.chunk(piece))
+            n_left -= piece.is_last
+        await self._send_events(send, *self._form.ending(used(asked, self._n_tokens)))
+        await send(_body(b"data: [DONE]\n\n"))
+
+    async def _send_events(self, send: Send, *events: dict[str, Any], is_end: bool = False) -> None:
+        content = b"".join(b"data: %b\n\n" % to_json(event) for event in events)
+        if content:
+            await send(_body(content, has_more=not is_end))
+
+
+def _body(content: bytes, has_more: bool = False) -> Message:
+    return {"type": "http.response.body", "body": content, "more_body": has_more}
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work until it is done or the client has gone.
+
+    Raises:
+        Gone: the client has gone.
+        Problem: one of the work's.
+    """
+    working = asyncio.ensure_future(work)
+    going = asyncio.ensure_future(_until_gone(receive, working))
+    try:
+        await asyncio.wait((working, going), return_when=asyncio.FIRST_COMPLETED)
+        # Work that had only to hand over what was ready has gone on to its end by now, talking to nobody.
+        if going.done() and going.result():
+            raise Gone
+        return working.result()
+    finally:
+        for task in (working, going):
+            task.cancel()
+        await asyncio.gather(working, going, return_exceptions=True)
+
+
+async def _until_gone(receive: Receive, working: asyncio.Future[None]) -> bool:
+    """Wait for the end of the connection or the response, and give whether the work was not done by then."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    return not working.done()

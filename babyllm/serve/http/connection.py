@@ -1,0 +1,156 @@
+"""A client's connection: uvicorn's, with limits on how many there are and how slow they may be.
+
+connected                                     -> beyond the limit, the one that has waited longest for a request goes
+connected, or a part of a request's head came -> the head is whole in time, or closed
+more is to be sent than the client takes      -> a little of it waits; it takes some in time, or aborted, which ends
+                                                 the request
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass, field
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from babyllm.serve.api.problem import Problem, to_json
+from babyllm.serve.http.notices import Notices
+
+HEAD_TIMEOUT_S = 10.0
+TAKE_TIMEOUT_S = 60.0
+NO_HTTP = "this is no valid request of HTTP; for https a proxy must stand before the server"
+PENDING_BYTES = 64 << 10
+"""Of a response that the client has not taken: so many wait here, and about as many in the system's buffer."""
+
+
+@dataclass
+class Crowd:
+    """All connections of a server.
+
+    Attributes:
+        most: how many there may be.
+        notices: told when there are more.
+        waiting: those whose request is not whole yet, or has not begun; the one that has waited longest is the first.
+    """
+
+    most: int
+    notices: Notices
+    waiting: dict[Connection, None] = field(default_factory=dict)
+
+    def make_room(self) -> None:
+        """Close the connection that has waited longest for a request."""
+        self.notices.tell(f"more than {self.most} connections: the ones that wait longest for a request are closed")
+        oldest = next(iter(self.waiting), None)
+        if oldest is not None:
+            del self.waiting[oldest]
+            oldest.transport.abort()
+
+
+class Connection(H11Protocol):
+    """uvicorn's HTTP protocol with limits on the time a head takes to come and a response to be read."""
+
+    _head: asyncio.TimerHandle | None = None
+    _take: asyncio.TimerHandle | None = None
+
+    def __init__(self, *, crowd: Crowd, **settings: Any) -> None:
+        """Make the protocol of a connection that is to come.
+
+        Args:
+            crowd: all connections.
+            settings: uvicorn's.
+        """
+        super().__init__(**settings)
+        self._crowd = crowd
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the head of the first request."""
+        super().connection_made(transport)
+        # Some systems would hold a whole answer by themselves, and nobody would learn that it is not read.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PENDING_BYTES)
+        transport.set_write_buffer_limits(high=PENDING_BYTES)
+        self._watch()
+        if len(self.connections) > self._crowd.most:
+            self._crowd.make_room()
+
+    def data_received(self, data: bytes) -> None:
+        """Take a part of a request."""
+        super().data_received(data)
+        self._watch()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Hang up on a client that has closed its side; but what only asks to look is answered first.
+
+        Whoever waits for a model's answer and closes a side has gone, as far as can be told.
+        """
+        is_looking = self.cycle is not None and self.scope["method"] != "POST"
+        if is_looking and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+            return True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget everything."""
+        super().connection_lost(exc)
+        self._crowd.waiting.pop(self, None)
+        self._cancel_head()
+        self._cancel_take()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            self._note_waiting()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, in the API's form, and hang up."""
+        self._crowd.notices.tell(f"400 from {self.client[0] if self.client else '?'}: {NO_HTTP}")
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            content = to_json(Problem(400, NO_HTTP).body())
+            headers = [("content-type", "application/json"), ("content-length", str(len(content)))]
+            head = h11.Response(status_code=400, headers=[*headers, ("connection", "close")], reason=b"Bad Request")
+            for event in (head, h11.Data(data=content), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def pause_writing(self) -> None:
+        """Stop sending until the client takes some of what is waiting for it."""
+        super().pause_writing()
+        self._take = self._take or self.loop.call_later(TAKE_TIMEOUT_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on sending."""
+        super().resume_writing()
+        self._cancel_take()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close; what the client has not taken by now it will not get."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _watch(self) -> None:
+        self._note_waiting()
+        if self.conn.their_state is not h11.IDLE:
+            self._cancel_head()
+        else:
+            self._head = self._head or self.loop.call_later(HEAD_TIMEOUT_S, self.timeout_keep_alive_handler)
+
+    def _note_waiting(self) -> None:
+        if self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
+            self._crowd.waiting.setdefault(self)
+        else:
+            self._crowd.waiting.pop(self, None)
+
+    def _cancel_head(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def _cancel_take(self) -> None:
+        if self._take is not None:
+            self._take.cancel()
+            self._take = None

@@ -1,0 +1,171 @@
+"""What every request passes first: who may come in, and what is counted and told of each.
+
+path put right -> host named right? -> [other sites' pages: CORS] -> key? -> the application
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from babyllm.serve.api.problem import Problem, to_json
+from babyllm.serve.api.reply import GONE
+from babyllm.serve.http.notices import Notices
+from babyllm.serve.metrics import Metrics
+
+OPEN_PATHS = ("/", "/health")
+CLIENT_GONE = 499  # how nginx calls it
+ALL = "*"
+REFUSED = "refused"  # in the state of a request: why
+_NAME = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d*)?|([^:\[\]/\s]+)(?::\d*)?")
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may come in.
+
+    Attributes:
+        host: that the server is bound to. If that is this machine alone, requests must name it so: a page of another
+            site whose name was turned to this address (DNS rebinding) names that site.
+        api_key: that requests must bear, but for the page and the health; None lets everyone in.
+        allowed_hosts: names by which the server may be called, too; "*" allows all.
+        allowed_origins: sites whose pages may ask from a browser; "*" allows all.
+    """
+
+    host: str
+    api_key: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address means this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def host_name(value: str) -> str | None:
+    """The name or address in a Host header, without its port, in lower case; None if there is none."""
+    found = _NAME.fullmatch(value)
+    return (found[1] or found[2]).lower() if found else None
+
+
+def problem_response(problem: Problem) -> Response:
+    """The response that tells a problem."""
+    return Response(to_json(problem.body()), problem.status, problem.headers, "application/json")
+
+
+class Door:
+    """Lets requests in that name this host and have the key, counts all, and tells the log of what is refused."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        *,
+        metrics: Metrics,
+        notices: Notices,
+        paths: frozenset[str],
+        is_closing: Callable[[], bool],
+    ) -> None:
+        """Stand before an application.
+
+        Args:
+            app: the application.
+            access: who may come in.
+            metrics: count the requests.
+            notices: are told of refused ones.
+            paths: that requests are counted by; all others are one.
+            is_closing: whether no request is let in any more.
+        """
+        self._app, self._access, self._metrics, self._notices = app, access, metrics, notices
+        self._expected = None if access.api_key is None else f"Bearer {access.api_key}".encode()
+        self._paths, self._is_closing = paths, is_closing
+        self._inner: ASGIApp = self._answer
+        if access.allowed_origins:
+            self._inner = CORSMiddleware(
+                self._answer, allow_origins=access.allowed_origins, allow_methods=[ALL], allow_headers=[ALL]
+            )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request or pass it on."""
+        scope["state"] = {}
+        # Clients join addresses carelessly: "/v1/" and "/models" make "/v1//models".
+        scope["path"] = re.sub("/{2,}", "/", scope["path"]).rstrip("/") or "/"
+        status = 500
+
+        async def counted_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            if problem := self._host_problem(scope):
+                await _refuse(problem, scope, receive, counted_send)
+            else:
+                await self._inner(scope, receive, counted_send)
+        finally:
+            status = CLIENT_GONE if scope["state"].get(GONE) else status
+            path = scope["path"] if scope["path"] in self._paths else "other"
+            self._metrics.requests[path, status] += 1
+            self._tell(scope, status)
+
+    def _tell(self, scope: Scope, status: int) -> None:
+        if 400 <= status < CLIENT_GONE:
+            client = scope["client"][0] if scope["client"] else "?"
+            why = scope["state"].get(REFUSED, "")
+            self._notices.tell(f"{status} {scope['method']} {scope['path'][:100]} from {client}: {why}")
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if problem := self._problem(scope):
+            await _refuse(problem, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _host_problem(self, scope: Scope) -> Problem | None:
+        allowed = self._access.allowed_hosts
+        is_local = is_loopback(self._access.host)
+        value = Headers(scope=scope).get("host")
+        # Browsers always name the host; clients of HTTP/1.0 need not.
+        if value is None or ALL in allowed or not (is_local or allowed):
+            return None
+        name = host_name(value)
+        if name is not None and (name in allowed or (is_local and is_loopback(name))):
+            return None
+        cure = f"start it with --allowed_hosts={name[:100]}, " if name else ""
+        return Problem(
+            403,
+            f"the Host header names {value[:100]!r}, by which this server may not be called: {cure}"
+            f"or let the proxy before it send Host: {self._access.host}",
+            code="host_not_allowed",
+        )
+
+    def _problem(self, scope: Scope) -> Problem | None:
+        if self._expected is not None and scope["path"] not in OPEN_PATHS:
+            given = Headers(scope=scope).get("authorization", "").encode("latin-1", "replace")
+            if not hmac.compare_digest(given, self._expected):
+                return Problem(
+                    401,
+                    "the API key is missing or wrong: send the header Authorization: Bearer KEY",
+                    code="invalid_api_key",
+                    headers={"www-authenticate": "Bearer"},
+                )
+        if self._is_closing() and scope["path"] != "/metrics":
+            return Problem(503, "the server is shutting down", code="shutting_down", headers={"connection": "close"})
+        return None
+
+
+async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+    scope["state"][REFUSED] = problem.message
+    await problem_response(problem)(scope, receive, send)

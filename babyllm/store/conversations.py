@@ -1,0 +1,208 @@
+"""Conversations on disk as ids.
+
+ids.bin, turns.bin, index.bin, conversations.json (written last: the commit mark) -> ConversationStore
+
+`ids.bin` holds the ids of all conversations, one after the other. `turns.bin` holds for each id the number of the
+supervised turn it belongs to, or 0. Conversations lie in the order of split, task and input, so those of a task are
+neighbours. All of it is mapped and nothing loaded, so a store of ten million opens as fast as one of a thousand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babyllm.config import nearest
+from babyllm.errors import UserError
+from babyllm.files import begins_with, read_sealed_json
+from babyllm.integrity import require_whole
+from babyllm.ragged import offsets_of
+from babyllm.store.shards import Split, little_endian
+
+FORMAT_VERSION = 1
+ALL = "all"
+"""What measurements of all tasks together are called, so that no task can be."""
+MANIFEST = "conversations.json"
+_BEGINNING = re.compile(rb'\s*\{\s*"manifest":\s*\{\s*"dtype":')
+IDS, TURNS, INDEX = "ids.bin", "turns.bin", "index.bin"
+# Of each conversation: where it begins, ids, supervised turns, supervised targets.
+RECORD = np.dtype([("offset", "<i8"), ("length", "<i4"), ("turns", "<i4"), ("supervised", "<i4")])
+
+Normalisation = Literal["token", "turn", "conversation"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The conversations of a split and task, which are neighbours.
+
+    Attributes:
+        split: "train" or "val".
+        task: what kind of conversation they are.
+        conversations: how many.
+        turns: supervised ones.
+        tokens: ids.
+        supervised: targets that are trained on.
+        longest: ids of the longest conversation.
+    """
+
+    split: Split
+    task: str
+    conversations: int
+    turns: int
+    tokens: int
+    supervised: int
+    longest: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store holds.
+
+    Attributes:
+        dtype: of ids.bin.
+        turns_dtype: of turns.bin.
+        vocab_size: of the tokenizer that made the ids.
+        eos_id: fills rows up.
+        tokenizer_sha256: of that tokenizer.
+        groups: in the order of the conversations.
+        sha256: of the three files, by name.
+        version: of the format.
+    """
+
+    dtype: str
+    turns_dtype: str
+    vocab_size: int
+    eos_id: int
+    tokenizer_sha256: str
+    groups: tuple[Group, ...]
+    sha256: dict[str, str]
+    version: int = FORMAT_VERSION
+
+    def fingerprint(self) -> str:
+        """A hash of everything that decides the data: ids, turns, tasks, their order and their split."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+class ConversationStore:
+    """A directory of conversations, mapped.
+
+    Attributes:
+        directory: where it is.
+        manifest: what it holds.
+        tasks: names of all tasks of both splits, sorted; channels are their indices.
+        ids: of all conversations, one behind the other.
+        turns: the supervised turn each id belongs to, from 1; 0 for none.
+        index: a `RECORD` of each conversation.
+    """
+
+    def __init__(self, directory: Path, manifest: Manifest) -> None:
+        self.directory, self.manifest = directory, manifest
+        self.tasks = sorted({group.task for group in manifest.groups})
+        self.ids = _mapped(directory / IDS, manifest.dtype)
+        self.turns = _mapped(directory / TURNS, manifest.turns_dtype)
+        self.index = _mapped(directory / INDEX, RECORD)
+        self._firsts = offsets_of(np.array([group.conversations for group in manifest.groups]))
+        self._channels = np.array([self.tasks.index(group.task) for group in manifest.groups], np.int64)
+
+    @classmethod
+    def open(cls, directory: Path, *, check: bool = True, verify: bool = False) -> ConversationStore:
+        """The finished store in a directory.
+
+        Args:
+            directory: of the store.
+            check: whether to read files that are not remembered as whole; not needed where another process does it.
+            verify: read all files, remembered or not.
+
+        Raises:
+            UserError: there is none, or a file of it is missing or not what it was.
+        """
+        file = directory / MANIFEST
+        try:
+            raw = read_sealed_json(file)["manifest"]
+            if raw["version"] != FORMAT_VERSION:
+                raise UserError(f"{file}: format version {raw['version']}, this babyllm reads {FORMAT_VERSION}")
+            raw["groups"] = tuple(Group(**group) for group in raw["groups"])
+            manifest = Manifest(**raw)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file}: no finished store of conversations ({error}); {_anew(directory)}") from error
+        n_ids = sum(group.tokens for group in manifest.groups)
+        n_conversations = sum(group.conversations for group in manifest.groups)
+        for name, kind, count in (
+            (IDS, manifest.dtype, n_ids),
+            (TURNS, manifest.turns_dtype, n_ids),
+            (INDEX, RECORD, n_conversations),
+        ):
+            part = directory / name
+            if not part.is_file() or part.stat().st_size != count * np.dtype(kind).itemsize:
+                raise UserError(f"{part}: is not as long as {MANIFEST} says; {_anew(directory)}")
+        if check:
+            require_whole(directory, manifest.sha256, _anew(directory), again=verify)
+        return cls(directory, manifest)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that decides the data."""
+        return self.manifest.fingerprint()
+
+    def tasks_of(self, split: Split) -> list[str]:
+        """The tasks that a split has conversations of, sorted."""
+        return [group.task for group in self.manifest.groups if group.split == split]
+
+    def groups(self, split: Split, task: str | None = None) -> list[Group]:
+        """How much there is of a split, by task; of one task, if named."""
+        return [group for group in self.manifest.groups if group.split == split and task in (None, group.task)]
+
+    def span(self, split: Split, task: str | None = None) -> range:
+        """The numbers of the conversations of a split; of one task, if named.
+
+        Raises:
+            UserError: there are none.
+        """
+        at = [i for i, g in enumerate(self.manifest.groups) if g.split == split and task in (None, g.task)]
+        if not at:
+            if task is not None and (tasks := self.tasks_of(split)):
+                near = nearest(task, tasks)
+                raise UserError(f"{self.directory}: no conversation of task '{task}' ({split}): did you mean '{near}'?")
+            raise UserError(f"{self.directory}: no conversation in the split '{split}'; hold out another share")
+        return range(int(self._firsts[at[0]]), int(self._firsts[at[-1] + 1]))
+
+    def lengths(self, split: Split, task: str | None = None) -> NDArray[np.int64]:
+        """(n,) inputs that each conversation of a split takes: one less than its ids."""
+        span = self.span(split, task)
+        return self.index["length"][span.start : span.stop].astype(np.int64) - 1
+
+    def channels(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The index in `tasks` of each of these conversations."""
+        return self._channels[np.searchsorted(self._firsts, numbers, side="right") - 1]
+
+    def conversation(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The ids of a conversation, and the supervised turn each of them belongs to."""
+        offset, length = int(self.index["offset"][number]), int(self.index["length"][number])
+        here = slice(offset, offset + length)
+        return self.ids[here].astype(np.int64), self.turns[here].astype(np.int64)
+
+
+def is_store(directory: Path) -> bool:
+    """Whether a directory holds the commit mark of a store; a file of the same name with other contents is none.
+
+    Beside all other files of a store it is a damaged one.
+    """
+    is_beside = all((directory / name).is_file() for name in (MANIFEST, IDS, TURNS, INDEX))
+    return is_beside or begins_with(directory / MANIFEST, _BEGINNING)
+
+
+def _anew(directory: Path) -> str:
+    return f"move {directory} away: the command that made it makes the same one again from its files"
+
+
+def _mapped(file: Path, kind: Any) -> NDArray[Any]:
+    kind = little_endian(kind) if isinstance(kind, str) else kind
+    # An empty file cannot be mapped. A plain view, as every slice of a memmap object is one, and costs accordingly.
+    return np.asarray(np.memmap(file, kind, "r")) if file.stat().st_size else np.empty(0, kind)

@@ -1,0 +1,162 @@
+"""Token shards in the making: documents' ids appended, a file closed when it is full, the manifest written last.
+
+documents -> ShardWriter -> 00000.bin, 00001.bin, ..., manifest.json (the commit mark)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babyllm.errors import UserError
+from babyllm.files import write_sealed_json
+from babyllm.store.shards import MANIFEST, Manifest, Shard, Split, little_endian, token_dtype
+
+TOTAL = "all"  # evaluation reports all domains together under this name
+STEM_CHARACTERS = 40  # of a domain in a file's name: 255 bytes is what disks allow
+BLOCK_TOKENS = 1 << 20
+
+
+@dataclass
+class _OpenShard:
+    file: IO[bytes]
+    domain: str
+    split: Split
+    tokens: int = 0
+    documents: int = 0
+    bytes: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+
+
+def check_domain(domain: str) -> None:
+    """Refuse a domain that goes by the name of all of them together.
+
+    Raises:
+        UserError: it does.
+    """
+    if domain == TOTAL:
+        raise UserError(
+            f"a domain named {TOTAL!r} would be taken for the total of all domains, which evaluation reports under "
+            "that name; give the domain another name"
+        )
+
+
+def _stem(domain: str) -> str:
+    """What the files of a domain begin with; no two domains share it, not even where disks ignore case and accents."""
+    readable = re.sub(r"[^\w.-]", "_", domain)[:STEM_CHARACTERS]
+    folded = unicodedata.normalize("NFKC", domain).casefold()
+    if domain == readable == folded and not domain.startswith("."):
+        return domain
+    return f"{readable.lstrip('.')}%{hashlib.blake2b(domain.encode(), digest_size=6).hexdigest()}"
+
+
+class ShardWriter:
+    """Writes documents' ids into shards; nothing counts as written before `finish`.
+
+    Args:
+        directory: made if absent.
+        vocab_size: decides uint16 or uint32.
+        eos_id: ends every document.
+        tokenizer_sha256: of the tokenizer that made the ids.
+        shard_tokens: a shard is closed once it holds this many.
+
+    Attributes:
+        dtype: of the ids, "uint16" or "uint32".
+
+    Raises:
+        UserError: the directory holds a finished manifest already.
+    """
+
+    def __init__(
+        self, directory: Path, vocab_size: int, eos_id: int, tokenizer_sha256: str, shard_tokens: int = 1 << 28
+    ) -> None:
+        if (directory / MANIFEST).exists():
+            raise UserError(f"{directory}: holds token data already; remove it or choose another directory")
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self.dtype = token_dtype(vocab_size)
+        self._vocab_size, self._eos_id, self._tokenizer_sha256 = vocab_size, eos_id, tokenizer_sha256
+        self._shard_tokens = shard_tokens
+        self._open: dict[tuple[str, Split], _OpenShard] = {}
+        self._done: list[Shard] = []
+
+    def add(self, ids: Sequence[int], domain: str, split: Split, text_bytes: int) -> None:
+        """Append one document's ids and its <eos>; `text_bytes` is the length of its text in UTF-8.
+
+        Raises:
+            UserError: an id is outside the vocabulary, or the domain is named "all".
+        """
+        if max(ids, default=0) >= self._vocab_size:
+            raise UserError(f"token id {max(ids)} is outside the vocabulary of {self._vocab_size}")
+        self.append(np.array([*ids, self._eos_id]), np.array([[len(ids) + 1, text_bytes]]), domain, split)
+
+    def append(self, ids: NDArray[Any], sizes: NDArray[np.int64], domain: str, split: Split) -> None:
+        """Append documents of one domain and split.
+
+        Args:
+            ids: (T,) of the documents one behind the other, each with its <eos>; may be a memory map.
+            sizes: (n, 2) tokens, the <eos> included, and UTF-8 bytes of the text of each document.
+            domain: of all of them.
+            split: of all of them.
+
+        Raises:
+            UserError: the domain is named "all".
+        """
+        ends, begin, first = np.cumsum(sizes[:, 0]), 0, 0
+        while first < len(sizes):
+            shard = self._open.get((domain, split)) or self._new_shard(domain, split)
+            # The document that fills the shard up is its last.
+            stop = 1 + int(np.searchsorted(ends, begin + self._shard_tokens - shard.tokens))
+            end = int(ends[min(stop, len(sizes)) - 1])
+            for start in range(begin, end, BLOCK_TOKENS):
+                raw = ids[start : min(end, start + BLOCK_TOKENS)].astype(little_endian(self.dtype)).tobytes()
+                shard.file.write(raw)
+                shard.digest.update(raw)
+            shard.tokens += end - begin
+            shard.documents += len(sizes[first:stop])
+            shard.bytes += int(sizes[first:stop, 1].sum())
+            begin, first = end, stop
+            if shard.tokens >= self._shard_tokens:
+                self.close(domain, split)
+
+    def _new_shard(self, domain: str, split: Split) -> _OpenShard:
+        check_domain(domain)
+        number = sum((s.domain, s.split) == (domain, split) for s in self._done)
+        file = open(self._directory / f"{_stem(domain)}-{split}-{number:05d}.bin", "wb")  # noqa: SIM115 (see close)
+        shard = self._open[domain, split] = _OpenShard(file, domain, split)
+        return shard
+
+    def close(self, domain: str, split: Split) -> None:
+        """Close the shard in the making of a domain and split, if there is one; what comes later begins another."""
+        shard = self._open.pop((domain, split), None)
+        if shard is None:
+            return
+        with shard.file as f:
+            f.flush()
+            os.fsync(f.fileno())
+        name, sha256 = Path(f.name).name, shard.digest.hexdigest()
+        self._done.append(Shard(name, shard.domain, shard.split, shard.tokens, shard.documents, shard.bytes, sha256))
+
+    def finish(self) -> Manifest:
+        """Close all shards and write the manifest.
+
+        Raises:
+            UserError: nothing was added.
+        """
+        for key in sorted(self._open):
+            self.close(*key)
+        if not self._done:
+            raise UserError(f"{self._directory}: the corpus is empty, there is nothing to train on")
+        shards = tuple(sorted(self._done, key=lambda s: (s.split, s.domain, s.file)))
+        manifest = Manifest(self.dtype, self._vocab_size, self._eos_id, self._tokenizer_sha256, shards)
+        write_sealed_json(self._directory / MANIFEST, asdict(manifest))
+        return manifest

@@ -1,0 +1,1 @@
+"""Cleaning: filters over documents, and what they did."""

@@ -1,0 +1,80 @@
+"""Filters: pure functions that mend a text or turn it away, chosen and ordered by name.
+
+A filter is a frozen dataclass of its options with one of these methods:
+
+    edit(text) -> text                          mends
+    test(text) -> reason | None                 turns away
+    test_url(url) -> reason | None              turns away, by the document's address
+    judge(texts) -> [reason | None, ...]        turns away, many texts at a time because that is faster
+
+To add one, write it and name it in `CleanConfig`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+
+from babyllm.config import nearest
+from babyllm.errors import UserError
+from babyllm.text.clean.filters.addresses import Emails, Urls
+from babyllm.text.clean.filters.edits import Controls, Traditional, Unicode, Whitespace
+from babyllm.text.clean.filters.measures import Language, Length, Shares, Words
+from babyllm.text.clean.filters.models import Perplexity, Quality
+from babyllm.text.clean.filters.outliers import Outliers
+from babyllm.text.clean.filters.punctuation import Punctuation, Runs, Width
+from babyllm.text.clean.filters.repetition import Repetition
+from babyllm.text.clean.filters.rules import Repeats, Rules
+from babyllm.text.clean.filters.sites import Sites
+from babyllm.text.clean.syntax.markup import Html
+
+# What is cheap and turns much away comes first; tests of the content see the mended text.
+DEFAULT_FILTERS = (
+    *("length", "unicode", "html", "controls", "urls", "emails", "width", "punctuation", "runs", "whitespace"),
+    *("length", "shares", "repetition"),
+)
+
+
+@dataclass(frozen=True)
+class CleanConfig:
+    """Which filters work on a text, in which order, and their options.
+
+    Attributes:
+        filters: names of filters in the order in which they work; one may come twice. Also there, but slower or a
+            matter of taste: sites, rules, repeats, traditional, language, words, outliers, quality, perplexity.
+    """
+
+    filters: list[str] = field(default_factory=lambda: list(DEFAULT_FILTERS))
+    sites: Sites = field(default_factory=Sites)
+    rules: Rules = field(default_factory=Rules)
+    repeats: Repeats = field(default_factory=Repeats)
+    length: Length = field(default_factory=Length)
+    unicode: Unicode = field(default_factory=Unicode)
+    html: Html = field(default_factory=Html)
+    controls: Controls = field(default_factory=Controls)
+    urls: Urls = field(default_factory=Urls)
+    emails: Emails = field(default_factory=Emails)
+    traditional: Traditional = field(default_factory=Traditional)
+    width: Width = field(default_factory=Width)
+    punctuation: Punctuation = field(default_factory=Punctuation)
+    runs: Runs = field(default_factory=Runs)
+    whitespace: Whitespace = field(default_factory=Whitespace)
+    shares: Shares = field(default_factory=Shares)
+    repetition: Repetition = field(default_factory=Repetition)
+    language: Language = field(default_factory=Language)
+    words: Words = field(default_factory=Words)
+    outliers: Outliers = field(default_factory=Outliers)
+    quality: Quality = field(default_factory=Quality)
+    perplexity: Perplexity = field(default_factory=Perplexity)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Make sure that every name is a filter's.
+
+    Raises:
+        UserError: one is not; the message has the nearest that is.
+    """
+    known = [f.name for f in fields(CleanConfig) if f.name != "filters"]
+    for name in names:
+        if name not in known:
+            raise UserError(f"--filters: there is no filter '{name}': did you mean '{nearest(name, known)}'?")

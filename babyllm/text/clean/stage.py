@@ -1,0 +1,333 @@
+"""Clean a corpus: from raw files or corpora to a corpus.
+
+    IN... -> partitions -> documents -> filters -> parts, rejected.jsonl, outcomes -> OUT: corpus, report
+
+A pass over the partitions is enough unless the filter `outliers` is among them: what length is usual is known when all
+documents have been measured, so the filters before it make a pass of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, TextIO
+
+from babyllm.config.values import without_paths
+from babyllm.documents import Document
+from babyllm.files import sha256
+from babyllm.pipeline.output import (
+    MADE,
+    REJECTED,
+    discard_work,
+    is_done,
+    join_rejected,
+    publish,
+    rejected_published,
+    require_apart,
+    work_directory,
+)
+from babyllm.pipeline.partitions import WorkConfig, run_partitions
+from babyllm.pipeline.rejections import require_documents, warn_of_rejected
+from babyllm.pipeline.report import REPORT_FILES, Report, write_report
+from babyllm.store.corpus import MANIFEST, Part, add_counts, read_part, write_corpus, write_part
+from babyllm.text.clean import quality
+from babyllm.text.clean.filters import CleanConfig, check_names
+from babyllm.text.clean.filters.chain import Step, Supplies, Tally, apply, build, excerpt, labels
+from babyllm.text.clean.filters.models import Scorer
+from babyllm.text.clean.filters.outliers import Bounds, add
+from babyllm.text.clean.report import Outcome, length_bin, reasons_of, report_on, to_json, total
+from babyllm.text.clean.syntax.code import count_code
+from babyllm.text.readers import (
+    Partition,
+    ReadConfig,
+    Rejected,
+    find_partitions,
+    key_of,
+    read_partition,
+    require_fields,
+)
+
+BATCH_DOCUMENTS = 512
+BATCH_CHARACTERS = 1 << 19
+PART = "part.parquet"
+_UNCUT = 1 << 62  # a partition size at which no file is cut
+LoadScorer = Callable[[str], Scorer]
+
+
+def clean(
+    inputs: Sequence[Path],
+    out: Path,
+    config: CleanConfig,
+    *,
+    read: ReadConfig | None = None,
+    work: WorkConfig | None = None,
+    load_scorer: LoadScorer | None = None,
+) -> Report | None:
+    """Write the corpus `out`: the documents of `inputs` that the filters leave, mended.
+
+    Beside it stand `report.json`, `report.html`, the classifier if one was trained and, where something was turned
+    away, `rejected.jsonl`: every record and document, and why.
+
+    Args:
+        inputs: files, folders and corpora.
+        out: a directory.
+        config: the filters.
+        read: how files that are no corpora are read.
+        work: how the machine is used, which changes nothing about the documents.
+        load_scorer: makes what the filter perplexity asks of a model's directory; a function of a module.
+
+    Returns:
+        The report; None if `out` had been made before, with the same inputs and settings.
+
+    Raises:
+        UserError: an input or a setting is wrong, or `out` holds something else.
+    """
+    read, work = read or ReadConfig(), work or WorkConfig()
+    check_names(config.filters)
+    require_apart(out, [*inputs, *map(Path, (*(config.quality.good or ()), *(config.quality.bad or ())))])
+    about = _about(inputs, config, read)
+    if is_done(out, about):
+        return None
+    with work_directory(out) as directory:
+        is_taught = "quality" in config.filters and bool(config.quality.good or config.quality.bad)
+        if is_taught:
+            _train(config, read, directory).save(directory)
+            config = replace(config, quality=replace(config.quality, model=str(directory)))
+        run = _Run(config, read, load_scorer)
+        run.steps(config.filters, {})  # a library or file that is missing is told before the work begins
+        partitions = find_partitions(inputs, read, work.partition_bytes)
+        require_fields(partitions, read)
+        passes = _passes(run, partitions, directory, about, work)
+        made = directory / MADE
+        join_rejected([folder for folders, _ in passes for folder in folders], made)
+        outcome = total(outcome for _, outcomes in passes for outcome in outcomes)
+        with rejected_published(out):
+            require_documents(sum(count.documents for count in outcome.kept.values()), reasons_of(outcome), out)
+        parts = _move_parts(*passes[-1], made)
+        classifier = (quality.WEIGHTS, quality.ABOUT) if is_taught else ()
+        for name in classifier:
+            shutil.copyfile(directory / name, made / name)
+        report = report_on(inputs, outcome, read)
+        write_report(made, report)
+        write_corpus(made, parts, about)
+        n_read = sum(count.documents for count in outcome.read.values())
+        warn_of_rejected(outcome.unreadable, n_read, out / REJECTED)
+        publish(out, [*(part.file for part in parts), REJECTED, *classifier, *REPORT_FILES, MANIFEST])
+    discard_work(out)
+    return report
+
+
+# ---- one partition
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is the same for all partitions."""
+
+    config: CleanConfig
+    read: ReadConfig
+    load_scorer: LoadScorer | None
+
+    def steps(self, names: Sequence[str], usual: dict[str, Bounds]) -> list[Step]:
+        """The filters of these names, each tried once."""
+        scorer = None
+        if "perplexity" in names and self.load_scorer is not None and self.config.perplexity.model:
+            scorer = _scorer(self.load_scorer, self.config.perplexity.model)
+        steps = [build(name, self.config, Supplies(scorer, usual)) for name in names]
+        for name, step in zip(names, steps, strict=True):
+            if name == "outliers":
+                self.config.outliers.values("text")
+            else:
+                step([Document("text")])
+        return steps
+
+
+@cache
+def _scorer(load: LoadScorer, model: str) -> Scorer:
+    return load(model)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass over the partitions.
+
+    Attributes:
+        run: what is the same for all passes.
+        filters: (label, name) of those that work in it.
+        usual: by domain, for outliers.
+        is_last: whether its parts are the result.
+    """
+
+    run: _Run
+    filters: tuple[tuple[str, str], ...]
+    usual: dict[str, Bounds] = field(default_factory=dict)
+    is_last: bool = True
+
+
+def _work(task: _Pass, item: Partition | str, folder: Path) -> dict[str, Any]:
+    """Filter a partition of the input, or a part that an earlier pass wrote."""
+    outcome = Outcome(tallies={label: Tally() for label, _ in task.filters})
+    steps = task.run.steps([name for _, name in task.filters], task.usual)
+    named = [(label, step) for (label, _), step in zip(task.filters, steps, strict=True)]
+    is_first = isinstance(item, Partition)
+    notes = Counter[str]()
+    source = read_partition(item, task.run.read, notes) if isinstance(item, Partition) else read_part(Path(item))
+    with (folder / REJECTED).open("w", encoding="utf-8") as rejected:
+        documents = _filtered(_readable(source, outcome, rejected), named, outcome, rejected, is_first, task)
+        kept = write_part(documents, folder / PART)
+    if task.is_last:
+        outcome.kept = kept
+    outcome.notes = dict(notes)
+    return to_json(outcome)
+
+
+def _readable(
+    source: Iterator[Document | Rejected] | Iterator[Document], outcome: Outcome, rejected: TextIO
+) -> Iterator[Document]:
+    for record in source:
+        if isinstance(record, Document):
+            yield record
+        else:
+            outcome.unreadable[record.reason] = outcome.unreadable.get(record.reason, 0) + 1
+            _write_line(rejected, record.place, "", record.reason, record.excerpt)
+
+
+def _filtered(
+    source: Iterator[Document],
+    steps: Sequence[tuple[str, Step]],
+    outcome: Outcome,
+    rejected: TextIO,
+    is_first: bool,
+    task: _Pass,
+) -> Iterator[Document]:
+    def reject(document: Document, label: str, reason: str) -> None:
+        _write_line(rejected, document.id, label, reason, excerpt(document.text))
+
+    for batch in _batches(source):
+        if is_first:
+            add_counts(outcome.read, batch)
+            for document in batch:
+                _count_length(outcome.before, document)
+        for document in apply(steps, list(outcome.tallies.values()), batch, reject):
+            if task.is_last:
+                _count_length(outcome.after, document)
+                n_lines, n_characters = count_code(document.text)
+                if n_lines:
+                    outcome.code = [outcome.code[0] + n_lines, outcome.code[1] + n_characters]
+            else:
+                add(outcome.sums, document.domain, task.run.config.outliers.values(document.text))
+            yield document
+
+
+def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    n_characters = 0
+    for document in documents:
+        batch.append(document)
+        n_characters += len(document.text)
+        if len(batch) >= BATCH_DOCUMENTS or n_characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, n_characters = [], 0
+    if batch:
+        yield batch
+
+
+def _count_length(lengths: dict[str, dict[str, int]], document: Document) -> None:
+    bins = lengths.setdefault(document.domain, {})
+    number = length_bin(len(document.text))
+    bins[number] = bins.get(number, 0) + 1
+
+
+def _write_line(file: TextIO, place: str, label: str, reason: str, text: str) -> None:
+    record = {"place": place, "filter": label or None, "reason": reason, "excerpt": text}
+    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+# ---- all partitions
+
+
+def _passes(
+    run: _Run, partitions: Sequence[Partition], directory: Path, about: dict[str, Any], work: WorkConfig
+) -> list[tuple[list[Path], list[Outcome]]]:
+    """The folders and outcomes of every pass."""
+    named = list(zip(labels(run.config.filters), run.config.filters, strict=True))
+    starts = [i for i, (_, name) in enumerate(named) if name == "outliers"]
+    groups = [tuple(named[a:b]) for a, b in zip([0, *starts], [*starts, len(named)], strict=True)]
+    items: Sequence[Partition | str] = partitions
+    sizes = [partition.size_bytes for partition in partitions]
+    key = [about, key_of(partitions)]
+    usual: dict[str, Bounds] = {}
+    passes = []
+    for number, group in enumerate(groups):
+        task = _Pass(run, group, usual, is_last=number == len(groups) - 1)
+        where = directory / f"pass{number}"
+        values = run_partitions(
+            items, partial(_work, task), where, key=key, workers=work.workers, sizes=sizes, title="clean: bytes read"
+        )
+        folders = [where / f"{index:05d}" for index in range(len(items))]
+        outcomes = [Outcome.of(value) for value in values]
+        usual = run.config.outliers.bounds(total(outcomes).sums)
+        items = [str(folder / PART) for folder in folders]
+        passes.append((folders, outcomes))
+    return passes
+
+
+def _move_parts(folders: Sequence[Path], outcomes: Sequence[Outcome], made: Path) -> list[Part]:
+    parts = [
+        Part(f"part-{number:05d}.parquet", dict(sorted(outcome.kept.items())))
+        for number, outcome in enumerate(outcomes)
+    ]
+    for folder, part in zip(folders, parts, strict=True):
+        if (folder / PART).exists():  # else it was moved before this start
+            os.replace(folder / PART, made / part.file)
+    return parts
+
+
+# ---- settings
+
+
+def _about(inputs: Sequence[Path], config: CleanConfig, read: ReadConfig) -> dict[str, Any]:
+    """What decides the result, as JSON values: the inputs, the filters in use with their options, files they name."""
+    files = {}
+    if "words" in config.filters and Path(config.words.file).is_file():
+        files["words"] = sha256(Path(config.words.file))
+    if "sites" in config.filters:
+        for path in map(Path, [*config.sites.block_files, *config.sites.allow_files]):
+            if path.is_file():
+                files[f"sites {path}"] = sha256(path)
+    if "quality" in config.filters:
+        for name, paths in (("good", config.quality.good), ("bad", config.quality.bad)):
+            if paths:
+                files[f"quality.{name}"] = key_of(find_partitions([Path(path) for path in paths], read, _UNCUT))
+        if (classifier := Path(config.quality.model) / quality.WEIGHTS).is_file():
+            files["quality.model"] = sha256(classifier)
+    if "perplexity" in config.filters:
+        weights = sorted(Path(config.perplexity.model).rglob("*.safetensors")) if config.perplexity.model else []
+        files["perplexity.model"] = str([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in weights])
+    options = [
+        [label, without_paths(getattr(config, name))]
+        for label, name in zip(labels(config.filters), config.filters, strict=True)
+    ]
+    about = {
+        "stage": "clean",
+        "inputs": key_of(find_partitions(inputs, read, _UNCUT)),
+        "read": asdict(read),
+        "filters": options,
+        "files": files,
+    }
+    values: dict[str, Any] = json.loads(json.dumps(about))
+    return values
+
+
+def _train(config: CleanConfig, read: ReadConfig, directory: Path) -> quality.Classifier:
+    texts = []
+    for paths in (config.quality.good, config.quality.bad):
+        found = find_partitions([Path(path) for path in paths], read, _UNCUT) if paths else []
+        texts.append([d.text for p in found for d in read_partition(p, read) if isinstance(d, Document)])
+    return quality.train(*texts)

@@ -1,0 +1,160 @@
+"""From corpora to links: which documents are alike, step by step over partitions.
+
+sketch -> exact repetitions -> candidates of each method -> sets of the candidates -> links
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babyllm.files import write_bytes
+from babyllm.pipeline.partitions import run_partitions
+from babyllm.ragged import U64
+from babyllm.text.dedup import steps
+from babyllm.text.dedup.near import simhash
+from babyllm.text.dedup.near.candidates import NO_PAIRS, pack, spans, unpack
+from babyllm.text.dedup.slices import Slice
+from babyllm.text.dedup.steps import Setting
+
+METHODS = ("exact", "minhash", "simhash")  # a link's method is a number into this
+_PAIRS_PER_BYTE = 1 / 64  # of a partition: the sets of both documents come to it, a chunk of pairs at a time
+# Partitions that one process has done before others would have started.
+_LITTLE = {"count": 0.5, "sketch": 0.5, "sets": 4, "keep": 2}
+_ENTRIES_PER_BYTE = 1 / 16  # they are held twice while they are sorted
+
+
+class AllLinks(NamedTuple):
+    """Which documents are alike.
+
+    Attributes:
+        pairs: packed.
+        similarity: Jaccard, of each pair.
+        method: that found it, a number into METHODS.
+    """
+
+    pairs: U64
+    similarity: NDArray[np.float64]
+    method: NDArray[np.int64]
+
+
+class Steps:
+    """Runs steps over partitions, each in a directory of its name.
+
+    Args:
+        setting: what all steps share.
+        key: JSON value that decides the results: inputs and configuration.
+    """
+
+    def __init__(self, setting: Setting, key: Any) -> None:
+        self.setting, self._key, self._work = setting, key, setting.config.work
+
+    def run(
+        self,
+        name: str,
+        work: Callable[..., Any],
+        items: Sequence[Any],
+        title: str,
+        sizes: Sequence[int] | None = None,
+        is_little: bool = False,
+        **arguments: Any,
+    ) -> list[Any]:
+        """The results of `work` for each item, like `run_partitions`; what is little is done in this process."""
+        for surplus in self.setting.folders(name)[len(items) :]:  # an earlier start with other partitions left them
+            shutil.rmtree(surplus)
+        job = partial(work, setting=self.setting, **arguments)
+        key = [self._key, repr(items)]
+        directory = self.setting.directory / name
+        is_little |= sum(sizes or ()) < self.portion(_LITTLE.get(name, 0))
+        workers = 1 if is_little else self._work.workers
+        return run_partitions(items, job, directory, key=key, workers=workers, sizes=sizes, title=title)
+
+    def portion(self, per_byte: float) -> int:
+        """How many of something one partition may have."""
+        return max(1, int(self._work.partition_bytes * per_byte))
+
+
+def find_links(run: Steps, items: Sequence[tuple[Slice, bool]]) -> AllLinks:
+    """All links between the documents of these slices; with each comes whether it is kept clean of evaluation sets."""
+    setting, near = run.setting, run.setting.config.near
+    sizes = [piece.size_bytes for piece, _ in items]
+    _weigh(run, items, sizes)
+    run.run("sketch", steps.sketch, items, "sketches", sizes)
+    ranges = [
+        (span.start, span.stop) for (span,) in spans(1, setting.n_documents, run.portion(_ENTRIES_PER_BYTE / 3), 1)
+    ]
+    run.run("exact", steps.exact, ranges, "exact repetitions")
+    n_pairs = {}
+    for method in near:
+        tables = spans(setting.n_tables(method), setting.n_documents, run.portion(_ENTRIES_PER_BYTE))
+        n_pairs[method] = sum(run.run(method, steps.propose, tables, f"{method} candidates", method=method))
+    if near:
+        save(setting.directory / "wanted.npy", _wanted(setting))
+        run.run("sets", steps.shingle, items, "shingles of candidates", sizes)
+    for method in near:
+        comparisons = _comparisons(run, method, n_pairs[method])
+        is_little = n_pairs[method] < run.portion(_PAIRS_PER_BYTE)
+        run.run(f"{method}-links", steps.compare, comparisons, "similarities", is_little=is_little, method=method)
+    return _gather(setting)
+
+
+def save(path: Path, array: NDArray[Any]) -> None:
+    """Like np.save, but the file is whole or absent."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    write_bytes(path, buffer.getvalue())
+
+
+def _weigh(run: Steps, items: Sequence[tuple[Slice, bool]], sizes: Sequence[int]) -> None:
+    """Store how much shingles weigh, where that depends on the corpus."""
+    setting, idf = run.setting, run.setting.directory / "idf.npy"
+    if "simhash" not in setting.config.near or setting.config.simhash.weights == "equal":
+        idf.unlink(missing_ok=True)
+        return
+    run.run("count", steps.count, items, "shingle frequencies", sizes)
+    total = np.zeros(simhash.N_FREQUENCIES, np.int64)
+    for folder in setting.folders("count"):
+        total += np.load(folder / "frequencies.npy")
+    save(idf, simhash.inverse_frequencies(total, setting.n_documents))
+
+
+def _wanted(setting: Setting) -> NDArray[np.bool_]:
+    """Of each document whether it is in a pair or group."""
+    wanted = np.zeros(setting.n_documents, bool)
+    for method in setting.config.near:
+        for folder in setting.folders(method):
+            pairs = np.load(folder / "pairs.npy")
+            for documents in (*unpack(pairs), np.load(folder / "members.npy")):
+                wanted[documents] = True
+    return wanted
+
+
+def _comparisons(run: Steps, method: str, n_pairs: int) -> list[tuple[str, int, int]]:
+    """Pairs in ranges of their first document, which hold about as many each, and the groups of each folder."""
+    folders = run.setting.folders(method)
+    n_ranges = -(-n_pairs // run.portion(_PAIRS_PER_BYTE))
+    sample = [unpack(np.load(folder / "pairs.npy", mmap_mode="r")[::64])[0] for folder in folders]
+    inner = np.sort(np.concatenate(sample))[:: max(1, -(-sum(map(len, sample)) // max(1, n_ranges)))][1:]
+    edges = np.unique([0, *inner, run.setting.n_documents]).tolist() if n_ranges else []
+    groups = [i for i, folder in enumerate(folders) if len(np.load(folder / "members.npy", mmap_mode="r"))]
+    return [("pairs", a, b) for a, b in pairwise(edges)] + [("groups", i, 0) for i in groups]
+
+
+def _gather(setting: Setting) -> AllLinks:
+    repeating, repeated = steps.exact_links(setting)
+    pairs = [pack(np.minimum(repeating, repeated), np.maximum(repeating, repeated))]
+    similarity, method = [np.ones(len(repeating))], [np.zeros(len(repeating), np.int64)]
+    for name in setting.config.near:
+        for folder in setting.folders(f"{name}-links"):
+            pairs.append(np.load(folder / "pairs.npy"))
+            similarity.append(np.load(folder / "similarity.npy"))
+            method.append(np.full(len(pairs[-1]), METHODS.index(name)))
+    return AllLinks(np.concatenate([NO_PAIRS, *pairs]), np.concatenate(similarity), np.concatenate(method))

@@ -1,0 +1,99 @@
+"""Corpora cut into slices, which one process works on at a time; documents are numbered through all corpora."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from babyllm.errors import UserError
+from babyllm.store.corpus import Corpus, row_groups
+from babyllm.store.parquet import FAULTS, open_parquet
+
+_BATCH_BYTES = 1 << 20  # of text that is worked on at once
+_BATCH_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some successive row groups of one file.
+
+    Attributes:
+        path: of the file.
+        row_groups: the first, and the one behind the last.
+        first: the number of the first document.
+        n: documents.
+        size_bytes: what its columns take in memory.
+        prefix: what tells the ids of its corpus from those of the others; empty where there is one corpus.
+    """
+
+    path: str
+    row_groups: tuple[int, int]
+    first: int
+    n: int
+    size_bytes: int
+    prefix: str
+
+
+def cut(corpora: Sequence[Corpus], partition_bytes: int) -> list[list[Slice]]:
+    """The slices of each corpus; a slice is one row group, or several that together take at most `partition_bytes`.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    slices: list[list[Slice]] = []
+    n_before = 0
+    for corpus, prefix in zip(corpora, prefixes([corpus.directory for corpus in corpora]), strict=True):
+        slices.append([])
+        for part in corpus.parts:
+            path = corpus.directory / part.file
+            for first, stop, n, size in row_groups(path, partition_bytes):
+                slices[-1].append(Slice(str(path), (first, stop), n_before, n, size, prefix))
+                n_before += n
+    return slices
+
+
+def read(piece: Slice, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a slice in order, some thousands at a time; `id` comes with its prefix.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    # Arrow's own pools hold on to tens of megabytes that they have freed.
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        with open_parquet(piece.path) as file:
+            for batch in file.iter_batches(_BATCH_ROWS, range(*piece.row_groups), columns, use_threads=False):
+                if "id" in columns and piece.prefix:
+                    ids = pc.binary_join_element_wise(piece.prefix, batch.column("id"), "")
+                    batch = batch.set_column(batch.schema.get_field_index("id"), "id", ids)
+                yield batch
+    except FAULTS as error:
+        raise UserError(f"{piece.path}: cannot be read ({error}); make the corpus anew") from error
+
+
+def read_texts(piece: Slice) -> Iterator[pa.Array]:
+    """The texts of a slice in order, about a megabyte at a time."""
+    for batch in read(piece, ["text"]):
+        texts = batch.column(0).cast(pa.large_string())
+        sizes = pc.cumulative_sum(pc.binary_length(texts)).to_numpy()
+        first = 0
+        while first < len(texts):
+            before = sizes[first - 1] if first else 0
+            stop = max(first + 1, int(sizes.searchsorted(before + _BATCH_BYTES, side="right")))
+            yield texts.slice(first, stop - first)
+            first = stop
+
+
+def prefixes(directories: Sequence[Path]) -> list[str]:
+    """As much of the end of each path as tells it from the others, with a slash behind."""
+    if len(directories) == 1:
+        return [""]
+    parts = [directory.resolve().parts for directory in directories]
+    if len(set(parts)) < len(parts):
+        raise UserError(f"{', '.join(map(str, directories))}: the same corpus is named twice; name it once")
+    depth = next(d for d in range(1, 1 + max(map(len, parts))) if len({p[-d:] for p in parts}) == len(parts))
+    return ["/".join(p[-depth:]).lstrip("/") + "/" for p in parts]

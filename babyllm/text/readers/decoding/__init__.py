@@ -1,0 +1,1 @@
+"""From stored bytes to text: archives, compressions, encodings, lines."""

@@ -1,0 +1,143 @@
+"""What .tar archives hold, in one pass: joined archives are read on, and damaged places are passed over."""
+
+from __future__ import annotations
+
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import pairwise
+from typing import Any, BinaryIO, cast
+
+from babyllm.text.readers.decoding.compressed import BLOCK, Damaged
+from babyllm.text.readers.decoding.streams import blocks
+from babyllm.text.readers.records import Entry, Source
+
+REMEMBERED = 1000
+SPARSE = "a sparse file, which is not read"
+LOST_HEADER = "damaged: a part of the archive between its files is lost"
+
+
+def tar_entries(source: Source) -> Iterator[Entry]:
+    """The files of an archive, or of a piece of one, in order; the content of each is to be read before the next.
+
+    Raises:
+        Damaged: after the last file, if something was lost that is part of none.
+        OSError: the archive cannot be read.
+    """
+    bad = Counter[str]()
+    with closing(_opened(source)) as file:
+        try:
+            for member in _members(file, _counting(bad)):
+                if source.end is not None and member.offset >= source.end:
+                    return
+                if member.isreg():
+                    yield Entry(member.name, _content(file, member, bad), SPARSE if member.issparse() else "")
+        except tarfile.TarError as error:
+            if not bad["told"]:
+                raise Damaged(error) from None
+        if (damage := getattr(file, "damage", None)) and not bad["told"]:
+            raise damage
+    if bad["blocks"]:
+        raise Damaged(f"{bad['blocks']:,} blocks that are no headers", LOST_HEADER)
+
+
+def tar_ranges(source: Source, size: int) -> list[tuple[int, int]]:
+    """Pieces of about this many bytes into which an archive can be cut, from file to file."""
+    cuts = [0]
+    with source.path.open("rb") as file:
+        try:
+            for member in _members(file, tarfile.TarInfo):
+                if member.offset - cuts[-1] >= size:
+                    cuts.append(member.offset)
+        except tarfile.TarError:  # reading it will tell
+            pass
+    return list(pairwise([*cuts, source.size_bytes]))
+
+
+def _opened(source: Source) -> BinaryIO:
+    if source.compression:
+        return cast(BinaryIO, _Forward(blocks(source)))
+    file = source.path.open("rb")
+    file.seek(source.start)
+    return file
+
+
+def _members(file: BinaryIO, header: type[tarfile.TarInfo]) -> Iterator[tarfile.TarInfo]:
+    """The members of an archive from where the file stands on.
+
+    `tarfile` remembers all that it has seen, so that it begins anew now and then.
+    """
+    while True:
+        archive = tarfile.TarFile(fileobj=file, tarinfo=header, ignore_zeros=True)
+        for number, member in enumerate(archive):
+            yield member
+            if number >= REMEMBERED and member.isreg() and not member.issparse():
+                file.seek(member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+                break
+        else:
+            return
+
+
+def _content(file: BinaryIO, member: tarfile.TarInfo, bad: Counter[str]) -> Iterator[bytes]:
+    file.seek(member.offset_data)
+    left = member.size
+    while left:
+        block = file.read(min(left, BLOCK))
+        if not block:
+            bad["told"] += 1
+            raise getattr(file, "damage", None) or Damaged("the archive is cut off")
+        left -= len(block)
+        yield block
+
+
+class _Forward:
+    """A stream as a file that is read from its beginning to its end.
+
+    Attributes:
+        damage: why it ended early.
+    """
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts, self._held, self._at = parts, b"", 0
+        self.damage: Damaged | None = None
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, place: int) -> int:
+        while self._at < place and self.read(min(place - self._at, BLOCK)):
+            pass
+        return self._at
+
+    def read(self, size: int) -> bytes:
+        while len(self._held) < size and (block := self._next()):
+            self._held += block
+        data, self._held = self._held[:size], self._held[size:]
+        self._at += len(data)
+        return data
+
+    def _next(self) -> bytes:
+        try:
+            return next(self._parts, b"")
+        except Damaged as error:
+            self.damage = error
+            return b""
+
+    def close(self) -> None:
+        """Leave the stream to whoever made it."""
+
+
+def _counting(bad: Counter[str]) -> type[tarfile.TarInfo]:
+    """What `tarfile` makes headers with, which counts blocks that are none."""
+
+    class Header(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
+            try:
+                return super().frombuf(buf, encoding, errors)
+            except tarfile.HeaderError:
+                bad["blocks"] += len(buf) == tarfile.BLOCKSIZE and any(buf)
+                raise
+
+    return Header

@@ -1,0 +1,156 @@
+"""What .zip archives hold: by their directory, or where that is lost by the head of each file."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from babyllm.text.readers.decoding.compressed import BLOCK, CHECKSUM, Damaged, member
+from babyllm.text.readers.decoding.encodings import recognised
+from babyllm.text.readers.records import Entry, Source
+
+HEAD = struct.Struct("<4s5H3L2H")  # mark, versions, flags, method, time, date, checksum, sizes, lengths of what follows
+MARK = b"PK\3\4"
+METHODS = {0: "", 8: "deflate", 12: "bz2", 93: "zstd", 95: "xz"}
+ENCRYPTED, SIZES_AFTER, UTF8 = 1, 8, 0x800  # flags
+UNKNOWN = 0xFFFFFFFF  # a size that stands elsewhere
+NO_DIRECTORY = "damaged: the directory of the archive is lost, and what it told of the files"
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of an archive: `place` is where its head begins, None stands for what is not known."""
+
+    name: str
+    flags: int
+    method: int
+    place: int
+    stored: int | None
+    checksum: int | None
+
+
+def zip_entries(source: Source) -> Iterator[Entry]:
+    """The files of an archive, or of a piece of one, in the order in which they are stored.
+
+    Raises:
+        Damaged: after the last file, if the directory is lost.
+        OSError: the archive cannot be read.
+    """
+    with source.path.open("rb") as file:
+        files = _directory(file)
+        for found in _heads(file) if files is None else files[source.start : source.end]:
+            if not found.name.endswith("/"):
+                yield Entry(found.name, _content(file, found), _obstacle(found))
+        if files is None:
+            raise Damaged("no directory at its end", NO_DIRECTORY)
+
+
+def zip_ranges(source: Source, size: int) -> list[tuple[int, int]]:
+    """Pieces of about this many bytes into which an archive can be cut, as numbers of its files."""
+    with source.path.open("rb") as file:
+        files = _directory(file)
+    if not files:  # reading it will tell
+        return []
+    cuts, since = [0], files[0].place
+    for number, found in enumerate(files):
+        if found.place - since >= size:
+            cuts.append(number)
+            since = found.place
+    return list(zip(cuts, [*cuts[1:], len(files)], strict=True))
+
+
+def _directory(file: BinaryIO) -> list[_File] | None:
+    """The files that the directory tells; None where there is none."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
+    except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError):
+        return None
+    return [
+        _File(
+            _named(i.orig_filename, i.flag_bits), i.flag_bits, i.compress_type, i.header_offset, i.compress_size, i.CRC
+        )
+        for i in infos
+    ]
+
+
+def _named(name: str, flags: int) -> str:
+    """The name of a file, which older programs wrote in the encoding of their machine."""
+    if flags & UTF8 or name.isascii():
+        return name
+    raw = name.encode("cp437")
+    encoding = "utf-8" if _is_utf8(raw) else recognised([raw]) or "gb18030"
+    return raw.decode(encoding, "backslashreplace")
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _heads(file: BinaryIO) -> Iterator[_File]:
+    """The files whose heads are found one after the other."""
+    place = 0
+    while (place := _next_mark(file, place)) >= 0:
+        file.seek(place)
+        head = file.read(HEAD.size)
+        if len(head) < HEAD.size:
+            return
+        _, _, flags, method, _, _, checksum, stored, _, n_name, n_extra = HEAD.unpack(head)
+        name = file.read(n_name).decode("utf-8" if flags & UTF8 else "cp437", "replace")
+        is_told = not flags & SIZES_AFTER and stored != UNKNOWN
+        yield _File(_named(name, flags), flags, method, place, *((stored, checksum) if is_told else (None, None)))
+        place += HEAD.size + n_name + n_extra + (stored if is_told else 0)
+
+
+def _next_mark(file: BinaryIO, place: int) -> int:
+    """Where the next head begins; -1 if there is none."""
+    while True:
+        file.seek(place)
+        window = file.read(BLOCK)
+        if (at := window.find(MARK)) >= 0:
+            return place + at
+        if len(window) < BLOCK:
+            return -1
+        place += len(window) - len(MARK) + 1
+
+
+def _obstacle(found: _File) -> str:
+    """Why a file cannot be read; empty if it can."""
+    if found.flags & ENCRYPTED:
+        return "encrypted: unpack the archive first"
+    if found.method not in METHODS or (not METHODS[found.method] and found.stored is None):
+        return f"packed in a way that is not read (method {found.method})"
+    return ""
+
+
+def _content(file: BinaryIO, found: _File) -> Iterator[bytes]:
+    file.seek(found.place)
+    head = file.read(HEAD.size)
+    if len(head) < HEAD.size or not head.startswith(MARK):
+        raise Damaged("the head of a file is lost")
+    *_, n_name, n_extra = HEAD.unpack(head)
+    begin = found.place + HEAD.size + n_name + n_extra
+    method, checksum = METHODS[found.method], 0
+    for block in member(file, method, begin) if method else _stored(file, begin, found.stored or 0):
+        checksum = zlib.crc32(block, checksum)
+        yield block
+    if found.checksum not in (None, checksum):
+        raise Damaged("the checksum is another one", CHECKSUM, True)
+
+
+def _stored(file: BinaryIO, begin: int, size: int) -> Iterator[bytes]:
+    file.seek(begin)
+    while size:
+        block = file.read(min(size, BLOCK))
+        if not block:
+            raise Damaged("the archive is cut off")
+        size -= len(block)
+        yield block

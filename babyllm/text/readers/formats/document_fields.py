@@ -1,0 +1,284 @@
+"""How a record (a JSON object, a row of a table) becomes a document, the same way in every format.
+
+record -> its shape: the fields there are -> the first of WAYS that holds text -> title, text
+                                          -> domain, address -> Document
+                                          -> BadRecord(reason) -> Rejected
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from babyllm.documents import Document
+from babyllm.text.readers.decoding.encodings import text_of
+from babyllm.text.readers.records import TOO_LONG, BadRecord, ReadConfig, Source, kind_of, mended
+
+# Where the text is, in the order tried: the fields that are joined, line by line; those with "?" may be absent.
+WAYS: tuple[tuple[str, ...], ...] = (
+    *(("text",), ("content",), ("raw_content",), ("document",), ("article",), ("body",), ("正文",), ("内容",)),
+    ("instruction", "input?", "output"),
+    ("instruction", "input?", "context?", "response"),
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("query", "response"),
+    ("question", "answer"),
+    *(("completion",), ("response",), ("output",), ("desc?", "answer")),
+    *(("summary?", "sections"), ("paragraphs",), ("段落",)),
+    *(("zh_text", "en_text"), ("zh", "en"), ("chinese", "english"), ("中文", "英文"), ("translation",)),
+)
+# Fields that hold several texts: a list of them or of records with some of PARTS, or a text for each language.
+LISTS = {"sections", "paragraphs", "段落", "translation"}
+PARTS = ("title", "content", "内容", "value", "text", "zh_text", "en_text")
+# Where the address of a document is, in the order tried.
+URLS = ("url", "source_url", "link", "uri", "WARC-Target-URI", "metadata.url", "meta.url")
+ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://\S")
+
+NO_TEXT = "no field holds text; name it with --read.text"
+NO_HEADER = ", or if the first row names no columns, do so with --read.columns"
+TURN = {"role": "", "from": ""}  # fields of which a turn of a conversation has one
+TURNS = (("role", "content"), ("from", "value"))
+CONVERSATIONS = ("messages", "conversations", "conversation")  # columns that hold lists of turns
+MAX_SHAPES, MAX_FIELDS = 256, 64  # shapes that are remembered, and fields that one of them has
+MAX_DEPTH = 4  # of lists of texts within each other
+SURROUNDING = " \t\r\n\u3000\ufeff"
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Fields of a record that make up its text.
+
+    Attributes:
+        fields: name in the record, and whether it may be absent.
+        alike: the name looked for, where the record has it in other letters.
+    """
+
+    fields: tuple[tuple[str, bool], ...]
+    alike: str = ""
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What is to be read of records that have the same fields, by the names in the records; turns are not read.
+
+    Nearly always the text is that of the field `first`.
+    """
+
+    first: str
+    ways: tuple[_Way, ...]
+    title: str
+    domain: str
+    urls: tuple[str, ...]
+    is_turn: bool
+
+
+class Fields:
+    """How the records of one source become documents.
+
+    Args:
+        source: gives the domain where no field does.
+        config: says which fields are read.
+        notes: counts documents of which something is worth telling, by what that is.
+    """
+
+    def __init__(self, source: Source, config: ReadConfig, notes: Counter[str] | None = None) -> None:
+        ways = WAYS if config.text is None else (tuple(config.text.split("+")),)
+        self._ways = [[(name.rstrip("?"), name.endswith("?")) for name in way] for way in ways]
+        self._lists = LISTS if config.text is None else LISTS | set(config.text.split("+"))
+        self._title = config.title or ""
+        self._domain_field = {"auto": "domain"}.get(config.domain, "")
+        if config.domain.startswith("field:"):
+            self._domain_field = config.domain[6:]
+        self._domain, self._format = source.domain, source.format
+        self._config = config
+        self._notes = Counter[str]() if notes is None else notes
+        self._shapes: dict[tuple[str, ...], _Shape] = {}
+
+    def document(self, record: Any, place: str) -> Document:
+        """The document of a record whose id is its place.
+
+        Raises:
+            BadRecord: it has no text.
+        """
+        if not isinstance(record, dict):
+            raise BadRecord(_conversation("", record) or f"not an object with fields but {kind_of(record)}")
+        shape = self._shape(tuple(record))
+        if shape.is_turn:
+            raise BadRecord(_conversation("", [record]))
+        text = record.get(shape.first)
+        if not isinstance(text, str) or not text or text.isspace():
+            text = self._text(record, shape)
+        title = lookup(record, shape.title) if shape.title else None
+        if isinstance(title, str) and title.strip() and not text.lstrip().startswith(title.strip()):
+            text = f"{title.strip()}\n{text}"
+        domain = self._domain_of(record, shape) if self._domain_field else ""
+        return self.plain(text, place, domain, _address(record, shape.urls) if shape.urls else "")
+
+    def plain(self, text: str, place: str, domain: str = "", url: str = "") -> Document:
+        """The document of a text; surrogates that stand alone, which are no characters, become U+FFFD.
+
+        Raises:
+            BadRecord: it is longer than a record may be.
+        """
+        text, limit = mended(text), self._config.max_record_bytes
+        if len(text) > limit // 4 and len(text.encode()) > limit:
+            raise BadRecord(TOO_LONG)
+        return Document(text, domain or self._domain, place, mended(url))
+
+    def columns(self, names: Sequence[str]) -> list[str]:
+        """The columns of a table which its documents are made from.
+
+        Raises:
+            BadRecord: none holds text.
+        """
+        shape = self._shape(tuple(names))
+        if not shape.ways:
+            is_csv = self._format in (".csv", ".tsv") and self._config.columns is None
+            reason = self._no_text({name: [TURN] for name in names if name in CONVERSATIONS})
+            raise BadRecord(reason + NO_HEADER * (is_csv and reason == NO_TEXT))
+        wanted = [name for way in shape.ways for name, _ in way.fields]
+        wanted += [shape.title, shape.domain, *shape.urls]
+        columns = (name if name in names else name.partition(".")[0] for name in wanted)
+        return [name for name in dict.fromkeys(columns) if name in names]
+
+    def _shape(self, names: tuple[str, ...]) -> _Shape:
+        shape = self._shapes.get(names)
+        if shape is None:
+            shape = self._shape_of(names)
+            if len(names) <= MAX_FIELDS:
+                if len(self._shapes) >= MAX_SHAPES:
+                    self._shapes.clear()
+                self._shapes[names] = shape
+        return shape
+
+    def _shape_of(self, names: tuple[str, ...]) -> _Shape:
+        there = Names(names)
+        ways = [_Way(tuple(way)) for way in self._ways if all(there.has(name) or absent for name, absent in way)]
+        ways += [
+            _Way(tuple((there.alike(name), absent) for name, absent in way), "+".join(name for name, _ in way))
+            for way in self._ways
+            if _Way(tuple(way)) not in ways and all(there.alike(name) or absent for name, absent in way)
+        ]
+        first = ways[0].fields[0][0] if ways and len(ways[0].fields) == 1 and not ways[0].alike else ""
+        urls = dict.fromkeys(filter(None, map(there.alike, URLS)))
+        is_turn = self._config.text is None and any(set(turn) <= set(names) for turn in TURNS)
+        title, domain = there.alike(self._title), there.alike(self._domain_field)
+        return _Shape(first, tuple(ways), title, domain, tuple(urls), is_turn)
+
+    def _text(self, record: Mapping[str, Any], shape: _Shape) -> str:
+        blank, fault = None, None
+        for way in shape.ways:
+            try:
+                text = self._joined(record, way)
+            except BadRecord as error:
+                fault = fault or error
+                continue
+            if text and not text.isspace():
+                if way.alike:
+                    self._notes[f"{way.alike} read from {'+'.join(name for name, _ in way.fields if name)}"] += 1
+                return text
+            blank = text if blank is None else blank
+        if blank is None:
+            raise fault or BadRecord(self._no_text(record))
+        return blank
+
+    def _joined(self, record: Mapping[str, Any], way: _Way) -> str | None:
+        """The text of the fields; None where one of them is missing, or a list has no text."""
+        if len(way.fields) == 1:
+            value = lookup(record, name := way.fields[0][0])
+            return value if value is None else self._written(name, value)
+        values = [(name, lookup(record, name), absent) for name, absent in way.fields if name]
+        if any(value is None and not absent for _, value, absent in values):
+            return None
+        parts = [self._written(name, value) for name, value, _ in values if value is not None]
+        text = "\n".join(part for part in parts if part and part.strip())
+        return None if not text and None in parts else text
+
+    def _written(self, name: str, value: Any) -> str | None:
+        """A value as text; None for a list that has none."""
+        if isinstance(value, str):
+            return value
+        if isinstance(value, bytes):
+            return text_of(value, "utf-8", self._config.errors)
+        if name.strip(SURROUNDING).casefold() in self._lists or name in self._lists:
+            found = list(value.values()) if isinstance(value, dict) else value
+            if isinstance(found, list):
+                return "\n".join(part for part in _flat(found) if part.strip()) or None
+        raise BadRecord(_conversation(name, value) or f"the field {name} is not text but {kind_of(value)}")
+
+    def _domain_of(self, record: Mapping[str, Any], shape: _Shape) -> str:
+        domain = lookup(record, shape.domain) if shape.domain else None
+        if isinstance(domain, (str, int)):
+            return mended(str(domain))
+        if self._config.domain.startswith("field:"):
+            self._notes[f"no field {self._domain_field} tells the domain"] += 1
+        return ""
+
+    def _no_text(self, record: Mapping[str, Any]) -> str:
+        if self._config.text is not None:
+            return f"no field {self._config.text} holds text, which --read.text names"
+        return next(filter(None, (_conversation(*item) for item in record.items())), NO_TEXT)
+
+
+class Names:
+    """The fields that records have, by their names and by names that look alike."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = frozenset(names)
+        self._alike: dict[str, str] = {}
+        for name in names:
+            self._alike.setdefault(name.strip(SURROUNDING).casefold(), name)
+
+    def has(self, name: str) -> bool:
+        """Whether records have the field by this very name."""
+        return name in self._names or name.partition(".")[0] in self._names
+
+    def alike(self, name: str) -> str:
+        """The name by which records have the field, in other letters or with blanks perhaps; empty if they lack it."""
+        if not name or self.has(name):
+            return name
+        outer, dot, inner = name.partition(".")
+        if (found := self._alike.get(name.casefold())) is not None:
+            return found
+        found = self._alike.get(outer.casefold())
+        return f"{found}.{inner}" if found is not None and dot else ""
+
+
+def lookup(record: Mapping[str, Any], name: str) -> Any:
+    """The value of a field of a record, or of a field within one: a.b; None where there is none."""
+    value = record.get(name)
+    if value is None and "." in name:
+        outer, _, inner = name.partition(".")
+        below = record.get(outer)
+        return lookup(below, inner) if isinstance(below, dict) else None
+    return value
+
+
+def _address(record: Mapping[str, Any], names: Sequence[str]) -> str:
+    for name in names:
+        value = lookup(record, name)
+        if isinstance(value, str) and ADDRESS.match(value):
+            return value.strip()
+    return ""
+
+
+def _flat(items: Sequence[Any], depth: int = 0) -> Iterator[str]:
+    """The texts in a list."""
+    for item in items:
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, list) and depth < MAX_DEPTH:
+            yield from _flat(item, depth + 1)
+        elif isinstance(item, dict) and depth < MAX_DEPTH:
+            yield from _flat([item[name] for name in PARTS if name in item], depth + 1)
+
+
+def _conversation(name: str, value: Any) -> str:
+    """What is said of a value that is a conversation; empty for others."""
+    if not (isinstance(value, list) and value and isinstance(value[0], dict) and TURN.keys() & value[0].keys()):
+        return ""
+    hint = f"; --read.text={name} reads what is said in it" if name else ""
+    return f"a conversation, which train_sft.py takes with --data.path{hint}"

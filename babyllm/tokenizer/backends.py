@@ -1,0 +1,301 @@
+"""The two libraries behind `Tokenizer`, asked for the same things.
+
+Both take their input for plain text. Lone surrogates are refused here, since each library stumbles over them in its own
+way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+import sentencepiece
+import tokenizers
+from numpy.typing import NDArray
+
+from babyllm.errors import UserError
+from babyllm.tokenizer.sentencepiece_json import (
+    BPE,
+    BYTE,
+    CONTROL,
+    SPACE,
+    UNKNOWN,
+    parse_model,
+    tells_spaces_apart,
+    to_tokenizer_json,
+    with_plain_merges,
+)
+
+# For files that do not say which token plays a role; the first that the vocabulary holds is taken.
+WELL_KNOWN = {
+    "bos": ("<s>", "<|begin_of_text|>", "<|startoftext|>", "<bos>"),
+    "eos": ("</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<eos>"),
+    "pad": ("<pad>", "<|pad|>", "[PAD]"),
+    "unk": ("<unk>", "[UNK]"),
+}
+MOST_TOKENS = 1 << 24  # of a vocabulary: there are lists as long as the highest id
+JOINED = 16  # documents that SentencePiece is handed at once
+MARK = SPACE.encode()  # U+2581 in a text, which SentencePiece would take for a space
+
+
+class SentencePieceBackend:
+    """A SentencePiece model."""
+
+    def __init__(self, source: bytes, where: str) -> None:
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=source)
+        except RuntimeError:
+            raise UserError(f"{where} is not a SentencePiece model") from None
+        self.source = source
+        self._proto = parse_model(source, where)
+        self._ids = {p.piece: i for i, p in enumerate(self._proto.pieces)}
+        self.special = {p.piece: i for i, p in enumerate(self._proto.pieces) if p.type in (CONTROL, UNKNOWN)}
+        self.vocab_size = len(self._proto.pieces)
+        self.spells_all = bool(self._proto.trainer_spec.byte_fallback)
+        # Only where nothing is added at the beginning of a text can it be encoded in parts.
+        self._mark_ids = [self._ids[f"<0x{byte:02X}>"] for byte in MARK] if tells_spaces_apart(self._proto) else []
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, on all cores."""
+        raw = [utf8(text) for text in texts]
+        if len(raw) == 1 and not (self._mark_ids and MARK in raw[0]):
+            return [self._processor.encode(raw[0])]
+        return [ids.tolist() for ids in self._encode_numpy(raw, None)]
+
+    def encode_documents(
+        self, texts: Sequence[bytes], end: int, n_threads: int | None
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Ids of all texts with `end` behind each, and how many those are for each."""
+        # One call for some documents, with NUL between them: each call by itself costs as much as a dozen tokens.
+        joined = [b"\0".join(texts[i : i + JOINED]) + b"\0" for i in range(0, len(texts), JOINED)]
+        if self._lone_nul is None or sum(text.count(b"\0") for text in joined) != len(texts):
+            return _with_end(self._encode_numpy(texts, n_threads), end)
+        ids = np.concatenate(self._encode_numpy(joined, n_threads))
+        ends = np.flatnonzero(ids == self._lone_nul)
+        ids[ends] = end
+        return ids, np.diff(ends, prepend=-1)
+
+    def _encode_numpy(self, texts: Sequence[bytes], n_threads: int | None) -> list[NDArray[np.int32]]:
+        if not self._mark_ids or not any(MARK in text for text in texts):
+            return self._encode_parts(texts, n_threads)
+        parts = [text.split(MARK) for text in texts]
+        rows = iter(self._encode_parts([part for mine in parts for part in mine], n_threads))
+        mark = np.array(self._mark_ids, np.int32)
+        return [np.concatenate([next(rows), *(ids for _ in mine[1:] for ids in (mark, next(rows)))]) for mine in parts]
+
+    def _encode_parts(self, texts: Sequence[bytes], n_threads: int | None) -> list[NDArray[np.int32]]:
+        # No list of numbers is made on the way, which would take as long as a fifth of the encoding.
+        ids: list[NDArray[np.int32]] = self._processor.encode(
+            list(texts), num_threads=n_threads or -1, return_type="numpy"
+        )
+        return ids
+
+    @cached_property
+    def _lone_nul(self) -> int | None:
+        """Id of the byte NUL, if that is how the character is spelled and nothing on either side can depend on it."""
+        spec, pieces = self._proto.normalizer_spec, self._proto.pieces
+        normalizes = spec.precompiled_charsmap or spec.add_dummy_prefix or spec.remove_extra_whitespaces
+        is_bpe = self._proto.trainer_spec.model_type == BPE and self._proto.trainer_spec.byte_fallback
+        if normalizes or not is_bpe or any("\0" in piece.piece for piece in pieces):
+            return None
+        return self.find("<0x00>")
+
+    def n_unknown(self, text: str) -> int:
+        """How many characters of a text become an unknown token, blanks aside."""
+        unknown = self._processor.unk_id()
+        ids, pieces = self._processor.encode(text), self._processor.encode(text, out_type=str)
+        return sum(n_visible(piece) for token_id, piece in zip(ids, pieces, strict=True) if token_id == unknown)
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of ids, nothing for special ones."""
+        return str(self._processor.decode(ids))
+
+    def bytes_of_tokens(self) -> list[bytes]:
+        """Bytes of every id."""
+        texts = [b""] * self.vocab_size
+        for i, piece in enumerate(self._proto.pieces):
+            if piece.type == BYTE:
+                texts[i] = _byte_piece(piece.piece)
+            elif piece.type not in (CONTROL, UNKNOWN):
+                texts[i] = piece.piece.replace(SPACE, " ").encode()
+        return texts
+
+    def find(self, name: str) -> int | None:
+        """Id of a token."""
+        return self._ids.get(name)
+
+    def role(self, role: str) -> str | None:
+        """Name of the token that plays a role by the model itself."""
+        token_id = getattr(self._processor, f"{role}_id")()
+        return None if token_id < 0 else str(self._proto.pieces[token_id].piece)
+
+    def extended(self, names: list[str]) -> bytes:
+        """The model with `names` as control pieces, appended where it lacks them."""
+        proto = type(self._proto)()
+        proto.CopyFrom(self._proto)
+        for name in names:
+            piece = proto.pieces[self._ids[name]] if name in self._ids else proto.pieces.add(piece=name, score=0.0)
+            piece.type = CONTROL
+        return bytes(proto.SerializeToString(deterministic=True))
+
+    def tokenizer_json(self) -> bytes:
+        """The same tokenizer as a `tokenizer.json`."""
+        return to_tokenizer_json(self._proto).encode()
+
+
+class JsonBackend:
+    """A `tokenizer.json`, without what it says about cutting, padding and adding special tokens."""
+
+    def __init__(self, source: bytes, where: str) -> None:
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(source.decode("utf-8"))
+        except Exception as error:  # the library raises nothing narrower
+            raise UserError(f"{where} is not a tokenizer.json: {str(error)[:200]}") from None
+        self.source = source
+        n_added = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        if n_added or self._tokenizer.truncation or self._tokenizer.padding:
+            plain = json.loads(source) | {"truncation": None, "padding": None, "post_processor": None}
+            self.source = json.dumps(plain, ensure_ascii=False).encode()
+            self._tokenizer = tokenizers.Tokenizer.from_str(self.source.decode("utf-8"))
+        self._tokenizer.encode_special_tokens = True
+        added = sorted(self._tokenizer.get_added_tokens_decoder().items())
+        self.special = {token.content: i for i, token in added if token.special}
+        self.vocab_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1
+        if not 0 < self.vocab_size <= MOST_TOKENS:
+            raise UserError(f"{where}: ids must be from 0 to {MOST_TOKENS - 1}, the highest is {self.vocab_size - 1}")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, on all cores."""
+        for text in texts:
+            utf8(text)
+        return [e.ids for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_documents(
+        self, texts: Sequence[bytes], end: int, n_threads: int | None
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Ids of all texts with `end` behind each, and how many those are for each."""
+        decoded = [text.decode() for text in texts]
+        # The library shares out the texts of a batch, so one at a time keeps to one core.
+        rows = map(self.encode, decoded) if n_threads == 1 else self.encode_batch(decoded)
+        return _with_end([np.array(ids, dtype=np.int32) for ids in rows], end)
+
+    @cached_property
+    def spells_all(self) -> bool:
+        """Whether every character has tokens, as bytes where it is no piece."""
+        content, names = json.loads(self.source), self._tokenizer.get_vocab()
+        if "ByteLevel" in _types(content.get("decoder")):
+            return names.keys() >= BYTE_OF.keys()
+        return bool(content["model"].get("byte_fallback")) and all(f"<0x{byte:02X}>" in names for byte in range(256))
+
+    def n_unknown(self, text: str) -> int:
+        """How many characters of a text become an unknown token or are dropped, blanks aside."""
+        encoding, unknown = self._tokenizer.encode(text, add_special_tokens=False), list(text)
+        unknown_id = self.find(self.role("unk") or "")
+        for token_id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token_id != unknown_id:
+                unknown[start:stop] = " " * (stop - start)
+        return n_visible("".join(unknown))
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of ids, nothing for special ones."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def bytes_of_tokens(self) -> list[bytes]:
+        """Bytes of every id."""
+        decoders = set(_types(json.loads(self.source).get("decoder")))
+        texts = [b""] * self.vocab_size
+        for piece, i in self._tokenizer.get_vocab().items():
+            if piece in self.special:
+                continue
+            if "ByteLevel" in decoders:
+                texts[i] = _byte_level(piece)
+            elif "ByteFallback" in decoders and re.fullmatch("<0x[0-9A-F]{2}>", piece):
+                texts[i] = _byte_piece(piece)
+            else:
+                texts[i] = piece.replace(SPACE, " ").encode()
+        return texts
+
+    def find(self, name: str) -> int | None:
+        """Id of a token."""
+        token_id: int | None = self._tokenizer.token_to_id(name)
+        return token_id
+
+    def role(self, role: str) -> str | None:
+        """Name of the token that plays a role by convention."""
+        return next((name for name in WELL_KNOWN[role] if self.find(name) is not None), None)
+
+    def extended(self, names: list[str]) -> bytes:
+        """The file with `names` as special tokens, appended where it lacks them."""
+        tokenizer = tokenizers.Tokenizer.from_str(self.source.decode("utf-8"))
+        tokenizer.add_special_tokens(names)
+        return with_plain_merges(tokenizer.to_str()).encode()
+
+    def tokenizer_json(self) -> bytes:
+        """The file itself."""
+        return self.source
+
+
+def _with_end(rows: Sequence[NDArray[np.int32]], end: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    last = np.array([end], dtype=np.int32)
+    ids = np.concatenate([part for row in rows for part in (row, last)])
+    return ids, np.array(list(map(len, rows)), dtype=np.int64) + 1
+
+
+def n_visible(text: str) -> int:
+    """Characters of a text that are no blanks."""
+    return sum(not character.isspace() and character != SPACE for character in text)
+
+
+def utf8(text: str) -> bytes:
+    """The bytes of a text.
+
+    Raises:
+        UserError: it holds a lone surrogate.
+    """
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"the text holds a lone surrogate ({text[error.start]!a}), so it is not valid Unicode"
+        ) from None
+
+
+def _byte_piece(piece: str) -> bytes:
+    return bytes([int(piece[3:5], 16)])
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """Byte of each character of GPT-2's alphabet: printable bytes stand for themselves, the others follow U+0100."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(others)}
+
+
+BYTE_OF = _byte_level_alphabet()
+
+
+def _byte_level(piece: str) -> bytes:
+    if all(character in BYTE_OF for character in piece):
+        return bytes(BYTE_OF[character] for character in piece)
+    return piece.encode()  # a token that was added as it stands
+
+
+def _types(decoder: dict[str, object] | None) -> Iterator[str]:
+    """Names of a decoder and of those inside it."""
+    if decoder is None:
+        return
+    yield str(decoder["type"])
+    inner = decoder.get("decoders", [])
+    for part in inner if isinstance(inner, list) else []:
+        yield from _types(part)

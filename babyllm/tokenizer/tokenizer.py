@@ -1,0 +1,277 @@
+"""Text to token ids and back, over SentencePiece (`tokenizer.model`) and `tokenizers` (`tokenizer.json`).
+
+    documents -> Tokenizer.train -+
+    tokenizer.model ------------- +-> Tokenizer -> encode -> ids -> decode / token_bytes
+    tokenizer.json -------------- +       |
+                                          +-> save -> tokenizer.json, tokenizer.model, tokenizer_config.json
+
+`encode` takes its input for plain text: what looks like a special token is spelled out in ordinary pieces. Whoever
+renders a conversation puts special ids in by name (`tokenizer.special["<|im_start|>"]`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babyllm.config.json_fields import Fields, read_json
+from babyllm.errors import UserError
+from babyllm.files import write_bytes
+from babyllm.integrity import check_tokenizer
+from babyllm.tokenizer.backends import JsonBackend, SentencePieceBackend, n_visible
+from babyllm.tokenizer.training import train_byte_level, train_sentencepiece
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+ROLES = ("bos", "eos", "pad", "unk")
+ModelType = Literal["bpe", "unigram", "byte_bpe"]
+
+
+class Tokenizer:
+    """Encoder and decoder of one vocabulary. Instances can be pickled and sent to worker processes.
+
+    Attributes:
+        special: ids of the tokens that stand for no text, by name.
+        sha256: hash of the defining file, `tokenizer.model` or else `tokenizer.json`, as `save` writes it.
+        vocab_size: largest id + 1.
+        bos_id: id that begins a document, if there is one; `encode` never adds it.
+        eos_id: id that ends a document; `encode` never adds it.
+        pad_id: id that fills rows up, if there is one.
+        unk_id: id of unknown characters, if there is one.
+    """
+
+    def __init__(
+        self,
+        source: bytes,
+        kind: Literal["model", "json"],
+        roles: Mapping[str, str | None] | None = None,
+        where: str = "the tokenizer",
+    ) -> None:
+        """Build a tokenizer from the bytes of its file.
+
+        Args:
+            source: the bytes of a `tokenizer.model` or `tokenizer.json`.
+            kind: which of the two.
+            roles: names of the tokens that play "bos", "eos", "pad" and "unk", as far as they are known.
+            where: how messages name the file.
+
+        Raises:
+            UserError: the bytes cannot be read, a named token is missing, or no eos token can be told.
+        """
+        self._kind, self._where = kind, where
+        self._backend = SentencePieceBackend(source, where) if kind == "model" else JsonBackend(source, where)
+        self._roles = dict(roles or {})
+        for role in ROLES:
+            if role not in self._roles or (role == "eos" and self._roles[role] is None):
+                self._roles[role] = self._backend.role(role)
+        ids = {role: None if name is None else self._backend.find(name) for role, name in self._roles.items()}
+        for role, name in self._roles.items():
+            if name is not None and ids[role] is None:
+                raise UserError(
+                    f"{where} lacks {reprlib.repr(name)}, the {role}_token of the tokenizer_config.json beside it"
+                )
+        if ids["eos"] is None:
+            raise UserError(f"{where} does not tell its eos_token; name it in a tokenizer_config.json beside it")
+        self.bos_id, self.eos_id, self.pad_id, self.unk_id = ids["bos"], ids["eos"], ids["pad"], ids["unk"]
+        self.special = self._backend.special
+        self.vocab_size = self._backend.vocab_size
+        self.sha256 = hashlib.sha256(self._backend.source).hexdigest()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Tokenizer, (self._backend.source, self._kind, self._roles, self._where)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
+        """Tokenizer of a `.model` file, a `tokenizer.json` file or a directory that holds one (`.model` preferred).
+
+        Which tokens are bos, eos, pad and unk is read from the `tokenizer_config.json` or `special_tokens_map.json`
+        beside it; they become special tokens if the file has them as ordinary ones.
+
+        Raises:
+            UserError: there is no such file, it cannot be read or is not what a description beside it says, or it does
+                not tell which token ends a text.
+        """
+        path = os.path.expanduser(path)
+        file = Path(path)
+        if file.is_dir():
+            names = ("tokenizer.model", "tokenizer.json")
+            file = next((file / name for name in names if (file / name).is_file()), file)
+        if not file.is_file():
+            raise UserError(f"no tokenizer at {path}: give a .model file, a tokenizer.json or a directory with one")
+        check_tokenizer(file)
+        tokenizer = cls(
+            file.read_bytes(), "json" if file.suffix == ".json" else "model", _read_roles(file.parent), str(file)
+        )
+        return tokenizer.extended(name for name in tokenizer._roles.values() if name is not None)
+
+    @classmethod
+    def train(
+        cls,
+        documents: Iterable[str],
+        vocab_size: int,
+        *,
+        model_type: ModelType = "bpe",
+        character_coverage: float = 0.9995,
+        special_tokens: Sequence[str] = (),
+        symbols: Sequence[str] = (),
+        hard_vocab_limit: bool = True,
+        n_threads: int | None = None,
+    ) -> Tokenizer:
+        """Tokenizer that loses nothing: bytes for what is rare, single digits, no normalisation, no prefix space.
+
+        The result is a function of the documents and their order; with BPE, whatever the number of threads.
+
+        Args:
+            documents: the training texts, read once and kept in memory.
+            vocab_size: number of tokens; the special ones, 256 bytes and the text's characters are among them.
+            model_type: "bpe" or "unigram" by SentencePiece, "byte_bpe" (on bytes, as in Llama 3) by `tokenizers`.
+            character_coverage: share of the text's characters that become tokens; the rest is spelled in bytes. Means
+                nothing to "byte_bpe".
+            special_tokens: names of special tokens beside the ones every tokenizer trained here has.
+            symbols: texts that are always one token, such as "<think>"; unlike special tokens they
+                stand for themselves, wherever they are written.
+            hard_vocab_limit: whether a text that gives fewer tokens than `vocab_size` is refused; else it gives what
+                it can.
+            n_threads: threads to train with; None takes all cores, as "byte_bpe" always does.
+
+        Raises:
+            UserError: `vocab_size` does not suit the text, or there is no text.
+        """
+        if model_type == "byte_bpe":
+            source = train_byte_level(
+                documents,
+                vocab_size,
+                special_tokens=special_tokens,
+                symbols=symbols,
+                hard_vocab_limit=hard_vocab_limit,
+            )
+            return cls(source, "json")
+        model = train_sentencepiece(
+            documents,
+            vocab_size,
+            model_type,
+            character_coverage=character_coverage,
+            n_threads=n_threads,
+            special_tokens=special_tokens,
+            symbols=symbols,
+            hard_vocab_limit=hard_vocab_limit,
+        )
+        return cls(model, "model")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, taken for plain text; no bos or eos is added.
+
+        Raises:
+            UserError: `text` holds a lone surrogate, so it is not valid Unicode.
+        """
+        return self._backend.encode(text)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, as `encode` gives them, on all cores.
+
+        Raises:
+            UserError: a text holds a lone surrogate.
+        """
+        return self._backend.encode_batch(texts)
+
+    def encode_documents(
+        self, texts: Sequence[bytes], n_threads: int | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Ids of millions of documents: those that `encode` gives of each, and eos behind it, one behind the other.
+
+        Args:
+            texts: at least one, each in valid UTF-8.
+            n_threads: 1 for this thread alone, as it should be in one of many processes; None takes all cores.
+
+        Returns:
+            The ids of all documents, and how many each of them has, its eos included.
+        """
+        return self._backend.encode_documents(texts, self.eos_id, n_threads)
+
+    def count_unknown(self, texts: Sequence[bytes]) -> tuple[int, int]:
+        """How many characters, blanks aside, become an unknown token or are dropped, and of how many.
+
+        Both are 0, without a look at the texts, where every character can be spelled in bytes.
+        """
+        if self._backend.spells_all:
+            return 0, 0
+        counts = [(self._backend.n_unknown(text), n_visible(text)) for text in map(bytes.decode, texts)]
+        return sum(unknown for unknown, _ in counts), sum(visible for _, visible in counts)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids`; special tokens give nothing, incomplete UTF-8 gives U+FFFD."""
+        return self._backend.decode([int(i) for i in ids])
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """UTF-8 bytes a token stands for, none for special tokens; a character may be spread over several tokens."""
+        # A model may have more rows than the tokenizer has tokens.
+        return self._bytes[token_id] if token_id < len(self._bytes) else b""
+
+    def byte_lengths(self) -> NDArray[np.int64]:
+        """(V,) UTF-8 bytes that each id stands for, 0 for special ones."""
+        return np.array([len(raw) for raw in self._bytes], dtype=np.int64)
+
+    @cached_property
+    def _bytes(self) -> list[bytes]:
+        return self._backend.bytes_of_tokens()
+
+    def extended(self, names: Iterable[str]) -> Tokenizer:
+        """Tokenizer in which each of `names` is a special token; those it lacks are appended to the vocabulary."""
+        missing = [name for name in dict.fromkeys(names) if name not in self.special]
+        if not missing:
+            return self
+        return Tokenizer(self._backend.extended(missing), self._kind, self._roles, self._where)
+
+    def save(self, directory: str | os.PathLike[str], *, chat_template: str | None = None) -> None:
+        """Write the tokenizer's files, so that `load` and transformers' `AutoTokenizer` read them and give equal ids.
+
+        Args:
+            directory: made if absent; receives `tokenizer.json`, `tokenizer_config.json` and, where the tokenizer is
+                a SentencePiece model, `tokenizer.model`. Each file appears whole or not at all.
+            chat_template: a Jinja template for `tokenizer_config.json`.
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        config: dict[str, object] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        config |= {f"{role}_token": self._roles[role] for role in ROLES}
+        # Converters such as llama.cpp's read these two and would else add a bos.
+        config |= {"add_bos_token": False, "add_eos_token": False, "clean_up_tokenization_spaces": False}
+        if chat_template is not None:
+            config["chat_template"] = chat_template
+        if self._kind == "model":
+            write_bytes(directory / "tokenizer.model", self._backend.source)
+        else:
+            (directory / "tokenizer.model").unlink(missing_ok=True)  # of another tokenizer, and `load` prefers it
+        write_bytes(directory / "tokenizer.json", self._json)
+        write_bytes(
+            directory / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=2).encode() + b"\n"
+        )
+
+    @cached_property
+    def _json(self) -> bytes:
+        return self._backend.tokenizer_json()
+
+
+def _read_roles(directory: Path) -> dict[str, str | None]:
+    """Names of the tokens that play a role, as far as the files of a Hugging Face directory tell."""
+    roles: dict[str, str | None] = {}
+    for file in (directory / "special_tokens_map.json", directory / "tokenizer_config.json"):
+        if not file.is_file():
+            continue
+        config = read_json(file)
+        fields = Fields(config, str(file))
+        for role in ROLES:
+            key = f"{role}_token"
+            if isinstance(config.get(key), dict):
+                roles[role] = fields.object(key).text("content")
+            elif key in config:
+                roles[role] = fields.text(key, None)
+    return roles
