@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.campaign.faults import BrokenPromise
-from tests.worker import Worker
+from tests.support.worker import Worker
 
 TIMEOUT_S = 8  # of the runs: a rank that is silent for so long ends them
 GRACE_S = 45  # what else an end may take on a machine with other work
@@ -186,7 +186,7 @@ class Bench:
         self.root = root
         self.folder = root / f"bench{number}" / "drill"
         self.folder.mkdir(parents=True)
-        self._worker = Worker(self.folder.parent, ["campaign.jobs"])
+        self._worker = Worker(self.folder.parent, ["tests.campaign.jobs"])
 
     def __enter__(self) -> Bench:
         return self

@@ -33,7 +33,7 @@ from babyllm.generation import Sampling, generate_ids, text_pieces
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RUNNING, WAITING = "babyllm_answers_running", "babyllm_answers_waiting"
 
 

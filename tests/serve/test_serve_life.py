@@ -55,7 +55,7 @@ from babyllm.serve.writer import Writer
 from babyllm.text.readers import Rejected
 from babyllm.tokenizer import Tokenizer
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CPU = ["--runtime.device=cpu", "--runtime.dtype=float32", "--runtime.threads=1"]
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from babyllm.documents import Document, exact_key, is_held_out
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "data" / "sample.py"
 FRACTION = 0.02
 

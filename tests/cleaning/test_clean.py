@@ -40,7 +40,7 @@ from babyllm.text.clean.stage import clean
 from babyllm.text.readers import ReadConfig
 from babyllm.tokenizer import Tokenizer
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BY_FIELD = ReadConfig(domain="field:domain")
 SMALL = WorkConfig(workers=1, partition_bytes=8000)
 SENTENCES = (

@@ -12,7 +12,7 @@ import pytest
 from babyllm.console import lasting_output, prepare
 from babyllm.runtime.signals import interrupts_held_back
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEXT = "今天 “ü” 😀"
 
 

@@ -25,7 +25,7 @@ from babyllm.model.transformer import Transformer
 from babyllm.runtime import RuntimeConfig
 from babyllm.tokenizer import Tokenizer
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CPU = ["--runtime.device=cpu", "--runtime.dtype=float32", "--runtime.threads=1"]
 
 

@@ -28,8 +28,8 @@ from babyllm.training.loop import train
 from babyllm.training.stages.pretraining import PretrainConfig, new_state
 from babyllm.training.state import Every, TrainState
 
-GOLDEN = Path(__file__).parent / "golden" / "pretrain_losses.json"
-README = Path(__file__).parents[1] / "README.md"
+GOLDEN = Path(__file__).parents[1] / "golden" / "pretrain_losses.json"
+README = Path(__file__).parents[2] / "README.md"
 CONSTANT = Plan(steps=1, schedule="constant", warmup=0, peak_lr=1e-2, clip_norm=0.0)
 
 

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 OF_TORCH = ("nvidia-", "cuda-", "triton")  # torch's builds for GPUs pin these themselves
 # The oldest versions without known holes that reach what babyllm does with them.
 SAFE = {

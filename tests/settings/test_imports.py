@@ -11,7 +11,7 @@ import pytest
 
 import babyllm
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "babyllm"
 
 # Each layer imports from itself and from those before it. `babyllm` itself is a table of names, above all it names.

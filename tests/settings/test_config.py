@@ -291,7 +291,7 @@ def test_environment_variables_change_nothing() -> None:
     code = "from tests.test_config import parse; print(parse('--model.n_layers=3'))"
     names = ["STEPS", "VALUE", "TRAIN_STEPS", "TRAIN__STEPS", "MODEL__N_LAYERS", "TRAIN_PY_STEPS", "_C_VALUE"]
     variables = dict.fromkeys(names, "99") | {"JSONARGPARSE_DEFAULT_ENV": "true", "HOME": "/"}
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code], env=variables, cwd=root, capture_output=True, text=True)
     assert done.stdout.strip() == repr(parse("--model.n_layers=3")), done.stderr
 
@@ -630,7 +630,7 @@ def test_importing_is_light_and_parsing_is_quick() -> None:
         "babyllm.config.parse(Options, argv, prog='p')\n"
         "print(time.process_time() - start)\n"
     )
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     heavy, seconds = done.stdout.splitlines()
     assert heavy == "[]"

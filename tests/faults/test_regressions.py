@@ -38,7 +38,7 @@ from babyllm.training.stages.pretraining import PretrainConfig
 from babyllm.training.state import TrainState
 
 Tiny = Callable[..., ModelConfig]
-PACKAGE = Path(__file__).resolve().parents[1] / "babyllm"
+PACKAGE = Path(__file__).resolve().parents[2] / "babyllm"
 
 
 class RandomRows:

@@ -166,7 +166,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
 
 
 def _popen(stem: Path, command: list[str]) -> subprocess.Popen[bytes]:
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with open(stem.with_suffix(".err"), "wb") as err:
         return subprocess.Popen([sys.executable, *command], env=env, stdout=err, stderr=err)
 
@@ -398,7 +398,7 @@ def test_a_closed_pipe_is_silent() -> None:
     """Output into a reader that has gone away ends the program without a message."""
     code = "from babyllm.runtime import user_errors\nwith user_errors():\n    for i in range(10**6): print(i)"
     shell = f'set -o pipefail; "{sys.executable}" -c "{code}" | head -n 1'
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, env=env)
     assert (done.stdout, done.stderr, done.returncode) == ("0\n", "", 141)
 
@@ -406,7 +406,7 @@ def test_a_closed_pipe_is_silent() -> None:
 def test_importing_the_runtime_leaves_torch_alone() -> None:
     """Commands that need no torch do not pay for it by using user_errors."""
     code = "import sys, babyllm.runtime; sys.exit('torch' in sys.modules)"
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     assert subprocess.run([sys.executable, "-c", code], env=env).returncode == 0
 
 

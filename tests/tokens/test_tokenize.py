@@ -26,7 +26,7 @@ from babyllm.store.shard_writer import ShardWriter
 from babyllm.store.shards import MANIFEST, open_tokens
 from babyllm.tokenizer import Tokenizer
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HELD_OUT = 0.2
 HARD = [
     "今天天气很好，我们去公园。\n明年再来！",
