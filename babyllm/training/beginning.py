@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,6 +67,8 @@ def take(config: RunConfig, runtime: Runtime) -> Iterator[None]:
             if runtime.is_main:
                 try:
                     _require_own(directory)
+                    if not directory.exists():
+                        stack.push(partial(_leave_none, directory))
                     directory.mkdir(parents=True, exist_ok=True)
                     is_free = stack.enter_context(locked(directory / LOCK, LOCK_PATIENCE_S))
                     if is_free:
@@ -79,6 +82,14 @@ def take(config: RunConfig, runtime: Runtime) -> Iterator[None]:
                 stored = stored_config(type(config), config.run_dir) or config
                 require_steps(directory, _last_recorded(directory), stored.save_every)
         yield
+
+
+def _leave_none(directory: Path, kind: type[BaseException] | None, *_: object) -> None:
+    """Remove a run directory in which nothing was begun before an error."""
+    with suppress(OSError):
+        if kind is not None and [path.name for path in directory.iterdir()] == [LOCK]:
+            (directory / LOCK).unlink()
+            directory.rmdir()
 
 
 def _require_own(directory: Path) -> None:

@@ -1,46 +1,46 @@
-"""What the configurations of all stages share, as far as a run directory needs it."""
+"""The configuration that all stages of training share: a stage adds its own sections and defaults."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass, field
 
+from babyllm.config.values import AnyCount, Count, PathText, expand_paths
+from babyllm.data.row_config import RowConfig
+from babyllm.model.config import ModelOptions
+from babyllm.optim import OptimConfig
+from babyllm.runtime import RuntimeConfig
+from babyllm.schedule import Plan
 from babyllm.training.watch import WatchConfig
 
 
-class RunConfig(Protocol):
-    """What every stage's configuration has."""
+@dataclass(frozen=True)
+class RunConfig:
+    """What every training script has.
 
-    @property
-    def run_dir(self) -> str:
-        """Where the run is recorded."""
-        ...
+    Attributes:
+        run_dir: where the run is recorded; the same command goes on with it.
+        init_from: a run, step or Hugging Face directory of the model to start from.
+        log_every: steps between records; 0 only at the end.
+        eval_every: steps between evaluations; 0 only at the end.
+        save_every: steps between checkpoints; 0 only at the end.
+        keep: newest checkpoints that stay, besides the best.
+        early_stop: evaluations without a lower held-out loss that end the run; 0 never does.
+    """
 
-    @property
-    def log_every(self) -> int:
-        """Steps between records."""
-        ...
+    run_dir: PathText = "runs/run"
+    init_from: PathText | None = None
+    model: ModelOptions = field(default_factory=ModelOptions)
+    data: RowConfig = field(default_factory=RowConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    plan: Plan = field(default_factory=Plan)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    log_every: AnyCount = 10
+    eval_every: AnyCount = 500
+    save_every: AnyCount = 250
+    keep: Count = 2
+    early_stop: AnyCount = 0
 
-    @property
-    def eval_every(self) -> int:
-        """Steps between evaluations."""
-        ...
-
-    @property
-    def save_every(self) -> int:
-        """Steps between checkpoints."""
-        ...
-
-    @property
-    def keep(self) -> int:
-        """Newest checkpoints that stay."""
-        ...
-
-    @property
-    def early_stop(self) -> int:
-        """Evaluations without a lower held-out loss that end the run; 0 never does."""
-        ...
-
-    @property
-    def watch(self) -> WatchConfig:
-        """What is watched while the run trains."""
-        ...
+    def __post_init__(self) -> None:
+        """Expand `~` in paths."""
+        expand_paths(self)

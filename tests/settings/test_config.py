@@ -288,7 +288,7 @@ def test_empty_files_and_sections_change_nothing(tmp_path: Path) -> None:
 
 def test_environment_variables_change_nothing() -> None:
     """No variable of the environment is a source of values."""
-    code = "from tests.test_config import parse; print(parse('--model.n_layers=3'))"
+    code = "from tests.settings.test_config import parse; print(parse('--model.n_layers=3'))"
     names = ["STEPS", "VALUE", "TRAIN_STEPS", "TRAIN__STEPS", "MODEL__N_LAYERS", "TRAIN_PY_STEPS", "_C_VALUE"]
     variables = dict.fromkeys(names, "99") | {"JSONARGPARSE_DEFAULT_ENV": "true", "HOME": "/"}
     root = str(Path(__file__).parents[2])
@@ -624,7 +624,7 @@ def test_importing_is_light_and_parsing_is_quick() -> None:
     code = (
         "import sys, time, babyllm.config\n"
         "print(sorted({'torch', 'numpy', 'jsonargparse'} & set(sys.modules)))\n"
-        "from tests.test_config import Options\n"
+        "from tests.settings.test_config import Options\n"
         "start = time.process_time()\n"
         "argv = ['--steps=3', '--peak_lr=1', '--model.n_layers=4', '--data.mix={a: 1}']\n"
         "babyllm.config.parse(Options, argv, prog='p')\n"

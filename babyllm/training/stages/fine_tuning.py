@@ -15,7 +15,7 @@ import torch
 from babyllm.chat.load import ChatTemplate, load_template, stored_template
 from babyllm.config import differences
 from babyllm.config import load as load_config
-from babyllm.config.values import AnyCount, AnyMembers, Count, PathText, expand_paths
+from babyllm.config.values import AnyCount, AnyMembers, PathText
 from babyllm.data.conversation_data import (
     SAMPLE,
     STORE,
@@ -38,9 +38,10 @@ from babyllm.model.adapt.lora import LoraConfig, add_lora, lora_layers, merge_lo
 from babyllm.model.adapt.token_rows import matrices_of, train_token_rows
 from babyllm.model.config import ModelOptions
 from babyllm.model.transformer import Transformer
+from babyllm.objectives.conversation import conversation_loss
 from babyllm.optim import OptimConfig, adamw
 from babyllm.run_directory import latest
-from babyllm.runtime import Runtime, RuntimeConfig, seed_all
+from babyllm.runtime import Runtime, seed_all
 from babyllm.runtime.precision import reads_in
 from babyllm.schedule import Plan
 from babyllm.store.conversations import ConversationStore, Normalisation
@@ -49,51 +50,35 @@ from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import settled
 from babyllm.training.checkpoint import CONFIG
 from babyllm.training.run import Measure, Show
+from babyllm.training.run_config import RunConfig
+from babyllm.training.stage import Beginning
 from babyllm.training.state import TrainState
-from babyllm.training.watch import WatchConfig
 
 ANSWER_TOKENS = 80
 
 
 @dataclass(frozen=True)
-class FineTuneConfig:
+class FineTuneConfig(RunConfig):
     """The configuration of `train_sft.py`.
 
     Attributes:
-        run_dir: where the run is recorded; the same command goes on with it.
-        init_from: a run, step or Hugging Face directory of the model to start from.
         model: dropout and activation_checkpointing; the shape is that of init_from.
         normalise: what the loss is the mean over: token, turn (each answer counts once, so that short ones are not
             drowned by long ones) or conversation.
-        log_every: steps between records; 0 only at the end.
-        eval_every: steps between evaluations; 0 only at the end.
-        save_every: steps between checkpoints; 0 only at the end.
-        keep: newest checkpoints that stay, besides the best.
-        early_stop: end after this many evaluations without a lower held-out loss; 0 never does.
         samples: held-out conversations whose last answer is shown at each evaluation.
     """
 
     run_dir: PathText = "runs/sft"
     init_from: PathText = "runs/pretrain"
-    model: ModelOptions = field(default_factory=ModelOptions)
     data: ConversationConfig = field(default_factory=ConversationConfig)
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(weight_decay=0.0))
+    plan: Plan = field(default_factory=lambda: Plan(epochs=1.5, peak_lr=2e-3))
+    eval_every: AnyCount = 200
+    save_every: AnyCount = 200
     normalise: Normalisation = "turn"
     lora: LoraConfig = field(default_factory=LoraConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(weight_decay=0.0))
-    plan: Plan = field(default_factory=lambda: Plan(epochs=1.5, peak_lr=2e-3))
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    watch: WatchConfig = field(default_factory=WatchConfig)
-    log_every: AnyCount = 10
-    eval_every: AnyCount = 200
-    save_every: AnyCount = 200
-    keep: Count = 2
-    early_stop: AnyCount = 0
     samples: AnyMembers = 3
-
-    def __post_init__(self) -> None:
-        """Expand `~` in paths."""
-        expand_paths(self)
 
 
 def resolved(config: FineTuneConfig) -> FineTuneConfig:
@@ -107,6 +92,25 @@ def resolved(config: FineTuneConfig) -> FineTuneConfig:
         return config
     train, held_out = f"{SAMPLE}/train.jsonl", [f"{SAMPLE}/heldout.jsonl"]
     return replace(config, data=replace(config.data, path=train, held_out_path=held_out, held_out=0.0))
+
+
+def begin(config: FineTuneConfig, runtime: Runtime) -> Beginning:
+    """A fine-tuning run at step 0; every rank must call it.
+
+    Raises:
+        UserError: the model, the data, the template and the plan do not fit each other.
+    """
+    tuning = new_run(config, runtime)
+    return Beginning(
+        tuning.state,
+        tuning.plan,
+        conversation_loss(config.normalise, tuning.data.tasks, tuning.data.is_packed),
+        held_out(config, tuning),
+        answers(config, tuning),
+        tuning.template.tokenizer,
+        tuning.template,
+        is_measured_first=True,
+    )
 
 
 class FineTuning(NamedTuple):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from babyllm.config import differences
-from babyllm.config.values import AnyCount, Count, PathText, expand_paths
-from babyllm.data.token_data import DataConfig, PretrainingData, make_loader
+from babyllm.config.values import PathText
+from babyllm.data.token_data import DataConfig, PretrainingData, make_loader, open_pretraining_data
 from babyllm.errors import UserError
 from babyllm.evaluate import perplexity
 from babyllm.generation import generate
@@ -16,54 +16,36 @@ from babyllm.interop.huggingface import load_model
 from babyllm.loading import model_directory
 from babyllm.model.config import CPU_PRESET, GPU_PRESET, ModelConfig, ModelOptions, parameter_counts
 from babyllm.model.transformer import Transformer
-from babyllm.optim import OptimConfig, adamw
+from babyllm.objectives.lm import language_model
+from babyllm.optim import adamw
 from babyllm.run_directory import latest
-from babyllm.runtime import Runtime, RuntimeConfig, device_type, seed_all
+from babyllm.runtime import Runtime, device_type, seed_all
 from babyllm.runtime.machine import physical_memory
 from babyllm.runtime.precision import reads_in
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import settled, stored_config
 from babyllm.training.run import Measure, Show
+from babyllm.training.run_config import RunConfig
+from babyllm.training.stage import Beginning
 from babyllm.training.state import TrainState
-from babyllm.training.watch import WatchConfig
 
 SAMPLE_TOKENS = 80
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(RunConfig):
     """The configuration of `train_pretrain.py`.
 
     Attributes:
-        run_dir: where the run is recorded; the same command goes on with it.
-        init_from: a run, step or Hugging Face directory whose weights to start from; null draws them anew.
-        log_every: steps between records; 0 only at the end.
-        eval_every: steps between evaluations; 0 only at the end.
-        save_every: steps between checkpoints; 0 only at the end.
-        keep: newest checkpoints that stay, besides the best.
-        early_stop: end after this many evaluations without a lower held-out loss; 0 never does.
+        init_from: a run, step or Hugging Face directory whose weights to start from; null draws new ones.
         prompts: texts to continue at each evaluation.
     """
 
     run_dir: PathText = "runs/pretrain"
-    init_from: PathText | None = None
-    model: ModelOptions = field(default_factory=ModelOptions)
     data: DataConfig = field(default_factory=DataConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
     plan: Plan = field(default_factory=lambda: Plan(epochs=1.25))
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    watch: WatchConfig = field(default_factory=WatchConfig)
-    log_every: AnyCount = 10
-    eval_every: AnyCount = 500
-    save_every: AnyCount = 250
-    keep: Count = 2
-    early_stop: AnyCount = 0
     prompts: list[str] = field(default_factory=lambda: ["今天", "这本书", "酒店"])
-
-    def __post_init__(self) -> None:
-        """Expand `~` in paths."""
-        expand_paths(self)
 
 
 def resolved(config: PretrainConfig) -> PretrainConfig:
@@ -80,6 +62,18 @@ def resolved(config: PretrainConfig) -> PretrainConfig:
     if stored := stored_config(PretrainConfig, config.run_dir):
         preset = stored.model.preset or preset
     return replace(config, model=replace(config.model, preset=preset))
+
+
+def begin(config: PretrainConfig, runtime: Runtime) -> Beginning:
+    """A pretraining run at step 0; every rank must call it.
+
+    Raises:
+        UserError: the model, the data and the plan do not fit each other.
+    """
+    data = open_pretraining_data(config.data, config.model.vocab_size, runtime)
+    state, plan = new_state(config, data, runtime)
+    measure, show = held_out(config, data), samples(config, data.tokenizer)
+    return Beginning(state, plan, language_model, measure, show, data.tokenizer)
 
 
 def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -> tuple[TrainState, Plan]:
