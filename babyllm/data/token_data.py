@@ -31,7 +31,11 @@ class DataConfig(RowConfig):
     """The section `data` of a pretraining configuration; weights of domains are in tokens.
 
     Attributes:
-        path: a directory of token shards, or bare .bin files of another project; the default is the sample corpus.
+        path: a directory of token shards, or bare .bin files of another project; or raw texts, which are prepared into
+            run_dir/data before training begins. The default is the sample corpus.
+        clean: whether raw texts go through the filters of babyllm clean first.
+        tokenizer: directory or file of the tokenizer of raw texts; null takes that of init_from, or trains one of
+            model.vocab_size tokens.
         mask_documents: whether a token sees only its own document, with positions that restart there.
         eval_tokens: held-out tokens read per domain at each evaluation.
         verify: whether every shard is read again, though an earlier start found it whole.
@@ -40,6 +44,8 @@ class DataConfig(RowConfig):
     """
 
     path: PathText = SAMPLE
+    clean: bool = False
+    tokenizer: PathText | None = None
     mask_documents: bool = False
     eval_tokens: Count = 1_000_000
     verify: bool = False

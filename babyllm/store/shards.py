@@ -193,6 +193,14 @@ def is_token_data(path: Path) -> bool:
     return isinstance(raw, dict) and (not raw or not raw.keys().isdisjoint(("dtype", "shards", "vocab_size")))
 
 
+def is_text(path: Path) -> bool:
+    """Whether a path is neither token data nor `.bin` files of another project, but holds something else."""
+    if not path.is_dir():
+        return path.is_file() and path.suffix != ".bin"
+    is_tokens = is_token_data(path) or bool(bare_files(path))
+    return not is_tokens and any(not entry.name.startswith(".") for entry in path.iterdir())
+
+
 def bare_files(path: Path) -> list[Path]:
     """The `.bin` files that a path names or a directory holds."""
     return [path] if path.is_file() else [file for file in sorted(path.glob("*.bin")) if file.is_file()]

@@ -13,7 +13,7 @@ from babyllm.errors import UserError
 from babyllm.evaluate import perplexity
 from babyllm.generation import generate
 from babyllm.interop.huggingface import load_model
-from babyllm.loading import model_directory
+from babyllm.loading import model_directory, tokenizer_directory
 from babyllm.model.config import CPU_PRESET, GPU_PRESET, ModelConfig, ModelOptions, parameter_counts
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
@@ -23,6 +23,7 @@ from babyllm.runtime import Runtime, device_type, seed_all
 from babyllm.runtime.machine import physical_memory
 from babyllm.runtime.precision import reads_in
 from babyllm.schedule import Plan
+from babyllm.store.shards import is_text
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import settled, stored_config
 from babyllm.training.run import Measure, Show
@@ -31,6 +32,7 @@ from babyllm.training.stage import Beginning
 from babyllm.training.state import TrainState
 
 SAMPLE_TOKENS = 80
+PREPARED, TOKENS = "data", "tokens"  # in the run directory
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,33 @@ def begin(config: PretrainConfig, runtime: Runtime) -> Beginning:
     Raises:
         UserError: the model, the data and the plan do not fit each other.
     """
+    config = _prepared(config, runtime)
     data = open_pretraining_data(config.data, config.model.vocab_size, runtime)
     state, plan = new_state(config, data, runtime)
     measure, show = held_out(config, data), samples(config, data.tokenizer)
     return Beginning(state, plan, language_model, measure, show, data.tokenizer)
+
+
+def _prepared(config: PretrainConfig, runtime: Runtime) -> PretrainConfig:
+    """The same configuration with the token data made of the texts that it names; rank 0 makes them."""
+    path, out = Path(config.data.path), Path(config.run_dir, PREPARED)
+    if not is_text(path):
+        return config
+    tokenizer = config.data.tokenizer
+    if tokenizer is None and config.init_from:
+        tokenizer = str(tokenizer_directory(model_directory(config.init_from)))
+    with runtime.main_first():
+        if runtime.is_main:
+            from babyllm.prepare.texts import prepare_texts  # most runs begin with token data
+
+            prepare_texts(
+                path,
+                out,
+                is_cleaned=config.data.clean,
+                tokenizer=Path(tokenizer) if tokenizer else None,
+                vocab_size=config.model.vocab_size,
+            )
+    return replace(config, data=replace(config.data, path=str(out / TOKENS)))
 
 
 def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -> tuple[TrainState, Plan]:
