@@ -18,6 +18,7 @@ from babyllm.chat.formats import FormatConfig, columns_of, to_conversation
 from babyllm.chat.messages import Conversation, Unusable
 from babyllm.chat.records.advice import Unrecognised, as_flags
 from babyllm.chat.records.fields import NAME_CHARACTERS
+from babyllm.config.json_fields import kind_of
 from babyllm.errors import UserError
 from babyllm.text.readers import Partition, ReadConfig, Rejected, Source, find_partitions
 from babyllm.text.readers.archives import read_files
@@ -26,7 +27,7 @@ from babyllm.text.readers.formats.lines import read_csv
 from babyllm.text.readers.formats.table import ARCHIVES, TABLES
 from babyllm.text.readers.formats.tables import read_arrow, read_parquet
 from babyllm.text.readers.line_numbers import LineNumbers
-from babyllm.text.readers.records import TOO_LONG, BadRecord, Maker, kind_of, rejected
+from babyllm.text.readers.records import TOO_LONG, BadRecord, Maker, rejected
 
 READ = ReadConfig(domain="file")
 SECTION = "data.format"  # under which a training run has the settings of `FormatConfig`

@@ -154,3 +154,9 @@ def _is_same(value: Any, allowed: Any) -> bool:
 
 def _shown(value: Any) -> str:
     return reprlib.repr(value)
+
+
+def kind_of(value: object) -> str:
+    """What a value of a record is, in words for people."""
+    names = {"NoneType": "null", "bool": "a truth value", "int": "a number", "float": "a number", "str": "a text"}
+    return (names | {"list": "a list", "dict": "an object"}).get(type(value).__name__, type(value).__name__)

@@ -1,6 +1,6 @@
-"""The data of supervised fine-tuning: conversations prepared once into the run directory, and the loader over them.
+"""The data of supervised fine-tuning: prepared conversations, and the loader over them.
 
-section `data` -> conversations on disk -> one a row, or packed -> all, or a Mixture of tasks -> by length -> Loader
+section `data` -> ConversationStore -> one a row, or packed -> all, or a Mixture of tasks -> by length -> Loader
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 from babyllm.chat.formats import FormatConfig
-from babyllm.chat.limits import MessageLimits
-from babyllm.chat.load import ChatTemplate, Supervise
 from babyllm.config.values import AnyCount, Count, Members, PathText, Share, check, expand_paths
 from babyllm.data.loader import Loader
 from babyllm.data.order.length_buckets import ByLength
@@ -24,13 +22,11 @@ from babyllm.data.rows.windows import Windows
 from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
 from babyllm.pipeline.partitions import WorkConfig
-from babyllm.pipeline.report import print_report
-from babyllm.prepare.conversations import prepare_conversations
-from babyllm.prepare.encode import load_tokenizer
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.store.conversations import ALL, ConversationStore, Normalisation
 from babyllm.store.shards import TokenData, open_tokens
+from babyllm.tokenizer import load_tokenizer
 
 SAMPLE = "data/sample_sft"
 STORE = "conversations"  # in the run directory
@@ -135,14 +131,14 @@ class ConversationData:
 
 
 def open_conversation_data(
-    config: ConversationConfig, directory: Path, template: ChatTemplate, normalise: Normalisation, runtime: Runtime
+    config: ConversationConfig, directory: Path, tokenizer_sha256: str, normalise: Normalisation, runtime: Runtime
 ) -> ConversationData:
-    """The conversations that `config` names, prepared into `directory` if they are not yet; every rank must call it.
+    """Prepared conversations, and the text that `config` replays among them; every rank must call it.
 
     Args:
         config: the section `data`.
         directory: of the prepared conversations.
-        template: renders them.
+        tokenizer_sha256: of the tokenizer that their ids were made with.
         normalise: what a loss is the mean over.
         runtime: of the run.
 
@@ -150,24 +146,7 @@ def open_conversation_data(
         UserError: names the file or flag at fault.
     """
     check(config, "data.")
-    paths = [config.path] if isinstance(config.path, str) else config.path or []
     with runtime.main_first():
-        report = prepare_conversations(
-            [Path(path) for path in paths],
-            directory,
-            template,
-            config.format,
-            seq_len=config.longest_seq_len,
-            supervise=Supervise("last" if config.turns == "last" else "all", config.prompts, config.weights),
-            is_split=config.turns == "each",
-            too_long=config.too_long,
-            limits=MessageLimits(config.max_prompt, config.max_answer, config.cut_prompt, config.cut_answer),
-            held_out=config.held_out,
-            held_out_paths=[Path(path) for path in config.held_out_path],
-            work=config.work,
-        )
-        if report:
-            print_report(report)
         store = ConversationStore.open(directory, check=runtime.is_main)
         replay = open_tokens(config.replay, check=runtime.is_main) if config.replay else None
     if ALL in store.tasks:
@@ -179,7 +158,7 @@ def open_conversation_data(
                 f"--data.mix='{{{', '.join(f'{task}: 1' for task in store.tasks_of('train')[:3])}, {REPLAY}: 0.1}}'"
             )
         tokenizer = load_tokenizer(Path(config.replay or ""), replay.manifest.tokenizer_sha256)
-        if tokenizer and tokenizer.sha256 != template.tokenizer.sha256:
+        if tokenizer and tokenizer.sha256 != tokenizer_sha256:
             raise UserError(
                 f"data.replay={config.replay}: was made with another tokenizer than the model's; tokenise that text "
                 "with the model's"

@@ -17,11 +17,10 @@ from babyllm.data.row_config import RowConfig, mixture, share_of
 from babyllm.data.rows.windows import Windows
 from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
-from babyllm.prepare.encode import load_tokenizer
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.store.shards import TokenData, open_tokens
-from babyllm.tokenizer import Tokenizer
+from babyllm.tokenizer import Tokenizer, load_tokenizer
 
 SAMPLE = "data/sample"
 

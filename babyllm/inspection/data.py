@@ -24,7 +24,7 @@ from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.pipeline.output import WORK
 from babyllm.pipeline.rejections import require_documents
-from babyllm.prepare.encode import Group, group_table, load_tokenizer
+from babyllm.prepare.encode import Group, group_table
 from babyllm.prepare.inputs import documents_of, find_sources
 from babyllm.progress import ProgressLine
 from babyllm.store.bare_tokens import BareFlags
@@ -32,7 +32,7 @@ from babyllm.store.corpus import COLUMNS, Corpus, Count, documents_in, is_corpus
 from babyllm.store.parquet import FAULTS, open_parquet
 from babyllm.store.shards import Split, TokenData, TokenStream, bare_files, is_token_data, open_tokens
 from babyllm.text.readers import ReadConfig, left_out
-from babyllm.tokenizer import Tokenizer
+from babyllm.tokenizer import Tokenizer, load_tokenizer
 
 Report = dict[str, Any]
 READ_TOKENS, N_BLOCKS = 1 << 22, 64  # of a domain and split that are looked at, in so many places

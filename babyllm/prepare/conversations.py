@@ -35,14 +35,13 @@ from babyllm.pipeline.output import MADE, REJECTED, WORK, discard_work, publish,
 from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.pipeline.report import REPORT_FILES, write_report
 from babyllm.prepare.conversations_report import Key, Result, Tally, report_of, require_training
-from babyllm.prepare.encode import load_tokenizer
 from babyllm.prepare.held_out import first_kept, is_apart
 from babyllm.store.conversations import FORMAT_VERSION, IDS, INDEX, MANIFEST, RECORD, TURNS, Group, Manifest, is_store
 from babyllm.store.shards import Split, little_endian, token_dtype
 from babyllm.text.readers import Partition, Rejected, Source, key_of
 from babyllm.text.readers.line_numbers import LineNumbers
 from babyllm.text.readers.records import rejected
-from babyllm.tokenizer import TOKENIZER_FILES
+from babyllm.tokenizer import TOKENIZER_FILES, load_tokenizer
 
 PIECE = "conversations.bin"
 # Rendering is slow, so even small files are worth several cores; the cut depends on the files alone.

@@ -176,20 +176,6 @@ def write_tokens(
         raise not_written(directory, error) from error
 
 
-def load_tokenizer(directory: Path, sha256: str) -> Tokenizer | None:
-    """The tokenizer beside token data, or None where there is none (bare `.bin` files).
-
-    Raises:
-        UserError: it is not the one the ids were made with.
-    """
-    if not any((directory / name).is_file() for name in ("tokenizer.model", "tokenizer.json")):
-        return None
-    tokenizer = Tokenizer.load(directory)
-    if sha256 and tokenizer.sha256 != sha256:
-        raise UserError(f"{directory}: its tokenizer is not the one its shards were made with; make the directory anew")
-    return tokenizer
-
-
 def not_written(directory: Path, error: OSError) -> UserError:
     """What the user is told when a directory of token data cannot be written."""
     return UserError(f"{directory}: cannot be written ({error.strerror}); free some space or choose another")

@@ -39,13 +39,13 @@ from babyllm.pipeline.output import (
 from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.pipeline.rejections import require_documents, warn_of_rejected
 from babyllm.pipeline.report import write_report
-from babyllm.prepare.encode import SHARD_TOKENS, Group, encode, group_table, load_tokenizer
+from babyllm.prepare.encode import SHARD_TOKENS, Group, encode, group_table
 from babyllm.prepare.inputs import Source, batches_of, find_sources, identity, pieces
 from babyllm.progress import ProgressLine
 from babyllm.store.shard_writer import ShardWriter
 from babyllm.store.shards import MANIFEST, Split, little_endian, token_dtype
 from babyllm.text.readers import ReadConfig
-from babyllm.tokenizer import Tokenizer
+from babyllm.tokenizer import Tokenizer, load_tokenizer
 
 SETTINGS = "tokenize.json"
 TOKENS = "tokens.bin"

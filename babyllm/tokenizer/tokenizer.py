@@ -275,3 +275,17 @@ def _read_roles(directory: Path) -> dict[str, str | None]:
             elif key in config:
                 roles[role] = fields.text(key, None)
     return roles
+
+
+def load_tokenizer(directory: Path, sha256: str) -> Tokenizer | None:
+    """The tokenizer beside token data, or None where there is none (bare `.bin` files).
+
+    Raises:
+        UserError: it is not the one the ids were made with.
+    """
+    if not any((directory / name).is_file() for name in ("tokenizer.model", "tokenizer.json")):
+        return None
+    tokenizer = Tokenizer.load(directory)
+    if sha256 and tokenizer.sha256 != sha256:
+        raise UserError(f"{directory}: its tokenizer is not the one its shards were made with; make the directory anew")
+    return tokenizer

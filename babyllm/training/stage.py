@@ -12,20 +12,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from babyllm.config import parse
-from babyllm.console import lasting_output
 from babyllm.objectives import Loss
-from babyllm.runtime import Runtime, launch, start
+from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.beginning import take
-from babyllm.training.loop import train
-from babyllm.training.run import Measure, Show, open_run
 from babyllm.training.run_config import RunConfig
 from babyllm.training.state import TrainState
 
 if TYPE_CHECKING:
     from babyllm.chat.load import ChatTemplate
+    from babyllm.training.run import Measure, Show
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -61,6 +57,13 @@ Begin = Callable[[C, Runtime], Beginning]
 
 def train_stage(config: C, begin: Begin[C]) -> None:
     """Begin or resume the run of a configuration and train it to its end: one process of it."""
+    # Loaded here, so that help and the process that only starts others stay light.
+    from babyllm.console import lasting_output
+    from babyllm.runtime import start
+    from babyllm.training.beginning import take
+    from babyllm.training.loop import train
+    from babyllm.training.run import open_run
+
     with lasting_output(), start(config.runtime) as runtime, take(config, runtime):
         stage = begin(config, runtime)
         with open_run(config, stage.state, stage.tokenizer, stage.plan, stage.template, is_taken=True) as run:
@@ -92,4 +95,7 @@ def run_stage(
     Raises:
         UserError: the command line or the run is at fault.
     """
+    from babyllm.config import parse
+    from babyllm.runtime.launching.launch import launch
+
     launch(partial(train_stage, begin=begin), parse(kind, argv, prog=prog, description=description, resolve=resolve))

@@ -10,10 +10,10 @@ import pytest
 from babyllm.data.rows.windows import Windows
 from babyllm.documents import Document, is_held_out
 from babyllm.errors import UserError
-from babyllm.prepare.encode import load_tokenizer, train_tokenizer, write_tokens
+from babyllm.prepare.encode import train_tokenizer, write_tokens
 from babyllm.store.shard_writer import ShardWriter
 from babyllm.store.shards import MANIFEST, Manifest, TokenStream, open_tokens, token_dtype
-from babyllm.tokenizer import Tokenizer
+from babyllm.tokenizer import Tokenizer, load_tokenizer
 
 EOS = 2
 

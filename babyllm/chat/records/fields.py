@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from babyllm.chat.messages import Unusable
-from babyllm.text.readers.records import kind_of
+from babyllm.config.json_fields import kind_of
 
 # Names of a flag that says whether something is trained on, and of one that says whether it is not.
 LEARNED, MASKED = {"weight", "train", "training", "trainable", "loss", "learn"}, {"mask", "masked"}

@@ -16,7 +16,7 @@ from babyllm.chat.records.advice import Unrecognised, settings_for
 from babyllm.chat.records.fields import RecordFields
 from babyllm.chat.records.spoken import is_talk
 from babyllm.chat.records.transcripts import spoken_in
-from babyllm.text.readers.records import kind_of
+from babyllm.config.json_fields import kind_of
 
 LISTS = ("messages", "conversations", "conversation")  # hold messages, or something is wrong with them
 MAYBE_LISTS = ("chat", "dialogue", "dialog", "data", "turns")  # hold messages if they look like it

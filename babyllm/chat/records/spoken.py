@@ -24,7 +24,7 @@ from babyllm.chat.records.fields import (
     weight_of,
 )
 from babyllm.chat.records.transcripts import spoken_in
-from babyllm.text.readers.records import kind_of
+from babyllm.config.json_fields import kind_of
 
 Speakers = tuple[tuple[str, str], ...]
 """Names of the fields that hold a role and a content, in the order tried."""

@@ -152,12 +152,6 @@ def rejected(place: str, reason: object, raw: object = "") -> Rejected:
     return Rejected(place, str(reason), mended(text[:EXCERPT]))
 
 
-def kind_of(value: object) -> str:
-    """What a value of a record is, in words for people."""
-    names = {"NoneType": "null", "bool": "a truth value", "int": "a number", "float": "a number", "str": "a text"}
-    return (names | {"list": "a list", "dict": "an object"}).get(type(value).__name__, type(value).__name__)
-
-
 def mended(text: str) -> str:
     """A valid Unicode string: JSON can spell surrogates that have no partner."""
     if text.isascii():

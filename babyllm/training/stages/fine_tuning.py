@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from babyllm.chat.load import ChatTemplate, load_template, stored_template
+from babyllm.chat.limits import MessageLimits
+from babyllm.chat.load import ChatTemplate, Supervise, load_template, stored_template
 from babyllm.config import differences
 from babyllm.config import load as load_config
 from babyllm.config.values import AnyCount, AnyMembers, PathText
@@ -40,6 +41,7 @@ from babyllm.model.config import ModelOptions
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.conversation import conversation_loss
 from babyllm.optim import OptimConfig, adamw
+from babyllm.pipeline.report import print_report
 from babyllm.run_directory import latest
 from babyllm.runtime import Runtime, seed_all
 from babyllm.runtime.precision import reads_in
@@ -156,12 +158,37 @@ def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
     config.plan.check()
     share_of(config.data, start.model.config, runtime)
     model = _adapted(config, start, template, runtime)
-    data = open_conversation_data(config.data, run_dir / STORE, template, config.normalise, runtime)
+    with runtime.main_first():
+        if runtime.is_main:
+            _prepare(config.data, run_dir / STORE, template)
+    data = open_conversation_data(config.data, run_dir / STORE, template.tokenizer.sha256, config.normalise, runtime)
     model.to(runtime.device)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
     optimizer = adamw(model, config.optim, lora_plus=config.lora.lora_plus)
     state = TrainState(model, optimizer, runtime.scaler(), loader, runtime, origin=start.told)
     return FineTuning(state, plan, data, template)
+
+
+def _prepare(config: ConversationConfig, directory: Path, template: ChatTemplate) -> None:
+    """Render the conversations that the configuration names into a store, unless they are there already."""
+    from babyllm.prepare.conversations import prepare_conversations  # a resumed run needs none of its readers
+
+    report = prepare_conversations(
+        [Path(path) for path in ([config.path] if isinstance(config.path, str) else config.path or [])],
+        directory,
+        template,
+        config.format,
+        seq_len=config.longest_seq_len,
+        supervise=Supervise("last" if config.turns == "last" else "all", config.prompts, config.weights),
+        is_split=config.turns == "each",
+        too_long=config.too_long,
+        limits=MessageLimits(config.max_prompt, config.max_answer, config.cut_prompt, config.cut_answer),
+        held_out=config.held_out,
+        held_out_paths=[Path(path) for path in config.held_out_path],
+        work=config.work,
+    )
+    if report:
+        print_report(report)
 
 
 def _beginning(config: FineTuneConfig) -> Path:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from babyllm.config import differences
 from babyllm.config.values import PathText
 from babyllm.data.token_data import DataConfig, PretrainingData, make_loader, open_pretraining_data
 from babyllm.errors import UserError
-from babyllm.evaluate import perplexity
-from babyllm.generation import generate
-from babyllm.interop.huggingface import load_model
-from babyllm.loading import model_directory, tokenizer_directory
 from babyllm.model.config import CPU_PRESET, GPU_PRESET, ModelConfig, ModelOptions, parameter_counts
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
@@ -25,11 +21,12 @@ from babyllm.runtime.precision import reads_in
 from babyllm.schedule import Plan
 from babyllm.store.shards import is_text
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.beginning import settled, stored_config
-from babyllm.training.run import Measure, Show
 from babyllm.training.run_config import RunConfig
 from babyllm.training.stage import Beginning
 from babyllm.training.state import TrainState
+
+if TYPE_CHECKING:
+    from babyllm.training.run import Measure, Show
 
 SAMPLE_TOKENS = 80
 PREPARED, TOKENS = "data", "tokens"  # in the run directory
@@ -56,6 +53,8 @@ def resolved(config: PretrainConfig) -> PretrainConfig:
     Raises:
         UserError: there is no such device, or not so many.
     """
+    from babyllm.training.beginning import settled, stored_config
+
     config = settled(config)
     if config.model.preset or config.init_from:
         return config
@@ -86,6 +85,8 @@ def _prepared(config: PretrainConfig, runtime: Runtime) -> PretrainConfig:
         return config
     tokenizer = config.data.tokenizer
     if tokenizer is None and config.init_from:
+        from babyllm.loading import model_directory, tokenizer_directory
+
         tokenizer = str(tokenizer_directory(model_directory(config.init_from)))
     with runtime.main_first():
         if runtime.is_main:
@@ -115,6 +116,8 @@ def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -
 
 def held_out(config: PretrainConfig, data: PretrainingData) -> Measure:
     """Measures loss and bits per byte of the held-out documents, by domain."""
+    from babyllm.evaluate.perplexity import perplexity
+
     token_bytes = None if data.tokenizer is None else data.tokenizer.byte_lengths()
 
     def measure(state: TrainState) -> dict[str, float]:
@@ -133,6 +136,7 @@ def held_out(config: PretrainConfig, data: PretrainingData) -> Measure:
 
 def samples(config: PretrainConfig, tokenizer: Tokenizer | None) -> Show:
     """Continues the prompts of the configuration."""
+    from babyllm.generation import generate
 
     def show(state: TrainState) -> list[tuple[str, str]]:
         if tokenizer is None:
@@ -170,6 +174,9 @@ def _model(config: PretrainConfig, data: PretrainingData) -> Transformer:
         shape = config.model.build(vocab_size, config.data.longest_seq_len)
         _require_memory(shape)
         return Transformer(shape)
+    from babyllm.interop.huggingface import load_model  # a model from elsewhere alone needs them
+    from babyllm.loading import model_directory
+
     directory = latest(Path(config.run_dir)) or model_directory(config.init_from)
     how: dict[str, Any] = {
         "dropout": config.model.dropout,

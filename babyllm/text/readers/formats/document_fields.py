@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from babyllm.config.json_fields import kind_of
 from babyllm.documents import Document
 from babyllm.text.readers.decoding.encodings import text_of
-from babyllm.text.readers.records import TOO_LONG, BadRecord, ReadConfig, Source, kind_of, mended
+from babyllm.text.readers.records import TOO_LONG, BadRecord, ReadConfig, Source, mended
 
 # Where the text is, in the order tried: the fields that are joined, line by line; those with "?" may be absent.
 WAYS: tuple[tuple[str, ...], ...] = (
