@@ -160,7 +160,7 @@ def refuse_others(fields: RecordFields) -> None:
             "or name the format that is to be taken from it"
         )
     root = fields.get("prompt")
-    if (isinstance(root, dict) and "replies" in root) or _TREE <= fields.values.keys():
+    if (isinstance(root, dict) and "replies" in root) or fields.values.keys() >= _TREE:
         raise Unusable(
             "a tree of messages with several answers each (oasst), not a conversation: write one path of each tree "
             "into a record of its own, as messages"
