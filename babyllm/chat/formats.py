@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -51,6 +50,7 @@ FormatName = Literal["auto", "alpaca", "sharegpt", "messages", "firefly", "promp
 SYSTEMS = ("system", "system_prompt", "system_message", "meta_instruction")
 REFERENCE = "reference"  # what a dialogue is about, told before it
 TASK_FIELDS = ("task", "task_type", "category", "kind", "department", "type")
+_SYSTEMS, _TASKS = frozenset((*SYSTEMS, REFERENCE)), frozenset(TASK_FIELDS)
 MAX_TASK = 64  # characters; what is longer is no name of a task
 NAMING = ("prompt", "answer", "messages", "system", "history")  # settings that name fields of a record
 KNOWN = {name for kinds in PAIRS.values() for pair in kinds for side in pair for name in side} | {
@@ -166,7 +166,8 @@ def columns_of(names: Sequence[str], config: FormatConfig) -> list[str]:
     if not config.messages and not (holds_talk and not (config.prompt or config.answer)):
         _shape(fields, config)
     wanted = {part.rstrip("?") for spec in named.values() for part in parts_of(spec, fields)} | KNOWN
-    wanted |= {name.partition(".")[0] for name in wanted} | {(config.task_field or "").lower()}
+    wanted |= {config.task_field.lower()} if config.task_field else set()
+    wanted |= {name.partition(".")[0] for name in wanted}
     return [name for name in names if (low := name.strip().lower()) in wanted or is_preference(low)]
 
 
@@ -201,9 +202,8 @@ def _absent(fields: RecordFields, name: str, setting: str) -> Unrecognised:
 def _asked(fields: RecordFields, shape: Shape, config: FormatConfig, talk: Talk) -> Iterator[Message]:
     """The messages of a record with a question and an answer in fields of their own."""
     history = (config.history or "history").strip().lower()
-    with suppress(KeyError):
-        if earlier := fields.lookup(history):
-            yield from talk.history(earlier, history)
+    if earlier := fields.lookup(history, None):
+        yield from talk.history(earlier, history)
     values = {name: _value(fields, name, "prompt") for name in shape.fields}
     yield from _said(list(values.values()), talk) or _question(fields, shape, values, talk)
     answer = _value(fields, shape.answer, "answer")
@@ -232,7 +232,8 @@ def _question(fields: RecordFields, shape: Shape, values: Mapping[str, Any], tal
     if shape.fields[0] == TITLE and len(texts) > 1 and texts[1].lstrip().startswith(texts[0].strip()):
         texts = texts[1:]
     text = texts[0] if len(texts) == 1 else "\n".join(part for part in texts if part.strip())
-    more = fields.filled(*(name for name in shape.more if name not in (*shape.fields, shape.answer)))
+    taken = (*shape.fields, shape.answer)
+    more = fields.filled(*[name for name in shape.more if name not in taken])
     whole = Message(USER, text).with_input(_lines(fields.take(more), more) if more else "")
     if not whole.content.strip():
         raise Unusable("an empty question")
@@ -252,13 +253,14 @@ def _with_system(messages: list[Message], fields: RecordFields, config: FormatCo
     has_own = bool(messages) and messages[0].role == SYSTEM
     system = ""
     if not has_own and config.system:
-        with suppress(KeyError):
-            system = content_of(fields.lookup(config.system) or "", config.system)
-    elif not has_own:
+        system = content_of(fields.lookup(config.system, "") or "", config.system)
+    elif not has_own and fields.has_any(_SYSTEMS):
         name = fields.filled(*SYSTEMS, *(() if shape.answer or config.messages else (REFERENCE,)))
-        system = content_of(fields.take(name) or "", "system")
-    tools = tools_of(fields) or next((message.tools for message in messages if message.tools), "")
-    messages = [replace(message, tools="") if message.tools else message for message in messages]
+        system = content_of(fields.take(name), "system") if name else ""
+    offered = [message.tools for message in messages if message.tools]
+    tools = tools_of(fields) or (offered[0] if offered else "")
+    if offered:
+        messages = [replace(message, tools="") if message.tools else message for message in messages]
     if has_own:
         return [replace(messages[0], tools=tools), *messages[1:]]
     return [Message(SYSTEM, system, tools=tools), *messages] if system.strip() or tools else messages
@@ -294,13 +296,13 @@ def _task(fields: RecordFields, config: FormatConfig) -> str:
     """What a record names as its task; nothing if it names none."""
     task = ""
     if config.task_field is not None:
-        with suppress(KeyError):
-            value = fields.lookup(config.task_field)
-            task = str(value) if isinstance(value, (str, int)) else ""
-    else:
+        value = fields.lookup(config.task_field, None)
+        task = str(value) if isinstance(value, (str, int)) else ""
+    elif fields.has_any(_TASKS):
         named = ((name, value) for name in TASK_FIELDS if isinstance(value := fields.get(name), str))
         short = ((name, value) for name, value in named if value.strip() and len(value) <= MAX_TASK)
         name, task = next(((name, value) for name, value in short if "\n" not in value), ("", ""))
-        fields.take(name)
+        if name:
+            fields.take(name)
     _require_characters(task)
     return task.strip()

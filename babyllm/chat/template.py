@@ -168,17 +168,16 @@ class ChatTemplate:
 
     def _render(self, messages: Sequence[Message], weights: Sequence[int], add_generation_prompt: bool) -> Rendered:
         given = given_of(messages, weights, self._taken)
-        shape, contents = given.shape, given.contents
-        rendered = self._jinja_text(shape, contents, add_generation_prompt)
+        rendered = self._jinja_text(given.shape, given.contents, add_generation_prompt)
         # The date of a template that tells it may change while it is cached.
         make = self._uncached_plan if "strftime_now" in self.source else self._plan
-        marked, pieces = make(shape, add_generation_prompt)
-        if _filled(marked, contents) != rendered:
-            contents = [content.strip() for content in contents]
-            if _filled(marked, contents) != rendered:
+        marked, pieces = make(given.shape, add_generation_prompt)
+        if _filled(marked, given.contents) != rendered:
+            given = given._replace(contents=[content.strip() for content in given.contents])
+            if _filled(marked, given.contents) != rendered:
                 raise Unusable("the template changes the messages' text")
         try:
-            return self._encode(pieces, given._replace(contents=contents))
+            return self._encode(pieces, given)
         except UserError as error:  # no valid Unicode
             raise Unusable(str(error)) from None
 
@@ -256,7 +255,7 @@ class ChatTemplate:
         weights = given.weights
         ids: list[int] = []
         run_turns: list[int] = []
-        run_ends = [0]
+        run_lengths: list[int] = []
         numbers: dict[int, int] = {}
         text = ""
         border: tuple[int, int | None] = (0, None)
@@ -266,7 +265,7 @@ class ChatTemplate:
             if new:
                 ids.extend(new)
                 run_turns.append(0 if message is None else numbers.setdefault(message, len(numbers) + 1))
-                run_ends.append(len(ids))
+                run_lengths.append(len(new))
 
         for piece in pieces:
             message = piece.message if piece.message is not None and weights[piece.message] else None
@@ -275,25 +274,23 @@ class ChatTemplate:
                 text, border = "", (piece.block, message)
             if piece.special is not None:
                 # Nothing ends where the rest was cut off.
-                put(
-                    (piece.special,),
-                    None if message == said and message is not None and given.cut[message] else message,
-                )
+                is_end = message is None or message != said or not given.cut[message]
+                put((piece.special,), message if is_end else None)
                 continue
-            said = said if piece.content is None else piece.message
-            first, *rest = (piece.text,) if piece.content is None else self._parts(given.contents[piece.content])
-            text += first
-            for marker, after in zip(rest[::2], rest[1::2], strict=True):
-                put(self._ids(text), message)
-                put((self.tokenizer.special[marker],), message)
-                text = after
+            if piece.content is None:
+                text += piece.text
+                continue
+            said, content = piece.message, given.contents[piece.content]
+            if self._marker:
+                *parts, content = self._marker.split(content)
+                for before, marker in zip(parts[::2], parts[1::2], strict=True):
+                    put(self._ids(text + before), message)
+                    put((self.tokenizer.special[marker],), message)
+                    text = ""
+            text += content
         put(self._ids(text), border[1])
-        turns = np.repeat(np.array(run_turns, dtype=np.int32), np.diff(run_ends))
+        turns = np.repeat(np.array(run_turns, dtype=np.int32), np.array(run_lengths, dtype=np.int64))
         return Rendered(np.array(ids, dtype=np.int32), turns)
-
-    def _parts(self, content: str) -> Sequence[str]:
-        """A content, parted by the special tokens that are allowed in it."""
-        return self._marker.split(content) if self._marker else (content,)
 
     def _ids(self, text: str) -> Sequence[int]:
         if not text:

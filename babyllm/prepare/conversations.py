@@ -184,7 +184,7 @@ class _Block:
 
     def add(self, rendered: Rendered, ids_kind: np.dtype[Any], turns_kind: np.dtype[Any]) -> None:
         supervised = rendered.turns[1:][rendered.turns[1:] > 0]  # the first id is no target
-        n_turns, n_ids = len(np.unique(supervised)), len(rendered.ids)
+        n_turns, n_ids = int(np.count_nonzero(np.bincount(supervised))), len(rendered.ids)
         self.records.append((self.tokens, n_ids, n_turns, len(supervised)))
         self.ids.append(rendered.ids.astype(ids_kind).tobytes())
         self.turns.append(rendered.turns.astype(turns_kind).tobytes())
@@ -263,7 +263,8 @@ def _samples(
         tally.count("skipped", sum(message_weights(record.messages, settings.supervise)))
         yield rejected(record.id, str(error), record.messages[0].content)
         return
-    cut.update(cuts)
+    if cuts:
+        cut.update(cuts)
     for sample in split_turns(record) or [record] if settings.is_split else [record]:
         yield _fitted(sample, settings, template, tally)
 

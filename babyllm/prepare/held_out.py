@@ -42,10 +42,8 @@ def is_apart(conversation: Conversation, held_out: float, first_kept: bytes) -> 
 def contents_of(conversation: Conversation) -> str:
     """What a conversation says, as one text that no other has."""
     # Without reasoning and tools it is the text that decided before there were such, so that splits stay as they were.
-    return "".join(
-        "".join(f"{text}\0" for text in (m.role, m.content, *filter(None, (m.reasoning, m.tools))))
-        for m in conversation.messages
-    )
+    texts = [text for m in conversation.messages for text in (m.role, m.content, *filter(None, (m.reasoning, m.tools)))]
+    return "\0".join([*texts, ""])
 
 
 def first_kept(

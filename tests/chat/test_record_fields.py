@@ -219,3 +219,22 @@ def test_columns_that_are_not_read_are_left_out(tmp_path: Path) -> None:
     (found,) = read_conversations(file, FormatConfig())
     assert isinstance(found, Conversation)
     assert (found.messages[1].reasoning, found.left_out) == ("想", ("embedding",))
+
+
+def test_a_column_without_a_name_is_left_out(tmp_path: Path) -> None:
+    """The numbers of rows that tables are often written with are neither a system message nor thoughts."""
+    file = tmp_path / "x.csv"
+    file.write_text(",instruction,input,output\n0,问,,答\n", encoding="utf-8")
+    (found,) = read_conversations(file, FormatConfig())
+    assert isinstance(found, Conversation)
+    assert (found.messages, found.left_out) == ((Message("user", "问"), Message("assistant", "答")), ("",))
+    assert conversation({"": "0", "instruction": "问", "output": "答"}).messages == found.messages
+
+
+def test_a_task_within_another_field_of_a_table(tmp_path: Path) -> None:
+    """The column that holds the field of the task is read."""
+    file = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"prompt": ["问"], "completion": ["答"], "meta": [{"kind": "算术"}]}), file)
+    (found,) = read_conversations(file, FormatConfig(task_field="meta.kind"))
+    assert isinstance(found, Conversation)
+    assert (found.task, found.left_out) == ("算术", ())

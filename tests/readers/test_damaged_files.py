@@ -6,6 +6,8 @@ import io
 import json
 import lzma
 import random
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,11 @@ import pytest
 
 from babyllm.documents import Document
 from babyllm.text.readers import ReadConfig, Rejected, find_partitions, read_partition
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 RANDOM = random.Random(7)
 TEXTS = [f"text {i} {RANDOM.randbytes(24).hex()}" for i in range(300)]
@@ -128,8 +135,7 @@ def test_joined_files_are_kept_up_to_the_damage_of_one(tmp_path: Path, suffix: s
         broken = second[: len(second) // 3]
         found, reasons = read(path, first + broken)
         assert found[:half] == TEXTS[:half] and reasons, kind
-    if suffix != ".zst":
-        assert read(tmp_path / f"a.jsonl{suffix}", pack(b"".join(FORMATS[".jsonl"])) + b"\0" * 512) == (TEXTS, [])
+    assert read(tmp_path / f"a.jsonl{suffix}", pack(b"".join(FORMATS[".jsonl"])) + b"\0" * 512) == (TEXTS, [])
     found, reasons = read(tmp_path / f"a.jsonl{suffix}", pack(b"".join(FORMATS[".jsonl"])) + b"rubbish, not packed")
     assert found == TEXTS and reasons == ["what follows the compressed data is not compressed: it is left out"]
 
@@ -168,8 +174,72 @@ def test_a_broken_member_of_a_web_archive_costs_its_own_record(tmp_path: Path, s
     assert set(found) >= set(TEXTS[:9]) - {TEXTS[2], TEXTS[3]} and reasons
 
 
-def test_a_long_window_is_told(tmp_path: Path) -> None:
-    """A zstd frame whose window is longer than may be held is named as such, after all that comes before it."""
-    long = b"\x28\xb5\x2f\xfd\x00\x98\x01\x00\x00"  # a head with a window of 512 MiB, and an empty block
-    found, reasons = read(tmp_path / "a.jsonl.zst", PACKERS[".zst"](b"".join(FORMATS[".jsonl"])) + long)
-    assert found == TEXTS and reasons == ["needs a long window: unpack it first, with zstd -d --long=31"]
+def frame(content: bytes, window: int) -> bytes:
+    """A zstd frame of one block as it is, whose window has so many bits."""
+    block = (len(content) << 3 | 1).to_bytes(3, "little")  # the last one, not compressed
+    return b"\x28\xb5\x2f\xfd\0" + bytes([(window - 10) << 3]) + block + content
+
+
+def test_long_windows_of_zstd(tmp_path: Path) -> None:
+    """A frame is read whatever its window, up to that of `zstd --long=31`; what asks for more is damaged."""
+    parts = [b"".join(FORMATS[".jsonl"][i : i + 100]) for i in (0, 100, 200)]
+    path, before = tmp_path / "a.jsonl.zst", PACKERS[".zst"](parts[0])
+    assert read(path, before + frame(parts[1], 27) + frame(parts[2], 29)) == (TEXTS, [])
+    assert read(path, before + frame(parts[1], 33)) == (TEXTS[:100], [LOST])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits its own memory")
+def test_a_window_beyond_the_memory(tmp_path: Path) -> None:
+    """Where there is no memory for a window the file is not said to be damaged: the command ends with an error."""
+    (tmp_path / "a.jsonl.zst").write_bytes(frame(FORMATS[".jsonl"][0], 31))
+    code = """
+import resource, sys
+from pathlib import Path
+from babyllm.text.readers import ReadConfig, find_partitions, read_partition
+held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + (1 << 30), held + (1 << 30)))
+config = ReadConfig()
+print([list(read_partition(part, config)) for part in find_partitions([Path(sys.argv[1])], config, 1 << 30)])
+"""
+    made = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert "a.jsonl.zst: cannot be read (there is not enough memory for its window)" in made.stderr
+
+
+@pytest.mark.parametrize("suffix", [".zst", ".lz4"])
+def test_frames_without_content(tmp_path: Path, suffix: str) -> None:
+    """Frames that are to be skipped count as nothing, wherever they stand; one that is cut off is damage."""
+    pack, half = PACKERS[suffix], len(TEXTS) // 2
+    first, second = (pack(b"".join(part)) for part in (FORMATS[".jsonl"][:half], FORMATS[".jsonl"][half:]))
+    for magic in (0x184D2A50, 0x184D2A5F):
+        skipped = magic.to_bytes(4, "little") + (6).to_bytes(4, "little") + b"nobody"
+        path = tmp_path / f"a.jsonl{suffix}"
+        assert read(path, skipped + first + skipped + skipped + second + skipped) == (TEXTS, [])
+        assert read(path, skipped + first + skipped[:-2]) == (TEXTS[:half], [LOST])
+
+
+def test_a_dictionary_is_asked_for(tmp_path: Path) -> None:
+    """A zstd frame that was made with a dictionary is named as such, after all that comes before it."""
+    data = b"".join(FORMATS[".jsonl"])
+    foreign = b"\x28\xb5\x2f\xfd\x21\x05\x05" + (len(b"nobody") << 3 | 1).to_bytes(3, "little") + b"nobody"
+    found, reasons = read(tmp_path / "a.jsonl.zst", PACKERS[".zst"](data) + foreign)
+    assert found == TEXTS and reasons == [
+        "needs the dictionary that it was made with: unpack it first, with zstd -d -D"
+    ]
+
+
+def test_wrong_checksums_among_joined_files(tmp_path: Path) -> None:
+    """A wrong checksum in the middle costs nothing, and one line tells of it; it does not hide that more is lost."""
+    parts = [b"".join(FORMATS[".jsonl"][i : i + 100]) for i in (0, 100, 200)]
+    for suffix, pack in ((".gz", gzip.compress), (".zst", with_checksum)):
+        for place in (-6, -1) if suffix == ".gz" else (-1,):
+            members = [bytearray(pack(part)) for part in parts]
+            members[0][place] ^= 255
+            members[1][place] ^= 255
+            path = tmp_path / f"a.jsonl{suffix}"
+            assert read(path, b"".join(members)) == (TEXTS, [CHECKSUM])
+            assert read(path, b"".join(members[:2]) + members[2][:-30])[1][-1] == LOST
+            assert read(path, bytes(members[0]) + b"rest") == (TEXTS[:100], [LOST])
+
+
+def with_checksum(data: bytes) -> bytes:
+    return zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1})

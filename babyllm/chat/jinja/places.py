@@ -36,6 +36,8 @@ class Shape(NamedTuple):
         """The messages as a template gets them, with these contents in their places."""
         n = len(self.roles)
         messages = [{"role": role, "content": text} for role, text in zip(self.roles, contents[:n], strict=True)]
+        if len(contents) == n:
+            return messages
         names = ["reasoning_content"] * len(self.thinkers) + ["input"] * len(self.askers)
         for i, name, text in zip(self.speakers[n:], names, contents[n:], strict=True):
             messages[i][name] = text

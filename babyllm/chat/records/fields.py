@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from functools import lru_cache
 from typing import Any
 
 from babyllm.chat.messages import Unusable
@@ -19,9 +21,11 @@ LEARNED, MASKED = {"weight", "train", "training", "trainable", "loss", "learn"},
 FLAGS = LEARNED | MASKED
 REASONING = ("reasoning_content", "reasoning", "thinking")
 TOOLS, FUNCTIONS = "tools", "functions"
+CALLS = ("tool_calls", "function_call")
 MEDIA = {"images", "image", "audios", "audio", "videos", "video"}
 MORE_FIELDS = (*FLAGS, *REASONING, TOOLS, FUNCTIONS, *MEDIA)
 NAME_CHARACTERS = 40  # of a field's name in a report
+_REQUIRED = object()
 
 
 class RecordFields:
@@ -33,15 +37,15 @@ class RecordFields:
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values: Mapping[str, Any] = values
-        self._spelled: dict[str, str] = {}
-        known = "".join(values)
-        if known != known.lower() or any(map(str.isspace, known)):
-            # Of names that differ by case alone the one in small letters is meant; the others stay as they are.
-            small = {name: name.strip().lower() for name in values}
-            names = {name: name if low in values else low for name, low in small.items()}
+        self._spelled: Mapping[str, str] = {}
+        if names := _small(tuple(values)):
             self._spelled = {low: name for name, low in names.items()}
             self.values = {names[name]: value for name, value in values.items()}
         self._taken: set[str] = set()
+
+    def has_any(self, names: AbstractSet[str]) -> bool:
+        """Whether there is one of these fields; most have none, which this finds in one step."""
+        return not names.isdisjoint(self.values)
 
     def get(self, name: str) -> Any:
         """The value of a field, which does not count as taken; null is none."""
@@ -66,13 +70,17 @@ class RecordFields:
                 return name
         return ""
 
-    def lookup(self, name: str) -> Any:
+    def lookup(self, name: str, default: Any = _REQUIRED) -> Any:
         """The value of a field that a user has named, such as `a.b` for field b of field a; it counts as taken.
 
+        Args:
+            name: of the field.
+            default: what is returned where there is no such field.
+
         Raises:
-            KeyError: there is no such field.
+            KeyError: there is no such field, and no default.
         """
-        name = name.strip().lower()
+        name = name if name in self.values else name.strip().lower()
         if name in self.values:
             self._taken.add(name)
             return self.values[name]
@@ -80,10 +88,12 @@ class RecordFields:
         below = self.values.get(outer) if inner else None
         if isinstance(below, list):
             below = {str(i): value for i, value in enumerate(below)}
-        if not isinstance(below, dict):
+        if isinstance(below, dict):
+            self._taken.add(outer)
+            return RecordFields(below).lookup(inner, default)
+        if default is _REQUIRED:
             raise KeyError(name)
-        self._taken.add(outer)
-        return RecordFields(below).lookup(inner)
+        return default
 
     def spelled(self, name: str) -> str:
         """A field's name as the record has it."""
@@ -96,12 +106,25 @@ class RecordFields:
                 yield str(self.spelled(name))[:NAME_CHARACTERS]
 
 
+@lru_cache(maxsize=1 << 10)  # nearly all records of a file have the same names
+def _small(names: tuple[str, ...]) -> dict[str, str]:
+    """Names in small letters, by what they are in a record; nothing where all are so as it is."""
+    # Of names that differ by case alone the one in small letters is meant; the others stay as they are.
+    small = {name: name.strip().lower() for name in names}
+    known = "".join(names)
+    if known == known.lower() and not any(map(str.isspace, known)):
+        return {}
+    return {name: name if low in small else low for name, low in small.items()}
+
+
 def refuse_media(fields: RecordFields) -> None:
     """Refuse what is about more than text.
 
     Raises:
         Unusable: there is a picture, a sound or a film.
     """
+    if not fields.has_any(MEDIA):
+        return
     for name in sorted(fields.values.keys() & MEDIA):
         if fields.take(name):
             raise Unusable(f"it has {name}, which a model of text cannot read")
@@ -113,6 +136,8 @@ def weight_of(fields: RecordFields) -> int | None:
     Raises:
         Unusable: a flag is something else.
     """
+    if not fields.has_any(FLAGS):
+        return None
     weights = []
     for name in sorted(fields.values.keys() & FLAGS):
         value = fields.take(name)
@@ -126,6 +151,8 @@ def weight_of(fields: RecordFields) -> int | None:
 
 def is_masked(fields: RecordFields) -> bool:
     """Whether a flag of a whole record says that nothing in it is trained on; a measured loss is no flag."""
+    if not fields.has_any(FLAGS):
+        return False
     flags = [name for name in FLAGS if isinstance(fields.get(name), bool)]
     flags += ["weight"] if type(weight := fields.get("weight")) in (int, float) and weight in (0, 1) else []
     return any([bool(fields.take(name)) == (name in MASKED) for name in flags])
@@ -134,7 +161,7 @@ def is_masked(fields: RecordFields) -> bool:
 def reasoning_of(fields: RecordFields) -> str:
     """What is thought before something is said; nothing where there is none, or none that is text."""
     name = fields.filled(*REASONING)
-    return str(fields.take(name)) if isinstance(fields.get(name), str) else ""
+    return str(fields.take(name)) if name and isinstance(fields.get(name), str) else ""
 
 
 def tools_of(fields: RecordFields) -> str:
@@ -144,7 +171,9 @@ def tools_of(fields: RecordFields) -> str:
         Unusable: they are no JSON.
     """
     name = fields.filled(TOOLS, FUNCTIONS)
-    tools = parsed(fields.take(name), f"the field {name} is a text that is") if name else []
+    if not name:
+        return ""
+    tools = parsed(fields.take(name), f"the field {name} is a text that is")
     if isinstance(tools, dict):
         tools = [tools]
     if not isinstance(tools, list):
@@ -160,8 +189,10 @@ def calls_of(fields: RecordFields) -> str:
     Raises:
         Unusable: a call is none.
     """
-    name = fields.filled("tool_calls", "function_call")
-    calls = parsed(fields.take(name), f"the field {name} is a text that is") if name else []
+    name = fields.filled(*CALLS)
+    if not name:
+        return ""
+    calls = parsed(fields.take(name), f"the field {name} is a text that is")
     if isinstance(calls, dict):
         calls = [calls]
     if not isinstance(calls, list):

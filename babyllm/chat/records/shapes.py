@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from babyllm.chat.messages import Unusable
@@ -21,6 +22,7 @@ from babyllm.config.json_fields import kind_of
 LISTS = ("messages", "conversations", "conversation")  # hold messages, or something is wrong with them
 MAYBE_LISTS = ("chat", "dialogue", "dialog", "data", "turns")  # hold messages if they look like it
 TEXTS = ("text", "plain_text", *MAYBE_LISTS, *LISTS)  # may hold a conversation as one text, with marks of speakers
+_LIKE_LISTS = frozenset((*LISTS, *MAYBE_LISTS))
 TALKS = ("messages", "sharegpt")
 TITLE, DETAILS = "title", ("ask", "desc")
 # What only the answers of a forum carry, so that title and content are no article.
@@ -51,6 +53,7 @@ WOULD_DO = {
 }
 _PREFERENCE = re.compile(r"(?:^|_)(?:chosen|rejected)(?:_|$)")
 VERDICTS = ("label", "kto_tag")  # tell, by true or false, whether an answer is wanted
+_VERDICTS, _TREE = frozenset(VERDICTS), {"parent_id", "message_tree_id"}
 
 
 class Shape(NamedTuple):
@@ -149,20 +152,22 @@ def refuse_others(fields: RecordFields) -> None:
         Unusable: it is a preference, a verdict or part of a tree.
     """
     found = [fields.spelled(n) for n in fields.values if is_preference(n) and fields.get(n) is not None]
-    found += [n for n in VERDICTS if isinstance(v := fields.get(n), bool) or str(v).lower() in ("true", "false")]
+    if fields.has_any(_VERDICTS):
+        found += [n for n in VERDICTS if isinstance(v := fields.get(n), bool) or str(v).lower() in ("true", "false")]
     if found:
         raise Unusable(
             f"made for preferences, not for conversations: it has {' and '.join(found)} besides; leave the file out, "
             "or name the format that is to be taken from it"
         )
     root = fields.get("prompt")
-    if (isinstance(root, dict) and "replies" in root) or {"parent_id", "message_tree_id"} <= fields.values.keys():
+    if (isinstance(root, dict) and "replies" in root) or fields.values.keys() >= _TREE:
         raise Unusable(
             "a tree of messages with several answers each (oasst), not a conversation: write one path of each tree "
             "into a record of its own, as messages"
         )
 
 
+@lru_cache(maxsize=1 << 10)
 def is_preference(name: str) -> bool:
     """Whether a field, its name in small letters, holds an answer that is preferred to another or is not."""
     return _PREFERENCE.search(name) is not None
@@ -170,6 +175,8 @@ def is_preference(name: str) -> bool:
 
 def _list_in(fields: RecordFields, format: str) -> str:
     """The name of the field that holds messages; in a table, which has no lists, they are written in JSON."""
+    if not fields.has_any(_LIKE_LISTS):
+        return ""
     for name in LISTS:
         if (value := fields.get(name)) is None:
             continue

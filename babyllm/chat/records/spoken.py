@@ -133,7 +133,8 @@ class Talk:
             yield Message(self._role(name), said, weight, reasoning_of(fields), tools_of(fields))
         else:
             yield from self._pair(fields, weight)
-        self.left |= dict.fromkeys(f"{name} of messages" for name in fields.left())
+        for left in fields.left():
+            self.left[f"{left} of messages"] = None
 
     def _names_in(self, fields: RecordFields) -> tuple[str, str]:
         """The fields of a message that hold its role and its content; of one without a content those expected."""

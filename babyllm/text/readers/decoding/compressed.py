@@ -9,29 +9,39 @@ A member is what one call of a program made: joined files have several.
 from __future__ import annotations
 
 import bz2
+import errno
 import lzma
 import os
 import re
+import sys
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 BLOCK = 1 << 20
-CHUNK = 1 << 16  # stored bytes that are unpacked at once
+FIRST, CHUNK = 1 << 12, 1 << 16  # stored bytes that are unpacked at once: of a member, which may be small, and at most
+PADDING = 1 << 9  # bytes that are read at once where there is perhaps none
 MAGIC = {
     **{"gzip": b"\x1f\x8b\x08", "bz2": b"BZh", "xz": b"\xfd7zXZ\0"},
     **{"zstd": b"\x28\xb5\x2f\xfd", "lz4": b"\x04\x22\x4d\x18"},
     "deflate": b"",
 }
-FAULTS = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
+SKIPPED = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # begins a frame of zstd or lz4 that holds no content
+FAULTS = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstd.ZstdError)
 LOST = "damaged: what lies behind is lost"
 CHECKSUM = "the checksum is wrong: all was read, but some of it may have changed"
 GARBAGE = "what follows the compressed data is not compressed: it is left out"
-WINDOW = "needs a long window: unpack it first, with zstd -d --long=31"
-TRAILER = {"gzip": 8, "bz2": 10, "zstd": 4, "lz4": 4, "xz": 0, "deflate": 0}
-"""Last bytes of a file that hold no content but checksums."""
+DICTIONARY = "needs the dictionary that it was made with: unpack it first, with zstd -d -D"
+LONGEST_WINDOW = 31  # bits of a place in it, as of `zstd --long=31`: 2 GiB
+TRAILER = {"bz2": 10, "lz4": 4}
+"""Last bytes of a file that hold no content but checksums, where a fault does not say that it is one of them."""
 
 
 class Damaged(Exception):
@@ -64,7 +74,7 @@ def unpacked(path: Path, compression: str, start: int = 0) -> Iterator[bytes]:
         if compression in DECOMPRESSORS:
             yield from _members(file, compression, start)
         else:
-            yield from _frames(file, compression, start)
+            yield from _frames(file, start)
 
 
 def next_member(path: Path, compression: str, place: int, begin: bytes) -> int | None:
@@ -95,7 +105,13 @@ def _begins(path: Path, compression: str, place: int, begin: bytes) -> bool:
     return head.startswith(begin)
 
 
-# ---- decompressors of the standard library, which are handed the stored bytes
+def _is_member(head: bytes, compression: str) -> bool:
+    """Whether bytes are the beginning of a member."""
+    has_skipped = compression in ("zstd", "lz4")
+    return head.startswith(MAGIC[compression]) or (has_skipped and SKIPPED.match(head) is not None)
+
+
+# ---- decompressors that are handed the stored bytes
 
 
 class _Decompressor(Protocol):
@@ -139,30 +155,42 @@ DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
     **{"gzip": _Deflate, "bz2": bz2.BZ2Decompressor},
     "deflate": lambda: _Deflate(-15),  # as in .zip archives
     "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
+    "zstd": lambda: zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: LONGEST_WINDOW}),
 }
 
 
 def _members(file: BinaryIO, compression: str, start: int) -> Iterator[bytes]:
+    """The content of all members; of a wrong checksum is told after all of them."""
     begin: int | None = start
+    wrong: Damaged | None = None
     while begin is not None:
-        end = yield from member(file, compression, begin)
-        begin = _after_padding(file, compression, end)
+        last = None
+        try:
+            end = yield from member(file, compression, begin)
+        except Damaged as error:
+            if not error.is_whole:
+                raise
+            last, end = error, error.place
+        begin, wrong = _after_padding(file, end), wrong or last
+        if begin is not None and not _is_member(_head(file, begin), compression):
+            # A checksum is wrong, too, where damage made a member end too early.
+            raise Damaged(last, place=begin) if last else Damaged(f"at byte {begin:,}", GARBAGE, True, begin)
+    if wrong:
+        raise wrong
 
 
-def _after_padding(file: BinaryIO, compression: str, end: int) -> int | None:
-    """Where the member begins that follows one, perhaps after zeros; None at the end of the file.
-
-    Raises:
-        Damaged: something else follows.
-    """
+def _after_padding(file: BinaryIO, end: int) -> int | None:
+    """Where something follows a member, perhaps after zeros; None at the end of the file."""
     file.seek(end)
-    while piece := file.read(CHUNK):
+    while piece := file.read(PADDING):
         if rest := piece.lstrip(b"\0"):
-            begin = file.tell() - len(rest)
-            if not (rest + file.read(8)).startswith(MAGIC[compression]):
-                raise Damaged(f"at byte {begin:,}", GARBAGE, True, begin)
-            return begin
+            return file.tell() - len(rest)
     return None
+
+
+def _head(file: BinaryIO, begin: int) -> bytes:
+    file.seek(begin)
+    return file.read(8)
 
 
 def member(file: BinaryIO, compression: str, begin: int) -> Generator[bytes, None, int]:
@@ -175,7 +203,7 @@ def member(file: BinaryIO, compression: str, begin: int) -> Generator[bytes, Non
     fed, given = begin, 0  # where the stored bytes go on, and how many have been made of them
     file.seek(begin)
     while not decompressor.eof:
-        piece = file.read(CHUNK) if decompressor.needs_input else b""
+        piece = file.read(min(CHUNK, FIRST + fed - begin)) if decompressor.needs_input else b""
         try:
             data = _fed(decompressor, piece)
         except FAULTS as error:
@@ -188,7 +216,7 @@ def member(file: BinaryIO, compression: str, begin: int) -> Generator[bytes, Non
     else:
         return fed - len(decompressor.unused_data)
     yield from _rest(file, compression, begin, fed, given)
-    raise _damage(file, compression, fault, begin, begin + 1)
+    raise _damage(file, compression, fault, begin)
 
 
 def _fed(decompressor: _Decompressor, piece: bytes, size: int = BLOCK) -> bytes:
@@ -209,7 +237,7 @@ def _rest(file: BinaryIO, compression: str, begin: int, damaged: int, given: int
     file.seek(begin)
     at = begin
     while True:
-        piece = file.read(1 if at >= damaged else CHUNK) if decompressor.needs_input else b""
+        piece = file.read(min(CHUNK, max(1, damaged - at))) if decompressor.needs_input else b""
         at += len(piece)
         try:
             data = _fed(decompressor, piece, size if at > damaged else BLOCK)
@@ -220,23 +248,31 @@ def _rest(file: BinaryIO, compression: str, begin: int, damaged: int, given: int
             yield data
 
 
-def _damage(file: BinaryIO, compression: str, fault: Exception, begin: int, place: int) -> Damaged:
-    """What is told of a fault in a member that begins so, which was found where the file stands."""
+def _damage(file: BinaryIO, compression: str, fault: Exception, begin: int) -> Damaged:
+    """What is told of a fault in a member that begins so, which was found where the file stands.
+
+    Raises:
+        OSError: the fault is a want of memory.
+    """
     text, at = str(fault), file.tell()
-    file.seek(begin)
-    if file.read(len(MAGIC[compression])) != MAGIC[compression]:
-        return Damaged(f"not compressed by {compression}: {text}", place=place)
+    if "not enough memory" in text:
+        raise OSError(errno.ENOMEM, "there is not enough memory for its window")
+    if not _is_member(_head(file, begin), compression):
+        return Damaged(f"not compressed by {compression}: {text}", place=begin + 1)
     if isinstance(fault, EOFError):
-        return Damaged(text, place=place)
-    if "too much memory" in text:
-        return Damaged(text, WINDOW, place=place)
-    is_check = "data check" in text or "length check" in text or "checksum" in text
-    if is_check or file.seek(0, os.SEEK_END) - at < TRAILER[compression]:
-        return Damaged(text, CHECKSUM, True, place)
-    return Damaged(text, place=place)
+        return Damaged(text, place=begin + 1)
+    if "Dictionary mismatch" in text:
+        return Damaged(text, DICTIONARY, place=begin + 1)
+    size = file.seek(0, os.SEEK_END)
+    if size - at < TRAILER.get(compression, 0):
+        return Damaged(text, CHECKSUM, True, size)
+    if any(name in text for name in ("data check", "length check", "checksum")):
+        # After the checksum of gzip comes its length.
+        return Damaged(f"at byte {begin:,}: {text}", CHECKSUM, True, at + 4 * ("data check" in text))
+    return Damaged(text, place=begin + 1)
 
 
-# ---- those of Arrow, which fetch the stored bytes
+# ---- lz4 by Arrow, which fetches the stored bytes
 
 
 class _Feed:
@@ -276,11 +312,11 @@ class _Feed:
         """Leave the file to whoever has opened it."""
 
 
-def _frames(file: BinaryIO, compression: str, start: int) -> Iterator[bytes]:
+def _frames(file: BinaryIO, start: int) -> Iterator[bytes]:
     feed = _Feed(file, start)
     given = 0
     try:
-        with _arrow(feed, compression) as stream:
+        with _arrow(feed) as stream:
             while data := stream.read(BLOCK):
                 given += len(data)
                 yield data
@@ -290,17 +326,17 @@ def _frames(file: BinaryIO, compression: str, start: int) -> Iterator[bytes]:
             raise feed.error from None
         fault = error
     slow = _Feed(file, start, feed.piece)
-    if rest := _before_fault(slow, compression, given):
+    if rest := _before_fault(slow, given):
         yield rest
-    if given + len(rest) and re.search("unknown frame|frametype_unknown", str(fault), re.IGNORECASE):
+    if given + len(rest) and "frametype_unknown" in str(fault).lower():
         raise Damaged(fault, GARBAGE, True, slow.at)
     file.seek(slow.at)
-    raise _damage(file, compression, EOFError(fault) if slow.is_at_end else fault, start, slow.at)
+    raise _damage(file, "lz4", EOFError(fault) if slow.is_at_end else fault, start)
 
 
-def _before_fault(feed: _Feed, compression: str, given: int) -> bytes:
+def _before_fault(feed: _Feed, given: int) -> bytes:
     rest = bytearray()
-    with suppress(*FAULTS), _arrow(feed, compression) as stream:
+    with suppress(*FAULTS), _arrow(feed) as stream:
         while given and (skipped := stream.read(min(given, BLOCK))):
             given -= len(skipped)
         while byte := stream.read(1):  # a longer read that fails takes all of it along
@@ -308,7 +344,7 @@ def _before_fault(feed: _Feed, compression: str, given: int) -> bytes:
     return bytes(rest)
 
 
-def _arrow(feed: _Feed, compression: str) -> Any:
+def _arrow(feed: _Feed) -> Any:
     import pyarrow as pa
 
-    return pa.CompressedInputStream(pa.PythonFile(feed, "r"), compression)
+    return pa.CompressedInputStream(pa.PythonFile(feed, "r"), "lz4")
