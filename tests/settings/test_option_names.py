@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from babyllm import config
 from babyllm.__main__ import COMMANDS
+from babyllm.config import command_line as config
 from babyllm.config.option_names import NAMES, TABLE, named_keys
 from babyllm.errors import UserError
 from babyllm.training.stages.fine_tuning import FineTuneConfig

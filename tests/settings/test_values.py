@@ -11,8 +11,8 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from babyllm import config
 from babyllm.__main__ import COMMANDS, run
+from babyllm.config import command_line as config
 from babyllm.config.values import PATH, Limits, check, is_path
 from babyllm.data.conversation_data import ConversationConfig
 from babyllm.data.token_data import DataConfig
