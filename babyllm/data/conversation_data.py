@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.config.values import AnyCount, Count, Members, PathText, Share, check, expand_paths
 from babyllm.data.loader import Loader
 from babyllm.data.order.length_buckets import ByLength
-from babyllm.data.order.mixing import Mixture
 from babyllm.data.order.shuffle import Rows, Shuffled
-from babyllm.data.row_config import RowConfig, mixture, share_of
+from babyllm.data.row_config import RowConfig, share_of
 from babyllm.data.rows.conversations import Conversations, PackedConversations
 from babyllm.data.rows.replay import REPLAY, Replay
 from babyllm.data.rows.windows import Windows
@@ -27,6 +26,9 @@ from babyllm.schedule import Plan
 from babyllm.store.conversations import ALL, ConversationStore, Normalisation
 from babyllm.store.shards import TokenData, open_tokens
 from babyllm.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from babyllm.data.order.mixing import Mixture
 
 SAMPLE = "data/sample_sft"
 STORE = "conversations"  # in the run directory
@@ -177,11 +179,13 @@ def make_loader(
         UserError: `global_batch` or `micro_batch` does not divide, or the data cannot be mixed or the plan followed.
     """
     share = share_of(config, model, runtime)
+    order: Mixture | Shuffled
     if config.is_mixed:
+        from babyllm.data.order.mixing import mixture
+
         amounts = {task: len(data.rows(config.longest_seq_len, task)) for task in data.store.tasks_of("train")}
         if data.replay:
             amounts[REPLAY] = len(data.rows(config.longest_seq_len, REPLAY))
-        order: Mixture | Shuffled
         order, plan = mixture(config, amounts, data.rows, plan)
         borders = order.borders
     else:

@@ -1,30 +1,17 @@
 """Which rows a run reads and how a step is cut: the part of the section `data` that all training stages share.
 
-RowConfig, rows of each domain -> Shuffled, or a Mixture as mix, interleave, concat or stages say -> Share -> Loader
+RowConfig, rows of each domain -> Shuffled, or a Mixture (`order.mixing`) -> Share -> Loader
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from babyllm.config.values import Members, Seed, check
 from babyllm.data.loader import Share
-from babyllm.data.order.mixing import (
-    Mixture,
-    concatenated,
-    place_phases,
-    read_phases,
-    require_domains,
-    rows_until_exhausted,
-)
-from babyllm.data.order.shuffle import Rows
-from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
 from babyllm.runtime import Runtime, device_memory
-from babyllm.schedule import Plan
 
 CPU_MICRO_TOKENS = 4096
 
@@ -87,52 +74,6 @@ def share_of(config: RowConfig, model: ModelConfig, runtime: Runtime) -> Share:
         limit = max(1, micro_tokens(model, runtime) // config.longest_seq_len)
         micro = max((d for d in range(1, per_rank + 1) if per_rank % d == 0 and d <= limit), default=1)
     return Share(config.global_batch, micro, runtime.rank, runtime.world_size)
-
-
-def mixture(
-    config: RowConfig, amounts: Mapping[str, int], open_rows: Callable[[int, str], Rows], plan: Plan
-) -> tuple[Mixture, Plan]:
-    """The rows of the run as mix, interleave, concat or stages say, and the plan with its number of steps.
-
-    Args:
-        config: that asks for one of them.
-        amounts: how much there is of each domain, which is its weight where no mix is given.
-        open_rows: gives the rows of a `seq_len` and a domain.
-        plan: of the run.
-
-    Raises:
-        UserError: the data cannot be mixed like this, or the plan cannot be followed.
-    """
-    asked = [name for name in ("mix", "interleave", "stages", "concat") if getattr(config, name) is not None]
-    if len(asked) > 1 and asked not in (["mix", "interleave"], ["mix", "stages"]):
-        raise UserError(f"data.{asked[-1]}: cannot be combined with data.{asked[-2]}; leave one of them out")
-    seq_len, global_batch = config.seq_len, config.global_batch
-    if config.concat is not None:
-        if not config.concat:
-            raise UserError("data.concat: is empty; name the domains in their order, or leave it out")
-        require_domains(config.concat, amounts, "data.concat")
-        sizes = {domain: len(open_rows(seq_len, domain)) for domain in config.concat}
-        n_rows = sum(sizes[domain] for domain in config.concat)
-        plan = _lasting(plan, math.ceil(n_rows / global_batch)).with_steps(n_rows, global_batch)
-        stages = concatenated(config.concat, sizes, seq_len, plan.n_steps * global_batch)
-        return Mixture(stages, open_rows, config.seed, global_batch), plan
-    mix: Mapping[str, float] = dict.fromkeys(amounts, 1.0) if config.interleave else amounts
-    if config.mix is not None:
-        mix = config.mix
-    phases = read_phases([{"until": 1.0}] if config.stages is None else config.stages, mix, seq_len, amounts)
-    if plan.steps is None and len({phase.seq_len for phase in phases}) > 1:
-        raise UserError("plan.steps: data.stages of different seq_len need the number of steps; give it")
-    sizes = {domain: len(open_rows(phase.seq_len, domain)) for phase in phases for domain in phase.weights}
-    if config.interleave:
-        n_rows = rows_until_exhausted(phases[0].weights, sizes, config.interleave)
-        plan = _lasting(plan, n_rows // global_batch if config.interleave == "first" else -(-n_rows // global_batch))
-    plan = plan.with_steps(sum(sizes.values()), global_batch)
-    stages = place_phases(phases, plan.n_steps, global_batch)
-    return Mixture(stages, open_rows, config.seed, global_batch), plan
-
-
-def _lasting(plan: Plan, n_steps: int) -> Plan:
-    return plan if plan.steps is not None else replace(plan, steps=max(1, n_steps))
 
 
 def micro_tokens(model: ModelConfig, runtime: Runtime) -> int:

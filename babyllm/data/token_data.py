@@ -13,7 +13,7 @@ from typing import Literal
 from babyllm.config.values import Count, PathText, TokenId, check, expand_paths
 from babyllm.data.loader import Loader
 from babyllm.data.order.shuffle import Order, Shuffled
-from babyllm.data.row_config import RowConfig, mixture, share_of
+from babyllm.data.row_config import RowConfig, share_of
 from babyllm.data.rows.windows import Windows
 from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
@@ -121,6 +121,8 @@ def make_loader(
     share = share_of(config, model, runtime)
     order: Order
     if config.is_mixed:
+        from babyllm.data.order.mixing import mixture
+
         tokens = {domain: len(data.tokens.stream("train", domain)) for domain in data.tokens.domains("train")}
         order, plan = mixture(config, tokens, data.windows, plan)
     else:

@@ -1,7 +1,7 @@
 """Where a process runs: device, dtype, ranks, seeds, the stop signal. Only this package reads the environment.
 
     with user_errors():                              a user's mistake becomes one line and exit status 1
-        launch(work, config)                         starts a process per GPU or core, each of which does
+        launch(work, config)                         starts a process per GPU or core (`launching`), each of which does
         with start(config.runtime) as runtime:       joins the other ranks, watches them, leaves them
             with runtime.main_first(): ...           rank 0 prepares the data, then everyone opens it
             for step in ...:
@@ -15,7 +15,6 @@ torch is imported where it is used, so that commands which need none of it start
 
 from babyllm.runtime.config import RuntimeConfig
 from babyllm.runtime.device import compile_pays, device_type
-from babyllm.runtime.launching.launch import choose_processes, launch
 from babyllm.runtime.launching.program import user_errors
 from babyllm.runtime.machine import device_memory, memory_bytes, peak_flops
 from babyllm.runtime.runtime import Runtime, environment, start
@@ -25,13 +24,11 @@ from babyllm.runtime.signals import ordinary_signals
 __all__ = [
     "Runtime",
     "RuntimeConfig",
-    "choose_processes",
     "compile_pays",
     "derive_seed",
     "device_memory",
     "device_type",
     "environment",
-    "launch",
     "memory_bytes",
     "ordinary_signals",
     "peak_flops",

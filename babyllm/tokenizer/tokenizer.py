@@ -28,7 +28,6 @@ from babyllm.errors import UserError
 from babyllm.files import write_bytes
 from babyllm.integrity import check_tokenizer
 from babyllm.tokenizer.backends import JsonBackend, SentencePieceBackend, n_visible
-from babyllm.tokenizer.training import train_byte_level, train_sentencepiece
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 ROLES = ("bos", "eos", "pad", "unk")
@@ -145,6 +144,8 @@ class Tokenizer:
         Raises:
             UserError: `vocab_size` does not suit the text, or there is no text.
         """
+        from babyllm.tokenizer.training import train_byte_level, train_sentencepiece
+
         if model_type == "byte_bpe":
             source = train_byte_level(
                 documents,

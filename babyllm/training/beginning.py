@@ -15,7 +15,8 @@ from babyllm.config.values import check
 from babyllm.errors import UserError
 from babyllm.files import locked
 from babyllm.run_directory import LATEST, require_steps, step_directories, take_back
-from babyllm.runtime import Runtime, choose_processes
+from babyllm.runtime import Runtime
+from babyllm.runtime.launching.launch import choose_processes
 from babyllm.training.checkpoint import CONFIG
 from babyllm.training.log import METRICS_FILE, PLOT_FILE, SAMPLES_FILE, read_metrics
 from babyllm.training.run_config import RunConfig

@@ -20,7 +20,8 @@ from training_fixtures import FLAGS, ROOT, SCRIPT
 
 from babyllm.config import load
 from babyllm.errors import UserError
-from babyllm.runtime import RuntimeConfig, choose_processes, launch
+from babyllm.runtime import RuntimeConfig
+from babyllm.runtime.launching.launch import choose_processes, launch
 from babyllm.runtime.launching.processes import is_running
 from babyllm.runtime.machine import physical_cores
 from babyllm.runtime.rendezvous import FolderStore
@@ -33,7 +34,8 @@ import os, signal, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 from babyllm.errors import UserError
-from babyllm.runtime import RuntimeConfig, launch, start, user_errors
+from babyllm.runtime import RuntimeConfig, start, user_errors
+from babyllm.runtime.launching.launch import launch
 
 scenario, out, n = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 rank = int(os.environ.get("RANK", -1))

@@ -14,7 +14,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from babyllm.config import nearest
 from babyllm.data.order.shuffle import Rows, Shuffled, hash_ints
+from babyllm.data.row_config import RowConfig
 from babyllm.errors import UserError
+from babyllm.schedule import Plan
 
 # Weights are whole numbers up to PARTS: 64 bits hold twice their product with any row below MAX_ROWS.
 PARTS, MAX_ROWS = 10**9, 2**32
@@ -256,3 +258,49 @@ def rows_until_exhausted(weights: Mapping[str, int], sizes: Mapping[str, int], w
 
     rows = bisect_left(range(MAX_ROWS), True, key=has_come)
     return rows - 1 if which == "first" else rows
+
+
+def mixture(
+    config: RowConfig, amounts: Mapping[str, int], open_rows: Callable[[int, str], Rows], plan: Plan
+) -> tuple[Mixture, Plan]:
+    """The rows of the run as mix, interleave, concat or stages say, and the plan with its number of steps.
+
+    Args:
+        config: that asks for one of them.
+        amounts: how much there is of each domain, which is its weight where no mix is given.
+        open_rows: gives the rows of a `seq_len` and a domain.
+        plan: of the run.
+
+    Raises:
+        UserError: the data cannot be mixed like this, or the plan cannot be followed.
+    """
+    asked = [name for name in ("mix", "interleave", "stages", "concat") if getattr(config, name) is not None]
+    if len(asked) > 1 and asked not in (["mix", "interleave"], ["mix", "stages"]):
+        raise UserError(f"data.{asked[-1]}: cannot be combined with data.{asked[-2]}; leave one of them out")
+    seq_len, global_batch = config.seq_len, config.global_batch
+    if config.concat is not None:
+        if not config.concat:
+            raise UserError("data.concat: is empty; name the domains in their order, or leave it out")
+        require_domains(config.concat, amounts, "data.concat")
+        sizes = {domain: len(open_rows(seq_len, domain)) for domain in config.concat}
+        n_rows = sum(sizes[domain] for domain in config.concat)
+        plan = _lasting(plan, math.ceil(n_rows / global_batch)).with_steps(n_rows, global_batch)
+        stages = concatenated(config.concat, sizes, seq_len, plan.n_steps * global_batch)
+        return Mixture(stages, open_rows, config.seed, global_batch), plan
+    mix: Mapping[str, float] = dict.fromkeys(amounts, 1.0) if config.interleave else amounts
+    if config.mix is not None:
+        mix = config.mix
+    phases = read_phases([{"until": 1.0}] if config.stages is None else config.stages, mix, seq_len, amounts)
+    if plan.steps is None and len({phase.seq_len for phase in phases}) > 1:
+        raise UserError("plan.steps: data.stages of different seq_len need the number of steps; give it")
+    sizes = {domain: len(open_rows(phase.seq_len, domain)) for phase in phases for domain in phase.weights}
+    if config.interleave:
+        n_rows = rows_until_exhausted(phases[0].weights, sizes, config.interleave)
+        plan = _lasting(plan, n_rows // global_batch if config.interleave == "first" else -(-n_rows // global_batch))
+    plan = plan.with_steps(sum(sizes.values()), global_batch)
+    stages = place_phases(phases, plan.n_steps, global_batch)
+    return Mixture(stages, open_rows, config.seed, global_batch), plan
+
+
+def _lasting(plan: Plan, n_steps: int) -> Plan:
+    return plan if plan.steps is not None else replace(plan, steps=max(1, n_steps))
