@@ -20,6 +20,7 @@ from babyllm.integrity import RESUME, compare_step, read_record
 
 LATEST, SAVING = "latest", ".saving"
 _ASIDE, _DELETING, _POINTER = ".replaced_", ".deleting_", f".{LATEST}"
+CONFIG = "config.yaml"
 _STEP = re.compile(r"step_(\d{8,})")
 
 

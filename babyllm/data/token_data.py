@@ -8,52 +8,19 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from babyllm.config.values import Count, PathText, TokenId, check, expand_paths
+from babyllm.config.values import check
 from babyllm.data.loader import Loader
 from babyllm.data.order.shuffle import Order, Shuffled
-from babyllm.data.row_config import RowConfig, share_of
+from babyllm.data.row_config import share_of
 from babyllm.data.rows.windows import Windows
+from babyllm.data.token_config import DataConfig
 from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.store.shards import TokenData, open_tokens
 from babyllm.tokenizer import Tokenizer, load_tokenizer
-
-SAMPLE = "data/sample"
-
-
-@dataclass(frozen=True)
-class DataConfig(RowConfig):
-    """The section `data` of a pretraining configuration; weights of domains are in tokens.
-
-    Attributes:
-        path: a directory of token shards, or bare .bin files of another project; or raw texts, which are prepared into
-            run_dir/data before training begins. The default is the sample corpus.
-        clean: whether raw texts go through the filters of babyllm clean first.
-        tokenizer: directory or file of the tokenizer of raw texts; null takes that of init_from, or trains one of
-            model.vocab_size tokens.
-        mask_documents: whether a token sees only its own document, with positions that restart there.
-        eval_tokens: held-out tokens read per domain at each evaluation.
-        verify: whether every shard is read again, though an earlier start found it whole.
-        dtype: of bare .bin files; auto tells it from them.
-        eos_id: of bare .bin files.
-    """
-
-    path: PathText = SAMPLE
-    clean: bool = False
-    tokenizer: PathText | None = None
-    mask_documents: bool = False
-    eval_tokens: Count = 1_000_000
-    verify: bool = False
-    dtype: Literal["auto", "uint16", "uint32"] = "auto"
-    eos_id: TokenId = 2
-
-    def __post_init__(self) -> None:
-        """Expand `~` in paths."""
-        expand_paths(self)
 
 
 @dataclass(frozen=True)

@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
-from babyllm.config import load
 from babyllm.config.values import check
 from babyllm.errors import UserError
 from babyllm.files import locked
-from babyllm.run_directory import LATEST, require_steps, step_directories, take_back
+from babyllm.run_directory import CONFIG, LATEST, require_steps, step_directories, take_back
 from babyllm.runtime import Runtime
-from babyllm.runtime.launching.launch import choose_processes
-from babyllm.training.checkpoint import CONFIG
 from babyllm.training.log import METRICS_FILE, PLOT_FILE, SAMPLES_FILE, read_metrics
-from babyllm.training.run_config import RunConfig
+from babyllm.training.run_config import RunConfig, stored_config
 
-C = TypeVar("C")
 LOCK, ENVIRONMENT = ".lock", "environment.json"
 LOCK_PATIENCE_S = 10.0  # a process that was killed a moment ago may still be ending
-
-
-def settled(config: C) -> C:
-    """The same configuration of a stage with the number of processes: as chosen when its run began, or anew.
-
-    Raises:
-        UserError: so many processes cannot work here.
-    """
-    given: Any = config
-    stored = stored_config(type(config), given.run_dir)
-    n, remark = choose_processes(
-        given.runtime, given.data.global_batch, stored.runtime.processes if stored is not None else None
-    )
-    if remark:
-        print(f"{given.run_dir}: {remark}", file=sys.stderr)
-    result: C = replace(given, runtime=replace(given.runtime, processes=n))
-    return result
-
-
-def stored_config(kind: type[C], run_dir: str) -> Any:
-    """The configuration that a run directory holds, of type `kind`; None where it holds none that can be read."""
-    with suppress(UserError):
-        if Path(run_dir, CONFIG).is_file():
-            return load(kind, Path(run_dir, CONFIG))
-    return None
 
 
 @contextmanager

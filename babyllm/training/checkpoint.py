@@ -44,8 +44,6 @@ from babyllm.tokenizer import Tokenizer
 from babyllm.training.state import TrainState
 from babyllm.training.watch import ADVICE, Memory
 
-CONFIG = "config.yaml"
-
 
 def save(
     state: TrainState,

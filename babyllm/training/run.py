@@ -19,14 +19,14 @@ from babyllm.errors import UserError
 from babyllm.files import write_bytes, write_json
 from babyllm.interop.huggingface import config_to_json
 from babyllm.model.config import flops_per_token
-from babyllm.run_directory import point, read_resume, step_directories, step_name
+from babyllm.run_directory import CONFIG, point, read_resume, step_directories, step_name
 from babyllm.runtime import environment, memory_bytes, peak_flops
 from babyllm.runtime.machine import lacking
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import ENVIRONMENT, take, unwritable
-from babyllm.training.checkpoint import CONFIG, save, update, write
 from babyllm.training.checkpoint import load as load_checkpoint
+from babyllm.training.checkpoint import save, update, write
 from babyllm.training.log import PLOT_FILE, RunLog
 from babyllm.training.run_config import RunConfig
 from babyllm.training.state import Every, TrainState, Watch

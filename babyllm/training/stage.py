@@ -1,29 +1,26 @@
-"""The way from a configuration to a trained model, the same for all stages of training.
+"""The way from a stage's beginning to a trained model, the same for all stages of training.
 
-configuration -> processes -> begin: model, data, loss -> run directory -> loop
+begin: model, data, loss -> run directory -> loop
 
 A stage is a configuration (`RunConfig` with sections of its own) and one function that begins it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, TypeVar
 
+from babyllm.chat.load import ChatTemplate
+from babyllm.console import lasting_output
 from babyllm.objectives import Loss
-from babyllm.runtime import Runtime
+from babyllm.runtime import Runtime, start
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.run_config import RunConfig
+from babyllm.training.beginning import take
+from babyllm.training.loop import train
+from babyllm.training.run import Measure, Show, open_run
+from babyllm.training.run_config import C
 from babyllm.training.state import TrainState
-
-if TYPE_CHECKING:
-    from babyllm.chat.load import ChatTemplate
-    from babyllm.training.run import Measure, Show
-
-C = TypeVar("C", bound=RunConfig)
 
 
 @dataclass(frozen=True)
@@ -51,19 +48,16 @@ class Beginning:
     is_measured_first: bool = False
 
 
-Begin = Callable[[C, Runtime], Beginning]
-"""Prepares the data and makes the model; every rank calls it. Raises `UserError` where they do not fit each other."""
+def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> None:
+    """Begin or resume the run of a configuration and train it to its end: one process of it.
 
+    Args:
+        config: of the stage.
+        begin: prepares the data and makes the model; every rank calls it.
 
-def train_stage(config: C, begin: Begin[C]) -> None:
-    """Begin or resume the run of a configuration and train it to its end: one process of it."""
-    # Loaded here, so that help and the process that only starts others stay light.
-    from babyllm.console import lasting_output
-    from babyllm.runtime import start
-    from babyllm.training.beginning import take
-    from babyllm.training.loop import train
-    from babyllm.training.run import open_run
-
+    Raises:
+        UserError: the configuration, the data or the run directory is at fault.
+    """
     with lasting_output(), start(config.runtime) as runtime, take(config, runtime):
         stage = begin(config, runtime)
         with open_run(config, stage.state, stage.tokenizer, stage.plan, stage.template, is_taken=True) as run:
@@ -77,25 +71,3 @@ def train_stage(config: C, begin: Begin[C]) -> None:
                 evaluation,
             ]
             train(stage.state, stage.loss, stage.plan, every, run.watch)
-
-
-def run_stage(
-    argv: Sequence[str], kind: type[C], begin: Begin[C], resolve: Callable[[C], C], prog: str, description: str
-) -> None:
-    """Read the configuration of a stage, then train in as many processes as it says.
-
-    Args:
-        argv: the command line, without the program's name.
-        kind: the stage's configuration.
-        begin: begins a run of it.
-        resolve: settles what depends on the machine and on the run so far.
-        prog: name of the program in its help.
-        description: of the stage, for the help.
-
-    Raises:
-        UserError: the command line or the run is at fault.
-    """
-    from babyllm.config import parse
-    from babyllm.runtime.launching.launch import launch
-
-    launch(partial(train_stage, begin=begin), parse(kind, argv, prog=prog, description=description, resolve=resolve))

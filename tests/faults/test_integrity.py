@@ -23,7 +23,8 @@ from training_fixtures import tiny_config, tiny_state
 import babyllm
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.load import Supervise, load_template
-from babyllm.data.token_data import DataConfig, open_pretraining_data
+from babyllm.data.token_config import DataConfig
+from babyllm.data.token_data import open_pretraining_data
 from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.files import read_sealed_json, sha256, write_sealed_json

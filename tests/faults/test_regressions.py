@@ -18,8 +18,9 @@ from torch.overrides import TorchFunctionMode
 
 from babyllm.config import load as load_config
 from babyllm.config import parse
-from babyllm.data.loader import Loader, Share
+from babyllm.data.loader import Loader
 from babyllm.data.order.shuffle import Shuffled
+from babyllm.data.row_config import Share
 from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.interop.huggingface import load_model
@@ -34,7 +35,7 @@ from babyllm.text.dedup.stage import dedup
 from babyllm.text.dedup.steps import DedupConfig
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
-from babyllm.training.stages.pretraining import PretrainConfig
+from babyllm.training.stages.pretraining_config import PretrainConfig
 from babyllm.training.state import TrainState
 
 Tiny = Callable[..., ModelConfig]

@@ -18,7 +18,7 @@ from babyllm.chat.load import ChatTemplate, Supervise, load_template
 from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Conversation, Message
 from babyllm.commands.eval import Flags, run
 from babyllm.config import dump
-from babyllm.data.token_data import DataConfig
+from babyllm.data.token_config import DataConfig
 from babyllm.errors import UserError
 from babyllm.evaluate.answers import (
     Accuracy,
@@ -39,7 +39,7 @@ from babyllm.runtime import Runtime, RuntimeConfig
 from babyllm.store.conversations import ConversationStore
 from babyllm.store.shards import open_tokens
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.stages.pretraining import PretrainConfig
+from babyllm.training.stages.pretraining_config import PretrainConfig
 
 CPU = RuntimeConfig(device="cpu", dtype="float32", threads=1)
 KINDS = ["有意思", "the end"]

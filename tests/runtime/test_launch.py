@@ -26,7 +26,7 @@ from babyllm.runtime.launching.processes import is_running
 from babyllm.runtime.machine import physical_cores
 from babyllm.runtime.rendezvous import FolderStore
 from babyllm.training.log import read_metrics
-from babyllm.training.stages.pretraining import PretrainConfig
+from babyllm.training.stages.pretraining_config import PretrainConfig
 
 WAIT_S = 120.0
 JOB = """

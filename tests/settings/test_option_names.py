@@ -11,8 +11,8 @@ from babyllm.__main__ import COMMANDS
 from babyllm.config import command_line as config
 from babyllm.config.option_names import NAMES, TABLE, named_keys
 from babyllm.errors import UserError
-from babyllm.training.stages.fine_tuning import FineTuneConfig
-from babyllm.training.stages.pretraining import PretrainConfig
+from babyllm.training.stages.fine_tuning_config import FineTuneConfig
+from babyllm.training.stages.pretraining_config import PretrainConfig
 
 
 @cache

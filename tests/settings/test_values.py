@@ -14,13 +14,13 @@ import pytest
 from babyllm.__main__ import COMMANDS, run
 from babyllm.config import command_line as config
 from babyllm.config.values import PATH, Limits, check, is_path
-from babyllm.data.conversation_data import ConversationConfig
-from babyllm.data.token_data import DataConfig
+from babyllm.data.conversation_config import ConversationConfig
+from babyllm.data.token_config import DataConfig
 from babyllm.errors import UserError
 from babyllm.loading import model_directory
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.stages.fine_tuning import FineTuneConfig
-from babyllm.training.stages.pretraining import PretrainConfig
+from babyllm.training.stages.fine_tuning_config import FineTuneConfig
+from babyllm.training.stages.pretraining_config import PretrainConfig
 
 
 @cache

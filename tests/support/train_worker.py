@@ -41,7 +41,8 @@ from babyllm.runtime import Runtime, start
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
 from babyllm.training.run import open_run
-from babyllm.training.stages.fine_tuning import FineTuneConfig, new_run
+from babyllm.training.stages.fine_tuning import new_run
+from babyllm.training.stages.fine_tuning_config import FineTuneConfig
 from babyllm.training.state import Every, TrainState
 from babyllm.training.watch import WatchConfig
 

@@ -11,14 +11,16 @@ import torch
 from worker import ONE_THREAD, ROOT, SCRIPT, Worker
 
 from babyllm.data.batch import Batch
-from babyllm.data.token_data import DataConfig, open_pretraining_data
+from babyllm.data.token_config import DataConfig
+from babyllm.data.token_data import open_pretraining_data
 from babyllm.documents import Document
 from babyllm.model.config import ModelOptions
 from babyllm.optim import OptimConfig
 from babyllm.prepare.encode import train_tokenizer, write_tokens
 from babyllm.runtime import Runtime, RuntimeConfig
 from babyllm.schedule import Plan
-from babyllm.training.stages.pretraining import PretrainConfig, new_state
+from babyllm.training.stages.pretraining import new_state
+from babyllm.training.stages.pretraining_config import PretrainConfig
 from babyllm.training.state import Every, TrainState
 
 T = TypeVar("T")

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from babyllm.data.loader import Loader, Share
+from babyllm.data.loader import Loader
 from babyllm.data.order.length_buckets import ByLength
 from babyllm.data.order.mixing import Mixture, Stage
 from babyllm.data.order.shuffle import Shuffled
+from babyllm.data.row_config import Share
 from babyllm.data.rows.windows import Windows
 from babyllm.errors import UserError
 from babyllm.store.shards import open_tokens

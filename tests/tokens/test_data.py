@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from babyllm.data.loader import Loader, Share
+from babyllm.data.loader import Loader
 from babyllm.data.order.shuffle import BLOCK_ROWS, Shuffled, hash_ints, shuffled, shuffled_in_turn
+from babyllm.data.row_config import Share
 from babyllm.data.rows.windows import Windows
-from babyllm.data.token_data import DataConfig, make_loader, open_pretraining_data
+from babyllm.data.token_config import DataConfig
+from babyllm.data.token_data import make_loader, open_pretraining_data
 from babyllm.errors import UserError
 from babyllm.model.config import ModelOptions
 from babyllm.model.cross_entropy import IGNORE

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from training_fixtures import ROOT, tiny_config
 
 from babyllm.config import load, parse
-from babyllm.data.loader import Loader, Share
+from babyllm.data.loader import Loader
 from babyllm.data.order.mixing import (
     MAX_ROWS,
     Mixture,
@@ -31,7 +31,9 @@ from babyllm.data.order.mixing import (
     whole_weights,
 )
 from babyllm.data.order.shuffle import Shuffled
-from babyllm.data.token_data import DataConfig, make_loader, open_pretraining_data
+from babyllm.data.row_config import Share
+from babyllm.data.token_config import DataConfig
+from babyllm.data.token_data import make_loader, open_pretraining_data
 from babyllm.errors import UserError
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime
@@ -39,7 +41,8 @@ from babyllm.schedule import Plan, learning_rate
 from babyllm.training.log import read_metrics
 from babyllm.training.loop import train
 from babyllm.training.run import open_run
-from babyllm.training.stages.pretraining import PretrainConfig, new_state
+from babyllm.training.stages.pretraining import new_state
+from babyllm.training.stages.pretraining_config import PretrainConfig
 
 SIZES = {"zh": 37, "en": 13, "code": 5}
 NAMES = list(SIZES)

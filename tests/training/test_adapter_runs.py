@@ -26,7 +26,8 @@ from babyllm.tokenizer import Tokenizer
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
 from babyllm.training.run import open_run
-from babyllm.training.stages.fine_tuning import FineTuneConfig, FineTuning, new_run
+from babyllm.training.stages.fine_tuning import FineTuning, new_run
+from babyllm.training.stages.fine_tuning_config import FineTuneConfig
 
 DEVICE = ("--runtime.device=cpu", "--runtime.dtype=float32", "--runtime.threads=1", "--data.work.workers=1")
 

@@ -22,7 +22,8 @@ from babyllm.tokenizer import Tokenizer
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
 from babyllm.training.run import open_run
-from babyllm.training.stages.pretraining import PretrainConfig, new_state
+from babyllm.training.stages.pretraining import new_state
+from babyllm.training.stages.pretraining_config import PretrainConfig
 from babyllm.training.state import TrainState
 
 

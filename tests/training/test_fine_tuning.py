@@ -26,7 +26,8 @@ from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.stages.fine_tuning import FineTuneConfig, new_run
+from babyllm.training.stages.fine_tuning import new_run
+from babyllm.training.stages.fine_tuning_config import FineTuneConfig
 
 N, SEQ_LEN = 24, 64
 UNITS = ("token", "turn", "conversation")

@@ -16,7 +16,8 @@ from training_fixtures import CPU, Repeated, recording, stopping, tiny_config, t
 
 import babyllm
 from babyllm.data.batch import Batch
-from babyllm.data.token_data import DataConfig, open_pretraining_data
+from babyllm.data.token_config import DataConfig
+from babyllm.data.token_data import open_pretraining_data
 from babyllm.model.config import ModelOptions
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.objectives import LossTerms
@@ -25,7 +26,8 @@ from babyllm.runtime import Runtime, start
 from babyllm.schedule import Plan, learning_rate
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
-from babyllm.training.stages.pretraining import PretrainConfig, new_state
+from babyllm.training.stages.pretraining import new_state
+from babyllm.training.stages.pretraining_config import PretrainConfig
 from babyllm.training.state import Every, TrainState
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pretrain_losses.json"

@@ -17,7 +17,7 @@ from training_fixtures import FLAGS, ROOT, SCRIPT, write_corpus
 import babyllm
 from babyllm.config import load
 from babyllm.training.log import read_metrics
-from babyllm.training.stages.pretraining import PretrainConfig
+from babyllm.training.stages.pretraining_config import PretrainConfig
 
 Run = Callable[..., int]
 

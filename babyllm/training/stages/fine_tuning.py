@@ -6,7 +6,7 @@ init_from -> model, tokenizer, template -> conversations in the run directory ->
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,15 +16,8 @@ from babyllm.chat.limits import MessageLimits
 from babyllm.chat.load import ChatTemplate, Supervise, load_template, stored_template
 from babyllm.config import differences
 from babyllm.config import load as load_config
-from babyllm.config.values import AnyCount, AnyMembers, PathText
-from babyllm.data.conversation_data import (
-    SAMPLE,
-    STORE,
-    ConversationConfig,
-    ConversationData,
-    make_loader,
-    open_conversation_data,
-)
+from babyllm.data.conversation_config import STORE, ConversationConfig
+from babyllm.data.conversation_data import ConversationData, make_loader, open_conversation_data
 from babyllm.data.row_config import share_of
 from babyllm.errors import UserError
 from babyllm.evaluate.answers import closed_in, stored_samples
@@ -40,60 +33,21 @@ from babyllm.model.adapt.token_rows import matrices_of, train_token_rows
 from babyllm.model.config import ModelOptions
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.conversation import conversation_loss
-from babyllm.optim import OptimConfig, adamw
+from babyllm.optim import adamw
 from babyllm.pipeline.report import print_report
-from babyllm.run_directory import latest
+from babyllm.run_directory import CONFIG, latest
 from babyllm.runtime import Runtime, seed_all
 from babyllm.runtime.precision import reads_in
 from babyllm.schedule import Plan
-from babyllm.store.conversations import ConversationStore, Normalisation
+from babyllm.store.conversations import ConversationStore
 from babyllm.store.shards import Split
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.beginning import settled
-from babyllm.training.checkpoint import CONFIG
 from babyllm.training.run import Measure, Show
-from babyllm.training.run_config import RunConfig
 from babyllm.training.stage import Beginning
+from babyllm.training.stages.fine_tuning_config import FineTuneConfig
 from babyllm.training.state import TrainState
 
 ANSWER_TOKENS = 80
-
-
-@dataclass(frozen=True)
-class FineTuneConfig(RunConfig):
-    """The configuration of `train_sft.py`.
-
-    Attributes:
-        model: dropout and activation_checkpointing; the shape is that of init_from.
-        normalise: what the loss is the mean over: token, turn (each answer counts once, so that short ones are not
-            drowned by long ones) or conversation.
-        samples: held-out conversations whose last answer is shown at each evaluation.
-    """
-
-    run_dir: PathText = "runs/sft"
-    init_from: PathText = "runs/pretrain"
-    data: ConversationConfig = field(default_factory=ConversationConfig)
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(weight_decay=0.0))
-    plan: Plan = field(default_factory=lambda: Plan(epochs=1.5, peak_lr=2e-3))
-    eval_every: AnyCount = 200
-    save_every: AnyCount = 200
-    normalise: Normalisation = "turn"
-    lora: LoraConfig = field(default_factory=LoraConfig)
-    freeze: FreezeConfig = field(default_factory=FreezeConfig)
-    samples: AnyMembers = 3
-
-
-def resolved(config: FineTuneConfig) -> FineTuneConfig:
-    """The same configuration with the number of processes, and the sample set where it names no conversations.
-
-    Raises:
-        UserError: there is no such device, or not so many.
-    """
-    config = settled(config)
-    if config.data.path is not None:
-        return config
-    train, held_out = f"{SAMPLE}/train.jsonl", [f"{SAMPLE}/heldout.jsonl"]
-    return replace(config, data=replace(config.data, path=train, held_out_path=held_out, held_out=0.0))
 
 
 def begin(config: FineTuneConfig, runtime: Runtime) -> Beginning:

@@ -1,68 +1,39 @@
-"""Pretraining as values: its configuration, and the state a run begins with."""
+"""Pretraining: what a run begins with.
+
+texts or token data -> PretrainingData -> model, loader, plan -> TrainState -> Beginning
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from babyllm.config import differences
-from babyllm.config.values import PathText
-from babyllm.data.token_data import DataConfig, PretrainingData, make_loader, open_pretraining_data
+from babyllm.data.token_data import PretrainingData, make_loader, open_pretraining_data
 from babyllm.errors import UserError
-from babyllm.model.config import CPU_PRESET, GPU_PRESET, ModelConfig, ModelOptions, parameter_counts
+from babyllm.evaluate import perplexity
+from babyllm.generation import generate
+from babyllm.interop.huggingface import load_model
+from babyllm.loading import model_directory, tokenizer_directory
+from babyllm.model.config import ModelConfig, ModelOptions, parameter_counts
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
 from babyllm.optim import adamw
 from babyllm.run_directory import latest
-from babyllm.runtime import Runtime, device_type, seed_all
+from babyllm.runtime import Runtime, seed_all
 from babyllm.runtime.machine import physical_memory
 from babyllm.runtime.precision import reads_in
 from babyllm.schedule import Plan
 from babyllm.store.shards import is_text
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.run_config import RunConfig
+from babyllm.training.run import Measure, Show
 from babyllm.training.stage import Beginning
+from babyllm.training.stages.pretraining_config import PretrainConfig
 from babyllm.training.state import TrainState
-
-if TYPE_CHECKING:
-    from babyllm.training.run import Measure, Show
 
 SAMPLE_TOKENS = 80
 PREPARED, TOKENS = "data", "tokens"  # in the run directory
-
-
-@dataclass(frozen=True)
-class PretrainConfig(RunConfig):
-    """The configuration of `train_pretrain.py`.
-
-    Attributes:
-        init_from: a run, step or Hugging Face directory whose weights to start from; null draws new ones.
-        prompts: texts to continue at each evaluation.
-    """
-
-    run_dir: PathText = "runs/pretrain"
-    data: DataConfig = field(default_factory=DataConfig)
-    plan: Plan = field(default_factory=lambda: Plan(epochs=1.25))
-    prompts: list[str] = field(default_factory=lambda: ["今天", "这本书", "酒店"])
-
-
-def resolved(config: PretrainConfig) -> PretrainConfig:
-    """The same configuration with what depends on the machine and the run: a preset where none is chosen, processes.
-
-    Raises:
-        UserError: there is no such device, or not so many.
-    """
-    from babyllm.training.beginning import settled, stored_config
-
-    config = settled(config)
-    if config.model.preset or config.init_from:
-        return config
-    preset = CPU_PRESET if device_type(config.runtime.device) == "cpu" else GPU_PRESET
-    # A run that is moved to a machine with another device keeps its model.
-    if stored := stored_config(PretrainConfig, config.run_dir):
-        preset = stored.model.preset or preset
-    return replace(config, model=replace(config.model, preset=preset))
 
 
 def begin(config: PretrainConfig, runtime: Runtime) -> Beginning:
@@ -85,8 +56,6 @@ def _prepared(config: PretrainConfig, runtime: Runtime) -> PretrainConfig:
         return config
     tokenizer = config.data.tokenizer
     if tokenizer is None and config.init_from:
-        from babyllm.loading import model_directory, tokenizer_directory
-
         tokenizer = str(tokenizer_directory(model_directory(config.init_from)))
     with runtime.main_first():
         if runtime.is_main:
@@ -116,8 +85,6 @@ def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -
 
 def held_out(config: PretrainConfig, data: PretrainingData) -> Measure:
     """Measures loss and bits per byte of the held-out documents, by domain."""
-    from babyllm.evaluate.perplexity import perplexity
-
     token_bytes = None if data.tokenizer is None else data.tokenizer.byte_lengths()
 
     def measure(state: TrainState) -> dict[str, float]:
@@ -136,7 +103,6 @@ def held_out(config: PretrainConfig, data: PretrainingData) -> Measure:
 
 def samples(config: PretrainConfig, tokenizer: Tokenizer | None) -> Show:
     """Continues the prompts of the configuration."""
-    from babyllm.generation import generate
 
     def show(state: TrainState) -> list[tuple[str, str]]:
         if tokenizer is None:
@@ -174,9 +140,6 @@ def _model(config: PretrainConfig, data: PretrainingData) -> Transformer:
         shape = config.model.build(vocab_size, config.data.longest_seq_len)
         _require_memory(shape)
         return Transformer(shape)
-    from babyllm.interop.huggingface import load_model  # a model from elsewhere alone needs them
-    from babyllm.loading import model_directory
-
     directory = latest(Path(config.run_dir)) or model_directory(config.init_from)
     how: dict[str, Any] = {
         "dropout": config.model.dropout,

@@ -1,0 +1,51 @@
+"""The configuration of supervised fine-tuning; reading it loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from babyllm.config.values import AnyCount, AnyMembers, PathText
+from babyllm.data.conversation_config import SAMPLE, ConversationConfig
+from babyllm.model.adapt.freezing import FreezeConfig
+from babyllm.model.adapt.lora import LoraConfig
+from babyllm.optim import OptimConfig
+from babyllm.schedule import Plan
+from babyllm.store.conversations import Normalisation
+from babyllm.training.run_config import RunConfig, settled
+
+
+@dataclass(frozen=True)
+class FineTuneConfig(RunConfig):
+    """The configuration of `train_sft.py`.
+
+    Attributes:
+        model: dropout and activation_checkpointing; the shape is that of init_from.
+        normalise: what the loss is the mean over: token, turn (each answer counts once, so that short ones are not
+            drowned by long ones) or conversation.
+        samples: held-out conversations whose last answer is shown at each evaluation.
+    """
+
+    run_dir: PathText = "runs/sft"
+    init_from: PathText = "runs/pretrain"
+    data: ConversationConfig = field(default_factory=ConversationConfig)
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(weight_decay=0.0))
+    plan: Plan = field(default_factory=lambda: Plan(epochs=1.5, peak_lr=2e-3))
+    eval_every: AnyCount = 200
+    save_every: AnyCount = 200
+    normalise: Normalisation = "turn"
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    freeze: FreezeConfig = field(default_factory=FreezeConfig)
+    samples: AnyMembers = 3
+
+
+def resolved(config: FineTuneConfig) -> FineTuneConfig:
+    """The same configuration with the number of processes, and the sample set where it names no conversations.
+
+    Raises:
+        UserError: there is no such device, or not so many.
+    """
+    config = settled(config)
+    if config.data.path is not None:
+        return config
+    train, held_out = f"{SAMPLE}/train.jsonl", [f"{SAMPLE}/heldout.jsonl"]
+    return replace(config, data=replace(config.data, path=train, held_out_path=held_out, held_out=0.0))
