@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from babyllm.runtime import Runtime, user_errors
-from babyllm.training.run_config import run_stage
+from babyllm.training.script import run_stage
 from babyllm.training.stages.pretraining_config import PretrainConfig, resolved
 from data.sample import prepare_sample
 

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from babyllm.runtime import Runtime, user_errors
-from babyllm.training.run_config import run_stage
+from babyllm.training.script import run_stage
 from babyllm.training.stages.fine_tuning_config import FineTuneConfig, resolved
 from data.sample_sft import prepare_sft_sample
 

@@ -1,19 +1,14 @@
-"""The configuration that all stages of training share, and how a command line becomes a run; it loads no torch.
-
-command line -> configuration, settled by the machine and by the run so far -> processes -> `begin` in each
-"""
+"""The configuration that all stages of training share; a stage adds its own sections and defaults."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from babyllm.config import load, parse
+from babyllm.config import load
 from babyllm.config.values import AnyCount, Count, PathText, expand_paths
 from babyllm.data.row_config import RowConfig
 from babyllm.errors import UserError
@@ -21,13 +16,9 @@ from babyllm.model.config import ModelOptions
 from babyllm.optim import OptimConfig
 from babyllm.run_directory import CONFIG
 from babyllm.runtime import RuntimeConfig
-from babyllm.runtime.launching.launch import choose_processes, launch
+from babyllm.runtime.launching.launch import choose_processes
 from babyllm.schedule import Plan
 from babyllm.training.watch import WatchConfig
-
-if TYPE_CHECKING:
-    from babyllm.runtime import Runtime
-    from babyllm.training.stage import Beginning
 
 
 @dataclass(frozen=True)
@@ -86,33 +77,3 @@ def stored_config(kind: type[C], run_dir: str) -> Any:
         if Path(run_dir, CONFIG).is_file():
             return load(kind, Path(run_dir, CONFIG))
     return None
-
-
-def run_stage(
-    argv: Sequence[str],
-    kind: type[C],
-    begin: Callable[[C, Runtime], Beginning],
-    resolve: Callable[[C], C],
-    prog: str,
-    description: str,
-) -> None:
-    """Read the configuration of a stage, then train in as many processes as it says.
-
-    Args:
-        argv: the command line, without the program's name.
-        kind: the stage's configuration.
-        begin: begins a run of it, in each process.
-        resolve: settles what depends on the machine and on the run so far.
-        prog: name of the program in its help.
-        description: of the stage, for the help.
-
-    Raises:
-        UserError: the command line or the run is at fault.
-    """
-    launch(partial(_train, begin=begin), parse(kind, argv, prog=prog, description=description, resolve=resolve))
-
-
-def _train(config: C, begin: Callable[[C, Runtime], Beginning]) -> None:
-    from babyllm.training.stage import train_stage  # torch is not needed for help, nor by a process that starts others
-
-    train_stage(config, begin)

@@ -1,0 +1,48 @@
+"""A stage of training as a program: its command line, its processes, its run.
+
+command line -> configuration, settled by the machine and by the run so far -> processes -> `begin` in each
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from babyllm.config import parse
+from babyllm.runtime.launching.launch import launch
+from babyllm.training.run_config import C
+
+if TYPE_CHECKING:
+    from babyllm.runtime import Runtime
+    from babyllm.training.stage import Beginning
+
+
+def run_stage(
+    argv: Sequence[str],
+    kind: type[C],
+    begin: Callable[[C, Runtime], Beginning],
+    resolve: Callable[[C], C],
+    prog: str,
+    description: str,
+) -> None:
+    """Read the configuration of a stage, then train in as many processes as it says.
+
+    Args:
+        argv: the command line, without the program's name.
+        kind: the stage's configuration.
+        begin: begins a run of it, in each process.
+        resolve: settles what depends on the machine and on the run so far.
+        prog: name of the program in its help.
+        description: of the stage, for the help.
+
+    Raises:
+        UserError: the command line or the run is at fault.
+    """
+    launch(partial(_train, begin=begin), parse(kind, argv, prog=prog, description=description, resolve=resolve))
+
+
+def _train(config: C, begin: Callable[[C, Runtime], Beginning]) -> None:
+    from babyllm.training.stage import train_stage  # torch is not needed for help, nor by a process that starts others
+
+    train_stage(config, begin)
