@@ -27,7 +27,6 @@ from babyllm.errors import UserError
 from babyllm.model.cross_entropy import IGNORE
 
 PREFETCH_STEPS = 2
-UNITS = "units/"  # before the name of a unit: an array of how many of it each row has
 
 
 @dataclass(frozen=True)
@@ -44,17 +43,13 @@ class _Reader:
         return [self._batch(rows, step) for rows in self.share.micro_batches(first_row)]
 
     def _batch(self, rows: NDArray[np.int64], step: range) -> Batch:
-        arrays = self.order.rows(rows)
-        units = {"token": int((arrays["targets"] != IGNORE).sum())}
-        units |= {
-            name.removeprefix(UNITS): int(arrays.pop(name).sum()) for name in list(arrays) if name.startswith(UNITS)
-        }
-        if "lengths" in arrays:
-            units["input"] = int(arrays["lengths"].sum())
-            # What lies behind the longest row is padding alone. A round width suits the hardware.
-            width = -(-int(arrays["lengths"].max()) // 8) * 8
-            arrays = {name: np.ascontiguousarray(a[:, :width]) if a.ndim == 2 else a for name, a in arrays.items()}
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        read = self.order.rows(rows)
+        units = {"token": int((read["targets"] != IGNORE).sum())}
+        units |= {name: int(counts.sum()) for name, counts in read.units.items()}
+        if read.lengths is not None:
+            units["input"] = int(read.lengths.sum())
+        # A round width suits the hardware.
+        tensors = {name: torch.from_numpy(array) for name, array in read.trimmed(8).items()}
         if self.pin_memory:
             tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
         return Batch(tensors, units, step)

@@ -15,6 +15,7 @@ from babyllm.chat.formats import FormatConfig
 from babyllm.chat.load import ChatTemplate, Supervise, fit, load_template, split_turns
 from babyllm.chat.messages import Conversation
 from babyllm.chat.reading import read_conversations
+from babyllm.data.rows.arrays import RowArrays
 from babyllm.data.rows.conversations import Conversations, PackedConversations
 from babyllm.documents import is_held_out
 from babyllm.errors import UserError
@@ -321,11 +322,11 @@ def test_ids_beyond_16_bits(tmp_path: Path, files: Path, tokenizer: Tokenizer) -
 # ---- rows
 
 
-def rows_of(store: ConversationStore, kind: Any, normalisation: Any = "token", **options: Any) -> dict[str, Any]:
+def rows_of(store: ConversationStore, kind: Any, normalisation: Any = "token", **options: Any) -> RowArrays:
     data = kind(store, "train", None, SEQ_LEN, normalisation, **options)
-    arrays: dict[str, Any] = data.rows(np.arange(len(data)))
-    assert (data.lengths(np.arange(len(data))) == arrays["lengths"]).all()
-    return arrays
+    rows: RowArrays = data.rows(np.arange(len(data)))
+    assert (data.lengths(np.arange(len(data))) == rows.lengths).all()
+    return rows
 
 
 @pytest.mark.parametrize("kind", [Conversations, PackedConversations])
@@ -334,13 +335,13 @@ def test_weights_add_up_to_units(store: ConversationStore, kind: Any, normalisat
     """Row by row, the weights of the targets add up to how many of the unit there are, and nothing else has weight."""
     rows = rows_of(store, kind, normalisation)
     is_target = rows["targets"] != IGNORE
-    units = is_target.sum(axis=1) if normalisation == "token" else rows[f"units/{normalisation}"]
+    units = is_target.sum(axis=1) if normalisation == "token" else rows.units[normalisation]
     assert rows["weights"].dtype == np.float32
     assert rows["weights"].sum(axis=1, dtype=float) == pytest.approx(units, rel=1e-6)
     assert ((rows["weights"] > 0) == is_target).all()
     train = store.groups("train")
-    assert rows["units/turn"].sum() == sum(group.turns for group in train)
-    assert rows["units/conversation"].sum() == sum(group.conversations for group in train)
+    assert rows.units["turn"].sum() == sum(group.turns for group in train)
+    assert rows.units["conversation"].sum() == sum(group.conversations for group in train)
 
 
 def test_each_turn_weighs_as_a_sample_of_its_own(tmp_path: Path, files: Path, template: ChatTemplate) -> None:
@@ -353,7 +354,7 @@ def test_each_turn_weighs_as_a_sample_of_its_own(tmp_path: Path, files: Path, te
         arrays = rows.rows(np.arange(len(rows)))
         is_target = arrays["targets"] != IGNORE
         found.append(Counter(zip(arrays["targets"][is_target], arrays["weights"][is_target], strict=True)))
-        assert store.groups("train")[0].turns == sum(arrays["units/turn"][: store.groups("train")[0].conversations])
+        assert store.groups("train")[0].turns == sum(arrays.units["turn"][: store.groups("train")[0].conversations])
     assert found[0] == found[1]
 
 
@@ -363,7 +364,9 @@ def test_rows_hold_whole_conversations(store: ConversationStore, kind: Any) -> N
     rows = rows_of(store, kind)
     found: Counter[tuple[tuple[int, ...], ...]] = Counter()
     for tokens, targets, positions, documents, channels, length in zip(
-        *(rows[name] for name in ("tokens", "targets", "positions", "documents", "channels", "lengths")), strict=True
+        *(rows[name] for name in ("tokens", "targets", "positions", "documents", "channels")),
+        rows.lengths,
+        strict=True,
     ):
         assert (documents[:length] >= 0).all() and (np.diff(documents[:length]) >= 0).all()
         assert (documents[length:] == -1).all() and (targets[length:] == IGNORE).all()
@@ -398,8 +401,8 @@ def test_packing_moves_and_changes_nothing(store: ConversationStore, normalisati
 def test_the_last_token_is_a_target(store: ConversationStore) -> None:
     """The last target of a row is the end token of the last answer, where a row ends with an answer."""
     rows = rows_of(store, Conversations, "turn")
-    last = rows["targets"][np.arange(len(rows["lengths"])), rows["lengths"] - 2]
-    newline = rows["tokens"][np.arange(len(rows["lengths"])), rows["lengths"] - 1]
+    last = rows["targets"][np.arange(len(rows.lengths)), rows.lengths - 2]
+    newline = rows["tokens"][np.arange(len(rows.lengths)), rows.lengths - 1]
     supervised = last[last != IGNORE]
     assert len(supervised) > 0.7 * len(last) and len(set(supervised.tolist())) == 1
     assert (newline[last != IGNORE] == supervised[0]).all()  # ChatML puts a line break behind it
@@ -410,8 +413,8 @@ def test_one_over_long_conversation_blocks_nothing(tmp_path: Path, files: Path, 
     prepare(files, tmp_path, template, too_long="skip")
     store = ConversationStore.open(tmp_path)
     rows = rows_of(store, PackedConversations, "turn")
-    assert (rows["units/conversation"] > 0).all() and (rows["units/turn"] > 0).all()
-    assert rows["units/conversation"].sum() == len(store.span("train"))
+    assert (rows.units["conversation"] > 0).all() and (rows.units["turn"] > 0).all()
+    assert rows.units["conversation"].sum() == len(store.span("train"))
 
 
 @pytest.mark.parametrize("kind", [Conversations, PackedConversations])

@@ -17,6 +17,7 @@ from babyllm.data.order.length_buckets import ByLength
 from babyllm.data.order.mixing import Mixture, Stage
 from babyllm.data.order.shuffle import Shuffled
 from babyllm.data.row_config import Share
+from babyllm.data.rows.arrays import RowArrays
 from babyllm.data.rows.windows import Windows
 from babyllm.errors import UserError
 from babyllm.store.shards import open_tokens
@@ -34,14 +35,12 @@ class Lines:
     def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         return self._lengths[indices]
 
-    def rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    def rows(self, indices: NDArray[np.int64]) -> RowArrays:
         here = np.arange(100) < self._lengths[indices][:, None]
-        return {
-            "tokens": here * 1,
-            "targets": np.where(here, 1, -100),
-            "number": indices + 1000 * self._name,
-            "lengths": self._lengths[indices],
-        }
+        number = np.broadcast_to((indices + 1000 * self._name)[:, None], here.shape)
+        return RowArrays(
+            {"tokens": here * 1, "targets": np.where(here, 1, -100), "number": number}, self._lengths[indices]
+        )
 
 
 def some_lengths(n: int, seed: int = 0) -> NDArray[np.int64]:
@@ -49,7 +48,7 @@ def some_lengths(n: int, seed: int = 0) -> NDArray[np.int64]:
 
 
 def order_of(order: Any, begin: int, end: int) -> list[int]:
-    numbers: list[int] = order.rows(np.arange(begin, end))["number"].tolist()
+    numbers: list[int] = order.rows(np.arange(begin, end))["number"][:, 0].tolist()
     return numbers
 
 
@@ -72,7 +71,7 @@ def test_every_row_comes_once(n: int, global_batch: int, batches: int, stages: s
 def test_batches_are_of_similar_length() -> None:
     """Within a block no batch overlaps another in length, and their order is not that of the lengths."""
     by_length = ByLength(Shuffled(Lines(some_lengths(640)), 1), 10, 1, batches=16)
-    lengths = by_length.rows(np.arange(320))["lengths"].reshape(2, 16, 10)
+    lengths = by_length.lengths(np.arange(320)).reshape(2, 16, 10)
     for block in lengths:
         assert (np.diff(block, axis=1) >= 0).all()
         in_order = block[np.argsort(block[:, 0], kind="stable")]
@@ -98,7 +97,7 @@ def test_ranks_share_the_same_batches(world_size: int) -> None:
         for rank in range(world_size):
             mine = ByLength(Shuffled(lines, 1), 8, 1, batches=4)
             for rows in Share(8, 2, rank, world_size).micro_batches(step * 8):
-                found += mine.rows(rows)["number"].tolist()
+                found += mine.rows(rows)["number"][:, 0].tolist()
         assert found == order_of(expected, step * 8, step * 8 + 8)
 
 
@@ -111,7 +110,7 @@ def test_nothing_crosses_a_stage() -> None:
     assert {number // 1000 for number in order_of(by_length, 0, 48)} == {1}
     assert {number // 1000 for number in order_of(by_length, 48, 72)} == {2}
     assert sorted(order_of(by_length, 48, 72)) == sorted(order_of(mixture, 48, 72))
-    lengths = by_length.rows(np.arange(72, 200))["lengths"]
+    lengths = by_length.lengths(np.arange(72, 200))
     assert (by_length.lengths(np.arange(72, 200)) == lengths).all()
     assert by_length.metrics(80) == mixture.metrics(80)
 
@@ -132,7 +131,7 @@ def loader_of(batches: int, stages: tuple[int, ...] = (), seed: int = 1) -> Load
 
 
 def numbers_of(loader: Loader, steps: int) -> list[list[int]]:
-    return [[n for batch in next(loader) for n in batch["number"].tolist()] for _ in range(steps)]
+    return [[n for batch in next(loader) for n in batch["number"][:, 0].tolist()] for _ in range(steps)]
 
 
 @pytest.mark.parametrize("steps", [0, 3, 4, 5, 70])

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from babyllm.data.loader import Loader
 from babyllm.data.order.shuffle import BLOCK_ROWS, Shuffled, hash_ints, shuffled, shuffled_in_turn
 from babyllm.data.row_config import Share
+from babyllm.data.rows.arrays import RowArrays
 from babyllm.data.rows.windows import Windows
 from babyllm.data.token_config import DataConfig
 from babyllm.data.token_data import make_loader, open_pretraining_data
@@ -49,12 +50,13 @@ class Numbers:
     def __len__(self) -> int:
         return self.n
 
-    def rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    def rows(self, indices: NDArray[np.int64]) -> RowArrays:
         if self.fails_at in indices:
             self.fails_at = -1
             raise OSError("the disk went away")
         tokens = np.repeat(indices[:, None], 3, axis=1)
-        return {"tokens": tokens, "targets": np.where((tokens % 5 == 0) & (np.arange(3) == 2), IGNORE, tokens)}
+        targets = np.where((tokens % 5 == 0) & (np.arange(3) == 2), IGNORE, tokens)
+        return RowArrays({"tokens": tokens, "targets": targets})
 
 
 @contextmanager
@@ -93,7 +95,7 @@ def test_rows_are_what_was_asked_for(tmp_path: Path) -> None:
     windows = Windows(stream_of(tmp_path, [[i, i + 1, i + 2] for i in range(10, 100, 3)]), 7, EOS)
     everything = windows.rows(np.arange(len(windows)))
     some = windows.rows(np.array([5, 0, 16, 5]))
-    for name, array in some.items():
+    for name, array in some.arrays.items():
         assert (array == everything[name][[5, 0, 16, 5]]).all()
 
 

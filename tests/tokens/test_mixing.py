@@ -32,6 +32,7 @@ from babyllm.data.order.mixing import (
 )
 from babyllm.data.order.shuffle import Shuffled
 from babyllm.data.row_config import Share
+from babyllm.data.rows.arrays import RowArrays
 from babyllm.data.token_config import DataConfig
 from babyllm.data.token_data import make_loader, open_pretraining_data
 from babyllm.errors import UserError
@@ -59,10 +60,10 @@ class Domain:
     def __len__(self) -> int:
         return self.size
 
-    def rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    def rows(self, indices: NDArray[np.int64]) -> RowArrays:
         tokens = np.repeat(indices[:, None], self.seq_len, axis=1)
         tokens[:, 0] = self.number
-        return {"tokens": tokens, "targets": tokens}
+        return RowArrays({"tokens": tokens, "targets": tokens})
 
 
 def mixture(stages: Sequence[Mapping[str, Any]], n_steps: int, global_batch: int = 8, seq_len: int = 4) -> Mixture:

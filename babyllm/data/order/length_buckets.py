@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.data.order.shuffle import Order, Shuffled, hash_ints, shuffled
+from babyllm.data.rows.arrays import RowArrays
 
 BLOCK_BATCHES = 64
 ENDLESS = 1 << 62
@@ -64,8 +65,8 @@ class ByLength:
         self._epoch = len(order) if isinstance(order, Shuffled) else 0
         self._sorted = lru_cache(maxsize=2)(self._sort)  # the block under way, and the one a reader ahead has begun
 
-    def rows(self, numbers: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """The named arrays of these rows of the run."""
+    def rows(self, numbers: NDArray[np.int64]) -> RowArrays:
+        """These rows of the run."""
         return self._order.rows(self._replaced(numbers))
 
     def lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:

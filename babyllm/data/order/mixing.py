@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from babyllm.config import nearest
 from babyllm.data.order.shuffle import Rows, Shuffled, hash_ints
 from babyllm.data.row_config import RowConfig
+from babyllm.data.rows.arrays import RowArrays, placed
 from babyllm.errors import UserError
 from babyllm.schedule import Plan
 
@@ -98,19 +99,19 @@ class Mixture:
         for stage, end in zip(stages, self._first_rows[1:], strict=False):
             self._before.append(self._before[-1] + Counter(stage.counts(end - stage.first_row)))
 
-    def rows(self, numbers: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-        """The named arrays of these rows of the run, which must be of one length."""
-        return self._gathered(numbers, Shuffled.rows)
+    def rows(self, numbers: NDArray[np.int64]) -> RowArrays:
+        """These rows of the run, which must be of one length."""
+        return placed(len(numbers), [(places, rows.rows(theirs)) for places, rows, theirs in self._sources(numbers)])
 
     def lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """(len(numbers),) inputs of these rows that are not padding."""
-        return self._gathered(numbers, lambda rows, places: {"lengths": rows.lengths(places)})["lengths"]
+        lengths = np.empty(len(numbers), np.int64)
+        for places, rows, theirs in self._sources(numbers):
+            lengths[places] = rows.lengths(theirs)
+        return lengths
 
-    def _gathered(
-        self, numbers: NDArray[np.int64], read: Callable[[Shuffled, NDArray[np.int64]], dict[str, NDArray[Any]]]
-    ) -> dict[str, NDArray[Any]]:
-        """What `read` gives of the rows of each domain, put back in order."""
-        arrays: dict[str, NDArray[Any]] = {}
+    def _sources(self, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Shuffled, NDArray[np.int64]]]:
+        """By domain: which of the numbers are its rows, its rows in their order, and the numbers they have there."""
         at = np.searchsorted(self._first_rows, numbers, side="right") - 1
         for i in np.unique(at):
             stage, places = self._stages[i], np.flatnonzero(at == i)
@@ -119,11 +120,7 @@ class Mixture:
             domain = (share_out(rows + 1, weights) - before).argmax(axis=1)
             for d in np.unique(domain):
                 source, here = stage.sources[d], domain == d
-                for name, array in read(self._rows[source], before[here, d] + self._before[i][source]).items():
-                    if name not in arrays:
-                        arrays[name] = np.empty((len(numbers), *array.shape[1:]), array.dtype)
-                    arrays[name][places[here]] = array
-        return arrays
+                yield places[here], self._rows[source], before[here, d] + self._before[i][source]
 
     @property
     def borders(self) -> list[int]:

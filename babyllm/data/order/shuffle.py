@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from babyllm.data.rows.arrays import RowArrays
+
 ROUNDS = 8
 BLOCK_ROWS = 4096
 BLOCKS_KEPT = 256  # domains of a mixture take turns, and each needs the block it is in
@@ -26,8 +28,8 @@ class Rows(Protocol):
         """Rows per epoch."""
         ...
 
-    def rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-        """Named arrays, first dimension len(indices)."""
+    def rows(self, indices: NDArray[np.int64]) -> RowArrays:
+        """These rows."""
         ...
 
     def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -38,8 +40,8 @@ class Rows(Protocol):
 class Order(Protocol):
     """Rows without end, each at its place."""
 
-    def rows(self, numbers: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-        """The named arrays of the rows that come as number 0, 1, ..."""
+    def rows(self, numbers: NDArray[np.int64]) -> RowArrays:
+        """The rows that come as number 0, 1, ..."""
         ...
 
     def identity(self, consumed: int) -> dict[str, Any]:
@@ -61,8 +63,8 @@ class Shuffled:
         """Rows per epoch."""
         return len(self._data)
 
-    def rows(self, numbers: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-        """The named arrays of the rows that come as number 0, 1, ..."""
+    def rows(self, numbers: NDArray[np.int64]) -> RowArrays:
+        """The rows that come as number 0, 1, ..."""
         return self._data.rows(self._indices(numbers))
 
     def lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:

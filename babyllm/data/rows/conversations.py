@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from babyllm.data.rows.arrays import RowArrays
 from babyllm.data.rows.packing import pack
 from babyllm.errors import UserError
 from babyllm.ragged import Ragged, offsets_of, positions, take
@@ -52,13 +53,13 @@ class Conversations:
         """(len(indices),) inputs of each row that are not padding."""
         return self._store.index["length"][indices + self._span.start].astype(np.int64) - 1
 
-    def rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """The named arrays of these rows.
+    def rows(self, indices: NDArray[np.int64]) -> RowArrays:
+        """These rows.
 
         Returns:
-            (n, seq_len): "tokens", "targets", "positions", "documents" (0; -1 is padding), "channels" (index in the
-            store's tasks), all int64, and "weights" (float32, what the nats of a target are multiplied by); (n,) int64:
-            "lengths" (inputs that are not padding), "units/turn", "units/conversation".
+            Arrays of (n, seq_len): "tokens", "targets", "positions", "documents" (0; -1 is padding), "channels" (index
+            in the store's tasks), all int64, and "weights" (float32, what the nats of a target are multiplied by);
+            units: "turn" and "conversation".
         """
         members = Ragged(indices + self._span.start, np.arange(len(indices) + 1))
         return _columns(self._store, members, self._seq_len, self._normalisation)
@@ -103,8 +104,8 @@ class PackedConversations:
         inputs = self._store.index["length"][members.values].astype(np.int64) - 1
         return np.add.reduceat(inputs, members.offsets[:-1]) if len(indices) else inputs
 
-    def rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """The named arrays of these rows.
+    def rows(self, indices: NDArray[np.int64]) -> RowArrays:
+        """These rows.
 
         Returns:
             As of `Conversations`; positions restart with each conversation of a row, documents number them from 0.
@@ -126,10 +127,8 @@ def require_length(store: ConversationStore, split: Split, task: str | None, seq
         )
 
 
-def _columns(
-    store: ConversationStore, rows: Ragged, seq_len: int, normalisation: Normalisation
-) -> dict[str, NDArray[Any]]:
-    """The arrays of rows whose members are conversations; N members and P inputs in all."""
+def _columns(store: ConversationStore, rows: Ragged, seq_len: int, normalisation: Normalisation) -> RowArrays:
+    """Rows whose members are conversations; N members and P inputs in all."""
     from babyllm.model.cross_entropy import IGNORE  # here, so that processes that prepare a store need no torch
 
     n, shape = len(rows.offsets) - 1, (len(rows.offsets) - 1, seq_len)
@@ -149,17 +148,16 @@ def _columns(
         return out.reshape(shape)
 
     weights = _weights(turns, member, record["supervised"], normalisation)
-    return {
+    arrays = {
         "tokens": filled(store.ids[source], store.manifest.eos_id),
         "targets": filled(np.where(turns > 0, store.ids[source + 1].astype(np.int64), IGNORE), IGNORE),
         "positions": filled(position, 0),
         "documents": filled(positions(rows.offsets)[member], -1),
         "weights": filled(weights, 0, np.float32),
         "channels": filled(store.channels(rows.values)[member], 0),
-        "lengths": np.diff(offsets[rows.offsets]),
-        "units/turn": np.bincount(row, record["turns"], n).astype(np.int64),
-        "units/conversation": rows.lengths(),
     }
+    units = {"turn": np.bincount(row, record["turns"], n).astype(np.int64), "conversation": rows.lengths()}
+    return RowArrays(arrays, np.diff(offsets[rows.offsets]), units)
 
 
 def _weights(

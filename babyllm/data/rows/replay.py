@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from babyllm.data.rows.arrays import RowArrays
 from babyllm.data.rows.windows import Windows
 from babyllm.model.cross_entropy import IGNORE
 
@@ -33,20 +32,18 @@ class Replay:
         """(n,) inputs of each row."""
         return self._windows.lengths(indices)
 
-    def rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """The named arrays of these rows, as those of conversations."""
-        rows: dict[str, NDArray[Any]] = dict(self._windows.rows(indices))
+    def rows(self, indices: NDArray[np.int64]) -> RowArrays:
+        """These rows, with the arrays and units that conversations have."""
+        rows = self._windows.rows(indices)
         is_text = rows["targets"] != IGNORE
         lengths = is_text.sum(axis=1)
         ones = np.ones(len(indices), np.int64)
-        return {
+        arrays = {
             "tokens": rows["tokens"],
             "targets": rows["targets"],
             "positions": np.broadcast_to(np.arange(is_text.shape[1]), is_text.shape),
             "documents": np.where(is_text, 0, -1),
             "weights": (is_text / (1 if self._by_token else lengths[:, None])).astype(np.float32),
             "channels": np.full(is_text.shape, self._channel),
-            "lengths": lengths,
-            "units/turn": ones,
-            "units/conversation": ones,
         }
+        return RowArrays(arrays, lengths, {"turn": ones, "conversation": ones})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from babyllm.data.rows.arrays import RowArrays
 from babyllm.errors import UserError
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.store.shards import TokenStream
@@ -49,8 +50,12 @@ class Windows:
         """(len(indices),) inputs of each row that are not padding: all but those the last one lacks."""
         return np.minimum(self._seq_len, len(self._stream) - 1 - indices * self._seq_len)
 
-    def rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-        """The named arrays of these rows, each (len(indices), seq_len) int64."""
+    def rows(self, indices: NDArray[np.int64]) -> RowArrays:
+        """These rows: "tokens" and "targets", and with `mask_documents` "positions" and "documents".
+
+        Returns:
+            Arrays of (len(indices), seq_len) int64.
+        """
         T = self._seq_len
         tokens = np.full((len(indices), T), self._eos_id, dtype=np.int64)
         targets = np.full((len(indices), T), IGNORE, dtype=np.int64)
@@ -59,9 +64,9 @@ class Windows:
             tokens[row, : len(window) - 1] = window[:-1]
             targets[row, : len(window) - 1] = window[1:]
         if not self._mask:
-            return {"tokens": tokens, "targets": targets}
+            return RowArrays({"tokens": tokens, "targets": targets})
         documents = np.cumsum(tokens == self._eos_id, axis=1)
         is_start = np.diff(documents, axis=1, prepend=-1) != 0
         here = np.broadcast_to(np.arange(T), documents.shape)
         positions = here - np.maximum.accumulate(np.where(is_start, here, 0), axis=1)
-        return {"tokens": tokens, "targets": targets, "positions": positions, "documents": documents}
+        return RowArrays({"tokens": tokens, "targets": targets, "positions": positions, "documents": documents})
