@@ -1,4 +1,4 @@
-"""The configuration of supervised fine-tuning; reading it loads no torch."""
+"""The configuration of supervised fine-tuning."""
 
 from __future__ import annotations
 
@@ -6,35 +6,30 @@ from dataclasses import dataclass, field, replace
 
 from babyllm.config.values import AnyCount, AnyMembers, PathText
 from babyllm.data.conversation_config import SAMPLE, ConversationConfig
-from babyllm.model.adapt.freezing import FreezeConfig
-from babyllm.model.adapt.lora import LoraConfig
 from babyllm.optim import OptimConfig
 from babyllm.schedule import Plan
 from babyllm.store.conversations import Normalisation
-from babyllm.training.run_config import RunConfig, settled
+from babyllm.training.adapted_config import AdaptedRunConfig
+from babyllm.training.run_config import settled
 
 
 @dataclass(frozen=True)
-class FineTuneConfig(RunConfig):
+class FineTuneConfig(AdaptedRunConfig):
     """The configuration of `train_sft.py`.
 
     Attributes:
-        model: dropout and activation_checkpointing; the shape is that of init_from.
         normalise: what the loss is the mean over: token, turn (each answer counts once, so that short ones are not
             drowned by long ones) or conversation.
         samples: held-out conversations whose last answer is shown at each evaluation.
     """
 
     run_dir: PathText = "runs/sft"
-    init_from: PathText = "runs/pretrain"
     data: ConversationConfig = field(default_factory=ConversationConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(weight_decay=0.0))
     plan: Plan = field(default_factory=lambda: Plan(epochs=1.5, peak_lr=2e-3))
     eval_every: AnyCount = 200
     save_every: AnyCount = 200
     normalise: Normalisation = "turn"
-    lora: LoraConfig = field(default_factory=LoraConfig)
-    freeze: FreezeConfig = field(default_factory=FreezeConfig)
     samples: AnyMembers = 3
 
 

@@ -1,0 +1,162 @@
+"""The model that a later stage starts from: read, its vocabulary grown for the template, with LoRA or frozen parts.
+
+init_from, or the newest step of the run -> starting_model -> StartingModel -> adapted -> the model as it is trained
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from babyllm.chat.load import ChatTemplate, stored_template
+from babyllm.config import differences
+from babyllm.errors import UserError
+from babyllm.interop.held_base import BASE, hold_base
+from babyllm.interop.peft import Adapter, fill_adapter, read_adapter
+from babyllm.loading import base_directory, is_adapter, load, load_base, tokenizer_directory
+from babyllm.model.adapt.freezing import FreezeConfig, freeze
+from babyllm.model.adapt.grow import grow_vocabulary
+from babyllm.model.adapt.lora import LoraConfig, add_lora, lora_layers, merge_lora
+from babyllm.model.adapt.token_rows import matrices_of, train_token_rows
+from babyllm.model.config import ModelOptions
+from babyllm.model.transformer import Transformer
+from babyllm.runtime import Runtime, seed_all
+from babyllm.tokenizer import Tokenizer
+from babyllm.training.adapted_config import AdaptedRunConfig
+
+
+class StartingModel(NamedTuple):
+    """What is trained, before it is.
+
+    Attributes:
+        directory: of the model or the adapter.
+        tokenizer: its own.
+        model: a plain one, its vocabulary grown for the template.
+        adapter: of `directory`, which training goes on with; None to begin a new one, or without LoRA.
+        tokens: ids whose rows are trained beside LoRA.
+        is_resumed: whether `directory` is a step of this run.
+        told: where the weights are from, for the headline.
+    """
+
+    directory: Path
+    tokenizer: Tokenizer
+    model: Transformer
+    adapter: Adapter | None
+    tokens: list[int]
+    is_resumed: bool
+    told: str
+
+
+def starting_model(
+    config: AdaptedRunConfig, directory: Path, tokenizer: Tokenizer, template: ChatTemplate, is_resumed: bool
+) -> StartingModel:
+    """The model of a directory, read as the configuration says.
+
+    Args:
+        config: of the stage.
+        directory: of a model or an adapter.
+        tokenizer: its own.
+        template: of conversations, whose tokens the model is to learn.
+        is_resumed: whether the directory is a step of this run.
+
+    Raises:
+        UserError: the shape is set anew, or the model was made for shorter texts.
+    """
+    options, seq_len = config.model, config.data.longest_seq_len
+    how: dict[str, Any] = {"dropout": options.dropout, "activation_checkpointing": options.activation_checkpointing}
+    if ignored := differences(ModelOptions(**how), options):
+        raise UserError(f"model.{ignored[0]}: the shape is that of {directory}; leave the option out")
+    adapter, told = None, ""
+    if config.lora.rank:
+        model, told = load_base(directory, tokenizer, **how).eval(), f"from {directory}"
+        if is_adapter(directory):
+            adapter, told = read_adapter(directory), f"going on with the adapter of {directory}"
+    else:
+        model = load(directory, **how)[0]
+        if lora_layers(model):
+            told = f"from {directory} merged into its base {model.origin}, to be trained in full"
+            merge_lora(model)
+    if model.config.max_seq_len < seq_len:
+        raise UserError(f"data.seq_len={seq_len}: {directory} was made for at most {model.config.max_seq_len} tokens")
+    tokens = {i for ids in adapter.tokens.values() for i in ids} if adapter else set()
+    if config.lora.rank and not is_resumed:
+        tokens |= _unlearned(config, directory, tokenizer, template)
+    return StartingModel(directory, tokenizer, model, adapter, sorted(tokens), is_resumed, told)
+
+
+def _unlearned(config: AdaptedRunConfig, directory: Path, tokenizer: Tokenizer, template: ChatTemplate) -> set[int]:
+    """Special tokens of the template whose rows are to be trained beside LoRA."""
+    written = set(template.special_ids())
+    if config.lora.new_tokens != "auto":
+        return written if config.lora.new_tokens else set()
+    stored = stored_template(tokenizer_directory(directory)) or ""
+    # Every text a base has read ends or begins with these two; what its own template spells out it was taught.
+    learned = {tokenizer.bos_id, tokenizer.eos_id, *(i for name, i in tokenizer.special.items() if name in stored)}
+    return written - learned
+
+
+def adapted(config: AdaptedRunConfig, start: StartingModel, template: ChatTemplate, runtime: Runtime) -> Transformer:
+    """The model as it is trained: with rows for the template's tokens, with LoRA and frozen parts.
+
+    Raises:
+        UserError: it cannot be changed as the configuration says.
+    """
+    model, directory = start.model, start.directory
+    if runtime.is_main:
+        for line in _remarks(start, template):
+            print(line)
+    grow_vocabulary(model, template.tokenizer.vocab_size)
+    _rehearse(config, start)
+    if config.lora.rank and not start.is_resumed:
+        with runtime.main_first():
+            if runtime.is_main:
+                hold_base(Path(config.run_dir), base_directory(directory), model, start.tokenizer)
+        model.origin = str((Path(config.run_dir) / BASE).absolute())
+    seed_all(config.plan.seed)
+    _change(model, config.lora, config.freeze, start.tokens)
+    if start.adapter and not start.is_resumed:
+        fill_adapter(model, start.adapter, directory)
+    return model
+
+
+def _change(model: Transformer, lora: LoraConfig, frozen: FreezeConfig, tokens: list[int]) -> None:
+    """Let the model, changed in place, train what the configuration says."""
+    add_lora(model, lora)
+    train_token_rows(model, matrices_of(model, tokens))
+    freeze(model, frozen)
+
+
+def _rehearse(config: AdaptedRunConfig, start: StartingModel) -> None:
+    """Refuse what cannot be trained, tried on a model of the same shape without numbers, before the base is held."""
+    with torch.device("meta"):
+        model = Transformer(start.model.config)
+    _change(model, replace(config.lora, base="float32"), config.freeze, start.tokens)
+    if start.adapter and not start.is_resumed:
+        _require_same_shape(config.lora, model, start.adapter, start.directory)
+
+
+def _require_same_shape(config: LoraConfig, model: Transformer, adapter: Adapter, directory: Path) -> None:
+    """Refuse to go on with an adapter of other layers or of another kind than those of the model."""
+    theirs, mine = replace(adapter.config, targets=sorted(adapter.config.targets)), sorted(lora_layers(model))
+    for key in ("rank", "alpha", "rslora", "targets"):
+        before, now = getattr(theirs, key), mine if key == "targets" else getattr(config, key)
+        if before != now:
+            shown = f"{before[:3]} ..." if isinstance(before, list) and len(before) > 3 else before
+            raise UserError(
+                f"--init_from: {directory} is an adapter with other lora.{key}, {shown}; give the same to go on with "
+                "it, or --lora.rank=0 to train the model that it makes of its base"
+            )
+
+
+def _remarks(start: StartingModel, template: ChatTemplate) -> Iterator[str]:
+    """What a person should know about the template's tokens before the training begins."""
+    tokenizer, size = template.tokenizer, start.model.config.vocab_size
+    if tokenizer.vocab_size > size:
+        yield f"{start.directory}: the vocabulary grows from {size} to {tokenizer.vocab_size} tokens, for the template"
+    if start.tokens and not start.is_resumed:
+        names = ", ".join(name for name, i in tokenizer.special.items() if i in start.tokens)
+        yield f"trained beside LoRA, because the base has not learned them: the rows of {names}"
