@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from babyllm.documents import Document
@@ -28,8 +29,8 @@ from babyllm.prepare.encode import Group, group_table
 from babyllm.prepare.inputs import documents_of, find_sources
 from babyllm.progress import ProgressLine
 from babyllm.store.bare_tokens import BareFlags
-from babyllm.store.corpus import COLUMNS, Corpus, Count, documents_in, is_corpus, open_corpus
-from babyllm.store.parquet import FAULTS, open_parquet
+from babyllm.store.corpus import Corpus, Count, documents_in, is_corpus, open_corpus, read_rows, row_groups
+from babyllm.store.parquet import FAULTS
 from babyllm.store.shards import Split, TokenData, TokenStream, bare_files, is_token_data, open_tokens
 from babyllm.text.readers import ReadConfig, left_out
 from babyllm.tokenizer import Tokenizer, load_tokenizer
@@ -107,12 +108,11 @@ def _longest_rows(corpus: Corpus, n: int) -> list[int]:
     best: list[tuple[int, int]] = []
     begin = 0
     for part in corpus.parts:
-        with open_parquet(corpus.directory / part.file) as file:
-            for batch in file.iter_batches(2048, columns=["text"]):
-                lengths = np.asarray(pc.utf8_length(batch.column(0)))
-                top = np.argsort(-lengths, kind="stable")[:n]
-                best = heapq.nlargest(n, best + [(int(lengths[i]), -(begin + int(i))) for i in top])
-                begin += len(lengths)
+        for batch in read_rows(corpus.directory / part.file, ["text"]):
+            lengths = np.asarray(pc.utf8_length(batch.column(0)))
+            top = np.argsort(-lengths, kind="stable")[:n]
+            best = heapq.nlargest(n, best + [(int(lengths[i]), -(begin + int(i))) for i in top])
+            begin += len(lengths)
         progress.show(begin)
     progress.end()
     return [-row for _, row in best]
@@ -123,15 +123,13 @@ def _rows(corpus: Corpus, rows: Sequence[int]) -> list[Document]:
     found: dict[int, Document] = {}
     begin = 0
     for part in corpus.parts:
-        with open_parquet(corpus.directory / part.file) as file:
-            for group in range(file.metadata.num_row_groups):
-                end = begin + file.metadata.row_group(group).num_rows
-                mine = [row for row in rows if begin <= row < end]
-                if mine:
-                    table = file.read_row_group(group, columns=COLUMNS)
-                    for row in mine:
-                        (found[row],) = documents_in(table.slice(row - begin, 1))
-                begin = end
+        for group in row_groups(corpus.directory / part.file, 1):
+            mine = [row for row in rows if begin <= row < begin + group.n]
+            if mine:
+                table = pa.Table.from_batches(read_rows(group.path, groups=range(group.begin, group.end)))
+                for row in mine:
+                    (found[row],) = documents_in(table.slice(row - begin, 1))
+            begin += group.n
     return [found[row] for row in rows]
 
 

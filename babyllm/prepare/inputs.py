@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,16 @@ from babyllm.errors import UserError
 from babyllm.files import sha256
 from babyllm.pipeline.output import REJECTED
 from babyllm.prepare.encode import BATCH_DOCUMENTS, Batch, batches
-from babyllm.store.corpus import COLUMNS, MANIFEST, documents_in, is_corpus, open_corpus, row_groups
-from babyllm.store.parquet import FAULTS, open_parquet
+from babyllm.store.corpus import (
+    COLUMNS,
+    MANIFEST,
+    RowGroups,
+    documents_in,
+    is_corpus,
+    open_corpus,
+    read_rows,
+    row_groups,
+)
 from babyllm.text.readers import (
     Partition,
     ReadConfig,
@@ -35,23 +43,6 @@ from babyllm.text.readers import (
 # Pieces get smaller towards the end, so that no core waits long for the last one (Polychronopoulos and Kuck 1987).
 PIECE_BYTES = 16 << 20
 PIECE_SHARE = 1 / 16
-
-
-@dataclass(frozen=True)
-class RowGroups:
-    """Consecutive row groups of one file of a corpus.
-
-    Attributes:
-        path: of the Parquet file.
-        begin: the first row group.
-        end: behind the last.
-        size_bytes: of all of them, unpacked.
-    """
-
-    path: Path
-    begin: int
-    end: int
-    size_bytes: int
 
 
 Source = RowGroups | Partition
@@ -80,7 +71,7 @@ def find_sources(paths: Sequence[Path], read: ReadConfig, partition_bytes: int) 
     left = sum(count.bytes for _, part in parts for count in part.domains.values())
     for file, part in parts:
         at_most = min(partition_bytes, PIECE_BYTES, round(left * PIECE_SHARE))
-        sources += [RowGroups(file, begin, end, size) for begin, end, _, size in row_groups(file, at_most)]
+        sources += row_groups(file, at_most)
         left -= sum(count.bytes for count in part.domains.values())
     found = find_partitions(others, read, partition_bytes) if others else []
     require_fields(found, read)
@@ -100,14 +91,8 @@ def read_source(source: Source, read: ReadConfig) -> Iterator[Document | Rejecte
         yield from read_partition(source, read)
 
 
-def _record_batches(source: RowGroups, names: list[str]) -> Iterator[pa.RecordBatch]:
-    try:
-        with open_parquet(source.path) as file:
-            groups = range(source.begin, source.end)
-            batches = file.iter_batches(BATCH_DOCUMENTS, row_groups=groups, columns=names, use_threads=False)
-            yield from batches
-    except FAULTS as error:
-        raise UserError(f"{source.path}: cannot be read ({error}); make the corpus anew") from error
+def _record_batches(source: RowGroups, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    return read_rows(source.path, columns, range(source.begin, source.end), BATCH_DOCUMENTS)
 
 
 def documents_of(source: Source, read: ReadConfig, rejected: Counter[str], folder: Path | None) -> Iterator[Document]:

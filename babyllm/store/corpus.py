@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -96,18 +97,71 @@ class Corpus:
             yield from read_part(self.directory / part.file)
 
 
-def read_part(path: Path) -> Iterator[Document]:
-    """The documents of one Parquet file, some thousands in memory at a time.
+@dataclass(frozen=True)
+class RowGroups:
+    """Successive row groups of one file of a corpus.
+
+    Attributes:
+        path: of the file.
+        begin: the first row group.
+        end: the one after the last.
+        n: documents.
+        size_bytes: memory that their columns take.
+    """
+
+    path: Path
+    begin: int
+    end: int
+    n: int
+    size_bytes: int
+
+
+def row_groups(path: Path, at_most_bytes: int) -> Iterator[RowGroups]:
+    """A file of a corpus in runs of row groups that take at most so many bytes, or of one row group.
 
     Raises:
         UserError: the file is damaged.
     """
-    try:
-        with open_parquet(path) as file:
-            for batch in file.iter_batches(batch_size=2048, columns=COLUMNS):
-                yield from documents_in(batch)
-    except FAULTS as error:
-        raise UserError(f"{path}: cannot be read ({error}); make the corpus anew") from error
+    with _opened(path) as file:
+        metadata = file.metadata
+    first = n = size = 0
+    for i in range(metadata.num_row_groups):
+        group = metadata.row_group(i)
+        if n and size + group.total_byte_size > at_most_bytes:
+            yield RowGroups(path, first, i, n, size)
+            first, n, size = i, 0, 0
+        n, size = n + group.num_rows, size + group.total_byte_size
+    if n:
+        yield RowGroups(path, first, metadata.num_row_groups, n, size)
+
+
+def read_rows(
+    path: Path, columns: Sequence[str] = COLUMNS, groups: range | None = None, batch_rows: int = 2048
+) -> Iterator[pa.RecordBatch]:
+    """Rows of a file of a corpus in their order, some thousands in memory at a time.
+
+    Args:
+        path: of the file.
+        columns: names of the columns; those that the file lacks are left out.
+        groups: numbers of the row groups; None reads all.
+        batch_rows: rows of a batch, at most.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    with _opened(path) as file:
+        chosen = range(file.metadata.num_row_groups) if groups is None else groups
+        yield from file.iter_batches(batch_rows, row_groups=chosen, columns=list(columns), use_threads=False)
+
+
+def read_part(path: Path) -> Iterator[Document]:
+    """The documents of a file of a corpus.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    for batch in read_rows(path):
+        yield from documents_in(batch)
 
 
 def schema_of(path: Path) -> pa.Schema:
@@ -116,9 +170,15 @@ def schema_of(path: Path) -> pa.Schema:
     Raises:
         UserError: the file is damaged.
     """
+    with _opened(path) as file:
+        return URL_SCHEMA if "url" in file.schema_arrow.names else SCHEMA
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with open_parquet(path) as file:
-            return URL_SCHEMA if "url" in file.schema_arrow.names else SCHEMA
+            yield file
     except FAULTS as error:
         raise UserError(f"{path}: cannot be read ({error}); make the corpus anew") from error
 
@@ -128,28 +188,6 @@ def documents_in(rows: pa.RecordBatch | pa.Table) -> Iterator[Document]:
     columns = [rows.column(name).to_pylist() for name in COLUMNS if name in rows.schema.names]
     for text, domain, place, *url in zip(*columns, strict=True):
         yield Document(text, domain, place, (url[0] if url else "") or "")
-
-
-def row_groups(path: Path, at_most_bytes: int) -> Iterator[tuple[int, int, int, int]]:
-    """A part in runs of row groups of at most so many bytes, or of one: first, stop, documents and bytes of each.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    try:
-        with open_parquet(path) as file:
-            metadata = file.metadata
-    except FAULTS as error:
-        raise UserError(f"{path}: cannot be read ({error}); make the corpus anew") from error
-    first = n = size = 0
-    for i in range(metadata.num_row_groups):
-        group = metadata.row_group(i)
-        if n and size + group.total_byte_size > at_most_bytes:
-            yield first, i, n, size
-            first, n, size = i, 0, 0
-        n, size = n + group.num_rows, size + group.total_byte_size
-    if n:
-        yield first, metadata.num_row_groups, n, size
 
 
 def write_part(documents: Iterable[Document], path: Path) -> dict[str, Count]:

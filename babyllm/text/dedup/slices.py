@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from babyllm.errors import UserError
-from babyllm.store.corpus import Corpus, row_groups
-from babyllm.store.parquet import FAULTS, open_parquet
+from babyllm.store.corpus import Corpus, read_rows, row_groups
 
 _BATCH_BYTES = 1 << 20  # of text that is worked on at once
 _BATCH_ROWS = 4096
@@ -50,9 +49,10 @@ def cut(corpora: Sequence[Corpus], partition_bytes: int) -> list[list[Slice]]:
         slices.append([])
         for part in corpus.parts:
             path = corpus.directory / part.file
-            for first, stop, n, size in row_groups(path, partition_bytes):
-                slices[-1].append(Slice(str(path), (first, stop), n_before, n, size, prefix))
-                n_before += n
+            for group in row_groups(path, partition_bytes):
+                row_range = group.begin, group.end
+                slices[-1].append(Slice(str(path), row_range, n_before, group.n, group.size_bytes, prefix))
+                n_before += group.n
     return slices
 
 
@@ -64,15 +64,11 @@ def read(piece: Slice, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """
     # Arrow's own pools hold on to tens of megabytes that they have freed.
     pa.set_memory_pool(pa.system_memory_pool())
-    try:
-        with open_parquet(piece.path) as file:
-            for batch in file.iter_batches(_BATCH_ROWS, range(*piece.row_groups), columns, use_threads=False):
-                if "id" in columns and piece.prefix:
-                    ids = pc.binary_join_element_wise(piece.prefix, batch.column("id"), "")
-                    batch = batch.set_column(batch.schema.get_field_index("id"), "id", ids)
-                yield batch
-    except FAULTS as error:
-        raise UserError(f"{piece.path}: cannot be read ({error}); make the corpus anew") from error
+    for batch in read_rows(Path(piece.path), columns, range(*piece.row_groups), _BATCH_ROWS):
+        if "id" in columns and piece.prefix:
+            ids = pc.binary_join_element_wise(piece.prefix, batch.column("id"), "")
+            batch = batch.set_column(batch.schema.get_field_index("id"), "id", ids)
+        yield batch
 
 
 def read_texts(piece: Slice) -> Iterator[pa.Array]:
