@@ -1,7 +1,5 @@
 """LoRA: what is trained, what stays, and what the merged model is."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from model_fixtures import Tiny, model_of, some_tokens, stirred
@@ -149,16 +147,6 @@ def test_checkpointed_activations_and_autocast_leave_gradients_as_they_are(tiny:
     plain, recomputed, coarse = gradients
     assert torch.equal(plain, recomputed)
     assert 0 < (coarse - plain).norm() < 0.05 * plain.norm()
-
-
-@pytest.fixture
-def one_rank() -> Iterator[None]:
-    """A process group of this process alone."""
-    from torch import distributed
-
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    yield
-    distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("held", ["float32", "nf4"])
