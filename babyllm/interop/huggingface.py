@@ -1,6 +1,8 @@
 """Hugging Face model directories: config.json and model.safetensors, read and written.
 
 ModelConfig <-> config.json; Transformer <-> model.safetensors (fp32, the field's names); tokenizer files beside them.
+A reward model or classifier is transformers' LlamaForSequenceClassification. A policy with a value head is a
+LlamaForCausalLM whose head lies in a file of its own, which transformers does not read.
 """
 
 from __future__ import annotations
@@ -23,13 +25,17 @@ from babyllm.config.values import MAX_WIDTH
 from babyllm.errors import UserError
 from babyllm.files import path_as_text, write_json
 from babyllm.integrity import check_held, check_model
-from babyllm.interop.headers import require_fitting_header
+from babyllm.interop.headers import require_fitting_header, tensor_shapes
 from babyllm.model.config import ModelConfig, RopeScaling
+from babyllm.model.heads import SCORE, WithHead
+from babyllm.model.interface import Model
 from babyllm.model.linear import FrozenLinear
 from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
 from babyllm.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
+VALUE_HEAD = "value_head.safetensors"
+CLASSIFIER = "LlamaForSequenceClassification"
 ADAPTER_CONFIG = "adapter_config.json"
 _PREFIX = "model."
 _OS_ERROR = re.compile(r"os error (\d+)")
@@ -145,7 +151,7 @@ def _scaling_from_json(rope: Fields) -> RopeScaling | None:
 
 def save_model(
     directory: Path,
-    model: Transformer,
+    model: Model,
     tokenizer: Tokenizer | None,
     *,
     chat_template: str | None = None,
@@ -156,8 +162,8 @@ def save_model(
     Weights are written in float32; a tied output layer is written once, as the embedding.
 
     Args:
-        directory: is there.
-        model: without an adapter.
+        directory: an existing one.
+        model: a `Transformer` or a `WithHead`, without an adapter.
         tokenizer: its files are written too.
         chat_template: a Jinja template, stored with the tokenizer.
         end_ids: tokens that end an answer.
@@ -167,11 +173,25 @@ def save_model(
     """
     if any(isinstance(layer, FrozenLinear) for layer in model.modules()):
         raise UserError("the model is adapted or held in fewer bits; babyllm.merge_lora makes it one that can be saved")
-    write_json(directory / "config.json", config_to_json(model.config, tokenizer))
+    tensors = weights_to_hf(model.state_dict(), model.config)
+    config = config_to_json(model.config, tokenizer)
+    if isinstance(model, WithHead):
+        config |= _head_to_json(model)
+        if model.has_output:
+            save_tensors({f"{SCORE}.weight": tensors.pop(f"{SCORE}.weight")}, directory / VALUE_HEAD)
+    write_json(directory / "config.json", config)
     save_generation(directory, model, tokenizer, end_ids)
     if tokenizer:
         tokenizer.save(directory, chat_template=chat_template)
-    save_tensors(weights_to_hf(model.state_dict(), model.config), directory / WEIGHTS)
+    save_tensors(tensors, directory / WEIGHTS)
+
+
+def _head_to_json(model: WithHead) -> dict[str, Any]:
+    names = {
+        "id2label": {str(i): label for i, label in enumerate(model.labels)},
+        "label2id": {label: i for i, label in enumerate(model.labels)},
+    }
+    return names if model.has_output else {"architectures": [CLASSIFIER], **names}
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -192,9 +212,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     path.chmod(mode)
 
 
-def save_generation(
-    directory: Path, model: Transformer, tokenizer: Tokenizer | None, end_ids: Sequence[int] = ()
-) -> None:
+def save_generation(directory: Path, model: Model, tokenizer: Tokenizer | None, end_ids: Sequence[int] = ()) -> None:
     """Write generation_config.json: generation ends at the <eos> and at each of `end_ids`."""
     config = config_to_json(model.config, tokenizer)
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -216,17 +234,21 @@ def generation_ends(directory: Path) -> list[int]:
 
 
 def weights_to_hf(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """A model's tensors under the names of Hugging Face files, float32, on the CPU."""
+    """A model's tensors under the names of Hugging Face files, float32, on the CPU.
+
+    An output layer that is tied, or that a model with a head does without, is left out.
+    """
     return {
         hf_name(name): tensor.detach().to("cpu", torch.float32).contiguous()
         for name, tensor in state.items()
-        if not (config.tie_embeddings and name == f"{OUTPUT}.weight")
+        if not (name.endswith(f"{OUTPUT}.weight") and (config.tie_embeddings or not len(tensor)))
     }
 
 
 def hf_name(name: str) -> str:
-    """The name in Hugging Face files of one of the model's parameters."""
-    return name if name.startswith(f"{OUTPUT}.") else _PREFIX + name
+    """The name in Hugging Face files of a parameter of a `Transformer` or a `WithHead`."""
+    name = name.removeprefix(_PREFIX)
+    return name if name.startswith((f"{OUTPUT}.", f"{SCORE}.")) else _PREFIX + name
 
 
 def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointing: bool = False) -> Transformer:
@@ -235,6 +257,44 @@ def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointin
     Raises:
         UserError: names the file that is missing, damaged or does not fit.
     """
+    raw, config = _described(directory, dropout, activation_checkpointing)
+    if raw.get("architectures") == [CLASSIFIER]:
+        raise UserError(f"{directory}: holds a reward model or classifier; give the directory of a language model")
+    with torch.device("meta"):
+        model = Transformer(config)
+    _fill(model, model, directory)
+    return model
+
+
+def load_with_head(directory: Path, *, dropout: float = 0.0, activation_checkpointing: bool = False) -> WithHead:
+    """The model with a head of a Hugging Face directory, in float32 on the CPU, as `load_model` reads one without.
+
+    Args:
+        directory: holds a LlamaForSequenceClassification, or a LlamaForCausalLM with a value head beside it.
+        dropout: of the model, in training.
+        activation_checkpointing: of the model, in training.
+
+    Raises:
+        UserError: it has no head, or a file is missing, damaged or does not fit.
+    """
+    raw, config = _described(directory, dropout, activation_checkpointing)
+    has_output = raw.get("architectures") != [CLASSIFIER]
+    files = [directory / VALUE_HEAD] if has_output else weight_files(directory)
+    if has_output and not files[0].is_file():
+        raise UserError(f"{directory}: has neither the architecture {CLASSIFIER} nor a {VALUE_HEAD}")
+    shape = tensor_shapes(files).get(f"{SCORE}.weight")
+    if not shape:
+        raise UserError(f"{directory}: its files hold no tensor '{SCORE}.weight'")
+    labels = Fields(raw, str(directory / "config.json")).object("id2label")
+    with torch.device("meta"):
+        names = [labels.text(str(i), f"LABEL_{i}") for i in range(shape[0])]
+        model = WithHead(Transformer(config), names, has_output=has_output)
+    _fill(model, model.model, directory)
+    return model
+
+
+def _described(directory: Path, dropout: float, activation_checkpointing: bool) -> tuple[dict[str, Any], ModelConfig]:
+    """The content of a directory's config.json and the shape it describes, which the header of its weights has."""
     check_model(directory)
     check_held(directory)
     if not weight_files(directory) and (directory / ADAPTER_CONFIG).is_file():
@@ -242,21 +302,22 @@ def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointin
             f"{directory}: holds an adapter, not a whole model; make one with babyllm merge-lora {directory} OUT"
         )
     path = directory / "config.json"
+    raw = read_json(path)
     config = replace(
-        config_from_json(read_json(path), str(path)),
-        dropout=dropout,
-        activation_checkpointing=activation_checkpointing,
+        config_from_json(raw, str(path)), dropout=dropout, activation_checkpointing=activation_checkpointing
     )
     require_fitting_header(weight_files(directory), config, path)
-    with torch.device("meta"):
-        model = Transformer(config)
-    model.load_state_dict(load_weights(directory, config), assign=True)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    if config.tie_embeddings:
-        model.lm_head.weight = model.embed_tokens.weight
-    model.origin = str(directory)
-    return model
+    return raw, config
+
+
+def _fill(model: Model, transformer: Transformer, directory: Path) -> None:
+    """Let a model on "meta", `transformer` or around it, take the weights of a directory."""
+    model.load_state_dict(load_weights(directory, model), assign=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.endswith(f"{OUTPUT}.weight") or len(parameter) > 0)
+    if transformer.config.tie_embeddings and len(transformer.lm_head.weight):
+        transformer.lm_head.weight = transformer.embed_tokens.weight
+    transformer.origin = str(directory)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -283,8 +344,12 @@ def weight_files(directory: Path) -> list[Path]:
     return [one] if one.is_file() else sorted(directory.glob("model-*.safetensors"))
 
 
-def load_weights(directory: Path, config: ModelConfig) -> dict[str, Tensor]:
-    """The tensors of a directory under the model's own names, in float32, from one file or several.
+def load_weights(directory: Path, model: Model) -> dict[str, Tensor]:
+    """The tensors of a directory by the names that `model` has for them, in float32, from one file or several.
+
+    Args:
+        directory: of a whole model.
+        model: a `Transformer` or a `WithHead`, on any device; not changed.
 
     Raises:
         UserError: a file cannot be read, or tensors are missing, unknown, of another shape or not finite.
@@ -292,14 +357,19 @@ def load_weights(directory: Path, config: ModelConfig) -> dict[str, Tensor]:
     files = weight_files(directory)
     if not files:
         raise UserError(f"{directory}: holds no {WEIGHTS}")
+    expected = model.state_dict()
+    names = {hf_name(name): name for name in expected}
+    if f"{SCORE}.weight" in names and (directory / VALUE_HEAD).is_file():
+        files.append(directory / VALUE_HEAD)
     state: dict[str, Tensor] = {}
     for file in files:
-        tensors = read_tensors(file)
-        state |= {name.removeprefix(_PREFIX): t.float() for name, t in tensors.items() if "rotary_emb" not in name}
-    if config.tie_embeddings:
-        state[f"{OUTPUT}.weight"] = state.get(f"{EMBEDDING}.weight", torch.empty(0))
-    with torch.device("meta"):
-        expected = Transformer(config).state_dict()
+        tensors = {hf_name(name): t.float() for name, t in read_tensors(file).items() if "rotary_emb" not in name}
+        state |= {names.get(name, name.removeprefix(_PREFIX)): tensor for name, tensor in tensors.items()}
+    output, embedding = names[f"{OUTPUT}.weight"], names[f"{_PREFIX}{EMBEDDING}.weight"]
+    if not len(expected[output]):
+        state[output] = torch.empty(expected[output].shape)
+    elif model.config.tie_embeddings:
+        state[output] = state.get(embedding, torch.empty(0))
     wrong = [n for n in expected if n not in state or state[n].shape != expected[n].shape]
     wrong += [n for n in state if n not in expected]
     if wrong:

@@ -227,7 +227,7 @@ def _load_weights(state: TrainState, directory: Path, base: str | None) -> None:
         how = "without" if layers else "with"
         raise UserError(f"{directory}: was made {how} LoRA; set lora.rank as it was, or choose another --run_dir")
     if not layers:
-        state.model.load_state_dict(load_weights(directory, state.model.config))
+        state.model.load_state_dict(load_weights(directory, state.model))
         return
     adapter = read_adapter(directory)
     config = adapter.config
