@@ -168,7 +168,7 @@ def _babyllm(task: Task, dtype: str, compiled: bool) -> None:
     from babyllm.data.order.shuffle import Shuffled
     from babyllm.data.rows.windows import Windows
     from babyllm.objectives.lm import language_model
-    from babyllm.optim import OptimConfig, adamw
+    from babyllm.optim import OptimConfig, make_optimizer
     from babyllm.runtime import RuntimeConfig, start
     from babyllm.runtime.precision import dtype_name
     from babyllm.store.shard_writer import ShardWriter
@@ -186,7 +186,7 @@ def _babyllm(task: Task, dtype: str, compiled: bool) -> None:
         pin = device.type == "cuda"
         loader = Loader(Shuffled(rows, 0), Share(task.batch, task.batch), seed=0, pin_memory=pin)
         model = babyllm.Transformer(shape).to(device)
-        state = TrainState(model, adamw(model, OptimConfig()), runtime.scaler(), loader, runtime)
+        state = TrainState(model, make_optimizer(model, OptimConfig()), runtime.scaler(), loader, runtime)
         began, turns = 0.0, 0
 
         def report(state: TrainState) -> None:

@@ -1,6 +1,6 @@
-"""RMSNorm, with a backward pass that reads its input as few times as it can.
+"""RMSNorm, with a backward pass that reads its input as few times as it can; `plain_rms_norm` is the formula.
 
-Legend: N tokens, D model width.
+Legend: D model width.
 """
 
 from __future__ import annotations
@@ -9,6 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+def plain_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """What `RMSNorm` computes: (..., D), (D,) -> (..., D)."""
+    return x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * weight
 
 
 class RMSNorm(nn.Module):

@@ -15,7 +15,7 @@ from babyllm.model.adapt.lora import LoraConfig, add_lora, lora_layers
 from babyllm.model.config import ModelConfig
 from babyllm.model.heads import WithHead
 from babyllm.model.interface import Model
-from babyllm.optim import OptimConfig, adamw
+from babyllm.optim import OptimConfig, make_optimizer
 
 LABELS = ("bad", "fair", "good")
 LENGTHS = torch.tensor([20, 7])
@@ -84,7 +84,7 @@ def test_every_trained_parameter_has_a_gradient_through_ddp(
     model = headed(tiny(tie_embeddings=is_tied), has_output=has_output).train()
     add_lora(model.model, LoraConfig(rank=rank))
     wrapped = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
-    optimizer = adamw(model, OptimConfig())
+    optimizer = make_optimizer(model, OptimConfig())
     optimizer.param_groups[0]["lr"] = 0.1
     tokens, before = some_tokens(model.config), model.score.weight.detach().clone()
     for _ in range(2):

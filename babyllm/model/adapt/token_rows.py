@@ -28,6 +28,7 @@ class RowEmbedding(nn.Embedding):
     Attributes:
         token_ids: (N,) int64, ascending.
         rows: (N, D), in place of those of `weight`, from which they start.
+        is_active: whether `rows` count; `lora.adapter_off` switches them off.
     """
 
     def __init__(self, layer: nn.Embedding, token_ids: Tensor) -> None:
@@ -36,9 +37,12 @@ class RowEmbedding(nn.Embedding):
         self.weight.requires_grad_(False)
         self.token_ids = nn.Parameter(token_ids, requires_grad=False)
         self.rows = nn.Parameter(layer.weight.detach()[token_ids].clone())
+        self.is_active = True
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(...) int64 -> (..., D)."""
+        if not self.is_active:
+            return super().forward(tokens)
         place = torch.searchsorted(self.token_ids, tokens).clamp(max=len(self.token_ids) - 1)
         is_trained = (self.token_ids[place] == tokens).unsqueeze(-1)
         return torch.where(is_trained, F.embedding(place, self.rows), super().forward(tokens))
@@ -50,20 +54,21 @@ class RowLinear(FrozenLinear):
     Attributes:
         token_ids: (N,) int64, ascending.
         rows: (N, D), in place of those of `weight`, from which they start.
+        is_active: whether `rows` count; `lora.adapter_off` switches them off.
     """
 
     def __init__(self, layer: nn.Linear, token_ids: nn.Parameter, rows: nn.Parameter) -> None:
         """Take over the weight of `layer`; the other two may be an embedding's, tied to it."""
         super().__init__(layer, "float32")
-        self.token_ids, self.rows = token_ids, rows
+        self.token_ids, self.rows, self.is_active = token_ids, rows, True
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
         return F.linear(x, self.merged_weight())
 
     def merged_weight(self) -> Tensor:
-        """(V, D): the frozen weight with the trained rows in their places."""
-        return self.weight.index_copy(0, self.token_ids, self.rows)
+        """(V, D): the frozen weight, with the trained rows in their places where they are active."""
+        return self.weight.index_copy(0, self.token_ids, self.rows) if self.is_active else self.weight
 
 
 def train_token_rows(model: Transformer, tokens: Mapping[str, Sequence[int]]) -> Transformer:
@@ -114,6 +119,6 @@ def token_rows(model: Transformer) -> dict[str, RowEmbedding | RowLinear]:
 
 def dense_embedding(layer: nn.Embedding) -> Tensor:
     """(V, D): the rows of all tokens."""
-    if isinstance(layer, RowEmbedding):
+    if isinstance(layer, RowEmbedding) and layer.is_active:
         return layer.weight.index_copy(0, layer.token_ids, layer.rows)
     return layer.weight

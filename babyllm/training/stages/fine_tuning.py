@@ -38,7 +38,7 @@ from babyllm.model.adapt.lora import LoraConfig, add_lora, lora_layers, merge_lo
 from babyllm.model.adapt.token_rows import matrices_of, train_token_rows
 from babyllm.model.config import ModelOptions
 from babyllm.model.transformer import Transformer
-from babyllm.optim import OptimConfig, adamw
+from babyllm.optim import OptimConfig, make_optimizer
 from babyllm.run_directory import latest
 from babyllm.runtime import Runtime, RuntimeConfig, seed_all
 from babyllm.runtime.precision import reads_in
@@ -155,7 +155,7 @@ def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
     data = open_conversation_data(config.data, run_dir / STORE, template, config.normalise, runtime)
     model.to(runtime.device)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
-    optimizer = adamw(model, config.optim, lora_plus=config.lora.lora_plus)
+    optimizer = make_optimizer(model, config.optim)
     state = TrainState(model, optimizer, runtime.scaler(), loader, runtime, origin=start.told)
     return FineTuning(state, plan, data, template)
 

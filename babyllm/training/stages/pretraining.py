@@ -16,7 +16,7 @@ from babyllm.interop.huggingface import load_model
 from babyllm.loading import model_directory
 from babyllm.model.config import CPU_PRESET, GPU_PRESET, ModelConfig, ModelOptions, parameter_counts
 from babyllm.model.transformer import Transformer
-from babyllm.optim import OptimConfig, adamw
+from babyllm.optim import OptimConfig, make_optimizer
 from babyllm.run_directory import latest
 from babyllm.runtime import Runtime, RuntimeConfig, device_type, seed_all
 from babyllm.runtime.machine import physical_memory
@@ -91,7 +91,7 @@ def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -
     model = _model(config, data).to(runtime.device)
     _check_prompts(config, data.tokenizer, model.config.max_seq_len)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
-    return TrainState(model, adamw(model, config.optim), runtime.scaler(), loader, runtime), plan
+    return TrainState(model, make_optimizer(model, config.optim), runtime.scaler(), loader, runtime), plan
 
 
 def held_out(config: PretrainConfig, data: PretrainingData) -> Measure:
