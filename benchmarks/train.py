@@ -23,7 +23,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from babyllm.model.config import PRESETS, ModelConfig, ModelOptions, flops_per_token
+from babyllm.model.config import ModelConfig, flops_per_token
+from babyllm.model.options import PRESETS, ModelOptions
 
 if TYPE_CHECKING:
     import torch

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from babyllm.errors import UserError
-from babyllm.model.config import PRESETS, ModelConfig, ModelOptions, RopeScaling, flops_per_token, parameter_counts
+from babyllm.model.config import ModelConfig, RopeScaling, flops_per_token, parameter_counts
 from babyllm.model.cross_entropy import IGNORE, plain_token_losses, token_losses
+from babyllm.model.options import PRESETS, ModelOptions
 from babyllm.model.transformer import Transformer
 
 Tiny = Callable[..., ModelConfig]

@@ -20,8 +20,8 @@ from babyllm.data.order.shuffle import BLOCK_ROWS, Shuffled, hash_ints, shuffled
 from babyllm.data.rows.windows import Windows
 from babyllm.data.token_data import DataConfig, make_loader, open_pretraining_data
 from babyllm.errors import UserError
-from babyllm.model.config import ModelOptions
 from babyllm.model.cross_entropy import IGNORE
+from babyllm.model.options import ModelOptions
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.store.shard_writer import ShardWriter

@@ -17,8 +17,8 @@ from training_fixtures import CPU, Repeated, recording, stopping, tiny_config, t
 import babyllm
 from babyllm.data.batch import Batch
 from babyllm.data.token_data import DataConfig, open_pretraining_data
-from babyllm.model.config import ModelOptions
 from babyllm.model.cross_entropy import IGNORE
+from babyllm.model.options import ModelOptions
 from babyllm.objectives import LossTerms
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime, start

@@ -14,7 +14,8 @@ from babyllm.evaluate import perplexity
 from babyllm.generation import generate
 from babyllm.interop.huggingface import load_model
 from babyllm.loading import model_directory
-from babyllm.model.config import CPU_PRESET, GPU_PRESET, ModelConfig, ModelOptions, parameter_counts
+from babyllm.model.config import ModelConfig, parameter_counts
+from babyllm.model.options import CPU_PRESET, GPU_PRESET, ModelOptions
 from babyllm.model.transformer import Transformer
 from babyllm.optim import OptimConfig, make_optimizer
 from babyllm.run_directory import latest
