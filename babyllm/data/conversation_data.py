@@ -29,7 +29,7 @@ from babyllm.prepare.conversations import prepare_conversations
 from babyllm.prepare.encode import load_tokenizer
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
-from babyllm.store.conversations import ALL, ConversationStore, Normalisation
+from babyllm.store.conversations import ALL, ConversationStore, LossAverage
 from babyllm.store.shards import TokenData, open_tokens
 
 SAMPLE = "data/sample_sft"
@@ -100,7 +100,7 @@ class ConversationData:
 
     store: ConversationStore
     replay: TokenData | None
-    normalise: Normalisation
+    normalise: LossAverage
     is_packed: bool
     seed: int
     _rows: dict[tuple[int, str | None], Rows] = field(default_factory=dict)
@@ -135,7 +135,7 @@ class ConversationData:
 
 
 def open_conversation_data(
-    config: ConversationConfig, directory: Path, template: ChatTemplate, normalise: Normalisation, runtime: Runtime
+    config: ConversationConfig, directory: Path, template: ChatTemplate, normalise: LossAverage, runtime: Runtime
 ) -> ConversationData:
     """The conversations that `config` names, prepared into `directory` if they are not yet; every rank must call it.
 

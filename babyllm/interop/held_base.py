@@ -2,7 +2,7 @@
 
 model directory -> RUN_DIR/base: weights of a step as hard links where the disk allows it, all else as copies
 
-Where the vocabulary was grown the weights are written anew: what loads an adapter needs the rows it was trained with.
+Where the vocabulary was grown the weights are written again: an adapter needs the rows it was trained with.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _COPIED = (
 
 
 def hold_base(run_dir: Path, source: Path, model: Transformer, tokenizer: Tokenizer) -> Path:
-    """Put the base of a run that begins into the run's directory, in the place of one of an earlier beginning.
+    """Put the base of a run that begins into the run's directory; it replaces that of an earlier beginning.
 
     Hard links take no space, and the files stay when those of `source` are deleted or replaced. The sha256 of each file
     is written beside them; `integrity.check_held` compares it.
 
     Args:
-        run_dir: of the run, without a saved step; made if absent.
+        run_dir: directory of the run, without a saved step; created if absent.
         source: directory of the model that is adapted.
-        model: what was loaded from it, perhaps grown since, without an adapter.
-        tokenizer: of `source`; written where the vocabulary has grown.
+        model: the model loaded from it, perhaps grown since, without an adapter.
+        tokenizer: tokenizer of `source`; written where the vocabulary has grown.
 
     Returns:
         The directory.

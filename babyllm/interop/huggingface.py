@@ -93,11 +93,11 @@ def config_from_json(raw: dict[str, Any], name: str = "config.json") -> ModelCon
     """The shape a `config.json` describes.
 
     Args:
-        raw: its content.
-        name: of the file, for errors.
+        raw: content of the file.
+        name: name of the file, for errors.
 
     Raises:
-        UserError: it is not a Llama, uses what this model does not have, or holds a value of a wrong type or range.
+        UserError: it is not a Llama, uses a feature this model lacks, or holds a value of a wrong type or range.
     """
     fields = Fields(raw, name)
     fields.only("model_type", ("llama",), ", only 'llama'")
@@ -164,12 +164,12 @@ def save_model(
     Args:
         directory: an existing one.
         model: a `Transformer` or a `WithHead`, without an adapter.
-        tokenizer: its files are written too.
-        chat_template: a Jinja template, stored with the tokenizer.
+        tokenizer: tokenizer whose files are written too; None writes none.
+        chat_template: Jinja template, stored with the tokenizer.
         end_ids: tokens that end an answer.
 
     Raises:
-        UserError: it has weights that are held in fewer bits, or updates beside them.
+        UserError: it has weights that are stored in fewer bits, or an adapter.
     """
     if any(isinstance(layer, FrozenLinear) for layer in model.modules()):
         raise UserError("the model is adapted or held in fewer bits; babyllm.merge_lora makes it one that can be saved")
@@ -195,7 +195,7 @@ def _head_to_json(model: WithHead) -> dict[str, Any]:
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file with the rights of other files; the library alone leaves it to its owner.
+    """Write a safetensors file with the permissions of other files; the library alone lets only its owner read it.
 
     Raises:
         OSError: it cannot be written.
@@ -205,7 +205,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     try:
         with path_as_text(path) as place:
             save_file(tensors, place, metadata={"format": "pt"})
-    except SafetensorError as error:  # its text alone tells what the system said
+    except SafetensorError as error:  # only its text holds the system's error number
         if not (found := _OS_ERROR.search(str(error))):
             raise OSError(str(error)) from error
         raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
@@ -223,10 +223,10 @@ def save_generation(directory: Path, model: Model, tokenizer: Tokenizer | None, 
 
 
 def generation_ends(directory: Path) -> list[int]:
-    """The tokens that end what a model writes, as its generation_config.json and config.json tell.
+    """The tokens that end what a model writes, by its generation_config.json and config.json.
 
     Raises:
-        UserError: they tell something else in their place.
+        UserError: a value there is not a token or a list of tokens.
     """
     files = [file for name in ("generation_config.json", "config.json") if (file := directory / name).is_file()]
     found = (i for file in files for i in Fields(read_json(file), str(file)).integers("eos_token_id"))
@@ -271,8 +271,8 @@ def load_with_head(directory: Path, *, dropout: float = 0.0, activation_checkpoi
 
     Args:
         directory: holds a LlamaForSequenceClassification, or a LlamaForCausalLM with a value head beside it.
-        dropout: of the model, in training.
-        activation_checkpointing: of the model, in training.
+        dropout: dropout of the model, in training.
+        activation_checkpointing: whether blocks are recomputed in the backward pass.
 
     Raises:
         UserError: it has no head, or a file is missing, damaged or does not fit.
@@ -339,7 +339,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The files with the weights of a directory: one, or several parts; none if there are none."""
+    """The files with the weights of a directory: one, several parts, or an empty list."""
     one = directory / WEIGHTS
     return [one] if one.is_file() else sorted(directory.glob("model-*.safetensors"))
 
@@ -348,7 +348,7 @@ def load_weights(directory: Path, model: Model) -> dict[str, Tensor]:
     """The tensors of a directory by the names that `model` has for them, in float32, from one file or several.
 
     Args:
-        directory: of a whole model.
+        directory: directory of a whole model.
         model: a `Transformer` or a `WithHead`, on any device; not changed.
 
     Raises:

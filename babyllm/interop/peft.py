@@ -47,10 +47,10 @@ class Adapter(NamedTuple):
     """An adapter as it is stored.
 
     Attributes:
-        config: its targets as whole names.
-        tensors: A and B of each layer, and the rows of tokens, by the model's own names.
-        copies: of the embedding and the output layer, which `peft` adds when one is adapted.
-        tokens: ids whose rows it has, ascending, by the matrix: "embed_tokens", "lm_head".
+        config: settings, whose targets are whole names.
+        tensors: A (R, I) and B (O, R) of each layer, and the rows of tokens (N, D), by the model's own names.
+        copies: copies of the embedding and the output layer (V, D), which `peft` adds when one is adapted.
+        tokens: ids of its rows, ascending, by the matrix: "embed_tokens", "lm_head".
     """
 
     config: LoraConfig
@@ -63,9 +63,9 @@ def save_adapter(directory: Path, model: Transformer, base: str) -> None:
     """Write the adapter of `model` into `directory`, in float32, as `peft.PeftModel.from_pretrained` reads it.
 
     Args:
-        directory: is there.
-        model: with LoRA.
-        base: the directory of the model it was added to, as others are to find it.
+        directory: an existing one.
+        model: a model with LoRA.
+        base: the directory of the model it was added to, as it is to be found later.
     """
     tokens = {name: matrix.token_ids.tolist() for name, matrix in token_rows(model).items()}
     layers = lora_layers(model)
@@ -117,9 +117,10 @@ def _target_modules(model: Transformer) -> list[str]:
 
 
 def adapter_parameters(model: Transformer) -> dict[str, Tensor]:
-    """All that an adapter is made of, by the model's own names: A and B of every layer that has an update, and rows.
+    """The parameters of a model's adapter, by the model's own names; empty if it has no adapter.
 
-    None if the model has no adapter.
+    Returns:
+        A (R, I) and B (O, R) of every layer that has an update, and rows (N, D) of the embedding and output layer.
     """
     updates = {
         f"{name}.{key}": getattr(layer, key)
@@ -137,7 +138,7 @@ def load_adapter(model: Transformer, directory: Path) -> Transformer:
         directory: holds adapter_config.json and adapter_model.safetensors.
 
     Raises:
-        UserError: a file cannot be read, is damaged, does not fit the model, or asks for what is not there.
+        UserError: a file cannot be read, is damaged, does not fit the model, or uses an unsupported feature.
     """
     check_model(directory)
     adapter = read_adapter(directory)
@@ -159,7 +160,7 @@ def load_adapter(model: Transformer, directory: Path) -> Transformer:
 
 
 def require_known_tokens(adapter: Adapter, model: Transformer, directory: Path) -> None:
-    """Refuse rows of tokens that a model does not have or cannot hold.
+    """Reject rows of tokens that a model does not have or cannot hold.
 
     Raises:
         UserError: names the adapter's file.
@@ -176,10 +177,10 @@ def require_known_tokens(adapter: Adapter, model: Transformer, directory: Path) 
 def read_adapter(directory: Path) -> Adapter:
     """The adapter of a directory.
 
-    Which layers are adapted is read from the tensors, so that patterns need not be understood.
+    The adapted layers are known by the tensors, so patterns in the file need not be understood.
 
     Raises:
-        UserError: a file cannot be read, asks for what is not there, or holds NaN or infinity.
+        UserError: a file cannot be read, uses an unsupported feature, or holds NaN or infinity.
     """
     path, file = directory / ADAPTER_CONFIG, directory / ADAPTER_WEIGHTS
     fields = Fields(read_json(path), str(path))
@@ -241,9 +242,9 @@ def _read_tensors(directory: Path, tokens: dict[str, list[int]]) -> tuple[dict[s
 
 
 def fill_adapter(model: Transformer, adapter: Adapter, directory: Path) -> None:
-    """Copy an adapter that was read from `directory` into a model that has updates and rows in the same places.
+    """Copy an adapter that was read from `directory` into a model with updates and rows of the same names.
 
-    Rows of more tokens than the adapter has stay as they are.
+    Rows of tokens that the adapter lacks are left unchanged.
 
     Raises:
         UserError: the layers or the shapes differ.

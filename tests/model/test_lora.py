@@ -62,7 +62,7 @@ def test_only_the_updates_are_trained(tiny: Tiny, tied: bool) -> None:
 @pytest.mark.parametrize("rslora", [False, True])
 @pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "nf4"])
 def test_the_merged_model_is_the_adapted_one(tiny: Tiny, storage: WeightStorage, rslora: bool) -> None:
-    """Merging gives a plain model in float32 with the same logits and losses within 1e-5."""
+    """Merging returns a plain model in float32 with the same logits and losses within 1e-5."""
     config = tiny()
     options = LoraConfig(rank=4, base=storage, rslora=rslora, targets=["q_proj", "up_proj", "down_proj", "lm_head"])
     model = stirred(add_lora(model_of(config), options))
@@ -120,7 +120,7 @@ def test_dropout_is_on_the_update_alone_and_in_training_alone(tiny: Tiny) -> Non
 
 @pytest.mark.parametrize("storage", ["bfloat16", "int8", "nf4"])
 def test_a_coarse_base_is_near_the_fine_one(tiny: Tiny, storage: WeightStorage) -> None:
-    """Every linear layer of the blocks is held in fewer bits, targets or not, and losses stay close."""
+    """Every linear layer of the blocks is stored in fewer bits, targets or not, and losses stay close."""
     config = tiny(d_model=64)
     base, model = model_of(config), add_lora(model_of(config), LoraConfig(rank=4, base=storage, targets=["q_proj"]))
     kinds = [type(layer) for name, layer in model.named_modules() if name.endswith(LINEAR)]
@@ -151,7 +151,7 @@ def test_checkpointed_activations_and_autocast_leave_gradients_as_they_are(tiny:
 
 @pytest.mark.parametrize("storage", ["float32", "nf4"])
 def test_ddp_sees_the_updates_alone(tiny: Tiny, one_rank: None, storage: WeightStorage) -> None:
-    """Wrapped for several ranks the model gives the same gradients, and has no buffers to be sent in every step."""
+    """Wrapped for several ranks the model has the same gradients, and has no buffers to be sent in every step."""
     config = tiny()
     plain, wrapped = (stirred(add_lora(model_of(config), LoraConfig(rank=4, base=storage))) for _ in range(2))
     tokens = some_tokens(config)
@@ -165,9 +165,9 @@ def test_ddp_sees_the_updates_alone(tiny: Tiny, one_rank: None, storage: WeightS
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"targets": ["q_porj"]}, "'q_porj' is no linear layer; did you mean 'q_proj'"),
-        ({"targets": ["embed_tokens"]}, "'embed_tokens' is no linear layer"),
-        ({"targets": ["proj"]}, "'proj' is no linear layer"),
+        ({"targets": ["q_porj"]}, "'q_porj' is not a linear layer; did you mean 'q_proj'"),
+        ({"targets": ["embed_tokens"]}, "'embed_tokens' is not a linear layer"),
+        ({"targets": ["proj"]}, "'proj' is not a linear layer"),
         ({"targets": []}, "lora.targets: names no layer"),
         ({"targets": ["lm_head"]}, "lm_head is this model's embedding too"),
     ],

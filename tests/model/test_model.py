@@ -39,7 +39,7 @@ def some_ignored(targets: Tensor, seed: int = 2) -> Tensor:
 
 
 def test_losses_are_the_cross_entropy_of_the_logits(tiny: Tiny) -> None:
-    """The forward call gives each target's cross entropy against `logits`, and 0 where it is ignored."""
+    """The forward call returns each target's cross entropy against `logits`, and 0 where it is ignored."""
     model = model_of(tiny())
     tokens, targets = random_ids(3, 20), some_ignored(random_ids(3, 20, seed=3))
     losses = model(tokens, targets)
@@ -171,7 +171,7 @@ def test_packed_documents_do_not_see_each_other(tiny: Tiny) -> None:
 
 
 def test_a_token_does_not_see_what_follows(tiny: Tiny) -> None:
-    """Changing a token changes no logits before it and those behind it."""
+    """Changing a token changes no logits before it, and all from it on."""
     model = model_of(tiny())
     tokens = random_ids(1, 20)
     changed = tokens.clone()
@@ -298,7 +298,7 @@ def test_shapes_fill_in_what_follows() -> None:
 
 
 def test_options_change_a_preset() -> None:
-    """Options replace the preset's values, and what follows from them is worked out anew."""
+    """Options replace the preset's values, and what follows from them is computed again."""
     assert ModelOptions("92m").build() == PRESETS["92m"]
     tiny = ModelOptions("tiny")
     assert replace(tiny, d_model=512).build().ff_width == 1376

@@ -1,4 +1,4 @@
-"""Four-bit NormalFloat, and frozen layers held in fewer bits."""
+"""Four-bit NormalFloat, and frozen layers stored in fewer bits."""
 
 import itertools
 from statistics import NormalDist
@@ -62,8 +62,8 @@ def test_normal_weights_lose_a_tenth() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (1, 1), (7, 64), (65, 63)])
-def test_any_shape_can_be_held(shape: tuple[int, int]) -> None:
-    """Sizes that are no multiple of a block, and blocks of zeros, are held too."""
+def test_any_shape_can_be_stored(shape: tuple[int, int]) -> None:
+    """Sizes that are not a multiple of a block, and blocks of zeros, are stored too."""
     torch.manual_seed(0)
     weight = torch.randn(shape)
     weight[0] = 0.0
@@ -106,7 +106,7 @@ def test_products_and_gradients_are_those_of_the_restored_weight(
 
 
 @pytest.mark.parametrize("storage", ["bfloat16", "nf4"])
-def test_only_what_is_held_is_kept_for_the_backward_pass(storage: WeightStorage) -> None:
+def test_only_what_is_stored_is_kept_for_the_backward_pass(storage: WeightStorage) -> None:
     """Between forward and backward pass no copy of the weight in float32 is kept."""
     layer = FrozenLinear(layer_of(64, 128), storage)
     kept: list[int] = []

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from babyllm.data.rows.packing import pack
 from babyllm.errors import UserError
 from babyllm.ragged import Ragged, offsets_of, positions, take
-from babyllm.store.conversations import ConversationStore, Normalisation
+from babyllm.store.conversations import ConversationStore, LossAverage
 from babyllm.store.shards import Split
 
 
@@ -38,7 +38,7 @@ class Conversations:
         split: Split,
         task: str | None,
         seq_len: int,
-        normalisation: Normalisation = "token",
+        normalisation: LossAverage = "token",
     ) -> None:
         self._store, self._seq_len, self._normalisation = store, seq_len, normalisation
         self._span = store.span(split, task)
@@ -85,7 +85,7 @@ class PackedConversations:
         split: Split,
         task: str | None,
         seq_len: int,
-        normalisation: Normalisation = "token",
+        normalisation: LossAverage = "token",
         seed: int = 1,
     ) -> None:
         self._store, self._seq_len, self._normalisation = store, seq_len, normalisation
@@ -127,7 +127,7 @@ def require_length(store: ConversationStore, split: Split, task: str | None, seq
 
 
 def _columns(
-    store: ConversationStore, rows: Ragged, seq_len: int, normalisation: Normalisation
+    store: ConversationStore, rows: Ragged, seq_len: int, normalisation: LossAverage
 ) -> dict[str, NDArray[Any]]:
     """The arrays of rows whose members are conversations; N members and P inputs in all."""
     from babyllm.model.cross_entropy import IGNORE  # here, so that processes that prepare a store need no torch
@@ -163,7 +163,7 @@ def _columns(
 
 
 def _weights(
-    turns: NDArray[np.int64], member: NDArray[np.int64], supervised: NDArray[Any], normalisation: Normalisation
+    turns: NDArray[np.int64], member: NDArray[np.int64], supervised: NDArray[Any], normalisation: LossAverage
 ) -> NDArray[Any]:
     """(P,) what the nats of each target are multiplied by; 0 where it is not supervised."""
     share: NDArray[Any] = np.ones(len(turns))

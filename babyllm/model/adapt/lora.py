@@ -31,13 +31,13 @@ class LoraConfig:
     """Low-rank adaptation (Hu et al. 2021): the model stays as it is, and a small update of it is trained.
 
     Attributes:
-        rank: of the update of each target; 0 trains the model itself.
-        alpha: the update counts alpha / rank times.
+        rank: rank of the update of each target; 0 trains the model itself.
+        alpha: factor of the update, divided by the rank.
         dropout: probability, on the input of each update; the output layer's has none.
         targets: linear layers by name or its end (q_proj, layers.0.mlp.up_proj, lm_head); all: every one in the blocks.
-        rslora: let the update count alpha / sqrt(rank) times, which suits high ranks (Kalajdzievski 2023).
+        rslora: divide alpha by the root of the rank instead, which suits high ranks (Kalajdzievski 2023).
         lora_plus: learning rate of B over that of A (Hayou et al. 2024, who advise 16); 1 is the same for both.
-        new_tokens: whether rows of special tokens in the embedding and the output layer are trained, too: those of the
+        new_tokens: rows of special tokens in the embedding and the output layer that are trained too: those of the
             template that the base has not learned (auto), all that the template writes (true), or none (false).
         base: storage of the blocks' frozen weights: float32, bfloat16, int8, or nf4 (4 bits, Dettmers et al. 2023).
     """
@@ -52,7 +52,7 @@ class LoraConfig:
     base: WeightStorage = "float32"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
+        """Reject impossible settings.
 
         Raises:
             UserError: names the field.
@@ -75,11 +75,11 @@ def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
 
 
 def add_lora(model: Transformer, config: LoraConfig) -> Transformer:
-    """The same model with an update on each target, which starts at nothing and is all that is trained.
+    """The same model with an update on each target; updates start at zero and are all that is trained.
 
     Args:
         model: changed in place; A is drawn from torch's current generator.
-        config: rank 0 leaves the model as it is.
+        config: its rank 0 leaves the model unchanged.
 
     Raises:
         UserError: a target is unknown or is a tied output layer, or the model has an adapter already.
@@ -111,7 +111,7 @@ def add_lora(model: Transformer, config: LoraConfig) -> Transformer:
 
 
 def _matching(model: Transformer, targets: list[str]) -> set[str]:
-    """Names of the layers that `targets` mean."""
+    """Names of the layers that `targets` name."""
     names = list(linear_layers(model))
     found: set[str] = set()
     for target in targets:
@@ -121,7 +121,7 @@ def _matching(model: Transformer, targets: list[str]) -> set[str]:
             mine = [name for name in names if f".{name}".endswith(f".{target.removeprefix('model.')}")]
         if not mine:
             known = [ALL, *names, *(name.rpartition(".")[2] for name in names)]
-            raise UserError(f"lora.targets: {target!r} is no linear layer; did you mean {nearest(target, known)!r}?")
+            raise UserError(f"lora.targets: {target!r} is not a linear layer; did you mean {nearest(target, known)!r}?")
         found |= set(mine)
     if not found:
         raise UserError("lora.targets: names no layer; give some, or all")

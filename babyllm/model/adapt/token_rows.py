@@ -1,8 +1,8 @@
-"""Rows of a few tokens, trained while all others of the embedding and the output layer stay as they are.
+"""Rows of a few tokens, trained while all others of the embedding and the output layer are frozen.
 
-model -> train_token_rows -> RowEmbedding, RowLinear: frozen weight, and the rows of some tokens in its place
+model -> train_token_rows -> RowEmbedding, RowLinear: a frozen weight, and trained rows that replace some of its own
 
-What LoRA needs for tokens that its base has not learned. The rows are stored by babyllm.interop.peft.
+LoRA needs them for tokens that its base has not learned. The rows are stored by babyllm.interop.peft.
 
 Legend: V vocabulary, D model width, N tokens whose rows are trained.
 """
@@ -27,7 +27,7 @@ class RowEmbedding(nn.Embedding):
 
     Attributes:
         token_ids: (N,) int64, ascending.
-        rows: (N, D), in place of those of `weight`, from which they start.
+        rows: (N, D), used instead of those of `weight`, from which they start.
         is_active: whether `rows` count; `lora.adapter_off` switches them off.
     """
 
@@ -53,12 +53,12 @@ class RowLinear(FrozenLinear):
 
     Attributes:
         token_ids: (N,) int64, ascending.
-        rows: (N, D), in place of those of `weight`, from which they start.
+        rows: (N, D), used instead of those of `weight`, from which they start.
         is_active: whether `rows` count; `lora.adapter_off` switches them off.
     """
 
     def __init__(self, layer: nn.Linear, token_ids: nn.Parameter, rows: nn.Parameter) -> None:
-        """Take over the weight of `layer`; the other two may be an embedding's, tied to it."""
+        """Take over the weight of `layer`; `token_ids` and `rows` may be those of an embedding, tied to it."""
         super().__init__(layer, "float32")
         self.token_ids, self.rows, self.is_active = token_ids, rows, True
 
@@ -72,11 +72,11 @@ class RowLinear(FrozenLinear):
 
 
 def train_token_rows(model: Transformer, tokens: Mapping[str, Sequence[int]]) -> Transformer:
-    """The same model with rows of some tokens that are trained, though the matrices they belong to are frozen.
+    """The same model with trained rows of some tokens; the matrices they belong to are frozen.
 
     Args:
         model: changed in place.
-        tokens: ids by the name of the matrix, "embed_tokens" and "lm_head"; of tied ones by "embed_tokens" alone.
+        tokens: ids by the name of the matrix, "embed_tokens" and "lm_head"; tied ones are named "embed_tokens" alone.
 
     Raises:
         UserError: an id is outside the vocabulary.
@@ -101,14 +101,14 @@ def train_token_rows(model: Transformer, tokens: Mapping[str, Sequence[int]]) ->
 
 
 def matrices_of(model: Transformer, token_ids: Sequence[int]) -> dict[str, list[int]]:
-    """What `train_token_rows` takes to train some tokens wherever the model holds a plain matrix of them."""
+    """The argument of `train_token_rows` that trains some tokens in every plain matrix the model has of them."""
     ids = sorted(set(token_ids))
     is_plain = type(model.lm_head) is nn.Linear and not model.config.tie_embeddings
     return {EMBEDDING: ids, OUTPUT: ids} if ids and is_plain else {EMBEDDING: ids} if ids else {}
 
 
 def token_rows(model: Transformer) -> dict[str, RowEmbedding | RowLinear]:
-    """The matrices of which rows are trained, by name; a tied output layer is its embedding, and not named."""
+    """The matrices that have trained rows, by name; a tied output layer is its embedding and is left out."""
     found: dict[str, RowEmbedding | RowLinear] = {}
     if isinstance(model.embed_tokens, RowEmbedding):
         found[EMBEDDING] = model.embed_tokens

@@ -43,7 +43,7 @@ from babyllm.run_directory import latest
 from babyllm.runtime import Runtime, RuntimeConfig, seed_all
 from babyllm.runtime.precision import reads_in
 from babyllm.schedule import Plan
-from babyllm.store.conversations import ConversationStore, Normalisation
+from babyllm.store.conversations import ConversationStore, LossAverage
 from babyllm.store.shards import Split
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import settled
@@ -77,7 +77,7 @@ class FineTuneConfig:
     init_from: PathText = "runs/pretrain"
     model: ModelOptions = field(default_factory=ModelOptions)
     data: ConversationConfig = field(default_factory=ConversationConfig)
-    normalise: Normalisation = "turn"
+    normalise: LossAverage = "turn"
     lora: LoraConfig = field(default_factory=LoraConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(weight_decay=0.0))
