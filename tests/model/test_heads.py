@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_fixtures import Tiny, model_of, some_tokens
+from model_fixtures import Tiny, model_of, some_tokens, stirred
 from safetensors.torch import load_file
 from torch import nn
 
 from babyllm.errors import UserError
 from babyllm.interop.huggingface import VALUE_HEAD, load_model, load_with_head, save_model
+from babyllm.interop.peft import fill_adapter, load_adapter, read_adapter, save_adapter
 from babyllm.model.adapt.lora import LoraConfig, add_lora, lora_layers
+from babyllm.model.adapt.token_rows import train_token_rows
 from babyllm.model.config import ModelConfig
 from babyllm.model.heads import WithHead
 from babyllm.model.interface import Model
@@ -183,3 +185,34 @@ def test_directories_without_a_fitting_head_are_refused(tiny: Tiny, tmp_path: Pa
         (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=message):
         load_with_head(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_an_adapter_beside_a_head_is_that_of_peft(tiny: Tiny, tmp_path: Path) -> None:
+    """The head is stored with the updates and rows; peft reads all on the base, and so does a fresh model here."""
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    def fresh() -> WithHead:
+        model = load_with_head(tmp_path / "base").eval()
+        train_token_rows(add_lora(model.model, LoraConfig(rank=4)), {"embed_tokens": [3, 7]})
+        return model
+
+    (tmp_path / "base").mkdir()
+    save_model(tmp_path / "base", headed(tiny(), *LABELS), None)
+    model, other = stirred(fresh()), fresh()
+    with torch.no_grad():
+        model.score.weight.mul_(2.0)
+    save_adapter(tmp_path, model, str(tmp_path / "base"))
+    tokens = some_tokens(model.config)
+    tokens[0, :2] = torch.tensor([3, 7])
+    theirs = PeftModel.from_pretrained(
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "base"), str(tmp_path)
+    ).eval()
+    with torch.no_grad():
+        expected = theirs(tokens[:1]).logits
+        torch.testing.assert_close(model(tokens[:1], lengths=LENGTHS[:1]), expected, rtol=0, atol=1e-4)
+    fill_adapter(other, read_adapter(tmp_path), tmp_path)
+    assert torch.equal(other(tokens), model(tokens))
+    with pytest.raises(UserError, match=r"'score.weight' is missing, unknown"):
+        load_adapter(model_of(tiny()), tmp_path)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from babyllm.errors import UserError
+from babyllm.model.interface import Model
 from babyllm.model.linear import FrozenLinear
 from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
 
@@ -107,14 +108,14 @@ def matrices_of(model: Transformer, token_ids: Sequence[int]) -> dict[str, list[
     return {EMBEDDING: ids, OUTPUT: ids} if ids and is_plain else {EMBEDDING: ids} if ids else {}
 
 
-def token_rows(model: Transformer) -> dict[str, RowEmbedding | RowLinear]:
-    """The matrices that have trained rows, by name; a tied output layer is its embedding and is left out."""
-    found: dict[str, RowEmbedding | RowLinear] = {}
-    if isinstance(model.embed_tokens, RowEmbedding):
-        found[EMBEDDING] = model.embed_tokens
-    if isinstance(model.lm_head, RowLinear) and not model.config.tie_embeddings:
-        found[OUTPUT] = model.lm_head
-    return found
+def token_rows(model: Model) -> dict[str, RowEmbedding | RowLinear]:
+    """The matrices that have trained rows, by "embed_tokens" and "lm_head"; tied ones are "embed_tokens" alone."""
+    is_tied = model.config.tie_embeddings
+    return {
+        name.rpartition(".")[2]: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, RowEmbedding) or (isinstance(layer, RowLinear) and not is_tied)
+    }
 
 
 def dense_embedding(layer: nn.Embedding) -> Tensor:
