@@ -8,7 +8,9 @@ import torch
 from model_fixtures import Tiny, model_of, some_tokens, stirred
 from safetensors.torch import load_file
 from torch import nn
+from training_fixtures import recording, stopping, tiny_config, tiny_state
 
+from babyllm.data.batch import Batch
 from babyllm.errors import UserError
 from babyllm.interop.huggingface import VALUE_HEAD, load_model, load_with_head, save_model
 from babyllm.interop.peft import fill_adapter, load_adapter, read_adapter, save_adapter
@@ -17,7 +19,13 @@ from babyllm.model.adapt.token_rows import train_token_rows
 from babyllm.model.config import ModelConfig
 from babyllm.model.heads import WithHead
 from babyllm.model.interface import Model
+from babyllm.objectives import LossTerms
 from babyllm.optim import OptimConfig, make_optimizer
+from babyllm.runtime import Runtime
+from babyllm.schedule import Plan
+from babyllm.training import checkpoint
+from babyllm.training.loop import train
+from babyllm.training.state import TrainState
 
 LABELS = ("bad", "fair", "good")
 LENGTHS = torch.tensor([20, 7])
@@ -216,3 +224,33 @@ def test_an_adapter_beside_a_head_is_that_of_peft(tiny: Tiny, tmp_path: Path) ->
     assert torch.equal(other(tokens), model(tokens))
     with pytest.raises(UserError, match=r"'score.weight' is missing, unknown"):
         load_adapter(model_of(tiny()), tmp_path)
+
+
+@pytest.mark.parametrize(("has_output", "rank"), [(False, 0), (True, 0), (False, 4), (True, 4)])
+def test_a_run_of_a_model_with_a_head_goes_on(
+    tiny: Tiny, data: Path, runtime: Runtime, tmp_path: Path, has_output: bool, rank: int
+) -> None:
+    """The loop trains a head as it trains a language model, and a checkpoint brings all of it back."""
+
+    def state() -> TrainState:
+        fresh = tiny_state(tiny_config(data), runtime)
+        fresh.model = headed(tiny(), has_output=has_output)
+        add_lora(fresh.model.model, LoraConfig(rank=rank))
+        fresh.optimizer = make_optimizer(fresh.model, OptimConfig())
+        return fresh
+
+    def loss(model: nn.Module, batch: Batch) -> LossTerms:
+        found = model(batch["tokens"], batch["targets"], returns=("values", "nats") if has_output else ("values",))
+        total = (found["values"] - 1.0).square().sum() + sum(x.sum() for name, x in found.items() if name == "nats")
+        return LossTerms({"token": total}, {"loss": (total.detach(), torch.tensor(float(batch.units["token"])))})
+
+    losses: list[float] = []
+    plan, one, other = Plan(steps=4, peak_lr=1e-2), state(), state()
+    train(one, loss, plan, [recording(losses), stopping(2)])
+    checkpoint.save(one, tmp_path, None, 1)
+    checkpoint.load(other, tmp_path / "step_00000002")
+    resumed: list[float] = []
+    train(one, loss, plan, [recording(losses)])
+    train(other, loss, plan, [recording(resumed)])
+    assert resumed == losses[2:] and len(resumed) == 2 and losses[-1] < losses[0]
+    assert all(map(torch.equal, one.model.state_dict().values(), other.model.state_dict().values()))
