@@ -16,7 +16,8 @@ from babyllm.config.json_fields import read_json
 from babyllm.errors import UserError
 from babyllm.files import sha256, whole_folder, write_sealed_json
 from babyllm.integrity import HELD, RESUME
-from babyllm.interop.huggingface import save_model, weight_files
+from babyllm.interop.huggingface import save_model
+from babyllm.interop.weights import weight_files
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 

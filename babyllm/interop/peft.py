@@ -15,7 +15,8 @@ from babyllm.config.json_fields import Fields, read_json
 from babyllm.errors import UserError
 from babyllm.files import write_json
 from babyllm.integrity import check_model
-from babyllm.interop.huggingface import ADAPTER_CONFIG, hf_name, read_tensors, save_tensors
+from babyllm.interop.huggingface import ADAPTER_CONFIG
+from babyllm.interop.weights import hf_name, read_tensors, save_tensors
 from babyllm.model.adapt.lora import LoraConfig, add_lora, linear_layers, lora_layers
 from babyllm.model.adapt.token_rows import token_rows, train_token_rows
 from babyllm.model.heads import SCORE, WithHead

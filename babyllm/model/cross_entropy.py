@@ -81,7 +81,7 @@ def counted_rows(targets: Tensor, n_targets: int | None) -> Tensor | None:
 
 
 class _TokenLosses(torch.autograd.Function):
-    """The losses; the forward pass already computes the gradients for an upstream gradient of 1 per token."""
+    """(N, D), (V, D), (N,) -> (N,); the forward pass already computes the gradients of the losses' sum."""
 
     @staticmethod
     def forward(

@@ -49,7 +49,11 @@ def losses_and_entropies(
 
 
 class _LossesAndEntropies(torch.autograd.Function):
-    """With p the probabilities, the logits' derivatives: p - 1 at the target, and -p (log p + entropy)."""
+    """(N, D), (V, D), (N,) -> (N,) and (N,).
+
+    With p the probabilities, the losses' derivatives by the logits are p, less 1 at the target, and the entropies'
+    are -p (log p + entropy).
+    """
 
     @staticmethod
     def forward(

@@ -83,7 +83,10 @@ def plain_product(x: Tensor, layer: FrozenLinear) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """x W^T whose backward pass restores W again, so that only the stored tensors are kept between the passes."""
+    """x W^T, (..., I) -> (..., O), with W (O, I) restored from the stored tensors.
+
+    The backward pass restores W again, so that only the stored tensors are kept between the passes.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, shape: torch.Size, *stored: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def split_rotated(qkv: Tensor, n_heads: int, cos: Tensor, sin: Tensor) -> tuple[
 
 
 class _SplitRotated(torch.autograd.Function):
-    """The rotation in float32; its gradient is the inverse rotation, written into one tensor."""
+    """As `split_rotated`; the gradient is the inverse rotation, written into one tensor (B, T, H + 2 K, D)."""
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, n_heads: int, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:

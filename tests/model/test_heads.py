@@ -12,8 +12,9 @@ from training_fixtures import recording, stopping, tiny_config, tiny_state
 
 from babyllm.data.batch import Batch
 from babyllm.errors import UserError
-from babyllm.interop.huggingface import VALUE_HEAD, load_model, load_with_head, save_model
+from babyllm.interop.huggingface import load_model, load_with_head, save_model
 from babyllm.interop.peft import fill_adapter, load_adapter, read_adapter, save_adapter
+from babyllm.interop.weights import VALUE_HEAD
 from babyllm.model.adapt.lora import LoraConfig, add_lora, lora_layers
 from babyllm.model.adapt.token_rows import train_token_rows
 from babyllm.model.config import ModelConfig

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from babyllm.errors import UserError
-from babyllm.interop.huggingface import config_from_json, hf_name, load_model, save_model
+from babyllm.interop.huggingface import config_from_json, load_model, save_model
+from babyllm.interop.weights import hf_name
 from babyllm.loading import load
 from babyllm.model.config import ModelConfig, RopeScaling
 from babyllm.model.transformer import Transformer

@@ -141,7 +141,7 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
     evaluation mode: dropout of the model itself stays. Do not merge inside, which would lose the updates.
 
     Args:
-        model: with an adapter, or without one; may be wrapped for DDP or have compiled blocks.
+        model: a model with an adapter or without one; may be wrapped for DDP or have compiled blocks.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, (LoraLinear, RowEmbedding, RowLinear))]
     before = [layer.is_active for layer in layers]
