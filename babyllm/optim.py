@@ -1,4 +1,4 @@
-"""The optimizer: AdamW over groups of parameters, with weight decay or without, some with a faster learning rate."""
+"""The optimizer: AdamW over groups of parameters, by weight decay and learning rate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class OptimConfig:
     """AdamW (Loshchilov and Hutter 2019, algorithm 2).
 
     Attributes:
-        weight_decay: of parameters with two or more dimensions; norms and biases have none.
+        weight_decay: decay of parameters with two or more dimensions; norms and biases have none.
         beta1: decay of the mean gradient.
         beta2: decay of the mean squared gradient.
         eps: added to the root of the mean squared gradient.
@@ -27,32 +27,34 @@ class OptimConfig:
     eps: Positive = 1e-8
 
 
-def adamw(model: nn.Module, config: OptimConfig, lora_plus: float = 1.0) -> torch.optim.AdamW:
-    """An AdamW over the trainable parameters of `model`, those of two or more dimensions decayed.
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimizer of a model's trainable parameters; those of two or more dimensions are decayed.
 
-    Its learning rate is 0 until the training loop sets the schedule's, times the group's `lr_scale` where it has one.
+    Call it after whatever replaces parameters: an adapter, a move to a device, sharding. Its learning rate is 0 until
+    the training loop sets the schedule's, times the group's `lr_scale` where it has one.
 
     Args:
-        model: what is frozen in it is left out.
-        config: of AdamW.
-        lora_plus: `lr_scale` of LoRA's B matrices (Hayou et al. 2024, LoRA+).
+        model: its frozen parameters are left out. A module may hold `lr_scales`, learning rates of its own parameters
+            over that of the others by their names, as `LoraLinear` does.
+        config: numbers of AdamW.
 
     Raises:
         UserError: a number of `config` is beyond its limits.
     """
     check(config, "optim.")
-    kinds: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    kinds: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_faster = lora_plus != 1 and name.endswith("lora_B")
-            kinds.setdefault((parameter.dim() >= 2, is_faster), []).append(parameter)
+            module, _, key = name.rpartition(".")
+            lr_scale = getattr(model.get_submodule(module), "lr_scales", {}).get(key, 1.0)
+            kinds.setdefault((parameter.dim() >= 2, lr_scale), []).append(parameter)
     groups = [
         {
             "params": parameters,
             "weight_decay": config.weight_decay if is_decayed else 0.0,
-            **({"lr_scale": lora_plus} if is_faster else {}),
+            **({"lr_scale": lr_scale} if lr_scale != 1 else {}),
         }
-        for (is_decayed, is_faster), parameters in kinds.items()
+        for (is_decayed, lr_scale), parameters in kinds.items()
     ]
     fused = all(p.device.type in ("cpu", "cuda") for parameters in kinds.values() for p in parameters)
     return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), eps=config.eps, fused=fused)

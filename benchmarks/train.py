@@ -23,7 +23,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from babyllm.model.config import PRESETS, ModelConfig, ModelOptions, flops_per_token
+from babyllm.model.config import ModelConfig, flops_per_token
+from babyllm.model.options import PRESETS, ModelOptions
 
 if TYPE_CHECKING:
     import torch
@@ -169,7 +170,7 @@ def _babyllm(task: Task, dtype: str, compiled: bool) -> None:
     from babyllm.data.row_config import Share
     from babyllm.data.rows.windows import Windows
     from babyllm.objectives.lm import language_model
-    from babyllm.optim import OptimConfig, adamw
+    from babyllm.optim import OptimConfig, make_optimizer
     from babyllm.runtime import RuntimeConfig, start
     from babyllm.runtime.precision import dtype_name
     from babyllm.store.shard_writer import ShardWriter
@@ -187,7 +188,7 @@ def _babyllm(task: Task, dtype: str, compiled: bool) -> None:
         pin = device.type == "cuda"
         loader = Loader(Shuffled(rows, 0), Share(task.batch, task.batch), seed=0, pin_memory=pin)
         model = babyllm.Transformer(shape).to(device)
-        state = TrainState(model, adamw(model, OptimConfig()), runtime.scaler(), loader, runtime)
+        state = TrainState(model, make_optimizer(model, OptimConfig()), runtime.scaler(), loader, runtime)
         began, turns = 0.0, 0
 
         def report(state: TrainState) -> None:

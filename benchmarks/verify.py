@@ -59,7 +59,8 @@ def _weights(directory: Path, n_bytes: int) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from babyllm.interop.huggingface import WEIGHTS, load_model, save_model
+    from babyllm.interop.huggingface import load_model, save_model
+    from babyllm.interop.weights import WEIGHTS
     from babyllm.model.config import ModelConfig
     from babyllm.model.transformer import Transformer
 

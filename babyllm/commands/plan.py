@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from babyllm.config.values import Members
-from babyllm.model.config import ModelOptions, flops_per_token, parameter_counts
+from babyllm.model.config import flops_per_token, parameter_counts
+from babyllm.model.options import ModelOptions
 
 ARGUMENTS = ""
 

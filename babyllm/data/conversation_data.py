@@ -22,7 +22,7 @@ from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
-from babyllm.store.conversations import ALL, ConversationStore, Normalisation
+from babyllm.store.conversations import ALL, ConversationStore, LossAverage
 from babyllm.store.shards import TokenData, open_tokens
 from babyllm.tokenizer import load_tokenizer
 
@@ -36,7 +36,7 @@ class ConversationData:
 
     store: ConversationStore
     replay: TokenData | None
-    normalise: Normalisation
+    normalise: LossAverage
     is_packed: bool
     seed: int
     _rows: dict[tuple[int, str | None], Rows] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class ConversationData:
 
 
 def open_conversation_data(
-    config: ConversationConfig, directory: Path, tokenizer_sha256: str, normalise: Normalisation, runtime: Runtime
+    config: ConversationConfig, directory: Path, tokenizer_sha256: str, normalise: LossAverage, runtime: Runtime
 ) -> ConversationData:
     """Prepared conversations, and the text that `config` replays among them; every rank must call it.
 

@@ -1,4 +1,4 @@
-"""What a model's files say of its size, compared before anything of that size is made.
+"""The sizes that a model's files claim, compared before memory of that size is allocated.
 
 model.safetensors, its header alone -> names and shapes -> against config.json
 """
@@ -23,7 +23,7 @@ def tensor_shapes(files: Sequence[Path]) -> dict[str, list[int]]:
     """Shapes of the tensors of some files by name, read without the tensors.
 
     Raises:
-        UserError: a file is no safetensors file.
+        UserError: a file is not a safetensors file.
     """
     shapes: dict[str, list[int]] = {}
     for file in files:
@@ -36,12 +36,12 @@ def tensor_shapes(files: Sequence[Path]) -> dict[str, list[int]]:
 
 
 def require_fitting_header(files: Sequence[Path], config: ModelConfig, path: Path) -> None:
-    """Refuse a shape that the tensors of `files` do not have; no files are left to whoever reads them.
+    """Reject a shape that the tensors of `files` do not have; without files there is nothing to compare.
 
     Args:
-        files: with the weights.
+        files: files with the weights.
         config: the shape.
-        path: of the config.json it is from, for messages.
+        path: path of the config.json it is from, for messages.
 
     Raises:
         UserError: names the key and the tensor that differ.

@@ -2,7 +2,7 @@
 
 model directory -> RUN_DIR/base: weights of a step as hard links where the disk allows it, all else as copies
 
-Where the vocabulary was grown the weights are written anew: what loads an adapter needs the rows it was trained with.
+Where the vocabulary was grown the weights are written again: an adapter needs the rows it was trained with.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from babyllm.config.json_fields import read_json
 from babyllm.errors import UserError
 from babyllm.files import sha256, whole_folder, write_sealed_json
 from babyllm.integrity import HELD, RESUME
-from babyllm.interop.huggingface import save_model, weight_files
+from babyllm.interop.huggingface import save_model
+from babyllm.interop.weights import weight_files
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 
@@ -28,16 +29,16 @@ _COPIED = (
 
 
 def hold_base(run_dir: Path, source: Path, model: Transformer, tokenizer: Tokenizer) -> Path:
-    """Put the base of a run that begins into the run's directory, in the place of one of an earlier beginning.
+    """Put the base of a run that begins into the run's directory; it replaces that of an earlier beginning.
 
     Hard links take no space, and the files stay when those of `source` are deleted or replaced. The sha256 of each file
     is written beside them; `integrity.check_held` compares it.
 
     Args:
-        run_dir: of the run, without a saved step; made if absent.
+        run_dir: directory of the run, without a saved step; created if absent.
         source: directory of the model that is adapted.
-        model: what was loaded from it, perhaps grown since, without an adapter.
-        tokenizer: of `source`; written where the vocabulary has grown.
+        model: the model loaded from it, perhaps grown since, without an adapter.
+        tokenizer: tokenizer of `source`; written where the vocabulary has grown.
 
     Returns:
         The directory.

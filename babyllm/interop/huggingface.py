@@ -1,38 +1,35 @@
 """Hugging Face model directories: config.json and model.safetensors, read and written.
 
 ModelConfig <-> config.json; Transformer <-> model.safetensors (fp32, the field's names); tokenizer files beside them.
+A reward model or classifier is transformers' LlamaForSequenceClassification. A policy with a value head is a
+LlamaForCausalLM whose head lies in a file of its own, which transformers does not read.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from babyllm.config.json_fields import Fields, read_json
 from babyllm.config.values import MAX_WIDTH
 from babyllm.errors import UserError
-from babyllm.files import path_as_text, write_json
+from babyllm.files import write_json
 from babyllm.integrity import check_held, check_model
-from babyllm.interop.headers import require_fitting_header
+from babyllm.interop.headers import require_fitting_header, tensor_shapes
+from babyllm.interop.weights import VALUE_HEAD, WEIGHTS, load_weights, save_tensors, weight_files, weights_to_hf
 from babyllm.model.config import ModelConfig, RopeScaling
+from babyllm.model.heads import SCORE, WithHead
+from babyllm.model.interface import Model
 from babyllm.model.linear import FrozenLinear
-from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
+from babyllm.model.transformer import OUTPUT, Transformer
 from babyllm.tokenizer import Tokenizer
 
-WEIGHTS = "model.safetensors"
+CLASSIFIER = "LlamaForSequenceClassification"
 ADAPTER_CONFIG = "adapter_config.json"
-_PREFIX = "model."
-_OS_ERROR = re.compile(r"os error (\d+)")
 
 
 def config_to_json(config: ModelConfig, tokenizer: Tokenizer | None) -> dict[str, Any]:
@@ -87,11 +84,11 @@ def config_from_json(raw: dict[str, Any], name: str = "config.json") -> ModelCon
     """The shape a `config.json` describes.
 
     Args:
-        raw: its content.
-        name: of the file, for errors.
+        raw: content of the file.
+        name: name of the file, for errors.
 
     Raises:
-        UserError: it is not a Llama, uses what this model does not have, or holds a value of a wrong type or range.
+        UserError: it is not a Llama, uses a feature this model lacks, or holds a value of a wrong type or range.
     """
     fields = Fields(raw, name)
     fields.only("model_type", ("llama",), ", only 'llama'")
@@ -145,7 +142,7 @@ def _scaling_from_json(rope: Fields) -> RopeScaling | None:
 
 def save_model(
     directory: Path,
-    model: Transformer,
+    model: Model,
     tokenizer: Tokenizer | None,
     *,
     chat_template: str | None = None,
@@ -156,45 +153,39 @@ def save_model(
     Weights are written in float32; a tied output layer is written once, as the embedding.
 
     Args:
-        directory: is there.
-        model: without an adapter.
-        tokenizer: its files are written too.
-        chat_template: a Jinja template, stored with the tokenizer.
+        directory: an existing one.
+        model: a `Transformer` or a `WithHead`, without an adapter.
+        tokenizer: tokenizer whose files are written too; None writes none.
+        chat_template: Jinja template, stored with the tokenizer.
         end_ids: tokens that end an answer.
 
     Raises:
-        UserError: it has weights that are held in fewer bits, or updates beside them.
+        UserError: it has weights that are stored in fewer bits, or an adapter.
     """
     if any(isinstance(layer, FrozenLinear) for layer in model.modules()):
         raise UserError("the model is adapted or held in fewer bits; babyllm.merge_lora makes it one that can be saved")
-    write_json(directory / "config.json", config_to_json(model.config, tokenizer))
+    tensors = weights_to_hf(model.state_dict(), model.config)
+    config = config_to_json(model.config, tokenizer)
+    if isinstance(model, WithHead):
+        config |= _head_to_json(model)
+        if model.has_output:
+            save_tensors({f"{SCORE}.weight": tensors.pop(f"{SCORE}.weight")}, directory / VALUE_HEAD)
+    write_json(directory / "config.json", config)
     save_generation(directory, model, tokenizer, end_ids)
     if tokenizer:
         tokenizer.save(directory, chat_template=chat_template)
-    save_tensors(weights_to_hf(model.state_dict(), model.config), directory / WEIGHTS)
+    save_tensors(tensors, directory / WEIGHTS)
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file with the rights of other files; the library alone leaves it to its owner.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    path.touch()
-    mode = path.stat().st_mode
-    try:
-        with path_as_text(path) as place:
-            save_file(tensors, place, metadata={"format": "pt"})
-    except SafetensorError as error:  # its text alone tells what the system said
-        if not (found := _OS_ERROR.search(str(error))):
-            raise OSError(str(error)) from error
-        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
-    path.chmod(mode)
+def _head_to_json(model: WithHead) -> dict[str, Any]:
+    names = {
+        "id2label": {str(i): label for i, label in enumerate(model.labels)},
+        "label2id": {label: i for i, label in enumerate(model.labels)},
+    }
+    return names if model.has_output else {"architectures": [CLASSIFIER], **names}
 
 
-def save_generation(
-    directory: Path, model: Transformer, tokenizer: Tokenizer | None, end_ids: Sequence[int] = ()
-) -> None:
+def save_generation(directory: Path, model: Model, tokenizer: Tokenizer | None, end_ids: Sequence[int] = ()) -> None:
     """Write generation_config.json: generation ends at the <eos> and at each of `end_ids`."""
     config = config_to_json(model.config, tokenizer)
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -205,28 +196,14 @@ def save_generation(
 
 
 def generation_ends(directory: Path) -> list[int]:
-    """The tokens that end what a model writes, as its generation_config.json and config.json tell.
+    """The tokens that end what a model writes, by its generation_config.json and config.json.
 
     Raises:
-        UserError: they tell something else in their place.
+        UserError: a value there is not a token or a list of tokens.
     """
     files = [file for name in ("generation_config.json", "config.json") if (file := directory / name).is_file()]
     found = (i for file in files for i in Fields(read_json(file), str(file)).integers("eos_token_id"))
     return list(dict.fromkeys(found))
-
-
-def weights_to_hf(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """A model's tensors under the names of Hugging Face files, float32, on the CPU."""
-    return {
-        hf_name(name): tensor.detach().to("cpu", torch.float32).contiguous()
-        for name, tensor in state.items()
-        if not (config.tie_embeddings and name == f"{OUTPUT}.weight")
-    }
-
-
-def hf_name(name: str) -> str:
-    """The name in Hugging Face files of one of the model's parameters."""
-    return name if name.startswith(f"{OUTPUT}.") else _PREFIX + name
 
 
 def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointing: bool = False) -> Transformer:
@@ -235,6 +212,44 @@ def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointin
     Raises:
         UserError: names the file that is missing, damaged or does not fit.
     """
+    raw, config = _described(directory, dropout, activation_checkpointing)
+    if raw.get("architectures") == [CLASSIFIER]:
+        raise UserError(f"{directory}: holds a reward model or classifier; give the directory of a language model")
+    with torch.device("meta"):
+        model = Transformer(config)
+    _fill(model, model, directory)
+    return model
+
+
+def load_with_head(directory: Path, *, dropout: float = 0.0, activation_checkpointing: bool = False) -> WithHead:
+    """The model with a head of a Hugging Face directory, in float32 on the CPU, as `load_model` reads one without.
+
+    Args:
+        directory: holds a LlamaForSequenceClassification, or a LlamaForCausalLM with a value head beside it.
+        dropout: dropout of the model, in training.
+        activation_checkpointing: whether blocks are recomputed in the backward pass.
+
+    Raises:
+        UserError: it has no head, or a file is missing, damaged or does not fit.
+    """
+    raw, config = _described(directory, dropout, activation_checkpointing)
+    has_output = raw.get("architectures") != [CLASSIFIER]
+    files = [directory / VALUE_HEAD] if has_output else weight_files(directory)
+    if has_output and not files[0].is_file():
+        raise UserError(f"{directory}: has neither the architecture {CLASSIFIER} nor a {VALUE_HEAD}")
+    shape = tensor_shapes(files).get(f"{SCORE}.weight")
+    if not shape:
+        raise UserError(f"{directory}: its files hold no tensor '{SCORE}.weight'")
+    labels = Fields(raw, str(directory / "config.json")).object("id2label")
+    with torch.device("meta"):
+        names = [labels.text(str(i), f"LABEL_{i}") for i in range(shape[0])]
+        model = WithHead(Transformer(config), names, has_output=has_output)
+    _fill(model, model.model, directory)
+    return model
+
+
+def _described(directory: Path, dropout: float, activation_checkpointing: bool) -> tuple[dict[str, Any], ModelConfig]:
+    """The content of a directory's config.json and the shape it describes, which the header of its weights has."""
     check_model(directory)
     check_held(directory)
     if not weight_files(directory) and (directory / ADAPTER_CONFIG).is_file():
@@ -242,68 +257,19 @@ def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointin
             f"{directory}: holds an adapter, not a whole model; make one with babyllm merge-lora {directory} OUT"
         )
     path = directory / "config.json"
+    raw = read_json(path)
     config = replace(
-        config_from_json(read_json(path), str(path)),
-        dropout=dropout,
-        activation_checkpointing=activation_checkpointing,
+        config_from_json(raw, str(path)), dropout=dropout, activation_checkpointing=activation_checkpointing
     )
     require_fitting_header(weight_files(directory), config, path)
-    with torch.device("meta"):
-        model = Transformer(config)
-    model.load_state_dict(load_weights(directory, config), assign=True)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    if config.tie_embeddings:
-        model.lm_head.weight = model.embed_tokens.weight
-    model.origin = str(directory)
-    return model
+    return raw, config
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by their names there, as they are stored.
-
-    Raises:
-        UserError: it cannot be read, or a tensor holds NaN or infinity.
-    """
-    try:
-        with path_as_text(file) as place:
-            tensors = load_file(place)
-    except (SafetensorError, OSError, ValueError) as e:
-        raise UserError(f"{file}: cannot be read ({e})") from e
-    for name, tensor in tensors.items():
-        # The extremes show NaN and infinity, much faster than a look at every element.
-        if tensor.numel() and not all(map(math.isfinite, tensor.float().aminmax())):
-            raise UserError(f"{file}: tensor {name!r} holds NaN or infinity; use another step or model")
-    return tensors
-
-
-def weight_files(directory: Path) -> list[Path]:
-    """The files with the weights of a directory: one, or several parts; none if there are none."""
-    one = directory / WEIGHTS
-    return [one] if one.is_file() else sorted(directory.glob("model-*.safetensors"))
-
-
-def load_weights(directory: Path, config: ModelConfig) -> dict[str, Tensor]:
-    """The tensors of a directory under the model's own names, in float32, from one file or several.
-
-    Raises:
-        UserError: a file cannot be read, or tensors are missing, unknown, of another shape or not finite.
-    """
-    files = weight_files(directory)
-    if not files:
-        raise UserError(f"{directory}: holds no {WEIGHTS}")
-    state: dict[str, Tensor] = {}
-    for file in files:
-        tensors = read_tensors(file)
-        state |= {name.removeprefix(_PREFIX): t.float() for name, t in tensors.items() if "rotary_emb" not in name}
-    if config.tie_embeddings:
-        state[f"{OUTPUT}.weight"] = state.get(f"{EMBEDDING}.weight", torch.empty(0))
-    with torch.device("meta"):
-        expected = Transformer(config).state_dict()
-    wrong = [n for n in expected if n not in state or state[n].shape != expected[n].shape]
-    wrong += [n for n in state if n not in expected]
-    if wrong:
-        raise UserError(
-            f"{files[0]}: tensor {wrong[0]!r} is missing, unknown or of another shape than config.json says"
-        )
-    return state
+def _fill(model: Model, transformer: Transformer, directory: Path) -> None:
+    """Let a model on "meta", `transformer` or around it, take the weights of a directory."""
+    model.load_state_dict(load_weights(directory, model), assign=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.endswith(f"{OUTPUT}.weight") or len(parameter) > 0)
+    if transformer.config.tie_embeddings and len(transformer.lm_head.weight):
+        transformer.lm_head.weight = transformer.embed_tokens.weight
+    transformer.origin = str(directory)

@@ -1,6 +1,6 @@
 """LoRA adapters in the format of the `peft` library, read and written.
 
-model with LoRA <-> adapter_config.json, adapter_model.safetensors (A and B, and rows of tokens, by peft's names)
+model with LoRA <-> adapter_config.json, adapter_model.safetensors (A and B, rows of tokens, a head, by peft's names)
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from babyllm.config.json_fields import Fields, read_json
 from babyllm.errors import UserError
 from babyllm.files import write_json
 from babyllm.integrity import check_model
-from babyllm.interop.huggingface import ADAPTER_CONFIG, hf_name, read_tensors, save_tensors
+from babyllm.interop.huggingface import ADAPTER_CONFIG
+from babyllm.interop.weights import hf_name, read_tensors, save_tensors
 from babyllm.model.adapt.lora import LoraConfig, add_lora, linear_layers, lora_layers
 from babyllm.model.adapt.token_rows import token_rows, train_token_rows
+from babyllm.model.heads import SCORE, WithHead
+from babyllm.model.interface import Model
 from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -26,6 +29,7 @@ _COPIED = (EMBEDDING, OUTPUT)
 
 _TOKENS = "trainable_token_indices"
 _ROWS = "token_adapter.trainable_tokens_delta"  # peft's name for whole rows, not for what is added to them
+_KINDS = {"rows": _ROWS, "weight": "weight"}
 
 # What other values of these settings ask for does not exist here.
 _ONLY: dict[str, tuple[Any, ...]] = {
@@ -36,7 +40,8 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "use_dora": (False,),
     "use_qalora": (False,),
     "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva", "loftq"),  # others change the base as well
-    **dict.fromkeys(("modules_to_save", "target_parameters"), (None, [])),
+    "modules_to_save": (None, [], [SCORE]),
+    "target_parameters": (None, []),
     **dict.fromkeys(("rank_pattern", "alpha_pattern"), (None, {})),
     **dict.fromkeys(("alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication"), (None,)),
     **dict.fromkeys(("monteclora_config", "use_bdlora", "velora_config"), (None, False)),
@@ -47,10 +52,11 @@ class Adapter(NamedTuple):
     """An adapter as it is stored.
 
     Attributes:
-        config: its targets as whole names.
-        tensors: A and B of each layer, and the rows of tokens, by the model's own names.
-        copies: of the embedding and the output layer, which `peft` adds when one is adapted.
-        tokens: ids whose rows it has, ascending, by the matrix: "embed_tokens", "lm_head".
+        config: settings, whose targets are whole names.
+        tensors: A (R, I) and B (O, R) of each layer, the rows of tokens (N, D) and a head (labels, D), by the names of
+            `adapter_parameters`.
+        copies: copies of the embedding and the output layer (V, D), which `peft` adds when one is adapted.
+        tokens: ids of its rows, ascending, by the matrix: "embed_tokens", "lm_head".
     """
 
     config: LoraConfig
@@ -59,20 +65,20 @@ class Adapter(NamedTuple):
     tokens: dict[str, list[int]]
 
 
-def save_adapter(directory: Path, model: Transformer, base: str) -> None:
+def save_adapter(directory: Path, model: Model, base: str) -> None:
     """Write the adapter of `model` into `directory`, in float32, as `peft.PeftModel.from_pretrained` reads it.
 
     Args:
-        directory: is there.
-        model: with LoRA.
-        base: the directory of the model it was added to, as others are to find it.
+        directory: an existing one.
+        model: a model with LoRA.
+        base: the directory of the model it was added to, as it is to be found later.
     """
     tokens = {name: matrix.token_ids.tolist() for name, matrix in token_rows(model).items()}
     layers = lora_layers(model)
     layer = next(iter(layers.values()))
     config = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": "SEQ_CLS" if isinstance(model, WithHead) and not model.has_output else "CAUSAL_LM",
         "base_model_name_or_path": base,
         "r": layer.rank,
         "lora_alpha": int(layer.alpha) if float(layer.alpha).is_integer() else layer.alpha,
@@ -81,7 +87,7 @@ def save_adapter(directory: Path, model: Transformer, base: str) -> None:
         "target_modules": _target_modules(model),
         "bias": "none",
         "fan_in_fan_out": False,
-        "modules_to_save": None,
+        "modules_to_save": [SCORE] if isinstance(model, WithHead) else None,
         _TOKENS: tokens or None,
         "init_lora_weights": True,
         "inference_mode": True,
@@ -96,18 +102,18 @@ def save_adapter(directory: Path, model: Transformer, base: str) -> None:
 
 def _file_name(name: str) -> str:
     module, _, kind = hf_name(name).rpartition(".")
-    return f"{_PREFIX}{module}.{_ROWS if kind == 'rows' else f'{kind}.weight'}"
+    return f"{_PREFIX}{module}.{_KINDS.get(kind, f'{kind}.weight')}"
 
 
 def _own_name(key: str) -> str:
-    """The model's own name of a tensor in a file; one of the base as it was copied is without its last part."""
+    """The name in `adapter_parameters` of a tensor in a file; a whole matrix has its name without "weight"."""
     name = key.removeprefix(_PREFIX).removeprefix("model.")
     if name.endswith(_ROWS):
         return name.removesuffix(_ROWS) + "rows"
     return name.removesuffix(".weight").removesuffix(".base_layer")
 
 
-def _target_modules(model: Transformer) -> list[str]:
+def _target_modules(model: Model) -> list[str]:
     """The ends of the adapted layers' names where these mean no other layer, else whole names."""
     adapted = lora_layers(model)
     ends = {name.rpartition(".")[2] for name in adapted}
@@ -116,17 +122,22 @@ def _target_modules(model: Transformer) -> list[str]:
     return [hf_name(f"{name}.").removesuffix(".") for name in adapted]
 
 
-def adapter_parameters(model: Transformer) -> dict[str, Tensor]:
-    """All that an adapter is made of, by the model's own names: A and B of every layer that has an update, and rows.
+def adapter_parameters(model: Model) -> dict[str, Tensor]:
+    """The parameters of a model's adapter, by the transformer's own names; empty if it has no adapter.
 
-    None if the model has no adapter.
+    Returns:
+        A (R, I) and B (O, R) of every layer that has an update, rows (N, D) of the embedding and the output layer, and
+        the weight (labels, D) of a head, which is trained beside an adapter.
     """
-    updates = {
-        f"{name}.{key}": getattr(layer, key)
+    found: dict[str, Tensor] = {
+        f"{name.removeprefix('model.')}.{key}": getattr(layer, key)
         for name, layer in lora_layers(model).items()
         for key in ("lora_A", "lora_B")
     }
-    return updates | {f"{name}.rows": matrix.rows for name, matrix in token_rows(model).items()}
+    found |= {f"{name}.rows": matrix.rows for name, matrix in token_rows(model).items()}
+    if found and isinstance(model, WithHead):
+        found[f"{SCORE}.weight"] = model.score.weight
+    return found
 
 
 def load_adapter(model: Transformer, directory: Path) -> Transformer:
@@ -137,7 +148,7 @@ def load_adapter(model: Transformer, directory: Path) -> Transformer:
         directory: holds adapter_config.json and adapter_model.safetensors.
 
     Raises:
-        UserError: a file cannot be read, is damaged, does not fit the model, or asks for what is not there.
+        UserError: a file cannot be read, is damaged, does not fit the model, or uses an unsupported feature.
     """
     check_model(directory)
     adapter = read_adapter(directory)
@@ -159,7 +170,7 @@ def load_adapter(model: Transformer, directory: Path) -> Transformer:
 
 
 def require_known_tokens(adapter: Adapter, model: Transformer, directory: Path) -> None:
-    """Refuse rows of tokens that a model does not have or cannot hold.
+    """Reject rows of tokens that a model does not have or cannot hold.
 
     Raises:
         UserError: names the adapter's file.
@@ -176,10 +187,10 @@ def require_known_tokens(adapter: Adapter, model: Transformer, directory: Path) 
 def read_adapter(directory: Path) -> Adapter:
     """The adapter of a directory.
 
-    Which layers are adapted is read from the tensors, so that patterns need not be understood.
+    The adapted layers are known by the tensors, so patterns in the file need not be understood.
 
     Raises:
-        UserError: a file cannot be read, asks for what is not there, or holds NaN or infinity.
+        UserError: a file cannot be read, uses an unsupported feature, or holds NaN or infinity.
     """
     path, file = directory / ADAPTER_CONFIG, directory / ADAPTER_WEIGHTS
     fields = Fields(read_json(path), str(path))
@@ -187,7 +198,8 @@ def read_adapter(directory: Path) -> Adapter:
         fields.only(key, values, "; export the merged model with peft instead")
     tokens = _tokens(fields)
     tensors, copies = _read_tensors(directory, tokens)
-    targets = list(dict.fromkeys(name.rpartition(".")[0] for name in tensors if not name.endswith(".rows")))
+    updates = [name for name in tensors if name.endswith((".lora_A", ".lora_B"))]
+    targets = list(dict.fromkeys(name.rpartition(".")[0] for name in updates))
     if not targets or any(f"{name}.{key}" not in tensors for name in targets for key in ("lora_A", "lora_B")):
         raise UserError(f"{file}: does not hold both lora_A and lora_B of each layer")
     rank = fields.integer("r")
@@ -235,15 +247,17 @@ def _read_tensors(directory: Path, tokens: dict[str, list[int]]) -> tuple[dict[s
             tensors[name] = tensor.float()[torch.tensor(ids).argsort()]
         elif name.endswith((".lora_A", ".lora_B")):
             tensors[name] = tensor.float()
+        elif name == SCORE:
+            tensors[f"{SCORE}.weight"] = tensor.float()
         else:
             raise UserError(f"{file}: tensor {key!r} is not supported, only lora_A and lora_B of linear layers")
     return tensors, copies
 
 
-def fill_adapter(model: Transformer, adapter: Adapter, directory: Path) -> None:
-    """Copy an adapter that was read from `directory` into a model that has updates and rows in the same places.
+def fill_adapter(model: Model, adapter: Adapter, directory: Path) -> None:
+    """Copy an adapter that was read from `directory` into a model with updates and rows of the same names.
 
-    Rows of more tokens than the adapter has stay as they are.
+    Rows of tokens that the adapter lacks are left unchanged.
 
     Raises:
         UserError: the layers or the shapes differ.

@@ -1,1 +1,1 @@
-"""The hand-written Llama-style model: shapes, transformer, rotary positions, losses and the key-value cache."""
+"""The hand-written Llama-style model: shapes, transformer, heads, rotary positions, losses and entropies."""

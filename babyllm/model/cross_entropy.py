@@ -3,9 +3,10 @@
 hidden (N, D), weight (V, D), targets (N,) -> negative log-likelihood (N,) in nats
 
 Legend: N tokens, C tokens of one chunk, D model width, V vocabulary.
-Logits exist for one chunk at a time, and the gradients are made from them on the spot. Where the losses are summed as
-they come, one number scales the gradients afterwards; where each has an upstream gradient of its own, the weight's
-gradient is made again. Nothing is read back from the device: a GPU is never waited for.
+`plain_token_losses` is the formula; the rest is that formula in little memory. Logits exist for one chunk at a time,
+and the gradients are computed from them at once. Where the losses are summed as they come, one number scales the
+gradients afterwards; where each has an upstream gradient of its own, the weight's gradient is computed again. Nothing
+is read back from the device: a GPU is never waited for.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ PRODUCT_CHUNKS = {"cpu": 4}
 """Chunks whose 16-bit slopes make one product with the hidden states: adding one up in fp32 reads all of (V, D)."""
 
 
+def plain_token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """What `token_losses` computes, with all logits at once: (N, D), (V, D), (N,) -> (N,) in nats."""
+    logits = F.linear(hidden, weight)  # (N, V)
+    return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")
+
+
 def token_losses(
     hidden: Tensor,
     weight: Tensor,
@@ -47,24 +54,35 @@ def token_losses(
         targets: (...) int64.
         weights: (...) float32, constants that the nats are multiplied by; None leaves them as they are. Given here and
             not multiplied afterwards, they cost no second pass for the gradients.
-        n_targets: how many targets count, or more; with it, the others are not multiplied. None: all of them are.
+        n_targets: how many targets count, or more; the logits of the others are then not computed. None: all are.
 
     Returns:
         (...) float32, or float64.
     """
-    device = hidden.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     flat, goals = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     factors = None if weights is None else weights.reshape(-1)
-    rows = None
-    if n_targets and n_targets < SPARSE * len(goals):  # as prompts and padding make them
-        # Sorted, those that count come first: their number is known here, and need not be asked of the device.
-        rows = (goals == IGNORE).int().argsort(stable=True)[:n_targets]
+    rows, dtype = counted_rows(goals, n_targets), product_dtype(hidden)
     losses: Tensor = _TokenLosses.apply(flat, weight, goals, factors, rows, dtype, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return losses.view(targets.shape)
 
 
+def product_dtype(hidden: Tensor) -> torch.dtype:
+    """The type of the output layer's products: that of autocast when it is on, else that of the hidden states."""
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+
+
+def counted_rows(targets: Tensor, n_targets: int | None) -> Tensor | None:
+    """Indices (`n_targets`,) that include every target of (N,) that counts; None where selecting them saves nothing."""
+    if not n_targets or n_targets >= SPARSE * len(targets):
+        return None
+    # Sorted, those that count come first: their number is known here, and need not be asked of the device.
+    return (targets == IGNORE).int().argsort(stable=True)[:n_targets]
+
+
 class _TokenLosses(torch.autograd.Function):
+    """(N, D), (V, D), (N,) -> (N,); the forward pass already computes the gradients of the losses' sum."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -90,7 +108,7 @@ class _TokenLosses(torch.autograd.Function):
             peak = share.abs().amax().clamp(min=torch.finfo(wide).tiny)
             shared = (h * (share / peak).unsqueeze(1)).to(dtype)
         with torch.autocast(hidden.device.type, enabled=False):
-            for group in _groups(len(targets), len(weight), hidden.device.type, dtype):
+            for group in chunk_groups(len(targets), len(weight), hidden.device.type, dtype):
                 slopes: list[Tensor] = []
                 for part in group:
                     log_probs = F.log_softmax(F.linear(h[part], w), dim=-1, dtype=wide)  # (C, V)
@@ -99,11 +117,11 @@ class _TokenLosses(torch.autograd.Function):
                         slopes.append(_slope(log_probs.exp_(), targets[part], dtype))
                         d_hidden[part] = slopes[-1] @ w
                 if wants_gradients and len(d_weight):
-                    _add_product(d_weight, slopes, shared[group[0].start : group[-1].stop])
+                    add_product(d_weight, slopes, shared[group[0].start : group[-1].stop])
         if wants_gradients:
             ctx.save_for_backward(h, w, targets, share, peak, rows, d_hidden, d_weight)
             ctx.n, ctx.weight_dtype = n, weight.dtype
-        return _in_place(losses if factors is None else losses * factors, rows, n)
+        return scattered(losses if factors is None else losses * factors, rows, n)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -111,7 +129,7 @@ class _TokenLosses(torch.autograd.Function):
         upstream = grads[0]
         is_common = upstream.stride() == (0,)  # as a sum's gradient is: one number, seen by all
         scale = share * (upstream[0] if is_common else upstream if rows is None else upstream.index_select(0, rows))
-        scaled_hidden = _in_place((d_hidden * scale.unsqueeze(1)).to(d_hidden.dtype), rows, ctx.n)
+        scaled_hidden = scattered((d_hidden * scale.unsqueeze(1)).to(d_hidden.dtype), rows, ctx.n)
         if not len(d_weight):
             return scaled_hidden, *(None,) * 6
         if is_common:
@@ -120,21 +138,21 @@ class _TokenLosses(torch.autograd.Function):
             d_weight = torch.zeros_like(d_weight)
             scaled = (h * scale.unsqueeze(1)).to(h.dtype)
             with torch.autocast(h.device.type, enabled=False):
-                for group in _groups(len(targets), len(w), h.device.type, h.dtype):
+                for group in chunk_groups(len(targets), len(w), h.device.type, h.dtype):
                     logits = (F.linear(h[part], w) for part in group)  # (C, V) each
                     probs = (F.softmax(x, dim=-1, dtype=d_weight.dtype) for x in logits)
                     slopes = [_slope(p, targets[part], h.dtype) for p, part in zip(probs, group, strict=True)]
-                    _add_product(d_weight, slopes, scaled[group[0].start : group[-1].stop])
+                    add_product(d_weight, slopes, scaled[group[0].start : group[-1].stop])
         return scaled_hidden, d_weight.to(ctx.weight_dtype), *(None,) * 5
 
 
-def _in_place(values: Tensor, rows: Tensor | None, n: int) -> Tensor:
-    """(n, ...): values of some rows where those rows are, zero elsewhere; as they are where these are all."""
+def scattered(values: Tensor, rows: Tensor | None, n: int) -> Tensor:
+    """(n, ...): the values at `rows`, zero elsewhere; `rows` None means that the values are those of all rows."""
     return values if rows is None else values.new_zeros(n, *values.shape[1:]).index_copy_(0, rows, values)
 
 
-def _groups(n: int, vocab_size: int, device: str, dtype: torch.dtype) -> Iterator[list[slice]]:
-    """Slices of as many tokens as `CHUNK_BYTES` of logits hold, by the product their slopes go into."""
+def chunk_groups(n: int, vocab_size: int, device: str, dtype: torch.dtype) -> Iterator[list[slice]]:
+    """Slices of as many tokens as `CHUNK_BYTES` of logits hold; those of a list share one product of their slopes."""
     rows = CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * vocab_size)
     rows = max(64, rows // 64 * 64)
     size = rows * (PRODUCT_CHUNKS.get(device, 1) if dtype.itemsize < 4 else 1)
@@ -144,13 +162,13 @@ def _groups(n: int, vocab_size: int, device: str, dtype: torch.dtype) -> Iterato
 
 
 def _slope(probs: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
-    """(C, V) derivatives of the losses by the logits: the probabilities, which it overwrites, less 1 at the target."""
+    """(C, V) derivatives of the losses by the logits: `probs`, which is overwritten, less 1 at the target."""
     at_target = torch.full((len(targets), 1), -1.0, dtype=probs.dtype, device=probs.device)
     return probs.scatter_add_(1, targets.clamp(min=0).unsqueeze(1), at_target).to(dtype)
 
 
-def _add_product(total: Tensor, slopes: list[Tensor], hidden: Tensor) -> None:
-    """Add slopes, all rows transposed (V, N), times hidden (N, D) to total (V, D), in its type."""
+def add_product(total: Tensor, slopes: list[Tensor], hidden: Tensor) -> None:
+    """Add the transposed slopes (V, N) times hidden (N, D) to `total` (V, D), in the type of `total`."""
     slope = slopes[0] if len(slopes) == 1 else torch.cat(slopes)
     if total.dtype == slope.dtype:
         total.addmm_(slope.t(), hidden)

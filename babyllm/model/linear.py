@@ -1,7 +1,7 @@
-"""Linear layers beside the plain one: with a frozen weight in fewer bits, and with a low-rank update of it.
+"""Linear layers besides the plain one: with a frozen weight in fewer bits, and with a low-rank update of it.
 
-    nn.Linear -> FrozenLinear: weight held as float32, bfloat16, int8 or nf4, made float32 again for each product
-              -> LoraLinear: the same, and x A^T B^T * scale, of which A and B are trained
+    nn.Linear -> FrozenLinear: weight stored as float32, bfloat16, int8 or nf4, restored to float32 for each product
+              -> LoraLinear: the same, plus x A^T B^T * scale, of which A and B are trained
 
 Legend: I inputs, O outputs, R rank.
 """
@@ -20,47 +20,47 @@ from babyllm.model.adapt import int8, nf4
 
 _ALIGNMENT = 64  # bytes, of memory that PyTorch allocates
 
-Held = Literal["float32", "bfloat16", "int8", "nf4"]
-"""How a frozen weight is kept in memory."""
+WeightStorage = Literal["float32", "bfloat16", "int8", "nf4"]
+"""How a frozen weight is stored in memory."""
 
 
 class FrozenLinear(nn.Linear):
-    """A linear layer whose weight is not trained; `weight` holds it as it is, in bfloat16, as int8, or packed as NF4.
+    """A linear layer whose weight is not trained; `weight` holds it in float32 or bfloat16, as int8 or packed as NF4.
 
-    All of it are parameters without gradient and not buffers, which DDP would send to every rank in every step.
+    The tensors are parameters without gradient and not buffers, which DDP would send to every rank in every step.
 
     Attributes:
-        held: how the weight is held.
+        storage: type in which the weight is stored.
     """
 
-    def __init__(self, layer: nn.Linear, held: Held) -> None:
+    def __init__(self, layer: nn.Linear, storage: WeightStorage) -> None:
         """Take over the weight of `layer`, which has no bias."""
         super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
-        self.held = held
+        self.storage = storage
         weight = layer.weight.detach()
-        if held == "nf4":
+        if storage == "nf4":
             self._table = nf4.pair_table(weight.device)
             weight, scales = nf4.quantise(weight)
             self.scales = nn.Parameter(scales, requires_grad=False)
-        elif held == "int8":
+        elif storage == "int8":
             weight, scales = int8.quantise(weight)
             self.scales = nn.Parameter(scales, requires_grad=False)
-        elif held == "bfloat16":
+        elif storage == "bfloat16":
             weight = weight.bfloat16()
         self.weight = nn.Parameter(weight, requires_grad=False)
 
     def base_weight(self) -> Tensor:
-        """(O, I) float32, made from what is held."""
-        return _restored(self._held_tensors(), torch.Size((self.out_features, self.in_features)))
+        """(O, I) float32: the frozen weight, restored from what is stored."""
+        return _restored(self._stored_tensors(), torch.Size((self.out_features, self.in_features)))
 
     def merged_weight(self) -> Tensor:
-        """(O, I) float32: what the layer multiplies by, with all that is trained beside the frozen weight."""
+        """(O, I) float32: what the layer multiplies by, with whatever is trained added to the frozen weight."""
         return self.base_weight()
 
-    def _held_tensors(self) -> tuple[Tensor, ...]:
-        if self.held == "int8":
+    def _stored_tensors(self) -> tuple[Tensor, ...]:
+        if self.storage == "int8":
             return self.weight, self.scales
-        if self.held != "nf4":
+        if self.storage != "nf4":
             return (self.weight,)
         if self._table.device != self.weight.device:
             self._table = self._table.to(self.weight.device)
@@ -68,37 +68,46 @@ class FrozenLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
-        if self.held == "float32":
+        if self.storage == "float32":
             return F.linear(x, self.weight)
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         shape = torch.Size((self.out_features, self.in_features))
-        y: Tensor = _Product.apply(x.to(dtype), shape, *self._held_tensors())  # type: ignore[no-untyped-call]
+        y: Tensor = _Product.apply(x.to(dtype), shape, *self._stored_tensors())  # type: ignore[no-untyped-call]
         return y
 
 
+def plain_product(x: Tensor, layer: FrozenLinear) -> Tensor:
+    """What a `FrozenLinear` computes, keeping the restored weight for the backward pass: (..., I) -> (..., O)."""
+    return F.linear(x, layer.base_weight().to(x.dtype))
+
+
 class _Product(torch.autograd.Function):
-    """x W^T whose backward pass makes W again, so that between the passes there is only what is held of it."""
+    """x W^T, (..., I) -> (..., O), with W (O, I) restored from the stored tensors.
+
+    The backward pass restores W again, so that only the stored tensors are kept between the passes.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shape: torch.Size, *held: Tensor) -> Tensor:
-        ctx.save_for_backward(*held)
+    def forward(ctx: Any, x: Tensor, shape: torch.Size, *stored: Tensor) -> Tensor:
+        ctx.save_for_backward(*stored)
         ctx.shape = shape
-        return F.linear(x, _restored(held, shape).to(x.dtype))
+        return F.linear(x, _restored(stored, shape).to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        held = ctx.saved_tensors
-        nothing = (None,) * (1 + len(held))
+        stored = ctx.saved_tensors
+        nothing = (None,) * (1 + len(stored))
         if not ctx.needs_input_grad[0]:
             return None, *nothing
-        return grads[0] @ _restored(held, ctx.shape).to(grads[0].dtype), *nothing
+        return grads[0] @ _restored(stored, ctx.shape).to(grads[0].dtype), *nothing
 
 
-def _restored(held: tuple[Tensor, ...], shape: torch.Size) -> Tensor:
-    if len(held) == 1:
-        return held[0].float()
-    return int8.dequantise(*held) if len(held) == 2 else nf4.dequantise(held[0], held[1], held[2], shape)
+def _restored(stored: tuple[Tensor, ...], shape: torch.Size) -> Tensor:
+    """The weight of `shape` in float32, from the tensors of a `FrozenLinear`."""
+    if len(stored) == 1:
+        return stored[0].float()
+    return int8.dequantise(*stored) if len(stored) == 2 else nf4.dequantise(stored[0], stored[1], stored[2], shape)
 
 
 class LoraLinear(FrozenLinear):
@@ -109,21 +118,33 @@ class LoraLinear(FrozenLinear):
         lora_B: (O, R), starts at zero, so that at first the layer is the plain one.
         alpha: `scale` times the rank, or times its root with `rslora`.
         rslora: whether it is the root (Kalajdzievski 2023, equation 5).
-        scale: of the update.
+        scale: factor of the update.
         dropout: probability, on the update's input.
+        lr_scales: learning rates of single parameters over that of the others, by name (`babyllm.optim`).
+        is_active: whether the update counts; `lora.adapter_off` switches it off.
     """
 
     def __init__(
-        self, layer: nn.Linear, held: Held, rank: int, alpha: float, *, rslora: bool = False, dropout: float = 0.0
+        self,
+        layer: nn.Linear,
+        storage: WeightStorage,
+        rank: int,
+        alpha: float,
+        *,
+        rslora: bool = False,
+        dropout: float = 0.0,
+        lora_plus: float = 1.0,
     ) -> None:
         """Take over the weight of `layer`, which has no bias."""
-        super().__init__(layer, held)
+        super().__init__(layer, storage)
         device = layer.weight.device
         self.lora_A = nn.Parameter(torch.empty(rank, layer.in_features, device=device))
         self.lora_B = nn.Parameter(torch.zeros(layer.out_features, rank, device=device))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         self.alpha, self.rslora, self.dropout = alpha, rslora, dropout
         self.scale = alpha / (math.sqrt(rank) if rslora else rank)
+        self.lr_scales = {"lora_B": lora_plus}  # Hayou et al. 2024, LoRA+
+        self.is_active = True
 
     @property
     def rank(self) -> int:
@@ -132,15 +153,18 @@ class LoraLinear(FrozenLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
-        return super().forward(x) + self.update(x)
+        y = super().forward(x)
+        return y + self.update(x) if self.is_active else y
 
     def update(self, x: Tensor) -> Tensor:
-        """(..., I) -> (..., O), what is added to the frozen weight's product."""
+        """(..., I) -> (..., O): the term that is added to the frozen weight's product."""
         x = F.dropout(x, self.dropout, self.training)
         return F.linear(F.linear(x, self.lora_A) * self.scale, self.lora_B)
 
     def merged_weight(self) -> Tensor:
-        """(O, I) float32: the frozen weight with the update added."""
+        """(O, I) float32: the frozen weight, with the update added where it is active."""
+        if not self.is_active:
+            return self.base_weight()
         with torch.autocast(self.weight.device.type, enabled=False):
             return self.base_weight() + self.scale * (self.lora_B.float() @ self.lora_A.float())
 
@@ -151,9 +175,9 @@ def dense_weight(layer: nn.Linear) -> Tensor:
 
 
 def joined_weight(layers: Sequence[nn.Linear], dtype: torch.dtype) -> Tensor:
-    """(sum of O, I) in a type: the matrices of layers with one input, one below the other, to be read and not changed.
+    """The weights of layers that share an input, stacked into one (sum of O, I) matrix of `dtype`; read-only.
 
-    It takes no memory of its own where plain layers have that type: their weights become parts of it, as they are.
+    It takes no memory of its own where plain layers have that type: their weights become views of it, unchanged.
     """
     if all(type(layer) is nn.Linear and layer.weight.dtype == dtype for layer in layers):
         return _joined([layer.weight for layer in layers])
@@ -161,18 +185,18 @@ def joined_weight(layers: Sequence[nn.Linear], dtype: torch.dtype) -> Tensor:
 
 
 def joined_int8(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor] | None:
-    """The same of layers held as int8, as whole numbers (sum of O, I) and their scales (sum of O,); None of others."""
-    frozen = [layer for layer in layers if type(layer) is FrozenLinear and layer.held == "int8"]
+    """The same of layers stored as int8: int8 (sum of O, I) and their scales (sum of O,); None for other layers."""
+    frozen = [layer for layer in layers if type(layer) is FrozenLinear and layer.storage == "int8"]
     if len(frozen) < len(layers):
         return None
     return _joined([layer.weight for layer in frozen]), _joined([layer.scales for layer in frozen])
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """Parameters one behind the other along the first dimension; they become parts of it.
+    """Parameters concatenated along the first dimension; they become views of the result.
 
-    They stay as aligned as allocated memory is, since products may be rounded otherwise where it is not; parameters of
-    odd sizes are therefore copied.
+    They stay as aligned as allocated memory is, since products of unaligned memory may be rounded in another way;
+    parameters of odd sizes are therefore copied.
     """
     first = parts[0].detach()
     if len(parts) == 1:

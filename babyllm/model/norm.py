@@ -1,6 +1,6 @@
-"""RMSNorm, with a backward pass that reads its input as few times as it can.
+"""RMSNorm, with a backward pass that reads its input as few times as it can; `plain_rms_norm` is the formula.
 
-Legend: N tokens, D model width.
+Legend: D model width.
 """
 
 from __future__ import annotations
@@ -9,6 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+def plain_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """What `RMSNorm` computes: (..., D), (D,) -> (..., D)."""
+    return x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * weight
 
 
 class RMSNorm(nn.Module):
@@ -26,6 +31,8 @@ class RMSNorm(nn.Module):
 
 
 class _RMSNorm(torch.autograd.Function):
+    """x (..., D), weight (D,), eps -> (..., D); statistics and gradients in float32."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)

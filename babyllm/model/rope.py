@@ -3,7 +3,7 @@
 config, length -> table of angles -> cos, sin (T, D/2) -> rotated q and k
 
 Legend: B batch, T time, H query heads, K key heads, D width of a head.
-Pairs are (i, i + D/2), the layout of Hugging Face files.
+Pairs are (i, i + D/2), the layout of Hugging Face files. `plain_rotation` is the formula.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from babyllm.model.config import ModelConfig, RopeScaling
 
 
 def inverse_frequencies(config: ModelConfig, seq_len: int) -> tuple[Tensor, float]:
-    """The angle per position of each pair of dimensions, and what multiplies cos and sin.
+    """The angle per position of each pair of dimensions, and the factor of cos and sin.
 
     Args:
         config: shape, `rope_theta` and `rope_scaling`.
@@ -74,18 +74,24 @@ def _yarn(plain: Tensor, scaling: RopeScaling, original: int, config: ModelConfi
 
 
 def rope_table(config: ModelConfig, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Give cos (length, D), alike in both halves, and sin (length, D/2) of every position below `length`, float32."""
+    """Cosines (length, D), alike in both halves, and sines (length, D/2) of every position below `length`, float32."""
     frequencies, factor = inverse_frequencies(config, length)
     angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
     return (angles.cos() * factor).repeat(1, 2).to(device), (angles.sin() * factor).to(device)
 
 
+def plain_rotation(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Each pair of `x` (B, T, H, D) rotated by its angle; `cos` and `sin` are (B or 1, T, 1, D/2)."""
+    left, right = x.chunk(2, dim=-1)
+    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
+
+
 def split_rotated(qkv: Tensor, n_heads: int, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries and keys turned by their positions' angles, and values.
+    """Queries and keys rotated by their positions' angles, and values.
 
     Args:
         qkv: (B, T, H + 2 K, D), any floating type: the heads of queries, keys and values side by side.
-        n_heads: H.
+        n_heads: number of query heads, H.
         cos: (B or 1, T, 1, D) float32.
         sin: (B or 1, T, 1, D/2) float32.
 
@@ -97,7 +103,7 @@ def split_rotated(qkv: Tensor, n_heads: int, cos: Tensor, sin: Tensor) -> tuple[
 
 
 class _SplitRotated(torch.autograd.Function):
-    """The rotation computed in float32; its gradient is the rotation back, written into one tensor."""
+    """As `split_rotated`; the gradient is the inverse rotation, written into one tensor (B, T, H + 2 K, D)."""
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, n_heads: int, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,7 +121,7 @@ class _SplitRotated(torch.autograd.Function):
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`x` (B, T, H, D) turned, in float32."""
+    """`x` (B, T, H, D) rotated, in float32; `cos` (B or 1, T, 1, D), `sin` (B or 1, T, 1, D/2)."""
     x = x.float()
     out = x * cos
     (left, right), (out_left, out_right) = x.chunk(2, dim=-1), out.chunk(2, dim=-1)

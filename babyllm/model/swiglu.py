@@ -1,5 +1,6 @@
 """The SwiGLU activation, with a backward pass that writes both gradients into one tensor.
 
+`plain_swiglu` is the formula.
 Legend: F hidden width of the MLP.
 """
 
@@ -10,6 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+
+def plain_swiglu(gate_up: Tensor) -> Tensor:
+    """What `swiglu` computes: (..., 2 F) -> (..., F)."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return gate * gate.sigmoid() * up
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
@@ -26,6 +33,8 @@ def swiglu(gate_up: Tensor) -> Tensor:
 
 
 class _SwiGLU(torch.autograd.Function):
+    """(..., 2 F) -> (..., F)."""
+
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         gate, up = gate_up.chunk(2, dim=-1)

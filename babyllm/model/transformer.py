@@ -4,11 +4,18 @@ tokens (B, T) -> embed -> n_layers x [x + attention(norm(x)); x + mlp(norm(x))] 
 
 Legend: B batch, T time, D model width, H heads, K kv heads, W width of a head, V vocabulary.
 Modules carry the names of Hugging Face files, so that a checkpoint needs no renaming.
+
+There are two forward passes. This one is for training and scoring: whole rows, gradients, dropout, autocast, document
+masks, and losses in place of logits. `babyllm.generation.decoder` reads the same weights for generation: a few new
+tokens per step, a key-value cache, and as few operations as possible, because at one token a step the time goes into
+starting operations and reading weights. One pass that did both would branch in every layer. The price is that a variant
+of the architecture is written twice; tests/generation/test_parity.py compares the two for a list of variants.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +25,8 @@ from torch.utils.checkpoint import checkpoint
 from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
 from babyllm.model.cross_entropy import token_losses
+from babyllm.model.entropy import losses_and_entropies
+from babyllm.model.interface import Model, Output
 from babyllm.model.linear import dense_weight
 from babyllm.model.norm import RMSNorm
 from babyllm.model.rope import rope_table, split_rotated
@@ -29,9 +38,10 @@ _SHORTEST_TABLE = 1 << 16  # rotary positions, which may lie beyond the length o
 
 
 def joint(x: Tensor, *layers: nn.Linear) -> Tensor:
-    """What several layers make of `x`, side by side; as one product where many rows make up for joining the weights.
+    """The outputs of several layers for `x`, side by side: (..., D) -> (..., sum of the layers' outputs).
 
-    Layers that are more than their weight make their own products.
+    In training it is one product, since many rows make up for joining the weights. Layers that are more than their
+    weight compute their own products.
     """
     if not torch.is_grad_enabled() or any(type(layer) is not nn.Linear for layer in layers):
         return torch.cat([layer(x) for layer in layers], dim=-1)
@@ -79,7 +89,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention, then MLP, each behind a norm and added to the residual stream."""
+    """One layer: attention, then MLP, each after a norm and added to the residual stream."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -96,7 +106,7 @@ class Block(nn.Module):
         return x + F.dropout(self.mlp(self.post_attention_layernorm(x)), self.dropout, self.training)
 
 
-class Transformer(nn.Module):
+class Transformer(Model):
     """A language model: per-token losses for training and evaluation, logits for generation.
 
     Weights start as normal with std 0.02, the projections that write into the residual stream (`o_proj`, `down_proj`)
@@ -105,13 +115,18 @@ class Transformer(nn.Module):
     Attributes:
         config: its shape.
         origin: the directory its weights were read from, which an adapter names as its base; None if they were drawn.
-        end_ids: tokens that end what it writes, as the files it was read from tell; none if it was drawn.
+        layers: the blocks.
+        end_ids: tokens that end what it writes, by the files it was read from; empty if it was drawn.
     """
+
+    config: ModelConfig
+    origin: str | None
+    layers: nn.ModuleList
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.origin: str | None = None
+        self.origin = None
         self.end_ids: frozenset[int] = frozenset()
         V, D = config.vocab_size, config.d_model
         # A weight handed in is not drawn here, nor on "meta", where that would load the compiler for seconds.
@@ -125,7 +140,7 @@ class Transformer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew from torch's current random generator; those on "meta" are only placeholders."""
+        """Redraw all weights from torch's current random generator; weights on "meta" are left as placeholders."""
         if self.embed_tokens.weight.is_meta:  # torch would load its compiler, which takes seconds
             return
         for name, weight in self.named_parameters():
@@ -138,38 +153,54 @@ class Transformer(nn.Module):
     def forward(
         self,
         tokens: Tensor,
-        targets: Tensor,
+        targets: Tensor | None = None,
         positions: Tensor | None = None,
         documents: Tensor | None = None,
         *,
         weights: Tensor | None = None,
         n_targets: int | None = None,
-    ) -> Tensor:
-        """Negative log-likelihood of every target in nats, 0 where it is `IGNORE`; times its weight, where there are.
+        returns: Sequence[Output] = (),
+    ) -> Tensor | dict[str, Tensor]:
+        """Negative log-likelihood of every target in nats, 0 where it is `IGNORE`; or several results of one pass.
 
         Args:
             tokens: (B, T) int64 ids.
-            targets: (B, T) int64 ids, or `IGNORE` (-100).
+            targets: (B, T) int64 ids, or `IGNORE` (-100); None where only hidden states are asked for.
             positions: (B, T) int64 rotary positions; None counts from 0 in every row.
             documents: (B, T) int64; a token sees only earlier tokens with its own number. None: the whole row.
             weights: (B, T) float32, constants that the nats are multiplied by.
             n_targets: how many targets count, or more, where the caller knows: the output layer then passes over most
                 of the others without asking the device which they are.
+            returns: names of the results wanted: "nats", "entropy" (per token, in nats) and "hidden". All of them
+                carry gradients. Entropy costs one more product with the output layer in the backward pass.
 
         Returns:
-            (B, T) float32.
+            (B, T) float32, the nats, without `returns`; else the results by name, as `Output` describes them.
+
+        Raises:
+            KeyError: names a result that needs targets, or a head, where there are none.
         """
-        mask = None if documents is None else _document_mask(documents)
-        hidden = self._hidden(tokens, positions, mask)
-        return token_losses(hidden, dense_weight(self.lm_head), targets, weights, n_targets)
+        hidden = self.hidden(tokens, positions, documents)
+        wanted, found = returns or ("nats",), {"hidden": hidden}
+        if targets is not None and "entropy" in wanted:
+            nats, found["entropy"] = losses_and_entropies(hidden, dense_weight(self.lm_head), targets, n_targets)
+            found["nats"] = nats if weights is None else nats * weights
+        elif targets is not None and "nats" in wanted:
+            found["nats"] = token_losses(hidden, dense_weight(self.lm_head), targets, weights, n_targets)
+        return {name: found[name] for name in returns} if returns else found["nats"]
 
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
-        """Scores (B, T, V) float32 of the next token behind each of `tokens` (B, T), read in one pass."""
-        hidden = self._hidden(tokens, None, None)
+        """Scores (B, T, V) float32 of the token after each of `tokens` (B, T), read in one pass."""
+        hidden = self.hidden(tokens)
         return F.linear(hidden, dense_weight(self.lm_head).to(hidden.dtype)).float()
 
-    def _hidden(self, tokens: Tensor, positions: Tensor | None, mask: Tensor | None) -> Tensor:
+    def hidden(self, tokens: Tensor, positions: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
+        """The final hidden states (B, T, D), after the last norm; arguments are those of `forward`.
+
+        In training call the model with `returns=("hidden",)` instead, so that a wrapper such as DDP sees the pass.
+        """
+        mask = None if documents is None else _document_mask(documents)
         length = tokens.shape[1]
         cos, sin = self.rotations(length, tokens.device)
         if positions is None:
@@ -186,7 +217,7 @@ class Transformer(nn.Module):
         return normed
 
     def rotations(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Cos (length or more, W) and sin (length or more, W/2) of the positions of a text of `length` tokens.
+        """Cosines (S, W) and sines (S, W/2) of the rotary angles, for S >= `length` positions.
 
         Raises:
             UserError: the text is longer than the model's context, and its rotary positions do not stretch.
@@ -203,7 +234,7 @@ class Transformer(nn.Module):
         return self._rope
 
     def _suits(self, has: int, wanted: int) -> bool:
-        """Whether a table of so many rows serves for `wanted` ones."""
+        """Whether a table of `has` rows serves where `wanted` are needed."""
         limit = self.config.max_seq_len
         return has == wanted or wanted < has <= limit
 

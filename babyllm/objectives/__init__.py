@@ -1,6 +1,6 @@
 """Losses: functions of a model and a batch that return sums, each divided once by the loop.
 
-batch -> model(tokens, targets, ...) -> per-token nats -> LossTerms(sums by unit, metrics)
+batch -> model(tokens, targets, ..., returns=...) -> per-token nats, entropies, values -> LossTerms(sums, metrics)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Mean = tuple[Tensor, Tensor]
 
 
 class LossTerms(NamedTuple):
-    """What a loss gives back.
+    """The result of a loss for one micro-batch.
 
     Attributes:
         sums: unit -> differentiable sum over that unit; the loop divides each by the unit's number in the global batch.

@@ -1,8 +1,8 @@
-"""The loss of supervised fine-tuning: nats of what the assistant says, averaged over tokens, turns or conversations.
+"""The loss of supervised fine-tuning: nats of the assistant's tokens, averaged over tokens, turns or conversations.
 
-Each supervised token comes with a weight, so that the weights of a unit add up to one: 1 for a token, 1 / n for each
-of the n tokens of a turn or conversation. The sum of weighted nats over the number of units in the global batch is then
-the mean over those units, whatever the micro-batches, the packing and the ranks.
+Each supervised token has a weight, and the weights of a unit add up to one: 1 for a token, 1 / n for each of the n
+tokens of a turn or conversation. The sum of weighted nats over the number of units in the global batch is then the mean
+over those units, whatever the micro-batches, the packing and the ranks.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from torch import nn
 
 from babyllm.data.batch import Batch
 from babyllm.objectives import Loss, LossTerms
-from babyllm.store.conversations import Normalisation
+from babyllm.store.conversations import LossAverage
 
 
-def conversation_loss(normalise: Normalisation, tasks: Sequence[str], is_packed: bool = False) -> Loss:
-    """The loss over conversations, normalised by one unit, with the mean of each task beside it.
+def conversation_loss(average: LossAverage, tasks: Sequence[str], is_packed: bool = False) -> Loss:
+    """The loss over conversations, averaged over one unit, with the mean of each task as a metric.
 
     Args:
-        normalise: the unit that counts once. By turn it is the sum over turns of the mean nats of a turn's tokens, over
+        average: the unit that counts once. By turn it is the sum over turns of the mean nats of a turn's tokens, over
             the number of turns in the global batch.
-        tasks: names of the channels in batch["channels"].
+        tasks: names of the task ids in batch["channels"].
         is_packed: whether a row holds several conversations, which must not see each other.
 
     Returns:
@@ -42,10 +42,10 @@ def conversation_loss(normalise: Normalisation, tasks: Sequence[str], is_packed:
         shares.index_add_(0, channels, weights.flatten())
         n_places = torch.tensor(float(weights.numel()))
         metrics = {
-            "loss": (total.detach(), torch.tensor(float(batch.units[normalise]))),
+            "loss": (total.detach(), torch.tensor(float(batch.units[average]))),
             "padding": (n_places - batch["lengths"].sum(), n_places),
             **{f"loss/{task}": (nats[i], shares[i]) for i, task in enumerate(tasks)},
         }
-        return LossTerms({normalise: total}, metrics)
+        return LossTerms({average: total}, metrics)
 
     return loss

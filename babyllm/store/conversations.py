@@ -35,7 +35,8 @@ IDS, TURNS, INDEX = "ids.bin", "turns.bin", "index.bin"
 # Of each conversation: where it begins, ids, supervised turns, supervised targets.
 RECORD = np.dtype([("offset", "<i8"), ("length", "<i4"), ("turns", "<i4"), ("supervised", "<i4")])
 
-Normalisation = Literal["token", "turn", "conversation"]
+LossAverage = Literal["token", "turn", "conversation"]
+"""The unit that a fine-tuning loss is the mean over."""
 
 
 @dataclass(frozen=True)

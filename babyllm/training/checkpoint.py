@@ -24,16 +24,9 @@ from torch import Tensor
 from babyllm.errors import UserError
 from babyllm.files import fsync, path_as_text, sha256
 from babyllm.integrity import OPTIMIZER
-from babyllm.interop.huggingface import (
-    ADAPTER_CONFIG,
-    hf_name,
-    load_weights,
-    save_generation,
-    save_model,
-    save_tensors,
-    weight_files,
-)
+from babyllm.interop.huggingface import ADAPTER_CONFIG, save_generation, save_model
 from babyllm.interop.peft import adapter_parameters, fill_adapter, read_adapter, save_adapter
+from babyllm.interop.weights import hf_name, load_weights, save_tensors, weight_files
 from babyllm.model.adapt.lora import lora_layers
 from babyllm.model.adapt.token_rows import token_rows
 from babyllm.model.transformer import Transformer
@@ -225,7 +218,7 @@ def _load_weights(state: TrainState, directory: Path, base: str | None) -> None:
         how = "without" if layers else "with"
         raise UserError(f"{directory}: was made {how} LoRA; set lora.rank as it was, or choose another --run_dir")
     if not layers:
-        state.model.load_state_dict(load_weights(directory, state.model.config))
+        state.model.load_state_dict(load_weights(directory, state.model))
         return
     adapter = read_adapter(directory)
     config = adapter.config

@@ -12,7 +12,7 @@ from babyllm.config import load
 from babyllm.config.values import AnyCount, Count, PathText, expand_paths
 from babyllm.data.row_config import RowConfig
 from babyllm.errors import UserError
-from babyllm.model.config import ModelOptions
+from babyllm.model.options import ModelOptions
 from babyllm.optim import OptimConfig
 from babyllm.run_directory import CONFIG
 from babyllm.runtime import RuntimeConfig

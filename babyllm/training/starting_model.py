@@ -22,7 +22,7 @@ from babyllm.model.adapt.freezing import FreezeConfig, freeze
 from babyllm.model.adapt.grow import grow_vocabulary
 from babyllm.model.adapt.lora import LoraConfig, add_lora, lora_layers, merge_lora
 from babyllm.model.adapt.token_rows import matrices_of, train_token_rows
-from babyllm.model.config import ModelOptions
+from babyllm.model.options import ModelOptions
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime, seed_all
 from babyllm.tokenizer import Tokenizer

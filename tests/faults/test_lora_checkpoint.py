@@ -23,7 +23,7 @@ from babyllm.model.adapt.grow import grow_vocabulary
 from babyllm.model.adapt.lora import LoraConfig, add_lora
 from babyllm.model.config import ModelConfig
 from babyllm.objectives.lm import language_model
-from babyllm.optim import OptimConfig, adamw
+from babyllm.optim import OptimConfig, make_optimizer
 from babyllm.runtime import Runtime
 from babyllm.tokenizer import Tokenizer
 from babyllm.training import checkpoint
@@ -57,7 +57,7 @@ def new_state(kind: str, base: Path, data: Path, runtime: Runtime, **changes: ob
     torch.manual_seed(4)
     state.model = add_lora(load_model(base), lora)
     freeze(state.model, frozen)
-    state.optimizer = adamw(state.model, OptimConfig(), lora.lora_plus)
+    state.optimizer = make_optimizer(state.model, OptimConfig())
     return state
 
 
@@ -225,7 +225,7 @@ def test_an_adapter_of_a_grown_base_grows_it_again(
     state = new_state("lora", base_dir, data, runtime)
     tokenizer = Tokenizer.load(data).extended(["<|one|>", "<|two|>"])
     state.model = stirred(add_lora(grow_vocabulary(load_model(base_dir), tokenizer.vocab_size), LORA))
-    state.optimizer = adamw(state.model, OptimConfig())
+    state.optimizer = make_optimizer(state.model, OptimConfig())
     checkpoint.save(state, tmp_path, tokenizer, 1)
     model, loaded = babyllm.load(tmp_path)
     tokens = some_tokens(state.model.config)

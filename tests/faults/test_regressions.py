@@ -27,7 +27,7 @@ from babyllm.interop.huggingface import load_model
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
-from babyllm.optim import OptimConfig, adamw
+from babyllm.optim import OptimConfig, make_optimizer
 from babyllm.runtime import Runtime, RuntimeConfig, start
 from babyllm.schedule import Plan
 from babyllm.store.corpus import Part, open_corpus, write_corpus, write_part
@@ -58,7 +58,7 @@ def run_of(config: ModelConfig, runtime: Runtime) -> Iterator[TrainState]:
     torch.manual_seed(0)
     model = Transformer(config)
     loader = Loader(Shuffled(RandomRows(), 1), Share(8, 4), seed=1)
-    yield TrainState(model, adamw(model, OptimConfig()), runtime.scaler(), loader, runtime)
+    yield TrainState(model, make_optimizer(model, OptimConfig()), runtime.scaler(), loader, runtime)
     loader.close()
 
 

@@ -1,4 +1,4 @@
-"""The forward pass of generation: the plain pass, whatever is cached, and products that are the plain ones."""
+"""The decoder of generation: rows side by side, and products that are the plain ones (parity: test_parity.py)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,20 +14,6 @@ from babyllm.model.config import ModelConfig
 from babyllm.model.linear import joined_weight
 
 Tiny = Callable[..., ModelConfig]
-
-
-@pytest.mark.parametrize("chunks", [[20], [1] * 20, [5, 1, 7, 1, 6], [19, 1]])
-@pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
-def test_decoding_with_a_cache_equals_the_plain_pass(tiny: Tiny, chunks: list[int], n_kv_heads: int) -> None:
-    """Logits do not depend on how a sequence is cut into pieces that are read one after the other."""
-    model = model_of(tiny(n_kv_heads=n_kv_heads))
-    tokens, decoder = some_tokens(model.config), Decoder(model, 3, 24)
-    pieces, start = [], 0
-    with torch.inference_mode():
-        for part in tokens.split(chunks, 1):
-            pieces.append(decoder.read_all(part, 1, [start, start]))
-            start += part.shape[1]
-    assert torch.allclose(torch.cat(pieces, 1), model.logits(tokens), atol=1e-4)
 
 
 def test_rows_of_different_lengths_are_read_together(tiny: Tiny) -> None:

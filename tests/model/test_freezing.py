@@ -34,7 +34,7 @@ def test_named_parts_can_be_frozen(tiny: Tiny) -> None:
 
 
 def test_freezing_leaves_an_adapter_in_the_last_blocks(tiny: Tiny) -> None:
-    """Behind `add_lora`, freezing takes from what is trained and gives nothing back."""
+    """After `add_lora`, freezing removes from what is trained and adds nothing."""
     model = add_lora(model_of(tiny()), LoraConfig(rank=2, targets=["q_proj"]))
     freeze(model, FreezeConfig(last_n_layers=1))
     assert trained(model) == {"layers.1.self_attn.q_proj.lora_A", "layers.1.self_attn.q_proj.lora_B"}
@@ -43,8 +43,8 @@ def test_freezing_leaves_an_adapter_in_the_last_blocks(tiny: Tiny) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (FreezeConfig(parts=["embed_token"]), "'embed_token' is no part of the model; did you mean 'embed_tokens'"),
-        (FreezeConfig(parts=["layers.2"]), "'layers.2' is no part"),
+        (FreezeConfig(parts=["embed_token"]), "'embed_token' is not a part of the model; did you mean 'embed_tokens'"),
+        (FreezeConfig(parts=["layers.2"]), "'layers.2' is not a part"),
         (FreezeConfig(last_n_layers=3), "freeze.last_n_layers=3: must be from 0 to the model's 2"),
         (FreezeConfig(parts=["layers", "norm", "embed_tokens", "lm_head"]), "nothing is left to train"),
     ],

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from babyllm.errors import UserError
-from babyllm.interop.huggingface import config_from_json, hf_name, load_model, save_model
+from babyllm.interop.huggingface import config_from_json, load_model, save_model
+from babyllm.interop.weights import hf_name
 from babyllm.loading import load
 from babyllm.model.config import ModelConfig, RopeScaling
 from babyllm.model.transformer import Transformer
@@ -73,7 +74,7 @@ def tokens_of(config: ModelConfig) -> torch.Tensor:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_transformers_reads_what_is_written(tiny: Tiny, tmp_path: Path, complaints: list[str], shape: str) -> None:
-    """AutoModelForCausalLM gives the same logits from a saved directory, and has nothing to complain about."""
+    """AutoModelForCausalLM has the same logits from a saved directory, and has nothing to complain about."""
     from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
     model = model_of(tiny(**SHAPES[shape]))
@@ -184,7 +185,7 @@ def test_a_model_in_16_bits_is_saved_in_float32(tiny: Tiny, tmp_path: Path) -> N
 
 
 def test_the_tokenizer_travels_with_the_model(tiny: Tiny, tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """`load` gives model and tokenizer of a directory, and transformers knows the same special ids."""
+    """`load` returns model and tokenizer of a directory, and transformers knows the same special ids."""
     from transformers import AutoTokenizer, GenerationConfig
 
     save_model(tmp_path, model_of(tiny()), tokenizer)

@@ -85,7 +85,7 @@ def test_the_matrices_take_a_byte_a_weight_and_decoders_none_of_their_own(tiny: 
 
 
 def test_an_adapter_is_merged_before(tiny: Tiny) -> None:
-    """What is held in 8 bits is the adapted weight."""
+    """The weight stored in 8 bits is the adapted one."""
     model = stirred(add_lora(model_of(tiny()), LoraConfig(rank=4)))
     adapted = model.logits(some_tokens(model.config))
     held = to_int8(model).logits(some_tokens(model.config))
@@ -93,7 +93,7 @@ def test_an_adapter_is_merged_before(tiny: Tiny) -> None:
 
 
 def test_loading_in_8_bits(tiny: Tiny, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """`babyllm.load(..., int8=True)` gives a model that writes; it cannot be saved as a plain one."""
+    """`babyllm.load(..., int8=True)` returns a model that writes; it cannot be saved as a plain one."""
     save_model(tmp_path, model_of(tiny()), tokenizer)
     model, _ = babyllm.load(tmp_path, int8=True)
     assert len(list(generate_ids(model, [5, 6], Sampling(max_new_tokens=5)))) == 5

@@ -1,7 +1,5 @@
 """LoRA: what is trained, what stays, and what the merged model is."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from model_fixtures import Tiny, model_of, some_tokens, stirred
@@ -10,8 +8,8 @@ from torch import nn
 from babyllm.errors import UserError
 from babyllm.interop.peft import adapter_parameters
 from babyllm.model.adapt.lora import LoraConfig, add_lora, lora_layers, merge_lora
-from babyllm.model.linear import FrozenLinear, Held, LoraLinear, dense_weight
-from babyllm.optim import OptimConfig, adamw
+from babyllm.model.linear import FrozenLinear, LoraLinear, WeightStorage, dense_weight
+from babyllm.optim import OptimConfig, make_optimizer
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -48,7 +46,7 @@ def test_only_the_updates_are_trained(tiny: Tiny, tied: bool) -> None:
     config = tiny(tie_embeddings=tied)
     model = add_lora(model_of(config), LoraConfig(rank=4, targets=["q_proj", "v_proj", "down_proj"]))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    optimizer = adamw(model, OptimConfig(weight_decay=0.0))
+    optimizer = make_optimizer(model, OptimConfig(weight_decay=0.0))
     optimizer.param_groups[0]["lr"] = 0.01
     tokens = some_tokens(config)
     for parts in ({"lora_B"}, {"lora_A", "lora_B"}):
@@ -62,11 +60,11 @@ def test_only_the_updates_are_trained(tiny: Tiny, tied: bool) -> None:
 
 
 @pytest.mark.parametrize("rslora", [False, True])
-@pytest.mark.parametrize("held", ["float32", "bfloat16", "int8", "nf4"])
-def test_the_merged_model_is_the_adapted_one(tiny: Tiny, held: Held, rslora: bool) -> None:
-    """Merging gives a plain model in float32 with the same logits and losses within 1e-5."""
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "nf4"])
+def test_the_merged_model_is_the_adapted_one(tiny: Tiny, storage: WeightStorage, rslora: bool) -> None:
+    """Merging returns a plain model in float32 with the same logits and losses within 1e-5."""
     config = tiny()
-    options = LoraConfig(rank=4, base=held, rslora=rslora, targets=["q_proj", "up_proj", "down_proj", "lm_head"])
+    options = LoraConfig(rank=4, base=storage, rslora=rslora, targets=["q_proj", "up_proj", "down_proj", "lm_head"])
     model = stirred(add_lora(model_of(config), options))
     tokens = some_tokens(config)
     expected = model.logits(tokens)
@@ -90,11 +88,11 @@ def test_the_scale_is_alpha_over_the_rank_or_its_root(tiny: Tiny) -> None:
         torch.testing.assert_close(dense_weight(layer), expected)
 
 
-@pytest.mark.parametrize("held", ["float32", "bfloat16", "int8", "nf4"])
-def test_gradients_of_the_updates_are_those_of_the_merged_weights(tiny: Tiny, held: Held) -> None:
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "nf4"])
+def test_gradients_of_the_updates_are_those_of_the_merged_weights(tiny: Tiny, storage: WeightStorage) -> None:
     """With W = W0 + s B A, the gradients of A and B are s B^T dW and s dW A^T, also of the output layer."""
     config = tiny()
-    options = LoraConfig(rank=4, base=held, targets=["all", "lm_head"])
+    options = LoraConfig(rank=4, base=storage, targets=["all", "lm_head"])
     adapted, merged = (stirred(add_lora(model_of(config), options)) for _ in range(2))
     merge_lora(merged)
     tokens = some_tokens(config)
@@ -120,26 +118,26 @@ def test_dropout_is_on_the_update_alone_and_in_training_alone(tiny: Tiny) -> Non
         assert torch.equal(model.eval()(tokens, tokens), model(tokens, tokens))
 
 
-@pytest.mark.parametrize("held", ["bfloat16", "int8", "nf4"])
-def test_a_coarse_base_is_near_the_fine_one(tiny: Tiny, held: Held) -> None:
-    """Every linear layer of the blocks is held in fewer bits, targets or not, and losses stay close."""
+@pytest.mark.parametrize("storage", ["bfloat16", "int8", "nf4"])
+def test_a_coarse_base_is_near_the_fine_one(tiny: Tiny, storage: WeightStorage) -> None:
+    """Every linear layer of the blocks is stored in fewer bits, targets or not, and losses stay close."""
     config = tiny(d_model=64)
-    base, model = model_of(config), add_lora(model_of(config), LoraConfig(rank=4, base=held, targets=["q_proj"]))
+    base, model = model_of(config), add_lora(model_of(config), LoraConfig(rank=4, base=storage, targets=["q_proj"]))
     kinds = [type(layer) for name, layer in model.named_modules() if name.endswith(LINEAR)]
     assert kinds.count(LoraLinear) == 2 and kinds.count(FrozenLinear) == 12
     tokens = some_tokens(config)
     with torch.no_grad():
         difference = (model(tokens, tokens) - base(tokens, tokens)).abs().mean()
-    assert 0 < difference < {"bfloat16": 0.001, "int8": 0.005, "nf4": 0.03}[held]
+    assert 0 < difference < {"bfloat16": 0.001, "int8": 0.005, "nf4": 0.03}[storage]
 
 
-@pytest.mark.parametrize("held", ["float32", "bfloat16", "int8", "nf4"])
-def test_checkpointed_activations_and_autocast_leave_gradients_as_they_are(tiny: Tiny, held: Held) -> None:
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "nf4"])
+def test_checkpointed_activations_and_autocast_leave_gradients_as_they_are(tiny: Tiny, storage: WeightStorage) -> None:
     """Recomputing blocks changes no gradient; products in bfloat16 change them by rounding alone."""
     gradients = []
     for changes, autocast in (({}, False), ({"activation_checkpointing": True}, False), ({}, True)):
         config = tiny(**changes)
-        model = stirred(add_lora(model_of(config), LoraConfig(rank=4, base=held))).train()
+        model = stirred(add_lora(model_of(config), LoraConfig(rank=4, base=storage))).train()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             losses = model(some_tokens(config), some_tokens(config))
         losses.mean().backward()
@@ -151,21 +149,11 @@ def test_checkpointed_activations_and_autocast_leave_gradients_as_they_are(tiny:
     assert 0 < (coarse - plain).norm() < 0.05 * plain.norm()
 
 
-@pytest.fixture
-def one_rank() -> Iterator[None]:
-    """A process group of this process alone."""
-    from torch import distributed
-
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    yield
-    distributed.destroy_process_group()
-
-
-@pytest.mark.parametrize("held", ["float32", "nf4"])
-def test_ddp_sees_the_updates_alone(tiny: Tiny, one_rank: None, held: Held) -> None:
-    """Wrapped for several ranks the model gives the same gradients, and has no buffers to be sent in every step."""
+@pytest.mark.parametrize("storage", ["float32", "nf4"])
+def test_ddp_sees_the_updates_alone(tiny: Tiny, one_rank: None, storage: WeightStorage) -> None:
+    """Wrapped for several ranks the model has the same gradients, and has no buffers to be sent in every step."""
     config = tiny()
-    plain, wrapped = (stirred(add_lora(model_of(config), LoraConfig(rank=4, base=held))) for _ in range(2))
+    plain, wrapped = (stirred(add_lora(model_of(config), LoraConfig(rank=4, base=storage))) for _ in range(2))
     tokens = some_tokens(config)
     for model in (plain, nn.parallel.DistributedDataParallel(wrapped, gradient_as_bucket_view=True)):
         model(tokens, tokens).sum().backward()
@@ -177,9 +165,9 @@ def test_ddp_sees_the_updates_alone(tiny: Tiny, one_rank: None, held: Held) -> N
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"targets": ["q_porj"]}, "'q_porj' is no linear layer; did you mean 'q_proj'"),
-        ({"targets": ["embed_tokens"]}, "'embed_tokens' is no linear layer"),
-        ({"targets": ["proj"]}, "'proj' is no linear layer"),
+        ({"targets": ["q_porj"]}, "'q_porj' is not a linear layer; did you mean 'q_proj'"),
+        ({"targets": ["embed_tokens"]}, "'embed_tokens' is not a linear layer"),
+        ({"targets": ["proj"]}, "'proj' is not a linear layer"),
         ({"targets": []}, "lora.targets: names no layer"),
         ({"targets": ["lm_head"]}, "lm_head is this model's embedding too"),
     ],
@@ -210,12 +198,13 @@ def test_rank_nothing_is_no_adapter_and_two_are_refused(tiny: Tiny) -> None:
 
 def test_lora_plus_gives_b_a_group_of_its_own(tiny: Tiny) -> None:
     """B's group is scaled by the ratio, A's is not, and both hold every update once; a ratio of 1 makes one group."""
-    model = add_lora(model_of(tiny()), LoraConfig(rank=4, targets=["q_proj"]))
-    groups = adamw(model, OptimConfig(), lora_plus=16.0).param_groups
+    model = add_lora(model_of(tiny()), LoraConfig(rank=4, targets=["q_proj"], lora_plus=16.0))
+    groups = make_optimizer(model, OptimConfig()).param_groups
     layers = lora_layers(model).values()
     assert [group.get("lr_scale", 1.0) for group in groups] == [1.0, 16.0]
     assert [set(map(id, g["params"])) for g in groups] == [
         {id(layer.lora_A) for layer in layers},
         {id(layer.lora_B) for layer in layers},
     ]
-    assert len(adamw(model, OptimConfig()).param_groups) == 1
+    plain = add_lora(model_of(tiny()), LoraConfig(rank=4, targets=["q_proj"]))
+    assert len(make_optimizer(plain, OptimConfig()).param_groups) == 1

@@ -1,4 +1,4 @@
-"""Four-bit NormalFloat, and frozen layers held in fewer bits."""
+"""Four-bit NormalFloat, and frozen layers stored in fewer bits."""
 
 import itertools
 from statistics import NormalDist
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from babyllm.model.adapt.nf4 import BLOCK, VALUES, dequantise, pair_table, quantise
-from babyllm.model.linear import FrozenLinear, Held, dense_weight
+from babyllm.model.linear import FrozenLinear, WeightStorage, dense_weight
 
 CPU = torch.device("cpu")
 
@@ -62,8 +62,8 @@ def test_normal_weights_lose_a_tenth() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (1, 1), (7, 64), (65, 63)])
-def test_any_shape_can_be_held(shape: tuple[int, int]) -> None:
-    """Sizes that are no multiple of a block, and blocks of zeros, are held too."""
+def test_any_shape_can_be_stored(shape: tuple[int, int]) -> None:
+    """Sizes that are not a multiple of a block, and blocks of zeros, are stored too."""
     torch.manual_seed(0)
     weight = torch.randn(shape)
     weight[0] = 0.0
@@ -74,20 +74,22 @@ def test_any_shape_can_be_held(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "size"), [("float32", 4.0), ("bfloat16", 2.0), ("int8", 1 + 2 / 128), ("nf4", 0.5625)]
+    ("storage", "size"), [("float32", 4.0), ("bfloat16", 2.0), ("int8", 1 + 2 / 128), ("nf4", 0.5625)]
 )
-def test_bytes_a_weight(held: Held, size: float) -> None:
+def test_bytes_a_weight(storage: WeightStorage, size: float) -> None:
     """A weight takes 4 bytes, 2, or half a byte and its 64th of a scale."""
-    layer = FrozenLinear(layer_of(256, 128), held)
+    layer = FrozenLinear(layer_of(256, 128), storage)
     held_bytes = sum(p.nbytes for p in [*layer.parameters(), *layer.buffers()])
     assert held_bytes / (256 * 128) == size
 
 
-@pytest.mark.parametrize("held", ["float32", "bfloat16", "int8", "nf4"])
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "nf4"])
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-def test_products_and_gradients_are_those_of_the_restored_weight(held: Held, dtype: torch.dtype | None) -> None:
+def test_products_and_gradients_are_those_of_the_restored_weight(
+    storage: WeightStorage, dtype: torch.dtype | None
+) -> None:
     """Forward and backward are those of a plain layer with the restored weight, with autocast and without."""
-    layer = FrozenLinear(layer_of(24, 40), held)
+    layer = FrozenLinear(layer_of(24, 40), storage)
     plain = nn.Linear(40, 24, bias=False)
     plain.weight = nn.Parameter(dense_weight(layer).clone())
     x = torch.randn(2, 3, 40)
@@ -103,10 +105,10 @@ def test_products_and_gradients_are_those_of_the_restored_weight(held: Held, dty
     assert all(parameter.grad is None for parameter in layer.parameters())
 
 
-@pytest.mark.parametrize("held", ["bfloat16", "nf4"])
-def test_only_what_is_held_is_kept_for_the_backward_pass(held: Held) -> None:
+@pytest.mark.parametrize("storage", ["bfloat16", "nf4"])
+def test_only_what_is_stored_is_kept_for_the_backward_pass(storage: WeightStorage) -> None:
     """Between forward and backward pass no copy of the weight in float32 is kept."""
-    layer = FrozenLinear(layer_of(64, 128), held)
+    layer = FrozenLinear(layer_of(64, 128), storage)
     kept: list[int] = []
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:

@@ -23,8 +23,8 @@ from babyllm.data.rows.windows import Windows
 from babyllm.data.token_config import DataConfig
 from babyllm.data.token_data import make_loader, open_pretraining_data
 from babyllm.errors import UserError
-from babyllm.model.config import ModelOptions
 from babyllm.model.cross_entropy import IGNORE
+from babyllm.model.options import ModelOptions
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.store.shard_writer import ShardWriter

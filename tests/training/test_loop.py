@@ -18,8 +18,8 @@ import babyllm
 from babyllm.data.batch import Batch
 from babyllm.data.token_config import DataConfig
 from babyllm.data.token_data import open_pretraining_data
-from babyllm.model.config import ModelOptions
 from babyllm.model.cross_entropy import IGNORE
+from babyllm.model.options import ModelOptions
 from babyllm.objectives import LossTerms
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime, start

@@ -14,7 +14,7 @@ from babyllm.data.rows.arrays import RowArrays
 from babyllm.data.rows.packing import pack
 from babyllm.errors import UserError
 from babyllm.ragged import Ragged, offsets_of, positions, take
-from babyllm.store.conversations import ConversationStore, Normalisation
+from babyllm.store.conversations import ConversationStore, LossAverage
 from babyllm.store.shards import Split
 
 
@@ -39,7 +39,7 @@ class Conversations:
         split: Split,
         task: str | None,
         seq_len: int,
-        normalisation: Normalisation = "token",
+        normalisation: LossAverage = "token",
     ) -> None:
         self._store, self._seq_len, self._normalisation = store, seq_len, normalisation
         self._span = store.span(split, task)
@@ -86,7 +86,7 @@ class PackedConversations:
         split: Split,
         task: str | None,
         seq_len: int,
-        normalisation: Normalisation = "token",
+        normalisation: LossAverage = "token",
         seed: int = 1,
     ) -> None:
         self._store, self._seq_len, self._normalisation = store, seq_len, normalisation
@@ -127,7 +127,7 @@ def require_length(store: ConversationStore, split: Split, task: str | None, seq
         )
 
 
-def _columns(store: ConversationStore, rows: Ragged, seq_len: int, normalisation: Normalisation) -> RowArrays:
+def _columns(store: ConversationStore, rows: Ragged, seq_len: int, normalisation: LossAverage) -> RowArrays:
     """Rows whose members are conversations; N members and P inputs in all."""
     from babyllm.model.cross_entropy import IGNORE  # here, so that processes that prepare a store need no torch
 
@@ -161,7 +161,7 @@ def _columns(store: ConversationStore, rows: Ragged, seq_len: int, normalisation
 
 
 def _weights(
-    turns: NDArray[np.int64], member: NDArray[np.int64], supervised: NDArray[Any], normalisation: Normalisation
+    turns: NDArray[np.int64], member: NDArray[np.int64], supervised: NDArray[Any], normalisation: LossAverage
 ) -> NDArray[Any]:
     """(P,) what the nats of each target are multiplied by; 0 where it is not supervised."""
     share: NDArray[Any] = np.ones(len(turns))

@@ -1,1 +1,1 @@
-"""What changes a finished model: LoRA, freezing, stored precisions, more tokens."""
+"""Changes of a finished model: LoRA, freezing, weights in fewer bits, more tokens."""

@@ -12,13 +12,14 @@ from babyllm.model.transformer import EMBEDDING, Transformer
 
 @dataclass(frozen=True)
 class FreezeConfig:
-    """Which parts of the model stay as they are.
+    """The parts of the model that are not trained.
 
-    An output layer that is tied is the embedding, so it stays as it is whenever the embedding does.
+    An output layer that is tied is the embedding, so it is frozen whenever the embedding is.
 
     Attributes:
-        last_n_layers: train only so many blocks, the last norm and an output layer that is not tied; null trains all.
-        parts: names whose weights stay as they are (embed_tokens, layers.0, self_attn, mlp.down_proj, lm_head).
+        last_n_layers: number of last blocks to train, with the last norm and an output layer that is not tied; null
+            trains all.
+        parts: names whose weights are frozen (embed_tokens, layers.0, self_attn, mlp.down_proj, lm_head).
     """
 
     last_n_layers: AnyCount | None = None
@@ -26,9 +27,9 @@ class FreezeConfig:
 
 
 def freeze(model: Transformer, config: FreezeConfig) -> None:
-    """Take the gradient from what `config` names; what had none before keeps none, so call it behind `add_lora`.
+    """Freeze the parameters that `config` names; frozen ones stay frozen, so call it after `add_lora`.
 
-    A part is one or several neighbouring words of a parameter's name between dots: "layers.1" is not "layers.10".
+    A name is one or several neighbouring words of a parameter's name between dots: "layers.1" is not "layers.10".
 
     Raises:
         UserError: a part is unknown, there are not so many layers, or nothing is left to train.
@@ -38,7 +39,9 @@ def freeze(model: Transformer, config: FreezeConfig) -> None:
     for part in frozen:
         if not any(_is_part(part, name) for name in parameters):
             words = [word for name in parameters for word in (name.removesuffix(".weight"), *name.split("."))]
-            raise UserError(f"freeze.parts: {part!r} is no part of the model; did you mean {nearest(part, words)!r}?")
+            raise UserError(
+                f"freeze.parts: {part!r} is not a part of the model; did you mean {nearest(part, words)!r}?"
+            )
     if config.last_n_layers is not None:
         n_frozen = model.config.n_layers - config.last_n_layers
         if not 0 <= n_frozen <= model.config.n_layers:

@@ -1,4 +1,4 @@
-"""Room for new tokens in a model."""
+"""More tokens in the vocabulary of a model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from babyllm.model.transformer import Transformer
 def grow_vocabulary(model: Transformer, vocab_size: int) -> Transformer:
     """The same model with rows for more tokens; a new row, of the embedding or the output, is the mean of the old ones.
 
-    The same model always grows the same rows, so an adapter's base can be grown anew wherever it is loaded. New rows
-    are all alike: what tells new tokens apart has to be learnt, which takes training the embedding or the output layer.
+    The same model always grows the same rows, so an adapter's base can be grown again wherever it is loaded. New rows
+    are all alike: the difference between new tokens has to be learned, by training the embedding or the output layer.
 
     Args:
-        model: changed in place, and without an adapter.
-        vocab_size: rows wanted; a model that has as many or more stays as it is.
+        model: changed in place; must not have an adapter.
+        vocab_size: rows wanted; a model that has as many or more is left unchanged.
     """
     if vocab_size <= model.config.vocab_size:
         return model
@@ -37,6 +37,7 @@ def grow_vocabulary(model: Transformer, vocab_size: int) -> Transformer:
 
 
 def _grown(weight: Tensor, n_rows: int) -> Tensor:
+    """(V, D) -> (`n_rows`, D)."""
     # In float64, so that the mean's last bit does not depend on the order of the sum.
     mean = weight.double().mean(dim=0, keepdim=True).to(weight.dtype)
     return torch.cat([weight.detach(), mean.expand(n_rows - len(weight), -1)])

@@ -14,13 +14,13 @@ _LARGEST = 127
 
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest multiples of each row's scale, and the scales.
+    """A weight rounded to multiples of its rows' scales.
 
     Args:
         weight: (O, I) of any floating type.
 
     Returns:
-        int8 (O, I), and (O,) bfloat16, the type in which products with it are made.
+        The multiples (O, I) int8, and the scales (O,) bfloat16, the type in which products with it are computed.
     """
     weight = weight.detach().float()
     scale = (weight.abs().amax(dim=1) / _LARGEST).bfloat16()
@@ -30,5 +30,5 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dequantise(steps: Tensor, scale: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(O, I) in `dtype`: what `quantise` has made of a weight, as a weight again."""
+    """The weight that `quantise` rounded: int8 (O, I) and bfloat16 (O,) -> (O, I) in `dtype`."""
     return steps.to(dtype) * scale.to(dtype).unsqueeze(1)

@@ -1,12 +1,15 @@
 """Low-rank adaptation of a whole model: which layers get an update, and the plain model they make.
 
 model -> add_lora -> training of A and B alone -> merge_lora -> plain model
+                     with adapter_off: the base
 
 Adapters are stored by babyllm.interop.peft.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -16,8 +19,8 @@ from torch import nn
 from babyllm.config import nearest
 from babyllm.config.values import Limits, Positive, ShareBelow1, check
 from babyllm.errors import UserError
-from babyllm.model.adapt.token_rows import RowEmbedding, dense_embedding
-from babyllm.model.linear import FrozenLinear, Held, LoraLinear, dense_weight
+from babyllm.model.adapt.token_rows import RowEmbedding, RowLinear, dense_embedding
+from babyllm.model.linear import FrozenLinear, LoraLinear, WeightStorage, dense_weight
 from babyllm.model.transformer import OUTPUT, Transformer
 
 ALL = "all"
@@ -25,18 +28,18 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Low-rank adaptation (Hu et al. 2021): the model stays as it is, and what is trained is a small update of it.
+    """Low-rank adaptation (Hu et al. 2021): the model stays as it is, and a small update of it is trained.
 
     Attributes:
-        rank: of the update of each target; 0 trains the model itself.
-        alpha: the update counts alpha / rank times.
+        rank: rank of the update of each target; 0 trains the model itself.
+        alpha: factor of the update, divided by the rank.
         dropout: probability, on the input of each update; the output layer's has none.
         targets: linear layers by name or its end (q_proj, layers.0.mlp.up_proj, lm_head); all: every one in the blocks.
-        rslora: let the update count alpha / sqrt(rank) times, which suits high ranks (Kalajdzievski 2023).
+        rslora: divide alpha by the root of the rank instead, which suits high ranks (Kalajdzievski 2023).
         lora_plus: learning rate of B over that of A (Hayou et al. 2024, who advise 16); 1 is the same for both.
-        new_tokens: whether rows of special tokens in the embedding and the output layer are trained, too: those of the
+        new_tokens: rows of special tokens in the embedding and the output layer that are trained too: those of the
             template that the base has not learned (auto), all that the template writes (true), or none (false).
-        base: how the blocks' frozen weights are held: float32, bfloat16, int8, or nf4 (4 bits, Dettmers et al. 2023).
+        base: storage of the blocks' frozen weights: float32, bfloat16, int8, or nf4 (4 bits, Dettmers et al. 2023).
     """
 
     rank: Annotated[int, Limits(0, 16_384)] = 0
@@ -46,10 +49,10 @@ class LoraConfig:
     rslora: bool = False
     lora_plus: Positive = 1.0
     new_tokens: bool | Literal["auto"] = "auto"
-    base: Held = "float32"
+    base: WeightStorage = "float32"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
+        """Reject impossible settings.
 
         Raises:
             UserError: names the field.
@@ -72,11 +75,11 @@ def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
 
 
 def add_lora(model: Transformer, config: LoraConfig) -> Transformer:
-    """The same model with an update on each target, which starts at nothing and is all that is trained.
+    """The same model with an update on each target; updates start at zero and are all that is trained.
 
     Args:
         model: changed in place; A is drawn from torch's current generator.
-        config: rank 0 leaves the model as it is.
+        config: its rank 0 leaves the model unchanged.
 
     Raises:
         UserError: a target is unknown or is a tied output layer, or the model has an adapter already.
@@ -88,13 +91,19 @@ def add_lora(model: Transformer, config: LoraConfig) -> Transformer:
     targets = _matching(model, config.targets)
     model.requires_grad_(False)
     for name, layer in linear_layers(model).items():
-        held: Held = config.base if name != OUTPUT else "float32"
+        storage: WeightStorage = config.base if name != OUTPUT else "float32"
         if name in targets:
             new: nn.Linear = LoraLinear(
-                layer, held, config.rank, config.alpha, rslora=config.rslora, dropout=config.dropout
+                layer,
+                storage,
+                config.rank,
+                config.alpha,
+                rslora=config.rslora,
+                dropout=config.dropout,
+                lora_plus=config.lora_plus,
             )
-        elif held != "float32":
-            new = FrozenLinear(layer, held)
+        elif storage != "float32":
+            new = FrozenLinear(layer, storage)
         else:
             continue
         model.set_submodule(name, new.train(layer.training))
@@ -102,7 +111,7 @@ def add_lora(model: Transformer, config: LoraConfig) -> Transformer:
 
 
 def _matching(model: Transformer, targets: list[str]) -> set[str]:
-    """Names of the layers that `targets` mean."""
+    """Names of the layers that `targets` name."""
     names = list(linear_layers(model))
     found: set[str] = set()
     for target in targets:
@@ -112,7 +121,7 @@ def _matching(model: Transformer, targets: list[str]) -> set[str]:
             mine = [name for name in names if f".{name}".endswith(f".{target.removeprefix('model.')}")]
         if not mine:
             known = [ALL, *names, *(name.rpartition(".")[2] for name in names)]
-            raise UserError(f"lora.targets: {target!r} is no linear layer; did you mean {nearest(target, known)!r}?")
+            raise UserError(f"lora.targets: {target!r} is not a linear layer; did you mean {nearest(target, known)!r}?")
         found |= set(mine)
     if not found:
         raise UserError("lora.targets: names no layer; give some, or all")
@@ -121,12 +130,37 @@ def _matching(model: Transformer, targets: list[str]) -> set[str]:
     return found
 
 
+@contextmanager
+def adapter_off(model: nn.Module) -> Iterator[None]:
+    """A context in which a model with an adapter is its base, to the bit, and computes without gradients.
+
+    What it computes has no use for gradients, since all that is trained is switched off. So the model that is trained
+    can be its own reference: `with adapter_off(model): reference = model(tokens, targets)`.
+
+    Contexts may be nested, and the adapter is back after an error. The values are those of `model.eval()` only in
+    evaluation mode: dropout of the model itself stays. Do not merge inside, which would lose the updates.
+
+    Args:
+        model: a model with an adapter or without one; may be wrapped for DDP or have compiled blocks.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, (LoraLinear, RowEmbedding, RowLinear))]
+    before = [layer.is_active for layer in layers]
+    try:
+        for layer in layers:
+            layer.is_active = False
+        with torch.no_grad():
+            yield
+    finally:
+        for layer, was_active in zip(layers, before, strict=True):
+            layer.is_active = was_active
+
+
 @torch.no_grad()
 def merge_lora(model: Transformer) -> Transformer:
     """The same model as a plain one in float32, with the updates and rows in its weights and everything trainable.
 
     Args:
-        model: changed in place; a base held in fewer bits stays as coarse as it was.
+        model: changed in place; a base stored in fewer bits stays as coarse as it was.
     """
     for name, layer in linear_layers(model).items():
         if isinstance(layer, FrozenLinear):
@@ -144,7 +178,7 @@ def merge_lora(model: Transformer) -> Transformer:
 
 
 def to_int8(model: Transformer) -> Transformer:
-    """The same model with every linear layer's weight held as int8: for reading, not for training or saving.
+    """The same model with every linear layer's weight stored as int8: for reading, not for training or saving.
 
     Args:
         model: changed in place; updates are added first. The embedding keeps its type, also where it was tied.

@@ -23,10 +23,10 @@ VALUES = (
 
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest of the 16 values for each weight of a block over the block's largest magnitude.
+    """A weight as indices of the 16 values: the nearest to each weight over its block's largest magnitude.
 
     Args:
-        weight: of any shape; its last block is filled up with zeros.
+        weight: a tensor of any shape; its last block is filled up with zeros.
 
     Returns:
         packed: uint8, two indices a byte, the first in the upper half; as many as whole blocks take.
@@ -44,12 +44,19 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pair_table(device: torch.device) -> Tensor:
-    """(256, 2) float32: the two values each byte stands for, which `dequantise` looks up."""
+    """(256, 2) float32: the two values that each byte encodes, which `dequantise` looks up."""
     values = torch.tensor(VALUES, device=device)
     return torch.stack([values.repeat_interleave(16), values.repeat(16)], dim=1)
 
 
 def dequantise(packed: Tensor, absmax: Tensor, table: Tensor, shape: torch.Size) -> Tensor:
-    """The float32 weights of `shape` that `quantise` made `packed` and `absmax` from, as near as 16 values come."""
+    """The weight of `shape` that `quantise` rounded, in float32.
+
+    Args:
+        packed: (n,) uint8, two indices a byte.
+        absmax: (2 n / 64,) float32, the largest magnitude of each block.
+        table: (256, 2) float32, from `pair_table`.
+        shape: shape of the weight, of at most 2 n elements.
+    """
     blocks = table.index_select(0, packed.int()).view(-1, BLOCK) * absmax.unsqueeze(1)
     return blocks.flatten()[: shape.numel()].view(shape)

@@ -1,8 +1,8 @@
-"""Rows of a few tokens, trained while all others of the embedding and the output layer stay as they are.
+"""Rows of a few tokens, trained while all others of the embedding and the output layer are frozen.
 
-model -> train_token_rows -> RowEmbedding, RowLinear: frozen weight, and the rows of some tokens in its place
+model -> train_token_rows -> RowEmbedding, RowLinear: a frozen weight, and trained rows that replace some of its own
 
-What LoRA needs for tokens that its base has not learned. The rows are stored by babyllm.interop.peft.
+LoRA needs them for tokens that its base has not learned. The rows are stored by babyllm.interop.peft.
 
 Legend: V vocabulary, D model width, N tokens whose rows are trained.
 """
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from babyllm.errors import UserError
+from babyllm.model.interface import Model
 from babyllm.model.linear import FrozenLinear
 from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
 
@@ -27,7 +28,8 @@ class RowEmbedding(nn.Embedding):
 
     Attributes:
         token_ids: (N,) int64, ascending.
-        rows: (N, D), in place of those of `weight`, from which they start.
+        rows: (N, D), used instead of those of `weight`, from which they start.
+        is_active: whether `rows` count; `lora.adapter_off` switches them off.
     """
 
     def __init__(self, layer: nn.Embedding, token_ids: Tensor) -> None:
@@ -36,9 +38,12 @@ class RowEmbedding(nn.Embedding):
         self.weight.requires_grad_(False)
         self.token_ids = nn.Parameter(token_ids, requires_grad=False)
         self.rows = nn.Parameter(layer.weight.detach()[token_ids].clone())
+        self.is_active = True
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(...) int64 -> (..., D)."""
+        if not self.is_active:
+            return super().forward(tokens)
         place = torch.searchsorted(self.token_ids, tokens).clamp(max=len(self.token_ids) - 1)
         is_trained = (self.token_ids[place] == tokens).unsqueeze(-1)
         return torch.where(is_trained, F.embedding(place, self.rows), super().forward(tokens))
@@ -49,29 +54,30 @@ class RowLinear(FrozenLinear):
 
     Attributes:
         token_ids: (N,) int64, ascending.
-        rows: (N, D), in place of those of `weight`, from which they start.
+        rows: (N, D), used instead of those of `weight`, from which they start.
+        is_active: whether `rows` count; `lora.adapter_off` switches them off.
     """
 
     def __init__(self, layer: nn.Linear, token_ids: nn.Parameter, rows: nn.Parameter) -> None:
-        """Take over the weight of `layer`; the other two may be an embedding's, tied to it."""
+        """Take over the weight of `layer`; `token_ids` and `rows` may be those of an embedding, tied to it."""
         super().__init__(layer, "float32")
-        self.token_ids, self.rows = token_ids, rows
+        self.token_ids, self.rows, self.is_active = token_ids, rows, True
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
         return F.linear(x, self.merged_weight())
 
     def merged_weight(self) -> Tensor:
-        """(V, D): the frozen weight with the trained rows in their places."""
-        return self.weight.index_copy(0, self.token_ids, self.rows)
+        """(V, D): the frozen weight, with the trained rows in their places where they are active."""
+        return self.weight.index_copy(0, self.token_ids, self.rows) if self.is_active else self.weight
 
 
 def train_token_rows(model: Transformer, tokens: Mapping[str, Sequence[int]]) -> Transformer:
-    """The same model with rows of some tokens that are trained, though the matrices they belong to are frozen.
+    """The same model with trained rows of some tokens; the matrices they belong to are frozen.
 
     Args:
         model: changed in place.
-        tokens: ids by the name of the matrix, "embed_tokens" and "lm_head"; of tied ones by "embed_tokens" alone.
+        tokens: ids by the name of the matrix, "embed_tokens" and "lm_head"; tied ones are named "embed_tokens" alone.
 
     Raises:
         UserError: an id is outside the vocabulary.
@@ -96,24 +102,24 @@ def train_token_rows(model: Transformer, tokens: Mapping[str, Sequence[int]]) ->
 
 
 def matrices_of(model: Transformer, token_ids: Sequence[int]) -> dict[str, list[int]]:
-    """What `train_token_rows` takes to train some tokens wherever the model holds a plain matrix of them."""
+    """The argument of `train_token_rows` that trains some tokens in every plain matrix the model has of them."""
     ids = sorted(set(token_ids))
     is_plain = type(model.lm_head) is nn.Linear and not model.config.tie_embeddings
     return {EMBEDDING: ids, OUTPUT: ids} if ids and is_plain else {EMBEDDING: ids} if ids else {}
 
 
-def token_rows(model: Transformer) -> dict[str, RowEmbedding | RowLinear]:
-    """The matrices of which rows are trained, by name; a tied output layer is its embedding, and not named."""
-    found: dict[str, RowEmbedding | RowLinear] = {}
-    if isinstance(model.embed_tokens, RowEmbedding):
-        found[EMBEDDING] = model.embed_tokens
-    if isinstance(model.lm_head, RowLinear) and not model.config.tie_embeddings:
-        found[OUTPUT] = model.lm_head
-    return found
+def token_rows(model: Model) -> dict[str, RowEmbedding | RowLinear]:
+    """The matrices that have trained rows, by "embed_tokens" and "lm_head"; tied ones are "embed_tokens" alone."""
+    is_tied = model.config.tie_embeddings
+    return {
+        name.rpartition(".")[2]: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, RowEmbedding) or (isinstance(layer, RowLinear) and not is_tied)
+    }
 
 
 def dense_embedding(layer: nn.Embedding) -> Tensor:
     """(V, D): the rows of all tokens."""
-    if isinstance(layer, RowEmbedding):
+    if isinstance(layer, RowEmbedding) and layer.is_active:
         return layer.weight.index_copy(0, layer.token_ids, layer.rows)
     return layer.weight

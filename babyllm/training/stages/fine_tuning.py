@@ -21,7 +21,7 @@ from babyllm.evaluate.carry_over import greedy_answers, measure
 from babyllm.integrity import check_model
 from babyllm.loading import model_directory, tokenizer_directory
 from babyllm.objectives.conversation import conversation_loss
-from babyllm.optim import adamw
+from babyllm.optim import make_optimizer
 from babyllm.pipeline.report import print_report
 from babyllm.run_directory import CONFIG, latest
 from babyllm.runtime import Runtime
@@ -107,7 +107,7 @@ def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
     data = open_conversation_data(config.data, run_dir / STORE, template.tokenizer.sha256, config.normalise, runtime)
     model.to(runtime.device)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
-    optimizer = adamw(model, config.optim, lora_plus=config.lora.lora_plus)
+    optimizer = make_optimizer(model, config.optim)
     state = TrainState(model, optimizer, runtime.scaler(), loader, runtime, origin=start.told)
     return FineTuning(state, plan, data, template)
 

@@ -8,7 +8,7 @@ from babyllm.config.values import AnyCount, AnyMembers, PathText
 from babyllm.data.conversation_config import SAMPLE, ConversationConfig
 from babyllm.optim import OptimConfig
 from babyllm.schedule import Plan
-from babyllm.store.conversations import Normalisation
+from babyllm.store.conversations import LossAverage
 from babyllm.training.adapted_config import AdaptedRunConfig
 from babyllm.training.run_config import settled
 
@@ -29,7 +29,7 @@ class FineTuneConfig(AdaptedRunConfig):
     plan: Plan = field(default_factory=lambda: Plan(epochs=1.5, peak_lr=2e-3))
     eval_every: AnyCount = 200
     save_every: AnyCount = 200
-    normalise: Normalisation = "turn"
+    normalise: LossAverage = "turn"
     samples: AnyMembers = 3
 
 

@@ -16,10 +16,11 @@ from babyllm.evaluate import perplexity
 from babyllm.generation import generate
 from babyllm.interop.huggingface import load_model
 from babyllm.loading import model_directory, tokenizer_directory
-from babyllm.model.config import ModelConfig, ModelOptions, parameter_counts
+from babyllm.model.config import ModelConfig, parameter_counts
+from babyllm.model.options import ModelOptions
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
-from babyllm.optim import adamw
+from babyllm.optim import make_optimizer
 from babyllm.run_directory import latest
 from babyllm.runtime import Runtime, seed_all
 from babyllm.runtime.machine import physical_memory
@@ -80,7 +81,7 @@ def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -
     model = _model(config, data).to(runtime.device)
     _check_prompts(config, data.tokenizer, model.config.max_seq_len)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
-    return TrainState(model, adamw(model, config.optim), runtime.scaler(), loader, runtime), plan
+    return TrainState(model, make_optimizer(model, config.optim), runtime.scaler(), loader, runtime), plan
 
 
 def held_out(config: PretrainConfig, data: PretrainingData) -> Measure:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from babyllm.config.values import PathText
 from babyllm.data.token_config import DataConfig
-from babyllm.model.config import CPU_PRESET, GPU_PRESET
+from babyllm.model.options import CPU_PRESET, GPU_PRESET
 from babyllm.runtime import device_type
 from babyllm.schedule import Plan
 from babyllm.training.run_config import RunConfig, settled, stored_config

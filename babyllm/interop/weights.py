@@ -1,0 +1,123 @@
+"""The tensors of Hugging Face directories: their names, and safetensors files, read and written.
+
+Transformer, WithHead <-> names of the field <-> model.safetensors in one file or several, value_head.safetensors
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from babyllm.errors import UserError
+from babyllm.files import path_as_text
+from babyllm.model.config import ModelConfig
+from babyllm.model.heads import SCORE
+from babyllm.model.interface import Model
+from babyllm.model.transformer import EMBEDDING, OUTPUT
+
+WEIGHTS = "model.safetensors"
+VALUE_HEAD = "value_head.safetensors"
+_PREFIX = "model."
+_OS_ERROR = re.compile(r"os error (\d+)")
+
+
+def weights_to_hf(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """A model's tensors under the names of Hugging Face files, float32, on the CPU.
+
+    An output layer that is tied, or that a model with a head does without, is left out.
+    """
+    return {
+        hf_name(name): tensor.detach().to("cpu", torch.float32).contiguous()
+        for name, tensor in state.items()
+        if not (name.endswith(f"{OUTPUT}.weight") and (config.tie_embeddings or not len(tensor)))
+    }
+
+
+def hf_name(name: str) -> str:
+    """The name in Hugging Face files of a parameter of a `Transformer` or a `WithHead`."""
+    name = name.removeprefix(_PREFIX)
+    return name if name.startswith((f"{OUTPUT}.", f"{SCORE}.")) else _PREFIX + name
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file with the permissions of other files; the library alone lets only its owner read it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    try:
+        with path_as_text(path) as place:
+            save_file(tensors, place, metadata={"format": "pt"})
+    except SafetensorError as error:  # only its text holds the system's error number
+        if not (found := _OS_ERROR.search(str(error))):
+            raise OSError(str(error)) from error
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+    path.chmod(mode)
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by their names there, as they are stored.
+
+    Raises:
+        UserError: it cannot be read, or a tensor holds NaN or infinity.
+    """
+    try:
+        with path_as_text(file) as place:
+            tensors = load_file(place)
+    except (SafetensorError, OSError, ValueError) as e:
+        raise UserError(f"{file}: cannot be read ({e})") from e
+    for name, tensor in tensors.items():
+        # The extremes show NaN and infinity, much faster than a look at every element.
+        if tensor.numel() and not all(map(math.isfinite, tensor.float().aminmax())):
+            raise UserError(f"{file}: tensor {name!r} holds NaN or infinity; use another step or model")
+    return tensors
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The files with the weights of a directory: one, several parts, or an empty list."""
+    one = directory / WEIGHTS
+    return [one] if one.is_file() else sorted(directory.glob("model-*.safetensors"))
+
+
+def load_weights(directory: Path, model: Model) -> dict[str, Tensor]:
+    """The tensors of a directory by the names that `model` has for them, in float32, from one file or several.
+
+    Args:
+        directory: directory of a whole model.
+        model: a `Transformer` or a `WithHead`, on any device; not changed.
+
+    Raises:
+        UserError: a file cannot be read, or tensors are missing, unknown, of another shape or not finite.
+    """
+    files = weight_files(directory)
+    if not files:
+        raise UserError(f"{directory}: holds no {WEIGHTS}")
+    expected = model.state_dict()
+    names = {hf_name(name): name for name in expected}
+    if f"{SCORE}.weight" in names and (directory / VALUE_HEAD).is_file():
+        files.append(directory / VALUE_HEAD)
+    state: dict[str, Tensor] = {}
+    for file in files:
+        tensors = {hf_name(name): t.float() for name, t in read_tensors(file).items() if "rotary_emb" not in name}
+        state |= {names.get(name, name.removeprefix(_PREFIX)): tensor for name, tensor in tensors.items()}
+    output, embedding = names[f"{OUTPUT}.weight"], names[f"{_PREFIX}{EMBEDDING}.weight"]
+    if not len(expected[output]):
+        state[output] = torch.empty(expected[output].shape)
+    elif model.config.tie_embeddings:
+        state[output] = state.get(embedding, torch.empty(0))
+    wrong = [n for n in expected if n not in state or state[n].shape != expected[n].shape]
+    wrong += [n for n in state if n not in expected]
+    if wrong:
+        raise UserError(
+            f"{files[0]}: tensor {wrong[0]!r} is missing, unknown or of another shape than config.json says"
+        )
+    return state

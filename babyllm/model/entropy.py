@@ -1,0 +1,101 @@
+"""Per-token losses and entropies of the output layer in one pass, without ever holding (B, T, V) logits.
+
+hidden (N, D), weight (V, D), targets (N,) -> negative log-likelihood (N,) and entropy (N,), both in nats
+
+Legend: N tokens, C tokens of one chunk, D model width, V vocabulary.
+`plain_losses_and_entropies` is the formula. Unlike the losses alone (`babyllm.model.cross_entropy`), the logits are
+computed once more in the backward pass: losses that ask for an entropy give each token an upstream gradient of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from babyllm.model.cross_entropy import IGNORE, add_product, chunk_groups, counted_rows, product_dtype, scattered
+
+
+def plain_losses_and_entropies(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """What `losses_and_entropies` computes, with all logits at once: (N, D), (V, D), (N,) -> (N,) and (N,) in nats."""
+    log_probs = F.log_softmax(F.linear(hidden, weight), dim=-1)  # (N, V)
+    entropies = -(log_probs.exp() * log_probs).sum(-1).masked_fill(targets == IGNORE, 0.0)
+    return F.nll_loss(log_probs, targets, ignore_index=IGNORE, reduction="none"), entropies
+
+
+def losses_and_entropies(
+    hidden: Tensor, weight: Tensor, targets: Tensor, n_targets: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood of each target and entropy of the distribution it is predicted with, in nats.
+
+    Both are 0 where the target is `IGNORE`. The losses are those of `cross_entropy.token_losses` bit for bit; types are
+    as there.
+
+    Args:
+        hidden: (..., D), the final hidden states.
+        weight: (V, D), the output layer.
+        targets: (...) int64.
+        n_targets: how many targets count, or more; the logits of the others are then not computed. None: all are.
+
+    Returns:
+        (...) and (...), float32 or float64.
+    """
+    flat, goals = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    rows, dtype = counted_rows(goals, n_targets), product_dtype(hidden)
+    losses, entropies = _LossesAndEntropies.apply(flat, weight, goals, rows, dtype)  # type: ignore[no-untyped-call]
+    return losses.view(targets.shape), entropies.view(targets.shape)
+
+
+class _LossesAndEntropies(torch.autograd.Function):
+    """(N, D), (V, D), (N,) -> (N,) and (N,).
+
+    With p the probabilities, the losses' derivatives by the logits are p, less 1 at the target, and the entropies'
+    are -p (log p + entropy).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, rows: Tensor | None, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        n, wide = len(targets), torch.promote_types(dtype, torch.float32)
+        if rows is not None:
+            hidden, targets = hidden.index_select(0, rows), targets.index_select(0, rows)
+        losses, entropies = (torch.empty(targets.shape, dtype=wide, device=hidden.device) for _ in range(2))
+        h, w = hidden.to(dtype), weight.to(dtype)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for group in chunk_groups(len(targets), len(weight), hidden.device.type, dtype):
+                for part in group:
+                    log_probs = F.log_softmax(F.linear(h[part], w), dim=-1, dtype=wide)  # (C, V)
+                    losses[part] = F.nll_loss(log_probs, targets[part], ignore_index=IGNORE, reduction="none")
+                    entropies[part] = -torch.linalg.vecdot(log_probs.exp(), log_probs)
+        entropies.masked_fill_(targets == IGNORE, 0.0)
+        ctx.save_for_backward(h, w, targets, rows, entropies)
+        ctx.n, ctx.dtypes = n, (hidden.dtype, weight.dtype)
+        return scattered(losses, rows, n), scattered(entropies.clone(), rows, n)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        h, w, targets, rows, entropies = ctx.saved_tensors
+        grads = grads if rows is None else tuple(grad.index_select(0, rows) for grad in grads)
+        upstream = torch.stack(grads).masked_fill(targets == IGNORE, 0.0)  # (2, N)
+        # Small weights, such as one over a turn's length, would leave little of 16-bit slopes.
+        peak = upstream.abs().amax().clamp(min=torch.finfo(upstream.dtype).tiny)
+        by_loss, by_entropy = (upstream / peak).unsqueeze(-1)  # (N, 1) each
+        d_hidden = torch.empty(h.shape, dtype=ctx.dtypes[0], device=h.device)
+        d_weight = torch.zeros(w.shape if ctx.needs_input_grad[1] else (0,), dtype=upstream.dtype, device=h.device)
+        with torch.autocast(h.device.type, enabled=False):
+            for group in chunk_groups(len(targets), len(w), h.device.type, h.dtype):
+                slopes: list[Tensor] = []
+                for part in group:
+                    log_probs = F.log_softmax(F.linear(h[part], w), dim=-1, dtype=upstream.dtype)  # (C, V)
+                    spread = log_probs + entropies[part].unsqueeze(-1)
+                    slope = log_probs.exp_().mul_(by_loss[part] - by_entropy[part] * spread)
+                    slope.scatter_add_(1, targets[part].clamp(min=0).unsqueeze(1), -by_loss[part])
+                    slopes.append(slope.to(h.dtype))
+                    d_hidden[part] = slopes[-1] @ w
+                if len(d_weight):
+                    add_product(d_weight, slopes, h[group[0].start : group[-1].stop])
+        by_weight = (d_weight * peak).to(ctx.dtypes[1]) if len(d_weight) else None
+        return scattered(d_hidden * peak, rows, ctx.n), by_weight, None, None, None

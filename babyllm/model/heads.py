@@ -1,0 +1,120 @@
+"""Heads that rate texts: rewards, values and classes from a transformer's hidden states.
+
+tokens (B, T) -> Transformer -> hidden states (B, T, D) -> score -> values of each token, or of the last one of each row
+
+Legend: B batch, T time, D model width, N labels.
+Parameters carry the names of transformers' LlamaForSequenceClassification: `model.layers...`, `score.weight`. They are
+read and written by babyllm.interop.huggingface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from babyllm.model.config import ModelConfig
+from babyllm.model.interface import Model, Output
+from babyllm.model.transformer import INIT_STD, Transformer
+
+SCORE = "score"  # name of the head in files
+
+
+class WithHead(Model):
+    """A transformer with one linear layer after its last norm: a number per label for each token or each row.
+
+    One label makes a reward or value model, whose values have no dimension for it; several make a classifier, whose
+    values are logits. The head starts as normal with std 0.02, drawn from torch's current generator.
+
+    Attributes:
+        model: the transformer.
+        score: the head, D -> N, without bias.
+        labels: a name for each of the N outputs.
+        has_output: whether the transformer keeps its output layer, so that losses and values come from one call.
+    """
+
+    def __init__(self, model: Transformer, labels: Sequence[str] = ("reward",), *, has_output: bool = False) -> None:
+        """Take over `model`.
+
+        Args:
+            model: changed in place without `has_output`: it loses its output layer, on which no value depends.
+            labels: names of the outputs.
+            has_output: True for a policy with a value head; False for reward models and classifiers.
+        """
+        super().__init__()
+        self.model, self.labels, self.has_output = model, tuple(labels), has_output
+        width, device = model.config.d_model, model.embed_tokens.weight.device
+        if not has_output:
+            model.lm_head = _no_output(width, device)
+        self.score = nn.Linear(width, len(self.labels), bias=False, device="meta")
+        self.score.weight = nn.Parameter(torch.empty(len(self.labels), width, device=device))
+        if device.type != "meta":  # torch would load its compiler, which takes seconds
+            nn.init.normal_(self.score.weight, std=INIT_STD)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The transformer's shape."""
+        return self.model.config
+
+    @property
+    def origin(self) -> str | None:
+        """The directory the transformer's weights were read from; None if they were drawn."""
+        return self.model.origin
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The transformer's blocks."""
+        return self.model.layers
+
+    def forward(
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+        *,
+        lengths: Tensor | None = None,
+        weights: Tensor | None = None,
+        n_targets: int | None = None,
+        returns: Sequence[Output] = (),
+    ) -> Tensor | dict[str, Tensor]:
+        """The head's values; or several results of one pass.
+
+        Args:
+            tokens: (B, T) int64 ids.
+            targets: as in `Transformer.forward`; for "nats" and "entropy" alone, which need the output layer.
+            positions: as in `Transformer.forward`.
+            documents: as in `Transformer.forward`.
+            lengths: (B,) int64, tokens of each row; with it, values are those of each row's last token.
+            weights: as in `Transformer.forward`.
+            n_targets: as in `Transformer.forward`.
+            returns: names of the results wanted, those of `Transformer.forward` and "values".
+
+        Returns:
+            Without `returns` the values, float32: (B, T) for one label, else (B, T, N); with `lengths` (B,) or (B, N).
+            Else the results by name, as `Output` describes them.
+
+        Raises:
+            KeyError: names a result that needs targets where there are none.
+        """
+        asked = (*(name for name in returns if name not in ("values", "hidden")), "hidden")
+        found = self.model(tokens, targets, positions, documents, weights=weights, n_targets=n_targets, returns=asked)
+        if not returns or "values" in returns:
+            found["values"] = self._values(found["hidden"], lengths)
+        return {name: found[name] for name in returns} if returns else found["values"]
+
+    def _values(self, hidden: Tensor, lengths: Tensor | None) -> Tensor:
+        """(B, T, D) -> (B, T), (B, T, N), (B,) or (B, N) float32."""
+        if lengths is not None:
+            hidden = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
+        with torch.autocast(hidden.device.type, enabled=False):  # rewards that differ little must not be rounded alike
+            values: Tensor = self.score(hidden.to(self.score.weight.dtype)).float()
+        return values.squeeze(-1) if len(self.labels) == 1 else values
+
+
+def _no_output(width: int, device: torch.device) -> nn.Linear:
+    """An output layer without rows: it takes no memory, and DDP does not wait for its gradient."""
+    layer = nn.Linear(width, 1, bias=False, device="meta")  # torch warns of a layer that begins with 0 rows
+    layer.weight, layer.out_features = nn.Parameter(torch.empty(0, width, device=device), requires_grad=False), 0
+    return layer

@@ -1,0 +1,49 @@
+"""What training asks of a model: `Model`, which `Transformer` and `WithHead` are.
+
+training -> model(tokens, targets, ..., returns=...) -> per-token values -> loss
+
+Legend: B batch, T time, D model width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from babyllm.model.config import ModelConfig
+
+Output = Literal["nats", "entropy", "hidden", "values"]
+"""A result of one forward call, by name:
+
+nats: (B, T) float32, the negative log-likelihood of each target; 0 where it is `IGNORE`.
+entropy: (B, T) float32, in nats, of the distribution each target is predicted with; 0 where the target is `IGNORE`.
+hidden: (B, T, D), the final hidden states after the last norm.
+values: (B, T) or (B, T, labels), or (B,) or (B, labels) of the last tokens; of a model with a head alone.
+"""
+
+
+class Model(nn.Module):
+    """A model that can be trained, checkpointed and sharded.
+
+    It is a class and not a typing protocol, because DistributedDataParallel, gradient clipping and optimizers take an
+    `nn.Module`. Calling it is the only way to read it in training, so that a wrapper around it sees everything:
+    `model(tokens, targets, positions, documents, weights=..., n_targets=..., returns=("nats", "entropy"))` returns a
+    dictionary by `Output`. Without `returns` it returns the tensor the model is made for: the nats of a `Transformer`,
+    the values of a `WithHead`.
+    """
+
+    if TYPE_CHECKING:  # declared for readers and type checkers; subclasses may hold plain attributes
+
+        @property
+        def config(self) -> ModelConfig:
+            """The shape."""
+
+        @property
+        def origin(self) -> str | None:
+            """The directory the weights were read from, which an adapter names as its base; None if they were drawn."""
+
+        @property
+        def layers(self) -> nn.ModuleList:
+            """The blocks, in order: what is compiled, sharded or recomputed one by one."""

@@ -1,0 +1,96 @@
+"""The section `model` of a configuration: named presets, and what may differ from them.
+
+preset, options, the data's vocabulary and row length -> ModelConfig
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Annotated
+
+from babyllm.config.values import Count, Limits, Positive, ShareBelow1, VocabularySize, Width
+from babyllm.errors import UserError
+from babyllm.model.config import ModelConfig, RopeScaling, RopeType, Shape
+
+PRESETS: dict[str, ModelConfig] = {
+    "nano": ModelConfig(
+        vocab_size=4096, n_layers=4, d_model=128, n_heads=4, n_kv_heads=2, max_seq_len=256, tie_embeddings=True
+    ),
+    "tiny": ModelConfig(
+        vocab_size=8192, n_layers=6, d_model=256, n_heads=4, n_kv_heads=2, max_seq_len=512, tie_embeddings=True
+    ),
+    "92m": ModelConfig(vocab_size=64794, n_layers=8, d_model=512, n_heads=8, d_ff=1376),
+    "218m": ModelConfig(vocab_size=64794, n_layers=12, d_model=1024, n_heads=8, tie_embeddings=True),
+    "160m": ModelConfig(vocab_size=32006, n_layers=24, d_model=512, n_heads=8, d_ff=2752),
+    "1b": ModelConfig(
+        vocab_size=32000, n_layers=22, d_model=2048, n_heads=32, n_kv_heads=4, d_ff=5632, max_seq_len=2048
+    ),
+}
+
+CPU_PRESET, GPU_PRESET = "nano", "tiny"
+
+
+@dataclass(frozen=True)
+class ModelOptions(Shape):
+    """The section `model` of a configuration: a preset and what differs from it.
+
+    Fields are those of `ModelConfig`; null takes the preset's value.
+
+    Attributes:
+        preset: nano, tiny, 92m, 218m, 160m or 1b; null takes nano on a CPU and tiny on a GPU.
+        vocab_size: rows of the embedding; in training it follows the data unless given, and may exceed it.
+        d_ff: width of the SwiGLU; follows d_model (8/3 of it, up to a multiple of 32) when only that is given.
+        max_seq_len: longest sequence in tokens; in training at least data.seq_len.
+        rope_scaling: linear, dynamic, llama3 or yarn.
+        rope_factor: new context length over the original one, for rope_scaling.
+        rope_original_seq_len: tokens the model was first trained with, for rope_scaling.
+    """
+
+    preset: str | None = None
+    vocab_size: VocabularySize | None = None
+    n_layers: Annotated[int, Limits(1, 10_000)] | None = None
+    d_model: Width | None = None
+    n_heads: Width | None = None
+    n_kv_heads: Width | None = None
+    d_ff: Width | None = None
+    max_seq_len: Width | None = None
+    rope_theta: Positive | None = None
+    rope_scaling: RopeType | None = None
+    rope_factor: Positive = 1.0
+    rope_original_seq_len: Count | None = None
+    tie_embeddings: bool | None = None
+    dropout: ShareBelow1 = 0.0
+    activation_checkpointing: bool = False
+
+    def build(self, vocab_size: int | None = None, seq_len: int = 0) -> ModelConfig:
+        """The shape that the preset and the options make.
+
+        Args:
+            vocab_size: ids of the data's vocabulary; None takes the preset's.
+            seq_len: row length of the data, in tokens.
+
+        Raises:
+            UserError: an unknown preset, an impossible shape, or a `vocab_size` smaller than the data's.
+        """
+        name = self.preset or CPU_PRESET
+        if name not in PRESETS:
+            raise UserError(f"model.preset={name}: unknown, choose one of {', '.join(PRESETS)}")
+        if vocab_size and self.vocab_size and self.vocab_size < vocab_size:
+            raise UserError(
+                f"model.vocab_size={self.vocab_size}: the data's vocabulary has {vocab_size} ids; leave the option out"
+            )
+        if self.rope_scaling and self.rope_factor <= 1:
+            raise UserError(f"model.rope_scaling={self.rope_scaling}: needs a model.rope_factor above 1")
+        preset = PRESETS[name]
+        names = {field.name for field in fields(ModelConfig)}
+        given = {key: value for key, value in asdict(self).items() if value is not None and key in names}
+        if self.d_model and not self.d_ff:
+            given["d_ff"] = None
+        if self.n_heads and not self.n_kv_heads and self.n_heads % preset.kv_heads:
+            given["n_kv_heads"] = None
+        given["rope_scaling"] = self.rope_scaling and RopeScaling(
+            self.rope_scaling, self.rope_factor, self.rope_original_seq_len
+        )
+        given["vocab_size"] = self.vocab_size or vocab_size or preset.vocab_size
+        given["max_seq_len"] = max(self.max_seq_len or preset.max_seq_len, seq_len)
+        return replace(preset, **given)
