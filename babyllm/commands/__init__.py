@@ -4,10 +4,39 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
 from typing import Any
 
+from babyllm.config.values import AnyCount, Positive, Rate, Seed, Share
 from babyllm.runtime import Runtime
 from babyllm.runtime.precision import dtype_name, reads_in
+
+
+@dataclass(frozen=True)
+class SamplingFlags:
+    """Flags of commands that draw answers.
+
+    Attributes:
+        max_new_tokens: at most this many in an answer.
+        temperature: 0 takes the most probable token each time.
+        top_k: keep this many of the most probable tokens; 0 and null keep all.
+        top_p: keep the fewest most probable tokens that hold this probability.
+        min_p: keep tokens at least this many times as probable as the most probable one.
+        repetition_penalty: above 1 makes what was already read or written less probable.
+        seed: of the draws; null draws differently each time.
+    """
+
+    max_new_tokens: AnyCount = 200
+    temperature: Rate = 0.8
+    top_k: AnyCount | None = 50
+    top_p: Share | None = None
+    min_p: Share | None = None
+    repetition_penalty: Positive = 1.0
+    seed: Seed | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of `babyllm.generation.Sampling` that these flags are."""
+        return {field.name: getattr(self, field.name) for field in fields(SamplingFlags)}
 
 
 def read_as_chosen(runtime: Runtime) -> AbstractContextManager[Any]:

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from babyllm.commands import read_as_chosen
-from babyllm.config.values import AnyCount, Positive, Rate, Seed, Share
+from babyllm.commands import SamplingFlags, read_as_chosen
+from babyllm.config.values import AnyCount
 from babyllm.console import leaving_at_once
 from babyllm.errors import UserError
 from babyllm.runtime import Runtime, RuntimeConfig, derive_seed, ordinary_signals, start
@@ -33,30 +33,17 @@ A line that ends with \\ goes on in the next one. Ctrl-C stops an answer. A spac
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(SamplingFlags):
     """Flags of `babyllm chat`.
 
     Attributes:
         system: what the model is told first.
-        max_new_tokens: at most this many in an answer.
-        temperature: 0 takes the most probable token each time.
-        top_k: keep this many of the most probable tokens; 0 and null keep all.
-        top_p: keep the fewest most probable tokens that hold this probability.
-        min_p: keep tokens at least this many times as probable as the most probable one.
-        repetition_penalty: above 1 makes what was already said less probable.
-        seed: of the draws; null draws differently each time.
         int8: hold all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
     """
 
     system: str = ""
     max_new_tokens: AnyCount = 512
-    temperature: Rate = 0.8
-    top_k: AnyCount | None = 50
-    top_p: Share | None = None
-    min_p: Share | None = None
-    repetition_penalty: Positive = 1.0
-    seed: Seed | None = None
     int8: bool = False
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
@@ -163,15 +150,8 @@ class _Chat:
         if prompt.n_left_out and not self.has_left_out:
             self.has_left_out = True
             _note(f"the chat is longer than the model's context of {context} tokens: the oldest part is left out now")
-        sampling = Sampling(
-            max_new_tokens=flags.max_new_tokens,
-            temperature=flags.temperature,
-            top_k=flags.top_k,
-            top_p=flags.top_p,
-            min_p=flags.min_p,
-            repetition_penalty=flags.repetition_penalty,
-            seed=None if flags.seed is None else derive_seed(flags.seed, self.n_drawn),
-        )
+        seed = None if flags.seed is None else derive_seed(flags.seed, self.n_drawn)
+        sampling = Sampling(**flags.settings() | {"seed": seed})
         ids = self.engine.answer(prompt.ids, sampling, self.template.end_ids)
         self.n_drawn += 1
         pieces: list[str] = []

@@ -10,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from babyllm.commands import SamplingFlags
 from babyllm.errors import UserError
 from babyllm.generation.sampling import Sampler, Sampling, candidates, penalised
 
@@ -192,3 +193,9 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
     """A setting that cannot be is named with the rule it breaks."""
     with pytest.raises(UserError, match=f"^{next(iter(settings))}=.*must"):
         Sampling(**settings)  # type: ignore[arg-type]
+
+
+def test_commands_draw_as_the_library_does() -> None:
+    """What a command's flags leave open is as `Sampling` has it, but for the length of an answer."""
+    flags = SamplingFlags()
+    assert Sampling(**flags.settings()) == Sampling(max_new_tokens=flags.max_new_tokens)

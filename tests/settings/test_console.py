@@ -113,16 +113,18 @@ class Interrupts:  # where an exception would be lost
     def __del__(self): os.kill(os.getpid(), signal.SIGINT)
 class AtImport:
     def find_spec(self, name, *_):
-        if name == sys.argv[1]: Interrupts()
+        if name == module: Interrupts()
+module = sys.argv.pop(1)
 sys.meta_path.insert(0, AtImport())
 """
 
 
-def test_ctrl_c_while_a_command_begins_says_nothing() -> None:
+@pytest.mark.parametrize("at", [["babyllm.config"], ["babyllm.loading", "generate", "RUN_DIR"]], ids=["start", "load"])
+def test_ctrl_c_while_a_command_begins_says_nothing(at: list[str]) -> None:
     """Ctrl-C during the imports, also where Python drops exceptions, ends a command with 130 and no traceback."""
     code = f"{INTERRUPTED}from babyllm.__main__ import main\nmain()"
     done = subprocess.run(
-        [sys.executable, "-c", code, "babyllm.config"], capture_output=True, encoding="utf-8", cwd=ROOT, timeout=60
+        [sys.executable, "-c", code, *at], capture_output=True, encoding="utf-8", cwd=ROOT, timeout=60
     )
     assert (done.returncode, done.stderr) == (130, "")
 

@@ -7,11 +7,10 @@ Nothing is passed over that would change the answer: an unknown field is refused
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message, Unusable
-from babyllm.errors import UserError
 from babyllm.generation.sampling import Sampling
 from babyllm.serve.api.fields import SHOWN, Fields, is_text, parse_json
 from babyllm.serve.api.neutral import (
@@ -195,30 +194,11 @@ class _Common:
     n: int
     is_stream: bool
     has_usage: bool
-    temperature: float
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    repetition_penalty: float
-    seed: int | None
-    stop: tuple[str, ...]
+    sampling: Sampling
 
     def samplings(self, max_new_tokens: int, logprobs: int | None) -> list[Sampling]:
         """How each of the n answers to a prompt is drawn; with a seed, the first as if it were alone."""
-        try:
-            return Sampling(
-                max_new_tokens=max_new_tokens,
-                temperature=self.temperature,
-                top_k=self.top_k,
-                top_p=self.top_p,
-                min_p=self.min_p,
-                repetition_penalty=self.repetition_penalty,
-                seed=self.seed,
-                stop=self.stop,
-                logprobs=logprobs,
-            ).several(self.n)
-        except UserError as error:
-            raise Problem(400, str(error)) from None
+        return replace(self.sampling, max_new_tokens=max_new_tokens, logprobs=logprobs).several(self.n)
 
 
 def _common(fields: Fields, n: int | None) -> _Common:
@@ -233,18 +213,16 @@ def _common(fields: Fields, n: int | None) -> _Common:
     temperature = Sampling.temperature if temperature is None else temperature
     top_k = fields.integer("top_k", -1, _FAR)
     penalty = fields.number("repetition_penalty", 0.01, 100)
-    return _Common(
-        n=1 if n is None else n,
-        is_stream=is_stream,
-        has_usage=has_usage,
+    sampling = Sampling(
         temperature=0.0 if temperature < LEAST_TEMPERATURE else temperature,
         top_k=Sampling.top_k if top_k is None else max(0, top_k),
         top_p=fields.number("top_p", 0, 1),
         min_p=fields.number("min_p", 0, 1),
-        repetition_penalty=1.0 if penalty is None else penalty,
+        repetition_penalty=Sampling.repetition_penalty if penalty is None else penalty,
         seed=fields.integer("seed", -SEEDS, SEEDS - 1),
         stop=_stop(fields),
     )
+    return _Common(1 if n is None else n, is_stream, has_usage, sampling)
 
 
 def _stop(fields: Fields) -> tuple[str, ...]:
