@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GLOSSARY = ROOT / "docs" / "glossary.md"
 TREE = (
     *("babyllm", "benchmarks", "configs", "docs", "tests", "Makefile", ".ci/run", ".pre-commit-config.yaml"),
