@@ -122,7 +122,8 @@ def _phrases(cell: str) -> re.Pattern[str] | None:
     some = rf"(?:{_SPACE}[\w'-]+){{0,6}}?"  # `...` stands for up to six words
     parts = [_SPACE.join(re.escape(word) for word in phrase.split()) for phrase in phrases]
     parts = [part.replace(_SPACE + r"\.\.\.", some) for part in parts]
-    return re.compile(rf"(?<![\w-])(?:{'|'.join(parts)})(?![\w-])", re.IGNORECASE)
+    parts = [f"[{part[0].upper()}{part[0]}]{part[1:]}" for part in parts]  # `is None` is not `is none`
+    return re.compile(rf"(?<![\w.'\"{{-])(?:{'|'.join(parts)})(?![\w(-]| =)")  # names in code do not count
 
 
 def _breaks(prose: Prose, found: list[Rule], is_python: bool) -> Iterator[tuple[re.Match[str], int]]:
