@@ -3,7 +3,7 @@
     (ulimit -n 1024; babyllm serve RUN_DIR --port=8000) &
     python benchmarks/serve_crowd.py http://127.0.0.1:8000 [CONNECTIONS] [SECONDS] [again]
 
-With `again` each connection that the server closes is made anew. The limit of open files must be above their number.
+With `again` each connection that the server closes is opened again. The limit of open files must be above their number.
 """
 
 from __future__ import annotations

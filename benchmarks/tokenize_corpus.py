@@ -4,7 +4,7 @@
 
 The Parquet file has a column `text`; its documents are written as a corpus first, and a tokenizer is trained on some of
 them. Then all contestants encode all of them, in turns. The stage is a process of its own: its time is from its start
-to its end, and its CPU time is that of all its processes. "threads at once" is what the machine gives when
+to its end, and its CPU time is that of all its processes. "threads at once" is what the machine reaches when
 SentencePiece works on all its cores and nothing else is done: on a busy machine, or where cores share their units, that
 is less than one thread's rate times the cores.
 """

@@ -1,0 +1,25 @@
+# `make setup` once in a virtual environment, then `make check test` before each commit.
+PYTHON ?= python
+
+.PHONY: setup check test docs bench
+
+setup:  ## babyllm with all that its tests and hooks need
+	$(PYTHON) -m pip install -c constraints.txt -e ".[test]"
+	@if command -v pre-commit >/dev/null; then pre-commit install; else echo "No pre-commit here: run make check."; fi
+
+check:  ## Format, lint, types, words
+	ruff format --check .
+	ruff check .
+	mypy
+	$(PYTHON) -m pytest -q tests/settings/test_words.py
+
+test:  ## The whole suite, about ten minutes on two cores
+	$(PYTHON) -m pytest
+
+docs:  ## Pages drawn from data
+	$(PYTHON) benchmarks/history.py
+
+bench:  ## The benchmarks that need no data of their own
+	$(PYTHON) benchmarks/train.py --rounds 3
+	$(PYTHON) benchmarks/generate.py --rounds 3
+	$(PYTHON) benchmarks/first_token.py
