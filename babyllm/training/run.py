@@ -30,13 +30,19 @@ from babyllm.training.checkpoint import load as load_checkpoint
 from babyllm.training.log import PLOT_FILE, RunLog
 from babyllm.training.run_config import RunConfig
 from babyllm.training.state import Every, TrainState, Watch
+from babyllm.training.stream_state import StreamState, gather
 from babyllm.training.summary import headline, held_out_line, hints, summary
 from babyllm.training.watch import WatchConfig
 
 Measure = Callable[[TrainState], dict[str, float]]
-"""Gives what is measured on held-out data, by name; called by every rank. "all/loss" says which step is best."""
+"""Returns what is measured on held-out data, by name; called by every rank. "all/loss" says which step is best."""
 Show = Callable[[TrainState], list[tuple[str, str]]]
-"""Gives prompts and what the model makes of them, for a person to read; called by rank 0."""
+"""Returns prompts and what the model makes of them, for a person to read; called by every rank, rank 0 writes."""
+
+OWN_METRICS = frozenset(
+    ("step", "time", "lr", "grad_norm", "tokens", "tokens_per_s", "memory_bytes", "data_wait", "skipped", "mfu")
+) | {"scaler_scale"}
+"""Names of metrics.jsonl that a loss or a stream must not use, beside all that begin with "val/"."""
 
 
 @dataclass
@@ -93,8 +99,10 @@ class Run:
             self._tokens_logged, self._step_logged = state.tokens, state.step
             stream = state.stream.metrics()
             flops = flops_per_token(state.model.config, int(stream.get("seq_len", seq_len)))
+            of_loss = state.take_metrics()
+            _require_own_names(of_loss, stream)
             values: dict[str, float] = {
-                **state.take_metrics(),
+                **of_loss,
                 **stream,
                 "lr": state.lr,
                 "grad_norm": state.grad_norm,
@@ -123,13 +131,15 @@ class Run:
 
         def evaluate(state: TrainState) -> bool:
             self._require_open()
+            # Gathered by all ranks, for an error may leave rank 0 alone.
+            stream = gather(state.stream, state.runtime)
             try:
                 result = measure(state)
                 if state.heed_stop_signal():
                     return False
                 self._tell(state, result, show)
             except Exception:
-                self._save_before(state)
+                self._save_before(state, stream)
                 raise
             if state.step:
                 _judge(state, result.get("all/loss"))
@@ -146,11 +156,12 @@ class Run:
     def _tell(self, state: TrainState, result: dict[str, float], show: Show) -> None:
         """Record an evaluation, and show what the model makes of some texts."""
         self.losses = {f"val/{name}": value for name, value in result.items()}
+        if self.log and self.losses:
+            self.log.record(state.step, self.losses)
+        self.message(f"step {state.step}: {held_out_line(result)}")
+        shown = show(state)
         if self.log:
-            if self.losses:
-                self.log.record(state.step, self.losses)
-            self.message(f"step {state.step}: {held_out_line(result)}")
-            for i, (prompt, text) in enumerate(show(state)):
+            for i, (prompt, text) in enumerate(shown):
                 self.log.text(state.step, f"sample/{i}", f"{prompt}{text}")
                 self.message(f"    {' '.join(prompt.split())[-100:]}|{text!r}"[:160])
 
@@ -172,13 +183,13 @@ class Run:
         save(state, self.directory, self.tokenizer, self.keep, *self._chat())
         self._saved = state.step
 
-    def _save_before(self, state: TrainState) -> None:
+    def _save_before(self, state: TrainState, stream: StreamState) -> None:
         """Save the step of an evaluation that failed; on rank 0 alone, for others may not come so far."""
         if self.log and state.step and self._saved != state.step:
             state.pending = True
             try:
                 self._flush()
-                write(state, self.directory, self.tokenizer, self.keep, *self._chat())
+                write(state, stream, self.directory, self.tokenizer, self.keep, *self._chat())
             except Exception as error:  # the evaluation's own error is the one that ends the run
                 self.message(str(error))
 
@@ -220,9 +231,8 @@ class Run:
         load_checkpoint(state, self.directory / step_name(step))
         state.stream.leave_out(row)
         state.memory.rollbacks += 1
-        runtime.barrier()  # all have read what is written anew
-        update(state, self.directory, self.keep)
-        self._saved = state.step
+        runtime.barrier()  # all have read what is written again
+        self._save(state)  # whole, for what is left out can change the stream's tensors
         state.take_metrics()
         state.take_times()
         self.begin_at(state)
@@ -236,6 +246,17 @@ class Run:
             if self.log:
                 self.log.close(summary=False)
             self.log = RunLog(self.directory, start_step=state.step, total_steps=self.n_steps)
+
+
+def _require_own_names(of_loss: dict[str, float], of_stream: dict[str, float]) -> None:
+    """Refuse metrics of which one would hide another."""
+    for name in sorted(of_loss.keys() | of_stream.keys()):
+        if name in OWN_METRICS or name.startswith("val/"):
+            raise ValueError(
+                f"the metric {name!r} is recorded by the run itself; the loss or the stream must rename its own"
+            )
+        if name in of_loss and name in of_stream:
+            raise ValueError(f"the metric {name!r} comes from the loss and from the stream; one of them must rename it")
 
 
 def _judge(state: TrainState, loss: float | None) -> None:

@@ -28,6 +28,7 @@ import tensorboard.compat.proto.event_pb2  # noqa: F401
 import tensorboard.summary.writer.record_writer  # noqa: F401
 import torch
 import torch._dynamo  # noqa: F401  # torch.optim imports it at its first step, which takes seconds
+from alignment_fixtures import policy_runs
 from torch import nn
 from training_fixtures import CPU, SCRIPT, recording, stopping, tiny_config, tiny_state, weights
 
@@ -187,11 +188,8 @@ def _unshared_directory(runtime: Runtime, data: Path, out: Path) -> str:
     """What a rank is told where only rank 0 has the checkpoint of the run."""
     config = replace(tiny_config(data), run_dir=str(out / f"rank{runtime.rank}"))
     state = tiny_state(config, runtime)
-    if runtime.is_main:
-        state.step = 7
-        checkpoint.save(state, Path(config.run_dir), None, KEEP_ALL)
-    else:
-        runtime.barrier()
+    state.step = 7
+    checkpoint.save(state, Path(config.run_dir), None, KEEP_ALL)  # which rank 0 alone writes
     try:
         with open_run(config, tiny_state(config, runtime), None, config.plan):
             return "begun"
@@ -247,7 +245,7 @@ def fine_tuning_steps(runs: dict[str, list[str]]) -> None:
 
 
 JOBS: dict[str, Callable[..., None]] = {
-    job.__name__: job for job in (first_half, second_half, single_steps, spike, script, fine_tuning_steps)
+    job.__name__: job for job in (first_half, second_half, single_steps, spike, script, fine_tuning_steps, policy_runs)
 }
 
 
