@@ -26,7 +26,9 @@ def fine_tune(config: FineTuneConfig) -> None:
         tuning = new_run(config, runtime)
         state, data = tuning.state, tuning.data
         loss = conversation_loss(config.normalise, data.tasks, data.is_packed)
-        with open_run(config, state, tuning.template.tokenizer, tuning.plan, tuning.template, is_taken=True) as run:
+        template = tuning.template
+        chat = (template.source, template.end_ids)
+        with open_run(config, state, template.tokenizer, tuning.plan, *chat, is_taken=True) as run:
             evaluation = run.evaluation(config.eval_every, held_out(config, tuning), answers(config, tuning))
             if state.step == 0:
                 with runtime.patience():

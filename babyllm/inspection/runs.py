@@ -10,7 +10,7 @@ import yaml
 from babyllm.errors import UserError
 from babyllm.run_directory import latest, step_directories
 from babyllm.training.checkpoint import CONFIG
-from babyllm.training.log import read_metrics
+from babyllm.training.records import read_metrics
 
 
 def run_report(directory: Path) -> dict[str, Any]:

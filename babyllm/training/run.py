@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from babyllm.chat.load import ChatTemplate
 from babyllm.config import differences, dump, load
 from babyllm.config.json_fields import read_json
 from babyllm.errors import UserError
@@ -27,7 +26,8 @@ from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import ENVIRONMENT, take, unwritable
 from babyllm.training.checkpoint import CONFIG, save, update, write
 from babyllm.training.checkpoint import load as load_checkpoint
-from babyllm.training.log import PLOT_FILE, RunLog
+from babyllm.training.log import RunLog
+from babyllm.training.plot import PLOT_FILE
 from babyllm.training.run_config import RunConfig
 from babyllm.training.state import Every, TrainState, Watch
 from babyllm.training.stream_state import StreamState, gather
@@ -52,7 +52,8 @@ class Run:
     Attributes:
         directory: of the run.
         tokenizer: saved with each step.
-        template: of conversations, saved with each step; None for a model that does not chat.
+        chat_template: Jinja template of conversations, saved with each step; None for a model that does not chat.
+        end_ids: tokens that end an answer, besides the <eos>, saved with each step.
         log: on rank 0, else None.
         keep: newest checkpoints that stay.
         patience: evaluations without a lower held-out loss that end the run; 0 never does.
@@ -63,7 +64,8 @@ class Run:
 
     directory: Path
     tokenizer: Tokenizer | None
-    template: ChatTemplate | None
+    chat_template: str | None
+    end_ids: Sequence[int]
     log: RunLog | None
     keep: int
     patience: int
@@ -194,7 +196,11 @@ class Run:
                 self.message(str(error))
 
     def _chat(self) -> tuple[str | None, Sequence[int]]:
-        return (self.template.source, self.template.end_ids) if self.template else (None, [])
+        return self.chat_template, self.end_ids
+
+    def end(self) -> None:
+        """Refuse all that would write from now on."""
+        self._is_open = False
 
     def _require_open(self) -> None:
         """Refuse to write after the body of `open_run`, where another process may have the directory."""
@@ -283,7 +289,8 @@ def open_run(
     state: TrainState,
     tokenizer: Tokenizer | None,
     plan: Plan,
-    template: ChatTemplate | None = None,
+    chat_template: str | None = None,
+    end_ids: Sequence[int] = (),
     is_taken: bool = False,
 ) -> Iterator[Run]:
     """Begin the run of `config`, or go on with it where its newest checkpoint stands; every rank must call it.
@@ -291,9 +298,10 @@ def open_run(
     Args:
         config: of the run.
         state: at step 0, or of an earlier `open_run` of this directory; gets what the checkpoint holds.
-        tokenizer: saved with each step, like `template`.
+        tokenizer: saved with each step, like the two that follow the plan.
         plan: with its number of steps.
-        template: of conversations.
+        chat_template: Jinja template of conversations; None for a model that does not chat.
+        end_ids: tokens that end an answer, besides the <eos>.
         is_taken: whether the caller has called `take`.
 
     Yields:
@@ -311,8 +319,18 @@ def open_run(
             stack.enter_context(take(config, runtime))
         newest = _brought_back(directory, state, tokenizer)
         state.stop_reason, first_step = _out_of_patience(state, config.early_stop), state.step
-        run = Run(directory, tokenizer, template, None, config.keep, config.early_stop, plan.n_steps, config.watch)
-        run._saved = first_step if newest else -1
+        run = Run(
+            directory,
+            tokenizer,
+            chat_template,
+            end_ids,
+            log=None,
+            keep=config.keep,
+            patience=config.early_stop,
+            n_steps=plan.n_steps,
+            watching=config.watch,
+            _saved=first_step if newest else -1,
+        )
         run.begin_at(state)
         # After the records are cut: those there are were made with the configuration that is there.
         changed = _write_config(directory, config) if runtime.is_main else []
@@ -328,12 +346,16 @@ def open_run(
                     run.log.close(summary=False)
             raise
         finally:
-            run._is_open = False
+            run.end()
         run.point(state)
         if run.log:
             run.log.close(summary=state.step > first_step or not (directory / PLOT_FILE).exists())
             lines = summary(state, plan, time.monotonic() - began, run.losses)
-            print("\n".join(lines + hints(directory, tokenizer, template)))
+            print(
+                "\n".join(
+                    lines + hints(directory, has_tokenizer=tokenizer is not None, chats=chat_template is not None)
+                )
+            )
 
 
 def _brought_back(directory: Path, state: TrainState, tokenizer: Tokenizer | None) -> Path | None:

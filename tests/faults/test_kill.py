@@ -17,7 +17,7 @@ from training_fixtures import CPU, FLAGS, ONE_THREAD, ROOT, SCRIPT, Worker, tiny
 import babyllm
 from babyllm.runtime import start
 from babyllm.training import checkpoint
-from babyllm.training.log import read_metrics
+from babyllm.training.records import read_metrics
 
 N_KILLS = 20
 N_STEPS = 80

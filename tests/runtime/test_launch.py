@@ -24,7 +24,7 @@ from babyllm.runtime import RuntimeConfig, choose_processes, launch
 from babyllm.runtime.launching.processes import is_running
 from babyllm.runtime.machine import physical_cores
 from babyllm.runtime.rendezvous import FolderStore
-from babyllm.training.log import read_metrics
+from babyllm.training.records import read_metrics
 from babyllm.training.stages.pretraining import PretrainConfig
 
 WAIT_S = 120.0

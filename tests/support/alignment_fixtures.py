@@ -1,15 +1,17 @@
 """Two stages as a user would write them on the loop: preferences over pairs, and a policy that samples its own data."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from training_fixtures import tiny_config, tiny_state
 
 from babyllm.data.batch import Batch, RankRows
 from babyllm.generation.engine import Engine
@@ -18,12 +20,15 @@ from babyllm.model.config import ModelConfig
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.transformer import Transformer
 from babyllm.objectives import LossTerms
+from babyllm.objectives.lm import language_model
 from babyllm.optim import OptimConfig, adamw
 from babyllm.runtime import Runtime, RuntimeConfig, start
 from babyllm.runtime.seeds import derive_seed
 from babyllm.schedule import Plan
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
+from babyllm.training.parallel import prepare
+from babyllm.training.run import open_run
 from babyllm.training.state import Every, TrainState
 
 SHAPE = ModelConfig(vocab_size=16, n_layers=1, d_model=32, n_heads=2, n_kv_heads=1, d_ff=64, max_seq_len=16)
@@ -148,7 +153,7 @@ def policy(model: nn.Module, batch: Batch) -> LossTerms:
 
 def policy_state(runtime: Runtime) -> TrainState:
     """Step 0 of a policy run."""
-    model = tiny_model()
+    model = prepare(tiny_model(), runtime)
     optimizer = adamw(model, OptimConfig())
     return TrainState(model, optimizer, runtime.scaler(), Rollouts(model, runtime), runtime)
 
@@ -175,3 +180,33 @@ def policy_runs(out: str) -> None:
         resumed = policy_losses(state, save_to=Path(out, "resumed"))
         if runtime.is_main:
             Path(out, "seen.json").write_text(json.dumps([straight, resumed]), encoding="utf-8")
+
+
+def contracts(data: str, out: str) -> None:
+    """Leave what each rank meets: a sample that all ranks make, metrics and rows that differ between ranks."""
+    with start(RuntimeConfig(device="cpu", dtype="float32", threads=1)) as runtime:
+        config = replace(tiny_config(Path(data), steps=2), run_dir=str(Path(out, "run")))
+        state = tiny_state(config, runtime)
+
+        def show(state: TrainState) -> list[tuple[str, str]]:
+            return [("ranks: ", str(int(runtime.sum([1.0])[0])))]
+
+        with open_run(config, state, None, config.plan) as run:
+            train(state, language_model, config.plan, [run.saving(0), run.evaluation(1, lambda state: {}, show)])
+        one = torch.tensor(1.0)
+        state.take_metrics()
+        state.add_metrics({f"of_{runtime.rank}": (one, one)})
+        policy = policy_state(runtime)
+        next(policy.stream)
+        cast(Rollouts, policy.stream).rollout["targets"] = torch.zeros(1 + runtime.rank, 2)
+        found = []
+        calls: list[Callable[[], object]] = [
+            state.take_metrics,
+            lambda: checkpoint.save(policy, Path(out, "rows"), None, keep=1),
+        ]
+        for wrong in calls:
+            try:
+                wrong()
+            except ValueError as error:
+                found.append(str(error))
+        Path(out, f"{runtime.rank}.json").write_text(json.dumps(found), encoding="utf-8")

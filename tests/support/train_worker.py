@@ -28,7 +28,7 @@ import tensorboard.compat.proto.event_pb2  # noqa: F401
 import tensorboard.summary.writer.record_writer  # noqa: F401
 import torch
 import torch._dynamo  # noqa: F401  # torch.optim imports it at its first step, which takes seconds
-from alignment_fixtures import policy_runs
+from alignment_fixtures import contracts, policy_runs
 from torch import nn
 from training_fixtures import CPU, SCRIPT, recording, stopping, tiny_config, tiny_state, weights
 
@@ -245,7 +245,8 @@ def fine_tuning_steps(runs: dict[str, list[str]]) -> None:
 
 
 JOBS: dict[str, Callable[..., None]] = {
-    job.__name__: job for job in (first_half, second_half, single_steps, spike, script, fine_tuning_steps, policy_runs)
+    job.__name__: job
+    for job in (first_half, second_half, single_steps, spike, script, fine_tuning_steps, policy_runs, contracts)
 }
 
 

@@ -116,3 +116,14 @@ def test_a_loss_must_not_hide_what_the_run_records(data: Path, runtime: Runtime,
 
     with open_run(config, state, None, config.plan) as run, pytest.raises(ValueError, match="metric 'lr' is recorded"):
         train(state, loss, config.plan, [run.logging(1, 16)])
+
+
+def test_ranks_show_together_and_must_agree_on_names_and_rows(worker: Worker, data: Path, tmp_path: Path) -> None:
+    """All ranks make a sample and one writes it; other metrics or rows on a rank are an error on each, and no wait."""
+    worker.run("contracts", ranks=2, data=str(data), out=str(tmp_path))
+    samples = (tmp_path / "run" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["text"] for line in samples] == ["ranks: 2"] * 2
+    for rank in range(2):
+        metrics, rows = json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8"))
+        assert "the same metrics on every rank" in metrics and f"of_{rank}" in metrics
+        assert "RankRows must have the same number, shape and dtype" in rows

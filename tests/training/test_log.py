@@ -16,7 +16,9 @@ import pytest
 
 from babyllm.errors import UserError
 from babyllm.progress import format_duration
-from babyllm.training.log import RunLog, plot_losses, read_metrics
+from babyllm.training.log import RunLog
+from babyllm.training.plot import plot_losses
+from babyllm.training.records import read_metrics
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 

@@ -22,8 +22,8 @@ from babyllm.objectives import Loss, LossTerms
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime
 from babyllm.training import checkpoint
-from babyllm.training.log import read_metrics
 from babyllm.training.loop import train
+from babyllm.training.records import read_metrics
 from babyllm.training.run import open_run
 from babyllm.training.stages.pretraining import PretrainConfig, new_state
 from babyllm.training.state import TrainState, Watch
