@@ -8,8 +8,7 @@ from typing import Any
 import yaml
 
 from babyllm.errors import UserError
-from babyllm.run_directory import latest, step_directories
-from babyllm.training.checkpoint import CONFIG
+from babyllm.run_directory import CONFIG, latest, step_directories
 from babyllm.training.records import read_metrics
 
 

@@ -13,9 +13,8 @@ from babyllm.config import load
 from babyllm.config.values import check
 from babyllm.errors import UserError
 from babyllm.files import locked
-from babyllm.run_directory import LATEST, require_steps, step_directories, take_back
+from babyllm.run_directory import CONFIG, LATEST, require_steps, step_directories, take_back
 from babyllm.runtime import Runtime, choose_processes
-from babyllm.training.checkpoint import CONFIG
 from babyllm.training.plot import PLOT_FILE
 from babyllm.training.records import METRICS_FILE, SAMPLES_FILE, read_metrics
 from babyllm.training.run_config import RunConfig

@@ -38,14 +38,10 @@ from babyllm.model.adapt.lora import lora_layers
 from babyllm.model.adapt.token_rows import token_rows
 from babyllm.model.transformer import Transformer
 from babyllm.run_directory import SAVING, place, prune, read_resume, step_name, write_pointer, write_resume
-from babyllm.run_directory import latest as latest
-from babyllm.run_directory import step_directories as step_directories
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.state import TrainState
 from babyllm.training.stream_state import StreamState, gather, join
 from babyllm.training.watch import ADVICE, Memory
-
-CONFIG = "config.yaml"
 
 
 def save(

@@ -15,6 +15,10 @@ from babyllm.errors import UserError
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
+OWN_METRICS = frozenset(
+    ("step", "time", "lr", "grad_norm", "tokens", "tokens_per_s", "memory_bytes", "data_wait", "skipped", "mfu")
+) | {"scaler_scale"}
+"""Names of metrics.jsonl that a loss or a stream must not use, beside all that begin with "val/"."""
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, float | None]]:
@@ -116,3 +120,18 @@ def write_error(path: Path, error: OSError) -> UserError:
     return UserError(
         f"cannot write {path} ({error.strerror}): free the disk or fix the directory's permissions, then start again"
     )
+
+
+def require_own_names(of_loss: dict[str, float], of_stream: dict[str, float]) -> None:
+    """Refuse metrics of a loss and a stream of which one would hide another.
+
+    Raises:
+        ValueError: names the metric that two record.
+    """
+    for name in sorted(of_loss.keys() | of_stream.keys()):
+        if name in OWN_METRICS or name.startswith("val/"):
+            raise ValueError(
+                f"the metric {name!r} is recorded by the run itself; the loss or the stream must rename its own"
+            )
+        if name in of_loss and name in of_stream:
+            raise ValueError(f"the metric {name!r} comes from the loss and from the stream; one of them must rename it")

@@ -18,16 +18,17 @@ from babyllm.errors import UserError
 from babyllm.files import write_bytes, write_json
 from babyllm.interop.huggingface import config_to_json
 from babyllm.model.config import flops_per_token
-from babyllm.run_directory import point, read_resume, step_directories, step_name
+from babyllm.run_directory import CONFIG, point, read_resume, step_directories, step_name
 from babyllm.runtime import environment, memory_bytes, peak_flops
 from babyllm.runtime.machine import lacking
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import ENVIRONMENT, take, unwritable
-from babyllm.training.checkpoint import CONFIG, save, update, write
 from babyllm.training.checkpoint import load as load_checkpoint
+from babyllm.training.checkpoint import save, update, write
 from babyllm.training.log import RunLog
 from babyllm.training.plot import PLOT_FILE
+from babyllm.training.records import require_own_names
 from babyllm.training.run_config import RunConfig
 from babyllm.training.state import Every, TrainState, Watch
 from babyllm.training.stream_state import StreamState, gather
@@ -38,11 +39,6 @@ Measure = Callable[[TrainState], dict[str, float]]
 """Returns what is measured on held-out data, by name; called by every rank. "all/loss" says which step is best."""
 Show = Callable[[TrainState], list[tuple[str, str]]]
 """Returns prompts and what the model makes of them, for a person to read; called by every rank, rank 0 writes."""
-
-OWN_METRICS = frozenset(
-    ("step", "time", "lr", "grad_norm", "tokens", "tokens_per_s", "memory_bytes", "data_wait", "skipped", "mfu")
-) | {"scaler_scale"}
-"""Names of metrics.jsonl that a loss or a stream must not use, beside all that begin with "val/"."""
 
 
 @dataclass
@@ -102,7 +98,7 @@ class Run:
             stream = state.stream.metrics()
             flops = flops_per_token(state.model.config, int(stream.get("seq_len", seq_len)))
             of_loss = state.take_metrics()
-            _require_own_names(of_loss, stream)
+            require_own_names(of_loss, stream)
             values: dict[str, float] = {
                 **of_loss,
                 **stream,
@@ -252,17 +248,6 @@ class Run:
             if self.log:
                 self.log.close(summary=False)
             self.log = RunLog(self.directory, start_step=state.step, total_steps=self.n_steps)
-
-
-def _require_own_names(of_loss: dict[str, float], of_stream: dict[str, float]) -> None:
-    """Refuse metrics of which one would hide another."""
-    for name in sorted(of_loss.keys() | of_stream.keys()):
-        if name in OWN_METRICS or name.startswith("val/"):
-            raise ValueError(
-                f"the metric {name!r} is recorded by the run itself; the loss or the stream must rename its own"
-            )
-        if name in of_loss and name in of_stream:
-            raise ValueError(f"the metric {name!r} comes from the loss and from the stream; one of them must rename it")
 
 
 def _judge(state: TrainState, loss: float | None) -> None:

@@ -32,6 +32,7 @@ from alignment_fixtures import contracts, policy_runs
 from torch import nn
 from training_fixtures import CPU, SCRIPT, recording, stopping, tiny_config, tiny_state, weights
 
+from babyllm import run_directory
 from babyllm.config import parse
 from babyllm.data.batch import Batch, Stream
 from babyllm.errors import UserError
@@ -117,7 +118,7 @@ def _run(
     # A scale that overflows at once, and again and again as it grows.
     state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=3, enabled=folder.name == "fp16")
     if resume:
-        checkpoint.load(state, checkpoint.step_directories(resume)[10])
+        checkpoint.load(state, run_directory.step_directories(resume)[10])
     losses: list[float] = []
     skips: list[int] = []
     rows: list[list[int]] = []

@@ -39,7 +39,7 @@ from babyllm.model.adapt.token_rows import matrices_of, train_token_rows
 from babyllm.model.config import ModelOptions
 from babyllm.model.transformer import Transformer
 from babyllm.optim import OptimConfig, adamw
-from babyllm.run_directory import latest
+from babyllm.run_directory import CONFIG, latest
 from babyllm.runtime import Runtime, RuntimeConfig, seed_all
 from babyllm.runtime.precision import reads_in
 from babyllm.schedule import Plan
@@ -47,7 +47,6 @@ from babyllm.store.conversations import ConversationStore, Normalisation
 from babyllm.store.shards import Split
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import settled
-from babyllm.training.checkpoint import CONFIG
 from babyllm.training.run import Measure, Show
 from babyllm.training.state import TrainState
 from babyllm.training.watch import WatchConfig
