@@ -30,6 +30,7 @@ from babyllm.runtime import ordinary_signals
 from babyllm.runtime.machine import cores
 
 MEMORY, RESUME, OPTIMIZER = ".verified.json", "resume.json", "optimizer.safetensors"
+STREAM = "stream.safetensors"
 HELD = "held_from.json"  # tells a base that a run holds from a folder of a person's own
 BLOCK_BYTES = 1 << 22
 SILENT_S = 2.0  # a check that takes no longer says nothing
@@ -245,7 +246,7 @@ def check_held(directory: Path) -> None:
 def check_model(directory: Path) -> None:
     """Compare the files of a model's directory with what the resume.json of a step says, if there is one.
 
-    The optimizer's are left out: only a run that goes on reads them.
+    Those of the optimizer and the stream are left out: only a run that goes on reads them.
 
     Raises:
         UserError: a file is missing or is not as it was saved.
@@ -253,7 +254,7 @@ def check_model(directory: Path) -> None:
     if not (directory / RESUME).is_file():
         return
     own = f"use another step, or, if you changed it yourself, a copy of {directory} without {RESUME}"
-    compare_step(directory, read_record(directory, "use another step"), own, without=[OPTIMIZER])
+    compare_step(directory, read_record(directory, "use another step"), own, without=[OPTIMIZER, STREAM])
 
 
 def read_record(directory: Path, advice: str) -> dict[str, Any]:

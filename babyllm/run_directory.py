@@ -18,7 +18,7 @@ from babyllm.errors import UserError
 from babyllm.files import fsync, json_digest, write_json
 from babyllm.integrity import RESUME, compare_step, read_record
 
-LATEST, SAVING = "latest", ".saving"
+CONFIG, LATEST, SAVING = "config.yaml", "latest", ".saving"
 _ASIDE, _DELETING, _POINTER = ".replaced_", ".deleting_", f".{LATEST}"
 CONFIG = "config.yaml"
 _STEP = re.compile(r"step_(\d{8,})")

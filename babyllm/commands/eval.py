@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ARGUMENTS = "RUN_DIR"
 REASONS = 5  # that are told of records that could not be used, the most frequent first
-STORE, CONFIG, TOKENS = "conversations", "config.yaml", "manifest.json"
+STORE, TOKENS = "conversations", "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ def run(flags: Flags, directory: str) -> None:
     """Evaluate the model of a run, step or Hugging Face directory and print a table."""
     from babyllm.files import write_json
     from babyllm.pipeline.report import print_report
+    from babyllm.run_directory import CONFIG
 
     place = Path(directory)
     home = next((p for p in (place, place.parent) if (p / STORE).is_dir() or (p / CONFIG).is_file()), place)
@@ -104,6 +105,7 @@ def run(flags: Flags, directory: str) -> None:
 
 def _on_run_tokens(flags: Flags, directory: str, home: Path, runtime: Runtime) -> dict[str, Any]:
     from babyllm.config import load
+    from babyllm.run_directory import CONFIG
     from babyllm.training.stages.pretraining_config import PretrainConfig
 
     if not (home / CONFIG).is_file():

@@ -90,7 +90,9 @@ def run(flags: Flags, path: str) -> None:
 
 
 def _report(flags: Flags, place: Path) -> dict[str, Any]:
-    if (place / "config.yaml").is_file():
+    from babyllm.run_directory import CONFIG
+
+    if (place / CONFIG).is_file():
         from babyllm.inspection.runs import run_report
 
         return run_report(place)
@@ -164,8 +166,10 @@ def _tokenizer_place(name: str) -> Path:
     """Where the tokenizer lies; that of a run in its newest step."""
     from pathlib import Path
 
+    from babyllm.run_directory import LATEST
+
     place = Path(name)
-    if not (place / "latest").is_file():
+    if not (place / LATEST).is_file():
         return place
     from babyllm.loading import model_directory, tokenizer_directory
 

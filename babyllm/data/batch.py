@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -32,8 +32,24 @@ class Batch:
         return Batch({k: v.to(device, non_blocking=True) for k, v in self.tensors.items()}, self.units, self.rows)
 
 
+class RankRows(NamedTuple):
+    """A tensor in a stream's state whose first axis is this rank's part of the global batch.
+
+    Attributes:
+        tensor: (n, ...), any dtype; n, the other axes and the dtype are the same on every rank.
+    """
+
+    tensor: Tensor
+
+
 class Stream(Protocol):
-    """Batches without end, and a position that can be stored."""
+    """Batches without end, and a position that can be stored.
+
+    A state is JSON values, tensors and `RankRows`, nested in dicts with text keys and in lists. JSON values and plain
+    tensors are the same on every rank. `RankRows` differ: a checkpoint joins them in the order of the ranks. Loading
+    hands every rank the whole, a plain tensor (N, ...) with N = world_size * n, of which the rank takes its own rows:
+    rank r of w has rows r * N / w up to (r + 1) * N / w. So a run can go on with another number of ranks.
+    """
 
     def __iter__(self) -> Iterator[list[Batch]]:
         """Itself."""
@@ -52,9 +68,9 @@ class Stream(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """The position after the last step handed out: JSON values and tensors, the same on every rank."""
+        """The position after the last step handed out; called by every rank at the same step."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after a stored position."""
+        """Go on after a stored position, in which all rows of `RankRows` are a plain tensor."""
         ...

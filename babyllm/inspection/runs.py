@@ -9,7 +9,7 @@ import yaml
 
 from babyllm.errors import UserError
 from babyllm.run_directory import CONFIG, latest, step_directories
-from babyllm.training.log import read_metrics
+from babyllm.training.recording.records import read_metrics
 
 
 def run_report(directory: Path) -> dict[str, Any]:

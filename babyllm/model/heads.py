@@ -118,3 +118,11 @@ def _no_output(width: int, device: torch.device) -> nn.Linear:
     layer = nn.Linear(width, 1, bias=False, device="meta")  # torch warns of a layer that begins with 0 rows
     layer.weight, layer.out_features = nn.Parameter(torch.empty(0, width, device=device), requires_grad=False), 0
     return layer
+
+
+def transformer_of(model: Model) -> Transformer:
+    """The transformer that a model is, or that its head is on: what generation and evaluation read."""
+    if isinstance(model, WithHead):
+        return model.model
+    assert isinstance(model, Transformer)
+    return model

@@ -5,6 +5,7 @@ torch is imported where it is used, so that commands which need none of it start
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import time
@@ -85,6 +86,15 @@ class Runtime:
         if self.world_size > 1:
             dist.all_reduce(total)
         return [float(value) for value in total.tolist()]
+
+    def all_equal(self, text: str) -> bool:
+        """Whether `text` is the same on every rank; every rank must call it and gets the same answer."""
+        digest = hashlib.sha256(text.encode()).digest()
+        # Numbers that are the same everywhere have no variance; these are small enough for exact sums of squares.
+        numbers = [float(value) for value in digest]
+        sums = self.sum([*numbers, *(value * value for value in numbers)])
+        n = len(numbers)
+        return all(sums[i] ** 2 == self.world_size * sums[n + i] for i in range(n))
 
     def barrier(self) -> None:
         """Wait until every rank is here."""

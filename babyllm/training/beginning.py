@@ -12,7 +12,8 @@ from babyllm.errors import UserError
 from babyllm.files import locked
 from babyllm.run_directory import CONFIG, LATEST, require_steps, step_directories, take_back
 from babyllm.runtime import Runtime
-from babyllm.training.log import METRICS_FILE, PLOT_FILE, SAMPLES_FILE, read_metrics
+from babyllm.training.recording.plot import PLOT_FILE
+from babyllm.training.recording.records import METRICS_FILE, SAMPLES_FILE, read_metrics
 from babyllm.training.run_config import RunConfig, stored_config
 
 LOCK, ENVIRONMENT = ".lock", "environment.json"

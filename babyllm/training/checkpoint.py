@@ -21,18 +21,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from babyllm.data.stream_state import StreamState, gather, join
 from babyllm.errors import UserError
 from babyllm.files import fsync, path_as_text, sha256
-from babyllm.integrity import OPTIMIZER
+from babyllm.integrity import OPTIMIZER, STREAM
 from babyllm.interop.huggingface import ADAPTER_CONFIG, save_generation, save_model
 from babyllm.interop.peft import adapter_parameters, fill_adapter, read_adapter, save_adapter
 from babyllm.interop.weights import hf_name, load_weights, save_tensors, weight_files
 from babyllm.model.adapt.lora import lora_layers
 from babyllm.model.adapt.token_rows import token_rows
-from babyllm.model.transformer import Transformer
+from babyllm.model.interface import Model
 from babyllm.run_directory import SAVING, place, prune, read_resume, step_name, write_pointer, write_resume
-from babyllm.run_directory import latest as latest
-from babyllm.run_directory import step_directories as step_directories
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.state import TrainState
 from babyllm.training.watch import ADVICE, Memory
@@ -60,24 +59,26 @@ def save(
         UserError: it cannot be written, or its weights are not finite; nothing half-written is left and older steps are
             untouched.
     """
+    stream = gather(state.stream, state.runtime)
     if state.runtime.is_main:
-        write(state, run_dir, tokenizer, keep, chat_template, end_ids)
+        write(state, stream, run_dir, tokenizer, keep, chat_template, end_ids)
     state.runtime.barrier()
 
 
 def write(
     state: TrainState,
+    stream: StreamState,
     run_dir: Path,
     tokenizer: Tokenizer | None,
     keep: int,
     chat_template: str | None = None,
     end_ids: Sequence[int] = (),
 ) -> None:
-    """What `save` does, on one rank, without a word to the others."""
+    """Do what `save` does on one rank, with the state of the stream that all ranks have gathered."""
     _require_finite(state)
     try:
         try:
-            _write(state, run_dir / SAVING, tokenizer, chat_template, end_ids)
+            _write(state, stream, run_dir / SAVING, tokenizer, chat_template, end_ids)
             write_pointer(run_dir, state.step)
         except OSError:
             shutil.rmtree(run_dir / SAVING, ignore_errors=True)
@@ -89,7 +90,9 @@ def write(
 
 
 def update(state: TrainState, run_dir: Path, keep: int) -> None:
-    """Write what has become known at a saved step since, such as an evaluation, without its tensors; on every rank.
+    """Write what has become known at a saved step since, such as an evaluation; every rank must call it.
+
+    Tensors and the stream's state stay as they were saved.
 
     Raises:
         UserError: its resume.json is damaged or cannot be written.
@@ -98,7 +101,9 @@ def update(state: TrainState, run_dir: Path, keep: int) -> None:
         directory = run_dir / step_name(state.step)
         try:
             stored = read_resume(directory, compare=False)
-            write_resume(directory, {**_resume(state), "base": stored["base"], "sha256": stored["sha256"]})
+            write_resume(
+                directory, {**_resume(state, stored["stream"]), "base": stored["base"], "sha256": stored["sha256"]}
+            )
             prune(run_dir, max(1, keep), state.best[1] if state.best else None)
         except OSError as e:
             raise _not_saved(run_dir, state.step, e) from e
@@ -113,7 +118,7 @@ def _require_finite(state: TrainState) -> None:
             raise UserError(f"step {state.step} was not saved: its weights {name} are not finite; {ADVICE}")
 
 
-def _saved_parameters(model: Transformer) -> dict[str, Tensor]:
+def _saved_parameters(model: Model) -> dict[str, Tensor]:
     """The weights that a step holds, by the model's own names."""
     return adapter_parameters(model) or dict(model.named_parameters())
 
@@ -127,11 +132,16 @@ def _not_saved(run_dir: Path, step: int, error: OSError) -> UserError:
 
 
 def _write(
-    state: TrainState, directory: Path, tokenizer: Tokenizer | None, chat_template: str | None, end_ids: Sequence[int]
+    state: TrainState,
+    stream: StreamState,
+    directory: Path,
+    tokenizer: Tokenizer | None,
+    chat_template: str | None,
+    end_ids: Sequence[int],
 ) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    _require_space(directory, state)
+    _require_space(directory, state, stream)
     if lora_layers(state.model):
         # Beside a config.json transformers would take the directory for a whole model.
         save_generation(directory, state.model, tokenizer, end_ids)
@@ -141,14 +151,16 @@ def _write(
     else:
         save_model(directory, state.model, tokenizer, chat_template=chat_template, end_ids=end_ids)
     save_tensors(_optimizer_tensors(state), directory / OPTIMIZER)
+    if stream.tensors:
+        save_tensors(stream.tensors, directory / STREAM)
     for file in directory.iterdir():
         fsync(file)
     digests = {file.name: sha256(file) for file in sorted(directory.iterdir())}
-    write_resume(directory, {**_resume(state), "base": _base_digest(state.model), "sha256": digests})
+    write_resume(directory, {**_resume(state, stream.values), "base": _base_digest(state.model), "sha256": digests})
 
 
-def _resume(state: TrainState) -> dict[str, Any]:
-    """What resume.json says of the state, but for its tensors."""
+def _resume(state: TrainState, stream: Any) -> dict[str, Any]:
+    """What resume.json says of the state and of the stream, except their tensors."""
     return {
         "step": state.step,
         "tokens": state.tokens,
@@ -156,13 +168,13 @@ def _resume(state: TrainState) -> dict[str, Any]:
         "best": state.best,
         "bad_evaluations": state.bad_evaluations,
         "pending": state.pending,
-        "stream": state.stream.state_dict(),
+        "stream": stream,
         "scaler": state.scaler.state_dict(),
         "memory": asdict(state.memory),
     }
 
 
-def _base_digest(model: Transformer) -> str | None:
+def _base_digest(model: Model) -> str | None:
     """Hash of the weights an adapter was added to, as far as they come from files."""
     if not lora_layers(model) or not model.origin:
         return None
@@ -175,9 +187,10 @@ def _file_digest(path: Path, size: int, time_ns: int) -> str:
     return sha256(path)
 
 
-def _require_space(directory: Path, state: TrainState) -> None:
+def _require_space(directory: Path, state: TrainState, stream: StreamState) -> None:
     n_bytes = sum(4 * p.numel() for p in _saved_parameters(state.model).values())
     n_bytes += sum(t.nbytes for s in state.optimizer.state.values() for t in s.values() if torch.is_tensor(t))
+    n_bytes += sum(tensor.nbytes for tensor in stream.tensors.values())
     if shutil.disk_usage(directory).free < n_bytes:
         raise OSError(errno.ENOSPC, "not enough space for a checkpoint")
 
@@ -203,13 +216,20 @@ def load(state: TrainState, directory: Path) -> None:
     _load_weights(state, directory, resume.get("base"))
     with path_as_text(directory / OPTIMIZER) as place:
         _load_optimizer(state, load_file(place))
-    state.stream.load_state_dict(resume["stream"])
+    state.stream.load_state_dict(join(resume["stream"], _stream_tensors(directory)))
     if state.scaler.is_enabled() and resume["scaler"]:
         state.scaler.load_state_dict(resume["scaler"])
     state.step, state.tokens, state.skipped = resume["step"], resume["tokens"], resume["skipped"]
     state.best = tuple(resume["best"]) if resume["best"] else None
     state.bad_evaluations, state.pending = resume["bad_evaluations"], resume["pending"]
     state.memory = Memory(**resume.get("memory", {}))
+
+
+def _stream_tensors(directory: Path) -> dict[str, Tensor]:
+    if not (directory / STREAM).is_file():
+        return {}
+    with path_as_text(directory / STREAM) as place:
+        return load_file(place)
 
 
 def _load_weights(state: TrainState, directory: Path, base: str | None) -> None:

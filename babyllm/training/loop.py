@@ -8,20 +8,19 @@ Pretraining, fine-tuning and alignment differ in the stream, the loss and the st
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from babyllm.data.batch import Batch
 from babyllm.errors import UserError
 from babyllm.objectives import Loss, Mean
 from babyllm.runtime import seed_all
 from babyllm.schedule import Plan, learning_rate
+from babyllm.training.parallel import replicate, synchronised
 from babyllm.training.state import STOP_SIGNAL, Every, TrainState, Watch
 from babyllm.training.watch import ADVICE, Action, judge, remember
 
@@ -57,7 +56,8 @@ def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = ()
         state.data_wait_s += time.perf_counter() - began
         if model is None:
             with runtime.patience():
-                model = _replicated(state, loss, batches[0])
+                model = replicate(state.model, loss, batches[0], runtime)
+                state.optimizer.zero_grad(set_to_none=True)
             began = time.perf_counter()
         seed_all(plan.seed, state.step, runtime.rank)
         units, value, metrics = _backward(state, model, loss, batches)
@@ -92,29 +92,6 @@ def _between(state: TrainState, plan: Plan, every: Sequence[Every]) -> None:
             left = [x for x in left if x is not now]
 
 
-def _replicated(state: TrainState, loss: Loss, batch: Batch) -> nn.Module:
-    """The model as the loop calls it: itself, or wrapped so that gradients are averaged over ranks.
-
-    DDP orders its gradient buckets anew after its first backward pass, which changes the order of sums over three or
-    more ranks. One pass whose gradients are thrown away lets it settle before the first step, so that a resumed run
-    adds in the same order as one that never stopped.
-    """
-    runtime = state.runtime
-    if runtime.compile:
-        # Block by block: the same code for each, so it is compiled once and not once per layer.
-        for block in state.model.layers:
-            block.compile()
-    if runtime.world_size == 1:
-        return state.model
-    ids = [runtime.device.index] if runtime.device.type == "cuda" else None
-    model = DistributedDataParallel(state.model, device_ids=ids, gradient_as_bucket_view=True)
-    with runtime.autocast():
-        terms = loss(model, batch)
-    torch.autograd.backward(list(terms.sums.values()))
-    state.optimizer.zero_grad(set_to_none=True)
-    return model
-
-
 def _backward(
     state: TrainState, model: nn.Module, loss: Loss, batches: list[Batch]
 ) -> tuple[dict[str, float], Tensor, list[dict[str, Mean]]]:
@@ -129,7 +106,7 @@ def _backward(
     units = dict(zip(names, totals, strict=True))
     state.optimizer.zero_grad(set_to_none=True)
     value, metrics = torch.zeros((), device=runtime.device), []
-    for batch, sync in zip(batches, _synchronised(model, len(batches)), strict=True):
+    for batch, sync in zip(batches, synchronised(model, len(batches)), strict=True):
         with sync:
             with runtime.autocast():
                 terms = loss(model, batch)
@@ -185,10 +162,3 @@ def _decide(state: TrainState, plan: Plan, watch: Watch, value: Tensor, rows: ra
 def _told(step: int, why: str, rows: range) -> str:
     """What is wrong with a step, in words."""
     return f"step {step}: {why}" + (f"; it read rows {rows.start:,} to {rows.stop - 1:,}" if rows else "")
-
-
-def _synchronised(model: nn.Module, n: int) -> Iterator[contextlib.AbstractContextManager[None]]:
-    """For each of `n` micro-batches the context of its forward and backward pass: gradients are summed on the last."""
-    for i in range(n):
-        skips = i < n - 1 and isinstance(model, DistributedDataParallel)
-        yield model.no_sync() if skips else contextlib.nullcontext()  # type: ignore[operator]

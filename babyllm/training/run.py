@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from babyllm.chat.load import ChatTemplate
 from babyllm.config import differences, dump, load
 from babyllm.config.json_fields import read_json
+from babyllm.data.stream_state import StreamState, gather
 from babyllm.errors import UserError
 from babyllm.files import write_bytes, write_json
 from babyllm.interop.huggingface import config_to_json
@@ -27,16 +27,18 @@ from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import ENVIRONMENT, take, unwritable
 from babyllm.training.checkpoint import load as load_checkpoint
 from babyllm.training.checkpoint import save, update, write
-from babyllm.training.log import PLOT_FILE, RunLog
+from babyllm.training.recording.log import RunLog
+from babyllm.training.recording.plot import PLOT_FILE
+from babyllm.training.recording.records import require_own_names
+from babyllm.training.recording.summary import headline, held_out_line, hints, summary
 from babyllm.training.run_config import RunConfig
 from babyllm.training.state import Every, TrainState, Watch
-from babyllm.training.summary import headline, held_out_line, hints, summary
 from babyllm.training.watch import WatchConfig
 
 Measure = Callable[[TrainState], dict[str, float]]
-"""Gives what is measured on held-out data, by name; called by every rank. "all/loss" says which step is best."""
+"""Returns what is measured on held-out data, by name; called by every rank. "all/loss" says which step is best."""
 Show = Callable[[TrainState], list[tuple[str, str]]]
-"""Gives prompts and what the model makes of them, for a person to read; called by rank 0."""
+"""Returns prompts and what the model makes of them, for a person to read; called by every rank, rank 0 writes."""
 
 
 @dataclass
@@ -46,7 +48,8 @@ class Run:
     Attributes:
         directory: of the run.
         tokenizer: saved with each step.
-        template: of conversations, saved with each step; None for a model that does not chat.
+        chat_template: Jinja template of conversations, saved with each step; None for a model that does not chat.
+        end_ids: tokens that end an answer, besides the <eos>, saved with each step.
         log: on rank 0, else None.
         keep: newest checkpoints that stay.
         patience: evaluations without a lower held-out loss that end the run; 0 never does.
@@ -57,7 +60,8 @@ class Run:
 
     directory: Path
     tokenizer: Tokenizer | None
-    template: ChatTemplate | None
+    chat_template: str | None
+    end_ids: Sequence[int]
     log: RunLog | None
     keep: int
     patience: int
@@ -93,8 +97,10 @@ class Run:
             self._tokens_logged, self._step_logged = state.tokens, state.step
             stream = state.stream.metrics()
             flops = flops_per_token(state.model.config, int(stream.get("seq_len", seq_len)))
+            of_loss = state.take_metrics()
+            require_own_names(of_loss, stream)
             values: dict[str, float] = {
-                **state.take_metrics(),
+                **of_loss,
                 **stream,
                 "lr": state.lr,
                 "grad_norm": state.grad_norm,
@@ -123,13 +129,15 @@ class Run:
 
         def evaluate(state: TrainState) -> bool:
             self._require_open()
+            # Gathered by all ranks, for an error may leave rank 0 alone.
+            stream = gather(state.stream, state.runtime)
             try:
                 result = measure(state)
                 if state.heed_stop_signal():
                     return False
                 self._tell(state, result, show)
             except Exception:
-                self._save_before(state)
+                self._save_before(state, stream)
                 raise
             if state.step:
                 _judge(state, result.get("all/loss"))
@@ -146,11 +154,12 @@ class Run:
     def _tell(self, state: TrainState, result: dict[str, float], show: Show) -> None:
         """Record an evaluation, and show what the model makes of some texts."""
         self.losses = {f"val/{name}": value for name, value in result.items()}
+        if self.log and self.losses:
+            self.log.record(state.step, self.losses)
+        self.message(f"step {state.step}: {held_out_line(result)}")
+        shown = show(state)
         if self.log:
-            if self.losses:
-                self.log.record(state.step, self.losses)
-            self.message(f"step {state.step}: {held_out_line(result)}")
-            for i, (prompt, text) in enumerate(show(state)):
+            for i, (prompt, text) in enumerate(shown):
                 self.log.text(state.step, f"sample/{i}", f"{prompt}{text}")
                 self.message(f"    {' '.join(prompt.split())[-100:]}|{text!r}"[:160])
 
@@ -172,18 +181,22 @@ class Run:
         save(state, self.directory, self.tokenizer, self.keep, *self._chat())
         self._saved = state.step
 
-    def _save_before(self, state: TrainState) -> None:
+    def _save_before(self, state: TrainState, stream: StreamState) -> None:
         """Save the step of an evaluation that failed; on rank 0 alone, for others may not come so far."""
         if self.log and state.step and self._saved != state.step:
             state.pending = True
             try:
                 self._flush()
-                write(state, self.directory, self.tokenizer, self.keep, *self._chat())
+                write(state, stream, self.directory, self.tokenizer, self.keep, *self._chat())
             except Exception as error:  # the evaluation's own error is the one that ends the run
                 self.message(str(error))
 
     def _chat(self) -> tuple[str | None, Sequence[int]]:
-        return (self.template.source, self.template.end_ids) if self.template else (None, [])
+        return self.chat_template, self.end_ids
+
+    def end(self) -> None:
+        """Refuse all that would write from now on."""
+        self._is_open = False
 
     def _require_open(self) -> None:
         """Refuse to write after the body of `open_run`, where another process may have the directory."""
@@ -220,9 +233,8 @@ class Run:
         load_checkpoint(state, self.directory / step_name(step))
         state.stream.leave_out(row)
         state.memory.rollbacks += 1
-        runtime.barrier()  # all have read what is written anew
-        update(state, self.directory, self.keep)
-        self._saved = state.step
+        runtime.barrier()  # all have read what is written again
+        self._save(state)  # whole, for what is left out can change the stream's tensors
         state.take_metrics()
         state.take_times()
         self.begin_at(state)
@@ -262,7 +274,8 @@ def open_run(
     state: TrainState,
     tokenizer: Tokenizer | None,
     plan: Plan,
-    template: ChatTemplate | None = None,
+    chat_template: str | None = None,
+    end_ids: Sequence[int] = (),
     is_taken: bool = False,
 ) -> Iterator[Run]:
     """Begin the run of `config`, or go on with it where its newest checkpoint stands; every rank must call it.
@@ -270,9 +283,10 @@ def open_run(
     Args:
         config: of the run.
         state: at step 0, or of an earlier `open_run` of this directory; gets what the checkpoint holds.
-        tokenizer: saved with each step, like `template`.
+        tokenizer: saved with each step, like the two that follow the plan.
         plan: with its number of steps.
-        template: of conversations.
+        chat_template: Jinja template of conversations; None for a model that does not chat.
+        end_ids: tokens that end an answer, besides the <eos>.
         is_taken: whether the caller has called `take`.
 
     Yields:
@@ -290,8 +304,18 @@ def open_run(
             stack.enter_context(take(config, runtime))
         newest = _brought_back(directory, state, tokenizer)
         state.stop_reason, first_step = _out_of_patience(state, config.early_stop), state.step
-        run = Run(directory, tokenizer, template, None, config.keep, config.early_stop, plan.n_steps, config.watch)
-        run._saved = first_step if newest else -1
+        run = Run(
+            directory,
+            tokenizer,
+            chat_template,
+            end_ids,
+            log=None,
+            keep=config.keep,
+            patience=config.early_stop,
+            n_steps=plan.n_steps,
+            watching=config.watch,
+            _saved=first_step if newest else -1,
+        )
         run.begin_at(state)
         # After the records are cut: those there are were made with the configuration that is there.
         changed = _write_config(directory, config) if runtime.is_main else []
@@ -307,12 +331,16 @@ def open_run(
                     run.log.close(summary=False)
             raise
         finally:
-            run._is_open = False
+            run.end()
         run.point(state)
         if run.log:
             run.log.close(summary=state.step > first_step or not (directory / PLOT_FILE).exists())
             lines = summary(state, plan, time.monotonic() - began, run.losses)
-            print("\n".join(lines + hints(directory, tokenizer, template)))
+            print(
+                "\n".join(
+                    lines + hints(directory, has_tokenizer=tokenizer is not None, chats=chat_template is not None)
+                )
+            )
 
 
 def _brought_back(directory: Path, state: TrainState, tokenizer: Tokenizer | None) -> Path | None:

@@ -7,10 +7,9 @@ A stage is a configuration (`RunConfig` with sections of its own) and one functi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from babyllm.chat.load import ChatTemplate
 from babyllm.console import lasting_output
 from babyllm.objectives import Loss
 from babyllm.runtime import Runtime, start
@@ -34,7 +33,8 @@ class Beginning:
         measure: evaluation on held-out data.
         show: samples for a person to read.
         tokenizer: saved with each step.
-        template: of conversations, saved with each step; None for a model that does not chat.
+        chat_template: Jinja text, saved with each step; None for a model that does not chat.
+        end_ids: tokens that end an answer, beside the <eos>.
         is_measured_first: whether the held-out data is measured before the first step.
     """
 
@@ -44,7 +44,8 @@ class Beginning:
     measure: Measure
     show: Show
     tokenizer: Tokenizer | None
-    template: ChatTemplate | None = None
+    chat_template: str | None = None
+    end_ids: Sequence[int] = ()
     is_measured_first: bool = False
 
 
@@ -60,7 +61,8 @@ def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> None:
     """
     with lasting_output(), start(config.runtime) as runtime, take(config, runtime):
         stage = begin(config, runtime)
-        with open_run(config, stage.state, stage.tokenizer, stage.plan, stage.template, is_taken=True) as run:
+        chat = stage.chat_template, stage.end_ids
+        with open_run(config, stage.state, stage.tokenizer, stage.plan, *chat, is_taken=True) as run:
             evaluation = run.evaluation(config.eval_every, stage.measure, stage.show)
             if stage.is_measured_first and stage.state.step == 0:
                 with runtime.patience():

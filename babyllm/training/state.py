@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from babyllm.data.batch import Stream
-from babyllm.model.transformer import Transformer
+from babyllm.model.interface import Model
 from babyllm.objectives import Mean
 from babyllm.runtime import Runtime
 from babyllm.training.watch import Memory, WatchConfig
@@ -44,7 +44,7 @@ class TrainState:
         data_wait_s: seconds spent waiting for data since then.
     """
 
-    model: Transformer
+    model: Model
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     stream: Stream
@@ -85,8 +85,16 @@ class TrainState:
         return times
 
     def take_metrics(self) -> dict[str, float]:
-        """The means since the last call, over all ranks, without those of nothing; every rank must call it."""
+        """Return the means since the last call, over all ranks, except means of nothing; every rank must call it.
+
+        Raises:
+            ValueError: the ranks' losses name other metrics, so that their sums do not belong together.
+        """
         names = sorted(self._meters)
+        if not self.runtime.all_equal(repr(names)):
+            raise ValueError(
+                f"a loss must return the same metrics on every rank, with count 0 for nothing; here {names}"
+            )
         flat = [float(x) for name in names for x in self._meters[name]]
         totals = self.runtime.sum(flat)
         self._meters.clear()

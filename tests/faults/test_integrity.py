@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from training_fixtures import tiny_config, tiny_state
 
 import babyllm
+from babyllm import run_directory
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.load import Supervise, load_template
 from babyllm.data.token_config import DataConfig
@@ -160,7 +161,7 @@ def test_a_step_never_changes_in_silence(tmp_path: Path, data: Path, runtime: Ru
     """No flipped bit of a step directory changes the model or the tokenizer that is loaded from it."""
     state = tiny_state(tiny_config(data), runtime)
     checkpoint.save(state, tmp_path, Tokenizer.load(data), keep=1)
-    step = checkpoint.latest(tmp_path)
+    step = run_directory.latest(tmp_path)
     assert step is not None
     assert damage(step, read_model, names_in(step, "optimizer")) == 0
 
@@ -172,7 +173,7 @@ def test_an_adapter_never_changes_in_silence(tmp_path: Path, data: Path, runtime
     save_model(tmp_path / "base", state.model, Tokenizer.load(data))
     state.model = stirred(add_lora(babyllm.load(tmp_path / "base")[0], LoraConfig(rank=2)))
     checkpoint.save(state, tmp_path / "run", Tokenizer.load(data), keep=1)
-    step = checkpoint.latest(tmp_path / "run")
+    step = run_directory.latest(tmp_path / "run")
     assert step is not None
     assert damage(step, read_model, names_in(step, "optimizer")) == 0
 

@@ -15,9 +15,10 @@ import pytest
 from training_fixtures import CPU, FLAGS, ONE_THREAD, ROOT, SCRIPT, Worker, tiny_config, tiny_state
 
 import babyllm
+from babyllm import run_directory
 from babyllm.runtime import start
 from babyllm.training import checkpoint
-from babyllm.training.log import read_metrics
+from babyllm.training.recording.records import read_metrics
 
 N_KILLS = 20
 N_STEPS = 80
@@ -54,7 +55,7 @@ def n_records(run_dir: Path) -> int:
 
 
 def newest(run_dir: Path) -> int:
-    return max(checkpoint.step_directories(run_dir), default=0)
+    return max(run_directory.step_directories(run_dir), default=0)
 
 
 def curve(run_dir: Path) -> list[dict[str, float | None]]:
@@ -65,7 +66,7 @@ def curve(run_dir: Path) -> list[dict[str, float | None]]:
 
 def check_invariants(run_dir: Path, data: Path) -> None:
     """Whatever looks like a step loads, and what `latest` names is there."""
-    steps = checkpoint.step_directories(run_dir)
+    steps = run_directory.step_directories(run_dir)
     assert sorted(run_dir.glob("step_*")) == sorted(steps.values())
     with start(CPU) as runtime:
         for step, directory in steps.items():

@@ -16,6 +16,7 @@ from model_fixtures import Tiny, model_of
 from torch.nn import functional as F
 from training_fixtures import recording, stopping, tiny_config, weights
 
+from babyllm import run_directory
 from babyllm.data.token_data import open_pretraining_data
 from babyllm.generation import Engine, Sampling, beam_search, generate_ids
 from babyllm.generation.decoder import Decoder
@@ -159,7 +160,7 @@ def test_a_resumed_run_is_the_straight_one(data: Path, device: torch.device, tmp
         train(state, language_model, plan, [recording(parts), stopping(4)])
         checkpoint.save(state, tmp_path, None, keep=1)
     with run_on(data, device, dtype="float32", compile=False) as state:
-        directory = checkpoint.latest(tmp_path)
+        directory = run_directory.latest(tmp_path)
         assert directory
         checkpoint.load(state, directory)
         train(state, language_model, plan, [recording(parts)])

@@ -25,7 +25,7 @@ from babyllm.runtime.launching.launch import choose_processes, launch
 from babyllm.runtime.launching.processes import is_running
 from babyllm.runtime.machine import physical_cores
 from babyllm.runtime.rendezvous import FolderStore
-from babyllm.training.log import read_metrics
+from babyllm.training.recording.records import read_metrics
 from babyllm.training.stages.pretraining_config import PretrainConfig
 
 WAIT_S = 120.0

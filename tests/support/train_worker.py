@@ -28,9 +28,11 @@ import tensorboard.compat.proto.event_pb2  # noqa: F401
 import tensorboard.summary.writer.record_writer  # noqa: F401
 import torch
 import torch._dynamo  # noqa: F401  # torch.optim imports it at its first step, which takes seconds
+from alignment_fixtures import contracts, policy_runs
 from torch import nn
 from training_fixtures import CPU, SCRIPT, recording, stopping, tiny_config, tiny_state, weights
 
+from babyllm import run_directory
 from babyllm.config import parse
 from babyllm.data.batch import Batch, Stream
 from babyllm.errors import UserError
@@ -117,7 +119,7 @@ def _run(
     # A scale that overflows at once, and again and again as it grows.
     state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=3, enabled=folder.name == "fp16")
     if resume:
-        checkpoint.load(state, checkpoint.step_directories(resume)[10])
+        checkpoint.load(state, run_directory.step_directories(resume)[10])
     losses: list[float] = []
     skips: list[int] = []
     rows: list[list[int]] = []
@@ -188,11 +190,8 @@ def _unshared_directory(runtime: Runtime, data: Path, out: Path) -> str:
     """What a rank is told where only rank 0 has the checkpoint of the run."""
     config = replace(tiny_config(data), run_dir=str(out / f"rank{runtime.rank}"))
     state = tiny_state(config, runtime)
-    if runtime.is_main:
-        state.step = 7
-        checkpoint.save(state, Path(config.run_dir), None, KEEP_ALL)
-    else:
-        runtime.barrier()
+    state.step = 7
+    checkpoint.save(state, Path(config.run_dir), None, KEEP_ALL)  # which rank 0 alone writes
     try:
         with open_run(config, tiny_state(config, runtime), None, config.plan):
             return "begun"
@@ -248,7 +247,8 @@ def fine_tuning_steps(runs: dict[str, list[str]]) -> None:
 
 
 JOBS: dict[str, Callable[..., None]] = {
-    job.__name__: job for job in (first_half, second_half, single_steps, spike, script, fine_tuning_steps)
+    job.__name__: job
+    for job in (first_half, second_half, single_steps, spike, script, fine_tuning_steps, policy_runs, contracts)
 }
 
 

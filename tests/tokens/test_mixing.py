@@ -39,8 +39,8 @@ from babyllm.errors import UserError
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan, learning_rate
-from babyllm.training.log import read_metrics
 from babyllm.training.loop import train
+from babyllm.training.recording.records import read_metrics
 from babyllm.training.run import open_run
 from babyllm.training.stages.pretraining import new_state
 from babyllm.training.stages.pretraining_config import PretrainConfig

@@ -76,7 +76,8 @@ def run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
     """A run from beginning to end, saved."""
     tuning = new_run(config, runtime)
     loss = conversation_loss(config.normalise, tuning.data.tasks, tuning.data.is_packed)
-    with open_run(config, tuning.state, tuning.template.tokenizer, tuning.plan, tuning.template) as opened:
+    chat = (tuning.template.source, tuning.template.end_ids)
+    with open_run(config, tuning.state, tuning.template.tokenizer, tuning.plan, *chat) as opened:
         train(tuning.state, loss, tuning.plan, [opened.saving(0)])
     return tuning
 

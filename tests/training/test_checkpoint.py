@@ -12,6 +12,7 @@ from safetensors import safe_open
 from training_fixtures import Repeated, tiny_config, tiny_state, weights, write_corpus
 
 import babyllm
+from babyllm import run_directory
 from babyllm.config import dump
 from babyllm.data.token_data import open_pretraining_data
 from babyllm.errors import UserError
@@ -54,7 +55,7 @@ def test_a_step_directory_brings_back_the_whole_state(
     state.skipped, state.best, state.bad_evaluations = 3, (0.1 + 0.2, 1), 2
     checkpoint.save(state, tmp_path, None, keep=1)
     loaded = fresh(data, runtime)
-    directory = checkpoint.latest(tmp_path)
+    directory = run_directory.latest(tmp_path)
     assert directory == tmp_path / "step_00000002" and (tmp_path / "latest").read_text() == "step_00000002\n"
     assert not torch.equal(weights(loaded), weights(state))
     checkpoint.load(loaded, directory)
@@ -75,14 +76,14 @@ def test_the_newest_and_the_best_steps_stay(state: TrainState, tmp_path: Path) -
     for step in (1, 3, 5, 99_999_999, 100_000_000):
         state.step = step
         checkpoint.save(state, tmp_path, None, keep=2)
-    assert list(checkpoint.step_directories(tmp_path)) == [3, 99_999_999, 100_000_000]
+    assert list(run_directory.step_directories(tmp_path)) == [3, 99_999_999, 100_000_000]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "latest",
         "step_00000003",
         "step_100000000",
         "step_99999999",
     ]
-    assert checkpoint.latest(tmp_path) == tmp_path / "step_100000000"
+    assert run_directory.latest(tmp_path) == tmp_path / "step_100000000"
     assert (tmp_path / "latest").read_text() == "step_100000000\n"
 
 
@@ -94,13 +95,13 @@ def test_what_a_kill_leaves_is_ignored_and_cleared(
     for name in (".saving", ".deleting_step_00000001", ".replaced_step_00000001"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{")
-    assert list(checkpoint.step_directories(tmp_path)) == [2]
+    assert list(run_directory.step_directories(tmp_path)) == [2]
     take_back(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000002"]
     for state.step in (9, 10):
         checkpoint.save(state, tmp_path, None, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000009", "step_00000010"]
-    for directory in checkpoint.step_directories(tmp_path).values():
+    for directory in run_directory.step_directories(tmp_path).values():
         checkpoint.load(fresh(data, runtime), directory)
 
 
@@ -126,7 +127,7 @@ def test_a_full_disk_costs_nothing_but_the_step(
     before = everything(run_dir)
     ballast = small_disk / "ballast"
     state.step, n_failed, free = 3, 0, 0
-    while state.step not in checkpoint.step_directories(run_dir):
+    while state.step not in run_directory.step_directories(run_dir):
         ballast.unlink(missing_ok=True)
         left = int(subprocess.check_output(["stat", "-f", "-c", "%f", str(small_disk)])) * 4096
         ballast.write_bytes(bytes(left - free))

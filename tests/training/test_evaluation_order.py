@@ -12,13 +12,13 @@ import torch
 from training_fixtures import Kill, Killer, tiny_config, tiny_state, weights
 
 import babyllm
+from babyllm import run_directory
 from babyllm.data.token_data import open_pretraining_data
 from babyllm.errors import UserError
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime
-from babyllm.training import checkpoint
-from babyllm.training.log import read_metrics
 from babyllm.training.loop import train
+from babyllm.training.recording.records import read_metrics
 from babyllm.training.run import Measure, open_run
 from babyllm.training.stages.pretraining import new_state
 from babyllm.training.stages.pretraining_config import PretrainConfig
@@ -85,7 +85,7 @@ def test_a_step_is_saved_before_it_is_evaluated(data: Path, runtime: Runtime, tm
         assert seen[step] == (True, inode)
         after = resume(run_dir, step)
         assert (after["pending"], after["best"], after["bad_evaluations"]) == (False, best, bad)
-    assert sorted(checkpoint.step_directories(run_dir)) == [4, 8]
+    assert sorted(run_directory.step_directories(run_dir)) == [4, 8]
 
 
 @pytest.mark.parametrize("at", [4, 8])
@@ -147,7 +147,7 @@ def test_an_evaluation_that_always_fails_costs_nothing(
     for _ in range(2):
         with pytest.raises(Broken):
             ran(config, runtime, broken)
-        assert checkpoint.latest(tmp_path / "run") == tmp_path / "run" / f"step_{at:08d}"
+        assert run_directory.latest(tmp_path / "run") == tmp_path / "run" / f"step_{at:08d}"
         assert resume(tmp_path / "run", at)["pending"]
     assert ran(replace(config, eval_every=0), runtime).step == 8
     alone = ran(a_run(data, tmp_path / "alone"), runtime)

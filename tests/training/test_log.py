@@ -16,7 +16,9 @@ import pytest
 
 from babyllm.errors import UserError
 from babyllm.progress import format_duration
-from babyllm.training.log import RunLog, plot_losses, read_metrics
+from babyllm.training.recording.log import RunLog
+from babyllm.training.recording.plot import plot_losses
+from babyllm.training.recording.records import read_metrics
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
@@ -82,7 +84,7 @@ def test_records_of_one_step_are_one_object(tmp_path):
 def test_a_record_is_on_disk_when_record_returns(tmp_path):
     """A process killed right after `record()` leaves that record behind, in metrics.jsonl and for TensorBoard."""
     code = (
-        "import os, pathlib, sys; from babyllm.training.log import RunLog\n"
+        "import os, pathlib, sys; from babyllm.training.recording.log import RunLog\n"
         "log = RunLog(pathlib.Path(sys.argv[1]), start_step=0, total_steps=9)\n"
         "log.record(1, {'loss': 2.0}); log.record(1, {'val/wiki/loss': 3.0}); os._exit(9)"
     )
@@ -335,7 +337,7 @@ def test_plain_progress_prints_few_lines(tmp_path, capsys):
 def test_live_progress_rewrites_one_line(tmp_path):
     """On a terminal the line is rewritten in place, no wider than the terminal, and messages stand above it."""
     code = (
-        "import pathlib, sys; from babyllm.training.log import RunLog\n"
+        "import pathlib, sys; from babyllm.training.recording.log import RunLog\n"
         "log = RunLog(pathlib.Path(sys.argv[1]), start_step=0, total_steps=100)\n"
         "log.progress(1, 3.0, 1000.0, note='a note that makes the line longer than this terminal is wide')\n"
         "log.message('saved'); log.progress(50, 2.0, 1000.0); log.close(summary=False)"
@@ -388,6 +390,8 @@ def test_durations_read_well(seconds, text):
 
 def test_importing_the_log_is_light():
     """Neither torch nor matplotlib nor TensorBoard is loaded before it is used."""
-    code = "import sys, babyllm.training.log; print({'torch', 'matplotlib', 'tensorboard'} & set(sys.modules))"
+    code = (
+        "import sys, babyllm.training.recording.log; print({'torch', 'matplotlib', 'tensorboard'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

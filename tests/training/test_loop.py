@@ -15,6 +15,7 @@ from torch import nn
 from training_fixtures import CPU, Repeated, recording, stopping, tiny_config, tiny_state, weights
 
 import babyllm
+from babyllm import run_directory
 from babyllm.data.batch import Batch
 from babyllm.data.token_config import DataConfig
 from babyllm.data.token_data import open_pretraining_data
@@ -168,7 +169,7 @@ def test_what_a_stop_signal_put_off_is_made_up_for(data: Path, tmp_path: Path) -
     def go_on(stops_at: int = -1) -> TrainState:
         with start(CPU) as runtime:
             state = tiny_state(config, runtime)
-            if newest := checkpoint.latest(tmp_path):
+            if newest := run_directory.latest(tmp_path):
                 checkpoint.load(state, newest)
             save = Every(0, lambda state: checkpoint.save(state, tmp_path, None, 1), at_stop=True)
             every = [item("a", stops_at), item("b"), item("c", at_stop=True), save]

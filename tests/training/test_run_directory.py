@@ -19,8 +19,8 @@ from babyllm.objectives.lm import language_model
 from babyllm.run_directory import latest, meant_step, take_back
 from babyllm.runtime import Runtime
 from babyllm.training import checkpoint
-from babyllm.training.log import read_metrics
 from babyllm.training.loop import train
+from babyllm.training.recording.records import read_metrics
 from babyllm.training.run import open_run
 from babyllm.training.stages.pretraining import new_state
 from babyllm.training.stages.pretraining_config import PretrainConfig

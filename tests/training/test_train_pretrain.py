@@ -16,7 +16,7 @@ from training_fixtures import FLAGS, ROOT, SCRIPT, write_corpus
 
 import babyllm
 from babyllm.config import load
-from babyllm.training.log import read_metrics
+from babyllm.training.recording.records import read_metrics
 from babyllm.training.stages.pretraining_config import PretrainConfig
 
 Run = Callable[..., int]

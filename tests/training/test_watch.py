@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from training_fixtures import Kill, Killer, Worker, tiny_config, tiny_state, weights
 
+from babyllm import run_directory
 from babyllm.config.values import check
 from babyllm.data.batch import Batch
 from babyllm.data.token_data import open_pretraining_data
@@ -22,8 +23,8 @@ from babyllm.objectives import Loss, LossTerms
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime
 from babyllm.training import checkpoint
-from babyllm.training.log import read_metrics
 from babyllm.training.loop import train
+from babyllm.training.recording.records import read_metrics
 from babyllm.training.run import open_run
 from babyllm.training.stages.pretraining import new_state
 from babyllm.training.stages.pretraining_config import PretrainConfig
@@ -145,7 +146,7 @@ def test_weights_that_are_no_numbers_are_not_saved(data: Path, runtime: Runtime,
     state.step = 3
     with pytest.raises(UserError, match=r"step 3 was not saved: its weights embed_tokens\.weight are not finite"):
         checkpoint.save(state, tmp_path, None, 1)
-    assert list(checkpoint.step_directories(tmp_path)) == [2]
+    assert list(run_directory.step_directories(tmp_path)) == [2]
 
 
 def spiking_config(data: Path, run_dir: Path, **changes: Any) -> PretrainConfig:
@@ -207,7 +208,7 @@ def test_a_run_goes_back_only_so_often(data: Path, runtime: Runtime, tmp_path: P
     bad = tuple(range(10 * ROWS_PER_STEP, 100 * ROWS_PER_STEP, 4 * ROWS_PER_STEP))
     with pytest.raises(UserError, match="and the run has gone back 2 times already; it read rows"):
         ran(spiking_config(data, tmp_path / "run"), runtime, bad)
-    newest = checkpoint.latest(tmp_path / "run")
+    newest = run_directory.latest(tmp_path / "run")
     assert newest and ran(spiking_config(data, tmp_path / "run"), runtime, ()).step == 16
 
 
@@ -260,7 +261,7 @@ def test_a_kill_around_a_rollback_changes_nothing(
             ran(config, runtime, around=lambda work, k=k: killer.killing(k, work))  # type: ignore[misc]
             is_killed = False
         except Kill:
-            assert (ran(config, runtime).step, checkpoint.latest(Path(config.run_dir)).name) == (16, "step_00000016")  # type: ignore[union-attr]
+            assert (ran(config, runtime).step, run_directory.latest(Path(config.run_dir)).name) == (16, "step_00000016")  # type: ignore[union-attr]
         assert_equal(tmp_path / "straight", Path(config.run_dir))
         k += stride
     assert k > stride

@@ -20,6 +20,7 @@ from babyllm.evaluate.answers import closed_in, stored_samples
 from babyllm.evaluate.carry_over import greedy_answers, measure
 from babyllm.integrity import check_model
 from babyllm.loading import model_directory, tokenizer_directory
+from babyllm.model.heads import transformer_of
 from babyllm.objectives.conversation import conversation_loss
 from babyllm.optim import make_optimizer
 from babyllm.pipeline.report import print_report
@@ -30,6 +31,7 @@ from babyllm.schedule import Plan
 from babyllm.store.conversations import ConversationStore
 from babyllm.store.shards import Split
 from babyllm.tokenizer import Tokenizer
+from babyllm.training.parallel import prepare
 from babyllm.training.run import Measure, Show
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.fine_tuning_config import FineTuneConfig
@@ -53,7 +55,8 @@ def begin(config: FineTuneConfig, runtime: Runtime) -> Beginning:
         held_out(config, tuning),
         answers(config, tuning),
         tuning.template.tokenizer,
-        tuning.template,
+        tuning.template.source,
+        tuning.template.end_ids,
         is_measured_first=True,
     )
 
@@ -105,7 +108,7 @@ def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
         if runtime.is_main:
             _prepare(config.data, run_dir / STORE, template)
     data = open_conversation_data(config.data, run_dir / STORE, template.tokenizer.sha256, config.normalise, runtime)
-    model.to(runtime.device)
+    model = prepare(model, runtime)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
     optimizer = make_optimizer(model, config.optim)
     state = TrainState(model, optimizer, runtime.scaler(), loader, runtime, origin=start.told)
@@ -180,7 +183,7 @@ def held_out(config: FineTuneConfig, tuning: FineTuning) -> Measure:
 
     def measured_by_task(state: TrainState) -> dict[str, float]:
         with reads_in(state.runtime.device, state.runtime.dtype):  # as the run trains
-            found = measure(state.model, samples, candidates, state.runtime)
+            found = measure(transformer_of(state.model), samples, candidates, state.runtime)
         result = {f"{task}/loss": measured.loss for task, measured in found.items()}
         return result | {f"{task}/accuracy": m.accuracy for task, m in found.items() if m.accuracy is not None}
 
@@ -202,8 +205,9 @@ def answers(config: FineTuneConfig, tuning: FineTuning) -> Show:
 
     def show(state: TrainState) -> list[tuple[str, str]]:
         with reads_in(state.runtime.device, state.runtime.dtype):
+            model = transformer_of(state.model)
             found = greedy_answers(
-                state.model, tokenizer, samples, tuning.template.end_ids, state.runtime, max_new_tokens=ANSWER_TOKENS
+                model, tokenizer, samples, tuning.template.end_ids, state.runtime, max_new_tokens=ANSWER_TOKENS
             )
         return [(f"[{a.task}] {a.prompt}", a.answered) for a in found]
 

@@ -17,6 +17,7 @@ from babyllm.generation import generate
 from babyllm.interop.huggingface import load_model
 from babyllm.loading import model_directory, tokenizer_directory
 from babyllm.model.config import ModelConfig, parameter_counts
+from babyllm.model.heads import transformer_of
 from babyllm.model.options import ModelOptions
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
@@ -28,6 +29,7 @@ from babyllm.runtime.precision import reads_in
 from babyllm.schedule import Plan
 from babyllm.store.shards import is_text
 from babyllm.tokenizer import Tokenizer
+from babyllm.training.parallel import prepare
 from babyllm.training.run import Measure, Show
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.pretraining_config import PretrainConfig
@@ -78,7 +80,7 @@ def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -
     Raises:
         UserError: the model, the data and the plan do not fit each other.
     """
-    model = _model(config, data).to(runtime.device)
+    model = prepare(_model(config, data), runtime)
     _check_prompts(config, data.tokenizer, model.config.max_seq_len)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
     return TrainState(model, make_optimizer(model, config.optim), runtime.scaler(), loader, runtime), plan
@@ -91,7 +93,7 @@ def held_out(config: PretrainConfig, data: PretrainingData) -> Measure:
     def measure(state: TrainState) -> dict[str, float]:
         with reads_in(state.runtime.device, state.runtime.dtype):  # as the run trains
             return perplexity(
-                state.model,
+                transformer_of(state.model),
                 data.tokens,
                 state.runtime,
                 seq_len=config.data.longest_seq_len,
@@ -110,7 +112,7 @@ def samples(config: PretrainConfig, tokenizer: Tokenizer | None) -> Show:
             return []
         with reads_in(state.runtime.device, state.runtime.dtype):
             return [
-                (prompt, generate(state.model, tokenizer, prompt, max_new_tokens=SAMPLE_TOKENS, seed=i))
+                (prompt, generate(transformer_of(state.model), tokenizer, prompt, max_new_tokens=SAMPLE_TOKENS, seed=i))
                 for i, prompt in enumerate(config.prompts)
             ]
 

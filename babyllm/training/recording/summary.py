@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from babyllm.chat.load import ChatTemplate
 from babyllm.progress import format_duration
 from babyllm.schedule import Plan
-from babyllm.tokenizer import Tokenizer
 from babyllm.training.state import STOP_SIGNAL, TrainState
 
 
@@ -61,10 +59,10 @@ def summary(state: TrainState, plan: Plan, seconds: float, losses: dict[str, flo
     return lines
 
 
-def hints(run_dir: Path, tokenizer: Tokenizer | None, template: ChatTemplate | None) -> list[str]:
-    """What to do with a run."""
+def hints(run_dir: Path, *, has_tokenizer: bool, chats: bool) -> list[str]:
+    """Return the commands that use a run: with its model as text, as a chat, and with its curves."""
     curves = f"curves: tensorboard --logdir {run_dir.parent}"
-    if not tokenizer:
+    if not has_tokenizer:
         return [curves]
-    use = f"babyllm chat {run_dir}" if template else f'babyllm generate {run_dir} "今天"'
+    use = f"babyllm chat {run_dir}" if chats else f'babyllm generate {run_dir} "今天"'
     return [f"try it: {use}", curves]

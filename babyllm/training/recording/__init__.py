@@ -1,0 +1,1 @@
+"""What remains of a run for people to look at: numbers, samples, curves and pictures."""

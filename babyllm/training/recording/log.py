@@ -1,0 +1,119 @@
+"""What remains of a training run for people to look at: numbers, sampled text, a progress line and a picture.
+
+    record()  -> metrics.jsonl   one JSON object per logged step       -> read_metrics(), plot_losses() -> loss.png
+              -> TensorBoard     event file with the same names
+    text()    -> samples.jsonl   one JSON object per text, and TensorBoard
+    progress(), message()        -> standard output
+
+The files are written by `records` and `tensorboard`, the picture is drawn by `plot`: a kill loses nothing recorded.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from babyllm.progress import ProgressLine
+from babyllm.training.recording.plot import plot_losses
+from babyllm.training.recording.records import METRICS_FILE, SAMPLES_FILE, append, cut_lines, json_line, write_error
+from babyllm.training.recording.tensorboard import EventFile
+
+
+class RunLog:
+    """Records a run: metrics.jsonl, samples.jsonl, TensorBoard events, a progress line and, at the end, loss.png.
+
+    Only the main rank makes one. On resume all that the directory holds of later steps than `start_step` is cut from
+    these files, so a curve has one value per step; a run that starts at step 0 cuts everything. TensorBoard's files are
+    cut too, not only marked for purging: its default loader ignores the mark where a curve gets no newer value.
+
+    Args:
+        run_dir: directory of the run; made if missing.
+        start_step: optimizer steps done before this process; 0 for a new run.
+        total_steps: step at which the run ends.
+        live: rewrite one progress line (terminal) or print plain ones; by default whatever standard output is.
+
+    Raises:
+        UserError: a file of the directory is damaged in its middle or cannot be written.
+    """
+
+    def __init__(self, run_dir: Path, *, start_step: int, total_steps: int, live: bool | None = None) -> None:
+        self.run_dir = run_dir
+        self._metrics = run_dir / METRICS_FILE
+        self._samples = run_dir / SAMPLES_FILE
+        run_dir.mkdir(parents=True, exist_ok=True)
+        last_kept = start_step if start_step > 0 else -1  # a new run has no past, step 0 included
+        kept = cut_lines(self._metrics, last_kept)
+        self._texts = {(text["step"], text.get("name")) for _, text in cut_lines(self._samples, last_kept)}
+        self._events = EventFile(run_dir, last_kept)
+        # What is yet to be recorded at the very step the run resumes from belongs into that step's object.
+        self._current: dict[str, Any] = kept[-1][1] if kept else {}
+        self._line_start = sum(len(line) for line, _ in kept[:-1])
+        self._progress = ProgressLine("step", total_steps, start_step, live=live)
+
+    def record(self, step: int, values: Mapping[str, float]) -> None:
+        """Record numbers of a step; calls for one step make one object, in which the first value of a name stands.
+
+        Steps must not decrease. Values that are not finite are `null` in metrics.jsonl, which is always valid JSON;
+        TensorBoard gets them as they are.
+
+        Raises:
+            UserError: the disk is full or the file cannot be written.
+        """
+        if self._current.get("step") != step:
+            self._current = {"step": step, "time": round(time.time(), 3)}
+            self._line_start = self._metrics.stat().st_size
+        new = {name: value for name, value in values.items() if name not in self._current}
+        self._current |= {name: value if math.isfinite(value) else None for name, value in new.items()}
+        append(self._metrics, json_line(self._current), self._line_start)
+        self._events.add_scalars(step, new)
+
+    def text(self, step: int, name: str, text: str) -> None:
+        """Record a text, such as a sample of the model: a line of samples.jsonl and TensorBoard's text tab.
+
+        The first text of a step and name stands, as with numbers.
+
+        Raises:
+            UserError: the disk is full or the file cannot be written.
+        """
+        if (step, name) in self._texts:
+            return
+        self._texts.add((step, name))
+        append(self._samples, json_line({"step": step, "name": name, "text": text}))
+        self._events.add_text(step, name, text)
+
+    def progress(self, step: int, loss: float | None, tokens_per_s: float, note: str = "") -> None:
+        """Show where the run stands: one line rewritten on a terminal, else a line every ten seconds at most."""
+        told = "" if loss is None else f"loss {loss:.4f} | "
+        self._progress.show(step, f"{told}{tokens_per_s:,.0f} tok/s", note)
+
+    def message(self, text: str) -> None:
+        """Print a line above the progress line."""
+        self._progress.message(text)
+
+    def flush(self) -> None:
+        """Make everything recorded so far survive a power cut; called with every checkpoint.
+
+        Raises:
+            UserError: the disk is full or a file cannot be written.
+        """
+        for path in (self._metrics, self._samples, self._events.path):
+            try:
+                with path.open("ab") as file:
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise write_error(path, error) from error
+
+    def close(self, *, summary: bool = True) -> None:
+        """End the progress line, make the records durable and, with `summary`, draw loss.png.
+
+        Raises:
+            UserError: the disk is full or a file cannot be written.
+        """
+        self._progress.end()
+        self.flush()
+        if summary:
+            plot_losses(self.run_dir)

@@ -1,0 +1,85 @@
+"""The picture of a run: losses and learning rate over its steps, from metrics.jsonl to loss.png."""
+
+from __future__ import annotations
+
+import fnmatch
+import warnings
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from babyllm.training.recording.records import read_metrics, read_records, write_error
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PLOT_FILE = "loss.png"
+_CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC")
+
+
+def plot_losses(run_dir: Path, reference: Path | None = None) -> Path:
+    """Draw the losses and the learning rate of a run over its steps, and return the path of the picture, loss.png.
+
+    Args:
+        run_dir: directory of the run; `loss` is drawn raw and smoothed, each `val/<domain>/loss` as a line of its own.
+        reference: metrics.jsonl of another run, whose training loss is drawn in grey: "is this loss normal?"
+
+    Raises:
+        UserError: a metrics.jsonl is missing or damaged, or the picture cannot be written.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import get_font_names
+
+    records = read_metrics(run_dir)
+    target = run_dir / PLOT_FILE
+    # Domains are often named in Chinese, for which matplotlib's default font has no glyphs.
+    known_fonts = set(get_font_names())
+    fonts = ["DejaVu Sans", *(name for name in _CJK_FONTS if name in known_fonts)]
+    with matplotlib.rc_context({"font.family": fonts}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Figure(figsize=(9, 6), dpi=120, layout="constrained")  # no pyplot: no global state, no display
+        losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        if reference is not None:
+            steps, values = _curve(read_records(reference), "loss")
+            losses.plot(steps, _smooth(values), color="0.6", label="reference")
+        _draw_losses(losses, records)
+        losses.set_title(_plain(run_dir.resolve().name))
+        rates.plot(*_curve(records, "lr"), color="tab:green")
+        rates.set(xlabel="step", ylabel="learning rate")
+        for axes in (losses, rates):
+            axes.grid(alpha=0.3)
+        try:
+            figure.savefig(target)
+        except OSError as error:
+            raise write_error(target, error) from error
+    return target
+
+
+def _draw_losses(axes: Axes, records: list[dict[str, float | None]]) -> None:
+    steps, values = _curve(records, "loss")
+    axes.plot(steps, values, color="tab:blue", alpha=0.35, linewidth=0.8)
+    axes.plot(steps, _smooth(values), color="tab:blue", label="train (smoothed)")
+    names = {name: None for record in records for name in record if fnmatch.fnmatchcase(name, "val/*/loss")}
+    for number, name in enumerate(names):
+        axes.plot(*_curve(records, name), color=f"C{1 + number % 9}", marker="o", markersize=3, label=_plain(name))
+    axes.set_ylabel("loss")
+    axes.legend()
+
+
+def _plain(name: str) -> str:
+    return name.replace("$", r"\$")  # matplotlib reads what stands between two dollars as a formula
+
+
+def _curve(records: list[dict[str, float | None]], name: str) -> tuple[list[float], list[float]]:
+    """Return the steps at which a finite value of the name was recorded, and the values."""
+    points = [(record["step"], value) for record in records if (value := record.get(name)) is not None]
+    return [float(step or 0) for step, _ in points], [value for _, value in points]
+
+
+def _smooth(values: list[float]) -> list[float]:
+    """Return the moving average over 2 % of the curve, five points at least, centred so that it does not lag."""
+    half = max(2, len(values) // 100)
+    sums = list(accumulate(values, initial=0.0))
+    spans = [(max(0, i - half), min(len(values), i + half + 1)) for i in range(len(values))]
+    return [(sums[end] - sums[start]) / (end - start) for start, end in spans]
