@@ -22,7 +22,7 @@ LAYERS = (
     ("text", "chat", "interop", "loading", "generation"),
     ("prepare",),
     ("data", "evaluate"),
-    ("objectives",),
+    ("objectives", "recipes"),
     ("training", "serve"),
     ("inspection",),
     ("commands",),
