@@ -26,6 +26,7 @@ LAYERS = (
     ("training", "serve"),
     ("inspection",),
     ("commands",),
+    ("notebook",),
     ("__init__", "__main__"),
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
