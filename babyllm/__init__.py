@@ -135,7 +135,9 @@ def _in_words_of_python(function: Any) -> Any:
     """The same function, whose errors name arguments; messages are written with the flags of the command line."""
     from babyllm.errors import naming_arguments
 
-    return naming_arguments()(function)
+    named = naming_arguments()(function)
+    named.__module__ = __name__  # where pickle finds it
+    return named
 
 
 def __dir__() -> list[str]:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -152,6 +153,7 @@ def test_every_public_name_resolves() -> None:
     from babyllm import evaluate, generate, load, train
 
     assert callable(generate) and callable(load) and callable(train)
+    assert all(pickle.loads(pickle.dumps(function)) is function for function in (generate, load, train))
     assert callable(evaluate.perplexity)
 
 

@@ -55,7 +55,7 @@ def here(material: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_the_examples_of_the_page_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The code of docs/api.md trains, evaluates, fine-tunes and chats, here with a smaller model and fewer steps."""
     blocks = re.findall(r"```python\n(.*?)```", API.read_text(encoding="utf-8"), re.DOTALL)
-    code = "\n".join(blocks).replace("steps=20", "steps=2, **small").replace('model={"preset": "nano"}', "**small")
+    code = "\n".join(blocks).replace("steps=20", "steps=2, **small").replace('"model": {"preset": "nano"}', "**small")
     code = code.replace("steps=10", "steps=1, samples=0, data=small['data']")
     namespace: dict[str, Any] = {"small": SMALL}
     exec(code, namespace)
