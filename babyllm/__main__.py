@@ -23,10 +23,14 @@ COMMANDS = (
     "inspect",
     "merge-lora",
     "plan",
+    "pretrain",
     "serve",
+    "sft",
     "tokenize",
     "train-tokenizer",
 )
+# Commands that read their own flags, as the scripts `train_*.py` do, and may start other processes.
+STAGES = ("pretrain", "sft")
 # Commands whose work is what they write or serve; of the others it is what they print.
 WRITERS = ("clean", "dedup", "merge-lora", "serve", "tokenize", "train-tokenizer")
 
@@ -48,6 +52,9 @@ def run(argv: Sequence[str]) -> None:
     if name not in COMMANDS:
         raise UserError(f"{name}: no such command; choose one of {', '.join(COMMANDS)}")
     module = _module(name)
+    if name in STAGES:
+        module.main(argv[1:])
+        return
     arguments, given = _parted(argv[1:])
     flags = parse(module.Flags, given, prog=_usage(name), description=module.__doc__ or "")
     names, n = module.ARGUMENTS.split(), len(arguments)

@@ -1,4 +1,7 @@
-"""What `babyllm COMMAND` does: a module per command, with `ARGUMENTS`, `Flags` and `run(flags, *arguments)`."""
+"""What `babyllm COMMAND` does, a module per command.
+
+A module has `ARGUMENTS`, `Flags` and `run(flags, *arguments)`; that of a training stage `ARGUMENTS` and `main(argv)`.
+"""
 
 from __future__ import annotations
 

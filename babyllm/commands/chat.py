@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from babyllm.commands import SamplingFlags, read_as_chosen
 from babyllm.config.values import AnyCount
 from babyllm.console import leaving_at_once
 from babyllm.errors import UserError
-from babyllm.runtime import Runtime, RuntimeConfig, derive_seed, ordinary_signals, start
+from babyllm.runtime import Runtime, RuntimeConfig, ordinary_signals, start
 
 if TYPE_CHECKING:
     from babyllm.chat.load import ChatTemplate
-    from babyllm.chat.session import Session
-    from babyllm.generation import Engine
+    from babyllm.generation.chat_session import ChatSession
     from babyllm.model.transformer import Transformer
 
 ARGUMENTS = "RUN_DIR"
@@ -67,12 +66,14 @@ def run(flags: Flags, directory: str) -> None:
 
 
 def _begin(flags: Flags, directory: str, runtime: Runtime, is_terminal: bool) -> _Chat:
-    from babyllm.chat.session import Session, answer_lead
-    from babyllm.generation import Engine
+    from babyllm.chat.session import Session
+    from babyllm.generation import Engine, Sampling
+    from babyllm.generation.chat_session import ChatSession
 
     model, template = chat_model(directory, flags.int8)
     model.to(runtime.device)
-    return _Chat(flags, Engine(model, slots=1), template, is_terminal, Session(flags.system), answer_lead(template))
+    sampling = Sampling(**flags.settings())
+    return _Chat(ChatSession(Engine(model, slots=1), template, sampling, Session(flags.system)), is_terminal)
 
 
 def chat_model(directory: str, int8: bool = False) -> tuple[Transformer, ChatTemplate]:
@@ -90,7 +91,7 @@ def chat_model(directory: str, int8: bool = False) -> tuple[Transformer, ChatTem
     found = load_chat_model(directory, int8=int8)
     if found.missing:
         lacking = ", ".join(found.missing)
-        raise UserError(f"{directory}: its vocabulary lacks {lacking}; fine-tune it with train_sft.py first")
+        raise UserError(f"{directory}: its vocabulary lacks {lacking}; fine-tune it with babyllm sft first")
     if not found.has_learned:
         _note(f"{directory} has no chat template: a base model, which was not taught to answer; using chatml")
     return found.model, found.template
@@ -100,70 +101,48 @@ def chat_model(directory: str, int8: bool = False) -> tuple[Transformer, ChatTem
 class _Chat:
     """A chat in progress."""
 
-    flags: Flags
-    engine: Engine
-    template: ChatTemplate
+    session: ChatSession
     is_terminal: bool
-    session: Session
-    lead: str
-    n_drawn: int = 0
     has_left_out: bool = False
 
     def take(self, text: str) -> None:
         """Obey a command or answer a message; a mistake is told, and ends the chat only where nobody is there."""
-        before = self.session
         try:
             if text.startswith("/"):
                 self._obey(*text.strip().partition(" ")[::2])
             elif text.strip():
-                self.session = before.heard(text)
-                self._answer()
+                self._show(self.session.stream(text))
         except UserError as error:
             if not self.is_terminal:
                 raise
-            self.session = before
             _note(str(error))
 
     def _obey(self, command: str, rest: str) -> None:
         if command == "/system":
-            self.session = replace(self.session, system=rest.strip())
+            self.session.set_system(rest.strip())
         elif command == "/reset":
-            self.session = replace(self.session, messages=())
+            self.session.reset()
         elif command == "/retry":
-            session = self.session.retried()
-            if session is None:
-                raise UserError("there is no answer to give again")
-            self.session = session
-            self._answer()
+            self._show(self.session.retry())
         elif command == "/help":
             print(HELP, file=sys.stderr)
         else:
             raise UserError(f"{command}: no such command; /help shows them")
 
-    def _answer(self) -> None:
-        """Print the answer as it is drawn and add it to the chat, also where Ctrl-C cuts it short."""
-        from babyllm.chat.session import fitting_prompt
-        from babyllm.generation import Sampling, text_pieces
-
-        flags, context = self.flags, self.engine.context
-        prompt = fitting_prompt(self.template, self.session, context, flags.max_new_tokens)
-        if prompt.n_left_out and not self.has_left_out:
+    def _show(self, answer: Generator[str, None, None]) -> None:
+        """Print an answer as it is drawn; Ctrl-C cuts it short."""
+        if self.session.n_left_out and not self.has_left_out:
             self.has_left_out = True
+            context = self.session.engine.context
             _note(f"the chat is longer than the model's context of {context} tokens: the oldest part is left out now")
-        seed = None if flags.seed is None else derive_seed(flags.seed, self.n_drawn)
-        sampling = Sampling(**flags.settings() | {"seed": seed})
-        ids = self.engine.answer(prompt.ids, sampling, self.template.end_ids)
-        self.n_drawn += 1
-        pieces: list[str] = []
         try:
-            for piece in text_pieces(self.template.tokenizer, ids, lead=self.lead):
-                print(piece, end="", flush=True)
-                pieces.append(piece)
+            with closing(answer):
+                for piece in answer:
+                    print(piece, end="", flush=True)
         except KeyboardInterrupt:
             if not self.is_terminal:
                 raise
         print(flush=True)
-        self.session = self.session.answered("".join(pieces))
 
 
 def _messages(is_terminal: bool) -> Iterator[str]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ARGUMENTS = "RUN_DIR"
 REASONS = 5  # that are told of records that could not be used, the most frequent first
-STORE, TOKENS = "conversations", "manifest.json"
+STORE, MANIFEST = "conversations", "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -70,22 +70,10 @@ def run(flags: Flags, directory: str) -> None:
     """Evaluate the model of a run, step or Hugging Face directory and print a table."""
     from babyllm.files import write_json
     from babyllm.pipeline.report import print_report
-    from babyllm.run_directory import CONFIG
 
-    place = Path(directory)
-    home = next((p for p in (place, place.parent) if (p / STORE).is_dir() or (p / CONFIG).is_file()), place)
-    paths = [Path(p) for p in ([flags.data] if isinstance(flags.data, str) else flags.data or [])]
-    with start(flags.runtime) as runtime, read_as_chosen(runtime):
-        if paths and (paths[0] / TOKENS).is_file():
-            report = _on_tokens(flags, directory, paths[0], flags.seq_len, runtime)
-        elif paths or (home / STORE).is_dir():
-            report = _on_conversations(flags, directory, home / STORE, paths, runtime)
-        else:
-            report = _on_run_tokens(flags, directory, home, runtime)
-        if runtime.stop_requested:
-            raise KeyboardInterrupt
-        if not runtime.is_main:
-            return
+    report = evaluated(flags, directory)
+    if report is None:
+        return
     print_report(report)
     for group in report.get("examples", []):
         print(f"\n{group['title']}")
@@ -100,20 +88,42 @@ def run(flags: Flags, directory: str) -> None:
             raise UserError(f"--json: {flags.json} cannot be written ({error.strerror})") from error
 
 
+def evaluated(flags: Flags, directory: str) -> dict[str, Any] | None:
+    """The report on the model of a run, step or Hugging Face directory; None on ranks other than 0.
+
+    Raises:
+        UserError: names the file or flag at fault.
+        KeyboardInterrupt: a stop signal came.
+    """
+    place = Path(directory)
+    home = next((p for p in (place, place.parent) if (p / STORE).is_dir() or (p / CONFIG).is_file()), place)
+    paths = [Path(p) for p in ([flags.data] if isinstance(flags.data, str) else flags.data or [])]
+    with start(flags.runtime) as runtime, read_as_chosen(runtime):
+        if paths and (paths[0] / MANIFEST).is_file():
+            report = _on_tokens(flags, directory, paths[0], flags.seq_len, runtime)
+        elif paths or (home / STORE).is_dir():
+            report = _on_conversations(flags, directory, home / STORE, paths, runtime)
+        else:
+            report = _on_run_tokens(flags, directory, home, runtime)
+        if runtime.stop_requested:
+            raise KeyboardInterrupt
+        return report if runtime.is_main else None
+
+
 # ---- token data
 
 
 def _on_run_tokens(flags: Flags, directory: str, home: Path, runtime: Runtime) -> dict[str, Any]:
     from babyllm.config import load
     from babyllm.run_directory import CONFIG
+    from babyllm.training.stages.pretraining import PREPARED, TOKENS
     from babyllm.training.stages.pretraining_config import PretrainConfig
 
     if not (home / CONFIG).is_file():
         raise UserError(f"{directory}: no run directory, so it names no data; give some with --data")
-    data = load(PretrainConfig, home / CONFIG).data
-    return _on_tokens(
-        flags, directory, Path(data.path), flags.seq_len or data.seq_len, runtime, data.dtype, data.eos_id
-    )
+    data, prepared = load(PretrainConfig, home / CONFIG).data, home / PREPARED / TOKENS
+    path = prepared if (prepared / MANIFEST).is_file() else Path(data.path)  # of raw texts the run holds the tokens
+    return _on_tokens(flags, directory, path, flags.seq_len or data.seq_len, runtime, data.dtype, data.eos_id)
 
 
 def _on_tokens(

@@ -22,7 +22,7 @@ class LossTerms(NamedTuple):
         sums: unit -> differentiable sum over that unit; the loop divides each by the unit's number in the global batch.
         metrics: name -> (sum, count), both without gradient; the same names on every rank and in every batch. "loss"
             is what the progress line and the picture show; a loss without it shows none. The names the run itself
-            records (`babyllm.training.records.OWN_METRICS`) and those of the stream are taken.
+            records (`babyllm.training.recording.records.OWN_METRICS`) and those of the stream are taken.
     """
 
     sums: dict[str, Tensor]

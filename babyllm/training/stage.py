@@ -49,12 +49,15 @@ class Beginning:
     is_measured_first: bool = False
 
 
-def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> None:
+def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> Beginning:
     """Begin or resume the run of a configuration and train it to its end: one process of it.
 
     Args:
         config: of the stage.
         begin: prepares the data and makes the model; every rank calls it.
+
+    Returns:
+        What the stage brought, with the state it ends in.
 
     Raises:
         UserError: the configuration, the data or the run directory is at fault.
@@ -73,3 +76,4 @@ def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> None:
                 evaluation,
             ]
             train(stage.state, stage.loss, stage.plan, every, run.watch)
+    return stage

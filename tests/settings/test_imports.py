@@ -2,6 +2,7 @@
 
 import ast
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,10 +23,11 @@ LAYERS = (
     ("text", "chat", "interop", "loading", "generation"),
     ("prepare",),
     ("data", "evaluate"),
-    ("objectives",),
+    ("objectives", "recipes"),
     ("training", "serve"),
     ("inspection",),
     ("commands",),
+    ("notebook",),
     ("__init__", "__main__"),
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -151,6 +153,7 @@ def test_every_public_name_resolves() -> None:
     from babyllm import evaluate, generate, load, train
 
     assert callable(generate) and callable(load) and callable(train)
+    assert all(pickle.loads(pickle.dumps(function)) is function for function in (generate, load, train))
     assert callable(evaluate.perplexity)
 
 

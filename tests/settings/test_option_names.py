@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from babyllm.__main__ import COMMANDS
+from babyllm.__main__ import COMMANDS, STAGES
 from babyllm.config import command_line as config
 from babyllm.config.option_names import NAMES, TABLE, named_keys
 from babyllm.errors import UserError
@@ -18,7 +18,8 @@ from babyllm.training.stages.pretraining_config import PretrainConfig
 @cache
 def kinds() -> dict[str, Any]:
     """The configurations of all commands and scripts."""
-    modules = {name: import_module(f"babyllm.commands.{name.replace('-', '_')}") for name in COMMANDS}
+    names = [name for name in COMMANDS if name not in STAGES]
+    modules = {name: import_module(f"babyllm.commands.{name.replace('-', '_')}") for name in names}
     flags = {name: module.Flags for name, module in modules.items()}
     return {"train_pretrain.py": PretrainConfig, "train_sft.py": FineTuneConfig} | flags
 

@@ -224,7 +224,7 @@ def test_replay_needs_a_share(runtime: Runtime, base: Path, chats: Path, token_d
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--init_from=nowhere", "nowhere.*train_pretrain.py"),
+        ("--init_from=nowhere", "nowhere.*babyllm pretrain"),
         ("--data.path=nowhere.jsonl", "nowhere.jsonl"),
         ("--model.n_layers=3", "model.n_layers: .*the shape is that of"),
         ("--data.seq_len=65", "was made for at most 64 tokens"),

@@ -142,7 +142,7 @@ def _beginning(config: FineTuneConfig) -> Path:
     try:
         return model_directory(config.init_from)
     except UserError as e:
-        raise UserError(f"--init_from: {e}; train a model first (train_pretrain.py), or name another one") from e
+        raise UserError(f"--init_from: {e}; train a model first (babyllm pretrain), or name another one") from e
 
 
 _DECIDING = (

@@ -1,0 +1,205 @@
+"""The common things in one call each, for notebooks and programs: train, chat, evaluate.
+
+arguments -> flags -> the configuration that `babyllm COMMAND` reads -> the same work, in this process -> plain values
+
+Settings are those of the command, sections as dictionaries: `plan={"peak_lr": 1e-3}` is `--plan.peak_lr=1e-3`. An error
+names the argument or the dotted key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from babyllm.config import command_line
+from babyllm.errors import UserError, naming_arguments
+from babyllm.generation.chat_session import ChatSession
+from babyllm.runtime import Runtime
+from babyllm.training.run_config import C
+from babyllm.training.stage import Beginning, train_stage
+
+Source = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """Where a run stands after a call that trained it.
+
+    Attributes:
+        run_dir: the directory that records it; `babyllm.load(run_dir)` reads its model.
+        step: the last step taken.
+        n_steps: the steps of its plan.
+        tokens: tokens trained on since its first step.
+        stop_reason: why it ended before its plan, such as Ctrl-C, after which the same call goes on; None where it did
+            not.
+        metrics: the newest value of each metric by name: "loss", "val/<domain>/loss", "val/<domain>/bpb" ...
+    """
+
+    run_dir: Path
+    step: int
+    n_steps: int
+    tokens: int
+    stop_reason: str | None
+    metrics: dict[str, float | None]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the plan's last step was taken."""
+        return self.step >= self.n_steps
+
+
+def pretrain(
+    texts: Source | None = None, run_dir: Source = "runs/pretrain", *, steps: int | None = None, **settings: Any
+) -> TrainedRun:
+    """Pretrain a model, or go on with the run in `run_dir`; does in this process what `babyllm pretrain` does.
+
+    Args:
+        texts: a folder or file of raw texts, or a directory of token data; None takes the sample corpus.
+        run_dir: where the run is recorded.
+        steps: optimizer steps of the whole run; None leaves it to `plan`.
+        settings: of `PretrainConfig`, such as `model={"preset": "nano"}` or `eval_every=100`; sections are
+            dictionaries or configurations.
+
+    Raises:
+        UserError: an argument or the data is at fault; the message names it.
+    """
+    from babyllm.commands.pretrain import begin
+    from babyllm.training.stages.pretraining_config import PretrainConfig, resolved
+
+    shorts = {"data.path": texts, "run_dir": run_dir, "plan.steps": steps}
+    with naming_arguments({"data.path": "texts", "plan.steps": "steps"} if steps else {"data.path": "texts"}):
+        return _trained(PretrainConfig, begin, resolved, _flags_of(PretrainConfig, shorts, settings))
+
+
+def finetune(
+    chats: Source | Iterable[Source] | None = None,
+    run_dir: Source = "runs/sft",
+    *,
+    init_from: Source = "runs/pretrain",
+    steps: int | None = None,
+    **settings: Any,
+) -> TrainedRun:
+    """Teach a model to converse, or go on with the run in `run_dir`; does in this process what `babyllm sft` does.
+
+    Args:
+        chats: a file or folder of conversations, or several; None takes the sample set.
+        run_dir: where the run is recorded.
+        init_from: a run, step or Hugging Face directory of the model to start from.
+        steps: optimizer steps of the whole run; None leaves it to `plan`.
+        settings: of `FineTuneConfig`, such as `lora={"rank": 8}`; sections are dictionaries or configurations.
+
+    Raises:
+        UserError: an argument or the data is at fault; the message names it.
+    """
+    from babyllm.commands.sft import begin
+    from babyllm.training.stages.fine_tuning_config import FineTuneConfig, resolved
+
+    path = chats if chats is None or isinstance(chats, str | os.PathLike) else [str(each) for each in chats]
+    shorts = {"data.path": path, "run_dir": run_dir, "init_from": init_from, "plan.steps": steps}
+    with naming_arguments({"data.path": "chats", "plan.steps": "steps"} if steps else {"data.path": "chats"}):
+        return _trained(FineTuneConfig, begin, resolved, _flags_of(FineTuneConfig, shorts, settings))
+
+
+def load_chat(
+    model_dir: Source, *, system: str = "", int8: bool = False, device: str = "auto", **settings: Any
+) -> ChatSession:
+    """A chat with the model of a run, step, Hugging Face or adapter directory: `load_chat("runs/sft").say("你好")`.
+
+    Args:
+        model_dir: of the model.
+        system: what the model reads before everything else.
+        int8: hold all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
+        device: cpu, cuda, mps, or auto for the first of cuda, mps, cpu that is there.
+        settings: of `Sampling`, such as `temperature=0` or `seed=1`.
+
+    Raises:
+        UserError: names the file that is missing or does not fit, or the argument that is out of range.
+        TypeError: there is no such setting.
+    """
+    from babyllm.chat.session import Session
+    from babyllm.commands.chat import chat_model
+    from babyllm.generation import Engine, Sampling
+    from babyllm.runtime.device import find_device
+
+    with naming_arguments({"runtime.device": "device"}):
+        sampling = Sampling(**{"max_new_tokens": 512, **settings})
+        on = find_device(device, 0, 1)
+        model, template = chat_model(os.fspath(model_dir), int8)
+        return ChatSession(Engine(model.to(on), slots=1), template, sampling, Session(system))
+
+
+def evaluate_model(model_dir: Source, data: Source | Iterable[Source] | None = None, **settings: Any) -> dict[str, Any]:
+    """What `babyllm eval` measures, as numbers by name.
+
+    Args:
+        model_dir: of a run, step, Hugging Face or adapter directory.
+        data: a directory of token data, or files and folders of conversations; None takes what the run held out.
+        settings: other flags of `babyllm eval`, such as `max_tokens=100_000`.
+
+    Returns:
+        On token data {"<domain>/loss": nats per token, "<domain>/bpb": bits per byte}; on conversations by task
+        {"loss", "accuracy", "n" ...}.
+
+    Raises:
+        UserError: an argument or the data is at fault; the message names it.
+        KeyboardInterrupt: Ctrl-C came.
+    """
+    from babyllm.commands.eval import Flags, evaluated
+
+    path = data if data is None or isinstance(data, str | os.PathLike) else [str(each) for each in data]
+    with naming_arguments():
+        flags = command_line.parse(Flags, _flags_of(Flags, {"data": path}, settings), prog="evaluate_model")
+        report = evaluated(flags, os.path.expanduser(model_dir))
+    return report["values"] if report else {}
+
+
+def _trained(
+    kind: type[C], begin: Callable[[C, Runtime], Beginning], resolve: Callable[[C], C], flags: list[str]
+) -> TrainedRun:
+    """A stage's run, trained in this process, which may be a rank of torchrun's; its generators stay as they were."""
+    import torch
+
+    from babyllm.training.recording.records import read_metrics
+
+    config = command_line.parse(kind, flags, prog=kind.__name__)
+    if (config.runtime.processes or 1) > 1:
+        raise UserError(
+            f"runtime.processes={config.runtime.processes}: a call trains in its own process; leave it out, or start "
+            "this program with torchrun"
+        )
+    config = resolve(replace(config, runtime=replace(config.runtime, processes=1)))
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        stage = train_stage(config, begin)
+    state, run_dir = stage.state, Path(config.run_dir)
+    metrics: dict[str, float | None] = {}
+    for record in read_metrics(run_dir):
+        metrics |= record
+    named = {name: value for name, value in metrics.items() if name not in ("step", "time")}
+    return TrainedRun(run_dir, state.step, stage.plan.n_steps, state.tokens, state.stop_reason, named)
+
+
+def _flags_of(kind: Any, shorts: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """The settings of a call as flags; arguments with a name of their own count where they are given."""
+    known = set(command_line.keys(kind))
+    given = [_flag(key, value) for key, value in shorts.items() if value is not None]
+    return [*_nested(settings, known), *given]
+
+
+def _nested(settings: Mapping[str, Any], known: set[str], prefix: str = "") -> Iterator[str]:
+    for name, value in settings.items():
+        key = prefix + name
+        section = command_line.to_dict(value) if is_dataclass(value) else value
+        if isinstance(section, Mapping) and key not in known:
+            yield from _nested(section, known, f"{key}.")
+        else:
+            yield _flag(key, value)
+
+
+def _flag(key: str, value: Any) -> str:
+    if value is None or isinstance(value, str | os.PathLike):
+        return f"--{key}={'null' if value is None else os.fspath(value)}"
+    return f"--{key}={json.dumps(value, ensure_ascii=False, default=str)}"

@@ -1,0 +1,1 @@
+"""The formats of raw files, each as a reader of its records."""
