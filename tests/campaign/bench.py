@@ -41,7 +41,7 @@ class Ended:
 
     @property
     def errors(self) -> list[str]:
-        """The lines that tell a user what went wrong."""
+        """The lines that say to a user what went wrong."""
         return [match[0] for match in _ERROR.finditer(self.output)]
 
     def check(self, guilty: Collection[int] = ()) -> None:
@@ -52,7 +52,7 @@ class Ended:
         """
         if noise := _NOISE.search(self.output):
             raise BrokenPromise(f"printed {noise[0].strip()!r}, ... {self.tail}")
-        # Ranks that have no store in common cannot agree on who tells that they could not meet.
+        # Ranks that have no store in common cannot agree on who reports that they could not meet.
         if len({_OWN.sub("", line) for line in self.errors}) > 1:
             raise BrokenPromise(f"more than one error line: {self.errors}")
         if innocent := {int(pid) for pid in _NAMED.findall(self.output)} - set(guilty):
@@ -157,7 +157,7 @@ def _field(pid: int, number: int) -> str:
 
 
 def send(pid: int, signum: int) -> bool:
-    """Send a signal to a process, and tell whether it was there to get it."""
+    """Send a signal to a process; returns whether it was there to get it."""
     was_alive = is_alive(pid)
     with suppress(ProcessLookupError):
         os.kill(pid, signum)
@@ -178,8 +178,8 @@ class Bench:
     """A scratch folder and a worker.
 
     Attributes:
-        root: of the campaign; the same for all benches.
-        folder: of the drill at work; empty at its beginning.
+        root: The campaign's directory, the same for all benches.
+        folder: Directory of the drill at work; empty at its beginning.
     """
 
     def __init__(self, root: Path, number: int) -> None:
@@ -206,7 +206,7 @@ class Bench:
 
 
 def wait_for(condition: Callable[[], bool], job: Job) -> bool:
-    """Wait until the condition holds, and tell whether it did before the job ended."""
+    """Wait until the condition holds; returns whether it did before the job ended."""
     deadline = time.monotonic() + LIMIT_S
     while not condition():
         if not job.alive() or time.monotonic() > deadline:

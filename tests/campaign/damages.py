@@ -23,7 +23,7 @@ _EXPECTED: dict[tuple[Path, str], dict[str, bytes]] = {}
 
 
 def flip(file: Path, rng: random.Random) -> str:
-    """Flip a bit, and tell which."""
+    """Flip a bit; returns which."""
     content = bytearray(file.read_bytes())
     at, bit = rng.randrange(len(content)), rng.randrange(8)
     content[at] ^= 1 << bit

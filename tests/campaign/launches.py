@@ -70,7 +70,7 @@ def _hurt(rng: random.Random, job: Job, alone: Reference, run_dir: Path, what: l
     if ended.statuses[0] not in allowed:
         raise BrokenPromise(f"the script ends with status {ended.statuses[0]}: {ended.tail}")
     if ended.statuses[0] == 1 and not ended.errors:
-        raise BrokenPromise(f"nothing tells who is missing: {ended.tail}")
+        raise BrokenPromise(f"nothing says who is missing: {ended.tail}")
     return seen.newest
 
 

@@ -15,10 +15,10 @@ class Reading:
     Attributes:
         material: what is copied to `at` in the drill's folder, and damaged.
         files: patterns of the files that may be damaged; what stands twice is damaged twice as often.
-        arguments: of the command or script, run beside `at`; see `materials.filled`.
+        arguments: Arguments of the command or script, run beside `at`; see `materials.filled`.
         results: patterns of the files whose bytes are the result; without any it is what was printed.
         script: whose arguments they are; without one they are the command's.
-        is_raw: whether the files are a user's own, which tell nothing of their damage: only how reading ends counts.
+        is_raw: whether the files are a user's own, which carry no checksum: only how reading ends counts.
     """
 
     material: str

@@ -74,14 +74,14 @@ def complete_steps(run_dir: Path) -> list[int]:
 def wait_for_moment(
     rng: random.Random, job: Job, alone: Reference, seen: Seen, catching: Callable[[], Sequence[int]] | None = None
 ) -> str:
-    """Wait for a moment of the run, and tell which.
+    """Wait for a moment of the run; returns which.
 
     Args:
         rng: decides.
         job: the run.
         alone: how long it takes.
         seen: looks on meanwhile.
-        catching: gives the processes that must be ready for a signal by then; before that Python has its own handlers,
+        catching: lists the processes that must be ready for a signal by then; before that Python has its own handlers,
             and nothing of ours is there to be saved.
     """
     moment = rng.choice(("while starting", "while training", "while training", "while saving"))
@@ -141,7 +141,7 @@ def check_end(mine: Path, theirs: Path) -> None:
     if list(_curve(mine)) != list(_curve(theirs)):
         raise BrokenPromise("its metrics.jsonl is not that of a run left alone")
     if (names := _names(mine)) != _names(theirs):
-        raise BrokenPromise(f"leaves {sorted(names ^ _names(theirs))} behind or out")
+        raise BrokenPromise(f"has other files: {sorted(names ^ _names(theirs))}")
     if (mine / "latest").read_text() != f"{last}\n":
         raise BrokenPromise("`latest` does not name its last step")
 

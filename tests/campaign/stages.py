@@ -25,7 +25,7 @@ class Stage:
 
     Attributes:
         source: the material it reads as `in`, in the scratch folder, so that paths are written alike in every drill.
-        arguments: of the command, or of `script`.
+        arguments: Arguments of the command, or of `script`.
         result: the folder that is compared.
         script: name of the script.
     """
@@ -85,7 +85,7 @@ def kill_stage(rng: random.Random, bench: Bench) -> Outcome:
 
 
 def _disturb(rng: random.Random, job: Job, alone: Reference) -> str:
-    """Do something to a stage at work, see it end as it should, and tell what was done."""
+    """Do something to a stage at work, see it end as it should; returns what was done."""
     moment_s = rng.uniform(0, alone.seconds)
     how = rng.choice(("SIGKILL", "SIGKILL to all", "SIGTERM", "SIGINT to all", "SIGSTOP"))
     time.sleep(moment_s)

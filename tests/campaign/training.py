@@ -85,5 +85,5 @@ def _ended(job: Job, verb: str, victims: list[int], seen: Seen) -> Ended:
     if waits and not (mine == {0} or is_over):
         raise BrokenPromise(f"it ends with {mine} and not 0: {ended.tail}")
     if statuses == {1} and not ended.errors:
-        raise BrokenPromise(f"nothing tells who is missing: {ended.tail}")
+        raise BrokenPromise(f"nothing says who is missing: {ended.tail}")
     return ended

@@ -96,9 +96,9 @@ def test_lines_of_a_file_are_answered_with_what_was_said_before(
 
 
 def test_an_answer_ends_at_the_templates_end_token(tmp_path: Path, tiny: Tiny, template: ChatTemplate) -> None:
-    """Nothing is said behind <|im_end|>, and the token itself is no text.
+    """Nothing is said after <|im_end|>, and the token itself is not text.
 
-    Where nobody is there to say it anew, a message too long for the context is an error of one line.
+    Where nobody can say it again, a message too long for the context is an error of one line.
     """
     tokenizer = template.tokenizer
     end = tokenizer.special["<|im_end|>"]
@@ -193,9 +193,9 @@ def terminal(endless: Path) -> Iterator[Terminal]:
 
 
 def test_ctrl_c_stops_an_answer_and_keeps_it(terminal: Terminal) -> None:
-    """The chat goes on behind interrupted answers, which take their room: the third prompt leaves out the oldest.
+    """The chat goes on after interrupted answers, which take their room: the third prompt leaves out the oldest.
 
-    Mistakes are told and end nothing; Ctrl-C at the prompt drops the line; Ctrl-D leaves.
+    Mistakes are reported and end nothing; Ctrl-C at the prompt drops the line; Ctrl-D leaves.
     """
     assert "/help" in terminal.until(lambda shown: shown.endswith("> "))
     terminal.type("/retry\n/nothing\n")
@@ -210,7 +210,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_it(terminal: Terminal) -> None:
         told.append("the oldest part is left out" in shown)
         if len(told) == 1:
             assert shown.count("龘") < 350, "it was cut short"
-    assert told == [False, False, True, False], "it is told once"
+    assert told == [False, False, True, False], "it is said once"
     terminal.type("今")
     assert "龘" not in terminal.interrupt()
     terminal.type("\x04")
@@ -253,7 +253,7 @@ def test_what_the_template_puts_before_an_answer_is_no_part_of_it(tokenizer: Tok
 
 
 def test_what_a_template_refuses_is_told(tokenizer: Tokenizer) -> None:
-    """A chat that the template cannot write down is a user's error that tells why."""
+    """A chat that the template cannot write down is a user's error that says why."""
     refusing = load_template("chatml", tokenizer).source.replace(
         "{%- for", "{%- if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}{%- for", 1
     )

@@ -27,7 +27,7 @@ MESSAGES = [
 
 @pytest.fixture
 def files(tmp_path: Path, tokenizer: Tokenizer) -> Path:
-    """20 conversations in one file of two tasks, two records that are none, and a tokenizer."""
+    """20 conversations in one file of two tasks, two unusable records, and a tokenizer."""
     records: list[object] = [
         {"prompt": f"question {i}", "response": "x" * (i + 1), "task": f"task {i % 2}"} for i in range(20)
     ]

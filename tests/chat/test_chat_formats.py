@@ -117,7 +117,7 @@ FORMATS: list[tuple[str, dict[str, Any], list[tuple[str, str]]]] = [
 def test_every_format_is_recognised_and_can_be_named(
     name: Any, record: dict[str, Any], expected: list[tuple[str, str]]
 ) -> None:
-    """A record of each format gives its messages character for character, whether or not the format is named."""
+    """A record of each format yields its messages character for character, whether or not the format is named."""
     assert said(record) == expected
     assert said(record, FormatConfig(format=name)) == expected
 
@@ -141,7 +141,7 @@ def test_roles() -> None:
     assert [role for role, _ in said(record)] == roles
     config = FormatConfig(roles={"narrator": "system", "bing": "bing", "GPT": "critic"})
     mapped = ["system", "user", "critic", "tool", "assistant", "system", "background", "bing", "旁白"]
-    with pytest.raises(Unusable, match="before any message of the assistant"):  # a critic is none
+    with pytest.raises(Unusable, match="before any message of the assistant"):  # a critic is not one
         said(record, config)
     record["conversations"].insert(0, {"from": "gpt", "value": "x"})
     assert [role for role, _ in said(record, config)] == ["assistant", *mapped]
@@ -272,7 +272,7 @@ def test_formats_agree_on_random_conversations(exchanges: Sequence[tuple[str, st
 
 
 def test_formats_may_be_mixed_in_a_file(tmp_path: Path) -> None:
-    """Each record is read by its own fields; ids are places in the file, tasks its name where no field tells."""
+    """Each record is read by its own fields; ids are places in the file, tasks its name where no field has one."""
     records = [record for _, record, _ in FORMATS]
     path = put(tmp_path / "mixed-001.jsonl", jsonl(*records))
     found, bad = read(path)
@@ -322,7 +322,7 @@ def test_broken_records_are_reported_with_file_line_and_reason(tmp_path: Path, s
 
 
 def test_lines_of_other_text_formats(tmp_path: Path) -> None:
-    """Lines are told of indented JSON, of tables and of wide encodings, far behind the first block, too."""
+    """Errors of indented JSON, tables and wide encodings name their line, also far after the first block."""
     good, bad = messages(("user", "长" * 300), ("assistant", "a")), messages(("user", "坏"))
     text = json.dumps([good] * 3000 + [bad], ensure_ascii=False, indent=1)
     line = len(text[: text.index("坏")].splitlines()) - 4  # the object begins four lines above the content
@@ -344,7 +344,7 @@ def test_lines_of_other_text_formats(tmp_path: Path) -> None:
 
 
 def test_json_arrays_encodings_and_marks(tmp_path: Path) -> None:
-    """An array, one object, indented or not, in UTF-8 with a mark, GB18030 or UTF-16, gives the same conversations."""
+    """An array, one object, indented or not, in UTF-8 with a mark, GB18030 or UTF-16, yields the same conversations."""
     records = [messages(*TALK), {"instruction": "今天天气怎么样？", "input": "", "output": "今天天气很好。"}]
     expected = [said(record) for record in records]
     for i, indent in enumerate((None, 2)):
@@ -402,7 +402,7 @@ def test_tables_without_conversations_are_reported_once(tmp_path: Path) -> None:
 
 
 def test_folders_and_pieces(tmp_path: Path) -> None:
-    """A folder gives its files by name without those of other kinds; cut into pieces it gives the same records."""
+    """A folder yields its files by name without other kinds; cut into pieces it yields the same records."""
     folder = tmp_path / "chats"
     folder.mkdir()
     put(folder / "README.md", "# about")

@@ -243,7 +243,7 @@ def test_what_the_templates_look_like(vocabulary: Tokenizer, name: str, efficien
 
 
 def test_a_template_is_stored_with_the_tokenizer(vocabulary: Tokenizer, name: str, tmp_path: Path, theirs: Any) -> None:
-    """What is stored is what transformers reads, and loading it again gives the same ids; chatml where none is."""
+    """What is stored is what transformers reads, and loading it again makes the same ids; chatml where none is."""
     template = load_template(name, vocabulary, efficient_eos=True)
     template.tokenizer.save(tmp_path, chat_template=template.source)
     assert type(theirs).from_pretrained(tmp_path).chat_template == template.source == stored_template(tmp_path)
@@ -319,7 +319,7 @@ def test_a_foreign_vocabulary_is_extended(tmp_path: Path) -> None:
     ],
 )
 def test_templates_that_cannot_be_used(vocabulary: Tokenizer, tmp_path: Path, text: str, reason: str) -> None:
-    """A template without marks, with a mistake or that refuses an exchange is told by name and reason."""
+    """A template without marks, with a mistake or that refuses an exchange is an error with name and reason."""
     path = own(tmp_path, text)
     with pytest.raises(UserError) as error:
         load_template(path, vocabulary)
@@ -327,7 +327,7 @@ def test_templates_that_cannot_be_used(vocabulary: Tokenizer, tmp_path: Path, te
 
 
 def test_names_and_flags_that_cannot_be_used(vocabulary: Tokenizer, tmp_path: Path) -> None:
-    """An unknown name is told with the known ones; efficient_eos cannot be had of one's own; plain needs a bos."""
+    """The error of an unknown name lists the known ones; efficient_eos needs a built-in one; plain needs a bos."""
     with pytest.raises(UserError, match="no chat template 'chatlm': give chatml, llama3"):
         load_template("chatlm", vocabulary)
     with pytest.raises(UserError, match="efficient_eos is for built-in templates"):
@@ -340,7 +340,7 @@ def test_names_and_flags_that_cannot_be_used(vocabulary: Tokenizer, tmp_path: Pa
 
 
 def test_a_stored_template_without_marks_serves_to_chat(vocabulary: Tokenizer, tmp_path: Path) -> None:
-    """A model's stored template without the tag gives prompts and end ids, and is refused for training alone."""
+    """A model's stored template without the tag makes prompts and end ids, and is refused for training alone."""
     unmarked = "".join(
         part for part in load_template("chatml", vocabulary).source.splitlines(True) if "generation %}" not in part
     )
@@ -519,7 +519,7 @@ CLOCK = """{% set seen = namespace(n=0) %}{{ strftime_now('%H:%M:%S') }}{% for m
 
 
 def test_the_language_of_transformers(vocabulary: Tokenizer, theirs: Any, tmp_path: Path) -> None:
-    """Templates may use what transformers gives them: loop controls, JSON without escapes, the clock of the moment."""
+    """Templates may use what transformers offers them: loop controls, JSON without escapes, the clock of the moment."""
     template = load_template(own(tmp_path, CLOCK), vocabulary)
     texts = []
     for _ in range(2):

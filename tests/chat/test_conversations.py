@@ -287,7 +287,7 @@ def test_nothing_to_train_on(
 
 
 def test_a_damaged_store_is_refused(tmp_path: Path, files: Path, template: ChatTemplate) -> None:
-    """A file of another size or other bytes than it was written with is named, and how to make it anew."""
+    """A file of another size or other bytes than it was written with is named, and how to make it again."""
     prepare(files, tmp_path, template)
     ConversationStore.open(tmp_path, verify=True)
     content = (tmp_path / TURNS).read_bytes()
@@ -405,7 +405,7 @@ def test_the_last_token_is_a_target(store: ConversationStore) -> None:
     newline = rows["tokens"][np.arange(len(rows.lengths)), rows.lengths - 1]
     supervised = last[last != IGNORE]
     assert len(supervised) > 0.7 * len(last) and len(set(supervised.tolist())) == 1
-    assert (newline[last != IGNORE] == supervised[0]).all()  # ChatML puts a line break behind it
+    assert (newline[last != IGNORE] == supervised[0]).all()  # ChatML puts a line break after it
 
 
 def test_one_over_long_conversation_blocks_nothing(tmp_path: Path, files: Path, template: ChatTemplate) -> None:
@@ -419,7 +419,7 @@ def test_one_over_long_conversation_blocks_nothing(tmp_path: Path, files: Path, 
 
 @pytest.mark.parametrize("kind", [Conversations, PackedConversations])
 def test_rows_that_cannot_be_are_refused(store: ConversationStore, kind: Any) -> None:
-    """Rows too short for a conversation, and a task that is not there, are told in one line."""
+    """Rows too short for a conversation, and a task that is not there, are errors of one line."""
     longest = int(store.lengths("train").max())
     with pytest.raises(UserError, match=rf"data\.seq_len={longest - 1}: .* conversations of up to {longest} tokens"):
         kind(store, "train", None, longest - 1)

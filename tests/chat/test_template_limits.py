@@ -113,7 +113,7 @@ def test_a_refused_conversation_does_not_spoil_the_next(tokenizer: Tokenizer, tm
 
 
 def test_expressions_mean_what_they_mean_in_jinja() -> None:
-    """Sums, joins, filters and formats give what Python gives."""
+    """Sums, joins, filters and formats have the results of Python."""
     for source, expected in {
         "{{ 1 + 2 + 3 }}": "6",
         "{% set a, b = 1, [2] %}{{ (a, b) == (1, [2]) }} {{ b in [[1], b] }} {{ {a: b}[1] }}": "True True [2]",

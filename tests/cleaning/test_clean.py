@@ -60,7 +60,7 @@ def write_jsonl(path: Path, documents: list[Document]) -> Path:
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """400 documents of two domains, some of which every kind of filter changes or turns away, and a broken record."""
+    """400 documents of two domains, some of which every kind of filter changes or rejects, and a broken record."""
     rng = random.Random(4)
     documents = []
     for _ in range(400):
@@ -118,7 +118,7 @@ def test_nothing_is_lost_from_the_account(texts: list[str]) -> None:
 
 
 def test_the_report_adds_up(raw: Path, tmp_path: Path) -> None:
-    """The report's figures agree with each other, with the corpus, and with the file of what was turned away."""
+    """The report's figures agree with each other, with the corpus, and with the file of what was rejected."""
     report = clean([raw], tmp_path / "out", CleanConfig(), read=BY_FIELD, work=SMALL)
     assert report is not None
     documents, stored, rejected = content(tmp_path / "out")
@@ -169,7 +169,7 @@ if __name__ == "__main__":
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_stage_goes_on(tmp_path: Path, workers: int) -> None:
-    """A process killed in the middle of the work, and started again, ends with what one that was let alone gives."""
+    """A process killed in the middle of the work, and started again, ends with the files of an undisturbed one."""
     rng = random.Random(5)
     texts = ["".join(rng.choices(SENTENCES, k=30)) for _ in range(1500)]
     raw = write_jsonl(tmp_path / "raw.jsonl", [Document(text, "web") for text in texts])
@@ -245,7 +245,7 @@ def test_no_filters_change_nothing(tmp_path: Path) -> None:
 
 
 def test_outliers_see_what_the_filters_before_leave(tmp_path: Path) -> None:
-    """Mean and deviation are those of a domain's documents behind the earlier filters; later ones come after."""
+    """Mean and deviation are those of a domain's documents after the earlier filters and before the later ones."""
     lengths = [*range(20, 60), 500]
     documents = (
         [Document("字" * n, "a") for n in lengths] + [Document("字" * 500, "b")] * 3 + [Document("字" * 2, "a")] * 500
@@ -293,7 +293,7 @@ def model(tiny: Callable[..., ModelConfig]) -> Transformer:
 def test_bits_per_byte_of_single_documents(
     model: Transformer, tokenizer: Tokenizer, corpus: list[Document], runtime: Runtime, tmp_path: Path
 ) -> None:
-    """Each document's figure is the one the evaluation gives for a domain that holds it alone, long ones too."""
+    """Each document's figure is the one the evaluation computes for a domain that holds it alone, long ones too."""
     texts = [corpus[0].text, corpus[1].text * 20, corpus[2].text]
     documents = [Document(text, f"d{i}") for i, text in enumerate(texts)]
     write_tokens(documents, tokenizer, tmp_path / "tokens", held_out=1.0)
@@ -304,7 +304,7 @@ def test_bits_per_byte_of_single_documents(
 
 
 def test_perplexity_bounds(model: Transformer, tokenizer: Tokenizer, corpus: list[Document], tmp_path: Path) -> None:
-    """Documents that a model finds more or less surprising than the bounds allow are turned away."""
+    """Documents that a model finds more or less surprising than the bounds allow are rejected."""
     (tmp_path / "model").mkdir()
     save_model(tmp_path / "model", model, tokenizer)
     texts = [document.text for document in corpus[:40]]

@@ -98,7 +98,7 @@ def test_whoever_leaves_marks_of_many_regions_open_waits_no_longer() -> None:
 
 
 def test_code_is_counted(tmp_path: Path) -> None:
-    """The report tells how many lines of code and tables the kept documents hold, and how many characters."""
+    """The report says how many lines of code and tables the kept documents hold, and how many characters."""
     text = "今天天气很好，我们去公园散步。\n```\nx = 1\n```\n说明到此为止。"
     assert count_code(text) == (3, 11)
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
@@ -135,7 +135,7 @@ def parsed(text: str) -> str | None:
 
 @pytest.mark.slow
 def test_real_programs_stay_what_they_are() -> None:
-    """Python's own sources parse to the same tree, constants and docstrings included, behind the default filters."""
+    """Python's own sources parse to the same tree, constants and docstrings included, after the default filters."""
     wrong = []
     for path, text in real_files(*BULK[0]):
         tree = parsed(text)

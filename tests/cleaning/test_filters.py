@@ -223,7 +223,7 @@ def test_length() -> None:
 
 
 def test_shares() -> None:
-    """Shares are of characters that are no spaces, and each kind has its bounds."""
+    """Shares are of characters other than spaces, and each kind has its bounds."""
     text = "汉字 ab\n12 ！?"  # two of each kind
     assert Shares((0.25, 0.25), (0.25, 0.25), (0.25, 0.25), (0.25, 0.25)).judge([text, "汉", text]) == [
         None,
@@ -236,7 +236,7 @@ def test_shares() -> None:
 
 
 def test_language() -> None:
-    """Texts in other languages than those allowed are turned away; a code nobody knows is told."""
+    """Texts in other languages than those allowed are rejected; an unknown code is an error."""
     language = Language(("zh", "en"))
     assert language.test("今天天气很好，我们去公园看书，然后回家吃饭。") is None
     assert language.test("The weather is fine today and we are going to the park to read.") is None
@@ -297,14 +297,14 @@ FILLER = "".join(map(chr, range(0x5000, 0x5200)))  # no character twice
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.lists(WORDS, max_size=40).map("".join), st.integers(0, 150)), min_size=1, max_size=3))
 def test_repetition_follows_the_published_rules(parts: list[tuple[str, int]]) -> None:
-    """Long texts are turned away exactly when a rule says so, whichever texts are judged beside them."""
+    """Long texts are rejected exactly when a rule says so, whichever texts are judged beside them."""
     texts = [text + FILLER[:n] for text, n in parts]
     found = Repetition(min_characters=0).judge(texts)
     assert [reason is not None for reason in found] == [published_rules(text) for text in texts]
 
 
 def test_repetition_in_short_texts() -> None:
-    """A short text is turned away when most of it repeats, not for the repetitions every short text has."""
+    """A short text is rejected when most of it repeats, not for the repetitions every short text has."""
     spam, song = "物流速度太慢了," * 10, "采莲南塘秋，莲花过人头。低头弄莲子，莲子清如水。采莲南塘秋。"
     assert published_rules(song)
     assert [bool(reason) for reason in Repetition().judge([spam, song, "", "好"])] == [True, False, False, False]

@@ -43,7 +43,7 @@ def test_what_is_no_markup_stays(text: str) -> None:
     ],
 )
 def test_what_was_escaped_is_text(before: str, after: str) -> None:
-    """Entities are resolved once, and what they stood for is no tag."""
+    """Entities are resolved once, and what they stood for is not a tag."""
     assert Html().edit(before) == after
 
 

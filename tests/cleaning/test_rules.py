@@ -70,7 +70,7 @@ def test_edits_are_regular_expressions(tmp_path: Path) -> None:
     ],
 )
 def test_a_pattern_that_is_none_is_named(rules: Rules, message: str, tmp_path: Path) -> None:
-    """What cannot be compiled is told in one line before the work begins."""
+    """What cannot be compiled is reported in one line before the work begins."""
     (tmp_path / "a.txt").write_text("x" * 50)
     with pytest.raises(UserError, match=message):
         clean([tmp_path / "a.txt"], tmp_path / "out", CleanConfig(filters=["rules"], rules=rules), work=ONE)
@@ -107,7 +107,7 @@ def test_repetitions_within_a_text() -> None:
 
 
 def test_outliers_by_any_measure(tmp_path: Path) -> None:
-    """A text of usual length that is far off by another measure is turned away; a wrong name is answered."""
+    """A text of usual length that is far off by another measure is rejected; a wrong name is an error."""
     texts = [f"今天天气很好，我们去公园看书，{'甲乙丙丁戊己庚'[i % 7]}也来了。" for i in range(60)]
     odd = "9876543210" * 2 + texts[0][20:]
     raw = tmp_path / "raw.jsonl"

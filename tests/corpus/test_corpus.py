@@ -95,7 +95,7 @@ def outputs(directory: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_finished_items_are_not_worked_on_again(tmp_path: Path, workers: int) -> None:
-    """Results come in the order of the items; after an error only what is missing is done; another key begins anew."""
+    """Results come in the order of the items; after an error only what is missing is done; another key starts again."""
     log, directory = tmp_path / "log", tmp_path / "work"
 
     def go(key: str, **how: Any) -> list[Any]:
@@ -181,7 +181,7 @@ def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
 
 
 def test_progress_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where standard error is no terminal, lines tell how far the work has come and what is left."""
+    """Where standard error is not a terminal, lines say how far the work has come and what is left."""
     run_partitions(
         [1, 2], partial(squared, log=tmp_path / "log"), tmp_path / "work", key="a", workers=1, title="square"
     )

@@ -58,7 +58,7 @@ def poems(n: int, seed: int = 1) -> list[str]:
 
 @given(st.lists(TEXTS, max_size=5))
 def test_many_texts_are_normalised_as_one_is(texts: list[str]) -> None:
-    """The table gives what NFKC and casefold give, also where code points act on their neighbours."""
+    """The table agrees with NFKC and casefold, also where code points act on their neighbours."""
     points = rows(characters(fold(column(texts))))
     assert ["".join(map(chr, row)) for row in points] == [normal_form(text) for text in texts]
 
@@ -255,7 +255,7 @@ def test_tables_find_all_fingerprints_within_the_distance(bits: int, distance: i
 
 @given(st.lists(st.integers(0, 12), max_size=60), st.integers(1, 50))
 def test_all_pairs_of_a_key_are_found_or_handed_on_as_a_group(keys: list[int], at_once: int) -> None:
-    """However the keys are cut into spans, a small run gives all its pairs and a large one its documents."""
+    """However the keys are cut into spans, a small run yields all its pairs and a large one its documents."""
     table = (np.array([keys, keys], np.uint64) * np.uint64(0x9E3779B97F4A7C15 >> 4)).reshape(2, -1)
     entries = candidates.entries(table, np.arange(len(keys)))
     found = []

@@ -150,7 +150,7 @@ def test_workers_and_partitions_change_nothing(
 
 @pytest.mark.slow
 def test_a_run_killed_in_every_step_ends_as_one_left_alone(corpus: Path, straight: Path, tmp_path: Path) -> None:
-    """Killed when a step begins and when its first partition is done, the stage goes on and gives the same files."""
+    """Killed when a step begins and when its first partition is done, the stage goes on and makes the same files."""
     out = tmp_path / "out"
     for step in STEPS:
         mark = out / ".work" / step / ("00000" if step in ("sketch", "keep") else "")

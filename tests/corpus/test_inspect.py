@@ -1,4 +1,4 @@
-"""`babyllm inspect`: what it tells of corpora, raw files, token data, bare files and runs, and of anything else."""
+"""`babyllm inspect`: what it shows of corpora, raw files, token data, bare files and runs, and of anything else."""
 
 import json
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_token_data(
         documents, tokens, n_bytes = (sum(getattr(s, name) for s in mine) for name in ("documents", "tokens", "bytes"))
         (row,) = (row for row in rows(out) if row[:2] == [split, domain] and len(row) > 6)
         assert row[2:4] == [f"{documents:,}", f"{tokens:,}"] and row[6] == f"{n_bytes:,}"
-        # Where all tokens are looked at, their characters are exactly those of the text, which `decode` gives back.
+        # Where all tokens are looked at, their characters are exactly those of the text, which `decode` returns.
         ids = open_tokens(token_dir).stream(split, domain).read(0, 1 << 30)  # type: ignore[arg-type]
         assert float(row[7]) == pytest.approx(tokens / len(tokenizer.decode(ids)), rel=1e-3)
         assert float(row[8]) == pytest.approx(n_bytes / tokens, rel=1e-3)
@@ -168,7 +168,7 @@ def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_anything_else_is_told_in_one_line(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """What is missing, unfinished, empty, of an unknown kind or damaged gives one line that names it."""
+    """What is missing, unfinished, empty, of an unknown kind or damaged is named in one line."""
     for name in ("unfinished/.work", "empty", "broken"):
         (tmp_path / name).mkdir(parents=True)
     tokenizer.save(tmp_path / "tokenizer")

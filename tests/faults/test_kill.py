@@ -125,7 +125,7 @@ def test_twenty_kills_change_nothing(worker: Worker, data: Path, tmp_path: Path)
 
 
 def check_stopped(run_dir: Path) -> int:
-    """The step at which a run stopped, behind a look at what it left."""
+    """The step at which a run stopped, after a look at what it left."""
     last = newest(run_dir)
     assert (run_dir / "latest").read_text() == f"step_{last:08d}\n"
     assert [record["step"] for record in read_metrics(run_dir)] == list(range(1, last + 1))

@@ -183,7 +183,7 @@ def adapter_run(base_dir: Path, data: Path, runtime: Runtime, tmp_path: Path) ->
 
 
 def test_an_adapter_directory_loads_with_its_base(adapter_run: tuple[Path, TrainState], data: Path) -> None:
-    """`babyllm.load` of the run or the step gives the adapted model to the last bit, and its tokenizer."""
+    """`babyllm.load` of the run or the step returns the adapted model to the last bit, and its tokenizer."""
     directory, state = adapter_run
     tokens = some_tokens(state.model.config)
     expected = state.model.eval().logits(tokens)
@@ -197,7 +197,7 @@ def test_an_adapter_directory_loads_with_its_base(adapter_run: tuple[Path, Train
 def test_a_base_is_found_from_the_folders_above_the_adapter(
     base_dir: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name relative to where training ran is found from anywhere; one that leads nowhere is told with the file."""
+    """A name relative to where training ran is found from anywhere; one that leads nowhere is a named error."""
     (tmp_path / "runs" / "sft").mkdir(parents=True)
     (tmp_path / "runs" / "base").symlink_to(base_dir)
     adapter = tmp_path / "runs" / "sft"
@@ -221,7 +221,7 @@ def test_an_adapter_alone_is_no_model_to_start_from(adapter_run: tuple[Path, Tra
 def test_an_adapter_of_a_grown_base_grows_it_again(
     base_dir: Path, data: Path, tmp_path: Path, runtime: Runtime
 ) -> None:
-    """Loading gives the rows that the base was grown by before training."""
+    """Loading restores the rows that the base was grown by before training."""
     state = new_state("lora", base_dir, data, runtime)
     tokenizer = Tokenizer.load(data).extended(["<|one|>", "<|two|>"])
     state.model = stirred(add_lora(grow_vocabulary(load_model(base_dir), tokenizer.vocab_size), LORA))
@@ -280,7 +280,7 @@ def test_a_model_that_cannot_be_written_leaves_nothing(adapter_run: tuple[Path, 
 
 
 def test_an_adapter_loads_behind_a_move(base_dir: Path, tmp_path: Path) -> None:
-    """`load_adapter` on a base of one's own gives the adapted model, with nothing but the adapter trainable."""
+    """`load_adapter` on a base of one's own makes the adapted model, with nothing but the adapter trainable."""
     model = stirred(add_lora(load_model(base_dir), LORA))
     save_adapter(tmp_path, model, "anywhere")
     loaded = load_adapter(load_model(base_dir), tmp_path)

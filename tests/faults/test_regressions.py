@@ -67,7 +67,7 @@ def plan(steps: int) -> Plan:
 
 
 class LinearDtypes(TorchFunctionMode):
-    """Remembers the type of everything a linear layer gives out."""
+    """Remembers the type of everything a linear layer returns."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -52,7 +52,7 @@ def zipped(files: Files, method: int = zipfile.ZIP_DEFLATED) -> bytes:
 
 
 def streamed(files: Files) -> bytes:
-    """A .zip archive whose heads tell no sizes, as programs write that do not know them beforehand."""
+    """A .zip archive whose heads hold no sizes, as programs write that do not know them beforehand."""
 
     class Pipe(io.BytesIO):
         def seekable(self) -> bool:
@@ -129,7 +129,7 @@ def loose(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("suffix", PACKERS)
 def test_files_of_an_archive_are_read_as_in_a_folder(tmp_path: Path, suffix: str, loose: dict[str, list[str]]) -> None:
-    """Each file by its own reader, named by its place; what a folder leaves out is left out and told in a line."""
+    """Each file by its own reader, named by its place; what a folder leaves out is left out and named in a line."""
     path = tmp_path / f"mine{suffix}"
     path.write_bytes(PACKERS[suffix](FILES | OTHERS))
     found = read(path)
@@ -143,7 +143,7 @@ def test_files_of_an_archive_are_read_as_in_a_folder(tmp_path: Path, suffix: str
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
 def test_a_large_archive_is_cut_from_file_to_file(tmp_path: Path, suffix: str) -> None:
-    """Pieces give what the whole gives, in the same order; a compressed archive stays whole."""
+    """Pieces yield what the whole yields, in the same order; a compressed archive stays whole."""
     path = tmp_path / f"many{suffix}"
     path.write_bytes(PACKERS[suffix]({f"{i:04}.txt": noise(2000).encode() for i in range(1500)} | OTHERS))
     pieces = find_partitions([path], ReadConfig(), 100_000)
@@ -165,7 +165,7 @@ def test_the_domain_is_that_of_a_folder_with_the_name_of_the_archive(tmp_path: P
 
 
 def test_names_of_other_encodings(tmp_path: Path) -> None:
-    """Names that a Chinese Windows wrote come back, whether or not their encoding is told."""
+    """Names that a Chinese Windows wrote come back, whether or not their encoding is named."""
     plain = zipped({"XXXXXXXXXXXX.txt": "文".encode()})
     name = "中文文件名字".encode("gb18030")
     (tmp_path / "a.zip").write_bytes(plain.replace(b"XXXXXXXXXXXX", name))
@@ -175,7 +175,7 @@ def test_names_of_other_encodings(tmp_path: Path) -> None:
 
 
 def test_archives_in_archives(tmp_path: Path) -> None:
-    """An archive in an archive is read, one in that is told."""
+    """An archive in an archive is read, one in that is rejected."""
     inner = tarred({"a.txt": b"within", "deep.zip": zipped({"b.txt": b"too deep"})}, "w:gz")
     (tmp_path / "outer.zip").write_bytes(zipped({"x/inner.tar.gz": inner}))
     found = read(tmp_path)
@@ -236,7 +236,7 @@ def test_damage_within_an_archive_costs_one_file(tmp_path: Path) -> None:
 
 
 def test_joined_archives_and_what_is_none(tmp_path: Path) -> None:
-    """Joined archives are read on, also compressed ones; a file that is no archive is told, an empty archive too."""
+    """Joined archives are read on, also compressed ones; another file or an empty archive is rejected."""
     one, two = {"1.txt": b"one"}, {"2.txt": b"two"}
     (tmp_path / "a.tar").write_bytes(tarred(one) + tarred(two))
     (tmp_path / "b.tar.gz").write_bytes(tarred(one, "w:gz") + tarred(two, "w:gz"))

@@ -113,14 +113,14 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("suffix", PACKERS)
 def test_all_before_the_damage_is_kept(tmp_path: Path, suffix: str, damage: str) -> None:
-    """Of every format as much is read as the codec alone gives, and one line tells of the rest."""
+    """Of every format as much is read as the codec alone yields, and one line names the rest."""
     for kind in (".jsonl", ".csv", ".txt", ".wet"):
         data = DAMAGES[damage](PACKERS[suffix](b"".join(FORMATS[kind])))
         given, is_seen = before_damage(data, suffix)
         expected = whole_texts(given, FORMATS[kind])
         found, reasons = read(tmp_path / f"a{kind}{suffix}", data)
         assert found[: len(expected)] == expected, kind
-        # Arrow writes no checksum of zstd's content, so that some damage is none to anybody.
+        # Arrow writes no checksum of zstd's content, so that some damage stays unseen.
         assert [reason for reason in reasons if reason in (LOST, LOST_RECORD, CHECKSUM)] or not is_seen, (kind, reasons)
 
 
@@ -142,13 +142,13 @@ def test_joined_files_are_kept_up_to_the_damage_of_one(tmp_path: Path, suffix: s
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_wrong_checksum_costs_nothing(tmp_path: Path, kind: str) -> None:
-    """Where the trailer alone is wrong every document is read, and one line tells of the checksum."""
+    """Where the trailer alone is wrong every document is read, and one line names the checksum."""
     for suffix, place in ((".gz", -6), (".gz", -1), (".bz2", -2)):
         data = bytearray(PACKERS[suffix](b"".join(FORMATS[kind])))
         data[place] ^= 255
         found, reasons = read(tmp_path / f"a{kind}{suffix}", bytes(data))
         assert found == TEXTS and reasons[-1] == CHECKSUM, suffix
-        assert len(reasons) == 1 + (kind == ".json"), reasons  # the number at the end of the array is no document
+        assert len(reasons) == 1 + (kind == ".json"), reasons  # the number at the end of the array is not a document
     text = "\n".join(TEXTS).encode()
     data = bytearray(gzip.compress(text))
     data[-6] ^= 255
@@ -167,7 +167,7 @@ def test_a_broken_member_of_a_web_archive_costs_its_own_record(tmp_path: Path, s
         found, reasons = read(tmp_path / f"a.wet{suffix}", b"".join(members))
         assert set(found) >= {text for i, text in enumerate(TEXTS[:10]) if i not in broken}
         assert set(reasons) <= {LOST, LOST_RECORD, CHECKSUM} and reasons
-        # Of a broken frame of zstd nothing may be left to tell that a record began there.
+        # Of a broken frame of zstd nothing may be left to show that a record began there.
         assert len(reasons) == len(broken) or (suffix == ".zst" and len(reasons) < len(broken)), reasons
     members[2] = members[2][:-20]
     found, reasons = read(tmp_path / f"b.wet{suffix}", b"".join(members[:9]))
@@ -228,7 +228,7 @@ def test_a_dictionary_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_wrong_checksums_among_joined_files(tmp_path: Path) -> None:
-    """A wrong checksum in the middle costs nothing, and one line tells of it; it does not hide that more is lost."""
+    """A wrong checksum in the middle costs nothing, and one line names it; it does not hide that more is lost."""
     parts = [b"".join(FORMATS[".jsonl"][i : i + 100]) for i in (0, 100, 200)]
     for suffix, pack in ((".gz", gzip.compress), (".zst", with_checksum)):
         for place in (-6, -1) if suffix == ".gz" else (-1,):

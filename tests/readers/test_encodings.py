@@ -93,7 +93,7 @@ def test_other_encodings_are_never_taken_for_chinese(tmp_path: Path, encoding: s
 
 
 def test_too_little_to_tell_is_not_guessed(tmp_path: Path) -> None:
-    """Two letters of any script are no evidence; four common Chinese characters are."""
+    """Two letters of any script are not evidence; four common Chinese characters are."""
     for word, encoding in (("да", "cp1251"), ("네", "euc_kr"), ("é", "cp1252")):
         assert read(tmp_path / "a.txt", word.encode(encoding)) == ([], [UNKNOWN]), word
     assert read(tmp_path / "a.txt", "我们的中国".encode("gbk")) == (["我们的中国"], [])
@@ -114,7 +114,7 @@ def test_one_bad_byte_in_a_book(tmp_path: Path, encoding: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 def test_joined_files_with_byte_order_marks(tmp_path: Path, encoding: str) -> None:
-    """Marks that begin a line, as where files were joined, are no part of the text."""
+    """Marks that begin a line, as where files were joined, are not part of the text."""
     one = f"{SIMPLIFIED}一\n{SIMPLIFIED}二\n"
     data = one.encode(encoding) * 2
     assert read(tmp_path / "a.txt", data) == ([one * 2], [])
@@ -155,7 +155,7 @@ def test_compressed_contents_of_web_archives(tmp_path: Path) -> None:
 
 
 def test_web_archives_as_others_write_them(tmp_path: Path) -> None:
-    """All versions are read, lines that end in a line feed alone, and chunks, of which broken ones are told."""
+    """All versions are read, lines that end in a line feed alone, and chunks, of which broken ones are named."""
     pytest.importorskip("trafilatura", exc_type=ImportError)
     chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(PAGE), PAGE)
     records = [

@@ -352,7 +352,7 @@ def test_truncated_packed_files(tmp_path: Path, suffix: str) -> None:
 
 
 def test_truncated_json_arrays(tmp_path: Path) -> None:
-    """An array cut anywhere gives its whole records and one rejection; so does text behind its end."""
+    """An array cut anywhere yields its whole records and one rejection; so does text after its end."""
     rows: list[dict[str, Any]] = [{"text": "a, [b]"}, {"text": 'x"}\\', "n": {"m": [1, {"k": "]"}]}}, {"text": "c"}]
     for indent in (None, 1):
         content = json.dumps(rows, indent=indent)
@@ -381,7 +381,7 @@ def test_a_broken_record_of_an_array_spoils_no_other(tmp_path: Path) -> None:
 
 
 def test_bad_rows_of_a_table(tmp_path: Path) -> None:
-    """Rows with other numbers of fields and lone quotation marks are rejected; the rows behind them are kept."""
+    """Rows with other numbers of fields and lone quotation marks are rejected; the rows after them are kept."""
     content = 'id,text\n1,a\n2\n3,b,c\n\n4,"d\n\ne"\n5,"open\n6,f\n7,"g"h\n8,"i ""j"""\n'
     items = read(put(tmp_path / "a.csv", content))
     assert texts(items) == ["a", "d\n\ne", "f", 'i "j"']
@@ -639,7 +639,7 @@ def test_real_data() -> None:
 
 
 def test_a_field_named_domain_tells_the_domain(tmp_path: Path) -> None:
-    """Unless told otherwise, a record's own domain counts, and the file's name where a record has none."""
+    """Unless set otherwise, a record's own domain counts, and the file's name where a record has none."""
     (tmp_path / "mixed.jsonl").write_text('{"text": "甲", "domain": "news"}\n{"text": "乙"}\n')
     (partition,) = find_partitions([tmp_path / "mixed.jsonl"], ReadConfig(), 1 << 20)
     documents = [d for d in read_partition(partition, ReadConfig()) if isinstance(d, Document)]
@@ -661,7 +661,7 @@ COLUMNS: dict[str, tuple[pa.Array, str | None]] = {
 
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_an_invalid_cell_costs_its_row(tmp_path: Path, kind: str) -> None:
-    """In columns of every kind one invalid text rejects its row alone; a title of a kind that is no text is ignored."""
+    """In columns of every kind one invalid text rejects its row alone; a title that is not text is ignored."""
     column, field = COLUMNS[kind]
     name = "paragraphs" if field == "paragraphs" else "text"
     table = pa.table({name: column, "title": pa.array([2**62 + 1, 2, 3], pa.timestamp("ns"))})

@@ -1,4 +1,4 @@
-"""What a record is, which files are read, and what people are told of both."""
+"""What a record is, which files are read, and what people read of both."""
 
 import gzip
 import json
@@ -353,7 +353,7 @@ def test_a_limit_takes_the_first_of_all(tmp_path: Path) -> None:
 
 
 def test_a_limit_decides_the_result_of_a_stage(tmp_path: Path) -> None:
-    """A corpus made of a part is no corpus of all, and of a corpus a part is taken too."""
+    """A corpus made of a part is not the corpus of all, and of a corpus a part is taken too."""
     put(tmp_path / "in/a.jsonl", "\n".join(map(dumped, ROWS)))
     none, few = CleanConfig(filters=()), ReadConfig(limit="3")
     clean([tmp_path / "in"], tmp_path / "few", none, read=few, work=ONE)
@@ -381,7 +381,7 @@ def test_a_limit_decides_the_result_of_a_stage(tmp_path: Path) -> None:
     ],
 )
 def test_tables_as_programs_write_them(name: str, content: str, settings: dict[str, Any], tmp_path: Path) -> None:
-    """Marks before a quoted header, a line that tells the separator, empty lines and no header are no hindrance."""
+    """Marks before a quoted header, a line that names the separator, empty lines and no header are accepted."""
     items = read(put(tmp_path / name, content), **settings)
     assert texts(items) == [TEXT] and not reasons(items)
 
@@ -399,7 +399,7 @@ def test_a_missing_header_is_told(tmp_path: Path) -> None:
     assert "--read.columns" in reason
 
 
-# ---- what people are told
+# ---- what people read
 
 
 @pytest.mark.parametrize("settings", [{"domain": "field:sorce"}, {"title": "name"}, {"text": "body"}])
@@ -415,7 +415,7 @@ def test_a_field_that_no_record_has_is_refused(settings: dict[str, str], tmp_pat
 
 
 def test_what_readers_make_of_names_is_counted(tmp_path: Path) -> None:
-    """The report counts texts found under another name, and documents whose field tells no domain."""
+    """The report counts texts found under another name, and documents whose field has no domain."""
     put(tmp_path / "in/a.jsonl", json_lines({"Text": TEXT, "kind": "k"}, {"text": TEXT}))
     read_config = ReadConfig(domain="field:kind")
     report = clean([tmp_path / "in"], tmp_path / "out", CleanConfig(filters=()), read=read_config, work=ONE)
@@ -434,7 +434,7 @@ def test_a_chat_file_called_conversations_is_no_store(tmp_path: Path, capsys: py
 
 @pytest.mark.parametrize("form", ["pretty array", "pretty objects", "joined"])
 def test_chat_files_are_known_by_their_content_too(form: str, tmp_path: Path) -> None:
-    """Conversations in .jsonl may be an array or values one after the other, and a rejected one tells its line."""
+    """Conversations in .jsonl may be an array or values one after the other, and a rejected one names its line."""
     turns = [{"role": "user", "content": TEXT}, {"role": "assistant", "content": TEXT}]
     rows = [{"messages": turns}, {"messages": 5}, {"messages": turns}]
     indent = None if form == "joined" else 1

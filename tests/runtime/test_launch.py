@@ -197,7 +197,7 @@ def test_an_error_is_one_line(jobs: dict[str, Scenario]) -> None:
 
 @pytest.mark.slow
 def test_a_bug_is_one_traceback(jobs: dict[str, Scenario]) -> None:
-    """An exception that is no user's error shows its traceback, from the rank that has it alone."""
+    """An exception that is not a user's error shows its traceback, from the rank that has it alone."""
     status, _, err = jobs["bug"].end()
     assert status == 1 and err.count("Traceback") == 1
     assert err.endswith("ZeroDivisionError: a bug\n")

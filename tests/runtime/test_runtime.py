@@ -221,7 +221,7 @@ def test_a_rank_that_dies_is_named(ended: dict[str, Ended]) -> None:
 
 @pytest.mark.slow
 def test_a_failing_first_rank_stops_the_others_quietly(ended: dict[str, Ended]) -> None:
-    """When rank 0 fails in main_first it tells why, and the others exit with status 1 without a word."""
+    """When rank 0 fails in main_first it says why, and the others exit with status 1 without a word."""
     assert ended["first/0"].said == ["job.py: corpus.txt: empty on rank 0"]
     assert ended["first/1"].text == ""
     assert [ended[f"first/{rank}"].status for rank in range(2)] == [1, 1]
@@ -294,7 +294,7 @@ def test_signals_ask_to_stop(name: str) -> None:
 
 
 def test_nohup_is_respected() -> None:
-    """A signal that this process was told to ignore stays ignored."""
+    """A signal that this process was started to ignore stays ignored."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with start(RuntimeConfig(device="cpu")) as runtime:

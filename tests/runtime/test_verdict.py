@@ -59,7 +59,7 @@ def test_a_slow_rank_of_this_machine_has_not_died() -> None:
 
 
 def test_an_error_of_its_own_is_left_to_a_rank() -> None:
-    """A rank that tells its own error is not named by others, which end without a word."""
+    """A rank that reports its own error is not named by others, which end without a word."""
     assert cause([local(1, FAILED)], LIMITS, is_lost=False) == Verdict((), "")
     assert verdict(record(0, idle_s=9), [local(1, FAILED)], LIMITS, 0.0) is None
     assert verdict(record(0, idle_s=11), [local(1, FAILED)], LIMITS, 0.0) == Verdict((), "")
@@ -76,7 +76,7 @@ def test_a_rank_that_ended_too_early_is_named() -> None:
 
 
 def test_a_silent_rank_is_named_whatever_the_others_do() -> None:
-    """Patience for long work, its own or that of others, is none for a process that gives no sign of life."""
+    """Patience for long work, its own or that of others, does not cover a process that shows no sign of life."""
     for me in (record(1, PATIENT), record(1, idle_s=61)):
         for state in (RUNNING, PATIENT):
             found = verdict(me, [local(0, state, silent_s=60), local(2, PATIENT)], LIMITS, 0.0)

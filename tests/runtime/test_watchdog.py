@@ -59,7 +59,7 @@ class Lost(FolderStore):
 
 
 def test_what_keeps_the_store_is_named_when_it_is_lost(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A store of no rank is told as what it is: a folder is not taken for torchrun."""
+    """A store of no rank is named as what it is: a folder is not taken for torchrun."""
     watchdog = Watchdog(Lost(tmp_path / "store"), 0, 1, TIMEOUT_S, str(tmp_path), f"the folder {tmp_path}")
     watchdog.join(StopSignal())
     watchdog.run()
@@ -69,7 +69,7 @@ def test_what_keeps_the_store_is_named_when_it_is_lost(tmp_path: Path, capfd: py
 
 
 def test_ranks_that_lost_their_store_tell_it_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Rank 0 took the store with it, so nobody can claim the line: the lowest rank that is there tells it."""
+    """Rank 0 took the store with it, so nobody can claim the line: the lowest rank that is there reports it."""
     ranks = [Watchdog(Lost(tmp_path / "store"), rank, 4, TIMEOUT_S, "localhost:1", 0) for rank in range(4)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda rank: rank.join(StopSignal()), ranks))
@@ -83,7 +83,7 @@ def test_ranks_that_lost_their_store_tell_it_once(tmp_path: Path, capfd: pytest.
 
 
 class Silent(FolderStore):
-    """The store of a process that is suspended: it takes what it is told, and never answers."""
+    """The store of a process that is suspended: it takes what it receives, and never answers."""
 
     def check(self, keys: Sequence[str]) -> bool:
         threading.Event().wait()
@@ -99,7 +99,7 @@ def test_a_store_that_does_not_answer_ends_the_joining(tmp_path: Path, monkeypat
 
 
 def test_an_address_that_never_answers_ends_the_joining(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system takes connections for a process that is suspended; PyTorch's client waits for its answer for ever."""
+    """The system takes connections for a process that is suspended; PyTorch's client waits without end."""
     monkeypatch.setattr("babyllm.runtime.rendezvous.GRACE_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])

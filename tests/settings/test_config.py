@@ -572,7 +572,7 @@ def test_differences_are_named_by_dotted_key() -> None:
 
 
 def test_print_config_prints_the_resolved_yaml_and_exits(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """What --print_config prints is a file that gives the same configuration again."""
+    """What --print_config prints is a file that loads as the same configuration."""
     with pytest.raises(SystemExit) as exit_info:
         config.parse(
             Options, ["--print_config", "--steps=7"], prog="p", resolve=lambda c: replace(c, model=ModelOptions("tiny"))
@@ -583,7 +583,7 @@ def test_print_config_prints_the_resolved_yaml_and_exits(capsys: pytest.CaptureF
 
 
 def test_print_config_does_not_hide_a_mistake() -> None:
-    """A wrong flag is told also beside --print_config."""
+    """A wrong flag is an error also beside --print_config."""
     assert mistake("--print_config", "--steps=x") == "--steps expects int, not 'x'"
 
 

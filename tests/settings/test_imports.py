@@ -115,7 +115,7 @@ def test_only_the_runtime_reads_the_environment() -> None:
 
 
 def loaded_by(code: str) -> set[str]:
-    """The top-level modules a fresh process has loaded behind `code`."""
+    """The top-level modules a fresh process has loaded after `code`."""
     tell = "import json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     answer = subprocess.run(
         [sys.executable, "-c", f"{code}\n{tell}"], capture_output=True, text=True, check=True, cwd=ROOT

@@ -51,7 +51,7 @@ def test_inspect_counts_and_shows_documents(token_dir: Path, capsys: pytest.Capt
 def test_generate_prints_what_the_function_gives(
     tmp_path: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`generate` streams the prompt and the text that `babyllm.generate` gives for the same seed."""
+    """`generate` streams the prompt and the text that `babyllm.generate` returns for the same seed."""
     model = Transformer(ModelConfig(tokenizer.vocab_size, 1, 16, 2, max_seq_len=64))
     save_model(tmp_path, model, tokenizer)
     run(["generate", str(tmp_path), "今天", "--max_new_tokens=12", "--seed=3", "--runtime.device=cpu"])
@@ -65,7 +65,7 @@ def test_generate_prints_what_the_function_gives(
     for mistake in ("--temperature=-1", "--num_beams=0", "--max_new_tokens=-1"):
         with pytest.raises(UserError, match=mistake.strip("-")):
             run(["generate", str(tmp_path), "今天", mistake, "--runtime.device=cpu"])
-        assert capsys.readouterr().out == "", "nothing is printed before a mistake is told"
+        assert capsys.readouterr().out == "", "nothing is printed before a mistake is reported"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_generate_takes_any_prompt(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What follows `--` is no flag, and `-` stands for stdin."""
+    """What follows `--` is not a flag, and `-` stands for stdin."""
     model = Transformer(ModelConfig(tokenizer.vocab_size, 1, 16, 2, max_seq_len=64))
     save_model(tmp_path, model, tokenizer)
     monkeypatch.setattr("sys.stdin", io.StringIO(stdin))

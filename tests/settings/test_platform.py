@@ -42,7 +42,7 @@ def test_a_system_without_unix_trains(
 
 
 def test_cores_are_counted_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Physical cores are at most the logical ones; where a system does not tell, all logical ones count."""
+    """Physical cores are at most the logical ones; where a system does not say, all logical ones count."""
     assert 1 <= physical_cores() <= cores()
     assert lacking() == [] or sys.platform == "win32"
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)

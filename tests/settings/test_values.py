@@ -181,7 +181,7 @@ def test_arguments_of_commands_are_paths(tmp_path: Path, monkeypatch: pytest.Mon
         run(["inspect", ""])
 
 
-# ---- files that are no configurations
+# ---- files that are not configurations
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_no_configuration_ends_in_a_traceback(tmp_path: Path, seed: int) -> None
 
 
 def test_python_may_write_home_directories_as_a_shell_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`~` in a configuration, a model's or a tokenizer's path that Python code gives is the home directory."""
+    """`~` in a configuration, a model's or a tokenizer's path that Python code passes is the home directory."""
     monkeypatch.setenv("HOME", str(tmp_path))
     made = PretrainConfig(run_dir="~/run", init_from="~/model", data=DataConfig(path="~/tokens"))
     assert (made.run_dir, made.init_from, made.data.path) == tuple(

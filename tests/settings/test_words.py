@@ -23,11 +23,9 @@ TREE = (
 )
 NOT_YET = (  # Packages still to be rewritten. Delete an entry once it is clean; add none.
     *(f"babyllm/{name}" for name in ("chat", "commands", "config", "data", "evaluate", "generation", "inspection")),
-    *(f"babyllm/{name}" for name in ("interop", "model", "objectives", "pipeline", "prepare", "runtime", "serve")),
-    *(f"babyllm/{name}" for name in ("store", "text", "tokenizer", "training", "*.py")),
-    *(f"tests/{name}" for name in ("campaign", "chat", "cleaning", "corpus", "faults", "generation", "model")),
-    *(f"tests/{name}" for name in ("readers", "runtime", "serve", "settings", "support", "tokens", "training")),
-    *("docs/serving.md", "data/*.py"),
+    *(f"babyllm/{name}" for name in ("pipeline", "prepare", "runtime", "serve", "store", "text", "tokenizer")),
+    *("babyllm/training", "babyllm/*.py", "docs/serving.md", "data/*.py"),
+    *(f"tests/{name}" for name in ("chat", "generation", "model", "readers", "serve", "tokens", "training")),
 )
 TOO_LONG_YET = ("docs/serving.md",)
 

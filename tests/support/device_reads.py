@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 # Operators whose result's value or size the program needs to know.
 _OPERATORS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_dim", "_unique2"}
-# Methods that copy a tensor to the program, of which tensors on a CPU tell the dispatcher nothing.
+# Methods that copy a tensor to the program, which the dispatcher does not see for tensors on a CPU.
 _METHODS = {"cpu", "numpy", "tolist"}
 
 
@@ -46,7 +46,7 @@ class DeviceReads:
     """Counts reads in the body of a with statement, by name.
 
     Attributes:
-        counts: of each operator or method so far.
+        counts: Calls of each operator or method so far.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Tiny models to look at: of given weights, with adapters, or ones that say what they are told to."""
+"""Tiny models to look at: of given weights, with adapters, or ones that say prescribed ids."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -40,7 +40,7 @@ def trained(model: Transformer) -> set[str]:
 
 
 def chain(config: ModelConfig, ids: Sequence[int]) -> Transformer:
-    """A model that says these ids, all different, behind any prompt, and begins again behind the last."""
+    """A model that says these ids, all different, after any prompt, and begins again after the last."""
     model = Transformer(config).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():

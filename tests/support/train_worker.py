@@ -187,7 +187,7 @@ def _collectives() -> int:
 
 
 def _unshared_directory(runtime: Runtime, data: Path, out: Path) -> str:
-    """What a rank is told where only rank 0 has the checkpoint of the run."""
+    """The error of a rank where only rank 0 has the checkpoint of the run."""
     config = replace(tiny_config(data), run_dir=str(out / f"rank{runtime.rank}"))
     state = tiny_state(config, runtime)
     state.step = 7

@@ -18,7 +18,7 @@ class Worker:
 
     Args:
         folder: where it runs, and where `output` has what the last job printed.
-        modules: with a table JOBS of more jobs.
+        modules: Modules with a table JOBS of more jobs.
     """
 
     def __init__(self, folder: Path, modules: Sequence[str] = ()) -> None:

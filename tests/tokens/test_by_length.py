@@ -146,7 +146,7 @@ def test_going_on_is_exact(steps: int) -> None:
 
 
 def test_rows_are_left_out_whatever_was_read_ahead() -> None:
-    """Behind a stretch left out come the rows that come there anyway, also for whoever goes on from it."""
+    """After a stretch left out come the rows that come there anyway, also for whoever goes on from it."""
     straight, leaving = loader_of(4), loader_of(4)
     numbers = numbers_of(straight, 20)
     assert numbers_of(leaving, 3) == numbers[:3]

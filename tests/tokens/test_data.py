@@ -76,7 +76,7 @@ def take(loader: Loader, steps: int) -> list[list[int]]:
 
 @pytest.mark.parametrize(("n_tokens", "seq_len"), [(41, 8), (42, 8), (48, 8), (40, 8), (9, 8), (41, 1), (41, 40)])
 def test_every_token_but_the_first_is_a_target_once(tmp_path: Path, n_tokens: int, seq_len: int) -> None:
-    """An epoch's rows hold each token as target exactly once, behind the token before it, the tail included."""
+    """An epoch's rows hold each token as target exactly once, after the token before it, the tail included."""
     documents = [[100], [101], [102], [103], list(range(200, 200 + n_tokens - 9))]
     joined = [token for ids in documents for token in [*ids, EOS]]
     windows = Windows(stream_of(tmp_path, documents, 5), seq_len, EOS)
@@ -223,7 +223,7 @@ def test_a_batch_may_be_larger_than_an_epoch() -> None:
 
 @pytest.mark.parametrize("world_size", [1, 4])
 def test_the_position_resumes_on_any_number_of_ranks(world_size: int) -> None:
-    """A stored position gives what would have come next, also on another number of ranks, and is plain numbers."""
+    """A stored position leads to what would have come next, also on another number of ranks, and is plain numbers."""
     data = Numbers(37)
     with loader_of(data, 8, 2, world_size=2) as loader:
         take(loader, 3)
@@ -303,7 +303,7 @@ def test_what_does_not_divide_is_refused(numbers: tuple[int, int, int, int], mes
 
 
 def test_pretraining_data(token_dir: Path, runtime: Runtime) -> None:
-    """The section `data` gives a loader whose micro-batch fits, over every row of the training split."""
+    """The section `data` makes a loader whose micro-batch fits, over every row of the training split."""
     config = DataConfig(path=str(token_dir), seq_len=32, global_batch=12, mask_documents=True, verify=True)
     data = open_pretraining_data(config)
     assert data.tokenizer is not None and data.tokens.manifest.vocab_size == 400

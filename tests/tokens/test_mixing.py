@@ -93,7 +93,7 @@ weights_of_domains = st.lists(st.floats(1e-4, 1), min_size=1, max_size=12)
 
 @given(weights_of_domains, st.sampled_from([0, 1234, LONG, MAX_ROWS - 500]))
 def test_counts_follow_the_weights(weights: list[float], start: int) -> None:
-    """Behind any row each domain has its share within two rows, within one where they are at most three."""
+    """After any row each domain has its share within two rows, within one where they are at most three."""
     mix = {f"domain{i:02}": weight for i, weight in enumerate(weights)}
     whole = whole_weights(mix, mix, "here")
     rows = np.arange(start, start + 400)

@@ -18,7 +18,7 @@ def realistic(n: int, seq_len: int, seed: int = 0) -> NDArray[np.int64]:
 
 
 def plain_best_fit(lengths: list[int], seq_len: int) -> list[int]:
-    """The room left in each row, by best fit decreasing as it is told in a sentence."""
+    """The room left in each row, by best fit decreasing as one sentence describes it."""
     room: list[int] = []
     for length in sorted(lengths, reverse=True):
         fitting = [i for i, left in enumerate(room) if left >= length]
@@ -48,7 +48,7 @@ def test_rows_are_full(seq_len: int) -> None:
 
 
 def test_the_order_is_a_function_of_the_seed() -> None:
-    """The same seed gives the same rows, another one puts others of the same length together."""
+    """The same seed makes the same rows, another one puts others of the same length together."""
     lengths = realistic(500, 256)
     first, again, other = (pack(lengths, 256, seed) for seed in (1, 1, 2))
     assert (first.values == again.values).all() and (first.offsets == again.offsets).all()

@@ -154,7 +154,7 @@ def test_data_without_a_training_shard_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", [True, False])
 @pytest.mark.parametrize("dtype", ["uint16", "uint32"])
 def test_bare_files_of_other_projects(tmp_path: Path, dtype: str, given: bool) -> None:
-    """Without a manifest, files tell how wide their ids are, and those named "val", "dev" or "test" are held out."""
+    """Without a manifest, files show how wide their ids are, and those named "val", "dev" or "test" are held out."""
     ids = np.arange(100)
     (tmp_path / "folder.bin").mkdir()
     for name in ("train_0", "train_1", "evaluated", "news_val_0", "validation", "dev", "wiki-test"):
@@ -172,7 +172,7 @@ def test_bare_files_of_other_projects(tmp_path: Path, dtype: str, given: bool) -
 
 @pytest.mark.parametrize(("magic", "dtype", "vocab_size"), [(20240520, "<u2", 50304), (20240801, "<u4", 128_256)])
 def test_bare_files_with_the_header_of_llmc(tmp_path: Path, magic: int, dtype: str, vocab_size: int) -> None:
-    """A header of 256 numbers tells how wide ids are, and is skipped; one that tells another length is refused."""
+    """A header of 256 numbers says how wide ids are, and is skipped; one that says another length is refused."""
     header = np.zeros(256, "<i4")
     header[:3] = magic, 1, 50
     file = tmp_path / "train.bin"
@@ -211,7 +211,7 @@ def test_bare_files_that_cannot_be_right(tmp_path: Path) -> None:
 
 
 def test_the_width_of_bare_ids_is_told_from_files(tmp_path: Path) -> None:
-    """Ids of 64 bits and files of several widths are refused; a file too short to tell is as wide as it is said."""
+    """Ids of 64 bits and files of several widths are refused; a file too short to show it is as wide as it is said."""
     for name, dtype in (("a", "<u2"), ("b", "<u4"), ("c", "<i8")):
         np.arange(5000, dtype=dtype).tofile(tmp_path / f"{name}.bin")
     with pytest.raises(UserError, match=r"c\.bin: holds ids of 64 bits"):
@@ -254,7 +254,7 @@ def test_reading_crosses_shard_borders(tmp_path: Path) -> None:
 def test_shards_are_mapped_and_not_loaded(tmp_path: Path) -> None:
     """Opening 200 MB of tokens, and reading a few rows of them, takes no memory for the rest."""
     if not Path("/proc/self/statm").exists():
-        pytest.skip("this system does not tell a process's memory in /proc")
+        pytest.skip("this system does not show a process's memory in /proc")
 
     def resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -302,7 +302,7 @@ def test_the_split_does_not_depend_on_the_order(tmp_path: Path, corpus: list[Doc
 
 
 def test_empty_texts_are_left_out(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """A document without text leaves no lone <eos> behind."""
+    """A document without text leaves no lone <eos>."""
     seen: list[tuple[int, int]] = []
     documents = [Document("今天"), Document(""), Document("token")]
     manifest = write_tokens(documents, tokenizer, tmp_path, held_out=0.0, progress=lambda *counts: seen.append(counts))

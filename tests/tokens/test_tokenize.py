@@ -125,7 +125,7 @@ def test_workers_change_nothing(
 def test_both_ways_write_the_same(
     tmp_path: Path, parts: list[list[Document]], whole: Path, tokenizer: Tokenizer
 ) -> None:
-    """`write_tokens` of the same documents gives the same shards and manifest."""
+    """`write_tokens` of the same documents makes the same shards and manifest."""
     write_tokens((d for part in parts for d in part), tokenizer, tmp_path, held_out=HELD_OUT, shard_tokens=5000)
     assert data_files(tmp_path) == data_files(whole)
 
@@ -229,7 +229,7 @@ def test_called_again(
 def test_the_report_counts_what_is_there(
     tmp_path: Path, parts: list[list[Document]], whole: Path, tokenizer: Tokenizer
 ) -> None:
-    """The report tells documents, tokens, bytes and compression of each domain and split."""
+    """The report counts documents, tokens, bytes and compression of each domain and split."""
     table = json.loads((whole / "report.json").read_text(encoding="utf-8"))["tables"][0]
     rows = {tuple(row[:2]): dict(zip(table["columns"], row, strict=True)) for row in table["rows"]}
     assert set(rows) == {(split, domain) for split in ("train", "val") for domain in ("web", "news/zh")}
@@ -303,7 +303,7 @@ def test_a_domain_named_all_is_refused(tmp_path: Path, tokenizer: Tokenizer, way
 
 
 def test_nothing_to_tokenize(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """A corpus of empty texts, an input that does not exist and an output that is a file are told in one line."""
+    """A corpus of empty texts, an input that does not exist and an output that is a file are errors of one line."""
     empty = make_corpus(tmp_path / "in", [[Document("", "web", "0")]])
     with pytest.raises(UserError, match="no document is left: 1 record: the text is empty"):
         tokenize([empty], tokenizer, tmp_path / "out", work=WorkConfig(workers=1))

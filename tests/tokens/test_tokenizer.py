@@ -185,7 +185,7 @@ def test_byte_level_training_is_lossless_and_deterministic(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram", "byte_bpe"])
 def test_special_tokens_can_be_added(model_type: str) -> None:
-    """Names given come behind the fixed special tokens, once each, and are never found in text."""
+    """Names given come after the fixed special tokens, once each, and are never found in text."""
     names = ["<|tool|>", "<s>", "<|tool|>", "<think>"]
     tokenizer = Tokenizer.train(corpus(), 450, model_type=model_type, special_tokens=names)  # type: ignore[arg-type]
     assert tokenizer.special == {name: i for i, name in enumerate([*SPECIAL, "<|tool|>", "<think>"])}
@@ -203,7 +203,7 @@ def test_special_tokens_can_be_added(model_type: str) -> None:
     ],
 )
 def test_byte_level_training_tells_what_is_wrong(documents: list[str], vocab_size: int, message: str) -> None:
-    """A vocabulary that does not suit the text, or no text, gives an error that says what would do."""
+    """A vocabulary that does not suit the text, or no text, is an error that says what would do."""
     with pytest.raises(UserError, match=message):
         Tokenizer.train(documents, vocab_size, model_type="byte_bpe")
 
@@ -220,13 +220,13 @@ def test_byte_level_training_tells_what_is_wrong(documents: list[str], vocab_siz
     ],
 )
 def test_training_tells_what_is_wrong(documents: list[str], vocab_size: int, message: str) -> None:
-    """A vocabulary that does not suit the text, or no text, gives an error that says what would do."""
+    """A vocabulary that does not suit the text, or no text, is an error that says what would do."""
     with pytest.raises(UserError, match=message):
         Tokenizer.train(documents, vocab_size)
 
 
 def test_the_sizes_told_are_right() -> None:
-    """The smallest and largest sizes which the errors tell can be trained."""
+    """The smallest and largest sizes which the errors name can be trained."""
     assert Tokenizer.train(["hello world"], 298).vocab_size == 298
     assert Tokenizer.train(["hello world"], 280).vocab_size == 280
 
@@ -278,14 +278,14 @@ def test_the_mark_of_spaces_is_a_character_like_others(trained: Tokenizer, conve
 
 
 def test_batch_equals_single(trained: Tokenizer, bytewise: Tokenizer) -> None:
-    """A batch gives what each of its texts gives alone."""
+    """A batch has the ids that each of its texts has alone."""
     for tokenizer in (trained, bytewise):
         assert tokenizer.encode_batch(HARD) == [tokenizer.encode(text) for text in HARD]
         assert tokenizer.encode_batch([]) == []
 
 
 def test_many_documents_at_once(trained: Tokenizer, bytewise: Tokenizer) -> None:
-    """Documents encoded together have the ids that each has alone, with eos behind each, whatever they hold."""
+    """Documents encoded together have the ids that each has alone, with eos after each, whatever they hold."""
     unigram = Tokenizer.train(corpus(), 400, model_type="unigram")
     prefixed = Tokenizer(foreign_model(corpus(), model_type="bpe", byte_fallback=True), "model")
     without_nul = [text for text in [*HARD, *corpus(50)] if "\0" not in text]
@@ -299,7 +299,7 @@ def test_many_documents_at_once(trained: Tokenizer, bytewise: Tokenizer) -> None
 
 
 def test_lone_surrogate_is_refused(trained: Tokenizer, bytewise: Tokenizer) -> None:
-    """Text that is not valid Unicode gives a UserError, on both backends, alone and in a batch."""
+    """Text that is not valid Unicode is a UserError, on both backends, alone and in a batch."""
     for tokenizer in (trained, bytewise):
         with pytest.raises(UserError, match="lone surrogate"):
             tokenizer.encode("a\ud83d")
@@ -363,7 +363,7 @@ def test_chat_template_is_written(trained: Tokenizer, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model_type", [None, "llama", "qwen3"])
 def test_transformers_gives_equal_ids(trained: Tokenizer, tmp_path: Path, model_type: str | None) -> None:
-    """AutoTokenizer loads what was saved, as a fast tokenizer, and gives the same ids, alone or beside a model."""
+    """AutoTokenizer loads what was saved, as a fast tokenizer, and makes the same ids, alone or beside a model."""
     trained.save(tmp_path)
     if model_type:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
@@ -400,20 +400,20 @@ def test_pickle_and_worker_process(trained: Tokenizer, bytewise: Tokenizer) -> N
     ],
 )
 def test_unreadable_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    """A directory without a readable tokenizer gives an error that names the file."""
+    """A directory without a readable tokenizer is an error that names the file."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         Tokenizer.load(tmp_path)
 
 
 def test_absent_file_is_named(tmp_path: Path) -> None:
-    """A path that does not exist gives an error that names it."""
+    """A path that does not exist is an error that names it."""
     with pytest.raises(UserError, match=r"no tokenizer at .*nowhere"):
         Tokenizer.load(tmp_path / "nowhere")
 
 
 def test_word_models_are_refused(tmp_path: Path) -> None:
-    """A SentencePiece model of a kind that has no tokenizer.json gives an error when it is loaded."""
+    """A SentencePiece model of a kind that has no tokenizer.json is an error when it is loaded."""
     (tmp_path / "w.model").write_bytes(foreign_model(corpus(), model_type="word", vocab_size=50))
     with pytest.raises(UserError, match=r"w\.model is a word or character model"):
         Tokenizer.load(tmp_path / "w.model")
@@ -424,7 +424,7 @@ def test_word_models_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["chatglm2-64789.model", "llama2-32000.model"])
 def test_published_models_convert_exactly(data: Path, tmp_path: Path, name: str) -> None:
-    """For real models and real texts, transformers and our two backends give the ids and texts SentencePiece gives."""
+    """For real models and real texts, transformers and our two backends give the ids and texts of SentencePiece."""
     path = data / "tokenizers" / name
     ours = Tokenizer.load(path)
     ours.save(tmp_path)
@@ -531,7 +531,7 @@ def test_roles_are_read_from_the_configuration(tmp_path: Path) -> None:
     ],
 )
 def test_roles_that_cannot_be_told(tmp_path: Path, special: list[str], config: object, message: str) -> None:
-    """No end of text, one that is not in the vocabulary, or a broken configuration gives an error that says so."""
+    """No end of text, one that is not in the vocabulary, or a broken configuration is an error that says so."""
     byte_level(tmp_path / "tokenizer.json", special)
     (tmp_path / "tokenizer_config.json").write_text("{" if config is None else json.dumps(config))
     with pytest.raises(UserError, match=message):
@@ -540,7 +540,7 @@ def test_roles_that_cannot_be_told(tmp_path: Path, special: list[str], config: o
 
 @pytest.mark.parametrize("habit", ["bos", "cut", "pad"])
 def test_foreign_json_adds_and_cuts_nothing(tmp_path: Path, habit: str) -> None:
-    """A file that adds a bos, cuts or pads texts gives plain ids here, and in transformers once saved."""
+    """A file that adds a bos, cuts or pads texts makes plain ids here, and in transformers once saved."""
     path = byte_level(tmp_path / "tokenizer.json", ["<|endoftext|>", "<|begin_of_text|>"])
     foreign = tokenizers.Tokenizer.from_file(str(path))
     if habit == "bos":
