@@ -12,6 +12,7 @@ from babyllm.chat.formats import FormatConfig
 from babyllm.commands import read_as_chosen
 from babyllm.config.values import AnyCount, Count, Members, PathText, Seed
 from babyllm.errors import UserError
+from babyllm.run_directory import CONFIG
 from babyllm.runtime import Runtime, RuntimeConfig, start
 
 if TYPE_CHECKING:
@@ -115,7 +116,6 @@ def evaluated(flags: Flags, directory: str) -> dict[str, Any] | None:
 
 def _on_run_tokens(flags: Flags, directory: str, home: Path, runtime: Runtime) -> dict[str, Any]:
     from babyllm.config import load
-    from babyllm.run_directory import CONFIG
     from babyllm.training.stages.pretraining import PREPARED, TOKENS
     from babyllm.training.stages.pretraining_config import PretrainConfig
 
