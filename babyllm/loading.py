@@ -10,11 +10,10 @@ import reprlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from babyllm.chat.load import ChatTemplate, load_template, stored_template
 from babyllm.config.json_fields import Fields, read_json
 from babyllm.errors import UserError
 from babyllm.interop.held_base import BASE
@@ -25,6 +24,9 @@ from babyllm.model.adapt.lora import merge_lora, to_int8
 from babyllm.model.transformer import Transformer
 from babyllm.run_directory import meant_step
 from babyllm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from babyllm.chat.load import ChatTemplate
 
 
 def model_directory(path: str | Path) -> Path:
@@ -137,6 +139,8 @@ def load(
 
 def _end_ids(directory: Path, tokenizer: Tokenizer) -> frozenset[int]:
     """All tokens that end an answer: the tokenizer's, those its directories list, and the stored template's."""
+    from babyllm.chat.load import load_template, stored_template  # a run that draws its model needs none of it
+
     place = tokenizer_directory(directory)
     ends = {tokenizer.eos_id, *generation_ends(directory), *generation_ends(place)}
     if stored_template(place) is not None:
@@ -183,6 +187,8 @@ def load_chat_model(path: str | Path, *, int8: bool = False) -> ChatModel:
     Raises:
         UserError: names the file that is missing or does not fit.
     """
+    from babyllm.chat.load import load_template, stored_template
+
     model, tokenizer = load(path, int8=int8)
     place = tokenizer_directory(model_directory(path))
     template = load_template(None, tokenizer, place)

@@ -7,24 +7,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from babyllm.config import differences
 from babyllm.data.token_data import PretrainingData, make_loader, open_pretraining_data
 from babyllm.errors import UserError
 from babyllm.evaluate import perplexity
 from babyllm.generation import generate
-from babyllm.interop.huggingface import load_model
 from babyllm.loading import model_directory, tokenizer_directory
-from babyllm.model.config import ModelConfig, parameter_counts
 from babyllm.model.heads import transformer_of
-from babyllm.model.options import ModelOptions
-from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
 from babyllm.optim import make_optimizer
-from babyllm.run_directory import latest
-from babyllm.runtime import Runtime, seed_all
-from babyllm.runtime.machine import physical_memory
+from babyllm.runtime import Runtime
 from babyllm.runtime.precision import reads_in
 from babyllm.schedule import Plan
 from babyllm.store.shards import is_text
@@ -33,6 +25,7 @@ from babyllm.training.parallel import prepare
 from babyllm.training.run import Measure, Show
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.pretraining_config import PretrainConfig
+from babyllm.training.stages.pretraining_model import model_of
 from babyllm.training.state import TrainState
 
 SAMPLE_TOKENS = 80
@@ -62,7 +55,7 @@ def _prepared(config: PretrainConfig, runtime: Runtime) -> PretrainConfig:
         tokenizer = str(tokenizer_directory(model_directory(config.init_from)))
     with runtime.main_first():
         if runtime.is_main:
-            from babyllm.prepare.texts import prepare_texts  # most runs begin with token data
+            from babyllm.prepare.raw_texts import prepare_texts  # most runs begin with token data
 
             prepare_texts(
                 path,
@@ -80,7 +73,7 @@ def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -
     Raises:
         UserError: the model, the data and the plan do not fit each other.
     """
-    model = prepare(_model(config, data), runtime)
+    model = prepare(model_of(config, data), runtime)
     _check_prompts(config, data.tokenizer, model.config.max_seq_len)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
     return TrainState(model, make_optimizer(model, config.optim), runtime.scaler(), loader, runtime), plan
@@ -124,47 +117,3 @@ def _check_prompts(config: PretrainConfig, tokenizer: Tokenizer | None, max_seq_
     for prompt in config.prompts:
         if tokenizer and len(tokenizer.encode(prompt)) + 1 >= max_seq_len:
             raise UserError(f"--prompts: {prompt[:20]!r}... leaves no room in the context of {max_seq_len} tokens")
-
-
-def _require_memory(shape: ModelConfig) -> None:
-    """Refuse a model that the machine cannot even hold, before its making fills the memory."""
-    n_parameters, memory = sum(parameter_counts(shape).values()), physical_memory()
-    if memory and 4 * n_parameters > memory:
-        raise UserError(
-            f"model: {n_parameters:,} parameters take {4 * n_parameters / 1e9:,.0f} GB, this machine has "
-            f"{memory / 1e9:,.0f} GB; choose a smaller model.preset, or less of model.n_layers and model.d_model"
-        )
-
-
-def _model(config: PretrainConfig, data: PretrainingData) -> Transformer:
-    vocab_size = data.tokens.manifest.vocab_size
-    if config.init_from is None:
-        seed_all(config.plan.seed)
-        shape = config.model.build(vocab_size, config.data.longest_seq_len)
-        _require_memory(shape)
-        return Transformer(shape)
-    directory = latest(Path(config.run_dir)) or model_directory(config.init_from)
-    how: dict[str, Any] = {
-        "dropout": config.model.dropout,
-        "activation_checkpointing": config.model.activation_checkpointing,
-    }
-    ignored = differences(ModelOptions(vocab_size=config.model.vocab_size, **how), config.model)
-    if ignored:
-        raise UserError(f"model.{ignored[0]}: with --init_from the shape is that of {directory}; leave the option out")
-    model = load_model(directory, **how)
-    seq_len = config.data.longest_seq_len
-    if model.config.max_seq_len < seq_len:
-        raise UserError(f"data.seq_len={seq_len}: {directory} was made for at most {model.config.max_seq_len} tokens")
-    if model.config.vocab_size < vocab_size:
-        raise UserError(
-            f"--init_from={config.init_from}: its vocabulary of {model.config.vocab_size} ids does not match the "
-            f"{vocab_size} of {config.data.path}; tokenise the data with {directory}'s tokenizer"
-        )
-    if data.tokenizer and Path(directory, "tokenizer.json").is_file():
-        theirs = Tokenizer.load(directory)
-        if theirs.sha256 != data.tokenizer.sha256:
-            raise UserError(
-                f"--init_from={config.init_from}: its tokenizer is not the one {config.data.path} was made with; "
-                f"tokenise the data with {directory}'s tokenizer"
-            )
-    return model

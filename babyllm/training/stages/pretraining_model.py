@@ -1,0 +1,69 @@
+"""The model that a pretraining run begins with: drawn, or read from a directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from babyllm.config import differences
+from babyllm.data.token_data import PretrainingData
+from babyllm.errors import UserError
+from babyllm.interop.huggingface import load_model
+from babyllm.loading import model_directory
+from babyllm.model.config import ModelConfig, parameter_counts
+from babyllm.model.options import ModelOptions
+from babyllm.model.transformer import Transformer
+from babyllm.run_directory import latest
+from babyllm.runtime import seed_all
+from babyllm.runtime.machine import physical_memory
+from babyllm.tokenizer import Tokenizer
+from babyllm.training.stages.pretraining_config import PretrainConfig
+
+
+def _require_memory(shape: ModelConfig) -> None:
+    """Refuse a model that the machine cannot even hold, before its making fills the memory."""
+    n_parameters, memory = sum(parameter_counts(shape).values()), physical_memory()
+    if memory and 4 * n_parameters > memory:
+        raise UserError(
+            f"model: {n_parameters:,} parameters take {4 * n_parameters / 1e9:,.0f} GB, this machine has "
+            f"{memory / 1e9:,.0f} GB; choose a smaller model.preset, or less of model.n_layers and model.d_model"
+        )
+
+
+def model_of(config: PretrainConfig, data: PretrainingData) -> Transformer:
+    """The model of a run at step 0, or of its newest step where it began with another model.
+
+    Raises:
+        UserError: the model does not fit the data or the machine.
+    """
+    vocab_size = data.tokens.manifest.vocab_size
+    if config.init_from is None:
+        seed_all(config.plan.seed)
+        shape = config.model.build(vocab_size, config.data.longest_seq_len)
+        _require_memory(shape)
+        return Transformer(shape)
+    directory = latest(Path(config.run_dir)) or model_directory(config.init_from)
+    how: dict[str, Any] = {
+        "dropout": config.model.dropout,
+        "activation_checkpointing": config.model.activation_checkpointing,
+    }
+    ignored = differences(ModelOptions(vocab_size=config.model.vocab_size, **how), config.model)
+    if ignored:
+        raise UserError(f"model.{ignored[0]}: with --init_from the shape is that of {directory}; leave the option out")
+    model = load_model(directory, **how)
+    seq_len = config.data.longest_seq_len
+    if model.config.max_seq_len < seq_len:
+        raise UserError(f"data.seq_len={seq_len}: {directory} was made for at most {model.config.max_seq_len} tokens")
+    if model.config.vocab_size < vocab_size:
+        raise UserError(
+            f"--init_from={config.init_from}: its vocabulary of {model.config.vocab_size} ids does not match the "
+            f"{vocab_size} of {config.data.path}; tokenise the data with {directory}'s tokenizer"
+        )
+    if data.tokenizer and Path(directory, "tokenizer.json").is_file():
+        theirs = Tokenizer.load(directory)
+        if theirs.sha256 != data.tokenizer.sha256:
+            raise UserError(
+                f"--init_from={config.init_from}: its tokenizer is not the one {config.data.path} was made with; "
+                f"tokenise the data with {directory}'s tokenizer"
+            )
+    return model
