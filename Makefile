@@ -11,7 +11,7 @@ check:  ## Format, lint, types, words
 	ruff format --check .
 	ruff check .
 	mypy
-	$(PYTHON) -m pytest -q tests/settings/test_words.py
+	$(PYTHON) -m pytest -q tests/project/test_words.py
 
 test:  ## The whole suite, about ten minutes on two cores
 	$(PYTHON) -m pytest

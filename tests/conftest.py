@@ -97,3 +97,13 @@ def runtime() -> Iterator[Runtime]:
 def killer() -> Killer:
     """Kills at any access to the file system."""
     return Killer()
+
+
+@pytest.fixture
+def one_rank() -> Iterator[None]:
+    """A process group of this process alone."""
+    from torch import distributed
+
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()

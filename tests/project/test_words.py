@@ -1,6 +1,6 @@
 """The words that docs/glossary.md rules out, and the length of lines in documentation.
 
-`python tests/settings/test_words.py PATH...` prints each hit as `file:line: word: text`; without a path it prints how
+`python tests/project/test_words.py PATH...` prints each hit as `file:line: word: text`; without a path it prints how
 many there are in each package that is not clean yet.
 """
 

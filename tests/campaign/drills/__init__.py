@@ -6,12 +6,12 @@ import random
 from collections.abc import Callable
 
 from tests.campaign.bench import Bench
-from tests.campaign.damages import damage
-from tests.campaign.disks import fill_disk
+from tests.campaign.drills.damages import damage
+from tests.campaign.drills.disks import fill_disk
+from tests.campaign.drills.launches import disturb_launch
+from tests.campaign.drills.stages import kill_stage
+from tests.campaign.drills.training import disturb_training
 from tests.campaign.faults import Outcome
-from tests.campaign.launches import disturb_launch
-from tests.campaign.stages import kill_stage
-from tests.campaign.training import disturb_training
 
 Drill = Callable[[random.Random, Bench], Outcome]
 DRILLS: dict[str, Drill] = {

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.campaign.bench import LIMIT_S, Bench, Ended, Job
+from tests.campaign.drills.stages import STAGES
 from tests.campaign.faults import BrokenPromise, Outcome
 from tests.campaign.materials import material
 from tests.campaign.references import compare, reference
 from tests.campaign.runs import RUNS, Setup, check_end
-from tests.campaign.stages import STAGES
 
 SPARE = 1.5  # what a job needs at once, at most, over what it leaves
 
