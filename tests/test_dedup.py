@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from babyllm.errors import UserError
 from babyllm.text.dedup import candidates, simhash, verify
 from babyllm.text.dedup.cluster import chains, components, graph_of, independent
+from babyllm.text.dedup.exact import exact_forms
 from babyllm.text.dedup.minhash import Bands, MinHashConfig, band_keys, choose_bands, signatures
 from babyllm.text.dedup.normal import characters, fold, normal_form
 from babyllm.text.dedup.ragged import Ragged, hash_rows, offsets_of
@@ -308,6 +309,19 @@ def test_a_large_group_of_alike_texts_takes_one_round(tmp_path: Path) -> None:
     links = verify.verify_groups(verify.SetStore([tmp_path]), Ragged(np.arange(1001), np.array([0, 1001])), 0.85)
     assert len(links.pairs) == 999
     assert components(1001, *candidates.unpack(links.pairs)).tolist() == [0] * 1000 + [1000]
+
+
+# ---- exact forms
+
+
+def test_all_kinds_of_blanks_and_of_line_breaks_are_alike() -> None:
+    """Of every code point: a space is a blank of any kind, a line feed is any break, and nothing else is one."""
+    points = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+    forms = rows(exact_forms(column([f"a{point}b" for point in points]), []))
+    blanks = [p for p in points if unicodedata.category(p) == "Zs" or p in "\t\v\f"]
+    assert [p for p, form in zip(points, forms, strict=True) if form == [97, 32, 98]] == sorted(blanks)
+    breaks = [p for p, form in zip(points, forms, strict=True) if form == [97, 10, 98]]
+    assert breaks == ["\n", "\r", "\x85", "\u2028", "\u2029"]
 
 
 # ---- clusters
