@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from babyllm.errors import UserError
 from babyllm.ragged import Ragged, hash_rows, offsets_of
+from babyllm.text.dedup.exact import exact_forms
 from babyllm.text.dedup.near import candidates, simhash, verify
-from babyllm.text.dedup.near.cluster import cluster, components
+from babyllm.text.dedup.near.cluster import chains, components, graph_of, independent
 from babyllm.text.dedup.near.minhash import Bands, MinHashConfig, band_keys, choose_bands, signatures
 from babyllm.text.dedup.near.shingles import ShingleConfig, counted, distinct, shingles, words
 from babyllm.text.dedup.normal import characters, fold, normal_form
@@ -310,6 +311,19 @@ def test_a_large_group_of_alike_texts_takes_one_round(tmp_path: Path) -> None:
     assert components(1001, *candidates.unpack(links.pairs)).tolist() == [0] * 1000 + [1000]
 
 
+# ---- exact forms
+
+
+def test_all_kinds_of_blanks_and_of_line_breaks_are_alike() -> None:
+    """Of every code point: a space is a blank of any kind, a line feed is any break, and nothing else is one."""
+    points = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+    forms = rows(exact_forms(column([f"a{point}b" for point in points]), []))
+    blanks = [p for p in points if unicodedata.category(p) == "Zs" or p in "\t\v\f"]
+    assert [p for p, form in zip(points, forms, strict=True) if form == [97, 32, 98]] == sorted(blanks)
+    breaks = [p for p, form in zip(points, forms, strict=True) if form == [97, 10, 98]]
+    assert breaks == ["\n", "\r", "\x85", "\u2028", "\u2029"]
+
+
 # ---- clusters
 
 
@@ -338,11 +352,24 @@ def test_the_first_in_order_survives_and_neighbours_are_direct_or_nearest() -> N
     order = np.array([5, 0, 3, 4, 2, 1])  # 5 survives among 3 5 8 9, and 21 among 20 21
     links = [(3, 5, 0.86, 1), (3, 8, 0.99, 1), (8, 9, 1.0, 0), (3, 9, 0.9, 1), (20, 21, 0.9, 2), (20, 21, 0.9, 1)]
     a, b, similarity, method = (np.array(part) for part in zip(*links, strict=True))
-    found = cluster(documents, order, candidates.pack(a, b), similarity, method)
+    found = chains(graph_of(documents, order, candidates.pack(a, b), similarity, method))
     assert found.survivor.tolist() == [5, 5, 5, 5, 21, 21]
     assert found.neighbour.tolist() == [5, 5, 3, 8, 21, 21]
     assert found.similarity.tolist() == [0.86, 1.0, 0.99, 1.0, 0.9, 1.0]
     assert found.method.tolist() == [1, -1, 1, 0, 1, -1]
+
+
+@given(st.integers(1, 30), st.data())
+def test_nodes_stay_unless_a_smaller_one_that_stays_is_joined_to_them(n: int, data: st.DataObject) -> None:
+    """The choice is that of going through the nodes one by one."""
+    nodes = st.integers(0, n - 1)
+    edges = [(min(e), max(e)) for e in data.draw(st.lists(st.tuples(nodes, nodes), max_size=60)) if e[0] != e[1]]
+    kept: list[int] = []
+    for node in range(n):
+        if not any((other, node) in edges for other in kept):
+            kept.append(node)
+    low, high = np.array(edges, np.int64).reshape(-1, 2).T
+    assert np.flatnonzero(independent(n, low, high)).tolist() == kept
 
 
 def test_offsets_of_no_rows() -> None:

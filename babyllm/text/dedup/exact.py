@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from babyllm.ragged import Ragged, compress, offsets_of
 from babyllm.text.dedup.normal import DROPPED, code_points, kinds
@@ -24,7 +25,8 @@ from babyllm.text.dedup.normal import DROPPED, code_points, kinds
 Fold = Literal["case", "width", "punctuation"]
 _BREAK = re.compile("\r\n?|[\x85\u2028\u2029]")
 _BLANKS = " \t\v\f\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
-_UNUSUAL = re.compile(rf"[{_BLANKS}\n]{{2}}|[^\S \n]")  # few texts hold it, or begin or end with whitespace
+# Few texts hold it. Arrow looks for it in all texts at once: runs, or whitespace other than spaces and line feeds.
+_UNUSUAL = r"[ \n]{2}|[\t\x0b-\r\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
 _BEGIN_OF_PARAGRAPH = re.compile("^\u3000+", re.MULTILINE)
 _END_OF_LINE = re.compile(f"[{_BLANKS}]+$", re.MULTILINE)
 _WITHIN_LINE = re.compile(f"(?<=[^{_BLANKS}\n])[{_BLANKS}]+")
@@ -43,7 +45,9 @@ def exact_forms(texts: pa.Array, fold: Sequence[Fold]) -> Ragged:
     forms: list[str] = texts.to_pylist()
     if table := _table("case" in fold, "width" in fold):
         forms = [text.translate(table) for text in forms]
-    forms = [_plain(unicodedata.normalize("NFC", text)) for text in forms]
+    forms = [unicodedata.normalize("NFC", text) for text in forms]
+    unusual = pc.match_substring_regex(texts, _UNUSUAL).to_pylist()  # neither folding nor NFC makes or takes whitespace
+    forms = [(_plain(text) if is_unusual else text).strip() for text, is_unusual in zip(forms, unusual, strict=True)]
     points = Ragged(code_points("".join(forms)), offsets_of(np.array(list(map(len, forms)), np.int64)))
     if "punctuation" not in fold:
         return points
@@ -53,12 +57,10 @@ def exact_forms(texts: pa.Array, fold: Sequence[Fold]) -> Ragged:
 
 
 def _plain(text: str) -> str:
-    """A text with whitespace normalised."""
-    if _UNUSUAL.search(text):
-        text = _BEGIN_OF_PARAGRAPH.sub("", _BREAK.sub("\n", text))
-        text = _WITHIN_LINE.sub(" ", _END_OF_LINE.sub("", text))
-        text = _BLANK_LINES.sub("\n\n", text)
-    return text.strip()
+    """A text with whitespace normalised, but for that at its ends."""
+    text = _BEGIN_OF_PARAGRAPH.sub("", _BREAK.sub("\n", text))
+    text = _WITHIN_LINE.sub(" ", _END_OF_LINE.sub("", text))
+    return _BLANK_LINES.sub("\n\n", text)
 
 
 @cache

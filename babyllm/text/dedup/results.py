@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from babyllm.text.dedup.decontaminate import Benchmarks
 from babyllm.text.dedup.near.candidates import unpack
-from babyllm.text.dedup.near.cluster import Members, cluster, select
-from babyllm.text.dedup.near.linking import METHODS, AllLinks
+from babyllm.text.dedup.near.cluster import Members, chains, direct, graph_of, select
+from babyllm.text.dedup.near.direct import complete, grouped
+from babyllm.text.dedup.near.linking import METHODS, AllLinks, Steps
 from babyllm.text.dedup.slices import Slice, read
 from babyllm.text.dedup.steps import Setting
 from babyllm.text.readers import Source
@@ -44,17 +45,24 @@ class Result:
         return np.searchsorted(self.members.documents, self.members.survivor)
 
 
-def collect(setting: Setting, slices: Sequence[Sequence[Slice]], n_inputs: int, links: AllLinks) -> Result:
+def collect(run: Steps, slices: Sequence[Sequence[Slice]], n_inputs: int, links: AllLinks) -> Result:
     """The clusters that the links make of the corpora, the first `n_inputs` of which lose what repeats."""
+    setting = run.setting
+    is_direct = setting.config.clusters == "direct"
     pieces = [piece for of_corpus in slices for piece in of_corpus]
-    documents = np.unique(np.concatenate(unpack(links.pairs)))
+    documents = np.unique(np.concatenate([*unpack(links.pairs), *([grouped(run)] if is_direct else [])]))
     names = describe(pieces, documents)
     corpus = _corpus_of(slices, documents)
     is_input = corpus < n_inputs
     first = np.where(is_input, corpus + 1 if setting.config.keep == "first" else 1, 0)
     order = np.empty(len(documents), np.int64)
     order[np.lexsort((_rank(names["id"]), -_lengths(setting, pieces, documents), first))] = np.arange(len(documents))
-    members = cluster(documents, order, *links)
+    n_fixed = int(np.count_nonzero(~is_input))
+    members = (
+        direct(complete(run, documents, order, n_fixed, links), n_fixed)
+        if is_direct
+        else chains(graph_of(documents, order, *links))
+    )
     is_removed = is_input & (members.survivor != members.documents)
     in_use = np.isin(members.survivor, members.survivor[is_removed])  # not a cluster of other corpora's documents alone
     members, names = select(members, in_use), names.filter(pa.array(in_use))

@@ -61,7 +61,7 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
         run = Steps(Setting(config, _n_documents(pieces), directory), about)
         benchmarks = _benchmarks(evaluation, config, directory)
         items = [(piece, number < len(inputs)) for number, of_corpus in enumerate(slices) for piece in of_corpus]
-        result = collect(run.setting, slices, len(inputs), find_links(run, items))
+        result = collect(run, slices, len(inputs), find_links(run, items))
         n_left = sum(piece.n for of_corpus in slices[: len(inputs)] for piece in of_corpus) - len(result.removed)
         require_documents(n_left, reasons_of(result), out)
         made = directory / MADE
@@ -99,6 +99,8 @@ def _about(corpora: Sequence[Corpus], evaluation: Sequence[Source], config: Dedu
         for prefix, corpus in zip(prefixes([corpus.directory for corpus in corpora]), corpora, strict=True)
     ]
     chosen = {name: value for name, value in without_paths(config).items() if name != "work"}
+    if config.clusters == "chains":  # corpora made before there was a choice do not name it
+        del chosen["clusters"]
     counts = {"against": len(config.against), "decontaminate": [sha256(source.path) for source in evaluation]}
     return {"stage": "dedup", "inputs": inputs, "config": chosen | counts}
 

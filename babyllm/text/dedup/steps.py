@@ -6,6 +6,7 @@ exact    range of exact keys -> links.npy              (repetition, the document
 propose  ranges of band or table keys -> pairs.npy, members.npy, offsets.npy
 shingle  slice -> the sets of its documents in a pair or group
 compare  pairs or groups -> pairs.npy, similarity.npy
+compare_standing  groups -> the same                   (direct clusters only)
 keep     part -> part.parquet without what is removed
 """
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from babyllm.config.values import AnyMembers, PathText, Share
 from babyllm.files import fsync
 from babyllm.pipeline.partitions import WorkConfig
-from babyllm.ragged import U64, Ragged, hash_rows, offsets_of
+from babyllm.ragged import U64, Ragged, compress, hash_rows, offsets_of, reduce_rows
 from babyllm.store.corpus import Count, schema_of
 from babyllm.store.parquet import parquet_writer
 from babyllm.text.dedup import decontaminate
@@ -34,7 +35,7 @@ from babyllm.text.dedup.near.candidates import NO_PAIRS, Candidates, Span, entri
 from babyllm.text.dedup.near.minhash import MinHashConfig, band_keys, choose_bands, signatures
 from babyllm.text.dedup.near.shingles import ShingleConfig, counted, distinct, shingles
 from babyllm.text.dedup.near.simhash import SimHashConfig
-from babyllm.text.dedup.near.verify import SetStore, verify, verify_groups, write_sets
+from babyllm.text.dedup.near.verify import Links, SetStore, verify, verify_groups, verify_in_order, write_sets
 from babyllm.text.dedup.normal import fold
 from babyllm.text.dedup.slices import Slice, read, read_texts
 
@@ -53,6 +54,8 @@ class DedupConfig:
         minhash: how candidates are found by MinHash.
         simhash: how candidates are found by SimHash.
         fold: differences that do not count between exact repetitions: case, width, punctuation; [] for none.
+        clusters: which documents stand for which: chains removes what is alike to another document of the cluster,
+            direct only what is alike to the document that stays.
         keep: of a cluster, the longest document (then the smallest id), or one of the first IN (then the longest).
         against: corpora whose documents are neither removed nor written, but count as those that were there before.
         decontaminate: evaluation files or folders, of all kinds that `clean` reads; documents that share a gram of
@@ -67,6 +70,7 @@ class DedupConfig:
     minhash: MinHashConfig = field(default_factory=MinHashConfig)
     simhash: SimHashConfig = field(default_factory=SimHashConfig)
     fold: list[Fold] = field(default_factory=list)
+    clusters: Literal["chains", "direct"] = "chains"
     keep: Literal["longest", "first"] = "longest"
     against: list[PathText] = field(default_factory=list)
     decontaminate: list[PathText] = field(default_factory=list)
@@ -240,8 +244,36 @@ def compare(item: tuple[str, int, int], folder: Path, *, setting: Setting, metho
         pairs = [file[slice(*np.searchsorted(file, bounds))] for file in files]
         links = verify(store, np.unique(np.concatenate(pairs)), setting.config.threshold)
     else:
-        groups = Ragged(np.load(proposed[start] / "members.npy"), np.load(proposed[start] / "offsets.npy"))
-        links = verify_groups(store, groups, setting.config.threshold)
+        links = verify_groups(store, _groups(proposed[start]), setting.config.threshold)
+    _save_links(links, folder)
+
+
+def compare_standing(item: int, folder: Path, *, setting: Setting, method: str, n_fixed: int) -> None:
+    """The links among the documents that stay in the groups of one folder, by preference."""
+    groups = open_groups(setting, method, item)
+    ranks = np.load(setting.directory / "ranks.npy", mmap_mode="r")[groups.values]
+    order = np.lexsort((ranks, np.repeat(np.arange(len(groups.offsets) - 1), groups.lengths())))
+    in_order = Ragged(groups.values[order], groups.offsets)
+    store = SetStore(setting.folders("sets"))
+    _save_links(verify_in_order(store, in_order, ranks[order] < n_fixed, setting.config.threshold), folder)
+
+
+def open_groups(setting: Setting, method: str, number: int) -> Ragged:
+    """Of the groups of one folder the documents that stay, two or more, where others than before do."""
+    stays, before = np.load(setting.directory / "stays.npy", mmap_mode="r")
+    groups = _groups(setting.folders(method)[number])
+    is_in = stays[groups.values]
+    changed = reduce_rows(np.logical_or, Ragged(is_in != before[groups.values], groups.offsets), False)
+    standing = compress(groups, is_in & np.repeat(changed, groups.lengths()))
+    lengths = standing.lengths()
+    return Ragged(standing.values[np.repeat(lengths > 1, lengths)], offsets_of(lengths[lengths > 1]))
+
+
+def _groups(folder: Path) -> Ragged:
+    return Ragged(np.load(folder / "members.npy"), np.load(folder / "offsets.npy"))
+
+
+def _save_links(links: Links, folder: Path) -> None:
     np.save(folder / "pairs.npy", links.pairs)
     np.save(folder / "similarity.npy", links.similarity)
 

@@ -21,7 +21,7 @@ from babyllm.pipeline.partitions import run_partitions
 from babyllm.ragged import U64
 from babyllm.text.dedup import steps
 from babyllm.text.dedup.near import simhash
-from babyllm.text.dedup.near.candidates import NO_PAIRS, pack, spans, unpack
+from babyllm.text.dedup.near.candidates import NO_PAIRS, Span, pack, spans, unpack
 from babyllm.text.dedup.slices import Slice
 from babyllm.text.dedup.steps import Setting
 
@@ -65,13 +65,25 @@ class Steps:
         title: str,
         sizes: Sequence[int] | None = None,
         is_little: bool = False,
+        made_from: Sequence[Any] = (),
         **arguments: Any,
     ) -> list[Any]:
-        """The results of `work` for each item, like `run_partitions`; what is little is done in this process."""
+        """The results of `work` for each item, like `run_partitions`.
+
+        Args:
+            name: of the directory.
+            work: a step.
+            items: what to work on.
+            title: of the progress.
+            sizes: of the items in bytes.
+            is_little: whether the work is so little that it is done in this process.
+            made_from: the items of an earlier step, where this one's items are numbers of its folders.
+            **arguments: further ones of `work`.
+        """
         for surplus in self.setting.folders(name)[len(items) :]:  # an earlier start with other partitions left them
             shutil.rmtree(surplus)
         job = partial(work, setting=self.setting, **arguments)
-        key = [self._key, repr(items)]
+        key = [self._key, repr(items), *map(repr, made_from)]
         directory = self.setting.directory / name
         is_little |= sum(sizes or ()) < self.portion(_LITTLE.get(name, 0))
         workers = 1 if is_little else self._work.workers
@@ -83,7 +95,7 @@ class Steps:
 
 
 def find_links(run: Steps, items: Sequence[tuple[Slice, bool]]) -> AllLinks:
-    """All links between the documents of these slices; with each comes whether it is kept clean of evaluation sets."""
+    """The links between the documents of these slices; with each comes whether it is kept clean of evaluation sets."""
     setting, near = run.setting, run.setting.config.near
     sizes = [piece.size_bytes for piece, _ in items]
     _weigh(run, items, sizes)
@@ -94,16 +106,51 @@ def find_links(run: Steps, items: Sequence[tuple[Slice, bool]]) -> AllLinks:
     run.run("exact", steps.exact, ranges, "exact repetitions")
     n_pairs = {}
     for method in near:
-        tables = spans(setting.n_tables(method), setting.n_documents, run.portion(_ENTRIES_PER_BYTE))
+        tables = proposals(run, method)
         n_pairs[method] = sum(run.run(method, steps.propose, tables, f"{method} candidates", method=method))
     if near:
         save(setting.directory / "wanted.npy", _wanted(setting))
         run.run("sets", steps.shingle, items, "shingles of candidates", sizes)
     for method in near:
-        comparisons = _comparisons(run, method, n_pairs[method])
-        is_little = n_pairs[method] < run.portion(_PAIRS_PER_BYTE)
-        run.run(f"{method}-links", steps.compare, comparisons, "similarities", is_little=is_little, method=method)
-    return _gather(setting)
+        run.run(
+            f"{method}-links",
+            steps.compare,
+            _comparisons(run, method, n_pairs[method]),
+            "similarities",
+            is_little=n_pairs[method] < run.portion(_PAIRS_PER_BYTE),
+            made_from=proposals(run, method),
+            method=method,
+        )
+    repeating, repeated = steps.exact_links(setting)
+    pairs = pack(np.minimum(repeating, repeated), np.maximum(repeating, repeated))
+    equal = AllLinks(pairs, np.ones(len(pairs)), np.zeros(len(pairs), np.int64))
+    near_links = gather(setting, [(f"{method}-links", method) for method in near])
+    return joined(equal, near_links)
+
+
+def proposals(run: Steps, method: str) -> list[list[Span]]:
+    """The ranges of keys whose candidates come to one folder each."""
+    return spans(run.setting.n_tables(method), run.setting.n_documents, run.portion(_ENTRIES_PER_BYTE))
+
+
+def gather(setting: Setting, names: Sequence[tuple[str, str]]) -> AllLinks:
+    """The links that steps have found, of which the names are given, with their methods."""
+    pairs, similarity, number = [NO_PAIRS], [np.empty(0)], [np.empty(0, np.int64)]
+    for name, method in names:
+        for folder in setting.folders(name):
+            pairs.append(np.load(folder / "pairs.npy"))
+            similarity.append(np.load(folder / "similarity.npy"))
+            number.append(np.full(len(pairs[-1]), METHODS.index(method)))
+    return AllLinks(np.concatenate(pairs), np.concatenate(similarity), np.concatenate(number))
+
+
+def joined(links: AllLinks, others: AllLinks) -> AllLinks:
+    """The links of both."""
+    return AllLinks(
+        np.concatenate([links.pairs, others.pairs]),
+        np.concatenate([links.similarity, others.similarity]),
+        np.concatenate([links.method, others.method]),
+    )
 
 
 def save(path: Path, array: NDArray[Any]) -> None:
@@ -138,23 +185,16 @@ def _wanted(setting: Setting) -> NDArray[np.bool_]:
 
 
 def _comparisons(run: Steps, method: str, n_pairs: int) -> list[tuple[str, int, int]]:
-    """Pairs in ranges of their first document, which hold about as many each, and the groups of each folder."""
+    """Pairs in ranges of their first document, which hold about as many each, and the groups of each folder.
+
+    For direct clusters groups come later, when it is known what of them stays.
+    """
     folders = run.setting.folders(method)
     n_ranges = -(-n_pairs // run.portion(_PAIRS_PER_BYTE))
     sample = [unpack(np.load(folder / "pairs.npy", mmap_mode="r")[::64])[0] for folder in folders]
     inner = np.sort(np.concatenate(sample))[:: max(1, -(-sum(map(len, sample)) // max(1, n_ranges)))][1:]
     edges = np.unique([0, *inner, run.setting.n_documents]).tolist() if n_ranges else []
+    if run.setting.config.clusters == "direct":
+        folders = []
     groups = [i for i, folder in enumerate(folders) if len(np.load(folder / "members.npy", mmap_mode="r"))]
     return [("pairs", a, b) for a, b in pairwise(edges)] + [("groups", i, 0) for i in groups]
-
-
-def _gather(setting: Setting) -> AllLinks:
-    repeating, repeated = steps.exact_links(setting)
-    pairs = [pack(np.minimum(repeating, repeated), np.maximum(repeating, repeated))]
-    similarity, method = [np.ones(len(repeating))], [np.zeros(len(repeating), np.int64)]
-    for name in setting.config.near:
-        for folder in setting.folders(f"{name}-links"):
-            pairs.append(np.load(folder / "pairs.npy"))
-            similarity.append(np.load(folder / "similarity.npy"))
-            method.append(np.full(len(pairs[-1]), METHODS.index(name)))
-    return AllLinks(np.concatenate([NO_PAIRS, *pairs]), np.concatenate(similarity), np.concatenate(method))

@@ -4,7 +4,7 @@
     folders -> SetStore -> jaccard(pairs) -> links: pairs at the threshold or above
 
 Large groups are not compared pair by pair: a representative is compared with all others, then one of those that none
-has been alike to, and so on, up to `MAX_REPRESENTATIVES`. Their order follows from the contents alone.
+has been alike to, and so on, up to `MAX_REPRESENTATIVES`.
 """
 
 from __future__ import annotations
@@ -113,20 +113,43 @@ def verify(store: SetStore, pairs: U64, threshold: float) -> Links:
 
 
 def verify_groups(store: SetStore, groups: Ragged, threshold: float) -> Links:
-    """Links between representatives of each group and the documents they are alike to."""
+    """Links between representatives of each group and the documents they are alike to; contents decide who they are."""
+    ordered = [_by_content(store, groups.values[start:stop]) for start, stop in pairwise(groups.offsets.tolist())]
+    members = np.concatenate([np.empty(0, np.int64), *ordered])
+    return verify_in_order(store, Ragged(members, groups.offsets), np.zeros(len(members), bool), threshold)
+
+
+def verify_in_order(store: SetStore, groups: Ragged, stays: NDArray[np.bool_], threshold: float) -> Links:
+    """Links between representatives of each group and the documents they are alike to.
+
+    Args:
+        store: the sets of all members.
+        groups: documents, those that are compared with the others first.
+        stays: of each member whether it is compared with the others even if an earlier one is alike to it.
+        threshold: least similarity of a link.
+    """
     found = [Links(NO_PAIRS, np.empty(0))]
     for start, stop in pairwise(groups.offsets.tolist()):
-        found += _by_representatives(store, groups.values[start:stop], threshold)
+        found += _by_representatives(store, groups.values[start:stop], stays[start:stop], threshold)
     pairs, first = np.unique(np.concatenate([links.pairs for links in found]), return_index=True)
     return Links(pairs, np.concatenate([links.similarity for links in found])[first])
 
 
-def _by_representatives(store: SetStore, members: NDArray[np.int64], threshold: float) -> Iterator[Links]:
-    """A block of members at a time, so that a group may have any size."""
+def _by_content(store: SetStore, members: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Members in an order that follows from their contents alone."""
     content = [reduce_rows(np.add, store.any_sets(block), np.uint64(0)) for block in _blocks(store, members)]
-    members = members[np.argsort(np.concatenate(content), kind="stable")]
+    return members[np.argsort(np.concatenate(content), kind="stable")]
+
+
+def _by_representatives(
+    store: SetStore, members: NDArray[np.int64], stays: NDArray[np.bool_], threshold: float
+) -> Iterator[Links]:
+    """A block of members at a time, so that a group may have any size."""
     representatives: list[tuple[np.int64, U64]] = []
+    n_before = 0
     for block in _blocks(store, members):
+        stays_open = stays[n_before : n_before + len(block)]
+        n_before += len(block)
         sets = store.any_sets(block)
         known, place = np.unique(sets.values, return_inverse=True)
         is_open = np.ones(len(block), bool)
@@ -139,7 +162,8 @@ def _by_representatives(store: SetStore, members: NDArray[np.int64], threshold: 
             before = offsets_of(np.isin(known, elements)[place])
             common = before[sets.offsets[1:]] - before[sets.offsets[:-1]]
             similarity = common / (len(elements) + sets.lengths() - common)
-            is_open &= similarity < threshold
+            is_open &= (similarity < threshold) | stays_open
+            is_open[block == document] = False
             linked = (similarity >= threshold) & (block != document)
             others = block[linked]
             yield Links(pack(np.minimum(document, others), np.maximum(document, others)), similarity[linked])

@@ -1,0 +1,78 @@
+"""The links that direct clusters need: any two documents that would both stay, and share a key, are compared.
+
+    links -> what stays -> groups of it -> more links -> what stays -> ... until nothing changes
+
+A large group has links to its representatives alone. Where a representative goes, for a document outside of the group,
+those alike to it may stay, and have to be compared with each other. When nothing changes any more, no two documents
+that stay are alike, and each that goes is linked to one that stays and is preferred. Only one choice of documents is
+so, whatever the way to it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babyllm.text.dedup import steps
+from babyllm.text.dedup.near.cluster import Graph, graph_of
+from babyllm.text.dedup.near.linking import AllLinks, Steps, gather, joined, proposals, save
+
+_MEMBERS_PER_BYTE = 1 / 64  # so few members of groups are compared in this process
+
+
+def grouped(run: Steps) -> NDArray[np.int64]:
+    """The documents in large groups, ascending."""
+    found = np.zeros(run.setting.n_documents, bool)
+    for method in run.setting.config.near:
+        for folder in run.setting.folders(method):
+            found[np.load(folder / "members.npy")] = True
+    return np.flatnonzero(found)
+
+
+def complete(
+    run: Steps, documents: NDArray[np.int64], order: NDArray[np.int64], n_fixed: int, links: AllLinks
+) -> Graph:
+    """The graph of links with those that are missing between documents of large groups.
+
+    Args:
+        run: what has run all steps up to the links.
+        documents: the numbers of all documents with a link or in a large group, ascending.
+        order: of each document, a number of its own; the smaller the rather kept.
+        n_fixed: how many documents, the first in this order, stay whatever they are alike to.
+        links: those found so far, with all between equal documents.
+    """
+    setting = run.setting
+    graph = graph_of(documents, order, *links)
+    ranks = np.zeros(setting.n_documents, np.int64)
+    ranks[documents] = graph.first[graph.rank]
+    save(setting.directory / "ranks.npy", ranks)
+    before, names, number = np.zeros(setting.n_documents, bool), [("", "")], 0
+    while names:
+        stays = np.ones(setting.n_documents, bool)
+        stays[documents] = graph.stays(n_fixed)[graph.rank]
+        save(setting.directory / "stays.npy", np.stack([stays, before]))
+        names = [name for method in setting.config.near if (name := _round(run, method, number, n_fixed))]
+        links = joined(links, gather(setting, names))
+        graph = graph_of(documents, order, *links)
+        before, number = stays, number + 1
+    return graph
+
+
+def _round(run: Steps, method: str, number: int, n_fixed: int) -> tuple[str, str] | None:
+    """Compare what stays in the groups of a method; the step's name with the method, None where nothing is to do."""
+    sizes = [len(steps.open_groups(run.setting, method, i).values) for i in range(len(run.setting.folders(method)))]
+    items = [i for i, size in enumerate(sizes) if size]
+    if not items:
+        return None
+    name = f"{method}-round-{number}"
+    run.run(
+        name,
+        steps.compare_standing,
+        items,
+        "similarities of what stays",
+        made_from=proposals(run, method),
+        is_little=sum(sizes) < run.portion(_MEMBERS_PER_BYTE),
+        method=method,
+        n_fixed=n_fixed,
+    )
+    return name, method
