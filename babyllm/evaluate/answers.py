@@ -13,16 +13,13 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from babyllm.chat.load import ChatTemplate, Supervise, fit
 from babyllm.chat.messages import Conversation, Unusable
-from babyllm.evaluate.perplexity import on_device, sum_dtype
-from babyllm.model.cross_entropy import IGNORE
+from babyllm.evaluate.scoring import Row, row_nats
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime
-from babyllm.runtime.precision import reads_in
 from babyllm.store.conversations import ConversationStore
 
 MAX_CANDIDATES = 10
@@ -193,7 +190,7 @@ def losses(
         batch_tokens: tokens, padding included, per forward pass.
     """
     mine = sorted(samples, key=lambda sample: len(sample.ids))[runtime.rank :: runtime.world_size]
-    nats = supervised_nats(model, [(s.ids, s.turns > 0) for s in mine], runtime, batch_tokens)
+    nats = row_nats(model, [Row(s.ids, s.turns > 0) for s in mine], runtime, batch_tokens=batch_tokens)
     sums = {task: [0.0, 0.0] for task in sorted({sample.task for sample in samples})}
     for sample, value in zip(mine, nats.tolist(), strict=True):
         sums[sample.task][0] += value
@@ -205,58 +202,10 @@ def losses(
 def answer_nats(
     model: Transformer, rows: Sequence[tuple[NDArray[np.int64], Answer]], runtime: Runtime, batch_tokens: int
 ) -> NDArray[np.float64]:
-    """(len(rows),) nats of each answer behind its prompt."""
+    """(len(rows),) nats of each answer after its prompt, (L,) ids; on this rank alone."""
     whole = [np.concatenate([prompt, np.array(answer, np.int64)]) for prompt, answer in rows]
     scored = [np.arange(len(ids)) >= len(prompt) for ids, (prompt, _) in zip(whole, rows, strict=True)]
-    return supervised_nats(model, list(zip(whole, scored, strict=True)), runtime, batch_tokens)
-
-
-@torch.no_grad()
-def supervised_nats(
-    model: Transformer,
-    rows: Sequence[tuple[NDArray[np.int64], NDArray[np.bool_]]],
-    runtime: Runtime,
-    batch_tokens: int,
-) -> NDArray[np.float64]:
-    """(len(rows),) nats of those ids of each row that are marked, given what is before them; on this rank alone."""
-    batches: list[list[int]] = []
-    sums: list[torch.Tensor] = []
-    was_training = model.training
-    model.eval()
-    try:
-        for batch in _batches([len(ids) for ids, _ in rows], batch_tokens):
-            if runtime.stop_requested:
-                break
-            longest = max(len(rows[i][0]) for i in batch)
-            tokens = np.zeros((len(batch), longest - 1), np.int64)
-            targets = np.full_like(tokens, IGNORE)
-            for line, i in enumerate(batch):
-                ids, is_scored = rows[i]
-                tokens[line, : len(ids) - 1] = ids[:-1]
-                targets[line, : len(ids) - 1] = np.where(is_scored[1:], ids[1:], IGNORE)
-            inputs = (on_device(array, runtime.device) for array in (tokens, targets))
-            with reads_in(runtime.device, runtime.reading_dtype):
-                found = model(*inputs, n_targets=int((targets != IGNORE).sum()))
-            batches.append(batch)
-            sums.append(found.sum(dim=1, dtype=sum_dtype(runtime.device)))
-    finally:
-        model.train(was_training)
-    nats = np.zeros(len(rows))
-    if sums:  # read from the device here, once
-        nats[np.concatenate(batches)] = torch.cat(sums).cpu().double().numpy()
-    return nats
-
-
-def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterable[list[int]]:
-    """Indices of rows of like length, at most `batch_tokens` with padding."""
-    batch: list[int] = []
-    for i in np.argsort(lengths, kind="stable").tolist():
-        if batch and (len(batch) + 1) * lengths[i] > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+    return row_nats(model, list(map(Row, whole, scored)), runtime, batch_tokens=batch_tokens)
 
 
 def _room(model: Transformer, candidates: Sequence[Answer]) -> int:
