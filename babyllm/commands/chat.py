@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from babyllm.commands import read_as_chosen
+from babyllm.commands import note, note_base_model, read_as_chosen
 from babyllm.config.values import AnyCount, Positive, Rate, Seed, Share
 from babyllm.console import leaving_at_once
 from babyllm.errors import UserError
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from babyllm.chat.load import ChatTemplate
     from babyllm.chat.session import Session
     from babyllm.generation import Engine
-    from babyllm.model.transformer import Transformer
 
 ARGUMENTS = "RUN_DIR"
 
@@ -72,7 +71,7 @@ def run(flags: Flags, directory: str) -> None:
         if is_terminal:
             with suppress(ImportError):
                 import readline  # noqa: F401  # gives `input` line editing and a history
-            _note("/help shows the commands, Ctrl-D leaves")
+            note("/help shows the commands, Ctrl-D leaves")
         for text in _messages(is_terminal):
             if text.strip() == "/exit":
                 break
@@ -82,31 +81,13 @@ def run(flags: Flags, directory: str) -> None:
 def _begin(flags: Flags, directory: str, runtime: Runtime, is_terminal: bool) -> _Chat:
     from babyllm.chat.session import Session, answer_lead
     from babyllm.generation import Engine
-
-    model, template = chat_model(directory, flags.int8)
-    model.to(runtime.device)
-    return _Chat(flags, Engine(model, slots=1), template, is_terminal, Session(flags.system), answer_lead(template))
-
-
-def chat_model(directory: str, int8: bool = False) -> tuple[Transformer, ChatTemplate]:
-    """The model of a directory and the template of its chats; tells if it was not taught to answer.
-
-    Args:
-        directory: of a run, step, Hugging Face model or adapter.
-        int8: whether its matrices are held in 8 bits.
-
-    Raises:
-        UserError: names the file that is missing or does not fit; or the model does not have the template's tokens.
-    """
     from babyllm.loading import load_chat_model
 
-    found = load_chat_model(directory, int8=int8)
-    if found.missing:
-        lacking = ", ".join(found.missing)
-        raise UserError(f"{directory}: its vocabulary lacks {lacking}; fine-tune it with train_sft.py first")
-    if not found.has_learned:
-        _note(f"{directory} has no chat template: a base model, which was not taught to answer; using chatml")
-    return found.model, found.template
+    found = load_chat_model(directory, int8=flags.int8)
+    found.require_template_tokens(directory)
+    note_base_model(found, directory)
+    engine, lead = Engine(found.model.to(runtime.device), slots=1), answer_lead(found.template)
+    return _Chat(flags, engine, found.template, is_terminal, Session(flags.system), lead)
 
 
 @dataclass
@@ -135,7 +116,7 @@ class _Chat:
             if not self.is_terminal:
                 raise
             self.session = before
-            _note(str(error))
+            note(str(error))
 
     def _obey(self, command: str, rest: str) -> None:
         if command == "/system":
@@ -162,7 +143,7 @@ class _Chat:
         prompt = fitting_prompt(self.template, self.session, context, flags.max_new_tokens)
         if prompt.n_left_out and not self.has_left_out:
             self.has_left_out = True
-            _note(f"the chat is longer than the model's context of {context} tokens: the oldest part is left out now")
+            note(f"the chat is longer than the model's context of {context} tokens: the oldest part is left out now")
         sampling = Sampling(
             max_new_tokens=flags.max_new_tokens,
             temperature=flags.temperature,
@@ -214,8 +195,3 @@ def _messages(is_terminal: bool) -> Iterator[str]:
         print()
     elif lines:
         yield "\n".join(lines)
-
-
-def _note(text: str) -> None:
-    """Tell the user something that the model does not say."""
-    print(f"({text})", file=sys.stderr, flush=True)

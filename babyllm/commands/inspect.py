@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.supervise import Supervise
@@ -12,6 +12,8 @@ from babyllm.text.readers import ReadConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from babyllm.pipeline.report import Report
 
 ARGUMENTS = "DIR_OR_FILE"
 
@@ -80,16 +82,16 @@ def run(flags: Flags, path: str) -> None:
         return
     report = _report(flags, place)
     print_report(report)
-    for group in report.get("examples", []):
-        for number, item in enumerate(group["items"]):
-            if not number:
-                print(f"\n{group['title']}")
-            print(f"  {item['label']}")
-            for text in item["texts"]:
+    for group in report.examples or ():
+        if group.items:
+            print(f"\n{group.title}")
+        for item in group.items:
+            print(f"  {item.label}")
+            for text in item.texts:
                 print(f"    {_cut(text, flags.characters)!r}")
 
 
-def _report(flags: Flags, place: Path) -> dict[str, Any]:
+def _report(flags: Flags, place: Path) -> Report:
     if (place / "config.yaml").is_file():
         from babyllm.inspection.runs import run_report
 
@@ -145,12 +147,12 @@ def _show_store(flags: Flags, place: Path) -> None:
 
     from babyllm.config.json_fields import read_json
     from babyllm.inspection.conversations import coloured
-    from babyllm.pipeline.report import print_report
+    from babyllm.pipeline.report import Report, print_report
     from babyllm.store.conversations import ConversationStore
     from babyllm.tokenizer import Tokenizer
 
     store, tokenizer = ConversationStore.open(place, verify=flags.verify), Tokenizer.load(place)
-    print_report(read_json(place / "report.json"))
+    print_report(Report.from_json(read_json(place / "report.json")))
     rng = random.Random(flags.seed)
     for group in store.manifest.groups:
         span = store.span(group.split, group.task)

@@ -17,8 +17,8 @@ from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 
 __all__ = [
-    "Answer",
     "AnswerText",
+    "Completion",
     "Engine",
     "Event",
     "Sampling",
@@ -35,7 +35,7 @@ __all__ = [
 _SLOTS = 16
 
 
-class Answer(NamedTuple):
+class Completion(NamedTuple):
     """An answer that has ended.
 
     Attributes:
@@ -154,7 +154,7 @@ def answers(
     tokenizer: Tokenizer,
     requests: Sequence[tuple[Sequence[int], Sampling]],
     end_ids: Container[int],
-) -> list[Answer]:
+) -> list[Completion]:
     """The answers to prompts, decoded together, each as if it were alone.
 
     Args:
@@ -188,7 +188,7 @@ def answers(
             elif finish:
                 finishes[number] = finish
                 pieces[number].append(texts[number].end())
-    return [Answer("".join(pieces[number]), tokens[number], finishes[number]) for number in texts]
+    return [Completion("".join(pieces[number]), tokens[number], finishes[number]) for number in texts]
 
 
 def _sampling(settings: dict[str, Any]) -> Sampling:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,11 +16,11 @@ from babyllm.chat.messages import Unusable
 from babyllm.chat.reading import find_conversation_partitions, read_conversation_partition
 from babyllm.chat.supervise import Supervise
 from babyllm.chat.template import ChatTemplate, Rendered
+from babyllm.pipeline.report import Cell, Fact, Report, Table
 from babyllm.progress import ProgressLine
 from babyllm.text.readers import Rejected
 from babyllm.tokenizer import Tokenizer
 
-Report = dict[str, Any]
 PARTITION_BYTES = 1 << 20  # after each it is told how far the look has come
 GREEN, PLAIN = ("\x1b[32m", "\x1b[0m"), ("[[", "]]")
 # What a terminal would obey is shown by its number, so that no text can colour or erase anything.
@@ -94,15 +93,15 @@ def conversations_report(
         done += partition.size_bytes
         progress.show(done)
     progress.end()
-    facts: list[list[Any]] = [["rejected records", sum(rejected.values())]]
-    facts += [[f"rejected: {reason}", count] for reason, count in sorted(rejected.items())]
-    facts += [[f"field left out: {name}", count] for name, count in left_out.most_common()]
-    report = {"title": f"conversations: {path}", "facts": facts, "tables": [_length_table(lengths)] if lengths else []}
+    facts: list[Fact] = [("rejected records", sum(rejected.values()))]
+    facts += [(f"rejected: {reason}", count) for reason, count in sorted(rejected.items())]
+    facts += [(f"field left out: {name}", count) for name, count in left_out.most_common()]
+    report = Report(f"conversations: {path}", facts, [_length_table(lengths)] if lengths else [])
     return report, [(label, rendered) for _, label, rendered in sorted(examples, key=lambda example: example[0])]
 
 
-def _length_table(lengths: dict[str, list[tuple[int, int]]]) -> dict[str, Any]:
-    rows: list[list[Any]] = []
+def _length_table(lengths: dict[str, list[tuple[int, int]]]) -> Table:
+    rows: list[list[Cell]] = []
     everything = [pair for group in lengths.values() for pair in group]
     for task, pairs in [*sorted(lengths.items()), ("all", everything)]:
         tokens, supervised = np.array(pairs).T
@@ -110,4 +109,4 @@ def _length_table(lengths: dict[str, list[tuple[int, int]]]) -> dict[str, Any]:
         n_tokens, n_supervised = int(tokens.sum()), int(supervised.sum())
         rows.append([task, len(pairs), n_tokens, n_supervised, n_supervised / n_tokens, half, most, int(tokens.max())])
     columns = ["task", "conversations", "tokens", "trained on", "share", "median length", "99 % up to", "longest"]
-    return {"title": "conversations by task", "columns": columns, "rows": rows}
+    return Table("conversations by task", columns, rows)

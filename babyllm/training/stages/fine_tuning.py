@@ -26,8 +26,10 @@ from babyllm.data.conversation_data import (
 )
 from babyllm.data.row_config import share_of
 from babyllm.errors import UserError
-from babyllm.evaluate.answers import closed_in, stored_samples
-from babyllm.evaluate.carry_over import greedy_answers, measure
+from babyllm.evaluate.answers import closed_in
+from babyllm.evaluate.by_task import measure
+from babyllm.evaluate.greedy import greedy_answers
+from babyllm.evaluate.samples import stored_samples
 from babyllm.integrity import check_model
 from babyllm.interop.held_base import BASE, hold_base
 from babyllm.interop.peft import Adapter, fill_adapter, read_adapter
