@@ -9,7 +9,7 @@ Legend: N rows, T new time, S cached and new time, D model width, H heads, K kv 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -39,6 +39,19 @@ def require_readable(prompt: Sequence[int], context: int, vocab_size: int, n_new
         raise UserError(f"a prompt of {len(prompt)} tokens leaves no room in the context of {context}")
     if min(prompt) < 0 or max(prompt) >= vocab_size:
         raise UserError(f"the prompt has ids outside of the model's vocabulary of {vocab_size}")
+
+
+class _Pass(NamedTuple):
+    """Tokens (N, T) on their way through the layers: what they are by now, where they stand, what they may see."""
+
+    x: Tensor  # (N T, D), changed in place
+    shape: tuple[int, int]
+    columns: Tensor
+    turns: Tensor
+    keys: tuple[Tensor, ...]  # of each layer, (N, K, S, W)
+    values: tuple[Tensor, ...]
+    mask: Tensor | None
+    is_causal: bool
 
 
 class _Layer(NamedTuple):
@@ -140,8 +153,44 @@ class Decoder:
     def _logits(self, x: Tensor) -> Tensor:
         return self._head(self._normed(x, self._norm)).float().cpu()
 
+    def read_in_steps(self, tokens: Tensor, row: int, length: int, effort: int) -> Iterator[Tensor | None]:
+        """Read tokens of one row as `read` does, but some layers at a time; meanwhile others may be read, not moved.
+
+        Args:
+            tokens: (1, T) int64.
+            row: theirs, which must stay where it is.
+            length: tokens it holds, that the new ones follow.
+            effort: work of a step, as in `n_tokens_in_a_layer`; one that passes a single layer may take more.
+
+        Yields:
+            None after each step but the last, then the logits after the last token, (1, V) float32 on the CPU.
+        """
+        T = tokens.shape[1]
+        while self._n_ready < length + T:
+            self._make_ready(self._n_ready + 1)
+            yield None
+        passing = self._begin(tokens, row, [length])
+        n_layers = max(1, self.n_tokens_in_a_layer(effort, length) // T)
+        for i in range(len(self._layers)):
+            if i and i % n_layers == 0:
+                yield None
+            self._pass(i, passing)
+        yield self._logits(passing.x[-1:])
+
+    def n_tokens_in_a_layer(self, effort: int, length: int) -> int:
+        """Tokens after `length` others that take one layer the work that `effort` tokens after none take all layers."""
+        of_matrices = sum(part.size for part in self._layers[0] if isinstance(part, Matrix))
+        of_attention = 2 * self._heads * self._width * length
+        return effort * len(self._layers) * of_matrices // (of_matrices + of_attention)
+
     def _hidden(self, tokens: Tensor, first: int, lengths: Sequence[int]) -> Tensor:
         """What the layers make of the tokens (N, T): (N T, D)."""
+        passing = self._begin(tokens, first, lengths)
+        for i in range(len(self._layers)):
+            self._pass(i, passing)
+        return passing.x
+
+    def _begin(self, tokens: Tensor, first: int, lengths: Sequence[int]) -> _Pass:
         N, T = tokens.shape
         longest = max(lengths) + T
         self._make_ready(longest)
@@ -152,13 +201,17 @@ class Decoder:
         is_causal = T > 1 and longest == T
         mask = None if is_causal or (T == 1 and min(lengths) + T == longest) else self._mask(positions, longest)
         x = F.embedding(tokens.flatten(), self._embed)
-        for layer, kept, k, v in zip(self._layers, self._columns, keys, values, strict=True):
-            q = self._stored(layer.qkv(self._normed(x, layer.input_norm)), turns, kept, columns)
-            x.add_(layer.out(self._attended(q.view(N, T, self._heads, self._width), k, v, mask, is_causal)))
-            h = self._normed(x, layer.mlp_norm)
-            gate, up = layer.gate_up(h).chunk(2, dim=1)
-            x.add_(layer.down(F.silu(gate).mul_(up)))
-        return x
+        return _Pass(x, (N, T), columns, turns, keys, values, mask, is_causal)
+
+    def _pass(self, i: int, passing: _Pass) -> None:
+        """Let tokens pass a layer."""
+        layer, x = self._layers[i], passing.x
+        q = self._stored(layer.qkv(self._normed(x, layer.input_norm)), passing.turns, self._columns[i], passing.columns)
+        q, k, v = q.view(*passing.shape, self._heads, self._width), passing.keys[i], passing.values[i]
+        x.add_(layer.out(self._attended(q, k, v, passing.mask, passing.is_causal)))
+        h = self._normed(x, layer.mlp_norm)
+        gate, up = layer.gate_up(h).chunk(2, dim=1)
+        x.add_(layer.down(F.silu(gate).mul_(up)))
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of a row to another row."""

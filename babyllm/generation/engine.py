@@ -3,8 +3,9 @@
 submit -> waiting -> [parked: a long prompt is read in parts] -> running: one token a step -> left
 rows of the decoder's cache:   0 .. running, those that join next to them; parked ones from the last row on downwards
 
-Short prompts and a part of a long one are read in turn, a step each: a short one waits for no more than a part, and a
-long one gets every second step whatever comes after it. Of long ones the shortest and the oldest take turns.
+A long prompt is read in parts, and a part in several steps, some layers each. Such a step and one that reads short
+prompts take turns: a short one waits for little work, and a long one gets every second step whatever comes after it.
+Of long ones the shortest and the oldest take turns, part by part.
 
 Nothing here knows text or threads: one owner calls `step` again and again.
 """
@@ -44,9 +45,19 @@ class Event(NamedTuple):
     finish: Finish | None
 
 
-PART = 32
-"""Tokens of a long prompt that are read in a step: others wait for no more, and reading so is a fifth slower."""
+EFFORT = 32
+"""Work on a long prompt in a step, for which others wait: what so many tokens at its beginning take in all layers.
+
+A part has more tokens than that, since products with few rows are slow, but passes only some layers in a step.
+"""
 _MOST_PARKED = 2
+
+
+class _Part(NamedTuple):
+    """A part of a long prompt that passes the layers: its length, and the rest of its steps."""
+
+    n: int
+    steps: Iterator[Tensor | None]
 
 
 @dataclass(eq=False)
@@ -61,10 +72,16 @@ class _Request:
     n_read: int = 0
     last: int = -1
     row: int = -1  # of a parked one
+    part: _Part | None = None  # of a parked one
 
     @property
     def n_unread(self) -> int:
         return len(self.prompt) - self.n_read
+
+    @property
+    def n_held(self) -> int:
+        """Columns of its row that are written to, those of the part being read included."""
+        return self.n_read + (self.part.n if self.part else 0)
 
 
 class Engine:
@@ -89,8 +106,8 @@ class Engine:
             slots: requests that run together; the others wait.
             context: tokens of a prompt and its answer together; None takes the model's `max_seq_len`. A longer one
                 needs dynamic RoPE scaling, whose stretch is then that for `context` tokens from the first token on.
-            prefill_chunk: prompt tokens read in a step, at most; longer prompts are read in parts of `PART`, so that
-                they do not hold the others up.
+            prefill_chunk: prompt tokens read at once, at most. A step reads short prompts of no more in all; longer
+                ones are read in parts that take several steps (`EFFORT`), so that they do not hold the others up.
 
         Raises:
             UserError: a number is too small, or the context too long for the model.
@@ -187,6 +204,8 @@ class Engine:
         """Forget a request, wherever it is; unknown numbers are ignored."""
         for request in self._parked:
             if request.number == number:
+                if request.part:
+                    self._decoder.clear(request.row)  # what it holds of the part may be no numbers
                 self._unpark(request)
                 return
         for row, request in enumerate(self._running):
@@ -213,7 +232,7 @@ class Engine:
         is_turn_of_long = self._is_turn_of_long or not shorts or self.n_running == self._slots
         if is_turn_of_long and (request := self._next_long()):
             self._is_turn_of_long = False
-            return events + self._read_part(request)
+            return events + self._read_on(request)
         self._is_turn_of_long = has_long
         budget = self._prefill_chunk
         while group := self._next_shorts(budget):
@@ -247,6 +266,8 @@ class Engine:
 
     def _next_long(self) -> _Request | None:
         """The long prompt of which a part is read; a few have a slot before they are read, so that others have some."""
+        if begun := [request for request in self._parked if request.part]:
+            return begun[0]
         longs = list(self._parked)
         if self.n_running < self._slots and len(longs) < _MOST_PARKED:
             longs += [request for request in self._waiting if request.n_unread > self._prefill_chunk]
@@ -257,16 +278,18 @@ class Engine:
             return min(longs, key=lambda request: request.number)
         return min(longs, key=lambda request: request.n_unread)
 
-    def _read_part(self, request: _Request) -> list[Event]:
-        """Read a part of a long prompt, which runs when all of it is read."""
+    def _read_on(self, request: _Request) -> list[Event]:
+        """Do some work on a part of a long prompt, which runs when all of it is read."""
         if request.row < 0:
             self._waiting.remove(request)
             self._parked.append(request)
             request.row = self._slots - len(self._parked)
-        n = min(PART, self._prefill_chunk, request.n_unread)
-        tokens = torch.tensor([list(request.prompt[request.n_read : request.n_read + n])], device=self._decoder.device)
-        logits = self._decoder.read(tokens, request.row, [request.n_read])
-        request.n_read += n
+        part = request.part = request.part or self._begin_part(request)
+        logits = next(part.steps)
+        if logits is None:
+            return []
+        request.part = None
+        request.n_read += part.n
         if not logits.amax().isfinite():
             self._decoder.clear(request.row)
             self._unpark(request)
@@ -280,13 +303,21 @@ class Engine:
         self._running.append(request)
         return self._draw(first, logits)
 
+    def _begin_part(self, request: _Request) -> _Part:
+        """The next part of a long prompt: what one layer can read in a step, or more where that is little."""
+        n = max(EFFORT, self._decoder.n_tokens_in_a_layer(EFFORT, request.n_read))
+        part = request.prompt[request.n_read :][: min(n, self._prefill_chunk)]
+        tokens = torch.tensor([list(part)], device=self._decoder.device)
+        return _Part(len(part), self._decoder.read_in_steps(tokens, request.row, request.n_read, EFFORT))
+
     def _unpark(self, request: _Request) -> None:
         """Take a request from the parked ones; the others stay in the last rows, without a gap."""
         last = self._parked[-1]
         if last is not request:
-            self._decoder.swap(last.row, request.row, max(last.n_read, request.n_read))
+            self._decoder.swap(last.row, request.row, max(last.n_held, request.n_held))
             self._parked[self._parked.index(request)] = last
             last.row, request.row = request.row, last.row
+            last.part = None  # begun anew in its new row
         self._parked.pop()
 
     def _draw(self, first: int, logits: Tensor) -> list[Event]:

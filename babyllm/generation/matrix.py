@@ -65,6 +65,11 @@ class Matrix:
             return self._converted(x).to(x.dtype)
         return torch.mm(x, self._transposed)
 
+    @property
+    def size(self) -> int:
+        """Its numbers, O I."""
+        return self._weight.numel()
+
     def _converted(self, x: Tensor) -> Tensor:
         """The product with the matrix in the rows' type, or in float32 where that is faster."""
         dtype = torch.float32 if self._is_emulated else x.dtype

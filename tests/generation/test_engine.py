@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from babyllm.errors import UserError
 from babyllm.generation import Engine, Sampling, Token, beam_search, generate_ids
@@ -105,7 +108,7 @@ REQUEST = st.tuples(
 @given(
     requests=st.lists(REQUEST, min_size=1, max_size=8),
     slots=st.integers(1, 6),
-    chunk=st.sampled_from([1, 2, 7, 16, 256]),
+    chunk=st.sampled_from([1, 2, 7, 16, 33, 256]),  # 33 tokens pass one layer in a step
     seed=st.integers(0, 1000),
 )
 def test_every_answer_is_that_of_the_plain_pass(
@@ -255,12 +258,50 @@ def test_a_short_prompt_does_not_wait_for_a_long_one(model: Transformer) -> None
     short = answers.submit([5, 6])
     answers.step()
     assert len(answers.ids(short)) == 1 and answers.ids(long) == []
-    for _ in range(9):
+    for _ in range(10):
         answers.step()
-    assert len(answers.ids(short)) == 10 and len(answers.ids(long)) == 1
+    assert len(answers.ids(short)) == 11 and len(answers.ids(long)) == 1
     answers.finished()
     assert answers.ids(short) == plain(model, [5, 6], 12)
     assert is_greedy(model, random_prompt(40, 1), answers.ids(long))
+
+
+class Work(TorchFunctionMode):
+    """Multiplications in the body of a with statement: those of matrices and those of attention."""
+
+    n = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.mm:
+            self.n += args[0].numel() * args[1].shape[1]
+        elif func is F.scaled_dot_product_attention:
+            self.n += 2 * args[0].numel() * args[1].shape[-2]
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_does_little_for_a_long_prompt(tiny: Tiny) -> None:
+    """Whoever comes waits for about twice the work of a prompt of 16 tokens, however much is read already."""
+    engine = Engine(model_of(tiny(n_layers=8, d_model=128, max_seq_len=1000)), slots=3, prefill_chunk=64)
+    work = []
+    for length in (16, 990):
+        engine.submit(random_prompt(length, 1), replace(GREEDY, max_new_tokens=1))
+        while not engine.is_idle:
+            with Work() as done:
+                engine.step()
+            work.append(done.n)
+    assert len(work) > 30 and max(work) < 2.5 * work[0]
+
+
+def test_a_part_of_a_prompt_is_begun_anew_in_another_row(tiny: Tiny) -> None:
+    """A long prompt is read right though an older one is cancelled at any step and its row is taken."""
+    model, prompt = model_of(tiny(max_seq_len=256)), random_prompt(100, 1)
+    for n_steps in range(8):
+        answers = Answers(Engine(model, slots=2, prefill_chunk=64))
+        cancelled, number = answers.submit(random_prompt(200, 2)), answers.submit(prompt)
+        for _ in range(n_steps):
+            answers.step()
+        answers.engine.cancel(cancelled)
+        assert is_greedy(model, prompt, answers.finished().ids(number))
 
 
 def test_long_prompts_come_to_their_turn(model: Transformer) -> None:
@@ -352,6 +393,29 @@ def test_a_prompt_being_read_leaves_no_broken_numbers_behind(tiny: Tiny) -> None
     later = [answers.submit([5, 6]) for _ in range(3)]
     answers.finished()
     assert [answers.ids(number) for number in later] == [expected] * 3 and answers.ids(first) == expected[:3]
+
+
+@pytest.mark.parametrize("is_all_cancelled", [True, False])
+def test_a_part_being_read_leaves_no_broken_numbers_behind(tiny: Tiny, is_all_cancelled: bool) -> None:
+    """A part whose scores would be NaN is given up at any step, or begun anew in another row: all rows are clean."""
+    model = model_of(tiny(max_seq_len=256))
+    expected = plain(model, [5, 6], 12)
+    with torch.no_grad():
+        model.embed_tokens.weight[BAD] = float("nan")
+    for n_steps in range(8):
+        answers = Answers(Engine(model, slots=2, prefill_chunk=64))
+        good, bad = answers.submit([7] * 200), answers.submit([BAD] * 100)
+        for _ in range(n_steps):
+            answers.step()
+        for number in (bad, good) if is_all_cancelled else (good,):
+            answers.engine.cancel(number)
+        answers.finished()
+        for order in (0, 1):  # columns of a row are looked at as far as the longest row beside it goes
+            numbers = []
+            for prompt in ([5, 6], [5] * 50)[:: 1 - 2 * order]:
+                numbers.append(answers.submit(prompt))
+                answers.step()
+            assert answers.finished().ids(numbers[order]) == expected
 
 
 def test_broken_scores_are_told_in_words(tiny: Tiny) -> None:
