@@ -23,25 +23,25 @@ class Flags:
     """Flags of `babyllm inspect`.
 
     Attributes:
-        verify: of a corpus, token data or prepared conversations, whether every file is read again, though it was found
-            whole earlier.
-        longest: of the longest documents, how many to show.
-        examples: documents to show at random; of token data, per domain and split; of a run's conversations, per task
-            and split.
-        seed: of what is shown at random.
-        characters: of a document to show.
-        conversations: of files with conversations, how many to show, chosen at random; 0 takes files for documents.
-        template: of conversations, chatml, llama3, llama2, alpaca, plain or a Jinja file; null takes the one stored
-            with the tokenizer, else chatml.
-        efficient_eos: of conversations, whether an answer's end token is all that parts it from the next turn.
-        default_system: of conversations without a system message, what a built-in template tells the model first.
-        supervise: of conversations, what is trained on; it is shown in green, or in [[ ]] where the output is no
-            terminal.
-        format: of conversations, how records are read.
-        tokenizer: of conversations and bare .bin files, directory or file of the tokenizer, or a run directory.
-        vocab_size: of bare .bin files.
-        dtype: of bare .bin files; auto tells it from them.
-        eos_id: of bare .bin files.
+        verify: read every file of a corpus, of token data or of prepared conversations again, though it was found whole
+            earlier.
+        longest: number of the longest documents to show.
+        examples: number of documents to show at random; of token data, per domain and split; of a run's conversations,
+            per task and split.
+        seed: seed of what is shown at random.
+        characters: number of characters of a document to show.
+        conversations: number of conversations to show at random from files of them; 0 takes files for documents.
+        template: template of conversations: chatml, llama3, llama2, alpaca, plain or a Jinja file; null takes the
+            one stored with the tokenizer, else chatml.
+        efficient_eos: only an answer's end token separates it from the next turn.
+        default_system: system message of a built-in template for conversations without one.
+        supervise: turns of conversations that are trained on; they are shown in green, or in [[ ]] where the output
+            is not a terminal.
+        format: how records become conversations.
+        tokenizer: directory or file of the tokenizer of conversations and bare .bin files, or a run directory.
+        vocab_size: vocabulary size of bare .bin files.
+        dtype: type of the ids in bare .bin files; auto finds it out from them.
+        eos_id: id of <eos> in bare .bin files.
         read: how text files are read.
     """
 

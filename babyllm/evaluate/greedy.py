@@ -55,7 +55,7 @@ def greedy_answers(
     """The model's own answer to the prompt of each conversation's last answer; a stop signal cuts the list short.
 
     Args:
-        model: in any mode; it is read in evaluation mode.
+        model: a model in any mode; it is read in evaluation mode.
         tokenizer: has the template's tokens.
         samples: each with a supervised turn.
         end_ids: tokens that end an answer.

@@ -1,4 +1,4 @@
-"""The nats a model needs for marked ids of rows of any length: the one scorer behind every loss that is measured.
+"""The nats a model needs for marked ids of rows of any length: the one scorer of all evaluation.
 
 rows -> batches of like length -> padded tokens and targets -> forward pass -> nats of each target -> sums of rows
 
@@ -87,7 +87,7 @@ def target_nats(model: Transformer, rows: Sequence[Row], runtime: Runtime | None
     The device's work is not waited for.
 
     Args:
-        model: in evaluation mode.
+        model: a model in evaluation mode.
         rows: B rows, which are padded to the longest.
         runtime: its device and the type to read in; None reads in float32 where the model is.
     """

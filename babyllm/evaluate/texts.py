@@ -44,7 +44,7 @@ def bits_per_byte(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str]
 
     Args:
         model: read in float32. A text longer than its `max_seq_len` is read in rows that overlap by half.
-        tokenizer: of the model.
+        tokenizer: the model's own.
         texts: any number.
     """
     rows: list[tuple[int, Row]] = []

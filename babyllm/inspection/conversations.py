@@ -21,28 +21,28 @@ from babyllm.progress import ProgressLine
 from babyllm.text.readers import Rejected
 from babyllm.tokenizer import Tokenizer
 
-PARTITION_BYTES = 1 << 20  # after each it is told how far the look has come
+PARTITION_BYTES = 1 << 20  # after each, the progress line goes on
 GREEN, PLAIN = ("\x1b[32m", "\x1b[0m"), ("[[", "]]")
 # What a terminal would obey is shown by its number, so that no text can colour or erase anything.
 CONTROL = {i: f"\\x{i:02x}" for i in (*range(0x20), *range(0x7F, 0xA0)) if chr(i) not in "\n\t"}
 
 
 def coloured(ids: Iterable[int], turns: Iterable[int], tokenizer: Tokenizer, is_terminal: bool = True) -> str:
-    """Text of rendered ids, special tokens by name; what is trained on is green, or in [[ ]] where colours are none.
+    """Text of rendered ids, special tokens by name; what is trained on is green, or in [[ ]] without colours.
 
     Args:
-        ids: (L,) of a conversation, or of a part.
-        turns: (L,) number of the supervised turn each belongs to, or 0.
-        tokenizer: that of the ids.
-        is_terminal: whether it is to be shown on a terminal.
+        ids: (L,) ids of a conversation, or of a part.
+        turns: (L,) number of the supervised turn each id belongs to, or 0.
+        tokenizer: tokenizer of the ids.
+        is_terminal: whether the text is for a terminal, which shows colours.
     """
     names = {i: name.encode() for name, i in tokenizer.special.items()}
-    before, behind = GREEN if is_terminal else PLAIN
+    before, after = GREEN if is_terminal else PLAIN
     parts = []
     for turn, run in groupby(zip(ids, turns, strict=True), key=lambda pair: int(pair[1])):
         raw = b"".join(names.get(int(i)) or tokenizer.token_bytes(int(i)) for i, _ in run)
         text = raw.decode("utf-8", errors="replace").translate(CONTROL)
-        parts.append(f"{before}{text}{behind}" if turn else text)
+        parts.append(f"{before}{text}{after}" if turn else text)
     return "".join(parts)
 
 
@@ -52,12 +52,12 @@ def conversations_report(
     """What a file or folder of conversations holds: counts and lengths by task, what is unusable, and some at random.
 
     Args:
-        path: of the files.
-        template: that they are rendered with.
-        supervise: what is trained on.
+        path: file or folder.
+        template: template of the conversations.
+        supervise: which turns are trained on.
         config: how records are read.
-        n_examples: conversations to give.
-        seed: of which they are.
+        n_examples: number of conversations to return.
+        seed: decides which are returned.
 
     Returns:
         The report, and the examples with a label.

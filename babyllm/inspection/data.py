@@ -44,9 +44,9 @@ class Look:
     """How closely to look.
 
     Attributes:
-        longest: of the longest documents, how many to show.
-        examples: documents to show at random; of token data, per domain and split.
-        seed: of what is shown at random.
+        longest: number of the longest documents to show.
+        examples: number of documents to show at random; of token data, per domain and split.
+        seed: decides which are shown at random.
     """
 
     longest: int = 3
@@ -78,7 +78,7 @@ def corpus_report(directory: Path, look: Look, verify: bool = False) -> Report:
             _examples("documents at random", _rows(corpus, [int(row) for row in chosen])),
         ]
     except FAULTS as error:
-        raise UserError(f"{directory}: cannot be read ({error}); make the corpus anew") from error
+        raise UserError(f"{directory}: cannot be read ({error}); rebuild the corpus") from error
     facts: list[Fact] = [("files", len(corpus.parts))]
     facts += [(name, value) for name, value in corpus.about.items() if isinstance(value, (str, int, float))]
     if verify:
@@ -256,9 +256,9 @@ def _blocks(stream: TokenStream) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]
 
 
 def _decoded(stream: TokenStream, tokenizer: Tokenizer, eos_id: int, look: Look) -> list[LabelledTexts]:
-    """Documents behind random places: nearly as if drawn evenly, without an index of them."""
+    """Documents after random tokens: nearly as if drawn evenly, without an index of them."""
     rng = np.random.default_rng(look.seed % 2**64)
-    starts = [_next_start(stream, int(place), eos_id) for place in rng.integers(0, len(stream), look.examples)]
+    starts = [_next_start(stream, int(index), eos_id) for index in rng.integers(0, len(stream), look.examples)]
     items = []
     for start in dict.fromkeys(starts):
         ids = stream.read(start, start + DOCUMENT_TOKENS)
@@ -268,13 +268,13 @@ def _decoded(stream: TokenStream, tokenizer: Tokenizer, eos_id: int, look: Look)
     return items
 
 
-def _next_start(stream: TokenStream, place: int, eos_id: int) -> int:
-    """Where the next document behind `place` begins; the first one, if there is none."""
-    for start in range(place, len(stream), DOCUMENT_TOKENS):
-        found = np.flatnonzero(stream.read(start, start + DOCUMENT_TOKENS) == eos_id)
+def _next_start(stream: TokenStream, start: int, eos_id: int) -> int:
+    """Index of the token at which the next document after `start` begins; 0 if there is none."""
+    for begin in range(start, len(stream), DOCUMENT_TOKENS):
+        found = np.flatnonzero(stream.read(begin, begin + DOCUMENT_TOKENS) == eos_id)
         if len(found):
-            behind = start + int(found[0]) + 1
-            return behind if behind < len(stream) else 0
+            after = begin + int(found[0]) + 1
+            return after if after < len(stream) else 0
     return 0
 
 
@@ -296,18 +296,18 @@ def inspect(
     """The report of whatever lies at `path`.
 
     Args:
-        path: of a corpus, token data, bare .bin files, or files that the readers read.
-        look: how closely.
+        path: corpus, token data, bare .bin files, or files that the readers read.
+        look: how closely to look.
         verify: whether every file of a corpus or of token data is read again, though it was found whole earlier.
-        vocab_size: of bare .bin files.
-        dtype: of bare .bin files.
-        eos_id: of bare .bin files.
+        vocab_size: vocabulary size of bare .bin files.
+        dtype: type of the ids in bare .bin files.
+        eos_id: id of <eos> in bare .bin files.
         tokenizer: directory or file of the tokenizer of bare .bin files.
         read: how the readers read.
-        partition_bytes: of files that are read at a time.
+        partition_bytes: size of the partitions that are read one by one.
 
     Raises:
-        UserError: it is none of these, or damaged.
+        UserError: the path holds nothing of these kinds, or is damaged.
     """
     if is_corpus(path):
         return corpus_report(path, look, verify)

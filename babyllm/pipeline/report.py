@@ -114,14 +114,14 @@ class Report:
     examples: Sequence[ExampleGroup] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The report as a JSON value, without the lists that are None."""
+        """The report as a JSON value, without missing lists."""
         value: dict[str, Any] = {"title": self.title, "facts": self.facts}
         lists = {"tables": self.tables, "histograms": self.histograms, "examples": self.examples}
         return value | {name: [item.to_json() for item in items] for name, items in lists.items() if items is not None}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Report:
-        """The report whose `to_json` was stored; a list that is missing is None or empty."""
+        """The report whose `to_json` was stored; a missing list stays missing or is empty."""
         histograms, examples = value.get("histograms"), value.get("examples")
         return cls(
             value["title"],

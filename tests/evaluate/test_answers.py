@@ -52,7 +52,7 @@ def accuracy(
     runtime: Runtime,
     **more: int,
 ) -> dict[str, Accuracy]:
-    """What `turn_accuracy` gives for conversations and candidates as texts."""
+    """What `turn_accuracy` returns for conversations and candidates as texts."""
     turns = {
         task: [samples_of(template, [talk("?", text)], 128)[0].answers()[0][1] for text in texts]
         for task, texts in candidates.items()

@@ -28,7 +28,7 @@ def test_drawing_is_even_and_repeatable() -> None:
 
 
 def test_greedy_answers(template: ChatTemplate, tiny: Tiny, runtime: Runtime) -> None:
-    """The last answer is asked for behind all before it; exact is the same text with an end, within the limit."""
+    """The last answer is asked for after all before it; exact is the same text with an end, within the limit."""
     tokenizer = template.tokenizer
     end = tokenizer.special["<|im_end|>"]
     model = chain(tiny(max_seq_len=100, tie_embeddings=False), [*tokenizer.encode("今天好"), end])

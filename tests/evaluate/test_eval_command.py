@@ -79,7 +79,7 @@ def evaluated(directory: Path, tmp_path: Path, **flags: Any) -> dict[str, Any]:
 def test_eval_of_a_run(
     run_dir: Path, model: Transformer, runtime: Runtime, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the run held out is evaluated by task; what is closed the training part tells."""
+    """What the run held out is evaluated by task; the training part decides which tasks are closed."""
     store = ConversationStore.open(run_dir / "conversations")
     held_out, train = split_samples(store, "val"), split_samples(store, "train")
     expected = measure(model, held_out, closed_turns(train), runtime)
@@ -120,7 +120,7 @@ def test_eval_of_a_file(
     runtime: Runtime,
     template: ChatTemplate,
 ) -> None:
-    """Files take the place of what the run held out, in fit too; records that are no conversations are counted."""
+    """Files take the place of what the run held out, in fit too; records that are not conversations are counted."""
     file = tmp_path / "new.jsonl"
     write_chats(file, conversations[20:50])
     with file.open("a", encoding="utf-8") as f:
@@ -137,7 +137,7 @@ def test_eval_of_a_file(
 
 
 def test_eval_tells_why_nothing_can_be_used(run_dir: Path, tmp_path: Path) -> None:
-    """Of files without a usable conversation the reasons are told and counted; an empty one is told as such."""
+    """For files without a usable conversation the reasons are named and counted; an empty file is called empty."""
     file = tmp_path / "new.jsonl"
     long = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "今" * 500}]}
     file.write_text("not json\n" * 2 + json.dumps(long) + "\n", "utf-8")
@@ -178,7 +178,7 @@ def test_eval_of_a_pretraining_run(
 
 
 def test_eval_tells_what_is_missing(run_dir: Path, tmp_path: Path, model: Transformer, template: ChatTemplate) -> None:
-    """No data, no training conversations for fit, nothing in a file and another tokenizer are told with the way out."""
+    """Missing data, training conversations or records and another tokenizer are named with the way out."""
     alone = tmp_path / "alone"
     alone.mkdir()
     save_model(alone, model, template.tokenizer)
