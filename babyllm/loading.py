@@ -176,6 +176,19 @@ class ChatModel(NamedTuple):
     missing: tuple[str, ...]
     has_learned: bool
 
+    def require_template_tokens(self, path: str | Path) -> None:
+        """Refuse a model that cannot chat.
+
+        Args:
+            path: directory of the model, which the message names.
+
+        Raises:
+            UserError: the vocabulary lacks tokens of the template.
+        """
+        if self.missing:
+            lacking = ", ".join(self.missing)
+            raise UserError(f"{path}: its vocabulary lacks {lacking}; fine-tune it with train_sft.py first")
+
 
 def load_chat_model(path: str | Path, *, int8: bool = False) -> ChatModel:
     """What `load` gives, to be read and not trained, with the template of its chats.

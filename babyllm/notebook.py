@@ -121,15 +121,18 @@ def load_chat(
         TypeError: there is no such setting.
     """
     from babyllm.chat.session import Session
-    from babyllm.commands.chat import chat_model
+    from babyllm.commands import note_base_model
     from babyllm.generation import Engine, Sampling
+    from babyllm.loading import load_chat_model
     from babyllm.runtime.device import find_device
 
     with naming_arguments({"runtime.device": "device"}):
         sampling = Sampling(**{"max_new_tokens": 512, **settings})
         on = find_device(device, 0, 1)
-        model, template = chat_model(os.fspath(model_dir), int8)
-        return ChatSession(Engine(model.to(on), slots=1), template, sampling, Session(system))
+        found = load_chat_model(os.fspath(model_dir), int8=int8)
+        found.require_template_tokens(os.fspath(model_dir))
+        note_base_model(found, os.fspath(model_dir))
+        return ChatSession(Engine(found.model.to(on), slots=1), found.template, sampling, Session(system))
 
 
 def evaluate_model(model_dir: Source, data: Source | Iterable[Source] | None = None, **settings: Any) -> dict[str, Any]:
@@ -153,8 +156,8 @@ def evaluate_model(model_dir: Source, data: Source | Iterable[Source] | None = N
     path = data if data is None or isinstance(data, str | os.PathLike) else [str(each) for each in data]
     with naming_arguments():
         flags = command_line.parse(Flags, _flags_of(Flags, {"data": path}, settings), prog="evaluate_model")
-        report = evaluated(flags, os.path.expanduser(model_dir))
-    return report["values"] if report else {}
+        evaluation = evaluated(flags, os.path.expanduser(model_dir))
+    return dict(evaluation.values) if evaluation else {}
 
 
 def _trained(

@@ -9,16 +9,14 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from babyllm.commands import SamplingFlags, read_as_chosen
+from babyllm.commands import SamplingFlags, note, note_base_model, read_as_chosen
 from babyllm.config.values import AnyCount
 from babyllm.console import leaving_at_once
 from babyllm.errors import UserError
 from babyllm.runtime import Runtime, RuntimeConfig, ordinary_signals, start
 
 if TYPE_CHECKING:
-    from babyllm.chat.load import ChatTemplate
     from babyllm.generation.chat_session import ChatSession
-    from babyllm.model.transformer import Transformer
 
 ARGUMENTS = "RUN_DIR"
 
@@ -58,7 +56,7 @@ def run(flags: Flags, directory: str) -> None:
         if is_terminal:
             with suppress(ImportError):
                 import readline  # noqa: F401  # gives `input` line editing and a history
-            _note("/help shows the commands, Ctrl-D leaves")
+            note("/help shows the commands, Ctrl-D leaves")
         for text in _messages(is_terminal):
             if text.strip() == "/exit":
                 break
@@ -69,32 +67,14 @@ def _begin(flags: Flags, directory: str, runtime: Runtime, is_terminal: bool) ->
     from babyllm.chat.session import Session
     from babyllm.generation import Engine, Sampling
     from babyllm.generation.chat_session import ChatSession
-
-    model, template = chat_model(directory, flags.int8)
-    model.to(runtime.device)
-    sampling = Sampling(**flags.settings())
-    return _Chat(ChatSession(Engine(model, slots=1), template, sampling, Session(flags.system)), is_terminal)
-
-
-def chat_model(directory: str, int8: bool = False) -> tuple[Transformer, ChatTemplate]:
-    """The model of a directory and the template of its chats; tells if it was not taught to answer.
-
-    Args:
-        directory: of a run, step, Hugging Face model or adapter.
-        int8: whether its matrices are held in 8 bits.
-
-    Raises:
-        UserError: names the file that is missing or does not fit; or the model does not have the template's tokens.
-    """
     from babyllm.loading import load_chat_model
 
-    found = load_chat_model(directory, int8=int8)
-    if found.missing:
-        lacking = ", ".join(found.missing)
-        raise UserError(f"{directory}: its vocabulary lacks {lacking}; fine-tune it with babyllm sft first")
-    if not found.has_learned:
-        _note(f"{directory} has no chat template: a base model, which was not taught to answer; using chatml")
-    return found.model, found.template
+    found = load_chat_model(directory, int8=flags.int8)
+    found.require_template_tokens(directory)
+    note_base_model(found, directory)
+    engine = Engine(found.model.to(runtime.device), slots=1)
+    session = ChatSession(engine, found.template, Sampling(**flags.settings()), Session(flags.system))
+    return _Chat(session, is_terminal)
 
 
 @dataclass
@@ -115,7 +95,7 @@ class _Chat:
         except UserError as error:
             if not self.is_terminal:
                 raise
-            _note(str(error))
+            note(str(error))
 
     def _obey(self, command: str, rest: str) -> None:
         if command == "/system":
@@ -134,7 +114,7 @@ class _Chat:
         if self.session.n_left_out and not self.has_left_out:
             self.has_left_out = True
             context = self.session.engine.context
-            _note(f"the chat is longer than the model's context of {context} tokens: the oldest part is left out now")
+            note(f"the chat is longer than the model's context of {context} tokens: the oldest part is left out now")
         try:
             with closing(answer):
                 for piece in answer:
@@ -173,8 +153,3 @@ def _messages(is_terminal: bool) -> Iterator[str]:
         print()
     elif lines:
         yield "\n".join(lines)
-
-
-def _note(text: str) -> None:
-    """Tell the user something that the model does not say."""
-    print(f"({text})", file=sys.stderr, flush=True)

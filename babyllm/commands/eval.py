@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from babyllm.chat.formats import FormatConfig
-from babyllm.commands import read_as_chosen
+from babyllm.commands import note_base_model, read_as_chosen
 from babyllm.config.values import AnyCount, Count, Members, PathText, Seed
 from babyllm.errors import UserError
 from babyllm.run_directory import CONFIG
 from babyllm.runtime import Runtime, RuntimeConfig, start
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from babyllm.chat.load import ChatTemplate
-    from babyllm.evaluate.answers import Answer, Sample
-    from babyllm.evaluate.carry_over import Greedy, Measured
-    from babyllm.model.transformer import Transformer
+    from babyllm.evaluate.chat_files import FileSamples
+    from babyllm.evaluate.report import Evaluation
+    from babyllm.evaluate.samples import AnswerIds, Sample
+    from babyllm.loading import ChatModel
+    from babyllm.pipeline.report import Fact, Report
     from babyllm.store.conversations import ConversationStore
 
 ARGUMENTS = "RUN_DIR"
-REASONS = 5  # that are told of records that could not be used, the most frequent first
 STORE, MANIFEST = "conversations", "manifest.json"
 
 
@@ -34,17 +31,17 @@ class Flags:
     """Flags of `babyllm eval`.
 
     Attributes:
-        data: what to evaluate on: files or folders of conversations, or a directory of token data; null takes what the
+        data: data to evaluate on: files or folders of conversations, or a directory of token data; null takes what the
             run held out.
         fit: compare greedy answers and losses on training and held-out conversations, and show some of both.
-        n: conversations of each split that are drawn for fit.
-        examples: of them to show.
-        characters: of a text to show.
-        seed: of the drawing.
-        max_new_tokens: of a greedy answer; more where the expected one is longer.
-        seq_len: of token data; null takes the run's, else the model's.
-        max_tokens: of token data, per domain; null reads all.
-        batch_tokens: per forward pass.
+        n: number of conversations of each split that are drawn for fit.
+        examples: number of them that are shown.
+        characters: number of characters of a text that are shown.
+        seed: seed of the drawing.
+        max_new_tokens: tokens of a greedy answer at most; more where the expected one is longer.
+        seq_len: tokens of a row of token data; null takes the run's, else the model's.
+        max_tokens: tokens of each domain of token data; null reads all.
+        batch_tokens: tokens of a forward pass, padding included.
         json: file to write the numbers to.
         format: how records become conversations.
         int8: hold all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
@@ -69,28 +66,16 @@ class Flags:
 
 def run(flags: Flags, directory: str) -> None:
     """Evaluate the model of a run, step or Hugging Face directory and print a table."""
-    from babyllm.files import write_json
-    from babyllm.pipeline.report import print_report
-
-    report = evaluated(flags, directory)
-    if report is None:
+    evaluation = evaluated(flags, directory)
+    if evaluation is None:
         return
-    print_report(report)
-    for group in report.get("examples", []):
-        print(f"\n{group['title']}")
-        for item in group["items"]:
-            print(f"  {item['label']}")
-            for text in item["texts"]:
-                print(f"    {text}")
+    _show(evaluation.report)
     if flags.json:
-        try:
-            write_json(Path(flags.json), report)
-        except OSError as error:
-            raise UserError(f"--json: {flags.json} cannot be written ({error.strerror})") from error
+        _write(Path(flags.json), evaluation)
 
 
-def evaluated(flags: Flags, directory: str) -> dict[str, Any] | None:
-    """The report on the model of a run, step or Hugging Face directory; None on ranks other than 0.
+def evaluated(flags: Flags, directory: str) -> Evaluation | None:
+    """The evaluation of the model of a run, step or Hugging Face directory; None on ranks other than 0.
 
     Raises:
         UserError: names the file or flag at fault.
@@ -101,20 +86,41 @@ def evaluated(flags: Flags, directory: str) -> dict[str, Any] | None:
     paths = [Path(p) for p in ([flags.data] if isinstance(flags.data, str) else flags.data or [])]
     with start(flags.runtime) as runtime, read_as_chosen(runtime):
         if paths and (paths[0] / MANIFEST).is_file():
-            report = _on_tokens(flags, directory, paths[0], flags.seq_len, runtime)
+            evaluation = _on_tokens(flags, directory, paths[0], flags.seq_len, runtime)
         elif paths or (home / STORE).is_dir():
-            report = _on_conversations(flags, directory, home / STORE, paths, runtime)
+            evaluation = _on_conversations(flags, directory, home / STORE, paths, runtime)
         else:
-            report = _on_run_tokens(flags, directory, home, runtime)
+            evaluation = _on_run_tokens(flags, directory, home, runtime)
         if runtime.stop_requested:
             raise KeyboardInterrupt
-        return report if runtime.is_main else None
+        return evaluation if runtime.is_main else None
+
+
+def _show(report: Report) -> None:
+    from babyllm.pipeline.report import print_report
+
+    print_report(report)
+    for group in report.examples or ():
+        print(f"\n{group.title}")
+        for item in group.items:
+            print(f"  {item.label}")
+            for text in item.texts:
+                print(f"    {text}")
+
+
+def _write(path: Path, evaluation: Evaluation) -> None:
+    from babyllm.files import write_json
+
+    try:
+        write_json(path, evaluation.to_json())
+    except OSError as error:
+        raise UserError(f"--json: {path} cannot be written ({error.strerror})") from error
 
 
 # ---- token data
 
 
-def _on_run_tokens(flags: Flags, directory: str, home: Path, runtime: Runtime) -> dict[str, Any]:
+def _on_run_tokens(flags: Flags, directory: str, home: Path, runtime: Runtime) -> Evaluation:
     from babyllm.config import load
     from babyllm.training.stages.pretraining import PREPARED, TOKENS
     from babyllm.training.stages.pretraining_config import PretrainConfig
@@ -128,16 +134,17 @@ def _on_run_tokens(flags: Flags, directory: str, home: Path, runtime: Runtime) -
 
 def _on_tokens(
     flags: Flags, directory: str, path: Path, seq_len: int | None, runtime: Runtime, dtype: str = "auto", eos: int = 2
-) -> dict[str, Any]:
+) -> Evaluation:
     """Loss and bits per byte of the held-out documents, by domain."""
     from babyllm.evaluate.perplexity import perplexity
+    from babyllm.evaluate.report import text_evaluation
     from babyllm.loading import load
     from babyllm.store.shards import open_tokens
 
     if flags.fit:
         raise UserError("--fit: is for conversations; a pretraining run shows both losses in metrics.jsonl")
     model, tokenizer = load(directory, int8=flags.int8)
-    vocab_size = model.config.vocab_size
+    vocab_size, context = model.config.vocab_size, model.config.max_seq_len
     with runtime.main_first():
         data = open_tokens(path, vocab_size=vocab_size, dtype=dtype, eos_id=eos, to_train=False, check=runtime.is_main)
     if data.manifest.tokenizer_sha256 not in ("", tokenizer.sha256):
@@ -146,23 +153,14 @@ def _on_tokens(
         model.to(runtime.device),
         data,
         runtime,
-        seq_len=min(seq_len or model.config.max_seq_len, model.config.max_seq_len),
+        seq_len=min(seq_len or context, context),
         max_tokens=flags.max_tokens,
         batch_tokens=flags.batch_tokens,
         token_bytes=tokenizer.byte_lengths(),
     )
     if not values and not runtime.stop_requested:
         raise UserError(f"{path}: holds no held-out documents; tokenise with --held_out above 0")
-    domains = [name.removesuffix("/loss") for name in values if name.endswith("/loss")]
-    losses = [values[f"{domain}/loss"] for domain in domains]
-    rows = [
-        [domain, loss, math.exp(min(loss, 700.0)), values.get(f"{domain}/bpb")]
-        for domain, loss in zip(domains, losses, strict=True)
-    ]
-    title = "held-out documents; loss in nats per token"
-    table = {"title": title, "columns": ["domain", "loss", "perplexity", "bits per byte"], "rows": rows}
-    facts = [["model", directory], ["data", str(path)]]
-    return {"title": "Evaluation on text", "facts": facts, "tables": [table], "values": values}
+    return text_evaluation(values, [("model", directory), ("data", str(path))])
 
 
 # ---- conversations
@@ -170,169 +168,111 @@ def _on_tokens(
 
 def _on_conversations(
     flags: Flags, directory: str, store_dir: Path, paths: Sequence[Path], runtime: Runtime
-) -> dict[str, Any]:
+) -> Evaluation:
     """Loss and accuracy by task on held-out conversations; with `fit`, beside those on training ones."""
-    from babyllm.commands.chat import chat_model
     from babyllm.evaluate.answers import closed_in, closed_turns
-    from babyllm.store.conversations import ConversationStore
+    from babyllm.evaluate.samples import split_samples
+    from babyllm.loading import load_chat_model
 
-    model, template = chat_model(directory, flags.int8)
-    model.to(runtime.device)
-    with runtime.main_first():
-        store = ConversationStore.open(store_dir, check=runtime.is_main) if store_dir.is_dir() else None
-    facts: list[list[Any]] = [["model", directory], ["data", ", ".join(map(str, paths or [store_dir]))]]
-    candidates: dict[str, list[Answer]] = {}
-    if store:
-        if store.manifest.tokenizer_sha256 != template.tokenizer.sha256:
-            raise UserError(f"{store_dir}: was made with another tokenizer than {directory}'s; give files with --data")
-        candidates = closed_in(store)
+    chat = load_chat_model(directory, int8=flags.int8)
+    chat.require_template_tokens(directory)
+    note_base_model(chat, directory)
+    chat.model.to(runtime.device)
+    store = _store(store_dir, chat, directory, runtime)
+    candidates = closed_in(store) if store else {}
+    data = ", ".join(map(str, paths or [store_dir]))
+    facts: list[Fact] = [("model", directory), ("data", data)]
     if paths:
-        held_out, unused = _read(flags, template, paths, model.config.max_seq_len)
-        _require_used(facts[1][1], held_out, unused)
+        found = _read(flags, chat, paths, data)
+        held_out = found.samples
         candidates = closed_turns(held_out) | candidates
-        facts.append(["records that could not be used", unused.total()])
-        facts += [[f"not used: {reason}", count] for reason, count in unused.most_common(REASONS)]
+        facts.append(("records that could not be used", found.unused.total()))
+        facts += [(f"not used: {reason}", n) for reason, n in found.frequent_reasons()]
     else:
         assert store
-        held_out = _drawn_from_store(store, "val", None, flags.seed)
+        held_out = split_samples(store, "val")
     if not held_out:
-        raise UserError(f"{facts[1][1]}: holds no held-out conversations; give some with --data")
-    if flags.fit:
-        if store is None:
-            raise UserError(
-                f"--fit: {directory} has no training conversations ({store_dir}); it takes the run's directory"
-            )
-        train = _drawn_from_store(store, "train", flags.n, flags.seed)
-        return _fit(flags, model, template, candidates, train, held_out, facts, runtime)
-    return _held_out(flags, model, candidates, held_out, facts, runtime)
+        raise UserError(f"{data}: holds no held-out conversations; give some with --data")
+    if not flags.fit:
+        return _held_out(flags, chat, candidates, held_out, facts, runtime)
+    if store is None:
+        raise UserError(f"--fit: {directory} has no training conversations ({store_dir}); it takes the run's directory")
+    return _fit(flags, chat, candidates, store, held_out, facts, runtime)
 
 
-def _drawn_from_store(store: ConversationStore, split: str, n: int | None, seed: int) -> list[Sample]:
-    """`n` conversations of a split, spread over its tasks; all of them for None."""
-    from babyllm.evaluate.answers import stored_samples
-    from babyllm.evaluate.carry_over import drawn
-
-    spans = {task: store.span(split, task) for task in store.tasks_of(split)}  # type: ignore[arg-type]
-    sizes = {task: len(span) for task, span in spans.items()}
-    chosen = {t: range(size) for t, size in sizes.items()} if n is None else drawn(sizes, n, seed)
-    return stored_samples(store, [spans[task][i] for task, indices in chosen.items() for i in indices])
-
-
-def _read(
-    flags: Flags, template: ChatTemplate, paths: Sequence[Path], max_seq_len: int
-) -> tuple[list[Sample], Counter[str]]:
-    """The conversations of files, and the records that could not be used, counted by reason."""
-    from babyllm.chat.reading import read_conversations
-    from babyllm.evaluate.answers import samples_of
-    from babyllm.text.readers import Rejected
-
-    records = [record for path in paths for record in read_conversations(path, flags.format, "format")]
-    template = template.allowing(flags.format.allow_special)
-    unused = Counter(record.reason for record in records if isinstance(record, Rejected))
-    samples = samples_of(template, (r for r in records if not isinstance(r, Rejected)), max_seq_len, unused)
-    return samples, unused
-
-
-def _require_used(data: str, held_out: Sequence[Sample], unused: Counter[str]) -> None:
-    """Refuse files without a conversation that can be used.
+def _store(store_dir: Path, chat: ChatModel, directory: str, runtime: Runtime) -> ConversationStore | None:
+    """The conversations of a run, if there are any.
 
     Raises:
-        UserError: says why records could not be.
+        UserError: another tokenizer made them.
     """
-    if held_out:
-        return
-    if not unused:
+    from babyllm.store.conversations import ConversationStore
+
+    with runtime.main_first():
+        store = ConversationStore.open(store_dir, check=runtime.is_main) if store_dir.is_dir() else None
+    if store and store.manifest.tokenizer_sha256 != chat.template.tokenizer.sha256:
+        raise UserError(f"{store_dir}: was made with another tokenizer than {directory}'s; give files with --data")
+    return store
+
+
+def _read(flags: Flags, chat: ChatModel, paths: Sequence[Path], data: str) -> FileSamples:
+    """The conversations of files.
+
+    Raises:
+        UserError: no record can be used; it says why.
+    """
+    from babyllm.evaluate.chat_files import read_samples
+
+    found = read_samples(paths, chat.template, flags.format, chat.model.config.max_seq_len)
+    if found.samples:
+        return found
+    if not found.unused:
         raise UserError(f"--data: {data} holds no records; give files of conversations")
-    why = "; ".join(f"{count:,} x {reason}" for reason, count in unused.most_common(REASONS))
-    raise UserError(f"--data: none of the {unused.total():,} records of {data} can be used ({why}); see --format")
+    why = "; ".join(f"{n:,} x {reason}" for reason, n in found.frequent_reasons())
+    raise UserError(f"--data: none of the {found.unused.total():,} records of {data} can be used ({why}); see --format")
 
 
 def _held_out(
     flags: Flags,
-    model: Transformer,
-    candidates: dict[str, list[Answer]],
+    chat: ChatModel,
+    candidates: dict[str, list[AnswerIds]],
     held_out: list[Sample],
-    facts: list[list[Any]],
+    facts: list[Fact],
     runtime: Runtime,
-) -> dict[str, Any]:
+) -> Evaluation:
     from babyllm.evaluate.answers import majority_shares
-    from babyllm.evaluate.carry_over import measure
+    from babyllm.evaluate.by_task import measure
+    from babyllm.evaluate.report import conversation_evaluation
 
-    measured = measure(model, held_out, candidates, runtime, batch_tokens=flags.batch_tokens)
-    majority = majority_shares(held_out, candidates)
-    rows = [[task, m.n, m.loss, m.accuracy, m.n_answers, m.chance, majority.get(task)] for task, m in measured.items()]
-    table = {
-        "title": "held-out conversations; loss in nats per supervised token, the others as shares",
-        "columns": ["task", "conversations", "loss", "accuracy", "of answers", "chance", "most frequent answer"],
-        "rows": rows,
-    }
-    return {"title": "Evaluation on conversations", "facts": facts, "tables": [table], "values": _values(measured)}
+    results = measure(chat.model, held_out, candidates, runtime, batch_tokens=flags.batch_tokens)
+    return conversation_evaluation(results, majority_shares(held_out, candidates), facts)
 
 
 def _fit(
     flags: Flags,
-    model: Transformer,
-    template: ChatTemplate,
-    candidates: dict[str, list[Answer]],
-    train: list[Sample],
+    chat: ChatModel,
+    candidates: dict[str, list[AnswerIds]],
+    store: ConversationStore,
     held_out: list[Sample],
-    facts: list[list[Any]],
+    facts: list[Fact],
     runtime: Runtime,
-) -> dict[str, Any]:
-    from babyllm.evaluate.carry_over import drawn, greedy_answers, measure, reading, table
+) -> Evaluation:
+    from babyllm.evaluate.by_task import measure
+    from babyllm.evaluate.greedy import greedy_answers
+    from babyllm.evaluate.report import Examples, carry_over_evaluation
+    from babyllm.evaluate.samples import drawn_samples, split_samples
 
-    by_task: dict[str, list[Sample]] = {}
-    for sample in held_out:
-        by_task.setdefault(sample.task, []).append(sample)
-    chosen = drawn({task: len(samples) for task, samples in by_task.items()}, flags.n, flags.seed)
-    sides = {"training": train, "held-out": [by_task[task][i] for task, indices in chosen.items() for i in indices]}
-    measured, examples = {}, []
-    for name, samples in sides.items():
-        greedy = greedy_answers(
-            model,
-            template.tokenizer,
-            samples,
-            template.end_ids,
-            runtime,
-            max_new_tokens=flags.max_new_tokens,
-        )
-        measured[name] = measure(model, samples, candidates, runtime, greedy=greedy, batch_tokens=flags.batch_tokens)
-        facts.append([f"{name} answers the model ended", f"{sum(g.has_ended for g in greedy)} of {len(greedy)}"])
-        examples.append({"title": f"{name} conversations", "items": _examples(greedy, flags)})
-    conclusion = reading(measured["training"], measured["held-out"])
-    return {
-        "title": "Fit to the training set",
-        "facts": [*facts, ["reading", conclusion]],
-        "tables": [table(measured["training"], measured["held-out"])],
-        "examples": examples,
-        "values": {name: _values(side) for name, side in measured.items()},
+    model, template = chat.model, chat.template
+    sides = {
+        "training": split_samples(store, "train", flags.n, flags.seed),
+        "held-out": drawn_samples(held_out, flags.n, flags.seed),
     }
-
-
-def _examples(greedy: Sequence[Greedy], flags: Flags) -> list[dict[str, Any]]:
-    """Some answers, as far apart in the list as can be, so that they are of several tasks."""
-    n = min(flags.examples, len(greedy))
-    chosen = [greedy[i * len(greedy) // n] for i in range(n)]
-    return [
-        {
-            "label": f"{answer.task}: {'exact' if answer.is_exact else 'other' if answer.has_ended else 'not ended'}",
-            "texts": [
-                f"prompt    {_end(answer.prompt, flags.characters)!r}",
-                f"expected  {_start(answer.expected, flags.characters)!r}",
-                f"answered  {_start(answer.answered, flags.characters)!r}",
-            ],
-        }
-        for answer in chosen
-    ]
-
-
-def _start(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[:length]}..."
-
-
-def _end(text: str, length: int) -> str:
-    return text if len(text) <= length else f"...{text[-length:]}"
-
-
-def _values(measured: dict[str, Measured]) -> dict[str, dict[str, float | None]]:
-    return {task: asdict(m) for task, m in measured.items()}
+    results, greedy = {}, {}
+    for side, samples in sides.items():
+        greedy[side] = greedy_answers(
+            model, template.tokenizer, samples, template.end_ids, runtime, max_new_tokens=flags.max_new_tokens
+        )
+        results[side] = measure(
+            model, samples, candidates, runtime, greedy=greedy[side], batch_tokens=flags.batch_tokens
+        )
+    return carry_over_evaluation(results, greedy, Examples(flags.examples, flags.characters), facts)

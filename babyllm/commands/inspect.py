@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.supervise import Supervise
@@ -13,6 +13,8 @@ from babyllm.text.readers import ReadConfig
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from babyllm.pipeline.report import Report
+
 ARGUMENTS = "DIR_OR_FILE"
 
 
@@ -21,25 +23,25 @@ class Flags:
     """Flags of `babyllm inspect`.
 
     Attributes:
-        verify: of a corpus, token data or prepared conversations, whether every file is read again, though it was found
-            whole earlier.
-        longest: of the longest documents, how many to show.
-        examples: documents to show at random; of token data, per domain and split; of a run's conversations, per task
-            and split.
-        seed: of what is shown at random.
-        characters: of a document to show.
-        conversations: of files with conversations, how many to show, chosen at random; 0 takes files for documents.
-        template: of conversations, chatml, llama3, llama2, alpaca, plain or a Jinja file; null takes the one stored
-            with the tokenizer, else chatml.
-        efficient_eos: of conversations, whether an answer's end token is all that parts it from the next turn.
-        default_system: of conversations without a system message, what a built-in template tells the model first.
-        supervise: of conversations, what is trained on; it is shown in green, or in [[ ]] where the output is no
-            terminal.
-        format: of conversations, how records are read.
-        tokenizer: of conversations and bare .bin files, directory or file of the tokenizer, or a run directory.
-        vocab_size: of bare .bin files.
-        dtype: of bare .bin files; auto tells it from them.
-        eos_id: of bare .bin files.
+        verify: read every file of a corpus, of token data or of prepared conversations again, though it was found whole
+            earlier.
+        longest: number of the longest documents to show.
+        examples: number of documents to show at random; of token data, per domain and split; of a run's conversations,
+            per task and split.
+        seed: seed of what is shown at random.
+        characters: number of characters of a document to show.
+        conversations: number of conversations to show at random from files of them; 0 takes files for documents.
+        template: template of conversations: chatml, llama3, llama2, alpaca, plain or a Jinja file; null takes the
+            one stored with the tokenizer, else chatml.
+        efficient_eos: only an answer's end token separates it from the next turn.
+        default_system: system message of a built-in template for conversations without one.
+        supervise: turns of conversations that are trained on; they are shown in green, or in [[ ]] where the output
+            is not a terminal.
+        format: how records become conversations.
+        tokenizer: directory or file of the tokenizer of conversations and bare .bin files, or a run directory.
+        vocab_size: vocabulary size of bare .bin files.
+        dtype: type of the ids in bare .bin files; auto finds it out from them.
+        eos_id: id of <eos> in bare .bin files.
         read: how text files are read.
     """
 
@@ -80,16 +82,16 @@ def run(flags: Flags, path: str) -> None:
         return
     report = _report(flags, place)
     print_report(report)
-    for group in report.get("examples", []):
-        for number, item in enumerate(group["items"]):
-            if not number:
-                print(f"\n{group['title']}")
-            print(f"  {item['label']}")
-            for text in item["texts"]:
+    for group in report.examples or ():
+        if group.items:
+            print(f"\n{group.title}")
+        for item in group.items:
+            print(f"  {item.label}")
+            for text in item.texts:
                 print(f"    {_cut(text, flags.characters)!r}")
 
 
-def _report(flags: Flags, place: Path) -> dict[str, Any]:
+def _report(flags: Flags, place: Path) -> Report:
     from babyllm.run_directory import CONFIG
 
     if (place / CONFIG).is_file():
@@ -147,12 +149,12 @@ def _show_store(flags: Flags, place: Path) -> None:
 
     from babyllm.config.json_fields import read_json
     from babyllm.inspection.conversations import coloured
-    from babyllm.pipeline.report import print_report
+    from babyllm.pipeline.report import Report, print_report
     from babyllm.store.conversations import ConversationStore
     from babyllm.tokenizer import Tokenizer
 
     store, tokenizer = ConversationStore.open(place, verify=flags.verify), Tokenizer.load(place)
-    print_report(read_json(place / "report.json"))
+    print_report(Report.from_json(read_json(place / "report.json")))
     rng = random.Random(flags.seed)
     for group in store.manifest.groups:
         span = store.span(group.split, group.task)

@@ -1,28 +1,24 @@
 """Loss by task and accuracy on tasks with few possible answers, over conversations as ids.
 
-conversations | store -> Sample(task, ids, turns) -> prompt + each candidate -> nats -> the most probable one is right?
+samples -> prompt + each candidate -> nats -> the most probable one is right?
 
 A task is closed when its answers come from a small set, such as "positive" and "negative". There the model need not be
-asked to write: of the candidates, each with its end token, the most probable one is what it says.
+asked to write: of the candidates, each with its end token, the most probable one is its answer.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from babyllm.chat.load import ChatTemplate, Supervise, fit
-from babyllm.chat.messages import Conversation, Unusable
-from babyllm.evaluate.perplexity import on_device, sum_dtype
-from babyllm.model.cross_entropy import IGNORE
+from babyllm.evaluate.samples import AnswerIds, Sample, stored_samples
+from babyllm.evaluate.scoring import BATCH_TOKENS, Row, row_nats
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime
-from babyllm.runtime.precision import reads_in
 from babyllm.store.conversations import ConversationStore
 
 MAX_CANDIDATES = 10
@@ -30,96 +26,30 @@ MIN_REPEATS = 2
 MIN_CONVERSATIONS = 20
 CLOSED_FROM = 2000  # conversations of a task that are looked at in a store
 
-A = TypeVar("A", bound=Hashable)
-Answer = tuple[int, ...]
-"""The ids of an answer, its end token included."""
-
-
-class Sample(NamedTuple):
-    """A conversation as ids.
-
-    Attributes:
-        task: what kind of conversation it is.
-        ids: (L,) int64.
-        turns: (L,) the supervised turn each id belongs to, from 1; 0 for none.
-    """
-
-    task: str
-    ids: NDArray[np.int64]
-    turns: NDArray[np.int64]
-
-    def answers(self) -> list[tuple[int, Answer]]:
-        """Of each supervised turn, where it begins and its ids."""
-        numbers = np.unique(self.turns[self.turns > 0])
-        places = (np.flatnonzero(self.turns == number) for number in numbers)
-        return [(int(at[0]), tuple(self.ids[at].tolist())) for at in places]
-
 
 class Accuracy(NamedTuple):
     """How often the most probable candidate was the right one.
 
     Attributes:
-        correct: of k candidates that are equally probable, the right one counts 1 / k.
-        n: answers asked for.
+        correct: number of right answers; among k candidates that are equally probable the right one counts 1 / k.
+        n: number of answers asked for.
     """
 
     correct: float
     n: int
 
 
-def samples_of(
-    template: ChatTemplate,
-    conversations: Iterable[Conversation],
-    max_seq_len: int,
-    unused: Counter[str] | None = None,
-) -> list[Sample]:
-    """Conversations as ids, every assistant turn supervised unless its weight is 0.
+def closed_turns(samples: Iterable[Sample]) -> dict[str, list[AnswerIds]]:
+    """The possible answers of each closed task, sorted; they are the candidates of `turn_accuracy`.
 
-    Of one that is longer than `max_seq_len`, the oldest turns are dropped; one that still is too long, that has nothing
-    supervised or that the template refuses is left out, and counted in `unused` by its reason.
+    A task is closed if its conversations, 20 or more, end in one of 2 to 10 answers that each occur twice or more.
     """
-    samples, reasons = [], Counter[str]() if unused is None else unused
-    for conversation in conversations:
-        try:
-            rendered = fit(template, conversation, Supervise(), max_seq_len, "drop_oldest").rendered
-        except Unusable as error:
-            reasons[str(error)] += 1
-            continue
-        if rendered is None:
-            reasons[f"nothing to answer in {max_seq_len} tokens"] += 1
-        else:
-            samples.append(Sample(conversation.task, rendered.ids.astype(np.int64), rendered.turns.astype(np.int64)))
-    return samples
-
-
-def stored_samples(store: ConversationStore, numbers: Iterable[int]) -> list[Sample]:
-    """Conversations of a store, by their numbers in it."""
-    numbers = list(numbers)
-    channels = store.channels(np.array(numbers, np.int64)).tolist()
-    return [
-        Sample(store.tasks[channel], *store.conversation(number))
-        for channel, number in zip(channels, numbers, strict=True)
-    ]
-
-
-def closed_turns(samples: Iterable[Sample]) -> dict[str, list[Answer]]:
-    """Of each closed task, the ids of its answers, sorted; they are the candidates of `turn_accuracy`."""
-    return _closed((s.task, answers[-1][1]) for s in samples if (answers := s.answers()))
-
-
-def closed_in(store: ConversationStore) -> dict[str, list[Answer]]:
-    """Of each closed task of a store, the ids of its answers, as its first training conversations tell."""
-    spans = (store.span("train", task)[:CLOSED_FROM] for task in store.tasks_of("train"))
-    return closed_turns(stored_samples(store, (number for span in spans for number in span)))
-
-
-def _closed(final: Iterable[tuple[str, A]]) -> dict[str, list[A]]:
-    """Tasks whose conversations, 20 or more, end in one of 2 to 10 answers that each occur twice or more."""
-    counts: dict[str, Counter[A]] = defaultdict(Counter)
-    for task, answer in final:
-        counts[task][answer] += 1
+    counts: dict[str, Counter[AnswerIds]] = defaultdict(Counter)
+    for sample in samples:
+        if answers := sample.answers():
+            counts[sample.task][answers[-1][1]] += 1
     return {
-        task: sorted(count)  # type: ignore[type-var]
+        task: sorted(count)
         for task, count in sorted(counts.items())
         if 2 <= len(count) <= MAX_CANDIDATES
         and min(count.values()) >= MIN_REPEATS
@@ -127,26 +57,32 @@ def _closed(final: Iterable[tuple[str, A]]) -> dict[str, list[A]]:
     }
 
 
+def closed_in(store: ConversationStore) -> dict[str, list[AnswerIds]]:
+    """The possible answers of each closed task of a store, judged by its first training conversations."""
+    spans = (store.span("train", task)[:CLOSED_FROM] for task in store.tasks_of("train"))
+    return closed_turns(stored_samples(store, (number for span in spans for number in span)))
+
+
 def turn_accuracy(
     model: Transformer,
     samples: Iterable[Sample],
-    candidates: Mapping[str, Sequence[Answer]],
+    candidates: Mapping[str, Sequence[AnswerIds]],
     runtime: Runtime,
     *,
-    batch_tokens: int = 8192,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> dict[str, Accuracy]:
-    """Of each task, how often the right candidate is the most probable answer; every rank must call it.
+    """How often the right candidate is the most probable answer, by task; every rank must call it.
 
     Args:
         model: switched to evaluation and back.
-        samples: the same on every rank. Of each, the last answer is asked for, and those before it that are
-            candidates; a prompt too long for a candidate loses its oldest ids.
-        candidates: the possible answers of each task, as `closed_turns` gives them; other tasks are not asked.
+        samples: the same on every rank. The last answer of each is asked for, and those before it that are candidates.
+            A prompt too long for a candidate loses its oldest ids.
+        candidates: possible answers of each task, as `closed_turns` returns them; other tasks are not asked.
         runtime: device and ranks; ranks share the work. A stop signal cuts it short, and the result means nothing.
         batch_tokens: tokens, padding included, per forward pass.
     """
     asked = [
-        (sample.task, sample.ids[max(0, start - _room(model, candidates[sample.task])) : start], answer)
+        (sample.task, sample.ids[max(0, start - _prompt_limit(model, candidates[sample.task])) : start], answer)
         for sample in samples
         if sample.task in candidates
         for start, answer in asked_answers(sample, candidates[sample.task])
@@ -159,22 +95,22 @@ def turn_accuracy(
     for task, _, answer in asked:
         scores = {candidate: next(nats) for candidate in candidates[task]}
         best = [candidate for candidate, score in scores.items() if score == min(scores.values())]
-        sums[task][0] += (answer in best) / max(1, len(best))  # no best one where a score is no number
+        sums[task][0] += (answer in best) / max(1, len(best))  # no best one where a score is not a number
         sums[task][1] += 1
     total = runtime.sum([value for pair in sums.values() for value in pair])
     pairs = zip(sums, total[::2], total[1::2], strict=True)
     return {task: Accuracy(correct, int(n)) for task, correct, n in pairs if n}
 
 
-def asked_answers(sample: Sample, candidates: Sequence[Answer]) -> list[tuple[int, Answer]]:
-    """Where the answers that count begin, and their ids: the last, and those before it that are candidates."""
+def asked_answers(sample: Sample, candidates: Sequence[AnswerIds]) -> list[tuple[int, AnswerIds]]:
+    """The answers that count, each as its start and its ids: the last, and earlier ones that are candidates."""
     *earlier, last = sample.answers()
     return [*((start, answer) for start, answer in earlier if answer in candidates), last]
 
 
-def majority_shares(samples: Iterable[Sample], candidates: Mapping[str, Sequence[Answer]]) -> dict[str, float]:
-    """Of each closed task, the accuracy of always giving the most frequent answer."""
-    counts: dict[str, Counter[Answer]] = defaultdict(Counter)
+def majority_shares(samples: Iterable[Sample], candidates: Mapping[str, Sequence[AnswerIds]]) -> dict[str, float]:
+    """The accuracy of always answering with the most frequent answer, by closed task."""
+    counts: dict[str, Counter[AnswerIds]] = defaultdict(Counter)
     for sample in samples:
         for _, answer in asked_answers(sample, candidates[sample.task]) if sample.task in candidates else ():
             counts[sample.task][answer] += 1
@@ -182,9 +118,9 @@ def majority_shares(samples: Iterable[Sample], candidates: Mapping[str, Sequence
 
 
 def losses(
-    model: Transformer, samples: Sequence[Sample], runtime: Runtime, *, batch_tokens: int = 8192
+    model: Transformer, samples: Sequence[Sample], runtime: Runtime, *, batch_tokens: int = BATCH_TOKENS
 ) -> dict[str, tuple[float, int]]:
-    """Nats of the supervised tokens and their number, of each task; every rank must call it.
+    """Nats of the supervised tokens and the number of these tokens, by task; every rank must call it.
 
     Args:
         model: switched to evaluation and back.
@@ -193,7 +129,7 @@ def losses(
         batch_tokens: tokens, padding included, per forward pass.
     """
     mine = sorted(samples, key=lambda sample: len(sample.ids))[runtime.rank :: runtime.world_size]
-    nats = supervised_nats(model, [(s.ids, s.turns > 0) for s in mine], runtime, batch_tokens)
+    nats = row_nats(model, [Row(s.ids, s.turns > 0) for s in mine], runtime, batch_tokens=batch_tokens)
     sums = {task: [0.0, 0.0] for task in sorted({sample.task for sample in samples})}
     for sample, value in zip(mine, nats.tolist(), strict=True):
         sums[sample.task][0] += value
@@ -203,62 +139,14 @@ def losses(
 
 
 def answer_nats(
-    model: Transformer, rows: Sequence[tuple[NDArray[np.int64], Answer]], runtime: Runtime, batch_tokens: int
+    model: Transformer, rows: Sequence[tuple[NDArray[np.int64], AnswerIds]], runtime: Runtime, batch_tokens: int
 ) -> NDArray[np.float64]:
-    """(len(rows),) nats of each answer behind its prompt."""
+    """(len(rows),) nats of each answer after its prompt, (L,) ids; on this rank alone."""
     whole = [np.concatenate([prompt, np.array(answer, np.int64)]) for prompt, answer in rows]
     scored = [np.arange(len(ids)) >= len(prompt) for ids, (prompt, _) in zip(whole, rows, strict=True)]
-    return supervised_nats(model, list(zip(whole, scored, strict=True)), runtime, batch_tokens)
+    return row_nats(model, list(map(Row, whole, scored)), runtime, batch_tokens=batch_tokens)
 
 
-@torch.no_grad()
-def supervised_nats(
-    model: Transformer,
-    rows: Sequence[tuple[NDArray[np.int64], NDArray[np.bool_]]],
-    runtime: Runtime,
-    batch_tokens: int,
-) -> NDArray[np.float64]:
-    """(len(rows),) nats of those ids of each row that are marked, given what is before them; on this rank alone."""
-    batches: list[list[int]] = []
-    sums: list[torch.Tensor] = []
-    was_training = model.training
-    model.eval()
-    try:
-        for batch in _batches([len(ids) for ids, _ in rows], batch_tokens):
-            if runtime.stop_requested:
-                break
-            longest = max(len(rows[i][0]) for i in batch)
-            tokens = np.zeros((len(batch), longest - 1), np.int64)
-            targets = np.full_like(tokens, IGNORE)
-            for line, i in enumerate(batch):
-                ids, is_scored = rows[i]
-                tokens[line, : len(ids) - 1] = ids[:-1]
-                targets[line, : len(ids) - 1] = np.where(is_scored[1:], ids[1:], IGNORE)
-            inputs = (on_device(array, runtime.device) for array in (tokens, targets))
-            with reads_in(runtime.device, runtime.reading_dtype):
-                found = model(*inputs, n_targets=int((targets != IGNORE).sum()))
-            batches.append(batch)
-            sums.append(found.sum(dim=1, dtype=sum_dtype(runtime.device)))
-    finally:
-        model.train(was_training)
-    nats = np.zeros(len(rows))
-    if sums:  # read from the device here, once
-        nats[np.concatenate(batches)] = torch.cat(sums).cpu().double().numpy()
-    return nats
-
-
-def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterable[list[int]]:
-    """Indices of rows of like length, at most `batch_tokens` with padding."""
-    batch: list[int] = []
-    for i in np.argsort(lengths, kind="stable").tolist():
-        if batch and (len(batch) + 1) * lengths[i] > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
-
-
-def _room(model: Transformer, candidates: Sequence[Answer]) -> int:
-    """Tokens of a prompt that every candidate fits behind; the last id of a row is never read."""
+def _prompt_limit(model: Transformer, candidates: Sequence[AnswerIds]) -> int:
+    """Tokens of a prompt that leaves room for every candidate; the last id of a row is never read."""
     return model.config.max_seq_len + 1 - max(map(len, candidates))

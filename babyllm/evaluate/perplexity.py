@@ -8,22 +8,20 @@ Bits per byte compares models with different tokenizers: nats / ln 2 / UTF-8 byt
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from babyllm.model.cross_entropy import IGNORE
+from babyllm.evaluate.scoring import BATCH_TOKENS, Row, batches, evaluating, overlapping_rows, sum_dtype, target_nats
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime
-from babyllm.runtime.precision import reads_in
 from babyllm.store.shards import TokenData, TokenStream
 
 READ_TOKENS = 1 << 20
-_Score = tuple[torch.Tensor, int, int]  # nats, on the device, tokens, bytes
-Row = tuple[NDArray[np.int64], int]
-"""Token ids, and how many of the first targets are only context."""
+_POOL_BATCHES = 16  # Rows of so many batches are sorted by length together.
+_Score = tuple[torch.Tensor, int, int]  # nats, on the device; tokens; bytes
 
 
 def perplexity(
@@ -33,7 +31,7 @@ def perplexity(
     *,
     seq_len: int,
     max_tokens: int | None = None,
-    batch_tokens: int = 8192,
+    batch_tokens: int = BATCH_TOKENS,
     token_bytes: NDArray[np.int64] | None = None,
 ) -> dict[str, float]:
     """Mean loss and bits per byte of each domain's held-out documents; every rank must call it.
@@ -46,7 +44,7 @@ def perplexity(
         data: its "val" split is read.
         runtime: device and ranks; ranks share the rows.
         seq_len: tokens per row.
-        max_tokens: of each domain, from the start; None reads all.
+        max_tokens: tokens of each domain that are read, from its start; None reads all.
         batch_tokens: tokens, padding included, per forward pass.
         token_bytes: (V,) UTF-8 bytes that each id stands for, which counts the text where `max_tokens` cuts it short;
             the bytes of whole domains are known. Without either, bits per byte are left out.
@@ -55,28 +53,21 @@ def perplexity(
         "<domain>/loss" in nats per token, "<domain>/bpb" in bits per byte, and the same for "all"; nothing where there
         is nothing to read.
     """
-    was_training = model.training
-    model.eval()
     result: dict[str, float] = {}
     overall = np.zeros(3)
-    try:
-        for domain in data.domains("val"):
-            scores: list[_Score] = []
-            documents = _documents(data.stream("val", domain), data.manifest.eos_id, max_tokens)
-            for index, batch in enumerate(_batches(documents, data.manifest.eos_id, seq_len, batch_tokens)):
-                if runtime.stop_requested:
-                    break
-                if index % runtime.world_size == runtime.rank:
-                    scores.append(_score(model, batch, runtime, token_bytes))
-            sums = np.array(runtime.sum(_total(scores)))  # nats, tokens, bytes
-            if sums[1] == len(data.stream("val", domain)) and data.text_bytes("val", domain):
+    domains = data.domains("val")
+    with evaluating(model):
+        for domain in domains:
+            stream = data.stream("val", domain)
+            documents = _documents(stream, data.manifest.eos_id, max_tokens)
+            rows = _row_batches(documents, data.manifest.eos_id, seq_len, batch_tokens)
+            sums = np.array(runtime.sum(_score(model, rows, runtime, token_bytes)))  # nats, tokens, bytes
+            if sums[1] == len(stream) and data.text_bytes("val", domain):
                 sums[2] = data.text_bytes("val", domain)
             if sums[1]:
                 result |= _means(domain, sums)
             overall += sums
-    finally:
-        model.train(was_training)
-    if not all(f"{domain}/bpb" in result for domain in data.domains("val")):
+    if not all(f"{domain}/bpb" in result for domain in domains):
         overall[2] = 0
     return {**result, **_means("all", overall)} if result else result
 
@@ -90,87 +81,54 @@ def _means(name: str, sums: NDArray[np.float64]) -> dict[str, float]:
 def _documents(stream: TokenStream, eos_id: int, max_tokens: int | None) -> Iterator[NDArray[np.int64]]:
     """Whole documents, each with its <eos>, until `max_tokens` have been read; one longer than what is left is cut."""
     limit = len(stream) if max_tokens is None else min(max_tokens, len(stream))
-    rest, position, given = np.empty(0, np.int64), 0, 0
-    while position < len(stream) and given < limit:
+    rest, position, n_yielded = np.empty(0, np.int64), 0, 0
+    while position < len(stream) and n_yielded < limit:
         rest = np.concatenate([rest, stream.read(position, position + READ_TOKENS)])
         position += READ_TOKENS
         *documents, rest = np.split(rest, np.flatnonzero(rest == eos_id) + 1)
         for document in documents:
-            if given >= limit:
+            if n_yielded >= limit:
                 return
-            given += len(document)
+            n_yielded += len(document)
             yield document
-        if given + len(rest) >= limit:
+        if n_yielded + len(rest) >= limit:
             break
-    if len(rest) and given < limit:
-        yield rest[: limit - given]
+    if len(rest) and n_yielded < limit:
+        yield rest[: limit - n_yielded]
 
 
-def _batches(
+def _row_batches(
     documents: Iterator[NDArray[np.int64]], eos_id: int, seq_len: int, batch_tokens: int
 ) -> Iterator[list[Row]]:
-    """Rows of about the same length, at most `batch_tokens` with padding."""
+    """Batches of rows of about the same length, at most `batch_tokens` with padding."""
     pool: list[Row] = []
     for document in documents:
         pool.extend(overlapping_rows(np.concatenate([[eos_id], document]), seq_len))
-        if sum(len(ids) for ids, _ in pool) >= 16 * batch_tokens:
+        if sum(len(row.ids) for row in pool) >= _POOL_BATCHES * batch_tokens:
             yield from _packed(pool, batch_tokens)
             pool = []
     yield from _packed(pool, batch_tokens)
 
 
-def overlapping_rows(ids: NDArray[np.int64], seq_len: int) -> Iterator[Row]:
-    """A document in rows of at most `seq_len` targets that overlap by half, so that each target is scored once."""
-    start, context = 0, 0
-    while True:
-        yield ids[start : start + seq_len + 1], context
-        if start + seq_len + 1 >= len(ids):
-            return
-        step = seq_len - seq_len // 2
-        start, context = start + step, seq_len - step
+def _packed(pool: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
+    for batch in batches([len(row.ids) for row in pool], batch_tokens):
+        yield [pool[index] for index in batch]
 
 
-def _packed(pool: list[Row], batch_tokens: int) -> Iterator[list[Row]]:
-    batch: list[Row] = []
-    for row in sorted(pool, key=lambda r: len(r[0])):
-        if batch and (len(batch) + 1) * len(row[0]) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
-
-
-@torch.no_grad()
-def _score(model: Transformer, batch: list[Row], runtime: Runtime, token_bytes: NDArray[np.int64] | None) -> _Score:
-    longest = max(len(ids) for ids, _ in batch)
-    tokens = np.zeros((len(batch), longest - 1), dtype=np.int64)
-    targets = np.full_like(tokens, IGNORE)
-    for i, (ids, context) in enumerate(batch):
-        tokens[i, : len(ids) - 1] = ids[:-1]
-        targets[i, context : len(ids) - 1] = ids[context + 1 :]
-    scored = targets[targets != IGNORE]
-    inputs = (on_device(array, runtime.device) for array in (tokens, targets))
-    with reads_in(runtime.device, runtime.reading_dtype):
-        losses = model(*inputs, n_targets=len(scored))
-    n_bytes = 0 if token_bytes is None else int(token_bytes[scored].sum())
-    return losses.sum(dtype=sum_dtype(runtime.device)), len(scored), n_bytes
-
-
-def _total(scores: list[_Score]) -> list[float]:
-    """Nats, tokens and bytes; the nats are read from the device here, once."""
+def _score(
+    model: Transformer, rows: Iterator[list[Row]], runtime: Runtime, token_bytes: NDArray[np.int64] | None
+) -> list[float]:
+    """Nats, tokens and bytes of this rank's share of the batches; a stop signal cuts it short."""
+    scores: list[_Score] = []
+    for index, batch in enumerate(rows):
+        if runtime.stop_requested:
+            break
+        if index % runtime.world_size == runtime.rank:
+            nats = target_nats(model, batch, runtime).sum(dtype=sum_dtype(runtime.device))
+            scored = np.concatenate([row.scored_ids for row in batch])
+            scores.append((nats, len(scored), 0 if token_bytes is None else int(token_bytes[scored].sum())))
     if not scores:
         return [0.0, 0.0, 0.0]
-    nats, tokens, n_bytes = zip(*scores, strict=True)
-    return [float(torch.stack(nats).cpu().double().sum()), float(sum(tokens)), float(sum(n_bytes))]
-
-
-def on_device(array: NDArray[np.int64], device: torch.device) -> torch.Tensor:
-    """An array as a tensor on a device, whose work so far is not waited for."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
-def sum_dtype(device: torch.device) -> torch.dtype:
-    """The widest type that a device adds in."""
-    return torch.float32 if device.type == "mps" else torch.float64
+    values, tokens, n_bytes = zip(*scores, strict=True)
+    # The nats are read from the device here, once.
+    return [float(torch.stack(values).cpu().double().sum()), float(sum(tokens)), float(sum(n_bytes))]

@@ -1,4 +1,4 @@
-"""Text from a model: prompts are read, tokens drawn one by one for all of them together, whole characters streamed.
+"""Text from a model: prompts are read together, tokens drawn one by one, whole characters streamed.
 
 prompts -> ids -> Engine: logits -> filters -> draw -> ids -> AnswerText -> text, until <eos>, a stop text or the limit
 """
@@ -17,8 +17,8 @@ from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 
 __all__ = [
-    "Answer",
     "AnswerText",
+    "Completion",
     "Engine",
     "Event",
     "Sampling",
@@ -31,17 +31,17 @@ __all__ = [
     "text_pieces",
 ]
 
-# Answers decoded together at most: more read the weights less often for each, and take memory for keys and values.
+# The most answers decoded together: more would read the weights less often for each, and take more memory.
 _SLOTS = 16
 
 
-class Answer(NamedTuple):
-    """An answer that has ended.
+class Completion(NamedTuple):
+    """An answer that has ended, and why.
 
     Attributes:
-        text: of the answer, without what ended it.
-        tokens: that were drawn, those of a stop text included, the one that ended it not.
-        finish: whether a token or a text ended it, or the limit.
+        text: text of the answer, without what ended it.
+        tokens: tokens that were drawn, those of a stop text included, without the token that ended it.
+        finish: reason of the end: a token or a text, or the limit.
     """
 
     text: str
@@ -84,13 +84,13 @@ def generate(
     """The text that follows a prompt, the prompt not included; a list of texts for several prompts or samples.
 
     Args:
-        model: in any mode; it is read as in evaluation mode, in the type that `babyllm.runtime.precision` tells.
-        tokenizer: its own.
+        model: a model in any mode; it is read as in evaluation mode, in the type of `babyllm.runtime.precision`.
+        tokenizer: the model's own.
         prompt: a text, or several; each is answered as if it were alone.
         n: texts per prompt, adjacent in the list; the best ones of a beam search.
         num_beams: above 1 searches for the most probable text among this many (`beam_search`) and draws nothing: of the
             settings, only `max_new_tokens`, `repetition_penalty` and `stop` matter then.
-        length_penalty: of the beam search; above 0 favours long texts.
+        length_penalty: exponent of a text's length in the beam search; above 0 favours long texts.
         settings: those of `Sampling`: `max_new_tokens`, `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`,
             `seed` of each prompt, and `stop`, a text or several.
 
@@ -137,13 +137,13 @@ def generate_ids(
     """The ids that follow a prompt, one by one as they are drawn.
 
     Args:
-        model: in any mode; it is read as in evaluation mode.
+        model: a model in any mode; it is read as in evaluation mode.
         prompt: ids, at least one.
         sampling: how they are drawn; its `stop` texts are not looked for.
-        end_ids: any of them ends the text and is not given out, as do the model's own (`Transformer.end_ids`).
+        end_ids: tokens that end the text, beside the model's own (`Transformer.end_ids`).
 
     Raises:
-        UserError: the prompt leaves no room in the model's context, or the scores are no numbers.
+        UserError: the prompt leaves no room in the model's context, or the scores are not numbers.
     """
     engine = Engine(model, slots=1, context=_context(model, [(prompt, sampling)]))
     yield from engine.answer(prompt, sampling, end_ids)
@@ -154,17 +154,17 @@ def answers(
     tokenizer: Tokenizer,
     requests: Sequence[tuple[Sequence[int], Sampling]],
     end_ids: Container[int],
-) -> list[Answer]:
+) -> list[Completion]:
     """The answers to prompts, decoded together, each as if it were alone.
 
     Args:
-        model: in any mode; it is read as in evaluation mode.
-        tokenizer: its own.
+        model: a model in any mode; it is read as in evaluation mode.
+        tokenizer: the model's own.
         requests: ids of each prompt, at least one, and how its answer is drawn.
         end_ids: tokens that end an answer, beside the model's own (`Transformer.end_ids`).
 
     Raises:
-        UserError: a prompt leaves no room in the model's context, or the scores are no numbers.
+        UserError: a prompt leaves no room in the model's context, or the scores are not numbers.
     """
     if not requests:
         return []
@@ -188,7 +188,7 @@ def answers(
             elif finish:
                 finishes[number] = finish
                 pieces[number].append(texts[number].end())
-    return [Answer("".join(pieces[number]), tokens[number], finishes[number]) for number in texts]
+    return [Completion("".join(pieces[number]), tokens[number], finishes[number]) for number in texts]
 
 
 def _sampling(settings: dict[str, Any]) -> Sampling:
@@ -198,11 +198,11 @@ def _sampling(settings: dict[str, Any]) -> Sampling:
 
 
 def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """A text begins behind an <eos>, as documents do in training."""
+    """The ids of a text after an <eos>, as documents are in training."""
     return [tokenizer.eos_id, *tokenizer.encode(prompt)]
 
 
 def _context(model: Transformer, requests: Sequence[tuple[Sequence[int], Sampling]]) -> int:
-    """Tokens there must be room for: as few as can be, for room takes memory."""
+    """Tokens that the longest request needs; a longer cache would only take memory."""
     longest = max(len(ids) + max(1, sampling.max_new_tokens) for ids, sampling in requests)
     return max(2, min(longest, model.config.max_seq_len))

@@ -1,4 +1,4 @@
-"""Beam search: the most probable texts a model can write, as far as a few parallel hypotheses find them.
+"""Beam search: the most probable texts of a model, as far as a few parallel hypotheses find them.
 
 prompt -> `num_beams` hypotheses -> 2 `num_beams` best continuations -> ended ones kept, the others go on -> best ended
 
@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 
 from babyllm.errors import UserError
-from babyllm.generation.decoder import READ, Decoder, require_readable
+from babyllm.generation.decoder import PREFILL_TOKENS, Decoder, require_readable
 from babyllm.generation.sampling import NO_NUMBERS, penalised
 from babyllm.model.transformer import Transformer
 
 
 class Beam(NamedTuple):
-    """A text that was found.
+    """A text that the search found.
 
     Attributes:
-        score: its log-probability in nats over its length, the token that ends it included, to the length penalty.
-        ids: of its tokens, without the one that ends it.
+        score: log-probability in nats over length to the power of the length penalty; the token that ends it counts.
+        ids: tokens, without the one that ends it.
     """
 
     score: float
@@ -49,18 +49,18 @@ def beam_search(
     `num_beams` ended ones: as transformers' does with `early_stopping=False`, whose results these are.
 
     Args:
-        model: in any mode; it is read as in evaluation mode.
+        model: a model in any mode; it is read as in evaluation mode.
         prompt: ids, at least one.
-        num_beams: hypotheses that are followed.
-        n: results, at most `num_beams`.
+        num_beams: number of hypotheses that are followed.
+        n: number of results, at most `num_beams`.
         length_penalty: exponent of the length that log-probabilities are divided by; 0 compares them as they are.
         repetition_penalty: above 1 makes what was already read or written less probable.
-        max_new_tokens: at most this many; the model's context may allow fewer.
+        max_new_tokens: tokens of a text at most; the model's context may allow fewer.
         end_ids: tokens that end a text, beside the model's own (`Transformer.end_ids`).
 
     Raises:
         UserError: the prompt leaves no room in the model's context or has ids it does not know, a setting is out of
-            range, or the scores are no numbers.
+            range, or the scores are not numbers.
     """
     limit = model.config.max_seq_len
     require_readable(prompt, limit, model.config.vocab_size)
@@ -84,7 +84,7 @@ def beam_search(
 
 
 class _Search:
-    """A search in progress: hypotheses that go on, those that have ended, the logits behind the former."""
+    """A search in progress: hypotheses that go on, those that have ended, the logits after the former."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class _Search:
 
     @property
     def is_settled(self) -> bool:
-        """Whether there are enough ended ones, none of which the others are about to outdo."""
+        """Whether enough hypotheses have ended and no other one scores better than the worst of them."""
         if len(self.ended) < self._n_beams:
             return False
         return float(self._logprobs[0]) / float(self.n_drawn**self._penalty) <= self.ended[-1].score
@@ -112,13 +112,15 @@ class _Search:
     def begin(self, prompt: Sequence[int]) -> None:
         """Read the prompt."""
         self._prompt = list(prompt)
-        for self._n_read in range(0, len(prompt), READ):
-            part = torch.tensor([list(prompt[self._n_read : self._n_read + READ])], device=self._decoder.device)
-            self._logits = self._decoder.read(part, 0, [self._n_read])  # (N, V)
+        for self._n_read in range(0, len(prompt), PREFILL_TOKENS):
+            chunk = torch.tensor(
+                [list(prompt[self._n_read : self._n_read + PREFILL_TOKENS])], device=self._decoder.device
+            )
+            self._logits = self._decoder.read(chunk, 0, [self._n_read])  # (N, V)
         self._n_read = len(prompt)
 
     def advance(self, is_last: bool) -> None:
-        """Let each hypothesis go on by a token; all of them end if it is the last one."""
+        """Extend each hypothesis by a token; all of them end if it is the last one."""
         logprobs, parents, tokens = self._continuations()
         self.n_drawn += 1
         kept: list[int] = []
@@ -136,9 +138,9 @@ class _Search:
             self._go_on(logprobs[chosen], parents[chosen], tokens[chosen])
 
     def _continuations(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The best of all hypotheses and next tokens: log-probabilities, hypotheses, tokens.
+        """The best continuations, as log-probabilities, indices of the hypotheses they continue, and tokens.
 
-        There are so many that enough are left if all that can end do.
+        There are so many that enough go on even if all that can end do.
         """
         if not self._logits.amax(-1).isfinite().all():
             raise UserError(NO_NUMBERS)
@@ -149,7 +151,7 @@ class _Search:
         return best.values, best.indices // size, best.indices % size
 
     def _penalised(self, logprobs: Tensor) -> Tensor:
-        """Log-probabilities (N, V) with those of the tokens that each hypothesis has read or written made smaller."""
+        """Log-probabilities (N, V) in which those of tokens that a hypothesis has read or written are smaller."""
         if self._repetition_penalty == 1:
             return logprobs
         seen = torch.zeros_like(logprobs, dtype=torch.bool)

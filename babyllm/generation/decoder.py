@@ -1,7 +1,7 @@
-"""The transformer's forward pass for generation: few products and operations a step, keys and values kept in place.
+"""The forward pass of generation, with a key-value cache: few products and operations a step, no copies of the cache.
 
 Transformer -> Decoder: matrices in the type of the products, a cache of `slots` rows of `context` tokens
-tokens (N, T) behind what N adjacent rows hold -> embed -> layers -> norm -> head -> logits of the last (N, V)
+tokens (N, T) after those in N adjacent rows -> embed -> layers -> norm -> head -> logits of the last (N, V)
 
 Legend: N rows, T new time, S cached and new time, D model width, H heads, K kv heads, W width of a head, V vocabulary.
 """
@@ -23,8 +23,8 @@ from babyllm.model.linear import joined_int8, joined_weight
 from babyllm.model.transformer import Block, Transformer
 from babyllm.runtime.precision import dtype_here
 
-READ = 256
-"""Tokens of a prompt to be read at once: enough to keep a processor busy, few enough to take little memory."""
+PREFILL_TOKENS = 256
+"""Tokens of a prompt that are read at once: enough to keep a processor busy, few enough to take little memory."""
 # Columns of the cache that are made ready at a time, so that a long context takes memory only when it is used.
 _BLOCK = 256
 
@@ -42,7 +42,7 @@ def require_readable(prompt: Sequence[int], context: int, vocab_size: int, n_new
 
 
 class _Pass(NamedTuple):
-    """Tokens (N, T) on their way through the layers: what they are by now, where they stand, what they may see."""
+    """Tokens (N, T) between two layers: hidden states, indices in the cache, what they may attend to."""
 
     x: Tensor  # (N T, D), changed in place
     shape: tuple[int, int]
@@ -70,7 +70,8 @@ class Decoder:
 
     Attributes:
         context: tokens that fit into a row.
-        dtype: of the products, the keys and the values, as it was when this was made (`babyllm.runtime.precision`).
+        dtype: type of the products, the keys and the values, chosen when the decoder was made
+            (`babyllm.runtime.precision`).
     """
 
     def __init__(self, model: Transformer, slots: int, context: int) -> None:
@@ -106,7 +107,7 @@ class Decoder:
         self._n_ready = 0
 
     def beside(self, slots: int, context: int) -> Decoder:
-        """One with the same weights and rows of its own, of no more tokens than this one's."""
+        """A decoder that shares the weights and has a cache of its own; `context` is at most this decoder's."""
         other = copy.copy(self)
         other._make_room(slots, context)
         return other
@@ -128,13 +129,13 @@ class Decoder:
         return Matrix(joined_weight(layers, self.dtype), self._slots)
 
     def read(self, tokens: Tensor, first: int, lengths: Sequence[int], counts: Sequence[int] | None = None) -> Tensor:
-        """Logits behind the last of the new tokens of each row; their keys and values are kept.
+        """Logits after the last new token of each row; the keys and values of the new tokens are kept in the cache.
 
         Args:
             tokens: (N, T) int64.
             first: the first row; the N rows are adjacent.
-            lengths: tokens each of the N rows holds, that the new ones follow.
-            counts: how many of its T tokens count for each row, at least one; the others fill up. None: all.
+            lengths: number of tokens in the cache before the new ones, for each of the N rows.
+            counts: number of each row's T tokens that count, at least one; the others are padding. None counts all.
 
         Returns:
             (N, V) float32 on the CPU.
@@ -147,19 +148,19 @@ class Decoder:
         return self._logits(x if last is None else x[last])
 
     def read_all(self, tokens: Tensor, first: int, lengths: Sequence[int]) -> Tensor:
-        """Logits behind each of the new tokens, (N, T, V) float32 on the CPU; else as `read`."""
+        """Logits after each of the new tokens, (N, T, V) float32 on the CPU; arguments as in `read`."""
         return self._logits(self._hidden(tokens, first, lengths)).view(*tokens.shape, -1)
 
     def _logits(self, x: Tensor) -> Tensor:
         return self._head(self._normed(x, self._norm)).float().cpu()
 
     def read_in_steps(self, tokens: Tensor, row: int, length: int, effort: int) -> Iterator[Tensor | None]:
-        """Read tokens of one row as `read` does, but some layers at a time; meanwhile others may be read, not moved.
+        """Read tokens of one row as `read` does, but some layers at a time; other rows may be read meanwhile.
 
         Args:
             tokens: (1, T) int64.
-            row: theirs, which must stay where it is.
-            length: tokens it holds, that the new ones follow.
+            row: index of their row, which must not be moved meanwhile.
+            length: number of tokens in the row before the new ones.
             effort: work of a step, as in `n_tokens_in_a_layer`; one that passes a single layer may take more.
 
         Yields:
@@ -178,13 +179,13 @@ class Decoder:
         yield self._logits(passing.x[-1:])
 
     def n_tokens_in_a_layer(self, effort: int, length: int) -> int:
-        """Tokens after `length` others that take one layer the work that `effort` tokens after none take all layers."""
+        """Number of tokens after `length` others whose work in one layer is that of `effort` first tokens in all."""
         of_matrices = sum(part.size for part in self._layers[0] if isinstance(part, Matrix))
         of_attention = 2 * self._heads * self._width * length
         return effort * len(self._layers) * of_matrices // (of_matrices + of_attention)
 
     def _hidden(self, tokens: Tensor, first: int, lengths: Sequence[int]) -> Tensor:
-        """What the layers make of the tokens (N, T): (N T, D)."""
+        """Hidden states (N T, D) of the tokens (N, T) after all layers."""
         passing = self._begin(tokens, first, lengths)
         for i in range(len(self._layers)):
             self._pass(i, passing)
@@ -204,7 +205,7 @@ class Decoder:
         return _Pass(x, (N, T), columns, turns, keys, values, mask, is_causal)
 
     def _pass(self, i: int, passing: _Pass) -> None:
-        """Let tokens pass a layer."""
+        """Apply a layer to the tokens."""
         layer, x = self._layers[i], passing.x
         q = self._stored(layer.qkv(self._normed(x, layer.input_norm)), passing.turns, self._columns[i], passing.columns)
         q, k, v = q.view(*passing.shape, self._heads, self._width), passing.keys[i], passing.values[i]
@@ -225,29 +226,29 @@ class Decoder:
             layer[other, :, :length] = kept
 
     def reorder(self, sources: Tensor, length: int) -> None:
-        """Make row i what row `sources[i]` was, for the first rows, of which each holds `length` tokens."""
+        """Copy row `sources[i]` to row i, for the first rows, each with `length` tokens."""
         held = self._cache[:, :, :, :length]
         held[:, : len(sources)] = held[:, sources]
 
     def clear(self, row: int) -> None:
-        """Take away what a row holds, so that numbers that are none cannot spread to others."""
+        """Zero a row's cache, so that its NaNs cannot reach other rows."""
         self._cache[:, row, :, : self._n_ready] = 0
 
     def _make_ready(self, longest: int) -> None:
-        # A row's columns that are not filled yet are multiplied by zero, so they must be numbers.
+        # Columns that are not filled yet are multiplied by zero, so they must not hold NaNs.
         while self._n_ready < longest:
             self._cache[:, :, :, self._n_ready : self._n_ready + _BLOCK] = 0
             self._n_ready += _BLOCK
 
     def _places(self, positions: Tensor, first: int) -> Tensor:
-        """Where keys and values of the tokens at `positions` (N, T) go in the flat cache of a layer, (N T 2 K)."""
+        """Indices (N T 2 K) of keys and values in the flat cache of a layer, for tokens at `positions` (N, T)."""
         N = len(positions)
         heads = torch.arange(2 * self._kv_heads, device=self.device)
         rows = torch.arange(first, first + N, device=self.device)[:, None, None] * (2 * self._kv_heads) + heads
         return (rows * self.context + positions[:, :, None]).flatten()
 
     def _turns(self, positions: Tensor) -> Tensor:
-        """Matrices (N T, W, W) that turn a query or key, a row, by its position: rotary positions as one product."""
+        """Matrices (N T, W, W) that rotate a query or key, a row vector, by its position (RoPE as one product)."""
         return torch.addcmul(self._same * self._cos[positions], self._turned, self._sin[positions])
 
     def _mask(self, positions: Tensor, longest: int) -> Tensor:
@@ -261,7 +262,7 @@ class Decoder:
         return (x * scale).mul_(weight).to(self.dtype)
 
     def _stored(self, qkv: Tensor, turns: Tensor, kept: Tensor, columns: Tensor) -> Tensor:
-        """Keep the keys and values of `qkv` (N T, D + 2 K W); gives the queries (N T, H, W)."""
+        """Write the keys and values of `qkv` (N T, D + 2 K W) to the cache and return the queries (N T, H, W)."""
         heads = qkv.reshape(len(qkv), -1, self._width)
         n_turned = self._heads + self._kv_heads
         qk = torch.bmm(heads[:, :n_turned].float(), turns).to(self.dtype)
@@ -271,7 +272,7 @@ class Decoder:
         return qk[:, : self._heads]
 
     def _attended(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
-        """What the queries (N, T, H, W) find in keys and values (N, K, S, W); gives (N T, D)."""
+        """Attention of the queries (N, T, H, W) to keys and values (N, K, S, W), as (N T, D)."""
         N, T, _, W = q.shape
         if T == 1:  # the queries that share a head's keys look at them as if they were several of one head
             q = q.view(N, self._kv_heads, -1, W)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from babyllm.errors import UserError
-from babyllm.generation.decoder import READ, Decoder, require_readable
+from babyllm.generation.decoder import PREFILL_TOKENS, Decoder, require_readable
 from babyllm.generation.sampling import NO_NUMBERS, Sampler, Sampling, Token
 from babyllm.generation.scores import prompt_scores
 from babyllm.model.transformer import Transformer
@@ -34,9 +34,9 @@ class Event(NamedTuple):
     """What happened to a request.
 
     Attributes:
-        number: of the request, as `Engine.submit` gave it.
-        token: the next one of its answer; None for one that ends it, which is not given out.
-        finish: why the answer ends here: a token that ends it, the limit, or scores that are no numbers (`NO_NUMBERS`);
+        number: number of the request, as `Engine.submit` returned it.
+        token: next token of the answer; None for a token that ends it.
+        finish: reason of the end: a token that ends it, the limit, or scores that are not numbers (`NO_NUMBERS`);
             None where it goes on.
     """
 
@@ -97,12 +97,12 @@ class Engine:
     """
 
     def __init__(
-        self, model: Transformer, *, slots: int = 8, context: int | None = None, prefill_chunk: int = READ
+        self, model: Transformer, *, slots: int = 8, context: int | None = None, prefill_chunk: int = PREFILL_TOKENS
     ) -> None:
         """Make room for the keys and values of `slots` requests of `context` tokens each.
 
         Args:
-            model: in any mode; it is read as in evaluation mode.
+            model: a model in any mode; it is read as in evaluation mode.
             slots: requests that run together; the others wait.
             context: tokens of a prompt and its answer together; None takes the model's `max_seq_len`. A longer one
                 needs dynamic RoPE scaling, whose stretch is then that for `context` tokens from the first token on.
@@ -145,7 +145,7 @@ class Engine:
         return not self.n_running and not self._waiting
 
     def submit(self, prompt: Sequence[int], sampling: Sampling, end_ids: Container[int] = ()) -> int:
-        """Queue a prompt; gives the number its events will carry.
+        """Queue a prompt and return the number that its events carry.
 
         Args:
             prompt: ids, at least one.
@@ -164,15 +164,15 @@ class Engine:
 
     def step(self) -> list[Event]:
         """One token for each running request, then prompts of others are read as far as may be; [] when idle."""
-        # Under inference mode and without autocast, which would convert the weights anew in every step.
+        # Under inference mode and without autocast, which would convert the weights again in every step.
         with torch.inference_mode(), torch.autocast(self._decoder.device.type, enabled=False):
             return [*self._decode(), *self._join()]
 
     def answer(self, prompt: Sequence[int], sampling: Sampling, end_ids: Container[int] = ()) -> Iterator[int]:
-        """The ids of one answer as they are drawn, where nobody else has asked for anything; see `submit`.
+        """Stream the ids of one request; the engine must be idle. Arguments as of `submit`.
 
         Raises:
-            UserError: as `submit`, or the scores are no numbers.
+            UserError: as `submit`, or the scores are not numbers.
         """
         number = self.submit(prompt, sampling, end_ids)
         try:
@@ -205,7 +205,7 @@ class Engine:
         for request in self._parked:
             if request.number == number:
                 if request.part:
-                    self._decoder.clear(request.row)  # what it holds of the part may be no numbers
+                    self._decoder.clear(request.row)  # its cache may hold NaNs of the part
                 self._unpark(request)
                 return
         for row, request in enumerate(self._running):
@@ -317,7 +317,7 @@ class Engine:
             self._decoder.swap(last.row, request.row, max(last.n_held, request.n_held))
             self._parked[self._parked.index(request)] = last
             last.row, request.row = request.row, last.row
-            last.part = None  # begun anew in its new row
+            last.part = None  # begun again in its new row
         self._parked.pop()
 
     def _draw(self, first: int, logits: Tensor) -> list[Event]:

@@ -1,4 +1,4 @@
-"""Products of a matrix that stays as it is with few rows at a time, each done in the way that is fastest for so many.
+"""Multiply one fixed weight matrix by small batches, with the fastest kernel for each batch size.
 
 Legend: R rows, I inputs, O outputs.
 """
@@ -11,29 +11,29 @@ from torch.nn import functional as F
 
 from babyllm.runtime.machine import multiplies_bfloat16
 
-# For up to so many rows a CPU reads a float32 matrix as it stands as fast as memory gives it.
+# With up to this many rows, a product with a plain float32 matrix is limited by the CPU's memory already.
 _FEW = 3
-# Rows a packed copy is made for, at most; more of them make up for reading a matrix that is not packed.
+# The most rows a packed copy is made for; with more, reading a matrix that is not packed costs little.
 _MOST_PACKED = 16
-# From so many rows on products are limited by arithmetic, and the usual one is as good as any.
+# From this many rows on, arithmetic limits a product, and the usual kernel is as good as any.
 _MANY = 64
-# Rows from which on it pays to convert an int8 matrix, or a bfloat16 one for a CPU that cannot multiply it, once.
+# From this many rows on, it pays to convert the matrix first: int8, or bfloat16 on a CPU that cannot multiply it.
 _MANY_CONVERTED = 32
 
 
 class Matrix:
-    """A matrix (O, I) whose products with rows are asked for again and again.
+    """A weight matrix (O, I) that is multiplied by rows again and again.
 
     On CPUs where PyTorch comes with MKL, a float32 matrix that is to meet more than a few rows at a time is also kept
     as a packed copy, which takes its size in memory once more and 0.6 of the time.
     """
 
     def __init__(self, weight: Tensor, rows: int, scales: Tensor | None = None) -> None:
-        """Get ready for products with up to `rows` rows, and more now and then.
+        """Prepare for products with up to `rows` rows; now and then there may be more.
 
         Args:
             weight: (O, I) of the rows' type, or int8.
-            rows: of most products.
+            rows: number of rows in most products.
             scales: (O,) of an int8 matrix.
         """
         self._weight, self._transposed = weight, weight.T
@@ -41,7 +41,7 @@ class Matrix:
         self._is_cpu = weight.device.type == "cpu"
         self._is_float = weight.dtype == torch.float32
         self._is_emulated = self._is_cpu and not multiplies_bfloat16()
-        # The operator for int8 reads 16 inputs at a time, and beyond the end where they are no multiple of that.
+        # The operator for int8 reads 16 inputs at a time, beyond the end if their number is not a multiple of 16.
         self._has_operator = self._is_cpu and weight.shape[1] % 16 == 0
         self._n_packed = 0
         if self._is_cpu and self._is_float and rows > _FEW and _can_pack():
@@ -49,7 +49,7 @@ class Matrix:
             self._packed: Tensor = torch.ops.mkl._mkl_reorder_linear_weight(weight, self._n_packed)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(R, I) -> (R, O), of one type."""
+        """The product (R, O) with rows (R, I), in the rows' type."""
         n = len(x)
         if self._scales is not None:
             if n < _MANY_CONVERTED and self._has_operator:
@@ -71,7 +71,7 @@ class Matrix:
         return self._weight.numel()
 
     def _converted(self, x: Tensor) -> Tensor:
-        """The product with the matrix in the rows' type, or in float32 where that is faster."""
+        """The product with the matrix converted to the rows' type, or to float32 where that is faster."""
         dtype = torch.float32 if self._is_emulated else x.dtype
         return torch.mm(x.to(dtype), self._transposed.to(dtype))
 

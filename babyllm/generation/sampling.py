@@ -19,7 +19,7 @@ from torch import Tensor
 from babyllm.errors import UserError
 from babyllm.runtime import derive_seed
 
-NO_NUMBERS = "the model's scores are no numbers (NaN or infinite): its weights or the dtype are broken"
+NO_NUMBERS = "the model's scores are not numbers (NaN or infinite): its weights or the dtype are broken"
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Sampling:
     """How one answer is drawn.
 
     Attributes:
-        max_new_tokens: at most this many; the model's context may allow fewer.
+        max_new_tokens: tokens of an answer at most; the model's context may allow fewer.
         temperature: 0 takes the most probable token each time; below 1 sharpens, above 1 flattens.
         top_k: keep this many of the most probable tokens; None and 0 keep all.
         top_p: keep the fewest most probable tokens that hold this probability (Holtzman et al. 2020, section 3.1), the
@@ -35,9 +35,9 @@ class Sampling:
         min_p: keep tokens at least this many times as probable as the most probable one (Nguyen et al. 2024).
         repetition_penalty: above 1 makes what was already read or written less probable (Keskar et al. 2019,
             section 4.1); 1 changes nothing.
-        seed: of the draws; None draws differently each time.
-        stop: texts that end the answer and are not given out.
-        logprobs: how many of the most probable tokens to tell beside each token's own log-probability; None tells none.
+        seed: seed of the draws; None draws differently each time.
+        stop: texts that end the answer and are not part of it.
+        logprobs: number of the most probable tokens returned with each token's log-probability; None returns neither.
 
     Raises:
         UserError: a value is out of range.
@@ -70,7 +70,7 @@ class Sampling:
                 raise UserError(f"{name}={getattr(self, name)}: {rule}")
 
     def several(self, n: int) -> list[Sampling]:
-        """How each of `n` answers to a prompt is drawn: the first so, the others with seeds made from its own."""
+        """The settings of `n` answers to one prompt: the first has this seed, the others seeds derived from it."""
         seeds = [self.seed if i == 0 or self.seed is None else derive_seed(self.seed, i) for i in range(n)]
         return [replace(self, seed=seed) for seed in seeds]
 
@@ -79,9 +79,9 @@ class Token(NamedTuple):
     """A drawn token.
 
     Attributes:
-        id: its number.
-        logprob: its natural log-probability in the model's own distribution, before penalty, temperature and filters.
-        top: the most probable tokens there, the most probable first, with their log-probabilities.
+        id: number of the token in the vocabulary.
+        logprob: natural log-probability in the model's own distribution, before penalty, temperature and filters.
+        top: most probable tokens there and their log-probabilities, the most probable first.
     """
 
     id: int
@@ -90,16 +90,16 @@ class Token(NamedTuple):
 
 
 def penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Logits (V,) with those of the tokens `seen` (V,) bool divided by the penalty, or multiplied if negative."""
+    """Logits (..., V), divided by the penalty, or multiplied if negative, where `seen` (..., V) bool is true."""
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """What may be drawn: ids (C,) in rising order, and their probabilities (C,) float64, which sum to 1.
+    """The tokens that the filters leave: ids (C,) in rising order, and probabilities (C,) float64 that sum to 1.
 
     Args:
         logits: (V,) float32 on the CPU.
-        sampling: its temperature, which is above 0, and its filters.
+        sampling: a temperature above 0, and the filters.
     """
     ids: Tensor | None = None
     if sampling.top_k and sampling.top_k < len(logits):
@@ -141,8 +141,8 @@ class Sampler:
             drawn = int(adjusted.argmax())
         else:
             ids, probs = candidates(adjusted, sampling)
-            place = int(torch.searchsorted(probs.cumsum(0), self._random.random(), right=True))
-            drawn = int(ids[min(place, len(ids) - 1)])
+            index = int(torch.searchsorted(probs.cumsum(0), self._random.random(), right=True))
+            drawn = int(ids[min(index, len(ids) - 1)])
         if self._seen is not None:
             self._seen[drawn] = True
         if sampling.logprobs is None:

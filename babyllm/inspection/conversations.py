@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,33 +16,33 @@ from babyllm.chat.messages import Unusable
 from babyllm.chat.reading import find_conversation_partitions, read_conversation_partition
 from babyllm.chat.supervise import Supervise
 from babyllm.chat.template import ChatTemplate, Rendered
+from babyllm.pipeline.report import Cell, Fact, Report, Table
 from babyllm.progress import ProgressLine
 from babyllm.text.readers import Rejected
 from babyllm.tokenizer import Tokenizer
 
-Report = dict[str, Any]
-PARTITION_BYTES = 1 << 20  # after each it is told how far the look has come
+PARTITION_BYTES = 1 << 20  # after each, the progress line goes on
 GREEN, PLAIN = ("\x1b[32m", "\x1b[0m"), ("[[", "]]")
 # What a terminal would obey is shown by its number, so that no text can colour or erase anything.
 CONTROL = {i: f"\\x{i:02x}" for i in (*range(0x20), *range(0x7F, 0xA0)) if chr(i) not in "\n\t"}
 
 
 def coloured(ids: Iterable[int], turns: Iterable[int], tokenizer: Tokenizer, is_terminal: bool = True) -> str:
-    """Text of rendered ids, special tokens by name; what is trained on is green, or in [[ ]] where colours are none.
+    """Text of rendered ids, special tokens by name; what is trained on is green, or in [[ ]] without colours.
 
     Args:
-        ids: (L,) of a conversation, or of a part.
-        turns: (L,) number of the supervised turn each belongs to, or 0.
-        tokenizer: that of the ids.
-        is_terminal: whether it is to be shown on a terminal.
+        ids: (L,) ids of a conversation, or of a part.
+        turns: (L,) number of the supervised turn each id belongs to, or 0.
+        tokenizer: tokenizer of the ids.
+        is_terminal: whether the text is for a terminal, which shows colours.
     """
     names = {i: name.encode() for name, i in tokenizer.special.items()}
-    before, behind = GREEN if is_terminal else PLAIN
+    before, after = GREEN if is_terminal else PLAIN
     parts = []
     for turn, run in groupby(zip(ids, turns, strict=True), key=lambda pair: int(pair[1])):
         raw = b"".join(names.get(int(i)) or tokenizer.token_bytes(int(i)) for i, _ in run)
         text = raw.decode("utf-8", errors="replace").translate(CONTROL)
-        parts.append(f"{before}{text}{behind}" if turn else text)
+        parts.append(f"{before}{text}{after}" if turn else text)
     return "".join(parts)
 
 
@@ -53,12 +52,12 @@ def conversations_report(
     """What a file or folder of conversations holds: counts and lengths by task, what is unusable, and some at random.
 
     Args:
-        path: of the files.
-        template: that they are rendered with.
-        supervise: what is trained on.
+        path: file or folder.
+        template: template of the conversations.
+        supervise: which turns are trained on.
         config: how records are read.
-        n_examples: conversations to give.
-        seed: of which they are.
+        n_examples: number of conversations to return.
+        seed: decides which are returned.
 
     Returns:
         The report, and the examples with a label.
@@ -94,15 +93,15 @@ def conversations_report(
         done += partition.size_bytes
         progress.show(done)
     progress.end()
-    facts: list[list[Any]] = [["rejected records", sum(rejected.values())]]
-    facts += [[f"rejected: {reason}", count] for reason, count in sorted(rejected.items())]
-    facts += [[f"field left out: {name}", count] for name, count in left_out.most_common()]
-    report = {"title": f"conversations: {path}", "facts": facts, "tables": [_length_table(lengths)] if lengths else []}
+    facts: list[Fact] = [("rejected records", sum(rejected.values()))]
+    facts += [(f"rejected: {reason}", count) for reason, count in sorted(rejected.items())]
+    facts += [(f"field left out: {name}", count) for name, count in left_out.most_common()]
+    report = Report(f"conversations: {path}", facts, [_length_table(lengths)] if lengths else [])
     return report, [(label, rendered) for _, label, rendered in sorted(examples, key=lambda example: example[0])]
 
 
-def _length_table(lengths: dict[str, list[tuple[int, int]]]) -> dict[str, Any]:
-    rows: list[list[Any]] = []
+def _length_table(lengths: dict[str, list[tuple[int, int]]]) -> Table:
+    rows: list[list[Cell]] = []
     everything = [pair for group in lengths.values() for pair in group]
     for task, pairs in [*sorted(lengths.items()), ("all", everything)]:
         tokens, supervised = np.array(pairs).T
@@ -110,4 +109,4 @@ def _length_table(lengths: dict[str, list[tuple[int, int]]]) -> dict[str, Any]:
         n_tokens, n_supervised = int(tokens.sum()), int(supervised.sum())
         rows.append([task, len(pairs), n_tokens, n_supervised, n_supervised / n_tokens, half, most, int(tokens.max())])
     columns = ["task", "conversations", "tokens", "trained on", "share", "median length", "99 % up to", "longest"]
-    return {"title": "conversations by task", "columns": columns, "rows": rows}
+    return Table("conversations by task", columns, rows)

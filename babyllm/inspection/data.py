@@ -25,6 +25,7 @@ from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.pipeline.output import WORK
 from babyllm.pipeline.rejections import require_documents
+from babyllm.pipeline.report import Cell, ExampleGroup, Fact, LabelledTexts, Report, Table
 from babyllm.prepare.encode import Group, group_table
 from babyllm.prepare.inputs import documents_of, find_sources
 from babyllm.progress import ProgressLine
@@ -35,7 +36,6 @@ from babyllm.store.shards import Split, TokenData, TokenStream, bare_files, is_t
 from babyllm.text.readers import ReadConfig, left_out
 from babyllm.tokenizer import Tokenizer, load_tokenizer
 
-Report = dict[str, Any]
 READ_TOKENS, N_BLOCKS = 1 << 22, 64  # of a domain and split that are looked at, in so many places
 DOCUMENT_TOKENS = 1 << 16  # of a document that are decoded
 
@@ -45,9 +45,9 @@ class Look:
     """How closely to look.
 
     Attributes:
-        longest: of the longest documents, how many to show.
-        examples: documents to show at random; of token data, per domain and split.
-        seed: of what is shown at random.
+        longest: number of the longest documents to show.
+        examples: number of documents to show at random; of token data, per domain and split.
+        seed: decides which are shown at random.
     """
 
     longest: int = 3
@@ -75,30 +75,32 @@ def corpus_report(directory: Path, look: Look, verify: bool = False) -> Report:
         rng = np.random.default_rng(look.seed % 2**64)
         chosen = np.sort(rng.choice(n_documents, min(look.examples, n_documents), replace=False))
         examples = [
-            _example_items("longest documents", _rows(corpus, longest)),
-            _example_items("documents at random", _rows(corpus, [int(row) for row in chosen])),
+            _examples("longest documents", _rows(corpus, longest)),
+            _examples("documents at random", _rows(corpus, [int(row) for row in chosen])),
         ]
     except FAULTS as error:
-        raise UserError(f"{directory}: cannot be read ({error}); make the corpus anew") from error
-    facts = [["files", len(corpus.parts)]]
-    facts += [[name, value] for name, value in corpus.about.items() if isinstance(value, (str, int, float))]
-    return {"title": f"corpus: {directory}", "facts": facts, "tables": [_count_table(domains)], "examples": examples}
+        raise UserError(f"{directory}: cannot be read ({error}); rebuild the corpus") from error
+    facts: list[Fact] = [("files", len(corpus.parts))]
+    facts += [(name, value) for name, value in corpus.about.items() if isinstance(value, (str, int, float))]
+    if verify:
+        facts.append(("verified", f"all {len(corpus.parts)} files are whole"))
+    return Report(f"corpus: {directory}", facts, [_count_table(domains)], examples=examples)
 
 
-def _count_table(domains: dict[str, Count]) -> dict[str, Any]:
+def _count_table(domains: dict[str, Count]) -> Table:
     total = sum(domains.values(), Count())
-    rows = [
+    rows: list[list[Cell]] = [
         [domain, c.documents, c.characters, c.bytes, c.bytes / max(1, total.bytes), round(c.characters / c.documents)]
         for domain, c in [*domains.items(), ("all", total)]
         if c.documents
     ]
     columns = ["domain", "documents", "characters", "bytes", "share", "characters/document"]
-    return {"title": "documents by domain", "columns": columns, "rows": rows}
+    return Table("documents by domain", columns, rows)
 
 
-def _example_items(title: str, documents: Sequence[Document]) -> dict[str, Any]:
-    items = [{"label": f"{d.domain} | {len(d.text):,} characters | {d.id}", "texts": [d.text]} for d in documents]
-    return {"title": title, "items": items}
+def _examples(title: str, documents: Sequence[Document]) -> ExampleGroup:
+    items = [LabelledTexts(f"{d.domain} | {len(d.text):,} characters | {d.id}", [d.text]) for d in documents]
+    return ExampleGroup(title, items)
 
 
 def _longest_rows(corpus: Corpus, n: int) -> list[int]:
@@ -161,15 +163,15 @@ def files_report(path: Path, look: Look, read: ReadConfig, partition_bytes: int)
         progress.show(done)
     progress.end()
     require_documents(number, rejected, path)
-    facts: list[list[Any]] = [["rejected records", sum(rejected.values())]]
-    facts += [[f"rejected: {reason}", count] for reason, count in sorted(rejected.items())]
-    facts += [[f"files not read: {name}", n] for name, n in left_out([path], read).items()]
+    facts: list[Fact] = [("rejected records", sum(rejected.values()))]
+    facts += [(f"rejected: {reason}", count) for reason, count in sorted(rejected.items())]
+    facts += [(f"files not read: {name}", n) for name, n in left_out([path], read).items()]
     examples = [
-        _example_items("longest documents", [document for *_, document in sorted(longest, key=lambda e: e[:2])[::-1]]),
-        _example_items("documents at random", [document for *_, document in sorted(chosen, key=lambda e: -e[1])]),
+        _examples("longest documents", [document for *_, document in sorted(longest, key=lambda e: e[:2])[::-1]]),
+        _examples("documents at random", [document for *_, document in sorted(chosen, key=lambda e: -e[1])]),
     ]
     tables = [_count_table(dict(sorted(domains.items())))]
-    return {"title": f"files: {path}", "facts": facts, "tables": tables, "examples": examples}
+    return Report(f"files: {path}", facts, tables, examples=examples)
 
 
 def _push(heap: list[tuple[int, int, Document]], entry: tuple[int, int, Document], size: int) -> None:
@@ -182,7 +184,7 @@ def _push(heap: list[tuple[int, int, Document]], entry: tuple[int, int, Document
 # ---- token data
 
 
-def tokens_report(data: TokenData, tokenizer: Tokenizer | None, look: Look) -> Report:
+def tokens_report(data: TokenData, tokenizer: Tokenizer | None, look: Look, verified: bool = False) -> Report:
     """What token data holds: counts and compression by domain and split, and documents at random, decoded.
 
     Compression is that of all tokens where they are few, else of some at many places. Without a tokenizer there is
@@ -211,22 +213,18 @@ def tokens_report(data: TokenData, tokenizer: Tokenizer | None, look: Look) -> R
             groups.append(group)
             if tokenizer:
                 title = f"{split} {domain}: documents at random"
-                texts = _decoded(stream, tokenizer, manifest.eos_id, look)
-                examples.append({"title": title, "items": texts})
-    facts: list[list[Any]] = [
-        ["shards", len(manifest.shards)],
-        ["vocabulary", manifest.vocab_size],
-        ["dtype", manifest.dtype],
-        ["fingerprint", manifest.fingerprint()[:16]],
+                examples.append(ExampleGroup(title, _decoded(stream, tokenizer, manifest.eos_id, look)))
+    facts: list[Fact] = [
+        ("shards", len(manifest.shards)),
+        ("vocabulary", manifest.vocab_size),
+        ("dtype", manifest.dtype),
+        ("fingerprint", manifest.fingerprint()[:16]),
     ]
     if is_part:
-        facts.append(["tokens/character", f"from {READ_TOKENS:,} tokens of each domain and split"])
-    return {
-        "title": f"tokens: {data.directory}",
-        "facts": facts,
-        "tables": [group_table(groups)],
-        "examples": examples,
-    }
+        facts.append(("tokens/character", f"from {READ_TOKENS:,} tokens of each domain and split"))
+    if verified:
+        facts.append(("verified", f"all {len(manifest.shards)} shards are whole"))
+    return Report(f"tokens: {data.directory}", facts, [group_table(groups)], examples=examples)
 
 
 def _measure(
@@ -255,26 +253,26 @@ def _blocks(stream: TokenStream) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]
         yield stream.read(start, start + size)
 
 
-def _decoded(stream: TokenStream, tokenizer: Tokenizer, eos_id: int, look: Look) -> list[dict[str, Any]]:
-    """Documents behind random places: nearly as if drawn evenly, without an index of them."""
+def _decoded(stream: TokenStream, tokenizer: Tokenizer, eos_id: int, look: Look) -> list[LabelledTexts]:
+    """Documents after random tokens: nearly as if drawn evenly, without an index of them."""
     rng = np.random.default_rng(look.seed % 2**64)
-    starts = [_next_start(stream, int(place), eos_id) for place in rng.integers(0, len(stream), look.examples)]
+    starts = [_next_start(stream, int(index), eos_id) for index in rng.integers(0, len(stream), look.examples)]
     items = []
     for start in dict.fromkeys(starts):
         ids = stream.read(start, start + DOCUMENT_TOKENS)
         end = np.flatnonzero(ids == eos_id)
         text = tokenizer.decode(ids[: end[0]] if len(end) else ids)
-        items.append({"label": f"token {start:,}", "texts": [text]})
+        items.append(LabelledTexts(f"token {start:,}", [text]))
     return items
 
 
-def _next_start(stream: TokenStream, place: int, eos_id: int) -> int:
-    """Where the next document behind `place` begins; the first one, if there is none."""
-    for start in range(place, len(stream), DOCUMENT_TOKENS):
-        found = np.flatnonzero(stream.read(start, start + DOCUMENT_TOKENS) == eos_id)
+def _next_start(stream: TokenStream, start: int, eos_id: int) -> int:
+    """Index of the token at which the next document after `start` begins; 0 if there is none."""
+    for begin in range(start, len(stream), DOCUMENT_TOKENS):
+        found = np.flatnonzero(stream.read(begin, begin + DOCUMENT_TOKENS) == eos_id)
         if len(found):
-            behind = start + int(found[0]) + 1
-            return behind if behind < len(stream) else 0
+            after = begin + int(found[0]) + 1
+            return after if after < len(stream) else 0
     return 0
 
 
@@ -296,24 +294,21 @@ def inspect(
     """The report of whatever lies at `path`.
 
     Args:
-        path: of a corpus, token data, bare .bin files, or files that the readers read.
-        look: how closely.
+        path: corpus, token data, bare .bin files, or files that the readers read.
+        look: how closely to look.
         verify: whether every file of a corpus or of token data is read again, though it was found whole earlier.
-        vocab_size: of bare .bin files.
-        dtype: of bare .bin files.
-        eos_id: of bare .bin files.
+        vocab_size: vocabulary size of bare .bin files.
+        dtype: type of the ids in bare .bin files.
+        eos_id: id of <eos> in bare .bin files.
         tokenizer: directory or file of the tokenizer of bare .bin files.
         read: how the readers read.
-        partition_bytes: of files that are read at a time.
+        partition_bytes: size of the partitions that are read one by one.
 
     Raises:
-        UserError: it is none of these, or damaged.
+        UserError: the path holds nothing of these kinds, or is damaged.
     """
     if is_corpus(path):
-        report = corpus_report(path, look, verify)
-        if verify:
-            report["facts"].append(["verified", f"all {report['facts'][0][1]} files are whole"])
-        return report
+        return corpus_report(path, look, verify)
     if is_token_data(path) or (path.is_dir() and bare_files(path)) or path.suffix == ".bin":
         data = open_tokens(
             path,
@@ -325,10 +320,7 @@ def inspect(
             flags=BareFlags("--vocab_size", "--dtype", "--eos_id"),
         )
         beside = load_tokenizer(data.directory, data.manifest.tokenizer_sha256)
-        report = tokens_report(data, Tokenizer.load(tokenizer) if tokenizer else beside, look)
-        if verify:
-            report["facts"].append(["verified", f"all {len(data.manifest.shards)} shards are whole"])
-        return report
+        return tokens_report(data, Tokenizer.load(tokenizer) if tokenizer else beside, look, verified=verify)
     if (path / WORK).is_dir():
         raise UserError(
             f"{path}: was never finished; run the command that makes it again, it goes on with what is left"

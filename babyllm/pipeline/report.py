@@ -1,59 +1,168 @@
-"""What a stage did to a corpus and why: one JSON value, shown as terminal tables and as one HTML page.
+"""What a stage did to a corpus and why: plain values, one JSON object, shown as tables in the terminal.
 
-    report -> print_report -> terminal
-           -> write_report -> report.json, report.html
+    Report(facts, tables, histograms, examples) -> print_report -> terminal
+                                                -> to_json -> report.json (`babyllm.pipeline.report_html`)
 
-A report is
-
-    {"title": str,
-     "facts": [[name, value], ...],
-     "tables": [{"title": str, "columns": [str, ...], "rows": [[value, ...], ...]}, ...],
-     "histograms": [{"title": str, "unit": str, "log": bool, "series": {name: [[low, high, count], ...]}}, ...],
-     "examples": [{"title": str, "items": [{"label": str, "texts": [str, ...]}, ...]}, ...]}
-
-Values are text, numbers or null; a column named "share" holds 0 to 1. Any of the four lists may be absent.
+A cell is text, a number or None; a column named "share" holds 0 to 1.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from babyllm.files import write_bytes, write_json
-from babyllm.pipeline.report_html import page, shown
+Cell = str | float | None
+"""A value of a table or a fact; whole numbers and booleans are numbers, too."""
+Fact = tuple[str, Cell]
+Bin = tuple[float, float, int]
+"""The edges of a bin and the number of things in it."""
 
-Report = Mapping[str, Any]
-REPORT_FILES = ("report.json", "report.html")
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under named columns.
+
+    Attributes:
+        title: line above the table.
+        columns: names; "share" is shown in per cent.
+        rows: cells of each row, as many as there are columns.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+    def is_numeric(self) -> list[bool]:
+        """Whether each column holds a number in some row."""
+        return [any(isinstance(row[i], (int, float)) for row in self.rows) for i in range(len(self.columns))]
+
+    def to_json(self) -> dict[str, Any]:
+        """The table as a JSON value."""
+        return {"title": self.title, "columns": self.columns, "rows": self.rows}
 
 
-def write_report(directory: Path, report: Report) -> None:
-    """Write `report.json` and `report.html`, a page that needs no other file, into an existing directory."""
-    value, shown_as_page = (directory / name for name in REPORT_FILES)
-    write_json(value, report)
-    write_bytes(shown_as_page, page(report).encode("utf-8", "backslashreplace"))
+@dataclass(frozen=True)
+class Histogram:
+    """How often values lie where, for one or several series in one plot.
+
+    Attributes:
+        title: line above the plot.
+        unit: unit of the values.
+        is_log: whether the axis of the values is logarithmic.
+        series: bins of each series by its name, in rising order; bins without anything in them may be missing.
+    """
+
+    title: str
+    unit: str
+    is_log: bool
+    series: Mapping[str, Sequence[Bin]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The histogram as a JSON value."""
+        return {"title": self.title, "unit": self.unit, "log": self.is_log, "series": self.series}
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Texts side by side under a label, such as a document before and after an edit.
+
+    Attributes:
+        label: line above the texts.
+        texts: one text or several.
+    """
+
+    label: str
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True)
+class ExampleGroup:
+    """Examples of one kind.
+
+    Attributes:
+        title: line above the examples.
+        items: the examples.
+    """
+
+    title: str
+    items: Sequence[LabelledTexts]
+
+    def to_json(self) -> dict[str, Any]:
+        """The group as a JSON value."""
+        items = [{"label": item.label, "texts": item.texts} for item in self.items]
+        return {"title": self.title, "items": items}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What there is to say about a stage's work, a corpus, a run or an evaluation.
+
+    Attributes:
+        title: first line.
+        facts: names and values.
+        tables: shown one below the other.
+        histograms: plots of the HTML page; None where such a report never has any.
+        examples: groups of texts; None where such a report never has any.
+    """
+
+    title: str
+    facts: Sequence[Fact] = ()
+    tables: Sequence[Table] = ()
+    histograms: Sequence[Histogram] | None = None
+    examples: Sequence[ExampleGroup] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as a JSON value, without missing lists."""
+        value: dict[str, Any] = {"title": self.title, "facts": self.facts}
+        lists = {"tables": self.tables, "histograms": self.histograms, "examples": self.examples}
+        return value | {name: [item.to_json() for item in items] for name, items in lists.items() if items is not None}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Report:
+        """The report whose `to_json` was stored; a missing list stays missing or is empty."""
+        histograms, examples = value.get("histograms"), value.get("examples")
+        return cls(
+            value["title"],
+            [(name, cell) for name, cell in value.get("facts", ())],
+            [Table(**table) for table in value.get("tables", ())],
+            histograms and [Histogram(h["title"], h["unit"], h["log"], h["series"]) for h in histograms],
+            examples and [ExampleGroup(e["title"], [LabelledTexts(**item) for item in e["items"]]) for e in examples],
+        )
 
 
 def print_report(report: Report) -> None:
     """Print the facts and tables of a report; plots and examples are in the HTML page."""
-    print(report["title"])
-    facts = [[name, shown(value)] for name, value in report.get("facts", [])]
+    print(report.title)
+    facts = [(name, shown(value)) for name, value in report.facts]
     name_width = max((_width(name) for name, _ in facts), default=0)
     for name, value in facts:
         print(f"  {_padded(name, name_width)}  {value}")
-    for table in report.get("tables", []):
-        print(f"\n{table['title']}")
-        for line in _lines(table["columns"], table["rows"]):
+    for table in report.tables:
+        print(f"\n{table.title}")
+        for line in _lines(table):
             print(f"  {line}")
 
 
-def _lines(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    cells = [list(columns)] + [
-        [" ".join(shown(value, column).split()) for value, column in zip(row, columns, strict=True)] for row in rows
+def shown(value: Cell, column: str = "") -> str:
+    """A value as people read it: 1,234,567, 0.5123, 12.3 % in a column "share", nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, (int, float)) and column == "share":
+        return f"{value * 100:.1f} %"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _lines(table: Table) -> list[str]:
+    cells = [list(table.columns)] + [
+        [" ".join(shown(value, column).split()) for value, column in zip(row, table.columns, strict=True)]
+        for row in table.rows
     ]
     widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
-    is_right = [any(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
+    is_right = table.is_numeric()
     lines = [
         "  ".join(
             _padded(cell, width, right) for cell, width, right in zip(row, widths, is_right, strict=True)

@@ -1,22 +1,30 @@
-"""The HTML page of a report: one file without scripts, plots as inline SVG, light and dark.
+"""The files of a report: its JSON value, and one HTML page without scripts, light and dark, that needs no other file.
 
-report -> facts, tables (shares as bars), histograms (svg), examples (texts side by side) -> page
+Report -> write_report -> report.json
+                       -> facts, tables (shares as bars), plots (inline SVG), examples (side by side) -> report.html
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
+from babyllm.files import write_bytes, write_json
+from babyllm.pipeline.report import Bin, Cell, Histogram, Report, shown
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+REPORT_FILES = ("report.json", "report.html")
 WIDTH, HEIGHT = 560, 230
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 34  # of the plot in its picture
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 34  # Margins of the plot in its picture.
 N_COLOURS = 6
 # Characters that a page would swallow or that would turn its text around.
 INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
-Bins = Sequence[Sequence[float]]
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2430; --soft: #5d6778; --line: #dfe3e9; --card: #fff; --page: #f5f6f8;
@@ -53,87 +61,123 @@ svg { display: block; width: 100%; height: auto; } svg text { fill: var(--soft);
 """
 
 
-def page(report: Mapping[str, Any]) -> str:
-    """The whole page of a report (see `babyllm.pipeline.report`)."""
-    title = _text(report["title"])
-    facts = "".join(f"<div><dt>{_text(n)}</dt><dd>{_text(shown(v))}</dd></div>" for n, v in report.get("facts", []))
-    body = [f"<h1>{title}</h1>", f"<dl>{facts}</dl>"]
-    body += [_table(table) for table in report.get("tables", [])]
-    if report.get("histograms"):
-        figures = "".join(_figure(histogram) for histogram in report["histograms"])
-        body.append(f'<h2>Distributions</h2><div class="plots">{figures}</div>')
-    body += [_examples(group) for group in report.get("examples", [])]
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head>{head}<title>{title}</title><style>{STYLE}</style></head>\n<body>\n'
-        + "\n".join(body)
-        + "\n</body></html>\n"
-    )
+PAGE = """\
+<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ report.title | visible }}</title><style>{{ style | safe }}</style></head>
+<body>
+<h1>{{ report.title | visible }}</h1>
+<dl>
+{%- for name, value in report.facts -%}
+<div><dt>{{ name | visible }}</dt><dd>{{ value | shown | visible }}</dd></div>
+{%- endfor -%}
+</dl>
+{% for table in report.tables %}
+{% set is_numeric = table.is_numeric() %}
+<h2>{{ table.title | visible }}</h2>
+<div class="wide"><table><tr>
+{%- for name in table.columns -%}
+<th{% if is_numeric[loop.index0] and name != "share" %} class=number{% endif %}>{{ name | visible }}</th>
+{%- endfor -%}
+</tr>
+{% for row in table.rows %}
+<tr>
+{%- for value in row -%}
+{%- set column = table.columns[loop.index0] -%}
+{%- if column == "share" and value is number -%}
+<td class="share" style="--share: {{ "%.2f" | format([1.0, value] | min * 100) }}%">
+{%- else -%}
+<td{% if is_numeric[loop.index0] %} class=number{% endif %}>
+{%- endif -%}
+{{ value | shown(column) | visible }}</td>
+{%- endfor -%}
+</tr>
+{% endfor %}
+</table></div>
+{% endfor %}
+{% if report.histograms %}
+<h2>Distributions</h2><div class="plots">
+{%- for histogram in report.histograms -%}
+{%- set plot = histogram | plot -%}
+<figure><figcaption>{{ histogram.title | visible }}</figcaption><div class="legend">
+{%- for curve in plot.curves -%}
+<span><i style="background: {{ curve.colour }}"></i>{{ curve.name | visible }}</span>
+{%- endfor -%}
+</div><svg viewBox="0 0 {{ width }} {{ height }}" role="img">
+{%- for y, label in plot.y_ticks -%}
+<line class="grid" x1="{{ left }}" x2="{{ right }}" y1="{{ "%.1f" | format(y) }}" y2="{{ "%.1f" | format(y) }}"/>
+<text x="{{ left - 6 }}" y="{{ "%.1f" | format(y + 4) }}" text-anchor="end">{{ label }}</text>
+{%- endfor -%}
+{%- for curve in plot.curves -%}
+<path class="series" style="stroke: {{ curve.colour }}; fill: {{ curve.colour }}" d="{{ curve.outline }}"/>
+{%- endfor -%}
+{%- for x, label in plot.x_ticks -%}
+<text x="{{ "%.1f" | format(x) }}" y="{{ bottom + 15 }}" text-anchor="middle">{{ label }}</text>
+{%- endfor -%}
+<text x="{{ right }}" y="{{ height - 4 }}" text-anchor="end">{{ histogram.unit | visible }}</text></svg></figure>
+{% endfor %}
+</div>
+{% endif %}
+{% for group in report.examples or () %}
+<h2>{{ group.title | visible }}</h2>
+{% for item in group["items"] %}
+<div class="example"><div class="label">{{ item.label | visible }}</div><div class="texts">
+{%- for text in item.texts -%}
+<p lang="zh">{{ text | visible }}</p>
+{%- endfor -%}
+</div></div>
+{% endfor %}
+{% endfor %}
+</body></html>
+"""
 
 
-def shown(value: Any, column: str = "") -> str:
-    """A value as people read it: 1,234,567, 0.5123, 12.3 % in a column "share", nothing for null."""
-    if value is None:
-        return ""
-    if isinstance(value, (int, float)) and column == "share":
-        return f"{value * 100:.1f} %"
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+def write_report(directory: Path, report: Report) -> None:
+    """Write `report.json` and `report.html` into an existing directory."""
+    value, shown_as_page = (directory / name for name in REPORT_FILES)
+    write_json(value, report.to_json())
+    write_bytes(shown_as_page, page(report).encode("utf-8", "backslashreplace"))
 
 
-def _text(value: Any) -> str:
-    """Escaped text in which characters that show nothing are spelled out."""
-    return escape(INVISIBLE.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", str(value)))
+def page(report: Report) -> str:
+    """The whole HTML page of a report."""
+    return _template().render(report=report)
 
 
-def _table(table: Mapping[str, Any]) -> str:
-    columns = table["columns"]
-    numeric = [any(isinstance(row[i], (int, float)) for row in table["rows"]) for i in range(len(columns))]
-    head = "".join(
-        f"<th{' class=number' if right and name != 'share' else ''}>{_text(name)}</th>"
-        for name, right in zip(columns, numeric, strict=True)
-    )
-    rows = "".join("<tr>" + "".join(map(_cell, row, columns, numeric)) + "</tr>\n" for row in table["rows"])
-    return f'<h2>{_text(table["title"])}</h2>\n<div class="wide"><table><tr>{head}</tr>\n{rows}</table></div>'
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined  # loaded when the first page is written, which few runs do
+
+    environment = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters |= {"visible": _visible, "shown": shown, "plot": _plot}
+    environment.globals |= {"style": STYLE, "width": WIDTH, "height": HEIGHT}
+    environment.globals |= {"left": LEFT, "right": WIDTH - RIGHT, "bottom": HEIGHT - BOTTOM}
+    return environment.from_string(PAGE)
 
 
-def _cell(value: Any, column: str, is_number: bool) -> str:
-    text = _text(shown(value, column))
-    if column == "share" and isinstance(value, (int, float)):
-        return f'<td class="share" style="--share: {min(1.0, value) * 100:.2f}%">{text}</td>'
-    return f"<td{' class=number' if is_number else ''}>{text}</td>"
-
-
-def _examples(group: Mapping[str, Any]) -> str:
-    items = "".join(
-        f'<div class="example"><div class="label">{_text(item["label"])}</div><div class="texts">'
-        + "".join(f'<p lang="zh">{_text(text)}</p>' for text in item["texts"])
-        + "</div></div>\n"
-        for item in group["items"]
-    )
-    return f"<h2>{_text(group['title'])}</h2>\n{items}"
+def _visible(value: Cell) -> str:
+    """Text in which characters that show nothing are spelled out."""
+    return INVISIBLE.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", str(value))
 
 
 # ---- plots
 
 
-def _figure(histogram: Mapping[str, Any]) -> str:
-    series: Mapping[str, Bins] = histogram["series"]
-    legend = "".join(
-        f'<span><i style="background: {_colour(i)}"></i>{_text(name)}</span>' for i, name in enumerate(series)
-    )
-    return (
-        f"<figure><figcaption>{_text(histogram['title'])}</figcaption>"
-        f'<div class="legend">{legend}</div>{_svg(series, histogram["unit"], histogram["log"])}</figure>\n'
-    )
+class _Curve(NamedTuple):
+    name: str
+    colour: str
+    outline: str
 
 
-def _colour(index: int) -> str:
-    return f"var(--c{index % N_COLOURS})"
+class _Plot(NamedTuple):
+    curves: list[_Curve]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
 
 
-def _svg(series: Mapping[str, Bins], unit: str, is_log: bool) -> str:
+def _plot(histogram: Histogram) -> _Plot:
+    """The curves of a histogram in the coordinates of its picture, and its ticks: where they are and their labels."""
+    series, is_log = histogram.series, histogram.is_log
     edges = [edge for bins in series.values() for low, high, _ in bins for edge in (low, high)] or [1, 10]
     floor = min((edge for edge in edges if edge > 0), default=1) / 2 if is_log else -math.inf  # where 0 is drawn
     first, last = max(min(edges), floor), max(edges)
@@ -146,21 +190,17 @@ def _svg(series: Mapping[str, Bins], unit: str, is_log: bool) -> str:
     def y(count: float) -> float:
         return HEIGHT - BOTTOM - count / top * (HEIGHT - TOP - BOTTOM)
 
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">']
-    for tick in _even_ticks(0, top, 4):
-        at = y(tick)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_short(tick)}</text>')
-    for i, bins in enumerate(series.values()):
-        outline = _outline(bins, x, y)
-        parts.append(f'<path class="series" style="stroke: {_colour(i)}; fill: {_colour(i)}" d="{outline}"/>')
-    for tick in _log_ticks(first, last) if is_log else _even_ticks(first, last, 6):
-        parts.append(f'<text x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{_short(tick)}</text>')
-    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{_text(unit)}</text></svg>')
-    return "".join(parts)
+    return _Plot(
+        [
+            _Curve(name, f"var(--c{i % N_COLOURS})", _outline(bins, x, y))
+            for i, (name, bins) in enumerate(series.items())
+        ],
+        [(x(v), _short(v)) for v in (_log_ticks(first, last) if is_log else _even_ticks(first, last, 6))],
+        [(y(v), _short(v)) for v in _even_ticks(0, top, 4)],
+    )
 
 
-def _outline(bins: Bins, x: Any, y: Any) -> str:
+def _outline(bins: Sequence[Bin], x: Callable[[float], float], y: Callable[[float], float]) -> str:
     """A path along the tops of the bins, down to zero where bins are missing."""
     points: list[str] = []
     previous = None
@@ -174,7 +214,7 @@ def _outline(bins: Bins, x: Any, y: Any) -> str:
 
 
 def _even_ticks(first: float, last: float, about: int) -> Iterable[float]:
-    """Round numbers from `first` to `last`, some `about` of them, never a part of one thing."""
+    """Round numbers from `first` to `last`, some `about` of them; whole ones where `last` is not small."""
     rough = max((last - first) / about, 1e-12)
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= rough * 0.999)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from babyllm.documents import Document
+from babyllm.pipeline.report import Cell, Table
 from babyllm.tokenizer import Tokenizer
 
 
@@ -17,9 +17,7 @@ def load_by_name(paths: Sequence[str]) -> dict[str, Tokenizer]:
     return {name: Tokenizer.load(path) for name, path in zip(names, paths, strict=True)}
 
 
-def compression_tables(
-    documents: Mapping[str, Sequence[Document]], tokenizers: Mapping[str, Tokenizer]
-) -> list[dict[str, Any]]:
+def compression_tables(documents: Mapping[str, Sequence[Document]], tokenizers: Mapping[str, Tokenizer]) -> list[Table]:
     """Tables of a report: characters and bytes per token by domain, a column per tokenizer."""
     tokens: dict[tuple[str, str], int] = {}
     for name, tokenizer in tokenizers.items():
@@ -32,13 +30,11 @@ def compression_tables(
             domain: sum(len(d.text) if unit == "characters" else len(d.text.encode()) for d in mine)
             for domain, mine in sorted(documents.items())
         }
-        rows: list[list[Any]] = [
+        rows: list[list[Cell]] = [
             [domain, size, *(round(size / tokens[domain, name], 3) for name in tokenizers)]
             for domain, size in sizes.items()
         ]
         total = {name: sum(tokens[domain, name] for domain in documents) for name in tokenizers}
         rows.append(["all", sum(sizes.values()), *(round(sum(sizes.values()) / total[name], 3) for name in tokenizers)])
-        tables.append(
-            {"title": f"{unit} per token, held-out documents", "columns": ["domain", unit, *columns], "rows": rows}
-        )
+        tables.append(Table(f"{unit} per token, held-out documents", ["domain", unit, *columns], rows))
     return tables

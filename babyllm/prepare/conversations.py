@@ -33,7 +33,8 @@ from babyllm.files import read_sealed_json, write_sealed_json
 from babyllm.pipeline.finished import check_held_out
 from babyllm.pipeline.output import MADE, REJECTED, WORK, discard_work, publish, rejected_published, work_directory
 from babyllm.pipeline.partitions import WorkConfig, run_partitions
-from babyllm.pipeline.report import REPORT_FILES, write_report
+from babyllm.pipeline.report import Report
+from babyllm.pipeline.report_html import REPORT_FILES, write_report
 from babyllm.prepare.conversations_report import Key, Result, Tally, report_of, require_training
 from babyllm.prepare.held_out import first_kept, is_apart
 from babyllm.store.conversations import FORMAT_VERSION, IDS, INDEX, MANIFEST, RECORD, TURNS, Group, Manifest, is_store
@@ -88,7 +89,7 @@ def prepare_conversations(
     held_out: float = 0.02,
     held_out_paths: Sequence[Path] = (),
     work: WorkConfig | None = None,
-) -> dict[str, Any] | None:
+) -> Report | None:
     """Render conversations into a store, on all cores, and give the report; None if the same store is there already.
 
     A call that was interrupted is made again to go on with what is left. A store of other settings or files is
@@ -302,7 +303,7 @@ def _write(
     template: ChatTemplate,
     files: Mapping[Path, Source],
     made_of: Any,
-) -> dict[str, Any]:
+) -> Report:
     """Make the store of the finished pieces, the manifest last, and give the report."""
     parts, made, before = directory / WORK, directory / WORK / MADE, _files_of(directory)
     folders = [parts / f"{index:05d}" for index in range(len(results))]

@@ -13,6 +13,7 @@ from typing import Any
 
 from babyllm.errors import UserError
 from babyllm.pipeline.output import REJECTED
+from babyllm.pipeline.report import Fact, Report, Table
 from babyllm.store.conversations import Group
 from babyllm.store.shards import Split
 
@@ -127,25 +128,23 @@ def report_of(
     rejected: Counter[str],
     left_out: Counter[str],
     cut: Counter[str],
-) -> dict[str, Any]:
+) -> Report:
     """The report: what there is of each split and task, what became of every record, what was left out and cut."""
     tokens = sum(group.tokens for group in groups)
     read = sum(tally.conversations for tally in tallies.values())
-    facts: list[list[Any]] = [["records", read + rejected.total()], ["conversations", read], ["tokens", tokens]]
-    facts += [[f"skipped: {reason}", count] for reason, count in skipped.most_common()]
-    facts += [[what, count] for what, count in cut.most_common()]
-    facts += [[f"rejected: {reason}", count] for reason, count in rejected.most_common()]
-    facts += [[f"field left out: {name}", count] for name, count in left_out.most_common()]
-    used = {
-        "title": "used, by task",
-        "columns": ["split", "task", "samples", "turns", "tokens", "supervised", "share"],
-        "rows": [
-            [g.split, g.task, g.conversations, g.turns, g.tokens, g.supervised, g.tokens / tokens] for g in groups
-        ],
-    }
-    outcomes = {
-        "title": "what became of the conversations",
-        "columns": ["split", "task", "conversations", "whole", "dropped", "truncated", "skipped", "turns lost"],
-        "rows": [[*key, *astuple(tallies[key])] for key in sorted(tallies)],
-    }
-    return {"title": f"conversations: {directory}", "facts": facts, "tables": [used, outcomes]}
+    facts: list[Fact] = [("records", read + rejected.total()), ("conversations", read), ("tokens", tokens)]
+    facts += [(f"skipped: {reason}", count) for reason, count in skipped.most_common()]
+    facts += cut.most_common()
+    facts += [(f"rejected: {reason}", count) for reason, count in rejected.most_common()]
+    facts += [(f"field left out: {name}", count) for name, count in left_out.most_common()]
+    used = Table(
+        "used, by task",
+        ["split", "task", "samples", "turns", "tokens", "supervised", "share"],
+        [[g.split, g.task, g.conversations, g.turns, g.tokens, g.supervised, g.tokens / tokens] for g in groups],
+    )
+    outcomes = Table(
+        "what became of the conversations",
+        ["split", "task", "conversations", "whole", "dropped", "truncated", "skipped", "turns lost"],
+        [[*key, *astuple(tallies[key])] for key in sorted(tallies)],
+    )
+    return Report(f"conversations: {directory}", facts, [used, outcomes])

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.documents import Document, is_held_out
 from babyllm.errors import UserError
+from babyllm.pipeline.report import Table
 from babyllm.store.shard_writer import ShardWriter, check_domain
 from babyllm.store.shards import Manifest, Split
 from babyllm.tokenizer import Tokenizer
@@ -57,7 +57,7 @@ class Group:
         return Group(self.domain, self.split, *(getattr(self, name) + getattr(other, name) for name in counted))
 
 
-def group_table(groups: Sequence[Group]) -> dict[str, Any]:
+def group_table(groups: Sequence[Group]) -> Table:
     """A table of a report: what there is of each domain and split."""
     total = sum(group.tokens for group in groups)
     columns = ["split", "domain", "documents", "tokens", "share", "bytes", "tokens/character", "bytes/token"]
@@ -69,7 +69,7 @@ def group_table(groups: Sequence[Group]) -> dict[str, Any]:
         ]
         for group in groups
     ]
-    return {"title": "tokens by domain", "columns": columns, "rows": rows}
+    return Table("tokens by domain", columns, rows)
 
 
 @dataclass(frozen=True)

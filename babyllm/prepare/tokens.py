@@ -38,7 +38,8 @@ from babyllm.pipeline.output import (
 )
 from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.pipeline.rejections import require_documents, warn_of_rejected
-from babyllm.pipeline.report import write_report
+from babyllm.pipeline.report import Fact, Report
+from babyllm.pipeline.report_html import write_report
 from babyllm.prepare.encode import SHARD_TOKENS, Group, encode, group_table
 from babyllm.prepare.inputs import Source, batches_of, find_sources, identity, pieces
 from babyllm.progress import ProgressLine
@@ -61,7 +62,7 @@ def tokenize(
     shard_tokens: int = SHARD_TOKENS,
     read: ReadConfig | None = None,
     work: WorkConfig | None = None,
-) -> dict[str, Any] | None:
+) -> Report | None:
     """Encode corpora or files into a token data directory, on all cores, and give the report; None if it is there.
 
     The shards depend on neither the number of workers nor the size of the pieces. A call that was interrupted is made
@@ -121,7 +122,7 @@ def _write(
     tokenizer: Tokenizer,
     shard_tokens: int,
     settings: dict[str, Any],
-) -> dict[str, Any]:
+) -> Report:
     """Make the directory of the finished pieces, the manifest last, and give the report."""
     parts, made = directory / WORK, directory / WORK / MADE
     shutil.rmtree(made)  # of an earlier attempt
@@ -217,17 +218,15 @@ def _join(parts: Path, groups: Sequence[Sequence[Group]], writer: ShardWriter) -
     return [totals[key] for key in sorted(totals, key=lambda key: (key[1], key[0]))]
 
 
-def _report(
-    directory: Path, groups: Sequence[Group], tokenizer: Tokenizer, rejected: Mapping[str, int]
-) -> dict[str, Any]:
+def _report(directory: Path, groups: Sequence[Group], tokenizer: Tokenizer, rejected: Mapping[str, int]) -> Report:
     total = sum(group.tokens for group in groups)
-    facts = [
-        ["documents", sum(group.documents for group in groups)],
-        ["tokens", total],
-        ["vocabulary", tokenizer.vocab_size],
-        ["tokenizer", tokenizer.sha256[:16]],
+    facts: list[Fact] = [
+        ("documents", sum(group.documents for group in groups)),
+        ("tokens", total),
+        ("vocabulary", tokenizer.vocab_size),
+        ("tokenizer", tokenizer.sha256[:16]),
     ]
     if unknown := sum(group.unknown for group in groups):
-        facts.append(["characters unknown to the tokenizer", unknown])
-    facts += [[f"rejected: {reason}", count] for reason, count in sorted(rejected.items())]
-    return {"title": f"tokenize: {directory}", "facts": facts, "tables": [group_table(groups)]}
+        facts.append(("characters unknown to the tokenizer", unknown))
+    facts += [(f"rejected: {reason}", count) for reason, count in sorted(rejected.items())]
+    return Report(f"tokenize: {directory}", facts, [group_table(groups)])

@@ -28,7 +28,8 @@ from babyllm.pipeline.finished import is_finished
 from babyllm.pipeline.output import MADE, WORK, discard_work, publish, require_apart, work_directory
 from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.pipeline.rejections import require_documents, warn_of_rejected
-from babyllm.pipeline.report import write_report
+from babyllm.pipeline.report import Fact, Report, Table
+from babyllm.pipeline.report_html import write_report
 from babyllm.prepare.compression import compression_tables
 from babyllm.prepare.inputs import Source, documents_of, find_sources, identity, pieces
 from babyllm.prepare.vocabulary_config import VocabularyConfig
@@ -60,7 +61,7 @@ def learn_vocabulary(
     compare: Mapping[str, Tokenizer] | None = None,
     read: ReadConfig | None = None,
     work: WorkConfig | None = None,
-) -> dict[str, Any] | None:
+) -> Report | None:
     """Learn a tokenizer into a directory and give the report; None if it is there already.
 
     Args:
@@ -88,7 +89,7 @@ def _learn(
     compare: Mapping[str, Tokenizer],
     read: ReadConfig,
     work: WorkConfig,
-) -> dict[str, Any] | None:
+) -> Report | None:
     check(config, "--")
     require_apart(directory, paths)
     sources = find_sources(paths, read, work.partition_bytes)
@@ -120,7 +121,7 @@ def _learn(
     return report
 
 
-def _publish(directory: Path, tokenizer: Tokenizer, report: dict[str, Any], settings: dict[str, Any]) -> None:
+def _publish(directory: Path, tokenizer: Tokenizer, report: Report, settings: dict[str, Any]) -> None:
     made = directory / WORK / MADE
     shutil.rmtree(made)  # of an earlier attempt
     tokenizer.save(made)
@@ -299,13 +300,13 @@ def _report(
     sample: Mapping[str, Sequence[Document]],
     measured: Mapping[str, Sequence[Document]],
     tokenizers: Mapping[str, Tokenizer],
-) -> dict[str, Any]:
+) -> Report:
     sizes = {domain: sum(len(d.text.encode()) for d in documents) for domain, documents in sample.items()}
     total = max(1, sum(sizes.values()))
-    learned = {
-        "title": "learned from",
-        "columns": ["domain", "documents", "repeated", "bytes", "share"],
-        "rows": [
+    learned = Table(
+        "learned from",
+        ["domain", "documents", "repeated", "bytes", "share"],
+        [
             [
                 domain,
                 len(documents),
@@ -315,13 +316,10 @@ def _report(
             ]
             for domain, documents in sorted(sample.items())
         ],
-    }
+    )
     own = next(iter(tokenizers.values()))
-    facts = [["vocabulary", own.vocab_size], ["sha256", own.sha256[:16]]]
+    facts: list[Fact] = [("vocabulary", own.vocab_size), ("sha256", own.sha256[:16])]
     if not measured:
-        facts.append(["not measured", "no document is held out"])
-    return {
-        "title": f"tokenizer: {directory}",
-        "facts": facts,
-        "tables": [learned, *(compression_tables(measured, tokenizers) if measured else [])],
-    }
+        facts.append(("not measured", "no document is held out"))
+    compared = compression_tables(measured, tokenizers) if measured else []
+    return Report(f"tokenizer: {directory}", facts, [learned, *compared])

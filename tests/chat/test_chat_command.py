@@ -16,10 +16,11 @@ from model_fixtures import Tiny, chain
 from babyllm.chat.load import ChatTemplate, load_template
 from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message
 from babyllm.chat.session import Session, answer_lead, fitting_prompt
-from babyllm.commands.chat import Flags, chat_model, run
+from babyllm.commands.chat import Flags, run
 from babyllm.errors import UserError
 from babyllm.generation import Sampling, generate_ids, text_pieces
 from babyllm.interop.huggingface import save_model
+from babyllm.loading import load_chat_model
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import RuntimeConfig
@@ -263,13 +264,20 @@ def test_what_a_template_refuses_is_told(tokenizer: Tokenizer) -> None:
         fitting_prompt(template, Session("b").heard("a"), 100, 5)
 
 
-def test_a_base_model(tmp_path: Path, tiny: Tiny, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_base_model(
+    tmp_path: Path,
+    tiny: Tiny,
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Without a saved template one line says so and ChatML is used; a vocabulary without its tokens is refused."""
     save_model(tmp_path, talkative(tiny()), tokenizer)
-    _, template = chat_model(str(tmp_path))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    run(Flags(runtime=RuntimeConfig(device="cpu", dtype="float32", threads=1)), str(tmp_path))
     told = capsys.readouterr().err
     assert len(told.splitlines()) == 1 and "has no chat template" in told and "chatml" in told
-    assert template.source == load_template("chatml", tokenizer).source
+    assert load_chat_model(tmp_path).template.source == load_template("chatml", tokenizer).source
     pieces = {"<s>": 0, "</s>": 1, "a": 2}
     foreign = tmp_path / "foreign"
     foreign.mkdir()

@@ -168,10 +168,9 @@ def test_the_report_accounts_for_every_record(
     """Records are conversations or rejected, each sample has one outcome, and supervised turns are kept or lost."""
     report = prepare(files, tmp_path, template, too_long=too_long, is_split=is_split)
     assert report is not None
-    facts = dict(report["facts"])
+    facts: dict[str, Any] = dict(report.facts)
     used, became = (
-        {tuple(row[:2]): dict(zip(table["columns"], row, strict=True)) for row in table["rows"]}
-        for table in report["tables"]
+        {tuple(row[:2]): dict(zip(table.columns, row, strict=True)) for row in table.rows} for table in report.tables
     )
     rejected = sum(count for name, count in facts.items() if name.startswith("rejected: "))
     skipped = sum(count for name, count in facts.items() if name.startswith("skipped: "))
@@ -450,7 +449,7 @@ def test_real_conversations(tmp_path: Path, template: ChatTemplate) -> None:
         n_records += len(raw.splitlines()) if file.suffix == ".jsonl" else len(json.loads(raw))
     report = prepare(folder, tmp_path, template, seq_len=2048, too_long="truncate", held_out=0.1, work=WorkConfig())
     assert report is not None
-    facts = dict(report["facts"])
+    facts: dict[str, Any] = dict(report.facts)
     lines = (tmp_path / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
     store = ConversationStore.open(tmp_path)
     assert facts["records"] == n_records == len(store.index) + len(lines)

@@ -31,7 +31,7 @@ def prepare(path: Path, out: Path, template: ChatTemplate, **options: Any) -> tu
     settings: dict[str, Any] = {"seq_len": 400, "supervise": Supervise(), "held_out": 0, "work": WorkConfig(workers=1)}
     report = prepare_conversations([path], out, template, FormatConfig(), **settings | options)
     assert report
-    return dict(report["facts"]), ConversationStore.open(out)
+    return dict(report.facts), ConversationStore.open(out)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 17])

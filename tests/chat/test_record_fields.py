@@ -208,7 +208,7 @@ def test_fields_that_nothing_was_made_of_are_counted(tmp_path: Path, template: C
         work=WorkConfig(workers=1),
     )
     assert report
-    told = {name.removeprefix("field left out: "): n for name, n in report["facts"] if name.startswith("field left")}
+    told = {name.removeprefix("field left out: "): n for name, n in report.facts if name.startswith("field left")}
     assert told == {"source": 2, "n": 1, "name of messages": 2, "id of messages": 2, "score": 1}
 
 

@@ -82,10 +82,6 @@ def content(out: Path) -> tuple[list[Document], dict[str, Any], str]:
     return list(open_corpus(out).documents()), report, text
 
 
-def facts(report: Any) -> dict[str, int]:
-    return dict(report["facts"])
-
-
 # ---- the account
 
 
@@ -122,8 +118,8 @@ def test_the_report_adds_up(raw: Path, tmp_path: Path) -> None:
     report = clean([raw], tmp_path / "out", CleanConfig(), read=BY_FIELD, work=SMALL)
     assert report is not None
     documents, stored, rejected = content(tmp_path / "out")
-    assert stored == report
-    figures, rows = facts(report), report["tables"][0]["rows"]
+    assert stored == json.loads(json.dumps(report.to_json()))
+    figures, rows = dict(stored["facts"]), stored["tables"][0]["rows"]
     assert figures["documents read"] == 402 and figures["documents kept"] == len(documents)
     for column, name in ((1, "documents"), (3, "characters"), (4, "bytes")):
         assert figures[f"{name} read"] - figures[f"{name} kept"] == sum(row[column] for row in rows)
@@ -134,11 +130,11 @@ def test_the_report_adds_up(raw: Path, tmp_path: Path) -> None:
     assert by_filter["length"] > 0 and by_filter["repetition"] > 0 and by_filter["shares"] > 0
     for label, n in by_filter.items():
         assert sum(line["filter"] == label for line in lines) == n
-    for histogram in report["histograms"]:
+    for histogram in stored["histograms"]:
         domain = histogram["title"].rpartition(" ")[2]
-        row = next(row for row in report["tables"][2]["rows"] if row[0] == domain)
+        row = next(row for row in stored["tables"][2]["rows"] if row[0] == domain)
         assert [sum(n for *_, n in bins) for bins in histogram["series"].values()] == row[1:3]
-    shown = {group["title"] for group in report["examples"]}
+    shown = {group["title"] for group in stored["examples"]}
     assert {"Examples: punctuation", "Examples: length"} <= shown
     assert len({document.id for document in documents}) == len(documents)
 
@@ -237,7 +233,7 @@ def test_no_filters_change_nothing(tmp_path: Path) -> None:
     raw = write_jsonl(tmp_path / "raw.jsonl", documents)
     report = clean([raw], tmp_path / "out", replace(CleanConfig(), filters=[]), work=SMALL)
     assert [d.text for d in content(tmp_path / "out")[0]] == [d.text for d in documents]
-    assert report is not None and report["tables"][0]["rows"] == []
+    assert report is not None and report.tables[0].rows == []
     assert not (tmp_path / "out" / "rejected.jsonl").exists()
 
 
@@ -254,7 +250,7 @@ def test_outliers_see_what_the_filters_before_leave(tmp_path: Path) -> None:
     config = replace(CleanConfig(), filters=["length", "outliers", "length"])
     report = clean([raw], tmp_path / "out", config, read=BY_FIELD, work=replace(SMALL, partition_bytes=2000))
     assert report is not None
-    assert [row[:2] for row in report["tables"][0]["rows"]] == [["length", 500], ["outliers", 1], ["length (2)", 0]]
+    assert [list(row[:2]) for row in report.tables[0].rows] == [["length", 500], ["outliers", 1], ["length (2)", 0]]
     kept = content(tmp_path / "out")[0]
     assert [len(d.text) for d in kept if d.domain == "a"] == lengths[:-1]
     assert sum(d.domain == "b" for d in kept) == 3

@@ -104,7 +104,7 @@ def test_code_is_counted(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
     report = clean([tmp_path / "a.txt"], tmp_path / "out", CleanConfig(), work=WorkConfig(workers=1))
     assert report is not None
-    facts = dict(report["facts"])
+    facts = dict(report.facts)
     assert (facts["lines of code and tables, left as they are"], facts["characters in such lines"]) == (3, 11)
 
 

@@ -4,13 +4,29 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from babyllm.pipeline.report import print_report, write_report
+from babyllm.pipeline.report import ExampleGroup, Histogram, LabelledTexts, Report, Table, print_report
+from babyllm.pipeline.report_html import write_report
 
-REPORT: dict[str, Any] = {
+REPORT = Report(
+    "A <report>",
+    [("documents", 1234567), ("time", "12 s"), ("kept", 0.91234), ("nothing", None)],
+    [
+        Table(
+            "By domain",
+            ["domain", "documents", "share"],
+            [["新闻", 12345, 0.75], ["web & more", 6, 0.25], ["none", None, 0]],
+        )
+    ],
+    [
+        Histogram("Length", "characters", is_log=True, series={"a": [(0, 1, 2), (1, 10, 5)], "b": []}),
+        Histogram("Sizes", "documents", is_log=False, series={"x": [(2, 3, 4), (5, 6, 1)]}),
+    ],
+    [ExampleGroup("Pairs", [LabelledTexts("a:1", ["<b>\u200b左", "右"])])],
+)
+STORED = {
     "title": "A <report>",
     "facts": [["documents", 1234567], ["time", "12 s"], ["kept", 0.91234], ["nothing", None]],
     "tables": [
@@ -56,8 +72,30 @@ class Page(HTMLParser):
 @pytest.fixture
 def page(tmp_path: Path) -> Page:
     write_report(tmp_path, REPORT)
-    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == REPORT
     return Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+
+
+def test_a_report_is_stored_in_order(tmp_path: Path) -> None:
+    """The JSON value has the keys that tools read, in their order; lists a report never has are not in it."""
+    write_report(tmp_path, REPORT)
+    text = (tmp_path / "report.json").read_text(encoding="utf-8")
+    assert text == json.dumps(STORED, ensure_ascii=False, indent=1) + "\n"
+    again = Report.from_json(json.loads(text))
+    assert json.loads(json.dumps(again.to_json())) == STORED
+    assert Report("A", [("b", 1)]).to_json() == {"title": "A", "facts": [("b", 1)], "tables": []}
+    assert Report.from_json({"title": "A"}) == Report("A", [], [], None, None)
+
+
+def test_what_a_text_says_is_never_markup(tmp_path: Path) -> None:
+    """Titles, names, labels, units and texts that look like HTML or like a template are shown as they are."""
+    evil = "<script>alert('&amp;')</script> {{ 1 + 1 }} \"quoted\""
+    histogram = Histogram(evil, evil, is_log=False, series={evil: [(1, 2, 3)]})
+    table = Table(evil, [evil, "share"], [[evil, 0.5]])
+    examples = [ExampleGroup(evil, [LabelledTexts(evil, [evil])])]
+    write_report(tmp_path, Report(evil, [(evil, evil)], [table], [histogram], examples))
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert not page.open and "script" not in {tag for tag, _ in page.attributes}
+    assert page.text.count(evil) == 13
 
 
 def test_the_page_stands_alone(page: Page) -> None:
@@ -118,9 +156,8 @@ def test_the_terminal_shows_facts_and_tables(capsys: pytest.CaptureFixture[str])
 
 def test_an_empty_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A report of a title alone, and tables and plots without anything in them, are shown too."""
-    print_report({"title": "Nothing"})
+    print_report(Report("Nothing"))
     assert capsys.readouterr().out == "Nothing\n"
-    table = {"title": "T", "columns": ["a", "share"], "rows": []}
-    histogram = {"title": "H", "unit": "", "log": True, "series": {}}
-    write_report(tmp_path, {"title": "Nothing", "tables": [table], "histograms": [histogram]})
+    table, histogram = Table("T", ["a", "share"], []), Histogram("H", "", is_log=True, series={})
+    write_report(tmp_path, Report("Nothing", tables=[table], histograms=[histogram]))
     assert "Nothing" in Page((tmp_path / "report.html").read_text(encoding="utf-8")).text

@@ -115,7 +115,7 @@ def test_outliers_by_any_measure(tmp_path: Path) -> None:
     for number, (measures, n_kept) in enumerate(((["characters"], 61), (["characters", "digits"], 60))):
         config = CleanConfig(filters=["outliers"], outliers=Outliers(6.0, measures))
         report = clean([raw], tmp_path / str(number), config, work=ONE)
-        assert report is not None and dict(report["facts"])["documents kept"] == n_kept
+        assert report is not None and dict(report.facts)["documents kept"] == n_kept
     assert all(measure("") >= 0 and measure("甲a1!\n乙") > 0 for measure in MEASURES.values())
     with pytest.raises(UserError, match="did you mean 'digits'"):
         clean([raw], tmp_path / "wrong", CleanConfig(filters=["outliers"], outliers=Outliers(3.0, ["digit"])), work=ONE)

@@ -200,7 +200,7 @@ def test_characters_that_a_tokenizer_cannot_write_are_told(tmp_path: Path, capsy
     tokenizer = Tokenizer(own.to_str().encode(), "json", {"eos": "</s>"})
     write(tmp_path / "some.jsonl", {"text": "Hello 世界"})
     report = tokenize([tmp_path / "some.jsonl"], tokenizer, tmp_path / "some", held_out=0.0, work=ONE)
-    assert report is not None and ["characters unknown to the tokenizer", 2] in report["facts"]
+    assert report is not None and ("characters unknown to the tokenizer", 2) in report.facts
     assert "warning: 2 of 7 characters are unknown to the tokenizer" in capsys.readouterr().err
     write(tmp_path / "none.jsonl", {"text": "世界"})
     with pytest.raises(UserError, match="2 of 2 characters are unknown to the tokenizer"):

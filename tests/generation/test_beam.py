@@ -108,7 +108,7 @@ def test_one_beam_is_greedy(tiny: Tiny) -> None:
 
 
 def test_the_text_is_the_best_beams(tiny: Tiny, tokenizer: Tokenizer) -> None:
-    """`generate` with beams gives the best texts for each prompt, without drawing, up to a stop string."""
+    """`generate` with beams returns the best texts for each prompt, without drawing, up to a stop string."""
     model = model_of(tiny(), 1)
     settings = {"num_beams": 3, "max_new_tokens": 6}
     expected = []
@@ -146,15 +146,15 @@ def test_the_context_limits_a_search(tiny: Tiny) -> None:
     "settings", [{"n": 3}, {"n": 0}, {"num_beams": 0}, {"max_new_tokens": 0}, {"length_penalty": float("nan")}]
 )
 def test_impossible_searches_are_refused(tiny: Tiny, settings: dict[str, float]) -> None:
-    """More results than beams, no beams, no tokens or a penalty that is no number are refused."""
+    """More results than beams, no beams, no tokens or a penalty that is not a number are refused."""
     with pytest.raises(UserError, match=f"{next(iter(settings))}="):
         beam_search(model_of(tiny(), 0), [1], **{"num_beams": 2, **settings})  # type: ignore[arg-type]
 
 
 def test_broken_weights_are_told(tiny: Tiny) -> None:
-    """Scores that are no numbers end the search with an error."""
+    """Scores that are not numbers end the search with an error."""
     model = model_of(tiny(), 0)
     with torch.no_grad():
         model.norm.weight.fill_(float("nan"))
-    with pytest.raises(UserError, match="no numbers"):
+    with pytest.raises(UserError, match="not numbers"):
         beam_search(model, [1], num_beams=2)

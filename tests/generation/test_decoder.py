@@ -85,7 +85,7 @@ def test_weights_of_odd_sizes_stay_where_they_are() -> None:
 
 
 def test_weights_that_lie_apart_are_not_taken_for_one(tiny: Tiny) -> None:
-    """After one of the layers got another weight, the matrix is joined anew."""
+    """After one of the layers got another weight, the matrix is joined again."""
     model = model_of(tiny())
     mlp = model.layers[0].mlp
     joined_weight((mlp.gate_proj, mlp.up_proj), torch.float32)

@@ -64,7 +64,7 @@ def beam(model: Transformer, prompt: Sequence[int], sampling: Sampling) -> list[
 
 
 class Answers:
-    """Drives an engine and keeps what it gives out, by number."""
+    """Drives an engine and keeps its events, by number."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -238,7 +238,7 @@ def test_requests_wait_for_a_slot_and_cancelled_ones_free_it(model: Transformer)
 
 
 def test_a_long_prompt_does_not_hold_up_the_others(model: Transformer) -> None:
-    """While a prompt is read in chunks, every step gives those that run a token."""
+    """While a prompt is read in chunks, every step yields a token of each that runs."""
     answers = Answers(Engine(model, slots=2, prefill_chunk=4))
     first = answers.submit([5, 6])
     answers.step()
@@ -361,7 +361,7 @@ BAD = 399
 
 @pytest.mark.parametrize("when", ["beside", "together", "behind"])
 def test_scores_that_are_no_numbers_end_one_answer_and_spread_to_nobody(tiny: Tiny, when: str) -> None:
-    """A request whose scores are NaN ends so; those read with it, beside and behind it get their whole answers."""
+    """A request whose scores are NaN ends so; those read with it, beside and after it get their whole answers."""
     model = model_of(tiny())
     expected = plain(model, [5, 6], 12)
     with torch.no_grad():
@@ -397,7 +397,7 @@ def test_a_prompt_being_read_leaves_no_broken_numbers_behind(tiny: Tiny) -> None
 
 @pytest.mark.parametrize("is_all_cancelled", [True, False])
 def test_a_part_being_read_leaves_no_broken_numbers_behind(tiny: Tiny, is_all_cancelled: bool) -> None:
-    """A part whose scores would be NaN is given up at any step, or begun anew in another row: all rows are clean."""
+    """A part whose scores would be NaN is given up at any step, or begun again in another row: all rows are clean."""
     model = model_of(tiny(max_seq_len=256))
     expected = plain(model, [5, 6], 12)
     with torch.no_grad():
@@ -423,9 +423,9 @@ def test_broken_scores_are_told_in_words(tiny: Tiny) -> None:
     model = model_of(tiny())
     with torch.no_grad():
         model.norm.weight.fill_(float("nan"))
-    with pytest.raises(UserError, match="no numbers"):
+    with pytest.raises(UserError, match="not numbers"):
         list(generate_ids(model, [5, 6], GREEDY))
-    with pytest.raises(UserError, match="no numbers"):
+    with pytest.raises(UserError, match="not numbers"):
         list(Engine(model, slots=1).scores([5, 6, 7], 1))
 
 

@@ -35,7 +35,7 @@ def model_of(config: ModelConfig) -> Transformer:
 
 
 def constant(config: ModelConfig, first: list[float]) -> Transformer:
-    """A model that gives these logits to the first ids after any text, and hardly any chance to the others."""
+    """A model with these logits for the first ids after any text, and hardly any chance to the others."""
     model = chain(config, [])
     with torch.no_grad():
         size = model.norm(model.embed_tokens.weight[0])[0]
@@ -120,7 +120,7 @@ def test_stream_gives_whole_characters(tokenizer: Tokenizer) -> None:
 
 
 def test_the_streamed_text_is_the_whole_text(tiny: Tiny, tokenizer: Tokenizer) -> None:
-    """`stream` gives in pieces what `generate` gives at once: what the model says up to its <eos>."""
+    """`stream` yields in pieces what `generate` returns at once: what the model says up to its <eos>."""
     ids = tokenizer.encode("今👩天龘x。")
     model = chain(tiny(), [*ids, tokenizer.eos_id])
     assert list(stream(model, tokenizer, "", temperature=0)) == ["今", "👩", "天", "龘", "x", "。"]
@@ -191,7 +191,7 @@ def test_several_prompts_and_samples(tiny: Tiny, tokenizer: Tokenizer) -> None:
 
 
 def test_special_tokens_are_no_text(tiny: Tiny, tokenizer: Tokenizer) -> None:
-    """A special token in the middle gives no text and ends nothing."""
+    """A special token in the middle has no text and ends nothing."""
     start = tokenizer.special["<|im_start|>"]
     model = chain(tiny(), [*tokenizer.encode("今"), start, *tokenizer.encode("天"), tokenizer.eos_id])
     assert generate(model, tokenizer, temperature=0) == "今天"
@@ -208,7 +208,7 @@ def test_eos_ends_the_text(tiny: Tiny, tokenizer: Tokenizer) -> None:
 
 
 def test_the_prompt_begins_a_document(tiny: Tiny, tokenizer: Tokenizer) -> None:
-    """A text is read behind one <eos>, as documents are in training, and nothing else is added to it."""
+    """A text is read after one <eos>, as documents are in training, and nothing else is added to it."""
     model = model_of(tiny())
     ids = list(
         generate_ids(
@@ -276,7 +276,7 @@ def test_the_public_name(tiny: Tiny, tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize("lead", ["今天", "今", "x", ""])
 def test_the_lead_of_an_answer_is_left_out(tokenizer: Tokenizer, lead: str) -> None:
-    """What a template puts before an answer is no part of its text, in however many tokens it comes."""
+    """What a template puts before an answer is not part of its text, in however many tokens it comes."""
     ids = tokenizer.encode("今天气")
     pieces = list(text_pieces(tokenizer, ids, lead=lead))
     assert "".join(pieces) == "今天气".removeprefix(lead) and all(pieces)

@@ -304,7 +304,7 @@ def test_what_lies_beside_data_is_left_out(tmp_path: Path) -> None:
     )
     assert len(texts(read(tmp_path / "in/README.md"))) == 1
     report = clean([tmp_path / "in"], tmp_path / "out", CleanConfig(filters=()), work=ONE)
-    assert report and ["files not read: LICENSE.txt", 1] in report["facts"]
+    assert report and ("files not read: LICENSE.txt", 1) in report.facts
 
 
 @pytest.mark.parametrize(
@@ -419,8 +419,8 @@ def test_what_readers_make_of_names_is_counted(tmp_path: Path) -> None:
     put(tmp_path / "in/a.jsonl", json_lines({"Text": TEXT, "kind": "k"}, {"text": TEXT}))
     read_config = ReadConfig(domain="field:kind")
     report = clean([tmp_path / "in"], tmp_path / "out", CleanConfig(filters=()), read=read_config, work=ONE)
-    assert report and ["documents: text read from Text", 1] in report["facts"]
-    assert ["documents: no field kind tells the domain", 1] in report["facts"]
+    assert report and ("documents: text read from Text", 1) in report.facts
+    assert ("documents: no field kind tells the domain", 1) in report.facts
 
 
 def test_a_chat_file_called_conversations_is_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -266,7 +266,7 @@ def test_records_that_are_no_documents_are_kept_with_their_reason(tmp_path: Path
     report = tokenize([file], tokenizer, out, held_out=0.0, work=WorkConfig(workers=1))
     assert decoded(out, "train", "web") == ["今天", "北京"]
     (record,) = [json.loads(line) for line in (out / "rejected.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert report is not None and [f"rejected: {record['reason']}", 1] in report["facts"]
+    assert report is not None and (f"rejected: {record['reason']}", 1) in report.facts
 
 
 def test_corpora_and_files_together(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from babyllm.pipeline.report import Report
+from babyllm.pipeline.report import Bin, Cell, ExampleGroup, Fact, Histogram, LabelledTexts, Report, Table
 from babyllm.store.corpus import Count
 from babyllm.text.clean.filters.chain import Example, Tally
 from babyllm.text.clean.filters.outliers import Sums, SumsByMeasure, add
@@ -113,93 +113,93 @@ def reasons_of(outcome: Outcome) -> dict[str, int]:
 
 
 def report_on(inputs: Sequence[Path], outcome: Outcome, read_config: ReadConfig | None = None) -> Report:
-    """The report (see `babyllm.pipeline.report`); it has no times, so that the same work gives the same report."""
+    """The report (see `babyllm.pipeline.report`); it has no times, so that the same work makes the same report."""
     read = sum(outcome.read.values(), Count())
     kept = sum(outcome.kept.values(), Count())
     n_unreadable = sum(outcome.unreadable.values())
-    facts: list[list[Any]] = [
-        ["documents read", read.documents],
-        ["documents kept", kept.documents],
-        ["characters read", read.characters],
-        ["characters kept", kept.characters],
-        ["bytes read", read.bytes],
-        ["bytes kept", kept.bytes],
-        ["records that could not be read", n_unreadable],
-        ["lines of code and tables, left as they are", outcome.code[0]],
-        ["characters in such lines", outcome.code[1]],
+    facts: list[Fact] = [
+        ("documents read", read.documents),
+        ("documents kept", kept.documents),
+        ("characters read", read.characters),
+        ("characters kept", kept.characters),
+        ("bytes read", read.bytes),
+        ("bytes kept", kept.bytes),
+        ("records that could not be read", n_unreadable),
+        ("lines of code and tables, left as they are", outcome.code[0]),
+        ("characters in such lines", outcome.code[1]),
     ]
-    facts += [[f"documents: {note}", n] for note, n in sorted(outcome.notes.items())]
-    facts += [[f"files not read: {suffix}", n] for suffix, n in left_out(inputs, read_config).items()]
-    return {
-        "title": f"Cleaning of {', '.join(path.name for path in inputs)}",
-        "facts": facts,
-        "tables": [_filters(outcome, read), *_reasons(outcome), _domains(outcome, kept)],
-        "histograms": _histograms(outcome),
-        "examples": _examples(outcome.tallies),
-    }
+    facts += [(f"documents: {note}", n) for note, n in sorted(outcome.notes.items())]
+    facts += [(f"files not read: {suffix}", n) for suffix, n in left_out(inputs, read_config).items()]
+    return Report(
+        f"Cleaning of {', '.join(path.name for path in inputs)}",
+        facts,
+        [_filters(outcome, read), *_reasons(outcome), _domains(outcome, kept)],
+        _histograms(outcome),
+        _examples(outcome.tallies),
+    )
 
 
-def _filters(outcome: Outcome, read: Count) -> dict[str, Any]:
+def _filters(outcome: Outcome, read: Count) -> Table:
     columns = ["filter", "documents removed", "documents changed", "characters removed", "bytes removed", "share"]
-    rows = [
+    rows: list[list[Cell]] = [
         [label, t.removed, t.changed, t.characters, t.bytes, t.removed / max(1, read.documents)]
         for label, t in outcome.tallies.items()
     ]
-    return {"title": "Filters, in their order (share: of documents read, removed)", "columns": columns, "rows": rows}
+    return Table("Filters, in their order (share: of documents read, removed)", columns, rows)
 
 
-def _reasons(outcome: Outcome) -> list[dict[str, Any]]:
-    rows = [["(reading)", reason, n] for reason, n in _by_size(outcome.unreadable)]
+def _reasons(outcome: Outcome) -> list[Table]:
+    rows: list[list[Cell]] = [["(reading)", reason, n] for reason, n in _by_size(outcome.unreadable)]
     for label, tally in outcome.tallies.items():
         rows += [[label, reason, n] for reason, n in _by_size(tally.reasons)]
     columns = ["filter", "reason", "documents"]
-    return [{"title": "Why documents were removed", "columns": columns, "rows": rows}] if rows else []
+    return [Table("Why documents were removed", columns, rows)] if rows else []
 
 
 def _by_size(numbers: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(numbers.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _domains(outcome: Outcome, kept: Count) -> dict[str, Any]:
+def _domains(outcome: Outcome, kept: Count) -> Table:
     columns = ["domain", "documents read", "documents kept", "characters kept", "bytes kept", "share"]
-    rows = []
+    rows: list[list[Cell]] = []
     for domain, before in sorted(outcome.read.items()):
         after = outcome.kept.get(domain, Count())
         share = after.bytes / max(1, kept.bytes)
         rows.append([domain, before.documents, after.documents, after.characters, after.bytes, share])
-    return {"title": "Domains (share: of bytes kept)", "columns": columns, "rows": rows}
+    return Table("Domains (share: of bytes kept)", columns, rows)
 
 
-def _histograms(outcome: Outcome) -> list[dict[str, Any]]:
+def _histograms(outcome: Outcome) -> list[Histogram]:
     largest = sorted(outcome.read, key=lambda domain: (-outcome.read[domain].documents, domain))[:N_PLOTS]
     return [
-        {
-            "title": f"Length of documents: {domain}",
-            "unit": "characters",
-            "log": True,
-            "series": {
+        Histogram(
+            f"Length of documents: {domain}",
+            unit="characters",
+            is_log=True,
+            series={
                 "before": _bins(outcome.before.get(domain, {})),
                 "after": _bins(outcome.after.get(domain, {})),
             },
-        }
+        )
         for domain in sorted(largest)
     ]
 
 
-def _bins(numbers: Mapping[str, int]) -> list[list[int]]:
-    return [[EDGES[i], EDGES[i + 1], numbers[str(i)]] for i in sorted(map(int, numbers))]
+def _bins(numbers: Mapping[str, int]) -> list[Bin]:
+    return [(EDGES[i], EDGES[i + 1], numbers[str(i)]) for i in sorted(map(int, numbers))]
 
 
-def _examples(tallies: Mapping[str, Tally]) -> Sequence[dict[str, Any]]:
+def _examples(tallies: Mapping[str, Tally]) -> list[ExampleGroup]:
     groups = []
     for label, tally in tallies.items():
         items = [
-            {
-                "label": f"{e.id} – {e.reason}" if e.reason else e.id,
-                "texts": [e.before] if e.reason else [e.before, e.after],
-            }
+            LabelledTexts(
+                f"{e.id} – {e.reason}" if e.reason else e.id,
+                [e.before] if e.reason else [e.before, e.after],
+            )
             for e in tally.examples
         ]
         if items:
-            groups.append({"title": f"Examples: {label}", "items": items})
+            groups.append(ExampleGroup(f"Examples: {label}", items))
     return groups

@@ -34,7 +34,8 @@ from babyllm.pipeline.output import (
 )
 from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.pipeline.rejections import require_documents, warn_of_rejected
-from babyllm.pipeline.report import REPORT_FILES, Report, write_report
+from babyllm.pipeline.report import Report
+from babyllm.pipeline.report_html import REPORT_FILES, write_report
 from babyllm.store.corpus import MANIFEST, Part, add_counts, read_part, write_corpus, write_part
 from babyllm.text.clean import quality
 from babyllm.text.clean.filters import CleanConfig, check_names

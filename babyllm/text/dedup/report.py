@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from babyllm.pipeline.report import Report
+from babyllm.pipeline.report import Bin, Cell, ExampleGroup, Fact, Histogram, LabelledTexts, Report, Table
 from babyllm.store.corpus import Corpus, Count
 from babyllm.text.dedup.decontaminate import Benchmarks
 from babyllm.text.dedup.near.linking import METHODS
@@ -38,107 +38,107 @@ def summarize(
         for domain, count in corpus.domains().items():
             before[domain] = before.get(domain, 0) + count.documents
     tables = [_methods(result), _domains(result, before), _domain_pairs(result, before), _sizes(result)]
-    examples = [{"title": "Near-duplicates and what stands for them", "items": _near_examples(result, pieces)}]
+    examples = [ExampleGroup("Near-duplicates and what stands for them", _near_examples(result, pieces))]
     if benchmarks:
         tables.append(_evaluation(result, benchmarks, files))
         items = _contaminated_examples(result, pieces, benchmarks, files)
-        examples.append({"title": "Documents that share words with an evaluation set", "items": items})
-    return {
-        "title": "Deduplication",
-        "facts": _facts(result, corpora, config),
-        "tables": tables,
-        "histograms": [_similarities(result)],
-        "examples": [group for group in examples if group["items"]],
-    }
+        examples.append(ExampleGroup("Documents that share words with an evaluation set", items))
+    return Report(
+        "Deduplication",
+        _facts(result, corpora, config),
+        tables,
+        [_similarities(result)],
+        [group for group in examples if group.items],
+    )
 
 
-def _facts(result: Result, corpora: Sequence[Corpus], config: DedupConfig) -> list[list[Any]]:
+def _facts(result: Result, corpora: Sequence[Corpus], config: DedupConfig) -> list[Fact]:
     total = sum((count for corpus in corpora for count in corpus.domains().values()), Count())
-    facts: list[list[Any]] = [
-        ["documents before", total.documents],
-        ["removed", len(result.removed)],
-        ["documents after", total.documents - len(result.removed)],
-        ["clusters", len(np.unique(result.members.survivor))],
-        ["compared by", f"{config.shingles.n}-grams of {config.shingles.kind}"],
+    facts: list[Fact] = [
+        ("documents before", total.documents),
+        ("removed", len(result.removed)),
+        ("documents after", total.documents - len(result.removed)),
+        ("clusters", len(np.unique(result.members.survivor))),
+        ("compared by", f"{config.shingles.n}-grams of {config.shingles.kind}"),
     ]
     if config.fold:
-        facts.append(["exact without", ", ".join(config.fold)])
+        facts.append(("exact without", ", ".join(config.fold)))
     if config.near:
-        facts.append(["threshold", config.threshold])
+        facts.append(("threshold", config.threshold))
     if "minhash" in config.near:
         bands = choose_bands(config.minhash, config.threshold)
         recall = bands.recall(config.threshold)
-        facts.append(["MinHash", f"{bands.n} bands of {bands.rows} rows, recall {recall:.4f} at the threshold"])
+        facts.append(("MinHash", f"{bands.n} bands of {bands.rows} rows, recall {recall:.4f} at the threshold"))
     if "simhash" in config.near:
-        facts.append(["SimHash", f"{config.simhash.bits} bits, {config.simhash.distance} of which may differ"])
+        facts.append(("SimHash", f"{config.simhash.bits} bits, {config.simhash.distance} of which may differ"))
     return facts
 
 
-def _methods(result: Result) -> dict[str, Any]:
+def _methods(result: Result) -> Table:
     methods = result.members.method[result.is_removed]
-    rows = [[name, int(np.count_nonzero(methods == number))] for number, name in enumerate(METHODS)]
-    rows = [row for row in rows if row[1]] + [["evaluation sets", result.contaminated.shape[1]]] * bool(
-        result.contaminated.size
-    )
-    return {"title": "Removed by", "columns": ["method", "documents"], "rows": rows}
+    counts = [(name, int(np.count_nonzero(methods == number))) for number, name in enumerate(METHODS)]
+    rows = [row for row in counts if row[1]]
+    if result.contaminated.size:
+        rows.append(("evaluation sets", result.contaminated.shape[1]))
+    return Table("Removed by", ["method", "documents"], rows)
 
 
-def _domains(result: Result, before: dict[str, int]) -> dict[str, Any]:
+def _domains(result: Result, before: dict[str, int]) -> Table:
     names = np.array(result.names["domain"].to_pylist(), object)
     removed = _tally(names[result.is_removed])
     contaminated = _tally(np.array(result.contaminated_names["domain"].to_pylist(), object))
-    rows = []
+    rows: list[list[Cell]] = []
     for domain, n in sorted(before.items()):
         repeated, held = removed.get(domain, 0), contaminated.get(domain, 0)
         rows.append([domain, n, repeated, held, n - repeated - held, (repeated + held) / n if n else 0.0])
     columns = ["domain", "documents", "repetitions", "in evaluation sets", "left", "share"]
-    return {"title": "Removed of each domain", "columns": columns, "rows": rows}
+    return Table("Removed of each domain", columns, rows)
 
 
-def _domain_pairs(result: Result, before: dict[str, int]) -> dict[str, Any]:
+def _domain_pairs(result: Result, before: dict[str, int]) -> Table:
     names = np.array(result.names["domain"].to_pylist(), object)
     pairs = _tally(zip(names[result.is_removed], names[result.survivors()][result.is_removed], strict=True))
     ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:_N_DOMAIN_PAIRS]
     rows = [[of, by, n, n / before[of]] for (of, by), n in ordered]
     columns = ["removed from", "stands in", "documents", "share"]
-    return {"title": "Which domain repeats which", "columns": columns, "rows": rows}
+    return Table("Which domain repeats which", columns, rows)
 
 
-def _sizes(result: Result) -> dict[str, Any]:
+def _sizes(result: Result) -> Table:
     sizes = np.unique(result.members.survivor, return_counts=True)[1]
     edges = [2, 3, 4, 5, 9, 17, 33, 65, 129, 257, 513, 1025, 10_001, 100_001, np.iinfo(np.int64).max]
-    rows: list[list[Any]] = []
+    rows: list[list[Cell]] = []
     for low, high in pairwise(edges):
         inside = sizes[(sizes >= low) & (sizes < high)]
         if len(inside):
             last = high - 1 if high < edges[-1] else int(sizes.max())
             rows.append([f"{low}" if low == last else f"{low} to {last}", len(inside), int(inside.sum())])
-    return {"title": "Clusters by size", "columns": ["documents in a cluster", "clusters", "documents"], "rows": rows}
+    return Table("Clusters by size", ["documents in a cluster", "clusters", "documents"], rows)
 
 
-def _similarities(result: Result) -> dict[str, Any]:
+def _similarities(result: Result) -> Histogram:
     near = result.is_removed & (result.members.method > 0)
     edges = np.linspace(0, 1, 41)
     counts = np.histogram(result.members.similarity[near], edges)[0]
     first = int(np.argmax(counts > 0)) if counts.any() else len(counts)
-    bars = [[float(a), float(b), int(n)] for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True)][first:]
+    bars: list[Bin] = [(float(a), float(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True)]
     title = "Similarity of near-duplicates to the document that joined them"
-    return {"title": title, "unit": "Jaccard", "log": False, "series": {"removed": bars}}
+    return Histogram(title, unit="Jaccard", is_log=False, series={"removed": bars[first:]})
 
 
-def _evaluation(result: Result, benchmarks: Benchmarks, files: Sequence[Source]) -> dict[str, Any]:
+def _evaluation(result: Result, benchmarks: Benchmarks, files: Sequence[Source]) -> Table:
     of_file = np.array(benchmarks.files, np.int64)
     n_questions = np.bincount(of_file, minlength=len(files))
     hits = np.bincount(of_file[benchmarks.question[result.contaminated[2]]], minlength=len(files))
-    rows = [
+    rows: list[list[Cell]] = [
         [source.path.name, int(n), short, int(hit)]
         for source, n, short, hit in zip(files, n_questions, benchmarks.n_short, hits, strict=True)
     ]
     columns = ["file", "records", f"with fewer than {benchmarks.n} words, not looked for", "documents removed"]
-    return {"title": "Evaluation sets", "columns": columns, "rows": rows}
+    return Table("Evaluation sets", columns, rows)
 
 
-def _near_examples(result: Result, pieces: Sequence[Slice]) -> list[dict[str, Any]]:
+def _near_examples(result: Result, pieces: Sequence[Slice]) -> list[LabelledTexts]:
     """Removed documents beside their neighbours, from the least alike to the most."""
     members = result.members
     near = np.flatnonzero(result.is_removed & (members.method > 0))
@@ -151,13 +151,13 @@ def _near_examples(result: Result, pieces: Sequence[Slice]) -> list[dict[str, An
         document, neighbour = int(members.documents[place]), int(members.neighbour[place])
         other = names[int(np.searchsorted(members.documents, neighbour))]
         label = f"similarity {members.similarity[place]:.3f}: {names[place]} | {other}"
-        items.append({"label": label, "texts": [texts[document], texts[neighbour]]})
+        items.append(LabelledTexts(label, [texts[document], texts[neighbour]]))
     return items
 
 
 def _contaminated_examples(
     result: Result, pieces: Sequence[Slice], benchmarks: Benchmarks, files: Sequence[Source]
-) -> list[dict[str, Any]]:
+) -> list[LabelledTexts]:
     numbers, n_matches, gram = result.contaminated[:, :N_EXAMPLES]
     texts = _texts(pieces, numbers)
     items = []
@@ -165,7 +165,7 @@ def _contaminated_examples(
         numbers.tolist(), n_matches.tolist(), benchmarks.question[gram].tolist(), strict=True
     ):
         label = f"{n} matches, {files[benchmarks.files[question]].path.name}"
-        items.append({"label": label, "texts": [texts[number], benchmarks.texts[question][:_EXAMPLE_CHARACTERS]]})
+        items.append(LabelledTexts(label, [texts[number], benchmarks.texts[question][:_EXAMPLE_CHARACTERS]]))
     return items
 
 

@@ -21,7 +21,8 @@ from babyllm.errors import UserError
 from babyllm.files import fsync, sha256
 from babyllm.pipeline.output import MADE, discard_work, is_done, publish, require_apart, work_directory
 from babyllm.pipeline.rejections import require_documents
-from babyllm.pipeline.report import REPORT_FILES, Report, write_report
+from babyllm.pipeline.report import Report
+from babyllm.pipeline.report_html import REPORT_FILES, write_report
 from babyllm.store.corpus import MANIFEST, Corpus, Count, Part, open_corpus, write_corpus
 from babyllm.store.parquet import parquet_writer
 from babyllm.text.dedup import decontaminate, steps

@@ -16,8 +16,10 @@ from babyllm.data.conversation_config import STORE, ConversationConfig
 from babyllm.data.conversation_data import ConversationData, make_loader, open_conversation_data
 from babyllm.data.row_config import share_of
 from babyllm.errors import UserError
-from babyllm.evaluate.answers import closed_in, stored_samples
-from babyllm.evaluate.carry_over import greedy_answers, measure
+from babyllm.evaluate.answers import closed_in
+from babyllm.evaluate.by_task import measure
+from babyllm.evaluate.greedy import greedy_answers
+from babyllm.evaluate.samples import stored_samples
 from babyllm.integrity import check_model
 from babyllm.loading import model_directory, tokenizer_directory
 from babyllm.model.heads import transformer_of

@@ -39,7 +39,7 @@ def data(token_dir: Path) -> TokenData:
 
 
 def nats_of(model: Transformer, ids: list[int], eos_id: int) -> float:
-    """What a document costs, read whole behind an <eos>, its own <eos> included."""
+    """What a document costs, read whole after an <eos>, its own <eos> included."""
     row = torch.tensor([eos_id, *ids, eos_id])
     logits = model.logits(row[None, :-1])[0].double()
     return float(F.cross_entropy(logits, row[1:], reduction="sum"))
@@ -87,7 +87,7 @@ def long_documents(directory: Path, lengths: Sequence[int]) -> tuple[TokenData, 
 def test_long_documents_are_read_in_rows_that_overlap_by_half(
     tmp_path: Path, model: Transformer, runtime: Runtime, seq_len: int
 ) -> None:
-    """Each token is scored once; behind the first row, with at least half a row before it and never more than one."""
+    """Each token is scored once; after the first row, with at least half a row before it and never more than one."""
     data, documents = long_documents(tmp_path, [0, 1, 6, 7, 8, 9, 15, 16, 17, 40])
     result = perplexity(model, data, runtime, seq_len=seq_len)
     nats, n_tokens, step = 0.0, 0, seq_len - seq_len // 2
@@ -150,7 +150,7 @@ def test_nothing_to_read_gives_nothing(
 
 
 def test_a_stream_without_a_last_eos(tmp_path: Path, model: Transformer, runtime: Runtime) -> None:
-    """What stands behind the last <eos> of a foreign file is a document as well."""
+    """What stands after the last <eos> of a foreign file is a document as well."""
     ids = [5, 6, 2, 7, 8, 9]
     for name in ("train", "val"):
         np.array(ids, "<u2").tofile(tmp_path / f"{name}.bin")
