@@ -61,6 +61,6 @@ def test_what_fails_is_not_part_of_the_chat(chat: ChatSession, model: Transforme
     with torch.no_grad():
         model.embed_tokens.weight.fill_(torch.nan)
     broken = ChatSession(Engine(model, slots=1), chat.template, chat.sampling, chat.session)
-    with pytest.raises(UserError, match="no numbers"):
+    with pytest.raises(UserError, match="not numbers"):
         broken.say("公园")
     assert broken.messages == chat.messages
