@@ -68,6 +68,8 @@ def run(flags: Flags, directory: str) -> None:
         UserError: a flag is wrong, something is not installed, the address is taken, or the model cannot be loaded.
     """
     try:
+        import prometheus_client  # noqa: F401
+        import pydantic  # noqa: F401
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:

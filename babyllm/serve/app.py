@@ -177,11 +177,8 @@ class Service:
 
     async def numbers(self, request: Request) -> Response:
         """GET /metrics."""
-        gauges: dict[str, tuple[str, float]] = {
-            "babyllm_answers_running": ("Answers being written.", self.engine.n_running),
-            "babyllm_answers_waiting": ("Answers that wait for a slot.", self.engine.n_waiting),
-        }
-        return Response(self.metrics.text(gauges), media_type=CONTENT_TYPE)
+        text = self.metrics.text(self.engine.n_running, self.engine.n_waiting)
+        return Response(text, media_type=CONTENT_TYPE)
 
     async def page(self, request: Request) -> Response:
         """GET /."""

@@ -149,7 +149,7 @@ class EngineThread:
         ticket = Ticket(asked)
         self._tickets.add(ticket)
         self._n_open += len(ticket.unfinished)
-        self._metrics.prompt_tokens += asked.n_prompt_tokens
+        self._metrics.count_prompt(asked.n_prompt_tokens)
         self._inbox.put(lambda writer: writer.begin(ticket, asked))
         return ticket
 

@@ -118,7 +118,7 @@ class Door:
         finally:
             status = CLIENT_GONE if scope["state"].get(GONE) else status
             path = scope["path"] if scope["path"] in self._paths else "other"
-            self._metrics.requests[path, status] += 1
+            self._metrics.count_request(path, status)
             self._tell(scope, status)
 
     def _tell(self, scope: Scope, status: int) -> None:
