@@ -16,7 +16,7 @@ from babyllm.runtime import RuntimeConfig, start
 
 if TYPE_CHECKING:
     from babyllm.model.transformer import Transformer
-    from babyllm.serve.served import ServedModel
+    from babyllm.serve.served_model import ServedModel
     from babyllm.serve.server import Ready
 
 ARGUMENTS = "RUN_DIR"
@@ -79,7 +79,7 @@ def run(flags: Flags, directory: str) -> None:
     from babyllm.loading import model_directory
     from babyllm.serve.engine_thread import Loading
     from babyllm.serve.http.middleware import Access, is_loopback
-    from babyllm.serve.served import load_served
+    from babyllm.serve.served_model import load_served_model
     from babyllm.serve.server import Settings, serve
 
     _check(flags)
@@ -90,7 +90,7 @@ def run(flags: Flags, directory: str) -> None:
     with start(flags.runtime) as runtime:
 
         def load() -> tuple[Transformer, ServedModel]:
-            model, served = load_served(directory, flags.name, flags.context, flags.int8)
+            model, served = load_served_model(directory, flags.name, flags.context, flags.int8)
             return model.to(runtime.device), served
 
         loading = Loading(load, partial(read_as_chosen, runtime), flags.slots, flags.queue, torch.get_num_threads())

@@ -14,7 +14,7 @@ class Metrics:
 
     def __init__(self) -> None:
         # The time a counter was created would be a series of its own beside each of ours.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             "babyllm_requests",

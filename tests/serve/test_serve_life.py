@@ -45,11 +45,11 @@ from babyllm.errors import UserError
 from babyllm.generation import Engine, Sampling
 from babyllm.interop.huggingface import save_model
 from babyllm.model.transformer import Transformer
-from babyllm.serve.api.answer import Piece
+from babyllm.serve.api.choice import ChoiceDelta
 from babyllm.serve.api.feedback import FeedbackFile
-from babyllm.serve.api.requests import Asked, Wanted
+from babyllm.serve.api.requests import ChoiceRequest, GenerationRequest
 from babyllm.serve.engine_thread import Loading
-from babyllm.serve.served import ServedModel, load_served
+from babyllm.serve.served_model import ServedModel, load_served_model
 from babyllm.serve.server import serve
 from babyllm.serve.writer import Writer
 from babyllm.text.readers import Rejected
@@ -118,14 +118,14 @@ def test_a_server_that_is_stopped_while_it_loads_says_nothing(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-def wanted(prompt: list[int], n: int = 4, **more: Any) -> Asked:
+def wanted(prompt: list[int], n: int = 4, **more: Any) -> GenerationRequest:
     sampling = Sampling(max_new_tokens=n, temperature=0, **more)
-    return Asked([Wanted(prompt, sampling, frozenset())], len(prompt), False, False, None)
+    return GenerationRequest([ChoiceRequest(prompt, sampling, frozenset())], len(prompt), False, False, None)
 
 
-def written(writer: Writer) -> dict[Any, list[Piece]]:
+def written(writer: Writer) -> dict[Any, list[ChoiceDelta]]:
     """All pieces that a writer gives until it is idle, by request."""
-    pieces: dict[Any, list[Piece]] = {}
+    pieces: dict[Any, list[ChoiceDelta]] = {}
     while not writer.is_idle:
         for key, piece in writer.advance():
             pieces.setdefault(key, []).append(piece)
@@ -182,7 +182,10 @@ def test_scores_that_are_no_numbers_end_one_request(tiny: Tiny, tokenizer: Token
     writer = Writer(make, tokenizer, 2)
     writer.begin("bad", wanted([5, 399]))
     writer.begin("good", wanted([5, 6]))
-    writer.begin("unscored", Asked([Wanted([5, 399], Sampling(logprobs=1), frozenset(), echo="x")], 1, False, False, 1))
+    writer.begin(
+        "unscored",
+        GenerationRequest([ChoiceRequest([5, 399], Sampling(logprobs=1), frozenset(), echo="x")], 1, False, False, 1),
+    )
     pieces = written(writer)
     for key in ("bad", "unscored"):
         assert (problem := pieces[key][-1].problem) and problem.status == 500
@@ -207,7 +210,10 @@ def test_an_engine_that_failed_is_gone_before_the_next_is_made(tiny: Tiny, token
     writer = Writer(make, tokenizer, 1)
     writer.begin("a", wanted([5]))
     writer.advance()
-    writer.begin("scored", Asked([Wanted([5, 6], Sampling(logprobs=1), frozenset(), echo="x")], 2, False, False, 1))
+    writer.begin(
+        "scored",
+        GenerationRequest([ChoiceRequest([5, 6], Sampling(logprobs=1), frozenset(), echo="x")], 2, False, False, 1),
+    )
     writer._engine.fails = True  # type: ignore[attr-defined]
     pieces = written(writer)
     assert were_alive == [False]
@@ -224,7 +230,10 @@ def test_one_bad_request_hurts_no_other(tiny: Tiny, tokenizer: Tokenizer, caplog
             yield
 
     writer = Writer(lambda: Scoreless(model, slots=2), tokenizer, 2)
-    writer.begin("bad scores", Asked([Wanted([5], Sampling(logprobs=1), frozenset(), echo="x")], 1, False, False, 1))
+    writer.begin(
+        "bad scores",
+        GenerationRequest([ChoiceRequest([5], Sampling(logprobs=1), frozenset(), echo="x")], 1, False, False, 1),
+    )
     writer.begin("bad prompt", wanted([5000]))
     writer.begin("bad stop", wanted([5], stop=(5,)))
     writer.begin("good", wanted([5]))
@@ -321,13 +330,13 @@ def saved(directory: Path, model: Transformer, template: ChatTemplate | None, to
 def test_models_with_and_without_chat(tmp_path: Path, tiny: Tiny, template: ChatTemplate) -> None:
     """A base model chats in ChatML if it knows its tokens; one that does not still completes texts."""
     tokenizer = template.tokenizer
-    _, base = load_served(str(saved(tmp_path / "base", talkative(tiny()), None, tokenizer)), None, 32)
+    _, base = load_served_model(str(saved(tmp_path / "base", talkative(tiny()), None, tokenizer)), None, 32)
     assert base.template and not base.has_learned_chat and (base.name, base.context) == ("base", 32)
-    _, tuned = load_served(str(saved(tmp_path / "tuned", talkative(tiny()), template, tokenizer)), "mine", None)
+    _, tuned = load_served_model(str(saved(tmp_path / "tuned", talkative(tiny()), template, tokenizer)), "mine", None)
     assert tuned.template and tuned.has_learned_chat and (tuned.name, tuned.context) == ("mine", 64)
     plain = foreign()
     where = saved(tmp_path / "plain", talkative(tiny(vocab_size=plain.vocab_size)), None, plain)
-    with serving(lambda: load_served(str(where), None, None)) as server:
+    with serving(lambda: load_served_model(str(where), None, None)) as server:
         refused = server.post(CHAT, asking("x"))
         assert refused.status_code == 400 and refused.json()["error"]["code"] == "no_chat_template"
         assert server.post(COMPLETE, {"prompt": "aaa", "model": "plain"}).status_code == 200
@@ -335,12 +344,12 @@ def test_models_with_and_without_chat(tmp_path: Path, tiny: Tiny, template: Chat
 
 
 def test_completions_of_a_chat_end_where_the_chat_ends(tmp_path: Path, tiny: Tiny, template: ChatTemplate) -> None:
-    """Asked with the ids of its template, a chat model answers as it does in a chat, whole and streamed."""
+    """GenerationRequest with the ids of its template, a chat model answers as it does in a chat, whole and streamed."""
     tokenizer = template.tokenizer
     says = chain(tiny(tie_embeddings=False), [*tokenizer.encode("今天"), tokenizer.special["<|im_end|>"]])
     where = saved(tmp_path / "tuned", says, template, tokenizer)
     ids = template.prompt([Message(USER, "x")])
-    with serving(lambda: load_served(str(where), None, None)) as server:
+    with serving(lambda: load_served_model(str(where), None, None)) as server:
         chat = server.post(CHAT, asking("x", max_tokens=20)).json()["choices"][0]
         asked = {"prompt": ids, "temperature": 0, "max_tokens": 20}
         plain = server.post(COMPLETE, asked).json()["choices"][0]

@@ -16,7 +16,7 @@ from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
 from babyllm.serve.engine_thread import Loading
 from babyllm.serve.http.middleware import Access
-from babyllm.serve.served import ServedModel
+from babyllm.serve.served_model import ServedModel
 from babyllm.serve.server import Ready, Settings, serve
 from babyllm.tokenizer import Tokenizer
 
