@@ -74,6 +74,9 @@ def run(flags: Flags, directory: str) -> None:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise UserError(f'serving needs {error.name}: pip install "babyllm[serve]"') from None
+    from babyllm.serve.http.uvicorn_interface import check_uvicorn
+
+    check_uvicorn()
     import torch
 
     from babyllm.loading import model_directory

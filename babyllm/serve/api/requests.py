@@ -6,6 +6,7 @@ Nothing is ignored that would change the answer: an unknown field is refused by 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from babyllm.chat.messages import Unusable
 from babyllm.errors import UserError
@@ -160,17 +161,12 @@ class _Prompt:
 
 
 def _prompts(body: CompletionBody, model: ServedModel, most: int) -> list[_Prompt]:
-    value = body.prompt
-    if isinstance(value, str):
-        return [_from_text(value, model)]
-    if len(value) > most and not isinstance(value[0], int):
+    # The body has lists of one type alone, so the first item tells it.
+    is_one = isinstance(body.prompt, str) or isinstance(body.prompt[0], int)
+    prompts = cast("list[str] | list[list[int]]", [body.prompt] if is_one else body.prompt)
+    if len(prompts) > most:
         raise Problem(400, f"more than {most} prompts with this n, which this server never takes", param="prompt")
-    texts = [item for item in value if isinstance(item, str)]
-    lists = [item for item in value if isinstance(item, list)]
-    ids = [item for item in value if isinstance(item, int)]
-    if ids:
-        return [_from_ids(ids, model)]
-    return [*(_from_text(text, model) for text in texts), *(_from_ids(item, model) for item in lists)]
+    return [_from_text(one, model) if isinstance(one, str) else _from_ids(one, model) for one in prompts]
 
 
 def _from_text(text: str, model: ServedModel) -> _Prompt:
