@@ -6,12 +6,10 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
 import httpx
 import pytest
-import torch
 from model_fixtures import Tiny, chain
 from serve_fixtures import (
     CHAT,
@@ -39,14 +37,6 @@ HALF_A_BODY = (
     b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
 )
 MOST = 12
-
-
-@pytest.fixture(scope="module")
-def server(tiny: Tiny, tokenizer: Tokenizer) -> Iterator[Server]:
-    """A random model with a chat template."""
-    torch.set_num_threads(1)
-    with serving(load_of(talkative(tiny()), tokenizer, chatml(tokenizer))) as server:
-        yield server
 
 
 def connected(server: Server) -> socket.socket:
