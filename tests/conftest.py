@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from page_fixtures import browser, server, visit  # noqa: F401  # fixtures of the files on the chat page
 from training_fixtures import Killer, Worker, write_corpus
 
 from babyllm.documents import Document

@@ -16,7 +16,7 @@ from babyllm.runtime import RuntimeConfig, start
 
 if TYPE_CHECKING:
     from babyllm.model.transformer import Transformer
-    from babyllm.serve.served import ServedModel
+    from babyllm.serve.served_model import ServedModel
     from babyllm.serve.server import Ready
 
 ARGUMENTS = "RUN_DIR"
@@ -68,16 +68,21 @@ def run(flags: Flags, directory: str) -> None:
         UserError: a flag is wrong, something is not installed, the address is taken, or the model cannot be loaded.
     """
     try:
+        import prometheus_client  # noqa: F401
+        import pydantic  # noqa: F401
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise UserError(f'serving needs {error.name}: pip install "babyllm[serve]"') from None
+    from babyllm.serve.http.uvicorn_interface import check_uvicorn
+
+    check_uvicorn()
     import torch
 
     from babyllm.loading import model_directory
     from babyllm.serve.engine_thread import Loading
     from babyllm.serve.http.middleware import Access, is_loopback
-    from babyllm.serve.served import load_served
+    from babyllm.serve.served_model import load_served_model
     from babyllm.serve.server import Settings, serve
 
     _check(flags)
@@ -88,7 +93,7 @@ def run(flags: Flags, directory: str) -> None:
     with start(flags.runtime) as runtime:
 
         def load() -> tuple[Transformer, ServedModel]:
-            model, served = load_served(directory, flags.name, flags.context, flags.int8)
+            model, served = load_served_model(directory, flags.name, flags.context, flags.int8)
             return model.to(runtime.device), served
 
         loading = Loading(load, partial(read_as_chosen, runtime), flags.slots, flags.queue, torch.get_num_threads())

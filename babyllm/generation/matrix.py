@@ -42,7 +42,8 @@ class Matrix:
         self._is_float = weight.dtype == torch.float32
         self._is_emulated = self._is_cpu and not multiplies_bfloat16()
         # The operator for int8 reads 16 inputs at a time, beyond the end if their number is not a multiple of 16.
-        self._has_operator = self._is_cpu and weight.shape[1] % 16 == 0
+        is_whole = weight.shape[1] % 16 == 0
+        self._has_operator = self._is_cpu and is_whole and hasattr(torch, "_weight_int8pack_mm")
         self._n_packed = 0
         if self._is_cpu and self._is_float and rows > _FEW and _can_pack():
             self._n_packed = min(rows, _MOST_PACKED)

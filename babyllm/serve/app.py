@@ -1,16 +1,14 @@
-"""The routes of the server.
+"""The endpoints of the server: `endpoints` is the table of all.
 
-POST /v1/chat/completions, /v1/completions      answers, whole or streamed
-GET  /v1/models, /v1/models/NAME                the model
-POST /v1/feedback                               a rating of an answer, where the server stores them
-GET  /  /health  /metrics                       the chat page; whether the model is ready; numbers for Prometheus
+To add one: its body, if it has one, goes to `api/schemas.py`; a method of `Service` and a line of the table go here.
+The route, the OpenAPI document, the page at /docs and the counter by path follow from the table.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,121 +18,81 @@ from starlette.routing import Route
 
 from babyllm.chat.messages import ASSISTANT
 from babyllm.serve.api.feedback import FeedbackFile
-from babyllm.serve.api.fields import Fields, parse_json
-from babyllm.serve.api.forms import ChatForm, CompletionForm
+from babyllm.serve.api.openapi import Endpoint, openapi_document, openapi_page
 from babyllm.serve.api.problem import Problem, to_json
-from babyllm.serve.api.reply import Reply
-from babyllm.serve.api.requests import Asked, read_chat, read_completion, read_messages
+from babyllm.serve.api.requests import GenerationRequest, chat_request, completion_request
+from babyllm.serve.api.response import GenerationResponse
+from babyllm.serve.api.schemas import ChatCompletionBody, CompletionBody, FeedbackBody, GenerationBody
+from babyllm.serve.api.serializers import ChatSerializer, CompletionSerializer, Serializer
+from babyllm.serve.api.validation import parse_body
 from babyllm.serve.engine_thread import EngineThread
-from babyllm.serve.http.middleware import REFUSED, Access, Door, problem_response
+from babyllm.serve.http.body_reader import BodyReader
+from babyllm.serve.http.middleware import REFUSED, Access, AccessMiddleware, problem_response
 from babyllm.serve.http.notices import Notices
 from babyllm.serve.metrics import CONTENT_TYPE, Metrics
 from babyllm.serve.page import document
-from babyllm.serve.served import ServedModel
+from babyllm.serve.served_model import ServedModel
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-BODY_TIMEOUT_S = 60.0
-READ_ON = 8  # times the size allowed, of a body that is too large
-SMALL_BODY_BYTES = 64 << 10
-HELD_BODIES = 16  # of the size allowed: so much of larger bodies is held while they come
+B = TypeVar("B", bound=GenerationBody)
+PAGE_HEADERS = {"cache-control": "no-cache", "x-frame-options": "DENY", "x-content-type-options": "nosniff"}
+DOCS_POLICY = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 
 class Service:
-    """What the routes work with.
+    """The handlers of all endpoints, and what they work with.
 
     Attributes:
-        engine: runs the model.
-        metrics: count what is done.
-        feedback: stores ratings; None if the server stores none.
-        max_body_bytes: of a request.
-        is_closing: whether no request is taken any more.
+        engine: thread that runs the model.
+        metrics: counters of requests and tokens.
+        feedback: file of ratings; None if the server stores none.
+        is_closing: whether new requests are refused because the server ends.
     """
 
     def __init__(
         self, engine: EngineThread, metrics: Metrics, feedback: FeedbackFile | None, max_body_bytes: int
     ) -> None:
-        self.engine, self.metrics, self.feedback, self.max_body_bytes = engine, metrics, feedback, max_body_bytes
+        self.engine, self.metrics, self.feedback = engine, metrics, feedback
         self.is_closing = False
-        self._n_read = 0  # requests whose bodies have come, and that are made ids of
-        self._n_held_bytes = 0  # of bodies that come
+        self._bodies = BodyReader(max_body_bytes)
+        self._n_read = 0  # requests whose bodies have come and are being tokenized
+        self._openapi = openapi_document(endpoints(self))
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
-        return await self._reply(request, read_chat, ChatForm)
+        return await self._generate(request, ChatCompletionBody, chat_request, ChatSerializer)
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions."""
-        return await self._reply(request, read_completion, CompletionForm)
+        return await self._generate(request, CompletionBody, completion_request, CompletionSerializer)
 
-    async def _reply(
+    async def _generate(
         self,
         request: Request,
-        read: Callable[[bytes, ServedModel, int, int], Asked],
-        form: Callable[[Asked, ServedModel], ChatForm | CompletionForm],
+        schema: type[B],
+        convert: Callable[[B, ServedModel, int, int], GenerationRequest],
+        serializer: Callable[[GenerationRequest, ServedModel], Serializer],
     ) -> Response:
         model = self.engine.require_ready()
-        # A request that could not be taken is not read: it may be long, and so may be what makes ids of it.
-        self.engine.require_room()
-        body = await self._body(request)
-        self.engine.require_room(1 + self._n_read)  # whose body comes slowly takes nobody's place
+        # A request that could not be taken is not read: the body may be long, and so may tokenizing it.
+        self.engine.require_capacity()
+        content = await self._bodies.read(request)
+        self.engine.require_capacity(1 + self._n_read)  # a body that comes slowly occupies no capacity
+
+        def parse() -> GenerationRequest:
+            return convert(parse_body(schema, content), model, self.engine.slots, self.engine.capacity)
+
         self._n_read += 1
         try:
-            asked = await asyncio.to_thread(read, body, model, self.engine.slots, self.engine.capacity)
+            parsed = await asyncio.to_thread(parse)
         finally:
             self._n_read -= 1
-        return Reply(self.engine, self.engine.submit(asked), form(asked, model))
-
-    async def _body(self, request: Request) -> bytes:
-        """The body of a request, which is JSON.
-
-        Raises:
-            Problem: it is too large, comes too slowly, or says that it is something else.
-        """
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            # Browsers let a page of any site send other types; this one they ask about first.
-            raise Problem(415, "send JSON with the header Content-Type: application/json")
-        if (coding := request.headers.get("content-encoding", "identity").lower()) != "identity":
-            message = f"a body in {coding[:20]!r} is not read here: send it without Content-Encoding"
-            raise Problem(415, message, headers={"accept-encoding": "identity"})
-        try:
-            body = await asyncio.wait_for(self._read(request), BODY_TIMEOUT_S)
-        except asyncio.TimeoutError:
-            raise Problem(408, "the body came too slowly", headers={"connection": "close"}) from None
-        if body is None:
-            message = f"the body is larger than {self.max_body_bytes} bytes"
-            raise Problem(413, message, code="body_too_large", headers={"connection": "close"})
-        return body
-
-    async def _read(self, request: Request) -> bytes | None:
-        """The body of a request; None if it is too large."""
-        parts, size = bytearray(), 0
-        try:
-            async for part in request.stream():
-                size += len(part)
-                if size <= self.max_body_bytes:
-                    parts += part
-                    self._n_held_bytes += len(part)
-                    self._require_memory(size)
-                elif size > READ_ON * self.max_body_bytes:
-                    return None
-                else:  # the rest is passed over: most clients look for an answer only when they have sent all
-                    self._n_held_bytes -= len(parts)
-                    parts.clear()
-        finally:
-            self._n_held_bytes -= len(parts)
-        return bytes(parts) if size <= self.max_body_bytes else None
-
-    def _require_memory(self, size: int) -> None:
-        """Refuse a large body while too much of such bodies is held; those of ordinary chats always have room."""
-        if size > SMALL_BODY_BYTES and self._n_held_bytes > HELD_BODIES * self.max_body_bytes:
-            message = "too many large bodies come at once; try again later"
-            raise Problem(429, message, code="queue_full", headers={"connection": "close"})
+        return GenerationResponse(self.engine, self.engine.submit(parsed), serializer(parsed, model))
 
     async def models(self, request: Request) -> Response:
-        """GET /v1/models, with what the chat page wants to know."""
+        """GET /v1/models, with what the chat page needs to know."""
         model = self.engine.require_ready()
         about = {
             "name": model.name,
@@ -156,16 +114,12 @@ class Service:
         """POST /v1/feedback."""
         if self.feedback is None:
             raise Problem(404, "this server stores no feedback: start it with --feedback=FILE", code="feedback_off")
-        fields = Fields(parse_json(await self._body(request)))
-        messages = read_messages(fields)
-        rating = fields.take("rating")
-        if isinstance(rating, bool) or rating not in (1, -1):
-            fields.refuse("rating", "1 or -1")
-        fields.drop(frozenset(), {})
+        body = parse_body(FeedbackBody, await self._bodies.read(request))
+        messages = [message.message() for message in body.messages]
         if messages[-1].role != ASSISTANT or not messages[-1].content.strip():
             raise Problem(400, "the last message must be the assistant's answer that is rated", param="messages")
         try:
-            await asyncio.to_thread(self.feedback.add, messages, rating)
+            await asyncio.to_thread(self.feedback.add, messages, body.rating)
         except OSError as error:
             raise Problem(500, f"the feedback could not be stored: {error.strerror or error}") from None
         return _json({"stored": True})
@@ -175,49 +129,65 @@ class Service:
         model = self.engine.require_ready()
         return _json({"status": "ok", "model": model.name})
 
-    async def numbers(self, request: Request) -> Response:
+    async def prometheus(self, request: Request) -> Response:
         """GET /metrics."""
-        gauges: dict[str, tuple[str, float]] = {
-            "babyllm_answers_running": ("Answers being written.", self.engine.n_running),
-            "babyllm_answers_waiting": ("Answers that wait for a slot.", self.engine.n_waiting),
-        }
-        return Response(self.metrics.text(gauges), media_type=CONTENT_TYPE)
+        text = self.metrics.text(self.engine.n_running, self.engine.n_waiting)
+        return Response(text, media_type=CONTENT_TYPE)
 
     async def page(self, request: Request) -> Response:
         """GET /."""
-        headers = {"cache-control": "no-cache", "x-frame-options": "DENY", "x-content-type-options": "nosniff"}
-        return Response(document(), headers=headers, media_type="text/html; charset=utf-8")
+        return Response(document(), headers=PAGE_HEADERS, media_type="text/html; charset=utf-8")
+
+    async def openapi(self, request: Request) -> Response:
+        """GET /openapi.json."""
+        return _json(self._openapi)
+
+    async def docs(self, request: Request) -> Response:
+        """GET /docs."""
+        headers = PAGE_HEADERS | DOCS_POLICY
+        return Response(openapi_page(self._openapi), headers=headers, media_type="text/html; charset=utf-8")
+
+
+def endpoints(service: Service) -> list[Endpoint]:
+    """All endpoints of the server.
+
+    Args:
+        service: has their handlers.
+    """
+    return [
+        Endpoint("POST", "/v1/chat/completions", service.chat, "The answer to a conversation.", ChatCompletionBody),
+        Endpoint("POST", "/v1/completions", service.complete, "The continuation of a text.", CompletionBody),
+        Endpoint("GET", "/v1/models", service.models, "A list with the served model."),
+        Endpoint("GET", "/v1/models/{name:path}", service.model, "The served model."),
+        Endpoint("POST", "/v1/feedback", service.rate, "Stores a rating, with --feedback=FILE.", FeedbackBody),
+        Endpoint("GET", "/health", service.health, "Status 200 when the model answers."),
+        Endpoint("GET", "/metrics", service.prometheus, "Metrics for Prometheus."),
+        Endpoint("GET", "/", service.page, "The chat page."),
+        Endpoint("GET", "/openapi.json", service.openapi, "This description as OpenAPI."),
+        Endpoint("GET", "/docs", service.docs, "This description as a page."),
+    ]
 
 
 def make_app(service: Service, access: Access, notices: Notices) -> ASGIApp:
     """The ASGI application.
 
     Args:
-        service: what it works with.
-        access: who may come in.
-        notices: are told of what is refused.
+        service: has the handlers of the endpoints.
+        access: hosts, origins and key that are allowed.
+        notices: log of refused requests.
     """
-    routes = [
-        Route("/", service.page),
-        Route("/health", service.health),
-        Route("/metrics", service.numbers),
-        Route("/v1/models", service.models),
-        Route("/v1/models/{name:path}", service.model),
-        Route("/v1/completions", service.complete, methods=["POST"]),
-        Route("/v1/chat/completions", service.chat, methods=["POST"]),
-        Route("/v1/feedback", service.rate, methods=["POST"]),
-    ]
+    routes = [Route(known.path, known.handler, methods=[known.method]) for known in endpoints(service)]
     app = Starlette(
         routes=routes,
         exception_handlers={
-            Problem: _tell_problem,
-            HTTPException: _tell_http,
-            ClientDisconnect: _tell_nobody,
-            Exception: _tell_error,
+            Problem: _on_problem,
+            HTTPException: _on_http_error,
+            ClientDisconnect: _on_disconnect,
+            Exception: _on_failure,
         },
     )
     app.router.redirect_slashes = False
-    return Door(
+    return AccessMiddleware(
         app,
         access,
         metrics=service.metrics,
@@ -235,23 +205,23 @@ def _json(value: Any) -> Response:
     return Response(to_json(value), media_type="application/json")
 
 
-async def _tell_problem(request: Request, error: Exception) -> Response:
+async def _on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     request.scope["state"][REFUSED] = error.message
     return problem_response(error)
 
 
-async def _tell_http(request: Request, error: Exception) -> Response:
+async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.scope["path"]
     advice = "; the API is at /v1" if error.status_code == 404 and not path.startswith("/v1") else ""
     message = f"{request.method} {path[:100]}: {error.detail}{advice}"
-    return await _tell_problem(request, Problem(error.status_code, message, headers=error.headers))
+    return await _on_problem(request, Problem(error.status_code, message, headers=error.headers))
 
 
-async def _tell_nobody(request: Request, error: Exception) -> Response:
+async def _on_disconnect(request: Request, error: Exception) -> Response:
     return problem_response(Problem(400, "the client has gone"))
 
 
-async def _tell_error(request: Request, error: Exception) -> Response:
-    return problem_response(Problem(500, "the server failed at this request; its log tells why"))
+async def _on_failure(request: Request, error: Exception) -> Response:
+    return problem_response(Problem(500, "the server failed at this request; its log says why"))

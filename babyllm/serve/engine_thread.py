@@ -1,7 +1,7 @@
-"""The thread that owns the model: requests go to it from the event loop, pieces of their answers come back.
+"""The thread that owns the model: requests go to it from the event loop, deltas of their answers come back.
 
     event loop:  submit, release  ---- inbox ---->  thread:  load, then again and again: inbox, Writer.advance
-                 Ticket.pieces  <----- call_soon -----------  pieces
+                 Ticket.deltas  <----- call_soon -----------  deltas
 
 What ends the thread ends every request: nobody is left waiting.
 """
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from babyllm.errors import UserError
 from babyllm.serve.api.problem import Problem
-from babyllm.serve.api.requests import Asked
+from babyllm.serve.api.requests import GenerationRequest
 from babyllm.serve.metrics import Metrics
-from babyllm.serve.served import ServedModel
+from babyllm.serve.served_model import ServedModel
 
 if TYPE_CHECKING:
     from babyllm.model.transformer import Transformer
-    from babyllm.serve.api.answer import Piece
+    from babyllm.serve.api.choice import ChoiceDelta
     from babyllm.serve.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -57,15 +57,15 @@ class Ticket:
     """A request in the event loop's hands.
 
     Attributes:
-        asked: what it asks for.
-        pieces: of all its answers as they come; the last of an answer tells how it ended.
+        request: what it asks for.
+        deltas: of all its answers as they come; the last of an answer tells how it ended.
         unfinished: numbers of the answers that are still being written.
     """
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
-        self.pieces: asyncio.Queue[Piece] = asyncio.Queue()
-        self.unfinished = set(range(len(asked.wanted)))
+    def __init__(self, request: GenerationRequest) -> None:
+        self.request = request
+        self.deltas: asyncio.Queue[ChoiceDelta] = asyncio.Queue()
+        self.unfinished = set(range(len(request.choices)))
         self.began = time.perf_counter()
         self.seen: dict[int, float] = {}  # when the last token of an answer came
 
@@ -129,7 +129,7 @@ class EngineThread:
             raise Problem(503, "the model is being loaded", code="loading")
         return self.served
 
-    def require_room(self, n: int = 1) -> None:
+    def require_capacity(self, n: int = 1) -> None:
         """Refuse what cannot be taken now.
 
         Raises:
@@ -138,19 +138,19 @@ class EngineThread:
         if self._n_open + n > self.capacity:
             raise Problem(429, "too many requests are waiting; try again later", code="queue_full")
 
-    def submit(self, asked: Asked) -> Ticket:
+    def submit(self, request: GenerationRequest) -> Ticket:
         """Hand a request over.
 
         Raises:
             Problem: too many are waiting, or the model cannot be used any more.
         """
         self.require_ready()
-        self.require_room(len(asked.wanted))
-        ticket = Ticket(asked)
+        self.require_capacity(len(request.choices))
+        ticket = Ticket(request)
         self._tickets.add(ticket)
         self._n_open += len(ticket.unfinished)
-        self._metrics.prompt_tokens += asked.n_prompt_tokens
-        self._inbox.put(lambda writer: writer.begin(ticket, asked))
+        self._metrics.count_prompt(request.n_prompt_tokens)
+        self._inbox.put(lambda writer: writer.begin(ticket, request))
         return ticket
 
     def release(self, ticket: Ticket) -> None:
@@ -163,11 +163,11 @@ class EngineThread:
 
     def cut(self, problem: Problem) -> None:
         """End all requests with a problem."""
-        from babyllm.serve.api.answer import Piece
+        from babyllm.serve.api.choice import ChoiceDelta
 
         for ticket in list(self._tickets):
             for index in sorted(ticket.unfinished):
-                ticket.pieces.put_nowait(Piece(index, problem=problem))
+                ticket.deltas.put_nowait(ChoiceDelta(index, problem=problem))
             self.release(ticket)
 
     def cut_in(self, seconds: float, problem: Problem) -> None:
@@ -181,18 +181,18 @@ class EngineThread:
 
     # ---- called in the loop by the thread
 
-    def _deliver(self, news: Sequence[tuple[Any, Piece]], now: float) -> None:
+    def _deliver(self, news: Sequence[tuple[Any, ChoiceDelta]], now: float) -> None:
         ticket: Ticket
-        for ticket, piece in news:
-            if piece.number not in ticket.unfinished:
+        for ticket, delta in news:
+            if delta.number not in ticket.unfinished:
                 continue  # of a request that was released
-            if piece.n_tokens:
-                is_first = piece.number not in ticket.seen
-                self._metrics.count_token(now - ticket.seen.get(piece.number, ticket.began), is_first)
-                ticket.seen[piece.number] = now
-            ticket.pieces.put_nowait(piece)
-            if piece.is_last:
-                ticket.unfinished.discard(piece.number)
+            if delta.n_tokens:
+                is_first = delta.number not in ticket.seen
+                self._metrics.count_token(now - ticket.seen.get(delta.number, ticket.began), is_first)
+                ticket.seen[delta.number] = now
+            ticket.deltas.put_nowait(delta)
+            if delta.is_last:
+                ticket.unfinished.discard(delta.number)
                 self._n_open -= 1
 
     def _set_ready(self, served: ServedModel) -> None:

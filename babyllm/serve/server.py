@@ -24,12 +24,12 @@ from babyllm.serve.api.feedback import FeedbackFile
 from babyllm.serve.api.problem import Problem
 from babyllm.serve.app import Service, make_app
 from babyllm.serve.engine_thread import CLOSING, EngineThread, Loading
-from babyllm.serve.http.connection import Connection, Crowd
+from babyllm.serve.http.connection import Connection, ConnectionLimit
 from babyllm.serve.http.middleware import Access
 from babyllm.serve.http.notices import Notices
-from babyllm.serve.http.open_files import room_for_connections
+from babyllm.serve.http.open_files import max_connections
 from babyllm.serve.metrics import Metrics
-from babyllm.serve.served import ServedModel
+from babyllm.serve.served_model import ServedModel
 
 BACKLOG = 1024  # of connections that the system holds until they are accepted
 ACCEPTED_AT_ONCE = 64  # before anything else is done, such as closing those that are too many
@@ -117,8 +117,8 @@ async def _serve(
 
     engine = EngineThread(loading, metrics, on_change)
     service, notices = Service(engine, metrics, feedback, settings.max_body_bytes), Notices()
-    crowd = Crowd(room_for_connections(), notices)
-    server = _Server(make_app(service, settings.access, notices), crowd, service, settings.grace_s)
+    limit = ConnectionLimit(max_connections(), notices)
+    server = _Server(make_app(service, settings.access, notices), limit, service, settings.grace_s)
     loop.set_exception_handler(partial(_tell_of_failure, notices))
     await server.serve(sockets=[listener])
     failure = None if engine.served is not None else engine.failure
@@ -130,7 +130,7 @@ def _tell_of_failure(notices: Notices, loop: asyncio.AbstractEventLoop, context:
     """Tell of what fails in the loop; a connection that cannot be accepted is tried again and needs no traceback."""
     error = context.get("exception")
     if isinstance(error, OSError) and error.errno in NO_ROOM:
-        notices.tell(f"no more connections can be accepted for now: {error.strerror}")
+        notices.log(f"no more connections can be accepted for now: {error.strerror}")
     else:
         loop.default_exception_handler(context)
 
@@ -138,11 +138,11 @@ def _tell_of_failure(notices: Notices, loop: asyncio.AbstractEventLoop, context:
 class _Server(uvicorn.Server):
     """uvicorn, which lets running answers end when it is told to."""
 
-    def __init__(self, app: object, crowd: Crowd, service: Service, grace_s: float) -> None:
+    def __init__(self, app: object, limit: ConnectionLimit, service: Service, grace_s: float) -> None:
         super().__init__(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
-                http=partial(Connection, crowd=crowd),  # type: ignore[arg-type]
+                http=partial(Connection, limit=limit),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -1,6 +1,6 @@
 """Answers to many requests, written by one engine: what one of them raises ends that one alone.
 
-    begin -> [scores of the prompt] -> Engine.submit;  advance: Engine.step -> Event -> Answer -> Piece;  drop
+    begin -> [scores of the prompt] -> Engine.submit;  advance: Engine.step -> ChoiceDecoder -> ChoiceDelta;  drop
 
 It belongs to one thread and knows of none. An engine that fails is replaced: what it was writing is lost, what waited
 begins anew.
@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from babyllm.errors import UserError
 from babyllm.generation.engine import Engine
 from babyllm.generation.sampling import NO_NUMBERS, Token
-from babyllm.serve.api.answer import Answer, Piece
+from babyllm.serve.api.choice import ChoiceDecoder, ChoiceDelta
 from babyllm.serve.api.problem import Problem
-from babyllm.serve.api.requests import Asked, Wanted
+from babyllm.serve.api.requests import ChoiceRequest, GenerationRequest
 from babyllm.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class _Job:
     """An answer, whom it is for, and how far its prompt is scored."""
 
     key: Key
-    answer: Answer
+    decoder: ChoiceDecoder
     parts: Iterator[list[Token]] | None = None
     scores: list[Token] = field(default_factory=list)
 
@@ -53,7 +53,7 @@ class Writer:
         self._engine = make_engine()
         self._jobs: dict[int, _Job] = {}  # by the engine's number, the oldest first
         self._scoring: deque[_Job] = deque()
-        self._news: list[tuple[Key, Piece]] = []
+        self._news: list[tuple[Key, ChoiceDelta]] = []
 
     @property
     def is_idle(self) -> bool:
@@ -70,17 +70,17 @@ class Writer:
         """Answers that wait for a slot or for their prompt's scores."""
         return self._engine.n_waiting + len(self._scoring)
 
-    def begin(self, key: Key, asked: Asked) -> None:
+    def begin(self, key: Key, request: GenerationRequest) -> None:
         """Write the answers of a request."""
-        for number, wanted in enumerate(asked.wanted):
+        for number, choice in enumerate(request.choices):
             try:
-                job = _Job(key, Answer(number, wanted, self._tokenizer))
-                if wanted.echo is not None and wanted.sampling.logprobs is not None:
+                job = _Job(key, ChoiceDecoder(number, choice, self._tokenizer))
+                if choice.echo is not None and choice.sampling.logprobs is not None:
                     self._begin_scoring(job)
                     self._scoring.append(job)
                     continue
-                if wanted.echo is not None:
-                    self._news.append((key, job.answer.opening(())))
+                if choice.echo is not None:
+                    self._news.append((key, job.decoder.opening(())))
                 self._submit(job)
             except Exception as error:
                 self._news.append((key, _failed(number, error)))
@@ -91,7 +91,7 @@ class Writer:
         for number in [number for number, job in self._jobs.items() if job.key == key]:
             self._forget(number)
 
-    def advance(self) -> list[tuple[Key, Piece]]:
+    def advance(self) -> list[tuple[Key, ChoiceDelta]]:
         """Take a step for all answers; gives what is new of each and whom it is for."""
         self._score()
         try:
@@ -104,12 +104,12 @@ class Writer:
             try:
                 if event.finish == "error":
                     raise UserError(NO_NUMBERS)
-                piece = job.answer.take(event)
+                delta = job.decoder.take(event)
             except Exception as error:
-                piece = _failed(job.answer.number, error)
-            if piece.is_last:
+                delta = _failed(job.decoder.number, error)
+            if delta.is_last:
                 self._forget(event.number)
-            self._news.append((job.key, piece))
+            self._news.append((job.key, delta))
         news, self._news = self._news, []
         return news
 
@@ -118,15 +118,15 @@ class Writer:
         self._engine.cancel(number)
 
     def _submit(self, job: _Job) -> None:
-        wanted: Wanted = job.answer.wanted
-        if wanted.sampling.max_new_tokens:
-            self._jobs[self._engine.submit(wanted.prompt, wanted.sampling, wanted.end_ids)] = job
+        choice: ChoiceRequest = job.decoder.request
+        if choice.sampling.max_new_tokens:
+            self._jobs[self._engine.submit(choice.prompt, choice.sampling, choice.end_ids)] = job
         else:
-            self._news.append((job.key, Piece(job.answer.number, finish="length")))
+            self._news.append((job.key, ChoiceDelta(job.decoder.number, finish="length")))
 
     def _begin_scoring(self, job: _Job) -> None:
-        wanted = job.answer.wanted
-        job.parts, job.scores = self._engine.scores(wanted.prompt, wanted.sampling.logprobs or 0), []
+        choice = job.decoder.request
+        job.parts, job.scores = self._engine.scores(choice.prompt, choice.sampling.logprobs or 0), []
 
     def _score(self) -> None:
         """Score a part of the oldest prompt that is to be scored."""
@@ -140,11 +140,11 @@ class Writer:
                 job.scores += part
                 return
             self._scoring.popleft()
-            self._news.append((job.key, job.answer.opening(job.scores)))
+            self._news.append((job.key, job.decoder.opening(job.scores)))
             self._submit(job)
         except Exception as error:
             self._scoring = deque(other for other in self._scoring if other is not job)
-            self._news.append((job.key, _failed(job.answer.number, error)))
+            self._news.append((job.key, _failed(job.decoder.number, error)))
 
     def _replace_engine(self, error: Exception) -> None:
         """Give up what the engine was writing and let another begin with the rest, in the same order."""
@@ -153,7 +153,7 @@ class Writer:
         lost = jobs[: self._slots]
         self._jobs = {}
         for job in lost:
-            self._news.append((job.key, _failed(job.answer.number, error)))
+            self._news.append((job.key, _failed(job.decoder.number, error)))
         # Its memory is needed for the next one, and the frames that the error went through refer to it.
         self._engine.release()
         traceback.clear_frames(error.__traceback__)
@@ -166,9 +166,9 @@ class Writer:
             self._submit(job)
 
 
-def _failed(number: int, error: Exception) -> Piece:
+def _failed(number: int, error: Exception) -> ChoiceDelta:
     """What a client is told of an exception; its traceback goes to the log."""
     if isinstance(error, Problem):
-        return Piece(number, problem=error)
+        return ChoiceDelta(number, problem=error)
     logger.error("answer %d of a request failed", number, exc_info=error)
-    return Piece(number, problem=Problem(500, BROKEN))
+    return ChoiceDelta(number, problem=Problem(500, BROKEN))

@@ -20,11 +20,9 @@ from serve_fixtures import (
     PATIENCE_S,
     Server,
     asking,
-    chatml,
     load_of,
     saved_events,
     serving,
-    talkative,
 )
 
 from babyllm.chat.load import ChatTemplate
@@ -35,24 +33,6 @@ from babyllm.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNNING, WAITING = "babyllm_answers_running", "babyllm_answers_waiting"
-
-
-@pytest.fixture(scope="module")
-def template(tokenizer: Tokenizer) -> ChatTemplate:
-    return chatml(tokenizer)
-
-
-@pytest.fixture(scope="module")
-def model(tiny: Tiny) -> Transformer:
-    return talkative(tiny(max_seq_len=256))
-
-
-@pytest.fixture(scope="module")
-def server(model: Transformer, tokenizer: Tokenizer, template: ChatTemplate) -> Iterator[Server]:
-    """A random model with a chat template."""
-    torch.set_num_threads(1)
-    with serving(load_of(model, tokenizer, template)) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,10 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
 import httpx
 import pytest
-import torch
 from model_fixtures import Tiny, chain
 from serve_fixtures import (
     CHAT,
@@ -28,7 +26,7 @@ from serve_fixtures import (
     until,
 )
 
-from babyllm.serve.api import reply
+from babyllm.serve.api import response as api_response
 from babyllm.serve.http import open_files
 from babyllm.serve.http.notices import Notices
 from babyllm.tokenizer import Tokenizer
@@ -39,14 +37,6 @@ HALF_A_BODY = (
     b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
 )
 MOST = 12
-
-
-@pytest.fixture(scope="module")
-def server(tiny: Tiny, tokenizer: Tokenizer) -> Iterator[Server]:
-    """A random model with a chat template."""
-    torch.set_num_threads(1)
-    with serving(load_of(talkative(tiny()), tokenizer, chatml(tokenizer))) as server:
-        yield server
 
 
 def connected(server: Server) -> socket.socket:
@@ -139,7 +129,7 @@ def test_the_limit_of_open_files_is_raised() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(300, hard), hard))
     try:
-        assert 0 < open_files.room_for_connections() <= open_files.MAX_CONNECTIONS
+        assert 0 < open_files.max_connections() <= open_files.MAX_CONNECTIONS
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -150,7 +140,7 @@ def test_a_second_has_one_notice(caplog: pytest.LogCaptureFixture) -> None:
     now = 0.0
     notices = Notices(lambda: now)
     for now, line in ((0.0, "a\nb"), (0.5, "c"), (0.9, "d"), (1.0, "e" * 1000)):  # noqa: B007  # read by the clock
-        notices.tell(line)
+        notices.log(line)
     first, second = (record.getMessage() for record in caplog.records)
     assert "a?b" in first and second.endswith("e (and 2 notices before it)") and len(second) < 400
 
@@ -172,7 +162,7 @@ def test_a_stream_begins_at_once_and_is_never_silent(
     tiny: Tiny, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Head and opening come while the answer waits for its slot, then comments; proxies are told to pass pieces on."""
-    monkeypatch.setattr(reply, "SILENCE_S", 0.05)
+    monkeypatch.setattr(api_response, "SILENCE_S", 0.05)
     template = chatml(tokenizer)
     model = chain(tiny(max_seq_len=20_000, n_layers=1, tie_embeddings=False), tokenizer.encode("龘"))
     with serving(load_of(model, tokenizer, template), slots=1) as server, httpx.Client(timeout=PATIENCE_S) as client:

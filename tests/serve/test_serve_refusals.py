@@ -2,27 +2,15 @@
 
 import json
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model_fixtures import Tiny
-from serve_fixtures import CHAT, COMPLETE, NAME, PATIENCE_S, Server, asking, chatml, load_of, serving, talkative
+from serve_fixtures import CHAT, COMPLETE, NAME, PATIENCE_S, Server, asking
 
 from babyllm.serve.api.neutral import HARMLESS, NEUTRAL
-from babyllm.tokenizer import Tokenizer
-
-
-@pytest.fixture(scope="module")
-def server(tiny: Tiny, tokenizer: Tokenizer) -> Iterator[Server]:
-    """A random model with a chat template."""
-    torch.set_num_threads(1)
-    with serving(load_of(talkative(tiny(max_seq_len=256)), tokenizer, chatml(tokenizer))) as server:
-        yield server
 
 
 def refusal(response: httpx.Response) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import pytest
 from model_fixtures import Tiny, chain
 from serve_fixtures import COMPLETE, PATIENCE_S, Server, served, serving
 
-from babyllm.serve import app, server
-from babyllm.serve.http import connection
+from babyllm.serve import server
+from babyllm.serve.http import body_reader, connection
 from babyllm.tokenizer import Tokenizer
 
 SOON_S = 0.8
@@ -22,7 +22,11 @@ pytest.importorskip("uvicorn")
 @pytest.fixture
 def hasty(tiny: Tiny, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server without patience that lets little pile up, of a model that says one character again and again."""
-    for module, name in ((app, "BODY_TIMEOUT_S"), (connection, "HEAD_TIMEOUT_S"), (connection, "TAKE_TIMEOUT_S")):
+    for module, name in (
+        (body_reader, "BODY_TIMEOUT_S"),
+        (connection, "HEAD_TIMEOUT_S"),
+        (connection, "TAKE_TIMEOUT_S"),
+    ):
         monkeypatch.setattr(module, name, SOON_S)
     monkeypatch.setattr(connection, "PENDING_BYTES", LITTLE_BYTES)
     monkeypatch.setattr(server, "KEEP_ALIVE_S", SOON_S)

@@ -10,13 +10,14 @@ from typing import Any
 import httpx
 import openai
 import torch
+from model_fixtures import chain
 
 from babyllm.chat.load import ChatTemplate, load_template
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
 from babyllm.serve.engine_thread import Loading
 from babyllm.serve.http.middleware import Access
-from babyllm.serve.served import ServedModel
+from babyllm.serve.served_model import ServedModel
 from babyllm.serve.server import Ready, Settings, serve
 from babyllm.tokenizer import Tokenizer
 
@@ -34,6 +35,11 @@ def talkative(config: ModelConfig) -> Transformer:
         for weight in model.parameters():
             weight.normal_(std=0.3) if weight.dim() > 1 else weight.uniform_(0.5, 1.5)
     return model
+
+
+def endless_model(tiny: Callable[..., ModelConfig], tokenizer: Tokenizer) -> Transformer:
+    """A model that says one character for seconds."""
+    return chain(tiny(max_seq_len=6000, n_layers=1, tie_embeddings=False), tokenizer.encode("龘"))
 
 
 def served(tokenizer: Tokenizer, config: ModelConfig, template: ChatTemplate | None = None) -> ServedModel:

@@ -27,22 +27,24 @@ PENDING_BYTES = 64 << 10
 
 
 @dataclass
-class Crowd:
+class ConnectionLimit:
     """All connections of a server.
 
     Attributes:
-        most: how many there may be.
+        max_connections: how many there may be.
         notices: told when there are more.
         waiting: those whose request is not whole yet, or has not begun; the one that has waited longest is the first.
     """
 
-    most: int
+    max_connections: int
     notices: Notices
     waiting: dict[Connection, None] = field(default_factory=dict)
 
-    def make_room(self) -> None:
+    def close_oldest(self) -> None:
         """Close the connection that has waited longest for a request."""
-        self.notices.tell(f"more than {self.most} connections: the ones that wait longest for a request are closed")
+        self.notices.log(
+            f"more than {self.max_connections} connections: the ones that wait longest for a request are closed"
+        )
         oldest = next(iter(self.waiting), None)
         if oldest is not None:
             del self.waiting[oldest]
@@ -55,15 +57,15 @@ class Connection(H11Protocol):
     _head: asyncio.TimerHandle | None = None
     _take: asyncio.TimerHandle | None = None
 
-    def __init__(self, *, crowd: Crowd, **settings: Any) -> None:
+    def __init__(self, *, limit: ConnectionLimit, **settings: Any) -> None:
         """Make the protocol of a connection that is to come.
 
         Args:
-            crowd: all connections.
+            limit: all connections.
             settings: uvicorn's.
         """
         super().__init__(**settings)
-        self._crowd = crowd
+        self._limit = limit
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the head of the first request."""
@@ -72,8 +74,8 @@ class Connection(H11Protocol):
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PENDING_BYTES)
         transport.set_write_buffer_limits(high=PENDING_BYTES)
         self._watch()
-        if len(self.connections) > self._crowd.most:
-            self._crowd.make_room()
+        if len(self.connections) > self._limit.max_connections:
+            self._limit.close_oldest()
 
     def data_received(self, data: bytes) -> None:
         """Take a part of a request."""
@@ -94,7 +96,7 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget everything."""
         super().connection_lost(exc)
-        self._crowd.waiting.pop(self, None)
+        self._limit.waiting.pop(self, None)
         self._cancel_head()
         self._cancel_take()
 
@@ -106,7 +108,7 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, in the API's form, and hang up."""
-        self._crowd.notices.tell(f"400 from {self.client[0] if self.client else '?'}: {NO_HTTP}")
+        self._limit.notices.log(f"400 from {self.client[0] if self.client else '?'}: {NO_HTTP}")
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             content = to_json(Problem(400, NO_HTTP).body())
             headers = [("content-type", "application/json"), ("content-length", str(len(content)))]
@@ -141,9 +143,9 @@ class Connection(H11Protocol):
 
     def _note_waiting(self) -> None:
         if self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
-            self._crowd.waiting.setdefault(self)
+            self._limit.waiting.setdefault(self)
         else:
-            self._crowd.waiting.pop(self, None)
+            self._limit.waiting.pop(self, None)
 
     def _cancel_head(self) -> None:
         if self._head is not None:

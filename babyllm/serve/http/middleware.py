@@ -17,11 +17,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from babyllm.serve.api.problem import Problem, to_json
-from babyllm.serve.api.reply import GONE
+from babyllm.serve.api.response import GONE
 from babyllm.serve.http.notices import Notices
 from babyllm.serve.metrics import Metrics
 
-OPEN_PATHS = ("/", "/health")
+OPEN_PATHS = ("/", "/health", "/docs", "/openapi.json")
 CLIENT_GONE = 499  # how nginx calls it
 ALL = "*"
 REFUSED = "refused"  # in the state of a request: why
@@ -65,7 +65,7 @@ def problem_response(problem: Problem) -> Response:
     return Response(to_json(problem.body()), problem.status, problem.headers, "application/json")
 
 
-class Door:
+class AccessMiddleware:
     """Lets requests in that name this host and have the key, counts all, and tells the log of what is refused."""
 
     def __init__(
@@ -118,14 +118,14 @@ class Door:
         finally:
             status = CLIENT_GONE if scope["state"].get(GONE) else status
             path = scope["path"] if scope["path"] in self._paths else "other"
-            self._metrics.requests[path, status] += 1
+            self._metrics.count_request(path, status)
             self._tell(scope, status)
 
     def _tell(self, scope: Scope, status: int) -> None:
         if 400 <= status < CLIENT_GONE:
             client = scope["client"][0] if scope["client"] else "?"
             why = scope["state"].get(REFUSED, "")
-            self._notices.tell(f"{status} {scope['method']} {scope['path'][:100]} from {client}: {why}")
+            self._notices.log(f"{status} {scope['method']} {scope['path'][:100]} from {client}: {why}")
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if problem := self._problem(scope):

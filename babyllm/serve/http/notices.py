@@ -25,7 +25,7 @@ class Notices:
         self._next = -INTERVAL_S
         self._n_left_out = 0
 
-    def tell(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Log a line, which may hold what a client has sent, unless another one was logged within the second."""
         now = self._clock()
         if now < self._next:

@@ -9,7 +9,7 @@ RESERVED = 256
 """Files that are open for other reasons, or just accepted."""
 
 
-def room_for_connections() -> int:
+def max_connections() -> int:
     """How many connections to hold at most; raises the soft limit of open files to the hard one."""
     try:
         import resource

@@ -10,32 +10,32 @@ from babyllm.generation.engine import Event, Finish
 from babyllm.generation.sampling import Token
 from babyllm.generation.text import AnswerText
 from babyllm.serve.api.problem import Problem
-from babyllm.serve.api.requests import Wanted
+from babyllm.serve.api.requests import ChoiceRequest
 from babyllm.tokenizer import Tokenizer
 
 
-class PlacedToken(NamedTuple):
+class OffsetToken(NamedTuple):
     """A token and the number of characters that stand before it in its choice's text."""
 
     token: Token
     offset: int
 
 
-class Piece(NamedTuple):
-    """What has become of an answer since the piece before.
+class ChoiceDelta(NamedTuple):
+    """What has become of an answer since the delta before.
 
     Attributes:
         number: of the answer among those of its request.
         text: to be shown now; empty while a character or a stop string may be incomplete.
         tokens: that the text is made of.
-        n_tokens: drawn since the piece before, shown or not.
+        n_tokens: drawn since the delta before, shown or not.
         finish: why the answer ends here; None where it goes on.
         problem: what kept it from being finished.
     """
 
     number: int
     text: str = ""
-    tokens: tuple[PlacedToken, ...] = ()
+    tokens: tuple[OffsetToken, ...] = ()
     n_tokens: int = 0
     finish: Finish | None = None
     problem: Problem | None = None
@@ -46,42 +46,42 @@ class Piece(NamedTuple):
         return self.finish is not None or self.problem is not None
 
 
-class Answer:
+class ChoiceDecoder:
     """The text of one answer. Tokens are given out together with the text that they end."""
 
-    def __init__(self, number: int, wanted: Wanted, tokenizer: Tokenizer) -> None:
+    def __init__(self, number: int, request: ChoiceRequest, tokenizer: Tokenizer) -> None:
         """Begin an answer.
 
         Args:
             number: its place among those of its request.
-            wanted: what is asked for.
+            request: prompt and sampling of the answer.
             tokenizer: of its tokens.
         """
-        self.number, self.wanted = number, wanted
+        self.number, self.request = number, request
         self._tokenizer = tokenizer
-        self._text = AnswerText(tokenizer, wanted.sampling.stop, wanted.lead)
+        self._text = AnswerText(tokenizer, request.sampling.stop, request.lead)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._n_placed = 0  # characters of all tokens placed
         self._n_shown = 0
-        self._held: list[PlacedToken] = []
+        self._held: list[OffsetToken] = []
 
-    def opening(self, scores: Sequence[Token]) -> Piece:
+    def opening(self, scores: Sequence[Token]) -> ChoiceDelta:
         """The prompt, where it is to be given out.
 
         Args:
             scores: the prompt's tokens with their log-probabilities, or none of them.
         """
-        assert self.wanted.echo is not None
-        tokens = tuple(self._placed(token) for token in scores[self.wanted.n_unseen :])
+        assert self.request.echo is not None
+        tokens = tuple(self._placed(token) for token in scores[self.request.n_unseen :])
         self._decoder.reset()
-        self._n_placed = self._n_shown = len(self.wanted.echo)
-        return Piece(self.number, self.wanted.echo, tokens)
+        self._n_placed = self._n_shown = len(self.request.echo)
+        return ChoiceDelta(self.number, self.request.echo, tokens)
 
-    def take(self, event: Event) -> Piece:
+    def take(self, event: Event) -> ChoiceDelta:
         """What an event of the engine adds."""
         token, finish, text = event.token, event.finish, ""
         if token is not None:
-            if self.wanted.sampling.logprobs is not None:
+            if self.request.sampling.logprobs is not None:
                 self._held.append(self._placed(token))
             text = self._text.add(token.id)
         if self._text.is_stopped:
@@ -89,14 +89,14 @@ class Answer:
         elif finish:
             text += self._text.end()
         self._n_shown += len(text)
-        return Piece(self.number, text, self._shown(text, finish), int(token is not None), finish)
+        return ChoiceDelta(self.number, text, self._shown(text, finish), int(token is not None), finish)
 
-    def _placed(self, token: Token) -> PlacedToken:
-        placed = PlacedToken(token, self._n_placed)
+    def _placed(self, token: Token) -> OffsetToken:
+        placed = OffsetToken(token, self._n_placed)
         self._n_placed += len(self._decoder.decode(self._tokenizer.token_bytes(token.id)))
         return placed
 
-    def _shown(self, text: str, finish: str | None) -> tuple[PlacedToken, ...]:
+    def _shown(self, text: str, finish: str | None) -> tuple[OffsetToken, ...]:
         """The tokens held back that are complete now; those of a stop string are never given out."""
         if not text and not finish:
             return ()

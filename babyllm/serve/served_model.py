@@ -63,7 +63,7 @@ class ServedModel:
         return self.tokenizer.token_bytes(token_id) if name is None else name.encode()
 
 
-def load_served(
+def load_served_model(
     directory: str, name: str | None, context: int | None, int8: bool = False
 ) -> tuple[Transformer, ServedModel]:
     """The model of a run, step or Hugging Face directory, and what is known of it.

@@ -1,4 +1,4 @@
-"""Answers as JSON objects of the API, whole or in chunks: `ChatForm` and `CompletionForm`, alike from outside."""
+"""Answers as JSON objects of the API, whole or in chunks: a serializer for each endpoint."""
 
 from __future__ import annotations
 
@@ -9,55 +9,55 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from babyllm.generation.sampling import Token
-from babyllm.serve.api.answer import Piece, PlacedToken
-from babyllm.serve.api.requests import Asked
-from babyllm.serve.served import ServedModel
+from babyllm.serve.api.choice import ChoiceDelta, OffsetToken
+from babyllm.serve.api.requests import GenerationRequest
+from babyllm.serve.served_model import ServedModel
 
 LEAST_LOGPROB = -9999.0  # JSON has no infinity
 
 
 @dataclass
-class Whole:
-    """An answer put together from its pieces."""
+class CompletedChoice:
+    """An answer put together from its deltas."""
 
     text: list[str] = field(default_factory=list)
-    tokens: list[PlacedToken] = field(default_factory=list)
+    tokens: list[OffsetToken] = field(default_factory=list)
     finish: str | None = None
 
-    def add(self, piece: Piece) -> None:
-        """Put a piece behind those before it."""
-        self.text.append(piece.text)
-        self.tokens.extend(piece.tokens)
-        self.finish = piece.finish
+    def add(self, delta: ChoiceDelta) -> None:
+        """Put a delta behind those before it."""
+        self.text.append(delta.text)
+        self.tokens.extend(delta.tokens)
+        self.finish = delta.finish
 
 
-class Form(Protocol):
+class Serializer(Protocol):
     """How the answers to one request are written."""
 
-    def whole(self, answers: Sequence[Whole], usage: dict[str, int]) -> dict[str, Any]:
+    def response(self, answers: Sequence[CompletedChoice], usage: dict[str, int]) -> dict[str, Any]:
         """The response that holds all answers."""
 
-    def openings(self) -> list[dict[str, Any]]:
-        """Chunks of a stream that come before all pieces."""
+    def opening_chunks(self) -> list[dict[str, Any]]:
+        """Chunks of a stream that come before all deltas."""
 
-    def chunk(self, piece: Piece) -> dict[str, Any]:
-        """The chunk of a piece."""
+    def chunk(self, delta: ChoiceDelta) -> dict[str, Any]:
+        """The chunk of a delta."""
 
-    def ending(self, usage: dict[str, int]) -> list[dict[str, Any]]:
-        """Chunks of a stream that come behind all pieces."""
+    def closing_chunks(self, usage: dict[str, int]) -> list[dict[str, Any]]:
+        """Chunks of a stream that come behind all deltas."""
 
 
-def used(asked: Asked, n_completion: int) -> dict[str, int]:
-    """What a request has used."""
-    n_prompt = asked.n_prompt_tokens
+def usage_of(request: GenerationRequest, n_completion: int) -> dict[str, int]:
+    """The token counts of a request."""
+    n_prompt = request.n_prompt_tokens
     return {"prompt_tokens": n_prompt, "completion_tokens": n_completion, "total_tokens": n_prompt + n_completion}
 
 
 class _Envelope:
     """What every object of a response has."""
 
-    def __init__(self, asked: Asked, model: ServedModel, prefix: str, kinds: tuple[str, str]) -> None:
-        self.asked, self.model = asked, model
+    def __init__(self, request: GenerationRequest, model: ServedModel, prefix: str, kinds: tuple[str, str]) -> None:
+        self.request, self.model = request, model
         self._id, self._created, self._kinds = f"{prefix}-{uuid.uuid4().hex}", int(time.time()), kinds
 
     def _object(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -65,20 +65,20 @@ class _Envelope:
         return {**head, "choices": choices, **more}
 
     def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
-        return self._object(self._kinds[1], [choice], **({"usage": None} if self.asked.has_usage else {}))
+        return self._object(self._kinds[1], [choice], **({"usage": None} if self.request.has_usage else {}))
 
-    def ending(self, usage: dict[str, int]) -> list[dict[str, Any]]:
-        """What was used, if that was asked for."""
-        return [self._object(self._kinds[1], [], usage=usage)] if self.asked.has_usage else []
+    def closing_chunks(self, usage: dict[str, int]) -> list[dict[str, Any]]:
+        """The token counts, if the request includes them."""
+        return [self._object(self._kinds[1], [], usage=usage)] if self.request.has_usage else []
 
 
-class ChatForm(_Envelope):
+class ChatSerializer(_Envelope):
     """Answers of /v1/chat/completions."""
 
-    def __init__(self, asked: Asked, model: ServedModel) -> None:
-        super().__init__(asked, model, "chatcmpl", ("chat.completion", "chat.completion.chunk"))
+    def __init__(self, request: GenerationRequest, model: ServedModel) -> None:
+        super().__init__(request, model, "chatcmpl", ("chat.completion", "chat.completion.chunk"))
 
-    def whole(self, answers: Sequence[Whole], usage: dict[str, int]) -> dict[str, Any]:
+    def response(self, answers: Sequence[CompletedChoice], usage: dict[str, int]) -> dict[str, Any]:
         """The response that holds all answers."""
         choices = [
             {
@@ -91,22 +91,24 @@ class ChatForm(_Envelope):
         ]
         return self._object(self._kinds[0], choices, usage=usage)
 
-    def openings(self) -> list[dict[str, Any]]:
+    def opening_chunks(self) -> list[dict[str, Any]]:
         """Who speaks."""
-        delta = {"role": "assistant", "content": ""}
+        message = {"role": "assistant", "content": ""}
         return [
-            self._chunk({"index": index, "delta": delta, "logprobs": None, "finish_reason": None})
-            for index in range(len(self.asked.wanted))
+            self._chunk({"index": index, "delta": message, "logprobs": None, "finish_reason": None})
+            for index in range(len(self.request.choices))
         ]
 
-    def chunk(self, piece: Piece) -> dict[str, Any]:
-        """The chunk of a piece."""
-        delta = {"content": piece.text} if piece.text else {}
-        logprobs = self._logprobs(piece.tokens) if piece.tokens else None
-        return self._chunk({"index": piece.number, "delta": delta, "logprobs": logprobs, "finish_reason": piece.finish})
+    def chunk(self, delta: ChoiceDelta) -> dict[str, Any]:
+        """The chunk of a delta."""
+        message = {"content": delta.text} if delta.text else {}
+        logprobs = self._logprobs(delta.tokens) if delta.tokens else None
+        return self._chunk(
+            {"index": delta.number, "delta": message, "logprobs": logprobs, "finish_reason": delta.finish}
+        )
 
-    def _logprobs(self, tokens: Sequence[PlacedToken]) -> dict[str, Any] | None:
-        if self.asked.logprobs is None:
+    def _logprobs(self, tokens: Sequence[OffsetToken]) -> dict[str, Any] | None:
+        if self.request.logprobs is None:
             return None
         content = []
         for placed in tokens:
@@ -120,13 +122,13 @@ class ChatForm(_Envelope):
         return {"token": raw.decode(errors="replace"), "logprob": _finite(logprob), "bytes": list(raw)}
 
 
-class CompletionForm(_Envelope):
+class CompletionSerializer(_Envelope):
     """Answers of /v1/completions."""
 
-    def __init__(self, asked: Asked, model: ServedModel) -> None:
-        super().__init__(asked, model, "cmpl", ("text_completion", "text_completion"))
+    def __init__(self, request: GenerationRequest, model: ServedModel) -> None:
+        super().__init__(request, model, "cmpl", ("text_completion", "text_completion"))
 
-    def whole(self, answers: Sequence[Whole], usage: dict[str, int]) -> dict[str, Any]:
+    def response(self, answers: Sequence[CompletedChoice], usage: dict[str, int]) -> dict[str, Any]:
         """The response that holds all answers."""
         choices = [
             {
@@ -139,18 +141,18 @@ class CompletionForm(_Envelope):
         ]
         return self._object(self._kinds[0], choices, usage=usage)
 
-    def openings(self) -> list[dict[str, Any]]:
+    def opening_chunks(self) -> list[dict[str, Any]]:
         """Nothing: completions begin with their text."""
         return []
 
-    def chunk(self, piece: Piece) -> dict[str, Any]:
-        """The chunk of a piece."""
-        logprobs = self._logprobs(piece.tokens) if piece.tokens else None
-        choice = {"index": piece.number, "text": piece.text, "logprobs": logprobs, "finish_reason": piece.finish}
+    def chunk(self, delta: ChoiceDelta) -> dict[str, Any]:
+        """The chunk of a delta."""
+        logprobs = self._logprobs(delta.tokens) if delta.tokens else None
+        choice = {"index": delta.number, "text": delta.text, "logprobs": logprobs, "finish_reason": delta.finish}
         return self._chunk(choice)
 
-    def _logprobs(self, tokens: Sequence[PlacedToken]) -> dict[str, Any] | None:
-        if self.asked.logprobs is None:
+    def _logprobs(self, tokens: Sequence[OffsetToken]) -> dict[str, Any] | None:
+        if self.request.logprobs is None:
             return None
         return {
             "tokens": [self._name(placed.token.id) for placed in tokens],

@@ -1,6 +1,6 @@
 """Answers on their way to the client, whole or as a stream of events, until it has them or goes away.
 
-Ticket.pieces -> Form -> one JSON object | head at once, data: {...} for each piece, data: [DONE]
+Ticket.deltas -> Serializer -> one JSON object | head at once, data: {...} for each delta, data: [DONE]
 
 Where nothing comes for a while, because an answer waits for its slot or its prompt is long, a stream gets comments, so
 that neither clients nor proxies take it for dead.
@@ -15,9 +15,9 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from babyllm.serve.api.answer import Piece
-from babyllm.serve.api.forms import Form, Whole, used
+from babyllm.serve.api.choice import ChoiceDelta
 from babyllm.serve.api.problem import to_json
+from babyllm.serve.api.serializers import CompletedChoice, Serializer, usage_of
 from babyllm.serve.engine_thread import EngineThread, Ticket
 
 SILENCE_S = 10.0
@@ -25,21 +25,21 @@ COMMENT = b": waiting\n\n"  # which clients pass over
 STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # nginx would hold pieces back until it has a few kilobytes
+    (b"x-accel-buffering", b"no"),  # nginx would hold deltas back until it has a few kilobytes
 ]
 GONE = "gone"  # in the state of a request whose client did not wait for the answer
 
 
-class Gone(Exception):
+class ClientDisconnected(Exception):
     """The client has gone, or was too slow and hung up on."""
 
 
-class Reply(Response):
+class GenerationResponse(Response):
     """The response to a request that has been handed to the engine. The request ends with it, however that ends."""
 
-    def __init__(self, engine: EngineThread, ticket: Ticket, form: Form) -> None:
+    def __init__(self, engine: EngineThread, ticket: Ticket, serializer: Serializer) -> None:
         super().__init__()
-        self._engine, self._ticket, self._form = engine, ticket, form
+        self._engine, self._ticket, self._serializer = engine, ticket, serializer
         self._n_tokens = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,20 +49,20 @@ class Reply(Response):
             Problem: there are none, and nothing was sent yet.
         """
         try:
-            work = self._stream(send) if self._ticket.asked.is_stream else self._whole(send)
+            work = self._stream(send) if self._ticket.request.is_stream else self._whole(send)
             await unless_gone(receive, work)
-        except Gone:
+        except ClientDisconnected:
             scope["state"][GONE] = True  # for the door, which counts
         finally:
             self._engine.release(self._ticket)
 
-    async def _next(self) -> Piece:
-        piece = await self._ticket.pieces.get()
-        self._n_tokens += piece.n_tokens
-        return piece
+    async def _next(self) -> ChoiceDelta:
+        delta = await self._ticket.deltas.get()
+        self._n_tokens += delta.n_tokens
+        return delta
 
-    async def _next_of_stream(self, send: Send) -> Piece:
-        while self._ticket.pieces.empty():
+    async def _next_of_stream(self, send: Send) -> ChoiceDelta:
+        while self._ticket.deltas.empty():
             try:
                 return await asyncio.wait_for(self._next(), SILENCE_S)
             except asyncio.TimeoutError:
@@ -70,34 +70,34 @@ class Reply(Response):
         return await self._next()
 
     async def _whole(self, send: Send) -> None:
-        asked = self._ticket.asked
-        answers = [Whole() for _ in asked.wanted]
+        request = self._ticket.request
+        answers = [CompletedChoice() for _ in request.choices]
         while any(answer.finish is None for answer in answers):
-            piece = await self._next()
-            if piece.problem:
-                raise piece.problem
-            answers[piece.number].add(piece)
-        content = to_json(self._form.whole(answers, used(asked, self._n_tokens)))
+            delta = await self._next()
+            if delta.problem:
+                raise delta.problem
+            answers[delta.number].add(delta)
+        content = to_json(self._serializer.response(answers, usage_of(request, self._n_tokens)))
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
     async def _stream(self, send: Send) -> None:
-        asked = self._ticket.asked
+        request = self._ticket.request
         await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
         await send(_body(COMMENT, has_more=True))  # with which proxies pass the head on
-        await self._send_events(send, *self._form.openings())
-        n_left = len(asked.wanted)
+        await self._send_events(send, *self._serializer.opening_chunks())
+        n_left = len(request.choices)
         while n_left:
-            piece = await self._next_of_stream(send)
-            if piece.problem:
+            delta = await self._next_of_stream(send)
+            if delta.problem:
                 # The status is sent already: this tells it, and the missing [DONE] that the answer is not whole.
-                await self._send_events(send, piece.problem.body(), is_end=True)
+                await self._send_events(send, delta.problem.body(), is_end=True)
                 return
-            if piece.text or piece.tokens or piece.finish:
-                await self._send_events(send, self._form.chunk(piece))
-            n_left -= piece.is_last
-        await self._send_events(send, *self._form.ending(used(asked, self._n_tokens)))
+            if delta.text or delta.tokens or delta.finish:
+                await self._send_events(send, self._serializer.chunk(delta))
+            n_left -= delta.is_last
+        await self._send_events(send, *self._serializer.closing_chunks(usage_of(request, self._n_tokens)))
         await send(_body(b"data: [DONE]\n\n"))
 
     async def _send_events(self, send: Send, *events: dict[str, Any], is_end: bool = False) -> None:
@@ -114,7 +114,7 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None
     """Do the work until it is done or the client has gone.
 
     Raises:
-        Gone: the client has gone.
+        ClientDisconnected: the client has gone.
         Problem: one of the work's.
     """
     working = asyncio.ensure_future(work)
@@ -123,7 +123,7 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None
         await asyncio.wait((working, going), return_when=asyncio.FIRST_COMPLETED)
         # Work that had only to hand over what was ready has gone on to its end by now, talking to nobody.
         if going.done() and going.result():
-            raise Gone
+            raise ClientDisconnected
         return working.result()
     finally:
         for task in (working, going):
