@@ -1,6 +1,6 @@
 """Pretrain a language model: `python train_pretrain.py [--section.key=value ...]`, the same as `babyllm pretrain`."""
 
-from babyllm.commands.pretrain import main
+from babyllm.commands.training.pretrain import main
 from babyllm.runtime import user_errors
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Teach a model to converse: `python train_sft.py [--section.key=value ...]`, the same as `babyllm sft`."""
 
-from babyllm.commands.sft import main
+from babyllm.commands.training.sft import main
 from babyllm.runtime import user_errors
 
 if __name__ == "__main__":

@@ -14,21 +14,22 @@ from typing import Any
 from babyllm.console import lasting_output, leaving_at_once
 from babyllm.errors import UserError
 
-COMMANDS = (
-    "chat",
-    "clean",
-    "dedup",
-    "eval",
-    "generate",
-    "inspect",
-    "merge-lora",
-    "plan",
-    "pretrain",
-    "serve",
-    "sft",
-    "tokenize",
-    "train-tokenizer",
-)
+COMMANDS = {
+    "chat": "use",
+    "clean": "corpus",
+    "dedup": "corpus",
+    "eval": "use",
+    "generate": "use",
+    "inspect": "corpus",
+    "merge-lora": "training",
+    "plan": "training",
+    "pretrain": "training",
+    "serve": "use",
+    "sft": "training",
+    "tokenize": "corpus",
+    "train-tokenizer": "corpus",
+}
+"""The folder of `babyllm.commands` in which each command has its module."""
 # Commands that read their own flags, as the scripts `train_*.py` do, and may start other processes.
 STAGES = ("pretrain", "sft")
 # Commands whose work is what they write or serve; of the others it is what they print.
@@ -86,7 +87,7 @@ def _argument(word: str, text: str) -> str:
 
 
 def _module(name: str) -> Any:
-    return import_module(f"babyllm.commands.{name.replace('-', '_')}")
+    return import_module(f"babyllm.commands.{COMMANDS[name]}.{name.replace('-', '_')}")
 
 
 def _usage(name: str) -> str:

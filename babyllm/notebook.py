@@ -67,7 +67,7 @@ def pretrain(
     Raises:
         UserError: an argument or the data is at fault; the message names it.
     """
-    from babyllm.commands.pretrain import begin
+    from babyllm.commands.training.pretrain import begin
     from babyllm.training.stages.pretraining_config import PretrainConfig, resolved
 
     shorts = {"data.path": texts, "run_dir": run_dir, "plan.steps": steps}
@@ -95,7 +95,7 @@ def finetune(
     Raises:
         UserError: an argument or the data is at fault; the message names it.
     """
-    from babyllm.commands.sft import begin
+    from babyllm.commands.training.sft import begin
     from babyllm.training.stages.fine_tuning_config import FineTuneConfig, resolved
 
     path = chats if chats is None or isinstance(chats, str | os.PathLike) else [str(each) for each in chats]
@@ -151,7 +151,7 @@ def evaluate_model(model_dir: Source, data: Source | Iterable[Source] | None = N
         UserError: an argument or the data is at fault; the message names it.
         KeyboardInterrupt: Ctrl-C came.
     """
-    from babyllm.commands.eval import Flags, evaluated
+    from babyllm.commands.use.eval import Flags, evaluated
 
     path = data if data is None or isinstance(data, str | os.PathLike) else [str(each) for each in data]
     with naming_arguments():

@@ -34,7 +34,7 @@ THRESHOLD, N, PERMUTATIONS = 0.85, 5, 256
 N_LOOP = 20_000
 PART_DOCUMENTS = 50_000
 COMMAND = (
-    "import sys; from pathlib import Path; from babyllm.commands import dedup; from babyllm.config import parse;"
+    "import sys; from pathlib import Path; from babyllm.commands.corpus import dedup; from babyllm.config import parse;"
     "dedup.run(parse(dedup.Flags, sys.argv[3:], prog='dedup'), *sys.argv[1:3])"
 )
 

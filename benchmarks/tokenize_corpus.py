@@ -118,7 +118,7 @@ def _encode(texts: list[str], tokenizer: Path, together: Any, times: Any) -> Non
 def _stage(folder: Path, workers: int) -> Time:
     shutil.rmtree(folder / "tokens", ignore_errors=True)
     code = (
-        "import sys; from babyllm.config import parse; from babyllm.commands.tokenize import Flags, run\n"
+        "import sys; from babyllm.config import parse; from babyllm.commands.corpus.tokenize import Flags, run\n"
         "run(parse(Flags, sys.argv[3:], prog='tokenize'), *sys.argv[1:3])"
     )
     flags = [f"--tokenizer={folder / 'tokenizer'}", f"--work.workers={workers}", f"--work.partition_bytes={1 << 24}"]

@@ -194,7 +194,7 @@ def prepare_sft_sample(data_path: str | list[str]) -> None:
     with recipe_folder(path):
         if not (path / TRAIN).is_file():
             print(f"preparing the sample conversations in {path} (once)", flush=True)
-            for name, held_out in ((HELD_OUT_FILE, True), (TRAIN, False)):  # the last one tells that all is there
+            for name, held_out in ((HELD_OUT_FILE, True), (TRAIN, False)):  # the last one is the commit mark
                 _write(path / name, conversations(held_out))
 
 

@@ -77,7 +77,7 @@ OURS: dict[str, LoraConfig] = {
 
 @pytest.mark.parametrize("name", OURS)
 def test_peft_reads_what_is_written_here(name: str, tmp_path: Path) -> None:
-    """An adapter made here gives, loaded by `peft` on the same base, the same logits within 1e-5."""
+    """An adapter made here, loaded by `peft` on the same base, has the same logits within 1e-5."""
     from peft import PeftModel
 
     base = base_directory(tmp_path)
@@ -124,7 +124,7 @@ def peft_adapter(base: Path, folder: Path, **settings: Any) -> Any:
 
 @pytest.mark.parametrize("name", THEIRS)
 def test_what_peft_writes_is_read_here(name: str, tmp_path: Path) -> None:
-    """An adapter made by `peft`, whichever way it names its targets, gives the same logits within 1e-5."""
+    """An adapter made by `peft`, whichever way it names its targets, has the same logits within 1e-5."""
     base = base_directory(tmp_path)
     theirs = peft_adapter(base, tmp_path / "adapter", **THEIRS[name])
     model = load_adapter(load_model(base), tmp_path / "adapter").eval()

@@ -16,7 +16,7 @@ from model_fixtures import Tiny, chain
 from babyllm.chat.load import ChatTemplate, load_template
 from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message
 from babyllm.chat.session import Session, answer_lead, fitting_prompt
-from babyllm.commands.chat import Flags, run
+from babyllm.commands.use.chat import Flags, run
 from babyllm.errors import UserError
 from babyllm.generation import Sampling, generate_ids, text_pieces
 from babyllm.interop.huggingface import save_model

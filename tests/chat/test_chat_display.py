@@ -10,7 +10,7 @@ from babyllm.chat.formats import FormatConfig
 from babyllm.chat.load import load_template
 from babyllm.chat.messages import Message
 from babyllm.chat.supervise import Supervise
-from babyllm.commands.inspect import Flags, run
+from babyllm.commands.corpus.inspect import Flags, run
 from babyllm.errors import UserError
 from babyllm.inspection.conversations import coloured
 from babyllm.pipeline.partitions import WorkConfig

@@ -18,7 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from babyllm.commands import clean as command
+from babyllm.commands.corpus import clean as command
 from babyllm.config import parse
 from babyllm.documents import Document
 from babyllm.errors import UserError
@@ -155,7 +155,7 @@ def test_the_result_does_not_depend_on_the_workers(raw: Path, tmp_path: Path) ->
 SCRIPT = """
 import sys
 from babyllm.__main__ import run
-from babyllm.commands import clean
+from babyllm.commands.corpus import clean
 from babyllm.config import parse
 if __name__ == "__main__":
     clean.run(parse(clean.Flags, sys.argv[3:], prog=""), *sys.argv[1:3])

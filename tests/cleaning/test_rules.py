@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from babyllm.commands import clean as command
+from babyllm.commands.corpus import clean as command
 from babyllm.config import parse
 from babyllm.errors import UserError
 from babyllm.pipeline.partitions import WorkConfig

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from babyllm.commands import dedup as command
+from babyllm.commands.corpus import dedup as command
 from babyllm.config import parse
 from babyllm.documents import Document
 from babyllm.errors import UserError

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from babyllm.commands.inspect import Flags, run
+from babyllm.commands.corpus.inspect import Flags, run
 from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.store.corpus import Part, write_corpus, write_part

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import tokenizers
 
-from babyllm.commands.inspect import Flags, run
+from babyllm.commands.corpus.inspect import Flags, run
 from babyllm.errors import UserError
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.prepare.tokens import tokenize

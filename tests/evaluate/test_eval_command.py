@@ -12,7 +12,7 @@ from evaluation_fixtures import talk
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.load import ChatTemplate, Supervise
 from babyllm.chat.messages import Conversation
-from babyllm.commands.eval import Flags, run
+from babyllm.commands.use.eval import Flags, run
 from babyllm.config import dump
 from babyllm.data.token_config import DataConfig
 from babyllm.errors import UserError

@@ -12,8 +12,8 @@ from model_fixtures import Tiny, model_of, some_tokens, stirred, trained
 from training_fixtures import recording, tiny_config, tiny_state
 
 import babyllm
-from babyllm.commands.merge_lora import Flags
-from babyllm.commands.merge_lora import run as merge_command
+from babyllm.commands.training.merge_lora import Flags
+from babyllm.commands.training.merge_lora import run as merge_command
 from babyllm.errors import UserError
 from babyllm.interop.held_base import hold_base
 from babyllm.interop.huggingface import load_model, save_model

@@ -21,7 +21,7 @@ MAX_MODULES, MAX_LINES = 12, 400
 KINDS = {"config", "stage", "report", "conversations", "records"}
 # What a reader opens from a script to a checkpoint.
 SPINE = (
-    *("commands/pretrain.py", "training/stages/pretraining.py", "data/token_data.py", "data/loader.py"),
+    *("commands/training/pretrain.py", "training/stages/pretraining.py", "data/token_data.py", "data/loader.py"),
     *("data/rows/windows.py", "data/batch.py", "model/transformer.py", "model/cross_entropy.py", "objectives/lm.py"),
     *("training/loop.py", "training/state.py", "training/checkpoint.py"),
 )
@@ -45,7 +45,7 @@ def test_names_tell_modules_apart() -> None:
     """Two modules have one name only where it says their kind; commands are called as they are typed."""
     found = defaultdict(list)
     for file in (ROOT / "babyllm").rglob("*.py"):
-        if file.parent.name != "commands" and not file.stem.startswith("__"):
+        if "commands" not in file.parts and not file.stem.startswith("__"):
             found[file.stem].append(str(file.relative_to(ROOT)))
     assert {name: files for name, files in found.items() if len(files) > 1 and name not in KINDS} == {}
 
@@ -75,7 +75,7 @@ def ours(modules: set[str]) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "code", ["import train_pretrain", "from babyllm.commands.pretrain import main; main(['--help'])"]
+    "code", ["import train_pretrain", "from babyllm.commands.training.pretrain import main; main(['--help'])"]
 )
 def test_a_script_loads_little_before_it_works(code: str) -> None:
     """The script of a stage, and its help, load at most 45 of our modules, none of chat, text or generation."""
@@ -90,7 +90,7 @@ def test_a_pretraining_run_loads_no_chat_and_no_readers(data: Path, tmp_path: Pa
     """A run on token data never loads a template, jinja2 or a reader of raw texts."""
     flags = [f"--data.path={data}", "--data.seq_len=16", "--plan.steps=2", "--model.n_layers=1", "--model.d_model=32"]
     flags += ["--model.n_heads=2", "--runtime.processes=1", "--runtime.device=cpu", "--prompts=[ab]", "--log_every=1"]
-    code = f"from babyllm.commands.pretrain import main; main({flags!r})"
+    code = f"from babyllm.commands.training.pretrain import main; main({flags!r})"
     modules = loaded(code, folder=tmp_path)
     assert (tmp_path / "runs" / "pretrain" / "step_00000002" / "model.safetensors").is_file()
     assert not {name for name in modules if name.startswith(("babyllm.chat", "babyllm.text", "jinja2"))}

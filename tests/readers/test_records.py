@@ -13,7 +13,7 @@ import pytest
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.reading import read_conversations
-from babyllm.commands import inspect
+from babyllm.commands.corpus import inspect
 from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.pipeline.partitions import WorkConfig

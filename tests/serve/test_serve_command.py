@@ -28,7 +28,7 @@ from serve_fixtures import (
 
 from babyllm.chat.load import ChatTemplate
 from babyllm.chat.messages import USER, Message
-from babyllm.commands.serve import Flags, run
+from babyllm.commands.use.serve import Flags, run
 from babyllm.errors import UserError
 from babyllm.interop.huggingface import save_model
 from babyllm.model.transformer import Transformer

@@ -19,7 +19,7 @@ from babyllm.training.stages.pretraining_config import PretrainConfig
 def kinds() -> dict[str, Any]:
     """The configurations of all commands and scripts."""
     names = [name for name in COMMANDS if name not in STAGES]
-    modules = {name: import_module(f"babyllm.commands.{name.replace('-', '_')}") for name in names}
+    modules = {name: import_module(f"babyllm.commands.{COMMANDS[name]}.{name.replace('-', '_')}") for name in names}
     flags = {name: module.Flags for name, module in modules.items()}
     return {"train_pretrain.py": PretrainConfig, "train_sft.py": FineTuneConfig} | flags
 

@@ -26,7 +26,7 @@ from babyllm.training.stages.pretraining_config import PretrainConfig
 @cache
 def kinds() -> dict[str, Any]:
     """The configurations of all commands and scripts."""
-    names = [name.replace("-", "_") for name in COMMANDS if name not in STAGES]
+    names = [f"{folder}.{name.replace('-', '_')}" for name, folder in COMMANDS.items() if name not in STAGES]
     modules = [import_module(f"babyllm.commands.{name}") for name in names]
     flags = {module.__name__: module.Flags for module in modules}
     return {"pretrain": PretrainConfig, "sft": FineTuneConfig} | flags
@@ -168,7 +168,7 @@ def test_an_empty_path_is_refused(flag: str, message: str) -> None:
 
 def test_empty_text_stands_for_no_path_where_it_is_the_default() -> None:
     """A filter without a model is asked for as it is by default."""
-    clean = import_module("babyllm.commands.clean")
+    clean = import_module("babyllm.commands.corpus.clean")
     assert parse(clean.Flags, "--quality.model=").quality.model == ""
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from babyllm.commands.tokenize import Flags, run
+from babyllm.commands.corpus.tokenize import Flags, run
 from babyllm.documents import Document, is_held_out
 from babyllm.errors import UserError
 from babyllm.pipeline.partitions import WorkConfig
@@ -147,7 +147,7 @@ def start(
 ) -> "subprocess.Popen[bytes]":
     tokenizer.save(folder / "tokenizer")
     code = (
-        "import sys; from babyllm.config import parse; from babyllm.commands.tokenize import Flags, run\n"
+        "import sys; from babyllm.config import parse; from babyllm.commands.corpus.tokenize import Flags, run\n"
         "if __name__ == '__main__': run(parse(Flags, sys.argv[3:], prog=''), *sys.argv[1:3])\n"
     )
     (folder / "start.py").write_text(code)

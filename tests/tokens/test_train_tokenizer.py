@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from babyllm.commands.train_tokenizer import Flags, run
+from babyllm.commands.corpus.train_tokenizer import Flags, run
 from babyllm.documents import Document, is_held_out
 from babyllm.errors import UserError
 from babyllm.pipeline.partitions import WorkConfig
