@@ -21,6 +21,7 @@ from babyllm.config import parse
 from babyllm.data.loader import Loader
 from babyllm.data.order.shuffle import Shuffled
 from babyllm.data.row_config import Share
+from babyllm.data.rows.arrays import RowArrays
 from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.interop.huggingface import load_model
@@ -48,9 +49,9 @@ class RandomRows:
     def __len__(self) -> int:
         return 64
 
-    def rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    def rows(self, indices: NDArray[np.int64]) -> RowArrays:
         tokens = np.stack([np.random.default_rng(i).integers(3, 400, 17) for i in indices])
-        return {"tokens": tokens[:, :-1], "targets": tokens[:, 1:]}
+        return RowArrays({"tokens": tokens[:, :-1], "targets": tokens[:, 1:]})
 
 
 @contextmanager
