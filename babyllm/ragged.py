@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 U64 = NDArray[np.uint64]
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2**64 over the golden ratio: the step that SplitMix64 adds to its state before each `mix`."""
 
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_POSITION = np.uint64(0x9E3779B97F4A7C15)
 _SECOND = np.uint64(0xD6E8FEB86659FD93)
 
 
@@ -22,7 +23,7 @@ class Ragged(NamedTuple):
     """Rows of different lengths.
 
     Attributes:
-        values: of all rows, one after another.
+        values: (values,), the rows one after another.
         offsets: (rows + 1,) int64, from 0: row i is `values[offsets[i]:offsets[i + 1]]`.
     """
 
@@ -30,37 +31,37 @@ class Ragged(NamedTuple):
     offsets: NDArray[np.int64]
 
     def lengths(self) -> NDArray[np.int64]:
-        """The length of each row."""
+        """(rows,) int64, the number of values in each row."""
         return np.diff(self.offsets)
 
 
 def offsets_of(lengths: NDArray[Any]) -> NDArray[np.int64]:
-    """Where rows of these lengths begin, and where the last one ends."""
+    """(rows + 1,) int64, where rows of these (rows,) lengths begin, and where the last one ends."""
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
 
 
 def positions(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The place of each value in its row, counted from 0."""
+    """(values,) int64, the index of each value within its row, for (rows + 1,) offsets."""
     return np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
 
 
 def compress(rows: Ragged, keep: NDArray[np.bool_]) -> Ragged:
-    """The rows without the values for which `keep` is false."""
+    """The rows without the values for which `keep`, (values,), is false."""
     kept_before = offsets_of(keep)
     return Ragged(rows.values[keep], kept_before[rows.offsets])
 
 
 def take(rows: Ragged, numbers: NDArray[Any]) -> Ragged:
-    """The rows with these numbers, in this order."""
+    """The rows with these (n,) numbers, in this order."""
     offsets = offsets_of(rows.offsets[numbers + 1] - rows.offsets[numbers])
     shift = np.repeat(rows.offsets[numbers] - offsets[:-1], np.diff(offsets))
     return Ragged(rows.values[np.arange(offsets[-1]) + shift], offsets)
 
 
 def reduce_rows(operation: np.ufunc, rows: Ragged, empty: Any, out: NDArray[Any] | None = None) -> NDArray[Any]:
-    """`operation.reduce` of each row; an empty row gives `empty`."""
+    """(rows,) `operation.reduce` of each row; `empty` for an empty row."""
     starts, filled = rows.offsets[:-1], np.diff(rows.offsets) > 0
     if filled.all():
         return np.asarray(operation.reduceat(rows.values, starts, out=out)) if len(starts) else rows.values[:0]
@@ -72,7 +73,16 @@ def reduce_rows(operation: np.ufunc, rows: Ragged, empty: Any, out: NDArray[Any]
 
 
 def mix(x: U64) -> U64:
-    """Scramble 64-bit values in place, one to one, so that every bit depends on all (the finalizer of SplitMix64)."""
+    """Scramble 64-bit values, one to one, so that every bit depends on all: the finaliser of SplitMix64.
+
+    It is the one mixer of all orders and hashes (Steele et al. 2014). Products wrap around at 64 bits.
+
+    Args:
+        x: values of any shape, changed in place.
+
+    Returns:
+        `x`.
+    """
     scratch = x >> np.uint64(30)
     x ^= scratch
     x *= _MIX_1
@@ -85,9 +95,9 @@ def mix(x: U64) -> U64:
 
 
 def hash_rows(rows: Ragged) -> tuple[U64, U64]:
-    """Two 64-bit hashes of each row, of its values and their order; together they tell rows apart as 128 bits do."""
+    """Two (rows,) 64-bit hashes of each row's values in order; together they tell rows apart as 128 bits do."""
     terms = positions(rows.offsets).view(np.uint64)
-    terms *= _POSITION
+    terms *= GOLDEN
     terms += rows.values
     mix(terms)
     first = reduce_rows(np.add, Ragged(terms, rows.offsets), 0)

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.data.rows.arrays import RowArrays
+from babyllm.ragged import GOLDEN, mix
 
 ROUNDS = 8
 BLOCK_ROWS = 4096
 BLOCKS_KEPT = 256  # domains of a mixture take turns, and each needs the block it is in
-GOLDEN = 0x9E3779B97F4A7C15
 
 
 class Rows(Protocol):
@@ -107,7 +107,7 @@ def shuffled(rows: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray[
     while outside.any():
         left, right = out[outside] >> shift, out[outside] & mask
         for key in _round_keys(seed, epoch):
-            left, right = right, left ^ (_mix(right ^ key) & mask)
+            left, right = right, left ^ (mix((right ^ key) + GOLDEN) & mask)
         out[outside] = (left << shift) | right
         outside = out >= np.uint64(n)
     return out.astype(np.int64)
@@ -131,21 +131,12 @@ def _block(block: int, n: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=BLOCKS_KEPT)
 def _round_keys(seed: int, epoch: int) -> tuple[np.uint64, ...]:
-    return tuple(_mix(np.array([hash_ints(seed, epoch, i)], dtype=np.uint64))[0] for i in range(ROUNDS))
+    return tuple(mix(np.array([hash_ints(seed, epoch, i)], np.uint64) + GOLDEN)[0] for i in range(ROUNDS))
 
 
 def hash_ints(*values: int) -> int:
     """A 64-bit hash of integers, the same on every machine."""
-    state = np.array([GOLDEN], dtype=np.uint64)
+    state = np.array([GOLDEN])
     for value in values:
-        state = _mix(state ^ np.uint64(value & 0xFFFFFFFFFFFFFFFF))
+        state = mix((state ^ np.uint64(value & 0xFFFFFFFFFFFFFFFF)) + GOLDEN)
     return int(state[0])
-
-
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64 (Steele et al. 2014); products wrap around at 64 bits."""
-    x = x + np.uint64(GOLDEN)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: NDArray[np.uint64] = x ^ (x >> np.uint64(31))
-    return mixed

@@ -14,11 +14,11 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from babyllm.ragged import GOLDEN, mix
 from babyllm.text.clean.filters.characters import HAN, KANA, fill, table
 
 GAP, LONE, WORD = 0, 1, 2  # between units; a unit by itself; part of a word
 _PLACE_BITS = 24
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 def code_points(texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
@@ -66,7 +66,7 @@ class Units:
         first = np.flatnonzero(begins[inside])
         sizes = np.diff(first, append=len(inside))
         places = (np.arange(len(inside)) - np.repeat(first, sizes)).astype(np.uint64)
-        mixed = _mix(codes + (places << np.uint64(32)))
+        mixed = mix(codes + (places << np.uint64(32)))
         hashes = np.add.reduceat(mixed, first) if len(first) else mixed
         owner = np.searchsorted(starts, inside[first], side="right") - 1
         return Units(hashes, sizes, owner, np.bincount(owner, sizes, len(texts)).astype(np.int64))
@@ -103,7 +103,7 @@ class Units:
         n_grams = max(0, len(self.hashes) - n + 1)
         keys = self.texts[:n_grams].astype(np.uint64)
         for i in range(n):
-            keys = keys * _MULTIPLIER + self.hashes[i : i + n_grams]
+            keys = keys * GOLDEN + self.hashes[i : i + n_grams]
         is_whole = self.texts[:n_grams] == self.texts[n - 1 :][:n_grams]
         places = np.arange(n_grams, dtype=np.uint64)
         keys = (keys >> np.uint64(_PLACE_BITS) << np.uint64(_PLACE_BITS) | places)[is_whole]
@@ -111,10 +111,3 @@ class Units:
         hashes = keys >> np.uint64(_PLACE_BITS)
         is_repeat = np.concatenate([np.zeros(min(1, len(keys)), np.bool_), hashes[1:] == hashes[:-1]])
         return (keys & np.uint64((1 << _PLACE_BITS) - 1)).astype(np.int64), is_repeat
-
-
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    values *= _MULTIPLIER
-    values = values ^ values >> np.uint64(29)
-    values *= _MULTIPLIER
-    return values
