@@ -1,4 +1,4 @@
-"""Conversations as text and as ids: what a message is, file formats, templates, and what is supervised.
+"""Conversations as text and as token ids: messages, record formats, chat templates and supervision.
 
-record -> formats -> Conversation -> ChatTemplate.render -> ids, and the turn that each supervised id belongs to
+record -> formats -> Conversation -> ChatTemplate.render -> ids, and the supervised turn that each id belongs to
 """

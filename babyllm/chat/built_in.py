@@ -1,7 +1,7 @@
-"""The chat templates that come with the package, as Jinja texts. None of them changes what a message says.
+"""The chat templates of the package, as Jinja texts. None of them changes the content of a message.
 
-What lies between `{#separator#}` and `{#end#}` separates an answer's end token from the next turn; with efficient_eos
-it is left out, and the end token itself separates them.
+The text between `{#separator#}` and `{#end#}` separates an answer's end token from the next turn. With efficient_eos
+that text is left out, and the end token alone separates them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ LLAMA2 = r"""
 {%- set has_system = messages and messages[0]['role'] == 'system' %}
 {%- for message in (messages[1:] if has_system else messages) %}
     {%- if message['role'] != ('user' if loop.index0 % 2 == 0 else 'assistant') %}
-        {{- raise_exception('user and assistant must take turns, behind at most one system message') }}
+        {{- raise_exception('user and assistant must take turns, after at most one system message') }}
     {%- endif %}
     {%- if message['role'] == 'user' %}
         {#separator#}
@@ -143,7 +143,7 @@ PLAIN = r"""
 TEXTS = {"chatml": CHATML, "llama3": LLAMA3, "llama2": LLAMA2, "alpaca": ALPACA, "plain": PLAIN}
 
 
-# Before the text of a template, where conversations without a system message are to have one.
+# Put before a template's text to add a system message to conversations without one.
 _SYSTEM = (
     "{%- if not messages or messages[0]['role'] != 'system' %}\n    {%- set messages = [{'role': 'system', 'content': ",
     "}] + messages %}\n{%- endif %}\n",
@@ -151,11 +151,11 @@ _SYSTEM = (
 
 
 class BuiltIn(NamedTuple):
-    """Which built-in template a text is.
+    """A built-in template with its settings.
 
     Attributes:
         name: chatml, llama3, llama2, alpaca or plain.
-        efficient_eos: whether the token that ends an answer is all that separates it from the next turn.
+        efficient_eos: whether only the end token separates an answer from the next turn.
         default_system: the system message of conversations without one; empty for none.
     """
 
@@ -164,15 +164,15 @@ class BuiltIn(NamedTuple):
     default_system: str = ""
 
     def text(self) -> str:
-        """Jinja text, as it is stored with a tokenizer."""
+        """The Jinja text, as it is stored with a tokenizer."""
         kept = "" if self.efficient_eos else r"\1"
         text = re.sub(r"\s*\{#separator#\}(.*?)\s*\{#end#\}", kept, TEXTS[self.name], flags=re.DOTALL).strip()
-        # What JSON escapes is escaped alike in Jinja.
+        # Jinja's strings have the escapes of JSON's.
         return json.dumps(self.default_system, ensure_ascii=False).join(_SYSTEM) + text if self.default_system else text
 
 
 def built_in_of(text: str) -> BuiltIn | None:
-    """Which built-in template a text is; None for another."""
+    """The built-in template, with its settings, whose text this is; None for any other text."""
     head, tail = _SYSTEM
     system = ""
     if text.startswith(head):

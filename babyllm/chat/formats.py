@@ -1,9 +1,9 @@
-"""Records of the formats in use as conversations: what a JSON object or a row of a table means.
+"""From records to conversations: what a JSON object or a row of a table means in the usual formats.
 
-    record -> the fields that are named, or the shape that its fields have -> messages, task -> Conversation
-                                                                           -> Unusable(reason)
+    record -> the fields that settings name, or else its shape -> messages, task -> Conversation
+                                                               -> Unusable(reason)
 
-A record's own fields decide, so files may mix formats. Contents are kept as they are, blanks included.
+Each record's own fields decide, so a file may mix formats. Contents are kept unchanged, blanks included.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ from babyllm.errors import UserError
 FormatName = Literal["auto", "alpaca", "sharegpt", "messages", "firefly", "prompt", "text"]
 
 SYSTEMS = ("system", "system_prompt", "system_message", "meta_instruction")
-REFERENCE = "reference"  # what a dialogue is about, told before it
+REFERENCE = "reference"  # the text that a dialogue is about, which becomes its system message
 TASK_FIELDS = ("task", "task_type", "category", "kind", "department", "type")
 _SYSTEMS, _TASKS = frozenset((*SYSTEMS, REFERENCE)), frozenset(TASK_FIELDS)
-MAX_TASK = 64  # characters; what is longer is no name of a task
+MAX_TASK = 64  # characters; a longer text is not the name of a task
 NAMING = ("prompt", "answer", "messages", "system", "history")  # settings that name fields of a record
 KNOWN = {name for kinds in PAIRS.values() for pair in kinds for side in pair for name in side} | {
     *(*TEXTS, *MORE, *SYSTEMS, *MORE_FIELDS, *TASK_FIELDS, *VERDICTS, *FORUM, *DETAILS, TITLE, REFERENCE, "history")
@@ -62,27 +62,26 @@ KNOWN = {name for kinds in PAIRS.values() for pair in kinds for side in pair for
 class FormatConfig:
     """How records become conversations.
 
-    Names of fields are taken in any case; `a.b` is field b of field a, `a+b` joins the texts of two by a line break,
-    and `a?` may be absent.
+    Names of fields are matched in any case. `a.b` is field b of field a. `a+b` joins the texts of two fields by a line
+    break. `a?` may be absent.
 
     Attributes:
-        format: alpaca (instruction, input, output; history and system if there), sharegpt (conversations of from and
-            value), messages (of role and content), firefly (kind, input, target), prompt (prompt + completion,
-            question + answer and the like), text (one text with marks of its speakers, such as ChatML); auto tells by
-            the fields of each record.
+        format: alpaca (instruction, input, output, and optionally history and system), sharegpt (conversations of
+            from and value), messages (of role and content), firefly (kind, input, target), prompt (prompt +
+            completion, question + answer and the like), text (one text with marks of its speakers, such as ChatML);
+            auto decides by the fields of each record.
         prompt: field of the question, or several joined by +, such as title+ask; null finds it.
         answer: field of the answer; null finds it.
         messages: field of a list of messages, or of a text with marks of its speakers; null finds it.
-        role: field of a message that says who speaks; null finds it.
-        content: field of a message that holds what is said; null finds it.
+        role: field of a message that names its speaker; null finds it.
+        content: field of a message that holds its text; null finds it.
         system: field of the system message; null takes system, system_prompt and the like.
         history: field of earlier exchanges; null takes history.
-        task_field: field that names the kind of conversation; auto, for null, takes the first there is of task,
-            task_type, category, kind, department and type. Where there is none, the name of the file serves.
-        roles: what roles of the data are meant by which names, such as {"client": "user"}; human, gpt and the like are
-            known, and a role that is not keeps its name.
-        allow_special: markers that are special tokens also where a content holds them, such as ["<think>"]; all others
-            are plain text there.
+        task_field: field that names the task of a conversation; null takes the first of task, task_type, category,
+            kind, department and type. A record without any of them has the name of its file as its task.
+        roles: role of each speaker's name in the data, such as {"client": "user"}; human, gpt and the like are
+            known, and any other name is kept as a role.
+        allow_special: special tokens that a content may hold, such as ["<think>"]; any other is plain text there.
     """
 
     format: FormatName = "auto"
@@ -101,7 +100,7 @@ class FormatConfig:
         """Refuse names that contradict each other.
 
         Raises:
-            UserError: a list and a pair are named, or fields beside a format of others.
+            UserError: settings name both a list and a pair, or fields that their format does not have.
         """
         pair = self.prompt or self.answer
         if pair and self.messages:
@@ -111,7 +110,7 @@ class FormatConfig:
 
     @property
     def speakers(self) -> Speakers:
-        """The fields of a message that hold a role and a content, in the order tried."""
+        """The names of fields that may hold a message's role and content, in the order in which they are tried."""
         found = SPEAKERS.get(self.format, ANY_SPEAKERS)
         if self.role is None and self.content is None:
             return found
@@ -122,16 +121,16 @@ class FormatConfig:
 
 
 def to_conversation(record: Mapping[str, Any], config: FormatConfig, *, task: str, id: str) -> Conversation:
-    """The conversation that a record stands for.
+    """The conversation of a record.
 
     Args:
-        record: fields as JSON or a table gives them; one that is null counts as absent.
-        config: names the format and the fields.
-        task: of a record that names none.
-        id: of the conversation.
+        record: the fields of a JSON object or a row of a table; null counts as absent.
+        config: the format, or the names of the fields.
+        task: the task of a record that does not name its own.
+        id: the id of the conversation.
 
     Raises:
-        Unusable: the record is no conversation that can be trained on.
+        Unusable: the record is not a conversation that can be trained on.
     """
     fields = RecordFields(record)
     shape = _shape(fields, config)
@@ -154,7 +153,7 @@ def columns_of(names: Sequence[str], config: FormatConfig) -> list[str]:
     """The columns of a table that its conversations are made from, in the table's order.
 
     Raises:
-        Unusable: they are those of no conversation.
+        Unusable: the columns cannot hold a conversation.
     """
     fields = RecordFields(dict.fromkeys(names, "x"))
     named = {setting: getattr(config, setting) for setting in NAMING if getattr(config, setting)}
@@ -182,7 +181,7 @@ def _shape(fields: RecordFields, config: FormatConfig) -> Shape:
 
 
 def _value(fields: RecordFields, name: str, setting: str) -> Any:
-    """The value of a field; null for one that may be absent, whose name ends with a question mark."""
+    """The value of a field; None if the field is absent and its name ends with a question mark."""
     try:
         return fields.lookup(name.removesuffix("?"))
     except KeyError:
@@ -217,7 +216,7 @@ def _asked(fields: RecordFields, shape: Shape, config: FormatConfig, talk: Talk)
 
 
 def _said(values: Sequence[Any], talk: Talk) -> list[Message]:
-    """The messages of a question or an answer that is a list of such; nothing where it is none."""
+    """The messages of a question or an answer that is a list of messages; empty for anything else."""
     (value,) = values if len(values) == 1 else (None,)
     if isinstance(value, list) and value and all(isinstance(item, dict) and "type" not in item for item in value):
         return list(talk.messages(value, "messages"))
@@ -225,7 +224,7 @@ def _said(values: Sequence[Any], talk: Talk) -> list[Message]:
 
 
 def _question(fields: RecordFields, shape: Shape, values: Mapping[str, Any], talk: Talk) -> list[Message]:
-    """What is asked, the exchanges before it that the same text holds among it."""
+    """The messages of the question; its text may hold earlier exchanges too."""
     texts = [_lines(value, name) for name, value in values.items() if value is not None]
     if not texts:
         raise Unusable("an empty question")
@@ -242,14 +241,14 @@ def _question(fields: RecordFields, shape: Shape, values: Mapping[str, Any], tal
 
 
 def _lines(value: Any, name: str) -> str:
-    """A text, or a list of sentences as lines."""
+    """The text of a value; a list of sentences becomes lines."""
     if isinstance(value, list) and all(isinstance(text, str) for text in value):
         return "\n".join(value)
     return content_of(value, name)
 
 
 def _with_system(messages: list[Message], fields: RecordFields, config: FormatConfig, shape: Shape) -> list[Message]:
-    """The messages after what the record says to the system and which tools it offers, its own or a message's."""
+    """The messages with a system message from the record before them, which also holds the tools on offer."""
     has_own = bool(messages) and messages[0].role == SYSTEM
     system = ""
     if not has_own and config.system:
@@ -289,11 +288,11 @@ def _require_characters(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise Unusable("a surrogate that stands alone, which is no character") from None
+        raise Unusable("a lone surrogate, so it is not valid Unicode") from None
 
 
 def _task(fields: RecordFields, config: FormatConfig) -> str:
-    """What a record names as its task; nothing if it names none."""
+    """The task that a record names; empty if it does not name one."""
     task = ""
     if config.task_field is not None:
         value = fields.lookup(config.task_field, None)

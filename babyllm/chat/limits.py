@@ -1,4 +1,4 @@
-"""Prompts and answers of at most so many tokens: longer ones are cut at one side, or their conversation is left out.
+"""Limits of tokens for prompts and answers: a longer one is cut at one side, or its conversation is skipped.
 
 Conversation -> limited -> Limited(Conversation, names of the limits that cut something)
 """
@@ -19,10 +19,10 @@ class MessageLimits:
     """How long a message may be.
 
     Attributes:
-        max_prompt: most tokens of what anybody but the assistant says in a message; None for no limit.
-        max_answer: most tokens of what the assistant says in one; None for no limit.
-        cut_prompt: where a longer prompt is cut, or that its conversation is left out.
-        cut_answer: where a longer answer is cut, or that its conversation is left out.
+        max_prompt: largest number of tokens in a message that is not the assistant's; None for no limit.
+        max_answer: largest number of tokens in a message of the assistant; None for no limit.
+        cut_prompt: side at which a longer prompt is cut; "skip" leaves its conversation out.
+        cut_answer: side at which a longer answer is cut; "skip" leaves its conversation out.
     """
 
     max_prompt: int | None = None
@@ -35,8 +35,8 @@ class Limited(NamedTuple):
     """A conversation within its limits.
 
     Attributes:
-        conversation: with shorter messages.
-        cuts: what was cut and to what length, once for each message that was.
+        conversation: the conversation with shortened messages.
+        cuts: a text for each message that was cut, with its kind and its limit.
     """
 
     conversation: Conversation
@@ -44,13 +44,13 @@ class Limited(NamedTuple):
 
 
 def limited(conversation: Conversation, limits: MessageLimits, tokenizer: Tokenizer) -> Limited:
-    """A conversation whose messages are no longer than they may be.
+    """A conversation whose messages are within their limits.
 
-    The tokens are those of the message alone, without what a template puts around it; of an answer its reasoning counts
-    too, and is not cut. An answer whose end was cut off is not taught to end there.
+    Only the tokens of the message count, without those that a template adds. In an answer the reasoning counts too,
+    but it is not cut. An answer whose end was cut off is trained without its end token.
 
     Raises:
-        Unusable: a message is longer, and is not to be cut or cannot be.
+        Unusable: a message is too long and its limit says "skip", or its reasoning alone exceeds the limit.
     """
     if limits.max_prompt is None and limits.max_answer is None:
         return Limited(conversation)
@@ -67,7 +67,7 @@ def limited(conversation: Conversation, limits: MessageLimits, tokenizer: Tokeni
 
 
 def _is_longer(text: str, most: int, tokenizer: Tokenizer) -> bool:
-    # A token is at least a byte.
+    # A token has at least one byte, so a text of few bytes need not be encoded.
     return len(text.encode()) > most and len(tokenizer.encode(text)) > most
 
 
@@ -79,18 +79,18 @@ def _shorter(message: Message, kind: str, most: int, cut: Cut, tokenizer: Tokeni
     content = _part(message.content, room, cut, tokenizer) if room > 0 else ""
     if kind == "answer" and not content.strip():
         raise Unusable(f"the reasoning of an answer leaves no room for it in max_answer {most}")
-    # The input is the end of the content, of which a cut may have left a part or nothing.
+    # The input is the end of the content. A cut may have left only a part of it, or nothing.
     if cut == "right":
         return replace(message, content=content, input=content[len(message.instruction) + 1 :], is_cut=True)
     return replace(message, content=content, input=message.input if len(content) > len(message.input) + 1 else "")
 
 
 def _part(text: str, most: int, cut: Cut, tokenizer: Tokenizer) -> str:
-    """The beginning or the end of a text, of at most so many tokens."""
+    """The beginning or the end of a text, of at most `most` tokens."""
     ids = tokenizer.encode(text)
     for n in range(most, 0, -1):
         kept = ids[:n] if cut == "right" else ids[-n:]
-        # A token may hold part of a character, and what is left may be parted into other tokens.
+        # A token may hold part of a character, and the rest may be encoded as other tokens.
         part = b"".join(map(tokenizer.token_bytes, kept)).decode("utf-8", "ignore")
         if not _is_longer(part, most, tokenizer):
             return part

@@ -1,7 +1,7 @@
-"""Where a chat template comes from, and all that is done with one.
+"""Loads chat templates, and names all that is done with one.
 
-a built-in's name | a Jinja file | what is stored with a tokenizer -> load_template -> ChatTemplate
-    -> render -> ids and turns      -> prompt -> ids      -> fit -> ids and turns in limited room
+a built-in's name | a Jinja file | a template stored with a tokenizer -> load_template -> ChatTemplate
+    -> render -> ids and turns      -> prompt -> ids      -> fit -> ids and turns within a row's length
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 DEFAULT = "chatml"
-TOKEN = re.compile(r"<[|｜][^<>\s]+[|｜]>")  # how special tokens look that a vocabulary may lack
+TOKEN = re.compile(r"<[|｜][^<>\s]+[|｜]>")  # the usual form of special tokens, which a vocabulary may lack
 
 
 def load_template(
@@ -44,17 +44,19 @@ def load_template(
     default_system: str | None = None,
     allow_special: Sequence[str] = (),
 ) -> ChatTemplate:
-    """The template of a name or file, with a tokenizer that has its special tokens.
+    """The chat template of a name or file, with a tokenizer that has its special tokens.
 
     Args:
         name_or_path: chatml, llama3, llama2, alpaca, plain or the path of a Jinja file; None takes the template stored
             in `directory`, or else chatml.
-        tokenizer: extended where it lacks tokens that a template spells out, unless that is stored with it.
-        directory: of the tokenizer's files. A template stored there may lack `{% generation %}`: it serves to chat.
-        efficient_eos: let an answer's end token be all that separates it from the next turn; of a built-in template.
-        default_system: the system message of conversations without one, of a built-in template; empty for none, None
-            keeps what a stored template has.
-        allow_special: markers that are special tokens in contents, too; the vocabulary is extended by them.
+        tokenizer: a tokenizer, which is extended by the special tokens that a template spells out. A stored template
+            does not extend it.
+        directory: the directory of the tokenizer's files. A template stored there may lack `{% generation %}`; it can
+            be used for chatting but not for training.
+        efficient_eos: whether only the end token separates an answer from the next turn; for built-in templates.
+        default_system: the system message of conversations without one, for built-in templates; empty for none. None
+            keeps the one of a stored template.
+        allow_special: special tokens that contents may hold; the vocabulary is extended by them.
 
     Raises:
         UserError: there is no such template, it does not mark answers, or it cannot be used.
@@ -80,7 +82,7 @@ def load_template(
 def _with_settings(
     source: str, known: BuiltIn | None, efficient_eos: bool, default_system: str | None, where: str
 ) -> str:
-    """A template's text, that of a built-in one as the settings want it."""
+    """A template's text; the settings apply to a built-in one."""
     if known:
         system = known.default_system if default_system is None else default_system
         return BuiltIn(known.name, known.efficient_eos or efficient_eos, system).text()
@@ -91,7 +93,7 @@ def _with_settings(
 
 
 def _require_plain(system: str, tokenizer: Tokenizer) -> None:
-    """Refuse a system message that would bring special tokens, as a template's own text does."""
+    """Refuse a system message with special tokens: it becomes template text, where they would take effect."""
     found = [*(name for name in tokenizer.special if name in system), *TOKEN.findall(system)]
     if found:
         raise UserError(f"default_system: {found[0]} in it would be a special token; write it without")
@@ -113,7 +115,7 @@ def stored_template(directory: Path) -> str | None:
     """The chat template among a tokenizer's files: that of `chat_template.jinja` or else `tokenizer_config.json`.
 
     Raises:
-        UserError: a file cannot be read, or holds something else in its place.
+        UserError: a file cannot be read, or its template is not a text.
     """
     return _stored(directory)[1]
 
@@ -129,9 +131,9 @@ def _stored(directory: Path) -> tuple[Path, str | None]:
     fields = Fields(config, str(file))
     if not fields.is_list("chat_template"):
         return file, fields.text("chat_template", None)
-    for i, entry in enumerate(config["chat_template"]):  # several by name
+    for i, entry in enumerate(config["chat_template"]):  # several templates with names
         if not isinstance(entry, dict):
-            raise UserError(f"{file}: chat_template[{i}] is no object with a name and a template")
+            raise UserError(f"{file}: chat_template[{i}] is not an object with a name and a template")
         one = Fields(entry, f"{file}: chat_template[{i}]")
         if one.text("name") == "default":
             return file, one.text("template")

@@ -1,4 +1,4 @@
-"""What a conversation is: messages with roles, as plain values."""
+"""Conversations and their messages, as plain values."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class Unusable(ValueError):
 
 @dataclass(frozen=True)
 class Message:
-    """What one speaker says.
+    """A role and what it says.
 
     Attributes:
-        role: system, user, assistant, tool or one of the data's own, such as "narrator".
-        content: any valid Unicode string, plain text: what looks like a special token in it is none.
+        role: system, user, assistant, tool or another name in the data, such as "narrator".
+        content: plain text, any valid Unicode string; the name of a special token in it is ordinary text.
         weight: 1 if the message is trained on, 0 if not; None leaves that to its role.
-        reasoning: what the speaker thinks before it says the content; plain text, too.
-        tools: of a system message: the functions that can be called, as a JSON list; empty for none.
-        input: what an instruction is about: the end of the content, after a line break. A template with a place for
-            inputs has it there; empty for none.
-        is_cut: whether the end of the content was cut off, so that the token that ends it is not trained on.
+        reasoning: the thoughts before the content, also plain text.
+        tools: the functions that can be called, as a JSON list in a system message; empty for none.
+        input: the text that an instruction is about, which is the end of the content after a line break; empty for
+            none. A template with a field for inputs renders it separately.
+        is_cut: whether the end of the content was cut off, so that its end token is not trained on.
     """
 
     role: str
@@ -37,7 +37,7 @@ class Message:
     is_cut: bool = False
 
     def with_input(self, input: str) -> Message:
-        """The message with an input below its content; where either is blank, the other alone is the content."""
+        """The message with an input below its content; if one of them is blank, the content is the other."""
         if not input.strip():
             return self
         if not self.content.strip():
@@ -50,11 +50,11 @@ class Message:
         return self.content[: -len(self.input) - 1] if self.input else self.content
 
     def spelled_out(self, reasoning: bool = True, tools: bool = True) -> Message:
-        """The message with its reasoning, its tools or both in its content, as models are taught to write them.
+        """The message with its reasoning, its tools or both written into its content.
 
         Args:
             reasoning: whether the reasoning goes before the content, in `<think>`.
-            tools: whether the tools go after the content, a line of JSON for each.
+            tools: whether the tools go after the content, one line of JSON each.
         """
         if not ((reasoning and self.reasoning) or (tools and self.tools)):
             return self
@@ -72,10 +72,10 @@ class Conversation:
     """Messages in their order.
 
     Attributes:
-        messages: at least one.
-        task: what kind of conversation it is; losses are told apart by it.
-        id: where it comes from, such as "chats.jsonl:17".
-        left_out: names of fields of its record that nothing was made of.
+        messages: the messages, at least one.
+        task: the kind of conversation, by which losses are reported separately.
+        id: the origin of the conversation, such as "chats.jsonl:17".
+        left_out: names of fields of its record that were not used.
     """
 
     messages: tuple[Message, ...]

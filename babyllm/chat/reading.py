@@ -45,7 +45,7 @@ def find_conversation_partitions(paths: Sequence[Path], partition_bytes: int) ->
 
     Args:
         paths: files and folders; of a folder, files of other kinds are left out.
-        partition_bytes: of a partition, about.
+        partition_bytes: bytes of a partition, about.
 
     Raises:
         UserError: a path does not exist, is given twice or holds no such file.
@@ -66,12 +66,12 @@ def find_conversation_partitions(paths: Sequence[Path], partition_bytes: int) ->
 def read_conversations(
     path: Path | Partition, config: FormatConfig, section: str = SECTION
 ) -> Iterator[Conversation | Rejected]:
-    """Every record of a file, a folder or a partition, as a conversation or with the reason why it is none, in order.
+    """Every record of a file, a folder or a partition, in order: a conversation, or the reason why it was rejected.
 
     Args:
         path: what is read.
         config: how records become conversations.
-        section: of the settings on the command line, for what is told to write there.
+        section: name of the settings on the command line, for messages that say what to write there.
 
     Raises:
         UserError: there is nothing of the kind.
@@ -84,17 +84,17 @@ def read_conversations(
 def read_conversation_partition(
     partition: Partition, config: FormatConfig, section: str = SECTION
 ) -> Iterator[Conversation | Rejected]:
-    """Every record of a partition, as a conversation or with the reason why it is none, in order.
+    """Every record of a partition, in order: a conversation, or the reason why it was rejected.
 
-    The id of a conversation is its place: the file and, behind a colon, the byte or in Parquet the row at which it
-    begins. What is rejected from a file that is not cut also tells the line.
+    The id of a conversation is the file and, after a colon, the byte at which it begins, or in Parquet the row. What is
+    rejected from a file that is not cut also has its line.
     """
     for source in partition.sources:
         yield from read_files(source, READ, partial(_read, config=config, section=section))
 
 
 def _read(source: Source, config: FormatConfig, section: str) -> Iterator[Conversation | Rejected]:
-    """Every record of a file that is no archive."""
+    """Every record of a file that is not an archive."""
     if source.format not in READERS:
         yield rejected(source.name, NO_CONVERSATIONS)
         return
@@ -124,7 +124,7 @@ class _Conversations:
         """The conversation that a record is.
 
         Raises:
-            BadRecord: it is none.
+            BadRecord: it is not a conversation.
         """
         if not isinstance(record, dict):
             raise BadRecord(f"not an object with fields but {kind_of(record)}")

@@ -1,4 +1,4 @@
-"""The state of a chat as plain values: what was said, and the part of it that a prompt has room for.
+"""The state of a chat as plain values, and the prompt that fits into the model's context.
 
 Session -> heard / answered / retried -> Session;  Session -> fitting_prompt -> ids
 """
@@ -19,8 +19,8 @@ class Session:
     """A chat so far.
 
     Attributes:
-        system: what the model is told first; empty for nothing.
-        messages: of user and assistant in turn, the user's first.
+        system: the system message; empty for none.
+        messages: messages of user and assistant in turn, beginning with the user's.
     """
 
     system: str = ""
@@ -35,30 +35,30 @@ class Session:
         return replace(self, messages=(*self.messages, Message(ASSISTANT, text)))
 
     def retried(self) -> Session | None:
-        """The chat before its last answer; None if nothing was answered yet."""
+        """The chat without its last answer; None if it does not end with one."""
         if not self.messages or self.messages[-1].role != ASSISTANT:
             return None
         return replace(self, messages=self.messages[:-1])
 
 
 class Prompt(NamedTuple):
-    """What the model reads before it answers, and how many of the oldest exchanges were left out of it."""
+    """The ids that the model reads before it answers, and the number of oldest exchanges that they leave out."""
 
     ids: list[int]
     n_left_out: int
 
 
 def fitting_prompt(template: ChatTemplate, session: Session, context: int, max_new_tokens: int) -> Prompt:
-    """The ids before the assistant's next answer, without the oldest exchanges where they would leave too little room.
+    """The ids before the assistant's next answer, without the oldest exchanges if the context is too short for them.
 
-    Room is left for `max_new_tokens`, but for no more than a quarter of the context. The system message and the user's
-    last message always stay, even if that leaves less.
+    The prompt leaves `max_new_tokens` of the context to the answer, but at most a quarter of the context. The system
+    message and the user's last message always stay, even if they leave less.
 
     Args:
-        template: writes the messages down.
-        session: its last message is the user's.
-        context: tokens the model can read and write in all.
-        max_new_tokens: tokens the answer may take.
+        template: the chat template that renders the messages.
+        session: the chat; its last message is the user's.
+        context: largest number of tokens that the model can read and write in all.
+        max_new_tokens: largest number of tokens of the answer.
 
     Raises:
         UserError: the system message and the last message alone fill the context, or the template refuses them.
@@ -73,7 +73,7 @@ def fitting_prompt(template: ChatTemplate, session: Session, context: int, max_n
         except Unusable as error:
             raise UserError(f"the chat cannot be written down for the model: {error}") from None
 
-    # The fewest left out that fit, else all but the last: prompts only get shorter, so a few of them are tried.
+    # Leave out as few exchanges as possible, but never the last. More left out makes a shorter prompt, so bisect.
     n_left_out = bisect_left(range(len(starts) - 1), True, key=lambda n: len(ids_from(n)) + room <= context)
     ids = ids_from(n_left_out)
     if len(ids) >= context:
@@ -85,7 +85,7 @@ def fitting_prompt(template: ChatTemplate, session: Session, context: int, max_n
 
 
 def answer_lead(template: ChatTemplate) -> str:
-    """What the template puts between a prompt and the text of its answer, such as a space; models write it, too."""
+    """The text that the template puts between a prompt and its answer, such as a space; models generate it too."""
     if not template.is_marked:
         return ""
     rendered = template.render([Message(USER, "?"), Message(ASSISTANT, "x")])

@@ -1,4 +1,4 @@
-"""Which messages are trained on: weights of 0 or 1, and turns as conversations of their own."""
+"""Supervision: which messages are trained on, as weights of 0 or 1, and turns as separate conversations."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from babyllm.errors import UserError
 
 @dataclass(frozen=True)
 class Supervise:
-    """What is trained on; a message's own weight overrides all of it.
+    """Which messages are trained on; a message's own weight takes precedence.
 
     Attributes:
-        turns: "all" answers of the assistant, or the "last" one alone.
-        prompts: train on what the others say as well.
-        weights: 0 or 1 by role, such as {"narrator": 1}; a role not named here has 1 if it is the assistant's, and for
-            others what `prompts` says.
+        turns: answers of the assistant that are trained on, "all" or only the "last".
+        prompts: whether messages of other roles are trained on too.
+        weights: 0 or 1 by role, such as {"narrator": 1}. A role that is not named has 1 if it is the assistant's;
+            any other has 1 if `prompts` is set.
     """
 
     turns: Literal["all", "last"] = "all"
@@ -26,7 +26,7 @@ class Supervise:
     weights: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse weights between.
+        """Refuse any weight but 0 and 1.
 
         Raises:
             UserError: a weight is neither 0 nor 1.
@@ -37,7 +37,7 @@ class Supervise:
 
 
 def message_weights(messages: Sequence[Message], supervise: Supervise) -> list[int]:
-    """Weight of each message, 0 or 1."""
+    """The weight of each message, 0 or 1."""
     last = max((i for i, message in enumerate(messages) if message.role == ASSISTANT), default=-1)
     weights = []
     for i, message in enumerate(messages):
@@ -49,9 +49,10 @@ def message_weights(messages: Sequence[Message], supervise: Supervise) -> list[i
 
 
 def split_turns(conversation: Conversation) -> list[Conversation]:
-    """One conversation for each answer that may be trained on: all up to it, with weight 0 up to the answer before.
+    """One conversation for each answer that may be trained on.
 
-    All keep the conversation's id, so that whatever is decided by it is decided alike.
+    Each holds the messages up to its answer, with weight 0 up to the answer before. All keep the conversation's id, so
+    decisions that depend on the id are the same for all of them.
     """
     turns = []
     begin = 0

@@ -1,11 +1,11 @@
-"""Conversations as ids, and which of them are trained on, by the chat template that is stored with the tokenizer.
+"""A chat template renders a conversation as ids, and says which of them are trained on.
 
-    messages -> Jinja -> text with the messages' contents in their places -+-> special ids, by name
-                                                                           +-> plain text -> encode
-             -> what the assistant says, in {% generation %} -> turns
+    messages -> Jinja -> text with placeholders for the messages' contents -+-> special ids, by name
+                                                                            +-> plain text -> encode
+             -> the assistant's text, in {% generation %} -> turns
 
-Only what the template itself spells out can become a special id: what a message says is plain text, whatever it looks
-like. Nothing is searched for in the ids: each knows where it comes from.
+Only the template's own text can become a special id. What a message says is plain text, whatever it looks like. Ids
+are not searched for afterwards, since the origin of each is known.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from babyllm.chat.supervise import Supervise, message_weights
 from babyllm.errors import UserError
 from babyllm.tokenizer import ROLES, Tokenizer
 
-CACHED_CHARACTERS = 32  # of texts that come again and again, such as a header
+CACHED_CHARACTERS = 32  # longest text whose ids are cached: such texts, a header for one, recur often
 SAMPLES = (
     (Message(USER, "1"), Message(ASSISTANT, "2")),
     (Message(SYSTEM, "0"), Message(USER, "1"), Message(ASSISTANT, "2")),
@@ -50,8 +50,8 @@ class Rendered(NamedTuple):
     """A conversation as ids.
 
     Attributes:
-        ids: (L,)
-        turns: (L,) 0 where an id is not trained on, else the number of the supervised turn it belongs to: 1, 2, ...
+        ids: (L,) token ids.
+        turns: (L,) the number of the supervised turn that each id belongs to, from 1; 0 for an id not trained on.
     """
 
     ids: NDArray[np.int32]
@@ -59,14 +59,14 @@ class Rendered(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """Part of a rendering: the template's own text, a special id, or the place of what a message says.
+    """A segment of a rendering: the template's own text, a special id, or a placeholder for a message's text.
 
     Attributes:
-        text: of the template; empty for the others.
-        special: the id, if it is one.
-        content: number of the place, if it is one: of a message's content, then of its reasoning and its input.
-        block: number of the generation block it lies in, 0 outside.
-        message: number of the message that it is trained on with, if there is one.
+        text: the template's text; empty for the other kinds.
+        special: the id of a special token; None for the other kinds.
+        content: the number of a placeholder; None for the other kinds. Contents come first, then reasoning and inputs.
+        block: the number of the generation block around it; 0 outside of one.
+        message: the number of the message whose turn it belongs to; None if it is not trained on.
     """
 
     text: str
@@ -81,8 +81,8 @@ class ChatTemplate:
 
     Attributes:
         source: the Jinja text, as `tokenizer_config.json` stores it.
-        tokenizer: whose special tokens the template's text is searched for.
-        is_marked: whether it has `{% generation %}` around answers, without which nothing can be trained on.
+        tokenizer: the tokenizer; its special tokens take effect in the template's text.
+        is_marked: whether the template has `{% generation %}` around answers, which training needs.
         end_ids: ids that end an answer: the template's end token and eos.
     """
 
@@ -92,19 +92,19 @@ class ChatTemplate:
         """Compile a template.
 
         Args:
-            source: Jinja text.
-            tokenizer: with all special tokens that the template spells out.
-            where: how messages name the template.
-            allow_special: special tokens of the tokenizer that are such in contents, too.
+            source: the Jinja text.
+            tokenizer: a tokenizer with all special tokens that the template spells out.
+            where: the name of the template in messages.
+            allow_special: special tokens of the tokenizer that take effect in contents too.
 
         Raises:
-            UserError: it has a syntax error, or refuses an exchange between user and assistant; or the tokenizer lacks
-                a token.
+            UserError: the template has a syntax error or refuses an exchange between user and assistant, or the
+                tokenizer lacks a token.
         """
         self.source, self.tokenizer, self._where = source, tokenizer, where
         if MARKS.search(source):
             raise UserError(
-                f"{where}: takes private-use characters of plane 16, which mark places here; leave them out"
+                f"{where}: holds private-use characters of plane 16, which are reserved as marks; leave them out"
             )
         self._jinja = compiled(source, where)
         self.is_marked = is_marked(source, where)
@@ -115,7 +115,7 @@ class ChatTemplate:
         self._border = _any_of([MARKS.pattern], tokenizer.special)
         self._allowed = tuple(allow_special)
         if unknown := [name for name in allow_special if name not in tokenizer.special]:
-            raise UserError(f"allow_special: {unknown[0]!r} is no special token of the vocabulary; leave it out")
+            raise UserError(f"allow_special: {unknown[0]!r} is not a special token of the vocabulary; leave it out")
         self._marker = _any_of([], allow_special) if allow_special else None
         self._short = lru_cache(4096)(tokenizer.encode)
         self._plan = lru_cache(512)(self._uncached_plan)
@@ -125,7 +125,7 @@ class ChatTemplate:
         return ChatTemplate, (self.source, self.tokenizer, self._where, self._allowed)
 
     def allowing(self, names: Sequence[str]) -> ChatTemplate:
-        """The same template with these special tokens in contents, too.
+        """The same template, with these special tokens taking effect in contents too.
 
         Raises:
             UserError: the tokenizer lacks one.
@@ -133,10 +133,18 @@ class ChatTemplate:
         return ChatTemplate(self.source, self.tokenizer, self._where, names) if names else self
 
     def render(self, messages: Sequence[Message], supervise: Supervise = Supervise()) -> Rendered:  # noqa: B008  # frozen
-        """Ids of a conversation and what of them is trained on.
+        """The ids of a conversation, and which of them are trained on.
 
-        A supervised answer is what the template has in `{% generation %}`: the content and the end token. Of another
-        role it is the content and the special token right behind it, if there is one.
+        In a supervised answer these are the ids inside `{% generation %}`: the content and the end token. In a
+        supervised message of another role they are the content and the special token directly after it, if there is
+        one.
+
+        Args:
+            messages: the messages of the conversation.
+            supervise: which messages are trained on.
+
+        Returns:
+            (L,) ids and (L,) turns.
 
         Raises:
             Unusable: the template refuses these messages or changes what they say.
@@ -146,7 +154,7 @@ class ChatTemplate:
         return self._render(messages, message_weights(messages, supervise), add_generation_prompt=False)
 
     def require_marks(self) -> None:
-        """Refuse a template that cannot be trained with.
+        """Refuse a template that training cannot use.
 
         Raises:
             UserError: it does not mark answers.
@@ -158,7 +166,7 @@ class ChatTemplate:
             )
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a conversation up to where the assistant's next answer begins.
+        """The ids of a conversation up to the beginning of the assistant's next answer.
 
         Raises:
             Unusable: the template refuses these messages or changes what they say.
@@ -169,7 +177,7 @@ class ChatTemplate:
     def _render(self, messages: Sequence[Message], weights: Sequence[int], add_generation_prompt: bool) -> Rendered:
         given = given_of(messages, weights, self._taken)
         rendered = self._jinja_text(given.shape, given.contents, add_generation_prompt)
-        # The date of a template that tells it may change while it is cached.
+        # A template that shows the date is not cached, since the date may change.
         make = self._uncached_plan if "strftime_now" in self.source else self._plan
         marked, pieces = make(given.shape, add_generation_prompt)
         if _filled(marked, given.contents) != rendered:
@@ -199,7 +207,7 @@ class ChatTemplate:
             raise Unusable(f"the template refuses it: {error}") from None
 
     def _uncached_plan(self, shape: Shape, add_generation_prompt: bool) -> tuple[str, list[_Piece]]:
-        """The rendering of messages of this shape, with places for what they say: as text and as pieces."""
+        """The rendering of messages of this shape, with placeholders for their texts: as text and as segments."""
         speakers = shape.speakers
         for role in shape.roles:
             if self._border.search(role):
@@ -210,7 +218,9 @@ class ChatTemplate:
             raise Unusable(f"it has more than {MAX_PLACES} messages")
         marked = self._jinja_text(shape, [place(i) for i in range(len(speakers))], add_generation_prompt)
         pieces: list[_Piece] = []
-        owners: dict[int, int | None] = {}  # which message a generation block is of: the one in it, or the one before
+        owners: dict[
+            int, int | None
+        ] = {}  # the message of each generation block: the first inside it, else the one before it
         block = n_blocks = 0
         latest = None
         for part in filter(None, self._border.split(marked)):
@@ -232,7 +242,7 @@ class ChatTemplate:
         return marked, self._with_messages(pieces, owners, shape)
 
     def _with_messages(self, pieces: Sequence[_Piece], owners: dict[int, int | None], shape: Shape) -> list[_Piece]:
-        """The pieces with the messages they are trained on with."""
+        """The segments, each with the message whose turn it belongs to."""
         marked = {owners[piece.block] for piece in pieces if piece.block}
         speakers = shape.speakers
         done: list[_Piece] = []
@@ -251,7 +261,10 @@ class ChatTemplate:
         return done
 
     def _encode(self, pieces: Sequence[_Piece], given: Given) -> Rendered:
-        """Ids of the pieces; text is joined up to a special token, a block's border or one of what is trained on."""
+        """The ids of the segments.
+
+        Neighbouring texts are encoded together, up to a special token, the border of a block or that of a turn.
+        """
         weights = given.weights
         ids: list[int] = []
         run_turns: list[int] = []
@@ -273,7 +286,7 @@ class ChatTemplate:
                 put(self._ids(text), border[1])
                 text, border = "", (piece.block, message)
             if piece.special is not None:
-                # Nothing ends where the rest was cut off.
+                # The end token of a message whose end was cut off is not trained on.
                 is_end = message is None or message != said or not given.cut[message]
                 put((piece.special,), message if is_end else None)
                 continue
@@ -294,11 +307,11 @@ class ChatTemplate:
 
     def _ids(self, text: str) -> Sequence[int]:
         if not text:
-            return ()  # some vocabularies give even nothing a prefix
+            return ()  # some tokenizers add a prefix even to an empty text
         return self._short(text) if len(text) <= CACHED_CHARACTERS else self.tokenizer.encode(text)
 
     def special_ids(self) -> list[int]:
-        """Ids of the special tokens that an ordinary exchange has, around what is said or, if allowed, in it."""
+        """Ids of the special tokens of an ordinary exchange, and of those that contents may hold."""
         found: set[int] = set()
         for messages in SAMPLES:
             with suppress(Unusable):
@@ -307,7 +320,7 @@ class ChatTemplate:
         return sorted(found | {self.tokenizer.special[name] for name in self._allowed})
 
     def _find_end_ids(self) -> list[int]:
-        """The special id that a sample answer ends with, and eos."""
+        """The special id at the end of a sample answer, and eos."""
         reason = ""
         for messages in SAMPLES:
             try:
@@ -327,11 +340,11 @@ class ChatTemplate:
 
 
 def _any_of(patterns: Sequence[str], names: Iterable[str]) -> re.Pattern[str]:
-    """A pattern, with one group, of any of these; of names that begin alike the longest."""
+    """A pattern with one group that matches any of these; a longer name is preferred to its beginning."""
     longest_first = sorted(names, key=lambda name: -len(name))
     return re.compile(f"({'|'.join([*patterns, *map(re.escape, longest_first)])})")
 
 
 def _filled(marked: str, contents: Sequence[str]) -> str:
-    """A rendering with the messages' contents in their places."""
+    """A rendering with the messages' contents in the placeholders."""
     return marked.translate(dict(enumerate(contents, ord(FIRST_PLACE))))

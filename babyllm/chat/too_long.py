@@ -1,4 +1,4 @@
-"""Conversations in the room that a training row has: whole, without their oldest turns, cut off, or not at all."""
+"""Conversations within the length of a row: whole, without their oldest turns, truncated, or skipped."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Outcome = Literal["whole", "dropped", "truncated", "skipped"]
 
 
 class Fitted(NamedTuple):
-    """A conversation in the room it has.
+    """A conversation within the length of a row.
 
     Attributes:
-        rendered: at most seq_len + 1 ids with something to train on; None if the conversation is skipped.
-        outcome: "whole", "dropped" for one without its oldest turns, "truncated" or "skipped".
+        rendered: at most `seq_len` + 1 ids, some of which are trained on; None if the conversation is skipped.
+        outcome: "whole", "dropped" if the oldest turns were left out, "truncated" or "skipped".
     """
 
     rendered: Rendered | None
@@ -32,13 +32,13 @@ def fit(
     """A conversation rendered into `seq_len` inputs and as many targets.
 
     Args:
-        template: that it is rendered with.
-        conversation: of any length.
-        supervise: what is trained on; where that is nothing, the conversation is skipped.
-        seq_len: most inputs, which are all ids but the last.
-        too_long: what becomes of longer ones: "drop_oldest" leaves out as few as possible of the oldest turns behind
-            the system messages, and skips what is too long even with the last alone; "truncate" cuts the end off, and
-            puts no end token there; "skip" skips them.
+        template: the chat template to render it with.
+        conversation: a conversation of any length.
+        supervise: which messages are trained on; a conversation without any is skipped.
+        seq_len: largest number of inputs, which are all ids except the last.
+        too_long: treatment of longer conversations. "drop_oldest" leaves out as few as possible of the oldest turns
+            after the system messages, and skips a conversation whose last turn alone is too long. "truncate" cuts the
+            end off and adds no end token. "skip" skips them.
 
     Raises:
         Unusable: the template refuses the messages or changes what they say.
@@ -62,7 +62,7 @@ def fit(
 def _without_oldest(
     template: ChatTemplate, messages: Sequence[Message], supervise: Supervise, seq_len: int
 ) -> Rendered:
-    """The rendering that lacks as few turns as possible; of the last turn alone, if none is short enough."""
+    """The rendering without as few of the oldest turns as possible; the last turn stays, even if it is too long."""
     roles = [message.role for message in messages]
     head = next((i for i, role in enumerate(roles) if role != SYSTEM), len(roles))
     later = (i for i in range(head + 1, len(roles)) if roles[i - 1] == ASSISTANT and roles[i] not in (ASSISTANT, TOOL))
@@ -71,6 +71,6 @@ def _without_oldest(
     def rendered(start: int) -> Rendered:
         return template.render([*messages[:head], *messages[start:]], supervise)
 
-    # Fewer turns are never longer, so the number to drop is found by halving.
+    # Fewer turns never make a longer rendering, so bisection finds the number to drop.
     n_dropped = bisect_left(starts[:-1], True, lo=1, key=lambda start: len(rendered(start).ids) - 1 <= seq_len)
     return rendered(starts[min(n_dropped, len(starts) - 1)])

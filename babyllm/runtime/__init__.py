@@ -1,16 +1,16 @@
 """Where a process runs: device, dtype, ranks, seeds, the stop signal. Only this package reads the environment.
 
     with user_errors():                              a user's mistake becomes one line and exit status 1
-        launch(work, config)                         starts a process per GPU or core (`launching`), each of which does
-        with start(config.runtime) as runtime:       joins the other ranks, watches them, leaves them
-            with runtime.main_first(): ...           rank 0 prepares the data, then everyone opens it
+        launch(work, config)                         starts a process per GPU or core (`launching`); each runs `work`
+        with start(config.runtime) as runtime:       joins the process group, watches the other ranks, leaves it
+            with runtime.main_first(): ...           rank 0 prepares the data, then every rank opens it
             for step in ...:
-                runtime.beat(step)                   a rank that hangs is named and the run ends (`watchdog`)
-                seed_all(seed, step, runtime.rank)   dropout is a pure function of these integers
+                runtime.beat(step)                   reports progress; a rank that hangs ends the run (`watchdog`)
+                seed_all(seed, step, runtime.rank)   makes dropout a pure function of these integers
                 with runtime.autocast(): ...
                 runtime.sum([loss, tokens, runtime.stop_requested])
 
-torch is imported where it is used, so that commands which need none of it start at once.
+torch is imported inside functions, so that commands without it start at once.
 """
 
 from babyllm.runtime.config import RuntimeConfig

@@ -10,7 +10,7 @@ from babyllm.config.values import Count, PositiveSeconds
 from babyllm.config.values import check as check_limits
 from babyllm.errors import UserError
 
-# More threads or processes than this on each logical core never help, and too many bring a machine down.
+# More threads or processes than this on each logical core never help. Too many bring a machine down.
 _MAX_PER_CORE = 8
 
 
@@ -19,16 +19,17 @@ class RuntimeConfig:
     """Where and how a process computes.
 
     Attributes:
-        device: cpu, cuda, mps, or auto for the first of cuda, mps, cpu that is there.
-        dtype: of matrix products; weights and sums stay float32. auto takes bfloat16 where the hardware multiplies it
-            natively, float16 on other CUDA devices, else float32. A model that is read and not trained stays float32
-            on a CPU, where only a type named here changes that.
-        compile: compile the model for training; auto where it pays.
-        deterministic: the same bits on every run on the same machine; slower on CUDA.
-        timeout_s: a rank that dies or makes no progress for this long ends the run with a message that names it.
+        device: cpu, cuda or mps; auto is the first of cuda, mps and cpu that is available.
+        dtype: type of the numbers in matrix products; weights and sums stay float32. auto is bfloat16 where the
+            hardware multiplies it natively, float16 on other CUDA devices, else float32. On a CPU auto is float32 for
+            models that are evaluated or generate.
+        compile: whether to compile the model for training; auto compiles where that saves time.
+        deterministic: whether runs on the same machine compute the same bits; slower on CUDA.
+        timeout_s: seconds after which a rank without progress ends the run; a message names the rank.
         threads: CPU threads of each process; default: its share of the cores.
-        processes: how many work on this machine: by default one per GPU or, on a CPU, per physical core, at most 4, as
-            far as data.global_batch can be divided among them; a run keeps its number. Under torchrun what that says.
+        processes: number of processes on this machine. The default is one per GPU, or on a CPU one per physical core
+            and at most 4; data.global_batch must divide evenly among them. A resumed run keeps its number. Under
+            torchrun it is torchrun's number.
     """
 
     device: str = "auto"
@@ -41,10 +42,10 @@ class RuntimeConfig:
 
 
 def check(config: RuntimeConfig) -> None:
-    """See that the numbers of the section are possible on a machine.
+    """Check that this machine allows the numbers of the section.
 
     Raises:
-        UserError: one is not.
+        UserError: a number is beyond its limits.
     """
     check_limits(config, "runtime.")
     most = _MAX_PER_CORE * (os.cpu_count() or 1)

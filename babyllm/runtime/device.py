@@ -1,4 +1,4 @@
-"""Device and type of numbers of a process, and whether compiling pays there."""
+"""The device of a process, its dtype, and whether compiling saves time there."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def device_type(name: str) -> str:
-    """What `runtime.device` means on this machine: cpu, cuda or mps.
+    """The type of device that `runtime.device` means on this machine: cpu, cuda or mps.
 
     Raises:
-        UserError: there is no such device.
+        UserError: `name` is not a type of device.
     """
     import torch
 
@@ -31,7 +31,7 @@ def find_device(name: str, local_rank: int, local_world_size: int) -> torch.devi
     """The device of a rank; a CUDA device becomes the current one.
 
     Raises:
-        UserError: it is not there.
+        UserError: the device is not available.
     """
     import torch
 
@@ -58,14 +58,14 @@ def find_device(name: str, local_rank: int, local_world_size: int) -> torch.devi
 
 
 def find_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The type of matrix products that `runtime.dtype` means where a model is trained on `device`."""
+    """The dtype of matrix products that `runtime.dtype` means for training on `device`."""
     import torch
 
     if name == "auto" and device.type == "cpu":
-        return torch.bfloat16 if multiplies_bfloat16() else torch.float32  # emulated, it is the slower one
+        return torch.bfloat16 if multiplies_bfloat16() else torch.float32  # emulated bfloat16 is slower than float32
     return reading_dtype(device, name)
 
 
 def compile_pays(device: torch.device) -> bool:
-    """Whether compiling the model for `device` wins back its own time on ordinary runs."""
+    """Whether compiling for `device` saves more time on ordinary runs than it takes."""
     return device.type == "cuda"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from babyllm.runtime.watchdog import Watchdog
 
-# Collectives give up this many times later than the watchdog, which alone can tell which rank is to blame.
+# Collectives wait this many times longer than the watchdog, because only the watchdog knows which rank is at fault.
 _BACKSTOP = 10
 _STARTS = itertools.count()
 
@@ -31,11 +31,11 @@ class _Meeting(NamedTuple):
     """Where the ranks meet.
 
     Attributes:
-        store: for this rank's main thread.
-        watched: the same by another connection, since one that is asked may have to wait.
-        group: for the process group.
-        address: for messages.
-        keeper: the rank in whose process the store lives; where it is none, what else keeps it, for messages.
+        store: the store for this rank's main thread.
+        watched: the same store over a connection of the watchdog's own, since a request may block its connection.
+        group: the store for torch's process group.
+        address: the address of the store, for messages.
+        keeper: the rank whose process holds the store; if another program or a folder holds it, its name for messages.
     """
 
     store: Store
@@ -49,7 +49,11 @@ class _Meeting(NamedTuple):
 def joined_group(
     device: torch.device, place: Place, timeout_s: float, stop: StopSignal
 ) -> Iterator[tuple[Store, Watchdog]]:
-    """Join the process group and watch it while the body runs; say which rank is missing when a collective fails."""
+    """Join the process group and watch it while the body runs; a collective that fails names the missing rank.
+
+    Yields:
+        The store where the ranks meet, and the watchdog of this rank.
+    """
     import torch.distributed as dist
 
     from babyllm.runtime.launching.verdict import DONE, FAILED, STOPPING
@@ -57,7 +61,7 @@ def joined_group(
 
     _silence_c10d()
     rank, world_size, timeout = place.rank, place.world_size, timedelta(seconds=timeout_s)
-    # Names of an earlier `start` in the same processes would be found again otherwise.
+    # An earlier `start` in the same processes has left its keys in the store.
     name = f"run{next(_STARTS)}"
     meeting = _in_folder(place.meeting, name, world_size) if place.meeting else _by_address(place, name, timeout, stop)
     watchdog = Watchdog(meeting.watched, rank, world_size, timeout_s, meeting.address, meeting.keeper)
@@ -78,8 +82,8 @@ def joined_group(
         is_broken = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
         is_explained = is_broken and watchdog.explain()
         watchdog.close(STOPPING if is_explained else FAILED)
-        # The group is left to the end of the process: taking it down here would break the others' collectives before
-        # this rank has told its error, and may itself wait for a rank that is gone.
+        # The group stays until the process ends. Destroying it here would break the collectives of other ranks before
+        # this rank has reported its error. It could also wait for a rank that has died.
         if is_explained:
             raise SystemExit(1) from error
         raise
@@ -88,16 +92,16 @@ def joined_group(
 
 
 def _in_folder(folder: Path, name: str, world_size: int) -> _Meeting:
-    """The meeting of processes that `launch` started, which no other user and no other machine can reach."""
+    """The meeting of processes that `launch` started; no other user and no other machine can reach it."""
     from torch.distributed import FileStore  # type: ignore[attr-defined]  # missing from PyTorch's stubs
 
-    # torch's own store in a file only ever grows, so it is left to torch, which needs it once.
+    # torch's own file store only grows. It serves torch alone, which uses it once.
     store, group = FolderStore(folder / name), FileStore(str(folder / f"{name}.group"), world_size)
     return _Meeting(store, store, group, str(folder), f"the folder {folder}")
 
 
 def _by_address(place: Place, name: str, timeout: timedelta, stop: StopSignal) -> _Meeting:
-    """The meeting at the address that torchrun, or whoever started the ranks, has put into the environment."""
+    """The meeting at the address in the environment, which torchrun or another launcher has set."""
     import torch.distributed as dist
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
@@ -111,7 +115,7 @@ def _by_address(place: Place, name: str, timeout: timedelta, stop: StopSignal) -
     who = f"rank {place.rank} of {place.world_size}"
 
     def connect() -> tuple[TorchStore, Store]:
-        # Not waiting for the others here: the watchdog does, which can say who is missing and hears a stop signal.
+        # The watchdog waits for the other ranks: it can name the missing ones, and a stop signal ends its waiting.
         tcp = TCPStore(
             host,
             int(port),
@@ -125,11 +129,11 @@ def _by_address(place: Place, name: str, timeout: timedelta, stop: StopSignal) -
         return store, store.clone()  # type: ignore[attr-defined]  # missing from PyTorch's stubs
 
     try:
-        # It looks for the address for as long as `timeout`; once connected it waits for ever.
+        # It looks for the address for `timeout`. After it has connected it would wait without end.
         asked = "torchrun" if is_agents else "rank 0"
         store, watched = answer(connect, timeout.total_seconds(), stop, who, asked, f"{host}:{port}")
     except (dist.DistError, ValueError) as error:
-        if stop.is_set:  # so were the others, who have said it and gone
+        if stop.is_set:  # the other ranks were stopped too, and have reported it
             raise SystemExit(1) from error
         reason = f"within {timeout.total_seconds():g} s: {str(error).splitlines()[0]}"
         raise UserError(f"{who} could not meet the others at {host}:{port} {reason}") from error
@@ -139,9 +143,10 @@ def _by_address(place: Place, name: str, timeout: timedelta, stop: StopSignal) -
 
 
 def _silence_c10d() -> None:
-    """Keep the C++ code of torch from logging frames of its stack when a connection breaks; errors are raised anyway.
+    """Keep torch's C++ code from logging its stack when a connection breaks; errors are raised anyway.
 
-    The environment variable is read when torch is imported, which is over; what it sets is a variable of the library.
+    torch reads the environment variable when it is imported. That has happened, so this sets the library's own
+    variable.
     """
     if "TORCH_CPP_LOG_LEVEL" in os.environ:
         return

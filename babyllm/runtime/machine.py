@@ -1,6 +1,6 @@
 """What this machine is and can do: cores, GPUs, peak FLOP/s, memory in use, versions.
 
-torch is imported where it is used, so that commands which need none of it start at once.
+torch is imported inside functions, so that commands without it start at once.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-# Dense peaks in TFLOP/s from the vendor's data sheets and architecture papers: 16-bit matrix products accumulated in
-# float32, and plain float32. For GeForce cards since Ampere the first is twice the second.
+# Dense peaks in TFLOP/s from the vendor's data sheets and architecture papers: first of 16-bit matrix products
+# accumulated in float32, then of plain float32. On GeForce cards since Ampere the first is twice the second.
 _PEAK_TFLOPS: dict[str, tuple[float, float]] = {
     "B200": (2250, 75),
     "H200": (989, 67),
@@ -69,27 +69,27 @@ def cores() -> int:
 
 
 def physical_cores() -> int:
-    """How many cores there are below the logical ones this process may use; all of those where nothing tells."""
+    """Number of physical cores this process may use; the number of logical ones where the system does not say."""
     if not hasattr(os, "sched_getaffinity"):
-        told = _output("sysctl", "-n", "hw.physicalcpu") if sys.platform == "darwin" else None
-        return int(told) if told and told.isdigit() else cores()
-    places = set()
+        answer = _output("sysctl", "-n", "hw.physicalcpu") if sys.platform == "darwin" else None
+        return int(answer) if answer and answer.isdigit() else cores()
+    physical = set()
     for logical in os.sched_getaffinity(0):
         topology = Path(f"/sys/devices/system/cpu/cpu{logical}/topology")
         try:
-            places.add(
+            physical.add(
                 tuple((topology / name).read_text(encoding="utf-8") for name in ("physical_package_id", "core_id"))
             )
         except OSError:
             return cores()
-    return len(places)
+    return len(physical)
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """The most FLOP/s this process can hope for in matrix products of `dtype`, to compare its own speed with.
+    """The peak FLOP/s of this process in matrix products of `dtype`, against which its own speed is compared.
 
-    The data sheet's dense peak for a known GPU; else what one large product reaches here with the process's threads,
-    which takes a fraction of a second. Leaves the random generators alone.
+    For a known GPU it is the data sheet's dense peak. Elsewhere it is measured with one large product and the
+    process's threads, which takes a fraction of a second. Random generators are not used.
     """
     import torch
 
@@ -100,8 +100,8 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def listed_tflops(name: str) -> tuple[float, float] | None:
-    """The data sheet's dense peaks of the GPU named so: (16 bits, float32) in TFLOP/s; None for one not listed."""
-    # A suffix that the table does not have is another card, often much slower.
+    """The data sheet's dense peaks of a GPU, (16 bits, float32) in TFLOP/s; None for a name that is not listed."""
+    # A suffix that the table lacks means another card, which is often much slower.
     found = [model for model in _PEAK_TFLOPS if re.search(rf"\b{model}\b(?! (Ti|SUPER|D|Laptop|with|Max-Q)\b)", name)]
     return _PEAK_TFLOPS[max(found, key=len)] if found else None
 
@@ -122,7 +122,7 @@ def _measured_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what tensors free: returning each to the system and faulting it in again costs time.
+    """Make the C library keep the memory that tensors free, since asking the system for it again costs time.
 
     Only glibc has this setting; elsewhere nothing happens.
     """
@@ -134,7 +134,7 @@ def keep_freed_memory() -> None:
 
 
 def physical_memory() -> int | None:
-    """Memory of this machine in bytes; None where the system does not tell."""
+    """Memory of this machine in bytes; None where the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
@@ -142,7 +142,10 @@ def physical_memory() -> int | None:
 
 
 def memory_bytes(device: torch.device) -> int:
-    """Memory of this process in bytes: its peak on CUDA and on CPU, what the driver holds now on MPS; 0 if unknown."""
+    """Memory of this process in bytes; 0 if unknown.
+
+    On CUDA and on a CPU it is the peak, on MPS what the driver holds now.
+    """
     import torch
 
     if device.type == "cuda":
@@ -154,11 +157,11 @@ def memory_bytes(device: torch.device) -> int:
     except ImportError:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, other systems KiB
 
 
 def lacking() -> list[str]:
-    """What this system has not and a run could use, a line for each; nothing on Linux and macOS."""
+    """What a run could use and this system lacks, one line each; empty on Linux and macOS."""
     lines = {
         "fcntl": "no file locks here: take care that one run directory is used by one command at a time",
         "resource": "the memory of a process is not measured here: memory_bytes is 0",
@@ -175,7 +178,7 @@ def _is_there(module: str) -> bool:
 
 
 def describe() -> dict[str, Any]:
-    """Versions, machine and the commit of the source, as JSON values; None where unknown."""
+    """Versions, the machine and the commit of the source, as JSON values; None stands for an unknown value."""
     import importlib.metadata
 
     import torch
@@ -224,7 +227,7 @@ def _cpu_model() -> str | None:
 
 
 def device_memory(device: torch.device) -> int | None:
-    """Bytes of memory of a CUDA device or an Apple GPU; None on a CPU."""
+    """Memory of a CUDA device or an Apple GPU in bytes; None on a CPU."""
     import torch
 
     if device.type == "cuda":
@@ -235,9 +238,9 @@ def device_memory(device: torch.device) -> int | None:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16, and does not convert it first."""
+    """Whether the CPU multiplies bfloat16 natively, without converting it first."""
     import torch
 
-    # They are private in PyTorch and may go.
+    # These functions are private in PyTorch and may disappear.
     tests = [getattr(torch.cpu, test, None) for test in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
     return any(test() for test in tests if test)

@@ -1,7 +1,7 @@
-"""Where the processes of a run leave short texts for each other: a folder, or the store of torch.distributed.
+"""The store through which the processes of a run exchange short texts: a folder, or that of torch.distributed.
 
-A folder is enough for one machine, and nobody else can reach it. Each key is a file that is replaced as a whole, so a
-reader never sees half of a value, and beats of weeks take no more room than one.
+A folder is enough for one machine, and no other user can reach it. Each key is a file that is replaced as a whole.
+So a reader never sees half of a value, and the folder does not grow with the length of the run.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from babyllm.errors import UserError
 from babyllm.runtime.signals import StopSignal
 
 T = TypeVar("T")
-# How much longer than its own limit a question may take on a loaded machine.
+# Seconds that a request may take beyond its own limit on a loaded machine.
 GRACE_S = 10.0
 
 
 class Unanswered(UserError):
-    """A store does not answer, and a thread waits for it inside C++, which aborts if the interpreter ends around it.
+    """The store does not answer. A thread still waits for it in C++, which aborts if the interpreter ends now.
 
-    It says nothing where this process was asked to stop: so were the others, and one that has the store tells it.
+    The message is empty if this process was asked to stop. The others were asked too, and one of them reports it.
     """
 
 
 class Store(Protocol):
-    """What this package uses of a store; a `TCPStore` has it too."""
+    """The methods of a store that this package uses; torch's `TCPStore` has them too."""
 
     def set(self, key: str, value: str) -> None:
-        """Put `value` in the place of what was there."""
+        """Set the value of a key; a value that it had is replaced."""
         ...
 
     def check(self, keys: list[str]) -> bool:
-        """Whether all of `keys` are there."""
+        """Whether all of `keys` have a value."""
         ...
 
     def get(self, key: str) -> bytes:
-        """The value of a key that is there."""
+        """The value of a key; the key must have one."""
         ...
 
     def multi_get(self, keys: list[str]) -> list[bytes]:
-        """The values of keys that are there."""
+        """The values of keys, in their order; all must have one."""
         ...
 
     def add(self, key: str, amount: int) -> int:
-        """Add `amount` to a counter that begins at 0, and return the sum; two callers never get the same."""
+        """Add `amount` to a counter that begins at 0, and return the sum; no two callers get the same sum."""
         ...
 
 
@@ -56,26 +56,26 @@ class FolderStore:
     """A `Store` whose keys are files of one folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder if it is not there; only this user may look into it."""
+        """Create the folder if it is absent; only this user may read it."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
 
     def set(self, key: str, value: str) -> None:
-        """Put `value` in the place of what was there."""
+        """Set the value of a key; a value that it had is replaced."""
         temporary = self._folder / f".{_file_name(key)}.{os.getpid()}.{threading.get_ident()}"
         temporary.write_text(value, encoding="utf-8")
         os.replace(temporary, self._folder / _file_name(key))
 
     def check(self, keys: Sequence[str]) -> bool:
-        """Whether all of `keys` are there."""
+        """Whether all of `keys` have a value."""
         return all((self._folder / _file_name(key)).exists() for key in keys)
 
     def get(self, key: str) -> bytes:
-        """The value of a key that is there."""
+        """The value of a key; the key must have one."""
         return (self._folder / _file_name(key)).read_bytes()
 
     def multi_get(self, keys: Sequence[str]) -> list[bytes]:
-        """The values of keys that are there."""
+        """The values of keys, in their order; all must have one."""
         return [self.get(key) for key in keys]
 
     def add(self, key: str, amount: int) -> int:
@@ -93,15 +93,15 @@ class FolderStore:
 
 
 def answer(ask: Callable[[], T], timeout_s: float, stop: StopSignal, who: str, keeper: str, address: str) -> T:
-    """What `ask` returns, asked in a thread: a `TCPStore` of a suspended process takes connections and never answers.
+    """What `ask` returns, called in a thread: the `TCPStore` of a suspended process connects and never answers.
 
     Args:
-        ask: talks to a store.
-        timeout_s: how long it may take; some seconds more are allowed for what has a limit of its own.
-        stop: ends the waiting a second after its signal came.
-        who: asks, for messages.
-        keeper: what keeps the store, for messages.
-        address: of the store, for messages.
+        ask: a function that talks to the store.
+        timeout_s: seconds that it may take; `GRACE_S` is added, since `ask` may have a timeout of its own.
+        stop: the stop signal; the waiting ends a second after it came.
+        who: the process that asks, for messages.
+        keeper: the holder of the store, for messages.
+        address: the address of the store, for messages.
 
     Raises:
         Unanswered: no answer came.

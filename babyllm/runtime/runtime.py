@@ -1,6 +1,6 @@
-"""One process among all processes of a run: its device, its rank, what it sums and waits for with the others.
+"""One process of a run: its device, its rank, and how it sums and waits together with the others.
 
-torch is imported where it is used, so that commands which need none of it start at once.
+torch is imported inside functions, so that commands without it start at once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class Runtime:
-    """This process among all processes of the run; made by `start`."""
+    """This process among all processes of the run; made by `start`.
+
+    Attributes:
+        device: the device of this process.
+        dtype: the dtype of matrix products in training.
+        reading_dtype: the dtype of matrix products in inference outside training.
+        compile: whether the model is compiled for training.
+        rank: the number of this process, from 0.
+        world_size: the number of processes of the run.
+        local_rank: the number of this process on its machine, from 0.
+        local_world_size: the number of processes on this machine.
+    """
 
     device: torch.device
     dtype: torch.dtype
@@ -53,11 +64,11 @@ class Runtime:
 
     @property
     def stop_requested(self) -> bool:
-        """Whether a stop signal came to *this* rank; sum it over ranks. A second SIGINT raises at once."""
+        """Whether a stop signal came to *this* rank; sum it over ranks. A second SIGINT raises KeyboardInterrupt."""
         return self._stop.is_set
 
     def forget_stop(self) -> None:
-        """Go on as if no signal had come to this rank."""
+        """Clear the stop signal of this rank, so that the rank goes on."""
         self._stop.is_set = False
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -69,7 +80,7 @@ class Runtime:
         return torch.autocast(self.device.type, self.dtype)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """A gradient scaler, which does nothing unless dtype is float16."""
+        """A gradient scaler; it has an effect only if `dtype` is float16."""
         import torch
 
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
@@ -77,7 +88,7 @@ class Runtime:
     def sum(self, values: Sequence[float]) -> list[float]:
         """Each value summed over all ranks in float64, the same bits on every rank; exact for integers up to 2**53.
 
-        When a rank is missing this fails, and `start` turns the failure into a message that names the rank.
+        It fails if a rank is missing; `start` turns that into a message that names the rank.
         """
         import torch
         import torch.distributed as dist
@@ -97,14 +108,14 @@ class Runtime:
         return all(sums[i] ** 2 == self.world_size * sums[n + i] for i in range(n))
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
+        """Wait until every rank has called this."""
         self.sum([0.0])
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """Run the body on rank 0 while the others wait, however long it takes, then on the others.
+        """Run the body on rank 0 first and then on the others, which wait without a time limit.
 
-        When it fails on rank 0, which tells why, the others exit silently with status 1.
+        If the body fails on rank 0, rank 0 reports why and the others exit silently with status 1.
         """
         if self._store is None:
             yield
@@ -126,23 +137,24 @@ class Runtime:
             yield
 
     def beat(self, step: int) -> None:
-        """Tell the watchdog that this rank has reached `step` or is getting on with it; cheap, so call it often."""
+        """Report progress to the watchdog: this rank has reached `step` or works on it. Cheap, so call it often."""
         if self._watchdog:
             self._watchdog.beat(step)
 
     def patience(self) -> AbstractContextManager[None]:
-        """A context for long work without beats (compiling, saving): only ranks that die are named meanwhile."""
+        """A context for long work without beats, such as compiling or saving; only the death of a rank ends it."""
         return self._watchdog.patience() if self._watchdog else nullcontext()
 
 
 @contextmanager
 def start(config: RuntimeConfig) -> Iterator[Runtime]:
-    """Give a Runtime from `config` and the environment that torchrun or `launch` made; without either, one process.
+    """Yield the Runtime of this process, from `config` and the environment that torchrun or `launch` has set.
 
-    Sets threads and determinism; catches stop signals and belongs to the process group while the body runs.
+    Without either there is one process. Sets the number of threads and determinism. While the body runs, stop signals
+    are caught and the process belongs to the process group.
 
     Raises:
-        UserError: the device is not there, the ranks cannot meet, or a rank of the run died.
+        UserError: the device is not available, the ranks cannot meet, or a rank of the run died.
     """
     import torch
 
@@ -156,7 +168,7 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
             keep_freed_memory()
         if config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        # Setting it imports the compiler, which takes seconds.
+        # Setting it takes seconds, because that imports the compiler.
         if config.deterministic != torch.are_deterministic_algorithms_enabled():
             torch.use_deterministic_algorithms(config.deterministic)
         is_compiled = compile_pays(device) if config.compile == "auto" else config.compile
@@ -179,7 +191,7 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
 
 
 def environment() -> dict[str, Any]:
-    """What a run is made with, as JSON values: versions, machine, ranks, threads of each, the commit of the source."""
+    """The environment of a run as JSON values: versions, machine, commit, number of ranks and threads of each."""
     import torch
 
     return {**describe(), "world_size": find_place().world_size, "threads": torch.get_num_threads()}

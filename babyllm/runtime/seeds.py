@@ -23,7 +23,7 @@ def derive_seed(*keys: int) -> int:
 
 
 def seed_all(seed: int, *keys: int) -> None:
-    """Seed torch's generators on CPU and GPU from integers alone: equal keys give equal dropout after a resume."""
+    """Seed torch's generators on CPU and GPU from integers alone, so that dropout is the same after a resume."""
     import torch
 
     torch.manual_seed(derive_seed(seed, *keys))

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# A service manager, Ctrl-C, a closed terminal, and what batch systems send before the time is over. Not every system
-# has all of them.
+# The signals of a service manager, of Ctrl-C, of a closed terminal, and of batch systems before the time is over. Some
+# systems lack a few of them.
 STOP_SIGNALS = [
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGXCPU") if hasattr(signal, name)
 ]
 
 
 def heeded() -> list[signal.Signals]:
-    """Those of `STOP_SIGNALS` that mean something to this process: `nohup` makes it ignore a closed terminal."""
+    """The stop signals that this process obeys: `nohup`, for one, makes it ignore a closed terminal."""
     always = (signal.SIGTERM, signal.SIGINT)
     return [s for s in STOP_SIGNALS if s in always or signal.getsignal(s) is not signal.SIG_IGN]
 
@@ -31,7 +31,7 @@ class StopSignal:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Catch the signals while the body runs; not outside the main thread, where Python allows no handlers."""
+        """Catch the signals while the body runs; does nothing in other threads, where Python allows no handlers."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -43,7 +43,7 @@ class StopSignal:
                 signal.signal(signum, handler)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:  # a forked worker inherits the handler, but terminating it must end it
+        if os.getpid() != self._pid:  # a forked worker has inherited the handler and must end
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
         if signum == signal.SIGINT and self.is_set:
@@ -52,7 +52,7 @@ class StopSignal:
 
 
 def ignore_signals() -> None:
-    """Let no signal make work that is done look as if it were not, while the interpreter ends."""
+    """Ignore stop signals while the interpreter ends: the work is done, and its exit status must say so."""
     if threading.current_thread() is threading.main_thread():
         for signum in heeded():
             signal.signal(signum, signal.SIG_IGN)
@@ -60,7 +60,7 @@ def ignore_signals() -> None:
 
 @contextmanager
 def interrupts_held_back() -> Iterator[None]:
-    """Let Ctrl-C wait while the body runs, and in processes that it starts, until they call `end_at_interrupts`."""
+    """Hold Ctrl-C back while the body runs. Processes that it starts hold it back until `end_at_interrupts`."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -72,7 +72,7 @@ def interrupts_held_back() -> Iterator[None]:
 
 
 def end_at_interrupts() -> None:
-    """Let Ctrl-C, one that was held back included, end this process at once and silently."""
+    """Make Ctrl-C end this process at once and silently, also one that was held back."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -80,7 +80,7 @@ def end_at_interrupts() -> None:
 
 @contextmanager
 def ordinary_signals() -> Iterator[None]:
-    """Let Ctrl-C raise and the others end the process, for work that does not look at `Runtime.stop_requested`."""
+    """Make Ctrl-C raise and other stop signals end the process, for work that ignores `Runtime.stop_requested`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

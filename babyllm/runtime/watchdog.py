@@ -1,15 +1,16 @@
-"""Names the rank that died or hangs and ends the run, so that no rank waits for it for ever.
+"""The watchdog: names the rank that died or hangs, and ends the run, so that no rank waits for it without end.
 
     main thread       beat(step), patience()                   -> this rank's record
     exchange thread   record -> store -> everyone's records       may block: the store may live in another process
     judge thread      records -> verdict -> one line, exit status 1      never blocks
 
 Collectives release the interpreter lock, so both threads run while the main thread waits inside one. Clocks of
-different machines are never compared: a rank is silent when its record stops changing. No stretch counts for more than
-twice the interval, so a rank that was itself suspended (SIGSTOP, SIGCONT) does not blame the others when it wakes up.
+different machines are never compared: a rank is silent when its record stops changing. The time between two looks
+counts for at most twice the interval. So a rank that was suspended (SIGSTOP, SIGCONT) does not blame the others when it
+wakes up.
 
-Of the ranks that come to a verdict one tells it: the first to claim that in the store, and without a store the lowest
-that is there.
+Several ranks may come to a verdict, but only one reports it: the first to claim that in the store. Without a store it
+is the lowest rank that still runs.
 """
 
 import json
@@ -48,34 +49,34 @@ from babyllm.runtime.signals import StopSignal
 
 
 def _collectives() -> int:
-    # Private in PyTorch: without it ranks are told apart by their steps alone.
+    # Private in PyTorch. Without it only steps tell ranks apart.
     count = getattr(dist.group.WORLD, "_get_sequence_number_for_group", None)
     return int(count()) if count else 0
 
 
 class _ToldByAnother(Exception):
-    """What this rank would tell, another has told."""
+    """Another rank has already reported what this rank would report."""
 
 
 class Watchdog:
-    """One rank's view of all ranks, and the two threads that keep it."""
+    """One rank's view of all ranks, and the two threads that update it."""
 
     def __init__(self, store: Store, rank: int, world_size: int, timeout_s: float, address: str, keeper: int | str):
         """Make the watchdog; nothing happens before `join` and `run`.
 
         Args:
-            store: where all ranks meet; used by nobody else, for whoever asks it may have to wait.
-            rank: this process.
-            world_size: all processes.
-            timeout_s: how long a rank may make no progress.
-            address: of the store, for messages.
-            keeper: the rank in whose process the store lives; where it is none, what else keeps it, for messages.
+            store: the store where all ranks meet, over a connection that nobody else uses, since requests may block.
+            rank: the number of this process.
+            world_size: the number of processes of the run.
+            timeout_s: seconds after which a rank without progress ends the run.
+            address: the address of the store, for messages.
+            keeper: the rank whose process holds the store; if a program or a folder holds it, its name for messages.
         """
         self._store, self._rank, self._timeout_s, self._address = store, rank, timeout_s, address
         self._keeper, self._space = keeper, process_space()
         self._keys = [record_key(other) for other in range(world_size)]
         self._interval = min(timeout_s / 10, 2.0)
-        # A loaded machine delays threads by seconds, so nobody is declared dead from afar sooner than that.
+        # A loaded machine delays threads by seconds. A silent rank of another machine is declared dead only after that.
         self._settle_s = max(3 * self._interval, 3.0)
         self._main_thread = threading.get_ident()
         self._step, self._beats, self._patience, self._serial = -1, 0, 0, 0
@@ -86,11 +87,11 @@ class Watchdog:
         self._threads = [threading.Thread(target=body, daemon=True) for body in (self._exchange, self._judge)]
 
     def join(self, stop: StopSignal) -> None:
-        """Wait until every rank has said that it is there.
+        """Wait until every rank has published its first record.
 
         Raises:
             UserError: some ranks did not within the timeout, or before a stop signal came; names them.
-            SystemExit: a stop signal came, and another rank has told so.
+            SystemExit: a stop signal came, and another rank has reported it.
         """
         who = f"rank {self._rank} of {len(self._keys)}"
         keeper = f"rank {self._keeper}" if isinstance(self._keeper, int) else self._keeper
@@ -109,7 +110,7 @@ class Watchdog:
                 time.sleep(min(0.1, self._interval))
                 continue
             missing = ", ".join(str(rank) for rank, key in enumerate(self._keys) if not self._store.check([key]))
-            # Where the store is gone, whoever kept it was asked to stop too, and has told it.
+            # If the store is gone, its holder was asked to stop too and has reported it.
             if stop.is_set and not self._claims(otherwise=False):
                 raise _ToldByAnother
             if stop.is_set:
@@ -121,27 +122,27 @@ class Watchdog:
         return self._store.multi_get(self._keys)
 
     def _claims(self, otherwise: bool) -> bool:
-        """Whether this rank is the first to claim that it tells why; `otherwise` where the store is gone."""
+        """Whether this rank is the first to claim the report of the reason; `otherwise` if the store is gone."""
         try:
             return self._store.add("told", 1) == 1
         except (RuntimeError, OSError):
             return otherwise
 
     def run(self) -> None:
-        """Begin to watch."""
+        """Start the two threads."""
         for thread in self._threads:
             thread.start()
 
     def beat(self, step: int) -> None:
-        """Note that this rank has reached `step`, or is still getting on with it."""
+        """Note progress of this rank: it has reached `step` or works on it."""
         self._step = step
         self._beats += 1
 
     @contextmanager
     def patience(self) -> Iterator[None]:
-        """Suspend judging a lack of progress, on every rank, while the body runs.
+        """Let every rank wait without limit for this one's progress while the body runs.
 
-        A process that dies or stops is still named; so is one whose body holds the interpreter lock for the timeout.
+        A process that dies or stops is still named, and so is one that holds the interpreter lock for the timeout.
         """
         self._patience += 1
         try:
@@ -151,12 +152,12 @@ class Watchdog:
             self._beats += 1
 
     def explain(self) -> bool:
-        """Say why a collective has just failed, after giving the evidence time to arrive, if no other rank does.
+        """Report why a collective has just failed, unless another rank does; waits for the evidence to arrive.
 
         Returns:
-            Whether it was another rank's fault; False when all ranks are still there.
+            Whether another rank caused it; False if all ranks still run.
         """
-        self._ending.acquire()  # never given back: from here on the judge has nothing more to say
+        self._ending.acquire()  # never released: from here on the judge thread reports nothing
         self._state = BROKEN
         self._wake.set()
         deadline = time.monotonic() + 2 * self._settle_s
@@ -169,11 +170,15 @@ class Watchdog:
         return False
 
     def close(self, state: str) -> None:
-        """Stop watching; leave DONE, FAILED (this rank tells its own error) or STOPPING (because of another) behind."""
+        """Stop watching, and publish the last state of this rank.
+
+        Args:
+            state: DONE, FAILED if this rank reports an error of its own, or STOPPING because of another rank.
+        """
         self._state = state
         self._wake.set()
         if self._rank == self._keeper:
-            # The store goes with this process: the others must have seen why, or have nothing more to ask.
+            # The store ends with this process, so the others must first have read the state or ended themselves.
             deadline = time.monotonic() + (self._timeout_s if state == DONE else 2 * self._settle_s)
             while time.monotonic() < deadline and any(self._is_alive(seen) for seen in self._others()):
                 time.sleep(self._interval / 4)
@@ -212,7 +217,7 @@ class Watchdog:
         return {seen.record.rank for seen in local if not is_running(seen.record.pid)}
 
     def _absorb(self, payloads: list[bytes], gone: set[int], passed_s: float) -> None:
-        """Take in the records of all ranks, of which those in `gone` had ended before they were read."""
+        """Take in the records of all ranks; the processes of those in `gone` had ended before the records were read."""
         for payload in payloads:
             record = Record(**json.loads(payload))
             old = self._seen.get(record.rank)
@@ -230,13 +235,13 @@ class Watchdog:
                 self._publish()
                 if is_last:
                     return
-                gone = self._gone()  # before the records are read: the last one of a process that is gone is its last
+                gone = self._gone()  # first, so that the record of an ended process is its last one
                 payloads = self._store.multi_get(self._keys)
-            except OSError:  # a folder's, on a disk that may have space again in a moment
+            except OSError:  # from a folder, whose disk may have space again in a moment
                 self._wake.wait(self._interval / 4)
                 self._wake.clear()
                 continue
-            except RuntimeError:  # a connection's, which does not come back
+            except RuntimeError:  # from a connection, which is lost
                 self._lost = True
                 return
             now = time.monotonic()
@@ -263,14 +268,14 @@ class Watchdog:
             return
         tell(found.line, blamed=found.blamed)
         if self._lost:
-            time.sleep(self._settle_s)  # until the others, who cannot ask, have seen that this rank is there to tell it
+            time.sleep(self._settle_s)  # the others cannot ask the store, and must see that this rank still runs
 
     def _is_first_to_tell(self, blamed: Sequence[int]) -> bool:
         if self._lost:
             lower = [seen for seen in self._others() if seen.record.rank < self._rank and seen.is_local]
             able = [seen.record for seen in lower if seen.record.state in ACTIVE and seen.record.rank not in blamed]
             return not any(is_running(record.pid) for record in able)
-        if self._unanswered_s >= self._interval * 3:  # nobody can be asked; twice is better than never
+        if self._unanswered_s >= self._interval * 3:  # the store is silent, and two reports are better than none
             return True
         return self._claims(otherwise=True)
 
@@ -278,5 +283,5 @@ class Watchdog:
         self._tell(found)
         self._state = STOPPING
         self._wake.set()
-        time.sleep(1.0)  # for the others to see the record before the connections break
-        os._exit(1)  # the main thread sits in a collective and cannot be interrupted
+        time.sleep(1.0)  # the others must read the record before the connections break
+        os._exit(1)  # the main thread waits in a collective and cannot be interrupted

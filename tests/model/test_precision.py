@@ -98,7 +98,7 @@ def test_an_autocast_around_the_call_decides(tiny: Tiny) -> None:
 def test_commands_write_what_functions_write(
     dtype: str, directory: Path, tokenizer: Tokenizer, tiny: Tiny, multiplies: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`generate` gives the text of `babyllm.generate`, in a named type that under its autocast; it says which."""
+    """`generate` prints the text of `babyllm.generate`, and in a named type that under its autocast; it says which."""
     run(
         [
             *("generate", str(directory), "今天", "--max_new_tokens=12", "--seed=3"),
@@ -132,7 +132,7 @@ def test_a_chat_says_what_it_reads_in(
 def test_commands_measure_what_functions_measure(
     directory: Path, token_dir: Path, tiny: Tiny, multiplies: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`eval` gives the loss of `perplexity`, in a named type that under its autocast."""
+    """`eval` prints the loss of `perplexity`, in a named type that under its autocast."""
     data, model = open_tokens(token_dir), loud(tiny())
     with start(RuntimeConfig(device="cpu", threads=1)) as runtime:
         exact = perplexity(model, data, runtime, seq_len=64)["all/loss"]

@@ -22,10 +22,9 @@ TREE = (
     *("CITATION.cff", "pyproject.toml", *(f"*{suffix}" for suffix in (".md", ".py")), "data/*.md", "data/*.py"),
 )
 NOT_YET = (  # Packages still to be rewritten. Delete an entry once it is clean; add none.
-    *(f"babyllm/{name}" for name in ("chat", "commands", "config", "data", "evaluate", "generation", "inspection")),
-    *(f"babyllm/{name}" for name in ("pipeline", "prepare", "runtime", "serve", "store", "text", "tokenizer")),
-    *("babyllm/training", "babyllm/*.py", "docs/serving.md", "data/*.py"),
-    *(f"tests/{name}" for name in ("chat", "generation", "model", "readers", "serve", "tokens", "training")),
+    *(f"babyllm/{name}" for name in ("commands", "config", "data", "pipeline", "prepare", "serve", "store", "text")),
+    *("babyllm/tokenizer", "babyllm/training", "babyllm/*.py", "docs/serving.md", "data/*.py"),
+    *(f"tests/{name}" for name in ("chat", "generation", "readers", "serve", "tokens", "training")),
 )
 TOO_LONG_YET = ("docs/serving.md",)
 

@@ -1,1 +1,1 @@
-"""Chat templates in Jinja: their syntax, a sandbox, and where each message begins and ends."""
+"""Chat templates in Jinja: their syntax, a sandbox, and placeholders for the messages' texts."""

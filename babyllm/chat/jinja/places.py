@@ -1,6 +1,6 @@
-"""What a template gets of messages: their shape, which decides its own text, and what people say in its places.
+"""The input of a template: the shape of messages, which decides the template's own text, and their texts.
 
-messages -> given_of -> Given(Shape, contents, ...) -> messages as a template knows them
+messages -> given_of -> Given(Shape, contents, ...) -> messages as a template reads them
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from babyllm.chat.messages import Message
 
 
 class Shape(NamedTuple):
-    """What decides the template's own text around what messages say.
+    """All that decides the template's own text around the texts of messages.
 
     Attributes:
-        roles: of the messages.
-        thinkers: numbers of the messages whose reasoning has a place of its own; their places follow the contents'.
-        tools: that are offered, as a JSON list; empty for none.
-        askers: numbers of the messages whose input has a place of its own; their places follow the thinkers'.
+        roles: the role of each message.
+        thinkers: numbers of the messages whose reasoning has its own placeholder, after those of the contents.
+        tools: the functions that can be called, as a JSON list; empty for none.
+        askers: numbers of the messages whose input has its own placeholder, after those of the thinkers.
     """
 
     roles: tuple[str, ...]
@@ -29,11 +29,11 @@ class Shape(NamedTuple):
 
     @property
     def speakers(self) -> tuple[int, ...]:
-        """The number of the message that speaks in each place."""
+        """The number of the message that each placeholder belongs to."""
         return (*range(len(self.roles)), *self.thinkers, *self.askers)
 
     def messages(self, contents: Sequence[str]) -> list[dict[str, str]]:
-        """The messages as a template gets them, with these contents in their places."""
+        """The messages as a template reads them, with one of `contents` for each placeholder."""
         n = len(self.roles)
         messages = [{"role": role, "content": text} for role, text in zip(self.roles, contents[:n], strict=True)]
         if len(contents) == n:
@@ -45,12 +45,12 @@ class Shape(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What a template gets.
+    """The input of a template.
 
     Attributes:
-        shape: of the messages.
-        contents: what stands in the places.
-        weights: of the messages.
+        shape: the shape of the messages.
+        contents: the text for each placeholder.
+        weights: the weight of each message, 0 or 1.
         cut: whether the end of each message was cut off.
     """
 
@@ -61,17 +61,17 @@ class Given(NamedTuple):
 
 
 def given_of(messages: Sequence[Message], weights: Sequence[int], taken: Taken) -> Given:
-    """What a template gets of messages; what it has no field for becomes a part of contents.
+    """The input of a template for these messages; fields that it does not know are written into contents.
 
     Args:
-        messages: of a conversation.
-        weights: of the messages.
-        taken: the fields that the template has.
+        messages: the messages of a conversation.
+        weights: the weight of each message, 0 or 1.
+        taken: the fields that the template knows.
     """
     spelled = [message.spelled_out(not taken.reasoning, not taken.tools) for message in messages]
     given = list(zip(spelled, weights, strict=True))
     tools = next((message.tools for message, _ in given if message.tools), "")
-    # A system that says nothing is there for its tools, which the template gets as such.
+    # An empty system message only carries tools, which the template reads separately.
     given = [(message, weight) for message, weight in given if message.content or not message.tools]
     thinkers = tuple(i for i, (message, _) in enumerate(given) if message.reasoning)
     askers = tuple(i for i, (message, _) in enumerate(given) if message.input) if taken.inputs else ()

@@ -1,9 +1,9 @@
-"""A Jinja sandbox in which a template can take only so many steps and make only so much text.
+"""A Jinja sandbox that limits the steps a template takes and the text it makes.
 
 template -> parse: loops and `~` pass through counting filters -> render under a budget -> text, or TooMuch
 
-Jinja's own sandbox keeps a template from the machine; this keeps it from running for ever and from filling the memory.
-What stands here is on the way of every conversation, so common cases come first in each function.
+Jinja's own sandbox keeps a template from reaching the machine. This one also keeps it from running without end and
+from filling the memory. Every conversation passes through this code, so common cases come first in each function.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 STEPS, STEPS_PER_MESSAGE = 500_000, 1_000
-"""Rounds of loops in a rendering, and how many more for each message; a call or a filter counts as `CALL` rounds."""
+"""Rounds of loops that a rendering may take, and more for each message; a call or a filter counts as `CALL` rounds."""
 CALL = 20
 CHARACTERS, CHARACTERS_PER_CHARACTER = 1 << 22, 64
-"""Characters that a rendering makes in all its steps, and how many more for each of the messages'."""
+"""Characters that a rendering may make in all its steps, and more for each character of the messages."""
 MOST_SOURCE = 1 << 20
-"""Characters of a template."""
+"""Largest number of characters of a template."""
 
 _WIDEST = 10_000  # columns of an indent
 _WIDE_FIELD = re.compile(r"\d{5,}|\*|:[^}]*\{")
 _NUMBER = 16  # characters that a value other than a text counts as
 _BITS = 4096  # of a whole number
-# Filters and methods that make much of little and that no chat template uses.
+# Filters and methods that make long texts from short ones. No chat template uses them.
 _NO_FILTERS = ("batch", "center", "pprint", "slice", "sum", "urlize", "wordwrap", "xmlattr")
 _NO_METHODS = ("center", "encode", "expandtabs", "format_map", "ljust", "rjust", "translate", "zfill")
 _PRINTING_FILTERS = ("format", "indent", "join", "replace", "string", "tojson")
@@ -42,12 +42,12 @@ class TooMuch(jinja2.TemplateError):
 
 
 class _Budget:
-    """What is left to the rendering at hand; compiling, which computes constants, has what the last one left."""
+    """The steps and characters left to the current rendering; compiling uses what the last rendering left."""
 
     def __init__(self) -> None:
         self.steps, self.characters, self.parts = STEPS, CHARACTERS, CHARACTERS // _NUMBER
-        self.sizes: dict[int, tuple[Any, int]] = {}  # by id; the value itself is there to keep its id from others
-        self.lock = threading.RLock()  # renderings do not run beside each other anyway
+        self.sizes: dict[int, tuple[Any, int]] = {}  # by id; holding the value keeps its id from being reused
+        self.lock = threading.RLock()  # renderings never run in parallel anyway
 
     def take(self, steps: int, characters: int) -> None:
         self.steps -= steps
@@ -62,10 +62,15 @@ _left = _Budget()
 
 
 def within_budget(work: Callable[[], str], n_messages: int, n_characters: int) -> str:
-    """What `work` gives, with the steps and the text that so many messages and characters can need.
+    """What `work` returns, run under the budget of a conversation.
+
+    Args:
+        work: a function that renders a template.
+        n_messages: the number of messages.
+        n_characters: the number of characters in all messages.
 
     Raises:
-        TooMuch: it takes more.
+        TooMuch: `work` exceeds the budget.
     """
     with _left.lock:
         _left.steps = STEPS + STEPS_PER_MESSAGE * n_messages
@@ -78,7 +83,7 @@ def within_budget(work: Callable[[], str], n_messages: int, n_characters: int) -
 
 
 def printed(value: Any) -> Any:
-    """A value that becomes text, paid for, however deeply it is nested and however often it holds the same."""
+    """A value that becomes text, after its size is charged to the budget; each repetition in it counts."""
     if type(value) is str:
         _left.take(0, len(value))
         return value
@@ -95,7 +100,7 @@ def printed(value: Any) -> Any:
 
 
 def _size(value: Any) -> int:
-    """How many parts a value has in all, each as often as it is held; a template cannot change what it has made."""
+    """The number of values nested in a value, repetitions included; it is cached, since templates cannot mutate."""
     if not isinstance(value, (list, tuple, dict)):
         return 1
     if known := _left.sizes.get(id(value)):
@@ -106,7 +111,7 @@ def _size(value: Any) -> int:
 
 
 def _held(value: Any) -> Any:
-    """A value that may hold another several times, which a comparison, a hash or a sort would go through each time."""
+    """A value after a check of its size: comparing, hashing or sorting visits repeated values each time."""
     if isinstance(value, (list, tuple, dict)):
         _require_few(_size(value))
     return value
@@ -125,15 +130,15 @@ def _literal(context: Any, value: Any) -> Any:
 
 @jinja2.pass_context
 def _compared(context: Any, value: Any) -> Any:
-    """A value that is compared with another, paid for; a part takes a fraction of a round of a loop."""
+    """A value that is compared with another, after its cost is charged; eight nested values cost one round."""
     if isinstance(value, (list, tuple, dict)):
         _left.take(_size(value) >> 3, 0)
     return value
 
 
-@jinja2.pass_context  # which keeps Jinja from counting a constant's rounds when it compiles
+@jinja2.pass_context  # so that Jinja does not count the rounds of a constant when it compiles
 def _looped(context: Any, values: Iterable[Any], text: int) -> Iterable[Any]:
-    """What a loop goes through, paid for; `text` characters stand in its body."""
+    """The values of a loop, after its rounds are charged; `text` is the number of characters in its body."""
     if isinstance(values, Sized):
         _left.take(len(values), len(values) * text)
         return values
@@ -153,7 +158,7 @@ def _joined(context: Any, value: Any) -> Any:
 
 @jinja2.pass_context
 def _sum(context: Any, first: Any, *others: Any) -> Any:
-    """Values added up from the left, paid for."""
+    """The sum of values from left to right, after its size is charged."""
     total = first
     for other in others:
         total = total + other
@@ -163,7 +168,7 @@ def _sum(context: Any, first: Any, *others: Any) -> Any:
 
 
 class _Sums(NodeTransformer):
-    """Makes one call of all `+` in a row: intercepted one by one they would take longer than all else."""
+    """Turns a chain of `+` into one call, since intercepting each would dominate the time of a rendering."""
 
     def visit_Add(self, node: nodes.Add) -> nodes.Node:  # named after the node
         self.generic_visit(node)
@@ -174,9 +179,9 @@ class _Sums(NodeTransformer):
 
 
 class _Held(NodeTransformer):
-    """Lets lists, tuples and dictionaries of values pass through `_literal`, and what is compared through `_compared`.
+    """Passes lists, tuples and dictionaries through `_literal`, and compared values through `_compared`.
 
-    Constants are left alone: they hold nothing twice.
+    Constants are left alone, since they cannot hold a value twice.
     """
 
     def visit_List(self, node: nodes.List | nodes.Tuple | nodes.Dict) -> nodes.Node:
@@ -207,14 +212,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Make an environment.
 
         Args:
-            filters: beside Jinja's own.
-            options: of Jinja's environment.
+            filters: filters in addition to Jinja's own.
+            options: options of Jinja's environment.
         """
         super().__init__(finalize=printed, **options)
         wanted = {name: plain for name, plain in self.filters.items() if name not in _NO_FILTERS} | dict(filters)
         self.filters = {name: _counted(name, plain) for name, plain in wanted.items()}
         own = {" looped": _looped, " joined": _joined, " sum": _sum, " literal": _literal, " compared": _compared}
-        self.filters |= own  # names that no template can write
+        self.filters |= own  # a template cannot write names with a space
         del self.globals["lipsum"]
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -248,7 +253,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 _take_replaced(owner, *arguments)
         elif type(owner) in (list, tuple):
             _left.take(_size(owner) >> 3, 0)  # it may be searched
-        _require_few(sum(map(_size, (*arguments, *named.values()))))  # a macro can hold them all: varargs and kwargs
+        _require_few(sum(map(_size, (*arguments, *named.values()))))  # a macro can collect them: varargs and kwargs
         return _result(super().call(context, called, *arguments, **named))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:  # noqa: D102  # jinja2's own
@@ -268,14 +273,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 def _counted(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter that pays for what it reads and makes."""
+    """A filter that charges what it reads and makes to the budget."""
     first = 1 if hasattr(plain, "jinja_pass_arg") else 0  # the context or the environment may come first
 
     @functools.wraps(plain)
     def counted(*arguments: Any, **named: Any) -> Any:
         value = arguments[first]
         if name in _PRINTING_FILTERS:
-            if isinstance(value, Iterator):  # read here to be paid for
+            if isinstance(value, Iterator):  # read here so that each value is charged
                 value = list(_rounds(value))
                 arguments = (*arguments[:first], value, *arguments[first + 1 :])
             _take_filter(name, value, [*arguments[first + 1 :], *named.values()])
@@ -292,14 +297,14 @@ def _result(value: Any) -> Any:
 
 
 def _take_filter(name: str, value: Any, arguments: list[Any]) -> None:
-    """Pay for a filter that makes a text of a value."""
+    """Charge for a filter that makes a text from a value."""
     printed(value)
     printed(arguments)
     text = value if isinstance(value, str) else ""
     if name in ("indent", "tojson"):
         width = max((abs(x) for x in arguments if isinstance(x, int)), default=4)
         if width > _WIDEST:
-            raise TooMuch("it asks for a great indent")
+            raise TooMuch("it asks for a very large indent")
         _left.take(0, width * (text.count("\n") + 1))
     elif name == "format":
         _require_narrow(text)
@@ -326,10 +331,10 @@ def _take_product(operator: str, left: Any, right: Any) -> None:
     if isinstance(left, int) and isinstance(right, int):
         bits = left.bit_length() * right if operator == "**" else left.bit_length() + right.bit_length()
         if bits > _BITS:
-            raise TooMuch("it computes with a number of a great size")
+            raise TooMuch("it computes with a very large number")
 
 
 def _require_narrow(text: str) -> None:
-    """Refuse a format that asks for a field of a great width, or of one that is computed."""
+    """Refuse a format with a very wide field, or with a computed width."""
     if _WIDE_FIELD.search(text):
-        raise TooMuch("it formats a field of a great width")
+        raise TooMuch("it formats a very wide field")

@@ -1,8 +1,8 @@
-"""Chat templates as Jinja: the language that transformers gives them, and marks in what they render.
+"""Chat templates as Jinja: the language of transformers' templates, and marks in the rendered text.
 
-`{% generation %} ... {% endgeneration %}` leaves a private-use character at either end of what the assistant says. A
-message's content can be rendered as one such character too, its place; so a rendering tells the template's own text
-from the messages'.
+`{% generation %} ... {% endgeneration %}` leaves a private-use character at either end of the assistant's text. A
+message's content can be rendered as one such character too, its placeholder. So the template's own text can be told
+apart from the messages'.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ MAX_PLACES = ord(OPEN) - ord(FIRST_PLACE)
 
 
 def place(number: int) -> str:
-    """The character that stands for the content of a message, counted from 0."""
+    """The placeholder character of a number from 0, such as that of a message's content."""
     return chr(ord(FIRST_PLACE) + number)
 
 
 def place_number(mark: str) -> int:
-    """The number of the message that a place stands for."""
+    """The number of a placeholder character."""
     return ord(mark) - ord(FIRST_PLACE)
 
 
 class Generation(Extension):
-    """The tag around what the assistant says."""
+    """The tag around the assistant's text."""
 
     tags = {"generation"}  # noqa: RUF012  # a set by jinja2's own declaration
 
@@ -64,7 +64,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON without the escapes for HTML that Jinja's own filter makes."""
+    """JSON without the HTML escapes of Jinja's own filter."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
@@ -80,11 +80,11 @@ def compiled(source: str, where: str) -> jinja2.Template:
     """A template, ready to render.
 
     Args:
-        source: Jinja text.
-        where: how messages name it.
+        source: the Jinja text.
+        where: the name of the template in messages.
 
     Raises:
-        UserError: it is no template, or one of too great a size or depth.
+        UserError: `source` is not valid Jinja, or is too long or nested too deeply.
     """
     with _named(where):
         return ENVIRONMENT.from_string(source)
@@ -92,7 +92,7 @@ def compiled(source: str, where: str) -> jinja2.Template:
 
 @contextmanager
 def _named(where: str) -> Iterator[None]:
-    """Turn whatever compiling raises into one line that names the template."""
+    """Turn any error of the compiler into one line that names the template."""
     try:
         yield
     except jinja2.TemplateSyntaxError as error:
@@ -102,10 +102,10 @@ def _named(where: str) -> Iterator[None]:
 
 
 def literals(source: str, where: str) -> list[str]:
-    """Texts that a template spells out, in and between its tags.
+    """The literal texts of a template, in and between its tags.
 
     Raises:
-        UserError: it is no template.
+        UserError: `source` is not valid Jinja.
     """
     with _named(where):
         found = list(ENVIRONMENT.parse(source).find_all((nodes.TemplateData, nodes.Const)))
@@ -114,7 +114,7 @@ def literals(source: str, where: str) -> list[str]:
 
 
 class Taken(NamedTuple):
-    """Whether a template has a place for reasoning, one for tools and one for inputs of instructions."""
+    """Whether a template has fields for reasoning, for tools and for inputs of instructions."""
 
     reasoning: bool
     tools: bool
@@ -122,10 +122,10 @@ class Taken(NamedTuple):
 
 
 def fields_taken(source: str, where: str) -> Taken:
-    """What a template has a place for beside roles and contents.
+    """The fields that a template has in addition to roles and contents.
 
     Raises:
-        UserError: it is no template.
+        UserError: `source` is not valid Jinja.
     """
     with _named(where):
         tree = ENVIRONMENT.parse(source)
@@ -139,7 +139,7 @@ def is_marked(source: str, where: str) -> bool:
     """Whether a template has `{% generation %}` anywhere.
 
     Raises:
-        UserError: it is no template.
+        UserError: `source` is not valid Jinja.
     """
     with _named(where):
         calls = [block.call.node for block in ENVIRONMENT.parse(source).find_all(nodes.CallBlock)]

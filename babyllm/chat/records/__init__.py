@@ -1,1 +1,1 @@
-"""What a record of a chat file means: its fields, which shape they have, and the messages in them."""
+"""The meaning of a record in a chat file: its fields, its shape, and the messages in it."""

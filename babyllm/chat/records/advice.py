@@ -1,4 +1,4 @@
-"""Which settings would name the fields of a record that no known shape fits: a guess, for a person to judge.
+"""Advice on a record of unknown shape: a guess at the settings that would name its fields.
 
 fields of a record -> settings_for -> {"prompt": "标题", "answer": "回复"} | {"messages": "log", "role": "who", ...}
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from babyllm.chat.messages import Unusable
 
-MOST = 40  # fields that are looked at
+MOST = 40  # largest number of fields that are considered
 _ASKING = re.compile(r"quest|prompt|query|ask|instruct|input|request|user|human|problem|src|source|[问提令]|(?<!标)题")
 _ANSWERING = re.compile(r"answer|repl|respon|output|target|complet|assistant|bot|solution|model|gpt|tgt|[答复应出]")
 _ELSE = re.compile(
@@ -21,10 +21,10 @@ _PLAIN = re.compile(r"[\w.+?-]+")
 
 
 class Unrecognised(Unusable):
-    """A record whose fields do not tell what they are.
+    """A record whose fields are not recognised.
 
     Attributes:
-        settings: of `FormatConfig`, with the names of the fields that are probably meant.
+        settings: settings of `FormatConfig` that probably name its fields.
     """
 
     def __init__(self, reason: str, settings: Mapping[str, str]) -> None:
@@ -33,12 +33,12 @@ class Unrecognised(Unusable):
 
 
 def settings_for(values: Mapping[str, Any], spelled: Callable[[str], str], fewest: int = 2) -> dict[str, str]:
-    """Settings of a format, by name, with the fields of this record that they would name; empty without a guess.
+    """Settings by name, each with the field of this record that it would name; empty without a guess.
 
     Args:
-        values: of the record.
-        spelled: the name of a field as the file has it.
-        fewest: texts there must be for a guess; with 1, both settings may name the same.
+        values: the fields of the record.
+        spelled: a function that returns a field's name as the file spells it.
+        fewest: smallest number of texts for a guess; with 1, both settings may name the same field.
     """
     for name, value in list(values.items())[:MOST]:
         if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
@@ -59,7 +59,7 @@ def settings_for(values: Mapping[str, Any], spelled: Callable[[str], str], fewes
 
 
 def as_flags(settings: Mapping[str, str], section: str) -> str:
-    """The settings as flags to be copied, such as `--data.format.prompt=ask --data.format.answer=reply`."""
+    """The settings as flags for the command line, such as `--data.format.prompt=ask --data.format.answer=reply`."""
     return " ".join(
         f"--{section}.{name}={field}" if _PLAIN.fullmatch(field) else f"--{section}.{name}={_quoted(field)}"
         for name, field in settings.items()
@@ -71,7 +71,7 @@ def _quoted(text: str) -> str:
 
 
 def _texts(values: Mapping[str, Any], spelled: Callable[[str], str], before: str = "") -> Iterator[tuple[str, str]]:
-    """The names of fields that hold text, and the texts; those within objects and lists with their outer names."""
+    """The names of fields that hold text, and their texts; nested fields have the dotted name."""
     for key, value in values.items():
         name = f"{before}{spelled(key)}"
         if isinstance(value, str) and value.strip():

@@ -1,6 +1,6 @@
-"""The fields of records and messages beside who says what: whether it is learned, thoughts, tools, and what is left.
+"""The fields of records and messages: contents, training flags, reasoning, tools, and the fields left over.
 
-record or message -> RecordFields -> weight_of, reasoning_of, tools_of, calls_of -> what no one took: counted by name
+record or message -> RecordFields -> weight_of, reasoning_of, tools_of, calls_of -> unused fields: counted by name
 
 Names of fields are compared without regard to case: INSTRUCTION is instruction.
 """
@@ -16,7 +16,7 @@ from typing import Any
 from babyllm.chat.messages import Unusable
 from babyllm.config.json_fields import kind_of
 
-# Names of a flag that says whether something is trained on, and of one that says whether it is not.
+# Names of flags that are true for what is trained on, and of flags that are true for what is not.
 LEARNED, MASKED = {"weight", "train", "training", "trainable", "loss", "learn"}, {"mask", "masked"}
 FLAGS = LEARNED | MASKED
 REASONING = ("reasoning_content", "reasoning", "thinking")
@@ -24,15 +24,15 @@ TOOLS, FUNCTIONS = "tools", "functions"
 CALLS = ("tool_calls", "function_call")
 MEDIA = {"images", "image", "audios", "audio", "videos", "video"}
 MORE_FIELDS = (*FLAGS, *REASONING, TOOLS, FUNCTIONS, *MEDIA)
-NAME_CHARACTERS = 40  # of a field's name in a report
+NAME_CHARACTERS = 40  # longest name of a field in a report
 _REQUIRED = object()
 
 
 class RecordFields:
-    """A record or a message that knows which of its fields were taken.
+    """A record or a message that remembers which of its fields were taken.
 
     Attributes:
-        values: of the fields, by their names in small letters.
+        values: the values of the fields, by their names in lower case.
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -44,15 +44,15 @@ class RecordFields:
         self._taken: set[str] = set()
 
     def has_any(self, names: AbstractSet[str]) -> bool:
-        """Whether there is one of these fields; most have none, which this finds in one step."""
+        """Whether any of these fields is present; fast, since most records have none of them."""
         return not names.isdisjoint(self.values)
 
     def get(self, name: str) -> Any:
-        """The value of a field, which does not count as taken; null is none."""
+        """The value of a field, which does not count as taken; None if it is absent or null."""
         return self.values.get(name)
 
     def take(self, *names: str) -> Any:
-        """The value of the first of these fields that is not null; None if all are."""
+        """The value of the first of these fields that is not null, which counts as taken; None if all are null."""
         for name in names:
             if (value := self.values.get(name)) is not None:
                 self._taken.add(name)
@@ -64,7 +64,7 @@ class RecordFields:
         return self.filled(name) == name
 
     def filled(self, *names: str) -> str:
-        """The name of the first of these fields that holds more than blanks; empty if none does."""
+        """The name of the first of these fields that holds more than blanks; empty if all are blank."""
         for name in names:
             if (value := self.values.get(name)) and not (isinstance(value, str) and not value.strip()):
                 return name
@@ -74,8 +74,8 @@ class RecordFields:
         """The value of a field that a user has named, such as `a.b` for field b of field a; it counts as taken.
 
         Args:
-            name: of the field.
-            default: what is returned where there is no such field.
+            name: the name of the field.
+            default: the result if there is no such field.
 
         Raises:
             KeyError: there is no such field, and no default.
@@ -96,11 +96,11 @@ class RecordFields:
         return default
 
     def spelled(self, name: str) -> str:
-        """A field's name as the record has it."""
+        """A field's name as the record spells it."""
         return self._spelled.get(name, name)
 
     def left(self) -> Iterator[str]:
-        """The names of fields that hold something and were not taken."""
+        """The names of fields that are not empty and were not taken."""
         for name, value in self.values.items():
             if name not in self._taken and value is not None and not (hasattr(value, "__len__") and not len(value)):
                 yield str(self.spelled(name))[:NAME_CHARACTERS]
@@ -108,8 +108,8 @@ class RecordFields:
 
 @lru_cache(maxsize=1 << 10)  # nearly all records of a file have the same names
 def _small(names: tuple[str, ...]) -> dict[str, str]:
-    """Names in small letters, by what they are in a record; nothing where all are so as it is."""
-    # Of names that differ by case alone the one in small letters is meant; the others stay as they are.
+    """Names in lower case, by their spelling in a record; empty if all are in lower case already."""
+    # If names differ only by case, the one in lower case is meant. The others keep their spelling.
     small = {name: name.strip().lower() for name in names}
     known = "".join(names)
     if known == known.lower() and not any(map(str.isspace, known)):
@@ -118,10 +118,10 @@ def _small(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def refuse_media(fields: RecordFields) -> None:
-    """Refuse what is about more than text.
+    """Refuse a record with media in addition to text.
 
     Raises:
-        Unusable: there is a picture, a sound or a film.
+        Unusable: it has images, audio or video.
     """
     if not fields.has_any(MEDIA):
         return
@@ -134,7 +134,7 @@ def weight_of(fields: RecordFields) -> int | None:
     """1 if a message's own flags say that it is trained on, 0 if one says that it is not; None without flags.
 
     Raises:
-        Unusable: a flag is something else.
+        Unusable: a flag is neither 0 nor 1.
     """
     if not fields.has_any(FLAGS):
         return None
@@ -150,7 +150,7 @@ def weight_of(fields: RecordFields) -> int | None:
 
 
 def is_masked(fields: RecordFields) -> bool:
-    """Whether a flag of a whole record says that nothing in it is trained on; a measured loss is no flag."""
+    """Whether a flag excludes a whole record from training; a number in a field `loss` does not count as a flag."""
     if not fields.has_any(FLAGS):
         return False
     flags = [name for name in FLAGS if isinstance(fields.get(name), bool)]
@@ -159,16 +159,16 @@ def is_masked(fields: RecordFields) -> bool:
 
 
 def reasoning_of(fields: RecordFields) -> str:
-    """What is thought before something is said; nothing where there is none, or none that is text."""
+    """The reasoning before a content; empty if there is none or it is not text."""
     name = fields.filled(*REASONING)
     return str(fields.take(name)) if name and isinstance(fields.get(name), str) else ""
 
 
 def tools_of(fields: RecordFields) -> str:
-    """The functions that can be called, as a JSON list; nothing where there are none.
+    """The functions that can be called, as a JSON list; empty if there are none.
 
     Raises:
-        Unusable: they are no JSON.
+        Unusable: they are not valid JSON.
     """
     name = fields.filled(TOOLS, FUNCTIONS)
     if not name:
@@ -184,10 +184,10 @@ def tools_of(fields: RecordFields) -> str:
 
 
 def calls_of(fields: RecordFields) -> str:
-    """Calls of tools, a line of JSON with name and arguments for each; nothing where there are none.
+    """Calls of tools, a line of JSON with name and arguments for each; empty if there are none.
 
     Raises:
-        Unusable: a call is none.
+        Unusable: a call is invalid.
     """
     name = fields.filled(*CALLS)
     if not name:
@@ -209,7 +209,7 @@ def _call(call: Any) -> dict[str, Any]:
 
 
 def parsed(value: Any, complaint: str) -> Any:
-    """A value that is given as such or, as tables do, as JSON text.
+    """A value that a record holds either directly or, as in tables, as JSON text.
 
     Raises:
         Unusable: the text is not JSON; the message begins with `complaint`.
@@ -223,10 +223,14 @@ def parsed(value: Any, complaint: str) -> Any:
 
 
 def content_of(value: Any, name: str) -> str:
-    """Text, given as such or as a list of parts of the type text.
+    """A text, held either directly or as a list of parts of the type text.
+
+    Args:
+        value: the value of the field.
+        name: the name of the field, for messages.
 
     Raises:
-        Unusable: it is something else; `name` is that of its field.
+        Unusable: the value is not text.
     """
     if isinstance(value, str):
         return value

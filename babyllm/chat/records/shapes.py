@@ -1,8 +1,8 @@
-"""Which fields of a record hold what is asked and what is answered, or a list of messages, by their names.
+"""The shape of a record: which fields hold the question and the answer, or a list of messages, by their names.
 
     fields -> shape_of -> Shape(format, question, answer); Unrecognised with the settings that would name the fields
 
-Where several fields could be the answer, none is taken in silence: the record is refused, and told which can be named.
+If several fields could be the answer, none is chosen silently. The record is rejected with the names of the candidates.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TEXTS = ("text", "plain_text", *MAYBE_LISTS, *LISTS)  # may hold a conversation 
 _LIKE_LISTS = frozenset((*LISTS, *MAYBE_LISTS))
 TALKS = ("messages", "sharegpt")
 TITLE, DETAILS = "title", ("ask", "desc")
-# What only the answers of a forum carry, so that title and content are no article.
+# Fields that only answers in a forum have. They show that title and content are a question and its answer.
 FORUM = ("qid", "answer_id", "answerer_tags")
 # By format: the fields that hold a question, and those that hold an answer, in the order tried.
 PAIRS: dict[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = {
@@ -41,7 +41,7 @@ PAIRS: dict[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = {
         (("article", "document", "content", "dialogue", "text"), ("summary", "highlights")),
     ),
 }
-MORE = ("input", "context")  # what a question is about
+MORE = ("input", "context")  # the text that a question is about
 WOULD_DO = {
     "auto": "messages, conversations, instruction + output, input + target, prompt + completion or question + answer",
     "messages": "messages or conversations",
@@ -52,18 +52,18 @@ WOULD_DO = {
     "text": "a text with marks of its speakers, such as <|im_start|>user",
 }
 _PREFERENCE = re.compile(r"(?:^|_)(?:chosen|rejected)(?:_|$)")
-VERDICTS = ("label", "kto_tag")  # tell, by true or false, whether an answer is wanted
+VERDICTS = ("label", "kto_tag")  # true or false: whether the answer is a good one
 _VERDICTS, _TREE = frozenset(VERDICTS), {"parent_id", "message_tree_id"}
 
 
 class Shape(NamedTuple):
-    """What a record is.
+    """The format of a record and the fields that it uses.
 
     Attributes:
         format: one of messages, sharegpt, text, alpaca, firefly, prompt.
-        fields: that hold the question, whose texts are joined; of a list or a text the one field.
-        answer: the field that holds it; empty for a list or a text.
-        more: fields of which the first filled one belongs to the question.
+        fields: the fields of the question, whose texts are joined; a list or a text is a single field.
+        answer: the field of the answer; empty for a list or a text.
+        more: fields of the question's input; the first one that is not blank is added to the question.
     """
 
     format: str
@@ -76,11 +76,11 @@ def shape_of(fields: RecordFields, format: str) -> Shape:
     """The shape of a record.
 
     Args:
-        fields: of the record.
-        format: the only one that is tried; "auto" tries all.
+        fields: the fields of the record.
+        format: the format to try; "auto" tries all.
 
     Raises:
-        Unusable: it has none, or several that contradict each other.
+        Unusable: no shape fits, or several fields contradict each other.
     """
     if format in ("auto", *TALKS) and (name := _list_in(fields, format)):
         return Shape("messages" if format == "auto" else format, (name,))
@@ -96,10 +96,10 @@ def shape_of(fields: RecordFields, format: str) -> Shape:
 
 
 def named_shape(fields: RecordFields, prompt: str | None, answer: str | None) -> Shape:
-    """The shape of a record of which a user has named the question, the answer or both; what is not named is found.
+    """The shape of a record whose question, answer or both a user has named; the one not named is looked for.
 
     Raises:
-        Unusable: what is not named is not there either, or there are several.
+        Unusable: the field that is not named cannot be found, or several fields could be it.
     """
     asked = parts_of(prompt, fields) if prompt else ()
     answered = answer.strip().lower() if answer else ""
@@ -123,18 +123,18 @@ def named_shape(fields: RecordFields, prompt: str | None, answer: str | None) ->
 
 
 def parts_of(spec: str, fields: RecordFields) -> tuple[str, ...]:
-    """The fields that a setting names, in small letters; a `+` that is part of a field's own name parts nothing."""
+    """The fields that a setting names, in lower case; a `+` within the name of an existing field does not split it."""
     spec = spec.strip().lower()
     return (spec,) if spec in fields.values else tuple(part.strip() for part in spec.split("+"))
 
 
 def unrecognised(fields: RecordFields, hint: str, taken: Collection[str] = (), only: str = "") -> Unrecognised:
-    """What is told of a record that is no conversation, with the fields it has.
+    """The error for a record that is not a conversation; it lists the record's fields.
 
     Args:
-        fields: of the record.
-        hint: what would do instead.
-        taken: fields that a user has named, which are not suggested for something else.
+        fields: the fields of the record.
+        hint: advice, as the end of the message.
+        taken: fields that a user has named, which are not suggested again.
         only: the one setting to suggest; empty suggests all.
     """
     names = [str(fields.spelled(name))[:30] for name, value in fields.values.items() if value is not None][:12]
@@ -146,10 +146,10 @@ def unrecognised(fields: RecordFields, hint: str, taken: Collection[str] = (), o
 
 
 def refuse_others(fields: RecordFields) -> None:
-    """Refuse what is made for another stage of training, and trees of which nobody says which path is meant.
+    """Refuse records made for other stages of training, and trees of messages, which have no single path.
 
     Raises:
-        Unusable: it is a preference, a verdict or part of a tree.
+        Unusable: the record is a preference, a verdict or part of a tree.
     """
     found = [fields.spelled(n) for n in fields.values if is_preference(n) and fields.get(n) is not None]
     if fields.has_any(_VERDICTS):
@@ -169,12 +169,12 @@ def refuse_others(fields: RecordFields) -> None:
 
 @lru_cache(maxsize=1 << 10)
 def is_preference(name: str) -> bool:
-    """Whether a field, its name in small letters, holds an answer that is preferred to another or is not."""
+    """Whether a field holds the chosen or the rejected one of two answers, by its name in lower case."""
     return _PREFERENCE.search(name) is not None
 
 
 def _list_in(fields: RecordFields, format: str) -> str:
-    """The name of the field that holds messages; in a table, which has no lists, they are written in JSON."""
+    """The name of the field that holds messages; a table without lists holds them as JSON text."""
     if not fields.has_any(_LIKE_LISTS):
         return ""
     for name in LISTS:
@@ -196,7 +196,7 @@ def _text_in(fields: RecordFields) -> str:
 
 
 def _pair_in(fields: RecordFields, format: str) -> Shape | None:
-    """The question and the answer of a record, of one format."""
+    """The shape of a record in one format with a question and an answer; None if it does not fit."""
     for questions, answers in PAIRS[format]:
         asked = [name for name in questions if fields.get(name) is not None]
         answered = [name for name in answers if fields.get(name) is not None]
@@ -208,7 +208,7 @@ def _pair_in(fields: RecordFields, format: str) -> Shape | None:
 
 
 def _question_of(fields: RecordFields, names: list[str]) -> str:
-    """The one of these fields that holds the question; an input beside a prompt belongs to it."""
+    """The one of these fields that holds the question; an input next to a prompt is part of the question."""
     if len(names) == 1:
         return names[0]
     is_asked = fields.filled("prompt", "instruction") in names
@@ -220,7 +220,7 @@ def _more(question: str) -> tuple[str, ...]:
 
 
 def _titled(fields: RecordFields) -> Shape | None:
-    """The shape of what is asked and answered in a forum."""
+    """The shape of a question with a title and its answer, as in a forum; None without an answer."""
     answers = ("answer", "reply", *(("content",) if fields.filled(*FORUM) else ()))
     answered = [name for name in answers if fields.get(name) is not None]
     if not answered:
@@ -230,7 +230,7 @@ def _titled(fields: RecordFields) -> Shape | None:
 
 
 def _only(fields: RecordFields, names: Sequence[str], setting: str) -> str:
-    """The one of these fields that holds something, or any of those that hold the same.
+    """The one of these fields that is not blank; the first, if several hold the same text.
 
     Raises:
         Unrecognised: several hold different texts.

@@ -1,6 +1,6 @@
-"""Lists of messages in the shapes people have: objects with a role, pairs, texts in turn, numbered turns.
+"""Lists of messages in their usual shapes: objects with a role, pairs, texts in turn, numbered turns.
 
-value of a field -> messages_in -> [Message]; roles keep their names where nothing says what they mean
+value of a field -> Talk.messages -> [Message]; unknown roles keep their names
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from babyllm.chat.records.transcripts import spoken_in
 from babyllm.config.json_fields import kind_of
 
 Speakers = tuple[tuple[str, str], ...]
-"""Names of the fields that hold a role and a content, in the order tried."""
+"""Names of fields that may hold a message's role and content, in the order in which they are tried."""
 SPEAKERS: dict[str, Speakers] = {"messages": (("role", "content"),), "sharegpt": (("from", "value"),)}
 _SPEAKING, _SAID = ("role", "from", "speaker", "author", "sender"), ("content", "value", "text", "utterance", "message")
 ANY_SPEAKERS: Speakers = (
@@ -35,10 +35,10 @@ ANY_SPEAKERS: Speakers = (
     *SPEAKERS["sharegpt"],
     *((role, content) for role in _SPEAKING for content in _SAID),
 )
-# A question and an answer in one element of a list, which say neither user nor assistant.
+# Names of a question and an answer in one element of a list, for elements that do not name user and assistant.
 _PAIRS = (("input", "output"), ("question", "answer"), ("prompt", "response"), ("query", "response"), ("q", "a"))
 
-# What others call the four roles that templates know; any other name is a role of its own.
+# Other names of the four roles that templates know; any name not listed is a role of its own.
 ROLES = {
     **dict.fromkeys(("user", "human", "prompter", "用户"), USER),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "bot", "model", "function_call"), ASSISTANT),
@@ -52,27 +52,27 @@ _MOSS_NOTHING = ("", "none")
 
 
 class _NoSpeaker(Unusable):
-    """A message of which nothing says who speaks."""
+    """A message without a speaker."""
 
 
 class Talk:
     """Reads lists of messages.
 
     Args:
-        roles: what roles of the data are meant by which names; they come before those that are known.
-        speakers: the fields of a message.
+        roles: role of each speaker's name in the data; these take precedence over the known names.
+        speakers: names of fields that may hold a message's role and content.
     """
 
     def __init__(self, roles: Mapping[str, str], speakers: Speakers) -> None:
         self._roles, self._speakers = roles, speakers
         self.left = dict[str, None]()
-        """Names of fields of messages that nothing was made of."""
+        """Names of fields of messages that were not used."""
 
     def messages(self, value: Any, name: str) -> Iterator[Message]:
         """The messages in the field `name`.
 
         Raises:
-            Unusable: it holds something else.
+            Unusable: the field does not hold messages.
         """
         if isinstance(value, str) and (found := spoken_in(value, name)):
             yield from map(self.named, found)
@@ -96,7 +96,7 @@ class Talk:
         """The earlier exchanges in the field `name`: pairs of question and answer, or messages.
 
         Raises:
-            Unusable: it holds something else.
+            Unusable: the field does not hold exchanges.
         """
         value = parsed(value, f"the field {name} is a text that is")
         if not isinstance(value, list):
@@ -112,11 +112,11 @@ class Talk:
                 yield Message(ASSISTANT, content_of(answer, name))
 
     def named(self, message: Message) -> Message:
-        """The message with the role that its speaker is meant to have."""
+        """The message with the role of its speaker's name."""
         return Message(self._role(message.role), message.content, input=message.input)
 
     def _element(self, item: Any) -> Iterator[Message]:
-        """The message of an element of a list; two where it is a pair such as {"human": ..., "assistant": ...}."""
+        """The message in an element of a list; two messages for a pair such as {"human": ..., "assistant": ...}."""
         if isinstance(item, list) and len(item) == 2 and all(isinstance(text, str) for text in item):
             yield from (Message(USER, item[0]), Message(ASSISTANT, item[1]))
             return
@@ -137,7 +137,7 @@ class Talk:
             self.left[f"{left} of messages"] = None
 
     def _names_in(self, fields: RecordFields) -> tuple[str, str]:
-        """The fields of a message that hold its role and its content; of one without a content those expected."""
+        """The names of a message's role and content fields; for a message without a content the expected names."""
         first = ("", "")
         for pair in self._speakers:
             if fields.get(pair[0]) is not None:
@@ -147,8 +147,8 @@ class Talk:
         return first
 
     def _pair(self, fields: RecordFields, weight: int | None) -> Iterator[Message]:
-        """The messages of an object whose fields are speakers or a question and its answer."""
-        # Tables sort their fields, so the order is not the one in which they are found.
+        """The messages of an object whose fields are named for speakers, or for a question and its answer."""
+        # Tables sort their fields, so the order of the fields is not the order of the messages.
         roles = {name: self._role(name) for name, text in fields.values.items() if isinstance(text, str)}
         roles |= next(({q: USER, a: ASSISTANT} for q, a in _PAIRS if {q, a} <= roles.keys()), {})
         found = {role: next((n for n, r in roles.items() if r == role), "") for role in (SYSTEM, USER, ASSISTANT)}
@@ -159,7 +159,7 @@ class Talk:
                 yield Message(role, text, weight)
 
     def _moss(self, turn: Mapping[str, Any]) -> Iterator[Message]:
-        """The messages of a turn of MOSS: what is asked, thought, looked up and answered, without its marks."""
+        """The messages of a turn in the MOSS format: question, thoughts, commands, results and answer, unmarked."""
         fields = RecordFields(turn)
         said = {name: _MOSS_MARKS.sub("", text) for name, text in fields.values.items() if isinstance(text, str)}
         if not {"human", "moss"} <= said.keys():
@@ -183,7 +183,7 @@ class Talk:
 
 
 def is_talk(value: Any) -> bool:
-    """Whether a value is a list of messages beyond doubt, whatever its field is called."""
+    """Whether a value is clearly a list of messages, whatever the name of its field."""
     if isinstance(value, dict):
         return bool(_numbered(value))
     if not isinstance(value, list) or not value:
@@ -201,7 +201,7 @@ def _speaks(item: Mapping[str, Any]) -> bool:
 
 
 def _numbered(value: Mapping[str, Any]) -> list[Any]:
-    """The values of turn_1, turn_2, ... in their order; nothing if there are other names among them."""
+    """The values of turn_1, turn_2, ... in their order; empty if there are other names too."""
     found = [(int(match[1]), turn) for name, turn in value.items() if (match := _TURN.fullmatch(str(name)))]
     turns = [turn for _, turn in sorted(found, key=itemgetter(0)) if turn is not None]
     return turns if len(found) == len(value) and all(isinstance(turn, dict) for turn in turns) else []

@@ -1,6 +1,6 @@
-"""Texts that hold a conversation: marks such as `Human:` or `<|im_start|>user` say who speaks.
+"""Texts that hold a conversation: marks such as `Human:` or `<|im_start|>user` name the speakers.
 
-text -> the first of STYLES with whose mark it begins -> [(role, content), ...]; None for a text of no such style
+text -> the first of STYLES whose mark begins it -> [(role, content), ...]; None if no style matches
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from babyllm.chat.built_in import ALPACA_HEAD, ALPACA_HEAD_WITH_INPUT
 from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message, Unusable
 
 _SPEAKERS = "Human|User|Assistant|用户|助手"
-# What may stand before a conversation or between its parts, and belongs to neither.
+# Markup that may precede a conversation or separate its messages, and is not part of them.
 _FRAME = re.compile(r"\s*(?:(?:<s>|</s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>|\[gMASK\]|<sop>|</?chat>)\s*)*")
 _MAY_BEGIN = re.compile(rf"\s*(?:[<\[#]|Below is an |{_SPEAKERS})", re.IGNORECASE)
 _SYSTEM_OF_LLAMA2 = re.compile(r"\s*<<SYS>>\n?(.*?)\n?<</SYS>>\s*", re.DOTALL)
@@ -21,13 +21,13 @@ _ROLES = {"[inst]": USER, "[/inst]": ASSISTANT, "instruction": USER, "response":
 
 
 class _Style(NamedTuple):
-    """How a text tells who speaks.
+    """How a text marks its speakers.
 
     Attributes:
-        mark: stands before what is said; its group is the speaker.
-        end: stands after it.
-        is_exact: whether blanks around what is said belong to it.
-        is_plain: whether the marks are ordinary words, so that only speakers who take turns prove them to be marks.
+        mark: pattern before a message; its group is the speaker.
+        end: pattern after a message; None if there is none.
+        is_exact: whether blanks around a message belong to it.
+        is_plain: whether the marks are ordinary words, which count as marks only if speakers take turns.
     """
 
     mark: re.Pattern[str]
@@ -56,17 +56,17 @@ STYLES = (
 
 
 def spoken_in(text: str, name: str) -> list[Message] | None:
-    """The messages that a text holds, roles by the names it has for them; None where it is no conversation.
+    """The messages in a text, with its own names of roles; None if it is not a conversation.
 
     Args:
-        text: that may begin with a mark of a speaker.
-        name: of its field.
+        text: a text that may begin with a mark of a speaker.
+        name: the name of its field, for messages.
 
     Raises:
-        Unusable: it has the marks of a style, but what they part is no conversation.
+        Unusable: the text has the marks of a style, but what they separate is not a conversation.
     """
     if not _MAY_BEGIN.match(text):
-        return None  # nearly always
+        return None  # the common case
     for head in (ALPACA_HEAD, ALPACA_HEAD_WITH_INPUT):
         text = text.removeprefix(head)
     start = _FRAME.match(text)
@@ -77,19 +77,19 @@ def spoken_in(text: str, name: str) -> list[Message] | None:
     _, *parts = style.mark.split(text)
     roles = [_ROLES.get(role.strip().lower(), role.strip()) for role in parts[::2]]
     if style.is_plain and len({role for role in roles if role != "input"}) < 2:
-        return None  # one mark alone is no conversation
+        return None  # a single speaker does not make a conversation
     messages = [Message(role, _said(part, style, name)) for role, part in zip(roles, parts[1::2], strict=True)]
     messages = _joined(messages, name)
-    if not style.is_exact:  # there, calls of tools may follow each other
+    if not style.is_exact:  # in exact styles calls of tools may follow each other
         _require_turns(messages, name)
     return messages
 
 
 def asked_in(text: str, name: str) -> list[Message] | None:
-    """The messages of a text that waits for an answer; None where it holds less than a question and a mark after it.
+    """The messages of a text that ends where an answer is expected; None without a question and a mark after it.
 
     Raises:
-        Unusable: the text has the marks of a style, but what they part is no conversation or ends with an answer.
+        Unusable: the text has the marks of a style, but is not a conversation, or ends with an answer of its own.
     """
     messages = spoken_in(text, name)
     if messages is None or len(messages) < 2:
@@ -102,12 +102,12 @@ def asked_in(text: str, name: str) -> list[Message] | None:
 
 
 def is_answer(role: str) -> bool:
-    """Whether a speaker that a mark names is the assistant."""
+    """Whether the speaker in a mark is the assistant."""
     return role.lower() in (ASSISTANT, "moss", "model", "gpt", "助手")
 
 
 def _said(part: str, style: _Style, name: str) -> str:
-    """What is said in a part, without what ends it."""
+    """The message after a mark, without its end mark."""
     if style.end and (found := style.end.search(part)):
         rest = part[found.end() :]
         between = _FRAME.match(rest)
@@ -120,7 +120,7 @@ def _said(part: str, style: _Style, name: str) -> str:
 
 
 def _joined(messages: list[Message], name: str) -> list[Message]:
-    """The messages with Alpaca's input in its question and Llama-2's system as a message of its own."""
+    """The messages, with Alpaca's input added to its question and Llama 2's system text as a separate message."""
     done: list[Message] = []
     for message in messages:
         system = _SYSTEM_OF_LLAMA2.match(message.content) if not done else None

@@ -1,1 +1,1 @@
-"""Processes: how many a script starts, what each of them is told, and what is said when one of them ends."""
+"""Processes of a run: how many a script starts, what each is given, and what is reported when one ends."""

@@ -1,10 +1,10 @@
 """One command starts all processes of a run on this machine, and ends when they have ended.
 
     this process ----- the same command line, one rank each -----> children, which meet in a folder
-         |  <------------- exit statuses, what they told -------------'
+         |  <----------- exit statuses, what they reported -----------'
     at most one line, one exit status
 
-Nothing listens beyond the loopback interface. Signals are passed on, a child that fails ends the others, and no child
+Nothing listens outside the loopback interface. Signals are passed on. A child that fails ends the others. No child
 outlives this process.
 """
 
@@ -37,11 +37,11 @@ from babyllm.runtime.rendezvous import FolderStore
 from babyllm.runtime.signals import heeded
 
 _LOOK_S = 0.1
-# How long children may go on when one has failed: to see why, to tell it, to finish a save that has begun.
+# Seconds for which children may go on after one has failed: to find the reason, report it and finish a save.
 _GRACE_S = 45.0
-# How long the others have to fail of the same when not all have started.
+# Seconds for which the others may go on after a failure before all have started: they may fail for the same reason.
 _TELL_S = 0.5
-# More processes on a CPU spend most of their time on adding gradients up.
+# With more processes, a CPU spends most of its time on summing gradients.
 _MAX_ON_CPU = 4
 
 
@@ -58,11 +58,11 @@ C = TypeVar("C", bound=_Config)
 def launch(work: Callable[[C], None], config: C) -> None:
     """Do `work(config)` in each of `config.runtime.processes` processes, and return when all have done it.
 
-    This process does the work itself where it is to be the only one, or is one of several already: under torchrun, or
-    started by this function, which starts the same command line again for each process.
+    Each process is started with the command line of this one. A process does the work itself if it is the only one, or
+    already one of several: started by torchrun or by this function.
 
     Raises:
-        UserError: a process failed or died; the line says which, and why.
+        UserError: a process failed or died; the message says which, and why.
         SystemExit: a signal ended the processes, or one failed and has shown its own traceback.
     """
     parent = parent_process()
@@ -90,7 +90,7 @@ def launch(work: Callable[[C], None], config: C) -> None:
 
 
 def own_command() -> list[str] | None:
-    """The command line that started this program, to start it again; None where it runs inside another program."""
+    """The command line that started this program; None if it runs inside another program."""
     argv, original = sys.argv, sys.orig_argv
     head = original[: len(original) - len(argv) + 1]
     if len(head) < 2 or original[len(head) :] != argv[1:]:
@@ -101,14 +101,14 @@ def own_command() -> list[str] | None:
 
 @dataclass
 class _Children:
-    """The processes of a run, by rank, seen from the one that started them.
+    """The child processes of a run, as their parent sees them.
 
     Attributes:
         meeting: the folder where they meet.
-        processes: by rank.
-        received: signals that were passed on to them.
-        ended: ranks that this process has killed.
-        causes: ranks that failed first.
+        processes: the child processes; an index is a rank.
+        received: the signals that were passed on to them, in order.
+        ended: the ranks that this process has killed.
+        causes: the ranks that failed first.
     """
 
     meeting: Path
@@ -118,7 +118,7 @@ class _Children:
     causes: list[int] = field(default_factory=list)
 
     def start(self, command: list[str], n: int) -> None:
-        """Start `n` processes of `command`, in a session of their own: a terminal's signals come here alone."""
+        """Start `n` processes of `command`, in sessions of their own: a terminal's signals reach only the parent."""
         for rank in range(n):
             environment = _environment(rank, n, self.meeting)
             self.processes.append(
@@ -127,7 +127,7 @@ class _Children:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether Ctrl-C came a second time; a child that waits in C++ code would take both for one."""
+        """Whether Ctrl-C came twice; a child that waits in C++ code would take both for one."""
         return self.received.count(signal.SIGINT) > 1
 
     def running(self) -> list[int]:
@@ -135,14 +135,14 @@ class _Children:
         return [rank for rank, process in enumerate(self.processes) if process.poll() is None]
 
     def failed(self) -> list[int]:
-        """Ranks that ended by themselves, and not well."""
+        """Ranks that ended by themselves, with an error."""
         statuses = {rank: process.poll() for rank, process in enumerate(self.processes)}
         return [rank for rank, status in statuses.items() if status and rank not in self.ended]
 
     def send(self, signum: int) -> None:
-        """Send a signal to all that run."""
+        """Send a signal to all children that still run."""
         for rank in self.running():
-            with suppress(OSError, ValueError):  # it has just ended; Windows has few signals
+            with suppress(OSError, ValueError):  # the child has just ended; Windows lacks most signals
                 self.processes[rank].send_signal(signum)
 
     def end(self, ranks: range | list[int]) -> None:
@@ -154,13 +154,13 @@ class _Children:
             self.processes[rank].wait()
 
     def record(self, rank: int) -> Record | None:
-        """What a rank last told the others about itself; None before it has started."""
+        """The newest record of a rank; None before it has started."""
         stores = [FolderStore(folder) for folder in sorted(self.meeting.iterdir()) if folder.is_dir()]
         found = [store.get(record_key(rank)) for store in stores if store.check([record_key(rank)])]
         return Record(**json.loads(found[-1])) if found else None
 
     def have_met(self) -> bool:
-        """Whether every rank has started; none does anything before."""
+        """Whether every rank has started; the work begins only then."""
         return all(self.record(rank) for rank in range(len(self.processes)))
 
 
@@ -182,7 +182,7 @@ def _environment(rank: int, n: int, meeting: Path) -> dict[str, str]:
 
 @contextmanager
 def _signals_passed_on(children: _Children) -> Iterator[None]:
-    """Send what this process is told to the children; stop and go on with them."""
+    """Pass the signals of this process on to the children; suspend and continue them with this process."""
 
     def receive(signum: int, frame: FrameType | None) -> None:
         children.received.append(signum)
@@ -205,7 +205,7 @@ def _signals_passed_on(children: _Children) -> Iterator[None]:
 
 
 def _wait(children: _Children) -> None:
-    """Return when all children have ended; those that go on in vain are killed."""
+    """Wait until all children have ended; after a failure, kill those that do not end in time."""
     failed_at = None
     while children.running():
         time.sleep(_LOOK_S)
@@ -220,7 +220,7 @@ def _wait(children: _Children) -> None:
 
 
 def _conclude(children: _Children) -> None:
-    """Return where all is well; else say the one thing that matters."""
+    """Return if all children succeeded, else raise the error that explains the failure."""
     failed, received = children.failed(), children.received
     line, _ = told(children.meeting, len(children.processes))
     statuses = {rank: process.returncode for rank, process in enumerate(children.processes)}
@@ -244,19 +244,19 @@ def _how_it_died(rank: int, children: _Children) -> str:
     return f"{who} died of {reason}, {record.last_seen if record else 'before it had started'}"
 
 
-# ---- how many
+# ---- the number of processes
 
 
 def choose_processes(config: RuntimeConfig, global_batch: int, stored: int | None) -> tuple[int, str]:
-    """The number of processes on this machine, and a line where it is not what the run had.
+    """The number of processes on this machine, and a line to log if a resumed run had another number.
 
     Args:
-        config: that asks for a number or for none.
-        global_batch: of which every process must get an equal part.
-        stored: what a run that goes on has had; None for a new one.
+        config: the section `runtime`, which may ask for a number.
+        global_batch: rows of an optimizer step; the default number of processes divides it.
+        stored: the number of processes that a resumed run has had; None for a new run.
 
     Raises:
-        UserError: so many cannot work here.
+        UserError: this machine cannot run so many processes.
     """
     check(config)
     place, device = find_place(), device_type(config.device)
@@ -285,7 +285,7 @@ def choose_processes(config: RuntimeConfig, global_batch: int, stored: int | Non
 
 
 def _can_start() -> bool:
-    """Whether this program can start others, which on Windows could not read files while they are replaced."""
+    """Whether this program can start others; on Windows those could not read files that are being replaced."""
     return sys.platform != "win32" and own_command() is not None
 
 

@@ -1,4 +1,4 @@
-"""Which process of a run this one is, as whoever started it says in the environment."""
+"""Which process of a run this one is; its launcher says so in the environment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from babyllm.errors import UserError
 
-# Set for the processes that `launch` starts: the folder where they meet, and the process that waits for them.
+# Environment variables of the processes that `launch` starts: the folder where they meet, and the id of their parent.
 MEETING, PARENT = "BABYLLM_MEETING", "BABYLLM_PARENT"
 
 
@@ -17,11 +17,11 @@ class Place:
     """A process among those of its run.
 
     Attributes:
-        rank: its number among all.
-        world_size: how many there are.
-        local_rank: its number among those of its machine.
-        local_world_size: how many there are on its machine.
-        is_given: whether something outside this process started it as one of several.
+        rank: the number of the process in the run, from 0.
+        world_size: the number of processes of the run.
+        local_rank: the number of the process on its machine, from 0.
+        local_world_size: the number of processes on its machine.
+        is_given: whether a launcher has started it as one of several.
         meeting: the folder where processes that `launch` started meet; None under torchrun or alone.
     """
 
@@ -34,10 +34,10 @@ class Place:
 
 
 def find_place() -> Place:
-    """The place of this process.
+    """The place of this process among those of its run.
 
     Raises:
-        UserError: a variable holds no number.
+        UserError: a variable of the environment is not a number.
     """
     meeting = os.environ.get(MEETING)
     return Place(
@@ -51,7 +51,7 @@ def find_place() -> Place:
 
 
 def parent_process() -> int | None:
-    """The process that started this one by `launch`; None where none did."""
+    """The id of the process whose `launch` started this one; None for any other process."""
     return _number(PARENT, 0) or None
 
 

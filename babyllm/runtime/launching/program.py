@@ -1,4 +1,4 @@
-"""The top level of a program: what its user should know becomes one line and an exit status."""
+"""The top level of a program: an error that its user should see becomes one line and an exit status."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from babyllm.runtime.launching.place import find_place
 from babyllm.runtime.rendezvous import FolderStore, Unanswered
 from babyllm.runtime.signals import ignore_signals
 
-# How long ranks that are not first on their machine keep an error back while the first may tell the same.
+# Seconds for which the other ranks of a machine hold an error back, since the first may report the same one.
 _ECHO_S = 3.0
 
 
@@ -26,16 +26,16 @@ _ECHO_S = 3.0
 def user_errors(argv: Sequence[str] | None = None) -> Iterator[None]:
     """Turn a UserError in the body into `program: message` on stderr and exit status 1; --debug adds the traceback.
 
-    Ctrl-C exits with 130 and a reader that closed our output with 141, both silently. Of several processes that
-    `launch` started, the one that started them tells the error once. Under torchrun the first rank of each machine
-    tells it at once; the others keep theirs back for a moment and then tell it as `rank N: message`, unless torchrun
-    has ended them: an error that all share appears once, and one that only they have still appears.
+    Ctrl-C exits with 130, and a closed output pipe with 141, both silently. If `launch` started several processes,
+    their parent reports the error once. Under torchrun the first rank of each machine reports its error at once. The
+    others wait for a moment and then report theirs as `rank N: message`, unless torchrun has ended them. So an error
+    that all ranks share appears once, and an error of another rank still appears.
     """
     console.prepare()
     argv = sys.argv if argv is None else argv
     try:
         yield
-        sys.stdout.flush()  # so that a closed pipe shows here and not while the interpreter ends
+        sys.stdout.flush()  # a closed pipe must raise here and not while the interpreter ends
         atexit.register(ignore_signals)
     except UserError as error:
         if "--debug" in argv:
@@ -60,16 +60,16 @@ def user_errors(argv: Sequence[str] | None = None) -> Iterator[None]:
 
 
 def tell(line: str, argv: Sequence[str] | None = None, blamed: Sequence[int] = ()) -> None:
-    """Say why the run ends: to the process that started this one where `launch` did, else on stderr.
+    """Report why the run ends: to the parent if `launch` started this process, else on stderr.
 
     Args:
-        line: what to say.
-        argv: of the program, which is named before it.
-        blamed: ranks that caused it and may not end by themselves.
+        line: the message, one line.
+        argv: the command line, whose program's name precedes the message.
+        blamed: the ranks that caused the end, which may not end by themselves.
     """
     place = find_place()
     if place.meeting:
-        with suppress(OSError):  # the meeting is over: who started it has said why
+        with suppress(OSError):  # the folder is gone: the parent has ended and reported why
             FolderStore(place.meeting).set(f"error/{place.rank}", json.dumps({"line": line, "blamed": list(blamed)}))
         return
     program = Path((argv or sys.argv)[0])
@@ -79,14 +79,14 @@ def tell(line: str, argv: Sequence[str] | None = None, blamed: Sequence[int] = (
 
 
 def told(meeting: Path, n_ranks: int) -> tuple[str | None, list[int]]:
-    """What the ranks that meet in a folder have told: the line of the lowest one, and whom they blame."""
+    """What the ranks that meet in a folder have reported: the lowest rank's line, and the ranks that any blames."""
     store, keys = FolderStore(meeting), [f"error/{rank}" for rank in range(n_ranks)]
     found = [json.loads(store.get(key)) for key in keys if store.check([key])]
     return (found[0]["line"] if found else None), [rank for error in found for rank in error["blamed"]]
 
 
 def _write_error_file(text: str) -> None:
-    """Tell torchrun, whose report shows what stands in this file."""
+    """Write the file whose text torchrun shows in its report."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
         extra = {"py_callstack": text, "timestamp": str(int(time.time()))}

@@ -1,7 +1,7 @@
-"""Which ranks are to blame, as a pure function of what all ranks have said about themselves.
+"""Which ranks are at fault, as a pure function of the records of all ranks.
 
-A rank is blamed only for what is its own: it died, it is silent, it has not entered what the others wait in, or it
-ended while they wait for it. One whose collective broke (BROKEN), or that ends because of another (STOPPING), is not.
+A rank is at fault if it died, is silent, has not entered the collective that the others wait in, or ended while they
+wait for it. A rank is not at fault if its collective broke (BROKEN) or it ends because of another rank (STOPPING).
 """
 
 from __future__ import annotations
@@ -13,38 +13,38 @@ from typing import NamedTuple
 RUNNING, PATIENT = "running", "patient"
 BROKEN, DONE, FAILED, STOPPING = "broken", "done", "failed", "stopping"
 ACTIVE = (RUNNING, PATIENT)
-# How long ranks wait for one that has ended with an error; its own message must have the time to reach the terminal.
+# Seconds for which ranks wait after another has ended with an error, so that its message reaches the terminal first.
 _GRACE_S = 10.0
-# How long rank 0 may go on saving after another rank has died.
+# Seconds for which rank 0 may go on saving after another rank has died.
 _SAVING_S = 30.0
 
 
 def record_key(rank: int) -> str:
-    """The key of the store under which a rank's record lies."""
+    """The key of a rank's record in the store."""
     return f"watchdog/{rank}"
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a rank tells the others about itself."""
+    """What a rank reports about itself to the others."""
 
     rank: int
     host: str
-    space: str  # where its process id means something
+    space: str  # the `process_space` in which its process id is valid
     pid: int
-    serial: int  # grows with every record, so a reader sees that the rank lives
+    serial: int  # grows with every record, which shows that the rank lives
     state: str
     step: int  # -1 before the first beat
-    collectives: int  # collectives entered: the rank that hangs has entered fewer than those that wait for it
-    idle_s: float  # since its last progress
-    where: str  # what its main thread is doing
+    collectives: int  # number of collectives entered: a rank that hangs has entered fewer than the others
+    idle_s: float  # seconds since its last progress
+    where: str  # the file, line and function that its main thread runs
 
     def __str__(self) -> str:
         return f"rank {self.rank} ({self.host}, pid {self.pid})"
 
     @property
     def last_seen(self) -> str:
-        """At which step."""
+        """The step at which the rank was last seen, as words of a message."""
         return f"last seen at step {self.step}" if self.step >= 0 else "last seen before its first step"
 
 
@@ -52,10 +52,10 @@ class Seen(NamedTuple):
     """A rank as another one sees it.
 
     Attributes:
-        record: the last that came.
-        silent_s: for how long it has been the last.
-        is_local: whether the other one can look at its process.
-        gone_s: for how long its process has been known to be gone; 0 while it is there, or where nobody can look.
+        record: the rank's newest record.
+        silent_s: seconds since that record arrived.
+        is_local: whether the other rank can look its process up.
+        gone_s: seconds since its process was first found ended; 0 while it runs, or if it cannot be looked up.
     """
 
     record: Record
@@ -68,10 +68,10 @@ class Limits(NamedTuple):
     """When a rank is late.
 
     Attributes:
-        timeout_s: how long a rank may make no progress.
-        settle_s: how long a rank that cannot be looked at must be silent to count as dead when a collective has broken.
-        store: what keeps the store, and where, for messages.
-        keeper: the rank that keeps it; None where no rank does.
+        timeout_s: seconds after which a rank without progress ends the run.
+        settle_s: seconds of silence after which a rank of another machine counts as dead when a collective has broken.
+        store: the holder of the store and its address, for messages.
+        keeper: the rank that holds the store; None if no rank does.
     """
 
     timeout_s: float
@@ -81,7 +81,7 @@ class Limits(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Why the run ends: the ranks at fault and the line that says so, empty where another rank says it."""
+    """Why the run ends: the ranks at fault and the line that names them; empty if another rank reports it."""
 
     blamed: Sequence[int]
     line: str
@@ -91,11 +91,11 @@ _SAID = Verdict((), "")
 
 
 def cause(others: Sequence[Seen], limits: Limits, *, is_lost: bool) -> Verdict | None:
-    """Why a collective has just broken; None while nothing tells.
+    """Why a collective has just broken; None while there is no evidence.
 
     Args:
-        others: all ranks but this one.
-        limits: of the run.
+        others: all ranks except this one.
+        limits: the limits of the run.
         is_lost: whether the store is gone.
     """
     if any(seen.record.state in (FAILED, STOPPING) for seen in others):
@@ -107,22 +107,22 @@ def cause(others: Sequence[Seen], limits: Limits, *, is_lost: bool) -> Verdict |
     if not is_lost:
         return None
     keeper = next((seen.record for seen in others if seen.record.rank == limits.keeper), None)
-    if keeper and keeper.state not in ACTIVE:  # it ended for another's sake, and the store with it
+    if keeper and keeper.state not in ACTIVE:  # it ended because of another rank, and the store with it
         return _SAID
     return _store(limits, "is gone")
 
 
 def verdict(me: Record, others: Sequence[Seen], limits: Limits, unanswered_s: float) -> Verdict | None:
-    """Why this rank must end the run; None while it need not.
+    """Why this rank must end the run; None while the run may go on.
 
     Args:
-        me: this rank.
-        others: all others.
-        limits: of the run.
-        unanswered_s: for how long the store has not answered.
+        me: the record of this rank.
+        others: all ranks except this one.
+        limits: the limits of the run.
+        unanswered_s: seconds for which the store has not answered.
     """
     gone = [seen for seen in others if seen.gone_s and seen.record.state in ACTIVE]
-    # Rank 0 alone writes files; what it has begun to save it may end.
+    # Only rank 0 writes files. It may finish a save that it has begun.
     is_saving = me.rank == 0 and me.idle_s < limits.settle_s
     if gone and (not is_saving or gone[0].gone_s >= _SAVING_S):
         return _names([seen.record for seen in gone], f"died, {gone[0].record.last_seen}")
@@ -140,7 +140,7 @@ def verdict(me: Record, others: Sequence[Seen], limits: Limits, unanswered_s: fl
 
 
 def _late(me: Record, others: Sequence[Seen], limits: Limits) -> Verdict | None:
-    """The ranks for which this one waits in vain, all of them alive."""
+    """The live ranks that this one has waited for too long."""
     if any(seen.record.state == PATIENT for seen in others):
         return None
     if ended := [seen.record for seen in others if seen.record.state == DONE]:
@@ -155,7 +155,7 @@ def _late(me: Record, others: Sequence[Seen], limits: Limits) -> Verdict | None:
 
 
 def _died(others: Sequence[Seen], settle_s: float) -> list[Record]:
-    """Ranks that ended without a word: their process is gone, or cannot be looked at and is silent."""
+    """Ranks that ended without a report: their process is gone, or it is silent and cannot be looked up."""
     return [
         seen.record
         for seen in others
