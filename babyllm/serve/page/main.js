@@ -60,7 +60,11 @@ function reload() {                                              // another tab 
   drawHistory();
   draw();
 }
-addEventListener("storage", (event) => { if (!event.key || event.key.startsWith(CHAT_KEY)) reload(); });
+addEventListener("storage", (event) => {
+  if (event.key && !event.key.startsWith(CHAT_KEY)) return;
+  if (event.newValue) putBack(event.key);
+  reload();
+});
 addEventListener("pageshow", (event) => { if (event.persisted) reload(); });      // the browser's way back to a page it kept
 addEventListener("focus", () => { if (!running) meetServer({ isQuiet: true }); });
 

@@ -74,6 +74,10 @@ function adopt(one) {                                            // what another
     if (!mine) one.messages.push(theirs); else if (theirs.content.length > mine.content.length) Object.assign(mine, theirs);
   }
 }
+function putBack(key) {                                          // what another tab, writing at the same time, wrote over
+  const stored = readChat(key), mine = stored && chats.get(stored.id);
+  if (mine?.messages.some((message) => !(find(stored, message.id)?.content.length >= message.content.length))) store(mine);
+}
 function store(one) {                                            // whether there was room for it
   const put = (each) => { adopt(each); return write(stores.lasting, CHAT_KEY + each.id, each); };
   one.updated = Date.now();

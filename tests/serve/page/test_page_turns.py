@@ -266,6 +266,24 @@ def test_two_tabs_add_to_one_conversation(visit: Open, server: StandIn) -> None:
     assert {"from the first", "from the second", answer_to("from the first", 3)} <= said
 
 
+def test_what_another_tab_writes_over_is_put_back(visit: Open, server: StandIn) -> None:
+    """A tab that wrote at the same time, with an answer's beginning alone, gets the rest from the tab that has it."""
+    first = visit()
+    say(first, "hello")
+    finished(first)
+    second = first.context.new_page()
+    second.goto(server.url)
+    key = "Object.keys(localStorage).find((key) => key.includes('.chat.'))"
+    second.evaluate(
+        f"""() => {{
+          const key = {key}, chat = JSON.parse(localStorage[key]), last = chat.messages.at(-1);
+          last.content = last.content.slice(0, 3);
+          localStorage[key] = JSON.stringify(chat);
+        }}"""
+    )
+    first.wait_for_function(f"JSON.parse(localStorage[{key}]).messages.at(-1).content.length > 3")
+
+
 def test_conversations_of_older_pages_are_read(visit: Open, server: StandIn) -> None:
     """A conversation that was stored as a list goes on, however long, with the newest messages the server takes."""
     page = visit()
