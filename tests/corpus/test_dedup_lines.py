@@ -18,9 +18,9 @@ from babyllm.integrity import MEMORY
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.store.corpus import ROW_GROUP_CHARACTERS, Part, open_corpus, write_corpus, write_part
 from babyllm.text.dedup import trimming
-from babyllm.text.dedup.lines import LinesConfig
 from babyllm.text.dedup.stage import dedup
 from babyllm.text.dedup.steps import DedupConfig
+from babyllm.text.dedup.units import LinesConfig
 
 LINES = LinesConfig(min_documents=2, min_characters=4)
 CONFIG = DedupConfig(near=[], lines=LINES, work=WorkConfig(workers=1))

@@ -30,7 +30,6 @@ from babyllm.store.corpus import Count, schema_of
 from babyllm.store.parquet import parquet_writer
 from babyllm.text.dedup import decontaminate
 from babyllm.text.dedup.exact import Fold, exact_forms
-from babyllm.text.dedup.lines import LinesConfig
 from babyllm.text.dedup.near import simhash
 from babyllm.text.dedup.near.candidates import NO_PAIRS, Candidates, Span, entries, find, load, merge, unpack
 from babyllm.text.dedup.near.minhash import MinHashConfig, band_keys, choose_bands, signatures
@@ -39,6 +38,7 @@ from babyllm.text.dedup.near.simhash import SimHashConfig
 from babyllm.text.dedup.near.verify import Links, SetStore, verify, verify_groups, verify_in_order, write_sets
 from babyllm.text.dedup.normal import fold
 from babyllm.text.dedup.slices import Slice, read, read_texts
+from babyllm.text.dedup.units import LinesConfig
 
 GRAMS = "grams.bin"  # of the evaluation sets
 _ROW_GROUP_BYTES = 2 << 20

@@ -19,12 +19,12 @@ from babyllm.files import fsync
 from babyllm.ragged import U64
 from babyllm.store.corpus import schema_of
 from babyllm.store.parquet import open_parquet, parquet_writer
-from babyllm.text.dedup.lines import LinesConfig, unit_keys, unit_texts, without
 from babyllm.text.dedup.near.candidates import NO_PAIRS, pack, spans, unpack
 from babyllm.text.dedup.near.linking import Steps
 from babyllm.text.dedup.results import describe
 from babyllm.text.dedup.slices import Files, Slice, read, read_texts, whole
 from babyllm.text.dedup.steps import Setting, changes, shared_keys, write_rows
+from babyllm.text.dedup.units import LinesConfig, unit_keys, unit_texts, without
 
 N_FREQUENT = 12  # units that the report shows
 _UNITS_PER_BYTE = 1 / 48  # of a partition: 24 bytes each, held twice while they are sorted
