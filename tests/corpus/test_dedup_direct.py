@@ -18,7 +18,7 @@ from babyllm.text.dedup.near import verify
 from babyllm.text.dedup.near.linking import Steps, find_links
 from babyllm.text.dedup.near.minhash import MinHashConfig
 from babyllm.text.dedup.normal import normal_form
-from babyllm.text.dedup.slices import cut
+from babyllm.text.dedup.slices import cut, files_of
 from babyllm.text.dedup.stage import dedup
 from babyllm.text.dedup.steps import DedupConfig, Setting
 
@@ -178,7 +178,7 @@ def test_equal_documents_go_where_the_one_that_stands_for_them_goes(tmp_path: Pa
 def test_comparisons_of_other_partitions_are_not_taken_for_those_of_these(tmp_path: Path) -> None:
     """Links that an earlier start made from other ranges of keys are found again."""
     corpus = make(tmp_path / "in", with_one_letter("".join(chr(0x4E00 + i) for i in range(500)), 60))
-    (slices,) = cut([open_corpus(corpus)], 1 << 20)
+    (slices,) = cut(files_of([open_corpus(corpus)]), 1 << 20)
 
     def links(tables_at_once: int) -> list[int]:
         config = DedupConfig(work=WorkConfig(1, partition_bytes=tables_at_once * 60 * 16))

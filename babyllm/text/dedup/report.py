@@ -17,6 +17,7 @@ from babyllm.text.dedup.near.minhash import choose_bands
 from babyllm.text.dedup.results import Result, describe
 from babyllm.text.dedup.slices import Slice
 from babyllm.text.dedup.steps import DedupConfig
+from babyllm.text.dedup.trimming import Loss, Trimming
 from babyllm.text.readers import Source
 
 N_EXAMPLES = 12
@@ -31,36 +32,53 @@ def summarize(
     benchmarks: Benchmarks | None,
     files: Sequence[Source],
     config: DedupConfig,
+    trimming: Trimming | None = None,
 ) -> Report:
     """The report on what was found in `corpora`, the documents of which the first of `pieces` hold."""
     before: dict[str, int] = {}
     for corpus in corpora:
         for domain, count in corpus.domains().items():
             before[domain] = before.get(domain, 0) + count.documents
+    if trimming:
+        before = {domain: n - trimming.losses.get(domain, Loss()).removed for domain, n in before.items()}
     tables = [_methods(result), _domains(result, before), _domain_pairs(result, before), _sizes(result)]
     examples = [ExampleGroup("Near-duplicates and what stands for them", _near_examples(result, pieces))]
     if benchmarks:
         tables.append(_evaluation(result, benchmarks, files))
         items = _contaminated_examples(result, pieces, benchmarks, files)
         examples.append(ExampleGroup("Documents that share words with an evaluation set", items))
+    if trimming:
+        tables.insert(0, _lines(trimming, corpora))
+        items = [
+            LabelledTexts(f"removed from {n:,} documents", [unit[:_EXAMPLE_CHARACTERS]])
+            for n, unit in trimming.frequent
+        ]
+        examples.append(ExampleGroup(f"{config.lines.unit.capitalize()}s that were removed most often", items))
     return Report(
         "Deduplication",
-        _facts(result, corpora, config),
+        _facts(result, corpora, config, trimming),
         tables,
         [_similarities(result)],
         [group for group in examples if group.items],
     )
 
 
-def _facts(result: Result, corpora: Sequence[Corpus], config: DedupConfig) -> list[Fact]:
+def _facts(result: Result, corpora: Sequence[Corpus], config: DedupConfig, trimming: Trimming | None) -> list[Fact]:
     total = sum((count for corpus in corpora for count in corpus.domains().values()), Count())
+    n_removed = len(result.removed) + (trimming.total().removed if trimming else 0)
     facts: list[Fact] = [
         ("documents before", total.documents),
-        ("removed", len(result.removed)),
-        ("documents after", total.documents - len(result.removed)),
+        ("removed", n_removed),
+        ("documents after", total.documents - n_removed),
         ("clusters", len(np.unique(result.members.survivor))),
         ("compared by", f"{config.shingles.n}-grams of {config.shingles.kind}"),
     ]
+    if trimming:
+        facts += [
+            (f"{config.lines.unit}s removed", trimming.total().units),
+            ("characters removed with them", trimming.total().characters),
+            ("documents trimmed", trimming.total().trimmed),
+        ]
     if config.fold:
         facts.append(("exact without", ", ".join(config.fold)))
     if config.near:
@@ -81,6 +99,18 @@ def _methods(result: Result) -> Table:
     if result.contaminated.size:
         rows.append(("evaluation sets", result.contaminated.shape[1]))
     return Table("Removed by", ["method", "documents"], rows)
+
+
+def _lines(trimming: Trimming, corpora: Sequence[Corpus]) -> Table:
+    n_characters: dict[str, int] = {}
+    for domain, count in (item for corpus in corpora for item in corpus.domains().items()):
+        n_characters[domain] = n_characters.get(domain, 0) + count.characters
+    rows: list[list[Cell]] = [
+        [domain, loss.units, loss.characters, loss.trimmed, loss.removed, loss.characters / n_characters[domain]]
+        for domain, loss in trimming.losses.items()
+    ]
+    columns = ["domain", "units", "characters", "documents trimmed", "documents removed", "share"]
+    return Table("Lines and paragraphs that repeat, removed before documents were compared", columns, rows)
 
 
 def _domains(result: Result, before: dict[str, int]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,7 +37,32 @@ class Slice:
     prefix: str
 
 
-def cut(corpora: Sequence[Corpus], partition_bytes: int) -> list[list[Slice]]:
+@dataclass(frozen=True)
+class Files:
+    """The files of a corpus.
+
+    Attributes:
+        prefix: what its ids begin with; empty where there is one corpus.
+        paths: of the files, in their order.
+    """
+
+    prefix: str
+    paths: list[str]
+
+
+def files_of(corpora: Sequence[Corpus]) -> list[Files]:
+    """The files of each corpus.
+
+    Raises:
+        UserError: one corpus is named twice.
+    """
+    of_corpora = zip(corpora, prefixes([corpus.directory for corpus in corpora]), strict=True)
+    return [
+        Files(prefix, [str(corpus.directory / part.file) for part in corpus.parts]) for corpus, prefix in of_corpora
+    ]
+
+
+def cut(corpora: Sequence[Files], partition_bytes: int) -> list[list[Slice]]:
     """The slices of each corpus; a slice is one row group, or several that together take at most `partition_bytes`.
 
     Raises:
@@ -45,15 +70,33 @@ def cut(corpora: Sequence[Corpus], partition_bytes: int) -> list[list[Slice]]:
     """
     slices: list[list[Slice]] = []
     n_before = 0
-    for corpus, prefix in zip(corpora, prefixes([corpus.directory for corpus in corpora]), strict=True):
+    for files in corpora:
         slices.append([])
-        for part in corpus.parts:
-            path = corpus.directory / part.file
-            for group in row_groups(path, partition_bytes):
+        for path in files.paths:
+            for group in row_groups(Path(path), partition_bytes):
                 row_range = group.begin, group.end
-                slices[-1].append(Slice(str(path), row_range, n_before, group.n, group.size_bytes, prefix))
+                slices[-1].append(Slice(path, row_range, n_before, group.n, group.size_bytes, files.prefix))
                 n_before += group.n
     return slices
+
+
+def whole(corpora: Sequence[Files], pieces: Sequence[Slice]) -> list[Slice]:
+    """One slice for each file, of which the given ones hold all documents."""
+    found: dict[str, Slice] = {}
+    for piece in pieces:
+        before = found.get(piece.path)
+        found[piece.path] = piece if before is None else _joined(before, piece)
+    empty = Slice("", (0, 0), 0, 0, 0, "")  # a file may hold no document
+    return [found.get(path, replace(empty, path=path)) for files in corpora for path in files.paths]
+
+
+def _joined(before: Slice, piece: Slice) -> Slice:
+    return replace(
+        before,
+        row_groups=(before.row_groups[0], piece.row_groups[1]),
+        n=before.n + piece.n,
+        size_bytes=before.size_bytes + piece.size_bytes,
+    )
 
 
 def read(piece: Slice, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

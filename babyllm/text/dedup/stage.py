@@ -1,6 +1,6 @@
 """Deduplicate corpora: from directories to a directory.
 
-    IN... -> links -> clusters -> documents to remove -> OUT: the rest, clusters.parquet, report
+    IN... -> trimmed -> links -> clusters -> documents to remove -> OUT: the rest, clusters.parquet, report
 
 What is at work at once is bounded by `work.partition_bytes`; the process itself holds some bytes per document and some
 more per repetition. Every step can be interrupted; no result depends on the order or the number of workers.
@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from babyllm.config.values import without_paths
+from babyllm.config.values import check, without_paths
 from babyllm.errors import UserError
 from babyllm.files import fsync, sha256
 from babyllm.pipeline.output import MADE, discard_work, is_done, publish, require_apart, work_directory
@@ -30,18 +29,20 @@ from babyllm.text.dedup.near.linking import Steps, find_links, save
 from babyllm.text.dedup.near.minhash import choose_bands
 from babyllm.text.dedup.report import summarize
 from babyllm.text.dedup.results import Result, collect, contaminated_table, member_table, reasons_of
-from babyllm.text.dedup.slices import Slice, cut, prefixes
+from babyllm.text.dedup.slices import Files, Slice, cut, files_of, prefixes, whole
 from babyllm.text.dedup.steps import DedupConfig, Setting
+from babyllm.text.dedup.trimming import Trimming, trim_inputs
 from babyllm.text.readers import Source
 
-CLUSTERS, CONTAMINATED = "clusters.parquet", "contaminated.parquet"
+CLUSTERS, CONTAMINATED, TRIMMED = "clusters.parquet", "contaminated.parquet", "trimmed.parquet"
 
 
 def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | None:
     """Write the corpus `out`: the documents of the corpora `inputs` without repetitions.
 
     Beside it stand `clusters.parquet`, `report.json`, `report.html` and, where evaluation sets are kept out,
-    `contaminated.parquet`. Where there are several corpora, ids begin with what tells the corpora's paths apart.
+    `contaminated.parquet`, and where repeated lines are removed, `trimmed.parquet`. Where there are several corpora,
+    ids begin with what tells the corpora's paths apart.
 
     Returns:
         The report; None if `out` had been made before, with the same settings.
@@ -57,24 +58,28 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
     if is_done(out, about):
         return None
     with work_directory(out) as directory:
-        slices = cut(corpora, config.work.partition_bytes)
+        files = files_of(corpora)
+        trimming = _trimming(files, len(inputs), config, directory, about, out)
+        files = [*trimming.files, *files[len(inputs) :]] if trimming else files
+        slices = cut(files, config.work.partition_bytes)
         pieces = [piece for of_corpus in slices for piece in of_corpus]
         run = Steps(Setting(config, _n_documents(pieces), directory), about)
         benchmarks = _benchmarks(evaluation, config, directory)
         items = [(piece, number < len(inputs)) for number, of_corpus in enumerate(slices) for piece in of_corpus]
         result = collect(run, slices, len(inputs), find_links(run, items))
         n_left = sum(piece.n for of_corpus in slices[: len(inputs)] for piece in of_corpus) - len(result.removed)
-        require_documents(n_left, reasons_of(result), out)
+        require_documents(n_left, reasons_of(result) | (trimming.reasons() if trimming else {}), out)
         made = directory / MADE
         _write_table(member_table(result), made / CLUSTERS)
         if benchmarks:
             _write_table(contaminated_table(result, benchmarks, evaluation), made / CONTAMINATED)
-        parts = _keep(run, result, corpora[: len(inputs)], pieces, made)
-        report = summarize(result, corpora[: len(inputs)], pieces, benchmarks, evaluation, config)
+        if trimming:
+            trimming.write_table(made / TRIMMED)
+        parts = _keep(run, result, corpora[: len(inputs)], whole(files[: len(inputs)], pieces), made)
+        report = summarize(result, corpora[: len(inputs)], pieces, benchmarks, evaluation, config, trimming)
         write_report(made, report)
         write_corpus(made, parts, about)
-        tables = [CLUSTERS, CONTAMINATED] if benchmarks else [CLUSTERS]
-        publish(out, [*(part.file for part in parts), *tables, *REPORT_FILES, MANIFEST])
+        publish(out, [*(part.file for part in parts), CLUSTERS, CONTAMINATED, TRIMMED, *REPORT_FILES, MANIFEST])
     discard_work(out)
     return report
 
@@ -89,6 +94,7 @@ def _check(config: DedupConfig) -> None:
         raise UserError(f"--simhash.distance={config.simhash.distance}: give 0 to 8 bits")
     if not 0 < config.minhash.recall < 1:
         raise UserError(f"--minhash.recall={config.minhash.recall}: give a probability between 0 and 1")
+    check(config.lines, "--lines.")
     if "minhash" in config.near:
         choose_bands(config.minhash, config.threshold)
 
@@ -100,10 +106,26 @@ def _about(corpora: Sequence[Corpus], evaluation: Sequence[Source], config: Dedu
         for prefix, corpus in zip(prefixes([corpus.directory for corpus in corpora]), corpora, strict=True)
     ]
     chosen = {name: value for name, value in without_paths(config).items() if name != "work"}
-    if config.clusters == "chains":  # corpora made before there was a choice do not name it
+    if config.clusters == "chains":  # corpora made before there was a choice name neither it nor lines
         del chosen["clusters"]
+    if config.lines.min_documents is None:
+        del chosen["lines"]
     counts = {"against": len(config.against), "decontaminate": [sha256(source.path) for source in evaluation]}
     return {"stage": "dedup", "inputs": inputs, "config": chosen | counts}
+
+
+def _trimming(
+    files: Sequence[Files], n_inputs: int, config: DedupConfig, directory: Path, about: dict[str, Any], out: Path
+) -> Trimming | None:
+    """The inputs without the lines that repeat; None where lines may repeat."""
+    if config.lines.min_documents is None:
+        return None
+    slices = cut(files, config.work.partition_bytes)
+    pieces = [piece for of_corpus in slices for piece in of_corpus]
+    trimming = trim_inputs(Steps(Setting(config, _n_documents(pieces), directory), about), slices, files[:n_inputs])
+    n_before = sum(piece.n for of_corpus in slices[:n_inputs] for piece in of_corpus)
+    require_documents(n_before - trimming.total().removed, trimming.reasons(), out)
+    return trimming
 
 
 def _n_documents(pieces: Sequence[Slice]) -> int:
@@ -123,19 +145,14 @@ def _benchmarks(files: Sequence[Source], config: DedupConfig, directory: Path) -
     return benchmarks
 
 
-def _keep(run: Steps, result: Result, corpora: Sequence[Corpus], pieces: Sequence[Slice], made: Path) -> list[Part]:
+def _keep(run: Steps, result: Result, corpora: Sequence[Corpus], items: Sequence[Slice], made: Path) -> list[Part]:
     """Write the parts of the corpora without what is removed; of several corpora, their files are numbered."""
     save(run.setting.directory / "removed.npy", result.removed)
-    whole: dict[str, Slice] = {}
-    for piece in pieces:
-        before = whole.get(piece.path)
-        whole[piece.path] = piece if before is None else _joined(before, piece)
-    names, items = [], []
-    for number, corpus in enumerate(corpora):
-        for part in corpus.parts:
-            names.append(part.file if len(corpora) == 1 else f"{number:02d}-{part.file}")
-            path = str(corpus.directory / part.file)
-            items.append(whole.get(path, Slice(path, (0, 0), 0, 0, 0, "")))  # a part may hold no document
+    names = [
+        part.file if len(corpora) == 1 else f"{number:02d}-{part.file}"
+        for number, corpus in enumerate(corpora)
+        for part in corpus.parts
+    ]
     counts = run.run("keep", steps.keep, items, "documents kept", [item.size_bytes for item in items])
     parts = []
     for name, folder, domains in zip(names, run.setting.folders("keep"), counts, strict=True):
@@ -144,15 +161,6 @@ def _keep(run: Steps, result: Result, corpora: Sequence[Corpus], pieces: Sequenc
             os.replace(folder / "part.parquet", made / name)
         parts.append(Part(name, {domain: Count(*numbers) for domain, numbers in domains.items()}))
     return parts
-
-
-def _joined(before: Slice, piece: Slice) -> Slice:
-    return replace(
-        before,
-        row_groups=(before.row_groups[0], piece.row_groups[1]),
-        n=before.n + piece.n,
-        size_bytes=before.size_bytes + piece.size_bytes,
-    )
 
 
 def _write_table(table: pa.Table, path: Path) -> None:

@@ -12,7 +12,7 @@ keep     part -> part.parquet without what is removed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +38,7 @@ from babyllm.text.dedup.near.simhash import SimHashConfig
 from babyllm.text.dedup.near.verify import Links, SetStore, verify, verify_groups, verify_in_order, write_sets
 from babyllm.text.dedup.normal import fold
 from babyllm.text.dedup.slices import Slice, read, read_texts
+from babyllm.text.dedup.units import LinesConfig
 
 GRAMS = "grams.bin"  # of the evaluation sets
 _ROW_GROUP_BYTES = 2 << 20
@@ -58,6 +59,7 @@ class DedupConfig:
             direct only what is alike to the document that stays.
         keep: of a cluster, the longest document (then the smallest id), or one of the first IN (then the longest).
         against: corpora whose documents are neither removed nor written, but count as those that were there before.
+        lines: lines or paragraphs that many documents share; they are removed before documents are compared.
         decontaminate: evaluation files or folders, of all kinds that `clean` reads; documents that share a gram of
             words with one are removed.
         decontaminate_words: of such a gram; a Chinese character counts as one.
@@ -73,6 +75,7 @@ class DedupConfig:
     clusters: Literal["chains", "direct"] = "chains"
     keep: Literal["longest", "first"] = "longest"
     against: list[PathText] = field(default_factory=list)
+    lines: LinesConfig = field(default_factory=LinesConfig)
     decontaminate: list[PathText] = field(default_factory=list)
     decontaminate_words: AnyMembers = 13
     work: WorkConfig = field(default_factory=WorkConfig)
@@ -171,11 +174,25 @@ def _save_sketch(found: dict[str, list[NDArray[Any]]], folder: Path) -> None:
 
 def exact(item: tuple[int, int], folder: Path, *, setting: Setting) -> None:
     """The exact repetitions among documents whose key's upper 32 bits lie in a range."""
+    keys = shared_keys(item, [folder / "exact.npy" for folder in setting.folders("sketch")])
+    starts = changes(keys[:2])
+    repeated = keys[2, np.flatnonzero(starts)[np.cumsum(starts) - 1]] if len(starts) else keys[2]
+    np.save(folder / "links.npy", np.stack([keys[2], repeated])[:, ~starts].view(np.int64))
+
+
+def shared_keys(key_range: tuple[int, int], files: Sequence[Path]) -> U64:
+    """The columns of all files whose first key another column has too, sorted from the first row to the last.
+
+    Args:
+        key_range: the range in which the upper 32 bits of the first keys lie.
+        files: arrays (3, entries): two hashes and a number, sorted by the first hash.
+    """
     pieces = [np.empty((3, 0), np.uint64)]
-    for sketched in setting.folders("sketch"):
-        keys = np.load(sketched / "exact.npy", mmap_mode="r")
-        start = np.searchsorted(keys[0], np.uint64(item[0] << 32))
-        stop = keys.shape[1] if item[1] == 1 << 32 else np.searchsorted(keys[0], np.uint64(item[1] << 32))
+    for file in files:
+        keys = np.load(file, mmap_mode="r")
+        start = np.searchsorted(keys[0], np.uint64(key_range[0] << 32))
+        is_last = key_range[1] == 1 << 32
+        stop = keys.shape[1] if is_last else np.searchsorted(keys[0], np.uint64(key_range[1] << 32))
         pieces.append(np.asarray(keys[:, start:stop]))
     keys = np.concatenate(pieces, axis=1)
     keys = keys[:, np.argsort(keys[0])]
@@ -184,11 +201,14 @@ def exact(item: tuple[int, int], folder: Path, *, setting: Setting) -> None:
     is_shared[1:] |= same
     is_shared[:-1] |= same
     keys = keys[:, is_shared]  # few, so that a slow sort is good enough
-    keys = keys[:, np.lexsort((keys[2], keys[1], keys[0]))]
-    starts = np.ones(keys.shape[1], bool)
-    starts[1:] = (keys[0, 1:] != keys[0, :-1]) | (keys[1, 1:] != keys[1, :-1])
-    repeated = keys[2, np.flatnonzero(starts)[np.cumsum(starts) - 1]] if len(starts) else keys[2]
-    np.save(folder / "links.npy", np.stack([keys[2], repeated])[:, ~starts].view(np.int64))
+    return keys[:, np.lexsort((keys[2], keys[1], keys[0]))]
+
+
+def changes(rows: U64) -> NDArray[np.bool_]:
+    """Whether each column differs from the one before it; the first one does."""
+    starts = np.ones(rows.shape[1], bool)
+    starts[1:] = (rows[:, 1:] != rows[:, :-1]).any(axis=0)
+    return starts
 
 
 def exact_links(setting: Setting) -> NDArray[np.int64]:
@@ -282,25 +302,36 @@ def keep(item: Slice, folder: Path, *, setting: Setting) -> dict[str, list[int]]
     """Write what survives of one part of a corpus; gives documents, characters and bytes by domain."""
     removed: NDArray[np.int64] = np.load(setting.directory / "removed.npy", mmap_mode="r")
     total: dict[str, Count] = {}
-    number, path = item.first, folder / "part.parquet"
     schema = schema_of(Path(item.path))
-    with parquet_writer(path, schema) as file:
-        tables: list[pa.Table] = []
+
+    def left() -> Iterator[pa.Table]:
+        number = item.first
         for batch in read(item, schema.names):
             inside = removed[slice(*np.searchsorted(removed, [number, number + len(batch)]))]
             stays = np.ones(len(batch), bool)
             stays[inside - number] = False
             number += len(batch)
-            tables.append(pa.Table.from_batches([batch]).filter(pa.array(stays)).select(schema.names).cast(schema))
-            for domain, size in _counts(tables[-1]).items():
+            rows = pa.Table.from_batches([batch]).filter(pa.array(stays)).select(schema.names).cast(schema)
+            for domain, size in _counts(rows).items():
                 total[domain] = total.get(domain, Count()) + size
+            yield rows
+
+    write_rows(folder / "part.parquet", schema, left())
+    return {domain: [size.documents, size.characters, size.bytes] for domain, size in total.items()}
+
+
+def write_rows(path: Path, schema: pa.Schema, rows: Iterable[pa.Table]) -> None:
+    """Write a part of a corpus in row groups of about two megabytes."""
+    with parquet_writer(path, schema) as file:
+        tables: list[pa.Table] = []
+        for table in rows:
+            tables.append(table)
             if sum(table.nbytes for table in tables) >= _ROW_GROUP_BYTES:
                 file.write_table(pa.concat_tables(tables))
                 tables = []
         if tables:
             file.write_table(pa.concat_tables(tables))
     fsync(path)
-    return {domain: [size.documents, size.characters, size.bytes] for domain, size in total.items()}
 
 
 def _counts(rows: pa.Table) -> dict[str, Count]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from babyllm.text.clean.filters.characters import HAN
+from babyllm.text.clean.syntax.characters import HAN
 from babyllm.text.clean.syntax.code import in_prose
 
 _TOP_LEVEL = (

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.ragged import GOLDEN, mix
-from babyllm.text.clean.filters.characters import HAN, KANA, fill, table
+from babyllm.text.clean.syntax.characters import HAN, KANA, fill, table
 
 GAP, LONE, WORD = 0, 1, 2  # between units; a unit by itself; part of a word
 _PLACE_BITS = 24

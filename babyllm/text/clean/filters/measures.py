@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from babyllm.config.values import AnyCount, Finite, PathText, Rate
 from babyllm.errors import UserError
-from babyllm.text.clean.filters.characters import HAN, fill, table
 from babyllm.text.clean.filters.grams import code_points
+from babyllm.text.clean.syntax.characters import HAN, fill, table
 from babyllm.text.readers.decoding.encodings import text_of_file
 from babyllm.text.readers.records import BadRecord
 

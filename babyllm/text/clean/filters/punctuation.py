@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from babyllm.text.clean.filters.characters import HAN, HAS_HAN, KANA
+from babyllm.text.clean.syntax.characters import HAN, HAS_HAN, KANA
 from babyllm.text.clean.syntax.code import in_prose
 
 # ---- width

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.config.values import AnyCount, Finite
-from babyllm.text.clean.filters.characters import HAN, KANA
 from babyllm.text.clean.filters.grams import Units
+from babyllm.text.clean.syntax.characters import HAN, KANA
 
 _UNIT = re.compile(rf"[{HAN}{KANA}]|[^\W_{HAN}{KANA}]+")
 _PARAGRAPH_BREAK = re.compile(r"\n\s*\n")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
-from babyllm.text.clean.filters.characters import HAN
+from babyllm.text.clean.syntax.characters import HAN
 from babyllm.text.clean.syntax.code_lines import is_chinese, is_key, is_statement, is_weak
 
 _SHORT = 1 << 14  # characters; of longer texts each filter looks at the lines again, which bounds memory

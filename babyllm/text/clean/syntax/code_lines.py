@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from babyllm.text.clean.filters.characters import HAN, KANA
+from babyllm.text.clean.syntax.characters import HAN, KANA
 
 _SIGNS = re.compile('[(){}\\[\\]=;<>$\\\\#@/*":+&|>-]')
 _HAN = re.compile(f"[{HAN}{KANA}，。！？；：、]")

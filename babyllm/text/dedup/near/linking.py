@@ -28,7 +28,7 @@ from babyllm.text.dedup.steps import Setting
 METHODS = ("exact", "minhash", "simhash")  # a link's method is a number into this
 _PAIRS_PER_BYTE = 1 / 64  # of a partition: the sets of both documents come to it, a chunk of pairs at a time
 # Partitions that one process has done before others would have started.
-_LITTLE = {"count": 0.5, "sketch": 0.5, "sets": 4, "keep": 2}
+_LITTLE = {"lines": 0.5, "trim": 2, "count": 0.5, "sketch": 0.5, "sets": 4, "keep": 2}
 _ENTRIES_PER_BYTE = 1 / 16  # they are held twice while they are sorted
 
 
