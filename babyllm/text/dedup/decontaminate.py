@@ -39,10 +39,10 @@ class Benchmarks:
     Attributes:
         n: words of a gram.
         grams: their hashes, sorted, distinct.
-        question: of each gram, the first question that holds it, counted through all files.
-        texts: of the questions.
-        files: of each question, the index of its file.
-        n_short: of each file, the questions with fewer than n words, which have no gram and cannot be kept out.
+        question: the first question that holds each gram, counted through all files.
+        texts: the questions.
+        files: the index of each question's file.
+        n_short: the questions of each file with fewer than n words, which have no gram and cannot be kept out.
     """
 
     n: int

@@ -27,7 +27,7 @@ class Result:
     Attributes:
         members: the documents in clusters.
         names: columns id and domain of the members, in their order.
-        is_removed: of each member.
+        is_removed: whether each member is removed.
         contaminated: (3, documents): number, matching grams, index of the first gram.
         contaminated_names: columns id and domain of those.
         removed: the numbers of all documents that go, ascending.

@@ -21,12 +21,12 @@ class Slice:
     """Some successive row groups of one file.
 
     Attributes:
-        path: of the file.
-        row_groups: the first, and the one behind the last.
+        path: the file.
+        row_groups: the first, and the one after the last.
         first: the number of the first document.
         n: documents.
         size_bytes: what its columns take in memory.
-        prefix: what tells the ids of its corpus from those of the others; empty where there is one corpus.
+        prefix: what its ids begin with, which no other corpus has; empty where there is one corpus.
     """
 
     path: str
@@ -43,7 +43,7 @@ class Files:
 
     Attributes:
         prefix: what its ids begin with; empty where there is one corpus.
-        paths: of the files, in their order.
+        paths: the files, in their order.
     """
 
     prefix: str
@@ -128,7 +128,7 @@ def read_texts(piece: Slice) -> Iterator[pa.Array]:
 
 
 def prefixes(directories: Sequence[Path]) -> list[str]:
-    """As much of the end of each path as tells it from the others, with a slash behind."""
+    """As much of the end of each path as no other path shares, followed by a slash."""
     if len(directories) == 1:
         return [""]
     parts = [directory.resolve().parts for directory in directories]

@@ -48,7 +48,7 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
         The report; None if `out` had been made before, with the same settings.
 
     Raises:
-        UserError: an input is no corpus, a setting cannot be met, or `out` holds something else.
+        UserError: an input is not a corpus, a setting cannot be met, or `out` holds something else.
     """
     _check(config)
     require_apart(out, [*inputs, *map(Path, (*config.against, *config.decontaminate))])

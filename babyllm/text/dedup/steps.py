@@ -57,12 +57,13 @@ class DedupConfig:
         fold: differences that do not count between exact repetitions: case, width, punctuation; [] for none.
         clusters: which documents stand for which: chains removes what is alike to another document of the cluster,
             direct only what is alike to the document that stays.
-        keep: of a cluster, the longest document (then the smallest id), or one of the first IN (then the longest).
+        keep: the document of a cluster that stays: the longest (then the smallest id), or one of the first IN (then the
+            longest).
         against: corpora whose documents are neither removed nor written, but count as those that were there before.
         lines: lines or paragraphs that many documents share; they are removed before documents are compared.
         decontaminate: evaluation files or folders, of all kinds that `clean` reads; documents that share a gram of
             words with one are removed.
-        decontaminate_words: of such a gram; a Chinese character counts as one.
+        decontaminate_words: words of such a gram; a Chinese character counts as one.
         work: how the machine is used.
     """
 
@@ -86,9 +87,9 @@ class Setting:
     """What all partitions have in common.
 
     Attributes:
-        config: of the stage.
-        n_documents: in all corpora.
-        directory: of the intermediate files.
+        config: the settings of the stage.
+        n_documents: documents in all corpora.
+        directory: the directory of the intermediate files.
     """
 
     config: DedupConfig
@@ -218,7 +219,7 @@ def exact_links(setting: Setting) -> NDArray[np.int64]:
 
 
 def propose(item: Sequence[Span], folder: Path, *, setting: Setting, method: str) -> int:
-    """The pairs and groups that share a key of a method; gives how many pairs."""
+    """The pairs and groups that share a key of a method; returns how many pairs."""
     is_repetition = np.zeros(setting.n_documents, bool)
     is_repetition[exact_links(setting)[0]] = True
     sketches = setting.folders("sketch")
@@ -299,7 +300,7 @@ def _save_links(links: Links, folder: Path) -> None:
 
 
 def keep(item: Slice, folder: Path, *, setting: Setting) -> dict[str, list[int]]:
-    """Write what survives of one part of a corpus; gives documents, characters and bytes by domain."""
+    """Write what survives of one part of a corpus; returns documents, characters and bytes by domain."""
     removed: NDArray[np.int64] = np.load(setting.directory / "removed.npy", mmap_mode="r")
     total: dict[str, Count] = {}
     schema = schema_of(Path(item.path))

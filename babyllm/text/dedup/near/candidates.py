@@ -3,7 +3,7 @@
     a slice's keys, (tables, documents) -> entries -> entries.npy, each table sorted
     entries.npy of all slices -> one range of one table's keys -> runs of one key -> pairs, groups
 
-A run of few documents gives all its pairs. A larger one, which would give too many, is handed on as a group.
+All pairs of a run of few documents are candidates. A larger one, which would give too many, is handed on as a group.
 """
 
 from __future__ import annotations

@@ -58,8 +58,8 @@ class Members(NamedTuple):
         survivor: the document that stands for each.
         neighbour: the alike document that joined it: of equal documents the first; for that one the survivor where the
             two are linked, else the most similar; a survivor's is itself. In direct clusters it is the survivor.
-        similarity: to the neighbour.
-        method: of the link to the neighbour, as a number; -1 for a survivor.
+        similarity: the similarity to the neighbour.
+        method: the method of the link to the neighbour, as a number; -1 for a survivor.
     """
 
     documents: NDArray[np.int64]
@@ -76,7 +76,7 @@ class Graph(NamedTuple):
         documents: the numbers of the documents, ascending.
         rank: the node of each document.
         by_rank: the place among the documents of each node.
-        first: of each node the least of those that equal it.
+        first: the least node of those that equal each node.
         low: the smaller node of each link between unequal ones, where the least of equal ones stands for all.
         high: the greater one.
         similarity: of each of these links.

@@ -71,11 +71,11 @@ class Steps:
         """The results of `work` for each item, like `run_partitions`.
 
         Args:
-            name: of the directory.
+            name: the name of the directory.
             work: a step.
             items: what to work on.
-            title: of the progress.
-            sizes: of the items in bytes.
+            title: the title of the progress.
+            sizes: the sizes of the items in bytes.
             is_little: whether the work is so little that it is done in this process.
             made_from: the items of an earlier step, where this one's items are numbers of its folders.
             **arguments: further ones of `work`.

@@ -30,7 +30,7 @@ class SimHashConfig:
     """How fingerprints are made and compared.
 
     Attributes:
-        bits: of a fingerprint, 64 or 128.
+        bits: bits of a fingerprint, 64 or 128.
         distance: bits in which those of like texts differ at most.
         weights: of a shingle: equal, or tfidf = occurrences in the text x (1 + ln((1 + texts) / (1 + texts with it))).
     """
@@ -59,8 +59,8 @@ def fingerprints(sets: Ragged, weight: NDArray[np.int64] | None, bits: int) -> U
     """The fingerprint of each set, (sets, bits / 64): bit i is one where those for it weigh more than those against.
 
     Args:
-        sets: of shingles.
-        weight: of each shingle; None for equal ones.
+        sets: sets of shingles.
+        weight: the weight of each shingle; None for equal ones.
         bits: 64 or 128.
     """
     result = np.empty((len(sets.offsets) - 1, bits // 64), np.uint64)
