@@ -143,7 +143,7 @@ def test_a_question_that_waits_can_be_stopped(visit: Open, server: StandIn) -> N
     say(page, "hello")
     page.locator(".writing").wait_for()
     page.get_by_role("button", name="Stop").click()
-    page.get_by_text("There is no answer yet.").wait_for()
+    page.get_by_text("No answer yet.").wait_for()
     assert questions(page) == ["hello"]
     server.is_open.set()
     page.get_by_role("button", name="Try again").click()
