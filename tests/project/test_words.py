@@ -24,10 +24,10 @@ TREE = (
 NOT_YET = (  # Packages still to be rewritten. Delete an entry once it is clean; add none.
     *(f"babyllm/{name}" for name in ("chat", "commands", "config", "data")),
     *(f"babyllm/{name}" for name in ("pipeline", "prepare", "runtime", "store", "text", "tokenizer")),
-    *("babyllm/training", "babyllm/*.py", "docs/serving.md", "data/*.py"),
+    *("babyllm/training", "babyllm/*.py", "data/*.py"),
     *(f"tests/{name}" for name in ("chat", "generation", "model", "readers", "serve", "tokens", "training")),
 )
-TOO_LONG_YET = ("docs/serving.md",)
+TOO_LONG_YET: tuple[str, ...] = ()
 
 MAX_COLUMNS = 120
 MESSAGE_WORDS = 3  # A string of fewer words is a name, a key or a sample rather than a message.
