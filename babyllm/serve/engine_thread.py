@@ -3,7 +3,7 @@
     event loop:  submit, release  ---- inbox ---->  thread:  load, then again and again: inbox, Writer.advance
                  Ticket.deltas  <----- call_soon -----------  deltas
 
-What ends the thread ends every request: nobody is left waiting.
+When the thread ends, every request ends too, so no client is left waiting.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ DEAD = "the thread of the model has ended; the server must be started again"
 
 
 class Loading(NamedTuple):
-    """How the thread gets what it works with.
+    """How the thread loads and runs the model.
 
     Attributes:
-        load: gives the model, on its device, and what is known of it.
-        reading: the context to read the model in.
-        slots: answers that are written together.
-        queue: answers that may wait beside them.
-        threads: of the CPU.
+        load: function that returns the model, on its device, and its description.
+        reading: function that returns the context in which the model runs.
+        slots: number of answers that are decoded together.
+        queue: number of further answers that may wait.
+        threads: number of CPU threads.
     """
 
     load: Callable[[], tuple[Transformer, ServedModel]]
@@ -54,11 +54,11 @@ class Loading(NamedTuple):
 
 
 class Ticket:
-    """A request in the event loop's hands.
+    """A submitted request, as the event loop sees it.
 
     Attributes:
-        request: what it asks for.
-        deltas: of all its answers as they come; the last of an answer tells how it ended.
+        request: the prompts and settings of its answers.
+        deltas: queue of the deltas of all its answers; an answer's last delta reports how it ended.
         unfinished: numbers of the answers that are still being written.
     """
 
@@ -71,20 +71,20 @@ class Ticket:
 
 
 class EngineThread:
-    """Runs the model for an event loop, whose methods these are.
+    """Runs the model for an event loop, which calls these methods.
 
     Attributes:
-        served: what is known of the model; None until it is loaded.
-        failure: what ended the thread; None while it runs.
+        served: description of the model; None until it is loaded.
+        failure: error that ended the thread; None while it runs.
     """
 
     def __init__(self, loading: Loading, metrics: Metrics, on_change: Callable[[], None]) -> None:
         """Begin to load the model; call within the event loop.
 
         Args:
-            loading: how.
-            metrics: told of every token.
-            on_change: called in the loop when the model is loaded and when the thread has ended.
+            loading: how the model is loaded and run.
+            metrics: metrics that count every token.
+            on_change: function called in the loop after the model is loaded and after the thread has ended.
         """
         self.served: ServedModel | None = None
         self.failure: BaseException | None = None

@@ -15,17 +15,17 @@ from babyllm.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What is known of a model beside its weights.
+    """Description of a model without its weights.
 
     Attributes:
-        name: that clients call it by.
-        tokenizer: of its vocabulary.
-        context: tokens of a prompt and its answer together.
-        vocab_size: ids that it reads.
-        template: of its chats; None if it has none.
-        why_no_chat: what to tell who wants to chat nevertheless.
-        has_learned_chat: whether a template was stored with it.
-        created: when its weights were written, in seconds since 1970.
+        name: name that clients use.
+        tokenizer: the model's tokenizer.
+        context: largest number of tokens of a prompt and its answer together.
+        vocab_size: number of ids that the model accepts.
+        template: chat template; None if the model has none.
+        why_no_chat: error message for chat requests if there is no template.
+        has_learned_chat: True if a template was stored with the model.
+        created: time at which its weights were written, in seconds since 1970.
     """
 
     name: str
@@ -49,7 +49,7 @@ class ServedModel:
 
     @cached_property
     def lead(self) -> str:
-        """What the template puts before an answer's text, which is no part of it."""
+        """Text that the template puts before an answer; it does not belong to the answer."""
         return answer_lead(self.template) if self.template else ""
 
     @cached_property
@@ -69,8 +69,8 @@ def load_served_model(
     """The model of a run, step or Hugging Face directory, and what is known of it.
 
     Args:
-        directory: of the model.
-        name: that clients call it by; None takes the directory's.
+        directory: path of the model.
+        name: name that clients use; None takes the directory's.
         context: tokens of a prompt and its answer together; None takes the model's.
         int8: whether its weights are held in 8 bits.
 

@@ -43,11 +43,11 @@ class Settings:
     """How a server is reached and what it takes.
 
     Attributes:
-        access: who may come in; its `host` is the name or address to bind to.
+        access: hosts and keys that are accepted; its `host` is the name or address to bind to.
         port: 0 takes one that is free.
-        max_body_bytes: of a request.
-        feedback: file that ratings are added to; None stores none.
-        grace_s: how long answers being written may go on when the server ends.
+        max_body_bytes: largest size of a request's body.
+        feedback: path of the file for ratings; None stores no ratings.
+        grace_s: seconds that running answers may take to finish when the server ends.
     """
 
     access: Access
@@ -62,7 +62,7 @@ class Ready(NamedTuple):
 
     Attributes:
         url: its address.
-        model: what is known of it.
+        model: description of the model.
         stop: ends the server, as SIGTERM does; may be called from any thread.
     """
 
@@ -75,12 +75,12 @@ def serve(settings: Settings, loading: Loading, on_ready: Callable[[Ready], None
     """Serve until SIGINT or SIGTERM, or until `Ready.stop` is called.
 
     Args:
-        settings: how.
+        settings: address, limits and files of the server.
         loading: how the thread of the model gets it.
         on_ready: called when the model is loaded.
 
     Raises:
-        UserError: the address cannot be had, the feedback file not be written, or the model not be loaded.
+        UserError: the address is not available, the feedback file is not writable, or the model cannot be loaded.
     """
     feedback = FeedbackFile(settings.feedback) if settings.feedback else None
     try:
@@ -103,7 +103,7 @@ async def _serve(
     listener: socket.socket,
     on_ready: Callable[[Ready], None],
 ) -> BaseException | None:
-    """Serve on a socket; gives what kept the model from being loaded."""
+    """Serve on a socket; returns the error that kept the model from loading, or None."""
     metrics, loop = Metrics(), asyncio.get_running_loop()
 
     def stop() -> None:
@@ -127,7 +127,7 @@ async def _serve(
 
 
 def _tell_of_failure(notices: Notices, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Tell of what fails in the loop; a connection that cannot be accepted is tried again and needs no traceback."""
+    """Log an error of the loop; a connection that cannot be accepted is retried and needs no traceback."""
     error = context.get("exception")
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         notices.log(f"no more connections can be accepted for now: {error.strerror}")
@@ -136,7 +136,7 @@ def _tell_of_failure(notices: Notices, loop: asyncio.AbstractEventLoop, context:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which lets running answers end when it is told to."""
+    """uvicorn with an orderly end: running answers are finished first."""
 
     def __init__(self, app: object, limit: ConnectionLimit, service: Service, grace_s: float) -> None:
         super().__init__(
@@ -146,7 +146,7 @@ class _Server(uvicorn.Server):
                 ws="none",
                 lifespan="off",
                 log_config=None,
-                log_level="error",  # notices tell the rest, which could be much
+                log_level="error",  # notices log the rest, at a limited rate
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
@@ -165,7 +165,7 @@ class _Server(uvicorn.Server):
             listener.listen(BACKLOG)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Take no more requests; when told again, cut the answers being written."""
+        """Take no more requests; at the second signal, cut the answers being written."""
         if self._service.is_closing:
             self._cut_in(0)
         self._service.is_closing = True

@@ -1,9 +1,9 @@
-"""Answers to many requests, written by one engine: what one of them raises ends that one alone.
+"""Answers to many requests, written by one engine: an exception ends only the answer that raised it.
 
     begin -> [scores of the prompt] -> Engine.submit;  advance: Engine.step -> ChoiceDecoder -> ChoiceDelta;  drop
 
-It belongs to one thread and knows of none. An engine that fails is replaced: what it was writing is lost, what waited
-begins anew.
+A writer is used by one thread only. An engine that fails is replaced: the answers it was writing are lost, waiting
+ones begin again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from babyllm.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-BROKEN = "the model failed at this request; the server's log tells why"
+BROKEN = "the model failed at this request; the server's log says why"
 Key = Hashable
 
 
@@ -45,9 +45,9 @@ class Writer:
         """Make an engine.
 
         Args:
-            make_engine: also called when one has failed.
-            tokenizer: of the answers.
-            slots: answers the engine writes at once.
+            make_engine: function that makes an engine; called again after a failure.
+            tokenizer: tokenizer of the model.
+            slots: number of answers that the engine decodes together.
         """
         self._make_engine, self._tokenizer, self._slots = make_engine, tokenizer, slots
         self._engine = make_engine()
@@ -92,7 +92,7 @@ class Writer:
             self._forget(number)
 
     def advance(self) -> list[tuple[Key, ChoiceDelta]]:
-        """Take a step for all answers; gives what is new of each and whom it is for."""
+        """Take a step for all answers; returns the new deltas, each with its request's key."""
         self._score()
         try:
             events = self._engine.step()
@@ -167,7 +167,7 @@ class Writer:
 
 
 def _failed(number: int, error: Exception) -> ChoiceDelta:
-    """What a client is told of an exception; its traceback goes to the log."""
+    """The delta that reports an exception to the client; the traceback goes to the log."""
     if isinstance(error, Problem):
         return ChoiceDelta(number, problem=error)
     logger.error("answer %d of a request failed", number, exc_info=error)

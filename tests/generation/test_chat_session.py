@@ -51,7 +51,7 @@ def test_an_answer_that_is_cut_short_stays(chat: ChatSession) -> None:
 
 
 def test_what_fails_is_not_part_of_the_chat(chat: ChatSession, model: Transformer) -> None:
-    """A message too long for the context, scores that are no numbers, a retry of nothing: the chat stays as it was."""
+    """A message too long for the context, scores that are not numbers, a retry of nothing: the chat stays as it was."""
     with pytest.raises(UserError, match="no answer to give again"):
         chat.retry()
     before = chat.say("今天")

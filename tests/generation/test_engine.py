@@ -1,33 +1,24 @@
 """Continuous batching: every request's answer is the one it gets alone, whatever runs beside it."""
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from engine_fixtures import GREEDY, Answers, is_greedy, model_of, plain, random_prompt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from babyllm.errors import UserError
-from babyllm.generation import Engine, Sampling, Token, beam_search, generate_ids
+from babyllm.generation import Engine, Sampling, beam_search, generate_ids
 from babyllm.model.adapt.lora import LoraConfig, add_lora
 from babyllm.model.config import ModelConfig, RopeScaling
 from babyllm.model.transformer import Transformer
 
 Tiny = Callable[..., ModelConfig]
-GREEDY = Sampling(temperature=0, max_new_tokens=12)
-
-
-def model_of(config: ModelConfig) -> Transformer:
-    torch.manual_seed(0)
-    model = Transformer(config).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(std=0.3) if weight.dim() > 1 else weight.uniform_(0.5, 1.5)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -35,65 +26,8 @@ def model(tiny: Tiny) -> Transformer:
     return model_of(tiny())
 
 
-def plain(model: Transformer, prompt: Sequence[int], n: int, ends: Container[int] = ()) -> list[int]:
-    """The greedy answer, each token from a pass over all that comes before it, without a cache."""
-    ids = list(prompt)
-    while len(ids) < min(len(prompt) + n, model.config.max_seq_len):
-        token = int(model.logits(torch.tensor([ids]))[0, -1].argmax())
-        if token in ends:
-            break
-        ids.append(token)
-    return ids[len(prompt) :]
-
-
-def is_greedy(model: Transformer, prompt: Sequence[int], ids: Sequence[int]) -> bool:
-    """Whether a plain pass finds each token the most probable one, up to rounding: two may be equally probable."""
-    if not ids:
-        return True
-    scores = model.logits(torch.tensor([[*prompt, *ids]]))[0, len(prompt) - 1 : -1]
-    chosen = scores.gather(1, torch.tensor(ids)[:, None])[:, 0]
-    return bool((scores.amax(-1) - chosen < 1e-4).all())
-
-
-def random_prompt(length: int, seed: int) -> list[int]:
-    return torch.randint(0, 400, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
-
-
 def beam(model: Transformer, prompt: Sequence[int], sampling: Sampling) -> list[object]:
     return list(beam_search(model, prompt, num_beams=2, max_new_tokens=sampling.max_new_tokens))
-
-
-class Answers:
-    """Drives an engine and keeps its events, by number."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.tokens: dict[int, list[Token]] = {}
-        self.finish: dict[int, str] = {}
-
-    def submit(self, prompt: Sequence[int], sampling: Sampling = GREEDY, ends: Container[int] = ()) -> int:
-        number = self.engine.submit(prompt, sampling, ends)
-        self.tokens[number] = []
-        return number
-
-    def step(self) -> None:
-        counts = {number: 0 for number in self.tokens}
-        for number, token, finish in self.engine.step():
-            assert number not in self.finish, "nothing comes after the end"
-            counts[number] += 1
-            if token is not None:
-                self.tokens[number].append(token)
-            if finish:
-                self.finish[number] = finish
-        assert max(counts.values(), default=0) <= 1, "one token a step"
-
-    def finished(self) -> "Answers":
-        while not self.engine.is_idle:
-            self.step()
-        return self
-
-    def ids(self, number: int) -> list[int]:
-        return [token.id for token in self.tokens[number]]
 
 
 REQUEST = st.tuples(
@@ -292,7 +226,7 @@ def test_a_step_does_little_for_a_long_prompt(tiny: Tiny) -> None:
     assert len(work) > 30 and max(work) < 2.5 * work[0]
 
 
-def test_a_part_of_a_prompt_is_begun_anew_in_another_row(tiny: Tiny) -> None:
+def test_a_part_of_a_prompt_is_begun_again_in_another_row(tiny: Tiny) -> None:
     """A long prompt is read right though an older one is cancelled at any step and its row is taken."""
     model, prompt = model_of(tiny(max_seq_len=256)), random_prompt(100, 1)
     for n_steps in range(8):
@@ -354,79 +288,6 @@ def test_a_context_beyond_the_models_needs_rotations_that_stretch(tiny: Tiny, mo
     scores = stretching.logits(torch.tensor([[*prompt, 5]]))[0, 30].log_softmax(-1)
     assert answers.tokens[token][0].id == int(scores.argmax())
     assert answers.tokens[token][0].logprob == pytest.approx(float(scores.max()), abs=1e-4)
-
-
-BAD = 399
-
-
-@pytest.mark.parametrize("when", ["beside", "together", "behind"])
-def test_scores_that_are_no_numbers_end_one_answer_and_spread_to_nobody(tiny: Tiny, when: str) -> None:
-    """A request whose scores are NaN ends so; those read with it, beside and after it get their whole answers."""
-    model = model_of(tiny())
-    expected = plain(model, [5, 6], 12)
-    with torch.no_grad():
-        model.embed_tokens.weight[BAD] = float("nan")
-    answers = Answers(Engine(model, slots=2))
-    good = [answers.submit([5, 6])] if when != "behind" else []
-    if when == "beside":
-        answers.step()
-    bad = answers.submit([7, BAD])
-    good.append(answers.submit([5, 6]))
-    answers.finished()
-    assert answers.finish[bad] == "error" and not answers.tokens[bad]
-    assert all(answers.ids(number) == expected for number in good)
-
-
-def test_a_prompt_being_read_leaves_no_broken_numbers_behind(tiny: Tiny) -> None:
-    """A long prompt whose scores are NaN ends at once; its row, and the rows that it moves through, are clean."""
-    model = model_of(tiny())
-    expected = plain(model, [5, 6], 12)
-    with torch.no_grad():
-        model.embed_tokens.weight[BAD] = float("nan")
-    answers = Answers(Engine(model, slots=3, prefill_chunk=4))
-    first = answers.submit([5, 6], replace(GREEDY, max_new_tokens=3))
-    answers.step()
-    bad = answers.submit([7] * 6 + [BAD] * 30)
-    for _ in range(4):
-        answers.step()
-    assert answers.finish[bad] == "error"
-    later = [answers.submit([5, 6]) for _ in range(3)]
-    answers.finished()
-    assert [answers.ids(number) for number in later] == [expected] * 3 and answers.ids(first) == expected[:3]
-
-
-@pytest.mark.parametrize("is_all_cancelled", [True, False])
-def test_a_part_being_read_leaves_no_broken_numbers_behind(tiny: Tiny, is_all_cancelled: bool) -> None:
-    """A part whose scores would be NaN is given up at any step, or begun again in another row: all rows are clean."""
-    model = model_of(tiny(max_seq_len=256))
-    expected = plain(model, [5, 6], 12)
-    with torch.no_grad():
-        model.embed_tokens.weight[BAD] = float("nan")
-    for n_steps in range(8):
-        answers = Answers(Engine(model, slots=2, prefill_chunk=64))
-        good, bad = answers.submit([7] * 200), answers.submit([BAD] * 100)
-        for _ in range(n_steps):
-            answers.step()
-        for number in (bad, good) if is_all_cancelled else (good,):
-            answers.engine.cancel(number)
-        answers.finished()
-        for order in (0, 1):  # columns of a row are looked at as far as the longest row beside it goes
-            numbers = []
-            for prompt in ([5, 6], [5] * 50)[:: 1 - 2 * order]:
-                numbers.append(answers.submit(prompt))
-                answers.step()
-            assert answers.finished().ids(numbers[order]) == expected
-
-
-def test_broken_scores_are_told_in_words(tiny: Tiny) -> None:
-    """What reads for one caller raises."""
-    model = model_of(tiny())
-    with torch.no_grad():
-        model.norm.weight.fill_(float("nan"))
-    with pytest.raises(UserError, match="not numbers"):
-        list(generate_ids(model, [5, 6], GREEDY))
-    with pytest.raises(UserError, match="not numbers"):
-        list(Engine(model, slots=1).scores([5, 6, 7], 1))
 
 
 @pytest.mark.parametrize("call", [generate_ids, beam])

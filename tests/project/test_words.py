@@ -22,11 +22,11 @@ TREE = (
     *("CITATION.cff", "pyproject.toml", *(f"*{suffix}" for suffix in (".md", ".py")), "data/*.md", "data/*.py"),
 )
 NOT_YET = (  # Packages still to be rewritten. Delete an entry once it is clean; add none.
-    *(f"babyllm/{name}" for name in ("commands", "config", "data", "pipeline", "prepare", "serve", "store", "text")),
-    *("babyllm/tokenizer", "babyllm/training", "babyllm/*.py", "docs/serving.md", "data/*.py"),
-    *(f"tests/{name}" for name in ("chat", "generation", "readers", "serve", "tokens", "training")),
+    *(f"babyllm/{name}" for name in ("commands", "config", "data", "pipeline", "prepare", "store", "text")),
+    *("babyllm/tokenizer", "babyllm/training", "babyllm/*.py"),
+    *(f"tests/{name}" for name in ("chat", "readers", "tokens", "training")),
 )
-TOO_LONG_YET = ("docs/serving.md",)
+TOO_LONG_YET: tuple[str, ...] = ()
 
 MAX_COLUMNS = 120
 MESSAGE_WORDS = 3  # A string of fewer words is a name, a key or a sample rather than a message.

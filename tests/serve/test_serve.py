@@ -1,4 +1,4 @@
-"""The server over real sockets: answers as the model gives them, clients that come, go, wait, and send nonsense."""
+"""The server over real sockets: answers as the model writes them, clients that come, go, wait, and send nonsense."""
 
 import json
 import socket
@@ -57,7 +57,7 @@ def alone(model: Transformer, template: ChatTemplate, text: str, n: int = 12) ->
 
 @pytest.mark.parametrize("text", ["今天", "the model", "\x00\u2028😀", "<|im_end|>", "e\u0301龘"])
 def test_the_official_client_chats(server: Server, model: Transformer, template: ChatTemplate, text: str) -> None:
-    """Whole and streamed, with content as text and as parts, an answer is the one the model gives, and is counted."""
+    """Whole and streamed, with content as text and as parts, an answer is the one the model writes, and is counted."""
     expected, n_tokens = alone(model, template, text)
     n_prompt = len(template.prompt([Message(USER, text)]))
     with server.openai() as client:
@@ -130,7 +130,7 @@ def test_many_prompts_and_several_answers(server: Server, model: Transformer, to
 
 
 def test_probabilities_in_a_chat(server: Server, model: Transformer, template: ChatTemplate) -> None:
-    """Each token is told with its bytes and the best alternatives; put together, the bytes are the text."""
+    """Each token is returned with its bytes and the best alternatives; put together, the bytes are the text."""
     body = asking("今天", logprobs=True, top_logprobs=3)
     choice = server.post(CHAT, body).json()["choices"][0]
     content = choice["logprobs"]["content"]
@@ -148,7 +148,7 @@ def test_probabilities_in_a_chat(server: Server, model: Transformer, template: C
 
 
 def test_answers_end_at_stop_strings_end_tokens_and_limits(tiny: Tiny, template: ChatTemplate) -> None:
-    """What ends an answer is not part of it, nor are its tokens, and the reason is told."""
+    """What ends an answer is not part of it, nor are its tokens, and the reason is reported."""
     tokenizer = template.tokenizer
     ids = [*tokenizer.encode("今天气很好"), tokenizer.special["<|im_end|>"]]
     model = chain(tiny(max_seq_len=100, tie_embeddings=False), ids)

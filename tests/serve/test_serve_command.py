@@ -101,7 +101,7 @@ def command(directory: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str
 
 
 def test_sigterm_lets_answers_end(tmp_path: Path, tiny: Tiny, template: ChatTemplate) -> None:
-    """The command ends with status 0 when told to: answers being written are finished, silently."""
+    """The command ends with status 0 at a signal: answers being written are finished, silently."""
     where = saved(tmp_path / "run", endless_model(tiny, template.tokenizer), template, template.tokenizer)
     body = asking("x", max_tokens=600, stream=True)
     with command(where) as (process, url), httpx.stream("POST", f"{url}{CHAT}", json=body, timeout=20) as response:
@@ -132,7 +132,7 @@ def test_answers_that_take_too_long_are_cut(tmp_path: Path, tiny: Tiny, template
 
 
 def test_mistakes_of_the_command(tmp_path: Path, tiny: Tiny, template: ChatTemplate) -> None:
-    """A folder without a model, a taken port and flags that cannot be are told in one line."""
+    """A folder without a model, a taken port and flags that cannot be are reported in one line."""
     with pytest.raises(UserError, match="neither a model directory"):
         run(Flags(), str(tmp_path))
     where = str(saved(tmp_path / "run", talkative(tiny()), template, template.tokenizer))

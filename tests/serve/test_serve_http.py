@@ -1,4 +1,4 @@
-"""HTTP as clients and proxies speak it: many connections, streams behind proxies, names of hosts, odd requests."""
+"""HTTP as clients and proxies speak it: many connections, streams through proxies, names of hosts, odd requests."""
 
 import gzip
 import json
@@ -149,7 +149,7 @@ def test_refused_requests_are_told_in_the_log(server: Server, caplog: pytest.Log
     """With status, path, client and reason, and nothing of what was said."""
     time.sleep(1.1)  # since an earlier notice
     server.post(CHAT, asking("secret", tempo=1))
-    until(lambda: bool(caplog.records), "a notice")  # which is told after the answer
+    until(lambda: bool(caplog.records), "a notice")  # which is logged after the answer
     (record,) = caplog.records
     told = record.getMessage()
     assert f"400 POST {CHAT} from 127.0.0.1: tempo is not supported here" in told and "secret" not in told
@@ -161,7 +161,7 @@ def test_refused_requests_are_told_in_the_log(server: Server, caplog: pytest.Log
 def test_a_stream_begins_at_once_and_is_never_silent(
     tiny: Tiny, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Head and opening come while the answer waits for its slot, then comments; proxies are told to pass pieces on."""
+    """Head and opening come while the answer waits for its slot, then comments; a header asks proxies not to buffer."""
     monkeypatch.setattr(api_response, "SILENCE_S", 0.05)
     template = chatml(tokenizer)
     model = chain(tiny(max_seq_len=20_000, n_layers=1, tie_embeddings=False), tokenizer.encode("龘"))
@@ -263,7 +263,7 @@ def test_addresses_and_methods(server: Server, method: str, path: str, status: i
 
 
 def test_bodies_of_every_kind(server: Server) -> None:
-    """In pieces, after a go-ahead or behind a slash a body is read; packed or doubled it is refused."""
+    """In pieces, after a go-ahead or after a slash a body is read; packed or doubled it is refused."""
     body = json.dumps({"prompt": "x", "max_tokens": 2, "temperature": 0}).encode()
     kind = {"content-type": "application/json"}
     expected = server.post(COMPLETE, content=body, headers=kind).json()["choices"]

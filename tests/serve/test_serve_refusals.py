@@ -200,7 +200,7 @@ MESSAGES = st.lists(
 def test_nonsense_is_answered(
     server: Server, path: str, body: Any, messages: list[Any] | None, prompt: str | list[int] | None
 ) -> None:
-    """Whatever is sent as JSON, the answer comes, and is no failure of the server."""
+    """Whatever is sent as JSON, the answer comes, and is not a failure of the server."""
     if isinstance(body, dict):
         body = {"max_tokens": 3} | body
         body |= {} if messages is None else {"messages": messages}

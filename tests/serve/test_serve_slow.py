@@ -1,4 +1,4 @@
-"""Clients that are too slow: they are told or hung up on, and what they held is free for others."""
+"""Clients that are too slow: they get an error or are disconnected, and what they held is free for others."""
 
 import json
 import socket
@@ -57,7 +57,7 @@ def request(body: bytes, n_bytes: int | None = None) -> bytes:
 
 
 def test_a_head_that_does_not_end_is_hung_up_on(hasty: Server) -> None:
-    """Whoever says nothing, begins a request and stops, or does so behind a whole one is not kept."""
+    """Whoever says nothing, begins a request and stops, or does so after a whole one is not kept."""
     for content in (b"", b"POST /v1/comp", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /hea"):
         with connected(hasty) as client:
             client.sendall(content)

@@ -24,7 +24,7 @@ def wanted(prompt: list[int], n: int = 4, **more: Any) -> GenerationRequest:
 
 
 def written(writer: Writer) -> dict[Any, list[ChoiceDelta]]:
-    """All pieces that a writer gives until it is idle, by request."""
+    """All deltas that a writer returns until it is idle, by request."""
     pieces: dict[Any, list[ChoiceDelta]] = {}
     while not writer.is_idle:
         for key, piece in writer.advance():
@@ -33,7 +33,7 @@ def written(writer: Writer) -> dict[Any, list[ChoiceDelta]]:
 
 
 class Failing(Engine):
-    """An engine that fails in the step after it has been told to."""
+    """An engine that fails in the step after it has been asked to."""
 
     fails = False
 

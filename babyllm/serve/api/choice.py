@@ -22,15 +22,15 @@ class OffsetToken(NamedTuple):
 
 
 class ChoiceDelta(NamedTuple):
-    """What has become of an answer since the delta before.
+    """What was added to an answer since its previous delta.
 
     Attributes:
-        number: of the answer among those of its request.
-        text: to be shown now; empty while a character or a stop string may be incomplete.
-        tokens: that the text is made of.
-        n_tokens: drawn since the delta before, shown or not.
-        finish: why the answer ends here; None where it goes on.
-        problem: what kept it from being finished.
+        number: index of the answer within its request.
+        text: new text to show; empty while a character or a stop string may be incomplete.
+        tokens: tokens that make up the text.
+        n_tokens: number of tokens drawn since the previous delta, shown or not.
+        finish: reason why the answer ends here; None while it continues.
+        problem: error that ended the answer early; None without one.
     """
 
     number: int
@@ -42,20 +42,20 @@ class ChoiceDelta(NamedTuple):
 
     @property
     def is_last(self) -> bool:
-        """Whether nothing comes behind it."""
+        """Whether this is the answer's last delta."""
         return self.finish is not None or self.problem is not None
 
 
 class ChoiceDecoder:
-    """The text of one answer. Tokens are given out together with the text that they end."""
+    """Decodes one answer. Tokens are returned together with the text that they complete."""
 
     def __init__(self, number: int, request: ChoiceRequest, tokenizer: Tokenizer) -> None:
         """Begin an answer.
 
         Args:
-            number: its place among those of its request.
+            number: index of the answer within its request.
             request: prompt and sampling of the answer.
-            tokenizer: of its tokens.
+            tokenizer: tokenizer of the model.
         """
         self.number, self.request = number, request
         self._tokenizer = tokenizer
@@ -66,7 +66,7 @@ class ChoiceDecoder:
         self._held: list[OffsetToken] = []
 
     def opening(self, scores: Sequence[Token]) -> ChoiceDelta:
-        """The prompt, where it is to be given out.
+        """The delta that repeats the prompt, for a request with `echo`.
 
         Args:
             scores: the prompt's tokens with their log-probabilities, or none of them.
@@ -97,7 +97,7 @@ class ChoiceDecoder:
         return placed
 
     def _shown(self, text: str, finish: str | None) -> tuple[OffsetToken, ...]:
-        """The tokens held back that are complete now; those of a stop string are never given out."""
+        """The tokens held back that are complete now; tokens of a stop string are never returned."""
         if not text and not finish:
             return ()
         if self._text.is_stopped:

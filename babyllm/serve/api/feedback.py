@@ -1,4 +1,4 @@
-"""What people think of answers, as JSON lines: the beginning of training data.
+"""Ratings of answers as JSON lines, which can be used as training data.
 
 A line holds the conversation up to the rated answer, which comes last, the rating (1 or -1) and the time:
 
@@ -29,7 +29,7 @@ def feedback_line(messages: Sequence[Message], rating: int, time: datetime) -> s
     Args:
         messages: the last is the assistant's.
         rating: 1 or -1.
-        time: when it was given.
+        time: time of the rating.
     """
     written: list[dict[str, Any]] = []
     for i, message in enumerate(messages):
@@ -44,13 +44,13 @@ def feedback_line(messages: Sequence[Message], rating: int, time: datetime) -> s
 
 
 class FeedbackFile:
-    """A file that ratings are added to. A line is whole and on the disk, or not there."""
+    """A file that ratings are added to. Each line is written to disk whole or not at all."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, which need not be there yet.
+        """Open the file; create it if it does not exist.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the file cannot be written.
         """
         self._lock = threading.Lock()
         try:
@@ -58,7 +58,7 @@ class FeedbackFile:
             size = os.fstat(self._descriptor).st_size
             os.lseek(self._descriptor, max(0, size - 1), os.SEEK_SET)
             if size and os.read(self._descriptor, 1) != b"\n":
-                os.write(self._descriptor, b"\n")  # behind a line that a crash cut short
+                os.write(self._descriptor, b"\n")  # ends a line that a crash cut short
         except OSError as error:
             raise UserError(f"--feedback={path}: this file cannot be written: {error.strerror}") from None
 
@@ -66,7 +66,7 @@ class FeedbackFile:
         """Store a rating of the last message.
 
         Raises:
-            OSError: the disk does not take it; nothing of it is left in the file then.
+            OSError: the disk cannot store the line; the file is then left unchanged.
         """
         line = feedback_line(messages, rating, datetime.now(timezone.utc)).encode()
         with self._lock:

@@ -26,13 +26,13 @@ STYLE = (
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An address of the server.
+    """One endpoint of the server.
 
     Attributes:
-        method: of HTTP.
-        path: as Starlette writes it, such as /v1/models/{name:path}.
-        handler: makes the response.
-        summary: what the client gets, in a line.
+        method: HTTP method.
+        path: path in Starlette's syntax, such as /v1/models/{name:path}.
+        handler: function that makes the response.
+        summary: one line on what the client gets.
         body: the model of the request's JSON; None where there is none.
     """
 

@@ -1,4 +1,4 @@
-"""What is told to a client whose request fails, in the form of the API."""
+"""The error that a client receives when its request fails, in the format of the API."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ RETRY_AFTER_S = 1
 
 
 class Problem(Exception):
-    """A request that gets no answer, or no more of it.
+    """A request that fails before or during its answer.
 
     Attributes:
-        status: of HTTP.
-        message: what is wrong and what would do.
-        param: the field concerned.
-        code: for programs.
-        headers: of the response.
+        status: HTTP status code.
+        message: what is wrong and how to correct it.
+        param: name of the field concerned.
+        code: error code for programs.
+        headers: extra headers of the response.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Problem(Exception):
             self.headers["retry-after"] = str(RETRY_AFTER_S)
 
     def body(self) -> dict[str, Any]:
-        """The JSON object that tells it."""
+        """The JSON error object of the response."""
         kind = {429: "rate_limit_error"}.get(
             self.status, "invalid_request_error" if self.status < 500 else "server_error"
         )

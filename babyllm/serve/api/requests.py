@@ -161,7 +161,7 @@ class _Prompt:
 
 
 def _prompts(body: CompletionBody, model: ServedModel, most: int) -> list[_Prompt]:
-    # The body has lists of one type alone, so the first item tells it.
+    # The body has lists of one type alone, so the first item decides.
     is_one = isinstance(body.prompt, str) or isinstance(body.prompt[0], int)
     prompts = cast("list[str] | list[list[int]]", [body.prompt] if is_one else body.prompt)
     if len(prompts) > most:
@@ -185,7 +185,7 @@ def _from_ids(ids: list[int], model: ServedModel) -> _Prompt:
 
 
 def _require_length(n_bytes: int, model: ServedModel, param: str) -> None:
-    """Refuse a text that is too long whatever its tokens are, before it is cut into them."""
+    """Refuse a text that is too long for any tokenization, before it is encoded."""
     if n_bytes > model.context * model.longest_token:
         at_least = n_bytes // model.longest_token
         raise _too_long(f"at least {at_least}", model, param)
@@ -198,6 +198,6 @@ def _require_context(n_tokens: int, model: ServedModel, n_new: int, param: str) 
 
 def _too_long(n_tokens: str, model: ServedModel, param: str) -> Problem:
     code = "context_length_exceeded"
-    # Clients tell this mistake from others by these very words.
+    # Clients recognise this error by this exact wording.
     why = f"this model's maximum context length is {model.context} tokens, and the {param} came to {n_tokens}"
     return Problem(400, f"{why}: the prompt is too long ({code}); make it shorter", param=param, code=code)

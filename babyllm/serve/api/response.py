@@ -85,13 +85,13 @@ class GenerationResponse(Response):
     async def _stream(self, send: Send) -> None:
         request = self._ticket.request
         await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
-        await send(_body(COMMENT, has_more=True))  # with which proxies pass the head on
+        await send(_body(COMMENT, has_more=True))  # so that proxies forward the headers
         await self._send_events(send, *self._serializer.opening_chunks())
         n_left = len(request.choices)
         while n_left:
             delta = await self._next_of_stream(send)
             if delta.problem:
-                # The status is sent already: this tells it, and the missing [DONE] that the answer is not whole.
+                # The status is already sent, so an error event reports it. No [DONE] follows an incomplete answer.
                 await self._send_events(send, delta.problem.body(), is_end=True)
                 return
             if delta.text or delta.tokens or delta.finish:

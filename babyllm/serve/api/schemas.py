@@ -165,7 +165,7 @@ class ChatCompletionBody(GenerationBody):
 
     messages: Messages = Field(description="conversation up to the answer")
     max_tokens: Annotated[int, Integer(1, UNLIMITED), MAY_BE_UNLIMITED] = Field(
-        UNLIMITED, description="tokens of the answer at most; -1 is no limit"
+        UNLIMITED, description="largest number of tokens of the answer; -1 for no limit"
     )
     max_completion_tokens: Annotated[int, Integer(1, UNLIMITED), MAY_BE_UNLIMITED] = Field(
         UNLIMITED, description="another name of max_tokens; the smaller one counts"
@@ -190,7 +190,7 @@ class CompletionBody(GenerationBody):
         Expected(PROMPT),
     ] = Field(description="text that the answer continues, or its token ids; several prompts have several answers")
     max_tokens: Annotated[int, Integer(0, UNLIMITED), MAY_BE_UNLIMITED] = Field(
-        COMPLETION_TOKENS, description="tokens of the answer at most; -1 is no limit"
+        COMPLETION_TOKENS, description="largest number of tokens of the answer; -1 for no limit"
     )
     echo: Flag = Field(False, description="whether the answer begins with the prompt")
     logprobs: Annotated[Annotated[int, Integer(0, MAX_TOP_LOGPROBS)] | None, BeforeValidator(_false_is_none)] = Field(

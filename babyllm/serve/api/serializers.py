@@ -25,7 +25,7 @@ class CompletedChoice:
     finish: str | None = None
 
     def add(self, delta: ChoiceDelta) -> None:
-        """Put a delta behind those before it."""
+        """Append a delta."""
         self.text.append(delta.text)
         self.tokens.extend(delta.tokens)
         self.finish = delta.finish
@@ -38,13 +38,13 @@ class Serializer(Protocol):
         """The response that holds all answers."""
 
     def opening_chunks(self) -> list[dict[str, Any]]:
-        """Chunks of a stream that come before all deltas."""
+        """Chunks of a stream that come before the first delta."""
 
     def chunk(self, delta: ChoiceDelta) -> dict[str, Any]:
         """The chunk of a delta."""
 
     def closing_chunks(self, usage: dict[str, int]) -> list[dict[str, Any]]:
-        """Chunks of a stream that come behind all deltas."""
+        """Chunks of a stream that come after all deltas."""
 
 
 def usage_of(request: GenerationRequest, n_completion: int) -> dict[str, int]:
@@ -162,14 +162,14 @@ class CompletionSerializer(_Envelope):
         }
 
     def _top(self, token: Token) -> dict[str, float | None] | None:
-        """The most probable tokens and, if it is none of them, the token itself."""
+        """The log-probabilities of the most probable tokens and of the token itself."""
         if token.logprob is None:
             return None
         told = dict(token.top) | {token.id: token.logprob}
         return {self._name(other): _finite(logprob) for other, logprob in told.items()}
 
     def _name(self, token_id: int) -> str:
-        r"""A token as text, one that is no whole characters as "bytes:\xe4\xbb"."""
+        r"""A token as text; incomplete characters are written as "bytes:\xe4\xbb"."""
         raw = self.model.token_bytes(token_id)
         try:
             return raw.decode()

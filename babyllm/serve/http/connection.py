@@ -21,7 +21,7 @@ from babyllm.serve.http.notices import Notices
 
 HEAD_TIMEOUT_S = 10.0
 TAKE_TIMEOUT_S = 60.0
-NO_HTTP = "this is no valid request of HTTP; for https a proxy must stand before the server"
+NO_HTTP = "this is not a valid HTTP request; for https a proxy must stand before the server"
 PENDING_BYTES = 64 << 10
 """Of a response that the client has not taken: so many wait here, and about as many in the system's buffer."""
 
@@ -32,7 +32,7 @@ class ConnectionLimit:
 
     Attributes:
         max_connections: how many there may be.
-        notices: told when there are more.
+        notices: log of the connections that are closed.
         waiting: those whose request is not whole yet, or has not begun; the one that has waited longest is the first.
     """
 
@@ -85,7 +85,7 @@ class Connection(H11Protocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Hang up on a client that has closed its side; but what only asks to look is answered first.
 
-        Whoever waits for a model's answer and closes a side has gone, as far as can be told.
+        Whoever waits for a model's answer and closes a side counts as gone.
         """
         is_looking = self.cycle is not None and self.scope["method"] != "POST"
         if is_looking and not self.cycle.response_complete:
@@ -107,7 +107,7 @@ class Connection(H11Protocol):
             self._note_waiting()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, in the API's form, and hang up."""
+        """Answer invalid HTTP with an error in the API's format and close the connection."""
         self._limit.notices.log(f"400 from {self.client[0] if self.client else '?'}: {NO_HTTP}")
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             content = to_json(Problem(400, NO_HTTP).body())

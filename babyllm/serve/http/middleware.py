@@ -1,4 +1,4 @@
-"""What every request passes first: who may come in, and what is counted and told of each.
+"""Checks that every request passes first: host and key; each request is counted, refusals are logged.
 
 path put right -> host named right? -> [other sites' pages: CORS] -> key? -> the application
 """
@@ -61,12 +61,12 @@ def host_name(value: str) -> str | None:
 
 
 def problem_response(problem: Problem) -> Response:
-    """The response that tells a problem."""
+    """The response that reports a problem."""
     return Response(to_json(problem.body()), problem.status, problem.headers, "application/json")
 
 
 class AccessMiddleware:
-    """Lets requests in that name this host and have the key, counts all, and tells the log of what is refused."""
+    """Accepts requests that name this host and have the key, counts all and logs those it refuses."""
 
     def __init__(
         self,
@@ -78,15 +78,15 @@ class AccessMiddleware:
         paths: frozenset[str],
         is_closing: Callable[[], bool],
     ) -> None:
-        """Stand before an application.
+        """Wrap an application.
 
         Args:
             app: the application.
-            access: who may come in.
-            metrics: count the requests.
-            notices: are told of refused ones.
-            paths: that requests are counted by; all others are one.
-            is_closing: whether no request is let in any more.
+            access: hosts and keys that are accepted.
+            metrics: metrics that count the requests.
+            notices: log of refused requests.
+            paths: paths counted separately; all others count as one.
+            is_closing: function that returns whether new requests are refused.
         """
         self._app, self._access, self._metrics, self._notices = app, access, metrics, notices
         self._expected = None if access.api_key is None else f"Bearer {access.api_key}".encode()

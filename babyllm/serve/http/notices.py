@@ -1,4 +1,4 @@
-"""The server's log of what it turns away: one line a second, so that nobody can fill a disk with it."""
+"""The server's log of refused requests: one line a second at most, so that no client can fill the disk."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ MAX_CHARACTERS = 300
 
 
 class Notices:
-    """Tells the log of one notice in a second, and with the next one how many were left out."""
+    """Logs at most one notice a second. The next one says how many were left out."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin with nothing left out.
 
         Args:
-            clock: seconds.
+            clock: function that returns the time in seconds.
         """
         self._clock = clock
         self._next = -INTERVAL_S

@@ -16,7 +16,7 @@ def max_connections() -> int:
     except ImportError:  # Windows has no such limit
         return MAX_CONNECTIONS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # macOS tells a hard limit that it does not take
+    with suppress(OSError, ValueError):  # macOS reports a hard limit that it does not accept
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     if soft == resource.RLIM_INFINITY:

@@ -7,7 +7,7 @@ $("composer").addEventListener("submit", (event) => {
 });
 $("input").addEventListener("input", grow);
 $("input").addEventListener("keydown", (event) => {
-  // Enter that picks a word in a Chinese input method is not meant for us; Safari tells by 229 alone.
+  // Enter that picks a word in a Chinese input method is not meant for the page; Safari marks it by key code 229 alone.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
   event.preventDefault();
   say($("input").value);

@@ -96,7 +96,7 @@ function tokensOf(message) {
 const SAFE = ["http:", "https:", "mailto:"];
 function linkNode({ raw, href, tokens }, children) {
   let url = null;
-  try { url = new URL(href); } catch { /* a place on this server is no place to lead to */ }
+  try { url = new URL(href); } catch { /* links to this server are not followed */ }
   if (!SAFE.includes(url?.protocol)) return raw;
   return make("a", { href: url.href, title: url.href, target: "_blank", rel: "noopener noreferrer" }, ...children);
 }

@@ -237,7 +237,7 @@ def test_the_text_box_grows_with_its_text(visit: Open) -> None:
 
 
 def test_a_busy_server_is_asked_again_on_request(visit: Open) -> None:
-    """429 is told in the conversation with the server's words, and trying again answers the same message."""
+    """429 is shown in the conversation with the server's words, and trying again answers the same message."""
     page = visit()
     say(page, "busy")
     page.get_by_role("alert").get_by_text("The queue is full.").wait_for()
@@ -280,7 +280,7 @@ def test_a_stream_without_an_end_mark_keeps_its_text(visit: Open) -> None:
 
 
 def test_without_a_network_the_message_stays(visit: Open) -> None:
-    """A message that could not be sent is kept, told about, and sent by trying again."""
+    """A message that could not be sent is kept, reported, and sent by trying again."""
     page = visit()
     page.context.set_offline(True)
     say(page, "hello")
@@ -292,7 +292,7 @@ def test_without_a_network_the_message_stays(visit: Open) -> None:
 
 
 def test_the_oldest_exchanges_make_room_for_the_newest(visit: Open, server: StandIn) -> None:
-    """What no longer fits into the context is left out from the beginning, a line shows where, and too long is told."""
+    """Old messages that no longer fit the context are left out; a line marks where, and overlong ones are refused."""
     page = visit()
     server.room = 3
     for number, text in enumerate(["one", "two", "three"]):
@@ -337,7 +337,7 @@ def test_every_control_has_a_name(visit: Open) -> None:
 def test_the_page_and_the_real_server_understand_each_other(
     visit: Open, tokenizer: Tokenizer, tiny: Tiny, tmp_path: Path
 ) -> None:
-    """Answers are those the API gives, however odd their characters; key, ratings and a full context work."""
+    """Answers are those the API returns, however odd their characters; key, ratings and a full context work."""
     serve = pytest.importorskip("serve_fixtures")
     load = serve.load_of(serve.talkative(tiny(max_seq_len=64)), tokenizer, serve.chatml(tokenizer))
     with serve.serving(load, api_key=SECRET, feedback=tmp_path / "rated.jsonl") as server:

@@ -142,7 +142,7 @@ def test_blocks_are_read_as_common_mark_has_it(show: Show, text: str, outline: s
 
 
 def test_spans_are_read_also_where_words_have_no_spaces(show: Show) -> None:
-    """Emphasis, code and formulas within a line are found, also beside Chinese marks; ranges and prices are none."""
+    """Emphasis, code and formulas within a line are found, also beside Chinese marks; ranges and prices are not."""
     text = "\n\n".join(text for text, _ in SPANS)
     assert show(text).evaluate(OUTLINE) == "".join(f"<p>{outline}</p>" for _, outline in SPANS)
 

@@ -143,7 +143,7 @@ def test_a_question_that_waits_can_be_stopped(visit: Open, server: StandIn) -> N
     say(page, "hello")
     page.locator(".writing").wait_for()
     page.get_by_role("button", name="Stop").click()
-    page.get_by_text("There is no answer yet.").wait_for()
+    page.get_by_text("No answer yet.").wait_for()
     assert questions(page) == ["hello"]
     server.is_open.set()
     page.get_by_role("button", name="Try again").click()
@@ -216,7 +216,7 @@ def test_a_question_that_is_too_long_is_edited(visit: Open, server: StandIn) -> 
 
 @pytest.mark.parametrize(("n_tokens", "note"), [(40, "the context is full"), (512, "the longest answer")])
 def test_what_ended_an_answer_is_told(visit: Open, server: StandIn, n_tokens: int, note: str) -> None:
-    """An answer that ended before the length that was asked for ended with the context; no wait is told as 0.0 s."""
+    """An answer that ended before the length that was asked for ended with the context; no wait is shown as 0.0 s."""
     page = visit()
     server.finish, server.usage = "length", {"completion_tokens": n_tokens, "total_tokens": n_tokens + 20}
     server.answers["hello"] = "x"
@@ -229,7 +229,7 @@ def test_what_ended_an_answer_is_told(visit: Open, server: StandIn, n_tokens: in
 
 @pytest.mark.parametrize(("storage", "told"), [(NO_STORAGE, ""), (FULL_STORAGE, "no room left")])
 def test_a_browser_that_stores_nothing_can_chat(visit: Open, server: StandIn, storage: str, told: str) -> None:
-    """Without storage, or where it is full, questions are answered; that a conversation is not kept is told."""
+    """Without storage, or where it is full, questions are answered; that a conversation is not kept is reported."""
     page = visit(script=storage)
     server.answers["hello"] = "word " * 800
     say(page, "hello")

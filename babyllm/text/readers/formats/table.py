@@ -13,7 +13,6 @@ from babyllm.text.readers.formats.lines import read_csv
 from babyllm.text.readers.formats.pages import read_html, read_text
 from babyllm.text.readers.formats.tables import read_arrow, read_corpus, read_parquet
 from babyllm.text.readers.formats.text_files import read_text_file, read_txt_lines, read_txt_parts
-from babyllm.text.readers.formats.warc import read_warc
 from babyllm.text.readers.records import ReadConfig, Rejected, Source
 
 
@@ -33,8 +32,14 @@ class Format:
     is_one_document: bool = False
 
 
+def _read_warc(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
+    from babyllm.text.readers.formats.warc import read_warc  # few inputs hold a web archive
+
+    return read_warc(source, config, fields)
+
+
 _TEXT, _HTML, _CSV = Format(read_text, is_one_document=True), Format(read_html, is_one_document=True), Format(read_csv)
-_JSON, _WARC = Format(read_json, "json lines"), Format(read_warc)
+_JSON, _WARC = Format(read_json, "json lines"), Format(_read_warc)
 _TXT = {
     "file": Format(read_text_file, "separators", is_one_document=True),
     "line": Format(read_txt_lines, "lines"),
