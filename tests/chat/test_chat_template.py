@@ -1,77 +1,58 @@
-"""Chat templates: what is trained on, equality with transformers, prompts, room, stored and foreign templates."""
+"""Chat templates: what is trained on, equality with transformers, stored and foreign templates."""
 
 import json
 import pickle
-import random
-import time
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from chat_template_fixtures import (
+    DIALOGUE,
+    WORDS,
+    as_dicts,
+    assistant,
+    corpus,
+    own,
+    spelled,
+    system,
+    turn_texts,
+    user,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from babyllm.chat.load import (
-    ChatTemplate,
-    Rendered,
     Supervise,
-    fit,
     load_template,
-    split_turns,
     stored_template,
 )
-from babyllm.chat.messages import Conversation, Message, Unusable
+from babyllm.chat.messages import Message, Unusable
 from babyllm.errors import UserError
 from babyllm.tokenizer import Tokenizer
 
-LLAMA3 = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
-NAMES = ("chatml", "llama3", "llama2", "alpaca", "plain")
 ENDS = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>"}  # </s> for the others
-WORDS = [
-    "the",
-    "model",
-    "reads",
-    " one ",
-    "token",
-    "，",
-    "今天",
-    "天气",
-    "很好",
-    "公园",
-    "9",
-    "3.14",
-    "don't",
-    "é",
-    "😀",
-]
+
+
 MARKERS = [
     *("<|im_start|>", "<|im_end|>", "<|im_end|>\n<|im_start|>assistant\n", "<|eot_id|>", "<|start_header_id|>", "<s>"),
     *("</s>", "[INST]", " [/INST]", "<<SYS>>\n", "\n<</SYS>>\n\n", "### Response:\n", "### Instruction:", "\n\n"),
     *("{{", "}}", "{{ eos_token }}", "{% generation %}", "{% endgeneration %}", "{#", "\U0010fffc", "\U0010fffd"),
     *("\U00100000", "\U00100001", "\ue000", "\U000f0000", "\n", "\r\n", " ", "\t", "\0", "\x85", "<unk>", "<pad>"),
 ]
+
+
 CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="▁")
+
+
 ANY_TEXT = st.lists(st.sampled_from([*MARKERS, *WORDS]) | st.text(CHARACTERS, max_size=8), max_size=6).map("".join)
+
+
 PLAIN_TEXT = st.lists(st.sampled_from(WORDS) | st.just("\nline"), max_size=6).map("".join)
+
+
 PLAIN_ANSWER = st.lists(st.sampled_from(WORDS), max_size=6).map("".join)  # no line break that joins the header's
-
-
-def system(content: str, weight: int | None = None) -> Message:
-    return Message("system", content, weight)
-
-
-def user(content: str, weight: int | None = None) -> Message:
-    return Message("user", content, weight)
-
-
-def assistant(content: str, weight: int | None = None) -> Message:
-    return Message("assistant", content, weight)
-
-
-DIALOGUE = (system("be brief"), user("1+1?"), assistant("two"), user("and 2+2?"), assistant("four"))
 
 
 @st.composite
@@ -87,47 +68,6 @@ def conversations(
             st.lists(st.sampled_from(["system", "user", "assistant", "tool", "narrator"]), min_size=1, max_size=5)
         )
     return [Message(role, draw(answers if role == "assistant" else texts)) for role in roles]
-
-
-def corpus() -> list[str]:
-    rng = random.Random(0)
-    return ["".join(rng.choices([*WORDS, " ", "\n\n"], k=20)) for _ in range(200)]
-
-
-@pytest.fixture(scope="module", params=["bpe", "byte_bpe"])
-def vocabulary(request: pytest.FixtureRequest) -> Tokenizer:
-    """A SentencePiece and a byte-level vocabulary with the tokens of every template."""
-    return Tokenizer.train(corpus(), 330, model_type=request.param, special_tokens=LLAMA3, n_threads=1)
-
-
-@pytest.fixture(scope="module")
-def theirs(vocabulary: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The same vocabulary in transformers."""
-    transformers = pytest.importorskip("transformers")
-    directory = tmp_path_factory.mktemp("vocabulary")
-    vocabulary.save(directory)
-    return transformers.AutoTokenizer.from_pretrained(directory)
-
-
-@pytest.fixture(scope="module", params=NAMES)
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-def spelled(ids: Iterable[int], tokenizer: Tokenizer) -> str:
-    """Text of ids, special ones by name."""
-    names = {i: name.encode() for name, i in tokenizer.special.items()}
-    return b"".join(names.get(int(i), tokenizer.token_bytes(int(i))) for i in ids).decode()
-
-
-def turn_texts(rendered: Rendered, tokenizer: Tokenizer) -> list[str]:
-    """Text of each supervised turn."""
-    numbers = range(1, int(rendered.turns.max(initial=0)) + 1)
-    return [spelled(rendered.ids[rendered.turns == number], tokenizer) for number in numbers]
-
-
-def as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 @pytest.mark.parametrize("efficient_eos", [False, True])
@@ -277,11 +217,6 @@ OWN = """{{ bos_token }}{% for m in messages %}
 {% if add_generation_prompt %}<|bot|>{% endif %}"""
 
 
-def own(tmp_path: Path, text: str) -> str:
-    (tmp_path / "own.jinja").write_text(text, encoding="utf-8")
-    return str(tmp_path / "own.jinja")
-
-
 def test_a_template_of_ones_own(vocabulary: Tokenizer, tmp_path: Path) -> None:
     """A Jinja file brings its tokens, which are appended; what is in its tag is trained on, end token and all."""
     template = load_template(own(tmp_path, OWN), vocabulary)
@@ -390,149 +325,3 @@ def test_messages_that_cannot_be_rendered(
     """Messages that a template refuses, and roles that would forge special tokens, are unusable with a reason."""
     with pytest.raises(Unusable, match=reason):
         load_template(name, vocabulary).render(messages)
-
-
-@pytest.mark.parametrize(
-    ("supervise", "messages", "expected"),
-    [
-        (Supervise(), DIALOGUE, ["two#", "four#"]),
-        (Supervise("last"), DIALOGUE, ["four#"]),
-        (Supervise(prompts=True), DIALOGUE, ["be brief#", "1+1?#", "two#", "and 2+2?#", "four#"]),
-        (Supervise("last", prompts=True), DIALOGUE[1:], ["1+1?#", "and 2+2?#", "four#"]),
-        (Supervise(prompts=True, weights={"system": 0}), DIALOGUE[:2], ["1+1?#"]),
-        (Supervise(weights={"assistant": 0}), DIALOGUE, []),
-        (Supervise(weights={"narrator": 1}), (Message("narrator", "dusk"), user("a"), assistant("b")), ["dusk#", "b#"]),
-        (Supervise(), (user("a", 1), assistant("b", 0), user("c"), assistant("d")), ["a#", "d#"]),
-        (Supervise("last"), (user("a"), assistant("b", 1), user("c"), assistant("d", 0)), ["b#"]),
-        (Supervise(), (user("", 1), assistant("")), ["#", "#"]),
-    ],
-)
-def test_what_is_supervised(
-    vocabulary: Tokenizer, supervise: Supervise, messages: Sequence[Message], expected: list[str]
-) -> None:
-    """All answers, the last, prompts, roles and single messages can be chosen; each is a turn with its end token."""
-    template = load_template("chatml", vocabulary)
-    rendered = template.render(messages, supervise)
-    assert turn_texts(rendered, vocabulary) == [text.replace("#", "<|im_end|>") for text in expected]
-    assert spelled(rendered.ids, vocabulary) == spelled(template.render(messages).ids, vocabulary)
-
-
-@pytest.mark.parametrize("name", ["llama2", "alpaca", "plain"])
-def test_a_supervised_prompt_without_an_end_token(vocabulary: Tokenizer, name: str) -> None:
-    """Where a prompt has no end token its text alone is trained on, of alpaca and llama2 nothing of what is around."""
-    template = load_template(name, vocabulary)
-    texts = turn_texts(template.render([user("one two"), assistant("A")], Supervise(prompts=True)), vocabulary)
-    assert texts == ["one two" + ("<s>" if name == "plain" else ""), " A</s>" if name == "llama2" else "A</s>"]
-
-
-def test_each_turn_by_itself(vocabulary: Tokenizer, name: str) -> None:
-    """Split, each answer ends a conversation with all before it, and together they train on what the whole does."""
-    template = load_template(name, vocabulary)
-    whole = Conversation((*DIALOGUE, user("?")), "sums", "a.jsonl:1")
-    parts = split_turns(whole)
-    assert [part.messages[-1].content for part in parts] == ["two", "four"]
-    assert {(part.task, part.id) for part in parts} == {("sums", "a.jsonl:1")}
-    for supervise in (Supervise(), Supervise(prompts=True)):
-        texts = [turn_texts(template.render(part.messages, supervise), vocabulary) for part in parts]
-        assert [text for some in texts for text in some] == turn_texts(
-            template.render(whole.messages[:5], supervise), vocabulary
-        )
-    unweighted = replace(whole, messages=(user("a"), assistant("b", 0), user("c"), assistant("d")))
-    assert [part.messages[-1].content for part in split_turns(unweighted)] == ["d"]
-
-
-LONG = Conversation((system("S"), *(m for i in range(6) for m in (user(f"question {i}"), assistant(f"answer {i}")))))
-
-
-def test_what_fits_stays_whole(vocabulary: Tokenizer, name: str) -> None:
-    """A conversation of as many inputs as a row has is whole; one id more is too long."""
-    template = load_template(name, vocabulary)
-    rendered = template.render(LONG.messages)
-    room = len(rendered.ids) - 1
-    for too_long in ("drop_oldest", "truncate", "skip"):
-        fitted = fit(template, LONG, Supervise(), room, too_long)
-        assert fitted.outcome == "whole"
-        np.testing.assert_array_equal(fitted.rendered, rendered)
-        assert fit(template, LONG, Supervise(), room - 1, too_long).outcome != "whole"
-    assert fit(template, LONG, Supervise(), room - 1, "skip") == (None, "skipped")
-
-
-def test_dropping_the_oldest_turns(vocabulary: Tokenizer, name: str) -> None:
-    """As few turns as possible go, never the system message nor a part of a turn; too long a last one is skipped."""
-    template = load_template(name, vocabulary)
-    kept = [template.render((LONG.messages[0], *LONG.messages[1 + 2 * n :])) for n in range(6)]
-    sizes = [len(rendered.ids) - 1 for rendered in kept]
-    for room in {1, *sizes, *(size - 1 for size in sizes)}:
-        fitted = fit(template, LONG, Supervise(), room, "drop_oldest")
-        expected = next((rendered for rendered, size in zip(kept, sizes, strict=True) if size <= room), None)
-        if expected is None:
-            assert fitted == (None, "skipped")
-        else:
-            assert fitted.outcome == ("whole" if room == sizes[0] else "dropped")
-            np.testing.assert_array_equal(fitted.rendered, expected)
-
-
-def test_a_call_and_its_result_stay_together(vocabulary: Tokenizer) -> None:
-    """No turn begins at a tool's result, so it is never kept without the call before it."""
-    template = load_template("chatml", vocabulary)
-    messages = (user("a"), assistant("b"), user("c"), assistant("call"), Message("tool", "42"), assistant("d"))
-    room = len(template.render(messages[2:]).ids) - 1
-    fitted = fit(template, Conversation(messages), Supervise(), room, "drop_oldest")
-    assert fitted.rendered is not None
-    assert turn_texts(fitted.rendered, vocabulary) == ["call<|im_end|>", "d<|im_end|>"]
-    assert fit(template, Conversation(messages), Supervise(), room - 1, "drop_oldest") == (None, "skipped")
-
-
-def test_truncation_adds_no_end_token(vocabulary: Tokenizer, name: str) -> None:
-    """Truncated, the ids are the first of the whole; an answer that is cut has no end token, and no answer: skipped."""
-    template = load_template(name, vocabulary)
-    whole = template.render(LONG.messages)
-    first_target = int(np.flatnonzero(whole.turns)[0])
-    for room in (1, first_target - 1, first_target, first_target + 2, len(whole.ids) - 2):
-        rendered, outcome = fit(template, LONG, Supervise(), room, "truncate")
-        if room < first_target:
-            assert rendered is None and outcome == "skipped"
-        else:
-            assert rendered is not None and outcome == "truncated"
-            np.testing.assert_array_equal(rendered, [whole.ids[: room + 1], whole.turns[: room + 1]])
-
-
-def test_a_conversation_with_nothing_to_train_on_is_skipped(vocabulary: Tokenizer, name: str) -> None:
-    """Without a supervised id that can be a target a conversation is skipped, be it ever so short."""
-    template = load_template(name, vocabulary)
-    unanswered = Conversation((user("hello"),))
-    assert fit(template, unanswered, Supervise(), 1000, "drop_oldest") == (None, "skipped")
-    assert fit(template, replace(LONG, messages=DIALOGUE), Supervise(weights={"assistant": 0}), 1000, "skip") == (
-        None,
-        "skipped",
-    )
-    if name == "plain":
-        one = fit(template, Conversation((user("9"),)), Supervise(prompts=True), 1000, "skip")
-        assert one == (None, "skipped")  # its only id has none before it
-
-
-CLOCK = """{% set seen = namespace(n=0) %}{{ strftime_now('%H:%M:%S') }}{% for m in messages %}
-{% if m.role == 'system' %}{% continue %}{% endif %}
-{% set seen.n = seen.n + 1 %}{{ {'é<': [seen.n, none]} | tojson }}
-{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}
-{% endfor %}"""
-
-
-def test_the_language_of_transformers(vocabulary: Tokenizer, theirs: Any, tmp_path: Path) -> None:
-    """Templates may use what transformers offers them: loop controls, JSON without escapes, the clock of the moment."""
-    template = load_template(own(tmp_path, CLOCK), vocabulary)
-    texts = []
-    for _ in range(2):
-        time.sleep(1.3 - time.time() % 1)  # away from the border between two seconds
-        texts.append(spelled(template.render(DIALOGUE).ids, vocabulary))
-        assert texts[-1] == theirs.apply_chat_template(as_dicts(DIALOGUE), chat_template=CLOCK, tokenize=False)
-    assert texts[0] != texts[1]
-
-
-def test_many_tokens_of_one_name(vocabulary: Tokenizer) -> None:
-    """Of special tokens that begin alike the longest is meant."""
-    longer = vocabulary.extended(["<|im_end|>\n"])
-    template = ChatTemplate(load_template("chatml", vocabulary).source, longer)
-    assert template.end_ids == [vocabulary.special["<|im_end|>"], vocabulary.eos_id]
-    ids = template.render([user("a"), assistant("b")]).ids.tolist()
-    assert ids.count(vocabulary.special["<|im_end|>"]) == 1 and ids.count(longer.special["<|im_end|>\n"]) == 1

@@ -147,5 +147,5 @@ def test_a_stored_template_can_allow_special_tokens(tokenizer: Tokenizer, tmp_pa
     assert stored.render([ASKED, answer]).ids.tolist() != made.render([ASKED, answer]).ids.tolist()
     allowing = stored.allowing(["<think>"])
     assert allowing.render([ASKED, answer]).ids.tolist() == made.render([ASKED, answer]).ids.tolist()
-    with pytest.raises(UserError, match="allow_special: '<tool>' is no special token"):
+    with pytest.raises(UserError, match="allow_special: '<tool>' is not a special token"):
         stored.allowing(["<tool>"])

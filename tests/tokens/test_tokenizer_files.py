@@ -1,0 +1,273 @@
+"""Files of tokenizers: damaged, published, converted, extended."""
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import sentencepiece
+import tokenizers
+from sentencepiece import sentencepiece_model_pb2
+from tokenizer_fixtures import EN, HARD, ZH, auto, byte_level, corpus, foreign_model
+
+from babyllm.errors import UserError
+from babyllm.tokenizer import Tokenizer
+from babyllm.tokenizer.sentencepiece_json import with_plain_merges
+
+
+def real_texts(data: Path) -> list[str]:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    with parquet.ParquetFile(data / "corpora" / "chinese-poetry.parquet") as file:
+        texts: list[str] = next(file.iter_batches(300, columns=["text"])).column(0).to_pylist()
+    for name in ("alpaca_en_demo.json", "alpaca_zh_demo.json"):
+        records = json.loads((data / "sft" / name).read_text(encoding="utf-8"))
+        texts += [f"{r['instruction']}\n{r['input']}\n{r['output']}" for r in records[:100]]
+    return texts
+
+
+@pytest.fixture(scope="module")
+def data() -> Path:
+    if not os.environ.get("BABYLLM_DATA"):
+        pytest.skip("BABYLLM_DATA names no folder of real data")
+    return Path(os.environ["BABYLLM_DATA"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer.model", b"\x00garbage", "tokenizer.model is not a SentencePiece model"),
+        ("tokenizer.model", b"", "tokenizer.model is not a SentencePiece model"),
+        ("tokenizer.json", b"{}", "tokenizer.json is not a tokenizer.json"),
+        ("tokenizer.json", b"\xff", "tokenizer.json is not a tokenizer.json"),
+        ("other.txt", b"", "no tokenizer at"),
+    ],
+)
+def test_unreadable_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    """A directory without a readable tokenizer is an error that names the file."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        Tokenizer.load(tmp_path)
+
+
+def test_absent_file_is_named(tmp_path: Path) -> None:
+    """A path that does not exist is an error that names it."""
+    with pytest.raises(UserError, match=r"no tokenizer at .*nowhere"):
+        Tokenizer.load(tmp_path / "nowhere")
+
+
+def test_word_models_are_refused(tmp_path: Path) -> None:
+    """A SentencePiece model of a kind that has no tokenizer.json is an error when it is loaded."""
+    (tmp_path / "w.model").write_bytes(foreign_model(corpus(), model_type="word", vocab_size=50))
+    with pytest.raises(UserError, match=r"w\.model is a word or character model"):
+        Tokenizer.load(tmp_path / "w.model")
+
+
+# Foreign SentencePiece models
+
+
+@pytest.mark.parametrize("name", ["chatglm2-64789.model", "llama2-32000.model"])
+def test_published_models_convert_exactly(data: Path, tmp_path: Path, name: str) -> None:
+    """For real models and real texts, transformers and our two backends give the ids and texts of SentencePiece."""
+    path = data / "tokenizers" / name
+    ours = Tokenizer.load(path)
+    ours.save(tmp_path)
+    converted, theirs = Tokenizer.load(tmp_path / "tokenizer.json"), auto(tmp_path)
+    spaces = [f"{left}{' ' * n}{right}" for n in range(36) for left, right in (("", ""), ("", "the"), ("a", "世"))]
+    texts = [*real_texts(data), *HARD, *spaces]
+    expected = sentencepiece.SentencePieceProcessor(model_file=str(path)).encode(texts)
+    assert ours.encode_batch(texts) == expected
+    assert converted.encode_batch(texts) == expected
+    assert [converted.decode(ids) for ids in expected] == [ours.decode(ids) for ids in expected] == texts
+    assert theirs(texts[::10], split_special_tokens=True)["input_ids"] == expected[::10]
+    joined = [b"".join(map(ours.token_bytes, ids)) for ids in expected]
+    assert joined == [(" " * bool(text) + text).encode() for text in texts]
+    assert (ours.unk_id, ours.bos_id, ours.eos_id, ours.pad_id) == (0, 1, 2, None)
+    assert ours.special == {"<unk>": 0, "<s>": 1, "</s>": 2}
+
+
+EXACT = {"normalization_rule_name": "identity"}
+
+
+PREFIXED = {**EXACT, "remove_extra_whitespaces": False}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model_type": "bpe", **PREFIXED},
+        {"model_type": "bpe", **EXACT},
+        {"model_type": "bpe", **EXACT, "byte_fallback": True},
+        {"model_type": "bpe", **PREFIXED, "add_dummy_prefix": False, "user_defined_symbols": ["<sep>", "at", "明月"]},
+    ],
+)
+def test_other_bpe_models_convert_exactly(tmp_path: Path, options: dict[str, object]) -> None:
+    """Prefix spaces, squeezed spaces, unknown characters and user-defined pieces come out as SentencePiece has them."""
+    check_conversion(tmp_path, options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model_type": "bpe"},
+        {"model_type": "unigram", **EXACT},
+        {"model_type": "unigram", **PREFIXED, "byte_fallback": True, "user_defined_symbols": ["<sep>", "at", "明月"]},
+    ],
+)
+def test_models_in_doubt_convert_with_a_warning(tmp_path: Path, options: dict[str, object]) -> None:
+    """Unigram and normalising models convert well, but say that rare texts may differ."""
+    with pytest.warns(UserWarning, match="unigram|normaliser"):
+        check_conversion(tmp_path, options)
+
+
+def check_conversion(directory: Path, options: dict[str, object]) -> None:
+    (directory / "foreign.model").write_bytes(foreign_model(corpus(), control_symbols=["<pad>"], **options))
+    ours = Tokenizer.load(directory / "foreign.model")
+    ours.save(directory / "saved")
+    converted = Tokenizer.load(directory / "saved" / "tokenizer.json")
+    rng = random.Random(1)
+    known = [*HARD, *EN, *ZH, " ", "  ", "<sep>", "㋀", "㋁"]
+    texts = [*corpus(50), *known, *("".join(rng.choices(known, k=8)) for _ in range(300))]
+    ids, expected = converted.encode_batch(texts), ours.encode_batch(texts)
+    if options["model_type"] == "unigram":  # equally likely: three spaces are 1 + 2 or 2 + 1
+        ids, expected = list(map(sorted, ids)), list(map(sorted, expected))
+    assert ids == expected
+
+
+def test_equal_scores_are_told(tmp_path: Path, trained: Tokenizer) -> None:
+    """Where pieces share a score, which tokenizers cannot express, saving says so."""
+    trained.save(tmp_path)
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString((tmp_path / "tokenizer.model").read_bytes())
+    for piece in proto.pieces:
+        piece.score = 0.0
+    (tmp_path / "tokenizer.model").write_bytes(proto.SerializeToString())
+    with pytest.warns(UserWarning, match="share their score"):
+        Tokenizer.load(tmp_path).save(tmp_path)
+
+
+# Foreign tokenizer.json files
+
+
+def test_roles_are_guessed_from_well_known_names(bytewise: Tokenizer) -> None:
+    """Without a configuration the end of text is a well-known name, and what is absent is None."""
+    assert bytewise.eos_id == bytewise.special["</s>"]
+    assert (bytewise.bos_id, bytewise.pad_id, bytewise.unk_id) == (None, None, None)
+
+
+def test_roles_are_read_from_the_configuration(tmp_path: Path) -> None:
+    """tokenizer_config.json goes before special_tokens_map.json, tokens may be objects, and null means none."""
+    byte_level(tmp_path / "tokenizer.json", ["</s>", "<s>", "<|im_end|>", "<|pad|>"])
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"eos_token": "</s>", "pad_token": "<|pad|>"}))
+    config = {"eos_token": {"content": "<|im_end|>", "special": True}, "bos_token": None}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = Tokenizer.load(tmp_path)
+    assert (tokenizer.eos_id, tokenizer.pad_id, tokenizer.bos_id) == (2, 3, None)
+    tokenizer.save(tmp_path / "again")
+    again = Tokenizer.load(tmp_path / "again")
+    assert (again.eos_id, again.pad_id, again.bos_id, again.sha256) == (2, 3, None, tokenizer.sha256)
+
+
+@pytest.mark.parametrize(
+    ("special", "config", "message"),
+    [
+        (["<stop>"], {}, "does not tell its eos_token"),
+        (["</s>"], {"eos_token": "<gone>"}, "lacks '<gone>', the eos_token"),
+        (["</s>"], None, "tokenizer_config.json: is not JSON"),
+    ],
+)
+def test_roles_that_cannot_be_told(tmp_path: Path, special: list[str], config: object, message: str) -> None:
+    """No end of text, one that is not in the vocabulary, or a broken configuration is an error that says so."""
+    byte_level(tmp_path / "tokenizer.json", special)
+    (tmp_path / "tokenizer_config.json").write_text("{" if config is None else json.dumps(config))
+    with pytest.raises(UserError, match=message):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("habit", ["bos", "cut", "pad"])
+def test_foreign_json_adds_and_cuts_nothing(tmp_path: Path, habit: str) -> None:
+    """A file that adds a bos, cuts or pads texts makes plain ids here, and in transformers once saved."""
+    path = byte_level(tmp_path / "tokenizer.json", ["<|endoftext|>", "<|begin_of_text|>"])
+    foreign = tokenizers.Tokenizer.from_file(str(path))
+    if habit == "bos":
+        foreign.post_processor = tokenizers.processors.TemplateProcessing(
+            single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 1)]
+        )
+    elif habit == "cut":
+        foreign.enable_truncation(4)
+    else:
+        foreign.enable_padding(length=1000, pad_id=0, pad_token="<|endoftext|>")
+    foreign.save(str(path))
+    tokenizer = Tokenizer.load(path)
+    text = "the cat sat on a mat " * 5
+    ids = tokenizer.encode(text)
+    assert len(ids) < 1000
+    assert b"".join(map(tokenizer.token_bytes, ids)) == text.encode()
+    assert tokenizer.eos_id not in ids
+    tokenizer.save(tmp_path / "saved")
+    assert auto(tmp_path / "saved")(text)["input_ids"] == ids
+    assert Tokenizer.load(tmp_path / "saved").sha256 == tokenizer.sha256
+
+
+def test_role_that_is_an_ordinary_token_becomes_special(tmp_path: Path) -> None:
+    """A text cannot be ended by what a user types, even where the file holds its end of text as an ordinary token."""
+    path = byte_level(tmp_path / "tokenizer.json", ["<unk>"])
+    foreign = tokenizers.Tokenizer.from_file(str(path))
+    foreign.add_tokens(["<|im_end|>"])
+    foreign.save(str(path))
+    tokenizer = Tokenizer.load(path)
+    assert tokenizer.special["<|im_end|>"] == tokenizer.eos_id
+    assert tokenizer.eos_id not in tokenizer.encode("stop <|im_end|> here")
+
+
+# More special tokens
+
+
+def test_extended_appends_what_is_missing(trained: Tokenizer, bytewise: Tokenizer, tmp_path: Path) -> None:
+    """New special tokens go to the vocabulary's end, known ones keep their id, and it survives save and load."""
+    for i, tokenizer in enumerate((trained, bytewise)):
+        n = tokenizer.vocab_size
+        extended = tokenizer.extended(["<|tool|>", "<|im_end|>", "<|done|>", "<|tool|>"])
+        assert extended.special == {**tokenizer.special, "<|tool|>": n, "<|done|>": n + 1}
+        assert (extended.vocab_size, tokenizer.vocab_size) == (n + 2, n)
+        extended.save(tmp_path / str(i))
+        loaded = Tokenizer.load(tmp_path / str(i))
+        assert (loaded.special, loaded.sha256) == (extended.special, extended.sha256)
+        text = "a <|tool|> b"
+        assert loaded.decode(loaded.encode(text)) == text
+        assert max(loaded.encode(text)) < n
+        assert auto(tmp_path / str(i))(text)["input_ids"].count(n) == 1
+        assert tokenizer.extended(["<|im_end|>"]) is tokenizer
+
+
+def test_extended_takes_user_defined_pieces(tmp_path: Path) -> None:
+    """A template's token which a foreign model matches in text becomes a special one at its old id."""
+    (tmp_path / "f.model").write_bytes(foreign_model(corpus(), model_type="bpe", user_defined_symbols=["<|im_end|>"]))
+    tokenizer = Tokenizer.load(tmp_path / "f.model")
+    (token,) = set(tokenizer.encode("a<|im_end|>")) - set(tokenizer.encode("a"))
+    extended = tokenizer.extended(["<|im_end|>"])
+    assert extended.special["<|im_end|>"] == token
+    assert extended.vocab_size == tokenizer.vocab_size
+    assert token not in extended.encode("a<|im_end|>")
+
+
+@pytest.mark.parametrize("model_type", ["bpe", "byte_bpe"])
+def test_merges_are_written_as_every_version_of_tokenizers_reads_them(
+    model_type: Literal["bpe", "byte_bpe"], tmp_path: Path
+) -> None:
+    """Merges are texts, "a b", also where tokens were added, and read back they are the same tokenizer."""
+    tokenizer = Tokenizer.train(corpus(), 420, model_type=model_type, n_threads=1)
+    for one in (tokenizer, tokenizer.extended(["<|more|>"])):
+        one.save(tmp_path)
+        merges = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["model"]["merges"]
+        assert merges and all(isinstance(merge, str) and merge.count(" ") == 1 for merge in merges)
+        again = Tokenizer.load(tmp_path / "tokenizer.json")
+        assert all(again.encode(text) == one.encode(text) for text in corpus()[:20])
+
+
+def test_merges_of_parts_with_spaces_stay_pairs() -> None:
+    """Where a part holds a space a text could not tell the two parts apart."""
+    for merges, expected in (([["a", " b"]], [["a", " b"]]), ([["a", "b"], ["ab", "c"]], ["a b", "ab c"]), ([], [])):
+        text = json.dumps({"model": {"merges": merges}})
+        assert json.loads(with_plain_merges(text))["model"]["merges"] == expected
