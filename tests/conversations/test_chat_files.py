@@ -204,7 +204,7 @@ def test_records_too_long_and_empty_files_are_reported(tmp_path: Path) -> None:
     assert [i.reason for i in read(put(tmp_path / "b.jsonl", ""))[1]] == ["the file is empty"]
     packed = gzip.compress(jsonl(*(messages(*TALK) for _ in range(9))).encode())
     found, bad = read(put(tmp_path / "c.jsonl.gz", packed[:-12]))
-    assert bad[-1].reason == "damaged: what lies behind is lost" and all(turns(item) == TALK for item in found)
+    assert bad[-1].reason == "damaged: what follows is lost" and all(turns(item) == TALK for item in found)
 
 
 REAL = {"alpaca_en_demo.json": 999, "alpaca_zh_demo.json": 1000, "identity.json": 91, "sharegpt_zh_1k.jsonl": 999}

@@ -23,7 +23,7 @@ from babyllm.text.dedup.decontaminate import evaluation_files, read_benchmarks
 from babyllm.text.readers import ReadConfig, Rejected, find_partitions, read_partition, require_fields
 
 RANDOM = random.Random(3)
-LOST = "damaged: what lies behind is lost"
+LOST = "damaged: what follows is lost"
 CHECKSUM = "the checksum is wrong: all was read, but some of it may have changed"
 LEFT_OUT = "files of the archive that are not read"
 Files = Mapping[str, bytes]

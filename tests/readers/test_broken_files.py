@@ -91,12 +91,12 @@ def test_truncated_packed_files(tmp_path: Path, suffix: str) -> None:
     rows = [{"text": f"{i} {os.urandom(30).hex()}"} for i in range(20_000 if suffix == ".bz2" else 4000)]
     data = PACKERS[suffix](jsonl(*rows).encode())
     items = read(put(tmp_path / f"a.jsonl{suffix}", data[: len(data) * 2 // 3]))
-    assert reasons(items) == ["damaged: what lies behind is lost"]
+    assert reasons(items) == ["damaged: what follows is lost"]
     # bz2 and zstd unpack blocks, the others nearly everything
     assert len(rows) * 0.3 < len(items) < len(rows) and texts(items) == [r["text"] for r in rows[: len(items) - 1]]
     short = read(put(tmp_path / f"b.jsonl{suffix}", PACKERS[suffix](jsonl(*rows[:50]).encode()) + b"rubbish"))
     assert texts(short) == [row["text"] for row in rows[:50]]
-    assert reasons(read(put(tmp_path / f"c.json{suffix}", b"not packed"))) == ["damaged: what lies behind is lost"]
+    assert reasons(read(put(tmp_path / f"c.json{suffix}", b"not packed"))) == ["damaged: what follows is lost"]
 
 
 def test_truncated_json_arrays(tmp_path: Path) -> None:

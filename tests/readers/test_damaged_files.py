@@ -26,7 +26,7 @@ else:
 
 RANDOM = random.Random(7)
 TEXTS = [f"text {i} {RANDOM.randbytes(24).hex()}" for i in range(300)]
-LOST, LOST_RECORD = "damaged: what lies behind is lost", "damaged: this record is lost"
+LOST, LOST_RECORD = "damaged: what follows is lost", "damaged: this record is lost"
 CHECKSUM = "the checksum is wrong: all was read, but some of it may have changed"
 
 

@@ -35,7 +35,7 @@ MAGIC = {
 }
 SKIPPED = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # begins a frame of zstd or lz4 that holds no content
 FAULTS = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstd.ZstdError)
-LOST = "damaged: what lies behind is lost"
+LOST = "damaged: what follows is lost"
 CHECKSUM = "the checksum is wrong: all was read, but some of it may have changed"
 GARBAGE = "what follows the compressed data is not compressed: it is left out"
 DICTIONARY = "needs the dictionary that it was made with: unpack it first, with zstd -d -D"

@@ -53,7 +53,7 @@ def read_arrow(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T
     except FAULTS as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        yield rejected(f"{source.name}:{row}", "not an Arrow file, or a damaged one: what lies behind is lost", error)
+        yield rejected(f"{source.name}:{row}", "not an Arrow file, or a damaged one: what follows is lost", error)
 
 
 def _made(
