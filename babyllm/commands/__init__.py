@@ -29,7 +29,7 @@ class SamplingFlags:
         top_p: keep the fewest most probable tokens that hold this probability.
         min_p: keep tokens at least this many times as probable as the most probable one.
         repetition_penalty: above 1 makes what was already read or written less probable.
-        seed: of the draws; null draws differently each time.
+        seed: seed of the draws; null draws differently each time.
     """
 
     max_new_tokens: AnyCount = 200

@@ -38,7 +38,7 @@ from babyllm.errors import UserError
 C = TypeVar("C")
 
 _NULLS = ("", "~", "null", "none")
-MAX_FILE_BYTES, MAX_NESTING = 1 << 20, 20  # of a configuration file; what is beyond is no configuration
+MAX_FILE_BYTES, MAX_NESTING = 1 << 20, 20  # limits of a configuration file
 _SWITCHES = {
     "print_config": "Print the resolved configuration as YAML and exit.",
     "debug": "Show a traceback with a user's error.",

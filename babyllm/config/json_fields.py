@@ -103,7 +103,7 @@ class Fields:
         """The values of an object within; none if it is absent.
 
         Raises:
-            UserError: it is no object.
+            UserError: it is not an object.
         """
         return Fields(self._of_type(key, {}, dict, "an object"), f"{self.where}: {key}")
 
@@ -120,7 +120,7 @@ class Fields:
         return values
 
     def only(self, key: str, allowed: Sequence[Any], advice: str = "") -> None:
-        """Refuse a value that is there and is none of `allowed`; null counts as a value.
+        """Refuse a value that is there and is not one of `allowed`; null counts as a value.
 
         Raises:
             UserError: it is such a one.

@@ -16,9 +16,7 @@ from itertools import chain
 # several answers the first that counts is given.
 Answer = str | tuple[str, str]
 _OF_MODELS, _OF_CORPORA, _OF_TRAINING = "int8", "work.workers", "run_dir"  # keys that only these commands have
-_SHAPE_OR_WEIGHTS = (
-    "--init_from names a model whose weights to start from, --model.preset a shape with weights drawn anew"
-)
+_SHAPE_OR_WEIGHTS = "--init_from names a model whose weights to start from, --model.preset a shape with new weights"
 _ADAPTERS = (_OF_TRAINING, "adapters belong to train_sft.py")
 _CHATS = (_OF_TRAINING, "conversations belong to train_sft.py")
 _SAMPLING = (_OF_TRAINING, "it belongs to babyllm generate and babyllm chat")

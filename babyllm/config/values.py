@@ -77,7 +77,7 @@ def check(config: Any, prefix: str = "") -> None:
 
     Args:
         config: a dataclass whose fields say their limits; sections are checked too.
-        prefix: of the keys in the message, such as "plan.".
+        prefix: prefix of the keys in the message, such as "plan.".
 
     Raises:
         UserError: names the key, its value and what it has to be.
@@ -133,7 +133,7 @@ def expanded(path: str) -> str:
 
 
 def _numbers_in(value: Any) -> Iterator[int | float]:
-    """The numbers that a value is or holds; true and false are none."""
+    """The numbers that a value is or holds; true and false are not numbers."""
     if type(value) in (int, float):
         yield value
     elif isinstance(value, (list, tuple, dict)):
@@ -142,7 +142,7 @@ def _numbers_in(value: Any) -> Iterator[int | float]:
 
 
 def _limits(hint: Any, kind: type) -> Limits | None:
-    """The limits of a field, or of what it holds, for a number of type `kind`; None where its type tells none."""
+    """The limits of a field, or of what it holds, for a number of type `kind`; None where its type has none."""
     found = dict(_limits_in(hint))
     return found.get(kind) or found.get(float)  # an integer is as good as a float
 

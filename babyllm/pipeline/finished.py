@@ -14,7 +14,7 @@ from babyllm.pipeline.output import discard_work, require_same
 
 
 def check_held_out(fraction: float) -> None:
-    """Refuse what is no share.
+    """Refuse what is not a share.
 
     Raises:
         UserError: it is below 0 or above 1.
@@ -27,7 +27,7 @@ def is_finished(directory: Path, commit_mark: str, settings_file: str, settings:
     """Whether `directory` holds what these settings give.
 
     Args:
-        directory: of the results.
+        directory: directory of the results.
         commit_mark: name of the file that is there when they are complete.
         settings_file: name of the file with the settings they were made with.
         settings: JSON values.

@@ -117,7 +117,7 @@ def publish(out: Path, names: Sequence[str], replaced: Sequence[str] = ()) -> No
 
     Args:
         out: the directory, which this process works in.
-        names: of the files, the commit mark last; those that are not there are passed over.
+        names: names of the files, the commit mark last; those that are not there are passed over.
         replaced: files of before that go, the commit mark first.
 
     Raises:

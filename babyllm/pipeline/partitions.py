@@ -43,7 +43,7 @@ class WorkConfig:
 
     Attributes:
         workers: processes; null takes one per core.
-        partition_bytes: of input that one process works on at a time, which bounds its memory.
+        partition_bytes: bytes of input that one process works on at a time, which bounds its memory.
     """
 
     workers: Few | None = None
@@ -67,10 +67,10 @@ def run_partitions(
         work: a function of a module (or `functools.partial` of one); writes what it likes to `folder`, which is empty.
         directory: gets a folder 00000, 00001, ... per item, with its files and its result in `done.json`.
         key: JSON value that decides the results beside the items: configuration and inputs. Folders made with another
-            key are made anew.
+            key are redone.
         workers: processes; None takes one per core, 1 works in this process.
-        sizes: of the items, for the progress; alike if not given.
-        title: of the progress, such as "clean".
+        sizes: sizes of the items, for the progress; alike if not given.
+        title: title of the progress, such as "clean".
 
     Raises:
         UserError: an item's work failed with one, a worker died, or the disk is full.
@@ -105,7 +105,7 @@ def _finished(folder: Path, digest: str) -> dict[str, Any] | None:
 
 
 def not_written(place: Path, error: OSError) -> UserError:
-    """What the user is told when a stage cannot write at a place, or at the file that the error names."""
+    """The error of a stage that cannot write at a place, or at the file that the error names."""
     return UserError(
         f"{error.filename or place}: cannot be written ({error.strerror or error}); free some space or mend it and "
         "start the same command again, it goes on with what is left"
@@ -131,7 +131,7 @@ def _carry_out(work: Callable[[T, Path], Any], item: T, folder: Path, digest: st
 
 
 def _begin(has_begun: Event) -> None:
-    """Tell that a worker works, and end it silently at Ctrl-C, which reaches it too, and when its parent is gone."""
+    """Report that a worker works, and end it silently at Ctrl-C, which reaches it too, and when its parent is gone."""
     has_begun.set()
     end_at_interrupts()
     parent = multiprocessing.parent_process()

@@ -1,6 +1,6 @@
 """What a stage says of records that became nothing: a refusal where nothing is left, a line where much is lost.
 
-reasons and how often -> require_documents -> UserError      a stage without documents is no success
+reasons and how often -> require_documents -> UserError      a stage without documents fails
                       -> warn_of_rejected  -> a line on the console
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from babyllm.errors import UserError
 
-MANY = 0.1  # share of the records from which on their loss is told
+MANY = 0.1  # share of the records from which on their loss is reported
 _SHOWN = 3
 
 
@@ -42,7 +42,7 @@ def require_documents(n: int, reasons: Mapping[str, int], where: object) -> None
 
 
 def warn_of_rejected(reasons: Mapping[str, int], n_read: int, listed: object = None) -> None:
-    """Tell on the console that many of the records could not be used.
+    """Report on the console that many of the records could not be used.
 
     Args:
         reasons: why records became no documents, with how many.

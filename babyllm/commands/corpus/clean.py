@@ -20,7 +20,7 @@ class Flags(CleanConfig):
     """Flags of `babyllm clean`.
 
     Attributes:
-        read: how files that are no corpora are read.
+        read: how files other than corpora are read.
         work: how the machine is used.
     """
 

@@ -19,7 +19,7 @@ class Flags:
         tokenizer: directory or file of the tokenizer.
         held_out: share of the documents that go to the "val" split, chosen by a hash of each text.
         shard_tokens: tokens at which a shard is closed.
-        read: how files that are no corpora are read.
+        read: how files other than corpora are read.
         work: how the machine is used.
     """
 

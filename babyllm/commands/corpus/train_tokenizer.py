@@ -19,7 +19,7 @@ class Flags(VocabularyConfig):
 
     Attributes:
         compare: tokenizers (directories or files) to show beside the new one.
-        read: how files that are no corpora are read.
+        read: how files other than corpora are read.
         work: how the machine is used.
     """
 

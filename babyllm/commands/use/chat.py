@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ARGUMENTS = "RUN_DIR"
 
 HELP = """\
-/system TEXT  tell the model this before everything else; without TEXT, nothing
+/system TEXT  the text that the model reads before everything else; without TEXT, none
 /retry        another answer to the last message
 /reset        forget what was said; the system message stays
 /help         these lines
@@ -34,7 +34,7 @@ class Flags(SamplingFlags):
     """Flags of `babyllm chat`.
 
     Attributes:
-        system: what the model is told first.
+        system: text that the model reads first.
         int8: hold all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
     """
@@ -46,7 +46,7 @@ class Flags(SamplingFlags):
 
 
 def run(flags: Flags, directory: str) -> None:
-    """Answer what the user types until the input ends, or each line of an input that is no terminal."""
+    """Answer what the user types until the input ends, or each line of an input that is not a terminal."""
     is_terminal = sys.stdin.isatty()
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace" if is_terminal else "strict")
@@ -55,7 +55,7 @@ def run(flags: Flags, directory: str) -> None:
             chat = _begin(flags, directory, runtime, is_terminal)
         if is_terminal:
             with suppress(ImportError):
-                import readline  # noqa: F401  # gives `input` line editing and a history
+                import readline  # noqa: F401  # `input` has line editing and a history with it
             note("/help shows the commands, Ctrl-D leaves")
         for text in _messages(is_terminal):
             if text.strip() == "/exit":
@@ -86,7 +86,7 @@ class _Chat:
     has_left_out: bool = False
 
     def take(self, text: str) -> None:
-        """Obey a command or answer a message; a mistake is told, and ends the chat only where nobody is there."""
+        """Obey a command or answer a message; a mistake is shown, and ends the chat only where nobody is there."""
         try:
             if text.startswith("/"):
                 self._obey(*text.strip().partition(" ")[::2])

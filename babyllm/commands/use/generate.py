@@ -27,7 +27,7 @@ class Flags(SamplingFlags):
     Attributes:
         stop: a text, or [several], that ends the answer and is not printed.
         num_beams: above 1 searches for the most probable text among this many, draws nothing and prints it at the end.
-        length_penalty: of the beam search; above 0 favours long texts.
+        length_penalty: exponent of the length in the beam search; above 0 favours long texts.
         int8: hold all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
     """
@@ -56,7 +56,7 @@ def run(flags: Flags, directory: str, prompt: str = "") -> None:
             print(prompt + text)
             return
         pieces = stream(model, tokenizer, prompt, **settings)
-        print(prompt + next(pieces, ""), end="", flush=True)  # what is wrong is told before anything is printed
+        print(prompt + next(pieces, ""), end="", flush=True)  # an error comes before anything is printed
         try:
             for piece in pieces:
                 print(piece, end="", flush=True)

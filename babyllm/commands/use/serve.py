@@ -28,19 +28,19 @@ class Flags:
 
     Attributes:
         host: name or address to listen at; 127.0.0.1 is reached from this machine alone, 0.0.0.0 from others, too.
-        port: to listen at; 0 takes one that is free.
+        port: port to listen at; 0 takes one that is free.
         api_key: that requests must bear; null lets everyone in. A --config file keeps it out of the list of processes.
         allowed_hosts: a name, or [several], by which the server may be called beside this machine's own, such as that
             of a proxy before it; '*' allows all.
         allowed_origins: a site, or [several], such as https://chat.example.com, whose pages may ask from a browser;
             '*' allows all.
         slots: answers that are written together.
-        queue: answers that may wait beside them; more are told to come back later.
+        queue: answers that may wait beside them; others get status 429.
         context: tokens of a prompt and its answer together; null takes the model's.
-        max_body_bytes: of a request.
+        max_body_bytes: bytes of a request, at most.
         feedback: file that ratings of answers are added to, in lines of JSON; null stores none.
-        name: of the model; null takes the name of its directory.
-        grace_s: how long answers being written may go on when the server is told to end.
+        name: name of the model; null takes that of its directory.
+        grace_s: how long answers being written may go on when the server is to end.
         int8: hold all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
     """
@@ -128,7 +128,7 @@ def _hosts(given: str | list[str]) -> tuple[str, ...]:
     """The names of hosts, as a Host header is compared with them.
 
     Raises:
-        UserError: one of them is no name.
+        UserError: one of them is not a name.
     """
     from babyllm.serve.http.middleware import ALL, host_name
 
@@ -144,7 +144,7 @@ def _origins(given: str | list[str]) -> tuple[str, ...]:
     """The origins of pages, as browsers name them.
 
     Raises:
-        UserError: one of them is no origin.
+        UserError: one of them is not an origin.
     """
     from babyllm.serve.http.middleware import ALL
 
@@ -156,7 +156,7 @@ def _origins(given: str | list[str]) -> tuple[str, ...]:
 
 
 def _tell_ready(ready: Ready) -> None:
-    """Tell, once the model is loaded, where it is served."""
+    """Say where the model is served, once it is loaded."""
     address, model = ready.url, ready.model
     if model.template is None:
         _note(model.why_no_chat)
@@ -166,5 +166,5 @@ def _tell_ready(ready: Ready) -> None:
 
 
 def _note(text: str) -> None:
-    """Tell the user something on stderr."""
+    """Print a line for the user on stderr."""
     print(f"({text})", file=sys.stderr, flush=True)
