@@ -52,7 +52,7 @@ class GenerationResponse(Response):
             work = self._stream(send) if self._ticket.request.is_stream else self._whole(send)
             await unless_gone(receive, work)
         except ClientDisconnected:
-            scope["state"][GONE] = True  # for the door, which counts
+            scope["state"][GONE] = True  # for the middleware, which counts
         finally:
             self._engine.release(self._ticket)
 
