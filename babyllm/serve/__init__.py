@@ -1,6 +1,6 @@
 """Serve a model over the HTTP API of OpenAI, with a chat page.
 
-    socket -> app: middleware, routes -> requests: JSON -> ids -> engine_thread: continuous batching -> serializers: JSON, events
+    socket -> middleware, routes -> requests: JSON -> ids -> engine_thread: batching -> serializers: JSON, events
 
 One thread owns the model. The event loop submits requests to it and receives the deltas of their answers.
 """
