@@ -8,7 +8,7 @@ Files are read by `babyllm.text.readers`, in bounded memory and with their encod
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,21 +22,12 @@ from babyllm.config.json_fields import kind_of
 from babyllm.errors import UserError
 from babyllm.text.readers import Partition, ReadConfig, Rejected, Source, find_partitions
 from babyllm.text.readers.archives import read_files
-from babyllm.text.readers.formats.json_values import JSON_SUFFIXES, read_json
-from babyllm.text.readers.formats.lines import read_csv
-from babyllm.text.readers.formats.table import ARCHIVES, TABLES
-from babyllm.text.readers.formats.tables import read_arrow, read_parquet
+from babyllm.text.readers.formats.table import ARCHIVES, RECORDS, TABLES
 from babyllm.text.readers.line_numbers import LineNumbers
-from babyllm.text.readers.records import TOO_LONG, BadRecord, Maker, rejected
+from babyllm.text.readers.records import TOO_LONG, BadRecord, rejected
 
 READ = ReadConfig(domain="file")
 SECTION = "data.format"  # under which a training run has the settings of `FormatConfig`
-_Reader = Callable[[Source, ReadConfig, Maker[Conversation]], Iterator[Conversation | Rejected]]
-READERS: dict[str, _Reader] = {
-    **dict.fromkeys(JSON_SUFFIXES, read_json),
-    **{".csv": read_csv, ".tsv": read_csv, ".parquet": read_parquet},
-    **dict.fromkeys((".arrow", ".feather"), read_arrow),
-}
 NO_CONVERSATIONS = "a file of a kind that holds no conversations"
 
 
@@ -52,12 +43,12 @@ def find_conversation_partitions(paths: Sequence[Path], partition_bytes: int) ->
     """
     found = []
     for partition in find_partitions(paths, READ, partition_bytes):
-        sources = tuple(source for source in partition.sources if source.format in (*READERS, *ARCHIVES))
+        sources = tuple(source for source in partition.sources if source.format in (*RECORDS, *ARCHIVES))
         if sources:
             found.append(Partition(sources, sum(source.size_bytes for source in sources)))
     if not found:
         raise UserError(
-            f"{', '.join(map(str, paths))}: no conversations to read here; what is read ends in {', '.join(READERS)}, "
+            f"{', '.join(map(str, paths))}: no conversations to read here; what is read ends in {', '.join(RECORDS)}, "
             "the text formats also with .gz, .zst, .bz2, .xz or .lz4 after it, and .tar or .zip archives of them"
         )
     return found
@@ -95,12 +86,12 @@ def read_conversation_partition(
 
 def _read(source: Source, config: FormatConfig, section: str) -> Iterator[Conversation | Rejected]:
     """Every record of a file that is not an archive."""
-    if source.format not in READERS:
+    if source.format not in RECORDS:
         yield rejected(source.name, NO_CONVERSATIONS)
         return
     make = _Conversations(source, config, section)
     lines = LineNumbers(source, READ) if source.format not in TABLES and source.end is None else None
-    for item in READERS[source.format](source, READ, make):
+    for item in RECORDS[source.format](source, READ, make):
         yield _told(item, source, lines) if isinstance(item, Rejected) else item
 
 

@@ -9,7 +9,7 @@ A cell is text, a number or None; a column named "share" holds 0 to 1.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,7 +133,7 @@ class Report:
 
 
 def print_report(report: Report) -> None:
-    """Print the facts and tables of a report; plots and examples are in the HTML page."""
+    """Print the facts and tables of a report; plots are in the HTML page, examples there or by `print_examples`."""
     print(report.title)
     facts = [(name, shown(value)) for name, value in report.facts]
     name_width = max((_width(name) for name, _ in facts), default=0)
@@ -143,6 +143,23 @@ def print_report(report: Report) -> None:
         print(f"\n{table.title}")
         for line in _lines(table):
             print(f"  {line}")
+
+
+def print_examples(report: Report, form: Callable[[str], str] = str) -> None:
+    """Print the groups of examples that have any.
+
+    Args:
+        report: the report.
+        form: what is printed of a text.
+    """
+    for group in report.examples or ():
+        if not group.items:
+            continue
+        print(f"\n{group.title}")
+        for item in group.items:
+            print(f"  {item.label}")
+            for text in item.texts:
+                print(f"    {form(text)}")
 
 
 def shown(value: Cell, column: str = "") -> str:

@@ -215,7 +215,7 @@ class EngineThread:
             failure = error
             if not isinstance(error, UserError):
                 logger.exception("the thread of the model ends")
-        self._tell(self._set_ended, failure)
+        self._call_in_loop(self._set_ended, failure)
 
     def _work(self) -> None:
         import torch
@@ -229,14 +229,14 @@ class EngineThread:
         with loading.reading():
             engine = partial(Engine, model, slots=loading.slots, context=served.context)
             self._writer = writer = Writer(engine, served.tokenizer, loading.slots)
-            self._tell(self._set_ready, served)
+            self._call_in_loop(self._set_ready, served)
             while True:
                 for command in self._commands(writer.is_idle):
                     if command is None:
                         return
                     command(writer)
                 if news := writer.advance():
-                    self._tell(self._deliver, news, time.perf_counter())
+                    self._call_in_loop(self._deliver, news, time.perf_counter())
 
     def _commands(self, is_idle: bool) -> Iterator[Callable[[Writer], None] | None]:
         """What the loop has asked for; waits for it if there is nothing else to do."""
@@ -246,6 +246,6 @@ class EngineThread:
             while True:
                 yield self._inbox.get_nowait()
 
-    def _tell(self, function: Callable[..., None], *arguments: object) -> None:
+    def _call_in_loop(self, function: Callable[..., None], *arguments: object) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody listens any more
             self._loop.call_soon_threadsafe(function, *arguments)

@@ -119,14 +119,14 @@ async def _serve(
     service, notices = Service(engine, metrics, feedback, settings.max_body_bytes), Notices()
     limit = ConnectionLimit(max_connections(), notices)
     server = _Server(make_app(service, settings.access, notices), limit, service, settings.grace_s)
-    loop.set_exception_handler(partial(_tell_of_failure, notices))
+    loop.set_exception_handler(partial(_log_failure, notices))
     await server.serve(sockets=[listener])
     failure = None if engine.served is not None else engine.failure
     await asyncio.to_thread(engine.stop, THREAD_END_S)
     return failure
 
 
-def _tell_of_failure(notices: Notices, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def _log_failure(notices: Notices, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log an error of the loop; a connection that cannot be accepted is retried and needs no traceback."""
     error = context.get("exception")
     if isinstance(error, OSError) and error.errno in NO_ROOM:

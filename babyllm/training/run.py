@@ -122,22 +122,24 @@ class Run:
     def evaluation(self, steps: int, measure: Measure, show: Show) -> Every:
         """Measure what is held out and show sampled text every `steps` steps.
 
-        A step with the lowest "all/loss" so far is saved; `patience` evaluations without a lower one end the run. An
-        evaluation that a stop signal cuts short is made anew by whoever goes on; so is one that fails, before which the
-        step is saved. One at step 0 is only told.
+        A step with the lowest "all/loss" so far is saved; `patience` evaluations without a lower one end the run. After
+        an evaluation that a stop signal cuts short, or that fails, the step is saved and the resumed run evaluates it
+        again. At step 0 the results are only recorded.
         """
 
         def evaluate(state: TrainState) -> bool:
             self._require_open()
-            # Gathered by all ranks, for an error may leave rank 0 alone.
-            stream = gather(state.stream, state.runtime)
+            # Gathered by all ranks before they measure: an error may reach rank 0 alone, which then saves the step.
+            is_unsaved = state.step > 0 and self._saved != state.step
+            stream = gather(state.stream, state.runtime) if is_unsaved else None
             try:
                 result = measure(state)
                 if state.heed_stop_signal():
                     return False
                 self._tell(state, result, show)
             except Exception:
-                self._save_before(state, stream)
+                if stream is not None:
+                    self._save_unevaluated(state, stream)
                 raise
             if state.step:
                 _judge(state, result.get("all/loss"))
@@ -181,9 +183,9 @@ class Run:
         save(state, self.directory, self.tokenizer, self.keep, *self._chat())
         self._saved = state.step
 
-    def _save_before(self, state: TrainState, stream: StreamState) -> None:
-        """Save the step of an evaluation that failed; on rank 0 alone, for others may not come so far."""
-        if self.log and state.step and self._saved != state.step:
+    def _save_unevaluated(self, state: TrainState, stream: StreamState) -> None:
+        """Save the step of an evaluation that failed, on rank 0 without the others, which may not have failed."""
+        if self.log:
             state.pending = True
             try:
                 self._flush()

@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.pipeline.partitions import WorkConfig
-from babyllm.store.corpus import Part, open_corpus, write_corpus, write_part
+from babyllm.store.corpus import open_corpus
 from babyllm.text.dedup.near import verify
 from babyllm.text.dedup.near.linking import Steps, find_links
 from babyllm.text.dedup.near.minhash import MinHashConfig
@@ -21,6 +20,7 @@ from babyllm.text.dedup.normal import normal_form
 from babyllm.text.dedup.slices import cut, files_of
 from babyllm.text.dedup.stage import dedup
 from babyllm.text.dedup.steps import DedupConfig, Setting
+from tests.support.disk_fixtures import corpus_of
 
 ONE = WorkConfig(workers=1)
 # All pairs at the threshold share a key: the recall leaves no room for chance.
@@ -48,17 +48,6 @@ def with_one_letter(text: str, n: int) -> list[str]:
     return [text[:place] + chr(0x3400 + place) + text[place + 1 :] for place in range(60, 60 + 7 * n, 7)]
 
 
-def make(directory: Path, texts: Sequence[str], n_parts: int = 3) -> Path:
-    """A corpus of several parts, the documents of which are named by numbers."""
-    directory.mkdir()
-    parts = []
-    for number, rows in enumerate(np.array_split(np.arange(len(texts)), n_parts)):
-        name = f"part-{number}.parquet"
-        parts.append(Part(name, write_part([Document(texts[i], "text", f"{i:03d}") for i in rows], directory / name)))
-    write_corpus(directory, parts, {})
-    return directory
-
-
 def similarities(texts: Sequence[str]) -> list[list[float]]:
     """The Jaccard similarity of any two texts; 1 for equal ones."""
     normal = [normal_form(text) for text in texts]
@@ -81,7 +70,7 @@ def texts() -> list[str]:
 
 @pytest.fixture(scope="module")
 def corpus(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("families") / "in", texts)
+    return corpus_of(tmp_path_factory.mktemp("families") / "in", texts)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +100,7 @@ def test_workers_and_partitions_change_nothing(
 ) -> None:
     """The corpus and the clusters are the same, byte for byte."""
     dedup([corpus], tmp_path / "out", replace(DIRECT, work=WorkConfig(workers, partition_bytes)))
-    for name in ("clusters.parquet", "report.json", "corpus.json", *(f"part-{i}.parquet" for i in range(3))):
+    for name in ("clusters.parquet", "report.json", "corpus.json", *(f"{i}.parquet" for i in range(3))):
         assert (tmp_path / "out" / name).read_bytes() == (straight / name).read_bytes()
 
 
@@ -123,7 +112,7 @@ def test_of_a_chain_the_end_goes_only_where_clusters_are_chains(tmp_path: Path) 
     c = "".join([*letters[:20], "甲乙丙丁戊己庚辛", *letters[28:150], "一二三四五六七八九十", *letters[160:]])
     alike = similarities([a, b, c])
     assert alike[0][1] > 0.85 and alike[1][2] > 0.85 > alike[0][2]
-    corpus = make(tmp_path / "in", [a, b, c], 1)
+    corpus = corpus_of(tmp_path / "in", [a, b, c], 1)
     dedup([corpus], tmp_path / "chains", DedupConfig(work=ONE))
     assert ids(tmp_path / "chains") == ["000"]
     dedup([corpus], tmp_path / "direct", DedupConfig(clusters="direct", work=ONE))
@@ -151,7 +140,7 @@ def test_all_documents_of_against_stay_however_alike_they_are(tmp_path: Path, mo
     alike = similarities([other, one, *preferred])
     assert alike[0][1] > max(alike[0][2:]) and min(alike[1]) > 0.7
     monkeypatch.setattr(verify, "_BLOCK", 1)  # as in a group too large to be held at once
-    old, new = make(tmp_path / "old", [one, *preferred]), make(tmp_path / "new", [other, "别的文字"], 1)
+    old, new = corpus_of(tmp_path / "old", [one, *preferred]), corpus_of(tmp_path / "new", [other, "别的文字"], 1)
     dedup([new], tmp_path / "out", replace(DIRECT, threshold=alike[0][1], against=[str(old)]))
     assert ids(tmp_path / "out") == ["new/001"]
 
@@ -160,7 +149,7 @@ def test_equal_documents_go_where_the_one_that_stands_for_them_goes(tmp_path: Pa
     """A copy of a document that is near to a longer one names the longer one, and a copy of that one itself."""
     base = "".join(chr(0x4E00 + i) for i in range(100))
     dedup(
-        [make(tmp_path / "in", [base, base + "。", base + "！！！末", base + "！！！末", base])],
+        [corpus_of(tmp_path / "in", [base, base + "。", base + "！！！末", base + "！！！末", base])],
         tmp_path / "out",
         DedupConfig(clusters="direct", work=ONE),
     )
@@ -177,7 +166,7 @@ def test_equal_documents_go_where_the_one_that_stands_for_them_goes(tmp_path: Pa
 
 def test_comparisons_of_other_partitions_are_not_taken_for_those_of_these(tmp_path: Path) -> None:
     """Links that an earlier start made from other ranges of keys are found again."""
-    corpus = make(tmp_path / "in", with_one_letter("".join(chr(0x4E00 + i) for i in range(500)), 60))
+    corpus = corpus_of(tmp_path / "in", with_one_letter("".join(chr(0x4E00 + i) for i in range(500)), 60))
     (slices,) = cut(files_of([open_corpus(corpus)]), 1 << 20)
 
     def links(tables_at_once: int) -> list[int]:

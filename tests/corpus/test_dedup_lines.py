@@ -16,28 +16,16 @@ from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.integrity import MEMORY
 from babyllm.pipeline.partitions import WorkConfig
-from babyllm.store.corpus import ROW_GROUP_CHARACTERS, Part, open_corpus, write_corpus, write_part
+from babyllm.store.corpus import ROW_GROUP_CHARACTERS, open_corpus
 from babyllm.text.dedup import trimming
 from babyllm.text.dedup.stage import dedup
 from babyllm.text.dedup.steps import DedupConfig
 from babyllm.text.dedup.units import LinesConfig
+from tests.support.disk_fixtures import corpus_of
 
 LINES = LinesConfig(min_documents=2, min_characters=4)
 CONFIG = DedupConfig(near=[], lines=LINES, work=WorkConfig(workers=1))
 FOOTER = "版权所有，翻印必究。"
-
-
-def make(directory: Path, documents: Sequence[Document | str], n_parts: int = 2) -> Path:
-    """A corpus of several parts."""
-    rows = [d if isinstance(d, Document) else Document(d, "text", f"{i:04d}") for i, d in enumerate(documents)]
-    directory.mkdir()
-    parts = []
-    for number in range(n_parts):
-        name = f"part-{number}.parquet"
-        share = rows[number * len(rows) // n_parts : (number + 1) * len(rows) // n_parts]
-        parts.append(Part(name, write_part(share, directory / name)))
-    write_corpus(directory, parts, {})
-    return directory
 
 
 def documents(n: int, seed: int = 1) -> list[Document]:
@@ -116,7 +104,7 @@ def content(out: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("lines") / "in", documents(300), 3)
+    return corpus_of(tmp_path_factory.mktemp("lines") / "in", documents(300), 3)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +123,7 @@ def test_what_is_left_is_what_plain_python_leaves(
     lines = LinesConfig(min_documents, unit, min_characters, keep, min_left)
     new, old = documents(120, seed=2), documents(40, seed=2)[20:]
     (tmp_path / "all").mkdir()
-    one, against = make(tmp_path / "all" / "new", new), make(tmp_path / "all" / "old", old, 1)
+    one, against = corpus_of(tmp_path / "all" / "new", new), corpus_of(tmp_path / "all" / "old", old, 1)
     left = trimmed([d.text for d in new], [d.text for d in old], lines)
     config = replace(CONFIG, lines=lines, against=[str(against)])
     before = content(against)
@@ -162,7 +150,7 @@ def test_workers_and_partitions_change_nothing(
 def test_row_groups_are_those_of_any_partition_size(tmp_path: Path) -> None:
     """A part of several row groups is cut into slices, trimmed and written alike however small the partitions are."""
     texts = [f"{i}\n{FOOTER}\n" + chr(0x4E00 + i) * (ROW_GROUP_CHARACTERS // 4) for i in range(12)]
-    corpus = make(tmp_path / "in", texts, 1)
+    corpus = corpus_of(tmp_path / "in", texts, 1)
     for name, size in (("large", 1 << 26), ("small", 1 << 10)):
         dedup([corpus], tmp_path / name, replace(CONFIG, work=WorkConfig(1, size)))
     assert content(tmp_path / "large") == content(tmp_path / "small")
@@ -206,7 +194,7 @@ def test_code_tables_and_short_lines_are_left_alone(tmp_path: Path) -> None:
     texts = [
         f"第{i}篇文章的开头\n\n```python\nvalue = compute()\n```\n\n{shared}\n\n短句\n\n{FOOTER}" for i in "一二三"
     ]
-    dedup([make(tmp_path / "in", texts)], tmp_path / "out", CONFIG)
+    dedup([corpus_of(tmp_path / "in", texts)], tmp_path / "out", CONFIG)
     assert texts_of(tmp_path / "out") == [texts[0], *(text.removesuffix("\n\n" + FOOTER) for text in texts[1:])]
 
 
@@ -216,7 +204,8 @@ def test_later_steps_see_the_trimmed_text(tmp_path: Path) -> None:
     menus = ["首页 新闻 体育 财经", "登录 注册 联系我们"]
     texts = [f"{menus[0]}\n{poem}{i // 2}" if i % 2 else f"{poem}{i // 2}\n{menus[1]}" for i in range(4)]
     config = replace(CONFIG, lines=replace(LINES, keep="none"))
-    dedup([make(tmp_path / "in", [*texts, menus[0] + "\n甲乙丙丁", menus[1] + "\n戊己庚辛"])], tmp_path / "out", config)
+    texts += [menus[0] + "\n甲乙丙丁", menus[1] + "\n戊己庚辛"]
+    dedup([corpus_of(tmp_path / "in", texts)], tmp_path / "out", config)
     assert texts_of(tmp_path / "out") == ["甲乙丙丁", "戊己庚辛"]
     config = replace(config, lines=replace(config.lines, min_documents=3))
     dedup([tmp_path / "in"], tmp_path / "more", config)
@@ -226,8 +215,8 @@ def test_later_steps_see_the_trimmed_text(tmp_path: Path) -> None:
 def test_a_line_of_the_first_input_stays_and_one_of_against_goes_everywhere(tmp_path: Path) -> None:
     """The first document in the order of the inputs keeps a line, all its copies with it, unless --against has it."""
     texts = [f"{FOOTER}\n甲乙丙丁\n{FOOTER}", f"戊己庚辛\n{FOOTER}"]
-    one, two = make(tmp_path / "one", texts[:1], 1), make(tmp_path / "two", texts[1:], 1)
-    old = make(tmp_path / "old", [FOOTER], 1)
+    one, two = corpus_of(tmp_path / "one", texts[:1], 1), corpus_of(tmp_path / "two", texts[1:], 1)
+    old = corpus_of(tmp_path / "old", [FOOTER], 1)
     dedup([one, two], tmp_path / "a", CONFIG)
     assert texts_of(tmp_path / "a") == [texts[0], "戊己庚辛"]
     dedup([two, one], tmp_path / "b", CONFIG)
@@ -241,7 +230,7 @@ def test_the_report_counts_what_went(tmp_path: Path) -> None:
     rows = [Document(f"第{i}篇\n{FOOTER}", "news", f"a:{i}") for i in range(5)]
     rows += [Document(FOOTER, "wiki", "b:0"), Document("甲乙丙丁戊己", "wiki", "b:1")]
     out = tmp_path / "out"
-    report = dedup([make(tmp_path / "in", rows)], out, CONFIG)
+    report = dedup([corpus_of(tmp_path / "in", rows)], out, CONFIG)
     assert report is not None
     table = report.tables[0]
     assert table.title.startswith("Lines and paragraphs") and [row[:5] for row in table.rows] == [
@@ -263,7 +252,7 @@ def test_the_report_counts_what_went(tmp_path: Path) -> None:
 def test_a_part_that_loses_all_documents_stays_as_an_empty_file(tmp_path: Path) -> None:
     """Of two parts that hold the same lines the second is left without a document; URLs stay."""
     rows = [Document(text, "web", name, "http://x/" + name) for name in "ab" for text in (FOOTER,)]
-    dedup([make(tmp_path / "in", rows)], tmp_path / "out", CONFIG)
+    dedup([corpus_of(tmp_path / "in", rows, 2)], tmp_path / "out", CONFIG)
     assert list(open_corpus(tmp_path / "out").documents()) == rows[:1]
     assert [len(part.domains) for part in open_corpus(tmp_path / "out").parts] == [1, 0]
 
@@ -272,7 +261,7 @@ def test_nothing_left_is_a_user_error(tmp_path: Path) -> None:
     """Where all documents lose all lines, the reason is named and nothing is written."""
     config = replace(CONFIG, lines=replace(LINES, keep="none"))
     with pytest.raises(UserError, match=r"no document is left: all 2 records: keeps less than --lines\.min_left"):
-        dedup([make(tmp_path / "in", [FOOTER, FOOTER])], tmp_path / "out", config)
+        dedup([corpus_of(tmp_path / "in", [FOOTER, FOOTER])], tmp_path / "out", config)
     assert not (tmp_path / "out" / "corpus.json").exists()
 
 

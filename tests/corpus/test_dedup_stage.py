@@ -5,7 +5,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -21,11 +20,12 @@ from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.integrity import MEMORY
 from babyllm.pipeline.partitions import WorkConfig
-from babyllm.store.corpus import Part, open_corpus, write_corpus, write_part
+from babyllm.store.corpus import open_corpus
 from babyllm.text.dedup.near.shingles import ShingleConfig
 from babyllm.text.dedup.normal import normal_form
 from babyllm.text.dedup.stage import dedup
 from babyllm.text.dedup.steps import DedupConfig
+from tests.support.disk_fixtures import corpus_of
 
 ONE = WorkConfig(workers=1)
 CONFIG = DedupConfig(work=ONE)
@@ -67,19 +67,6 @@ def documents(n: int, seed: int = 1) -> list[Document]:
     return found
 
 
-def make(directory: Path, texts: Iterable[Document | str], n_parts: int = 3) -> Path:
-    """A corpus of several parts."""
-    rows = [d if isinstance(d, Document) else Document(d, "text", f"{i:03d}") for i, d in enumerate(texts)]
-    directory.mkdir()
-    parts = []
-    for number in range(n_parts):
-        name = f"part-{number}.parquet"
-        share = rows[number * len(rows) // n_parts : (number + 1) * len(rows) // n_parts]
-        parts.append(Part(name, write_part(share, directory / name)))
-    write_corpus(directory, parts, {})
-    return directory
-
-
 def texts_of(out: Path) -> list[str]:
     return [document.text for document in open_corpus(out).documents()]
 
@@ -106,7 +93,7 @@ def jaccard(a: set[str], b: set[str]) -> float:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("corpus") / "in", documents(600))
+    return corpus_of(tmp_path_factory.mktemp("corpus") / "in", documents(600))
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +172,7 @@ def test_the_order_of_documents_changes_nothing(corpus: Path, straight: Path, tm
     """Shuffled documents make the same clusters with the same survivors."""
     rows = list(open_corpus(corpus).documents())
     random.Random(2).shuffle(rows)
-    dedup([make(tmp_path / "in", rows, n_parts=2)], tmp_path / "out", CONFIG)
+    dedup([corpus_of(tmp_path / "in", rows, n_parts=2)], tmp_path / "out", CONFIG)
     assert members(tmp_path / "out") == members(straight)
 
 
@@ -195,7 +182,7 @@ def test_the_order_of_documents_changes_nothing(corpus: Path, straight: Path, tm
 )
 def test_corpora_with_hardly_any_text(texts: list[str], near: Any, tmp_path: Path) -> None:
     """Of equal texts one is left, and of near ones where such are looked for; punctuation alone is near to nothing."""
-    report = dedup([make(tmp_path / "in", texts, n_parts=1)], tmp_path / "out", replace(CONFIG, near=near))
+    report = dedup([corpus_of(tmp_path / "in", texts, n_parts=1)], tmp_path / "out", replace(CONFIG, near=near))
     assert report is not None
 
     def key(text: str) -> str:
@@ -212,14 +199,15 @@ def test_ten_thousand_alike_texts_are_one_cluster(tmp_path: Path) -> None:
         letters = list(base)
         letters[rng.randrange(240)] = chr(0x6000 + i)
         texts.append("".join(letters))
-    dedup([make(tmp_path / "in", texts)], tmp_path / "out", CONFIG)
+    dedup([corpus_of(tmp_path / "in", texts)], tmp_path / "out", CONFIG)
     assert texts_of(tmp_path / "out") == [texts[0]]
 
 
 def test_of_several_corpora_the_first_may_be_kept(tmp_path: Path) -> None:
     """With keep=first a shorter document of an earlier corpus stays, else the longest; ids tell the corpora apart."""
     text = "春眠不觉晓处处闻啼鸟夜来风雨声花落知多少"
-    one, two = make(tmp_path / "one", [text, "白日依山尽"], 1), make(tmp_path / "two", [text + "。", "举头望明月"], 1)
+    one = corpus_of(tmp_path / "one", [text, "白日依山尽"], 1)
+    two = corpus_of(tmp_path / "two", [text + "。", "举头望明月"], 1)
     dedup([one, two], tmp_path / "longest", CONFIG)
     assert texts_of(tmp_path / "longest") == ["白日依山尽", text + "。", "举头望明月"]
     dedup([one, two], tmp_path / "first", replace(CONFIG, keep="first"))
@@ -234,7 +222,8 @@ def test_of_several_corpora_the_first_may_be_kept(tmp_path: Path) -> None:
 def test_documents_against_which_a_corpus_is_deduplicated_are_not_written(tmp_path: Path) -> None:
     """What --against holds is removed from IN, whatever is longer; repetitions inside --against are not reported."""
     text = "春眠不觉晓处处闻啼鸟夜来风雨声花落知多少"
-    new, old = make(tmp_path / "new", [text + "！", "白日依山尽"], 1), make(tmp_path / "old", [text, "欲穷", "欲穷"], 1)
+    new = corpus_of(tmp_path / "new", [text + "！", "白日依山尽"], 1)
+    old = corpus_of(tmp_path / "old", [text, "欲穷", "欲穷"], 1)
     dedup([new], tmp_path / "out", replace(CONFIG, against=[str(old)]))
     assert texts_of(tmp_path / "out") == ["白日依山尽"]
     rows = members(tmp_path / "out")
@@ -251,7 +240,7 @@ def test_shingles_may_be_of_words(kind: Any, tmp_path: Path) -> None:
     words = [f"word{i}" for i in range(30)]
     texts = [" ".join(words), " ".join([*words[:29], "other"]), " ".join(reversed(words))]
     config = replace(CONFIG, threshold=0.8, shingles=ShingleConfig(kind, 2))
-    dedup([make(tmp_path / "in", texts, 1)], tmp_path / "out", config)
+    dedup([corpus_of(tmp_path / "in", texts, 1)], tmp_path / "out", config)
     assert len(texts_of(tmp_path / "out")) == 2
 
 
@@ -263,7 +252,7 @@ def test_simhash_finds_long_texts_with_a_small_change(weights: Any, bits: Any, t
     long = ["".join(chr(rng.randrange(0x4E00, 0x9FA0)) for _ in range(4000)) for _ in range(12)]
     copies = [text[:-1] for text in long]
     config = replace(CONFIG, near=["simhash"], simhash=replace(CONFIG.simhash, bits=bits, weights=weights))
-    dedup([make(tmp_path / "in", [*long, *copies, "甲乙"])], tmp_path / "out", config)
+    dedup([corpus_of(tmp_path / "in", [*long, *copies, "甲乙"])], tmp_path / "out", config)
     assert texts_of(tmp_path / "out") == [*long, "甲乙"]
     assert {row["method"] for row in members(tmp_path / "out") if row["removed"]} == {"simhash"}
 
@@ -287,7 +276,7 @@ def test_documents_with_a_gram_of_an_evaluation_set_go(tmp_path: Path) -> None:
     dirty = [f"前言，{gram[:3]}{gram[3:]}。后记" for gram in grams.values()]
     clean = ["北京大学是中国最著名的大楼", "the quick brown fox jumps over the lazy dog and then", "短", "别的"]
     config = replace(CONFIG, decontaminate=[str(folder)])
-    report = dedup([make(tmp_path / "in", [*dirty, *clean, dirty[0] + "。"])], tmp_path / "out", config)
+    report = dedup([corpus_of(tmp_path / "in", [*dirty, *clean, dirty[0] + "。"])], tmp_path / "out", config)
     assert texts_of(tmp_path / "out") == clean
     rows = pq.read_table(tmp_path / "out" / "contaminated.parquet").to_pylist()
     assert [Path(row["file"]).name for row in rows] == [*grams, "a.csv"]
@@ -314,7 +303,7 @@ def test_the_report_tells_which_domain_repeats_which(tmp_path: Path) -> None:
     poems = ["".join(chr(rng.randrange(0x4E00, 0x9FA0)) for _ in range(80)) for _ in range(40)]
     rows = [Document(text + "。", "songs", f"a:{i:02d}") for i, text in enumerate(poems)]
     rows += [Document(text[:79] + "也", "anthology", f"b:{i:02d}") for i, text in enumerate(poems[:30])]
-    report = dedup([make(tmp_path / "in", rows)], tmp_path / "out", CONFIG)
+    report = dedup([corpus_of(tmp_path / "in", rows)], tmp_path / "out", CONFIG)
     assert report is not None
     stored = json.loads((tmp_path / "out" / "report.json").read_text())
     assert stored == json.loads(json.dumps(report.to_json()))
@@ -354,7 +343,7 @@ def test_the_anthology_that_repeats_another_is_found(tmp_path: Path) -> None:
         for row in zip(*columns.values(), strict=True)
         if row[1] in ("quantangshi.tang", "yudingquantangshi")
     ]
-    report = dedup([make(tmp_path / "in", rows)], tmp_path / "out", DedupConfig(work=WorkConfig(workers=2)))
+    report = dedup([corpus_of(tmp_path / "in", rows)], tmp_path / "out", DedupConfig(work=WorkConfig(workers=2)))
     assert report is not None
     rows = next(table.rows for table in report.tables if table.title == "Which domain repeats which")
     assert list(rows[0][:2]) == ["yudingquantangshi", "quantangshi.tang"] and float(rows[0][3] or 0) > 0.2

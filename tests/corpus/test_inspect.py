@@ -9,23 +9,18 @@ import pytest
 from babyllm.commands.corpus.inspect import Flags, run
 from babyllm.documents import Document
 from babyllm.errors import UserError
-from babyllm.store.corpus import Part, write_corpus, write_part
 from babyllm.store.shard_writer import ShardWriter
 from babyllm.store.shards import open_tokens
 from babyllm.tokenizer import Tokenizer
+from tests.support.disk_fixtures import store_corpus
 
 
 @pytest.fixture
 def corpus_dir(tmp_path: Path, corpus: list[Document]) -> Path:
     """The corpus in two files, with one very long document."""
-    directory = tmp_path / "clean"
-    directory.mkdir()
     named = [Document(d.text, d.domain, f"a.jsonl:{i}") for i, d in enumerate(corpus)]
     named[300] = Document("长" * 5000, "news", "a.jsonl:300")
-    halves = {"0.parquet": named[:250], "1.parquet": named[250:]}
-    parts = [Part(name, write_part(some, directory / name)) for name, some in halves.items()]
-    write_corpus(directory, parts, {"stage": "clean"})
-    return directory
+    return store_corpus(tmp_path / "clean", [named[:250], named[250:]])
 
 
 def shown(capsys: pytest.CaptureFixture[str], path: Path, **flags: object) -> str:

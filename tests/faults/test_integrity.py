@@ -41,12 +41,13 @@ from babyllm.prepare.vocabulary import learn_vocabulary
 from babyllm.prepare.vocabulary_config import VocabularyConfig
 from babyllm.runtime import Runtime
 from babyllm.store.conversations import ConversationStore
-from babyllm.store.corpus import Part, open_corpus, write_corpus, write_part
+from babyllm.store.corpus import open_corpus
 from babyllm.store.shard_writer import ShardWriter
 from babyllm.store.shards import MANIFEST, open_tokens
 from babyllm.text.readers import ReadConfig, Rejected, find_partitions, read_partition
 from babyllm.tokenizer import Tokenizer
 from babyllm.training import checkpoint
+from tests.support.disk_fixtures import store_corpus
 
 N_FLIPS = 300
 Read = Callable[[Path], Any]
@@ -68,15 +69,6 @@ def flipped(file: Path, bit: int) -> Iterator[None]:
 def settle() -> None:
     """Let the clock of the disk go on, so that what is read now may be remembered."""
     time.sleep(2 * TICK_NS / 1e9)
-
-
-def make_corpus(directory: Path, corpus: list[Document]) -> None:
-    parts = [corpus[:150], corpus[150:]]
-    write_corpus(
-        directory,
-        [Part(f"{i}.parquet", write_part(part, directory / f"{i}.parquet")) for i, part in enumerate(parts)],
-        {"made": "here"},
-    )
 
 
 def read_corpus(directory: Path) -> Any:
@@ -134,13 +126,13 @@ def names_in(directory: Path, *without: str) -> list[str]:
 
 def test_a_corpus_never_changes_in_silence(tmp_path: Path, corpus: list[Document]) -> None:
     """No flipped bit of a corpus's files or its description changes a document or a count."""
-    make_corpus(tmp_path, corpus)
+    store_corpus(tmp_path, [corpus[:150], corpus[150:]])
     assert damage(tmp_path, read_corpus, names_in(tmp_path)) == 0
 
 
 def test_pages_of_parquet_never_change_in_silence(tmp_path: Path, corpus: list[Document]) -> None:
     """What goes bad in a corpus after it was found whole is noticed where its pages are read."""
-    make_corpus(tmp_path, corpus)
+    store_corpus(tmp_path, [corpus[:150], corpus[150:]])
     parts = open_corpus(tmp_path)
     assert damage(tmp_path, lambda _: list(parts.documents()), ["0.parquet", "1.parquet"]) == 0
 
@@ -323,7 +315,7 @@ def test_several_large_files_are_read_whole(tmp_path: Path) -> None:
 def test_descriptions_without_a_digest_open(tmp_path: Path, token_dir: Path, corpus: list[Document]) -> None:
     """Manifests and corpora that other tools or earlier versions wrote, without digests, are read as they are."""
     shutil.copytree(token_dir, tmp_path / "tokens")
-    make_corpus(tmp_path, corpus)
+    store_corpus(tmp_path, [corpus[:150], corpus[150:]])
     expected = read_tokens(tmp_path / "tokens"), read_corpus(tmp_path)
     for file in (tmp_path / "tokens" / MANIFEST, tmp_path / "corpus.json"):
         value = json.loads(file.read_text(encoding="utf-8"))

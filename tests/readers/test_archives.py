@@ -21,6 +21,7 @@ from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.text.dedup.decontaminate import evaluation_files, read_benchmarks
 from babyllm.text.readers import ReadConfig, Rejected, find_partitions, read_partition, require_fields
+from tests.support.disk_fixtures import files_up_to
 
 RANDOM = random.Random(3)
 LOST = "damaged: what follows is lost"
@@ -276,6 +277,17 @@ def test_conversations_and_questions_in_archives(tmp_path: Path) -> None:
     (tmp_path / "test.tar").write_bytes(tarred({"q.jsonl": json.dumps({"question": question}).encode()}))
     benchmarks = read_benchmarks(evaluation_files([str(tmp_path / "test.tar")]), 8)
     assert benchmarks.texts == [question]
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
+def test_no_room_to_unpack_is_an_error(tmp_path: Path, suffix: str) -> None:
+    """A file that does not fit on the disk is never read in part, even where only the end of its last block is cut."""
+    files = {"a.txt": noise(2_500_000).encode()}
+    packed = zipped(files) if suffix == ".zip" else tarred(files, "w:gz" if suffix == ".tar.gz" else "w")
+    (tmp_path / f"a{suffix}").write_bytes(packed)
+    refusal = r"a\.txt: cannot be unpacked below .*; set TMPDIR to a folder with room"
+    with files_up_to(2_499_990), pytest.raises(UserError, match=refusal):
+        read(tmp_path)
 
 
 def test_other_archives_are_named(tmp_path: Path) -> None:

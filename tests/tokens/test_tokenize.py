@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +20,10 @@ from babyllm.errors import UserError
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.prepare.encode import batches, encode, write_tokens
 from babyllm.prepare.tokens import tokenize
-from babyllm.store.corpus import Part, write_corpus, write_part
 from babyllm.store.shard_writer import ShardWriter
 from babyllm.store.shards import MANIFEST, open_tokens
 from babyllm.tokenizer import Tokenizer
+from tests.support.disk_fixtures import store_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 HELD_OUT = 0.2
@@ -36,13 +35,6 @@ HARD = [
     "\n\n \t",
     "typed </s> and <|im_start|> stay text",
 ]
-
-
-def make_corpus(directory: Path, parts: Sequence[Sequence[Document]]) -> Path:
-    directory.mkdir(parents=True)
-    written = [Part(f"{i}.parquet", write_part(part, directory / f"{i}.parquet")) for i, part in enumerate(parts)]
-    write_corpus(directory, written, {"stage": "test"})
-    return directory
 
 
 def many_documents(n: int, seed: int = 0) -> list[Document]:
@@ -73,7 +65,7 @@ def parts() -> list[list[Document]]:
 
 @pytest.fixture(scope="module")
 def corpus_dir(tmp_path_factory: pytest.TempPathFactory, parts: list[list[Document]]) -> Path:
-    return make_corpus(tmp_path_factory.mktemp("corpus") / "clean", parts)
+    return store_corpus(tmp_path_factory.mktemp("corpus") / "clean", parts)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +82,7 @@ def test_what_is_decoded_is_the_text(tmp_path: Path, kind: str, vocab_size: int)
     """Chinese, English, emoji, NUL and blanks come back from the shards character for character, in order."""
     documents = [Document(text, "hard", str(i)) for i, text in enumerate(HARD * 20)]
     tokenizer = Tokenizer.train([d.text for d in documents], vocab_size, model_type=kind)  # type: ignore[arg-type]
-    make_corpus(tmp_path / "in", [documents])
+    store_corpus(tmp_path / "in", [documents])
     tokenize([tmp_path / "in"], tokenizer, tmp_path / "out", held_out=0.0, work=WorkConfig(workers=1))
     assert decoded(tmp_path / "out", "train", "hard") == [d.text for d in documents]
 
@@ -104,7 +96,7 @@ def test_real_texts_come_back(tmp_path: Path) -> None:
     data = Path(os.environ["BABYLLM_DATA"])
     with pq.ParquetFile(data / "corpora" / "chinese-poetry.parquet") as file:
         texts: list[str] = next(file.iter_batches(2000, columns=["text"])).column(0).to_pylist()
-    make_corpus(tmp_path / "in", [[Document(text, "poems", str(i)) for i, text in enumerate(texts)]])
+    store_corpus(tmp_path / "in", [[Document(text, "poems", str(i)) for i, text in enumerate(texts)]])
     tokenizer = Tokenizer.train(texts[:500], 4096, character_coverage=0.99)
     tokenize([tmp_path / "in"], tokenizer, tmp_path / "out", work=WorkConfig(workers=1))
     for split in ("train", "val"):
@@ -220,7 +212,7 @@ def test_called_again(
     with pytest.raises(UserError, match="was made with other held_out; choose another OUT"):
         tokenize([corpus_dir], tokenizer, out, held_out=0.5)
     with pytest.raises(UserError, match="was made with other inputs"):
-        tokenize([make_corpus(tmp_path / "other", [many_documents(9)])], tokenizer, out)
+        tokenize([store_corpus(tmp_path / "other", [many_documents(9)])], tokenizer, out)
     write_tokens(many_documents(9), tokenizer, tmp_path / "by hand")
     with pytest.raises(UserError, match=r"by hand: holds .* which this command did not make"):
         tokenize([corpus_dir], tokenizer, tmp_path / "by hand")
@@ -271,7 +263,7 @@ def test_records_that_are_no_documents_are_kept_with_their_reason(tmp_path: Path
 
 def test_corpora_and_files_together(tmp_path: Path, tokenizer: Tokenizer) -> None:
     """Several inputs of different kinds become one directory, corpora first."""
-    corpus = make_corpus(tmp_path / "corpus", [[Document("北京", "web", "0")], [Document("小说", "web", "1")]])
+    corpus = store_corpus(tmp_path / "corpus", [[Document("北京", "web", "0")], [Document("小说", "web", "1")]])
     (tmp_path / "web.jsonl").write_text('{"text": "今天"}\n', encoding="utf-8")
     tokenize([tmp_path / "web.jsonl", corpus], tokenizer, tmp_path / "out", held_out=0.0, work=WorkConfig(workers=1))
     assert decoded(tmp_path / "out", "train", "web") == ["北京", "小说", "今天"]
@@ -280,7 +272,7 @@ def test_corpora_and_files_together(tmp_path: Path, tokenizer: Tokenizer) -> Non
 def test_domains_that_differ_in_case_have_files_of_their_own(tmp_path: Path, tokenizer: Tokenizer) -> None:
     """Where a disk takes upper and lower case, or composed and combined accents, for the same, no file is shared."""
     names = ["wiki", "Wiki", "WIKI", "caf\u00e9", "cafe\u0301", "ß", "ss", "网页" * 100, "网页" * 101]
-    make_corpus(tmp_path / "in", [[Document(f"今天{i}", name, str(i)) for i, name in enumerate(names)]])
+    store_corpus(tmp_path / "in", [[Document(f"今天{i}", name, str(i)) for i, name in enumerate(names)]])
     tokenize([tmp_path / "in"], tokenizer, tmp_path / "out", held_out=0.0, work=WorkConfig(workers=1))
     shards = open_tokens(tmp_path / "out", verify=True).manifest.shards
     assert {shard.domain for shard in shards} == set(names)
@@ -295,7 +287,7 @@ def test_a_domain_named_all_is_refused(tmp_path: Path, tokenizer: Tokenizer, way
     documents = [Document("今天", "web", "0"), Document("北京", "all", "1")]
     with pytest.raises(UserError, match="domain named 'all' would be taken for the total") as error:
         if way == "corpus":
-            make_corpus(tmp_path / "in", [documents])
+            store_corpus(tmp_path / "in", [documents])
             tokenize([tmp_path / "in"], tokenizer, tmp_path / "out", work=WorkConfig(workers=1))
         else:
             write_tokens(documents, tokenizer, tmp_path / "out")
@@ -304,7 +296,7 @@ def test_a_domain_named_all_is_refused(tmp_path: Path, tokenizer: Tokenizer, way
 
 def test_nothing_to_tokenize(tmp_path: Path, tokenizer: Tokenizer) -> None:
     """A corpus of empty texts, an input that does not exist and an output that is a file are errors of one line."""
-    empty = make_corpus(tmp_path / "in", [[Document("", "web", "0")]])
+    empty = store_corpus(tmp_path / "in", [[Document("", "web", "0")]])
     with pytest.raises(UserError, match="no document is left: 1 record: the text is empty"):
         tokenize([empty], tokenizer, tmp_path / "out", work=WorkConfig(workers=1))
     with pytest.raises(UserError, match="nowhere"):

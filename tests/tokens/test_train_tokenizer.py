@@ -2,7 +2,6 @@
 
 import json
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,11 @@ from babyllm.commands.corpus.train_tokenizer import Flags, run
 from babyllm.documents import Document, is_held_out
 from babyllm.errors import UserError
 from babyllm.pipeline.partitions import WorkConfig
-from babyllm.store.corpus import Part, write_corpus, write_part
 from babyllm.tokenizer import Tokenizer
+from tests.support.disk_fixtures import store_corpus
 
 HELD_OUT = 0.2
 ONE = WorkConfig(workers=1)
-
-
-def make_corpus(directory: Path, parts: Sequence[Sequence[Document]]) -> Path:
-    directory.mkdir(parents=True)
-    written = [Part(f"{i}.parquet", write_part(part, directory / f"{i}.parquet")) for i, part in enumerate(parts)]
-    write_corpus(directory, written, {"stage": "test"})
-    return directory
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +31,7 @@ def documents() -> list[Document]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory, documents: list[Document]) -> Path:
-    return make_corpus(tmp_path_factory.mktemp("corpus") / "clean", [documents[:400], documents[400:]])
+    return store_corpus(tmp_path_factory.mktemp("corpus") / "clean", [documents[:400], documents[400:]])
 
 
 def learn(source: Path, out: Path, **settings: Any) -> dict[str, Any]:
@@ -76,7 +68,7 @@ def test_it_is_the_tokenizer_of_all_documents_that_are_not_held_out(
 
 def test_neither_order_nor_workers_nor_files_matter(tmp_path: Path, source: Path, documents: list[Document]) -> None:
     """A part of the documents is drawn by their hash: however they lie, the tokenizer is the same."""
-    backward = make_corpus(tmp_path / "backward", [documents[:-300:-1], documents[-300::-1]])
+    backward = store_corpus(tmp_path / "backward", [documents[:-300:-1], documents[-300::-1]])
     lines = [json.dumps({"text": d.text, "domain": d.domain}) for d in documents]
     (tmp_path / "raw.jsonl").write_text("\n".join(lines), encoding="utf-8")
     settings: dict[str, Any] = {"sample_bytes": 40_000, "weights": {"news": 0.8, "web": 0.2}}
@@ -99,7 +91,7 @@ def test_held_out_documents_are_never_in_the_sample(tmp_path: Path, documents: l
     kept = [d for d in documents if not is_held_out(d.text, HELD_OUT)]
     assert len(kept) < 0.9 * len(documents)
     for name, some in (("all", documents), ("kept", kept)):
-        learn(make_corpus(tmp_path / f"in {name}", [some]), tmp_path / name)
+        learn(store_corpus(tmp_path / f"in {name}", [some]), tmp_path / name)
     assert Tokenizer.load(tmp_path / "all").sha256 == Tokenizer.load(tmp_path / "kept").sha256
 
 

@@ -4,7 +4,6 @@ import math
 import os
 import pty
 import re
-import resource
 import struct
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from babyllm.progress import format_duration
 from babyllm.training.recording.log import RunLog
 from babyllm.training.recording.plot import plot_losses
 from babyllm.training.recording.records import read_metrics
+from tests.support.disk_fixtures import files_up_to
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
@@ -258,13 +258,9 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, name, write):
     log = new_log(tmp_path)
     log.record(1, {"loss": 1.0})
     log.text(1, "sample", "a")
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / name).stat().st_size + 20, limit[1]))
-    try:
-        with pytest.raises(UserError, match=re.escape(str(tmp_path / name))):
-            log.record(2, {"loss": 1.0}) if write == "record" else log.text(2, "sample", "b" * 100)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    size = (tmp_path / name).stat().st_size
+    with files_up_to(size + 20), pytest.raises(UserError, match=re.escape(str(tmp_path / name))):
+        log.record(2, {"loss": 1.0}) if write == "record" else log.text(2, "sample", "b" * 100)
     run_of(tmp_path, range(2, 4), start_step=1)
     assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2, 3]
 
@@ -277,13 +273,8 @@ def test_a_full_disk_under_tensorboard_is_an_error_too(tmp_path):
     for step in range(2, 200):
         (tmp_path / "metrics.jsonl").write_bytes(b"")  # leaves the event file the largest one
         log.record(step, {"loss": 1.0})
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 3, limit[1]))
-    try:
-        with pytest.raises(UserError, match=re.escape(str(path))):
-            log.record(200, {"loss": 1.0})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    with files_up_to(path.stat().st_size + 3), pytest.raises(UserError, match=re.escape(str(path))):
+        log.record(200, {"loss": 1.0})
 
 
 def test_closing_draws_the_losses(tmp_path):

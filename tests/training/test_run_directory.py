@@ -1,6 +1,5 @@
 """A run directory at every moment of a save: killed there, it holds the old step or the new one, whole."""
 
-import resource
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from babyllm.training.run import open_run
 from babyllm.training.stages.pretraining import new_state
 from babyllm.training.stages.pretraining_config import PretrainConfig
 from babyllm.training.state import TrainState
+from tests.support.disk_fixtures import files_up_to
 
 
 @pytest.fixture
@@ -173,13 +173,9 @@ def test_a_file_that_may_not_grow_is_one_line(state: TrainState, tmp_path: Path)
     """A limit on the size of files, met while saving, costs nothing but the step."""
     checkpoint.save(state, tmp_path, None, keep=1)
     state.step = 3
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
-    try:
-        with pytest.raises(UserError, match=r"step 3 was not saved \(.*[Ff]ile too large.*\); mend that and") as error:
-            checkpoint.save(state, tmp_path, None, keep=1)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    refusal = r"step 3 was not saved \(.*[Ff]ile too large.*\); mend that and"
+    with files_up_to(20_000), pytest.raises(UserError, match=refusal) as error:
+        checkpoint.save(state, tmp_path, None, keep=1)
     assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000002"]
 

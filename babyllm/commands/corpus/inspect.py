@@ -68,7 +68,7 @@ def run(flags: Flags, path: str) -> None:
     from pathlib import Path
 
     from babyllm.errors import UserError
-    from babyllm.pipeline.report import print_report
+    from babyllm.pipeline.report import print_examples, print_report
     from babyllm.store.conversations import is_store
 
     place = Path(path)
@@ -82,13 +82,7 @@ def run(flags: Flags, path: str) -> None:
         return
     report = _report(flags, place)
     print_report(report)
-    for group in report.examples or ():
-        if group.items:
-            print(f"\n{group.title}")
-        for item in group.items:
-            print(f"  {item.label}")
-            for text in item.texts:
-                print(f"    {_cut(text, flags.characters)!r}")
+    print_examples(report, lambda text: repr(_cut(text, flags.characters)))
 
 
 def _report(flags: Flags, place: Path) -> Report:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from babyllm.evaluate.report import Evaluation
     from babyllm.evaluate.samples import AnswerIds, Sample
     from babyllm.loading import ChatModel
-    from babyllm.pipeline.report import Fact, Report
+    from babyllm.pipeline.report import Fact
     from babyllm.store.conversations import ConversationStore
 
 ARGUMENTS = "RUN_DIR"
@@ -66,10 +66,13 @@ class Flags:
 
 def run(flags: Flags, directory: str) -> None:
     """Evaluate the model of a run, step or Hugging Face directory and print a table."""
+    from babyllm.pipeline.report import print_examples, print_report
+
     evaluation = evaluated(flags, directory)
     if evaluation is None:
         return
-    _show(evaluation.report)
+    print_report(evaluation.report)
+    print_examples(evaluation.report)
     if flags.json:
         _write(Path(flags.json), evaluation)
 
@@ -96,18 +99,6 @@ def evaluated(flags: Flags, directory: str) -> Evaluation | None:
         return evaluation if runtime.is_main else None
 
 
-def _show(report: Report) -> None:
-    from babyllm.pipeline.report import print_report
-
-    print_report(report)
-    for group in report.examples or ():
-        print(f"\n{group.title}")
-        for item in group.items:
-            print(f"  {item.label}")
-            for text in item.texts:
-                print(f"    {text}")
-
-
 def _write(path: Path, evaluation: Evaluation) -> None:
     from babyllm.files import write_json
 
@@ -122,8 +113,7 @@ def _write(path: Path, evaluation: Evaluation) -> None:
 
 def _on_run_tokens(flags: Flags, directory: str, home: Path, runtime: Runtime) -> Evaluation:
     from babyllm.config import load
-    from babyllm.training.stages.pretraining import PREPARED, TOKENS
-    from babyllm.training.stages.pretraining_config import PretrainConfig
+    from babyllm.training.stages.pretraining_config import PREPARED, TOKENS, PretrainConfig
 
     if not (home / CONFIG).is_file():
         raise UserError(f"{directory}: no run directory, so it names no data; give some with --data")

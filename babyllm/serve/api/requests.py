@@ -13,7 +13,7 @@ from babyllm.errors import UserError
 from babyllm.generation.sampling import Sampling
 from babyllm.serve.api.problem import Problem
 from babyllm.serve.api.schemas import ChatCompletionBody, CompletionBody, GenerationBody
-from babyllm.serve.api.validation import MAX_SHOWN, UNSUPPORTED
+from babyllm.serve.api.validation import UNSUPPORTED, shown
 from babyllm.serve.served_model import ServedModel
 
 # Below this a draw is the most probable token but for ties of rounding.
@@ -111,8 +111,7 @@ def chat_request(body: ChatCompletionBody, model: ServedModel, slots: int, capac
 def _check_common(body: GenerationBody, model: ServedModel, slots: int) -> None:
     """Check what both endpoints have against the model and other fields."""
     if body.model is not None and body.model != model.name:
-        shown = body.model if len(body.model) <= MAX_SHOWN else f"{body.model[:MAX_SHOWN]}..."
-        message = f"the model {shown!r} is not here; this is {model.name!r}"
+        message = f"the model {shown(body.model)!r} is not here; this is {model.name!r}"
         raise Problem(404, message, param="model", code="model_not_found")
     if body.n > slots:
         raise Problem(400, f"n must be a whole number from 1 to {slots}", param="n")
@@ -128,9 +127,8 @@ def _check_template_settings(body: ChatCompletionBody, model: ServedModel) -> No
     source = model.template.source if model.template else ""
     for name, value in body.chat_template_kwargs.items():
         if value is not None and name in source:
-            shown = name[:MAX_SHOWN]
-            message = f"chat_template_kwargs.{shown} is not supported here"
-            raise Problem(400, message, param=shown, code=UNSUPPORTED)
+            message = f"chat_template_kwargs.{shown(name)} is not supported here"
+            raise Problem(400, message, param=shown(name), code=UNSUPPORTED)
 
 
 def _samplings(body: GenerationBody, max_new_tokens: int, logprobs: int | None) -> list[Sampling]:

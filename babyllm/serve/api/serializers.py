@@ -165,8 +165,8 @@ class CompletionSerializer(_Envelope):
         """The log-probabilities of the most probable tokens and of the token itself."""
         if token.logprob is None:
             return None
-        told = dict(token.top) | {token.id: token.logprob}
-        return {self._name(other): _finite(logprob) for other, logprob in told.items()}
+        logprobs = dict(token.top) | {token.id: token.logprob}
+        return {self._name(other): _finite(logprob) for other, logprob in logprobs.items()}
 
     def _name(self, token_id: int) -> str:
         r"""A token as text; incomplete characters are written as "bytes:\xe4\xbb"."""

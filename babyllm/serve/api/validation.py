@@ -98,7 +98,7 @@ class Body(BaseModel):
             item = given.pop(name)
             if name not in cls.harmless and item not in cls.neutral.get(name, ()):
                 only = f" (only {json.dumps(cls.neutral[name][0])})" if name in cls.neutral else ""
-                raise PydanticCustomError(UNSUPPORTED, "is not supported here", {"name": _shown(name), "only": only})
+                raise PydanticCustomError(UNSUPPORTED, "is not supported here", {"name": shown(name), "only": only})
         return {name: _ABSENT for name, field in known.items() if field.is_required()} | given
 
 
@@ -149,7 +149,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise Problem(400, f"the field {twice[:MAX_SHOWN]!r} is given twice", param=twice[:MAX_SHOWN])
+        raise Problem(400, f"the field {shown(twice)!r} is given twice", param=shown(twice))
     return found
 
 
@@ -181,7 +181,7 @@ def _field(place: str, name: str) -> str:
     return f"{place}.{name}" if place else name
 
 
-def _shown(name: str) -> str:
-    """A client's name of a field, shortened, as valid Unicode."""
-    shown = name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}..."
-    return shown.encode(errors="replace").decode()
+def shown(name: str) -> str:
+    """A client's own word, such as the name of a field, shortened, as valid Unicode."""
+    short = name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}..."
+    return short.encode(errors="replace").decode()

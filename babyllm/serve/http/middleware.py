@@ -119,9 +119,9 @@ class AccessMiddleware:
             status = CLIENT_GONE if scope["state"].get(GONE) else status
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.count_request(path, status)
-            self._tell(scope, status)
+            self._log_refusal(scope, status)
 
-    def _tell(self, scope: Scope, status: int) -> None:
+    def _log_refusal(self, scope: Scope, status: int) -> None:
         if 400 <= status < CLIENT_GONE:
             client = scope["client"][0] if scope["client"] else "?"
             why = scope["state"].get(REFUSED, "")

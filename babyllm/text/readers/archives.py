@@ -105,14 +105,18 @@ def _files(archive: Source, config: ReadConfig, path: Path) -> Iterator[Source |
 def _unpacked(entry: Entry, path: Path, name: str) -> tuple[int, Damaged | None]:
     """Put a file of an archive at the path; its size, and its damage."""
     size, damage = 0, None
-    with _room(name, path), path.open("wb"):
-        pass
-    try:
-        for block in entry.content:
-            with _room(name, path), path.open("ab", buffering=0) as file:
-                size += file.write(block)
-    except Damaged as error:
-        damage = error
+    with _room(name, path):
+        file = path.open("wb", buffering=0)  # so that closing it has nothing left to write
+    with file:
+        try:
+            for block in entry.content:  # an error of reading the archive is not one of room
+                size += len(block)
+                rest = memoryview(block)
+                while rest:  # a disk that is almost full takes a part
+                    with _room(name, path):
+                        rest = rest[file.write(rest) :]
+        except Damaged as error:
+            damage = error
     return size, damage
 
 

@@ -14,11 +14,9 @@ from babyllm.errors import UserError
 from babyllm.text.readers.archives import read_files
 from babyllm.text.readers.find import Partition
 from babyllm.text.readers.formats.document_fields import Names, lookup
-from babyllm.text.readers.formats.json_values import JSON_SUFFIXES
-from babyllm.text.readers.formats.table import ARCHIVES, FORMATS
+from babyllm.text.readers.formats.table import ARCHIVES, RECORDS
 from babyllm.text.readers.records import ReadConfig, Rejected, Source
 
-RECORDS = (*JSON_SUFFIXES, ".csv", ".tsv", ".parquet", ".arrow", ".feather")
 FILES, PER_FILE = 200, 200  # of which the fields are looked at
 SHOWN = 20  # fields that are named
 
@@ -81,5 +79,5 @@ def _first_records(partitions: Sequence[Partition], config: ReadConfig) -> Itera
 
 def _whole(source: Source, config: ReadConfig) -> Iterator[Any]:
     """The records of a file as they are; of a file of texts nothing."""
-    read: Any = FORMATS[source.format].read
-    return read(source, config, _Whole()) if source.format in RECORDS else iter(())
+    read = RECORDS.get(source.format)
+    return read(source, config, _Whole()) if read else iter(())

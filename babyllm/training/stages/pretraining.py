@@ -24,12 +24,11 @@ from babyllm.tokenizer import Tokenizer
 from babyllm.training.parallel import prepare
 from babyllm.training.run import Measure, Show
 from babyllm.training.stage import Beginning
-from babyllm.training.stages.pretraining_config import PretrainConfig
+from babyllm.training.stages.pretraining_config import PREPARED, TOKENS, PretrainConfig
 from babyllm.training.stages.pretraining_model import model_of
 from babyllm.training.state import TrainState
 
 SAMPLE_TOKENS = 80
-PREPARED, TOKENS = "data", "tokens"  # in the run directory
 
 
 def begin(config: PretrainConfig, runtime: Runtime) -> Beginning:

@@ -11,6 +11,8 @@ from babyllm.runtime import device_type
 from babyllm.schedule import Plan
 from babyllm.training.run_config import RunConfig, settled, stored_config
 
+PREPARED, TOKENS = "data", "tokens"  # in the run directory: what is made of raw texts, and the token data in it
+
 
 @dataclass(frozen=True)
 class PretrainConfig(RunConfig):

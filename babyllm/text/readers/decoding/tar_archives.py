@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tarfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, BinaryIO, cast
 
@@ -18,6 +18,14 @@ SPARSE = "a sparse file, which is not read"
 LOST_HEADER = "damaged: a part of the archive between its files is lost"
 
 
+@dataclass
+class _Losses:
+    """What is damaged in an archive: blocks that should be headers, and whether a file has raised its damage."""
+
+    n_blocks: int = 0
+    is_reported: bool = False
+
+
 def tar_entries(source: Source) -> Iterator[Entry]:
     """The files of an archive, or of a piece of one, in order; the content of each is to be read before the next.
 
@@ -25,21 +33,21 @@ def tar_entries(source: Source) -> Iterator[Entry]:
         Damaged: after the last file, if something was lost that is part of none.
         OSError: the archive cannot be read.
     """
-    bad = Counter[str]()
+    losses = _Losses()
     with closing(_opened(source)) as file:
         try:
-            for member in _members(file, _counting(bad)):
+            for member in _members(file, _counting(losses)):
                 if source.end is not None and member.offset >= source.end:
                     return
                 if member.isreg():
-                    yield Entry(member.name, _content(file, member, bad), SPARSE if member.issparse() else "")
+                    yield Entry(member.name, _content(file, member, losses), SPARSE if member.issparse() else "")
         except tarfile.TarError as error:
-            if not bad["told"]:
+            if not losses.is_reported:
                 raise Damaged(error) from None
-        if (damage := getattr(file, "damage", None)) and not bad["told"]:
+        if (damage := getattr(file, "damage", None)) and not losses.is_reported:
             raise damage
-    if bad["blocks"]:
-        raise Damaged(f"{bad['blocks']:,} blocks that are no headers", LOST_HEADER)
+    if losses.n_blocks:
+        raise Damaged(f"{losses.n_blocks:,} blocks that are not headers", LOST_HEADER)
 
 
 def tar_ranges(source: Source, size: int) -> list[tuple[int, int]]:
@@ -79,13 +87,13 @@ def _members(file: BinaryIO, header: type[tarfile.TarInfo]) -> Iterator[tarfile.
             return
 
 
-def _content(file: BinaryIO, member: tarfile.TarInfo, bad: Counter[str]) -> Iterator[bytes]:
+def _content(file: BinaryIO, member: tarfile.TarInfo, losses: _Losses) -> Iterator[bytes]:
     file.seek(member.offset_data)
     left = member.size
     while left:
         block = file.read(min(left, BLOCK))
         if not block:
-            bad["told"] += 1
+            losses.is_reported = True
             raise getattr(file, "damage", None) or Damaged("the archive is cut off")
         left -= len(block)
         yield block
@@ -99,7 +107,8 @@ class _Forward:
     """
 
     def __init__(self, parts: Iterator[bytes]) -> None:
-        self._parts, self._held, self._at = parts, b"", 0
+        self._parts, self._at = parts, 0
+        self._block, self._used = b"", 0  # the block under way, and how much of it has been read
         self.damage: Damaged | None = None
 
     def tell(self) -> int:
@@ -111,11 +120,17 @@ class _Forward:
         return self._at
 
     def read(self, size: int) -> bytes:
-        while len(self._held) < size and (block := self._next()):
-            self._held += block
-        data, self._held = self._held[:size], self._held[size:]
-        self._at += len(data)
-        return data
+        pieces, left = [], size
+        while left:
+            if self._used == len(self._block):
+                self._block, self._used = self._next(), 0
+                if not self._block:
+                    break
+            piece = self._block[self._used : self._used + left]
+            self._used, left = self._used + len(piece), left - len(piece)
+            pieces.append(piece)
+        self._at += size - left
+        return b"".join(pieces)
 
     def _next(self) -> bytes:
         try:
@@ -128,8 +143,8 @@ class _Forward:
         """Leave the stream to whoever made it."""
 
 
-def _counting(bad: Counter[str]) -> type[tarfile.TarInfo]:
-    """What `tarfile` makes headers with, which counts blocks that are none."""
+def _counting(losses: _Losses) -> type[tarfile.TarInfo]:
+    """What `tarfile` makes headers with, which counts the blocks that are not headers."""
 
     class Header(tarfile.TarInfo):
         @classmethod
@@ -137,7 +152,7 @@ def _counting(bad: Counter[str]) -> type[tarfile.TarInfo]:
             try:
                 return super().frombuf(buf, encoding, errors)
             except tarfile.HeaderError:
-                bad["blocks"] += len(buf) == tarfile.BLOCKSIZE and any(buf)
+                losses.n_blocks += len(buf) == tarfile.BLOCKSIZE and any(buf)
                 raise
 
     return Header

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from babyllm.documents import Document
 from babyllm.text.readers.formats.document_fields import Fields
@@ -13,7 +13,17 @@ from babyllm.text.readers.formats.lines import read_csv
 from babyllm.text.readers.formats.pages import read_html, read_text
 from babyllm.text.readers.formats.tables import read_arrow, read_corpus, read_parquet
 from babyllm.text.readers.formats.text_files import read_text_file, read_txt_lines, read_txt_parts
-from babyllm.text.readers.records import ReadConfig, Rejected, Source
+from babyllm.text.readers.records import Made, Maker, ReadConfig, Rejected, Source
+
+Pieces = Literal["", "lines", "json lines", "separators", "row groups"]
+"""What a large file may be cut at; "json lines" and "separators" only where the file turns out to have such."""
+
+
+class RecordReader(Protocol):
+    """Reads a format whose records have named fields; the caller says what is made of a record."""
+
+    def __call__(self, source: Source, config: ReadConfig, make: Maker[Made], /) -> Iterator[Made | Rejected]:
+        """What is made of the records of a source, in order."""
 
 
 @dataclass(frozen=True)
@@ -21,14 +31,13 @@ class Format:
     """How files with a suffix are read.
 
     Attributes:
-        read: gives the documents of a source, made by the fields it is handed.
-        pieces: what a large file may be cut at; "json lines" where it turns out to have a record per line, "separators"
-            where it turns out to have some.
+        read: returns the documents of a source, made by the fields it is handed.
+        pieces: what a large file may be cut at.
         is_one_document: whether a file is a single document.
     """
 
     read: Callable[[Source, ReadConfig, Fields], Iterator[Document | Rejected]]
-    pieces: Literal["", "lines", "json lines", "separators", "row groups"] = ""
+    pieces: Pieces = ""
     is_one_document: bool = False
 
 
@@ -38,19 +47,25 @@ def _read_warc(source: Source, config: ReadConfig, fields: Fields) -> Iterator[D
     return read_warc(source, config, fields)
 
 
-_TEXT, _HTML, _CSV = Format(read_text, is_one_document=True), Format(read_html, is_one_document=True), Format(read_csv)
-_JSON, _WARC = Format(read_json, "json lines"), Format(_read_warc)
+RECORDS: dict[str, RecordReader] = {
+    **dict.fromkeys(JSON_SUFFIXES, read_json),
+    **dict.fromkeys((".csv", ".tsv"), read_csv),
+    ".parquet": read_parquet,
+    **dict.fromkeys((".arrow", ".feather"), read_arrow),
+}
+"""Formats whose records have named fields."""
+_PIECES: dict[str, Pieces] = {**dict.fromkeys(JSON_SUFFIXES, "json lines"), ".parquet": "row groups"}
+_TEXT, _HTML = Format(read_text, is_one_document=True), Format(read_html, is_one_document=True)
 _TXT = {
     "file": Format(read_text_file, "separators", is_one_document=True),
     "line": Format(read_txt_lines, "lines"),
     "blank": Format(read_txt_parts, "lines"),
 }
 FORMATS = {
-    **dict.fromkeys(JSON_SUFFIXES, _JSON),
-    **{".csv": _CSV, ".tsv": _CSV},
-    **{".txt": _TXT["file"], ".md": _TEXT, ".html": _HTML, ".htm": _HTML, ".warc": _WARC, ".wet": _WARC},
-    **{".arrow": Format(read_arrow), ".feather": Format(read_arrow)},
-    **{".parquet": Format(read_parquet, "row groups"), "corpus": Format(read_corpus, "row groups")},
+    **{suffix: Format(read, _PIECES.get(suffix, "")) for suffix, read in RECORDS.items()},
+    **{".txt": _TXT["file"], ".md": _TEXT, ".html": _HTML, ".htm": _HTML},
+    **dict.fromkeys((".warc", ".wet"), Format(_read_warc)),
+    "corpus": Format(read_corpus, "row groups"),
 }
 TABLES = (".parquet", ".arrow", ".feather")
 """Formats of columns, which are read from places all over a file."""
