@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 
+from babyllm.errors import UserError
+
 
 @dataclass(frozen=True)
 class Document:
@@ -28,6 +30,16 @@ class Document:
     domain: str = "text"
     id: str = ""
     url: str = ""
+
+
+def check_held_out(fraction: float) -> None:
+    """Check the share of documents that is held out.
+
+    Raises:
+        UserError: It is below 0 or above 1.
+    """
+    if not 0 <= fraction <= 1:
+        raise UserError(f"--held_out={fraction:g}: must be a share from 0 to 1, such as 0.02")
 
 
 def exact_key(text: str) -> bytes:

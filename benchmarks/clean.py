@@ -22,7 +22,8 @@ from babyllm.documents import Document
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.store.corpus import Part, write_corpus, write_part
 from babyllm.text.clean.filters import CleanConfig
-from babyllm.text.clean.filters.chain import Removed, Supplies, build, labels
+from babyllm.text.clean.filters.chain import Removed, build, labels
+from babyllm.text.clean.filters.contract import Resources
 from babyllm.text.clean.stage import BATCH_DOCUMENTS, clean
 from babyllm.text.readers import ReadConfig, find_partitions, read_partition
 
@@ -59,7 +60,7 @@ def measure_filters(documents: list[Document]) -> dict[str, float]:
     config = CleanConfig()
     rates = {}
     for label, name in zip(labels(config.filters), config.filters, strict=True):
-        step = build(name, config, Supplies())
+        step = build(name, config, Resources())
         step(documents[:1])
         size, begin = size_mb(documents), time.process_time()
         answers = [

@@ -9,10 +9,11 @@ but its own, and its directory is complete when the commit mark is there: `corpu
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from typing import Any
 from babyllm.errors import UserError
 from babyllm.files import fsync, locked, read_sealed_json, write_sealed_json
 from babyllm.pipeline.partitions import not_written
-from babyllm.store.corpus import is_corpus, open_corpus
 
 WORK, MADE, REJECTED = ".work", "made", "rejected.jsonl"
 _LOCK, _NOTE = "lock", "published.json"
@@ -40,31 +40,40 @@ def require_apart(out: Path, inputs: Sequence[Path]) -> None:
             raise UserError(f"{out}: {how} {path}, which is read; choose another OUT, outside of it")
 
 
-def is_done(out: Path, about: dict[str, Any]) -> bool:
-    """Whether `out` holds the corpus that is to be made.
+def is_done(out: Path, made: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
+    """Whether `out` holds the finished result of these settings and inputs.
 
     Args:
-        out: a directory, or nothing yet.
-        about: what decides the result: stage, settings and inputs, as JSON values.
+        out: Directory of the result; it need not exist.
+        made: What the result in `out` was made with, as JSON values (`made_with`, or the description of a corpus);
+            None if `out` holds no finished result.
+        wanted: What determines the result that is asked for, as JSON values.
 
     Raises:
-        UserError: it holds a corpus made otherwise.
+        UserError: The result was made with other settings or inputs; the message names them.
     """
-    if not is_corpus(out):
+    if made is None:
         return False
-    require_same(out, open_corpus(out).about, about)
+    if changed := [name for name in wanted if made.get(name) != wanted[name]]:
+        raise UserError(f"{out}: was made with other {', '.join(changed)}; choose another OUT")
     discard_work(out)
     return True
 
 
-def require_same(out: Path, made: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Refuse results in `out` that were made with other settings or inputs than what is wanted.
+def made_with(directory: Path, settings_file: str, commit_mark: str) -> dict[str, Any] | None:
+    """The settings and inputs of a finished result; None if there is no finished result.
 
-    Raises:
-        UserError: names what differs.
+    Args:
+        directory: Directory of the result.
+        settings_file: Name of the file of settings, written before the commit mark.
+        commit_mark: Name of the file that a finished result has.
     """
-    if changed := [name for name in wanted if made.get(name) != wanted[name]]:
-        raise UserError(f"{out}: was made with other {', '.join(changed)}; choose another OUT")
+    try:
+        found = json.loads((directory / settings_file).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_ours = isinstance(found, dict) and "inputs" in found
+    return found if is_ours and (directory / commit_mark).is_file() else None
 
 
 def join_rejected(folders: Sequence[Path], out: Path) -> None:

@@ -29,8 +29,8 @@ from babyllm.chat.load import ChatTemplate, Rendered, Supervise, TooLong, fit, s
 from babyllm.chat.messages import Conversation, Unusable
 from babyllm.chat.reading import READ, find_conversation_partitions, read_conversation_partition
 from babyllm.chat.supervise import message_weights
+from babyllm.documents import check_held_out
 from babyllm.files import read_sealed_json, write_sealed_json
-from babyllm.pipeline.finished import check_held_out
 from babyllm.pipeline.output import MADE, REJECTED, WORK, discard_work, publish, rejected_published, work_directory
 from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.pipeline.report import Report

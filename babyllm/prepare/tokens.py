@@ -22,15 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.config import to_dict
+from babyllm.documents import check_held_out
 from babyllm.errors import UserError
 from babyllm.files import write_json
-from babyllm.pipeline.finished import check_held_out, is_finished
 from babyllm.pipeline.output import (
     MADE,
     REJECTED,
     WORK,
     discard_work,
+    is_done,
     join_rejected,
+    made_with,
     publish,
     rejected_published,
     require_apart,
@@ -95,7 +97,7 @@ def tokenize(
     }
     settings = makes_parts | {"shard_tokens": shard_tokens}
     parts = directory / WORK
-    if is_finished(directory, MANIFEST, SETTINGS, settings):
+    if is_done(directory, made_with(directory, SETTINGS, MANIFEST), settings):
         return None
     with work_directory(directory):
         tokenizer.save(parts / "tokenizer")

@@ -24,8 +24,7 @@ from babyllm.config.values import check
 from babyllm.documents import Document, is_held_out
 from babyllm.errors import UserError
 from babyllm.files import write_json
-from babyllm.pipeline.finished import is_finished
-from babyllm.pipeline.output import MADE, WORK, discard_work, publish, require_apart, work_directory
+from babyllm.pipeline.output import MADE, WORK, discard_work, is_done, made_with, publish, require_apart, work_directory
 from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.pipeline.rejections import require_documents, warn_of_rejected
 from babyllm.pipeline.report import Fact, Report, Table
@@ -96,7 +95,7 @@ def _learn(
     inputs = {"inputs": identity(paths, sources), "read": to_dict(read)}
     settings = inputs | to_dict(config) | {"compare": {name: t.sha256 for name, t in compare.items()}}
     parts = directory / WORK
-    if is_finished(directory, SETTINGS, SETTINGS, settings):
+    if is_done(directory, made_with(directory, SETTINGS, SETTINGS), settings):
         return None
     with work_directory(directory):
         key = inputs | {"pieces": pieces(sources)}

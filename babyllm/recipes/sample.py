@@ -187,8 +187,8 @@ def _prepare(path: Path) -> None:
     from babyllm.store.shards import MANIFEST
     from babyllm.text.clean.filters import CleanConfig
     from babyllm.text.clean.stage import clean
+    from babyllm.text.dedup.dedup_config import DedupConfig
     from babyllm.text.dedup.stage import dedup
-    from babyllm.text.dedup.steps import DedupConfig
     from babyllm.tokenizer import Tokenizer
 
     raw, cleaned, unique = path / "raw.jsonl", path / "clean", path / "unique"

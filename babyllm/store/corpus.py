@@ -267,6 +267,15 @@ def is_corpus(directory: Path) -> bool:
     return begins_with(directory / MANIFEST, _BEGINNING)
 
 
+def about_corpus(directory: Path) -> dict[str, Any] | None:
+    """What the corpus in a directory was made with, as JSON values; None if there is no corpus.
+
+    Raises:
+        UserError: A file of the corpus is missing or damaged.
+    """
+    return open_corpus(directory).about if is_corpus(directory) else None
+
+
 def open_corpus(directory: Path, *, verify: bool = False) -> Corpus:
     """The corpus in a directory; each file of it is read through once, and its sha256 remembered.
 

@@ -33,7 +33,8 @@ from babyllm.runtime import Runtime
 from babyllm.store.corpus import Count, open_corpus
 from babyllm.store.shards import open_tokens
 from babyllm.text.clean.filters import CleanConfig
-from babyllm.text.clean.filters.chain import Supplies, Tally, apply, build, labels
+from babyllm.text.clean.filters.chain import Tally, apply, build, labels
+from babyllm.text.clean.filters.contract import Resources
 from babyllm.text.clean.filters.measures import Length
 from babyllm.text.clean.filters.models import Perplexity, Quality
 from babyllm.text.clean.stage import clean
@@ -96,7 +97,7 @@ def test_nothing_is_lost_from_the_account(texts: list[str]) -> None:
     """Documents, characters and bytes that go in are those that come out and those the filters removed, exactly."""
     config = CleanConfig()
     steps = [
-        (label, build(name, config, Supplies()))
+        (label, build(name, config, Resources()))
         for label, name in zip(labels(config.filters), config.filters, strict=True)
     ]
     tallies = [Tally() for _ in steps]

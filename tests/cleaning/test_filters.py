@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from babyllm.config import parse
+from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.text.clean.filters import DEFAULT_FILTERS, CleanConfig, check_names
 from babyllm.text.clean.filters.addresses import Emails, Urls
+from babyllm.text.clean.filters.contract import Resources
 from babyllm.text.clean.filters.edits import Controls, Traditional, Unicode, Whitespace
 from babyllm.text.clean.filters.measures import Language, Length, Shares, Words
 from babyllm.text.clean.filters.outliers import Outliers, Sums
@@ -322,7 +324,12 @@ def test_outliers_are_told_by_mean_and_deviation(lengths: list[int]) -> None:
     mean = sum(lengths) / len(lengths)
     deviation = (sum((n - mean) ** 2 for n in lengths) / len(lengths)) ** 0.5
     assert (low, high) == pytest.approx((mean - 2 * deviation, mean + 2 * deviation), abs=1e-6)
-    assert Outliers(2.0).test_in("x" * 2000, usual) is not None
+    judge = Outliers(2.0).prepare(Resources(usual={"a": usual}))
+    assert judge([Document("x" * 2000, domain="a")]) == [
+        "characters above what is usual in its domain by 2 standard deviations"
+    ]
+    with pytest.raises(UserError, match="there is no 'letter': did you mean 'letters'"):
+        Outliers(measures=["letter"]).prepare(Resources())
 
 
 # ---- configuration

@@ -17,6 +17,7 @@ from babyllm.ragged import Ragged, hash_rows, offsets_of
 from babyllm.text.dedup.exact import exact_forms
 from babyllm.text.dedup.near import candidates, simhash, verify
 from babyllm.text.dedup.near.cluster import chains, components, graph_of, independent
+from babyllm.text.dedup.near.frequencies import frequencies, inverse_frequencies
 from babyllm.text.dedup.near.minhash import Bands, MinHashConfig, band_keys, choose_bands, signatures
 from babyllm.text.dedup.near.shingles import ShingleConfig, counted, distinct, shingles, words
 from babyllm.text.dedup.normal import characters, fold, normal_form
@@ -188,7 +189,7 @@ def test_fingerprints_are_the_signs_of_the_weighted_votes() -> None:
     """Each bit is that of the plain definition, for 64 and 128 bits and for weights of tf-idf."""
     texts = poems(40)
     sets, occurrences = counted(shingles(fold(column(texts)), ShingleConfig(n=2)))
-    idf = simhash.inverse_frequencies(simhash.frequencies(sets), len(texts))
+    idf = inverse_frequencies(frequencies(sets), len(texts))
     for given_weight in (None, simhash.weights(sets, occurrences, idf)):
         prints = simhash.fingerprints(sets, given_weight, 128)
         assert np.array_equal(prints[:, :1], simhash.fingerprints(sets, given_weight, 64))
@@ -215,7 +216,7 @@ def _split_mix(x: int) -> int:
 def test_rare_shingles_weigh_more() -> None:
     """The weight of tf-idf grows with the occurrences and falls with the documents that have a shingle."""
     sets, occurrences = counted(shingles(fold(column(["天天地", "地玄", "地"])), ShingleConfig(n=1)))
-    idf = simhash.inverse_frequencies(simhash.frequencies(sets), 3)
+    idf = inverse_frequencies(frequencies(sets), 3)
     weight = dict(
         zip(
             zip(np.repeat([0, 1, 2], sets.lengths()), sets.values, strict=True),

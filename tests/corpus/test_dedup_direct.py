@@ -13,13 +13,14 @@ import pytest
 from babyllm.errors import UserError
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.store.corpus import open_corpus
+from babyllm.text.dedup.dedup_config import DedupConfig
 from babyllm.text.dedup.near import verify
 from babyllm.text.dedup.near.linking import Steps, find_links
 from babyllm.text.dedup.near.minhash import MinHashConfig
 from babyllm.text.dedup.normal import normal_form
 from babyllm.text.dedup.slices import cut, files_of
 from babyllm.text.dedup.stage import dedup
-from babyllm.text.dedup.steps import DedupConfig, Setting
+from babyllm.text.dedup.steps import Setting
 from tests.support.disk_fixtures import corpus_of
 
 ONE = WorkConfig(workers=1)

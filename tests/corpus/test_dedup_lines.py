@@ -18,8 +18,8 @@ from babyllm.integrity import MEMORY
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.store.corpus import ROW_GROUP_CHARACTERS, open_corpus
 from babyllm.text.dedup import trimming
+from babyllm.text.dedup.dedup_config import DedupConfig
 from babyllm.text.dedup.stage import dedup
-from babyllm.text.dedup.steps import DedupConfig
 from babyllm.text.dedup.units import LinesConfig
 from tests.support.disk_fixtures import corpus_of
 

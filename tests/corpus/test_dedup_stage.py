@@ -21,10 +21,10 @@ from babyllm.errors import UserError
 from babyllm.integrity import MEMORY
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.store.corpus import open_corpus
+from babyllm.text.dedup.dedup_config import DedupConfig
 from babyllm.text.dedup.near.shingles import ShingleConfig
 from babyllm.text.dedup.normal import normal_form
 from babyllm.text.dedup.stage import dedup
-from babyllm.text.dedup.steps import DedupConfig
 from tests.support.disk_fixtures import corpus_of
 
 ONE = WorkConfig(workers=1)
@@ -35,7 +35,7 @@ KILLED = """
 import os, signal, sys, threading, time
 from pathlib import Path
 from babyllm.text.dedup.stage import dedup
-from babyllm.text.dedup.steps import DedupConfig
+from babyllm.text.dedup.dedup_config import DedupConfig
 from babyllm.pipeline.partitions import WorkConfig
 corpus, out, mark = map(Path, sys.argv[1:])
 def watch():

@@ -21,9 +21,9 @@ from babyllm.prepare.vocabulary_config import VocabularyConfig
 from babyllm.store.corpus import open_corpus
 from babyllm.text.clean.filters import CleanConfig
 from babyllm.text.clean.stage import clean
+from babyllm.text.dedup.dedup_config import DedupConfig
 from babyllm.text.dedup.exact import exact_forms
 from babyllm.text.dedup.stage import dedup
-from babyllm.text.dedup.steps import DedupConfig
 from babyllm.tokenizer import Tokenizer
 
 ONE = WorkConfig(workers=1)

@@ -32,8 +32,8 @@ from babyllm.optim import OptimConfig, make_optimizer
 from babyllm.runtime import Runtime, RuntimeConfig, start
 from babyllm.schedule import Plan
 from babyllm.store.corpus import Part, open_corpus, write_corpus, write_part
+from babyllm.text.dedup.dedup_config import DedupConfig
 from babyllm.text.dedup.stage import dedup
-from babyllm.text.dedup.steps import DedupConfig
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
 from babyllm.training.stages.pretraining_config import PretrainConfig

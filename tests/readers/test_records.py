@@ -12,7 +12,8 @@ from babyllm.errors import UserError
 from babyllm.store.corpus import open_corpus
 from babyllm.text.clean.filters import CleanConfig
 from babyllm.text.clean.stage import clean
-from babyllm.text.dedup.stage import DedupConfig, dedup
+from babyllm.text.dedup.dedup_config import DedupConfig
+from babyllm.text.dedup.stage import dedup
 from babyllm.text.readers import ReadConfig, find_partitions
 
 # ---- addresses

@@ -8,7 +8,7 @@ from pathlib import Path
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.pipeline.report import print_report
 from babyllm.text.clean.filters import CleanConfig
-from babyllm.text.clean.filters.models import Scorer
+from babyllm.text.clean.filters.contract import Scorer
 from babyllm.text.clean.stage import clean
 from babyllm.text.readers import ReadConfig
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from babyllm.pipeline.report import print_report
+from babyllm.text.dedup.dedup_config import DedupConfig
 from babyllm.text.dedup.stage import dedup
-from babyllm.text.dedup.steps import DedupConfig
 
 ARGUMENTS = "IN... OUT"
 Flags = DedupConfig

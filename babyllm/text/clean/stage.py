@@ -2,8 +2,8 @@
 
     IN... -> partitions -> documents -> filters -> parts, rejected.jsonl, outcomes -> OUT: corpus, report
 
-A pass over the partitions is enough unless the filter `outliers` is among them: what length is usual is known when all
-documents have been measured, so the filters before it make a pass of their own.
+One pass over the partitions is enough without the filter `outliers`. It needs the mean of each domain, which is known
+after all documents have been measured, so the filters before it make a pass of their own.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from babyllm.config.values import without_paths
 from babyllm.documents import Document
-from babyllm.files import sha256
 from babyllm.pipeline.output import (
     MADE,
     REJECTED,
@@ -36,15 +35,15 @@ from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.pipeline.rejections import require_documents, warn_of_rejected
 from babyllm.pipeline.report import Report
 from babyllm.pipeline.report_html import REPORT_FILES, write_report
-from babyllm.store.corpus import MANIFEST, Part, add_counts, read_part, write_corpus, write_part
-from babyllm.text.clean import quality
+from babyllm.store.corpus import MANIFEST, Part, about_corpus, add_counts, read_part, write_corpus, write_part
 from babyllm.text.clean.filters import CleanConfig, check_names
-from babyllm.text.clean.filters.chain import Step, Supplies, Tally, apply, build, excerpt, labels
-from babyllm.text.clean.filters.models import Scorer
-from babyllm.text.clean.filters.outliers import Bounds, add
+from babyllm.text.clean.filters.chain import Step, Tally, apply, build, excerpt, labels
+from babyllm.text.clean.filters.contract import Bounds, HasFiles, Resources, Scorer, Trained
+from babyllm.text.clean.filters.outliers import add
 from babyllm.text.clean.report import Outcome, length_bin, reasons_of, report_on, to_json, total
 from babyllm.text.clean.syntax.code import count_code
 from babyllm.text.readers import (
+    WHOLE_FILES,
     Partition,
     ReadConfig,
     Rejected,
@@ -57,7 +56,6 @@ from babyllm.text.readers import (
 BATCH_DOCUMENTS = 512
 BATCH_CHARACTERS = 1 << 19
 PART = "part.parquet"
-_UNCUT = 1 << 62  # a partition size at which no file is cut
 LoadScorer = Callable[[str], Scorer]
 
 
@@ -70,38 +68,41 @@ def clean(
     work: WorkConfig | None = None,
     load_scorer: LoadScorer | None = None,
 ) -> Report | None:
-    """Write the corpus `out`: the documents of `inputs` that the filters leave, mended.
+    """Write the corpus `out`: the documents of `inputs` that pass the filters, as the filters changed them.
 
-    Beside it stand `report.json`, `report.html`, the classifier if one was trained and, where something was turned
-    away, `rejected.jsonl`: every record and document, and why.
+    `out` also gets `report.json`, `report.html`, the classifier if one was trained and, if anything was rejected,
+    `rejected.jsonl`: every rejected record and document with the reason.
 
     Args:
-        inputs: files, folders and corpora.
-        out: a directory.
-        config: the filters.
-        read: how files that are no corpora are read.
-        work: how the machine is used, which changes nothing about the documents.
-        load_scorer: makes what the filter perplexity asks of a model's directory; a function of a module.
+        inputs: Files, folders and corpora.
+        out: Directory of the corpus.
+        config: Filters and their options.
+        read: How raw files are read.
+        work: How the machine is used; the documents do not depend on it.
+        load_scorer: Function of a module that loads the language model of the filter perplexity from its directory.
 
     Returns:
-        The report; None if `out` had been made before, with the same inputs and settings.
+        The report; None if `out` was made before with the same inputs and settings.
 
     Raises:
-        UserError: an input or a setting is wrong, or `out` holds something else.
+        UserError: An input or a setting is wrong, or `out` holds something else.
     """
     read, work = read or ReadConfig(), work or WorkConfig()
     check_names(config.filters)
-    require_apart(out, [*inputs, *map(Path, (*(config.quality.good or ()), *(config.quality.bad or ())))])
+    trained = {name: chosen for name, chosen in _chosen(config).items() if isinstance(chosen, Trained)}
+    require_apart(out, [*inputs, *(path for chosen in trained.values() for path in chosen.examples())])
     about = _about(inputs, config, read)
-    if is_done(out, about):
+    if is_done(out, about_corpus(out), about):
         return None
     with work_directory(out) as directory:
-        is_taught = "quality" in config.filters and bool(config.quality.good or config.quality.bad)
-        if is_taught:
-            _train(config, read, directory).save(directory)
-            config = replace(config, quality=replace(config.quality, model=str(directory)))
+        learned: list[str] = []
+        for name, chosen in trained.items():
+            taught: Any
+            taught, files = chosen.train(read, directory)
+            config = replace(config, **{name: taught})
+            learned += files
         run = _Run(config, read, load_scorer)
-        run.steps(config.filters, {})  # a library or file that is missing is told before the work begins
+        run.steps(config.filters, {})  # a missing library or file is reported before the work begins
         partitions = find_partitions(inputs, read, work.partition_bytes)
         require_fields(partitions, read)
         passes = _passes(run, partitions, directory, about, work)
@@ -111,15 +112,14 @@ def clean(
         with rejected_published(out):
             require_documents(sum(count.documents for count in outcome.kept.values()), reasons_of(outcome), out)
         parts = _move_parts(*passes[-1], made)
-        classifier = (quality.WEIGHTS, quality.ABOUT) if is_taught else ()
-        for name in classifier:
+        for name in learned:
             shutil.copyfile(directory / name, made / name)
         report = report_on(inputs, outcome, read)
         write_report(made, report)
         write_corpus(made, parts, about)
         n_read = sum(count.documents for count in outcome.read.values())
         warn_of_rejected(outcome.unreadable, n_read, out / REJECTED)
-        publish(out, [*(part.file for part in parts), REJECTED, *classifier, *REPORT_FILES, MANIFEST])
+        publish(out, [*(part.file for part in parts), REJECTED, *learned, *REPORT_FILES, MANIFEST])
     discard_work(out)
     return report
 
@@ -129,29 +129,18 @@ def clean(
 
 @dataclass(frozen=True)
 class _Run:
-    """What is the same for all partitions."""
+    """The settings that all partitions share."""
 
     config: CleanConfig
     read: ReadConfig
     load_scorer: LoadScorer | None
 
     def steps(self, names: Sequence[str], usual: dict[str, Bounds]) -> list[Step]:
-        """The filters of these names, each tried once."""
-        scorer = None
-        if "perplexity" in names and self.load_scorer is not None and self.config.perplexity.model:
-            scorer = _scorer(self.load_scorer, self.config.perplexity.model)
-        steps = [build(name, self.config, Supplies(scorer, usual)) for name in names]
-        for name, step in zip(names, steps, strict=True):
-            if name == "outliers":
-                self.config.outliers.values("text")
-            else:
-                step([Document("text")])
+        """The filters of these names, each run once on a short text."""
+        steps = [build(name, self.config, Resources(self.load_scorer, usual)) for name in names]
+        for step in steps:
+            step([Document("text")])
         return steps
-
-
-@cache
-def _scorer(load: LoadScorer, model: str) -> Scorer:
-    return load(model)
 
 
 @dataclass(frozen=True)
@@ -159,10 +148,10 @@ class _Pass:
     """One pass over the partitions.
 
     Attributes:
-        run: what is the same for all passes.
-        filters: (label, name) of those that work in it.
-        usual: by domain, for outliers.
-        is_last: whether its parts are the result.
+        run: Settings that all passes share.
+        filters: (label, name) of each filter of the pass.
+        usual: Usual values by domain, for outliers.
+        is_last: True if the parts of the pass are the result.
     """
 
     run: _Run
@@ -293,42 +282,27 @@ def _move_parts(folders: Sequence[Path], outcomes: Sequence[Outcome], made: Path
 # ---- settings
 
 
+def _chosen(config: CleanConfig) -> dict[str, Any]:
+    """The chosen filters by name."""
+    return {name: getattr(config, name) for name in config.filters}
+
+
 def _about(inputs: Sequence[Path], config: CleanConfig, read: ReadConfig) -> dict[str, Any]:
-    """What decides the result, as JSON values: the inputs, the filters in use with their options, files they name."""
-    files = {}
-    if "words" in config.filters and Path(config.words.file).is_file():
-        files["words"] = sha256(Path(config.words.file))
-    if "sites" in config.filters:
-        for path in map(Path, [*config.sites.block_files, *config.sites.allow_files]):
-            if path.is_file():
-                files[f"sites {path}"] = sha256(path)
-    if "quality" in config.filters:
-        for name, paths in (("good", config.quality.good), ("bad", config.quality.bad)):
-            if paths:
-                files[f"quality.{name}"] = key_of(find_partitions([Path(path) for path in paths], read, _UNCUT))
-        if (classifier := Path(config.quality.model) / quality.WEIGHTS).is_file():
-            files["quality.model"] = sha256(classifier)
-    if "perplexity" in config.filters:
-        weights = sorted(Path(config.perplexity.model).rglob("*.safetensors")) if config.perplexity.model else []
-        files["perplexity.model"] = str([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in weights])
+    """What determines the result, as JSON values: inputs, filters, their options and files."""
+    files: dict[str, str] = {}
+    for chosen in _chosen(config).values():
+        if isinstance(chosen, HasFiles):
+            files |= chosen.digests(read)
     options = [
         [label, without_paths(getattr(config, name))]
         for label, name in zip(labels(config.filters), config.filters, strict=True)
     ]
     about = {
         "stage": "clean",
-        "inputs": key_of(find_partitions(inputs, read, _UNCUT)),
+        "inputs": key_of(find_partitions(inputs, read, WHOLE_FILES)),
         "read": asdict(read),
         "filters": options,
         "files": files,
     }
     values: dict[str, Any] = json.loads(json.dumps(about))
     return values
-
-
-def _train(config: CleanConfig, read: ReadConfig, directory: Path) -> quality.Classifier:
-    texts = []
-    for paths in (config.quality.good, config.quality.bad):
-        found = find_partitions([Path(path) for path in paths], read, _UNCUT) if paths else []
-        texts.append([d.text for p in found for d in read_partition(p, read) if isinstance(d, Document)])
-    return quality.train(*texts)

@@ -24,7 +24,7 @@ from babyllm.files import write_bytes
 from babyllm.ragged import U64, Ragged
 from babyllm.text.dedup.near.shingles import ngrams, words
 from babyllm.text.dedup.normal import fold
-from babyllm.text.readers import ReadConfig, Rejected, Source, find_partitions
+from babyllm.text.readers import WHOLE_FILES, ReadConfig, Rejected, Source, find_partitions
 from babyllm.text.readers.archives import read_files
 from babyllm.text.readers.formats.table import format_of
 
@@ -64,7 +64,7 @@ def evaluation_files(paths: Sequence[str]) -> list[Source]:
     if not paths:
         return []
     try:
-        partitions = find_partitions([Path(path) for path in paths], _READ, sys.maxsize)
+        partitions = find_partitions([Path(path) for path in paths], _READ, WHOLE_FILES)
     except UserError as error:
         raise UserError(f"--decontaminate: {error}") from None
     files = [s for p in partitions for s in p.sources if not set(s.path.parts) & set(_NOT_DATA)]

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from babyllm.pipeline.report import Bin, Cell, ExampleGroup, Fact, Histogram, LabelledTexts, Report, Table
 from babyllm.store.corpus import Corpus, Count
 from babyllm.text.dedup.decontaminate import Benchmarks
-from babyllm.text.dedup.near.linking import METHODS
-from babyllm.text.dedup.near.minhash import choose_bands
+from babyllm.text.dedup.dedup_config import DedupConfig
+from babyllm.text.dedup.near.linking import FOUND_BY
+from babyllm.text.dedup.near.methods import METHODS
 from babyllm.text.dedup.results import Result, describe
 from babyllm.text.dedup.slices import Slice
-from babyllm.text.dedup.steps import DedupConfig
 from babyllm.text.dedup.trimming import Loss, Trimming
 from babyllm.text.readers import Source
 
@@ -83,18 +83,13 @@ def _facts(result: Result, corpora: Sequence[Corpus], config: DedupConfig, trimm
         facts.append(("exact without", ", ".join(config.fold)))
     if config.near:
         facts.append(("threshold", config.threshold))
-    if "minhash" in config.near:
-        bands = choose_bands(config.minhash, config.threshold)
-        recall = bands.recall(config.threshold)
-        facts.append(("MinHash", f"{bands.n} bands of {bands.rows} rows, recall {recall:.4f} at the threshold"))
-    if "simhash" in config.near:
-        facts.append(("SimHash", f"{config.simhash.bits} bits, {config.simhash.distance} of which may differ"))
+    facts += [METHODS[name].build(config, total.documents, None).fact() for name in config.near]
     return facts
 
 
 def _methods(result: Result) -> Table:
     methods = result.members.method[result.is_removed]
-    counts = [(name, int(np.count_nonzero(methods == number))) for number, name in enumerate(METHODS)]
+    counts = [(name, int(np.count_nonzero(methods == number))) for number, name in enumerate(FOUND_BY)]
     rows = [row for row in counts if row[1]]
     if result.contaminated.size:
         rows.append(("evaluation sets", result.contaminated.shape[1]))

@@ -14,7 +14,7 @@ from babyllm.text.dedup.decontaminate import Benchmarks
 from babyllm.text.dedup.near.candidates import unpack
 from babyllm.text.dedup.near.cluster import Members, chains, direct, graph_of, select
 from babyllm.text.dedup.near.direct import complete, grouped
-from babyllm.text.dedup.near.linking import METHODS, AllLinks, Steps
+from babyllm.text.dedup.near.linking import FOUND_BY, AllLinks, Steps
 from babyllm.text.dedup.slices import Slice, read
 from babyllm.text.dedup.steps import Setting
 from babyllm.text.readers import Source
@@ -106,7 +106,7 @@ def describe(
 def member_table(result: Result) -> pa.Table:
     """The rows of `clusters.parquet`, sorted by cluster, then by id."""
     members, ids = result.members, result.names["id"]
-    method = [METHODS[number] if number >= 0 else None for number in range(-1, len(METHODS))]
+    method = [FOUND_BY[number] if number >= 0 else None for number in range(-1, len(FOUND_BY))]
     table = pa.table(
         {
             "cluster": ids.take(pa.array(result.survivors())),

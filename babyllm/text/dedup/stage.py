@@ -22,15 +22,16 @@ from babyllm.pipeline.output import MADE, discard_work, is_done, publish, requir
 from babyllm.pipeline.rejections import require_documents
 from babyllm.pipeline.report import Report
 from babyllm.pipeline.report_html import REPORT_FILES, write_report
-from babyllm.store.corpus import MANIFEST, Corpus, Count, Part, open_corpus, write_corpus
+from babyllm.store.corpus import MANIFEST, Corpus, Count, Part, about_corpus, open_corpus, write_corpus
 from babyllm.store.parquet import parquet_writer
 from babyllm.text.dedup import decontaminate, steps
+from babyllm.text.dedup.dedup_config import DedupConfig
 from babyllm.text.dedup.near.linking import Steps, find_links, save
-from babyllm.text.dedup.near.minhash import choose_bands
+from babyllm.text.dedup.near.methods import METHODS
 from babyllm.text.dedup.report import summarize
 from babyllm.text.dedup.results import Result, collect, contaminated_table, member_table, reasons_of
 from babyllm.text.dedup.slices import Files, Slice, cut, files_of, prefixes, whole
-from babyllm.text.dedup.steps import DedupConfig, Setting
+from babyllm.text.dedup.steps import Setting
 from babyllm.text.dedup.trimming import Trimming, trim_inputs
 from babyllm.text.readers import Source
 
@@ -55,7 +56,7 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
     corpora = [open_corpus(path) for path in (*inputs, *map(Path, config.against))]
     evaluation = decontaminate.evaluation_files(config.decontaminate)
     about = _about(corpora, evaluation, config)
-    if is_done(out, about):
+    if is_done(out, about_corpus(out), about):
         return None
     with work_directory(out) as directory:
         files = files_of(corpora)
@@ -95,8 +96,8 @@ def _check(config: DedupConfig) -> None:
     if not 0 < config.minhash.recall < 1:
         raise UserError(f"--minhash.recall={config.minhash.recall}: give a probability between 0 and 1")
     check(config.lines, "--lines.")
-    if "minhash" in config.near:
-        choose_bands(config.minhash, config.threshold)
+    for name in config.near:
+        METHODS[name].build(config, 0, None)
 
 
 def _about(corpora: Sequence[Corpus], evaluation: Sequence[Source], config: DedupConfig) -> dict[str, Any]:

@@ -13,73 +13,33 @@ keep     part -> part.parquet without what is removed
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from babyllm.config.values import AnyMembers, PathText, Share
 from babyllm.files import fsync
-from babyllm.pipeline.partitions import WorkConfig
 from babyllm.ragged import U64, Ragged, compress, hash_rows, offsets_of, reduce_rows
 from babyllm.store.corpus import Count, schema_of
 from babyllm.store.parquet import parquet_writer
 from babyllm.text.dedup import decontaminate
-from babyllm.text.dedup.exact import Fold, exact_forms
-from babyllm.text.dedup.near import simhash
+from babyllm.text.dedup.dedup_config import DedupConfig
+from babyllm.text.dedup.exact import exact_forms
 from babyllm.text.dedup.near.candidates import NO_PAIRS, Candidates, Span, entries, find, load, merge, unpack
-from babyllm.text.dedup.near.minhash import MinHashConfig, band_keys, choose_bands, signatures
-from babyllm.text.dedup.near.shingles import ShingleConfig, counted, distinct, shingles
-from babyllm.text.dedup.near.simhash import SimHashConfig
+from babyllm.text.dedup.near.frequencies import N_COUNTERS, frequencies
+from babyllm.text.dedup.near.methods import METHODS, Method
+from babyllm.text.dedup.near.shingles import distinct, shingles
 from babyllm.text.dedup.near.verify import Links, SetStore, verify, verify_groups, verify_in_order, write_sets
 from babyllm.text.dedup.normal import fold
 from babyllm.text.dedup.slices import Slice, read, read_texts
-from babyllm.text.dedup.units import LinesConfig
 
-GRAMS = "grams.bin"  # of the evaluation sets
+GRAMS = "grams.bin"  # the n-grams of the evaluation sets
+IDF = "idf.npy"  # the inverse document frequencies of shingles
 _ROW_GROUP_BYTES = 2 << 20
-
-
-@dataclass(frozen=True)
-class DedupConfig:
-    """What counts as a repetition, and which document stays.
-
-    Attributes:
-        near: how near-duplicates are looked for, beside the exact ones; [] for none.
-        threshold: Jaccard similarity of two documents' shingles from which on they are near-duplicates.
-        shingles: what documents are compared by.
-        minhash: how candidates are found by MinHash.
-        simhash: how candidates are found by SimHash.
-        fold: differences that do not count between exact repetitions: case, width, punctuation; [] for none.
-        clusters: which documents stand for which: chains removes what is alike to another document of the cluster,
-            direct only what is alike to the document that stays.
-        keep: the document of a cluster that stays: the longest (then the smallest id), or one of the first IN (then the
-            longest).
-        against: corpora whose documents are neither removed nor written, but count as those that were there before.
-        lines: lines or paragraphs that many documents share; they are removed before documents are compared.
-        decontaminate: evaluation files or folders, of all kinds that `clean` reads; documents that share a gram of
-            words with one are removed.
-        decontaminate_words: words of such a gram; a Chinese character counts as one.
-        work: how the machine is used.
-    """
-
-    near: list[Literal["minhash", "simhash"]] = field(default_factory=lambda: ["minhash"])
-    threshold: Share = 0.85
-    shingles: ShingleConfig = field(default_factory=ShingleConfig)
-    minhash: MinHashConfig = field(default_factory=MinHashConfig)
-    simhash: SimHashConfig = field(default_factory=SimHashConfig)
-    fold: list[Fold] = field(default_factory=list)
-    clusters: Literal["chains", "direct"] = "chains"
-    keep: Literal["longest", "first"] = "longest"
-    against: list[PathText] = field(default_factory=list)
-    lines: LinesConfig = field(default_factory=LinesConfig)
-    decontaminate: list[PathText] = field(default_factory=list)
-    decontaminate_words: AnyMembers = 13
-    work: WorkConfig = field(default_factory=WorkConfig)
 
 
 @dataclass(frozen=True)
@@ -100,33 +60,27 @@ class Setting:
         """The finished folders of a step, in their order."""
         return sorted(folder for folder in (self.directory / step).glob("[0-9]*") if folder.is_dir())
 
-    def n_tables(self, method: str) -> int:
-        """How many tables of keys a method has."""
-        if method == "minhash":
-            return choose_bands(self.config.minhash, self.config.threshold).n
-        n = simhash.n_blocks(self.config.simhash, self.n_documents)
-        return len(
-            simhash.table_keys(
-                np.zeros((1, self.config.simhash.bits // 64), np.uint64), n, self.config.simhash.distance
-            )
-        )
+    def method(self, name: str) -> Method:
+        """A method of finding near-duplicates."""
+        idf = self.directory / IDF
+        return METHODS[name].build(self.config, self.n_documents, np.load(idf) if idf.exists() else None)
 
 
 def count(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> None:
-    """In how many documents each counter's shingles are."""
-    total = np.zeros(simhash.N_FREQUENCIES, np.uint32)
+    """Count the documents of a slice that hold each counter's shingles."""
+    total = np.zeros(N_COUNTERS, np.uint32)
     for texts in read_texts(item[0]):
-        total += simhash.frequencies(distinct(shingles(fold(texts), setting.config.shingles)))
+        total += frequencies(distinct(shingles(fold(texts), setting.config.shingles)))
     np.save(folder / "frequencies.npy", total)
 
 
 def sketch(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> dict[str, int]:
-    """The keys by which documents of a slice meet others; the item says whether evaluation sets are kept out of it."""
+    """Compute the keys of a slice's documents; the item says whether the slice is compared with evaluation sets."""
     piece, is_checked = item
     config, first = setting.config, piece.first
     grams = setting.directory / GRAMS
     benchmarks = decontaminate.load(grams, config.decontaminate_words) if is_checked and grams.exists() else None
-    idf = np.load(setting.directory / "idf.npy") if (setting.directory / "idf.npy").exists() else None
+    methods = {name: setting.method(name) for name in config.near}
     found: dict[str, list[NDArray[Any]]] = {}
 
     def add(name: str, value: NDArray[Any]) -> None:
@@ -143,30 +97,23 @@ def sketch(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> dict[
             add("contaminated", np.stack([numbers, n_matches, gram])[:, ~is_clean])
         hashed = hash_rows(exact_forms(texts, config.fold))
         add("exact", np.stack([*hashed, numbers.view(np.uint64)])[:, is_clean])
-        if not config.near:
+        if not methods:
             continue
         hashes = shingles(folded, config.shingles)
         is_clean &= hashes.lengths() > 0
-        if "minhash" in config.near:
-            bands = choose_bands(config.minhash, config.threshold)
-            keys = band_keys(signatures(hashes, bands.n * bands.rows), bands)
-            add("minhash", entries(keys[:, is_clean], numbers[is_clean]))
-        if "simhash" in config.near:
-            sets, occurrences = counted(hashes)
-            weight = None if idf is None else simhash.weights(sets, occurrences, idf)
-            prints = simhash.fingerprints(sets, weight, config.simhash.bits)
-            add("prints", prints)
-            n = simhash.n_blocks(config.simhash, setting.n_documents)
-            keys = simhash.table_keys(prints, n, config.simhash.distance)
-            add("simhash", entries(keys[:, is_clean], numbers[is_clean]))
+        for name, method in methods.items():
+            keys, prints = method.sketch(hashes)
+            add(name, entries(keys[:, is_clean], numbers[is_clean]))
+            if prints is not None:
+                add(f"{name}-prints", prints)
     _save_sketch(found, folder)
     return {"contaminated": sum(part.shape[1] for part in found.get("contaminated", []))}
 
 
 def _save_sketch(found: dict[str, list[NDArray[Any]]], folder: Path) -> None:
     for name, parts in found.items():
-        whole = np.concatenate(parts, axis=0 if name in ("lengths", "prints") else 1)
-        if name in ("minhash", "simhash"):
+        whole = np.concatenate(parts, axis=0 if name == "lengths" or name.endswith("-prints") else 1)
+        if name in METHODS:
             whole.sort(axis=1)
         elif name == "exact":
             whole = whole[:, np.argsort(whole[0])]
@@ -223,14 +170,13 @@ def propose(item: Sequence[Span], folder: Path, *, setting: Setting, method: str
     is_repetition = np.zeros(setting.n_documents, bool)
     is_repetition[exact_links(setting)[0]] = True
     sketches = setting.folders("sketch")
-    prints = _fingerprints(sketches, setting.config.simhash.bits) if method == "simhash" else None
+    chosen, prints = setting.method(method), _fingerprints(sketches, method)
     found = []
     for span in item:
         entry = load(span, [sketched / f"{method}.npy" for sketched in sketches])
         candidates = find(entry[~is_repetition[unpack(entry)[1]]])
         if prints is not None:
-            near = simhash.within(candidates.pairs, prints, setting.config.simhash.distance)
-            candidates = Candidates(near, candidates.groups)
+            candidates = Candidates(chosen.narrow(candidates.pairs, prints), candidates.groups)
         found.append(candidates)
     pairs, groups = merge(found)
     np.save(folder / "pairs.npy", pairs)
@@ -344,8 +290,8 @@ def _counts(rows: pa.Table) -> dict[str, Count]:
     return {domain: Count(*numbers) for domain, *numbers in zip(*columns, strict=True)}
 
 
-def _fingerprints(sketches: Sequence[Path], bits: int) -> U64:
-    """The fingerprints of all documents, by their numbers."""
-    return np.concatenate(
-        [np.empty((0, bits // 64), np.uint64), *(np.load(folder / "prints.npy") for folder in sketches)]
-    )
+def _fingerprints(sketches: Sequence[Path], method: str) -> U64 | None:
+    """The fingerprints of all documents, in rows by document number; None if the method has none."""
+    files = [folder / f"{method}-prints.npy" for folder in sketches]
+    files = [file for file in files if file.exists()]
+    return np.concatenate([np.load(file) for file in files]) if files else None

@@ -6,11 +6,12 @@
 files and cuts them; the others read a family of formats each, and `formats` names them all.
 """
 
-from babyllm.text.readers.find import Partition, find_partitions, key_of, left_out, read_partition
+from babyllm.text.readers.find import WHOLE_FILES, Partition, find_partitions, key_of, left_out, read_partition
 from babyllm.text.readers.named_fields import require_fields
 from babyllm.text.readers.records import ReadConfig, Rejected, Source
 
 __all__ = [
+    "WHOLE_FILES",
     "Partition",
     "ReadConfig",
     "Rejected",

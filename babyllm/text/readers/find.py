@@ -33,6 +33,7 @@ from babyllm.text.readers.records import ReadConfig, Rejected, Source, unreadabl
 
 UNREAD_ARCHIVES = (".rar", ".7z", ".z", ".cab", ".iso")
 HEAD = 4096  # bytes that tell what a file without suffix holds
+WHOLE_FILES = 1 << 62  # bytes of a partition at which no file is cut
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,7 @@
-"""Filters: pure functions that mend a text or turn it away, chosen and ordered by name.
+"""Filters: functions that change or reject texts, chosen and ordered by name.
 
-A filter is a frozen dataclass of its options with one of these methods:
-
-    edit(text) -> text                          mends
-    test(text) -> reason | None                 turns away
-    test_url(url) -> reason | None              turns away, by the document's address
-    judge(texts) -> [reason | None, ...]        turns away, many texts at a time because that is faster
-
-To add one, write it and name it in `CleanConfig`.
+`CleanConfig` is the table of all filters, those with a resource included. To add one, write it as `contract` says and
+name it there.
 """
 
 from __future__ import annotations
@@ -28,7 +22,7 @@ from babyllm.text.clean.filters.rules import Repeats, Rules
 from babyllm.text.clean.filters.sites import Sites
 from babyllm.text.clean.syntax.markup import Html
 
-# What is cheap and turns much away comes first; tests of the content see the mended text.
+# Cheap filters that reject much come first; tests of the content see the edited text.
 DEFAULT_FILTERS = (
     *("length", "unicode", "html", "controls", "urls", "emails", "width", "punctuation", "runs", "whitespace"),
     *("length", "shares", "repetition"),
@@ -37,11 +31,12 @@ DEFAULT_FILTERS = (
 
 @dataclass(frozen=True)
 class CleanConfig:
-    """Which filters work on a text, in which order, and their options.
+    """The filters that work on a text, their order and their options.
 
     Attributes:
-        filters: names of filters in the order in which they work; one may come twice. Also there, but slower or a
-            matter of taste: sites, rules, repeats, traditional, language, words, outliers, quality, perplexity.
+        filters: Names of filters in the order in which they work; a name may come twice. Further filters, which are
+            slower or a matter of taste: sites, rules, repeats, traditional, language, words, outliers, quality,
+            perplexity.
     """
 
     filters: list[str] = field(default_factory=lambda: list(DEFAULT_FILTERS))
@@ -69,10 +64,10 @@ class CleanConfig:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Make sure that every name is a filter's.
+    """Check that every name is that of a filter.
 
     Raises:
-        UserError: one is not; the message has the nearest that is.
+        UserError: A name is not known; the message suggests the nearest.
     """
     known = [f.name for f in fields(CleanConfig) if f.name != "filters"]
     for name in names:

@@ -1,24 +1,22 @@
-"""Filters at work on documents, and the account of what each of them did.
+"""Run filters over documents, and count what each of them did.
 
     names, options -> steps -> [(label, step)]
     documents -> step after step -> documents left
                  tally of each: documents, characters and bytes removed, reasons, examples
 
-What goes in is what comes out and what the tallies say was removed, to the byte.
+The bytes of the documents read equal those of the documents left plus those that the tallies count as removed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 from babyllm.documents import Document
-from babyllm.errors import UserError
 from babyllm.text.clean.filters import CleanConfig
-from babyllm.text.clean.filters.models import Scorer
-from babyllm.text.clean.filters.outliers import Bounds
+from babyllm.text.clean.filters.contract import Edit, Filter, Judge, JudgeTexts, Prepare, Resources, Test, TestUrl
 
 N_EXAMPLES = 4
 EXCERPT = 200  # characters of a document that are shown
@@ -26,54 +24,17 @@ _LEAD = 40  # characters shown before the first change
 
 
 class Removed(NamedTuple):
-    """What a step says of a document that it turns away."""
+    """A step's answer for a document that it rejects."""
 
     reason: str
 
 
 Step = Callable[[Sequence[Document]], Sequence["str | Removed"]]
-"""Documents -> the new text of each, or why it is turned away."""
-
-
-@runtime_checkable
-class Edit(Protocol):
-    """A filter that mends."""
-
-    def edit(self, text: str) -> str:
-        """The mended text."""
-
-
-@runtime_checkable
-class Test(Protocol):
-    """A filter that turns away."""
-
-    def test(self, text: str) -> str | None:
-        """The reason, or None."""
-
-
-@runtime_checkable
-class TestUrl(Protocol):
-    """A filter that turns away by the address of a document."""
-
-    def test_url(self, url: str) -> str | None:
-        """The reason, or None."""
-
-
-@dataclass(frozen=True)
-class Supplies:
-    """What filters need beside their options.
-
-    Attributes:
-        scorer: of the filter perplexity.
-        usual: least and greatest by domain and measure, of the filter outliers.
-    """
-
-    scorer: Scorer | None = None
-    usual: Mapping[str, Bounds] = field(default_factory=dict)
+"""Documents -> the new text of each, or why it is rejected."""
 
 
 def labels(names: Sequence[str]) -> list[str]:
-    """The names, those that come again with a number behind."""
+    """The names; a number follows a name that came before."""
     seen: dict[str, int] = {}
     result = []
     for name in names:
@@ -82,56 +43,49 @@ def labels(names: Sequence[str]) -> list[str]:
     return result
 
 
-def build(name: str, config: CleanConfig, supplies: Supplies) -> Step:
-    """The filter of that name as a step."""
-    chosen = getattr(config, name)
+def build(name: str, config: CleanConfig, resources: Resources) -> Step:
+    """The filter of this name as a step.
+
+    Raises:
+        UserError: The filter needs a resource or an option that is missing.
+    """
+    chosen: Filter = getattr(config, name)
     if isinstance(chosen, Edit):
         edit = chosen.edit
         return lambda documents: [edit(document.text) for document in documents]
-    if isinstance(chosen, Test):
-        test = chosen.test
-        return lambda documents: _answers(documents, [test(document.text) for document in documents])
-    if isinstance(chosen, TestUrl):
-        test_url = chosen.test_url
-        return lambda documents: _answers(documents, [test_url(document.url) for document in documents])
-    if name == "outliers":
-        usual = supplies.usual
-        return lambda documents: _answers(
-            documents, [config.outliers.test_in(document.text, usual[document.domain]) for document in documents]
-        )
-    if name == "perplexity":
-        if supplies.scorer is None:
-            raise UserError("--filters: perplexity needs a model; name its directory with --perplexity.model")
-        scorer = supplies.scorer
-        return lambda documents: _answers(documents, config.perplexity.judge(_texts(documents), scorer))
-    judge: Callable[[Sequence[str]], Sequence[str | None]] = chosen.judge
-    return lambda documents: _answers(documents, judge(_texts(documents)))
-
-
-def _texts(documents: Sequence[Document]) -> list[str]:
-    return [document.text for document in documents]
-
-
-def _answers(documents: Sequence[Document], reasons: Sequence[str | None]) -> list[str | Removed]:
-    return [
+    judge = _judge(chosen, resources)
+    return lambda documents: [
         document.text if reason is None else Removed(reason)
-        for document, reason in zip(documents, reasons, strict=True)
+        for document, reason in zip(documents, judge(documents), strict=True)
     ]
 
 
-# ---- the account
+def _judge(chosen: Test | TestUrl | JudgeTexts | Prepare, resources: Resources) -> Judge:
+    if isinstance(chosen, Prepare):
+        return chosen.prepare(resources)
+    if isinstance(chosen, Test):
+        test = chosen.test
+        return lambda documents: [test(document.text) for document in documents]
+    if isinstance(chosen, TestUrl):
+        test_url = chosen.test_url
+        return lambda documents: [test_url(document.url) for document in documents]
+    judge = chosen.judge
+    return lambda documents: judge([document.text for document in documents])
+
+
+# ---- what each filter did
 
 
 @dataclass(frozen=True, order=True)
 class Example:
-    """A document that was changed or turned away; of many, those with the smallest keys are shown.
+    """A document that was changed or rejected; of many, those with the smallest keys are shown.
 
     Attributes:
-        key: a hash of filter and document, so that the choice depends on nothing else.
-        id: of the document.
-        reason: why it was turned away; empty if it was changed.
-        before: part of the text.
-        after: the same part when it was changed; empty if it was turned away.
+        key: Hash of filter and document, so that the choice depends on nothing else.
+        id: Document id.
+        reason: Reason of a rejection; empty if the document was changed.
+        before: Part of the text.
+        after: The same part after the change; empty if the document was rejected.
     """
 
     key: str
@@ -146,12 +100,12 @@ class Tally:
     """What one filter did.
 
     Attributes:
-        removed: documents turned away.
-        changed: documents mended.
-        characters: fewer than before, in documents turned away and mended; negative if there are more.
-        bytes: the same in UTF-8.
-        reasons: documents turned away for each.
-        examples: the `N_EXAMPLES` with the smallest keys, in order.
+        removed: Number of documents rejected.
+        changed: Number of documents changed.
+        characters: Characters removed, whole documents included; negative if more were added than removed.
+        bytes: The same in bytes of UTF-8.
+        reasons: Number of documents rejected by reason.
+        examples: The `N_EXAMPLES` with the smallest keys, in order.
     """
 
     removed: int = 0
@@ -172,7 +126,7 @@ class Tally:
         self.examples = sorted([*self.examples, *other.examples])[:N_EXAMPLES]
 
     def count(self, label: str, document: Document, after: str, reason: str = "") -> None:
-        """Enter a document that became `after`, or was turned away for a reason."""
+        """Count a document that became `after`, or was rejected for a reason."""
         self.removed += bool(reason)
         self.changed += not reason
         self.characters += len(document.text) - len(after)
@@ -186,7 +140,7 @@ class Tally:
 
 
 def excerpt(text: str, start: int = 0) -> str:
-    """A part of a text of at most `EXCERPT` characters, with marks where it was cut."""
+    """At most `EXCERPT` characters of a text, with marks where it was cut."""
     cut = text[start : start + EXCERPT]
     return f"{'…' if start else ''}{cut}{'…' if start + EXCERPT < len(text) else ''}"
 
@@ -203,13 +157,13 @@ def apply(
     documents: Sequence[Document],
     reject: Callable[[Document, str, str], None],
 ) -> Sequence[Document]:
-    """The documents that all steps leave, mended.
+    """The documents that pass all steps, as the steps changed them.
 
     Args:
-        steps: label and step.
-        tallies: one per step; what it does is added.
-        documents: a handful, at work at once.
-        reject: is told document, label and reason of what is turned away.
+        steps: Label and step.
+        tallies: One tally per step; what the step does is added to it.
+        documents: Documents that fit into memory together.
+        reject: Function called with document, label and reason of each rejection.
     """
     for (label, step), tally in zip(steps, tallies, strict=True):
         left = []

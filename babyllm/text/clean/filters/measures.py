@@ -1,4 +1,4 @@
-"""Filters that measure a text and turn it away when the measure is out of bounds: length, shares, language, words."""
+"""Filters that measure a text and reject it if the measure is out of bounds: length, shares, language, words."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from babyllm.config.values import AnyCount, Finite, PathText, Rate
 from babyllm.errors import UserError
+from babyllm.files import sha256
 from babyllm.text.clean.filters.grams import code_points
 from babyllm.text.clean.syntax.characters import HAN, fill, table
+from babyllm.text.readers import ReadConfig
 from babyllm.text.readers.decoding.encodings import text_of_file
 from babyllm.text.readers.records import BadRecord
 
@@ -25,18 +27,18 @@ from babyllm.text.readers.records import BadRecord
 
 @dataclass(frozen=True)
 class Length:
-    """Turn away texts that are too short or too long.
+    """Reject texts that are too short or too long.
 
     Attributes:
-        min: fewest characters.
-        max: most characters; null for no limit.
+        min: Fewest characters.
+        max: Most characters; null for no limit.
     """
 
     min: AnyCount = 15
     max: AnyCount | None = None
 
     def test(self, text: str) -> str | None:
-        """Why the text is turned away, or None."""
+        """Why the text is rejected, or None."""
         if len(text) < self.min:
             return f"fewer than {self.min:,} characters"
         if self.max is not None and len(text) > self.max:
@@ -52,13 +54,13 @@ KINDS = ("chinese", "letters", "digits", "symbols")
 
 @dataclass(frozen=True)
 class Shares:
-    """Turn away texts of the wrong mixture; shares are of all characters but spaces, each as [least, most].
+    """Reject texts by the shares of kinds of characters, each as [least, most]; spaces do not count.
 
     Attributes:
         chinese: Chinese characters.
-        letters: letters of all other scripts.
-        digits: digits and numbers.
-        symbols: all the rest: punctuation, signs, emoji, characters nobody has defined.
+        letters: Letters of all other scripts.
+        digits: Digits and numbers.
+        symbols: All other characters: punctuation, signs, emoji, undefined code points.
     """
 
     chinese: Bounds = (0.0, 1.0)
@@ -67,7 +69,7 @@ class Shares:
     symbols: Bounds = (0.0, 0.5)
 
     def judge(self, texts: Sequence[str]) -> list[str | None]:
-        """Why each text is turned away, or None."""
+        """Why each text is rejected, or None."""
         return [self._reason(counts) for counts in kind_counts(texts)]
 
     def _reason(self, counts: Sequence[int]) -> str | None:
@@ -82,7 +84,7 @@ class Shares:
 
 
 def kind_counts(texts: Sequence[str]) -> list[list[int]]:
-    """How many characters of each of `KINDS` every text holds; spaces are none of them."""
+    """The number of characters of each of `KINDS` in every text; spaces are not counted."""
     codes, starts = code_points(texts)
     owners = np.repeat(np.arange(len(texts)), np.diff(starts))
     n_kinds = len(KINDS) + 1
@@ -93,7 +95,7 @@ def kind_counts(texts: Sequence[str]) -> list[list[int]]:
 
 @cache
 def _kinds() -> NDArray[np.uint8]:
-    """The kind of every code point: 0 for spaces, else its place in `KINDS` + 1."""
+    """(0x110000,) the kind of every code point: 0 for spaces, else its index in `KINDS` + 1."""
     by_category = {"Z": 0, "L": 2, "M": 2, "N": 3}
     kinds = table(lambda character: by_category.get(unicodedata.category(character)[0], 4), 4)
     kinds[[9, 10, 11, 12, 13, 0x85]] = 0
@@ -103,23 +105,23 @@ def _kinds() -> NDArray[np.uint8]:
 
 # ---- language
 
-_LANGUAGE_CHARACTERS = 2000  # of the beginning, which tell the language as well as the whole
+_LANGUAGE_CHARACTERS = 2000  # at the beginning of a text, enough to identify its language
 
 
 @dataclass(frozen=True)
 class Language:
-    """Turn away texts in other languages than those wanted, as py3langid tells them.
+    """Reject texts in languages other than those allowed, as identified by py3langid.
 
     Attributes:
         allow: ISO 639-1 codes, such as zh and en.
-        confidence: below this probability of its language, 0 to 1, a text is turned away as well.
+        confidence: Least probability of the language, 0 to 1; below it a text is rejected, too.
     """
 
     allow: tuple[str, ...] = ("zh", "en")
     confidence: Finite = 0.0
 
     def test(self, text: str) -> str | None:
-        """Why the text is turned away, or None."""
+        """Why the text is rejected, or None."""
         language, confidence = _identifier(self.allow).classify(text[:_LANGUAGE_CHARACTERS])
         if language not in self.allow:
             return f"language {language}"
@@ -145,12 +147,12 @@ def _identifier(allow: Sequence[str]) -> Any:
 
 @dataclass(frozen=True)
 class Words:
-    """Turn away texts that hold words of a list, whatever their case; Latin words count when they stand alone.
+    """Reject texts that hold words of a list, in any case; Latin words count only as whole words.
 
     Attributes:
-        file: one word or phrase per line; needed when the filter is used.
-        max_count: most occurrences; null for no limit.
-        max_share: most characters within listed words, of all characters, 0 to 1; null for no limit.
+        file: File with one word or phrase per line; needed when the filter is used.
+        max_count: Most occurrences; null for no limit.
+        max_share: Largest share of characters within listed words, 0 to 1; null for no limit.
     """
 
     file: PathText = ""
@@ -158,7 +160,7 @@ class Words:
     max_share: Rate | None = None
 
     def test(self, text: str) -> str | None:
-        """Why the text is turned away, or None."""
+        """Why the text is rejected, or None."""
         first, words = _word_list(self.file)
         folded, n_words, n_characters, end = text.casefold(), 0, 0, 0
         for found in first.finditer(folded):
@@ -174,9 +176,13 @@ class Words:
             return f"share of listed words above {self.max_share:g}"
         return None
 
+    def digests(self, read: ReadConfig) -> dict[str, str]:
+        """The contents of the list."""
+        return {"words": sha256(Path(self.file))} if Path(self.file).is_file() else {}
+
 
 def _alone(text: str, start: int, word: str) -> bool:
-    """Whether no Latin letter or digit goes on with a word that begins or ends in one."""
+    """Whether a word that begins or ends with a Latin letter or digit has none beside it there."""
     before, after = text[start - 1 : start], text[start + len(word) : start + len(word) + 1]
     return not (_is_latin(word[0]) and _is_latin(before)) and not (_is_latin(word[-1]) and _is_latin(after))
 
@@ -187,7 +193,7 @@ def _is_latin(character: str) -> bool:
 
 @cache
 def _word_list(file: str) -> tuple[re.Pattern[str], Mapping[str, Sequence[str]]]:
-    """A pattern of first characters, and the words that begin with each, the longest first."""
+    """A pattern of the first characters, and the words by first character, the longest first."""
     if not file:
         raise UserError("--words.file is missing: name a file with one word per line")
     try:

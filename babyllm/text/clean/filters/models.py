@@ -1,39 +1,54 @@
-"""Filters that ask a model: perplexity under a language model, and a classifier of quality."""
+"""Filters that use a model: perplexity under a language model, and a classifier of quality."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from babyllm.config.values import Finite, PathText
+from babyllm.documents import Document
 from babyllm.errors import UserError
+from babyllm.files import sha256
 from babyllm.text.clean import quality
-
-Scorer = Callable[[Sequence[str]], Sequence[float]]
-"""texts -> bits per byte of each."""
+from babyllm.text.clean.filters.contract import Judge, Resources, Scorer
+from babyllm.text.readers import WHOLE_FILES, ReadConfig, find_partitions, key_of, read_partition
 
 
 @dataclass(frozen=True)
 class Perplexity:
-    """Turn away texts that a language model finds too surprising (noise) or not surprising at all (boilerplate).
+    """Reject texts that a language model finds too surprising (noise) or not surprising at all (boilerplate).
 
     Bits per byte compare models with different tokenizers: the nats of all tokens over ln 2 over the UTF-8 bytes.
 
     Attributes:
-        model: a run, step or Hugging Face directory; needed when the filter is used.
-        min: fewest bits per byte.
-        max: most bits per byte; null for no limit.
+        model: Run, step or Hugging Face directory; needed when the filter is used.
+        min: Fewest bits per byte.
+        max: Most bits per byte; null for no limit.
     """
 
     model: PathText = ""
     min: Finite = 0.0
     max: Finite | None = None
 
-    def judge(self, texts: Sequence[str], scorer: Scorer) -> list[str | None]:
-        """Why each text is turned away, or None."""
-        return [self._reason(bits) for bits in scorer(texts)]
+    def prepare(self, resources: Resources) -> Judge:
+        """The function that judges documents by the bits per byte of their texts.
+
+        Raises:
+            UserError: There is no model.
+        """
+        if resources.load_scorer is None or not self.model:
+            raise UserError("--filters: perplexity needs a model; name its directory with --perplexity.model")
+        scorer = _scorer(resources.load_scorer, self.model)
+        return lambda documents: [self._reason(bits) for bits in scorer([document.text for document in documents])]
+
+    def digests(self, read: ReadConfig) -> dict[str, str]:
+        """Names, sizes and times of the weights: hashing them would take longer than cleaning."""
+        weights = sorted(Path(self.model).rglob("*.safetensors")) if self.model else []
+        return {
+            "perplexity.model": str([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in weights])
+        }
 
     def _reason(self, bits: float) -> str | None:
         if bits < self.min:
@@ -43,18 +58,23 @@ class Perplexity:
         return None
 
 
+@cache
+def _scorer(load: Callable[[str], Scorer], model: str) -> Scorer:
+    return load(model)
+
+
 @dataclass(frozen=True)
 class Quality:
-    """Turn away texts that a classifier finds poor.
+    """Reject texts that a classifier finds poor.
 
     It is a linear model on character n-grams. With `good` and `bad` it is trained first and stored with the corpus, its
-    accuracy on examples held out in `quality.json`; `model` takes one that was stored before.
+    accuracy on held-out examples in `quality.json`; `model` names a corpus with a classifier trained before.
 
     Attributes:
-        model: the directory of an earlier corpus whose classifier is used.
-        good: files or folders with good texts to learn from.
-        bad: files or folders with bad texts to learn from.
-        min: least probability of being good, 0 to 1.
+        model: Directory of an earlier corpus whose classifier is used.
+        good: Files or folders with good texts to learn from.
+        bad: Files or folders with bad texts to learn from.
+        min: Least probability of being good, 0 to 1.
     """
 
     model: PathText = ""
@@ -63,9 +83,39 @@ class Quality:
     min: Finite = 0.5
 
     def judge(self, texts: Sequence[str]) -> list[str | None]:
-        """Why each text is turned away, or None."""
+        """Why each text is rejected, or None."""
         poor = f"probability of being good below {self.min:g}"
         return [poor if p < self.min else None for p in _classifier(self.model).probabilities(texts).tolist()]
+
+    def digests(self, read: ReadConfig) -> dict[str, str]:
+        """The contents of the examples and of the classifier."""
+        found = {
+            f"quality.{name}": key_of(find_partitions(list(map(Path, paths)), read, WHOLE_FILES))
+            for name, paths in (("good", self.good), ("bad", self.bad))
+            if paths
+        }
+        weights = Path(self.model) / quality.WEIGHTS
+        return found | ({"quality.model": sha256(weights)} if weights.is_file() else {})
+
+    def examples(self) -> list[Path]:
+        """The files and folders with good and bad texts."""
+        return [Path(path) for path in (*(self.good or ()), *(self.bad or ()))]
+
+    def train(self, read: ReadConfig, directory: Path) -> tuple[Quality, Sequence[str]]:
+        """The filter with a classifier trained on the examples and stored in `directory`.
+
+        Raises:
+            UserError: The examples cannot be read, or are too few.
+        """
+        if not self.examples():
+            return self, ()
+        quality.train(_texts(self.good, read), _texts(self.bad, read)).save(directory)
+        return replace(self, model=str(directory)), (quality.WEIGHTS, quality.ABOUT)
+
+
+def _texts(paths: Sequence[str] | None, read: ReadConfig) -> list[str]:
+    partitions = find_partitions(list(map(Path, paths)), read, WHOLE_FILES) if paths else []
+    return [d.text for p in partitions for d in read_partition(p, read) if isinstance(d, Document)]
 
 
 @cache

@@ -1,6 +1,6 @@
-"""The filter for texts that are far from what is usual in their domain, by one measure or several.
+"""The filter for texts that are far from the mean of their domain, by one measure or several.
 
-What is usual is known when all texts have been measured, so the filters before this one make a pass of their own.
+The means are known after all texts have been measured, so the filters before this one make a pass of their own.
 Measures are whole numbers, so that sums over texts are exact and do not depend on their order.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from babyllm.config import nearest
 from babyllm.config.values import Rate
 from babyllm.errors import UserError
+from babyllm.text.clean.filters.contract import Bounds, Judge, Resources
 from babyllm.text.clean.filters.measures import KINDS, kind_counts
 
 _MILLION = 1_000_000  # shares are counted in millionths
@@ -43,7 +44,13 @@ MEASURES: Mapping[str, Callable[[str], int]] = {
 
 @dataclass(frozen=True)
 class Sums:
-    """Exact sums of a measure over texts: how many, their values, their squared values."""
+    """Exact sums of a measure over texts.
+
+    Attributes:
+        n: Number of texts.
+        total: Sum of the values.
+        squares: Sum of the squared values.
+    """
 
     n: int = 0
     total: int = 0
@@ -54,28 +61,27 @@ class Sums:
 
 
 SumsByMeasure = dict[str, Sums]
-Bounds = dict[str, tuple[float, float]]
-"""The least and greatest usual value by measure."""
 
 
 @dataclass(frozen=True)
 class Outliers:
-    """Turn away texts that are far from the mean of their domain.
+    """Reject texts that are far from the mean of their domain.
 
     Attributes:
-        deviations: how far, in standard deviations.
-        measures: what is measured: characters, lines, line_characters (their mean), compression (bytes that zlib
-            needs, of all), chinese, letters, digits, symbols (shares of characters). One that is far off is enough.
+        deviations: Largest distance from the mean in standard deviations.
+        measures: Measures of which one too far from its mean rejects a text: characters, lines, line_characters (mean
+            length of a line), compression (share of the bytes left by zlib), chinese, letters, digits, symbols (shares
+            of characters).
     """
 
     deviations: Rate = 3.0
     measures: list[str] = field(default_factory=lambda: ["characters"])
 
     def values(self, text: str) -> dict[str, int]:
-        """The text by each measure.
+        """The value of a text by measure.
 
         Raises:
-            UserError: there is no such measure.
+            UserError: A measure is not known.
         """
         for name in self.measures:
             if name not in MEASURES:
@@ -85,7 +91,7 @@ class Outliers:
         return {name: MEASURES[name](text) for name in self.measures}
 
     def bounds(self, sums: Mapping[str, SumsByMeasure]) -> dict[str, Bounds]:
-        """The usual values of each domain."""
+        """The usual values by domain."""
         return {domain: {name: self._usual(s) for name, s in by_measure.items()} for domain, by_measure in sums.items()}
 
     def _usual(self, sums: Sums) -> tuple[float, float]:
@@ -93,10 +99,20 @@ class Outliers:
         spread = self.deviations * math.sqrt(sums.n * sums.squares - sums.total**2) / sums.n
         return mean - spread, mean + spread
 
-    def test_in(self, text: str, usual: Bounds) -> str | None:
-        """Why a text of a domain with these usual values is turned away, or None."""
-        for name, value in self.values(text).items():
-            least, most = usual[name]
+    def prepare(self, resources: Resources) -> Judge:
+        """The function that judges documents by the usual values of their domain.
+
+        Raises:
+            UserError: A measure is not known.
+        """
+        self.values("")
+        return lambda documents: [
+            self._reason(document.text, resources.usual.get(document.domain, {})) for document in documents
+        ]
+
+    def _reason(self, text: str, usual: Bounds) -> str | None:
+        for name, (least, most) in usual.items():
+            value = MEASURES[name](text)
             if not least <= value <= most:
                 side = "below" if value < least else "above"
                 return f"{name} {side} what is usual in its domain by {self.deviations:g} standard deviations"

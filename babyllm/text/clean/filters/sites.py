@@ -1,4 +1,4 @@
-"""The filter for where documents come from: lists of hosts and of the beginnings of addresses."""
+"""The filter for the sources of documents: lists of hosts and of beginnings of URLs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 
 from babyllm.config.values import PathText
 from babyllm.errors import UserError
+from babyllm.files import sha256
+from babyllm.text.readers import ReadConfig
 from babyllm.text.readers.decoding.encodings import text_of_file
 from babyllm.text.readers.records import BadRecord
 
@@ -21,16 +23,16 @@ _PARTS = re.compile(
 
 @dataclass(frozen=True)
 class Sites:
-    """Turn away documents by their address, the field `url`; those without one stay.
+    """Reject documents by their URL, the field `url`; those without one stay.
 
-    An entry is a host, which stands for all below it too (example.com), or the beginning of an address on a host
-    (example.com/forum/), with or without https://. What is allowed stays although it is blocked.
+    An entry is a host, which includes its subdomains (example.com), or the beginning of a URL on a host
+    (example.com/forum/), with or without https://. An allowed document stays even if it is blocked, too.
 
     Attributes:
-        block: entries whose documents go.
-        allow: entries whose documents stay; if nothing is blocked, all others go.
-        block_files: files with an entry per line that are blocked; what follows # is a comment.
-        allow_files: files with an entry per line that are allowed.
+        block: Entries whose documents are removed.
+        allow: Entries whose documents stay; if nothing is blocked, all others are removed.
+        block_files: Files with one blocked entry per line; a comment follows #.
+        allow_files: Files with one allowed entry per line.
     """
 
     block: list[str] = field(default_factory=list)
@@ -39,10 +41,10 @@ class Sites:
     allow_files: list[PathText] = field(default_factory=list)
 
     def test_url(self, url: str) -> str | None:
-        """Why a document with this address is turned away, or None.
+        """Why a document with this URL is rejected, or None.
 
         Raises:
-            UserError: a file cannot be read, or there is no entry.
+            UserError: A file cannot be read, or there is no entry.
         """
         blocked = _entries("block", tuple(self.block), tuple(self.block_files))
         allowed = _entries("allow", tuple(self.allow), tuple(self.allow_files))
@@ -54,10 +56,15 @@ class Sites:
             return "address is not allowed"
         return "address is blocked" if _is_listed(url, blocked) else None
 
+    def digests(self, read: ReadConfig) -> dict[str, str]:
+        """The contents of the lists."""
+        paths = [Path(file) for file in (*self.block_files, *self.allow_files)]
+        return {f"sites {path}": sha256(path) for path in paths if path.is_file()}
+
 
 @cache
 def _entries(name: str, entries: Sequence[str], files: Sequence[str]) -> dict[str, list[str]]:
-    """Host -> the beginnings of paths that are meant; an empty one means all."""
+    """The beginnings of paths by host; an empty beginning matches all paths."""
     lines = list(entries)
     for file in files:
         try:
@@ -82,7 +89,7 @@ def _is_listed(url: str, entries: dict[str, list[str]]) -> bool:
 
 
 def _parts(url: str) -> tuple[str, str]:
-    """Host and the rest, alike however they are written: ASCII form of the host, no dot at its end, no lone /."""
+    """Host and rest of a URL in one form: an ASCII host without a final dot, no lone slash after it."""
     found = _PARTS.match(url.strip())
     host, path = (found[1], found[2]) if found else ("", url)
     host = host.lower().strip(".").removeprefix("*.")

@@ -20,12 +20,14 @@ from babyllm.files import write_bytes
 from babyllm.pipeline.partitions import run_partitions
 from babyllm.ragged import U64
 from babyllm.text.dedup import steps
-from babyllm.text.dedup.near import simhash
 from babyllm.text.dedup.near.candidates import NO_PAIRS, Span, pack, spans, unpack
+from babyllm.text.dedup.near.frequencies import N_COUNTERS, inverse_frequencies
+from babyllm.text.dedup.near.methods import METHODS
 from babyllm.text.dedup.slices import Slice
 from babyllm.text.dedup.steps import Setting
 
-METHODS = ("exact", "minhash", "simhash")  # a link's method is a number into this
+FOUND_BY = ("exact", *METHODS)  # a link's method is an index into it
+_FORMAT = 2  # of the intermediate files; those of another number are made again
 _PAIRS_PER_BYTE = 1 / 64  # of a partition: the sets of both documents come to it, a chunk of pairs at a time
 # Partitions that one process has done before others would have started.
 _LITTLE = {"lines": 0.5, "trim": 2, "count": 0.5, "sketch": 0.5, "sets": 4, "keep": 2}
@@ -38,7 +40,7 @@ class AllLinks(NamedTuple):
     Attributes:
         pairs: packed.
         similarity: Jaccard, of each pair.
-        method: that found it, a number into METHODS.
+        method: Index into `FOUND_BY` of the method that found each pair.
     """
 
     pairs: U64
@@ -83,7 +85,7 @@ class Steps:
         for surplus in self.setting.folders(name)[len(items) :]:  # an earlier start with other partitions left them
             shutil.rmtree(surplus)
         job = partial(work, setting=self.setting, **arguments)
-        key = [self._key, repr(items), *map(repr, made_from)]
+        key = [_FORMAT, self._key, repr(items), *map(repr, made_from)]
         directory = self.setting.directory / name
         is_little |= sum(sizes or ()) < self.portion(_LITTLE.get(name, 0))
         workers = 1 if is_little else self._work.workers
@@ -130,7 +132,7 @@ def find_links(run: Steps, items: Sequence[tuple[Slice, bool]]) -> AllLinks:
 
 def proposals(run: Steps, method: str) -> list[list[Span]]:
     """The ranges of keys whose candidates come to one folder each."""
-    return spans(run.setting.n_tables(method), run.setting.n_documents, run.portion(_ENTRIES_PER_BYTE))
+    return spans(run.setting.method(method).n_tables, run.setting.n_documents, run.portion(_ENTRIES_PER_BYTE))
 
 
 def gather(setting: Setting, names: Sequence[tuple[str, str]]) -> AllLinks:
@@ -140,7 +142,7 @@ def gather(setting: Setting, names: Sequence[tuple[str, str]]) -> AllLinks:
         for folder in setting.folders(name):
             pairs.append(np.load(folder / "pairs.npy"))
             similarity.append(np.load(folder / "similarity.npy"))
-            number.append(np.full(len(pairs[-1]), METHODS.index(method)))
+            number.append(np.full(len(pairs[-1]), FOUND_BY.index(method)))
     return AllLinks(np.concatenate(pairs), np.concatenate(similarity), np.concatenate(number))
 
 
@@ -161,16 +163,16 @@ def save(path: Path, array: NDArray[Any]) -> None:
 
 
 def _weigh(run: Steps, items: Sequence[tuple[Slice, bool]], sizes: Sequence[int]) -> None:
-    """Store how much shingles weigh, where that depends on the corpus."""
-    setting, idf = run.setting, run.setting.directory / "idf.npy"
-    if "simhash" not in setting.config.near or setting.config.simhash.weights == "equal":
+    """Store the idf of shingles, if a method needs it."""
+    setting, idf = run.setting, run.setting.directory / steps.IDF
+    if not any(METHODS[name].needs_idf(setting.config) for name in setting.config.near):
         idf.unlink(missing_ok=True)
         return
     run.run("count", steps.count, items, "shingle frequencies", sizes)
-    total = np.zeros(simhash.N_FREQUENCIES, np.int64)
+    total = np.zeros(N_COUNTERS, np.int64)
     for folder in setting.folders("count"):
         total += np.load(folder / "frequencies.npy")
-    save(idf, simhash.inverse_frequencies(total, setting.n_documents))
+    save(idf, inverse_frequencies(total, setting.n_documents))
 
 
 def _wanted(setting: Setting) -> NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 Row k of a signature is the least `multiplier[k] * shingle mod 2**32` over a text's shingles. Two texts share it with
 probability s, their Jaccard similarity, and share one of b bands of r rows with probability 1 - (1 - s**r)**b. The
-bands follow from what is asked: as few as find a pair at the threshold with the wanted probability.
+bands follow from the settings: the fewest that find a pair at the threshold with the wanted probability.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from babyllm.config.values import Limits, Members, ShareBelow1
 from babyllm.errors import UserError
 from babyllm.ragged import U64, Ragged, mix, reduce_rows
 
-_CHUNK = 1 << 17  # shingles worked on at once: they stay in a core's cache
+_CHUNK = 1 << 17  # shingles processed at once: they stay in a core's cache
 EMPTY = np.uint32(0xFFFFFFFF)
-MOST_ROWS = 5  # that are taken unasked: at a threshold of 0.85, one pair in some thousands of unlike ones meets
+MOST_ROWS = 5  # of a default band: at a threshold of 0.85, one in some thousands of dissimilar pairs shares a key
 
 
 @dataclass(frozen=True)
 class MinHashConfig:
-    """How pairs of like texts are looked for; whether they are alike is then seen from their shingles.
+    """How MinHash finds candidates; their similarity is then computed from their shingles.
 
     Attributes:
-        permutations: rows of a signature at most; no more are made than the bands need.
-        recall: probability to find a pair that lies exactly at the threshold.
-        rows: of a band; null takes 5, or as many as the permutations allow. With more of them fewer pairs are found in
-            vain, but signatures take longer.
+        permutations: Largest number of rows of a signature; only as many are computed as the bands need.
+        recall: Probability of finding a pair whose similarity is exactly the threshold.
+        rows: Rows of a band; null takes 5, or as many as the permutations allow. More rows give fewer false candidates
+            and longer signatures.
     """
 
     permutations: Annotated[int, Limits(1, 65_536)] = 256
@@ -40,7 +40,7 @@ class MinHashConfig:
 
 
 class Bands(NamedTuple):
-    """How a signature is cut: `n` bands of `rows` rows."""
+    """The cut of a signature: `n` bands of `rows` rows."""
 
     n: int
     rows: int
@@ -54,7 +54,7 @@ def choose_bands(config: MinHashConfig, threshold: float) -> Bands:
     """The bands that find pairs at the threshold with the wanted probability, within the permutations.
 
     Raises:
-        UserError: the permutations do not suffice.
+        UserError: There are too few permutations.
     """
     fits = []
     for rows in range(1, MOST_ROWS + 1) if config.rows is None else [config.rows]:
@@ -71,7 +71,7 @@ def choose_bands(config: MinHashConfig, threshold: float) -> Bands:
 
 
 def signatures(shingles: Ragged, n: int) -> NDArray[np.uint32]:
-    """The MinHash signatures, (n, texts); EMPTY in the column of a text without shingles."""
+    """(n, texts) uint32 MinHash signatures; EMPTY in the column of a text without shingles."""
     multipliers = _multipliers(n)
     result = np.empty((n, len(shingles.offsets) - 1), np.uint32)
     first = 0
@@ -88,7 +88,7 @@ def signatures(shingles: Ragged, n: int) -> NDArray[np.uint32]:
 
 
 def band_keys(signature: NDArray[np.uint32], bands: Bands) -> U64:
-    """The key of each band of each text, (bands, texts): equal where all rows of the band are."""
+    """(bands, texts) uint64 keys, from (rows, texts) signatures: equal where all rows of the band are equal."""
     keys = np.zeros((bands.n, signature.shape[1]), np.uint64)
     for row in range(bands.rows):
         keys += signature[row : bands.n * bands.rows : bands.rows]
@@ -96,8 +96,39 @@ def band_keys(signature: NDArray[np.uint32], bands: Bands) -> U64:
     return keys
 
 
+class MinHash:
+    """MinHash as a method of `methods.METHODS`.
+
+    Args:
+        config: Its settings.
+        threshold: Least Jaccard similarity of near-duplicates.
+
+    Raises:
+        UserError: There are too few permutations.
+    """
+
+    def __init__(self, config: MinHashConfig, threshold: float) -> None:
+        self.bands = choose_bands(config, threshold)
+        self.n_tables = self.bands.n
+        self._threshold = threshold
+
+    def sketch(self, hashes: Ragged) -> tuple[U64, None]:
+        """The keys of the bands; no fingerprints."""
+        return band_keys(signatures(hashes, self.bands.n * self.bands.rows), self.bands), None
+
+    def narrow(self, pairs: U64, prints: U64) -> U64:
+        """All pairs."""
+        return pairs
+
+    def fact(self) -> tuple[str, str]:
+        """The bands and their recall."""
+        n, rows = self.bands
+        recall = self.bands.recall(self._threshold)
+        return "MinHash", f"{n} bands of {rows} rows, recall {recall:.4f} at the threshold"
+
+
 def _multipliers(n: int) -> NDArray[np.uint32]:
-    """Odd, so that each multiplication is a permutation of the 32-bit values."""
+    """(n,) odd numbers, so that each multiplication is a permutation of the 32-bit values."""
     numbers = mix(np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
     multipliers: NDArray[np.uint32] = (numbers >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
     return multipliers

@@ -1,7 +1,7 @@
 """SimHash fingerprints (Charikar 2002) and the tables that find all pairs within a Hamming distance (Manku 2007).
 
-Each shingle votes, with its weight, for or against every bit of a fingerprint. Of bits cut into m blocks, two
-fingerprints that differ in at most d bits agree in m - d blocks at least, so some choice of m - d blocks finds them.
+Each shingle votes, with its weight, for or against every bit of a fingerprint. If bits are cut into m blocks, two
+fingerprints that differ in at most d bits agree in at least m - d blocks, so some choice of m - d blocks finds them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from babyllm.config.values import AnyMembers
 from babyllm.ragged import U64, Ragged, mix, reduce_rows
 from babyllm.text.dedup.near.candidates import unpack
+from babyllm.text.dedup.near.frequencies import idf_of
+from babyllm.text.dedup.near.shingles import counted
 
-N_FREQUENCIES = 1 << 20  # counters of shingles, which share one where their hashes do
-_WEIGHT_UNIT = 1 << 8  # weights are whole multiples of 1 / this, so that their sums are exact
+_WEIGHT_UNIT = 1 << 8  # weights are multiples of 1 / _WEIGHT_UNIT, so that their sums are exact
 _CHUNK = 1 << 14
 _SALTS = np.array([0x9E3779B97F4A7C15, 0x3C6EF372FE94F82A], np.uint64)  # one per 64 bits of a fingerprint
 _ONES = np.array([bin(i).count("1") for i in range(256)], np.uint8)
@@ -27,12 +28,13 @@ _ONES = np.array([bin(i).count("1") for i in range(256)], np.uint8)
 
 @dataclass(frozen=True)
 class SimHashConfig:
-    """How fingerprints are made and compared.
+    """How fingerprints are computed and compared.
 
     Attributes:
-        bits: bits of a fingerprint, 64 or 128.
-        distance: bits in which those of like texts differ at most.
-        weights: of a shingle: equal, or tfidf = occurrences in the text x (1 + ln((1 + texts) / (1 + texts with it))).
+        bits: Bits of a fingerprint, 64 or 128.
+        distance: Largest number of bits in which candidates differ.
+        weights: Weights of shingles: equal, or tfidf = occurrences in the text x (1 + ln((1 + texts) / (1 + texts with
+            the shingle))).
     """
 
     bits: Literal[64, 128] = 64
@@ -40,28 +42,24 @@ class SimHashConfig:
     weights: Literal["equal", "tfidf"] = "equal"
 
 
-def frequencies(sets: Ragged) -> NDArray[np.uint32]:
-    """In how many of these sets each counter's shingles are."""
-    return np.bincount(_counter(sets.values), minlength=N_FREQUENCIES).astype(np.uint32)
-
-
-def inverse_frequencies(counts: NDArray[np.integer], n_documents: int) -> NDArray[np.float64]:
-    """The idf of each counter's shingles."""
-    return 1 + np.log((1 + n_documents) / (1 + counts.astype(np.float64)))
-
-
 def weights(sets: Ragged, occurrences: NDArray[np.int64], idf: NDArray[np.float64]) -> NDArray[np.int64]:
-    """What each shingle of the sets weighs, a whole number."""
-    return np.rint(occurrences * idf[_counter(sets.values)] * _WEIGHT_UNIT).astype(np.int64)
+    """(shingles,) int64 weights.
+
+    Args:
+        sets: Sets of shingles.
+        occurrences: (shingles,) occurrences of each shingle in its text.
+        idf: (N_COUNTERS,) idf of each counter, see `frequencies`.
+    """
+    return np.rint(occurrences * idf_of(sets.values, idf) * _WEIGHT_UNIT).astype(np.int64)
 
 
 def fingerprints(sets: Ragged, weight: NDArray[np.int64] | None, bits: int) -> U64:
-    """The fingerprint of each set, (sets, bits / 64): bit i is one where those for it weigh more than those against.
+    """(sets, bits / 64) uint64 fingerprints: bit i is one if the votes for it weigh more than those against it.
 
     Args:
-        sets: sets of shingles.
-        weight: the weight of each shingle; None for equal ones.
-        bits: 64 or 128.
+        sets: Sets of shingles.
+        weight: (shingles,) int64 weights; None for equal ones.
+        bits: Bits of a fingerprint, 64 or 128.
     """
     result = np.empty((len(sets.offsets) - 1, bits // 64), np.uint64)
     first = 0
@@ -88,7 +86,7 @@ def fingerprints(sets: Ragged, weight: NDArray[np.int64] | None, bits: int) -> U
 
 
 def n_blocks(config: SimHashConfig, n_documents: int) -> int:
-    """Blocks that make keys long enough to keep texts that are not alike apart, without too many tables."""
+    """The number of blocks for keys long enough to separate dissimilar texts, without too many tables."""
     enough = math.log2(max(2, n_documents)) + 2
     for m in range(config.distance + 1, config.distance + 4):
         if config.bits * (m - config.distance) // m >= enough:
@@ -97,7 +95,7 @@ def n_blocks(config: SimHashConfig, n_documents: int) -> int:
 
 
 def table_keys(prints: U64, n: int, distance: int) -> U64:
-    """The keys of fingerprints, (tables, fingerprints): of each choice of n - distance out of n blocks of bits."""
+    """(tables, fingerprints) uint64 keys: one table for each choice of n - distance out of n blocks of bits."""
     bits = prints.shape[1] * 64
     edges = [i * bits // n for i in range(n + 1)]
     is_in_block = np.zeros((n, bits), np.uint8)
@@ -116,7 +114,7 @@ def table_keys(prints: U64, n: int, distance: int) -> U64:
 
 
 def hamming(a: U64, b: U64) -> NDArray[np.int64]:
-    """In how many bits fingerprints differ, row by row."""
+    """(rows,) int64: the number of bits in which two fingerprints differ."""
     different: NDArray[np.int64] = (
         _ONES[(a ^ b).view(np.uint8)].reshape(len(a), 8 * a.shape[1]).sum(axis=1, dtype=np.int64)
     )
@@ -124,11 +122,35 @@ def hamming(a: U64, b: U64) -> NDArray[np.int64]:
 
 
 def within(pairs: U64, prints: U64, distance: int) -> U64:
-    """The pairs of documents whose fingerprints, at their numbers, are near enough."""
+    """The packed pairs of documents whose fingerprints, in rows by document number, differ in few enough bits."""
     a, b = unpack(pairs)
     return pairs[hamming(prints[a], prints[b]) <= distance]
 
 
-def _counter(hashes: U64) -> NDArray[np.int64]:
-    counter: NDArray[np.int64] = (hashes & np.uint64(N_FREQUENCIES - 1)).view(np.int64)
-    return counter
+class SimHash:
+    """SimHash as a method of `methods.METHODS`.
+
+    Args:
+        config: Its settings.
+        n_documents: Number of documents of all corpora.
+        idf: (N_COUNTERS,) idf of each counter, see `frequencies`; None for equal weights.
+    """
+
+    def __init__(self, config: SimHashConfig, n_documents: int, idf: NDArray[np.float64] | None) -> None:
+        self._config, self._idf, self._n_blocks = config, idf, n_blocks(config, n_documents)
+        self.n_tables = math.comb(self._n_blocks, self._n_blocks - config.distance)
+
+    def sketch(self, hashes: Ragged) -> tuple[U64, U64]:
+        """The keys of the tables, and the fingerprints."""
+        sets, occurrences = counted(hashes)
+        weight = None if self._idf is None else weights(sets, occurrences, self._idf)
+        prints = fingerprints(sets, weight, self._config.bits)
+        return table_keys(prints, self._n_blocks, self._config.distance), prints
+
+    def narrow(self, pairs: U64, prints: U64) -> U64:
+        """The pairs within the distance."""
+        return within(pairs, prints, self._config.distance)
+
+    def fact(self) -> tuple[str, str]:
+        """The bits and the distance."""
+        return "SimHash", f"{self._config.bits} bits, {self._config.distance} of which may differ"
