@@ -116,7 +116,7 @@ def test_damage_is_found(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"{file.name}: {len(content) - 1} bytes, the manifest says {len(content)}"):
         open_tokens(tmp_path)
     file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
-    with pytest.raises(UserError, match=rf"{file.name}: its sha256 .* make the directory anew"):
+    with pytest.raises(UserError, match=rf"{file.name}: its sha256 .* rebuild the directory"):
         open_tokens(tmp_path)
     open_tokens(tmp_path, check=False)
     file.unlink()
