@@ -23,7 +23,7 @@ def open_parquet(path: str | Path) -> Iterator[Any]:
     with open(path, "rb", buffering=0) as file:
         table = _opened(file)
         if any(_is_wide(field.type) for field in table.schema_arrow):
-            # Arrow makes other index types by a cast that requires valid UTF-8; columns read as dictionaries need no cast.
+            # Arrow makes other index types by a cast that requires valid UTF-8; columns read as dictionaries need none.
             columns = map(table.schema.column, range(len(table.schema)))
             table = _opened(file, [column.path for column in columns if column.physical_type == "BYTE_ARRAY"])
         yield table

@@ -173,7 +173,7 @@ def test_called_again(tmp_path: Path, source: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"weights": {"wiki": 1.0}}, "weights name 'wiki', but the domains are news, web"),
+        ({"weights": {"wiki": 1.0}}, "weights names 'wiki', but the domains are news, web"),
         ({"weights": {"news": -1.0, "web": 2.0}}, "--weights=-1.0: must be at least 0"),
         ({"weights": {"news": 0.0}}, "one must be above 0"),
         ({"vocab_size": 100}, "vocab_size 100 is too small: this text needs at least"),
