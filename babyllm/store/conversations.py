@@ -132,7 +132,7 @@ class ConversationStore:
             raw["groups"] = tuple(Group(**group) for group in raw["groups"])
             manifest = Manifest(**raw)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{file}: no finished store of conversations ({error}); {_anew(directory)}") from error
+            raise UserError(f"{file}: no finished store of conversations ({error}); {_advice(directory)}") from error
         n_ids = sum(group.tokens for group in manifest.groups)
         n_conversations = sum(group.conversations for group in manifest.groups)
         for name, kind, count in (
@@ -142,9 +142,9 @@ class ConversationStore:
         ):
             part = directory / name
             if not part.is_file() or part.stat().st_size != count * np.dtype(kind).itemsize:
-                raise UserError(f"{part}: is not as long as {MANIFEST} says; {_anew(directory)}")
+                raise UserError(f"{part}: is not as long as {MANIFEST} says; {_advice(directory)}")
         if check:
-            require_whole(directory, manifest.sha256, _anew(directory), again=verify)
+            require_whole(directory, manifest.sha256, _advice(directory), again=verify)
         return cls(directory, manifest)
 
     @property
@@ -203,7 +203,7 @@ def is_store(directory: Path) -> bool:
     return is_beside or begins_with(directory / MANIFEST, _BEGINNING)
 
 
-def _anew(directory: Path) -> str:
+def _advice(directory: Path) -> str:
     return f"move {directory} away: the command that made it makes the same store again from its files"
 
 
