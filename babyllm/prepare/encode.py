@@ -124,7 +124,7 @@ def batches(documents: Iterable[Document]) -> Iterator[Batch]:
     """
     texts: list[bytes] = []
     domains: list[str] = []
-    room = BATCH_CHARACTERS
+    characters_left = BATCH_CHARACTERS
     for document in documents:
         try:
             texts.append(document.text.encode())
@@ -133,10 +133,10 @@ def batches(documents: Iterable[Document]) -> Iterator[Batch]:
                 f"document {document.id or document.text[:20]!a} holds a lone surrogate, so it is not valid Unicode"
             ) from None
         domains.append(document.domain)
-        room -= len(document.text)
-        if room <= 0 or len(texts) == BATCH_DOCUMENTS:
+        characters_left -= len(document.text)
+        if characters_left <= 0 or len(texts) == BATCH_DOCUMENTS:
             yield texts, domains
-            texts, domains, room = [], [], BATCH_CHARACTERS
+            texts, domains, characters_left = [], [], BATCH_CHARACTERS
     if texts:
         yield texts, domains
 

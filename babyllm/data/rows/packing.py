@@ -72,26 +72,26 @@ class _Space:
     def take(self, length: int, count: int) -> Iterator[NDArray[np.int64]]:
         """Place `count` conversations of one length; yields the rows they go to, (some,) int64 at a time."""
         while count:
-            room = length + int(self._has_rows[length:].argmax())
-            if self._has_rows[room]:
-                rows = np.concatenate(self._rows[room])
-                self._rows[room], self._has_rows[room] = [], False
+            free = length + int(self._has_rows[length:].argmax())
+            if self._has_rows[free]:
+                rows = np.concatenate(self._rows[free])
+                self._rows[free], self._has_rows[free] = [], False
             else:
                 # No open row is free enough: open new ones.
-                room = self._seq_len
-                rows = np.arange(self.n_rows, self.n_rows + -(-count // (room // length)))
+                free = self._seq_len
+                rows = np.arange(self.n_rows, self.n_rows + -(-count // (free // length)))
                 self.n_rows += len(rows)
             # A row that has taken one is the best fit for the next, until no other fits.
-            each = room // length
+            each = free // length
             n_full, rest = divmod(min(count, len(rows) * each), each)
-            self._put(room - each * length, rows[:n_full])
-            self._put(room - rest * length, rows[n_full : n_full + 1])
-            self._put(room, rows[n_full + 1 :])
+            self._put(free - each * length, rows[:n_full])
+            self._put(free - rest * length, rows[n_full : n_full + 1])
+            self._put(free, rows[n_full + 1 :])
             placed = np.repeat(rows[: n_full + 1], each)[: n_full * each + rest]
             count -= len(placed)
             yield placed
 
-    def _put(self, room: int, rows: NDArray[np.int64]) -> None:
+    def _put(self, free: int, rows: NDArray[np.int64]) -> None:
         if len(rows):
-            self._rows[room].append(rows)
-            self._has_rows[room] = True
+            self._rows[free].append(rows)
+            self._has_rows[free] = True
