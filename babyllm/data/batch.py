@@ -1,4 +1,4 @@
-"""What a loss gets: tensors by name, and how many units its sums are over."""
+"""The input of a loss: tensors by name, and the number of units that its sums run over."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ class Batch:
     """One micro-batch.
 
     Attributes:
-        tensors: by name: "tokens", "targets" and, when asked for, "positions" and "documents", each (B, T) int64.
-        units: what losses are sums over, for example {"token": 8191}.
-        rows: numbers of the rows of the step's global batch, of which it holds a part.
+        tensors: tensors by name, each (B, T), or (B, 2, T) for pairs. "tokens" and "targets" are int64 ids. Where the
+            rows have them: "positions", "documents" and "channels", int64, "weights", float32, and "lengths", (B,) or
+            (B, 2) int64, the inputs of each row that are not padding.
+        units: number of each unit that losses sum over, for example {"token": 8191}.
+        rows: numbers of the rows of the step's global batch, of which this micro-batch holds a part.
     """
 
     tensors: dict[str, Tensor]
@@ -28,7 +30,7 @@ class Batch:
         return self.tensors[name]
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`; the copy does not wait when the memory is pinned."""
+        """The same batch on `device`; the copy is asynchronous where the memory is pinned."""
         return Batch({k: v.to(device, non_blocking=True) for k, v in self.tensors.items()}, self.units, self.rows)
 
 
@@ -36,23 +38,23 @@ class RankRows(NamedTuple):
     """A tensor in a stream's state whose first axis is this rank's part of the global batch.
 
     Attributes:
-        tensor: (n, ...), any dtype; n, the other axes and the dtype are the same on every rank.
+        tensor: rows of this rank, (n, ...) of any dtype; shape and dtype are the same on every rank.
     """
 
     tensor: Tensor
 
 
 class Stream(Protocol):
-    """Batches without end, and a position that can be stored.
+    """An endless stream of batches, with a position that can be stored.
 
-    A state is JSON values, tensors and `RankRows`, nested in dicts with text keys and in lists. JSON values and plain
-    tensors are the same on every rank. `RankRows` differ: a checkpoint joins them in the order of the ranks. Loading
-    hands every rank the whole, a plain tensor (N, ...) with N = world_size * n, of which the rank takes its own rows:
-    rank r of w has rows r * N / w up to (r + 1) * N / w. So a run can go on with another number of ranks.
+    A state consists of JSON values, tensors and `RankRows`, nested in dicts with text keys and in lists. JSON values
+    and plain tensors are the same on every rank. `RankRows` differ: a checkpoint joins them in rank order. On loading,
+    every rank receives all rows as one plain tensor (N, ...) with N = world_size * n, and takes its own: rank r of w
+    takes rows r * N / w up to (r + 1) * N / w. So a run can resume with another number of ranks.
     """
 
     def __iter__(self) -> Iterator[list[Batch]]:
-        """Itself."""
+        """The stream itself."""
         ...
 
     def __next__(self) -> list[Batch]:
@@ -60,17 +62,17 @@ class Stream(Protocol):
         ...
 
     def metrics(self) -> dict[str, float]:
-        """Numbers about the position that are worth a curve, the same on every rank."""
+        """Numbers by name about the position, to be plotted over the run; the same on every rank."""
         ...
 
     def leave_out(self, row: int) -> None:
-        """Go on at a row further on; those before it are not handed out."""
+        """Skip to a later row; the rows before it are never returned."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """The position after the last step handed out; called by every rank at the same step."""
+        """The position after the last step that was returned; every rank calls it at the same step."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after a stored position, in which all rows of `RankRows` are a plain tensor."""
+        """Continue after a stored position, in which the `RankRows` of all ranks are one plain tensor."""
         ...

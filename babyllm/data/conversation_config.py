@@ -24,30 +24,32 @@ class ConversationConfig(RowConfig):
 
     Attributes:
         global_batch: conversations (rows, when packed) per optimizer step, over all ranks.
-        path: files or folders of conversations (.jsonl, .json, .csv, .parquet), or a list of such; null takes the
+        path: files or folders of conversations (.jsonl, .json, .csv, .parquet), or a list of them; null takes the
             sample set.
-        held_out_path: files whose conversations are held out; beside them the share data.held_out of the others is.
-        held_out: share of the conversations that is held out, or how many are, such as 0.02 or 200; chosen by a hash
-            of each, so that equal ones are on the same side.
-        format: how records are read.
+        held_out_path: files whose conversations are all held out, in addition to data.held_out of the others.
+        held_out: share or number of the conversations that are held out, such as 0.02 or 200; a hash of each decides,
+            so equal conversations are in the same split.
+        format: rules by which records are read.
         template: chatml, llama3, llama2, alpaca, plain, or a .jinja file; null takes the one stored with the model,
             else chatml.
-        efficient_eos: whether the token that ends a turn is also what parts it from the next, with nothing between.
-        default_system: what a built-in template tells the model first in conversations without a system message, stored
-            with it; null keeps what a stored template has, an empty text none.
-        turns: which answers are trained on: all of them, the last, or each as a conversation of its own (each).
-        prompts: whether what others say is trained on, too.
-        weights: 0 or 1 by role, such as {narrator: 1}, where a message has no weight of its own.
-        too_long: what happens to conversations above seq_len: their oldest turns are dropped (drop_oldest), their end
-            is cut off, without an end token (truncate), or they are left out (skip).
-        max_prompt: most tokens of a message that the assistant has not said, without the template's; null for no limit.
-        max_answer: most tokens of an answer; null for no limit.
-        cut_prompt: where a prompt above max_prompt is cut, left or right, or that its conversation is left out (skip).
-        cut_answer: the same of answers; one whose end is cut off is not taught to end there.
+        efficient_eos: whether the token that ends a turn is also the separator before the next turn.
+        default_system: system message that a built-in template adds to conversations without one; stored with the
+            template. null keeps that of a stored template; an empty text adds none.
+        turns: answers that are trained on: all of them, the last, or each as a conversation of its own (each).
+        prompts: whether messages of other roles than the assistant are trained on, too.
+        weights: weight 0 or 1 by role, such as {narrator: 1}, for messages without a weight of their own.
+        too_long: treatment of conversations above seq_len: drop their oldest turns (drop_oldest), cut off their end,
+            without an end token (truncate), or leave them out (skip).
+        max_prompt: largest number of tokens in a message that is not the assistant's, without the template's tokens;
+            null for no limit.
+        max_answer: largest number of tokens in an answer; null for no limit.
+        cut_prompt: side at which a prompt above max_prompt is cut, left or right; skip leaves its conversation out.
+        cut_answer: side at which an answer above max_answer is cut, or skip; an answer whose end is cut off has no end
+            token.
         pack: whether several conversations share a row.
         eval_conversations: held-out conversations of each task that are read at each evaluation.
-        replay: a directory of token shards whose text is mixed in as the task "replay", by data.mix or data.stages.
-        work: how the machine is used when the conversations are prepared.
+        replay: directory of token shards whose text is mixed in as the task "replay", by data.mix or data.stages.
+        work: use of the machine when the conversations are prepared.
     """
 
     global_batch: Members = 32

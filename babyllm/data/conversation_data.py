@@ -1,6 +1,7 @@
 """The data of supervised fine-tuning: prepared conversations, and the loader over them.
 
-section `data` -> ConversationStore -> one a row, or packed -> all, or a Mixture of tasks -> by length -> Loader
+section `data` -> ConversationStore -> rows of one conversation, or packed -> shuffled, or a Mixture of tasks
+-> length buckets -> Loader
 """
 
 from __future__ import annotations
@@ -32,7 +33,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConversationData:
-    """Prepared conversations, and the text that is replayed among them."""
+    """Prepared conversations, and the text that is replayed among them.
+
+    Attributes:
+        store: the prepared conversations.
+        replay: token shards of the replayed text; None for no replay.
+        normalise: unit that the loss is the mean over.
+        is_packed: whether several conversations share a row.
+        seed: seed of the packing.
+    """
 
     store: ConversationStore
     replay: TokenData | None
@@ -43,7 +52,7 @@ class ConversationData:
 
     @property
     def tasks(self) -> list[str]:
-        """Names of all tasks; channels are their indices."""
+        """Names of all tasks; a row's channels are indices into this list."""
         return [*self.store.tasks, *([REPLAY] if self.replay else [])]
 
     @property
@@ -52,10 +61,10 @@ class ConversationData:
         return self.store.fingerprint + (self.replay.manifest.fingerprint() if self.replay else "")
 
     def rows(self, seq_len: int, task: str | None = None) -> Rows:
-        """The training rows of a task, or of all conversations.
+        """The training rows of `seq_len` inputs, of one task or of all conversations.
 
         Raises:
-            UserError: there are none, or one is longer than `seq_len`.
+            UserError: there are no conversations, or one is longer than `seq_len`.
         """
         if (seq_len, task) not in self._rows:
             self._rows[seq_len, task] = self._open_rows(seq_len, task)
@@ -77,20 +86,21 @@ def open_conversation_data(
 
     Args:
         config: the section `data`.
-        directory: of the prepared conversations.
-        tokenizer_sha256: of the tokenizer that their ids were made with.
-        normalise: what a loss is the mean over.
-        runtime: of the run.
+        directory: directory of the prepared conversations.
+        tokenizer_sha256: sha256 of the tokenizer that made their ids.
+        normalise: unit that a loss is the mean over.
+        runtime: runtime of the run; its rank 0 verifies the files.
 
     Raises:
-        UserError: names the file or flag at fault.
+        UserError: a file is missing or damaged, the replayed text has another tokenizer or no weight, or a task has a
+            reserved name.
     """
     check(config, "data.")
     with runtime.main_first():
         store = ConversationStore.open(directory, check=runtime.is_main)
         replay = open_tokens(config.replay, check=runtime.is_main) if config.replay else None
     if ALL in store.tasks:
-        raise UserError(f"{directory}: a task of the conversations has the name '{ALL}', as the total has; rename it")
+        raise UserError(f"{directory}: a task of the conversations is named '{ALL}', like their total; rename it")
     if replay:
         if not config.is_mixed:
             raise UserError(
@@ -101,10 +111,10 @@ def open_conversation_data(
         if tokenizer and tokenizer.sha256 != tokenizer_sha256:
             raise UserError(
                 f"data.replay={config.replay}: was made with another tokenizer than the model's; tokenise that text "
-                "with the model's"
+                "with the model's tokenizer"
             )
         if REPLAY in store.tasks:
-            raise UserError(f"{directory}: a task of the conversations has the name '{REPLAY}'; give it another")
+            raise UserError(f"{directory}: a task of the conversations is named '{REPLAY}', like the replay; rename it")
     return ConversationData(store, replay, normalise, config.pack, config.seed)
 
 
@@ -114,7 +124,7 @@ def make_loader(
     """The loader of this rank, and the plan with its number of steps.
 
     Raises:
-        UserError: `global_batch` or `micro_batch` does not divide, or the data cannot be mixed or the plan followed.
+        UserError: `global_batch` or `micro_batch` does not divide evenly, or the mixture or the plan is not valid.
     """
     share = share_of(config, model, runtime)
     order: Mixture | Shuffled
@@ -129,7 +139,7 @@ def make_loader(
     else:
         order, borders = Shuffled(data.rows(config.seq_len), config.seed), []
         plan = plan.with_steps(len(order), config.global_batch)
-    # Packed rows are of one length as it is.
+    # Packed rows all have nearly the same length already.
     sorted_order = order if data.is_packed else ByLength(order, config.global_batch, config.seed, borders)
     pin = runtime.device.type == "cuda"
     return Loader(sorted_order, share, config.seed, data.fingerprint, pin_memory=pin), plan

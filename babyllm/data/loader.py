@@ -1,9 +1,10 @@
 """The loader: one global count of consumed rows -> the micro-batches of a step on this rank.
 
-row r of the run -> epoch r // n, place r % n -> shuffled by (seed, epoch) -> window -.
-                 -> stage -> domain and its how manyth row -> shuffled -> window ------+-> this rank's share -> Batch
+row r of the run -> epoch r // n, index r % n -> shuffled by (seed, epoch) -> window --+
+                 -> phase -> domain, index within it -> shuffled -> window ------------+-> this rank's share -> Batch
 
-The global batch is the same for any number of ranks, micro-batch size or prefetching; a rank takes its contiguous part.
+The global batch does not depend on the number of ranks, the micro-batch size or prefetching. A rank takes its
+contiguous part of it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PREFETCH_STEPS = 2
 
 @dataclass(frozen=True)
 class _Reader:
-    """Makes batches: all that reading ahead needs to know."""
+    """Reads the batches of a step; holds all that the prefetching thread needs."""
 
     order: Order
     share: Share
@@ -48,7 +49,7 @@ class _Reader:
         units |= {name: int(counts.sum()) for name, counts in read.units.items()}
         if read.lengths is not None:
             units["input"] = int(read.lengths.sum())
-        # A round width suits the hardware.
+        # Hardware is faster at a width that is a multiple of 8.
         tensors = {name: torch.from_numpy(array) for name, array in read.trimmed(8).items()}
         if self.pin_memory:
             tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
@@ -74,24 +75,24 @@ def _read_ahead(reader: _Reader, row: int, ahead: _Ahead, stop: threading.Event)
 
 
 def _end(thread: threading.Thread, ahead: _Ahead, stop: threading.Event) -> None:
-    """End the thread; a process that ended before it could crash while the thread lets go of a batch."""
+    """End the thread; a process that exits before its thread could crash while the thread releases a batch."""
     stop.set()
     with suppress(queue.Empty):
         while True:
-            ahead.get_nowait()  # it may be waiting for room
+            ahead.get_nowait()  # the thread may be waiting for a free slot
     if thread is not threading.current_thread():
         thread.join()
 
 
 class Loader:
-    """Batches without end from rows in their order, read ahead by one thread, which ends with the loader.
+    """An endless iterator over the micro-batches of each step, prefetched by one thread that ends with the loader.
 
     Args:
-        order: which row comes when.
-        share: which of them are this rank's.
-        seed: of the order.
-        fingerprint: of the data, stored with the position and compared when it is loaded.
-        pin_memory: whether batches are pinned for a copy to CUDA that does not wait.
+        order: order of the rows.
+        share: this rank's share of each global batch.
+        seed: seed of the order.
+        fingerprint: hash of the data, stored with the position and compared when a position is loaded.
+        pin_memory: whether batches are in pinned memory, which CUDA copies asynchronously.
     """
 
     def __init__(self, order: Order, share: Share, seed: int, fingerprint: str = "", pin_memory: bool = False) -> None:
@@ -108,32 +109,32 @@ class Loader:
     def __next__(self) -> list[Batch]:
         if self._ahead is None:
             self._ahead, stop = queue.Queue(PREFETCH_STEPS), threading.Event()
-            # The thread knows nothing of the loader, so that it ends with a loader nobody needs any more.
+            # The thread does not hold the loader: one that nobody uses any more is collected, and ends its thread.
             arguments = (self._reader, self._consumed, self._ahead, stop)
             thread = threading.Thread(target=_read_ahead, args=arguments, daemon=True)
             self._end = weakref.finalize(self, _end, thread, self._ahead, stop)
             thread.start()
         item = self._ahead.get()
         if isinstance(item, BaseException):
-            self.close()  # whoever goes on reads the same rows again
+            self.close()  # a caller that continues reads the same rows again
             raise item
         self._consumed += self._reader.share.global_batch
         return item
 
     def metrics(self) -> dict[str, float]:
-        """How often each domain has been gone through so far; of a mixture also the length of rows."""
+        """Epochs of each domain so far; for a mixture also the tokens per row."""
         return self._reader.order.metrics(self._consumed)
 
     def leave_out(self, row: int) -> None:
-        """Go on at a row further on; those before it are not handed out, and are noted in `state_dict`."""
+        """Skip to a later row; the rows before it are never returned, and are recorded in `state_dict`."""
         self.close()
         self._left_out.append([self._consumed, row])
         self._consumed = row
 
     def state_dict(self) -> dict[str, Any]:
-        """How many rows were handed out or left out, over all ranks, and what decided them.
+        """The number of rows that were returned or left out, over all ranks, and what decided them.
 
-        If some were left out, "left_out" has the first row of each stretch and the one after its last.
+        If rows were left out, "left_out" holds [first, end) of each stretch.
         """
         left_out = {"left_out": [list(stretch) for stretch in self._left_out]} if self._left_out else {}
         return {"consumed_rows": self._consumed, **left_out, **self._identity(self._consumed)}
@@ -142,19 +143,19 @@ class Loader:
         return self._made_of | self._reader.order.identity(consumed)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after a stored position.
+        """Continue after a stored position.
 
         Raises:
-            UserError: it belongs to other data, rows of another length, another seed or, as far as it has come,
-                another mixture.
+            UserError: the position belongs to other data, another row length, another seed, or a mixture that differs
+                in the rows consumed so far.
         """
         consumed = int(state["consumed_rows"])
         identity = self._identity(consumed)
         if state.get("stages") != identity.get("stages"):
             raise UserError(
                 f"data.mix, interleave, concat or stages: the {consumed} sequences trained on so far were mixed in "
-                "another way; keep what has begun as it was (a share until moves with plan.steps; later stages may "
-                "change), or choose another --run_dir"
+                "another way; keep the stages that have begun (an until that is a share moves with plan.steps; later "
+                "stages may change), or choose another --run_dir"
             )
         for name, mine in identity.items():
             if state.get(name) != mine:
@@ -168,7 +169,7 @@ class Loader:
         self._left_out = [list(stretch) for stretch in state.get("left_out", [])]
 
     def close(self) -> None:
-        """Stop reading ahead."""
+        """Stop prefetching."""
         if self._end:
             self._end()
         self._ahead = None

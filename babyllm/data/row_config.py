@@ -1,4 +1,4 @@
-"""Which rows a run reads and how a step is cut: the part of the section `data` that all training stages share.
+"""The rows of a run and how a step is split: the part of the section `data` that all training stages share.
 
 RowConfig, rows of each domain -> Shuffled, or a Mixture (`order.mixing`) -> Share -> Loader
 """
@@ -21,26 +21,26 @@ CPU_MICRO_TOKENS = 4096
 
 @dataclass(frozen=True)
 class RowConfig:
-    """The order of the rows, and how many make a step.
+    """The order of the rows, and the number of rows in a step.
 
-    Without mix, interleave, concat and stages, every epoch is all of the data in one shuffled order.
+    Without mix, interleave, concat and stages, every epoch reads all data in one shuffled order.
 
     Attributes:
         seq_len: tokens per sequence.
-        global_batch: sequences per optimizer step, over all ranks; also where stages have other seq_lens, so that
-            twice the length is twice the tokens per step.
-        micro_batch: sequences per rank and forward pass; null chooses one that fits the device.
-        seed: of the order of the data.
-        mix: weights of domains, such as {zh: 0.7, en: 0.3}; others are not read. An epoch of plan.epochs is as much as
-            these domains hold.
-        interleave: the run ends before the first domain repeats (first) or when the last one has been gone through
-            (last), mixed by data.mix or all alike; plan.epochs does not count then, plan.steps still does.
-        concat: domains one behind the other, such as [en, zh], each shuffled; the run ends when all have been gone
-            through, unless plan.steps is given.
-        stages: parts of the run, such as [{until: 0.9}, {until: 1.0, mix: {books: 0.8, web: 0.2}, seq_len: 512}], each
-            with the share of all steps (or, without a decimal point, the step) it ends at. Without a mix it has
-            data.mix or, without that too, the data's own proportions; without a seq_len it has data.seq_len. A domain
-            goes on where the stage before left it, and begins anew, in another order, at a new seq_len.
+        global_batch: sequences per optimizer step, over all ranks. It is the same in every phase of data.stages, so
+            twice the seq_len means twice the tokens per step.
+        micro_batch: sequences per rank and forward pass; null chooses a number that fits the device.
+        seed: seed of the order of the data.
+        mix: weights of domains, such as {zh: 0.7, en: 0.3}; other domains are not read. An epoch of plan.epochs is the
+            amount that these domains hold.
+        interleave: end of the run: before any domain repeats (first), or once every domain has been read in full
+            (last). Domains are mixed by data.mix, or equally without it. plan.epochs is ignored, plan.steps is not.
+        concat: domains one after another, such as [en, zh], each shuffled; the run ends when all have been read once,
+            unless plan.steps is given.
+        stages: phases of the run, such as [{until: 0.9}, {until: 1.0, mix: {books: 0.8, web: 0.2}, seq_len: 512}]. A
+            phase ends at until: a share of all steps or, without a decimal point, a step. Its mix defaults to data.mix,
+            else to the proportions of the data; its seq_len defaults to data.seq_len. A domain continues where the
+            phase before left it; at a new seq_len it starts over, in another order.
     """
 
     seq_len: Members = 128
@@ -54,22 +54,22 @@ class RowConfig:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether domains are read one by one and not as one stream."""
+        """Whether each domain is a stream of its own, rather than all data one stream."""
         return (self.mix, self.interleave, self.concat, self.stages) != (None, None, None, None)
 
     @property
     def longest_seq_len(self) -> int:
-        """Tokens per sequence in the stage that has most."""
+        """Tokens per sequence in the phase with the longest sequences."""
         lengths = [stage.get("seq_len", self.seq_len) for stage in self.stages or [{}]]
         return max((length for length in lengths if isinstance(length, int) and length > 0), default=self.seq_len)
 
 
 @dataclass(frozen=True)
 class Share:
-    """How a global batch is cut: `global_batch` rows over `world_size` ranks, `micro_batch` rows at a time.
+    """The split of a global batch: `global_batch` rows over `world_size` ranks, in micro-batches of `micro_batch` rows.
 
     Raises:
-        UserError: the numbers do not divide.
+        UserError: the rows do not divide evenly over ranks or micro-batches.
     """
 
     global_batch: int
@@ -78,7 +78,7 @@ class Share:
     world_size: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what does not divide."""
+        """Refuse numbers that do not divide evenly."""
         per_rank, rest = divmod(self.global_batch, self.world_size)
         if rest or per_rank < 1:
             low = max(per_rank, 1) * self.world_size
@@ -94,17 +94,17 @@ class Share:
             )
 
     def micro_batches(self, first_row: int) -> list[NDArray[np.int64]]:
-        """The rows of this rank in the global batch that begins at `first_row`, by micro-batch."""
+        """This rank's rows of the global batch that begins at `first_row`: (micro_batch,) int64 each forward pass."""
         per_rank = self.global_batch // self.world_size
         start = first_row + self.rank * per_rank
         return list(np.arange(start, start + per_rank, dtype=np.int64).reshape(-1, self.micro_batch))
 
 
 def share_of(config: RowConfig, model: ModelConfig, runtime: Runtime) -> Share:
-    """How a global batch is cut over ranks and micro-batches.
+    """This rank's share of a global batch, with a micro-batch that fits the device where none is configured.
 
     Raises:
-        UserError: a number is beyond its limits, or `global_batch` or `micro_batch` does not divide.
+        UserError: a setting is out of range, or `global_batch` or `micro_batch` does not divide evenly.
     """
     check(config, "data.")
     per_rank = config.global_batch // runtime.world_size
@@ -116,11 +116,11 @@ def share_of(config: RowConfig, model: ModelConfig, runtime: Runtime) -> Share:
 
 
 def micro_tokens(model: ModelConfig, runtime: Runtime) -> int:
-    """Tokens of a forward pass that fit the device, beside weights, gradients and optimizer.
+    """The number of tokens in a forward pass that fit the device beside weights, gradients and optimizer state.
 
-    On a GPU by the count of Korthikanti et al. 2022 (section 4.1, without the part attention does not store): 34 bytes
-    per token, layer and unit of width at 16 bits, taken twice to be on the safe side; with checkpointing 2 bytes. On a
-    CPU a number beyond which larger passes gain nothing.
+    On a GPU the estimate is that of Korthikanti et al. 2022 (section 4.1, without the part attention does not store):
+    34 bytes per token, layer and unit of width at 16 bits, or 2 bytes with checkpointing, doubled as a safety margin.
+    On a CPU it is a number beyond which larger passes are not faster.
     """
     memory = device_memory(runtime.device)
     if memory is None:

@@ -1,7 +1,7 @@
-"""A stream's state as a checkpoint holds it: JSON values with the names of tensors, and the tensors.
+"""A stream's state in a checkpoint: JSON values that name tensors, and the tensors.
 
-state_dict of each rank -> RankRows joined in rank order -> split: JSON for resume.json, tensors for stream.safetensors
-both -> joined -> load_state_dict of each rank
+save: state_dict of each rank -> gather: RankRows joined in rank order -> resume.json, stream.safetensors
+load: resume.json, stream.safetensors -> join -> load_state_dict of each rank
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class StreamState(NamedTuple):
 
     Attributes:
         values: JSON values, in which `{"$tensor": name}` stands for a tensor.
-        tensors: tensors by name, on the CPU, any shape and dtype.
+        tensors: tensors by name, on the CPU, of any shape and dtype.
     """
 
     values: Any
@@ -41,7 +41,7 @@ def gather(stream: Stream, runtime: Runtime) -> StreamState:
         if isinstance(value, RankRows | Tensor):
             whole = _all_rows(value.tensor, runtime) if isinstance(value, RankRows) else value
             name = str(len(tensors))
-            # Cloned, for safetensors rejects tensors that share memory.
+            # Cloned because safetensors rejects tensors that share memory.
             tensors[name] = whole.detach().cpu().clone(memory_format=torch.contiguous_format)
             return {_TENSOR: name}
         if isinstance(value, dict):
@@ -56,17 +56,17 @@ def gather(stream: Stream, runtime: Runtime) -> StreamState:
 
 
 def join(values: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return what a stream's `load_state_dict` takes; the inverse of `gather`, with all rows as plain tensors."""
+    """Return the state for a stream's `load_state_dict`: the inverse of `gather`, `RankRows` as tensors of all rows."""
     if isinstance(values, dict):
         if values.keys() == {_TENSOR}:
-            # Cloned, or it stays in the file, which takes up its space even after it is deleted.
+            # Cloned: a mapped tensor would keep the file's disk space in use even after the file is deleted.
             return tensors[values[_TENSOR]].clone()
         return {key: join(item, tensors) for key, item in values.items()}
     return [join(item, tensors) for item in values] if isinstance(values, list) else values
 
 
 def _require_same_rows(state: Any, runtime: Runtime) -> None:
-    """Refuse rows that cannot be joined, on every rank, before a collective waits for what never comes."""
+    """Refuse rows that cannot be joined, on every rank, before a collective would wait without end."""
     found = [(str(rows.tensor.dtype), *rows.tensor.shape) for rows in _rows(state)]
     if not runtime.all_equal(repr(found)):
         raise ValueError(f"a stream's RankRows must have the same number, shape and dtype on every rank; here {found}")
@@ -80,7 +80,7 @@ def _rows(value: Any) -> list[RankRows]:
 
 
 def _all_rows(mine: Tensor, runtime: Runtime) -> Tensor:
-    """The rows of all ranks in rank order, (world_size * n, ...); moved as bytes, which every backend can."""
+    """The rows of all ranks in rank order, (world_size * n, ...); sent as bytes, which every backend supports."""
     if runtime.world_size == 1:
         return mine
     flat = mine.detach().to(runtime.device).contiguous().reshape(-1).view(torch.uint8)

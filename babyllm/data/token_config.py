@@ -16,16 +16,16 @@ class DataConfig(RowConfig):
     """The section `data` of a pretraining configuration; weights of domains are in tokens.
 
     Attributes:
-        path: a directory of token shards, or bare .bin files of another project; or raw texts, which are prepared into
+        path: directory of token shards, or bare .bin files of another project; or raw texts, which are prepared into
             run_dir/data before training begins. The default is the sample corpus.
         clean: whether raw texts go through the filters of babyllm clean first.
-        tokenizer: directory or file of the tokenizer of raw texts; null takes that of init_from, or trains one of
+        tokenizer: directory or file of the tokenizer for raw texts; null takes that of init_from, or trains one with
             model.vocab_size tokens.
-        mask_documents: whether a token sees only its own document, with positions that restart there.
+        mask_documents: whether a token attends only to its own document, with positions that restart there.
         eval_tokens: held-out tokens read per domain at each evaluation.
-        verify: whether every shard is read again, though an earlier start found it whole.
-        dtype: of bare .bin files; auto tells it from them.
-        eos_id: of bare .bin files.
+        verify: whether the checksum of every shard is verified again, even if an earlier start has verified it.
+        dtype: type of the ids in bare .bin files; auto detects it.
+        eos_id: id of the <eos> token in bare .bin files.
     """
 
     path: PathText = SAMPLE

@@ -1,6 +1,6 @@
 """The pretraining data of a run: checked shards, their tokenizer, and the loader over their windows.
 
-section `data` -> open_tokens -> Windows, or a Mixture of each domain's -> Share -> Loader
+section `data` -> open_tokens -> Windows, or a Mixture of the windows of each domain -> Share -> Loader
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from babyllm.tokenizer import Tokenizer, load_tokenizer
 
 @dataclass(frozen=True)
 class PretrainingData:
-    """Checked shards and the tokenizer that made them (None for bare files)."""
+    """Checked shards, and the tokenizer that made them (None where none lies beside them)."""
 
     tokens: TokenData
     tokenizer: Tokenizer | None
     mask_documents: bool
 
     def windows(self, seq_len: int, domain: str | None = None) -> Windows:
-        """The training rows of `seq_len` tokens, of one domain if named.
+        """The training rows of `seq_len` inputs, of one domain or of all.
 
         Raises:
-            UserError: there are fewer tokens than one row takes.
+            UserError: there are fewer tokens than one row needs.
         """
         name = "the training data" if domain is None else f"the domain {domain}"
         stream, eos_id = self.tokens.stream("train", domain), self.tokens.manifest.eos_id
@@ -49,11 +49,12 @@ def open_pretraining_data(
 
     Args:
         config: the section `data`.
-        vocab_size: of bare .bin files.
-        runtime: of the run, whose rank 0 alone reads the shards through; None for one process.
+        vocab_size: vocabulary size of bare .bin files.
+        runtime: runtime of the run, whose rank 0 alone verifies the shards; None for one process.
 
     Raises:
-        UserError: names the file or flag at fault.
+        UserError: a setting is not valid, a file is missing or damaged, there are fewer tokens than one row needs, or
+            the tokenizer beside the shards does not fit them.
     """
     check(config, "data.")
     with runtime.main_first() if runtime else nullcontext():
@@ -69,7 +70,7 @@ def open_pretraining_data(
     if tokenizer and (tokenizer.vocab_size > tokens.manifest.vocab_size or tokenizer.eos_id != tokens.manifest.eos_id):
         raise UserError(
             f"{config.path}: the tokenizer beside the shards has {tokenizer.vocab_size} ids and <eos> "
-            f"{tokenizer.eos_id}, the shards {tokens.manifest.vocab_size} and {tokens.manifest.eos_id}; "
+            f"{tokenizer.eos_id}, the shards have {tokens.manifest.vocab_size} and {tokens.manifest.eos_id}; "
             "for bare .bin files set --model.vocab_size and --data.eos_id to the tokenizer's"
         )
     data = PretrainingData(tokens, tokenizer, config.mask_documents)
@@ -83,7 +84,7 @@ def make_loader(
     """The loader of this rank, and the plan with its number of steps.
 
     Raises:
-        UserError: `global_batch` or `micro_batch` does not divide, or the data cannot be mixed or the plan followed.
+        UserError: `global_batch` or `micro_batch` does not divide evenly, or the mixture or the plan is not valid.
     """
     share = share_of(config, model, runtime)
     order: Order

@@ -1,1 +1,1 @@
-"""From texts and chats to the stores that training reads."""
+"""Preparation of texts and conversations: the stores that training reads."""

@@ -1,4 +1,4 @@
-"""How much text a token stands for: tokenizers side by side, by domain."""
+"""Compression: characters and bytes per token of several tokenizers, by domain."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from babyllm.tokenizer import Tokenizer
 
 
 def load_by_name(paths: Sequence[str]) -> dict[str, Tokenizer]:
-    """Tokenizers of directories or files, by a name that tells them apart."""
+    """The tokenizers in directories or files, by the name of each file or folder, or by its path where names are equal.
+
+    Raises:
+        UserError: a tokenizer is missing or cannot be read.
+    """
     short = [Path(path).stem if Path(path).suffix == ".model" else Path(path).resolve().name for path in paths]
     names = [name if short.count(name) == 1 else path for name, path in zip(short, paths, strict=True)]
     return {name: Tokenizer.load(path) for name, path in zip(names, paths, strict=True)}
 
 
 def compression_tables(documents: Mapping[str, Sequence[Document]], tokenizers: Mapping[str, Tokenizer]) -> list[Table]:
-    """Tables of a report: characters and bytes per token by domain, a column per tokenizer."""
+    """Tables of characters per token and of bytes per token: a row for each domain, a column for each tokenizer."""
     tokens: dict[tuple[str, str], int] = {}
     for name, tokenizer in tokenizers.items():
         for domain, mine in documents.items():

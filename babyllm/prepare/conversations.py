@@ -1,10 +1,10 @@
-"""From files of conversations to a store of them, on all cores, with every record accounted for.
+"""Files of conversations rendered into a store, on all cores, with the outcome of every record.
 
-files -> pieces -> one process each: read, held out or not, render, fit -> a file of ids by split and task
+files -> partitions -> one process each: read, choose the split, render, fit -> a file of ids by split and task
       -> ids.bin, turns.bin, index.bin; rejected.jsonl; report.json; conversations.json, the commit mark
 
-Conversations lie in the order of split, task and input, so the store depends on neither the number of workers nor the
-size of the pieces. It is a cache beside the run: other settings or files make it anew.
+Conversations are sorted by split, task and input order, so the store depends neither on the number of workers nor on
+the size of the partitions. It is a cache beside the run: other settings or files rebuild it.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ from babyllm.text.readers.records import rejected
 from babyllm.tokenizer import TOKENIZER_FILES, load_tokenizer
 
 PIECE = "conversations.bin"
-# Rendering is slow, so even small files are worth several cores; the cut depends on the files alone.
+# Rendering is slow, so even small files are split over cores; where depends on the files alone.
 MIN_PIECE_BYTES, PIECE_SHARE = 1 << 20, 1 / 16
 COPY_BYTES = 1 << 22
-READING = 3  # version of how records become conversations; what was prepared by another is made anew
+READING = 3  # version of how records become conversations; a store of another version is rebuilt
 
 
 @dataclass(frozen=True)
 class _Settings:
-    """What decides the result beside the files; sent to worker processes."""
+    """The settings that, with the files, decide the result; sent to worker processes."""
 
     format: FormatConfig
     supervise: Supervise
@@ -69,7 +69,7 @@ class _Settings:
     first_kept: bytes = b""
 
     def makes(self) -> dict[str, Any]:
-        """The settings as JSON values, but for where workers find the template and what the files decide."""
+        """The settings as JSON values, without the template's location and without what follows from the files."""
         values = asdict(self)
         del values["directory"], values["first_kept"]
         return values | {"held_out_files": list(self.held_out_files)}
@@ -90,28 +90,29 @@ def prepare_conversations(
     held_out_paths: Sequence[Path] = (),
     work: WorkConfig | None = None,
 ) -> Report | None:
-    """Render conversations into a store, on all cores, and give the report; None if the same store is there already.
+    """Render conversations into a store, on all cores, and return the report; None if the same store exists already.
 
-    A call that was interrupted is made again to go on with what is left. A store of other settings or files is
-    replaced.
+    If a call is interrupted, the same call continues with the partitions that are left. A store of other settings or
+    files is replaced.
 
     Args:
         paths: files and folders of conversations.
-        directory: of the store; made if absent.
-        template: renders them; it and its tokenizer are put into the directory.
-        format: how records become conversations.
-        seq_len: most inputs of a conversation.
-        supervise: what is trained on.
-        is_split: make each answer a conversation of its own, with all that was said before it.
-        too_long: what becomes of longer conversations; see `fit`.
-        limits: how long a message may be.
-        held_out: share of the conversations that go to the "val" split, or as a whole number how many of them do,
-            chosen by a hash of roles and contents.
-        held_out_paths: files and folders whose conversations all go there.
-        work: processes, and input in one piece.
+        directory: directory of the store; created if absent.
+        template: chat template that renders them; it and its tokenizer are saved in the directory.
+        format: rules by which records become conversations.
+        seq_len: largest number of inputs of a conversation.
+        supervise: messages that are trained on.
+        is_split: whether each answer becomes a conversation of its own, with all messages before it.
+        too_long: treatment of longer conversations; see `fit`.
+        limits: largest lengths of messages.
+        held_out: share of the conversations in the "val" split or, as an integer, their number; a hash of roles and
+            contents decides.
+        held_out_paths: files and folders whose conversations are all in the "val" split.
+        work: number of processes, and bytes of a partition.
 
     Raises:
-        UserError: an input cannot be read, no conversation is left to train on, or the directory cannot be written.
+        UserError: a setting is not valid, an input cannot be read, no conversation is left to train on, or the
+            directory cannot be written.
     """
     if held_out < 0 or not isinstance(held_out, int):
         check_held_out(held_out)
@@ -171,12 +172,12 @@ def _made_of(directory: Path) -> Any:
         return None
 
 
-# ---- a piece
+# ---- one partition
 
 
 @dataclass
 class _Block:
-    """Conversations of a split and task in the making."""
+    """The rendered conversations of a split and task, and their counts."""
 
     ids: list[bytes] = field(default_factory=list)
     turns: list[bytes] = field(default_factory=list)
@@ -184,7 +185,7 @@ class _Block:
     tokens: int = 0
 
     def add(self, rendered: Rendered, ids_kind: np.dtype[Any], turns_kind: np.dtype[Any]) -> None:
-        supervised = rendered.turns[1:][rendered.turns[1:] > 0]  # the first id is no target
+        supervised = rendered.turns[1:][rendered.turns[1:] > 0]  # the first id is not a target
         n_turns, n_ids = int(np.count_nonzero(np.bincount(supervised))), len(rendered.ids)
         self.records.append((self.tokens, n_ids, n_turns, len(supervised)))
         self.ids.append(rendered.ids.astype(ids_kind).tobytes())
@@ -197,7 +198,7 @@ class _Block:
 
 
 def _prepare_piece(partition: Partition, folder: Path, *, settings: _Settings) -> dict[str, Any]:
-    """Render the conversations of a piece into one file, one split and task after the other."""
+    """Render the conversations of a partition into one file, one split and task after the other."""
     allowed = tuple(settings.format.allow_special)
     template = _load_once(settings.directory, settings.template, settings.tokenizer_sha256, allowed)
     ids_kind, turns_kind = _kinds(template.tokenizer.vocab_size, settings.seq_len)
@@ -220,21 +221,21 @@ def _prepare_piece(partition: Partition, folder: Path, *, settings: _Settings) -
 
 @lru_cache(maxsize=1)
 def _load_once(directory: Path, source: str, sha256: str, allow_special: tuple[str, ...]) -> ChatTemplate:
-    """The template of a worker process; its tokenizer may take a while to load."""
+    """The template of a worker process; cached, because a tokenizer may take a while to load."""
     tokenizer = load_tokenizer(directory, sha256)
     assert tokenizer is not None
     return ChatTemplate(source, tokenizer, allow_special=allow_special)
 
 
 def _kinds(vocab_size: int, seq_len: int) -> tuple[np.dtype[Any], np.dtype[Any]]:
-    """The types on disk of ids and of turns, of which a conversation has no more than ids."""
+    """The types on disk of ids and of turn numbers; a conversation has at most as many turns as ids."""
     return little_endian(token_dtype(vocab_size)), little_endian(token_dtype(seq_len + 2))
 
 
 def _rendered(
     partition: Partition, settings: _Settings, template: ChatTemplate, result: Result
 ) -> Iterator[tuple[Key, Rendered | Rejected]]:
-    """The conversations of a piece as ids, and what is not used with its reason, both counted in `result`."""
+    """The conversations of a partition as ids, and the unused records with reasons; `result` counts both."""
     for source in partition.sources:
         is_held = source.name in settings.held_out_files
         for record in read_conversation_partition(Partition((source,), source.size_bytes), settings.format):
@@ -257,7 +258,7 @@ def _rendered(
 def _samples(
     record: Conversation, settings: _Settings, template: ChatTemplate, tally: Tally, cut: Counter[str]
 ) -> Iterator[Rendered | Rejected]:
-    """What a conversation gives: one sample, or one for each of its answers."""
+    """The samples of a conversation: one, or one for each of its answers."""
     try:
         record, cuts = limited(record, settings.limits, template.tokenizer)
     except Unusable as error:
@@ -287,11 +288,11 @@ def _fitted(
     return rendered
 
 
-# ---- all pieces together
+# ---- all partitions together
 
 
 def _files_of(directory: Path) -> list[str]:
-    """The files of a finished store, which another may replace; the commit mark first."""
+    """The files of a finished store, which another store may replace; the commit mark first."""
     names = (MANIFEST, IDS, TURNS, INDEX, REJECTED, *REPORT_FILES, *TOKENIZER_FILES)
     return [name for name in names if (directory / name).is_file()] if is_store(directory) else []
 
@@ -304,10 +305,10 @@ def _write(
     files: Mapping[Path, Source],
     made_of: Any,
 ) -> Report:
-    """Make the store of the finished pieces, the manifest last, and give the report."""
+    """Build the store from the finished partitions, the manifest last, and return the report."""
     parts, made, before = directory / WORK, directory / WORK / MADE, _files_of(directory)
     folders = [parts / f"{index:05d}" for index in range(len(results))]
-    shutil.rmtree(made)  # of an earlier attempt
+    shutil.rmtree(made)  # left by an earlier attempt
     shutil.copytree(settings.directory, made)
     _join_rejected(folders, made, files)
     tallies: dict[Key, Tally] = {}
@@ -332,7 +333,7 @@ def _write(
 
 
 def _join_rejected(folders: Sequence[Path], directory: Path, files: Mapping[Path, Source]) -> None:
-    """Put what is not used into one `rejected.jsonl`, in its order and with the lines of those from cut files."""
+    """Join the unused records into one `rejected.jsonl`, in order; add line numbers for files of several partitions."""
     lines = {s.name: LineNumbers(replace(s, start=0, end=None), READ) for s in files.values() if s.format != ".parquet"}
     target = directory / REJECTED
     with target.open("w", encoding="utf-8") as joined:
@@ -351,7 +352,7 @@ def _join_rejected(folders: Sequence[Path], directory: Path, files: Mapping[Path
 def _join(
     directory: Path, folders: Sequence[Path], results: Sequence[Result], kinds: tuple[np.dtype[Any], np.dtype[Any]]
 ) -> tuple[list[Group], dict[str, str]]:
-    """Write the three files, one split and task after the other, and give the totals and the files' hashes."""
+    """Write the three files, one split and task after the other; returns the totals, and each file's sha256."""
     places: dict[Key, list[tuple[Path, int, Group]]] = {}
     for folder, result in zip(folders, results, strict=True):
         offset = 0

@@ -1,6 +1,6 @@
-"""What became of every record when conversations were prepared: counted, told, and refused where nothing is left.
+"""The outcome of every record when conversations are prepared, and the refusal where none is left to train on.
 
-conversations = those of each outcome, unless each answer is one of its own: then their samples are
+The outcomes of a split and task add up to its conversations or, where each answer is one of its own, to its samples.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from babyllm.pipeline.report import Fact, Report, Table
 from babyllm.store.conversations import Group
 from babyllm.store.shards import Split
 
-MAX_NAMES = 1000  # of fields that are left out; others are counted together
+MAX_NAMES = 1000  # of unused fields that are counted by name; others are counted together
 
 
 @dataclass
 class Tally:
-    """What became of the conversations of a split and task.
+    """The outcomes of the conversations of a split and task; a sample is a conversation, or each of its answers.
 
     Attributes:
-        conversations: that were read.
-        whole: samples that are used as they are; a conversation is one, or each of its answers.
-        dropped: samples that are used without their oldest turns.
-        truncated: samples whose end was cut off.
-        skipped: samples that are not used.
-        turns_lost: supervised turns that were dropped, cut off or skipped.
+        conversations: number of conversations that were read.
+        whole: number of samples used as they are.
+        dropped: number of samples used without their oldest turns.
+        truncated: number of samples whose end was cut off.
+        skipped: number of samples that are not used.
+        turns_lost: number of supervised turns that were dropped, cut off or skipped.
     """
 
     conversations: int = 0
@@ -41,13 +41,13 @@ class Tally:
     turns_lost: int = 0
 
     def count(self, outcome: str, turns_lost: int) -> None:
-        """Count one sample."""
+        """Count one sample, by the name of its outcome, and its lost supervised turns."""
         setattr(self, outcome, getattr(self, outcome) + 1)
         self.turns_lost += turns_lost
 
     @property
     def used(self) -> int:
-        """Samples that are in the store."""
+        """The number of samples in the store."""
         return self.whole + self.dropped + self.truncated
 
     def __add__(self, other: Tally) -> Tally:
@@ -59,7 +59,16 @@ Key = tuple[Split, str]
 
 @dataclass
 class Result:
-    """What a piece gave: in its file, the groups one behind the other, each as records, ids and turns."""
+    """The result of a partition, whose file holds the groups one after the other, each as records, ids and turns.
+
+    Attributes:
+        groups: sizes of each split and task, in the order of the file.
+        tallies: outcomes of the conversations of each split and task.
+        skipped: number of samples that are not used, by reason.
+        rejected: number of records that are not conversations, by reason.
+        left_out: number of conversations with an unused field, by its name.
+        cut: number of messages that were cut, by kind.
+    """
 
     groups: list[Group] = field(default_factory=list)
     tallies: dict[Key, Tally] = field(default_factory=dict)
@@ -69,12 +78,12 @@ class Result:
     cut: Counter[str] = field(default_factory=Counter)
 
     def count_left_out(self, names: Sequence[str]) -> None:
-        """Count a conversation for each field of its record that nothing was made of."""
+        """Count a conversation for each unused field of its record."""
         for name in names:
             self.left_out[name if name in self.left_out or len(self.left_out) < MAX_NAMES else "(others)"] += 1
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values, of which `of` makes the same again."""
+        """The result as JSON values, for `of`."""
         return {
             "groups": [asdict(group) for group in self.groups],
             "tallies": [[*key, asdict(tally)] for key, tally in self.tallies.items()],
@@ -86,7 +95,7 @@ class Result:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Result:
-        """The result that these JSON values stand for."""
+        """The result whose `to_json` returned these values."""
         tallies = {(split, task): Tally(**tally) for split, task, tally in values["tallies"]}
         groups = [Group(**group) for group in values["groups"]]
         counters = (Counter[str](values[name]) for name in ("skipped", "rejected", "left_out", "cut"))
@@ -97,27 +106,29 @@ Tallies = Mapping[tuple[Split, str], Tally]
 
 
 def require_training(directory: Path, tallies: Tallies, skipped: Counter[str], rejected: Counter[str]) -> None:
-    """Refuse files that leave nothing to train on.
+    """Refuse files without a usable conversation in the training split.
 
     Raises:
-        UserError: says what became of the records, and what to do.
+        UserError: there is none; the message says what happened to the records, and what to change.
     """
     total = {split: sum((t for k, t in tallies.items() if k[0] == split), Tally()) for split in ("train", "val")}
     if total["train"].used:
         return
     why = (skipped + rejected).most_common(1)
-    told = f"; most often: {why[0][0]} (all are listed in {directory / REJECTED})" if why else ""
+    most_often = f"; most often: {why[0][0]} (all are listed in {directory / REJECTED})" if why else ""
     if not total["train"].conversations and total["val"].conversations:
         raise UserError(
             f"data.held_out: all {total['val'].conversations:,} conversations are held out, none is left to train on; "
-            "give more of them, or hold out less"
+            "add conversations, or hold out fewer"
         )
     if total["train"].conversations:
         raise UserError(
-            f"data.path: none of its {total['train'].conversations:,} conversations can be used{told}; a larger "
+            f"data.path: none of its {total['train'].conversations:,} conversations can be used{most_often}; a larger "
             "data.seq_len, data.too_long or another data.template may help"
         )
-    raise UserError(f"data.path: none of its {rejected.total():,} records is a conversation{told}; see data.format")
+    raise UserError(
+        f"data.path: none of its {rejected.total():,} records is a conversation{most_often}; see data.format"
+    )
 
 
 def report_of(
@@ -129,7 +140,7 @@ def report_of(
     left_out: Counter[str],
     cut: Counter[str],
 ) -> Report:
-    """The report: what there is of each split and task, what became of every record, what was left out and cut."""
+    """The report: the size of each split and task, the outcome of every record, and what was left out or cut."""
     tokens = sum(group.tokens for group in groups)
     read = sum(tally.conversations for tally in tallies.values())
     facts: list[Fact] = [("records", read + rejected.total()), ("conversations", read), ("tokens", tokens)]

@@ -1,8 +1,8 @@
-"""From documents to token data: held out by hash, encoded, written into shards.
+"""Documents encoded into token data: the split is chosen by a hash, ids are written into shards.
 
 documents -> batches -> encode -> ids by domain and split -> ShardWriter -> manifest.json
 
-Here for documents in memory; `tokenize` does the same for corpora of any size, on all cores.
+This module works on documents in one process; `tokenize` does the same for corpora of any size, on all cores.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ SHARD_TOKENS = 1 << 28
 BATCH_DOCUMENTS = 2048
 BATCH_CHARACTERS = 4 << 20
 Batch = tuple[list[bytes], list[str]]
-"""Texts of documents in UTF-8, and the domain of each."""
+"""The texts of documents in UTF-8, and the domain of each."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """How much of a domain and split there is.
+    """The size of a domain and split.
 
     Attributes:
-        domain: of the documents.
-        split: of the documents.
-        documents: how many.
-        tokens: ids, each <eos> included.
-        characters: of the text.
-        bytes: of the text, in UTF-8.
-        unknown: characters that no token stands for, blanks aside.
-        visible: characters that were looked at for it; 0 where the tokenizer can spell them all.
+        domain: domain of the documents.
+        split: split of the documents.
+        documents: number of documents.
+        tokens: number of ids, with every <eos>.
+        characters: number of characters (code points) of the text.
+        bytes: number of UTF-8 bytes of the text.
+        unknown: number of characters other than blanks that the tokenizer cannot encode.
+        visible: number of characters other than blanks; 0 where the tokenizer can encode every character.
     """
 
     domain: str
@@ -58,7 +58,7 @@ class Group:
 
 
 def group_table(groups: Sequence[Group]) -> Table:
-    """A table of a report: what there is of each domain and split."""
+    """A table of the size of each domain and split, for a report."""
     total = sum(group.tokens for group in groups)
     columns = ["split", "domain", "documents", "tokens", "share", "bytes", "tokens/character", "bytes/token"]
     rows = [
@@ -74,7 +74,13 @@ def group_table(groups: Sequence[Group]) -> Table:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Documents of one domain and split as ids, each with its <eos>; `sizes` is (n, 2), tokens and bytes of each."""
+    """The documents of one domain and split as ids.
+
+    Attributes:
+        group: size of the documents together.
+        ids: token ids of the documents one after the other, each with its <eos>, (T,) int32.
+        sizes: number of tokens, with the <eos>, and of UTF-8 bytes of each document, (n, 2) int64.
+    """
 
     group: Group
     ids: NDArray[np.int32]
@@ -82,7 +88,13 @@ class Encoded:
 
 
 def encode(batch: Batch, tokenizer: Tokenizer, held_out: float, n_threads: int | None) -> list[Encoded]:
-    """Ids of a batch of documents by domain and split, in their order; empty texts are left out.
+    """The ids of a batch of documents by domain and split, in order; empty texts are left out.
+
+    Args:
+        batch: texts in UTF-8 and their domains.
+        tokenizer: tokenizer that encodes them.
+        held_out: share of the documents in the "val" split, chosen by a hash of each text.
+        n_threads: number of threads; None takes all cores.
 
     Raises:
         UserError: a domain is named "all".
@@ -98,21 +110,21 @@ def _joined(domain: str, split: Split, texts: list[bytes], tokenizer: Tokenizer,
     check_domain(domain)
     ids, lengths = tokenizer.encode_documents(texts, n_threads)
     sizes = np.stack([lengths, np.array(list(map(len, texts)), dtype=np.int64)], axis=1)
-    # Every character has one byte that does not continue another; those are 0x80 to 0xBF.
+    # Every character has exactly one byte outside 0x80 to 0xBF, the continuation bytes of UTF-8.
     characters = int(np.count_nonzero(np.frombuffer(b"".join(texts), np.int8) >= -64))
     n_bytes, unknown = int(sizes[:, 1].sum()), tokenizer.count_unknown(texts)
     return Encoded(Group(domain, split, len(texts), len(ids), characters, n_bytes, *unknown), ids, sizes)
 
 
 def batches(documents: Iterable[Document]) -> Iterator[Batch]:
-    """The documents some thousands at a time, fewer where they are long.
+    """The documents in batches of up to `BATCH_DOCUMENTS`, fewer where texts are long.
 
     Raises:
         UserError: a text is not valid Unicode.
     """
     texts: list[bytes] = []
     domains: list[str] = []
-    room = BATCH_CHARACTERS
+    characters_left = BATCH_CHARACTERS
     for document in documents:
         try:
             texts.append(document.text.encode())
@@ -121,10 +133,10 @@ def batches(documents: Iterable[Document]) -> Iterator[Batch]:
                 f"document {document.id or document.text[:20]!a} holds a lone surrogate, so it is not valid Unicode"
             ) from None
         domains.append(document.domain)
-        room -= len(document.text)
-        if room <= 0 or len(texts) == BATCH_DOCUMENTS:
+        characters_left -= len(document.text)
+        if characters_left <= 0 or len(texts) == BATCH_DOCUMENTS:
             yield texts, domains
-            texts, domains, room = [], [], BATCH_CHARACTERS
+            texts, domains, characters_left = [], [], BATCH_CHARACTERS
     if texts:
         yield texts, domains
 
@@ -132,7 +144,11 @@ def batches(documents: Iterable[Document]) -> Iterator[Batch]:
 def train_tokenizer(
     documents: Iterable[Document], vocab_size: int, *, held_out: float = 0.02, character_coverage: float = 0.9995
 ) -> Tokenizer:
-    """A tokenizer learned from the documents that `write_tokens` will not hold out; see `Tokenizer.train`."""
+    """A tokenizer trained on the documents that `write_tokens` does not hold out; see `Tokenizer.train`.
+
+    Raises:
+        UserError: there is no text, or `vocab_size` does not suit it.
+    """
     texts = (d.text for d in documents if not is_held_out(d.text, held_out))
     return Tokenizer.train(texts, vocab_size, character_coverage=character_coverage)
 
@@ -149,16 +165,19 @@ def write_tokens(
     """Encode documents into a token data directory, with the tokenizer's files beside the shards.
 
     Args:
-        documents: read once, in order; empty texts are left out.
-        tokenizer: encodes them.
-        directory: made if absent; holds no finished token data yet.
-        held_out: share of the documents that go to the "val" split, chosen by a hash of each text.
-        shard_tokens: tokens at which a shard is closed.
-        progress: called now and then with documents and tokens written so far.
+        documents: documents, read once, in order; empty texts are left out.
+        tokenizer: tokenizer that encodes them.
+        directory: directory of the shards, without finished token data; created if absent.
+        held_out: share of the documents in the "val" split, chosen by a hash of each text.
+        shard_tokens: number of tokens at which a shard is closed.
+        progress: function that is called after each batch with the documents and tokens written so far.
+
+    Returns:
+        The manifest that was written.
 
     Raises:
-        UserError: there is no document, a domain is named "all", or the directory holds token data already or cannot
-            be written.
+        UserError: there is no document, a text is not valid Unicode, a domain is named "all", or the directory holds
+            token data already or cannot be written.
     """
     n_documents = n_tokens = 0
     try:
@@ -177,5 +196,5 @@ def write_tokens(
 
 
 def not_written(directory: Path, error: OSError) -> UserError:
-    """What the user is told when a directory of token data cannot be written."""
+    """The error for a directory of token data that cannot be written."""
     return UserError(f"{directory}: cannot be written ({error.strerror}); free some space or choose another")

@@ -1,8 +1,9 @@
-"""Which conversations are held out: a share of them or a number, by a hash of what they say.
+"""The choice of held-out conversations: a share or a number of them, by a hash of roles and contents.
 
-    share -> is_held_out;   number n -> the n smallest hashes of all pieces -> the first that is kept -> is_held_out
+share    -> is_held_out -> is_apart
+number n -> the n smallest hashes of all partitions -> first_kept -> is_apart
 
-Equal conversations share a hash, so they are always on the same side; what is held out follows from the files alone.
+Equal conversations have the same hash, so they are always in the same split. The choice depends on the files alone.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.text.readers import Partition, Rejected
 
 LAST = b"\xff" * 9
-"""Greater than every hash."""
+"""A value greater than every hash."""
 
 
 def is_apart(conversation: Conversation, held_out: float, first_kept: bytes) -> bool:
     """Whether a conversation is held out.
 
     Args:
-        conversation: of which roles and contents decide.
-        held_out: the share that is, or as a whole number how many are.
-        first_kept: the hash from which on a number of them leaves conversations to train on.
+        conversation: conversation whose roles and contents decide.
+        held_out: share of the conversations or, as an integer, number of conversations that are held out.
+        first_kept: smallest hash that is not held out, where `held_out` is a number.
     """
     contents = contents_of(conversation)
     if isinstance(held_out, int):
@@ -40,8 +41,8 @@ def is_apart(conversation: Conversation, held_out: float, first_kept: bytes) -> 
 
 
 def contents_of(conversation: Conversation) -> str:
-    """What a conversation says, as one text that no other has."""
-    # Without reasoning and tools it is the text that decided before there were such, so that splits stay as they were.
+    """The roles and contents of a conversation as one text, different for different conversations."""
+    # Absent reasoning and tools add nothing, so conversations without them keep the split of earlier versions.
     texts = [text for m in conversation.messages for text in (m.role, m.content, *filter(None, (m.reasoning, m.tools)))]
     return "\0".join([*texts, ""])
 
@@ -56,16 +57,19 @@ def first_kept(
     key: Any,
     work: WorkConfig,
 ) -> bytes:
-    """The hash from which on conversations are trained on where `n` of them are held out.
+    """The smallest hash of a conversation that is trained on where `n` conversations are held out.
 
     Args:
-        partitions: of all files, which are read for it.
-        n: conversations to hold out; one more for each that is equal to the last of them.
-        format: how records become conversations.
+        partitions: partitions of all files, which are read for it.
+        n: number of conversations to hold out; those equal to the last of them are held out as well.
+        format: rules by which records become conversations.
         apart: names of files that are held out in any case.
-        directory: for what is found in each piece.
-        key: JSON value that decides what there is to read.
-        work: processes.
+        directory: directory for the results of each partition.
+        key: JSON value that changes when the input does.
+        work: number of processes.
+
+    Returns:
+        8 bytes; 9 bytes where no hash of a conversation fits, such as when all conversations are held out.
     """
     results = run_partitions(
         partitions,

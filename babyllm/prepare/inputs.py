@@ -1,4 +1,4 @@
-"""What a stage reads: corpora, or files as the readers find them, in pieces of bounded size that workers share.
+"""The inputs of an offline command: corpora, or files of the readers, in partitions of bounded size for workers.
 
 corpus      -> row groups of its Parquet files -+
 other files -> partitions of the readers -------+-> documents
@@ -40,7 +40,7 @@ from babyllm.text.readers import (
     require_fields,
 )
 
-# Pieces get smaller towards the end, so that no core waits long for the last one (Polychronopoulos and Kuck 1987).
+# Partitions get smaller towards the end, so no core waits long for the last one (Polychronopoulos and Kuck 1987).
 PIECE_BYTES = 16 << 20
 PIECE_SHARE = 1 / 16
 
@@ -49,21 +49,21 @@ Source = RowGroups | Partition
 
 
 def find_sources(paths: Sequence[Path], read: ReadConfig, partition_bytes: int) -> list[Source]:
-    """The pieces of all inputs: of the corpora in their order, then of the other files by name.
+    """The partitions of all inputs: those of the corpora in their order, then those of the other files by name.
 
     Args:
-        paths: corpora, and files or directories that the readers read.
-        read: how the readers read.
-        partition_bytes: of input in one piece; a row group is never cut.
+        paths: corpora, and files or directories for the readers.
+        read: settings of the readers.
+        partition_bytes: bytes of input in one partition; a row group is never split.
 
     Raises:
-        UserError: an input does not exist, or holds nothing to read.
+        UserError: an input does not exist, is given twice, is damaged or holds nothing to read.
     """
     real = [path.resolve() for path in paths]
     for place, path in zip(real, paths, strict=True):
         if real.count(place) > 1 or any(other in place.parents for other in real):
             raise UserError(f"{path}: is given twice, by itself or as part of another path; leave it out once")
-    # What gives a corpus other domains is left to the readers.
+    # The readers read a corpus where settings change its domains or limit its documents.
     corpora = [path for path in paths if is_corpus(path) and read.domain == "auto" and read.limit is None]
     others = [path for path in paths if path not in corpora]
     sources: list[Source] = []
@@ -79,10 +79,10 @@ def find_sources(paths: Sequence[Path], read: ReadConfig, partition_bytes: int) 
 
 
 def read_source(source: Source, read: ReadConfig) -> Iterator[Document | Rejected]:
-    """The documents of one piece, in their order, and the records that are none.
+    """The documents of one partition, in order, and the rejected records.
 
     Raises:
-        UserError: a file of a corpus is damaged.
+        UserError: a file cannot be read, or a file of a corpus is damaged.
     """
     if isinstance(source, RowGroups):
         for batch in _record_batches(source, COLUMNS):
@@ -96,13 +96,16 @@ def _record_batches(source: RowGroups, columns: Sequence[str]) -> Iterator[pa.Re
 
 
 def documents_of(source: Source, read: ReadConfig, rejected: Counter[str], folder: Path | None) -> Iterator[Document]:
-    """The documents of one piece; the records that are none are counted by reason in `rejected`.
+    """The documents of one partition; `rejected` counts the other records by reason.
 
     Args:
-        source: the piece.
-        read: how the readers read.
-        rejected: counts them.
-        folder: gets `rejected.jsonl` with those records, if there are any; None keeps none.
+        source: partition to read.
+        read: settings of the readers.
+        rejected: counter of the rejected records, which is updated.
+        folder: folder for a `rejected.jsonl` with these records, if there are any; None writes no file.
+
+    Raises:
+        UserError: a file cannot be read or is damaged.
     """
     for record in read_source(source, read):
         if isinstance(record, Document):
@@ -115,7 +118,11 @@ def documents_of(source: Source, read: ReadConfig, rejected: Counter[str], folde
 
 
 def batches_of(source: Source, read: ReadConfig, rejected: Counter[str], folder: Path | None) -> Iterator[Batch]:
-    """The same in batches; of a corpus without a `Document` for each, which would take a tenth of the time."""
+    """The same in batches. A corpus is read without making a `Document` for each, which would take a tenth of the time.
+
+    Raises:
+        UserError: a file cannot be read or is damaged, or a text is not valid Unicode.
+    """
     if not isinstance(source, RowGroups):
         yield from batches(documents_of(source, read, rejected, folder))
         return
@@ -124,13 +131,13 @@ def batches_of(source: Source, read: ReadConfig, rejected: Counter[str], folder:
 
 
 def identity(paths: Sequence[Path], sources: Sequence[Source]) -> list[Any]:
-    """JSON values that change when the inputs do: of a corpus its description, of other files their time and size."""
+    """JSON values that change when the inputs do: the sha256 of each `corpus.json`, size and time of other files."""
     corpora = [sha256(path / MANIFEST) for path in paths if is_corpus(path)]
     files = {(s.name, *s.stamp) for partition in sources if isinstance(partition, Partition) for s in partition.sources}
     return [*corpora, *(list(file) for file in sorted(files))]
 
 
 def pieces(sources: Sequence[Source]) -> list[Any]:
-    """JSON values of how the inputs are cut, which decide what is kept when a stage goes on."""
+    """JSON values of the partitioning; results of an interrupted command are kept only where it is the same."""
     corpora = [[str(s.path), s.begin, s.end] for s in sources if isinstance(s, RowGroups)]
     return [*corpora, key_of([s for s in sources if isinstance(s, Partition)])]

@@ -1,9 +1,9 @@
-"""Raw texts that a training run names, prepared once: cleaned if asked, a tokenizer, shards of tokens.
+"""The raw texts of a training run, prepared once: cleaned on request, a tokenizer trained, tokens written to shards.
 
 data.path: texts or a corpus -> [RUN_DIR/data/corpus] -> RUN_DIR/data/tokenizer -> RUN_DIR/data/tokens
 
-Each step is the stage that `babyllm clean`, `train-tokenizer` and `tokenize` carry out, with its defaults: what is
-complete is not done again, and what was interrupted goes on.
+The steps are those of `babyllm clean`, `train-tokenizer` and `tokenize`, with their defaults: a complete step is not
+repeated, and an interrupted one continues.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from babyllm.tokenizer import Tokenizer
 def prepare_texts(
     path: Path, out: Path, *, is_cleaned: bool = False, tokenizer: Path | None = None, vocab_size: int | None = None
 ) -> Path:
-    """Token data of the texts at a path.
+    """Prepare the texts at a path as token data.
 
     Args:
-        path: a file, a folder or a corpus.
-        out: directory of what is prepared; made if absent.
-        is_cleaned: whether the default filters of `babyllm clean` come first.
+        path: file, folder or corpus.
+        out: directory of the results; created if absent.
+        is_cleaned: whether texts go through the default filters of `babyllm clean` first.
         tokenizer: directory or file of the tokenizer; None trains one on the texts.
-        vocab_size: tokens of a tokenizer that is trained; fewer where the texts give fewer. None takes 8,192.
+        vocab_size: number of tokens of a trained tokenizer, fewer where the texts allow only fewer; None takes 8,192.
 
     Returns:
         The directory of shards.
 
     Raises:
-        UserError: the texts cannot be read, or `out` holds what was prepared from others.
+        UserError: the texts cannot be read, or `out` holds the results of other texts or settings.
     """
     texts = path
     if is_cleaned:

@@ -1,9 +1,9 @@
-"""From corpora or files of any size to token data, on all cores.
+"""Corpora or files of any size encoded into token data, on all cores.
 
-inputs -> pieces -> one process each: encode -> a file of ids by domain and split -> shards, report -> manifest.json
+inputs -> partitions -> one process each: encode -> a file of ids by domain and split -> shards, report -> manifest.json
 
-A shard holds the documents of its domain and split in the order of the inputs, so the shards depend on neither the
-number of workers nor the size of the pieces, and equal those of `write_tokens`.
+A shard holds the documents of its domain and split in input order. So the shards depend neither on the number of
+workers nor on the size of the partitions, and equal those of `write_tokens`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from babyllm.tokenizer import Tokenizer, load_tokenizer
 
 SETTINGS = "tokenize.json"
 TOKENS = "tokens.bin"
-SIZES_BYTES = 2 * 8  # tokens and bytes of a document
+SIZES_BYTES = 2 * 8  # two int64 for each document: its tokens and bytes
 
 
 def tokenize(
@@ -65,23 +65,24 @@ def tokenize(
     read: ReadConfig | None = None,
     work: WorkConfig | None = None,
 ) -> Report | None:
-    """Encode corpora or files into a token data directory, on all cores, and give the report; None if it is there.
+    """Encode corpora or files into a token data directory, on all cores, and return the report; None if it exists.
 
-    The shards depend on neither the number of workers nor the size of the pieces. A call that was interrupted is made
-    again to go on with what is left.
+    The shards depend neither on the number of workers nor on the size of the partitions. If a call is interrupted, the
+    same call continues with the partitions that are left.
 
     Args:
-        paths: corpora, and files or directories that the readers read.
-        tokenizer: encodes them; its files are put beside the shards.
-        directory: made if absent.
-        held_out: share of the documents that go to the "val" split, chosen by a hash of each text.
-        shard_tokens: tokens at which a shard is closed.
-        read: how the readers read.
-        work: processes, and input in one piece.
+        paths: corpora, and files or directories for the readers.
+        tokenizer: tokenizer that encodes the documents; its files are saved beside the shards.
+        directory: directory of the shards; created if absent.
+        held_out: share of the documents in the "val" split, chosen by a hash of each text.
+        shard_tokens: number of tokens at which a shard is closed.
+        read: settings of the readers.
+        work: number of processes, and bytes of a partition.
 
     Raises:
-        UserError: an input cannot be read or holds no document, a domain is named "all", the directory holds the
-            results of other settings or cannot be written.
+        UserError: a setting is not valid, an input cannot be read or holds no document, the tokenizer cannot encode
+            any character, a domain is named "all", or the directory holds the results of other settings or cannot be
+            written.
     """
     check_held_out(held_out)
     if shard_tokens < 1:
@@ -125,9 +126,9 @@ def _write(
     shard_tokens: int,
     settings: dict[str, Any],
 ) -> Report:
-    """Make the directory of the finished pieces, the manifest last, and give the report."""
+    """Build the directory from the finished partitions, the manifest last, and return the report."""
     parts, made = directory / WORK, directory / WORK / MADE
-    shutil.rmtree(made)  # of an earlier attempt
+    shutil.rmtree(made)  # left by an earlier attempt
     tokenizer.save(made)
     join_rejected([parts / f"{index:05d}" for index in range(len(results))], made)
     rejected = sum((Counter(result["rejected"]) for result in results), Counter[str]())
@@ -148,20 +149,20 @@ def _write(
 
 
 def _judge_unknown(groups: Sequence[Group]) -> None:
-    """Tell of characters that no token stands for, and refuse text of them alone."""
+    """Warn of characters that the tokenizer cannot encode, and refuse text without any other."""
     unknown, visible = (sum(getattr(group, name) for group in groups) for name in ("unknown", "visible"))
     if not unknown:
         return
-    what = f"{unknown:,} of {visible:,} characters are unknown to the tokenizer, which cannot write them again"
+    what = f"{unknown:,} of {visible:,} characters are unknown to the tokenizer, which loses them"
     if unknown == visible:
-        raise UserError(f"--tokenizer: {what}; take one made for such text")
+        raise UserError(f"--tokenizer: {what}; choose one that was trained on such text")
     print(f"warning: {what}", file=sys.stderr)
 
 
 def _tokenize_piece(
     source: Source, folder: Path, *, read: ReadConfig, directory: Path, sha256: str, held_out: float
 ) -> dict[str, Any]:
-    """Write the ids and sizes of a piece's documents into one file, one domain and split after the other."""
+    """Write the ids and sizes of a partition's documents into one file, one domain and split after the other."""
     tokenizer = _load_once(directory, sha256)
     kind = little_endian(token_dtype(tokenizer.vocab_size))
     groups: dict[tuple[str, Split], Group] = {}
@@ -176,7 +177,7 @@ def _tokenize_piece(
             ids, sizes = blocks.setdefault(key, ([], []))
             ids.append(encoded.ids.astype(kind).tobytes())
             sizes.append(encoded.sizes.tobytes())
-    # One file for all: every further one costs milliseconds when it is made durable and when it is deleted.
+    # One file for all: every other file would cost milliseconds for its fsync and for its deletion.
     with open(folder / TOKENS, "wb") as file:
         for ids, sizes in blocks.values():
             file.writelines([*sizes, *ids])
@@ -187,14 +188,14 @@ def _tokenize_piece(
 
 @lru_cache(maxsize=1)
 def _load_once(directory: Path, sha256: str) -> Tokenizer:
-    """The tokenizer of a worker process; a large one takes a while to load."""
+    """The tokenizer of a worker process; cached, because a large one takes a while to load."""
     tokenizer = load_tokenizer(directory, sha256)
     assert tokenizer is not None
     return tokenizer
 
 
 def _join(parts: Path, groups: Sequence[Sequence[Group]], writer: ShardWriter) -> list[Group]:
-    """Write the shards, one domain and split after the other, and give the totals of each."""
+    """Write the shards, one domain and split after the other, and return the totals of each."""
     places: dict[tuple[str, Split], list[tuple[Path, int, Group]]] = {}
     totals: dict[tuple[str, Split], Group] = {}
     kind = little_endian(writer.dtype)

@@ -1,10 +1,10 @@
-"""Learn a tokenizer from a sample of any amount of text, and measure it on documents it has not seen.
+"""A tokenizer trained on a sample of any amount of text, and its compression of held-out documents.
 
     inputs -> size of each domain -> share of its documents to keep -+
-    inputs -> pieces -> documents whose hash is small enough --------+-> sample -> tokenizer -> table beside others
+    inputs -> partitions -> documents whose hash is small enough ----+-> sample -> tokenizer -> table of compression
 
-Which documents are in the sample follows from a hash of their text and the sizes of the domains, so it depends on
-neither their order nor the number of workers. Held-out documents are never in it; some of them are what is measured on.
+A hash of each document's text and the sizes of the domains decide the sample, so it depends neither on the order of
+documents nor on the number of workers. Held-out documents are never in it; compression is measured on some of them.
 """
 
 from __future__ import annotations
@@ -37,16 +37,21 @@ from babyllm.text.readers import ReadConfig
 from babyllm.tokenizer import Tokenizer
 
 SETTINGS = "training.json"
-MEASURED_BYTES = 8 << 20  # of held-out text, in equal parts from all domains
-# Sizes are known before what is held out, and documents differ in length: so more are kept than the sample needs.
+MEASURED_BYTES = 8 << 20  # of held-out text for the measurement, in equal parts from all domains
+# Quotas are estimates: held-out sizes are unknown, and documents differ in length. So more is kept than is needed.
 MARGIN = 1.25
 LEAST_DOCUMENTS = 64
-LONGEST = 1 << 20  # characters of a document that count for the sample, which bounds what the margin can cost
+LONGEST = 1 << 20  # largest number of characters taken from a document, which bounds the cost of the margin
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Share of the documents of each domain that a piece keeps, by the hash of their text."""
+    """The share of each domain's documents that a partition keeps, by the hash of their text.
+
+    Attributes:
+        learned: share by domain of the documents that are not held out, for the sample.
+        measured: share by domain of the held-out documents, for the measurement.
+    """
 
     learned: dict[str, float]
     measured: dict[str, float]
@@ -61,15 +66,15 @@ def learn_vocabulary(
     read: ReadConfig | None = None,
     work: WorkConfig | None = None,
 ) -> Report | None:
-    """Learn a tokenizer into a directory and give the report; None if it is there already.
+    """Train a tokenizer into a directory and return the report; None if it exists already.
 
     Args:
-        paths: corpora, and files or directories that the readers read.
-        directory: made if absent; gets the tokenizer's files.
-        config: what is learned, and from what.
+        paths: corpora, and files or directories for the readers.
+        directory: directory of the tokenizer's files; created if absent.
+        config: settings of the tokenizer and of the sample.
         compare: other tokenizers to measure, by name.
-        read: how the readers read.
-        work: processes, and input in one piece.
+        read: settings of the readers.
+        work: number of processes, and bytes of a partition.
 
     Raises:
         UserError: an input cannot be read, weights name a domain that does not exist, the vocabulary does not suit the
@@ -122,7 +127,7 @@ def _learn(
 
 def _publish(directory: Path, tokenizer: Tokenizer, report: Report, settings: dict[str, Any]) -> None:
     made = directory / WORK / MADE
-    shutil.rmtree(made)  # of an earlier attempt
+    shutil.rmtree(made)  # left by an earlier attempt
     tokenizer.save(made)
     write_report(made, report)
     write_json(made / SETTINGS, settings | {"tokenizer_sha256": tokenizer.sha256})
@@ -140,7 +145,7 @@ def _own_name(directory: Path, compare: Mapping[str, Tokenizer]) -> str:
 def _domain_sizes(
     paths: Sequence[Path], sources: Sequence[Source], folder: Path, key: Any, read: ReadConfig, work: WorkConfig
 ) -> dict[str, Count]:
-    """How much there is of each domain; corpora know it, other files are read for it."""
+    """The amount of text of each domain; recorded in corpora, counted by reading other files."""
     found: list[dict[str, Any]] = []
     if all(map(is_corpus, paths)):
         sizes = [open_corpus(path).domains() for path in paths]
@@ -175,9 +180,9 @@ def _thresholds(sizes: Mapping[str, Count], config: VocabularyConfig) -> Thresho
     weights = config.weights
     unknown = sorted(set(weights or ()) - set(sizes))
     if unknown:
-        raise UserError(f"--weights name {unknown[0]!r}, but the domains are {', '.join(sorted(sizes))}")
+        raise UserError(f"--weights names {unknown[0]!r}, but the domains are {', '.join(sorted(sizes))}")
     if weights is not None and not any(weights.values()):
-        raise UserError("--weights are shares: one must be above 0")
+        raise UserError("--weights are shares: at least one must be above 0")
     quotas = _quotas({domain: count.bytes for domain, count in sizes.items()}, config)
     return Thresholds(
         {d: _share(quota, sizes[d].bytes * (1 - config.held_out), sizes[d]) for d, quota in quotas.items()},
@@ -195,7 +200,7 @@ def _share(wanted: float, there: float, count: Count) -> float:
 
 
 def _quotas(supply: Mapping[str, int], config: VocabularyConfig) -> dict[str, int]:
-    """Bytes of the sample that each domain is to give."""
+    """The bytes of each domain in the sample, of the available bytes `supply`."""
     weights: Mapping[str, float] = supply if config.weights is None else config.weights
     total = min(config.sample_bytes, sum(supply[domain] for domain in weights))
     scale = sum(weights.values())
@@ -212,7 +217,7 @@ def _keep(
     read: ReadConfig,
     work: WorkConfig,
 ) -> list[dict[str, list[Document]]]:
-    """Documents to learn from and to measure on, each by domain, in the order of their hashes, which are their ids."""
+    """The documents to train on and those to measure on, by domain, sorted by their hashes, which are their ids."""
     found = run_partitions(
         sources,
         partial(_keep_of_piece, read=read, thresholds=thresholds, held_out=held_out),
@@ -223,7 +228,7 @@ def _keep(
         title="sample",
     )
     n_read, rejected = sum(n for n, _ in found), sum((Counter(reasons) for _, reasons in found), Counter[str]())
-    require_documents(n_read, rejected, "no tokenizer can be learned")
+    require_documents(n_read, rejected, "no tokenizer can be trained")
     warn_of_rejected(rejected, n_read)
     kept: list[dict[str, list[Document]]] = [{}, {}]
     for index in range(len(sources)):
@@ -239,7 +244,7 @@ def _keep(
 def _keep_of_piece(
     source: Source, folder: Path, *, read: ReadConfig, thresholds: Thresholds, held_out: float
 ) -> tuple[int, dict[str, int]]:
-    """Keep some documents of a piece; gives how many there are, and why records are none."""
+    """Keep documents of a partition by hash; returns its number of documents, and rejected records by reason."""
     learned, measured = list[Document](), list[Document]()
     n_read, rejected = 0, Counter[str]()
     for document in documents_of(source, read, rejected, None):
@@ -261,7 +266,7 @@ def _sample(
     shares: Mapping[str, float],
     config: VocabularyConfig,
 ) -> dict[str, list[Document]]:
-    """Of each domain as many bytes as its weight gives it; what is too small comes again from its start."""
+    """The documents of each domain, in bytes by its weight; a domain that is too small is repeated from its start."""
     there = {domain: sum(len(d.text.encode()) for d in kept.get(domain, ())) for domain in shares}
     supply = {
         domain: there[domain] if shares[domain] >= 1 else round(sizes[domain].bytes * (1 - config.held_out))
@@ -269,29 +274,29 @@ def _sample(
     }
     sample: dict[str, list[Document]] = {}
     for domain, quota in _quotas(supply, config).items():
-        # Of what is only a part of its domain nothing is repeated, though it should fall short.
-        room = quota if shares[domain] >= 1 else min(quota, there[domain])
+        # Only a domain that was kept in full is repeated; a sample of a larger one may be slightly too small.
+        n_bytes = quota if shares[domain] >= 1 else min(quota, there[domain])
         sample[domain] = []
-        while room and there[domain]:
-            documents = _first(kept[domain], room)
+        while n_bytes and there[domain]:
+            documents = _first(kept[domain], n_bytes)
             sample[domain] += documents
-            room = max(0, room - there[domain])
+            n_bytes = max(0, n_bytes - there[domain])
     return sample
 
 
-def _first(documents: Sequence[Document], room: int) -> list[Document]:
-    """Documents of `room` bytes together, the last one cut."""
+def _first(documents: Sequence[Document], n_bytes: int) -> list[Document]:
+    """The first documents, up to `n_bytes` bytes of UTF-8 in all; the last one may be cut."""
     first: list[Document] = []
     for document in documents:
-        if not room:
+        if not n_bytes:
             break
         text = document.text.encode()
-        first.append(Document(text[:room].decode(errors="ignore"), document.domain, document.id))
-        room -= min(room, len(text))
+        first.append(Document(text[:n_bytes].decode(errors="ignore"), document.domain, document.id))
+        n_bytes -= min(n_bytes, len(text))
     return first
 
 
-# ---- the table
+# ---- the report
 
 
 def _report(

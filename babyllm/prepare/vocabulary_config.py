@@ -1,4 +1,4 @@
-"""What a tokenizer is to be like and what it is learned from; without the libraries that learn it."""
+"""The settings of a tokenizer and of the sample it is trained on; imports no library that trains it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from babyllm.config.values import Count, Rate, Share, VocabularySize
 
 @dataclass(frozen=True)
 class VocabularyConfig:
-    """What is learned, and from what.
+    """The settings of a tokenizer and of the sample it is trained on.
 
     Attributes:
         vocab_size: number of tokens, special ones included.
         type: bpe or unigram by SentencePiece, or byte_bpe by tokenizers, on bytes as in Llama 3.
-        character_coverage: share of the text's characters that become tokens; the rest is spelled in bytes. Means
-            nothing to byte_bpe.
-        special_tokens: names of special tokens beside the ones every tokenizer made here has.
-        symbols: texts that are always one token, such as "<think>"; they stand for themselves, unlike special tokens.
-        hard_vocab_limit: whether text that gives fewer tokens than vocab_size is refused; false takes what it gives.
-        weights: share of each domain in the sample; domains left out give nothing, a domain too small is repeated.
-            Null takes each domain by its size.
-        sample_bytes: of text to learn from, at most.
-        held_out: share of the documents that is kept out of the sample, as it is kept out of training.
+        character_coverage: share of the text's characters that become tokens; the rest is spelled in bytes. byte_bpe
+            ignores it.
+        special_tokens: names of special tokens, in addition to those that every tokenizer trained here has.
+        symbols: texts that are always one token, such as "<think>"; unlike special tokens, they are found in text.
+        hard_vocab_limit: whether text too small for vocab_size tokens is refused; false makes as many as it allows.
+        weights: share of each domain in the sample. Domains without a weight are left out; one that is too small is
+            repeated. null takes each domain by its size.
+        sample_bytes: largest number of bytes of text to train on.
+        held_out: share of the documents that is left out of the sample, the same as is left out of training.
     """
 
     vocab_size: VocabularySize = 8192

@@ -1,1 +1,1 @@
-"""What lies on disk: corpora of documents, shards of tokens, conversations."""
+"""Data on disk: corpora of documents, shards of tokens, conversations."""

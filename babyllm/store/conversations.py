@@ -2,9 +2,9 @@
 
 ids.bin, turns.bin, index.bin, conversations.json (written last: the commit mark) -> ConversationStore
 
-`ids.bin` holds the ids of all conversations, one after the other. `turns.bin` holds for each id the number of the
-supervised turn it belongs to, or 0. Conversations lie in the order of split, task and input, so those of a task are
-neighbours. All of it is mapped and nothing loaded, so a store of ten million opens as fast as one of a thousand.
+`ids.bin` holds the ids of all conversations, one after the other. `turns.bin` holds, for each id, the number of the
+supervised turn it belongs to, or 0. Conversations are sorted by split, task and input order, so those of a task are
+adjacent. The files are mapped rather than loaded, so a store of ten million opens as fast as one of a thousand.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from babyllm.store.shards import Split, little_endian
 
 FORMAT_VERSION = 1
 ALL = "all"
-"""What measurements of all tasks together are called, so that no task can be."""
+"""The name under which metrics of all tasks together are reported; no task may have it."""
 MANIFEST = "conversations.json"
 _BEGINNING = re.compile(rb'\s*\{\s*"manifest":\s*\{\s*"dtype":')
 IDS, TURNS, INDEX = "ids.bin", "turns.bin", "index.bin"
-# Of each conversation: where it begins, ids, supervised turns, supervised targets.
+# For each conversation: its first id, and its number of ids, of supervised turns and of supervised targets.
 RECORD = np.dtype([("offset", "<i8"), ("length", "<i4"), ("turns", "<i4"), ("supervised", "<i4")])
 
 LossAverage = Literal["token", "turn", "conversation"]
@@ -41,16 +41,16 @@ LossAverage = Literal["token", "turn", "conversation"]
 
 @dataclass(frozen=True)
 class Group:
-    """The conversations of a split and task, which are neighbours.
+    """The size of a split and task, whose conversations are adjacent.
 
     Attributes:
         split: "train" or "val".
-        task: what kind of conversation they are.
-        conversations: how many.
-        turns: supervised ones.
-        tokens: ids.
-        supervised: targets that are trained on.
-        longest: ids of the longest conversation.
+        task: name of the task.
+        conversations: number of conversations.
+        turns: number of supervised turns.
+        tokens: number of ids.
+        supervised: number of targets that are trained on.
+        longest: number of ids of the longest conversation.
     """
 
     split: Split
@@ -64,17 +64,17 @@ class Group:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a store holds.
+    """The description of a store.
 
     Attributes:
-        dtype: of ids.bin.
-        turns_dtype: of turns.bin.
-        vocab_size: of the tokenizer that made the ids.
-        eos_id: fills rows up.
-        tokenizer_sha256: of that tokenizer.
-        groups: in the order of the conversations.
-        sha256: of the three files, by name.
-        version: of the format.
+        dtype: type of ids.bin, "uint16" or "uint32".
+        turns_dtype: type of turns.bin, "uint16" or "uint32".
+        vocab_size: vocabulary size of the tokenizer that made the ids.
+        eos_id: id of <eos>, which pads rows.
+        tokenizer_sha256: sha256 of that tokenizer, in hexadecimal.
+        groups: sizes of each split and task, in the order of the conversations.
+        sha256: sha256 of the three files by name, in hexadecimal.
+        version: version of the format.
     """
 
     dtype: str
@@ -87,20 +87,20 @@ class Manifest:
     version: int = FORMAT_VERSION
 
     def fingerprint(self) -> str:
-        """A hash of everything that decides the data: ids, turns, tasks, their order and their split."""
+        """A hexadecimal hash of all that decides the data: ids, turns, tasks, their order and their splits."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 class ConversationStore:
-    """A directory of conversations, mapped.
+    """A directory of conversations, mapped into memory.
 
     Attributes:
-        directory: where it is.
-        manifest: what it holds.
-        tasks: names of all tasks of both splits, sorted; channels are their indices.
-        ids: of all conversations, one behind the other.
-        turns: the supervised turn each id belongs to, from 1; 0 for none.
-        index: a `RECORD` of each conversation.
+        directory: directory of the store.
+        manifest: description of its contents.
+        tasks: names of all tasks of both splits, sorted; channels are indices into this list.
+        ids: token ids of all conversations, one after the other: (N,) of the manifest's `dtype`.
+        turns: number of the supervised turn of each id, from 1, or 0 for none: (N,) of the manifest's `turns_dtype`.
+        index: one `RECORD` for each conversation.
     """
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
@@ -117,12 +117,12 @@ class ConversationStore:
         """The finished store in a directory.
 
         Args:
-            directory: of the store.
-            check: whether to read files that are not remembered as whole; not needed where another process does it.
-            verify: read all files, remembered or not.
+            directory: directory of the store.
+            check: whether to verify files that are not recorded as verified; not needed where another process does it.
+            verify: whether to verify all files, recorded or not.
 
         Raises:
-            UserError: there is none, or a file of it is missing or not what it was.
+            UserError: there is no finished store, or one of its files is missing or damaged.
         """
         file = directory / MANIFEST
         try:
@@ -132,7 +132,7 @@ class ConversationStore:
             raw["groups"] = tuple(Group(**group) for group in raw["groups"])
             manifest = Manifest(**raw)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{file}: no finished store of conversations ({error}); {_anew(directory)}") from error
+            raise UserError(f"{file}: no finished store of conversations ({error}); {_advice(directory)}") from error
         n_ids = sum(group.tokens for group in manifest.groups)
         n_conversations = sum(group.conversations for group in manifest.groups)
         for name, kind, count in (
@@ -142,29 +142,29 @@ class ConversationStore:
         ):
             part = directory / name
             if not part.is_file() or part.stat().st_size != count * np.dtype(kind).itemsize:
-                raise UserError(f"{part}: is not as long as {MANIFEST} says; {_anew(directory)}")
+                raise UserError(f"{part}: is not as long as {MANIFEST} says; {_advice(directory)}")
         if check:
-            require_whole(directory, manifest.sha256, _anew(directory), again=verify)
+            require_whole(directory, manifest.sha256, _advice(directory), again=verify)
         return cls(directory, manifest)
 
     @property
     def fingerprint(self) -> str:
-        """A hash of everything that decides the data."""
+        """A hexadecimal hash of all that decides the data."""
         return self.manifest.fingerprint()
 
     def tasks_of(self, split: Split) -> list[str]:
-        """The tasks that a split has conversations of, sorted."""
+        """The tasks with conversations in a split, sorted."""
         return [group.task for group in self.manifest.groups if group.split == split]
 
     def groups(self, split: Split, task: str | None = None) -> list[Group]:
-        """How much there is of a split, by task; of one task, if named."""
+        """The sizes of the tasks of a split, or of one task."""
         return [group for group in self.manifest.groups if group.split == split and task in (None, group.task)]
 
     def span(self, split: Split, task: str | None = None) -> range:
-        """The numbers of the conversations of a split; of one task, if named.
+        """The numbers of the conversations of a split, or of one task in it.
 
         Raises:
-            UserError: there are none.
+            UserError: there are no such conversations.
         """
         at = [i for i, g in enumerate(self.manifest.groups) if g.split == split and task in (None, g.task)]
         if not at:
@@ -175,35 +175,39 @@ class ConversationStore:
         return range(int(self._firsts[at[0]]), int(self._firsts[at[-1] + 1]))
 
     def lengths(self, split: Split, task: str | None = None) -> NDArray[np.int64]:
-        """(n,) inputs that each conversation of a split takes: one less than its ids."""
+        """(n,) int64, the number of inputs of each conversation of a split: one less than its ids.
+
+        Raises:
+            UserError: there are no such conversations.
+        """
         span = self.span(split, task)
         return self.index["length"][span.start : span.stop].astype(np.int64) - 1
 
     def channels(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The index in `tasks` of each of these conversations."""
+        """(n,) int64, the index in `tasks` of each of the conversations with these (n,) numbers."""
         return self._channels[np.searchsorted(self._firsts, numbers, side="right") - 1]
 
     def conversation(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The ids of a conversation, and the supervised turn each of them belongs to."""
+        """The (L,) int64 ids of a conversation, and the (L,) int64 number of each id's supervised turn, or 0."""
         offset, length = int(self.index["offset"][number]), int(self.index["length"][number])
         here = slice(offset, offset + length)
         return self.ids[here].astype(np.int64), self.turns[here].astype(np.int64)
 
 
 def is_store(directory: Path) -> bool:
-    """Whether a directory holds the commit mark of a store; a file of the same name with other contents is none.
+    """Whether a directory holds the commit mark of a store, damaged or not.
 
-    Beside all other files of a store it is a damaged one.
+    A file of that name with other contents counts only where all other files of a store lie beside it.
     """
     is_beside = all((directory / name).is_file() for name in (MANIFEST, IDS, TURNS, INDEX))
     return is_beside or begins_with(directory / MANIFEST, _BEGINNING)
 
 
-def _anew(directory: Path) -> str:
-    return f"move {directory} away: the command that made it makes the same one again from its files"
+def _advice(directory: Path) -> str:
+    return f"move {directory} away: the command that made it makes the same store again from its files"
 
 
 def _mapped(file: Path, kind: Any) -> NDArray[Any]:
     kind = little_endian(kind) if isinstance(kind, str) else kind
-    # An empty file cannot be mapped. A plain view, as every slice of a memmap object is one, and costs accordingly.
+    # An empty file cannot be mapped. A plain array, because slices of a memmap object are memmaps, which cost more.
     return np.asarray(np.memmap(file, kind, "r")) if file.stat().st_size else np.empty(0, kind)

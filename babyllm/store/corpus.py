@@ -1,10 +1,10 @@
 """A corpus on disk: Parquet files of documents, described by `corpus.json`.
 
 documents -> write_part -> *.parquet -> write_corpus -> corpus.json (written last: the commit mark)
-directory -> open_corpus -> Corpus -> documents, a part at a time
+directory -> open_corpus -> Corpus -> documents, a file at a time
 
-Each row is a document: id, domain, text, and url in files of which a document has one. Whatever reads Parquet reads a
-corpus.
+Each row is a document: id, domain and text, and url in files where any document has one. Any program that reads Parquet
+can read a corpus.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from babyllm.store.parquet import FAULTS, open_parquet, parquet_writer
 FORMAT_VERSION = 1
 MANIFEST = "corpus.json"
 _BEGINNING = re.compile(rb'\s*\{\s*("version":\s*\d+,\s*"parts":|\Z)')
-# Small enough that cores share even one file evenly, and that a reader needs little memory.
+# Small enough that cores share even one file evenly, and that reading needs little memory.
 ROW_GROUP_CHARACTERS = 1 << 19
 PART_MARK = b"babyllm.corpus"
-"""A key in the metadata of each part, by which it is known where `corpus.json` is gone."""
+"""A key in the metadata of each file, which identifies it as part of a corpus without `corpus.json`."""
 SCHEMA = pa.schema(
     [("id", pa.string()), ("domain", pa.string()), ("text", pa.large_string())],
     metadata={PART_MARK: str(FORMAT_VERSION)},
 )
 URL_SCHEMA = SCHEMA.append(pa.field("url", pa.string()))
 COLUMNS = ["text", "domain", "id", "url"]
-"""What a document is made of, in its own order; a part whose documents have no URLs lacks the last column."""
+"""The columns in the order of the fields of `Document`; a file whose documents have no URLs lacks the last one."""
 
 
 @dataclass(frozen=True)
 class Count:
-    """How much text: documents, characters (code points) and UTF-8 bytes."""
+    """The amount of text: documents, characters (code points) and UTF-8 bytes."""
 
     documents: int = 0
     characters: int = 0
@@ -59,9 +59,9 @@ class Part:
     """One Parquet file of a corpus.
 
     Attributes:
-        file: name, relative to the corpus.
-        domains: what it holds of each domain.
-        sha256: of the file, in hexadecimal; empty until it belongs to a corpus.
+        file: path of the file, relative to the corpus.
+        domains: amount of text of each domain.
+        sha256: sha256 of the file, in hexadecimal; empty until the file belongs to a corpus.
     """
 
     file: str
@@ -74,9 +74,9 @@ class Corpus:
     """A directory of documents that has been checked.
 
     Attributes:
-        directory: of `corpus.json`.
-        parts: its files, in their order.
-        about: how it was made: the stage and its configuration, as JSON values.
+        directory: directory of `corpus.json`.
+        parts: files of the corpus, in order.
+        about: origin of the corpus as JSON values: the command and its configuration.
     """
 
     directory: Path
@@ -84,7 +84,7 @@ class Corpus:
     about: dict[str, Any]
 
     def domains(self) -> dict[str, Count]:
-        """What the corpus holds of each domain, sorted by name."""
+        """The amount of text of each domain, sorted by name."""
         total: dict[str, Count] = {}
         for part in self.parts:
             for domain, count in part.domains.items():
@@ -92,7 +92,11 @@ class Corpus:
         return dict(sorted(total.items()))
 
     def documents(self) -> Iterator[Document]:
-        """Every document, in order."""
+        """Every document, in order.
+
+        Raises:
+            UserError: a file is damaged.
+        """
         for part in self.parts:
             yield from read_part(self.directory / part.file)
 
@@ -102,11 +106,11 @@ class RowGroups:
     """Successive row groups of one file of a corpus.
 
     Attributes:
-        path: of the file.
-        begin: the first row group.
-        end: the one after the last.
-        n: documents.
-        size_bytes: memory that their columns take.
+        path: path of the file.
+        begin: index of the first row group.
+        end: index after the last row group.
+        n: number of documents.
+        size_bytes: uncompressed size of their columns, in bytes.
     """
 
     path: Path
@@ -117,7 +121,7 @@ class RowGroups:
 
 
 def row_groups(path: Path, at_most_bytes: int) -> Iterator[RowGroups]:
-    """A file of a corpus in runs of row groups that take at most so many bytes, or of one row group.
+    """The row groups of a file of a corpus, in runs of at most `at_most_bytes`; a larger row group is a run of its own.
 
     Raises:
         UserError: the file is damaged.
@@ -138,13 +142,13 @@ def row_groups(path: Path, at_most_bytes: int) -> Iterator[RowGroups]:
 def read_rows(
     path: Path, columns: Sequence[str] = COLUMNS, groups: range | None = None, batch_rows: int = 2048
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of a file of a corpus in their order, some thousands in memory at a time.
+    """The rows of a file of a corpus in order, one batch in memory at a time.
 
     Args:
-        path: of the file.
+        path: path of the file.
         columns: names of the columns; those that the file lacks are left out.
-        groups: numbers of the row groups; None reads all.
-        batch_rows: rows of a batch, at most.
+        groups: indices of the row groups; None reads all.
+        batch_rows: largest number of rows in a batch.
 
     Raises:
         UserError: the file is damaged.
@@ -165,7 +169,7 @@ def read_part(path: Path) -> Iterator[Document]:
 
 
 def schema_of(path: Path) -> pa.Schema:
-    """The columns that a part has.
+    """The schema of a file of a corpus: with the column url or without.
 
     Raises:
         UserError: the file is damaged.
@@ -180,18 +184,18 @@ def _opened(path: Path) -> Iterator[Any]:
         with open_parquet(path) as file:
             yield file
     except FAULTS as error:
-        raise UserError(f"{path}: cannot be read ({error}); make the corpus anew") from error
+        raise UserError(f"{path}: cannot be read ({error}); rebuild the corpus") from error
 
 
 def documents_in(rows: pa.RecordBatch | pa.Table) -> Iterator[Document]:
-    """The documents that rows of a part are."""
+    """The documents in rows of a file of a corpus."""
     columns = [rows.column(name).to_pylist() for name in COLUMNS if name in rows.schema.names]
     for text, domain, place, *url in zip(*columns, strict=True):
         yield Document(text, domain, place, (url[0] if url else "") or "")
 
 
 def write_part(documents: Iterable[Document], path: Path) -> dict[str, Count]:
-    """Write documents to one Parquet file (zstd), in bounded memory; what it holds of each domain is returned."""
+    """Write documents to one Parquet file (zstd) in bounded memory; returns the amount of text of each domain."""
     domains: dict[str, Count] = {}
     groups = _grouped(documents, domains)
     if with_url := _write_until_url(groups, path):
@@ -209,7 +213,7 @@ def write_part(documents: Iterable[Document], path: Path) -> dict[str, Count]:
 
 
 def _grouped(documents: Iterable[Document], domains: dict[str, Count]) -> Iterator[list[Document]]:
-    """The documents of each row group, the last one perhaps empty; what they are is added to `domains`."""
+    """The documents of each row group, the last possibly empty; adds the amounts of text to `domains`."""
     rows: list[Document] = []
     n_characters = 0
     for document in documents:
@@ -224,7 +228,7 @@ def _grouped(documents: Iterable[Document], domains: dict[str, Count]) -> Iterat
 
 
 def add_counts(domains: dict[str, Count], documents: Iterable[Document]) -> None:
-    """Add what some documents are to the counts of their domains."""
+    """Add documents to the counts of their domains."""
     sums: dict[str, list[int]] = {}
     for document in documents:
         total = sums.setdefault(document.domain, [0, 0, 0])
@@ -236,7 +240,7 @@ def add_counts(domains: dict[str, Count], documents: Iterable[Document]) -> None
 
 
 def _write_until_url(groups: Iterator[list[Document]], path: Path) -> list[Document]:
-    """Write row groups without URLs; the first one with a URL, which needs another schema, is returned unwritten."""
+    """Write row groups up to the first one with a URL; returns that one, which needs another schema."""
     with parquet_writer(path, SCHEMA) as file:
         for rows in groups:
             if any(row.url for row in rows):
@@ -253,7 +257,11 @@ def _write_rows(file: Any, rows: list[Document], schema: pa.Schema) -> None:
 
 
 def write_corpus(directory: Path, parts: Iterable[Part], about: dict[str, Any]) -> Corpus:
-    """Declare the files of a directory a corpus."""
+    """Make the files of a directory a corpus: write their checksums and sizes to `corpus.json`.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
     parts = tuple(parts)
     sha256 = digests(directory, (part.file for part in parts))
     corpus = Corpus(directory, tuple(replace(part, sha256=sha256[part.file]) for part in parts), about)
@@ -263,7 +271,7 @@ def write_corpus(directory: Path, parts: Iterable[Part], about: dict[str, Any]) 
 
 
 def is_corpus(directory: Path) -> bool:
-    """Whether a directory holds a finished corpus: its description begins like one, though it be damaged later on."""
+    """Whether a directory holds a finished corpus, damaged or not: only the start of its `corpus.json` is read."""
     return begins_with(directory / MANIFEST, _BEGINNING)
 
 
@@ -277,14 +285,14 @@ def about_corpus(directory: Path) -> dict[str, Any] | None:
 
 
 def open_corpus(directory: Path, *, verify: bool = False) -> Corpus:
-    """The corpus in a directory; each file of it is read through once, and its sha256 remembered.
+    """The corpus in a directory; the sha256 of each file is verified once and then recorded.
 
     Args:
-        directory: of the corpus.
-        verify: read all files again, remembered or not.
+        directory: directory of the corpus.
+        verify: whether to verify all files again, recorded or not.
 
     Raises:
-        UserError: there is none, or a file it names is missing or damaged.
+        UserError: there is no corpus, or one of its files is missing or damaged.
     """
     path = directory / MANIFEST
     try:
@@ -298,15 +306,15 @@ def open_corpus(directory: Path, *, verify: bool = False) -> Corpus:
         corpus = Corpus(directory, parts, raw["about"])
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
-            f"{directory}: holds no {MANIFEST}, so it is no corpus or was never finished; give a directory that "
+            f"{directory}: holds no {MANIFEST}, so it is not a corpus or was never finished; give a directory that "
             "`babyllm clean` or `dedup` has made"
         ) from error
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); mend its permissions") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a description of a corpus ({error}); make the corpus anew") from error
+        raise UserError(f"{path}: not a description of a corpus ({error}); rebuild the corpus") from error
     for part in parts:
         if not (directory / part.file).is_file():
-            raise UserError(f"{directory / part.file}: missing, though {MANIFEST} names it; make the corpus anew")
-    require_whole(directory, {part.file: part.sha256 for part in parts}, "make the corpus anew", again=verify)
+            raise UserError(f"{directory / part.file}: missing, though {MANIFEST} names it; rebuild the corpus")
+    require_whole(directory, {part.file: part.sha256 for part in parts}, "rebuild the corpus", again=verify)
     return corpus

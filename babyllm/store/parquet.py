@@ -1,6 +1,6 @@
-"""Parquet files, read and written with a checksum of every page, so that damage is an error and never another text.
+"""Parquet files with a checksum for every page, so that damage is an error and never a changed text.
 
-Arrow takes names of files for UTF-8, which those of a disk need not be: it is handed files that are open already.
+Arrow requires file names in UTF-8, which a disk does not guarantee, so it is passed open files.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 FAULTS = (pa.ArrowException, OSError, ValueError, KeyError)
-"""What reading a damaged file raises."""
+"""The exceptions that reading a damaged file raises."""
 
 
 @contextmanager
 def open_parquet(path: str | Path) -> Iterator[Any]:
-    """A Parquet file whose columns are read piece by piece; pages that have a checksum are compared with it."""
+    """An open `pyarrow.parquet.ParquetFile` that reads columns in small buffers and verifies the checksums of pages."""
     with open(path, "rb", buffering=0) as file:
         table = _opened(file)
         if any(_is_wide(field.type) for field in table.schema_arrow):
-            # Arrow makes indices of other widths by a cast for which each text must be valid.
+            # Arrow makes other index types by a cast that requires valid UTF-8; columns read as dictionaries need none.
             columns = map(table.schema.column, range(len(table.schema)))
             table = _opened(file, [column.path for column in columns if column.physical_type == "BYTE_ARRAY"])
         yield table
 
 
 def _is_wide(kind: Any) -> bool:
-    """Whether a type holds a dictionary whose indices have another width than those that Parquet files have."""
+    """Whether a type holds a dictionary whose indices are not int32, the type that Arrow reads from Parquet."""
     if pa.types.is_dictionary(kind):
         return bool(kind.index_type != pa.int32())
     return any(_is_wide(kind.field(i).type) for i in range(kind.num_fields))
@@ -48,7 +48,7 @@ def _opened(file: BinaryIO, dictionaries: list[str] | None = None) -> Any:
 
 @contextmanager
 def parquet_writer(path: str | Path, schema: pa.Schema) -> Iterator[Any]:
-    """A writer of a Parquet file (zstd) with a checksum of every page."""
+    """An open `pyarrow.parquet.ParquetWriter` (zstd) that adds a checksum to every page."""
     with (
         open(path, "wb") as file,
         pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as table,

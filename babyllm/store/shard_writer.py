@@ -1,4 +1,4 @@
-"""Token shards in the making: documents' ids appended, a file closed when it is full, the manifest written last.
+"""Writing token shards: ids of documents are appended, full files are closed, the manifest is written last.
 
 documents -> ShardWriter -> 00000.bin, 00001.bin, ..., manifest.json (the commit mark)
 """
@@ -21,8 +21,8 @@ from babyllm.errors import UserError
 from babyllm.files import write_sealed_json
 from babyllm.store.shards import MANIFEST, Manifest, Shard, Split, little_endian, token_dtype
 
-TOTAL = "all"  # evaluation reports all domains together under this name
-STEM_CHARACTERS = 40  # of a domain in a file's name: 255 bytes is what disks allow
+TOTAL = "all"  # the name under which evaluation reports all domains together
+STEM_CHARACTERS = 40  # of a domain in a file's name; file systems allow 255 bytes
 BLOCK_TOKENS = 1 << 20
 
 
@@ -38,10 +38,10 @@ class _OpenShard:
 
 
 def check_domain(domain: str) -> None:
-    """Refuse a domain that goes by the name of all of them together.
+    """Refuse a domain that has the name of the total of all domains.
 
     Raises:
-        UserError: it does.
+        UserError: it has.
     """
     if domain == TOTAL:
         raise UserError(
@@ -51,7 +51,7 @@ def check_domain(domain: str) -> None:
 
 
 def _stem(domain: str) -> str:
-    """What the files of a domain begin with; no two domains share it, not even where disks ignore case and accents."""
+    """The start of a domain's file names; differs between domains even where disks ignore case and accents."""
     readable = re.sub(r"[^\w.-]", "_", domain)[:STEM_CHARACTERS]
     folded = unicodedata.normalize("NFKC", domain).casefold()
     if domain == readable == folded and not domain.startswith("."):
@@ -60,20 +60,20 @@ def _stem(domain: str) -> str:
 
 
 class ShardWriter:
-    """Writes documents' ids into shards; nothing counts as written before `finish`.
+    """A writer of token shards; the directory is not valid token data before `finish`.
 
     Args:
-        directory: made if absent.
-        vocab_size: decides uint16 or uint32.
-        eos_id: ends every document.
-        tokenizer_sha256: of the tokenizer that made the ids.
-        shard_tokens: a shard is closed once it holds this many.
+        directory: directory of the shards; created if absent.
+        vocab_size: vocabulary size of the tokenizer, which decides between uint16 and uint32.
+        eos_id: id of <eos>, which ends every document.
+        tokenizer_sha256: sha256 of the tokenizer that made the ids, in hexadecimal.
+        shard_tokens: number of tokens at which a shard is closed.
 
     Attributes:
-        dtype: of the ids, "uint16" or "uint32".
+        dtype: type of the ids, "uint16" or "uint32".
 
     Raises:
-        UserError: the directory holds a finished manifest already.
+        UserError: the directory holds a manifest already.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ShardWriter:
         self._done: list[Shard] = []
 
     def add(self, ids: Sequence[int], domain: str, split: Split, text_bytes: int) -> None:
-        """Append one document's ids and its <eos>; `text_bytes` is the length of its text in UTF-8.
+        """Append one document's ids and its <eos>; `text_bytes` is the length of its text in UTF-8 bytes.
 
         Raises:
             UserError: an id is outside the vocabulary, or the domain is named "all".
@@ -103,10 +103,11 @@ class ShardWriter:
         """Append documents of one domain and split.
 
         Args:
-            ids: (T,) of the documents one behind the other, each with its <eos>; may be a memory map.
-            sizes: (n, 2) tokens, the <eos> included, and UTF-8 bytes of the text of each document.
-            domain: of all of them.
-            split: of all of them.
+            ids: token ids of the documents one after the other, each with its <eos>: (T,) of any integer type; may be a
+                memory map.
+            sizes: number of tokens, with the <eos>, and of UTF-8 bytes of each document, (n, 2) int64.
+            domain: domain of all documents.
+            split: split of all documents.
 
         Raises:
             UserError: the domain is named "all".
@@ -114,7 +115,7 @@ class ShardWriter:
         ends, begin, first = np.cumsum(sizes[:, 0]), 0, 0
         while first < len(sizes):
             shard = self._open.get((domain, split)) or self._new_shard(domain, split)
-            # The document that fills the shard up is its last.
+            # The document that fills the shard is its last.
             stop = 1 + int(np.searchsorted(ends, begin + self._shard_tokens - shard.tokens))
             end = int(ends[min(stop, len(sizes)) - 1])
             for start in range(begin, end, BLOCK_TOKENS):
@@ -136,7 +137,7 @@ class ShardWriter:
         return shard
 
     def close(self, domain: str, split: Split) -> None:
-        """Close the shard in the making of a domain and split, if there is one; what comes later begins another."""
+        """Close the open shard of a domain and split, if there is one; later documents begin a new shard."""
         shard = self._open.pop((domain, split), None)
         if shard is None:
             return
@@ -147,10 +148,10 @@ class ShardWriter:
         self._done.append(Shard(name, shard.domain, shard.split, shard.tokens, shard.documents, shard.bytes, sha256))
 
     def finish(self) -> Manifest:
-        """Close all shards and write the manifest.
+        """Close all shards and write the manifest, which is returned.
 
         Raises:
-            UserError: nothing was added.
+            UserError: no document was added.
         """
         for key in sorted(self._open):
             self.close(*key)

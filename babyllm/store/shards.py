@@ -2,7 +2,7 @@
 
 directory -> open_tokens -> TokenData -> TokenStream (train) and held-out documents (val)
 
-Every document is followed by <eos>. Each shard holds documents of one domain and one split.
+Every document ends with <eos>. Each shard holds documents of one domain and one split.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Shard:
     """One `.bin` file.
 
     Attributes:
-        file: name, relative to the manifest.
-        domain: what kind of text it holds.
+        file: name of the file, relative to the manifest.
+        domain: domain of its documents.
         split: "train" or "val".
-        tokens: ids in the file, every document's <eos> included.
-        documents: how many.
-        bytes: UTF-8 bytes of their text.
-        sha256: of the file, in hexadecimal.
-        offset: bytes in front of the first id; 0 for shards written here.
+        tokens: number of ids, with the <eos> of every document.
+        documents: number of documents; 0 for bare files, where it is unknown.
+        bytes: UTF-8 bytes of their text; 0 for bare files, where it is unknown.
+        sha256: sha256 of the file, in hexadecimal; empty for bare files.
+        offset: bytes before the first id; 0 for shards that babyllm wrote.
     """
 
     file: str
@@ -58,7 +58,16 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a directory of shards holds; see `Shard` for the fields of each."""
+    """The description of a directory of shards.
+
+    Attributes:
+        dtype: type of the ids.
+        vocab_size: vocabulary size of the tokenizer that made the ids.
+        eos_id: id of <eos>.
+        tokenizer_sha256: sha256 of that tokenizer, in hexadecimal; empty for bare files.
+        shards: files, in the order in which they are read.
+        version: version of the format.
+    """
 
     dtype: Literal["uint16", "uint32"]
     vocab_size: int
@@ -68,24 +77,24 @@ class Manifest:
     version: int = FORMAT_VERSION
 
     def fingerprint(self) -> str:
-        """A hash of everything that decides the data: ids, their order and their split."""
+        """A hexadecimal hash of all that decides the data: ids, their order and their splits."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def token_dtype(vocab_size: int) -> Literal["uint16", "uint32"]:
-    """The smallest type that holds every id of a vocabulary."""
+    """The name of the smallest type that holds every id of a vocabulary."""
     return "uint16" if vocab_size <= UINT16_VOCABULARY else "uint32"
 
 
 def little_endian(dtype: str) -> np.dtype[Any]:
-    """The on-disk type of ids, whatever this machine's byte order."""
+    """The numpy type of ids on disk: little-endian, whatever the byte order of this machine."""
     little: np.dtype[Any] = np.dtype(dtype).newbyteorder("<")
     return little
 
 
 class TokenStream:
-    """The ids of many shards, one behind the other, each mapped and none loaded."""
+    """The ids of several shards, one after the other; files are mapped rather than loaded."""
 
     def __init__(self, directory: Path, shards: Sequence[Shard], dtype: str) -> None:
         kind = little_endian(dtype)
@@ -93,11 +102,11 @@ class TokenStream:
         self._ends = np.cumsum([s.tokens for s in shards])
 
     def __len__(self) -> int:
-        """Tokens in all shards together."""
+        """The number of tokens in all shards."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def read(self, start: int, stop: int) -> NDArray[np.int64]:
-        """The ids from `start` to `stop` (clipped at the end of the stream), across shard borders."""
+        """(n,) int64, the ids from `start` up to `stop`, or up to the end of the stream, across shard borders."""
         stop = min(stop, len(self))
         parts = []
         shard = int(np.searchsorted(self._ends, start, side="right"))
@@ -118,7 +127,7 @@ class TokenData:
     manifest: Manifest
 
     def stream(self, split: Split, domain: str | None = None) -> TokenStream:
-        """The ids of a split, in the manifest's order; of one domain, if named."""
+        """The ids of a split, or of one domain in it, in the manifest's order."""
         shards = [s for s in self.manifest.shards if s.split == split and domain in (None, s.domain)]
         return TokenStream(self.directory, shards, self.manifest.dtype)
 
@@ -127,7 +136,7 @@ class TokenData:
         return sorted({s.domain for s in self.manifest.shards if s.split == split})
 
     def text_bytes(self, split: Split, domain: str) -> int:
-        """UTF-8 bytes of the text of a domain."""
+        """The UTF-8 bytes of the text of a domain in a split."""
         return sum(s.bytes for s in self.manifest.shards if (s.split, s.domain) == (split, domain))
 
 
@@ -142,24 +151,25 @@ def open_tokens(
     to_train: bool = True,
     flags: BareFlags = TRAINING_FLAGS,
 ) -> TokenData:
-    """Token data that has been checked against its manifest.
+    """Token data, verified against its manifest.
 
-    Each shard is read through once, and what was found remembered beside it: its sha256, and its largest id.
+    Each shard is read in full once. Its sha256 and its largest id are then recorded beside it.
 
     Args:
-        path: a directory with `manifest.json`, or `.bin` files of another project: one file or a directory of them, in
-            which files with the word "val", "dev" or "test" in their name are held out. A header of llm.c's form is
-            skipped.
-        vocab_size: needed for bare files.
-        dtype: of bare files, "uint16" or "uint32"; "auto" tells it from the files.
-        eos_id: of bare files.
-        check: whether to read shards that are not remembered; not needed where another process does it.
-        verify: read all shards, remembered or not.
-        to_train: whether there must be something to train on.
-        flags: how the user gives `vocab_size`, `dtype` and `eos_id`.
+        path: directory with `manifest.json`, or bare `.bin` files of another project: one file or a directory of them,
+            in which files with the word "val", "dev" or "test" in their name are held out. A header in llm.c's format
+            is skipped.
+        vocab_size: vocabulary size of bare files, which need it.
+        dtype: type of the ids in bare files, "uint16" or "uint32"; "auto" detects it.
+        eos_id: id of <eos> in bare files.
+        check: whether to verify shards that are not recorded as verified; not needed where another process does it.
+        verify: whether to verify all shards, recorded or not.
+        to_train: whether there must be a training shard.
+        flags: names in messages of the flags for `vocab_size`, `dtype` and `eos_id`.
 
     Raises:
-        UserError: names the file that is missing, damaged, of the wrong size or not what its manifest says.
+        UserError: a file is missing, damaged, of the wrong size or different from its manifest; there is no training
+            shard; or a setting for bare files is missing or wrong.
     """
     path = Path(path)
     if not path.exists():
@@ -172,7 +182,7 @@ def open_tokens(
         _require_size(data.directory / shard.file, shard, data.manifest)
     if to_train and not any(s.split == "train" for s in data.manifest.shards):
         raise UserError(
-            f"{path}: holds no training shard; files without a manifest named val, dev or test are held out"
+            f"{path}: holds no training shard; without a manifest, files named val, dev or test are held out"
         )
     if check:
         _check(data, again=verify)
@@ -180,9 +190,10 @@ def open_tokens(
 
 
 def is_token_data(path: Path) -> bool:
-    """Whether a directory holds a manifest of token data, damaged or not; another program's `manifest.json` is none.
+    """Whether a directory holds a manifest of token data, damaged or not; another program's does not count.
 
-    One that is no JSON is a damaged one where it lies beside `.bin` files: without it they would be read otherwise.
+    A `manifest.json` that is not valid JSON counts as damaged if it lies beside `.bin` files, which would be read
+    differently without it.
     """
     try:
         raw = json.loads((path / MANIFEST).read_bytes())
@@ -194,7 +205,7 @@ def is_token_data(path: Path) -> bool:
 
 
 def is_text(path: Path) -> bool:
-    """Whether a path is neither token data nor `.bin` files of another project, but holds something else."""
+    """Whether a path holds something other than token data or `.bin` files of another project."""
     if not path.is_dir():
         return path.is_file() and path.suffix != ".bin"
     is_tokens = is_token_data(path) or bool(bare_files(path))
@@ -202,7 +213,7 @@ def is_text(path: Path) -> bool:
 
 
 def bare_files(path: Path) -> list[Path]:
-    """The `.bin` files that a path names or a directory holds."""
+    """The `.bin` files in a directory, sorted; for the path of a file, that file."""
     return [path] if path.is_file() else [file for file in sorted(path.glob("*.bin")) if file.is_file()]
 
 
@@ -214,26 +225,26 @@ def _read_manifest(path: Path) -> Manifest:
         raw["shards"] = tuple(Shard(**s) for s in raw["shards"])
         return Manifest(**raw)
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{path}: not a manifest of token data ({e}); make the directory anew") from e
+        raise UserError(f"{path}: not a manifest of token data ({e}); rebuild the directory") from e
 
 
 def _require_size(file: Path, shard: Shard, manifest: Manifest) -> None:
     if not file.is_file():
-        raise UserError(f"{file}: missing, though the manifest names it; make the directory anew")
+        raise UserError(f"{file}: missing, though the manifest names it; rebuild the directory")
     expected = shard.offset + shard.tokens * np.dtype(manifest.dtype).itemsize
     if file.stat().st_size != expected:
-        raise UserError(f"{file}: {file.stat().st_size} bytes, the manifest says {expected}; make the directory anew")
+        raise UserError(f"{file}: {file.stat().st_size} bytes, the manifest says {expected}; rebuild the directory")
 
 
 def _check(data: TokenData, *, again: bool) -> None:
-    """Refuse shards whose contents are not the manifest's, or whose ids the vocabulary does not have."""
+    """Refuse shards that differ from the manifest, or whose ids are outside the vocabulary."""
     manifest = data.manifest
     kind = little_endian(manifest.dtype).str
     found = examine(data.directory, {s.file: Ids(kind, s.offset) for s in manifest.shards}, again=again)
     for shard in manifest.shards:
         file, finding = data.directory / shard.file, found[shard.file]
         if shard.sha256 and finding.sha256 != shard.sha256:
-            raise UserError(f"{file}: its sha256 is not the manifest's: it is damaged; make the directory anew")
+            raise UserError(f"{file}: its sha256 is not the manifest's: it is damaged; rebuild the directory")
         if finding.largest >= manifest.vocab_size:
             raise UserError(
                 f"{file}: holds id {finding.largest}, outside the vocabulary of {manifest.vocab_size}; was it made "
@@ -242,7 +253,7 @@ def _check(data: TokenData, *, again: bool) -> None:
 
 
 def _bare(path: Path, vocab_size: int | None, dtype: str, eos_id: int, flags: BareFlags) -> TokenData:
-    """Files of another project, with what their manifest would say."""
+    """Files of another project, with the manifest that they lack."""
     files = bare_files(path)
     if not files:
         raise UserError(f"{path}: holds neither {MANIFEST} nor .bin files")

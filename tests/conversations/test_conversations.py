@@ -229,7 +229,7 @@ def test_a_damaged_store_is_refused(tmp_path: Path, files: Path, template: ChatT
     ConversationStore.open(tmp_path, verify=True)
     content = (tmp_path / TURNS).read_bytes()
     (tmp_path / TURNS).write_bytes(bytes([content[0] ^ 1]) + content[1:])
-    with pytest.raises(UserError, match=r"turns\.bin: is damaged, .*makes the same one again"):
+    with pytest.raises(UserError, match=r"turns\.bin: is damaged, .*makes the same store again"):
         ConversationStore.open(tmp_path)
     ConversationStore.open(tmp_path, check=False)
     (tmp_path / TURNS).write_bytes(content[:-2])

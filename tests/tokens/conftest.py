@@ -1,4 +1,4 @@
-"""What tests of this folder share."""
+"""Fixtures for the tests of this folder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Batches of similar length: a reordering within blocks, the same for everyone, that leaves little padding."""
+"""Length bucketing: a reordering within blocks that leaves little padding and is the same on every rank."""
 
 import json
 import os
@@ -56,20 +56,20 @@ def order_of(order: Any, begin: int, end: int) -> list[int]:
     n=st.integers(1, 70), global_batch=st.integers(1, 9), batches=st.integers(1, 7), stages=st.sets(st.integers(1, 150))
 )
 def test_every_row_comes_once(n: int, global_batch: int, batches: int, stages: set[int]) -> None:
-    """Epochs hold the rows they would hold unsorted, and so do the stretches between borders that lie between steps."""
+    """Every epoch has the rows it would have unsorted, and so has every stretch between two borders."""
     order = Shuffled(Lines(some_lengths(n)), 1)
     borders = [border - border % global_batch for border in stages]
     by_length = ByLength(order, global_batch, 1, borders, batches)
     n_steps = -(-2 * n // global_batch) + 3
     epochs = [epoch * n for epoch in range(2 + n_steps * global_batch // n)]
-    # A batch that the border of an epoch cuts is between two stretches.
+    # A batch that the border of an epoch cuts is a stretch of its own.
     cuts = sorted({*borders, *(e - e % global_batch for e in epochs), *(e + -e % global_batch for e in epochs)})
     for begin, end in pairwise(cut for cut in cuts if cut <= n_steps * global_batch):
         assert sorted(order_of(by_length, begin, end)) == sorted(order_of(order, begin, end))
 
 
 def test_batches_are_of_similar_length() -> None:
-    """Within a block no batch overlaps another in length, and their order is not that of the lengths."""
+    """Within a block, the lengths of batches do not overlap, and the batches are not sorted by length."""
     by_length = ByLength(Shuffled(Lines(some_lengths(640)), 1), 10, 1, batches=16)
     lengths = by_length.lengths(np.arange(320)).reshape(2, 16, 10)
     for block in lengths:
@@ -81,7 +81,7 @@ def test_batches_are_of_similar_length() -> None:
 
 
 def test_the_last_epoch_is_whole() -> None:
-    """A run of one epoch sees every row, though its last block is not full."""
+    """A run of one epoch reads every row, although its last block is not full."""
     rows = Lines(some_lengths(1000))
     by_length = ByLength(Shuffled(rows, 1), 8, 1)
     assert sorted(order_of(by_length, 0, 1000)) == list(range(1000))
@@ -89,7 +89,7 @@ def test_the_last_epoch_is_whole() -> None:
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_ranks_share_the_same_batches(world_size: int) -> None:
-    """Any number of ranks and micro-batches together see the global batches of one."""
+    """Any number of ranks and micro-batches read the global batches of a single rank."""
     lines = Lines(some_lengths(300))
     expected = ByLength(Shuffled(lines, 1), 8, 1, batches=4)
     for step in range(5):
@@ -102,7 +102,7 @@ def test_ranks_share_the_same_batches(world_size: int) -> None:
 
 
 def test_nothing_crosses_a_stage() -> None:
-    """A stage has its own domains alone, also where it is shorter than a block, and its rows have its length."""
+    """A phase has rows of its own domains only, even if it is shorter than a block."""
     domains = {"a": Lines(some_lengths(90, 1), 1), "b": Lines(some_lengths(90, 2), 2)}
     stages = [Stage(0, 100, {"a": 1}), Stage(48, 100, {"b": 1}), Stage(72, 100, {"b": 1, "a": 1})]
     mixture = Mixture(stages, lambda _, domain: domains[domain], 1, 8)
@@ -116,7 +116,7 @@ def test_nothing_crosses_a_stage() -> None:
 
 
 def test_lengths_of_windows(token_dir: Path) -> None:
-    """Rows of text are all of one length but the last, which is as long as what is left."""
+    """All windows have the same length except the last, which holds the remaining tokens."""
     windows = Windows(open_tokens(token_dir).stream("train"), 64, 2)
     order = Shuffled(windows, 1)
     numbers = np.arange(len(order))
@@ -136,7 +136,7 @@ def numbers_of(loader: Loader, steps: int) -> list[list[int]]:
 
 @pytest.mark.parametrize("steps", [0, 3, 4, 5, 70])
 def test_going_on_is_exact(steps: int) -> None:
-    """A loader that takes up a position in the midst of a block goes on with the same rows."""
+    """A loader that resumes in the middle of a block continues with the same rows."""
     straight, resumed = loader_of(4), loader_of(4)
     numbers_of(straight, steps)
     resumed.load_state_dict(json.loads(json.dumps(straight.state_dict())))
@@ -146,7 +146,7 @@ def test_going_on_is_exact(steps: int) -> None:
 
 
 def test_rows_are_left_out_whatever_was_read_ahead() -> None:
-    """After a stretch left out come the rows that come there anyway, also for whoever goes on from it."""
+    """Leaving rows out does not change the rows after them, not even for a loader that resumes there."""
     straight, leaving = loader_of(4), loader_of(4)
     numbers = numbers_of(straight, 20)
     assert numbers_of(leaving, 3) == numbers[:3]
@@ -161,7 +161,7 @@ def test_rows_are_left_out_whatever_was_read_ahead() -> None:
 
 
 def test_another_size_of_blocks_is_refused() -> None:
-    """What decided the rows so far must be the same: the size of the blocks, and where the one under way ends."""
+    """A position needs the same block size, and the same end of the current block."""
     loader = loader_of(4)
     numbers_of(loader, 6)
     state = loader.state_dict()
@@ -169,7 +169,7 @@ def test_another_size_of_blocks_is_refused() -> None:
     for other in (loader_of(8), loader_of(4, (56,))):
         with pytest.raises(UserError, match="made with other data"):
             other.load_state_dict(state)
-    loader_of(4, (64,)).load_state_dict(state)  # the block under way ends there anyway
+    loader_of(4, (64,)).load_state_dict(state)  # the current block ends there anyway
 
 
 def padding(order: Any, n_steps: int, global_batch: int, micro_batch: int) -> float:
@@ -181,7 +181,7 @@ def padding(order: Any, n_steps: int, global_batch: int, micro_batch: int) -> fl
 
 
 def test_padding_of_real_conversations() -> None:
-    """On the lengths of real chats and instructions less than a tenth of what is padded unsorted is left."""
+    """With the lengths of real chats and instructions, less than a tenth of the padding is left."""
     if not os.environ.get("BABYLLM_DATA"):
         pytest.skip("BABYLLM_DATA names no folder of real data")
     folder = Path(os.environ["BABYLLM_DATA"]) / "sft"

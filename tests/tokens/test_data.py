@@ -1,4 +1,4 @@
-"""From a token stream to the micro-batches of a step: windows, their order, and who gets which."""
+"""The way from a token stream to the micro-batches of a step: windows, their order, and the share of each rank."""
 
 import itertools
 import threading
@@ -42,7 +42,7 @@ def stream_of(directory: Path, documents: list[list[int]], shard_tokens: int = 1
 
 
 class Numbers:
-    """Rows that say which row they are; every fifth has one target less."""
+    """Rows that hold their own number; every fifth has one target fewer."""
 
     def __init__(self, n: int) -> None:
         self.n, self.fails_at = n, -1
@@ -76,7 +76,7 @@ def take(loader: Loader, steps: int) -> list[list[int]]:
 
 @pytest.mark.parametrize(("n_tokens", "seq_len"), [(41, 8), (42, 8), (48, 8), (40, 8), (9, 8), (41, 1), (41, 40)])
 def test_every_token_but_the_first_is_a_target_once(tmp_path: Path, n_tokens: int, seq_len: int) -> None:
-    """An epoch's rows hold each token as target exactly once, after the token before it, the tail included."""
+    """In an epoch every token is a target exactly once, predicted from the token before it, the tail included."""
     documents = [[100], [101], [102], [103], list(range(200, 200 + n_tokens - 9))]
     joined = [token for ids in documents for token in [*ids, EOS]]
     windows = Windows(stream_of(tmp_path, documents, 5), seq_len, EOS)
@@ -91,7 +91,7 @@ def test_every_token_but_the_first_is_a_target_once(tmp_path: Path, n_tokens: in
 
 
 def test_rows_are_what_was_asked_for(tmp_path: Path) -> None:
-    """Rows come in the order asked for, and do not depend on which others come with them."""
+    """Rows have the requested order and do not depend on the other rows of the request."""
     windows = Windows(stream_of(tmp_path, [[i, i + 1, i + 2] for i in range(10, 100, 3)]), 7, EOS)
     everything = windows.rows(np.arange(len(windows)))
     some = windows.rows(np.array([5, 0, 16, 5]))
@@ -114,7 +114,7 @@ def test_rows_of_masked_documents(tmp_path: Path) -> None:
 def test_masked_documents_hold_no_token_of_another(
     tmp_path_factory: pytest.TempPathFactory, documents: list[list[int]], seq_len: int
 ) -> None:
-    """Within a row, tokens with one number are one document's: consecutive, <eos> only first, positions counting up."""
+    """In a row, tokens with one number are one document: consecutive, <eos> only first, positions counting up."""
     directory = tmp_path_factory.mktemp("documents")
     if sum(len(ids) + 1 for ids in documents) <= seq_len:
         documents = [[7] * seq_len, *documents]
@@ -128,7 +128,7 @@ def test_masked_documents_hold_no_token_of_another(
 
 
 def test_data_shorter_than_a_row_is_refused(tmp_path: Path) -> None:
-    """At least one whole row must be there."""
+    """Data must fill at least one row."""
     stream = stream_of(tmp_path, [[5] * 9])
     assert len(Windows(stream, 9, EOS)) == 1
     with pytest.raises(UserError, match=r"data\.seq_len=10: the training data holds only 10 tokens"):
@@ -143,7 +143,7 @@ def test_the_order_is_a_permutation(n: int, seed: int, epoch: int) -> None:
 
 
 def test_the_order_of_a_huge_epoch_takes_no_table() -> None:
-    """Rows of an epoch of 2**40 are placed one by one, all different, anywhere in the epoch."""
+    """Rows of an epoch of 2**40 are computed one by one, all different, anywhere in the epoch."""
     n = 2**40 + 1
     places = shuffled(np.arange(n - 10_000, n), n, 1, 0)
     assert len(set(places.tolist())) == 10_000 and places.min() >= 0 and places.max() < n
@@ -152,7 +152,7 @@ def test_the_order_of_a_huge_epoch_takes_no_table() -> None:
 
 @pytest.mark.parametrize("n", [1000, 1024, 4097])
 def test_the_order_is_shuffled(n: int) -> None:
-    """Hardly a row stays where it was or keeps its neighbour; another seed or epoch is another order."""
+    """Hardly any row keeps its place or its neighbour; another seed or epoch has another order."""
     orders = {key: shuffled(np.arange(n), n, *key) for key in [(1, 0), (1, 1), (2, 0), (0, 1)]}
     for order in orders.values():
         assert (order == np.arange(n)).mean() < 0.01 and (np.abs(np.diff(order)) == 1).mean() < 0.01
@@ -162,7 +162,7 @@ def test_the_order_is_shuffled(n: int) -> None:
 
 
 def test_rows_asked_for_in_turn_have_the_same_order() -> None:
-    """A few rows at a time, across the borders of kept blocks and up to the end, go where they go all at once."""
+    """A few rows at a time, across borders of cached blocks and up to the end, have the same order as all at once."""
     n = 2 * BLOCK_ROWS + 5
     order = shuffled(np.arange(n), n, 3, 1)
     for start in (0, BLOCK_ROWS - 2, 2 * BLOCK_ROWS - 1, n - 3):
@@ -171,7 +171,7 @@ def test_rows_asked_for_in_turn_have_the_same_order() -> None:
 
 
 def test_the_order_never_changes() -> None:
-    """The order belongs to (seed, epoch) on every machine and in every version: these places are written down."""
+    """The order for a (seed, epoch) is the same on every machine and in every version: it equals a recorded one."""
     assert shuffled(np.arange(8), 8, 1, 0).tolist() == [4, 0, 5, 3, 1, 6, 7, 2]
     assert shuffled(np.arange(3), 10**12, 7, 3).tolist() == [947097511583, 557421178564, 322016169296]
     assert hash_ints(1, 0, 0) == 3866941929181508109
@@ -204,7 +204,7 @@ def test_units_count_the_targets() -> None:
 
 
 def test_epochs_join_without_a_seam() -> None:
-    """Rows go on into the next epoch within a batch; each epoch has every row once, in an order of its own."""
+    """A batch may cross into the next epoch; each epoch has every row once, in an order of its own."""
     with loader_of(Numbers(13), 5) as loader:
         rows = list(itertools.chain(*take(loader, 13)))
         assert loader.metrics() == {"epoch/all": 5.0}
@@ -214,7 +214,7 @@ def test_epochs_join_without_a_seam() -> None:
 
 
 def test_a_batch_may_be_larger_than_an_epoch() -> None:
-    """Data smaller than one global batch is gone through more than once per step."""
+    """Data smaller than one global batch is read more than once per step."""
     with loader_of(Numbers(3), 8) as loader:
         first, second = take(loader, 2)
     assert Counter(first[:6]) == {0: 2, 1: 2, 2: 2} and len(first) == len(second) == 8
@@ -223,7 +223,7 @@ def test_a_batch_may_be_larger_than_an_epoch() -> None:
 
 @pytest.mark.parametrize("world_size", [1, 4])
 def test_the_position_resumes_on_any_number_of_ranks(world_size: int) -> None:
-    """A stored position leads to what would have come next, also on another number of ranks, and is plain numbers."""
+    """A stored position is plain numbers and continues with the next rows, also on another number of ranks."""
     data = Numbers(37)
     with loader_of(data, 8, 2, world_size=2) as loader:
         take(loader, 3)
@@ -242,7 +242,7 @@ def test_the_position_resumes_on_any_number_of_ranks(world_size: int) -> None:
 
 
 def test_reading_ahead_does_not_move_the_position() -> None:
-    """The position counts what was handed out, not what was read."""
+    """The position counts rows that were returned, not rows that were prefetched."""
     with loader_of(Numbers(100), 4) as loader:
         assert loader.state_dict()["consumed_rows"] == 0
         next(loader)
@@ -250,7 +250,7 @@ def test_reading_ahead_does_not_move_the_position() -> None:
 
 
 def test_the_reading_thread_ends_with_its_loader() -> None:
-    """A loader that nobody holds any more leaves no thread behind."""
+    """A loader without references leaves no thread behind."""
     before = set(threading.enumerate())
     loader = Loader(Shuffled(Numbers(100), 1), Share(4, 4), seed=1)
     next(loader)
@@ -261,7 +261,7 @@ def test_the_reading_thread_ends_with_its_loader() -> None:
 
 
 def test_a_failed_read_is_raised_and_skips_nothing() -> None:
-    """An error while reading ahead reaches the caller; whoever goes on gets the rows that failed."""
+    """An error while prefetching reaches the caller; the next step returns the rows that failed."""
     data = Numbers(20)
     with loader_of(data, 4) as loader:
         expected = take(loader, 5)
@@ -276,7 +276,7 @@ def test_a_failed_read_is_raised_and_skips_nothing() -> None:
 
 @pytest.mark.parametrize(("key", "value"), [("fingerprint", "other"), ("seed", 2), ("rows", 10)])
 def test_a_position_in_other_data_is_refused(key: str, value: object) -> None:
-    """A position is valid for the data, the length of rows and the seed it was stored with, and no others."""
+    """A position is valid only for the data, the row length and the seed that it was stored with."""
     with loader_of(Numbers(20), 4, fingerprint="mine") as loader:
         with pytest.raises(UserError, match=f"data {key} {value}, now"):
             loader.load_state_dict(loader.state_dict() | {key: value})
@@ -297,7 +297,7 @@ def test_a_position_in_other_data_is_refused(key: str, value: object) -> None:
     ],
 )
 def test_what_does_not_divide_is_refused(numbers: tuple[int, int, int, int], message: str) -> None:
-    """Batches that cannot be shared out evenly are refused, with numbers that would do."""
+    """Batches that do not divide evenly are refused, and the error names numbers that would."""
     with pytest.raises(UserError, match=message):
         Share(*numbers)
 
@@ -326,14 +326,14 @@ def test_pretraining_data(token_dir: Path, runtime: Runtime) -> None:
     ],
 )
 def test_impossible_pretraining_data_is_refused(token_dir: Path, options: dict[str, Any], message: str) -> None:
-    """A flag of the section `data` that cannot be is named."""
+    """An error names the flag of the section `data` that is not valid."""
     with pytest.raises(UserError, match=message):
         open_pretraining_data(DataConfig(**({"path": str(token_dir)} | options)))
 
 
 @pytest.mark.parametrize("global_batch", [-8, 0])
 def test_a_batch_without_rows_is_refused(token_dir: Path, runtime: Runtime, global_batch: int) -> None:
-    """Also where the micro-batch is left to the program."""
+    """A global batch below 1 is refused, also where babyllm chooses the micro-batch."""
     config = DataConfig(path=str(token_dir), seq_len=32, global_batch=global_batch)
     with pytest.raises(UserError, match=rf"data\.global_batch={global_batch}"):
         make_loader(config, open_pretraining_data(config), ModelOptions().build(400, 32), runtime, Plan())

@@ -1,4 +1,4 @@
-"""Domains mixed by weights and stages: how many rows of each come, which, in what order, and what is refused."""
+"""Domains mixed by weights and phases: the number, choice and order of their rows, and what is refused."""
 
 import itertools
 import json
@@ -54,7 +54,7 @@ class Domain:
     """Rows that hold (number of the domain, row) in their first two tokens."""
 
     def __init__(self, seq_len: int, name: str, size: int | None = None) -> None:
-        # Rows of twice the length are half as many.
+        # At twice the row length there are half as many rows.
         self.size, self.seq_len, self.number = size or -(-SIZES[name] * 4 // seq_len), seq_len, NAMES.index(name)
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ def mixture(stages: Sequence[Mapping[str, Any]], n_steps: int, global_batch: int
 
 
 def walked(mixed: Mixture, n_rows: int, start: int = 0) -> list[tuple[str, int]]:
-    """(domain, row) of each of a run's rows, one by one."""
+    """(domain, row) of each row of a run, computed one by one."""
     rows = (mixed.rows(np.array([r]))["tokens"][0] for r in range(start, start + n_rows))
     return [(NAMES[row[0]], int(row[1])) for row in rows]
 
@@ -93,7 +93,7 @@ weights_of_domains = st.lists(st.floats(1e-4, 1), min_size=1, max_size=12)
 
 @given(weights_of_domains, st.sampled_from([0, 1234, LONG, MAX_ROWS - 500]))
 def test_counts_follow_the_weights(weights: list[float], start: int) -> None:
-    """After any row each domain has its share within two rows, within one where they are at most three."""
+    """After any row, each domain is within two rows of its share, and within one for up to three domains."""
     mix = {f"domain{i:02}": weight for i, weight in enumerate(weights)}
     whole = whole_weights(mix, mix, "here")
     rows = np.arange(start, start + 400)
@@ -102,13 +102,13 @@ def test_counts_follow_the_weights(weights: list[float], start: int) -> None:
     steps = np.diff(counts, axis=0)
     assert set(np.unique(steps)) <= {0, 1}
     shares = np.array([mix[name] for name in whole]) / sum(weights)
-    # Weights are rounded to a billionth, which at the last row below MAX_ROWS is a few rows.
+    # Weights are rounded to a billionth, which amounts to a few rows at the last row below MAX_ROWS.
     rounding = 1e-9 * rows[-1] * len(weights)
     assert np.abs(counts - rows[:, None] * shares).max() <= (1.0 if len(weights) <= 3 else 2.0) + rounding
 
 
 def test_counts_of_round_weights_are_exact() -> None:
-    """Ten rows of weights in tenths hold each domain as often as it says, in every ten and in a mixed order."""
+    """With weights in tenths, every ten rows hold each domain exactly by its weight, in a mixed order."""
     mixed = mixture([{"until": 1.0, "mix": {"code": 0.1, "zh": 0.7, "en": 0.2}}], 10)
     names = [name for name, _ in walked(mixed, 80)]
     for start in range(0, 80, 10):
@@ -130,7 +130,7 @@ stage_lists = st.lists(
 @settings(max_examples=25)
 @given(stage_lists, st.sampled_from([(1, 8), (2, 1), (4, 2)]))
 def test_any_cut_is_the_walk(stages: list[tuple[int, int, dict[str, float]]], cut: tuple[int, int]) -> None:
-    """Row by row, or by ranks and micro-batches, from the start or from a stored position: the same global batches."""
+    """Global batches are the same row by row, or by ranks and micro-batches, from the start or a stored position."""
     ends = list(itertools.accumulate(steps + 1 for steps, _, _ in stages))
     asked = [{"until": end, "seq_len": T, "mix": mix} for end, (_, T, mix) in zip(ends, stages, strict=True)]
     world_size, micro_batch = cut
@@ -153,7 +153,7 @@ def test_any_cut_is_the_walk(stages: list[tuple[int, int, dict[str, float]]], cu
 
 
 def test_a_domain_goes_on_across_a_border() -> None:
-    """In stages of one length each epoch of a domain has every row once, in an order of its own, across the borders."""
+    """In phases of one row length, each epoch of a domain has every row once, in its own order, across the borders."""
     mixed = mixture(
         [
             {"until": 3, "mix": {"zh": 0.6, "en": 0.4}},
@@ -171,8 +171,8 @@ def test_a_domain_goes_on_across_a_border() -> None:
         assert epochs[0] != epochs[1]
 
 
-def test_another_length_begins_anew() -> None:
-    """Rows of another length are another order from its beginning; a length that comes back goes on where it was."""
+def test_another_length_starts_over() -> None:
+    """At another row length a domain starts over in another order; a length that returns continues where it was."""
     asked = [{"until": end, "seq_len": T, "mix": {"zh": 1}} for end, T in ((2, 4), (4, 8), (6, 4))]
     mixed = mixture(asked, 6)
     rows = [row for _, row in walked(mixed, 48)]
@@ -181,7 +181,7 @@ def test_another_length_begins_anew() -> None:
 
 
 def test_a_position_far_away_costs_nothing() -> None:
-    """Batches in the middle of 150 million rows of eight domains are there at once, with the domains' shares."""
+    """Batches in the middle of 150 million rows of eight domains are found at once, with the domains' shares."""
     names = [f"domain{i}" for i in range(8)]
     weights = whole_weights({name: i + 1.0 for i, name in enumerate(names)}, names, "here")
     opened: dict[str, int] = {}
@@ -203,7 +203,7 @@ def test_a_position_far_away_costs_nothing() -> None:
 
 
 def test_epochs_are_counted_by_domain() -> None:
-    """The stream says how often each domain has been gone through, over all lengths, and the length of its rows."""
+    """The metrics are the epochs of each domain, over all row lengths, and the current seq_len."""
     stages = [{"until": 0.5, "mix": {"zh": 0.75, "en": 0.25}}, {"until": 1.0, "seq_len": 8, "mix": {"en": 1}}]
     with loader_of(mixture(stages, 8)) as loader:
         assert loader.metrics() == {"epoch/zh": 0.0, "epoch/en": 0.0, "seq_len": 4}
@@ -214,7 +214,7 @@ def test_epochs_are_counted_by_domain() -> None:
 
 
 def test_stages_that_have_not_begun_may_change() -> None:
-    """A position is good for any later stages; with another past, batch or kind of order it is refused."""
+    """A position is valid whatever phases come later; another past, batch or kind of order is refused."""
     past = [{"until": 4, "mix": {"zh": 0.5, "en": 0.5}}, {"until": 8, "mix": {"zh": 1}}]
     with loader_of(mixture(past, 8)) as loader:
         take(loader, 4)
@@ -240,7 +240,7 @@ def test_stages_that_have_not_begun_may_change() -> None:
 
 @given(weights_of_domains, st.data())
 def test_interleaving_ends_with_the_first_or_the_last_domain(weights: list[float], data: st.DataObject) -> None:
-    """One row more than "first" would repeat one; one row less than "last" would lack one."""
+    """With "first", one more row would repeat a row; with "last", one row fewer would omit one."""
     sizes = {f"d{i:02}": data.draw(st.integers(1, 500)) for i in range(len(weights))}
     whole = whole_weights(dict(zip(sizes, weights, strict=True)), sizes, "here")
     limits = [sizes[name] for name in whole]
@@ -250,8 +250,8 @@ def test_interleaving_ends_with_the_first_or_the_last_domain(weights: list[float
     assert (counts[2] < limits).any() and (counts[3] >= limits).all()
 
 
-def test_concatenated_domains_come_one_behind_the_other() -> None:
-    """Each is gone through once, shuffled, and then all again in other orders."""
+def test_concatenated_domains_come_one_after_the_other() -> None:
+    """Each domain is read once, shuffled, and then all domains again in other orders."""
     mixed = Mixture(concatenated(["en", "code", "zh"], SIZES, 4, 80), Domain, 1, 8)
     rows = walked(mixed, 110)
     names = [name for name, _ in rows]
@@ -262,14 +262,14 @@ def test_concatenated_domains_come_one_behind_the_other() -> None:
 
 
 def test_the_order_of_a_mixture_never_changes() -> None:
-    """The order belongs to seed and names on every machine and in every version: these rows are written down."""
+    """The order for a seed and names is the same on every machine and in every version: it equals a recorded one."""
     mixed = mixture([{"until": 1.0, "mix": {"zh": 3, "en": 2, "code": 1}}], 1)
     expected = [("zh", 32), ("en", 8), ("zh", 34), ("code", 0), ("zh", 17), ("en", 7), ("zh", 16), ("en", 9)]
     assert walked(mixed, 8) == expected
 
 
 def begun(data: Path, runtime: Runtime, steps: int | None = None, epochs: float = 1.0, **options: Any) -> Any:
-    """State and plan of a tiny run over `data` with these options of the section `data`."""
+    """The state and plan of a tiny run over `data` with these settings in the section `data`."""
     config = tiny_config(data)
     section = DataConfig(path=str(data), seq_len=16, global_batch=8, **options)
     config = replace(config, data=section, plan=replace(config.plan, steps=steps, epochs=epochs))
@@ -280,7 +280,7 @@ STAGES = "[{until: 0.5}, {until: 6, mix: {left: 1}}, {until: 1.0, seq_len: 128, 
 
 
 def test_a_run_in_stages(data: Path, runtime: Runtime, tmp_path: Path) -> None:
-    """Given by flags: the model holds the longest rows, each step is its stage's, and epochs are recorded."""
+    """Phases given by flags: the model has room for the longest rows, each step has its phase, epochs are recorded."""
     flags = [f"--data.path={data}", f"--data.stages={STAGES}", "--data.seq_len=16", f"--run_dir={tmp_path / 'run'}"]
     flags += ["--data.global_batch=16", "--plan.steps=8", "--model.max_seq_len=64"]
     flags += ["--model.d_model=32", "--model.n_heads=4", "--model.n_layers=1"]
@@ -301,7 +301,7 @@ def test_a_run_in_stages(data: Path, runtime: Runtime, tmp_path: Path) -> None:
 
 
 def test_the_number_of_steps(data: Path, runtime: Runtime) -> None:
-    """It follows from the domains that are read, unless plan.steps is given."""
+    """The number of steps follows from the domains that are read, unless plan.steps is given."""
     tokens = open_pretraining_data(DataConfig(path=str(data), seq_len=16)).tokens
     rows = {domain: -(-(len(tokens.stream("train", domain)) - 1) // 16) for domain in ("left", "right")}
     few, many = sorted(rows.values())
@@ -338,13 +338,13 @@ MISTAKES = {
     "{stages: [{until: 1.5}]}": "data.stages, number 1: until=1.5: must be a share of the run",
     "{stages: [{until: 0.0}]}": "data.stages, number 1: until=0.0: must be a share of the run",
     "{stages: [{until: .nan}]}": "data.stages, number 1: until=nan: must be a share of the run",
-    "{stages: [{until: 0.5}, {until: 0.2}, {until: 1.0}]}": "number 2: until=0.2 is step 4: must be behind step 10",
-    "{stages: [{until: 0.5}, {until: 0.5}, {until: 1.0}]}": "number 2: until=0.5 is step 10: must be behind step 10",
-    "{stages: [{until: 30}]}": "data.stages, number 1: until=30 is step 30: must be behind step 0, where the stage",
+    "{stages: [{until: 0.5}, {until: 0.2}, {until: 1.0}]}": "number 2: until=0.2 is step 4: must be after step 10",
+    "{stages: [{until: 0.5}, {until: 0.5}, {until: 1.0}]}": "number 2: until=0.5 is step 10: must be after step 10",
+    "{stages: [{until: 30}]}": "data.stages, number 1: until=30 is step 30: must be after step 0, where the stage",
     "{stages: [{until: 1}]}": "data.stages: the last one ends at step 1 of 20; let it end with the run, until: 1.0",
     "{stages: [{until: 1.0, seq_len: 0}]}": "data.stages, number 1: seq_len=0: must be an integer of at least 1",
     "{stages: [{until: 1.0, seq_len: 2.5}]}": "data.stages, number 1: seq_len=2.5: must be an integer",
-    "{stages: [{until: 1.0, mix: 3}]}": "data.stages, number 1: mix=3: must give weights by domain",
+    "{stages: [{until: 1.0, mix: 3}]}": "data.stages, number 1: mix=3: must be weights by domain",
     "{stages: [{until: 1.0, mix: {rihgt: 3}}]}": "data.stages, number 1: the training data has no domain 'rihgt': did",
     "{stages: [{until: 1.0, seq_len: [1]}]}": "'data.stages' expects",
 }
@@ -352,7 +352,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("section", MISTAKES)
 def test_a_mistake_is_told(data: Path, runtime: Runtime, tmp_path: Path, section: str) -> None:
-    """What cannot be mixed is refused with the key at fault."""
+    """A mixture that is not valid is refused, and the error names the key."""
     file = tmp_path / "x.yaml"
     file.write_text(f"data: {section}\nplan: {{steps: 20}}\n")
     with pytest.raises(UserError) as error:
@@ -363,13 +363,13 @@ def test_a_mistake_is_told(data: Path, runtime: Runtime, tmp_path: Path, section
 
 
 def test_stages_of_several_lengths_need_a_number_of_steps(data: Path, runtime: Runtime) -> None:
-    """How many steps an epoch takes is not defined where rows change their length."""
+    """Where the row length changes, an epoch has no defined number of steps, so plan.steps is required."""
     with pytest.raises(UserError, match=r"plan\.steps: data\.stages of different seq_len need"):
         begun(data, runtime, stages=[{"until": 0.5, "seq_len": 8}, {"until": 1.0}])
 
 
 def test_the_micro_batch_suits_the_longest_stage(data: Path, runtime: Runtime) -> None:
-    """Left to the program it is what fits at the longest rows, in every stage."""
+    """A micro-batch that babyllm chooses fits the longest rows and is the same in every phase."""
     stages: Any = [{"until": 0.5}, {"until": 1.0, "seq_len": 512, "mix": {"left": 1.0}}]
     state, _ = begun(data, runtime, steps=4, stages=stages)
     config = replace(tiny_config(data).data, global_batch=64, micro_batch=None, stages=stages)
@@ -381,7 +381,7 @@ def test_the_micro_batch_suits_the_longest_stage(data: Path, runtime: Runtime) -
 
 @pytest.mark.parametrize("name", ["anneal", "progressive"])
 def test_the_examples_fit_the_sample_corpus(name: str) -> None:
-    """The configurations that show stages name the sample's domains and can be followed."""
+    """The example configurations with phases name domains of the sample and are valid."""
     config = load(PretrainConfig, ROOT / "configs" / "pretrain" / f"{name}.yaml")
     assert config.data.stages is not None
     tokens = {"news": 1_000_000.0, "reviews": 800_000.0}

@@ -1,4 +1,4 @@
-"""Packing: every conversation once, in rows that are full and never too full."""
+"""Packing: every conversation comes once, in rows that are nearly full and never too full."""
 
 import time
 
@@ -13,12 +13,12 @@ from babyllm.errors import UserError
 
 
 def realistic(n: int, seq_len: int, seed: int = 0) -> NDArray[np.int64]:
-    """Lengths of chats: many short ones, and a long tail that is cut at a row's length."""
+    """Lengths like those of chats: many short ones and a long tail, cut at the row length."""
     return np.clip(np.random.default_rng(seed).lognormal(5, 0.9, n).astype(np.int64), 2, seq_len)
 
 
 def plain_best_fit(lengths: list[int], seq_len: int) -> list[int]:
-    """The room left in each row, by best fit decreasing as one sentence describes it."""
+    """The free space of each row by plain best fit decreasing, one conversation at a time."""
     room: list[int] = []
     for length in sorted(lengths, reverse=True):
         fitting = [i for i, left in enumerate(room) if left >= length]
@@ -31,7 +31,7 @@ def plain_best_fit(lengths: list[int], seq_len: int) -> list[int]:
 
 @given(lengths=st.lists(st.integers(1, 20), max_size=60), seed=st.integers(0, 5))
 def test_best_fit(lengths: list[int], seed: int) -> None:
-    """Each conversation comes exactly once, and rows are as full as one-by-one best fit makes them."""
+    """Each conversation comes exactly once, and rows are as full as with plain best fit."""
     rows = pack(np.array(lengths, np.int64), 20, seed)
     assert sorted(rows.values.tolist()) == list(range(len(lengths)))
     members = np.split(rows.values, rows.offsets[1:-1]) if lengths else []
@@ -41,14 +41,14 @@ def test_best_fit(lengths: list[int], seed: int) -> None:
 
 @pytest.mark.parametrize("seq_len", [512, 2048])
 def test_rows_are_full(seq_len: int) -> None:
-    """On lengths as chats have them more than 95 % of the rows is filled."""
+    """With lengths like those of chats, rows are more than 95 % full."""
     lengths = realistic(2000, seq_len)
     rows = pack(lengths, seq_len, 1)
     assert lengths.sum() > 0.95 * seq_len * (len(rows.offsets) - 1)
 
 
 def test_the_order_is_a_function_of_the_seed() -> None:
-    """The same seed makes the same rows, another one puts others of the same length together."""
+    """The same seed makes the same rows; another seed exchanges conversations of the same length."""
     lengths = realistic(500, 256)
     first, again, other = (pack(lengths, 256, seed) for seed in (1, 1, 2))
     assert (first.values == again.values).all() and (first.offsets == again.offsets).all()
@@ -57,15 +57,15 @@ def test_the_order_is_a_function_of_the_seed() -> None:
 
 
 def test_millions_are_packed_in_seconds() -> None:
-    """A million conversations take less than five seconds of this process."""
+    """A million conversations take less than five seconds of processor time."""
     lengths = realistic(1_000_000, 1024)
     begin = time.process_time()
     pack(lengths, 1024, 1)
     assert time.process_time() - begin < 5
 
 
-def test_what_is_too_long_is_told_at_once() -> None:
-    """A conversation that fits no row is an error, where it could block the rows of the others."""
+def test_a_conversation_that_is_too_long_is_an_error() -> None:
+    """A conversation longer than a row is an error rather than a row that is too long."""
     with pytest.raises(UserError, match=r"data\.seq_len=8: a conversation has 9 tokens"):
         pack(np.array([3, 9, 4]), 8, 1)
     assert pack(np.array([3, 8, 4]), 8, 1).offsets.tolist() == [0, 1, 3]

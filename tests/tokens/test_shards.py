@@ -1,4 +1,4 @@
-"""Token shards: what is written, what is checked when it is opened, and what a stream reads."""
+"""Token shards: what is written, what is verified on opening, and what a stream reads."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def with_eos(documents: list[list[int]]) -> list[int]:
 
 
 def test_documents_come_back_from_several_shards(tmp_path: Path) -> None:
-    """What is read is every document in order, each with its <eos>, and the manifest counts it."""
+    """A stream reads every document in order, each with its <eos>, and the manifest counts them."""
     documents = some_documents(100, 1000)
     manifest = write(tmp_path / "new", documents)
     data = open_tokens(tmp_path / "new", verify=True)
@@ -68,14 +68,14 @@ def test_ids_are_as_wide_as_the_vocabulary_needs(tmp_path: Path, vocab_size: int
 
 
 def test_ids_outside_the_vocabulary_are_never_written(tmp_path: Path) -> None:
-    """An id that the vocabulary does not have is an error, not a number wrapped around."""
+    """An id outside the vocabulary is an error; it does not wrap around."""
     writer = ShardWriter(tmp_path, 65_536, EOS, "abc")
     with pytest.raises(UserError, match="token id 65536 is outside the vocabulary of 65536"):
         writer.add([5, 65_536], "text", "train", 1)
 
 
 def test_the_manifest_is_the_commit_mark(tmp_path: Path) -> None:
-    """Until the manifest is there, written last, a directory does not count as token data; after it, it is closed."""
+    """A directory is token data only once the manifest is written, which is last; then no more can be added."""
     writer = ShardWriter(tmp_path, 1000, EOS, "abc", 5)
     for ids in some_documents(20, 1000):
         writer.add(ids, "text", "train", 1)
@@ -96,7 +96,7 @@ def test_nothing_to_write_is_an_error(tmp_path: Path) -> None:
 
 
 def test_domains_whose_names_look_alike_stay_apart(tmp_path: Path) -> None:
-    """Every domain has files of its own, whatever characters its name has."""
+    """Every domain has files of its own, whatever the characters of its name."""
     writer = ShardWriter(tmp_path, 1000, EOS, "abc")
     names = ["web/zh", "web_zh", "../up", "网页", ""]
     for i, name in enumerate(names):
@@ -108,7 +108,7 @@ def test_domains_whose_names_look_alike_stay_apart(tmp_path: Path) -> None:
 
 
 def test_damage_is_found(tmp_path: Path) -> None:
-    """A missing file, one of the wrong size and a changed bit are found when token data is opened."""
+    """A missing file, a file of the wrong size and a changed bit are found when token data is opened."""
     manifest = write(tmp_path, some_documents(50, 1000))
     file = tmp_path / manifest.shards[1].file
     content = file.read_bytes()
@@ -116,7 +116,7 @@ def test_damage_is_found(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"{file.name}: {len(content) - 1} bytes, the manifest says {len(content)}"):
         open_tokens(tmp_path)
     file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
-    with pytest.raises(UserError, match=rf"{file.name}: its sha256 .* make the directory anew"):
+    with pytest.raises(UserError, match=rf"{file.name}: its sha256 .* rebuild the directory"):
         open_tokens(tmp_path)
     open_tokens(tmp_path, check=False)
     file.unlink()
@@ -134,14 +134,14 @@ def test_damage_is_found(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_manifest_is_named(tmp_path: Path, content: str, message: str) -> None:
-    """What is not a manifest of this format is refused with the file's name."""
+    """A manifest that is not valid is refused, and the error names its file."""
     (tmp_path / MANIFEST).write_text(content)
     with pytest.raises(UserError, match=rf"{MANIFEST}: {message}"):
         open_tokens(tmp_path)
 
 
 def test_data_without_a_training_shard_is_refused(tmp_path: Path) -> None:
-    """There must be something to train on."""
+    """Token data needs a training shard."""
     writer = ShardWriter(tmp_path, 1000, EOS, "abc")
     writer.add([5], "text", "val", 1)
     writer.finish()
@@ -154,7 +154,7 @@ def test_data_without_a_training_shard_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", [True, False])
 @pytest.mark.parametrize("dtype", ["uint16", "uint32"])
 def test_bare_files_of_other_projects(tmp_path: Path, dtype: str, given: bool) -> None:
-    """Without a manifest, files show how wide their ids are, and those named "val", "dev" or "test" are held out."""
+    """Without a manifest, the type of ids is detected, and files named "val", "dev" or "test" are held out."""
     ids = np.arange(100)
     (tmp_path / "folder.bin").mkdir()
     for name in ("train_0", "train_1", "evaluated", "news_val_0", "validation", "dev", "wiki-test"):
@@ -172,7 +172,7 @@ def test_bare_files_of_other_projects(tmp_path: Path, dtype: str, given: bool) -
 
 @pytest.mark.parametrize(("magic", "dtype", "vocab_size"), [(20240520, "<u2", 50304), (20240801, "<u4", 128_256)])
 def test_bare_files_with_the_header_of_llmc(tmp_path: Path, magic: int, dtype: str, vocab_size: int) -> None:
-    """A header of 256 numbers says how wide ids are, and is skipped; one that says another length is refused."""
+    """A header of 256 numbers defines the type of ids and is skipped; one with a wrong length is refused."""
     header = np.zeros(256, "<i4")
     header[:3] = magic, 1, 50
     file = tmp_path / "train.bin"
@@ -185,7 +185,7 @@ def test_bare_files_with_the_header_of_llmc(tmp_path: Path, magic: int, dtype: s
         open_tokens(file, vocab_size=50)
 
 
-def test_bare_files_that_cannot_be_right(tmp_path: Path) -> None:
+def test_bare_files_that_are_not_valid(tmp_path: Path) -> None:
     """A wrong dtype, a broken length, ids outside the vocabulary, or no vocabulary at all are refused."""
     file = tmp_path / "train.bin"
     with pytest.raises(UserError, match="holds neither"):
@@ -210,8 +210,8 @@ def test_bare_files_that_cannot_be_right(tmp_path: Path) -> None:
             open_tokens(file, vocab_size=1000)
 
 
-def test_the_width_of_bare_ids_is_told_from_files(tmp_path: Path) -> None:
-    """Ids of 64 bits and files of several widths are refused; a file too short to show it is as wide as it is said."""
+def test_the_type_of_bare_ids_is_detected(tmp_path: Path) -> None:
+    """Ids of 64 bits and files of different types are refused; a file too short to detect has the given type."""
     for name, dtype in (("a", "<u2"), ("b", "<u4"), ("c", "<i8")):
         np.arange(5000, dtype=dtype).tofile(tmp_path / f"{name}.bin")
     with pytest.raises(UserError, match=r"c\.bin: holds ids of 64 bits"):
@@ -228,7 +228,7 @@ def test_the_width_of_bare_ids_is_told_from_files(tmp_path: Path) -> None:
         assert data.stream("train").read(0, 9).tolist() == expected
 
 
-def test_every_id_of_a_bare_file_is_looked_at(tmp_path: Path) -> None:
+def test_every_id_of_a_bare_file_is_verified(tmp_path: Path) -> None:
     """An id outside the vocabulary deep inside a bare file is found when it is opened."""
     ids = np.zeros((1 << 20) + 10, "<u2")
     ids[-1] = 500
@@ -239,7 +239,7 @@ def test_every_id_of_a_bare_file_is_looked_at(tmp_path: Path) -> None:
 
 
 def test_reading_crosses_shard_borders(tmp_path: Path) -> None:
-    """Any stretch of a stream equals the same stretch of all shards joined, clipped at the end."""
+    """Any range of a stream equals that range of the concatenated shards, clipped at the end."""
     documents = some_documents(30, 1000)
     manifest = write(tmp_path, documents, shard_tokens=20)
     stream, joined = TokenStream(tmp_path, manifest.shards, manifest.dtype), with_eos(documents)
@@ -252,7 +252,7 @@ def test_reading_crosses_shard_borders(tmp_path: Path) -> None:
 
 
 def test_shards_are_mapped_and_not_loaded(tmp_path: Path) -> None:
-    """Opening 200 MB of tokens, and reading a few rows of them, takes no memory for the rest."""
+    """Opening 200 MB of tokens and reading a few rows needs memory for these rows only."""
     if not Path("/proc/self/statm").exists():
         pytest.skip("this system does not show a process's memory in /proc")
 
@@ -271,7 +271,7 @@ def test_shards_are_mapped_and_not_loaded(tmp_path: Path) -> None:
 
 
 def test_written_corpus(token_dir: Path, corpus: list[Document], tokenizer: Tokenizer) -> None:
-    """Every document is in its domain's part of its split, decodes to its text, and its bytes are counted."""
+    """Every document is in the shards of its domain and split, decodes to its text, and its bytes are counted."""
     data = open_tokens(token_dir, verify=True)
     assert data.manifest.tokenizer_sha256 == tokenizer.sha256 and data.manifest.vocab_size == 400
     for split in ("train", "val"):
@@ -287,7 +287,7 @@ def test_written_corpus(token_dir: Path, corpus: list[Document], tokenizer: Toke
 
 
 def test_the_split_does_not_depend_on_the_order(tmp_path: Path, corpus: list[Document], tokenizer: Tokenizer) -> None:
-    """The same documents are held out when the corpus comes in another order or in parts."""
+    """The same documents are held out when the corpus is in another order or split into several."""
 
     def held_out(name: str, documents: list[Document]) -> set[str]:
         write_tokens(documents, tokenizer, tmp_path / name, held_out=0.2)
@@ -311,19 +311,19 @@ def test_empty_texts_are_left_out(tmp_path: Path, tokenizer: Tokenizer) -> None:
 
 
 def test_the_tokenizer_does_not_learn_from_held_out_documents(corpus: list[Document]) -> None:
-    """A tokenizer trained for a corpus depends on the documents that are not held out alone."""
+    """A tokenizer trained for a corpus depends only on the documents that are not held out."""
     kept = [d.text for d in corpus if not is_held_out(d.text, 0.3)]
     assert train_tokenizer(corpus, 350, held_out=0.3).sha256 == Tokenizer.train(kept, 350).sha256
     assert train_tokenizer(corpus, 350, held_out=0.0).sha256 != Tokenizer.train(kept, 350).sha256
 
 
 def test_another_tokenizer_beside_the_tokens_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """A tokenizer that did not make the ids is refused; where there is none, none is given."""
+    """A tokenizer that did not make the ids is refused; without tokenizer files, None is returned."""
     write_tokens([Document("今天")], tokenizer, tmp_path, held_out=0.0)
     sha256 = json.loads((tmp_path / MANIFEST).read_text())["tokenizer_sha256"]
     other = Tokenizer.train(["another corpus of text"], 290)
     other.save(tmp_path)
-    with pytest.raises(UserError, match=r"tokenizer\.model: is damaged or another one than manifest\.json .* tells"):
+    with pytest.raises(UserError, match=r"tokenizer\.model: is damaged .*manifest\.json"):
         load_tokenizer(tmp_path, sha256)
     (tmp_path / MANIFEST).unlink()
     with pytest.raises(UserError, match="its tokenizer is not the one its shards were made with"):
@@ -332,7 +332,7 @@ def test_another_tokenizer_beside_the_tokens_is_refused(tmp_path: Path, tokenize
 
 
 def test_the_fingerprint_tells_data_apart(tmp_path: Path) -> None:
-    """Equal documents in equal order give equal fingerprints, any difference another one."""
+    """Equal documents in equal order have equal fingerprints; any difference changes the fingerprint."""
     documents = some_documents(20, 1000)
     fingerprints = {
         write(tmp_path / "a", documents).fingerprint(),

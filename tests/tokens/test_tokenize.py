@@ -70,7 +70,7 @@ def corpus_dir(tmp_path_factory: pytest.TempPathFactory, parts: list[list[Docume
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, corpus_dir: Path, tokenizer: Tokenizer) -> Path:
-    """The corpus tokenised at one go by one worker."""
+    """The corpus tokenised by one worker without interruption."""
     directory = tmp_path_factory.mktemp("whole")
     tokenize([corpus_dir], tokenizer, directory, held_out=HELD_OUT, shard_tokens=5000, work=WorkConfig(workers=1))
     return directory
@@ -105,10 +105,10 @@ def test_real_texts_come_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [2, 4])
-def test_workers_change_nothing(
+def test_the_number_of_workers_changes_nothing(
     tmp_path: Path, workers: int, corpus_dir: Path, whole: Path, tokenizer: Tokenizer
 ) -> None:
-    """Shards and manifest are the same bit for bit for one, two and four workers, and nothing else is left behind."""
+    """Shards and manifest are bit for bit the same for one, two and four workers, and nothing else is left behind."""
     tokenize([corpus_dir], tokenizer, tmp_path, held_out=HELD_OUT, shard_tokens=5000, work=WorkConfig(workers=workers))
     assert data_files(tmp_path) == data_files(whole) and len(data_files(whole)) > 6
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in whole.iterdir())
@@ -125,7 +125,7 @@ def test_both_ways_write_the_same(
 def test_the_size_of_pieces_changes_nothing(
     tmp_path: Path, parts: list[list[Document]], whole: Path, tokenizer: Tokenizer
 ) -> None:
-    """Raw files cut into many pieces give the shards of the corpus with the same documents."""
+    """Raw files in many partitions have the same shards as a corpus of the same documents."""
     file = tmp_path / "all.jsonl"
     lines = [json.dumps({"text": d.text, "domain": d.domain}, ensure_ascii=False) for part in parts for d in part]
     file.write_text("\n".join(lines), encoding="utf-8")
@@ -174,7 +174,7 @@ def test_killed_and_started_again(tmp_path: Path, corpus_dir: Path, whole: Path,
 def test_finished_pieces_are_kept(
     tmp_path: Path, corpus_dir: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was done before a disk was full in the last phase is not done again."""
+    """Partitions that were finished before the disk was full are not processed again."""
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -199,7 +199,7 @@ def test_finished_pieces_are_kept(
 def test_called_again(
     tmp_path: Path, corpus_dir: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A complete directory is left as it is; other settings, another input or another tokenizer are refused."""
+    """A complete directory is left unchanged; other settings, another input or another tokenizer are refused."""
     tokenizer.save(tmp_path / "tokenizer")
     out = tmp_path / "out"
     flags = Flags(tokenizer=str(tmp_path / "tokenizer"), work=WorkConfig(workers=1))
@@ -241,7 +241,7 @@ def test_the_report_counts_what_is_there(
 
 
 def test_shards_end_between_documents(whole: Path) -> None:
-    """A shard is closed by the document that fills it, and all but the last of a domain and split are full."""
+    """A shard ends with the document that fills it; every shard but the last of a domain and split is full."""
     manifest = open_tokens(whole, verify=True).manifest
     web = [s for s in manifest.shards if (s.domain, s.split) == ("web", "train")]
     assert len(web) > 2 and all(5000 <= s.tokens < 5200 for s in web[:-1])
@@ -250,8 +250,8 @@ def test_shards_end_between_documents(whole: Path) -> None:
         assert ids[-1] == manifest.eos_id and np.count_nonzero(ids == manifest.eos_id) == shard.documents
 
 
-def test_records_that_are_no_documents_are_kept_with_their_reason(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """A bad record ends nothing: it is counted in the report and kept in rejected.jsonl, the others are tokenised."""
+def test_rejected_records_are_kept_with_their_reason(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """A rejected record is counted in the report and kept in rejected.jsonl; the others are tokenised."""
     file = tmp_path / "web.jsonl"
     file.write_text('{"text": "今天"}\n{"text": \n{"text": "北京"}\n', encoding="utf-8")
     out = tmp_path / "out"
@@ -270,7 +270,7 @@ def test_corpora_and_files_together(tmp_path: Path, tokenizer: Tokenizer) -> Non
 
 
 def test_domains_that_differ_in_case_have_files_of_their_own(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """Where a disk takes upper and lower case, or composed and combined accents, for the same, no file is shared."""
+    """Domains share no file, even on disks that ignore case or the composition of accents."""
     names = ["wiki", "Wiki", "WIKI", "caf\u00e9", "cafe\u0301", "ß", "ss", "网页" * 100, "网页" * 101]
     store_corpus(tmp_path / "in", [[Document(f"今天{i}", name, str(i)) for i, name in enumerate(names)]])
     tokenize([tmp_path / "in"], tokenizer, tmp_path / "out", held_out=0.0, work=WorkConfig(workers=1))
@@ -283,7 +283,7 @@ def test_domains_that_differ_in_case_have_files_of_their_own(tmp_path: Path, tok
 
 @pytest.mark.parametrize("way", ["corpus", "memory"])
 def test_a_domain_named_all_is_refused(tmp_path: Path, tokenizer: Tokenizer, way: str) -> None:
-    """No domain may have the name under which evaluation reports their total."""
+    """The name under which evaluation reports the total is refused as a domain."""
     documents = [Document("今天", "web", "0"), Document("北京", "all", "1")]
     with pytest.raises(UserError, match="domain named 'all' would be taken for the total") as error:
         if way == "corpus":
@@ -310,14 +310,14 @@ def test_nothing_to_tokenize(tmp_path: Path, tokenizer: Tokenizer) -> None:
         tokenize([empty], tokenizer, tmp_path / "file", work=WorkConfig(workers=1))
 
 
-def test_a_lone_surrogate_in_memory_is_told(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """A text that is not valid Unicode is named by the document's id."""
+def test_a_lone_surrogate_in_memory_is_an_error(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """The error for a text that is not valid Unicode names the document's id."""
     with pytest.raises(UserError, match="document 'a:7' holds a lone surrogate"):
         write_tokens([Document("a\ud83d", "web", "a:7")], tokenizer, tmp_path)
 
 
 def test_batches_are_bounded(tokenizer: Tokenizer) -> None:
-    """A batch ends with the document that makes it large, and batches hold every document in order."""
+    """A batch ends with the document that fills it, and batches hold every document in order."""
     sizes = [3, 5_000_000, 2, 1, 3_000_000, 3_000_000, 7]
     documents = [Document("a" * size, "web") for size in sizes]
     found = [[len(text) for text in texts] for texts, _ in batches(documents)]
@@ -329,5 +329,5 @@ def test_batches_are_bounded(tokenizer: Tokenizer) -> None:
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"])), fraction=st.sampled_from([0, 1e-9, 0.02, 0.3, 0.5, 1]))
 def test_the_split_of_bytes_is_that_of_text(text: str, fraction: float) -> None:
-    """A document's UTF-8 is held out exactly where its text is."""
+    """The UTF-8 of a document is held out if and only if its text is."""
     assert is_held_out(text.encode(), fraction) == is_held_out(text, fraction)

@@ -31,7 +31,7 @@ TEXTS = st.lists(st.sampled_from(PIECES) | PLAIN, max_size=12).map("".join)
 
 
 def test_trained_tokenizer_has_the_fixed_special_tokens(trained: Tokenizer) -> None:
-    """A trained tokenizer has the agreed special tokens at the agreed ids, and as many tokens as were asked for."""
+    """A trained tokenizer has the fixed special tokens at their fixed ids, and the requested number of tokens."""
     assert trained.special == {name: i for i, name in enumerate(SPECIAL)}
     assert (trained.unk_id, trained.bos_id, trained.eos_id, trained.pad_id) == (0, 1, 2, 3)
     assert trained.vocab_size == 600
@@ -51,7 +51,7 @@ def test_digits_are_single_and_indents_are_tokens(trained: Tokenizer) -> None:
 
 
 def test_no_document_is_skipped() -> None:
-    """Text in a very long line, and text beside the mark SentencePiece reserves, is learned like any other."""
+    """Text in a very long line, and text beside SentencePiece's reserved mark, is trained on like any other."""
     long_line = "abc " * 5000 + "zebra" * 50
     tokenizer = Tokenizer.train([long_line, "▅ giraffe" * 50, "nul\0 walrus" * 50], 340)
     pieces = {tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)}
@@ -59,7 +59,7 @@ def test_no_document_is_skipped() -> None:
 
 
 def test_byte_level_training_is_lossless_and_deterministic(tmp_path: Path) -> None:
-    """A byte-level BPE has the fixed special tokens and the size asked for, is the same each time, and loads again."""
+    """A byte-level BPE has the fixed special tokens and the requested size, is deterministic, and loads again."""
     tokenizer = Tokenizer.train(iter(corpus()), 600, model_type="byte_bpe")
     assert tokenizer.special == {name: i for i, name in enumerate(SPECIAL)} and tokenizer.vocab_size == 600
     assert Tokenizer.train(corpus(), 600, model_type="byte_bpe").sha256 == tokenizer.sha256
@@ -67,7 +67,7 @@ def test_byte_level_training_is_lossless_and_deterministic(tmp_path: Path) -> No
     assert [tokenizer.token_bytes(i) for i in tokenizer.encode("1024")] == [b"1", b"0", b"2", b"4"]
     assert [tokenizer.token_bytes(i) for i in tokenizer.encode("the cat")] == [b"the", b" cat"]
     Tokenizer.train(corpus(), 400).save(tmp_path)
-    tokenizer.save(tmp_path)  # of the other kind: its file must not be found instead
+    tokenizer.save(tmp_path)  # of the other kind; loading must not find its file instead
     assert Tokenizer.load(tmp_path).sha256 == tokenizer.sha256
     theirs = auto(tmp_path)
     assert [theirs(t, split_special_tokens=True)["input_ids"] for t in HARD] == tokenizer.encode_batch(HARD)
@@ -75,7 +75,7 @@ def test_byte_level_training_is_lossless_and_deterministic(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram", "byte_bpe"])
 def test_special_tokens_can_be_added(model_type: str) -> None:
-    """Names given come after the fixed special tokens, once each, and are never found in text."""
+    """Added names come after the fixed special tokens, once each, and are never found in text."""
     names = ["<|tool|>", "<s>", "<|tool|>", "<think>"]
     tokenizer = Tokenizer.train(corpus(), 450, model_type=model_type, special_tokens=names)  # type: ignore[arg-type]
     assert tokenizer.special == {name: i for i, name in enumerate([*SPECIAL, "<|tool|>", "<think>"])}
@@ -86,14 +86,14 @@ def test_special_tokens_can_be_added(model_type: str) -> None:
 @pytest.mark.parametrize(
     ("documents", "vocab_size", "message"),
     [
-        (["hello world"], 4000, "vocab_size 4000 is too large: this text gives at most 281"),
+        (["hello world"], 4000, "vocab_size 4000 is too large: this text .* 281"),
         (["hello world"], 271, "vocab_size 271 is too small: this text needs at least 272"),
         (["", ""], 400, "no text to train a tokenizer on"),
         (["fine", "not \ud800 fine"], 400, "lone surrogate"),
     ],
 )
-def test_byte_level_training_tells_what_is_wrong(documents: list[str], vocab_size: int, message: str) -> None:
-    """A vocabulary that does not suit the text, or no text, is an error that says what would do."""
+def test_byte_level_training_says_what_is_wrong(documents: list[str], vocab_size: int, message: str) -> None:
+    """The error for a vocabulary that does not suit the text names the limit; no text is an error too."""
     with pytest.raises(UserError, match=message):
         Tokenizer.train(documents, vocab_size, model_type="byte_bpe")
 
@@ -101,7 +101,7 @@ def test_byte_level_training_tells_what_is_wrong(documents: list[str], vocab_siz
 @pytest.mark.parametrize(
     ("documents", "vocab_size", "message"),
     [
-        (["hello world"], 4000, "vocab_size 4000 is too large: this text gives at most 298"),
+        (["hello world"], 4000, "vocab_size 4000 is too large: this text .* 298"),
         (["hello world"], 100, "vocab_size 100 is too small: this text needs at least 280"),
         (["hello world"], 275, "vocab_size 275 is too small: this text needs at least 280"),
         ([], 400, "no text to train a tokenizer on"),
@@ -109,21 +109,21 @@ def test_byte_level_training_tells_what_is_wrong(documents: list[str], vocab_siz
         (["fine", "not \ud800 fine"], 400, "lone surrogate"),
     ],
 )
-def test_training_tells_what_is_wrong(documents: list[str], vocab_size: int, message: str) -> None:
-    """A vocabulary that does not suit the text, or no text, is an error that says what would do."""
+def test_training_says_what_is_wrong(documents: list[str], vocab_size: int, message: str) -> None:
+    """The error for a vocabulary that does not suit the text names the limit; no text is an error too."""
     with pytest.raises(UserError, match=message):
         Tokenizer.train(documents, vocab_size)
 
 
-def test_the_sizes_told_are_right() -> None:
-    """The smallest and largest sizes which the errors name can be trained."""
+def test_the_sizes_in_errors_are_right() -> None:
+    """The smallest and largest sizes that the errors name can be trained."""
     assert Tokenizer.train(["hello world"], 298).vocab_size == 298
     assert Tokenizer.train(["hello world"], 280).vocab_size == 280
 
 
 @pytest.mark.parametrize("model_type", ["bpe", "byte_bpe"])
 def test_error_in_the_stream_comes_through(model_type: str) -> None:
-    """An exception of the document stream reaches the caller as it is."""
+    """An exception of the document stream reaches the caller unchanged."""
 
     def documents() -> Iterator[str]:
         yield "some text"
@@ -140,7 +140,7 @@ def test_error_in_the_stream_comes_through(model_type: str) -> None:
 @given(text=TEXTS)
 @example("".join(HARD))
 def test_everything_round_trips_and_both_backends_agree(trained: Tokenizer, converted: Tokenizer, text: str) -> None:
-    """For any text decode undoes encode, the tokens' bytes join to it, and both backends give equal ids."""
+    """For any text, decode undoes encode, the tokens' bytes join to the text, and both backends return equal ids."""
     ids = trained.encode(text)
     assert trained.decode(ids) == text
     assert b"".join(map(trained.token_bytes, ids)) == text.encode()
@@ -168,14 +168,14 @@ def test_the_mark_of_spaces_is_a_character_like_others(trained: Tokenizer, conve
 
 
 def test_batch_equals_single(trained: Tokenizer, bytewise: Tokenizer) -> None:
-    """A batch has the ids that each of its texts has alone."""
+    """A text has the same ids in a batch as alone."""
     for tokenizer in (trained, bytewise):
         assert tokenizer.encode_batch(HARD) == [tokenizer.encode(text) for text in HARD]
         assert tokenizer.encode_batch([]) == []
 
 
 def test_many_documents_at_once(trained: Tokenizer, bytewise: Tokenizer) -> None:
-    """Documents encoded together have the ids that each has alone, with eos after each, whatever they hold."""
+    """Documents encoded together have the same ids as alone, with eos after each, whatever their text."""
     unigram = Tokenizer.train(corpus(), 400, model_type="unigram")
     prefixed = Tokenizer(foreign_model(corpus(), model_type="bpe", byte_fallback=True), "model")
     without_nul = [text for text in [*HARD, *corpus(50)] if "\0" not in text]
@@ -189,7 +189,7 @@ def test_many_documents_at_once(trained: Tokenizer, bytewise: Tokenizer) -> None
 
 
 def test_lone_surrogate_is_refused(trained: Tokenizer, bytewise: Tokenizer) -> None:
-    """Text that is not valid Unicode is a UserError, on both backends, alone and in a batch."""
+    """Text that is not valid Unicode is a UserError on both backends, alone and in a batch."""
     for tokenizer in (trained, bytewise):
         with pytest.raises(UserError, match="lone surrogate"):
             tokenizer.encode("a\ud83d")
@@ -199,12 +199,12 @@ def test_lone_surrogate_is_refused(trained: Tokenizer, bytewise: Tokenizer) -> N
 
 @pytest.mark.parametrize("text", MARKED)
 def test_typed_markers_stay_text(trained: Tokenizer, converted: Tokenizer, bytewise: Tokenizer, text: str) -> None:
-    """What looks like a special token in a text never becomes one."""
+    """Text that looks like a special token never becomes one."""
     for tokenizer in (trained, converted, bytewise):
         assert not set(tokenizer.encode(text)) & set(tokenizer.special.values())
 
 
-def test_special_tokens_stand_for_no_text(trained: Tokenizer, converted: Tokenizer, bytewise: Tokenizer) -> None:
+def test_special_tokens_have_no_text(trained: Tokenizer, converted: Tokenizer, bytewise: Tokenizer) -> None:
     """Special tokens have no bytes, and decode leaves them out."""
     for tokenizer in (trained, converted, bytewise):
         assert {tokenizer.token_bytes(i) for i in tokenizer.special.values()} == {b""}
@@ -213,7 +213,7 @@ def test_special_tokens_stand_for_no_text(trained: Tokenizer, converted: Tokeniz
 
 
 def test_half_a_character_is_replaced(trained: Tokenizer) -> None:
-    """Ids that stop inside a character decode to the replacement character, while the bytes stay at hand."""
+    """Ids that stop inside a character decode to the replacement character; their bytes can still be read."""
     ids = trained.encode("👍")
     assert trained.decode(ids[:-1]) == "\ufffd" * 3
     assert b"".join(map(trained.token_bytes, ids[:-1])) == "👍".encode()[:-1]
@@ -223,7 +223,7 @@ def test_half_a_character_is_replaced(trained: Tokenizer) -> None:
 
 
 def test_saved_tokenizer_is_the_same(trained: Tokenizer, saved: Path) -> None:
-    """What is loaded from a saved directory has the same ids, roles, special tokens and hash; no draft remains."""
+    """A loaded tokenizer has the ids, roles, special tokens and hash of the saved one; no temporary file remains."""
     loaded = Tokenizer.load(saved)
     assert sorted(path.name for path in saved.iterdir()) == [
         "tokenizer.json",
@@ -245,15 +245,15 @@ def test_converted_tokenizer_has_the_same_tokens(trained: Tokenizer, converted: 
 
 
 def test_chat_template_is_written(trained: Tokenizer, tmp_path: Path) -> None:
-    """A chat template handed to save is the one transformers reads."""
+    """Transformers reads the chat template that was passed to save."""
     template = "{% for m in messages %}[{{ m['content'] }}]\n{% endfor %}"
     trained.save(tmp_path, chat_template=template)
     assert auto(tmp_path).chat_template == template
 
 
 @pytest.mark.parametrize("model_type", [None, "llama", "qwen3"])
-def test_transformers_gives_equal_ids(trained: Tokenizer, tmp_path: Path, model_type: str | None) -> None:
-    """AutoTokenizer loads what was saved, as a fast tokenizer, and makes the same ids, alone or beside a model."""
+def test_transformers_returns_equal_ids(trained: Tokenizer, tmp_path: Path, model_type: str | None) -> None:
+    """AutoTokenizer loads a saved directory as a fast tokenizer with the same ids, alone or beside a model."""
     trained.save(tmp_path)
     if model_type:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
@@ -270,7 +270,7 @@ def test_transformers_gives_equal_ids(trained: Tokenizer, tmp_path: Path, model_
 
 
 def test_pickle_and_worker_process(trained: Tokenizer, bytewise: Tokenizer) -> None:
-    """A tokenizer works after pickling, and in a process it was sent to."""
+    """A tokenizer works after pickling, and in a process that it was sent to."""
     for tokenizer in (trained, bytewise):
         copy = pickle.loads(pickle.dumps(tokenizer))
         assert copy.encode_batch(HARD) == tokenizer.encode_batch(HARD)

@@ -69,7 +69,7 @@ def test_word_models_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["chatglm2-64789.model", "llama2-32000.model"])
 def test_published_models_convert_exactly(data: Path, tmp_path: Path, name: str) -> None:
-    """For real models and real texts, transformers and our two backends give the ids and texts of SentencePiece."""
+    """On real models and texts, transformers and our two backends return the ids and texts of SentencePiece."""
     path = data / "tokenizers" / name
     ours = Tokenizer.load(path)
     ours.save(tmp_path)
@@ -103,7 +103,7 @@ PREFIXED = {**EXACT, "remove_extra_whitespaces": False}
     ],
 )
 def test_other_bpe_models_convert_exactly(tmp_path: Path, options: dict[str, object]) -> None:
-    """Prefix spaces, squeezed spaces, unknown characters and user-defined pieces come out as SentencePiece has them."""
+    """Prefix spaces, merged spaces, unknown characters and user-defined pieces are encoded as by SentencePiece."""
     check_conversion(tmp_path, options)
 
 
@@ -116,7 +116,7 @@ def test_other_bpe_models_convert_exactly(tmp_path: Path, options: dict[str, obj
     ],
 )
 def test_models_in_doubt_convert_with_a_warning(tmp_path: Path, options: dict[str, object]) -> None:
-    """Unigram and normalising models convert well, but say that rare texts may differ."""
+    """Unigram and normalising models convert well, with a warning that rare texts may differ."""
     with pytest.warns(UserWarning, match="unigram|normaliser"):
         check_conversion(tmp_path, options)
 
@@ -135,8 +135,8 @@ def check_conversion(directory: Path, options: dict[str, object]) -> None:
     assert ids == expected
 
 
-def test_equal_scores_are_told(tmp_path: Path, trained: Tokenizer) -> None:
-    """Where pieces share a score, which tokenizers cannot express, saving says so."""
+def test_equal_scores_are_reported(tmp_path: Path, trained: Tokenizer) -> None:
+    """Saving warns where pieces share a score, which the tokenizers library cannot express."""
     trained.save(tmp_path)
     proto = sentencepiece_model_pb2.ModelProto()
     proto.ParseFromString((tmp_path / "tokenizer.model").read_bytes())
@@ -151,13 +151,13 @@ def test_equal_scores_are_told(tmp_path: Path, trained: Tokenizer) -> None:
 
 
 def test_roles_are_guessed_from_well_known_names(bytewise: Tokenizer) -> None:
-    """Without a configuration the end of text is a well-known name, and what is absent is None."""
+    """Without a configuration, the end of text is found by well-known names; absent roles are None."""
     assert bytewise.eos_id == bytewise.special["</s>"]
     assert (bytewise.bos_id, bytewise.pad_id, bytewise.unk_id) == (None, None, None)
 
 
 def test_roles_are_read_from_the_configuration(tmp_path: Path) -> None:
-    """tokenizer_config.json goes before special_tokens_map.json, tokens may be objects, and null means none."""
+    """tokenizer_config.json overrides special_tokens_map.json, tokens may be objects, and null means no token."""
     byte_level(tmp_path / "tokenizer.json", ["</s>", "<s>", "<|im_end|>", "<|pad|>"])
     (tmp_path / "special_tokens_map.json").write_text(json.dumps({"eos_token": "</s>", "pad_token": "<|pad|>"}))
     config = {"eos_token": {"content": "<|im_end|>", "special": True}, "bos_token": None}
@@ -172,13 +172,13 @@ def test_roles_are_read_from_the_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("special", "config", "message"),
     [
-        (["<stop>"], {}, "does not tell its eos_token"),
+        (["<stop>"], {}, "name it in a tokenizer_config.json"),
         (["</s>"], {"eos_token": "<gone>"}, "lacks '<gone>', the eos_token"),
         (["</s>"], None, "tokenizer_config.json: is not JSON"),
     ],
 )
-def test_roles_that_cannot_be_told(tmp_path: Path, special: list[str], config: object, message: str) -> None:
-    """No end of text, one that is not in the vocabulary, or a broken configuration is an error that says so."""
+def test_roles_that_cannot_be_found(tmp_path: Path, special: list[str], config: object, message: str) -> None:
+    """A missing end of text, one outside the vocabulary, and a broken configuration are errors that say so."""
     byte_level(tmp_path / "tokenizer.json", special)
     (tmp_path / "tokenizer_config.json").write_text("{" if config is None else json.dumps(config))
     with pytest.raises(UserError, match=message):
@@ -187,7 +187,7 @@ def test_roles_that_cannot_be_told(tmp_path: Path, special: list[str], config: o
 
 @pytest.mark.parametrize("habit", ["bos", "cut", "pad"])
 def test_foreign_json_adds_and_cuts_nothing(tmp_path: Path, habit: str) -> None:
-    """A file that adds a bos, cuts or pads texts makes plain ids here, and in transformers once saved."""
+    """A file that adds a bos, truncates or pads has plain ids here, and in transformers once it is saved."""
     path = byte_level(tmp_path / "tokenizer.json", ["<|endoftext|>", "<|begin_of_text|>"])
     foreign = tokenizers.Tokenizer.from_file(str(path))
     if habit == "bos":
@@ -211,7 +211,7 @@ def test_foreign_json_adds_and_cuts_nothing(tmp_path: Path, habit: str) -> None:
 
 
 def test_role_that_is_an_ordinary_token_becomes_special(tmp_path: Path) -> None:
-    """A text cannot be ended by what a user types, even where the file holds its end of text as an ordinary token."""
+    """Typed text never becomes the end of text, even where the file has that as an ordinary token."""
     path = byte_level(tmp_path / "tokenizer.json", ["<unk>"])
     foreign = tokenizers.Tokenizer.from_file(str(path))
     foreign.add_tokens(["<|im_end|>"])
@@ -225,7 +225,7 @@ def test_role_that_is_an_ordinary_token_becomes_special(tmp_path: Path) -> None:
 
 
 def test_extended_appends_what_is_missing(trained: Tokenizer, bytewise: Tokenizer, tmp_path: Path) -> None:
-    """New special tokens go to the vocabulary's end, known ones keep their id, and it survives save and load."""
+    """New special tokens go to the vocabulary's end and known ones keep their ids, also after save and load."""
     for i, tokenizer in enumerate((trained, bytewise)):
         n = tokenizer.vocab_size
         extended = tokenizer.extended(["<|tool|>", "<|im_end|>", "<|done|>", "<|tool|>"])
@@ -242,7 +242,7 @@ def test_extended_appends_what_is_missing(trained: Tokenizer, bytewise: Tokenize
 
 
 def test_extended_takes_user_defined_pieces(tmp_path: Path) -> None:
-    """A template's token which a foreign model matches in text becomes a special one at its old id."""
+    """A template's token that a foreign model matches in text becomes a special token with its old id."""
     (tmp_path / "f.model").write_bytes(foreign_model(corpus(), model_type="bpe", user_defined_symbols=["<|im_end|>"]))
     tokenizer = Tokenizer.load(tmp_path / "f.model")
     (token,) = set(tokenizer.encode("a<|im_end|>")) - set(tokenizer.encode("a"))
@@ -256,7 +256,7 @@ def test_extended_takes_user_defined_pieces(tmp_path: Path) -> None:
 def test_merges_are_written_as_every_version_of_tokenizers_reads_them(
     model_type: Literal["bpe", "byte_bpe"], tmp_path: Path
 ) -> None:
-    """Merges are texts, "a b", also where tokens were added, and read back they are the same tokenizer."""
+    """Merges are saved as texts such as "a b", also where tokens were added, and load as the same tokenizer."""
     tokenizer = Tokenizer.train(corpus(), 420, model_type=model_type, n_threads=1)
     for one in (tokenizer, tokenizer.extended(["<|more|>"])):
         one.save(tmp_path)
@@ -267,7 +267,7 @@ def test_merges_are_written_as_every_version_of_tokenizers_reads_them(
 
 
 def test_merges_of_parts_with_spaces_stay_pairs() -> None:
-    """Where a part holds a space a text could not tell the two parts apart."""
+    """Merges stay pairs where a part has a space, because a text would be ambiguous."""
     for merges, expected in (([["a", " b"]], [["a", " b"]]), ([["a", "b"], ["ab", "c"]], ["a b", "ab c"]), ([], [])):
         text = json.dumps({"model": {"merges": merges}})
         assert json.loads(with_plain_merges(text))["model"]["merges"] == expected

@@ -47,7 +47,7 @@ def learn(source: Path, out: Path, **settings: Any) -> dict[str, Any]:
 @pytest.mark.filterwarnings("ignore:tokenizer.json may split some texts")  # what `save` says of unigram models
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "byte_bpe"])
 def test_every_kind_is_trained_and_loads(tmp_path: Path, source: Path, documents: list[Document], kind: str) -> None:
-    """Each kind has the size and the special tokens asked for, loses nothing, and lies there for others to load."""
+    """Each kind has the requested size and special tokens, round-trips text, and can be loaded by other libraries."""
     learn(source, tmp_path / "out", type=kind, special_tokens=["<|tool|>"])
     tokenizer = Tokenizer.load(tmp_path / "out")
     assert tokenizer.vocab_size == 400 and tokenizer.special["<|tool|>"] == 16
@@ -58,7 +58,7 @@ def test_every_kind_is_trained_and_loads(tmp_path: Path, source: Path, documents
 def test_it_is_the_tokenizer_of_all_documents_that_are_not_held_out(
     tmp_path: Path, source: Path, documents: list[Document]
 ) -> None:
-    """Where all of the text fits the sample, every document that is not held out is learned from, once."""
+    """Where all text fits the sample, training uses every document that is not held out, once."""
     table = learn(source, tmp_path / "out")["learned from"]
     for domain, row in table.items():
         kept = [d.text for d in documents if d.domain == domain and not is_held_out(d.text, HELD_OUT)]
@@ -67,7 +67,7 @@ def test_it_is_the_tokenizer_of_all_documents_that_are_not_held_out(
 
 
 def test_neither_order_nor_workers_nor_files_matter(tmp_path: Path, source: Path, documents: list[Document]) -> None:
-    """A part of the documents is drawn by their hash: however they lie, the tokenizer is the same."""
+    """Documents are drawn by their hash, so the tokenizer is the same in whatever order and files they are."""
     backward = store_corpus(tmp_path / "backward", [documents[:-300:-1], documents[-300::-1]])
     lines = [json.dumps({"text": d.text, "domain": d.domain}) for d in documents]
     (tmp_path / "raw.jsonl").write_text("\n".join(lines), encoding="utf-8")
@@ -87,7 +87,7 @@ def test_neither_order_nor_workers_nor_files_matter(tmp_path: Path, source: Path
 
 
 def test_held_out_documents_are_never_in_the_sample(tmp_path: Path, documents: list[Document]) -> None:
-    """A corpus with and one without its held-out documents give the same tokenizer."""
+    """A corpus has the same tokenizer with and without its held-out documents."""
     kept = [d for d in documents if not is_held_out(d.text, HELD_OUT)]
     assert len(kept) < 0.9 * len(documents)
     for name, some in (("all", documents), ("kept", kept)):
@@ -112,7 +112,7 @@ def test_weights_are_shares_of_the_sample(
     sample_bytes: int,
     shares: dict[str, float] | None,
 ) -> None:
-    """The sample has the weights' shares, by size without them, and never more bytes than allowed."""
+    """The sample has the shares of the weights, or of the sizes without weights, and at most the allowed bytes."""
     table = learn(source, tmp_path / "out", vocab_size=340, weights=weights, sample_bytes=sample_bytes)["learned from"]
     if shares is None:
         sizes = {n: sum(len(d.text.encode()) for d in documents if d.domain == n) for n in ("news", "web")}
@@ -120,7 +120,7 @@ def test_weights_are_shares_of_the_sample(
     assert {domain: row["share"] for domain, row in table.items()} == pytest.approx(shares, abs=0.01)
     total = sum(row["bytes"] for row in table.values())
     assert total <= sample_bytes and (total > 0.97 * sample_bytes or weights == {"web": 1})
-    # Of the web there are about 7 kB that are not held out, so half of 60 kB is those four times.
+    # About 7 kB of the web are not held out, so half of 60 kB repeats them four times.
     assert (table["web"]["repeated"] > 0) == (sample_bytes == 60_000)
     pieces = {Tokenizer.load(tmp_path / "out").token_bytes(i) for i in range(340)}
     assert ("今".encode() in pieces) == ("news" in table)
@@ -129,7 +129,7 @@ def test_weights_are_shares_of_the_sample(
 def test_the_table_shows_compression_of_held_out_documents(
     tmp_path: Path, source: Path, documents: list[Document], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Characters and bytes per token by domain are those of the held-out documents, beside the other tokenizers."""
+    """The table shows characters and bytes per token of held-out documents, by domain, beside other tokenizers."""
     other = Tokenizer.train((d.text for d in documents), 320, n_threads=1)
     other.save(tmp_path / "other")
     tables = learn(source, tmp_path / "mine", compare=[str(tmp_path / "other")])
@@ -148,14 +148,14 @@ def test_the_table_shows_compression_of_held_out_documents(
 
 
 def test_without_held_out_documents_nothing_is_measured(tmp_path: Path, source: Path) -> None:
-    """With nothing held out there is no table of compression, and the report says why."""
+    """Without held-out documents the report has no table of compression and says why."""
     assert list(learn(source, tmp_path / "out", held_out=0.0)) == ["learned from"]
     facts = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["facts"]
     assert ["not measured", "no document is held out"] in facts
 
 
 def test_called_again(tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A finished tokenizer is left as it is; other settings and a tokenizer from elsewhere are refused."""
+    """A finished tokenizer is left unchanged; other settings and a tokenizer from elsewhere are refused."""
     out = tmp_path / "out"
     learn(source, out)
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
@@ -173,7 +173,7 @@ def test_called_again(tmp_path: Path, source: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"weights": {"wiki": 1.0}}, "weights name 'wiki', but the domains are news, web"),
+        ({"weights": {"wiki": 1.0}}, "weights names 'wiki', but the domains are news, web"),
         ({"weights": {"news": -1.0, "web": 2.0}}, "--weights=-1.0: must be at least 0"),
         ({"weights": {"news": 0.0}}, "one must be above 0"),
         ({"vocab_size": 100}, "vocab_size 100 is too small: this text needs at least"),
@@ -183,7 +183,7 @@ def test_called_again(tmp_path: Path, source: Path, capsys: pytest.CaptureFixtur
         ({"compare": ["/nowhere"]}, "no tokenizer at /nowhere"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(
+def test_a_wrong_setting_is_an_error_of_one_line(
     tmp_path: Path, source: Path, settings: dict[str, Any], message: str
 ) -> None:
     """A wrong setting is a UserError of one line, and no tokenizer is left behind."""

@@ -1,4 +1,4 @@
-"""What tests of tokenizer share."""
+"""Texts and tokenizers that several tests use."""
 
 import io
 import random
@@ -59,7 +59,7 @@ def corpus(n_documents: int = 300) -> list[str]:
 
 
 def foreign_model(documents: list[str], **options: object) -> bytes:
-    """A SentencePiece model as others train them; options are SentencePiece's own."""
+    """A SentencePiece model of another project; the options are those of SentencePiece."""
     writer = io.BytesIO()
     defaults = {"vocab_size": 600, "hard_vocab_limit": False, "minloglevel": 2, "num_threads": 2}
     lines = (line for document in documents for line in document.split("\n"))
@@ -68,7 +68,7 @@ def foreign_model(documents: list[str], **options: object) -> bytes:
 
 
 def byte_level(path: Path, special: list[str]) -> Path:
-    """A byte-level BPE as the `tokenizers` library trains and saves it."""
+    """A byte-level BPE, trained and saved by the `tokenizers` library."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()

@@ -1,1 +1,1 @@
-"""The order of rows: shuffling, mixing and length buckets as pure functions of seed and row."""
+"""The order of rows: shuffling, mixing and length bucketing, as pure functions of the seed and the row's number."""

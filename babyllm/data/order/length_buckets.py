@@ -1,10 +1,10 @@
-"""Batches of rows of similar length, so that little of them is padding: a reordering within blocks of the run.
+"""Length bucketing: batches of rows of similar length, which need little padding, by reordering within blocks.
 
-row r -> its global batch -> its block of some global batches -> the block's rows sorted by length, cut into batches,
-the batches shuffled -> the row that comes in place of r
+row r -> its global batch -> its block of several global batches -> the block's rows sorted by length, cut into batches,
+the batches shuffled -> the row that takes the place of r
 
-A pure function of (seed, r): the same for any number of ranks, and where a run goes on it does not matter how it came
-there. Every row of a block comes exactly once. Nothing is carried over the border of a stage or an epoch.
+The order is a pure function of (seed, r): it depends neither on the number of ranks nor on where a run was resumed.
+Every row of a block comes exactly once. No row crosses the border of a phase or an epoch.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ ENDLESS = 1 << 62
 
 
 class MeasuredOrder(Order, Protocol):
-    """Rows without end whose lengths are known without reading them."""
+    """An endless sequence of rows whose lengths are known without reading them."""
 
     def lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Inputs that are not padding, of each of these rows."""
+        """(n,) int64, the inputs of each row that are not padding, for (n,) numbers."""
         ...
 
 
 class _Block(NamedTuple):
-    """The batches of a block, counted from the beginning of the run."""
+    """The global batches [first, end) of a block, counted from the start of the run."""
 
     first: int
     end: int
@@ -43,12 +43,13 @@ class ByLength:
     """The rows of another order, in global batches of similar length.
 
     Args:
-        order: which row would come when.
+        order: order of the rows before the bucketing.
         global_batch: rows per step.
-        seed: of the order of the batches of a block.
-        stages: the first row of each stage of a mixture; a block ends there, as it does where an epoch of `Shuffled`
-            ends. A batch with rows of both sides stays as it is.
-        batches: in a block. More of them leave less padding, and mix the lengths over a longer stretch of the run.
+        seed: seed of the order of the batches within a block.
+        stages: first row of each phase of a mixture. A block ends there, and where an epoch of `Shuffled` ends. A batch
+            with rows of both sides stays as it is.
+        batches: number of global batches in a block. With more there is less padding, and similar lengths come from a
+            longer stretch of the run.
     """
 
     def __init__(
@@ -63,29 +64,29 @@ class ByLength:
         self._seed = hash_ints(seed, *b"by length")
         self._stages = sorted(stages)
         self._epoch = len(order) if isinstance(order, Shuffled) else 0
-        self._sorted = lru_cache(maxsize=2)(self._sort)  # the block under way, and the one a reader ahead has begun
+        self._sorted = lru_cache(maxsize=2)(self._sort)  # the current block, and the next for prefetching
 
     def rows(self, numbers: NDArray[np.int64]) -> RowArrays:
-        """These rows of the run."""
+        """The rows of the run with these (n,) int64 numbers, counted from 0."""
         return self._order.rows(self._replaced(numbers))
 
     def lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Inputs that are not padding, of each of these rows."""
+        """(n,) int64, the inputs of each row that are not padding, for (n,) numbers."""
         return self._order.lengths(self._replaced(numbers))
 
     def identity(self, consumed: int) -> dict[str, Any]:
-        """What decides the first `consumed` rows: also the size of the blocks, and where the one under way ends."""
+        """JSON values of what decides the first `consumed` rows, with the block size and the current block's end."""
         made_of = self._order.identity(consumed) | {"global_batch": self._global_batch, "by_length": self._batches}
         block = self._block(consumed // self._global_batch)
         begun = block.first * self._global_batch < consumed
         return made_of | {"block_ends": block.end * self._global_batch if begun else consumed}
 
     def metrics(self, consumed: int) -> dict[str, float]:
-        """Numbers about the position behind `consumed` rows that are worth a curve."""
+        """Numbers by name about the position after `consumed` rows, to be plotted over the run."""
         return self._order.metrics(consumed)
 
     def _replaced(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The row that comes in place of each."""
+        """(n,) int64, the row that takes the place of each of (n,) numbers."""
         out = np.empty_like(numbers)
         batches = numbers // self._global_batch
         for batch in np.unique(batches).tolist():
@@ -100,7 +101,7 @@ class ByLength:
         return _Block(first, min(end, first + self._batches))
 
     def _stretch(self, batch: int) -> tuple[int, int]:
-        """The batches around this one that no border lies between; one that a border cuts is alone."""
+        """The batches [first, end) around this one up to the next borders; a batch that a border cuts is alone."""
         first_row = batch * self._global_batch
         last_row = first_row + self._global_batch - 1
         below, above = self._borders_around(first_row)
@@ -109,7 +110,7 @@ class ByLength:
         return -(-below // self._global_batch), above // self._global_batch
 
     def _borders_around(self, row: int) -> tuple[int, int]:
-        """The last border at or before a row, and the first one behind it."""
+        """The last border at or before a row, and the first one after it."""
         at = bisect_left(self._stages, row + 1)
         below = self._stages[at - 1] if at else 0
         above = self._stages[at] if at < len(self._stages) else ENDLESS
@@ -119,7 +120,7 @@ class ByLength:
         return below, above
 
     def _sort(self, block: _Block) -> NDArray[np.int64]:
-        """(batches, global_batch): the rows of a block as they come."""
+        """(batches, global_batch) int64, the row numbers of a block in their new order."""
         numbers = np.arange(block.first * self._global_batch, block.end * self._global_batch)
         by_length = numbers[np.argsort(self._order.lengths(numbers), kind="stable")]
         n = block.end - block.first

@@ -1,11 +1,12 @@
-"""Mixing: row r of a run -> its stage -> its domain and the how manyth row of that domain it is -> window.
+"""Mixing: row r of a run -> its phase -> its domain and the row's index within that domain -> window.
 
-mix, stages -> Phase (as asked for) -> Stage (where it lies in the run) -> Mixture
+mix, stages -> Phase (as configured) -> Stage (the phase at its rows of the run) -> Mixture
 row r -> stage -> share_out(r), share_out(r + 1) -> domain d, its row k -> Shuffled by (seed, d) -> window
 
-All of it is a pure function of (seed, r), found as fast at row 150,000,000 as at row 0. The rows of a stage have one
-length, so weights in tokens are weights in rows, but for the shorter last row of a domain. A domain goes on across a
-border: all of its rows come before any comes again. Cut into rows of another length it is begun anew, in another order.
+The order is a pure function of (seed, r), computed as fast at row 150,000,000 as at row 0. The rows of a phase have one
+length, so weights in tokens are weights in rows, except for the shorter last row of a domain. A domain continues across
+the border of two phases: all of its rows come before any repeats. At another row length it starts over, in another
+order.
 """
 
 from __future__ import annotations
@@ -33,16 +34,19 @@ STAGE_KEYS = ("until", "mix", "seq_len")
 
 
 def share_out(rows: NDArray[np.int64], weights: Sequence[int]) -> NDArray[np.int64]:
-    """How many of a stage's first `rows` rows each weight gets: (R,) -> (R, len(weights)), adding up to `rows`.
+    """The number of a phase's first `rows` rows that belong to each weight.
 
-    The weights are cut into two parts as equal as can be, again and again, and each part gets its share rounded to
-    whole rows. From one row to the next exactly one count grows, by one. Counts are at most one row from their share
-    for up to three weights, and less than two for any number: a rounding moves a count by half a row, of which a part
-    that is cut further passes on at most two thirds.
+    The weights are split into two parts that are as equal as possible, recursively, and each part takes its share
+    rounded to whole rows. From one row to the next exactly one count grows, by one. Counts are at most one row from
+    their exact share for up to three weights, and less than two rows for any number of weights: a rounding moves a
+    count by at most half a row, of which a part that is split further passes on at most two thirds.
 
     Args:
-        rows: each below MAX_ROWS.
-        weights: from the largest to the smallest.
+        rows: numbers of rows, (R,) int64, each below MAX_ROWS.
+        weights: whole weights, from the largest to the smallest.
+
+    Returns:
+        (R, len(weights)) int64; each line adds up to its entry of `rows`.
     """
     if len(weights) == 1:
         return rows[:, None]
@@ -55,12 +59,12 @@ def share_out(rows: NDArray[np.int64], weights: Sequence[int]) -> NDArray[np.int
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a run in which rows have one length and domains their weights; it ends where the next begins.
+    """A phase of a run with one row length and one set of weights; it ends where the next begins.
 
     Attributes:
-        first_row: of the run.
+        first_row: number of its first row, counted from the start of the run.
         seq_len: tokens per row.
-        weights: by domain, whole numbers from the largest to the smallest.
+        weights: whole weights by domain, from the largest to the smallest.
     """
 
     first_row: int
@@ -73,19 +77,19 @@ class Stage:
         return [(self.seq_len, domain) for domain in self.weights]
 
     def counts(self, rows: int) -> dict[tuple[int, str], int]:
-        """How many of the stage's first `rows` rows are of each source."""
+        """The number of the phase's first `rows` rows that belong to each (seq_len, domain)."""
         shared = share_out(np.array([rows]), list(self.weights.values()))
         return dict(zip(self.sources, shared[0].tolist(), strict=True))
 
 
 class Mixture:
-    """Rows of many domains without end, mixed as their stage says; the last stage goes on.
+    """An endless sequence of rows from several domains, mixed by the weights of each phase; the last phase never ends.
 
     Args:
-        stages: the first begins at row 0.
-        open_rows: gives the rows of a `seq_len` and a domain.
-        seed: of the domains' orders.
-        global_batch: rows per step, which the borders of the stages follow.
+        stages: phases in order; the first begins at row 0.
+        open_rows: function that returns the rows of a `seq_len` and a domain.
+        seed: seed of the domains' orders.
+        global_batch: rows per step; phases begin at multiples of it.
     """
 
     def __init__(
@@ -100,18 +104,18 @@ class Mixture:
             self._before.append(self._before[-1] + Counter(stage.counts(end - stage.first_row)))
 
     def rows(self, numbers: NDArray[np.int64]) -> RowArrays:
-        """These rows of the run, which must be of one length."""
+        """The rows of the run with these (n,) int64 numbers; all must have the same seq_len."""
         return placed(len(numbers), [(places, rows.rows(theirs)) for places, rows, theirs in self._sources(numbers)])
 
     def lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(len(numbers),) inputs of these rows that are not padding."""
+        """(n,) int64, the inputs of each row that are not padding, for (n,) numbers."""
         lengths = np.empty(len(numbers), np.int64)
         for places, rows, theirs in self._sources(numbers):
             lengths[places] = rows.lengths(theirs)
         return lengths
 
     def _sources(self, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Shuffled, NDArray[np.int64]]]:
-        """By domain: which of the numbers are its rows, its rows in their order, and the numbers they have there."""
+        """For each domain: the indices of its entries in `numbers`, its shuffled rows, and their numbers in these."""
         at = np.searchsorted(self._first_rows, numbers, side="right") - 1
         for i in np.unique(at):
             stage, places = self._stages[i], np.flatnonzero(at == i)
@@ -124,16 +128,16 @@ class Mixture:
 
     @property
     def borders(self) -> list[int]:
-        """The first row of each stage."""
+        """The first row of each phase."""
         return self._first_rows
 
     def identity(self, consumed: int) -> dict[str, Any]:
-        """What decides the first `consumed` rows, besides data and seed: stages that have begun."""
+        """JSON values of what decides the first `consumed` rows, besides data and seed: the phases that have begun."""
         begun = [asdict(stage) for stage in self._stages if stage.first_row < consumed]
         return {"stages": begun, "global_batch": self._global_batch}
 
     def metrics(self, consumed: int) -> dict[str, float]:
-        """How often each domain has been gone through behind `consumed` rows, and the length of the last row."""
+        """Epochs of each domain after `consumed` rows, and the seq_len of the last row."""
         i = bisect_right(self._first_rows, max(0, consumed - 1)) - 1
         stage = self._stages[i]
         read = self._before[i] + Counter(stage.counts(consumed - stage.first_row))
@@ -144,11 +148,11 @@ class Mixture:
         return {**epochs, "seq_len": stage.seq_len}
 
 
-# ---- what the configuration asks for
+# ---- phases from the configuration
 
 
 class Phase(NamedTuple):
-    """A stage as asked for: `until` is the step it ends behind, or, with a decimal point, a share of the run."""
+    """A phase as configured: `until` is the step at which it ends, or as a float a share of the run."""
 
     until: int | float
     seq_len: int
@@ -158,10 +162,10 @@ class Phase(NamedTuple):
 def read_phases(
     stages: Iterable[Mapping[str, Any]], mix: Mapping[str, float], seq_len: int, domains: Iterable[str]
 ) -> list[Phase]:
-    """The stages of `data.stages`; what one leaves out is `mix` and `seq_len`.
+    """The phases of `data.stages`; `mix` and `seq_len` are the defaults of those that leave them out.
 
     Raises:
-        UserError: an unknown key or domain, or a value that cannot be.
+        UserError: a key or domain is unknown, a value is not valid, or there are no phases.
     """
     phases = []
     for number, values in enumerate(stages, 1):
@@ -176,18 +180,18 @@ def read_phases(
             raise UserError(f"{where}: seq_len={length}: must be an integer of at least 1")
         weights = values.get("mix", mix)
         if not isinstance(weights, Mapping):
-            raise UserError(f"{where}: mix={weights}: must give weights by domain, such as {{zh: 0.7, en: 0.3}}")
+            raise UserError(f"{where}: mix={weights}: must be weights by domain, such as {{zh: 0.7, en: 0.3}}")
         phases.append(Phase(until, length, whole_weights(weights, domains, where if "mix" in values else "data.mix")))
     if not phases:
-        raise UserError("data.stages: is empty; leave it out, or give it a stage")
+        raise UserError("data.stages: is empty; leave it out, or add a stage")
     return phases
 
 
 def whole_weights(mix: Mapping[str, float], domains: Iterable[str], where: str) -> dict[str, int]:
-    """The weights of a mix as whole numbers, from the largest to the smallest, those of 0 left out.
+    """The weights of a mix as whole numbers, from the largest to the smallest, without those of 0.
 
     Raises:
-        UserError: `mix` names a domain that is not in `domains`, or a weight cannot be.
+        UserError: `mix` names a domain that is not in `domains`, or a weight is not valid.
     """
     require_domains(mix, domains, where)
     total = sum(mix.values())
@@ -203,7 +207,7 @@ def require_domains(names: Iterable[str], domains: Iterable[str], where: str) ->
     """Refuse names of domains that the training data does not have.
 
     Raises:
-        UserError: names the nearest one it has.
+        UserError: a name is unknown; the message suggests the most similar domain.
     """
     for name in names:
         if name not in domains:
@@ -212,10 +216,10 @@ def require_domains(names: Iterable[str], domains: Iterable[str], where: str) ->
 
 
 def place_phases(phases: Sequence[Phase], n_steps: int, global_batch: int) -> list[Stage]:
-    """Where each phase lies in a run of `n_steps`; a share of a short run may come to no step at all.
+    """The phases at their rows of a run of `n_steps`; in a short run a share may round to zero steps.
 
     Raises:
-        UserError: the phases do not end one behind the other, the last one with the run.
+        UserError: the ends of the phases do not increase, or the last phase does not end with the run.
     """
     stages, first, previous = [], 0, 0.0
     for number, (until, seq_len, weights) in enumerate(phases, 1):
@@ -223,8 +227,8 @@ def place_phases(phases: Sequence[Phase], n_steps: int, global_batch: int) -> li
         end = round(until * n_steps) if isinstance(until, float) else until
         if not first <= end <= n_steps or until == previous:
             raise UserError(
-                f"data.stages, number {number}: until={until} is step {end}: must be behind step {first}, where the "
-                f"stage before ends, and at most {n_steps}, the run's last"
+                f"data.stages, number {number}: until={until} is step {end}: must be after step {first}, where the "
+                f"stage before it ends, and at most {n_steps}, the run's last"
             )
         first, previous = end, until
     if first != n_steps:
@@ -235,7 +239,7 @@ def place_phases(phases: Sequence[Phase], n_steps: int, global_batch: int) -> li
 
 
 def concatenated(domains: Sequence[str], sizes: Mapping[str, int], seq_len: int, n_rows: int) -> list[Stage]:
-    """Domains one behind the other, each as often as it is named, and again from the first up to `n_rows` rows."""
+    """Phases that each hold all rows of one domain, in this order, repeated until there are at least `n_rows` rows."""
     stages: list[Stage] = []
     first = 0
     while first < n_rows:
@@ -246,7 +250,7 @@ def concatenated(domains: Sequence[str], sizes: Mapping[str, int], seq_len: int,
 
 
 def rows_until_exhausted(weights: Mapping[str, int], sizes: Mapping[str, int], which: Literal["first", "last"]) -> int:
-    """With "first" the most rows among which none comes twice, with "last" the fewest among which every one is."""
+    """With "first" the most rows in which no row repeats, with "last" the fewest in which every row has come."""
     shares, limits = list(weights.values()), np.array([sizes[domain] for domain in weights])
 
     def has_come(rows: int) -> bool:
@@ -260,16 +264,16 @@ def rows_until_exhausted(weights: Mapping[str, int], sizes: Mapping[str, int], w
 def mixture(
     config: RowConfig, amounts: Mapping[str, int], open_rows: Callable[[int, str], Rows], plan: Plan
 ) -> tuple[Mixture, Plan]:
-    """The rows of the run as mix, interleave, concat or stages say, and the plan with its number of steps.
+    """The rows of a run by mix, interleave, concat or stages, and the plan with its number of steps.
 
     Args:
-        config: that asks for one of them.
-        amounts: how much there is of each domain, which is its weight where no mix is given.
-        open_rows: gives the rows of a `seq_len` and a domain.
-        plan: of the run.
+        config: a configuration that sets at least one of these four.
+        amounts: size of each domain, which is its weight where no mix is given.
+        open_rows: function that returns the rows of a `seq_len` and a domain.
+        plan: training plan of the run.
 
     Raises:
-        UserError: the data cannot be mixed like this, or the plan cannot be followed.
+        UserError: the settings contradict each other or the data, or the plan is not valid.
     """
     asked = [name for name in ("mix", "interleave", "stages", "concat") if getattr(config, name) is not None]
     if len(asked) > 1 and asked not in (["mix", "interleave"], ["mix", "stages"]):
@@ -289,7 +293,7 @@ def mixture(
         mix = config.mix
     phases = read_phases([{"until": 1.0}] if config.stages is None else config.stages, mix, seq_len, amounts)
     if plan.steps is None and len({phase.seq_len for phase in phases}) > 1:
-        raise UserError("plan.steps: data.stages of different seq_len need the number of steps; give it")
+        raise UserError("plan.steps: data.stages of different seq_len need the number of steps; set it")
     sizes = {domain: len(open_rows(phase.seq_len, domain)) for phase in phases for domain in phase.weights}
     if config.interleave:
         n_rows = rows_until_exhausted(phases[0].weights, sizes, config.interleave)

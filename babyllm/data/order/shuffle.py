@@ -1,8 +1,8 @@
-"""The order of the data: a pure function of (seed, epoch), in no memory at all.
+"""The order of the data: a pure function of (seed, epoch) that needs no table in memory.
 
-A Feistel network over the indices (Black and Rogaway 2002, "generalized Feistel cipher" with cycle walking) is a
-permutation of any number of rows that is computed row by row, so 150 million windows need no table of 150 million
-numbers on every rank.
+A Feistel network over the indices (Black and Rogaway 2002, "generalized Feistel cipher" with cycle walking) permutes
+any number of rows and is computed row by row. So 150 million windows need no table of 150 million numbers on every
+rank.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ from babyllm.ragged import GOLDEN, mix
 
 ROUNDS = 8
 BLOCK_ROWS = 4096
-BLOCKS_KEPT = 256  # domains of a mixture take turns, and each needs the block it is in
+BLOCKS_KEPT = 256  # the domains of a mixture alternate, and each needs its current block
 
 
 class Rows(Protocol):
-    """Anything with a fixed number of rows per epoch."""
+    """Rows that can be read by index, a fixed number per epoch."""
 
     def __len__(self) -> int:
         """Rows per epoch."""
         ...
 
     def rows(self, indices: NDArray[np.int64]) -> RowArrays:
-        """These rows."""
+        """The rows with these (n,) int64 indices, each in [0, len(self))."""
         ...
 
     def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(len(indices),) inputs of each row that are not padding."""
+        """(n,) int64, the inputs of each row that are not padding, for (n,) indices."""
         ...
 
 
 class Order(Protocol):
-    """Rows without end, each at its place."""
+    """An endless sequence of rows, which can be read by number."""
 
     def rows(self, numbers: NDArray[np.int64]) -> RowArrays:
-        """The rows that come as number 0, 1, ..."""
+        """The rows of the run with these (n,) int64 numbers, counted from 0."""
         ...
 
     def identity(self, consumed: int) -> dict[str, Any]:
-        """What decides the first `consumed` rows, besides data and seed."""
+        """JSON values of what decides the first `consumed` rows, besides data and seed."""
         ...
 
     def metrics(self, consumed: int) -> dict[str, float]:
-        """Numbers about the position behind `consumed` rows that are worth a curve."""
+        """Numbers by name about the position after `consumed` rows, to be plotted over the run."""
         ...
 
 
 class Shuffled:
-    """Rows without end: those of `data`, each epoch in an order of its own that belongs to (seed, epoch)."""
+    """An endless sequence of the rows of `data`, each epoch in an order of its own that (seed, epoch) decides."""
 
     def __init__(self, data: Rows, seed: int) -> None:
         self._data, self._seed = data, seed
@@ -64,11 +64,11 @@ class Shuffled:
         return len(self._data)
 
     def rows(self, numbers: NDArray[np.int64]) -> RowArrays:
-        """The rows that come as number 0, 1, ..."""
+        """The rows of the run with these (n,) int64 numbers, counted from 0."""
         return self._data.rows(self._indices(numbers))
 
     def lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(len(numbers),) inputs of these rows that are not padding."""
+        """(n,) int64, the inputs of each row that are not padding, for (n,) numbers."""
         return self._data.lengths(self._indices(numbers))
 
     def _indices(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -80,22 +80,22 @@ class Shuffled:
         return indices
 
     def identity(self, consumed: int) -> dict[str, Any]:
-        """What decides the first `consumed` rows, besides data and seed."""
+        """JSON values of what decides the first `consumed` rows, besides data and seed."""
         return {"rows": len(self._data)}
 
     def metrics(self, consumed: int) -> dict[str, float]:
-        """How often the data has been gone through behind `consumed` rows."""
+        """Epochs after `consumed` rows."""
         return {"epoch/all": consumed / len(self._data)}
 
 
 def shuffled(rows: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Where each of `rows` goes in the permutation of range(n) that belongs to (seed, epoch).
+    """The image of each of `rows` under the permutation of range(n) that (seed, epoch) decides.
 
     Args:
-        rows: (R,) int64, each in [0, n).
+        rows: row indices, (R,) int64, each in [0, n).
         n: rows of the epoch, at least 1.
-        seed: of the data order.
-        epoch: 0, 1, ...
+        seed: seed of the data order.
+        epoch: number of the epoch, from 0.
 
     Returns:
         (R,) int64 in [0, n); a bijection over the epoch.
@@ -114,7 +114,7 @@ def shuffled(rows: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray[
 
 
 def shuffled_in_turn(rows: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """What `shuffled` gives, fast for rows that are asked for in order and a few at a time: whole blocks are kept."""
+    """The result of `shuffled`, fast for rows that are read in order, a few at a time: whole blocks are cached."""
     out = np.empty_like(rows)
     blocks = rows // BLOCK_ROWS
     for block in np.unique(blocks):

@@ -1,1 +1,1 @@
-"""Rows: what one row of a batch holds, as a function of its number."""
+"""Rows: the contents of each row of a batch, as a function of its index."""

@@ -1,4 +1,4 @@
-"""What rows are made of: named arrays, how long each row is, and how many units of a loss it holds."""
+"""The contents of rows: named arrays, the length of each row, and the number of loss units in it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class RowArrays:
     """n rows of T columns.
 
     Attributes:
-        arrays: by name, the rows first and the columns last: (n, T), or (n, 2, T) for pairs. "targets" must be there.
-        lengths: (n,), or (n, 2) for pairs: inputs that are not padding; None where no row is padded.
-        units: (n,) by name: how many of a unit beside tokens each row holds, such as "turn".
+        arrays: arrays by name, (n, T), or (n, 2, T) for pairs, int64, or float32 for "weights". "targets" is required.
+        lengths: inputs that are not padding, (n,) int64, or (n, 2) for pairs; None where no row is padded.
+        units: number in each row of every unit other than tokens, such as "turn"; (n,) int64 by name.
     """
 
     arrays: dict[str, NDArray[Any]]
@@ -28,7 +28,10 @@ class RowArrays:
         return self.arrays[name]
 
     def trimmed(self, multiple: int) -> dict[str, NDArray[Any]]:
-        """The arrays without the columns after the longest row, rounded up to a multiple, and "lengths"."""
+        """The arrays cut to the width of the longest row, rounded up to a multiple, and "lengths".
+
+        Where no row is padded, the arrays as they are, without "lengths".
+        """
         if self.lengths is None:
             return self.arrays
         width = -(-int(self.lengths.max()) // multiple) * multiple
@@ -37,7 +40,7 @@ class RowArrays:
 
 
 def placed(n: int, parts: Sequence[tuple[NDArray[np.int64], RowArrays]]) -> RowArrays:
-    """N rows put together from parts, each with the places of its rows; all parts are of one kind."""
+    """The `n` rows of all parts; a part is its rows and their (m,) int64 indices. All parts have the same arrays."""
 
     def together(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
         out = np.empty((n, *arrays[0].shape[1:]), arrays[0].dtype)

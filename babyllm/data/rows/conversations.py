@@ -1,4 +1,4 @@
-"""Rows of conversations: one in each, or several packed that do not see each other.
+"""Rows of conversations: one in each, or several packed that do not attend to each other.
 
 ConversationStore -> Conversations | PackedConversations -> tokens, targets, weights, ...
 """
@@ -19,14 +19,14 @@ from babyllm.store.shards import Split
 
 
 class Conversations:
-    """Rows of one conversation each, padded behind it.
+    """Rows of one conversation each, padded at the end.
 
     Args:
         store: the conversations.
         split: "train" or "val".
-        task: one task; None takes all.
+        task: name of one task; None takes all.
         seq_len: columns of a row.
-        normalisation: what the weights of targets add up to 1 over: each token, each supervised turn, or each
+        normalisation: unit over which the weights of targets add up to 1: each token, each supervised turn, or each
             conversation.
 
     Raises:
@@ -46,35 +46,35 @@ class Conversations:
         require_length(store, split, task, seq_len)
 
     def __len__(self) -> int:
-        """Conversations."""
+        """The number of conversations, one in each row."""
         return len(self._span)
 
     def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(len(indices),) inputs of each row that are not padding."""
+        """(n,) int64, the inputs of each row that are not padding, for (n,) indices."""
         return self._store.index["length"][indices + self._span.start].astype(np.int64) - 1
 
     def rows(self, indices: NDArray[np.int64]) -> RowArrays:
-        """These rows.
+        """The rows with these (n,) int64 indices.
 
         Returns:
-            Arrays of (n, seq_len): "tokens", "targets", "positions", "documents" (0; -1 is padding), "channels" (index
-            in the store's tasks), all int64, and "weights" (float32, what the nats of a target are multiplied by);
-            units: "turn" and "conversation".
+            Arrays of (n, seq_len): "tokens", "targets", "positions", "documents" (0 for the conversation, -1 for
+            padding), "channels" (the index in the store's tasks), all int64, and "weights" (float32, the factor of a
+            target's nats). Units are "turn" and "conversation".
         """
         members = Ragged(indices + self._span.start, np.arange(len(indices) + 1))
         return _columns(self._store, members, self._seq_len, self._normalisation)
 
 
 class PackedConversations:
-    """Rows of several conversations, which do not see each other.
+    """Rows of several conversations, which do not attend to each other.
 
     Args:
         store: the conversations.
         split: "train" or "val".
-        task: one task; None takes all.
+        task: name of one task; None takes all.
         seq_len: columns of a row.
-        normalisation: as in `Conversations`.
-        seed: decides which conversations share a row.
+        normalisation: unit over which weights add up to 1, as in `Conversations`.
+        seed: seed of the choice which conversations share a row.
 
     Raises:
         UserError: there are no conversations, or one is longer than a row.
@@ -95,47 +95,48 @@ class PackedConversations:
         self._members = Ragged(packed.values + store.span(split, task).start, packed.offsets)
 
     def __len__(self) -> int:
-        """Rows."""
+        """The number of rows."""
         return len(self._members.offsets) - 1
 
     def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(len(indices),) inputs of each row that are not padding."""
+        """(n,) int64, the inputs of each row that are not padding, for (n,) indices."""
         members = take(self._members, indices)
         inputs = self._store.index["length"][members.values].astype(np.int64) - 1
         return np.add.reduceat(inputs, members.offsets[:-1]) if len(indices) else inputs
 
     def rows(self, indices: NDArray[np.int64]) -> RowArrays:
-        """These rows.
+        """The rows with these (n,) int64 indices.
 
         Returns:
-            As of `Conversations`; positions restart with each conversation of a row, documents number them from 0.
+            The arrays and units of `Conversations`. Positions restart with each conversation of a row; "documents"
+            numbers its conversations from 0.
         """
         return _columns(self._store, take(self._members, indices), self._seq_len, self._normalisation)
 
 
 def require_length(store: ConversationStore, split: Split, task: str | None, seq_len: int) -> None:
-    """Refuse rows that cannot hold every conversation.
+    """Refuse a row length that is too short for a conversation.
 
     Raises:
-        UserError: the longest has more inputs than `seq_len`.
+        UserError: the longest conversation has more inputs than `seq_len`.
     """
     longest = max((group.longest for group in store.groups(split, task)), default=0) - 1
     if longest > seq_len:
         raise UserError(
-            f"data.seq_len={seq_len}: {store.directory} holds conversations of up to {longest} tokens; keep to the "
+            f"data.seq_len={seq_len}: {store.directory} holds conversations of up to {longest} tokens; use the "
             "seq_len they were prepared for, or prepare them for this one"
         )
 
 
 def _columns(store: ConversationStore, rows: Ragged, seq_len: int, normalisation: LossAverage) -> RowArrays:
-    """Rows whose members are conversations; N members and P inputs in all."""
-    from babyllm.model.cross_entropy import IGNORE  # here, so that processes that prepare a store need no torch
+    """The rows of (rows, members) conversations; N members and P inputs in all."""
+    from babyllm.model.cross_entropy import IGNORE  # imported here: processes that prepare a store need no torch
 
     n, shape = len(rows.offsets) - 1, (len(rows.offsets) - 1, seq_len)
     record = store.index[rows.values]  # (N,)
     row = np.repeat(np.arange(n), rows.lengths())  # (N,)
     offsets = offsets_of(record["length"].astype(np.int64) - 1)
-    begins = offsets[:-1] - offsets[rows.offsets[row]]  # (N,) the column a member begins in
+    begins = offsets[:-1] - offsets[rows.offsets[row]]  # (N,) the column at which a member begins
     member = np.repeat(np.arange(len(record)), np.diff(offsets))  # (P,)
     position = positions(offsets)  # (P,)
     source = record["offset"][member] + position
@@ -163,7 +164,7 @@ def _columns(store: ConversationStore, rows: Ragged, seq_len: int, normalisation
 def _weights(
     turns: NDArray[np.int64], member: NDArray[np.int64], supervised: NDArray[Any], normalisation: LossAverage
 ) -> NDArray[Any]:
-    """(P,) what the nats of each target are multiplied by; 0 where it is not supervised."""
+    """(P,) float64, the factor of each target's nats; 0 where it is not supervised."""
     share: NDArray[Any] = np.ones(len(turns))
     if normalisation == "conversation":
         share = 1 / supervised[member]

@@ -1,4 +1,4 @@
-"""Rows of pretraining text among conversations, so that fine-tuning does not forget what the model knew."""
+"""Rows of pretraining text among conversations, so that a model forgets less of it in fine-tuning."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from babyllm.data.rows.arrays import RowArrays
 from babyllm.data.rows.windows import Windows
 from babyllm.model.cross_entropy import IGNORE
 
-REPLAY = "replay"  # the task these rows are logged under, and mixed by
+REPLAY = "replay"  # the task name under which these rows are mixed and logged
 
 
 class Replay:
-    """Windows of text as if each were a conversation of one turn, all of it supervised.
+    """Windows of text, each like a conversation of one supervised turn.
 
     Args:
-        windows: of the text.
-        channel: number of the task they count for.
-        by_token: whether losses are averaged over tokens; else a window counts once, like a turn or a conversation.
+        windows: windows over the text.
+        channel: index of the task "replay".
+        by_token: whether losses are averaged over tokens; otherwise a window counts as one turn or conversation.
     """
 
     def __init__(self, windows: Windows, channel: int, by_token: bool) -> None:
         self._windows, self._channel, self._by_token = windows, channel, by_token
 
     def __len__(self) -> int:
-        """Windows per epoch."""
+        """The number of windows per epoch."""
         return len(self._windows)
 
     def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(n,) inputs of each row."""
+        """(n,) int64, the inputs of each row that are not padding, for (n,) indices."""
         return self._windows.lengths(indices)
 
     def rows(self, indices: NDArray[np.int64]) -> RowArrays:
-        """These rows, with the arrays and units that conversations have."""
+        """The rows with these (n,) int64 indices, with the arrays and units of `Conversations.rows`."""
         rows = self._windows.rows(indices)
         is_text = rows["targets"] != IGNORE
         lengths = is_text.sum(axis=1)

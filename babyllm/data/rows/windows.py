@@ -1,7 +1,7 @@
-"""Windows over the token stream: row i -> tokens, targets, and, for document masking, positions and documents.
+"""Windows over a token stream: row i -> tokens, targets, and for document masking positions and documents.
 
-Window i holds tokens i * seq_len to (i + 1) * seq_len + 1 of the stream, so that the last target of one window is the
-first input of the next: every token but the stream's first is a target exactly once per epoch, the tail included.
+Window i holds tokens [i * seq_len, (i + 1) * seq_len + 1) of the stream, so the last target of one window is the first
+input of the next. Every token but the stream's first is a target exactly once per epoch, the tail included.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ class Windows:
     """The rows of a token stream.
 
     Args:
-        stream: the ids.
+        stream: the token ids.
         seq_len: inputs per row.
-        eos_id: fills the last row; opens a new document when `mask_documents` is on.
-        mask_documents: whether rows carry document numbers and positions that restart with each document. The <eos>
+        eos_id: id of <eos>, which pads the last row and, with `mask_documents`, begins a document.
+        mask_documents: whether rows have document numbers, and positions that restart with each document. The <eos>
             before a document is its first input, which predicts its first token.
-        name: what the stream holds, for messages.
+        name: name of the stream's contents in messages.
 
     Raises:
-        UserError: the stream is shorter than one row.
+        UserError: the stream has at most `seq_len` tokens.
     """
 
     def __init__(
@@ -39,22 +39,22 @@ class Windows:
         name: str = "the training data",
     ) -> None:
         if len(stream) <= seq_len:
-            raise UserError(f"data.seq_len={seq_len}: {name} holds only {len(stream)} tokens; choose a shorter one")
+            raise UserError(f"data.seq_len={seq_len}: {name} holds only {len(stream)} tokens; choose a smaller seq_len")
         self._stream, self._seq_len, self._eos_id, self._mask = stream, seq_len, eos_id, mask_documents
 
     def __len__(self) -> int:
-        """Rows per epoch, the shorter last one included."""
+        """The number of rows per epoch, with the shorter last one."""
         return -(-(len(self._stream) - 1) // self._seq_len)
 
     def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(len(indices),) inputs of each row that are not padding: all but those the last one lacks."""
+        """(n,) int64, the inputs of each row that are not padding, for (n,) indices; only the last row is shorter."""
         return np.minimum(self._seq_len, len(self._stream) - 1 - indices * self._seq_len)
 
     def rows(self, indices: NDArray[np.int64]) -> RowArrays:
-        """These rows: "tokens" and "targets", and with `mask_documents` "positions" and "documents".
+        """The rows with these (n,) int64 indices.
 
         Returns:
-            Arrays of (len(indices), seq_len) int64.
+            Arrays of (n, seq_len) int64: "tokens" and "targets", and with `mask_documents` "positions" and "documents".
         """
         T = self._seq_len
         tokens = np.full((len(indices), T), self._eos_id, dtype=np.int64)
