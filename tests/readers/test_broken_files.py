@@ -110,7 +110,7 @@ def test_truncated_json_arrays(tmp_path: Path) -> None:
             n_whole = len(texts(items))
             assert texts(items) == [row["text"] for row in rows[:n_whole]] and len(reasons(items)) == 1, content[:end]
             assert n_whole >= sum(end > e for e in ends)
-    assert reasons(read(put(tmp_path / "a.json", json.dumps(rows) + "]{"))) == ["text behind the end of the array"]
+    assert reasons(read(put(tmp_path / "a.json", json.dumps(rows) + "]{"))) == ["text after the end of the array"]
     assert texts(read(put(tmp_path / "b.json", '{"text": "a"} {\n"text":\n"b"}[]'))) == ["a", "b"]
 
 

@@ -171,7 +171,7 @@ def test_what_readers_make_of_names_is_counted(tmp_path: Path) -> None:
     read_config = ReadConfig(domain="field:kind")
     report = clean([tmp_path / "in"], tmp_path / "out", CleanConfig(filters=()), read=read_config, work=ONE)
     assert report and ("documents: text read from Text", 1) in report.facts
-    assert ("documents: no field kind tells the domain", 1) in report.facts
+    assert ("documents: no field kind names the domain", 1) in report.facts
 
 
 def test_a_chat_file_called_conversations_is_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
