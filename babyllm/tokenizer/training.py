@@ -145,7 +145,7 @@ def _all_special(names: Sequence[str], symbols: Sequence[str]) -> list[str]:
     special = list(dict.fromkeys([*SPECIAL_TOKENS, *names]))
     for symbol in symbols:
         if not symbol or SPACE in symbol or any(map(str.isspace, symbol)) or symbols.count(symbol) > 1:
-            raise UserError(f"symbols: {symbol!r} is empty, holds whitespace or is there twice; leave it out")
+            raise UserError(f"symbols: {symbol!r} is empty, holds whitespace or is given twice; leave it out")
         if symbol in special or re.fullmatch("<0x[0-9A-F]{2}>", symbol):
             raise UserError(f"symbols: {symbol!r} is the name of a special token; leave it out")
     return special

@@ -68,8 +68,8 @@ def find_partitions(paths: Sequence[Path], config: ReadConfig, partition_bytes: 
         others = ", ".join(f"{n:,} {kind}" for kind, n in sorted(skipped.items()))
         raise UserError(
             f"{', '.join(map(str, paths))}: nothing to read here ({others or 'no files'}); what can be read ends in "
-            f"{READABLE}, also with {', '.join(COMPRESSIONS)} after it, or in "
-            " anything with a --read.suffix, such as .txt"
+            f"{READABLE}, also with {', '.join(COMPRESSIONS)} after it, or in anything with a --read.suffix, such as "
+            ".txt"
         )
     _refuse_unfinished([source for source in sources if source.path not in paths])
     sources.sort(key=lambda source: source.name)
@@ -191,9 +191,8 @@ def _named(path: Path, label: str, config: ReadConfig) -> Source:
         raise UserError(f"{path}: an archive of a kind that is not read; unpack it, or pack its files as .zip or .tar")
     if not format:
         raise UserError(
-            f"{path}: a file of a kind that is not read; known are "
-            f"{READABLE}, and --read.suffix names the one it is to be "
-            "read as, such as .txt"
+            f"{path}: a file of a kind that is not read; known suffixes are {READABLE}; --read.suffix names the one to "
+            "read it as, such as .txt"
         )
     folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
     # Each file of an archive has a domain of its own.
@@ -255,7 +254,7 @@ def _entries(folder: Path) -> list[tuple[str, str, bool, bool, bool]]:
         with os.scandir(folder) as entries:
             found = [(e.name, e.path, os.path.isdir(e.path), e.is_symlink(), os.path.isfile(e.path)) for e in entries]
     except OSError as error:
-        raise UserError(f"{folder}: cannot be listed: {error.strerror}; mend its permissions or leave it out") from None
+        raise UserError(f"{folder}: cannot be listed: {error.strerror}; fix its permissions or leave it out") from None
     return sorted(found, key=lambda entry: spelled(entry[0]) + "/" * entry[2])
 
 

@@ -30,7 +30,7 @@ def limit_of(config: ReadConfig) -> tuple[int, str]:
         return 0, ""
     found = LIMIT.fullmatch(config.limit.strip())
     if not found:
-        raise UserError(f"--read.limit={config.limit}: give a number of documents, as 1000, or 10MB, or 3files")
+        raise UserError(f"--read.limit={config.limit}: give a number of documents, such as 1000, or 10MB, or 3files")
     number, unit = int(found[1]), found[2].lower()
     if unit in SIZES:
         return number * SIZES[unit], "bytes"

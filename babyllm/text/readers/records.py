@@ -192,5 +192,5 @@ def accounted(source: Source, found: Iterator[T | Rejected]) -> Iterator[T | Rej
 def unreadable(path: Path, error: OSError) -> UserError:
     """The error for a file that the operating system does not let anybody read."""
     return UserError(
-        f"{path}: cannot be read ({error.strerror or error}); mend it or leave it out, and start the same command again"
+        f"{path}: cannot be read ({error.strerror or error}); fix it or leave it out, and start the same command again"
     )

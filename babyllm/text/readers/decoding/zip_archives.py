@@ -127,7 +127,7 @@ def _obstacle(found: _File) -> str:
     if found.flags & ENCRYPTED:
         return "encrypted: unpack the archive first"
     if found.method not in METHODS or (not METHODS[found.method] and found.stored is None):
-        return f"packed in a way that is not read (method {found.method})"
+        return f"packed by a method that is not supported (method {found.method})"
     return ""
 
 
@@ -143,7 +143,7 @@ def _content(file: BinaryIO, found: _File) -> Iterator[bytes]:
         checksum = zlib.crc32(block, checksum)
         yield block
     if found.checksum not in (None, checksum):
-        raise Damaged("the checksum is another one", CHECKSUM, True)
+        raise Damaged("the checksum differs", CHECKSUM, True)
 
 
 def _stored(file: BinaryIO, begin: int, size: int) -> Iterator[bytes]:

@@ -220,7 +220,7 @@ class Fields:
 
     def _no_text(self, record: Mapping[str, Any]) -> str:
         if self._config.text is not None:
-            return f"no field {self._config.text} holds text, which --read.text names"
+            return f"--read.text={self._config.text}: no field of this name holds text"
         return next(filter(None, (_conversation(*item) for item in record.items())), NO_TEXT)
 
 
