@@ -165,7 +165,7 @@ class JsonBackend:
         where: name of the file in messages.
 
     Raises:
-        UserError: the bytes are not a `tokenizer.json`, or its highest id is too large.
+        UserError: the bytes are not a `tokenizer.json`, or its ids are out of range.
     """
 
     def __init__(self, source: bytes, where: str) -> None:

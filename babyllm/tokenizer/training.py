@@ -38,7 +38,7 @@ MAX_SENTENCE_CHARACTERS = MAX_SENTENCE_BYTES // 4
 BORDERS = re.compile(f"[\n\u2585{SPACE}]")
 NO_TEXT = "there is no text to train a tokenizer on: the documents are empty"
 # The words within which a byte-level BPE joins bytes: single digits; letters, or characters that are neither letters
-# nor digits, each with a space in front; line breaks; other blanks.
+# nor digits, after an optional space; line breaks; other blanks.
 WORDS = r"\p{N}| ?[\p{L}\p{M}]+| ?[^\s\p{L}\p{M}\p{N}]+|[\r\n]+|[^\S\r\n]+(?= \S)|[^\S\r\n]+"
 
 

@@ -96,7 +96,7 @@ def _files(archive: Source, config: ReadConfig, path: Path) -> Iterator[Source |
         size, damage = _unpacked(entry, path, name)
         domain = _domain(archive, parts, format, config)
         yield Source(path, name, format, compression, domain, 0, None, size, (size, 0), damage=damage)
-        if damage and format in TABLES:  # their readers do not read streams, so they do not report it
+        if damage and format in TABLES:  # their readers do not use `blocks`, which would raise it
             yield rejected(name, damage.reason, damage)
     if left_out:
         yield rejected(archive.name, LEFT_OUT, ", ".join(f"{n:,} {what}" for what, n in left_out.most_common()))

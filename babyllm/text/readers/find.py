@@ -259,7 +259,7 @@ def _entries(folder: Path) -> list[tuple[str, str, bool, bool, bool]]:
 
 
 def _refuse_unfinished(sources: Sequence[Source]) -> None:
-    """Refuse parts of a corpus without a manifest: others of its parts may be missing.
+    """Refuse parts of a corpus that no manifest describes: others of its parts may be missing.
 
     Raises:
         UserError: there is such a part.

@@ -12,7 +12,7 @@ from babyllm.text.readers.records import ReadConfig
 SHARD_NUMBER = re.compile(r"(?:[-_.]?(?:part|shard)?[-_.]?\d+(?:[-_.]?of[-_.]?\d+)?)$", re.IGNORECASE)
 HASH = r"(?=[0-9a-f]*\d)[0-9a-f]{%d,}"  # hexadecimal digits, of which one is a digit
 HASH_SUFFIX = re.compile(rf"[-_.]{HASH % 8}$", re.IGNORECASE)
-# A name that consists of numbers, hashes and these words only numbers a file.
+# A name made only of numbers, hashes and these words says nothing but which file of many it is.
 WORD = r"part|shard|chunk|split|file|data|batch|block|of|train|test|dev|val|valid|validation|snappy"
 UUID = "[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
 NUMBERED = re.compile(rf"(?:{UUID}|(?:{WORD})?\d+|c\d{{3}}|{HASH % 6}|{WORD})(?:[-_. ]|$)", re.IGNORECASE)
@@ -93,7 +93,7 @@ def file_domain(name: str) -> str:
 
 
 def is_number(stem: str) -> bool:
-    """Whether a name only numbers a file among others: part-00001, 000_00042, train-00000-of-00010, 0a3f9c61."""
+    """Whether a name says only which file of many it is: part-00001, 000_00042, train-00000-of-00010, 0a3f9c61."""
     at = 0
     while at < len(stem) and (found := NUMBERED.match(stem, at)):
         at = found.end()

@@ -36,7 +36,7 @@ UNKNOWN = "the encoding is not recognised; name it with --read.encoding"
 ADVICE = " (see --read.encoding and --read.errors)"
 
 ASCII_BITS, INVALID_BITS = 5.0, 24.0  # bits of an ASCII character, and of an invalid byte sequence
-MOST_BITS = {1: 5.7, 2: 7.2}  # largest mean bits of a byte above ASCII, where a character has one or two of them
+MOST_BITS = {1: 5.7, 2: 7.2}  # largest mean bits of a byte above ASCII, by the number of bytes of a character
 DOUBT_BITS = 12.0  # bits by which the best candidate must beat every other
 BONUS_BITS = 12.0  # bits in favour of GB18030, the encoding of most files that are not UTF-8
 SAMPLE_BYTES = 1 << 16

@@ -35,7 +35,7 @@ KEY_ON_NEXT_LINE = re.compile(r"\{[ \t]*\r?\n\s*\"[^\"\n]*\"\s*:")  # the beginn
 
 
 def read_json(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
-    """The results for the records of a JSON file: one per line, an array, or values one after the other."""
+    """The results for the records of a JSON file of any suffix: one per line, an array, or one after the other."""
     if source.start or source.end is not None or holds_lines(source, config):  # only files of lines are cut into pieces
         yield from read_jsonl(source, config, make)
         return

@@ -65,7 +65,7 @@ def page_text(data: bytes, label: str | None = None) -> str:
     found = DECLARED.search(data[:HEAD])
     labels = [label, found[1].decode("ascii", "replace") if found else None]
     named = next((name for name in map(declared, filter(None, labels)) if name), None)
-    # Nobody has checked a label of UTF-8 on a page that is not valid UTF-8, or of Latin-1, the default of many servers.
+    # Two labels are often wrong: UTF-8 on a page that is not valid UTF-8, and Latin-1, the default of many servers.
     chosen = encoding if encoding and named in (None, "utf-8", "cp1252") else named
     if chosen is None:
         raise BadRecord(UNKNOWN)
