@@ -40,7 +40,7 @@ class ReadConfig:
         limit: amount to read from all files in order of their names, as a number of documents, 10MB of text, or
             3files; null reads all.
         columns: names of the columns of CSV and TSV files that have no header, such as id,text.
-        max_record_bytes: largest size of a record; longer ones are rejected, so that none fills the memory.
+        max_record_bytes: largest size of a record in bytes; longer ones are rejected, so that none fills the memory.
     """
 
     text: str | None = None
