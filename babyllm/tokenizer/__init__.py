@@ -1,4 +1,4 @@
-"""Tokenizers: text to ids and back, trained here or brought from elsewhere."""
+"""Tokenizers: text to token ids and back, with vocabularies trained here or elsewhere."""
 
 from babyllm.tokenizer.tokenizer import ROLES, TOKENIZER_FILES, Tokenizer, load_tokenizer
 

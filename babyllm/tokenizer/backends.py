@@ -1,7 +1,6 @@
-"""The two libraries behind `Tokenizer`, asked for the same things.
+"""The two libraries that `Tokenizer` uses, with one interface.
 
-Both take their input for plain text. Lone surrogates are refused here, since each library stumbles over them in its own
-way.
+Both read their input as plain text. Lone surrogates are refused here, because each library fails on them differently.
 """
 
 from __future__ import annotations
@@ -29,20 +28,28 @@ from babyllm.tokenizer.sentencepiece_json import (
     with_plain_merges,
 )
 
-# For files that do not say which token plays a role; the first that the vocabulary holds is taken.
+# For files that do not name the token of a role: the first of these that the vocabulary holds is used.
 WELL_KNOWN = {
     "bos": ("<s>", "<|begin_of_text|>", "<|startoftext|>", "<bos>"),
     "eos": ("</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<eos>"),
     "pad": ("<pad>", "<|pad|>", "[PAD]"),
     "unk": ("<unk>", "[UNK]"),
 }
-MOST_TOKENS = 1 << 24  # of a vocabulary: there are lists as long as the highest id
-JOINED = 16  # documents that SentencePiece is handed at once
-MARK = SPACE.encode()  # U+2581 in a text, which SentencePiece would take for a space
+MOST_TOKENS = 1 << 24  # largest vocabulary; some lists are as long as the highest id
+JOINED = 16  # documents passed to SentencePiece in one call
+MARK = SPACE.encode()  # U+2581 in a text, which SentencePiece would read as a space
 
 
 class SentencePieceBackend:
-    """A SentencePiece model."""
+    """A tokenizer from a SentencePiece model.
+
+    Args:
+        source: bytes of a `tokenizer.model`.
+        where: name of the file in messages.
+
+    Raises:
+        UserError: the bytes are not a SentencePiece model, or one of a kind that is not supported.
+    """
 
     def __init__(self, source: bytes, where: str) -> None:
         try:
@@ -55,15 +62,15 @@ class SentencePieceBackend:
         self.special = {p.piece: i for i, p in enumerate(self._proto.pieces) if p.type in (CONTROL, UNKNOWN)}
         self.vocab_size = len(self._proto.pieces)
         self.spells_all = bool(self._proto.trainer_spec.byte_fallback)
-        # Only where nothing is added at the beginning of a text can it be encoded in parts.
+        # A text can be encoded in parts only if nothing is added at its beginning.
         self._mark_ids = [self._ids[f"<0x{byte:02X}>"] for byte in MARK] if tells_spaces_apart(self._proto) else []
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text."""
+        """Token ids of a text."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, on all cores."""
+        """Token ids of each text, computed on all cores."""
         raw = [utf8(text) for text in texts]
         if len(raw) == 1 and not (self._mark_ids and MARK in raw[0]):
             return [self._processor.encode(raw[0])]
@@ -72,8 +79,8 @@ class SentencePieceBackend:
     def encode_documents(
         self, texts: Sequence[bytes], end: int, n_threads: int | None
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Ids of all texts with `end` behind each, and how many those are for each."""
-        # One call for some documents, with NUL between them: each call by itself costs as much as a dozen tokens.
+        """(N,) int32 ids of UTF-8 texts with id `end` after each, and (len(texts),) int64 numbers of ids of each."""
+        # One call for several documents, with NUL between them: a call costs as much as a dozen tokens.
         joined = [b"\0".join(texts[i : i + JOINED]) + b"\0" for i in range(0, len(texts), JOINED)]
         if self._lone_nul is None or sum(text.count(b"\0") for text in joined) != len(texts):
             return _with_end(self._encode_numpy(texts, n_threads), end)
@@ -91,7 +98,7 @@ class SentencePieceBackend:
         return [np.concatenate([next(rows), *(ids for _ in mine[1:] for ids in (mark, next(rows)))]) for mine in parts]
 
     def _encode_parts(self, texts: Sequence[bytes], n_threads: int | None) -> list[NDArray[np.int32]]:
-        # No list of numbers is made on the way, which would take as long as a fifth of the encoding.
+        # NumPy output avoids building lists of numbers, which would take a fifth of the time of encoding.
         ids: list[NDArray[np.int32]] = self._processor.encode(
             list(texts), num_threads=n_threads or -1, return_type="numpy"
         )
@@ -99,7 +106,7 @@ class SentencePieceBackend:
 
     @cached_property
     def _lone_nul(self) -> int | None:
-        """Id of the byte NUL, if that is how the character is spelled and nothing on either side can depend on it."""
+        """Id of the byte NUL, if NUL is always encoded to it and never changes the tokens next to it; else None."""
         spec, pieces = self._proto.normalizer_spec, self._proto.pieces
         normalizes = spec.precompiled_charsmap or spec.add_dummy_prefix or spec.remove_extra_whitespaces
         is_bpe = self._proto.trainer_spec.model_type == BPE and self._proto.trainer_spec.byte_fallback
@@ -108,17 +115,17 @@ class SentencePieceBackend:
         return self.find("<0x00>")
 
     def n_unknown(self, text: str) -> int:
-        """How many characters of a text become an unknown token, blanks aside."""
+        """Number of characters of a text, without whitespace, that become an unknown token."""
         unknown = self._processor.unk_id()
         ids, pieces = self._processor.encode(text), self._processor.encode(text, out_type=str)
         return sum(n_visible(piece) for token_id, piece in zip(ids, pieces, strict=True) if token_id == unknown)
 
     def decode(self, ids: list[int]) -> str:
-        """Text of ids, nothing for special ones."""
+        """Text of ids; special ones are left out."""
         return str(self._processor.decode(ids))
 
     def bytes_of_tokens(self) -> list[bytes]:
-        """Bytes of every id."""
+        """UTF-8 bytes of every id, by id; empty for special ones."""
         texts = [b""] * self.vocab_size
         for i, piece in enumerate(self._proto.pieces):
             if piece.type == BYTE:
@@ -128,16 +135,16 @@ class SentencePieceBackend:
         return texts
 
     def find(self, name: str) -> int | None:
-        """Id of a token."""
+        """Id of the token with a name; None if there is none."""
         return self._ids.get(name)
 
     def role(self, role: str) -> str | None:
-        """Name of the token that plays a role by the model itself."""
+        """Name of the token that the model itself assigns to a role; None if there is none."""
         token_id = getattr(self._processor, f"{role}_id")()
         return None if token_id < 0 else str(self._proto.pieces[token_id].piece)
 
     def extended(self, names: list[str]) -> bytes:
-        """The model with `names` as control pieces, appended where it lacks them."""
+        """Bytes of the model with `names` as control pieces; those it lacks are appended."""
         proto = type(self._proto)()
         proto.CopyFrom(self._proto)
         for name in names:
@@ -146,12 +153,20 @@ class SentencePieceBackend:
         return bytes(proto.SerializeToString(deterministic=True))
 
     def tokenizer_json(self) -> bytes:
-        """The same tokenizer as a `tokenizer.json`."""
+        """Bytes of a `tokenizer.json` of the same tokenizer."""
         return to_tokenizer_json(self._proto).encode()
 
 
 class JsonBackend:
-    """A `tokenizer.json`, without what it says about cutting, padding and adding special tokens."""
+    """A tokenizer from a `tokenizer.json`, without its settings for truncation, padding and added special tokens.
+
+    Args:
+        source: bytes of a `tokenizer.json`.
+        where: name of the file in messages.
+
+    Raises:
+        UserError: the bytes are not a `tokenizer.json`, or its ids are out of range.
+    """
 
     def __init__(self, source: bytes, where: str) -> None:
         try:
@@ -172,11 +187,11 @@ class JsonBackend:
             raise UserError(f"{where}: ids must be from 0 to {MOST_TOKENS - 1}, the highest is {self.vocab_size - 1}")
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text."""
+        """Token ids of a text."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, on all cores."""
+        """Token ids of each text, computed on all cores."""
         for text in texts:
             utf8(text)
         return [e.ids for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
@@ -184,22 +199,22 @@ class JsonBackend:
     def encode_documents(
         self, texts: Sequence[bytes], end: int, n_threads: int | None
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Ids of all texts with `end` behind each, and how many those are for each."""
+        """(N,) int32 ids of UTF-8 texts with id `end` after each, and (len(texts),) int64 numbers of ids of each."""
         decoded = [text.decode() for text in texts]
-        # The library shares out the texts of a batch, so one at a time keeps to one core.
+        # The library spreads the texts of a batch over all cores; one text at a time uses a single core.
         rows = map(self.encode, decoded) if n_threads == 1 else self.encode_batch(decoded)
         return _with_end([np.array(ids, dtype=np.int32) for ids in rows], end)
 
     @cached_property
     def spells_all(self) -> bool:
-        """Whether every character has tokens, as bytes where it is no piece."""
+        """Whether every character can be encoded, as bytes if it is not a piece."""
         content, names = json.loads(self.source), self._tokenizer.get_vocab()
         if "ByteLevel" in _types(content.get("decoder")):
             return names.keys() >= BYTE_OF.keys()
         return bool(content["model"].get("byte_fallback")) and all(f"<0x{byte:02X}>" in names for byte in range(256))
 
     def n_unknown(self, text: str) -> int:
-        """How many characters of a text become an unknown token or are dropped, blanks aside."""
+        """Number of characters of a text, without whitespace, that become an unknown token or are dropped."""
         encoding, unknown = self._tokenizer.encode(text, add_special_tokens=False), list(text)
         unknown_id = self.find(self.role("unk") or "")
         for token_id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True):
@@ -208,11 +223,11 @@ class JsonBackend:
         return n_visible("".join(unknown))
 
     def decode(self, ids: list[int]) -> str:
-        """Text of ids, nothing for special ones."""
+        """Text of ids; special ones are left out."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def bytes_of_tokens(self) -> list[bytes]:
-        """Bytes of every id."""
+        """UTF-8 bytes of every id, by id; empty for special ones."""
         decoders = set(_types(json.loads(self.source).get("decoder")))
         texts = [b""] * self.vocab_size
         for piece, i in self._tokenizer.get_vocab().items():
@@ -227,22 +242,22 @@ class JsonBackend:
         return texts
 
     def find(self, name: str) -> int | None:
-        """Id of a token."""
+        """Id of the token with a name; None if there is none."""
         token_id: int | None = self._tokenizer.token_to_id(name)
         return token_id
 
     def role(self, role: str) -> str | None:
-        """Name of the token that plays a role by convention."""
+        """Name of the token that has a role by convention; None if there is none."""
         return next((name for name in WELL_KNOWN[role] if self.find(name) is not None), None)
 
     def extended(self, names: list[str]) -> bytes:
-        """The file with `names` as special tokens, appended where it lacks them."""
+        """Bytes of the file with `names` as special tokens; those it lacks are appended."""
         tokenizer = tokenizers.Tokenizer.from_str(self.source.decode("utf-8"))
         tokenizer.add_special_tokens(names)
         return with_plain_merges(tokenizer.to_str()).encode()
 
     def tokenizer_json(self) -> bytes:
-        """The file itself."""
+        """Bytes of the file itself."""
         return self.source
 
 
@@ -253,15 +268,15 @@ def _with_end(rows: Sequence[NDArray[np.int32]], end: int) -> tuple[NDArray[np.i
 
 
 def n_visible(text: str) -> int:
-    """Characters of a text that are no blanks."""
+    """Number of characters of a text that are not whitespace (nor U+2581, which stands for a space)."""
     return sum(not character.isspace() and character != SPACE for character in text)
 
 
 def utf8(text: str) -> bytes:
-    """The bytes of a text.
+    """The UTF-8 bytes of a text.
 
     Raises:
-        UserError: it holds a lone surrogate.
+        UserError: the text holds a lone surrogate.
     """
     try:
         return text.encode("utf-8")
@@ -276,7 +291,7 @@ def _byte_piece(piece: str) -> bytes:
 
 
 def _byte_level_alphabet() -> dict[str, int]:
-    """Byte of each character of GPT-2's alphabet: printable bytes stand for themselves, the others follow U+0100."""
+    """Byte of each character in GPT-2's alphabet: printable bytes are themselves, the others count up from U+0100."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(others)}
@@ -288,11 +303,11 @@ BYTE_OF = _byte_level_alphabet()
 def _byte_level(piece: str) -> bytes:
     if all(character in BYTE_OF for character in piece):
         return bytes(BYTE_OF[character] for character in piece)
-    return piece.encode()  # a token that was added as it stands
+    return piece.encode()  # an added token, stored as plain text
 
 
 def _types(decoder: dict[str, object] | None) -> Iterator[str]:
-    """Names of a decoder and of those inside it."""
+    """Type names of a decoder and of the decoders inside it."""
     if decoder is None:
         return
     yield str(decoder["type"])

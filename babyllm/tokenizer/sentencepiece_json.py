@@ -1,10 +1,10 @@
-"""Turn a SentencePiece model into a `tokenizer.json` that gives the same ids.
+"""Conversion of a SentencePiece model into a `tokenizer.json` that encodes to the same ids.
 
     tokenizer.model -> ModelProto -> vocabulary, merges, normalizer, decoder -> tokenizer.json
 
-SentencePiece stores no merges: it joins the neighbours whose union scores highest, the leftmost first. What becomes one
-piece was never joined with anything outside, so its inside was joined in the same order as if it stood alone: whatever
-the text, a piece is made of the same two parts. One merge for each piece, in order of score, is the whole table.
+SentencePiece stores no merges: it joins the neighbours whose union scores highest, the leftmost first. The characters
+of a piece are joined only with each other until the piece is complete, in the same order as if it stood alone. So a
+piece is made of the same two parts in every text, and one merge per piece, in order of score, is the whole table.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from babyllm.errors import UserError
 SPACE = "▁"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 UNIGRAM, BPE = 1, 2
-# What a unigram model gives user-defined pieces, whatever its file says.
+# The score of user-defined pieces in a unigram model, whatever its file says.
 USER_DEFINED_SCORE = -0.1
 NEVER = float("-inf")
 
@@ -32,13 +32,13 @@ def parse_model(model: bytes, where: str) -> Any:
     """Parse a SentencePiece model into its `ModelProto`.
 
     Args:
-        model: the bytes of a `.model` file which SentencePiece has loaded.
-        where: how messages name that file.
+        model: bytes of a `.model` file that SentencePiece has loaded.
+        where: name of that file in messages.
 
     Raises:
-        UserError: it is empty or of a kind that `tokenizer.json` cannot express.
+        UserError: the model is empty or of a kind that `tokenizer.json` cannot express.
     """
-    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made when it is imported
+    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # created on import
     proto.ParseFromString(model)
     if not proto.pieces:
         raise UserError(f"{where} is not a SentencePiece model: it holds no pieces")
@@ -50,9 +50,9 @@ def parse_model(model: bytes, where: str) -> Any:
 
 
 def tells_spaces_apart(proto: Any) -> bool:
-    """Whether U+2581 in a text is spelled in bytes, which it can be where nothing is changed before the encoding.
+    """Whether U+2581 in a text is encoded as bytes, which is possible if the text is not changed before encoding.
 
-    That holds for the models trained here. Elsewhere it is read as a space, as SentencePiece itself reads it.
+    This holds for the models trained here. Others read it as a space, as SentencePiece itself does.
     """
     spec = proto.normalizer_spec
     normalizes = spec.precompiled_charsmap or spec.add_dummy_prefix or spec.remove_extra_whitespaces
@@ -60,10 +60,10 @@ def tells_spaces_apart(proto: Any) -> bool:
 
 
 def to_tokenizer_json(proto: Any) -> str:
-    """Text of a `tokenizer.json` that encodes plain text to the ids SentencePiece gives for `proto`.
+    """Text of a `tokenizer.json` that encodes plain text to the same ids as SentencePiece does with `proto`.
 
-    There U+2581 in a text is always read as a space: `tokenizers` spells in bytes only what is no piece, and many tools
-    take U+2581 in pieces for the space, so no other character can stand for it.
+    In this file U+2581 in a text is always read as a space. `tokenizers` encodes as bytes only what is not a piece, and
+    many tools expect U+2581 for the space in pieces, so no other character can take its role.
 
     Warns:
         UserWarning: the model holds something that `tokenizers` cannot express, so ids may differ for some texts.
@@ -91,10 +91,10 @@ def to_tokenizer_json(proto: Any) -> str:
 
 
 def with_plain_merges(text: str) -> str:
-    """A `tokenizer.json` whose merges are texts, "a b", as every version of `tokenizers` reads them.
+    """A `tokenizer.json` with its merges as strings, "a b", which every version of `tokenizers` reads.
 
-    Versions before 0.20, and with them transformers before 4.45, do not read the pairs that newer ones write. Where a
-    part holds a space only pairs can tell the two apart, so they stay.
+    Versions before 0.20, and so transformers before 4.45, do not read the pairs that newer ones write. If a part of any
+    merge holds a space, only pairs can tell the two parts apart, so the pairs stay.
     """
     content = json.loads(text)
     merges = content["model"].get("merges", [])
@@ -112,8 +112,8 @@ def _bpe(proto: Any) -> models.BPE:
     for piece, score in scores.items():
         parts = _last_two_parts(piece, scores)
         if len(parts) == 2 and all(part in vocabulary for part in parts):
-            # Equal scores go to the longer piece, as where the leftmost pair is joined first and then grows: this is
-            # how Llama 2 holds its runs of spaces.
+            # Among equal scores the longer piece comes first, as if the leftmost pair were joined first and then grew:
+            # Llama 2 has its runs of spaces like this.
             ranked.append((-score, -len(piece), parts))
     ranked.sort(key=lambda entry: entry[:2])
     return models.BPE(
@@ -126,12 +126,12 @@ def _bpe(proto: Any) -> models.BPE:
 
 
 def _mergeable(proto: Any) -> dict[str, float]:
-    """Pieces that merging can make, by score. User-defined pieces are cut out of the text before."""
+    """Scores of the pieces that merges can build. User-defined pieces are cut out of the text before."""
     return {p.piece: p.score for p in proto.pieces if p.type in (NORMAL, UNUSED)}
 
 
 def _last_two_parts(piece: str, scores: dict[str, float]) -> list[str]:
-    """What `piece` consists of before its last merge; not two parts if merging never arrives at it."""
+    """The two parts of `piece` before its last merge; another number of parts if merges never build it."""
     parts = list(piece)
     while len(parts) > 2:
         joined = [scores.get(left + right, NEVER) for left, right in pairwise(parts)]
@@ -150,9 +150,9 @@ def _unigram(proto: Any) -> models.Unigram:
 
 
 def _unreachable(proto: Any) -> pre_tokenizers.PreTokenizer:
-    """Cut what looks like a control or byte piece in two, behind the longest piece that it begins with.
+    """A pre-tokenizer that cuts what looks like a control or byte piece in two, after its longest prefix in the pieces.
 
-    `tokenizers` finds such pieces in the text like any other, SentencePiece does not.
+    `tokenizers` would match such pieces in the text like any other; SentencePiece does not.
     """
     normal = {p.piece for p in proto.pieces if p.type == NORMAL}
     patterns = []
@@ -175,7 +175,7 @@ def _normalizers(spec: Any) -> list[normalizers.Normalizer]:
 
 
 def _doubts(proto: Any) -> list[str]:
-    """Reasons, if any, why ids may differ between the two libraries."""
+    """Reasons why ids may differ between the two libraries; empty if there are none."""
     doubts = []
     types = {p.type for p in proto.pieces}
     if proto.normalizer_spec.precompiled_charsmap:
@@ -189,7 +189,7 @@ def _doubts(proto: Any) -> list[str]:
     scores = _mergeable(proto)
     if any(character not in scores for piece in scores for character in piece):
         doubts.append("it has pieces with characters that are not pieces themselves")
-    # tokenizers has no equal ranks: the order of equals is right within runs of one character only.
+    # tokenizers has no equal ranks: the order of equal scores is right only for runs of a single character.
     equals: defaultdict[float, list[str]] = defaultdict(list)
     for piece, score in scores.items():
         if len(piece) > 1:

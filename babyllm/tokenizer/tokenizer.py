@@ -5,8 +5,8 @@
     tokenizer.json -------------- +       |
                                           +-> save -> tokenizer.json, tokenizer.model, tokenizer_config.json
 
-`encode` takes its input for plain text: what looks like a special token is spelled out in ordinary pieces. Whoever
-renders a conversation puts special ids in by name (`tokenizer.special["<|im_start|>"]`).
+`encode` reads its input as plain text: what looks like a special token is encoded with ordinary pieces. Code that
+renders a conversation inserts the ids of special tokens by name (`tokenizer.special["<|im_start|>"]`).
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Tokenizer:
 
     Attributes:
         special: ids of the tokens that stand for no text, by name.
-        sha256: hash of the defining file, `tokenizer.model` or else `tokenizer.json`, as `save` writes it.
+        sha256: hexadecimal hash of the defining file, `tokenizer.model` or else `tokenizer.json`, as `save` writes it.
         vocab_size: largest id + 1.
-        bos_id: id that begins a document, if there is one; `encode` never adds it.
+        bos_id: id that begins a document, or None; `encode` never adds it.
         eos_id: id that ends a document; `encode` never adds it.
-        pad_id: id that fills rows up, if there is one.
-        unk_id: id of unknown characters, if there is one.
+        pad_id: id of padding, or None.
+        unk_id: id of unknown characters, or None.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class Tokenizer:
         """Build a tokenizer from the bytes of its file.
 
         Args:
-            source: the bytes of a `tokenizer.model` or `tokenizer.json`.
-            kind: which of the two.
-            roles: names of the tokens that play "bos", "eos", "pad" and "unk", as far as they are known.
-            where: how messages name the file.
+            source: bytes of a `tokenizer.model` or `tokenizer.json`.
+            kind: "model" or "json", the type of the file.
+            roles: names of the tokens for "bos", "eos", "pad" and "unk", as far as they are known.
+            where: name of the file in messages.
 
         Raises:
-            UserError: the bytes cannot be read, a named token is missing, or no eos token can be told.
+            UserError: the bytes cannot be read, a named token is missing, or no eos token is known.
         """
         self._kind, self._where = kind, where
         self._backend = SentencePieceBackend(source, where) if kind == "model" else JsonBackend(source, where)
@@ -78,7 +78,7 @@ class Tokenizer:
                     f"{where} lacks {reprlib.repr(name)}, the {role}_token of the tokenizer_config.json beside it"
                 )
         if ids["eos"] is None:
-            raise UserError(f"{where} does not tell its eos_token; name it in a tokenizer_config.json beside it")
+            raise UserError(f"{where} does not name its eos_token; name it in a tokenizer_config.json beside it")
         self.bos_id, self.eos_id, self.pad_id, self.unk_id = ids["bos"], ids["eos"], ids["pad"], ids["unk"]
         self.special = self._backend.special
         self.vocab_size = self._backend.vocab_size
@@ -91,12 +91,12 @@ class Tokenizer:
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
         """Tokenizer of a `.model` file, a `tokenizer.json` file or a directory that holds one (`.model` preferred).
 
-        Which tokens are bos, eos, pad and unk is read from the `tokenizer_config.json` or `special_tokens_map.json`
-        beside it; they become special tokens if the file has them as ordinary ones.
+        The names of bos, eos, pad and unk are read from the `tokenizer_config.json` or `special_tokens_map.json`
+        beside it. They become special tokens if the file has them as ordinary ones.
 
         Raises:
-            UserError: there is no such file, it cannot be read or is not what a description beside it says, or it does
-                not tell which token ends a text.
+            UserError: there is no such file, it cannot be read, it differs from the checksum stored beside it, or the
+                eos token is not known.
         """
         path = os.path.expanduser(path)
         file = Path(path)
@@ -124,22 +124,22 @@ class Tokenizer:
         hard_vocab_limit: bool = True,
         n_threads: int | None = None,
     ) -> Tokenizer:
-        """Tokenizer that loses nothing: bytes for what is rare, single digits, no normalisation, no prefix space.
+        """Tokenizer without loss: bytes for rare characters, single digits, no normalisation, no prefix space.
 
-        The result is a function of the documents and their order; with BPE, whatever the number of threads.
+        The result depends only on the documents and their order; with BPE, not on the number of threads either.
 
         Args:
-            documents: the training texts, read once and kept in memory.
+            documents: training texts, read once and kept in memory.
             vocab_size: number of tokens; the special ones, 256 bytes and the text's characters are among them.
             model_type: "bpe" or "unigram" by SentencePiece, "byte_bpe" (on bytes, as in Llama 3) by `tokenizers`.
-            character_coverage: share of the text's characters that become tokens; the rest is spelled in bytes. Means
-                nothing to "byte_bpe".
-            special_tokens: names of special tokens beside the ones every tokenizer trained here has.
-            symbols: texts that are always one token, such as "<think>"; unlike special tokens they
-                stand for themselves, wherever they are written.
-            hard_vocab_limit: whether a text that gives fewer tokens than `vocab_size` is refused; else it gives what
-                it can.
-            n_threads: threads to train with; None takes all cores, as "byte_bpe" always does.
+            character_coverage: share of the text's characters that become tokens; the rest is encoded as bytes. Unused
+                by "byte_bpe".
+            special_tokens: names of special tokens in addition to those of every tokenizer trained here.
+            symbols: texts that are always one token, such as "<think>"; unlike special tokens they are also found in
+                plain text.
+            hard_vocab_limit: whether a text that yields fewer tokens than `vocab_size` is refused; otherwise the
+                vocabulary is as large as the text allows.
+            n_threads: number of threads; None takes all cores, as "byte_bpe" always does.
 
         Raises:
             UserError: `vocab_size` does not suit the text, or there is no text.
@@ -168,7 +168,7 @@ class Tokenizer:
         return cls(model, "model")
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`, taken for plain text; no bos or eos is added.
+        """Ids of `text`, read as plain text; no bos or eos is added.
 
         Raises:
             UserError: `text` holds a lone surrogate, so it is not valid Unicode.
@@ -176,7 +176,7 @@ class Tokenizer:
         return self._backend.encode(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, as `encode` gives them, on all cores.
+        """Ids of each text, equal to those of `encode`, computed on all cores.
 
         Raises:
             UserError: a text holds a lone surrogate.
@@ -186,21 +186,25 @@ class Tokenizer:
     def encode_documents(
         self, texts: Sequence[bytes], n_threads: int | None = None
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Ids of millions of documents: those that `encode` gives of each, and eos behind it, one behind the other.
+        """Ids of many documents in one array: those of `encode` for each document, followed by eos.
 
         Args:
-            texts: at least one, each in valid UTF-8.
-            n_threads: 1 for this thread alone, as it should be in one of many processes; None takes all cores.
+            texts: documents in valid UTF-8, at least one.
+            n_threads: number of threads, 1 in a process that is one of many; None takes all cores.
 
         Returns:
-            The ids of all documents, and how many each of them has, its eos included.
+            (N,) int32 ids of all documents, one after the other, and (len(texts),) int64 numbers of ids of each
+            document, its eos included.
         """
         return self._backend.encode_documents(texts, self.eos_id, n_threads)
 
     def count_unknown(self, texts: Sequence[bytes]) -> tuple[int, int]:
-        """How many characters, blanks aside, become an unknown token or are dropped, and of how many.
+        """Number of characters that become an unknown token or are dropped, and number of all, both without whitespace.
 
-        Both are 0, without a look at the texts, where every character can be spelled in bytes.
+        Both are 0, without a look at the texts, if every character can be encoded as bytes.
+
+        Args:
+            texts: documents in valid UTF-8.
         """
         if self._backend.spells_all:
             return 0, 0
@@ -208,16 +212,16 @@ class Tokenizer:
         return sum(unknown for unknown, _ in counts), sum(visible for _, visible in counts)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`; special tokens give nothing, incomplete UTF-8 gives U+FFFD."""
+        """Text of `ids`; special tokens are left out, incomplete UTF-8 becomes U+FFFD."""
         return self._backend.decode([int(i) for i in ids])
 
     def token_bytes(self, token_id: int) -> bytes:
-        """UTF-8 bytes a token stands for, none for special tokens; a character may be spread over several tokens."""
+        """UTF-8 bytes of a token, empty for special tokens; a character may be spread over several tokens."""
         # A model may have more rows than the tokenizer has tokens.
         return self._bytes[token_id] if token_id < len(self._bytes) else b""
 
     def byte_lengths(self) -> NDArray[np.int64]:
-        """(V,) UTF-8 bytes that each id stands for, 0 for special ones."""
+        """(vocab_size,) int64 number of UTF-8 bytes of each token, 0 for special ones."""
         return np.array([len(raw) for raw in self._bytes], dtype=np.int64)
 
     @cached_property
@@ -225,32 +229,33 @@ class Tokenizer:
         return self._backend.bytes_of_tokens()
 
     def extended(self, names: Iterable[str]) -> Tokenizer:
-        """Tokenizer in which each of `names` is a special token; those it lacks are appended to the vocabulary."""
+        """This tokenizer with each of `names` as a special token; those it lacks are appended to the vocabulary."""
         missing = [name for name in dict.fromkeys(names) if name not in self.special]
         if not missing:
             return self
         return Tokenizer(self._backend.extended(missing), self._kind, self._roles, self._where)
 
     def save(self, directory: str | os.PathLike[str], *, chat_template: str | None = None) -> None:
-        """Write the tokenizer's files, so that `load` and transformers' `AutoTokenizer` read them and give equal ids.
+        """Write the tokenizer's files, which `load` and transformers' `AutoTokenizer` read and encode with alike.
 
         Args:
-            directory: made if absent; receives `tokenizer.json`, `tokenizer_config.json` and, where the tokenizer is
-                a SentencePiece model, `tokenizer.model`. Each file appears whole or not at all.
-            chat_template: a Jinja template for `tokenizer_config.json`.
+            directory: directory for `tokenizer.json`, `tokenizer_config.json` and, if the tokenizer is a SentencePiece
+                model, `tokenizer.model`. It is created if absent. Each file appears whole or not at all.
+            chat_template: Jinja template for `tokenizer_config.json`; None for none.
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         config: dict[str, object] = {"tokenizer_class": "PreTrainedTokenizerFast"}
         config |= {f"{role}_token": self._roles[role] for role in ROLES}
-        # Converters such as llama.cpp's read these two and would else add a bos.
+        # Converters such as llama.cpp's read the first two and would add a bos without them.
         config |= {"add_bos_token": False, "add_eos_token": False, "clean_up_tokenization_spaces": False}
         if chat_template is not None:
             config["chat_template"] = chat_template
         if self._kind == "model":
             write_bytes(directory / "tokenizer.model", self._backend.source)
         else:
-            (directory / "tokenizer.model").unlink(missing_ok=True)  # of another tokenizer, and `load` prefers it
+            # One from another tokenizer would be preferred by `load`.
+            (directory / "tokenizer.model").unlink(missing_ok=True)
         write_bytes(directory / "tokenizer.json", self._json)
         write_bytes(
             directory / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=2).encode() + b"\n"
@@ -262,7 +267,7 @@ class Tokenizer:
 
 
 def _read_roles(directory: Path) -> dict[str, str | None]:
-    """Names of the tokens that play a role, as far as the files of a Hugging Face directory tell."""
+    """Names of the tokens by role, as far as the files of a Hugging Face directory state them."""
     roles: dict[str, str | None] = {}
     for file in (directory / "special_tokens_map.json", directory / "tokenizer_config.json"):
         if not file.is_file():
@@ -279,14 +284,18 @@ def _read_roles(directory: Path) -> dict[str, str | None]:
 
 
 def load_tokenizer(directory: Path, sha256: str) -> Tokenizer | None:
-    """The tokenizer beside token data, or None where there is none (bare `.bin` files).
+    """The tokenizer beside token data, or None if there is none (bare `.bin` files).
+
+    Args:
+        directory: directory of the token data.
+        sha256: hexadecimal hash of the tokenizer that the ids were made with; empty if it is not known.
 
     Raises:
-        UserError: it is not the one the ids were made with.
+        UserError: the tokenizer is not the one the ids were made with, or cannot be read.
     """
     if not any((directory / name).is_file() for name in ("tokenizer.model", "tokenizer.json")):
         return None
     tokenizer = Tokenizer.load(directory)
     if sha256 and tokenizer.sha256 != sha256:
-        raise UserError(f"{directory}: its tokenizer is not the one its shards were made with; make the directory anew")
+        raise UserError(f"{directory}: its tokenizer is not the one its shards were made with; rebuild the directory")
     return tokenizer

@@ -1,6 +1,6 @@
-"""The learning of a vocabulary: texts to the bytes of a `tokenizer.model` or a `tokenizer.json`.
+"""Training of a vocabulary: from texts to the bytes of a `tokenizer.model` or a `tokenizer.json`.
 
-documents -> sentences that SentencePiece does not skip -> SentencePiece -> tokenizer.model
+documents -> sentences short enough for SentencePiece -> SentencePiece -> tokenizer.model
 documents -> `tokenizers`, on bytes -> tokenizer.json
 """
 
@@ -28,17 +28,17 @@ SPECIAL_TOKENS = (
     "<|im_end|>",
     *(f"<|reserved_{i}|>" for i in range(10)),
 )
-"""The special tokens of a tokenizer trained here; a name's index is its id."""
+"""The special tokens of a tokenizer trained here; the id of a name is its index."""
 
-# SentencePiece skips longer sentences in silence; a character has up to 4 bytes.
+# SentencePiece silently skips longer sentences; a character has up to 4 bytes.
 MAX_SENTENCE_BYTES = 4096
 MAX_SENTENCE_CHARACTERS = MAX_SENTENCE_BYTES // 4
-# What parts sentences: line breaks, which are byte tokens anyway; what SentencePiece writes for rare characters while
-# it trains, skipping sentences that hold it in silence; and what it writes for spaces.
+# Characters that separate sentences: line breaks, which are byte tokens anyway; U+2585, SentencePiece's stand-in for
+# rare characters, because it silently skips sentences that hold it; and U+2581, its stand-in for a space.
 BORDERS = re.compile(f"[\n\u2585{SPACE}]")
 NO_TEXT = "there is no text to train a tokenizer on: the documents are empty"
-# What a byte-level BPE never joins: single digits; letters, and what is neither letter nor digit, with a space in front
-# of them; line breaks; other blanks.
+# The words within which a byte-level BPE joins bytes: single digits; letters, or characters that are neither letters
+# nor digits, after an optional space; line breaks; other blanks.
 WORDS = r"\p{N}| ?[\p{L}\p{M}]+| ?[^\s\p{L}\p{M}\p{N}]+|[\r\n]+|[^\S\r\n]+(?= \S)|[^\S\r\n]+"
 
 
@@ -53,7 +53,11 @@ def train_sentencepiece(
     symbols: Sequence[str],
     hard_vocab_limit: bool,
 ) -> bytes:
-    """Bytes of a SentencePiece model with `SPECIAL_TOKENS` and others after them; see `Tokenizer.train`."""
+    """Bytes of a SentencePiece model with `SPECIAL_TOKENS`, followed by `special_tokens`; see `Tokenizer.train`.
+
+    Raises:
+        UserError: `vocab_size` does not suit the text, a symbol is not valid, or there is no text.
+    """
     special = _all_special(special_tokens, symbols)
     failures: list[BaseException] = []
     sentences = (sentence for sentence in _sentences(documents, failures) if sentence)
@@ -67,7 +71,7 @@ def train_sentencepiece(
             model_writer=writer,
             model_type=model_type,
             vocab_size=vocab_size,
-            hard_vocab_limit=False,  # so that what comes out tells the largest size
+            hard_vocab_limit=False,  # so that the size of the result is the largest possible one
             character_coverage=character_coverage,
             max_sentence_length=MAX_SENTENCE_BYTES,
             normalization_rule_name="identity",
@@ -93,7 +97,7 @@ def train_sentencepiece(
     proto = parse_model(writer.getvalue(), "the trained model")
     if hard_vocab_limit:
         _require_filled(vocab_size, len(proto.pieces))
-    proto.trainer_spec.ClearField("num_threads")  # or the hash would tell machines apart
+    proto.trainer_spec.ClearField("num_threads")  # or the hash would depend on the machine
     return bytes(proto.SerializeToString(deterministic=True))
 
 
@@ -105,7 +109,11 @@ def train_byte_level(
     symbols: Sequence[str],
     hard_vocab_limit: bool,
 ) -> bytes:
-    """Bytes of a `tokenizer.json` of a byte-level BPE with `SPECIAL_TOKENS` and others; see `Tokenizer.train`."""
+    """Bytes of a byte-level BPE's `tokenizer.json` with `SPECIAL_TOKENS` and `special_tokens`; see `Tokenizer.train`.
+
+    Raises:
+        UserError: `vocab_size` does not suit the text, a symbol is not valid, or there is no text.
+    """
     special = _all_special(special_tokens, symbols)
     texts = (text for text in map(_checked, documents) if text)
     first = next(texts, None)
@@ -133,11 +141,11 @@ def train_byte_level(
 
 
 def _all_special(names: Sequence[str], symbols: Sequence[str]) -> list[str]:
-    """The special tokens; symbols, which stand for themselves in a text, must not be among them."""
+    """The special tokens, after checking that no symbol is one of them, empty, with whitespace or repeated."""
     special = list(dict.fromkeys([*SPECIAL_TOKENS, *names]))
     for symbol in symbols:
         if not symbol or SPACE in symbol or any(map(str.isspace, symbol)) or symbols.count(symbol) > 1:
-            raise UserError(f"symbols: {symbol!r} is empty, holds whitespace or is there twice; leave it out")
+            raise UserError(f"symbols: {symbol!r} is empty, holds whitespace or is given twice; leave it out")
         if symbol in special or re.fullmatch("<0x[0-9A-F]{2}>", symbol):
             raise UserError(f"symbols: {symbol!r} is the name of a special token; leave it out")
     return special
@@ -146,31 +154,31 @@ def _all_special(names: Sequence[str], symbols: Sequence[str]) -> list[str]:
 def _require_filled(wanted: int, found: int) -> None:
     if found < wanted:
         raise UserError(
-            f"vocab_size {wanted} is too large: this text gives at most {found}; take that, give more text, or set "
+            f"vocab_size {wanted} is too large: this text yields at most {found}; take that, give more text, or set "
             "hard_vocab_limit to false, which takes as many as there are"
         )
 
 
 def _explained(error: RuntimeError, vocab_size: int) -> UserError:
-    """What SentencePiece complains of, in words that say what to do."""
+    """An error of SentencePiece, reworded to say what to do."""
     text = str(error)
     if needed := re.search(r"smaller than required_chars\. \d+ vs (\d+)", text):
         return UserError(
             f"vocab_size {vocab_size} is too small: this text needs at least {needed[1]}, or a lower character_coverage"
         )
     if needed := re.search(r"Vocabulary size too high .*value <= (\d+)", text):
-        return UserError(f"vocab_size {vocab_size} is too large: this text gives at most {needed[1]}")
-    reason = " ".join(text.rpartition("] ")[2].split()) or "it gives no reason"
+        return UserError(f"vocab_size {vocab_size} is too large: this text yields at most {needed[1]}")
+    reason = " ".join(text.rpartition("] ")[2].split()) or "no reason stated"
     return UserError(
-        f"SentencePiece makes no vocabulary of {vocab_size} tokens of this text ({reason[:200]}); give more text or "
-        "another vocab_size"
+        f"SentencePiece cannot make a vocabulary of {vocab_size} tokens from this text ({reason[:200]}); give more "
+        "text or another vocab_size"
     )
 
 
 def _sentences(documents: Iterable[str], failures: list[BaseException]) -> Iterator[bytes]:
-    """Documents in parts that SentencePiece does not skip.
+    """The documents cut into UTF-8 sentences that SentencePiece does not skip.
 
-    What goes wrong is kept in `failures` too, because SentencePiece would pass on its words alone.
+    An exception is also appended to `failures`, because SentencePiece would pass on only its message.
     """
     try:
         for document in documents:

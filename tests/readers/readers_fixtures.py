@@ -1,4 +1,4 @@
-"""What tests of readers share."""
+"""Helpers shared by the tests of readers."""
 
 import bz2
 import gzip

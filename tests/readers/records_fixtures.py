@@ -1,4 +1,4 @@
-"""What tests of records share."""
+"""Helpers shared by the tests of records."""
 
 import json
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ def json_lines(*records: Any) -> bytes:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
 
 
-# ---- JSON, whatever the file is called
+# ---- JSON, under any name of a file
 
 ROWS = [{"text": f"{TEXT}{i}", "n": [i, {}]} for i in range(12)]
 

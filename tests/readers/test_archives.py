@@ -1,4 +1,4 @@
-"""Archives of files: what lies in them is read like files of a folder, up to their damage."""
+"""Archives of files: their files are read like those of a folder, up to any damage."""
 
 import gzip
 import io
@@ -53,7 +53,7 @@ def zipped(files: Files, method: int = zipfile.ZIP_DEFLATED) -> bytes:
 
 
 def streamed(files: Files) -> bytes:
-    """A .zip archive whose heads hold no sizes, as programs write that do not know them beforehand."""
+    """A .zip archive whose heads hold no sizes, as written by programs that do not know them beforehand."""
 
     class Pipe(io.BytesIO):
         def seekable(self) -> bool:
@@ -118,7 +118,7 @@ def reasons(found: list[Document | Rejected]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def loose(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """The texts of each file when it lies in a folder."""
+    """The texts of each file as read from a folder."""
     folder, found = tmp_path_factory.mktemp("loose"), {}
     for number, (name, content) in enumerate(FILES.items()):
         path = folder / str(number) / name[-40:]
@@ -130,13 +130,13 @@ def loose(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("suffix", PACKERS)
 def test_files_of_an_archive_are_read_as_in_a_folder(tmp_path: Path, suffix: str, loose: dict[str, list[str]]) -> None:
-    """Each file by its own reader, named by its place; what a folder leaves out is left out and named in a line."""
+    """Each file is read in its format under its name in the archive; what a folder leaves out is reported in a line."""
     path = tmp_path / f"mine{suffix}"
     path.write_bytes(PACKERS[suffix](FILES | OTHERS))
     found = read(path)
     assert texts(found) == [text for name in FILES for text in loose[name]]
-    (told,) = [item for item in found if isinstance(item, Rejected)]
-    assert (told.place, told.reason, told.excerpt) == (path.name, LEFT_OUT, "2 .png, 1 README.md")
+    (report,) = [item for item in found if isinstance(item, Rejected)]
+    assert (report.place, report.reason, report.excerpt) == (path.name, LEFT_OUT, "2 .png, 1 README.md")
     ids = [item.id for item in found if isinstance(item, Document)]
     assert ids[0] == f"{path.name}/docs/a.txt" and ids[2] == f"{path.name}/b.jsonl:0"
     assert len(set(ids)) == len(ids)
@@ -153,7 +153,7 @@ def test_a_large_archive_is_cut_from_file_to_file(tmp_path: Path, suffix: str) -
 
 
 def test_the_domain_is_that_of_a_folder_with_the_name_of_the_archive(tmp_path: Path) -> None:
-    """Archives in a folder are folders in it; one that is given itself is the folder that was given."""
+    """An archive in a folder counts as a folder in it; one given by its own path counts as the given folder."""
     files = {"zh/1.txt": b"one", "en/2.txt": b"two", "3.txt": b"three"}
     for name in ("wiki-001.zip", "news.zip"):
         (tmp_path / name).write_bytes(zipped(files))
@@ -166,7 +166,7 @@ def test_the_domain_is_that_of_a_folder_with_the_name_of_the_archive(tmp_path: P
 
 
 def test_names_of_other_encodings(tmp_path: Path) -> None:
-    """Names that a Chinese Windows wrote come back, whether or not their encoding is named."""
+    """Names written by a Chinese Windows are read correctly, whether or not the archive names their encoding."""
     plain = zipped({"XXXXXXXXXXXX.txt": "文".encode()})
     name = "中文文件名字".encode("gb18030")
     (tmp_path / "a.zip").write_bytes(plain.replace(b"XXXXXXXXXXXX", name))
@@ -176,7 +176,7 @@ def test_names_of_other_encodings(tmp_path: Path) -> None:
 
 
 def test_archives_in_archives(tmp_path: Path) -> None:
-    """An archive in an archive is read, one in that is rejected."""
+    """An archive in an archive is read; one more level is rejected."""
     inner = tarred({"a.txt": b"within", "deep.zip": zipped({"b.txt": b"too deep"})}, "w:gz")
     (tmp_path / "outer.zip").write_bytes(zipped({"x/inner.tar.gz": inner}))
     found = read(tmp_path)
@@ -184,8 +184,8 @@ def test_archives_in_archives(tmp_path: Path) -> None:
     assert reasons(found) == ["an archive in an archive in an archive: unpack it first"]
 
 
-def test_encrypted_files_are_told(tmp_path: Path) -> None:
-    """A file that needs a password is one line, and the others are read."""
+def test_encrypted_files_are_reported(tmp_path: Path) -> None:
+    """A file that needs a password is rejected in one line, and the others are read."""
     data = bytearray(zipped({"secret.txt": b"hidden", "open.txt": b"shown"}))
     data[6] |= 1
     data[data.index(b"PK\1\2") + 8] |= 1
@@ -196,7 +196,7 @@ def test_encrypted_files_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", PACKERS)
 def test_all_before_a_cut_is_kept(tmp_path: Path, suffix: str) -> None:
-    """Files before the cut are whole, lines before it in a file of lines too, half a text is not taken for a text."""
+    """Whole files and whole lines before the cut are kept; half a text is never taken for a text."""
     files = {"a.txt": noise(5000).encode(), "b.jsonl": lines(*(f"{i} {noise(3000)}" for i in range(400)))}
     data = PACKERS[suffix](files | {"c.txt": noise(500_000).encode()})
     path = tmp_path / f"cut{suffix}"
@@ -205,12 +205,12 @@ def test_all_before_a_cut_is_kept(tmp_path: Path, suffix: str) -> None:
         path.write_bytes(data[: int(len(data) * share)])
         found = read(path)
         assert texts(found) == whole[: len(texts(found))] and len(texts(found)) >= least, share
-        told = [reason for reason in reasons(found) if not reason.startswith("damaged: the directory")]
-        assert told in ([LOST], ["not valid JSON", LOST]), (share, told)
+        reported = [reason for reason in reasons(found) if not reason.startswith("damaged: the directory")]
+        assert reported in ([LOST], ["not valid JSON", LOST]), (share, reported)
 
 
 def test_damage_within_an_archive_costs_one_file(tmp_path: Path) -> None:
-    """Where the place of the next file is known, or can be found, reading goes on there."""
+    """Reading continues with the next file if its place is known or can be found."""
     files = {f"{i}.txt": f"{i} {noise(3000)}".encode() for i in range(9)}
     names = [content.decode() for content in files.values()]
     data = bytearray(zipped(files))
@@ -236,8 +236,8 @@ def test_damage_within_an_archive_costs_one_file(tmp_path: Path) -> None:
     assert reasons(found) == ["damaged: a part of the archive between its files is lost"]
 
 
-def test_joined_archives_and_what_is_none(tmp_path: Path) -> None:
-    """Joined archives are read on, also compressed ones; another file or an empty archive is rejected."""
+def test_joined_archives_and_false_ones(tmp_path: Path) -> None:
+    """All of several joined archives are read, also compressed; an empty one or a file that is not one is rejected."""
     one, two = {"1.txt": b"one"}, {"2.txt": b"two"}
     (tmp_path / "a.tar").write_bytes(tarred(one) + tarred(two))
     (tmp_path / "b.tar.gz").write_bytes(tarred(one, "w:gz") + tarred(two, "w:gz"))
@@ -251,7 +251,7 @@ def test_joined_archives_and_what_is_none(tmp_path: Path) -> None:
 
 
 def test_a_part_of_an_archive(tmp_path: Path) -> None:
-    """A limit ends within an archive; named fields are looked for in it."""
+    """A limit may end within an archive, and the fields that settings name are looked for in it."""
     (tmp_path / "a.zip").write_bytes(zipped({"a.txt": b"plain", "b.jsonl": lines("one", "two", "three")}))
     assert texts(read(tmp_path, limit="3")) == ["plain", "one", "two"]
     for text in ("text", "content"):
@@ -265,7 +265,7 @@ def test_a_part_of_an_archive(tmp_path: Path) -> None:
 
 
 def test_conversations_and_questions_in_archives(tmp_path: Path) -> None:
-    """Files of chats and evaluation sets may be packed."""
+    """Files of conversations and of evaluation sets may be in archives."""
     chat = json.dumps({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]})
     (tmp_path / "chats.zip").write_bytes(zipped({"x/chats.jsonl": chat.encode(), "note.txt": b"a note"}))
     found = list(read_conversations(tmp_path / "chats.zip", FormatConfig()))
@@ -291,7 +291,7 @@ def test_no_room_to_unpack_is_an_error(tmp_path: Path, suffix: str) -> None:
 
 
 def test_other_archives_are_named(tmp_path: Path) -> None:
-    """A kind of archive that is not read is refused with what can be done."""
+    """An archive of a kind that is not read is refused with a message that says what to do."""
     (tmp_path / "a.rar").write_bytes(b"Rar!")
     with pytest.raises(UserError, match=r"a\.rar: an archive of a kind that is not read; unpack it"):
         find_partitions([tmp_path / "a.rar"], ReadConfig(), 1 << 30)

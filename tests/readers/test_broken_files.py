@@ -1,4 +1,4 @@
-"""What becomes of files and records that are broken, empty or too large."""
+"""How files and records that are broken, empty or too large are read or rejected."""
 
 import codecs
 import gzip
@@ -21,7 +21,7 @@ from babyllm.text.readers import ReadConfig, Rejected, find_partitions, read_par
 
 
 def test_bad_json_lines(tmp_path: Path) -> None:
-    """Each bad line is rejected with place, reason and beginning; the lines around it are kept."""
+    """Each bad line is rejected with its place, reason and beginning; the lines around it are kept."""
     bad = {
         b'{"text": "unfinished': "not JSON: Unterminated string starting at",
         b'{"text": "\xff\xfe"}': "not valid UTF-8 (see --read.encoding and --read.errors)",
@@ -46,7 +46,7 @@ def test_bad_json_lines(tmp_path: Path) -> None:
 
 
 def test_odd_but_readable(tmp_path: Path) -> None:
-    """NUL characters stay, a lone surrogate becomes U+FFFD, a pair its character, and the last of equal keys counts."""
+    """NULs stay, a lone surrogate becomes U+FFFD, a pair becomes its character, and the last of equal keys counts."""
     lines = [r'{"text": "a\u0000b"}', r'{"text": "x\ud800y\ud83d\ude00"}', '{"text": "1", "text": "2"}']
     items = read(put(tmp_path / "a.jsonl", "\n".join(lines)))
     assert texts(items) == ["a\0b", "x\ufffdy😀", "2"] and not reasons(items)
@@ -56,7 +56,7 @@ def test_odd_but_readable(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.txt"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030", "big5"])
 def test_encodings(tmp_path: Path, name: str, encoding: str) -> None:
-    """UTF-8 with or without a mark, UTF-16 with one and GB18030 are told apart; others are named by a flag."""
+    """UTF-8 with or without a mark, UTF-16 with one and GB18030 are told apart; a flag names other encodings."""
     text = "今天天氣很好，我們去公園看書。" if encoding == "big5" else CHINESE
     content = {
         "a.jsonl": jsonl({"text": text}, {"text": text * 2}),
@@ -87,12 +87,12 @@ def test_an_invalid_byte_spoils_one_record(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [suffix for suffix in PACKERS if suffix])
 def test_truncated_packed_files(tmp_path: Path, suffix: str) -> None:
-    """What can be unpacked in front of the damage is kept to the last whole record, and the damage is reported."""
+    """The whole records that can be unpacked before the damage are kept, and the damage is reported."""
     rows = [{"text": f"{i} {os.urandom(30).hex()}"} for i in range(20_000 if suffix == ".bz2" else 4000)]
     data = PACKERS[suffix](jsonl(*rows).encode())
     items = read(put(tmp_path / f"a.jsonl{suffix}", data[: len(data) * 2 // 3]))
     assert reasons(items) == ["damaged: what follows is lost"]
-    # bz2 and zstd unpack blocks, the others nearly everything
+    # bz2 and zstd unpack whole blocks, the others nearly every byte.
     assert len(rows) * 0.3 < len(items) < len(rows) and texts(items) == [r["text"] for r in rows[: len(items) - 1]]
     short = read(put(tmp_path / f"b.jsonl{suffix}", PACKERS[suffix](jsonl(*rows[:50]).encode()) + b"rubbish"))
     assert texts(short) == [row["text"] for row in rows[:50]]
@@ -100,7 +100,7 @@ def test_truncated_packed_files(tmp_path: Path, suffix: str) -> None:
 
 
 def test_truncated_json_arrays(tmp_path: Path) -> None:
-    """An array cut anywhere yields its whole records and one rejection; so does text after its end."""
+    """An array that is cut off yields its whole records and one rejection, and so does one with text after its end."""
     rows: list[dict[str, Any]] = [{"text": "a, [b]"}, {"text": 'x"}\\', "n": {"m": [1, {"k": "]"}]}}, {"text": "c"}]
     for indent in (None, 1):
         content = json.dumps(rows, indent=indent)
@@ -110,12 +110,12 @@ def test_truncated_json_arrays(tmp_path: Path) -> None:
             n_whole = len(texts(items))
             assert texts(items) == [row["text"] for row in rows[:n_whole]] and len(reasons(items)) == 1, content[:end]
             assert n_whole >= sum(end > e for e in ends)
-    assert reasons(read(put(tmp_path / "a.json", json.dumps(rows) + "]{"))) == ["text behind the end of the array"]
+    assert reasons(read(put(tmp_path / "a.json", json.dumps(rows) + "]{"))) == ["text after the end of the array"]
     assert texts(read(put(tmp_path / "b.json", '{"text": "a"} {\n"text":\n"b"}[]'))) == ["a", "b"]
 
 
-def test_a_broken_record_of_an_array_spoils_no_other(tmp_path: Path) -> None:
-    """Where records begin on lines of their own a missing quotation mark or bracket costs one of them."""
+def test_a_broken_record_of_an_array_is_rejected_alone(tmp_path: Path) -> None:
+    """Where records begin on lines of their own, a missing quotation mark or bracket costs only one of them."""
     rows = [{"text": f"t{i}", "list": [{"text": "inner"}]} for i in range(30)]
     for content in (json.dumps(rows, indent=2), "[" + ",\n".join(map(json.dumps, rows)) + "]"):
         for old, new in (('t7"', "t7"), (r'"inner"\s*}', '"inner"'), ('"t7', "t7")):
@@ -129,7 +129,7 @@ def test_a_broken_record_of_an_array_spoils_no_other(tmp_path: Path) -> None:
 
 
 def test_bad_rows_of_a_table(tmp_path: Path) -> None:
-    """Rows with other numbers of fields and lone quotation marks are rejected; the rows after them are kept."""
+    """Rows with a wrong number of fields or a lone quotation mark are rejected; the rows after them are kept."""
     content = 'id,text\n1,a\n2\n3,b,c\n\n4,"d\n\ne"\n5,"open\n6,f\n7,"g"h\n8,"i ""j"""\n'
     items = read(put(tmp_path / "a.csv", content))
     assert texts(items) == ["a", "d\n\ne", "f", 'i "j"']
@@ -142,7 +142,7 @@ def test_bad_rows_of_a_table(tmp_path: Path) -> None:
 
 
 def test_damaged_parquet(tmp_path: Path) -> None:
-    """A damaged row group costs its own rows, a missing end the file, invalid UTF-8 and overlong texts their row."""
+    """Damage costs the rows of its row group, a missing end the file, invalid UTF-8 or an overlong text its row."""
     good = pa.table({"text": [f"{i} {os.urandom(500).hex()}" for i in range(30)]})
     pq.write_table(good, tmp_path / "a.parquet", row_group_size=10, compression="zstd", use_dictionary=False)
     data = bytearray((tmp_path / "a.parquet").read_bytes())
@@ -167,7 +167,7 @@ def test_damaged_parquet(tmp_path: Path) -> None:
 
 
 def test_empty_and_unreachable_files(tmp_path: Path) -> None:
-    """Files that are empty or hold no records are one line of the report each; what cannot be read stops the work."""
+    """A file that is empty or holds no records is one line of the report; one that cannot be read stops the work."""
     names = ["a.jsonl", "b.json", "c.csv", "d.txt", "e.parquet", "f.warc", "g.html", "h.jsonl.gz", "i.json.xz"]
     for name in names:
         put(tmp_path / "empty" / name, b"")
@@ -199,7 +199,7 @@ def test_empty_and_unreachable_files(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may read everything")
 def test_forbidden_files(tmp_path: Path) -> None:
-    """A file that may not be read, and a folder that may not be listed, is a user's error."""
+    """A file without permission to read, or a folder without permission to list, raises a `UserError`."""
     put(tmp_path / "in/a.jsonl", jsonl({"text": "a"})).chmod(0)
     with pytest.raises(UserError, match=r"a\.jsonl: cannot be read \(Permission denied\)"):
         read(tmp_path / "in")
@@ -213,7 +213,7 @@ def test_forbidden_files(tmp_path: Path) -> None:
 
 
 def test_one_long_line_is_never_held(tmp_path: Path) -> None:
-    """A line of 200 MB, alone or as a record of any format, is rejected in the memory of a record."""
+    """A line of 200 MB, alone or as a record of any format, is rejected without holding it in memory."""
     good = b'{"text": "good"}'
 
     def sparse(name: str, before: bytes, after: bytes) -> Path:
@@ -246,7 +246,7 @@ def test_one_long_line_is_never_held(tmp_path: Path) -> None:
 
 
 def test_packed_zeros_stay_small(tmp_path: Path) -> None:
-    """Few bytes that unpack to many are read a block at a time."""
+    """A few bytes that unpack to many are read a block at a time."""
     path = put(tmp_path / "a.jsonl.gz", gzip.compress(b"\0" * (64 << 20)))
     tracemalloc.start()
     assert reasons(read(path, max_record_bytes=1 << 20)) == ["longer than read.max_record_bytes"]

@@ -1,4 +1,4 @@
-"""Damaged files of every compression and format: all before the damage is kept, and what is lost is one line."""
+"""Damaged files of every compression and format: all before the damage is kept, and one line reports the loss."""
 
 import bz2
 import gzip
@@ -61,7 +61,7 @@ FORMATS: dict[str, list[bytes]] = {
 
 
 def read(path: Path, data: bytes, **settings: Any) -> tuple[list[str], list[str]]:
-    """The texts and the reasons of what is rejected of a file with these bytes."""
+    """The texts of a file with these bytes, and the reasons of its rejected records."""
     path.write_bytes(data)
     config = ReadConfig(txt=settings.pop("txt", "line"), **settings)
     items = [item for part in find_partitions([path], config, 1 << 30) for item in read_partition(part, config)]
@@ -70,7 +70,7 @@ def read(path: Path, data: bytes, **settings: Any) -> tuple[list[str], list[str]
 
 
 def before_damage(data: bytes, suffix: str) -> tuple[bytes, bool]:
-    """What a codec alone makes of the bytes in front of the damage, one after the other, and whether it sees any."""
+    """The bytes that the codec alone unpacks before the damage, and whether it detects the damage."""
     if suffix in (".zst", ".lz4"):
         codec, given = {".zst": "zstd", ".lz4": "lz4"}[suffix], b""
         with pa.CompressedInputStream(io.BytesIO(data), codec) as stream:
@@ -93,7 +93,7 @@ def before_damage(data: bytes, suffix: str) -> tuple[bytes, bool]:
 
 
 def whole_texts(given: bytes, pieces: list[bytes]) -> list[str]:
-    """The texts whose records are whole in what a codec gave, as far as it is what was packed."""
+    """The texts whose records are whole in the bytes that a codec unpacked, up to the first difference."""
     end, n_whole = 0, 0
     for piece in pieces:
         if given[end : end + len(piece)] != piece:
@@ -113,20 +113,20 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("suffix", PACKERS)
 def test_all_before_the_damage_is_kept(tmp_path: Path, suffix: str, damage: str) -> None:
-    """Of every format as much is read as the codec alone yields, and one line names the rest."""
+    """In every format as much is read as the codec alone unpacks, and one line reports the rest."""
     for kind in (".jsonl", ".csv", ".txt", ".wet"):
         data = DAMAGES[damage](PACKERS[suffix](b"".join(FORMATS[kind])))
         given, is_seen = before_damage(data, suffix)
         expected = whole_texts(given, FORMATS[kind])
         found, reasons = read(tmp_path / f"a{kind}{suffix}", data)
         assert found[: len(expected)] == expected, kind
-        # Arrow writes no checksum of zstd's content, so that some damage stays unseen.
+        # Arrow writes no checksum of zstd's content, so some damage is not detected.
         assert [reason for reason in reasons if reason in (LOST, LOST_RECORD, CHECKSUM)] or not is_seen, (kind, reasons)
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
 def test_joined_files_are_kept_up_to_the_damage_of_one(tmp_path: Path, suffix: str) -> None:
-    """Joined streams are read up to the damage; padding is nothing, and what is not packed is one line."""
+    """Joined streams are read up to the damage; padding is ignored, and uncompressed bytes are reported in one line."""
     pack, half = PACKERS[suffix], len(TEXTS) // 2
     for kind in (".jsonl", ".wet"):
         first, second = (pack(b"".join(part)) for part in (FORMATS[kind][:half], FORMATS[kind][half:]))
@@ -142,7 +142,7 @@ def test_joined_files_are_kept_up_to_the_damage_of_one(tmp_path: Path, suffix: s
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_wrong_checksum_costs_nothing(tmp_path: Path, kind: str) -> None:
-    """Where the trailer alone is wrong every document is read, and one line names the checksum."""
+    """If only the trailer is wrong, every document is read, and one line names the checksum."""
     for suffix, place in ((".gz", -6), (".gz", -1), (".bz2", -2)):
         data = bytearray(PACKERS[suffix](b"".join(FORMATS[kind])))
         data[place] ^= 255
@@ -158,7 +158,7 @@ def test_a_wrong_checksum_costs_nothing(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_a_broken_member_of_a_web_archive_costs_its_own_record(tmp_path: Path, suffix: str) -> None:
-    """The members of a compressed archive are independent: reading goes on with the next, each loss is one line."""
+    """The members of a compressed archive are independent: reading continues with the next, each loss is one line."""
     for broken in ([0], [3], [3, 4, 6], [9]):
         members = [bytearray(PACKERS[suffix](record(text))) for text in TEXTS[:10]]
         for number in broken:
@@ -167,7 +167,7 @@ def test_a_broken_member_of_a_web_archive_costs_its_own_record(tmp_path: Path, s
         found, reasons = read(tmp_path / f"a.wet{suffix}", b"".join(members))
         assert set(found) >= {text for i, text in enumerate(TEXTS[:10]) if i not in broken}
         assert set(reasons) <= {LOST, LOST_RECORD, CHECKSUM} and reasons
-        # Of a broken frame of zstd nothing may be left to show that a record began there.
+        # A broken zstd frame may leave no bytes that show that a record began there.
         assert len(reasons) == len(broken) or (suffix == ".zst" and len(reasons) < len(broken)), reasons
     members[2] = members[2][:-20]
     found, reasons = read(tmp_path / f"b.wet{suffix}", b"".join(members[:9]))
@@ -175,13 +175,13 @@ def test_a_broken_member_of_a_web_archive_costs_its_own_record(tmp_path: Path, s
 
 
 def frame(content: bytes, window: int) -> bytes:
-    """A zstd frame of one block as it is, whose window has so many bits."""
+    """A zstd frame of one uncompressed block with a window of 2 to the power of `window` bytes."""
     block = (len(content) << 3 | 1).to_bytes(3, "little")  # the last one, not compressed
     return b"\x28\xb5\x2f\xfd\0" + bytes([(window - 10) << 3]) + block + content
 
 
 def test_long_windows_of_zstd(tmp_path: Path) -> None:
-    """A frame is read whatever its window, up to that of `zstd --long=31`; what asks for more is damaged."""
+    """A frame is read with any window up to that of `zstd --long=31`; one with a larger window counts as damaged."""
     parts = [b"".join(FORMATS[".jsonl"][i : i + 100]) for i in (0, 100, 200)]
     path, before = tmp_path / "a.jsonl.zst", PACKERS[".zst"](parts[0])
     assert read(path, before + frame(parts[1], 27) + frame(parts[2], 29)) == (TEXTS, [])
@@ -190,7 +190,7 @@ def test_long_windows_of_zstd(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits its own memory")
 def test_a_window_beyond_the_memory(tmp_path: Path) -> None:
-    """Where there is no memory for a window the file is not said to be damaged: the command ends with an error."""
+    """Without enough memory for a window the command ends with an error, and the file is not reported as damaged."""
     (tmp_path / "a.jsonl.zst").write_bytes(frame(FORMATS[".jsonl"][0], 31))
     code = """
 import resource, sys
@@ -207,7 +207,7 @@ print([list(read_partition(part, config)) for part in find_partitions([Path(sys.
 
 @pytest.mark.parametrize("suffix", [".zst", ".lz4"])
 def test_frames_without_content(tmp_path: Path, suffix: str) -> None:
-    """Frames that are to be skipped count as nothing, wherever they stand; one that is cut off is damage."""
+    """Skippable frames are ignored wherever they stand; one that is cut off is damage."""
     pack, half = PACKERS[suffix], len(TEXTS) // 2
     first, second = (pack(b"".join(part)) for part in (FORMATS[".jsonl"][:half], FORMATS[".jsonl"][half:]))
     for magic in (0x184D2A50, 0x184D2A5F):
@@ -218,7 +218,7 @@ def test_frames_without_content(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_dictionary_is_asked_for(tmp_path: Path) -> None:
-    """A zstd frame that was made with a dictionary is named as such, after all that comes before it."""
+    """A zstd frame that needs a dictionary is reported as such, after everything before it is read."""
     data = b"".join(FORMATS[".jsonl"])
     foreign = b"\x28\xb5\x2f\xfd\x21\x05\x05" + (len(b"nobody") << 3 | 1).to_bytes(3, "little") + b"nobody"
     found, reasons = read(tmp_path / "a.jsonl.zst", PACKERS[".zst"](data) + foreign)
@@ -228,7 +228,7 @@ def test_a_dictionary_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_wrong_checksums_among_joined_files(tmp_path: Path) -> None:
-    """A wrong checksum in the middle costs nothing, and one line names it; it does not hide that more is lost."""
+    """A wrong checksum in the middle costs nothing, and one line reports it; it does not hide further losses."""
     parts = [b"".join(FORMATS[".jsonl"][i : i + 100]) for i in (0, 100, 200)]
     for suffix, pack in ((".gz", gzip.compress), (".zst", with_checksum)):
         for place in (-6, -1) if suffix == ".gz" else (-1,):

@@ -1,4 +1,4 @@
-"""Bytes of many encodings as text: told apart, or rejected with a reason that says what to do."""
+"""Text in many encodings: they are told apart, or rejected with a reason that says what to do."""
 
 import gzip
 import json
@@ -26,7 +26,7 @@ ADVICE = "(see --read.encoding and --read.errors)"
 
 
 def read(path: Path, data: bytes, **settings: str) -> tuple[list[str], list[str]]:
-    """The texts and the reasons of what is rejected of a file with these bytes."""
+    """The texts of a file with these bytes, and the reasons of its rejected records."""
     path.write_bytes(data)
     config = ReadConfig(**settings)  # type: ignore[arg-type]
     items = [item for part in find_partitions([path], config, 1 << 30) for item in read_partition(part, config)]
@@ -36,7 +36,7 @@ def read(path: Path, data: bytes, **settings: str) -> tuple[list[str], list[str]
 
 @pytest.mark.parametrize("encoding", TEXTS)
 def test_encodings_are_told_apart(tmp_path: Path, encoding: str) -> None:
-    """A text of some lines is read as what it is, alike in every format, also packed."""
+    """The encoding of a text of some lines is recognised, in every format and also in compressed files."""
     text = TEXTS[encoding]
     lines = [f"{text}{i}" for i in range(4)]
     records = [json.dumps({"text": line}, ensure_ascii=False) for line in lines]
@@ -84,7 +84,7 @@ def test_pages_that_declare_no_encoding(tmp_path: Path, encoding: str) -> None:
     ],
 )
 def test_other_encodings_are_never_taken_for_chinese(tmp_path: Path, encoding: str, text: str) -> None:
-    """A file in an encoding that is not recognised is rejected in a line that names the setting, which reads it."""
+    """A file in an unrecognised encoding is rejected in a line that names the setting; with the setting it is read."""
     lines = [text, text[10:], text[20:]]
     assert read(tmp_path / "a.txt", "\n".join(lines).encode(encoding)) == ([], [UNKNOWN])
     assert read(tmp_path / "a.txt", "\n".join(lines).encode(encoding), encoding=encoding)[0] == ["\n".join(lines)]
@@ -92,7 +92,7 @@ def test_other_encodings_are_never_taken_for_chinese(tmp_path: Path, encoding: s
     assert read(tmp_path / "a.jsonl", records.encode(encoding)) == ([], [f"not valid UTF-8 {ADVICE}"] * 3)
 
 
-def test_too_little_to_tell_is_not_guessed(tmp_path: Path) -> None:
+def test_too_little_evidence_is_not_guessed_from(tmp_path: Path) -> None:
     """Two letters of any script are not evidence; four common Chinese characters are."""
     for word, encoding in (("да", "cp1251"), ("네", "euc_kr"), ("é", "cp1252")):
         assert read(tmp_path / "a.txt", word.encode(encoding)) == ([], [UNKNOWN]), word
@@ -101,7 +101,7 @@ def test_too_little_to_tell_is_not_guessed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "gbk", "big5", "euc_kr"])
 def test_one_bad_byte_in_a_book(tmp_path: Path, encoding: str) -> None:
-    """A bad byte rejects a book in a line that names the setting, under which it costs one character."""
+    """A bad byte rejects a book in a line that names the setting; with the setting it costs one character."""
     text = (TEXTS[encoding] + "\n") * 200
     data = text.encode(encoding) + b"\xff" + text.encode(encoding)
     found, [reason] = read(tmp_path / "a.txt", data)
@@ -114,7 +114,7 @@ def test_one_bad_byte_in_a_book(tmp_path: Path, encoding: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 def test_joined_files_with_byte_order_marks(tmp_path: Path, encoding: str) -> None:
-    """Marks that begin a line, as where files were joined, are not part of the text."""
+    """Byte order marks at the beginning of a line, as in joined files, are not part of the text."""
     one = f"{SIMPLIFIED}一\n{SIMPLIFIED}二\n"
     data = one.encode(encoding) * 2
     assert read(tmp_path / "a.txt", data) == ([one * 2], [])
@@ -133,14 +133,14 @@ PAGE = f"<html><body><article><h1>标题</h1>{f'<p>{SIMPLIFIED}</p>' * 3}</artic
 
 
 def test_compressed_contents_of_web_archives(tmp_path: Path) -> None:
-    """What servers compressed is unpacked by any of its names, or rejected under the name of the compression."""
+    """Content compressed by a server is unpacked under any name of its compression, or rejected with that name."""
     pytest.importorskip("trafilatura", exc_type=ImportError)
     bare = zlib.compressobj(wbits=-15)
     raw = bare.compress(PAGE) + bare.flush()
     good = [
         *((gzip.compress(PAGE), name) for name in ("gzip", "GZIP", "x-gzip", "identity, gzip")),
         *((data, "Deflate") for data in (zlib.compress(PAGE), raw)),
-        *((PAGE, name) for name in ("br", "gzip", "identity", "zstd")),  # stored unpacked below the old headers
+        *((PAGE, name) for name in ("br", "gzip", "identity", "zstd")),  # stored unpacked under the old headers
         (gzip.compress(gzip.compress(PAGE)), "gzip, gzip"),
     ]
     records = [warc(data, f"Content-Encoding: {name}") for data, name in good]
@@ -155,14 +155,14 @@ def test_compressed_contents_of_web_archives(tmp_path: Path) -> None:
 
 
 def test_web_archives_as_others_write_them(tmp_path: Path) -> None:
-    """All versions are read, lines that end in a line feed alone, and chunks, of which broken ones are named."""
+    """All versions, lines that end in a line feed alone and chunked contents are read; broken chunks are reported."""
     pytest.importorskip("trafilatura", exc_type=ImportError)
     chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(PAGE), PAGE)
     records = [
         *(warc(PAGE, version=version) for version in ("0.17", "0.18", "1.0", "1.1")),
         *(warc(PAGE, end="\n") for _ in range(2)),
         warc(chunked, "Transfer-Encoding: Chunked"),
-        warc(PAGE, "Transfer-Encoding: chunked"),  # stored in one piece below the old headers
+        warc(PAGE, "Transfer-Encoding: chunked"),  # stored unchunked under the old headers
         warc(chunked[: len(chunked) // 2], "Transfer-Encoding: chunked"),
         warc(PAGE),
     ]

@@ -1,4 +1,4 @@
-"""Which files are read, tables as programs write them, and what people read of both."""
+"""Which files are read, tables as programs write them, and the messages about both."""
 
 import gzip
 from collections import Counter
@@ -22,7 +22,7 @@ from babyllm.text.readers import ReadConfig, Rejected, find_partitions, left_out
 
 
 def test_a_file_without_suffix_is_read_if_it_is_named(tmp_path: Path) -> None:
-    """A file without suffix is left out of a folder and read by what it holds if named; a suffix can be given."""
+    """A file without suffix is left out of a folder, and read by its content if its own path or a suffix is given."""
     for name, content in (("books", TEXT), ("rows", dumped({"text": TEXT})), ("list", dumped([{"text": TEXT}]))):
         assert texts(read(put(tmp_path / "in" / name, content))) == [TEXT]
     put(tmp_path / "in/notes.log", TEXT)
@@ -41,7 +41,7 @@ BESIDE = ["README.md", "readme_zh.md", "LICENSE.txt", "requirements.txt", "sub/C
 
 
 def test_what_lies_beside_data_is_left_out(tmp_path: Path) -> None:
-    """Files about the data are left out and named, unless they are asked for, named, or all there is."""
+    """Files about the data are left out and counted, unless they are asked for, given by path, or the only files."""
     for name in (*BESIDE, "__MACOSX/a.jsonl", "._b.jsonl", "Thumbs.db", "desktop.ini", "_SUCCESS", "a.jsonl.md5"):
         put(tmp_path / "in" / name, dumped({"text": "beside"}))
     assert len(texts(read(tmp_path / "in"))) == len(BESIDE)
@@ -75,7 +75,7 @@ def test_what_lies_beside_data_is_left_out(tmp_path: Path) -> None:
     ],
 )
 def test_numbered_files_are_one_domain(names: list[str], domains: list[str], tmp_path: Path) -> None:
-    """What only a number or a hash tells apart is one domain, that of its folder where there is no other name."""
+    """Files that differ only in a number or a hash are one domain, named after their folder if they have no name."""
     for name in names:
         data = dumped({"text": TEXT}).encode()
         put(tmp_path / "in" / name, gzip.compress(data) if name.endswith(".gz") else data)
@@ -85,7 +85,7 @@ def test_numbered_files_are_one_domain(names: list[str], domains: list[str], tmp
 
 
 def test_a_limit_takes_the_first_of_all(tmp_path: Path) -> None:
-    """A number of documents, bytes or files is what comes first by name, however files are cut; no more is opened."""
+    """A limit takes the first documents, bytes or files by name, however files are cut, and opens no further file."""
     for name in ("a/1.jsonl", "a-b.jsonl", "b.jsonl"):
         put(tmp_path / "in" / name, "\n".join([*(dumped({"text": f"{name}{i}"}) for i in range(10)), "broken"]))
     everything = texts(read(tmp_path / "in"))
@@ -104,7 +104,7 @@ def test_a_limit_takes_the_first_of_all(tmp_path: Path) -> None:
 
 
 def test_a_limit_decides_the_result_of_a_stage(tmp_path: Path) -> None:
-    """A corpus made of a part is not the corpus of all, and of a corpus a part is taken too."""
+    """A corpus made with a limit is not reused without it, and a limit also applies to a corpus."""
     put(tmp_path / "in/a.jsonl", "\n".join(map(dumped, ROWS)))
     none, few = CleanConfig(filters=()), ReadConfig(limit="3")
     clean([tmp_path / "in"], tmp_path / "few", none, read=few, work=ONE)
@@ -132,30 +132,30 @@ def test_a_limit_decides_the_result_of_a_stage(tmp_path: Path) -> None:
     ],
 )
 def test_tables_as_programs_write_them(name: str, content: str, settings: dict[str, Any], tmp_path: Path) -> None:
-    """Marks before a quoted header, a line that names the separator, empty lines and no header are accepted."""
+    """Marks before a quoted header, a line that names the separator, empty lines and a missing header are accepted."""
     items = read(put(tmp_path / name, content), **settings)
     assert texts(items) == [TEXT] and not reasons(items)
 
 
 def test_quotes_in_tabbed_tables_are_text(tmp_path: Path) -> None:
-    """In .tsv a quotation mark that quotes nothing is text, and costs no row after it."""
+    """In .tsv a lone quotation mark is text, and no row after it is lost."""
     content = 'id\ttext\n1\t"Hello" he said\n2\t"open\n3\tplain\n4\t"quoted\tand "" so"\n5\t7" disk\0\n'
     items = read(put(tmp_path / "a.tsv", content))
     assert texts(items) == ['"Hello" he said', '"open', "plain", 'quoted\tand " so', '7" disk\0'] and not reasons(items)
 
 
-def test_a_missing_header_is_told(tmp_path: Path) -> None:
-    """Where no column holds text the reason says how to name the columns of a table without header."""
+def test_a_missing_header_is_reported(tmp_path: Path) -> None:
+    """If no column holds text, the reason says how to name the columns of a table without header."""
     (reason,) = reasons(read(put(tmp_path / "a.csv", f"1,{TEXT}\n")))
     assert "--read.columns" in reason
 
 
-# ---- what people read
+# ---- messages
 
 
 @pytest.mark.parametrize("settings", [{"domain": "field:sorce"}, {"title": "name"}, {"text": "body"}])
 def test_a_field_that_no_record_has_is_refused(settings: dict[str, str], tmp_path: Path) -> None:
-    """A setting that names a field which is not there stops a stage before it begins, with the fields there are."""
+    """A setting that names a missing field stops a stage before it begins; the message lists the fields there are."""
     path = put(tmp_path / "a.jsonl", json_lines({"text": TEXT, "source": "wiki"}, {"text": TEXT, "n": 1}))
     config = ReadConfig(**settings)  # type: ignore[arg-type]
     match = r"^--read\..*: none of the first 2 records has a field \w+; the fields there are: text, source, n$"
@@ -166,16 +166,16 @@ def test_a_field_that_no_record_has_is_refused(settings: dict[str, str], tmp_pat
 
 
 def test_what_readers_make_of_names_is_counted(tmp_path: Path) -> None:
-    """The report counts texts found under another name, and documents whose field has no domain."""
+    """The report counts texts found under an alternative name, and documents without the field of the domain."""
     put(tmp_path / "in/a.jsonl", json_lines({"Text": TEXT, "kind": "k"}, {"text": TEXT}))
     read_config = ReadConfig(domain="field:kind")
     report = clean([tmp_path / "in"], tmp_path / "out", CleanConfig(filters=()), read=read_config, work=ONE)
     assert report and ("documents: text read from Text", 1) in report.facts
-    assert ("documents: no field kind tells the domain", 1) in report.facts
+    assert ("documents: no field kind names the domain", 1) in report.facts
 
 
 def test_a_chat_file_called_conversations_is_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever a chat file is called, inspect says which command takes it and calls nothing deletable."""
+    """Whatever a chat file is called, inspect says which command reads it and calls nothing deletable."""
     turns = [{"role": "user", "content": TEXT}, {"role": "assistant", "content": TEXT}]
     put(tmp_path / "in/conversations.json", json_lines({"messages": turns}))
     with pytest.raises(UserError, match=r"1 record: a conversation, which train_sft\.py takes") as error:
@@ -185,7 +185,7 @@ def test_a_chat_file_called_conversations_is_no_store(tmp_path: Path, capsys: py
 
 @pytest.mark.parametrize("form", ["pretty array", "pretty objects", "joined"])
 def test_chat_files_are_known_by_their_content_too(form: str, tmp_path: Path) -> None:
-    """Conversations in .jsonl may be an array or values one after the other, and a rejected one names its line."""
+    """Conversations in .jsonl may be an array or values one after the other; a rejection names the line."""
     turns = [{"role": "user", "content": TEXT}, {"role": "assistant", "content": TEXT}]
     rows = [{"messages": turns}, {"messages": 5}, {"messages": turns}]
     indent = None if form == "joined" else 1

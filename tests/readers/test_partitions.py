@@ -48,7 +48,7 @@ def test_cutting_changes_nothing(tmp_path: Path, lines: list[bytes], end: bytes,
 
 
 def test_encodings_do_not_depend_on_the_piece(tmp_path: Path) -> None:
-    """A large file whose first Chinese character comes late is GB18030 in all its pieces."""
+    """A large file whose first Chinese character comes late is read as GB18030 in all its pieces."""
     english = jsonl(*({"text": f"plain {i}"} for i in range(10_000))).encode()
     chinese = jsonl(*({"text": f"{CHINESE}{i}"} for i in range(12_000))).encode("gb18030")
     path = put(tmp_path / "a.jsonl", english + chinese)
@@ -69,7 +69,7 @@ def test_small_files_are_gathered(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out(tmp_path: Path) -> None:
-    """Hidden files and unknown kinds are left out but counted; links to folders are followed, once."""
+    """Hidden files and unknown kinds are left out and counted; links to folders are followed once."""
     for name in (
         "a.jsonl",
         ".hidden.jsonl",
@@ -91,15 +91,15 @@ def test_what_is_left_out(tmp_path: Path) -> None:
 
 
 def test_names_tell_the_given_folders_apart(tmp_path: Path) -> None:
-    """Ids begin with the given folder's name, and with the one above it where two are called alike."""
+    """Ids begin with the given folder's name, and with that of the folder above it if two have the same name."""
     for name in ("x/wiki/a.jsonl", "y/wiki/a.jsonl"):
         put(tmp_path / name, jsonl({"text": name}))
     items = read(tmp_path / "y/wiki", tmp_path / "x/wiki")
     assert [d.id for d in items if isinstance(d, Document)] == ["x/wiki/a.jsonl:0", "y/wiki/a.jsonl:0"]
 
 
-def test_mistakes_at_the_door(tmp_path: Path) -> None:
-    """A path that is not there, given twice or without anything to read, and settings without sense, are errors."""
+def test_wrong_paths_and_settings_are_refused(tmp_path: Path) -> None:
+    """A path that does not exist, is given twice or holds nothing to read is an error, and so is an invalid setting."""
     a = put(tmp_path / "in/a.jsonl", jsonl({"text": "a"}))
     put(tmp_path / "pdf/b.pdf", "x")
     for paths, message in (
@@ -118,7 +118,7 @@ def test_mistakes_at_the_door(tmp_path: Path) -> None:
 
 
 def test_the_key_follows_the_files(tmp_path: Path) -> None:
-    """The key of the partitions changes with a file's content, with files and with where they are cut."""
+    """The key of the partitions changes with the content of a file, the set of files and the places of the cuts."""
     a = put(tmp_path / "in/a.jsonl", jsonl({"text": "a"}, {"text": "b"}))
     first = key_of(find_partitions([tmp_path / "in"], ReadConfig(), 1000))
     assert first == key_of(find_partitions([tmp_path / "in"], ReadConfig(), 1000))
@@ -151,8 +151,8 @@ def test_real_data() -> None:
     assert poems[-1].id == "chinese-poetry.parquet:388270" if isinstance(poems[-1], Document) else False
 
 
-def test_a_field_named_domain_tells_the_domain(tmp_path: Path) -> None:
-    """Unless set otherwise, a record's own domain counts, and the file's name where a record has none."""
+def test_a_field_named_domain_is_the_domain(tmp_path: Path) -> None:
+    """Unless set otherwise, a record's own domain counts, or the file's name if the record has none."""
     (tmp_path / "mixed.jsonl").write_text('{"text": "甲", "domain": "news"}\n{"text": "乙"}\n')
     (partition,) = find_partitions([tmp_path / "mixed.jsonl"], ReadConfig(), 1 << 20)
     documents = [d for d in read_partition(partition, ReadConfig()) if isinstance(d, Document)]
@@ -176,7 +176,7 @@ COLUMNS: dict[str, tuple[pa.Array, str | None]] = {
 
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_an_invalid_cell_costs_its_row(tmp_path: Path, kind: str) -> None:
-    """In columns of every kind one invalid text rejects its row alone; a title that is not text is ignored."""
+    """In columns of every type an invalid text rejects only its row; a title that is not text is ignored."""
     column, field = COLUMNS[kind]
     name = "paragraphs" if field == "paragraphs" else "text"
     table = pa.table({name: column, "title": pa.array([2**62 + 1, 2, 3], pa.timestamp("ns"))})
@@ -192,7 +192,7 @@ def test_an_invalid_cell_costs_its_row(tmp_path: Path, kind: str) -> None:
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
-    """Files and folders with names of any bytes are read and written in every compression and kind."""
+    """Files and folders whose names are not UTF-8 are read and written, with every compression."""
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + "语料".encode("gbk")))
     rows = jsonl({"text": CHINESE}).encode()
     for suffix, pack in PACKERS.items():

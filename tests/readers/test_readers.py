@@ -1,4 +1,4 @@
-"""Raw files of every format as documents: what is read, which field, which domain."""
+"""Raw files of every format as documents: what is read, from which field, in which domain."""
 
 import csv
 import gzip
@@ -22,7 +22,7 @@ from babyllm.text.readers import ReadConfig, find_partitions
 
 @pytest.mark.parametrize("suffix", PACKERS)
 def test_every_line_format_also_packed(tmp_path: Path, suffix: str) -> None:
-    """JSON lines, arrays and tables give the same texts, plain or packed; ids are places in the unpacked file."""
+    """JSON lines, arrays and tables yield the same texts, plain or packed; ids are offsets in the unpacked file."""
     rows = [{"text": f'{CHINESE}{i}, "quoted"\nline', "n": str(i)} for i in range(3)]
     table = io.StringIO()
     writer = csv.DictWriter(table, ["n", "text"], lineterminator="\n")
@@ -47,7 +47,7 @@ def test_every_line_format_also_packed(tmp_path: Path, suffix: str) -> None:
 
 
 def test_whole_files(tmp_path: Path) -> None:
-    """A text file is one document with its line breaks; line by line if asked for."""
+    """A text file is one document with its line breaks, or one document per line if asked for."""
     put(tmp_path / "in/a.txt", "one\r\n\r\n二\n")
     put(tmp_path / "in/b.md", "# Title\n\ntext")
     assert texts(read(tmp_path / "in")) == ["one\r\n\r\n二\n", "# Title\n\ntext"]
@@ -62,7 +62,7 @@ def test_tsv_and_semicolons(tmp_path: Path) -> None:
 
 
 def test_parquet_rows(tmp_path: Path) -> None:
-    """Only what is needed of a table is read, row groups are partitions, and ids count rows of the file."""
+    """Only the needed columns of a table are read, row groups are partitions, and ids count rows of the file."""
     table = pa.table({"title": ["标题", None, "c"], "other": [1, 2, 3], "content": ["text", "b", "c begins so"]})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=1)
     assert len(find_partitions([tmp_path / "a.parquet"], ReadConfig(), 1)) == 3
@@ -75,7 +75,7 @@ def test_parquet_rows(tmp_path: Path) -> None:
 
 
 def test_own_corpora_keep_ids_and_domains(tmp_path: Path) -> None:
-    """Of a corpus made by babyllm the files of its description are read, with the ids and domains they have."""
+    """The files that a corpus's manifest lists are read, with their stored ids and domains."""
     made = [Document(f"文{i}", ("x", "y")[i % 2], f"raw/a.jsonl:{i}") for i in range(5)]
     part = Part("p.parquet", write_part(made, put(tmp_path / "in/corpus/p.parquet", "")))
     write_corpus(tmp_path / "in/corpus", [part], {})
@@ -103,7 +103,7 @@ def needs_trafilatura() -> None:
 
 @pytest.mark.parametrize("charset", ["utf-8", "gbk", "big5", "utf-16"])
 def test_html_main_text(tmp_path: Path, charset: str) -> None:
-    """Of a page in the encoding it declares the main text is kept, without the menu."""
+    """The main text of a page is read in the declared encoding, without the menu."""
     needs_trafilatura()
     page = PAGE.format(charset=charset)
     encoded = page.encode(charset) if charset != "big5" else page.encode(charset, "replace")
@@ -118,7 +118,7 @@ def answer(body: bytes, *more: str, status: str = "200 OK", media: str = "text/h
 
 
 def test_warc_and_wet(tmp_path: Path) -> None:
-    """Pages and texts of web archives are read, plain, chunked or packed; requests, errors and images passed over."""
+    """Pages and texts of web archives are read, plain, chunked or packed; requests, errors and images are skipped."""
     needs_trafilatura()
     page = PAGE.format(charset="gbk").encode("gbk")
     chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(page), page)
@@ -145,7 +145,7 @@ def test_warc_and_wet(tmp_path: Path) -> None:
 
 
 def test_broken_warc_records(tmp_path: Path) -> None:
-    """A record that is too long, has a wrong length or is rubbish takes no other with it; the last may be cut off."""
+    """A record that is too long, has a wrong length or is rubbish is rejected alone; the last may be cut off."""
     good = [warc("conversion", f"text {i}".encode(), "text/plain") for i in range(5)]
     broken = [
         warc("conversion", b"x" * 3000, "text/plain"),
@@ -186,25 +186,25 @@ def test_broken_warc_records(tmp_path: Path) -> None:
     ],
 )
 def test_the_text_is_found(tmp_path: Path, record: dict[str, Any], text: str) -> None:
-    """The text is found among the names in use, with the title above it, the same in JSON and in Parquet."""
+    """The text is found under the usual names, with the title above it, in JSON and in Parquet alike."""
     assert texts(read(put(tmp_path / "a.jsonl", jsonl(record)))) == [text]
     pq.write_table(pa.Table.from_pylist([record]), tmp_path / "a.parquet")
     assert texts(read(tmp_path / "a.parquet")) == [text]
 
 
 def test_fields_can_be_named(tmp_path: Path) -> None:
-    """Flags name the fields of text, title and domain, also those within others, and several that are joined."""
+    """Flags name the fields of text, title and domain, also nested ones and several that are joined."""
     record = {"text": "no", "data": {"body": "b", "src": "web"}, "h": "head", "q": "q?", "title": "t"}
     pq.write_table(pa.Table.from_pylist([record]), tmp_path / "a.parquet")
     for path in (put(tmp_path / "a.jsonl", jsonl(record)), tmp_path / "a.parquet"):
         [one] = read(path, text="q+data.body", title="h", domain="field:data.src")
         assert (one.text, one.domain) == ("head\nq?\nb", "web") if isinstance(one, Document) else False
         assert texts(read(path, title=None)) == ["no"]
-        assert reasons(read(path, text="absent")) == ["no field absent holds text, which --read.text names"]
+        assert reasons(read(path, text="absent")) == ["--read.text=absent: no field of this name holds text"]
 
 
 def test_domains(tmp_path: Path) -> None:
-    """A domain is the first folder below the given one, else the file's name without its number, or what is asked."""
+    """A domain is the first folder below the given one, else the file's name without its number, or as set."""
     for name in ("wiki/zh/a.jsonl", "wiki/b.jsonl", "news-00001-of-00002.jsonl", "news-00002-of-00002.jsonl", "x.txt"):
         put(tmp_path / "raw" / name, jsonl({"text": name, "kind": "k"}))
 

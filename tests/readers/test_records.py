@@ -1,4 +1,4 @@
-"""What a record is, and what its fields are."""
+"""What counts as a record, and how its fields are found."""
 
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,15 @@ from babyllm.text.readers import ReadConfig, find_partitions
         {"WARC-Target-URI": "https://a.example/页?q=1"},
     ],
 )
-def test_a_record_tells_its_address(record: dict[str, Any], tmp_path: Path) -> None:
+def test_the_address_of_a_record(record: dict[str, Any], tmp_path: Path) -> None:
     """A document has the address that its record has under one of the usual names, in lines and in columns."""
     put(tmp_path / "in/a.jsonl", json_lines({"text": TEXT, **record}))
     pq.write_table(pa.Table.from_pylist([{"text": TEXT, **record}]), tmp_path / "in/b.parquet")
     assert [d.url for d in documents(read(tmp_path / "in"))] == ["https://a.example/页?q=1"] * 2
 
 
-def test_pages_tell_their_address(tmp_path: Path) -> None:
-    """A page of an archive has the address it was taken from, a page in a file the one it calls its own."""
+def test_the_address_of_a_page(tmp_path: Path) -> None:
+    """A page of an archive has the address it was fetched from, a page in a file the one that it declares."""
     paragraph = f"<p>{TEXT * 6}</p>" * 3
     link = '<link href="https://b.example/a?x=1&amp;y=2" rel="canonical">'
     put(tmp_path / "in/a.html", f"<html><head>{link}</head><body><article>{paragraph}</article></body></html>")
@@ -49,7 +49,7 @@ def test_pages_tell_their_address(tmp_path: Path) -> None:
 
 
 def test_addresses_go_through_the_stages(tmp_path: Path) -> None:
-    """Cleaning and deduplicating a corpus, twice over, keep what address a document has."""
+    """Cleaning and deduplicating a corpus, even repeatedly, keep the address of each document."""
     records = [{"text": f"{TEXT}第{i}篇。", "url": f"https://a.example/{i}"} for i in range(3)]
     put(tmp_path / "in/a.jsonl", json_lines(*records, {"text": TEXT}))
     clean([tmp_path / "in"], tmp_path / "clean", CleanConfig(filters=("length",)), work=ONE)
@@ -80,14 +80,14 @@ def test_addresses_go_through_the_stages(tmp_path: Path) -> None:
     ],
 )
 def test_the_full_field_is_found(record: dict[str, Any], text: str, tmp_path: Path) -> None:
-    """The first field that holds text counts, in other letters and with blanks too; pairs of languages are lines."""
+    """The first field that holds text counts, also with other case or blanks; pairs of languages become lines."""
     put(tmp_path / "in/a.jsonl", json_lines(record))
     pq.write_table(pa.Table.from_pylist([record]), tmp_path / "in/b.parquet")
     assert texts(read(tmp_path / "in")) == [text] * 2
 
 
-def test_a_table_with_other_letters(tmp_path: Path) -> None:
-    """Columns are found in other letters and with blanks too."""
+def test_columns_with_other_case_or_blanks(tmp_path: Path) -> None:
+    """Columns are found although their names differ in case or have blanks."""
     assert texts(read(put(tmp_path / "a.csv", f"ID, Text\n1,{TEXT}\n"))) == [TEXT]
 
 
@@ -95,7 +95,7 @@ def test_a_table_with_other_letters(tmp_path: Path) -> None:
     "record", [{"段落": [{"行号": 1}]}, {"paragraphs": []}, {"sections": [""]}, {"段落": [], "n": 1}]
 )
 def test_lists_without_text_are_no_documents(record: dict[str, Any], tmp_path: Path) -> None:
-    """A record whose paragraphs hold no text has none, rather than an empty one."""
+    """A record whose paragraphs hold no text is rejected rather than read as an empty document."""
     path = put(tmp_path / "a.jsonl", json_lines(record))
     assert reasons(read(path)) == ["no field holds text; name it with --read.text"]
 
@@ -103,7 +103,7 @@ def test_lists_without_text_are_no_documents(record: dict[str, Any], tmp_path: P
 @pytest.mark.parametrize("name", ["messages", "conversations", "turns"])
 @pytest.mark.parametrize("turn", [{"role": "user", "content": TEXT}, {"from": "human", "value": TEXT}])
 def test_conversations_are_no_documents(name: str, turn: dict[str, str], tmp_path: Path) -> None:
-    """A conversation among documents says which command takes it, and by which setting it is read as text."""
+    """A conversation among documents is rejected; the reason names the command that reads it, and the setting."""
     put(tmp_path / "in/a.jsonl", json_lines({"id": 1, name: [turn, turn]}))
     pq.write_table(pa.Table.from_pylist([{"id": 1, "messages": [turn]}]), tmp_path / "in/b.parquet")
     assert reasons(read(tmp_path / "in")) == [
@@ -140,7 +140,7 @@ def test_conversations_are_no_documents(name: str, turn: dict[str, str], tmp_pat
     }.values(),
 )
 def test_json_is_known_by_its_content(suffix: str, content: str, tmp_path: Path) -> None:
-    """Lines, arrays and values one after the other are read alike under each of the names of JSON."""
+    """Lines, arrays and values one after the other are read alike under every suffix of JSON."""
     items = read(put(tmp_path / f"a{suffix}", content))
     assert [text.replace("\t", "") for text in texts(items)] == [row["text"] for row in ROWS] and not reasons(items)
     for item in documents(items):
@@ -150,7 +150,7 @@ def test_json_is_known_by_its_content(suffix: str, content: str, tmp_path: Path)
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json"])
 def test_large_files_of_lines_are_cut(suffix: str, tmp_path: Path) -> None:
-    """A file with a record per line is read in pieces, one with another form as a whole; its name decides neither."""
+    """A file with a record per line is read in pieces, one of another form as a whole, whatever its suffix."""
     for content, n in (("\n".join(map(dumped, ROWS)), 4), (dumped(ROWS, indent=1), 1)):
         path = put(tmp_path / f"a{suffix}", content)
         size = -(-path.stat().st_size // 4)
@@ -159,7 +159,7 @@ def test_large_files_of_lines_are_cut(suffix: str, tmp_path: Path) -> None:
 
 
 def test_a_bad_first_line_is_one_line(tmp_path: Path) -> None:
-    """A first line that is broken costs a file of JSON lines that line."""
+    """A broken first line costs a file of JSON lines only that line."""
     for first in ('{"text": "a', "{", "x", '{"text": "a"} x'):
         path = put(tmp_path / "a.jsonl", "\n".join([first, *map(dumped, ROWS)]))
         items = read(path)
@@ -187,7 +187,7 @@ STORIES = [f"从前有一只猫。\n它的名字是{i}。" for i in range(9)]
 def test_a_text_file_of_documents(
     between: str, settings: dict[str, Any], encoding: str, size: int, tmp_path: Path
 ) -> None:
-    """Documents between separators or blank lines are the same however the file is cut; their ids are their places."""
+    """Documents between separators or blank lines are the same however the file is cut; their ids are offsets."""
     content = between.join([*STORIES, ""])
     data = content.encode(encoding)
     items = read(put(tmp_path / "a.txt", data), size=size, **settings)
@@ -199,8 +199,8 @@ def test_a_text_file_of_documents(
         assert counted[at:].startswith(begin)
 
 
-def test_long_parts_of_a_text_file_cost_themselves(tmp_path: Path) -> None:
-    """A document that is too long is rejected alone; a file that is one says how to read it by lines."""
+def test_long_parts_of_a_text_file_are_rejected_alone(tmp_path: Path) -> None:
+    """A document that is too long is rejected alone; if it is a whole file, the reason says how to read its lines."""
     long = "长" * 1000
     for between, settings in (("\n<|endoftext|>\n", {}), ("\n\n", {"txt": "blank"})):
         path = put(tmp_path / "a.txt", between.join(["a", long, "b", f"{long}\n{long}", "c"]))
@@ -211,7 +211,7 @@ def test_long_parts_of_a_text_file_cost_themselves(tmp_path: Path) -> None:
 
 
 def test_a_separator_and_lines_exclude_each_other(tmp_path: Path) -> None:
-    """A separator together with --read.txt, or an empty one, is refused in one line."""
+    """A separator together with --read.txt, or an empty separator, is refused."""
     path = put(tmp_path / "a.txt", TEXT)
     for settings in ({"separator": "x", "txt": "line"}, {"separator": ""}):
         with pytest.raises(UserError, match=r"--read\.separator="):

@@ -86,7 +86,7 @@ def test_special_tokens_can_be_added(model_type: str) -> None:
 @pytest.mark.parametrize(
     ("documents", "vocab_size", "message"),
     [
-        (["hello world"], 4000, "vocab_size 4000 is too large: this text .* 281"),
+        (["hello world"], 4000, "vocab_size 4000 is too large: this text yields at most 281"),
         (["hello world"], 271, "vocab_size 271 is too small: this text needs at least 272"),
         (["", ""], 400, "no text to train a tokenizer on"),
         (["fine", "not \ud800 fine"], 400, "lone surrogate"),
@@ -101,7 +101,7 @@ def test_byte_level_training_says_what_is_wrong(documents: list[str], vocab_size
 @pytest.mark.parametrize(
     ("documents", "vocab_size", "message"),
     [
-        (["hello world"], 4000, "vocab_size 4000 is too large: this text .* 298"),
+        (["hello world"], 4000, "vocab_size 4000 is too large: this text yields at most 298"),
         (["hello world"], 100, "vocab_size 100 is too small: this text needs at least 280"),
         (["hello world"], 275, "vocab_size 275 is too small: this text needs at least 280"),
         ([], 400, "no text to train a tokenizer on"),

@@ -172,7 +172,7 @@ def test_roles_are_read_from_the_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("special", "config", "message"),
     [
-        (["<stop>"], {}, "name it in a tokenizer_config.json"),
+        (["<stop>"], {}, "does not name its eos_token"),
         (["</s>"], {"eos_token": "<gone>"}, "lacks '<gone>', the eos_token"),
         (["</s>"], None, "tokenizer_config.json: is not JSON"),
     ],

@@ -2,8 +2,8 @@
 
     paths -> find_partitions -> [Partition] -> read_partition -> Document | Rejected
 
-`records` has the settings and makes documents of records, `streams` gives bytes, lines and encodings, `find` finds
-files and cuts them; the others read a family of formats each, and `formats` names them all.
+`records` holds the settings and the types that readers share, `decoding` turns stored bytes into text, `find` finds
+files and cuts them into pieces. Each module of `formats` reads one family of formats; `formats.table` lists them all.
 """
 
 from babyllm.text.readers.find import WHOLE_FILES, Partition, find_partitions, key_of, left_out, read_partition

@@ -1,4 +1,4 @@
-"""Archives of files: each file in them is unpacked by itself, read like any other, and discarded.
+"""Archives of files: each file is unpacked on its own, read like any other and then deleted.
 
 archive -> entries, in order -> a temporary file, one at a time -> Source -> the reader of its format
 """
@@ -29,18 +29,18 @@ TOO_DEEP = "an archive in an archive in an archive: unpack it first"
 def read_files(
     source: Source, config: ReadConfig, read: Callable[[Source], Iterator[T | Rejected]]
 ) -> Iterator[T | Rejected]:
-    """What is read of a file, or of each file of an archive.
+    """The records of a file, or of each file of an archive.
 
-    Hidden files of an archive, those of other formats and those that lie beside data are left out, as in folders; one
-    `Rejected` tells how many.
+    Hidden files of an archive, those of other formats and those about the data are left out, as in folders. One
+    `Rejected` reports how many.
 
     Args:
         source: the file, or a piece of one.
         config: how files are read.
-        read: reads a file that is no archive.
+        read: reader of a file that is not an archive.
 
     Raises:
-        UserError: the file cannot be read, or there is no room to unpack one.
+        UserError: the file cannot be read, or the disk has no room to unpack one.
     """
     for item in _opened(source, config, 1):
         if isinstance(item, Rejected):
@@ -50,7 +50,7 @@ def read_files(
 
 
 def _opened(source: Source, config: ReadConfig, depth: int) -> Iterator[Source | Rejected]:
-    """The file itself, or the files of an archive, each of which is there until the next one is asked for."""
+    """The file itself, or the files of an archive, each of which exists until the next one is asked for."""
     if source.format not in ARCHIVES:
         yield source
         return
@@ -65,10 +65,10 @@ def _opened(source: Source, config: ReadConfig, depth: int) -> Iterator[Source |
 
 
 def archive_pieces(source: Source, size: int) -> list[Source]:
-    """An archive cut into pieces of about this many bytes, where its files can be found without reading all of it.
+    """An archive cut into pieces of about `size` bytes, if its files can be found without reading all of it.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the archive cannot be read.
     """
     if source.compression or source.size_bytes <= size:
         return [source]
@@ -96,23 +96,23 @@ def _files(archive: Source, config: ReadConfig, path: Path) -> Iterator[Source |
         size, damage = _unpacked(entry, path, name)
         domain = _domain(archive, parts, format, config)
         yield Source(path, name, format, compression, domain, 0, None, size, (size, 0), damage=damage)
-        if damage and format in TABLES:  # whose readers know no streams
+        if damage and format in TABLES:  # their readers do not use `blocks`, which would raise it
             yield rejected(name, damage.reason, damage)
     if left_out:
         yield rejected(archive.name, LEFT_OUT, ", ".join(f"{n:,} {what}" for what, n in left_out.most_common()))
 
 
 def _unpacked(entry: Entry, path: Path, name: str) -> tuple[int, Damaged | None]:
-    """Put a file of an archive at the path; its size, and its damage."""
+    """Write a file of an archive to the path; returns its size in bytes and its damage, if any."""
     size, damage = 0, None
     with _room(name, path):
         file = path.open("wb", buffering=0)  # so that closing it has nothing left to write
     with file:
         try:
-            for block in entry.content:  # an error of reading the archive is not one of room
+            for block in entry.content:  # outside of `_room`: an error here is one of reading the archive
                 size += len(block)
                 rest = memoryview(block)
-                while rest:  # a disk that is almost full takes a part
+                while rest:  # a disk that is almost full writes only a part
                     with _room(name, path):
                         rest = rest[file.write(rest) :]
         except Damaged as error:
@@ -132,7 +132,7 @@ def _room(name: str, path: Path) -> Iterator[None]:
 
 
 def _domain(archive: Source, parts: list[str], format: str, config: ReadConfig) -> str:
-    """The domain of a file: that of the archive, or of its folder in an archive that was given itself."""
+    """The domain of a file: the archive's, or that of its folder in an archive that was given by its own path."""
     if archive.domain and config.domain != "file":
         return archive.domain
     folder = os.path.basename(os.path.dirname(os.path.abspath(archive.path)))

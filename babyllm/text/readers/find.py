@@ -1,4 +1,4 @@
-"""What there is to read: files and folders, cut and gathered into partitions of about the same size.
+"""The files to read, cut and gathered into partitions of about the same size.
 
 paths -> files, sorted by name -> large ones cut into pieces, small ones gathered -> partitions
 """
@@ -32,7 +32,7 @@ from babyllm.text.readers.read import read_source
 from babyllm.text.readers.records import ReadConfig, Rejected, Source, unreadable
 
 UNREAD_ARCHIVES = (".rar", ".7z", ".z", ".cab", ".iso")
-HEAD = 4096  # bytes that tell what a file without suffix holds
+HEAD = 4096  # bytes by which the format of a file without suffix is detected
 WHOLE_FILES = 1 << 62  # bytes of a partition at which no file is cut
 
 
@@ -41,8 +41,8 @@ class Partition:
     """Pieces of files that one process reads at a time.
 
     Attributes:
-        sources: what is read, in order.
-        size_bytes: how much that is, as stored; of Parquet, as unpacked.
+        sources: pieces to read, in order.
+        size_bytes: their total size as stored; for Parquet, as unpacked.
     """
 
     sources: tuple[Source, ...]
@@ -50,16 +50,17 @@ class Partition:
 
 
 def find_partitions(paths: Sequence[Path], config: ReadConfig, partition_bytes: int) -> list[Partition]:
-    """Everything readable at the paths, in the order of its names; hidden files and other formats are left out.
+    """Partitions of all readable files at the paths, in order of their names; hidden files are left out.
 
     Args:
         paths: files and folders.
         config: how files will be read.
-        partition_bytes: of a partition, about; an uncompressed file of lines or a Parquet file that is larger is cut.
+        partition_bytes: approximate size of a partition; a larger file is cut if it is an uncompressed file of lines,
+            a Parquet file or an uncompressed archive.
 
     Raises:
         UserError: a path does not exist, is given twice or holds nothing that can be read; a file cannot be opened; a
-            setting makes no sense.
+            setting is invalid.
     """
     _check(config)
     skipped: Counter[str] = Counter()
@@ -68,8 +69,8 @@ def find_partitions(paths: Sequence[Path], config: ReadConfig, partition_bytes: 
         others = ", ".join(f"{n:,} {kind}" for kind, n in sorted(skipped.items()))
         raise UserError(
             f"{', '.join(map(str, paths))}: nothing to read here ({others or 'no files'}); what can be read ends in "
-            f"{READABLE}, also with {', '.join(COMPRESSIONS)} after it, or in "
-            " anything with a --read.suffix, such as .txt"
+            f"{READABLE}, also with {', '.join(COMPRESSIONS)} after it, or in anything with a --read.suffix, such as "
+            ".txt"
         )
     _refuse_unfinished([source for source in sources if source.path not in paths])
     sources.sort(key=lambda source: source.name)
@@ -78,9 +79,12 @@ def find_partitions(paths: Sequence[Path], config: ReadConfig, partition_bytes: 
 
 
 def left_out(paths: Sequence[Path], config: ReadConfig | None = None) -> dict[str, int]:
-    """How many files below the paths `find_partitions` leaves out, by suffix, or by name where they lie beside data.
+    """Numbers of files that `find_partitions` leaves out, by suffix; files about the data are counted by name.
 
-    "hidden" counts hidden folders as one.
+    A hidden folder counts as one under "hidden".
+
+    Raises:
+        UserError: a path does not exist or is given twice; a file or folder cannot be opened.
     """
     skipped: Counter[str] = Counter()
     for _ in _found(paths, replace(config or ReadConfig(), limit=None), skipped):
@@ -91,19 +95,22 @@ def left_out(paths: Sequence[Path], config: ReadConfig | None = None) -> dict[st
 def read_partition(
     partition: Partition, config: ReadConfig, notes: Counter[str] | None = None
 ) -> Iterator[Document | Rejected]:
-    """Every record of a partition, as a document or with the reason why it is none, in order.
+    """Every record of a partition in order, as a document or as a `Rejected` with the reason.
 
     Args:
-        partition: what is read.
-        config: how.
-        notes: counts documents of which something is worth telling, by what that is.
+        partition: pieces to read.
+        config: how they are read.
+        notes: counter of documents with a noteworthy property, by its description; it is updated.
+
+    Raises:
+        UserError: a file cannot be read, or the disk has no room to unpack one.
     """
     for source in partition.sources:
         yield from read_source(source, config, notes)
 
 
 def key_of(partitions: Sequence[Partition]) -> str:
-    """A digest that is another one when a file is added, removed, changed, or cut differently."""
+    """A sha256 in hexadecimal that changes when a file is added, removed, changed or cut differently."""
     digest = hashlib.sha256()
     for partition in partitions:
         row = [
@@ -137,7 +144,7 @@ def _check(config: ReadConfig) -> None:
 
 
 def _roots(paths: Sequence[Path]) -> list[tuple[Path, str]]:
-    """The paths with the names by which ids call them: as many of their last parts as tell them apart."""
+    """The paths with their names in ids: the shortest suffixes of equal depth that distinguish them."""
     real = [path.resolve() for path in paths]
     for path, given in zip(real, paths, strict=True):
         if not path.exists():
@@ -153,9 +160,9 @@ def _roots(paths: Sequence[Path]) -> list[tuple[Path, str]]:
 
 
 def _found(paths: Sequence[Path], config: ReadConfig, skipped: Counter[str]) -> Iterator[Source]:
-    """The files at the paths in the order of their names, whole, as they are found.
+    """The whole files at the paths in order of their names, as they are found.
 
-    What lies beside data, such as a README.md, is left out, unless there is nothing else.
+    Files about the data, such as a README.md, are left out unless there is nothing else.
     """
     beside: list[Source] = []
     has_data = False
@@ -185,23 +192,22 @@ def _named(path: Path, label: str, config: ReadConfig) -> Source:
         raise UserError(f"{path}: an archive of a kind that is not read; unpack it, or pack its files as .zip or .tar")
     if not format:
         raise UserError(
-            f"{path}: a file of a kind that is not read; known are "
-            f"{READABLE}, and --read.suffix names the one it is to be "
-            "read as, such as .txt"
+            f"{path}: a file of a kind that is not read; known suffixes are {READABLE}; --read.suffix names the one to "
+            "read it as, such as .txt"
         )
     folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
-    # Of the files of an archive each has its own.
+    # Each file of an archive has a domain of its own.
     domain = "" if format in ARCHIVES else domain_of([path.name], folder, True, format, config)
     format = "corpus" if format == ".parquet" and is_corpus(path.parent) else format
     return _source(path, label, format, compression, domain)
 
 
 def _format_by_content(path: Path) -> str:
-    """How a file without suffix is read; empty if it holds no text."""
+    """The format of a file without suffix; empty if it holds no text."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD).removeprefix(codecs.BOM_UTF8).lstrip()
-    except OSError:  # reading it will tell
+    except OSError:  # the reader will report it
         return ".txt"
     if b"\0" in head or not head.strip():
         return ".parquet" if head.startswith(b"PAR1") else ""
@@ -220,7 +226,7 @@ def _below(root: Path, label: str, config: ReadConfig, skipped: Counter[str]) ->
 def _walk(
     folder: Path, parts: tuple[str, ...], config: ReadConfig, skipped: Counter[str], above: frozenset[str]
 ) -> Iterator[tuple[Path, tuple[str, ...], str, str]]:
-    """Files to read below a folder: path, parts of the name, format, compression; of a corpus, those it describes."""
+    """Files to read below a folder: path, parts of the name, format, compression; those in the manifest of a corpus."""
     real = os.path.realpath(folder)
     if real in above:  # a link to a folder that holds it
         return
@@ -244,17 +250,17 @@ def _walk(
 
 
 def _entries(folder: Path) -> list[tuple[str, str, bool, bool, bool]]:
-    """What lies in a folder, in the order that whole names have: name, path, is it a folder, a link, a file."""
+    """The entries of a folder in order of their full names: name, path, is it a folder, a link, a file."""
     try:
         with os.scandir(folder) as entries:
             found = [(e.name, e.path, os.path.isdir(e.path), e.is_symlink(), os.path.isfile(e.path)) for e in entries]
     except OSError as error:
-        raise UserError(f"{folder}: cannot be listed: {error.strerror}; mend its permissions or leave it out") from None
+        raise UserError(f"{folder}: cannot be listed: {error.strerror}; fix its permissions or leave it out") from None
     return sorted(found, key=lambda entry: spelled(entry[0]) + "/" * entry[2])
 
 
 def _refuse_unfinished(sources: Sequence[Source]) -> None:
-    """Refuse parts of a corpus whose description is gone or was never written: some of them may be missing.
+    """Refuse parts of a corpus that no manifest describes: others of its parts may be missing.
 
     Raises:
         UserError: there is such a part.
@@ -263,7 +269,7 @@ def _refuse_unfinished(sources: Sequence[Source]) -> None:
         try:
             with open_parquet(path) as file:
                 is_part = PART_MARK in (file.metadata.metadata or {})
-        except FAULTS:  # reading it will tell
+        except FAULTS:  # the reader will report it
             continue
         if is_part:
             raise UserError(
@@ -277,7 +283,7 @@ def _source(path: Path, name: str, format: str, compression: str, domain: str) -
         info = path.stat()
         is_file = stat.S_ISREG(info.st_mode)
         if is_file:
-            path.open("rb").close()  # what cannot be read is told now rather than after hours of work
+            path.open("rb").close()  # an unreadable file is reported now rather than after hours of work
     except OSError as error:
         raise unreadable(path, error) from error
     size, changed = (info.st_size, info.st_mtime_ns) if is_file else (0, 0)
@@ -315,7 +321,7 @@ def _archive_pieces(source: Source, partition_bytes: int) -> list[Source]:
 
 
 def _has(pieces: str, source: Source, config: ReadConfig) -> bool:
-    """Whether a file has what its format may be cut at."""
+    """Whether a file holds the boundaries at which its format may be cut."""
     if pieces == "json lines":
         return holds_lines(source, config)
     return pieces == "lines" or can_be_cut(separator_of(source, config))
@@ -325,7 +331,7 @@ def _row_groups(source: Source, partition_bytes: int) -> list[Source]:
     try:
         with open_parquet(source.path) as file:
             sizes = [file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)]
-    except FAULTS:  # reading it will tell
+    except FAULTS:  # the reader will report it
         return [source]
     pieces, start, size = [], 0, 0
     for i, group in enumerate(sizes):

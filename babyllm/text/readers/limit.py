@@ -1,6 +1,6 @@
-"""A part of all files for a quick try: the first documents, megabytes of text or files, in the order of their names.
+"""The first part of all files, for a quick try: a number of documents, megabytes of text or files, in order of names.
 
-What is taken depends on the files alone, not on how they are cut or on who reads them.
+The selection depends only on the files, not on how they are cut or which process reads them.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ SIZES = {"b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
 
 
 def limit_of(config: ReadConfig) -> tuple[int, str]:
-    """How much is read, and of what: "files", "documents" or "bytes"; (0, "") for all.
+    """The number of units to read and the unit: "files", "documents" or "bytes"; (0, "") for all.
 
     Raises:
-        UserError: the limit is none.
+        UserError: the limit is not valid.
     """
     if config.limit is None:
         return 0, ""
     found = LIMIT.fullmatch(config.limit.strip())
     if not found:
-        raise UserError(f"--read.limit={config.limit}: give a number of documents, as 1000, or 10MB, or 3files")
+        raise UserError(f"--read.limit={config.limit}: give a number of documents, such as 1000, or 10MB, or 3files")
     number, unit = int(found[1]), found[2].lower()
     if unit in SIZES:
         return number * SIZES[unit], "bytes"
@@ -38,7 +38,11 @@ def limit_of(config: ReadConfig) -> tuple[int, str]:
 
 
 def taken(sources: Iterator[Source], config: ReadConfig) -> list[Source]:
-    """The first of the files, no more of them looked for than needed; the last one may be read in part."""
+    """The files up to the limit, of which the last may be read in part; no further files are looked for.
+
+    Raises:
+        UserError: the limit is not valid, or a file cannot be read.
+    """
     number, unit = limit_of(config)
     if unit == "files":
         return list(islice(sources, number))
@@ -56,7 +60,7 @@ def taken(sources: Iterator[Source], config: ReadConfig) -> list[Source]:
 
 @lru_cache(4096)
 def _counted(source: Source, config: ReadConfig, number: int, unit: str) -> tuple[int, int]:
-    """Documents of a file until a number of them, or of bytes of text, is reached; and how many are left."""
+    """The number of documents that a file contributes to the limit, and how many units are left after it."""
     n = 0
     for item in read_source(source, config):
         if isinstance(item, Document):

@@ -1,4 +1,4 @@
-"""Lines for people: what line of a file stands at the offset by which readers name a record."""
+"""Line numbers for people: the line at the byte offset by which readers name a record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from babyllm.text.readers.records import ReadConfig, Source
 
 
 class LineNumbers:
-    """The lines of a file of text, counted from 1 on in a reading of its own, as far as they are asked for.
+    """Line numbers of a text file, counted from 1 in a separate pass that goes only as far as needed.
 
     Args:
         source: a whole file.
@@ -21,10 +21,10 @@ class LineNumbers:
     def __init__(self, source: Source, config: ReadConfig) -> None:
         self._source, self._config = source, config
         self._parts: Iterator[bytes] | None = None
-        self._begin, self._block, self._line = 0, b"", 1  # the block at hand, where it begins, and in what line
+        self._begin, self._block, self._line = 0, b"", 1  # offset of the current block, the block, its first line
 
     def at(self, offset: int) -> int:
-        """The line that holds an offset as the readers count them; no block before that of the last one asked for."""
+        """The number of the line at a byte offset as readers count it; offsets must not decrease."""
         if self._parts is None:
             self._parts = _parts(self._source, self._config)
         while offset > self._begin + len(self._block) and (block := next(self._parts, b"")):
@@ -34,7 +34,7 @@ class LineNumbers:
 
 
 def _parts(source: Source, config: ReadConfig) -> Iterator[bytes]:
-    """The bytes that offsets count."""
+    """The bytes in which offsets are counted."""
     if source.format in JSON_SUFFIXES and not holds_lines(source, config):
         return json_blocks(source, config)
     encoding = encoding_of(source, config)

@@ -1,6 +1,6 @@
-"""Whether the fields that settings name are there: a name that no record has would change nothing, or lose everything.
+"""A check that the fields named by settings exist: a wrong name would change nothing, or reject every record.
 
-settings -> names -> the first records of the first files -> one of them has each, or a `UserError`
+settings -> names -> the first records of the first files -> each name is in one of them, or a `UserError`
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from babyllm.text.readers.formats.document_fields import Names, lookup
 from babyllm.text.readers.formats.table import ARCHIVES, RECORDS
 from babyllm.text.readers.records import ReadConfig, Rejected, Source
 
-FILES, PER_FILE = 200, 200  # of which the fields are looked at
-SHOWN = 20  # fields that are named
+FILES, PER_FILE = 200, 200  # files, and records of each, that are searched for the fields
+SHOWN = 20  # fields that the message lists
 
 
 def require_fields(partitions: Sequence[Partition], config: ReadConfig) -> None:
     """Refuse a setting that names a field which none of the first records has.
 
     Raises:
-        UserError: names the setting, and the fields there are.
+        UserError: a field is missing; the message names the setting and the fields there are.
     """
     missing = _named(config)
     if not missing:
@@ -45,7 +45,7 @@ def require_fields(partitions: Sequence[Partition], config: ReadConfig) -> None:
 
 
 def _named(config: ReadConfig) -> dict[str, str]:
-    """The fields that settings name, each with its setting."""
+    """The fields that settings name, each with its flag."""
     named = {}
     if config.text is not None:
         named = {name: f"--read.text={config.text}" for name in config.text.split("+") if not name.endswith("?")}
@@ -57,7 +57,7 @@ def _named(config: ReadConfig) -> dict[str, str]:
 
 
 class _Whole:
-    """Takes records as they are."""
+    """Returns records unchanged."""
 
     def document(self, record: Any, place: str) -> Any:
         return record
@@ -78,6 +78,6 @@ def _first_records(partitions: Sequence[Partition], config: ReadConfig) -> Itera
 
 
 def _whole(source: Source, config: ReadConfig) -> Iterator[Any]:
-    """The records of a file as they are; of a file of texts nothing."""
+    """The unchanged records of a file; none for a format without named fields."""
     read = RECORDS.get(source.format)
     return read(source, config, _Whole()) if read else iter(())

@@ -1,4 +1,4 @@
-"""What the name of a file tells: how it is read, whether it is about the data rather than part of it, its domain."""
+"""What follows from the name of a file: its format, its domain, and whether it is about the data or part of it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from babyllm.text.readers.records import ReadConfig
 
 SHARD_NUMBER = re.compile(r"(?:[-_.]?(?:part|shard)?[-_.]?\d+(?:[-_.]?of[-_.]?\d+)?)$", re.IGNORECASE)
 HASH = r"(?=[0-9a-f]*\d)[0-9a-f]{%d,}"  # hexadecimal digits, of which one is a digit
-HASH_BEHIND = re.compile(rf"[-_.]{HASH % 8}$", re.IGNORECASE)
-# A name of numbers, hashes and words for parts tells nothing of its own.
+HASH_SUFFIX = re.compile(rf"[-_.]{HASH % 8}$", re.IGNORECASE)
+# A name made only of numbers, hashes and these words says nothing but which file of many it is.
 WORD = r"part|shard|chunk|split|file|data|batch|block|of|train|test|dev|val|valid|validation|snappy"
 UUID = "[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
 NUMBERED = re.compile(rf"(?:{UUID}|(?:{WORD})?\d+|c\d{{3}}|{HASH % 6}|{WORD})(?:[-_. ]|$)", re.IGNORECASE)
-# What lies beside data: papers for people, checksums, and what other libraries write of data sets and models.
+# Files about the data: texts for people, checksums, and what other libraries write about data sets and models.
 COMPANION = re.compile(
     r"(?:readme|licen[cs]e|copying|notice|changelog|authors|contribut(?:ors|ing)|citation|code_of_conduct)"
     r"(?:[-_.][a-z]{2}(?:[-_][a-z]{2})?)?(?:\.(?:md|markdown|txt|rst|html?))?"
@@ -27,12 +27,12 @@ COMPANION = re.compile(
     re.IGNORECASE,
 )
 SHORT = {".tgz": ".tar.gz", ".tbz": ".tar.bz2", ".tbz2": ".tar.bz2", ".txz": ".tar.xz", ".tzst": ".tar.zst"}
-WHOLE = (*TABLES, ".zip")  # formats that are not read when they are compressed
+WHOLE = (*TABLES, ".zip")  # formats that are not read in compressed form
 HIDDEN = ("__macosx", "thumbs.db", "desktop.ini", "_success")
 
 
 def kind(name: str, config: ReadConfig) -> tuple[str, str]:
-    """Format and compression of a file by its name; no format if it is unknown."""
+    """Format and compression of a file by its name; the format is empty if it is unknown."""
     stem, suffix = os.path.splitext(_in_full(name.lower()))
     compression = COMPRESSIONS.get(suffix, "")
     suffix = os.path.splitext(stem)[1] if compression else suffix
@@ -42,19 +42,19 @@ def kind(name: str, config: ReadConfig) -> tuple[str, str]:
 
 
 def _in_full(name: str) -> str:
-    """A name that ends in .tar.gz instead of .tgz."""
+    """A name with its short suffix written out: .tar.gz instead of .tgz."""
     stem, suffix = os.path.splitext(name)
     return stem + SHORT.get(suffix, suffix)
 
 
 def is_companion(name: str) -> bool:
-    """Whether a file lies beside data without being part of it, such as README.md, LICENSE or dataset_infos.json."""
+    """Whether a file is about the data rather than part of it, such as README.md, LICENSE or dataset_infos.json."""
     stem, suffix = os.path.splitext(name)
     return COMPANION.fullmatch(stem if suffix.lower() in COMPRESSIONS else name) is not None
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is one that programs leave for themselves."""
+    """Whether a file or folder is one that programs write for their own use."""
     return name.startswith(".") or name.lower() in HIDDEN
 
 
@@ -64,9 +64,9 @@ def domain_of(parts: Sequence[str], folder: str, is_file: bool, format: str, con
     Args:
         parts: its folders below the given one, and its name.
         folder: name of the folder that was given, or in which the given file lies.
-        is_file: whether a file was given.
-        format: how it is read.
-        config: says what a domain is.
+        is_file: whether the path of a file was given rather than that of a folder.
+        format: format in which it is read.
+        config: settings, which say what a domain is.
     """
     if config.domain not in ("auto", "folder", "file") and not config.domain.startswith("field:"):
         return spelled(config.domain)
@@ -85,15 +85,15 @@ def _is_one_document(format: str, config: ReadConfig) -> bool:
 
 
 def file_domain(name: str) -> str:
-    """The name of a file without suffixes and number: wiki-00001-of-00008.jsonl.gz is wiki; nothing of part-00001."""
+    """The name of a file without suffixes and number: wiki for wiki-00001-of-00008.jsonl.gz, empty for part-00001."""
     stem = name
     while os.path.splitext(stem)[1].lower() in (*FORMATS, *COMPRESSIONS, *ARCHIVES, *SHORT):
         stem = os.path.splitext(stem)[0]
-    return "" if is_number(stem) else SHARD_NUMBER.sub("", HASH_BEHIND.sub("", stem)) or stem
+    return "" if is_number(stem) else SHARD_NUMBER.sub("", HASH_SUFFIX.sub("", stem)) or stem
 
 
 def is_number(stem: str) -> bool:
-    """Whether a name says only which of many it is: part-00001, 000_00042, train-00000-of-00010, 0a3f9c61."""
+    """Whether a name says only which file of many it is: part-00001, 000_00042, train-00000-of-00010, 0a3f9c61."""
     at = 0
     while at < len(stem) and (found := NUMBERED.match(stem, at)):
         at = found.end()
@@ -101,5 +101,5 @@ def is_number(stem: str) -> bool:
 
 
 def spelled(name: str) -> str:
-    """A name as valid text: some file systems allow any bytes."""
+    """A name as valid Unicode; some file systems allow any bytes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

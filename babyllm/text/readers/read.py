@@ -1,4 +1,4 @@
-"""Documents of a source of any format."""
+"""The documents of a source of any format."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from babyllm.text.readers.records import ReadConfig, Rejected, Source
 
 
 def read_source(source: Source, config: ReadConfig, notes: Counter[str] | None = None) -> Iterator[Document | Rejected]:
-    """Every record of a file or a piece of one, as a document or with the reason why it is none.
+    """Every record of a file or a piece of one, as a document or as a `Rejected` with the reason.
 
     Args:
         source: the file, or the piece.
         config: how it is read.
-        notes: counts documents of which something is worth telling, by what that is.
+        notes: counter of documents with a noteworthy property, by its description; it is updated.
+
+    Raises:
+        UserError: the file cannot be read, or the disk has no room to unpack one.
     """
 
     def read(file: Source) -> Iterator[Document | Rejected]:
@@ -29,7 +32,7 @@ def read_source(source: Source, config: ReadConfig, notes: Counter[str] | None =
 
 
 def first_documents(found: Iterator[Document | Rejected], n: int) -> Iterator[Document | Rejected]:
-    """What is found up to the n-th document."""
+    """The items up to and including the n-th document."""
     for item in found:
         yield item
         n -= isinstance(item, Document)

@@ -1,4 +1,4 @@
-"""What readers take and give: the settings, a piece of a file, or the reason why a record is no document."""
+"""What readers take and return: the settings, a piece of a file, and the reason why a record was rejected."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ class ReadConfig:
 
     Attributes:
         text: field that holds the text (a.b is field b of field a), or several joined by +, such as question+answer;
-            null finds it among the names in use, such as text, content, completion, instruction + output.
-        title: field put on a line above the text, where there is one and the text does not begin with it; null for
-            none.
-        domain: folder (the first below the given one), file (its name), field:NAME, or the name of the domain itself;
-            auto takes a field or column named domain where there is one, else the folder, or the name of a file that
-            lies in none.
-        encoding: of text files, such as big5; auto tells it from how common the characters are that it makes of them.
-        errors: what becomes of bytes that are invalid in it; strict rejects their record, replace puts U+FFFD for them.
-        txt: what a document is in .txt files, the whole file, each line, or the lines up to a blank one.
+            null looks for the usual names, such as text, content, completion, instruction + output.
+        title: field whose value is put on a line above the text, unless the text begins with it; null for none.
+        domain: source of the domain: folder (the first below the given one), file (its name), field:NAME, or a name
+            that all documents get; auto takes a field or column named domain if there is one, else the folder, or the
+            name of a file that lies in no folder.
+        encoding: encoding of text files, such as big5; auto detects it from how common the resulting characters are.
+        errors: treatment of bytes that are invalid in the encoding; strict rejects their record, replace puts U+FFFD
+            in their place.
+        txt: part of a .txt file that becomes a document, the whole file, each line, or the lines up to a blank one.
         separator: text between the documents of a .txt file, such as <|endoftext|>, in which \n is a line break; null
-            finds <|endoftext|> where it stands alone on lines.
-        suffix: suffix by which files of other kinds are read, such as .txt; null leaves them out, but reads a file
-            without suffix that is named itself by what it holds.
-        all: whether files beside the data are read too, such as README.md, LICENSE and dataset_infos.json.
-        limit: how much is read, the first of all files in the order of their names: a number of documents, 10MB of
-            text, or 3files; null reads all.
+            splits at <|endoftext|> where it stands alone on a line.
+        suffix: suffix by which files of other kinds are read, such as .txt; null leaves them out, except that a file
+            without suffix whose own path is given is read by its content.
+        all: whether files about the data are read too, such as README.md, LICENSE and dataset_infos.json.
+        limit: amount to read from all files in order of their names, as a number of documents, 10MB of text, or
+            3files; null reads all.
         columns: names of the columns of CSV and TSV files that have no header, such as id,text.
-        max_record_bytes: longer records are rejected, so that one of them never fills the memory.
+        max_record_bytes: largest size of a record in bytes; longer ones are rejected, so that none fills the memory.
     """
 
     text: str | None = None
@@ -62,17 +62,17 @@ class Source:
     """A file, or a piece of one, that is read from its start to its end.
 
     Attributes:
-        path: of the file.
-        name: the same relative to the folder above the given path, with slashes; ids begin with it.
-        format: the suffix by which it is read, such as ".jsonl"; "corpus" for Parquet files made by babyllm.
-        compression: gzip, zstd, bz2, xz, lz4 or nothing.
-        domain: of its documents, unless a field tells.
-        start: first byte of the piece; of Parquet the first row group, of .zip the first file.
-        end: behind its last; None reads to the end.
-        size_bytes: how much work it is.
-        stamp: size and time of change of the whole file, by which a changed file is known.
-        documents: how many are read at most; None reads all.
-        damage: what is wrong with a file of an archive, which ends where it was damaged.
+        path: path of the file.
+        name: path relative to the folder above the given one, with slashes; ids begin with it.
+        format: suffix by which it is read, such as ".jsonl"; "corpus" for Parquet files made by babyllm.
+        compression: gzip, zstd, bz2, xz or lz4; empty for none.
+        domain: domain of its documents, unless a field names one.
+        start: first byte of the piece; for Parquet the first row group, for .zip the index of the first file.
+        end: end of the piece, exclusive, counted like `start`; None reads to the end.
+        size_bytes: size of the piece, by which work is shared out; as stored, for Parquet as unpacked.
+        stamp: size in bytes and modification time in nanoseconds of the whole file, which reveal a change.
+        documents: largest number of documents to read; None reads all.
+        damage: damage at which the content of an archive's file was cut off; None if it is intact.
     """
 
     path: Path
@@ -93,9 +93,9 @@ class Entry:
     """A file of an archive.
 
     Attributes:
-        name: in the archive, with its folders.
-        content: its bytes, unpacked; it raises `Damaged` after the last one that can be read.
-        obstacle: why it cannot be read; empty if it can.
+        name: name in the archive, with its folders.
+        content: its unpacked bytes; the iterator raises `Damaged` after the last byte that can be read.
+        obstacle: reason why it cannot be read; empty if it can.
     """
 
     name: str
@@ -105,13 +105,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A record that is no document: a line of `rejected.jsonl`.
+    """A record that was not used: a line of `rejected.jsonl`.
 
     Attributes:
-        place: the id that its document would have; the file's name if all of it is meant.
+        place: id that its document would have; the file's name if the whole file is meant.
         reason: one of a small number of phrases, so that they can be counted.
-        excerpt: how the record begins.
-        line: of the file, from 1 on, where it begins; None where lines are not counted.
+        excerpt: beginning of the record.
+        line: number of the line at which it begins, from 1; None where lines are not counted.
     """
 
     place: str
@@ -121,7 +121,7 @@ class Rejected:
 
 
 class BadRecord(Exception):
-    """Why a record cannot be read."""
+    """A record that cannot be read; the message is the reason."""
 
 
 T = TypeVar("T")
@@ -129,31 +129,31 @@ Made = TypeVar("Made", covariant=True)
 
 
 class Maker(Protocol[Made]):
-    """What records are made into, documents or something else: it is given to whatever reads records."""
+    """Turns records into documents or something else; every reader of records takes one."""
 
     def document(self, record: Any, place: str) -> Made:
-        """What a record becomes whose id is its place.
+        """The document, or something else, made of a record; `place` is its id.
 
         Raises:
-            BadRecord: it cannot.
+            BadRecord: the record cannot be used.
         """
 
     def columns(self, names: Sequence[str]) -> list[str]:
-        """The columns of a table that are needed.
+        """Those of a table's columns that are needed.
 
         Raises:
-            BadRecord: no row can become anything.
+            BadRecord: no row can be used.
         """
 
 
 def rejected(place: str, reason: object, raw: object = "") -> Rejected:
-    """What is reported of a record; `raw` is the record as it was found."""
+    """The report of a record that was not used; `raw` is the record as it was found."""
     text = raw[: 4 * EXCERPT].decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
     return Rejected(place, str(reason), mended(text[:EXCERPT]))
 
 
 def mended(text: str) -> str:
-    """A valid Unicode string: JSON can spell surrogates that have no partner."""
+    """The text as valid Unicode: a lone surrogate, which JSON can spell, becomes U+FFFD."""
     if text.isascii():
         return text
     try:
@@ -164,10 +164,10 @@ def mended(text: str) -> str:
 
 
 def accounted(source: Source, found: Iterator[T | Rejected]) -> Iterator[T | Rejected]:
-    """What is found in a source; where it is empty or ends in damage, a `Rejected` says so.
+    """The items found in a source, with a `Rejected` if it is empty or ends in damage.
 
-    A file that cannot be read, for want of a permission or a disk that answers, is no property of the data: whatever
-    stage reads it stops and keeps nothing of this file, so that the same command reads it when it has been mended.
+    A missing permission or a failing disk is not a property of the data. The stage stops and keeps nothing of such a
+    file, so that the same command reads it once the cause is removed.
 
     Raises:
         UserError: the file cannot be read.
@@ -190,7 +190,7 @@ def accounted(source: Source, found: Iterator[T | Rejected]) -> Iterator[T | Rej
 
 
 def unreadable(path: Path, error: OSError) -> UserError:
-    """What the user is told of a file that the system does not let anybody read."""
+    """The error for a file that the operating system does not let anybody read."""
     return UserError(
-        f"{path}: cannot be read ({error.strerror or error}); mend it or leave it out, and start the same command again"
+        f"{path}: cannot be read ({error.strerror or error}); fix it or leave it out, and start the same command again"
     )

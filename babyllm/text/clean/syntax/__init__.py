@@ -1,1 +1,1 @@
-"""Text that is not prose: code, tables and markup, told line by line."""
+"""Recognition of text that is not prose: code and tables line by line, and markup."""

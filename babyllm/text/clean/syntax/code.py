@@ -1,9 +1,9 @@
-r"""Lines of code and of tables, and marks within lines that are not prose: what filters that mend prose leave alone.
+r"""Lines of code and of tables, and code and formulas within lines, which filters that edit prose leave alone.
 
     text -> lines -> regions (fences, docstrings, comments, formulas), single lines, their neighbours -> is it code?
-    text -> `a ~ mark ~ b`, [what the marks stand for] -> the filter -> the marks' pieces put back
+    text -> `a ~ mark ~ b`, [pieces that the marks stand for] -> the filter -> the pieces put back
 
-A line is told by its own form or by what stands around it; a text most of whose lines are code is code as a whole.
+A line is recognised by its own form or by the lines around it. A text in which most lines are code is code as a whole.
 The work is done only for texts that a filter would change.
 """
 
@@ -17,8 +17,8 @@ from itertools import pairwise
 from babyllm.text.clean.syntax.characters import HAN
 from babyllm.text.clean.syntax.code_lines import is_chinese, is_key, is_statement, is_weak
 
-_SHORT = 1 << 14  # characters; of longer texts each filter looks at the lines again, which bounds memory
-_MARK = "\U0010fffe"  # a code point that never is a character stands for what is left alone
+_SHORT = 1 << 14  # characters; the result for a longer text is not cached, which bounds memory
+_MARK = "\U0010fffe"  # stands for a piece that is left alone; a code point that is never a character
 _SIGNS = re.compile('[\t`(){}\\[\\]=;<>|$\\\\#"~^*+]')
 _PAGE = re.compile(r"\s*<(?:!doctype|!--|[a-z][a-z0-9]*[\s/>])", re.IGNORECASE)
 _SPAN = re.compile(
@@ -29,17 +29,18 @@ _SPAN = re.compile(
 
 
 def _has_signs(text: str) -> bool:
-    """Whether a text may hold code at all; a search for one set of characters is quick, one for alternatives is not."""
+    """Whether a text may hold code at all; searching for one set of characters is quick, for alternatives it is not."""
     return "---" in text or "\n " in text or "\n\xa0" in text or _SIGNS.search(text) is not None
 
 
 def in_prose(text: str, edit: Callable[[str], str], edit_code: Callable[[str], str] | None = None) -> str:
-    """The text edited, but for lines of code and tables, and code and formulas within lines.
+    """The edited text, in which code, tables and formulas are left as they are.
 
     Args:
         text: any text.
-        edit: a filter, for which a character that is neither word nor punctuation stands for each such piece.
-        edit_code: what is done to the pieces, if anything.
+        edit: function that edits prose; in its argument each piece of code, table or formula is replaced by one
+            character that is neither a word character nor punctuation.
+        edit_code: function that edits these pieces; None leaves them alone.
     """
     edited = edit(text)
     if edited == text or not _has_signs(text):
@@ -51,12 +52,12 @@ def in_prose(text: str, edit: Callable[[str], str], edit_code: Callable[[str], s
 
 
 def without_code(text: str, *, markup: bool = False) -> tuple[str, list[str]]:
-    """The text with a mark in place of each piece that is no prose, and the pieces.
+    """The text with a mark in place of each piece that is not prose, and the pieces.
 
     Args:
         text: any text.
-        markup: whether lines of tags count as prose, and in a text that begins with a tag all lines but those that
-            Markdown fences in.
+        markup: whether lines of tags count as prose, and in a text that begins with a tag all lines outside of
+            Markdown's fences.
     """
     if _MARK in text:
         return text, []
@@ -81,7 +82,7 @@ def without_code(text: str, *, markup: bool = False) -> tuple[str, list[str]]:
 
 
 def with_code(edited: str, pieces: Sequence[str], text: str) -> str:
-    """The pieces back in place of their marks; the text as it was if an edit took marks away."""
+    """The edited text with each mark replaced by its piece; the original `text` if the edit removed or added marks."""
     between = edited.split(_MARK)
     if len(between) != len(pieces) + 1:
         return text
@@ -89,7 +90,7 @@ def with_code(edited: str, pieces: Sequence[str], text: str) -> str:
 
 
 def count_code(text: str) -> tuple[int, int]:
-    """How many lines of a text are code or rows of a table, and their characters."""
+    """The number of lines of a text that are code or rows of a table, empty ones aside, and their characters."""
     if not _has_signs(text):
         return 0, 0
     sizes = [len(line) for line, code in zip(text.split("\n"), _code_lines(text, True), strict=True) if code]
@@ -97,7 +98,7 @@ def count_code(text: str) -> tuple[int, int]:
 
 
 def lines_of_code(text: str) -> Sequence[bool]:
-    """Whether each line of a text is code or part of a table."""
+    """Whether each line of a text is code or part of a table, one value per line."""
     return _code_lines(text, True) if _has_signs(text) else [False] * (text.count("\n") + 1)
 
 
@@ -114,7 +115,7 @@ def _code_lines(text: str, has_tags: bool) -> Sequence[bool]:
     return look(text, has_tags)
 
 
-@lru_cache(1024)  # for the filters that come after, which see most texts unchanged
+@lru_cache(1024)  # for later filters, which see most texts unchanged
 def _known_code_lines(text: str, has_tags: bool) -> Sequence[bool]:
     return code_lines(text.split("\n"), has_tags=has_tags)
 
@@ -123,11 +124,11 @@ def _known_code_lines(text: str, has_tags: bool) -> Sequence[bool]:
 
 
 def code_lines(lines: Sequence[str], *, has_tags: bool = True) -> list[bool]:
-    """Whether each line is code or part of a table; empty lines are where they stand between such lines.
+    """Whether each line is code or part of a table; so are empty lines between such lines.
 
     Args:
-        lines: of a text.
-        has_tags: whether a line that begins and ends with tags is code; else it is where it is indented like code.
+        lines: lines of a text.
+        has_tags: whether every line that begins and ends with tags is code; otherwise only an indented one is.
     """
     fenced = fenced_lines(lines)
     is_code = [
@@ -147,7 +148,7 @@ def code_lines(lines: Sequence[str], *, has_tags: bool = True) -> list[bool]:
 
 
 def _spread(lines: Sequence[str], is_code: list[bool]) -> None:
-    """Mark lines that could be code and follow or precede code, and empty lines between code."""
+    """Mark lines that are code if a neighbour is and that stand next to code, and empty lines between code."""
     for numbers, step in ((range(1, len(lines)), -1), (range(len(lines) - 2, -1, -1), 1)):
         last_is_code = is_code[numbers[0] + step] if len(lines) > 1 else False
         for i in numbers:
@@ -169,7 +170,7 @@ _BEGIN = re.compile(r"[ \t]*\\begin\{(\w+\*?)\}")
 
 
 def fenced_lines(lines: Sequence[str]) -> list[bool]:
-    """Whether each line belongs to a fenced block of Markdown, which ends with a fence of its kind."""
+    """Whether each line belongs to a fenced block of Markdown, which ends with a fence like its first."""
     inside = [False] * len(lines)
     fences = [
         (i, found[1])
@@ -189,7 +190,7 @@ def fenced_lines(lines: Sequence[str]) -> list[bool]:
 
 
 def _regions(lines: Sequence[str]) -> list[bool]:
-    """Whether each line belongs to a docstring, a block comment or a formula that spans lines."""
+    """Whether each line belongs to a docstring, a block comment or a formula of several lines."""
     inside = [False] * len(lines)
     unclosed: set[str] = set()
     i = 0
@@ -206,7 +207,7 @@ def _regions(lines: Sequence[str]) -> list[bool]:
 
 
 def _closing(line: str) -> str | None:
-    """What closes a region that begins in the line and does not end in it."""
+    """The text that closes a region which begins in the line and does not end in it; None if there is none."""
     if "/*" in line and "*/" not in line[line.rindex("/*") :]:
         return "*/"
     if ('"""' in line or "'''" in line) and (found := _TRIPLE.match(line)) and line.count(found[1]) % 2:
@@ -233,7 +234,7 @@ _UNDERLINE = re.compile(r"([=~^*+#-])\1{2,}[ \t]*$")
 
 
 def _mark_tables(lines: Sequence[str], is_code: list[bool]) -> None:
-    """Mark rows whose cells are told by tabs, bars, commas or borders, and the lines that underline headings."""
+    """Mark rows with cells between tabs, bars, commas or borders, and lines that underline headings."""
     cells = {mark: [_cells(line, mark) for line in lines] for mark in "\t,"}
     for i, line in enumerate(lines):
         is_code[i] = is_code[i] or cells["\t"][i] >= 3 or _is_row(line)
@@ -254,7 +255,7 @@ def _is_row(line: str) -> bool:
 
 
 def _mark_tags(lines: Sequence[str], is_code: list[bool], indented_only: bool) -> None:
-    """Mark lines that begin and end with tags: all, or those of blocks that Markdown's indentation sets apart."""
+    """Mark lines that begin and end with tags: all of them, or only those in code blocks indented as in Markdown."""
     for i, line in enumerate(lines):
         if "<" in line and _TAG_LINE.match(line):
             after_gap = i == 0 or not lines[i - 1].strip() or is_code[i - 1]
@@ -266,7 +267,7 @@ def _has_words(lines: Sequence[str], *numbers: int) -> bool:
 
 
 def _cells(line: str, mark: str) -> int:
-    """The number of cells that a mark separates in a line; 0 where it stands as in prose or is not there."""
+    """The number of cells that a mark separates in a line; 0 if the mark is absent or is used as in prose."""
     n = line.count(mark)
     if (
         n < (mark == ",") * 2 + 1

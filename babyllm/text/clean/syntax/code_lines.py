@@ -1,8 +1,8 @@
-r"""How a single line of code looks: statements that are told by themselves, and lines that are code beside others.
+r"""Forms of single lines of code: statements recognised on their own, and lines that are code next to other code.
 
 The forms are those of C and its relatives, Python, JavaScript, shells, SQL, JSON, YAML, CSS, LaTeX and
-reStructuredText. Prose that speaks of code must not match: forms are bound to the beginning or the end of a line, and
-what holds Chinese outside of quotes and comments is code only where a keyword or a bracket says so.
+reStructuredText. Prose about code must not match. So the forms are bound to the beginning or the end of a line, and a
+line with Chinese outside of quotes and comments is code only if a keyword or a bracket shows it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _LITERALS = re.compile(
     r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*"|`[^`\n]*`|(?:(?<![:\w])//|/\*|(?<!\S)#|(?<=\s)--\s).*$"""
 )
 _INDENT = " \t\xa0\u3000"
-_LONGEST = 1000  # characters of a line that are looked at
+_LONGEST = 1000  # characters of a line that are examined
 _FLAGS = re.VERBOSE | re.ASCII
 
-# ---- told by a keyword or a bracket, whatever else the line holds
+# ---- recognised by a keyword or a bracket, whatever else the line holds
 
 _WORD = re.compile("[A-Za-z]+[0-9]?")
 _AFTER_KEYWORD = re.compile(
@@ -67,7 +67,7 @@ _AFTER_SIGN = re.compile(
     _FLAGS,
 )
 
-# ---- told by their form, where nothing but quotes and comments holds Chinese
+# ---- recognised by their form, if Chinese stands only in quotes and comments
 
 _TYPE = (
     r"(?:public|private|protected|static|final|const|unsigned|signed|virtual|inline|extern|struct|enum|union|typedef|"
@@ -85,7 +85,7 @@ _STATEMENT = re.compile(
     """,
     _FLAGS,
 )
-# By the last character of a line: what stands before it.
+# What a statement holds before its last character, by that character.
 _ENDINGS = {
     ";": re.compile(
         r"[\w)\]][(]|=|->|::|\+\+|--|\w\.\w|^(?:return|throw|goto|break|continue)\b|^[a-z-]+[ ]*:", re.ASCII
@@ -99,7 +99,7 @@ _OPERATORS = re.compile(
 _JUMP = re.compile(r"(?:return|raise|yield|break|continue|pass)(?: [\w.\"'()\[\]{}, +*/-]*)?;?$", re.ASCII)  # indented
 _KEY = re.compile(r"[ ]*(?:- )?[a-z_][\w.-]*:(?: |$)", re.ASCII)
 
-# ---- code beside code
+# ---- code next to code
 
 _WEAK = re.compile(
     r"""
@@ -117,7 +117,7 @@ _CALL = re.compile(r"\w\(", re.ASCII)
 
 @lru_cache(1 << 14)
 def is_statement(line: str) -> bool:
-    """Whether a line is code by itself."""
+    """Whether a line on its own is code."""
     is_indented = line[:1] in _INDENT
     line = line[:_LONGEST].strip(_INDENT)
     if is_indented and _JUMP.match(line):
@@ -140,7 +140,7 @@ def _has_two_operators(line: str) -> bool:
 
 
 def is_key(line: str) -> bool:
-    """Whether a line begins with a key as in YAML, which a name in a dialogue may look like too."""
+    """Whether a line begins with a key as in YAML; the name of a speaker in a dialogue may look the same."""
     return ":" in line and bool(_KEY.match(line))
 
 

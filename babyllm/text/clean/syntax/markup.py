@@ -1,10 +1,10 @@
-"""The filter for HTML that was left in texts.
+"""The filter that removes HTML left in texts.
 
-    text -> is it markup? -- yes -> tags told from `<` of text -> html.parser -> text without tags, entities resolved
+    text -> is it markup? -- yes -> escape every `<` that is not a tag -> html.parser -> text, entities resolved
                           -- no  -> entities resolved, all else stays
 
-A text is markup if it holds what only a page or a piece of one holds: a document type, tags with attributes, tags of
-blocks that are opened and closed around text. One `<`, or a tag that is spoken of, makes no markup.
+A text is markup if it holds what only a page or a piece of one holds: a document type, tags with attributes, or tags
+of blocks that are opened and closed around text. A lone `<`, or a tag mentioned in prose, is not enough.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _INLINE = _STYLES | _names(
 _VOID = _names("base br col embed hr img input link meta param source wbr")
 _OPEN_ENDED = _names("body colgroup dd dt head html li option p tbody td tfoot th thead tr")
 _UNSEEN = frozenset(("script", "style"))
-_RAW = _UNSEEN | {"iframe", "textarea", "title"}  # where a parser looks for the end alone
+_RAW = _UNSEEN | {"iframe", "textarea", "title"}  # within these a parser looks only for their end
 
 _ATTRIBUTE = (
     r"""[A-Za-z_:@][\w:.-]*\s*=\s*(?:"[^"<]*"|'[^'<]*'|[^\s"'<>=`]+)|(?:async|autoplay|checked|controls|defer|disabled|"""
@@ -52,16 +52,16 @@ _CLOSING = re.compile("</([A-Za-z][A-Za-z0-9]*)>")
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _BARE_AMPERSAND = re.compile(f"&(?!{_ENTITY.pattern[1:]})")
 _BREAK = re.compile(r"(?<![\s`'\"“‘])<br ?/?>(?![ `'\"”’])", re.IGNORECASE)
-_REACH = 4000  # characters in which a tag is closed to count as evidence, which bounds the time
-_MANY_BREAKS = 3  # one or two may be spoken of
+_REACH = 4000  # characters within which a tag must be closed to count as evidence, which bounds the time
+_MANY_BREAKS = 3  # one or two may be mentioned in prose
 
 
 @dataclass(frozen=True)
 class Html:
     """Remove the tags of texts that are markup, and resolve entities once (&amp; -> &).
 
-    Tags of blocks become line breaks. Comparisons (a < b), tags that HTML does not know (<unk>), and code within
-    Markdown stay. In a text that is no markup all tags stay, and in code the entities too.
+    Tags of blocks become line breaks. Comparisons (a < b), tags that are not HTML (<unk>) and code within Markdown
+    stay. In a text that is not markup all tags stay, and in code the entities too.
     """
 
     def edit(self, text: str) -> str:
@@ -81,7 +81,7 @@ def _resolved(text: str) -> str:
 
 
 def is_markup(text: str) -> bool:
-    """Whether a text is a page or a piece of one, and not prose or code in which `<` occurs."""
+    """Whether a text is a page or a piece of one, rather than prose or code with a `<` in it."""
     if len(_BREAK.findall(text)) >= _MANY_BREAKS:
         return True
     tags = [found for found in _TAG.finditer(text) if found["doctype"] or _is_known(found)]
@@ -90,7 +90,7 @@ def is_markup(text: str) -> bool:
     closed = Counter(name.lower() for name in _CLOSING.findall(text))
     n_known = sum(n for name, n in closed.items() if name in _BLOCKS or name in _CELLS or name in _INLINE)
     if closed.total() - n_known > n_known:
-        return False  # of XML, which has such names too
+        return False  # XML, some of whose tags have names of HTML
     return any(_is_evidence(found, closed) for found in tags if not found["close"])
 
 
@@ -100,7 +100,7 @@ def _is_known(found: re.Match[str]) -> bool:
 
 
 def _is_evidence(found: re.Match[str], closed: Counter[str]) -> bool:
-    """Whether an opening tag is one of a page: it has attributes, or stands and is closed as pages have it."""
+    """Whether an opening tag belongs to a page: it has attributes, or is placed and closed as in a page."""
     name, text = found["name"].lower(), found.string
     if found["attributes"]:
         return name in _VOID or name in _OPEN_ENDED or closed[name] > 0
@@ -130,7 +130,7 @@ def _begins_block(text: str, start: int) -> bool:
 
 
 class _Reader(HTMLParser):
-    """Gathers the text of markup, with a line break for every tag of a block and a space for that of a cell."""
+    """Collects the text of markup, with a line break for each tag of a block and a space for each tag of a cell."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -165,7 +165,7 @@ def _text_of(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Markup in which nothing but tags, comments and document types begins with <, nothing but entities with &."""
+    """The markup with every `<` escaped that begins no tag, comment or document type, and every `&` of no entity."""
     text = _BARE_AMPERSAND.sub("&amp;", text)
     found_all = list(_TAG.finditer(text))
     opened = {found["name"].lower() for found in found_all if found["name"] and not found["close"]}
@@ -182,7 +182,7 @@ def _escaped(text: str) -> str:
             end = text.index("-->", found.end()) + 3 if found.end() <= last_comment_end else end
             pieces.append("" if found.end() <= last_comment_end else "&lt;!--")
         elif name in _RAW and not found["close"] and last_closing.get(name, -1) < found.start():
-            continue  # unclosed, it would swallow what follows
+            continue  # an unclosed one would swallow what follows
         elif found["doctype"] or _counts(found, name, opened, last_closing):
             pieces.append(found[0])
         else:
@@ -191,7 +191,7 @@ def _escaped(text: str) -> str:
 
 
 def _counts(found: re.Match[str], name: str, opened: set[str], closed: dict[str, int]) -> bool:
-    """Whether a tag is one of HTML, and not a short name between comparison signs."""
+    """Whether a tag is one of HTML rather than a short name between comparison signs."""
     if name in _BLOCKS or name in _CELLS or name in _VOID:
         return True
     return name in _INLINE and (bool(found["attributes"]) or name in (opened if found["close"] else closed))

@@ -1,9 +1,9 @@
-"""Compressed files, unpacked up to the last byte before their damage.
+"""Compressed files, unpacked up to the last byte before any damage.
 
 file -> members, one after the other -> decompressor of each -> blocks
-     -> a damaged member: the same once more, its last piece fed byte by byte -> the rest before the damage -> Damaged
+     -> a damaged member: unpacked again, its last piece fed byte by byte -> the rest before the damage -> Damaged
 
-A member is what one call of a program made: joined files have several.
+A member is the output of one run of a compressor; joined files have several.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ else:
     from backports import zstd
 
 BLOCK = 1 << 20
-FIRST, CHUNK = 1 << 12, 1 << 16  # stored bytes that are unpacked at once: of a member, which may be small, and at most
-PADDING = 1 << 9  # bytes that are read at once where there is perhaps none
+FIRST, CHUNK = 1 << 12, 1 << 16  # stored bytes unpacked at once: at the start of a member, which may be small; at most
+PADDING = 1 << 9  # bytes read at once after a member, where padding may stand
 MAGIC = {
     **{"gzip": b"\x1f\x8b\x08", "bz2": b"BZh", "xz": b"\xfd7zXZ\0"},
     **{"zstd": b"\x28\xb5\x2f\xfd", "lz4": b"\x04\x22\x4d\x18"},
     "deflate": b"",
 }
-SKIPPED = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # begins a frame of zstd or lz4 that holds no content
+SKIPPED = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # the beginning of a zstd or lz4 frame without content
 FAULTS = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstd.ZstdError)
 LOST = "damaged: what follows is lost"
 CHECKSUM = "the checksum is wrong: all was read, but some of it may have changed"
 GARBAGE = "what follows the compressed data is not compressed: it is left out"
 DICTIONARY = "needs the dictionary that it was made with: unpack it first, with zstd -d -D"
-LONGEST_WINDOW = 31  # bits of a place in it, as of `zstd --long=31`: 2 GiB
+LONGEST_WINDOW = 31  # log2 of the bytes of a window, as with `zstd --long=31`: 2 GiB
 TRAILER = {"bz2": 10, "lz4": 4}
-"""Last bytes of a file that hold no content but checksums, where a fault does not say that it is one of them."""
+"""Last bytes of a file that hold only checksums, for codecs whose errors do not say that a checksum failed."""
 
 
 class Damaged(Exception):
-    """A file that cannot be read further than it has been.
+    """A file that cannot be read any further.
 
     Attributes:
         reason: one of a small number of phrases.
         is_whole: whether all of the content has been read.
-        place: where in the stored file to look for an undamaged member.
+        place: byte of the stored file from which to look for an undamaged member.
     """
 
     def __init__(self, detail: object, reason: str = LOST, is_whole: bool = False, place: int = 0) -> None:
@@ -59,15 +59,15 @@ class Damaged(Exception):
 
 
 def unpacked(path: Path, compression: str, start: int = 0) -> Iterator[bytes]:
-    """The content of a compressed file.
+    """The content of a compressed file, in blocks of bytes.
 
     Args:
-        path: of the file.
+        path: path of the file.
         compression: gzip, bz2, xz, zstd or lz4.
-        start: where its first member begins that is read.
+        start: byte of the stored file at which the first member to read begins.
 
     Raises:
-        Damaged: after the last byte that can be read.
+        Damaged: the content is damaged; raised after the last byte that can be read.
         OSError: the file cannot be read, which says nothing about its content.
     """
     with path.open("rb", buffering=4 * CHUNK) as file:
@@ -78,7 +78,7 @@ def unpacked(path: Path, compression: str, start: int = 0) -> Iterator[bytes]:
 
 
 def next_member(path: Path, compression: str, place: int, begin: bytes) -> int | None:
-    """Where the first member after a place begins whose content begins so; None if there is none."""
+    """The byte at which the first member from `place` on begins whose content begins with `begin`; None without one."""
     magic = MAGIC[compression]
     with path.open("rb") as file:
         while True:
@@ -106,12 +106,12 @@ def _begins(path: Path, compression: str, place: int, begin: bytes) -> bool:
 
 
 def _is_member(head: bytes, compression: str) -> bool:
-    """Whether bytes are the beginning of a member."""
+    """Whether the bytes are the beginning of a member."""
     has_skipped = compression in ("zstd", "lz4")
     return head.startswith(MAGIC[compression]) or (has_skipped and SKIPPED.match(head) is not None)
 
 
-# ---- decompressors that are handed the stored bytes
+# ---- decompressors that take the stored bytes as arguments
 
 
 class _Decompressor(Protocol):
@@ -128,7 +128,7 @@ class _Decompressor(Protocol):
 
 
 class _Deflate:
-    """A member of a gzip file, or what one is without its head, in the manner of `bz2.BZ2Decompressor`."""
+    """A member of a gzip file, or bare deflate data, with the interface of `bz2.BZ2Decompressor`."""
 
     def __init__(self, window: int = 31) -> None:
         self._inner, self._is_full = zlib.decompressobj(window), False
@@ -160,7 +160,7 @@ DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
 
 
 def _members(file: BinaryIO, compression: str, start: int) -> Iterator[bytes]:
-    """The content of all members; of a wrong checksum is told after all of them."""
+    """The content of all members; a wrong checksum is raised after the last of them."""
     begin: int | None = start
     wrong: Damaged | None = None
     while begin is not None:
@@ -173,14 +173,14 @@ def _members(file: BinaryIO, compression: str, start: int) -> Iterator[bytes]:
             last, end = error, error.place
         begin, wrong = _after_padding(file, end), wrong or last
         if begin is not None and not _is_member(_head(file, begin), compression):
-            # A checksum is wrong, too, where damage made a member end too early.
+            # A checksum also fails where damage made a member end too early.
             raise Damaged(last, place=begin) if last else Damaged(f"at byte {begin:,}", GARBAGE, True, begin)
     if wrong:
         raise wrong
 
 
 def _after_padding(file: BinaryIO, end: int) -> int | None:
-    """Where something follows a member, perhaps after zeros; None at the end of the file."""
+    """The byte at which data follows a member, with or without zeros between; None at the end of the file."""
     file.seek(end)
     while piece := file.read(PADDING):
         if rest := piece.lstrip(b"\0"):
@@ -194,13 +194,13 @@ def _head(file: BinaryIO, begin: int) -> bytes:
 
 
 def member(file: BinaryIO, compression: str, begin: int) -> Generator[bytes, None, int]:
-    """The content of what begins at such a byte of a file; where it ends is returned.
+    """The content of the member that begins at byte `begin` of a file; returns the byte at which it ends.
 
     Raises:
-        Damaged: after the last byte that can be read.
+        Damaged: the member is damaged; raised after the last byte that can be read.
     """
     decompressor = DECOMPRESSORS[compression]()
-    fed, given = begin, 0  # where the stored bytes go on, and how many have been made of them
+    fed, given = begin, 0  # offset of the next stored byte, and number of unpacked bytes so far
     file.seek(begin)
     while not decompressor.eof:
         piece = file.read(min(CHUNK, FIRST + fed - begin)) if decompressor.needs_input else b""
@@ -226,13 +226,13 @@ def _fed(decompressor: _Decompressor, piece: bytes, size: int = BLOCK) -> bytes:
 
 
 def _rest(file: BinaryIO, compression: str, begin: int, damaged: int, given: int) -> Iterator[bytes]:
-    """What a member holds after the `given` bytes and before its damage, which lies in the piece that begins there.
+    """The content of a member after its first `given` bytes and before its damage.
 
-    A call that fails takes with it what it has already made, so the damaged piece is fed byte by byte. The file is
-    left where the damage was found.
+    The damage lies in the piece that begins at byte `damaged`. A call that fails discards what it has already
+    unpacked, so this piece is fed byte by byte. The file position afterwards is the place of the damage.
     """
     decompressor = DECOMPRESSORS[compression]()
-    # A block of bz2 comes out after its last byte, and only then its checksum fails.
+    # bz2 returns a block after its last byte, and its checksum fails only then.
     size = 1 if compression == "bz2" else BLOCK
     file.seek(begin)
     at = begin
@@ -249,10 +249,10 @@ def _rest(file: BinaryIO, compression: str, begin: int, damaged: int, given: int
 
 
 def _damage(file: BinaryIO, compression: str, fault: Exception, begin: int) -> Damaged:
-    """What is told of a fault in a member that begins so, which was found where the file stands.
+    """The error for a fault in the member that begins at byte `begin`, found at the current position of the file.
 
     Raises:
-        OSError: the fault is a want of memory.
+        OSError: the fault is a lack of memory.
     """
     text, at = str(fault), file.tell()
     if "not enough memory" in text:
@@ -267,22 +267,22 @@ def _damage(file: BinaryIO, compression: str, fault: Exception, begin: int) -> D
     if size - at < TRAILER.get(compression, 0):
         return Damaged(text, CHECKSUM, True, size)
     if any(name in text for name in ("data check", "length check", "checksum")):
-        # After the checksum of gzip comes its length.
+        # In gzip the length follows the checksum.
         return Damaged(f"at byte {begin:,}: {text}", CHECKSUM, True, at + 4 * ("data check" in text))
     return Damaged(text, place=begin + 1)
 
 
-# ---- lz4 by Arrow, which fetches the stored bytes
+# ---- lz4 by Arrow, which reads the stored bytes itself
 
 
 class _Feed:
-    """A file as Arrow reads it, from some byte on one at a time.
+    """A file for Arrow to read, from byte `slow_from` on one byte at a time.
 
     Attributes:
-        at: how far it has been read.
-        piece: where the piece begins that was read last.
+        at: byte up to which it has been read.
+        piece: byte at which the last piece that was read begins.
         is_at_end: whether more was asked for than the file has.
-        error: the one that reading the file met.
+        error: error of the operating system on reading the file.
     """
 
     closed = False
@@ -309,7 +309,7 @@ class _Feed:
         return data
 
     def close(self) -> None:
-        """Leave the file to whoever has opened it."""
+        """Leave the file open for its owner."""
 
 
 def _frames(file: BinaryIO, start: int) -> Iterator[bytes]:
@@ -339,7 +339,7 @@ def _before_fault(feed: _Feed, given: int) -> bytes:
     with suppress(*FAULTS), _arrow(feed) as stream:
         while given and (skipped := stream.read(min(given, BLOCK))):
             given -= len(skipped)
-        while byte := stream.read(1):  # a longer read that fails takes all of it along
+        while byte := stream.read(1):  # a longer read that fails returns nothing of it
             rest += byte
     return bytes(rest)
 

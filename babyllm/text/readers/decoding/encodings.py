@@ -1,10 +1,10 @@
-"""Bytes as text: which encoding they are in, told from how common the characters are that it makes of them.
+"""Bytes as text: their encoding is detected from how common the resulting characters are.
 
-bytes -> a byte order mark, or valid UTF-8  -> that
+bytes -> a byte order mark, or valid UTF-8  -> that encoding
       -> each candidate: bits that its characters take under the frequencies of its language
-      -> the one that takes the fewest, if no other comes near; else nobody knows
+      -> the candidate with the fewest bits, if no other comes near; else not recognised
 
-The same bytes are hundreds of common characters in one encoding and rare ones in the others.
+The same bytes are common characters in one encoding and rare ones in the others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MARKS = {
     **{codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"},
     **{codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16", BOM: "utf-8"},
 }
-# What is labelled with the first holds characters of the second, a superset.
+# Text labelled with the first often holds characters of the second, a superset.
 SUPERSETS = {
     **{"gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949", "shift_jis": "cp932", "big5": "big5hkscs"},
     **{"tis_620": "cp874", "tis-620": "cp874", "iso8859-1": "cp1252", "iso8859-11": "cp874", "ascii": "utf-8"},
@@ -35,13 +35,13 @@ MARK_AT_LINE = re.compile("^\ufeff+", re.MULTILINE)
 UNKNOWN = "the encoding is not recognised; name it with --read.encoding"
 ADVICE = " (see --read.encoding and --read.errors)"
 
-ASCII_BITS, INVALID_BITS = 5.0, 24.0  # that a character takes, and what is none
-MOST_BITS = {1: 5.7, 2: 7.2}  # that a byte above ASCII may take on average, where a character has one or two of them
-DOUBT_BITS = 12.0  # by which the best candidate must beat every other
-BONUS_BITS = 12.0  # for GB18030, which is what most files are that come here
+ASCII_BITS, INVALID_BITS = 5.0, 24.0  # bits of an ASCII character, and of an invalid byte sequence
+MOST_BITS = {1: 5.7, 2: 7.2}  # largest mean bits of a byte above ASCII, by the number of bytes of a character
+DOUBT_BITS = 12.0  # bits by which the best candidate must beat every other
+BONUS_BITS = 12.0  # bits in favour of GB18030, the encoding of most files that are not UTF-8
 SAMPLE_BYTES = 1 << 16
 ONE_BYTE = ("cp874", "cp1251", "koi8-r")
-LOOKALIKES = ("cp1252", "cp1255", "cp1258")  # which have relatives too close to be told apart: they only raise doubt
+LOOKALIKES = ("cp1252", "cp1255", "cp1258")  # too close to related encodings to be told apart: they only raise doubt
 
 
 # ---- decoding
@@ -51,7 +51,7 @@ def decoded(data: bytes, config: ReadConfig) -> str:
     """The text of a whole file, without byte order marks.
 
     Raises:
-        BadRecord: it is in no encoding that is recognised, or not in the one that was given.
+        BadRecord: its encoding is not recognised, or it is invalid in the one that was given.
     """
     encoding = recognised([data]) if config.encoding == "auto" else config.encoding
     if encoding is None and config.errors == "strict":
@@ -60,25 +60,25 @@ def decoded(data: bytes, config: ReadConfig) -> str:
 
 
 def text_of_file(path: Path) -> str:
-    """The text of a file of a person's, such as a word list.
+    """The text of a file that a person wrote, such as a word list.
 
     Raises:
-        BadRecord: it is in no encoding that is recognised.
+        BadRecord: its encoding is not recognised.
         OSError: it cannot be read.
     """
     return decoded(path.read_bytes(), ReadConfig())
 
 
 def text_of(data: bytes, encoding: str, errors: str = "strict") -> str:
-    """The text that bytes are in an encoding.
+    """The text of bytes in a known encoding.
 
     Args:
-        data: as stored.
-        encoding: as Python names it.
-        errors: strict, or replace to put U+FFFD in the place of what is invalid.
+        data: bytes as stored.
+        encoding: Python's name of the encoding.
+        errors: strict, or replace to put U+FFFD in the place of invalid bytes.
 
     Raises:
-        BadRecord: they are invalid in it.
+        BadRecord: the bytes are invalid in the encoding.
     """
     try:
         return data.decode(encoding, errors)
@@ -87,12 +87,12 @@ def text_of(data: bytes, encoding: str, errors: str = "strict") -> str:
 
 
 def is_wide(encoding: str) -> bool:
-    """Whether a line break is more than one byte, so that lines cannot be found without decoding."""
+    """Whether a line break takes more than one byte, so that lines cannot be found without decoding."""
     return codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))
 
 
 def utf8(parts: Iterable[bytes], encoding: str, errors: str = "strict") -> Iterator[bytes]:
-    """A stream in UTF-8; under `strict` what is invalid in its encoding becomes what is invalid there too."""
+    """A stream of bytes recoded to UTF-8; under `strict` invalid bytes become bytes that are invalid in UTF-8 too."""
     if errors == "strict":
         errors = "surrogatepass" if is_wide(encoding) else "surrogateescape"
     decoder = codecs.getincrementaldecoder(encoding)(errors)
@@ -106,7 +106,7 @@ def utf8(parts: Iterable[bytes], encoding: str, errors: str = "strict") -> Itera
 
 
 def declared(label: str) -> str | None:
-    """The encoding that a page means by a label; None if there is none of this name."""
+    """Python's name of the encoding that a page means by a label; None if the label is unknown."""
     try:
         name = codecs.lookup(label.strip()).name
         b"".decode(name)
@@ -119,7 +119,7 @@ def declared(label: str) -> str | None:
 
 
 def recognised(samples: Sequence[bytes]) -> str | None:
-    """The encoding of places of a file, of which the first is its beginning; None if it is not recognised."""
+    """The encoding of samples of a file, of which the first is its beginning; None if it is not recognised."""
     first, *later = samples
     for mark, encoding in MARKS.items():
         if first.startswith(mark):
@@ -133,11 +133,11 @@ def recognised(samples: Sequence[bytes]) -> str | None:
     n_other = len(text) - len(text.encode("ascii", "ignore"))
     if 2 * n_invalid <= n_other:
         return "utf-8"
-    return _likeliest(_telling(data))
+    return _likeliest(_beyond_ascii(data))
 
 
-def _telling(data: bytes) -> bytes:
-    """The first lines that hold more than ASCII, some of them."""
+def _beyond_ascii(data: bytes) -> bytes:
+    """The first lines that hold more than ASCII, up to `SAMPLE_BYTES`."""
     kept, size = [], 0
     for line in data.split(b"\n"):
         if not line.isascii():
@@ -162,13 +162,13 @@ def _likeliest(data: bytes) -> str | None:
 
 @dataclass(frozen=True)
 class _Model:
-    """The characters of a language as an encoding has them.
+    """How many bits the characters of a language take in an encoding.
 
     Attributes:
-        encoding: as Python names it.
-        bits: that a character takes, of those that are common.
-        usual: other characters that its texts hold.
-        usual_bits: that each of these takes; every further character takes twice as many.
+        encoding: Python's name of the encoding.
+        bits: bits of each common character.
+        usual: other characters of the language.
+        usual_bits: bits of each of these; every further character takes twice as many.
     """
 
     encoding: str
@@ -178,7 +178,7 @@ class _Model:
 
 
 def _bits(data: bytes, model: _Model) -> float:
-    """Bits that a text takes if it is in the encoding and language of a model."""
+    """The bits that a text takes in the encoding and language of a model."""
     total = 0.0
     for character, n in Counter(data.decode(model.encoding, "replace")).items():
         if character < "\x80":
@@ -210,7 +210,7 @@ def _models() -> tuple[_Model, ...]:
 
 
 def _model(encoding: str, ranked: str, share: float, usual: frozenset[str]) -> _Model:
-    """A model whose common characters, the commonest first, are so much of a text by Zipf's law."""
+    """A model whose common characters, the most common first, make up `share` of a text under Zipf's law."""
     characters = list(dict.fromkeys(ranked))
     weights = [1 / (rank + 5) for rank in range(len(characters))]
     scale = share / sum(weights)

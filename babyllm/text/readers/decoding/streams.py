@@ -1,4 +1,4 @@
-"""The bytes of a file: unpacked, recoded, cut into lines, with never more in memory than a record may have.
+"""The bytes of a file: unpacked, recoded and cut into lines, with at most one record in memory.
 
 file -> blocks -> (UTF-16 or 32: utf8) -> lines -> records
 file -> blocks -> whole -> decoded -> one document
@@ -14,8 +14,8 @@ from babyllm.text.readers.decoding.compressed import BLOCK, Damaged, unpacked
 from babyllm.text.readers.decoding.encodings import BOM, is_wide, recognised, utf8
 from babyllm.text.readers.records import TOO_LONG, BadRecord, ReadConfig, Source
 
-SAMPLES, SAMPLE = 16, 1 << 16  # places of a file, and bytes of each, by which its encoding is told
-HEAD_BLOCKS = 8  # of a compressed file, among which one is sought that holds more than ASCII
+SAMPLES, SAMPLE = 16, 1 << 16  # samples of a file, and bytes of each, from which its encoding is detected
+HEAD_BLOCKS = 8  # first blocks of a compressed file, among which one with more than ASCII is looked for
 EXCERPT_BYTES = 800
 
 
@@ -23,10 +23,10 @@ EXCERPT_BYTES = 800
 
 
 def blocks(source: Source, start: int = 0) -> Iterator[bytes]:
-    """The bytes of a file, unpacked, from the byte `start` of what is stored on.
+    """The unpacked bytes of a file in blocks, from byte `start` of the stored file on.
 
     Raises:
-        Damaged: after the last byte that can be read.
+        Damaged: the file is damaged; raised after the last byte that can be read.
         OSError: the file cannot be read, which says nothing about its content.
     """
     if source.compression:
@@ -44,8 +44,9 @@ def whole(source: Source, limit: int) -> Iterator[bytes]:
     """All bytes of a file as one value; nothing if some are lost.
 
     Raises:
-        BadRecord: there are more than `limit`.
-        Damaged: some are lost; also after all of them, if their checksum is wrong.
+        BadRecord: the file has more than `limit` bytes.
+        Damaged: some bytes are lost; also raised after all of them if their checksum is wrong.
+        OSError: the file cannot be read.
     """
     data = bytearray()
     damage = None
@@ -66,17 +67,21 @@ def whole(source: Source, limit: int) -> Iterator[bytes]:
 
 
 def lines(source: Source, config: ReadConfig) -> tuple[str, Iterator[tuple[int, bytes, bool]]]:
-    """The encoding of a file and its lines that begin in the piece: (offset, bytes, whether it was too long).
+    """The encoding of a file, and its lines that begin in the piece: (offset, bytes, whether it is too long).
 
-    Of a line that is too long only the beginning is given. Offsets count bytes: of the unpacked file, and of its
-    text in UTF-8 if that is stored in UTF-16 or 32. Byte order marks before a line, as in joined files, are left out.
+    A line that is too long is cut to its beginning. Offsets count bytes of the unpacked file, or of its text in UTF-8
+    if that is stored in UTF-16 or 32. Byte order marks before a line, as in joined files, are left out.
+
+    Raises:
+        Damaged: the file is damaged; raised after the last line that can be read.
+        OSError: the file cannot be read.
     """
     encoding = encoding_of(source, config)
     end = sys.maxsize if source.end is None else source.end
     if is_wide(encoding):
         parts = utf8(blocks(source), encoding, config.errors)
         return "utf-8", _lines(parts, 0, end, config.max_record_bytes, True)
-    # A piece begins one byte early: whether a line begins at its first byte is told by the byte before.
+    # Reading starts one byte early: the byte before the piece decides whether a line begins at its first byte.
     start = max(0, source.start - 1)
     return encoding, _lines(blocks(source, start), start, end, config.max_record_bytes, source.start == 0)
 
@@ -84,8 +89,8 @@ def lines(source: Source, config: ReadConfig) -> tuple[str, Iterator[tuple[int, 
 def _lines(
     parts: Iterable[bytes], offset: int, end: int, limit: int, is_wanted: bool
 ) -> Iterator[tuple[int, bytes, bool]]:
-    """Lines of a stream that begins at `offset`; of the first one nothing is given unless it is wanted."""
-    held, size = b"", 0  # of the line under way: its first bytes, and how many it has
+    """Lines of a stream that begins at `offset`; the first one is left out unless `is_wanted`."""
+    held, size = b"", 0  # first bytes of the current line, and its whole size
     for block in parts:
         *ended, last = block.split(b"\n")
         for line in ended:
@@ -125,9 +130,9 @@ def encoding_of(source: Source, config: ReadConfig) -> str:
 
 
 def _samples(source: Source) -> list[bytes]:
-    """What tells the encoding of a file: its beginning, or places all over it."""
+    """The bytes from which the encoding of a file is detected: its beginning, or samples from all over it."""
     if source.compression or source.stamp[0] <= BLOCK:
-        return [_first_telling(source)]
+        return [_first_beyond_ascii(source)]
     samples = []
     with source.path.open("rb") as file:
         for i in range(SAMPLES):
@@ -136,8 +141,8 @@ def _samples(source: Source) -> list[bytes]:
     return samples
 
 
-def _first_telling(source: Source) -> bytes:
-    """The first block that holds more than ASCII, of those at the beginning."""
+def _first_beyond_ascii(source: Source) -> bytes:
+    """The first of the `HEAD_BLOCKS` first blocks that holds more than ASCII, else the last of them."""
     block = b""
     try:
         for block in islice(blocks(source), HEAD_BLOCKS):

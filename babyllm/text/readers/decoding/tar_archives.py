@@ -1,4 +1,4 @@
-"""What .tar archives hold, in one pass: joined archives are read on, and damaged places are passed over."""
+"""The files of .tar archives, in one pass: joined archives are read too, and damaged places are skipped."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ LOST_HEADER = "damaged: a part of the archive between its files is lost"
 
 @dataclass
 class _Losses:
-    """What is damaged in an archive: blocks that should be headers, and whether a file has raised its damage."""
+    """Damage of an archive: the number of blocks that should be headers, and whether a file has reported damage."""
 
     n_blocks: int = 0
     is_reported: bool = False
 
 
 def tar_entries(source: Source) -> Iterator[Entry]:
-    """The files of an archive, or of a piece of one, in order; the content of each is to be read before the next.
+    """The files of an archive, or of a piece of one, in order; read the content of each before asking for the next.
 
     Raises:
-        Damaged: after the last file, if something was lost that is part of none.
+        Damaged: something was lost outside of the files; raised after the last file.
         OSError: the archive cannot be read.
     """
     losses = _Losses()
@@ -51,14 +51,14 @@ def tar_entries(source: Source) -> Iterator[Entry]:
 
 
 def tar_ranges(source: Source, size: int) -> list[tuple[int, int]]:
-    """Pieces of about this many bytes into which an archive can be cut, from file to file."""
+    """Pieces of about `size` bytes into which an archive can be cut between files: (first byte, end)."""
     cuts = [0]
     with source.path.open("rb") as file:
         try:
             for member in _members(file, tarfile.TarInfo):
                 if member.offset - cuts[-1] >= size:
                     cuts.append(member.offset)
-        except tarfile.TarError:  # reading it will tell
+        except tarfile.TarError:  # the reader will report it
             pass
     return list(pairwise([*cuts, source.size_bytes]))
 
@@ -72,9 +72,9 @@ def _opened(source: Source) -> BinaryIO:
 
 
 def _members(file: BinaryIO, header: type[tarfile.TarInfo]) -> Iterator[tarfile.TarInfo]:
-    """The members of an archive from where the file stands on.
+    """The members of an archive from the current position of the file on.
 
-    `tarfile` remembers all that it has seen, so that it begins anew now and then.
+    `tarfile` keeps every member that it has seen in memory, so it is restarted after every `REMEMBERED` of them.
     """
     while True:
         archive = tarfile.TarFile(fileobj=file, tarinfo=header, ignore_zeros=True)
@@ -103,12 +103,12 @@ class _Forward:
     """A stream as a file that is read from its beginning to its end.
 
     Attributes:
-        damage: why it ended early.
+        damage: reason why it ended early; None if it did not.
     """
 
     def __init__(self, parts: Iterator[bytes]) -> None:
         self._parts, self._at = parts, 0
-        self._block, self._used = b"", 0  # the block under way, and how much of it has been read
+        self._block, self._used = b"", 0  # the current block, and how many of its bytes have been read
         self.damage: Damaged | None = None
 
     def tell(self) -> int:
@@ -140,11 +140,11 @@ class _Forward:
             return b""
 
     def close(self) -> None:
-        """Leave the stream to whoever made it."""
+        """Leave the stream to its owner."""
 
 
 def _counting(losses: _Losses) -> type[tarfile.TarInfo]:
-    """What `tarfile` makes headers with, which counts the blocks that are not headers."""
+    """A class of headers for `tarfile` that counts the blocks that are not headers."""
 
     class Header(tarfile.TarInfo):
         @classmethod

@@ -1,4 +1,4 @@
-"""What .zip archives hold: by their directory, or where that is lost by the head of each file."""
+"""The files of .zip archives, found by the archive's directory or, where that is lost, by the head of each file."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from babyllm.text.readers.decoding.compressed import BLOCK, CHECKSUM, Damaged, m
 from babyllm.text.readers.decoding.encodings import recognised
 from babyllm.text.readers.records import Entry, Source
 
-HEAD = struct.Struct("<4s5H3L2H")  # mark, versions, flags, method, time, date, checksum, sizes, lengths of what follows
+HEAD = struct.Struct("<4s5H3L2H")  # mark, version, flags, method, time, date, checksum, sizes, lengths of what follows
 MARK = b"PK\3\4"
 METHODS = {0: "", 8: "deflate", 12: "bz2", 93: "zstd", 95: "xz"}
 ENCRYPTED, SIZES_AFTER, UTF8 = 1, 8, 0x800  # flags
-UNKNOWN = 0xFFFFFFFF  # a size that stands elsewhere
-NO_DIRECTORY = "damaged: the directory of the archive is lost, and what it told of the files"
+UNKNOWN = 0xFFFFFFFF  # in place of a size that is stored elsewhere
+NO_DIRECTORY = "damaged: the directory of the archive is lost, with what it recorded of the files"
 
 
 @dataclass(frozen=True)
 class _File:
-    """A file of an archive: `place` is where its head begins, None stands for what is not known."""
+    """A file of an archive: `place` is the byte at which its head begins, `stored` its packed size; None if unknown."""
 
     name: str
     flags: int
@@ -37,7 +37,7 @@ def zip_entries(source: Source) -> Iterator[Entry]:
     """The files of an archive, or of a piece of one, in the order in which they are stored.
 
     Raises:
-        Damaged: after the last file, if the directory is lost.
+        Damaged: the directory is lost; raised after the last file.
         OSError: the archive cannot be read.
     """
     with source.path.open("rb") as file:
@@ -50,10 +50,10 @@ def zip_entries(source: Source) -> Iterator[Entry]:
 
 
 def zip_ranges(source: Source, size: int) -> list[tuple[int, int]]:
-    """Pieces of about this many bytes into which an archive can be cut, as numbers of its files."""
+    """Pieces of about `size` bytes into which an archive can be cut: (index of the first file, end)."""
     with source.path.open("rb") as file:
         files = _directory(file)
-    if not files:  # reading it will tell
+    if not files:  # the reader will report it
         return []
     cuts, since = [0], files[0].place
     for number, found in enumerate(files):
@@ -64,7 +64,7 @@ def zip_ranges(source: Source, size: int) -> list[tuple[int, int]]:
 
 
 def _directory(file: BinaryIO) -> list[_File] | None:
-    """The files that the directory tells; None where there is none."""
+    """The files that the archive's directory lists; None if it has no directory."""
     try:
         with zipfile.ZipFile(file) as archive:
             infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
@@ -79,7 +79,7 @@ def _directory(file: BinaryIO) -> list[_File] | None:
 
 
 def _named(name: str, flags: int) -> str:
-    """The name of a file, which older programs wrote in the encoding of their machine."""
+    """The name of a file; older programs wrote it in the encoding of their machine."""
     if flags & UTF8 or name.isascii():
         return name
     raw = name.encode("cp437")
@@ -96,7 +96,7 @@ def _is_utf8(raw: bytes) -> bool:
 
 
 def _heads(file: BinaryIO) -> Iterator[_File]:
-    """The files whose heads are found one after the other."""
+    """The files of an archive without directory, found by their heads one after the other."""
     place = 0
     while (place := _next_mark(file, place)) >= 0:
         file.seek(place)
@@ -105,13 +105,13 @@ def _heads(file: BinaryIO) -> Iterator[_File]:
             return
         _, _, flags, method, _, _, checksum, stored, _, n_name, n_extra = HEAD.unpack(head)
         name = file.read(n_name).decode("utf-8" if flags & UTF8 else "cp437", "replace")
-        is_told = not flags & SIZES_AFTER and stored != UNKNOWN
-        yield _File(_named(name, flags), flags, method, place, *((stored, checksum) if is_told else (None, None)))
-        place += HEAD.size + n_name + n_extra + (stored if is_told else 0)
+        is_known = not flags & SIZES_AFTER and stored != UNKNOWN
+        yield _File(_named(name, flags), flags, method, place, *((stored, checksum) if is_known else (None, None)))
+        place += HEAD.size + n_name + n_extra + (stored if is_known else 0)
 
 
 def _next_mark(file: BinaryIO, place: int) -> int:
-    """Where the next head begins; -1 if there is none."""
+    """The byte at which the next head begins; -1 if there is none."""
     while True:
         file.seek(place)
         window = file.read(BLOCK)
@@ -127,7 +127,7 @@ def _obstacle(found: _File) -> str:
     if found.flags & ENCRYPTED:
         return "encrypted: unpack the archive first"
     if found.method not in METHODS or (not METHODS[found.method] and found.stored is None):
-        return f"packed in a way that is not read (method {found.method})"
+        return f"packed by a method that is not supported (method {found.method})"
     return ""
 
 
@@ -143,7 +143,7 @@ def _content(file: BinaryIO, found: _File) -> Iterator[bytes]:
         checksum = zlib.crc32(block, checksum)
         yield block
     if found.checksum not in (None, checksum):
-        raise Damaged("the checksum is another one", CHECKSUM, True)
+        raise Damaged("the checksum differs", CHECKSUM, True)
 
 
 def _stored(file: BinaryIO, begin: int, size: int) -> Iterator[bytes]:

@@ -1,1 +1,1 @@
-"""The formats of raw files, each as a reader of its records."""
+"""The formats of raw files, each with a reader of its records."""

@@ -1,7 +1,7 @@
-"""The values of a table's columns as Python's, of which one that is invalid costs no other.
+"""The values of a table's columns as Python values; an invalid one does not affect the others.
 
 column -> all at once -> values
-       -> one by one, where a value cannot be had: a text with U+FFFD, `INVALID`, or None for a kind that Python lacks
+       -> one by one, if that fails: the value, a text with U+FFFD, `INVALID`, or None for a type that Python lacks
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from typing import Any
 import pyarrow as pa
 
 INVALID = object()
-"""What stands for a value that holds text that is not valid UTF-8."""
-# What PyArrow raises for a value that Python cannot hold; some kinds it says it has not implemented.
+"""The stand-in for a value with text that is not valid UTF-8."""
+# What PyArrow raises for a value that Python cannot hold, or of a type that it has not implemented.
 _FAULTS = (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError, pa.ArrowException)
 
 
 def values(column: Any, errors: str) -> list[Any]:
-    """The values of a column; maps become dictionaries.
+    """The Python values of a column, one per row; maps become dictionaries.
 
     Args:
         column: an Arrow array of any type.
-        errors: of text that is not valid UTF-8; strict makes such a value `INVALID`, replace puts U+FFFD into it.
+        errors: treatment of text that is not valid UTF-8; strict makes it `INVALID`, replace puts U+FFFD into it.
     """
     try:
-        # To say what becomes of maps takes the fast way from all other columns.
+        # The argument for maps slows the conversion of all other columns down.
         found: list[Any] = column.to_pylist(maps_as_pydicts="lossy") if column.type.num_fields else column.to_pylist()
     except _FAULTS:
         found = [_value(scalar, errors) for scalar in column]
@@ -60,7 +60,7 @@ def _spelled(scalar: Any, errors: str) -> Any:
 
 
 def _inner(scalar: Any, errors: str) -> Any:
-    """A value within another one, where a kind that Python lacks is None and does not take the rest with it."""
+    """A value within another one; a type that Python lacks becomes None, and the rest of the outer value is kept."""
     try:
         return _spelled(scalar, errors)
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""How a record (a JSON object, a row of a table) becomes a document, the same way in every format.
+"""How a record (a JSON object or a row of a table) becomes a document, in the same way for every format.
 
 record -> its shape: the fields there are -> the first of WAYS that holds text -> title, text
                                           -> domain, address -> Document
@@ -18,7 +18,7 @@ from babyllm.documents import Document
 from babyllm.text.readers.decoding.encodings import text_of
 from babyllm.text.readers.records import TOO_LONG, BadRecord, ReadConfig, Source, mended
 
-# Where the text is, in the order tried: the fields that are joined, line by line; those with "?" may be absent.
+# Fields that may hold the text, in the order tried; several are joined by line breaks, those with "?" may be absent.
 WAYS: tuple[tuple[str, ...], ...] = (
     *(("text",), ("content",), ("raw_content",), ("document",), ("article",), ("body",), ("正文",), ("内容",)),
     ("instruction", "input?", "output"),
@@ -31,20 +31,20 @@ WAYS: tuple[tuple[str, ...], ...] = (
     *(("summary?", "sections"), ("paragraphs",), ("段落",)),
     *(("zh_text", "en_text"), ("zh", "en"), ("chinese", "english"), ("中文", "英文"), ("translation",)),
 )
-# Fields that hold several texts: a list of them or of records with some of PARTS, or a text for each language.
+# Fields that hold several texts: a list of texts or of records with some of PARTS, or one text per language.
 LISTS = {"sections", "paragraphs", "段落", "translation"}
 PARTS = ("title", "content", "内容", "value", "text", "zh_text", "en_text")
-# Where the address of a document is, in the order tried.
+# Fields that may hold the URL of a document, in the order tried.
 URLS = ("url", "source_url", "link", "uri", "WARC-Target-URI", "metadata.url", "meta.url")
 ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://\S")
 
 NO_TEXT = "no field holds text; name it with --read.text"
 NO_HEADER = ", or if the first row names no columns, do so with --read.columns"
-TURN = {"role": "", "from": ""}  # fields of which a turn of a conversation has one
+TURN = {"role": "", "from": ""}  # every turn of a conversation has one of these fields
 TURNS = (("role", "content"), ("from", "value"))
 CONVERSATIONS = ("messages", "conversations", "conversation")  # columns that hold lists of turns
-MAX_SHAPES, MAX_FIELDS = 256, 64  # shapes that are remembered, and fields that one of them has
-MAX_DEPTH = 4  # of lists of texts within each other
+MAX_SHAPES, MAX_FIELDS = 256, 64  # shapes that are remembered, and fields of such a shape
+MAX_DEPTH = 4  # levels of nested lists of texts
 SURROUNDING = " \t\r\n\u3000\ufeff"
 
 
@@ -53,8 +53,8 @@ class _Way:
     """Fields of a record that make up its text.
 
     Attributes:
-        fields: name in the record, and whether it may be absent.
-        alike: the name looked for, where the record has it in other letters.
+        fields: names in the record, each with whether it may be absent.
+        alike: name that was looked for, if the record spells it differently (case, blanks).
     """
 
     fields: tuple[tuple[str, bool], ...]
@@ -63,9 +63,9 @@ class _Way:
 
 @dataclass(frozen=True)
 class _Shape:
-    """What is to be read of records that have the same fields, by the names in the records; turns are not read.
+    """The fields to read from records with the same fields, by their names in the records.
 
-    Nearly always the text is that of the field `first`.
+    Nearly always the text is the value of the field `first`. A turn of a conversation (`is_turn`) is not read.
     """
 
     first: str
@@ -77,12 +77,12 @@ class _Shape:
 
 
 class Fields:
-    """How the records of one source become documents.
+    """Turns the records of one source into documents.
 
     Args:
-        source: gives the domain where no field does.
-        config: says which fields are read.
-        notes: counts documents of which something is worth telling, by what that is.
+        source: file whose domain is used where no field names one.
+        config: settings, which say which fields are read.
+        notes: counter of documents with a noteworthy property, by its description; it is updated.
     """
 
     def __init__(self, source: Source, config: ReadConfig, notes: Counter[str] | None = None) -> None:
@@ -99,10 +99,10 @@ class Fields:
         self._shapes: dict[tuple[str, ...], _Shape] = {}
 
     def document(self, record: Any, place: str) -> Document:
-        """The document of a record whose id is its place.
+        """The document of a record; `place` is its id.
 
         Raises:
-            BadRecord: it has no text.
+            BadRecord: the record has no text, is a turn of a conversation, or is too long.
         """
         if not isinstance(record, dict):
             raise BadRecord(_conversation("", record) or f"not an object with fields but {kind_of(record)}")
@@ -119,10 +119,10 @@ class Fields:
         return self.plain(text, place, domain, _address(record, shape.urls) if shape.urls else "")
 
     def plain(self, text: str, place: str, domain: str = "", url: str = "") -> Document:
-        """The document of a text; surrogates that stand alone, which are no characters, become U+FFFD.
+        """The document of a text; lone surrogates, which are not characters, become U+FFFD.
 
         Raises:
-            BadRecord: it is longer than a record may be.
+            BadRecord: the text is longer than a record may be.
         """
         text, limit = mended(text), self._config.max_record_bytes
         if len(text) > limit // 4 and len(text.encode()) > limit:
@@ -130,10 +130,10 @@ class Fields:
         return Document(text, domain or self._domain, place, mended(url))
 
     def columns(self, names: Sequence[str]) -> list[str]:
-        """The columns of a table which its documents are made from.
+        """The columns of a table from which its documents are made.
 
         Raises:
-            BadRecord: none holds text.
+            BadRecord: no column can hold the text.
         """
         shape = self._shape(tuple(names))
         if not shape.ways:
@@ -187,7 +187,7 @@ class Fields:
         return blank
 
     def _joined(self, record: Mapping[str, Any], way: _Way) -> str | None:
-        """The text of the fields; None where one of them is missing, or a list has no text."""
+        """The text of the fields; None if one of them is missing or a list has no text."""
         if len(way.fields) == 1:
             value = lookup(record, name := way.fields[0][0])
             return value if value is None else self._written(name, value)
@@ -199,7 +199,7 @@ class Fields:
         return None if not text and None in parts else text
 
     def _written(self, name: str, value: Any) -> str | None:
-        """A value as text; None for a list that has none."""
+        """A value as text; None for a list without text."""
         if isinstance(value, str):
             return value
         if isinstance(value, bytes):
@@ -215,17 +215,17 @@ class Fields:
         if isinstance(domain, (str, int)):
             return mended(str(domain))
         if self._config.domain.startswith("field:"):
-            self._notes[f"no field {self._domain_field} tells the domain"] += 1
+            self._notes[f"no field {self._domain_field} names the domain"] += 1
         return ""
 
     def _no_text(self, record: Mapping[str, Any]) -> str:
         if self._config.text is not None:
-            return f"no field {self._config.text} holds text, which --read.text names"
+            return f"--read.text={self._config.text}: no field of this name holds text"
         return next(filter(None, (_conversation(*item) for item in record.items())), NO_TEXT)
 
 
 class Names:
-    """The fields that records have, by their names and by names that look alike."""
+    """The names of the fields of records, for exact look-ups and ones that ignore case and blanks."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = frozenset(names)
@@ -234,11 +234,11 @@ class Names:
             self._alike.setdefault(name.strip(SURROUNDING).casefold(), name)
 
     def has(self, name: str) -> bool:
-        """Whether records have the field by this very name."""
+        """Whether records have a field of exactly this name."""
         return name in self._names or name.partition(".")[0] in self._names
 
     def alike(self, name: str) -> str:
-        """The name by which records have the field, in other letters or with blanks perhaps; empty if they lack it."""
+        """The field's name in the records, which may differ in case and blanks; empty if they lack it."""
         if not name or self.has(name):
             return name
         outer, dot, inner = name.partition(".")
@@ -249,7 +249,7 @@ class Names:
 
 
 def lookup(record: Mapping[str, Any], name: str) -> Any:
-    """The value of a field of a record, or of a field within one: a.b; None where there is none."""
+    """The value of a field of a record, or of a nested field such as a.b; None if there is none."""
     value = record.get(name)
     if value is None and "." in name:
         outer, _, inner = name.partition(".")
@@ -278,7 +278,7 @@ def _flat(items: Sequence[Any], depth: int = 0) -> Iterator[str]:
 
 
 def _conversation(name: str, value: Any) -> str:
-    """What is said of a value that is a conversation; empty for others."""
+    """The reason to reject a value that is a conversation; empty for other values."""
     if not (isinstance(value, list) and value and isinstance(value[0], dict) and TURN.keys() & value[0].keys()):
         return ""
     hint = f"; --read.text={name} reads what is said in it" if name else ""

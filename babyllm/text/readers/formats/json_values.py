@@ -1,7 +1,7 @@
-"""JSON files that are no lines: an array of records, one record, or records one behind the other.
+"""JSON files that are not JSON lines: an array of records, a single record, or records one after the other.
 
-The file is cut where its brackets say so, without building values, and each piece is parsed on its own. So a record
-that is too long is never held, one that is broken spoils no other, and the place of each is known.
+The file is cut by its brackets, without building values, and each piece is parsed on its own. So a record that is too
+long is never held in memory, a broken one does not affect the others, and the offset of each is known.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ MARKS_OF_ARRAY = re.compile(rb'["{}\[\],]')
 MARKS_OF_SEQUENCE = re.compile(rb'["{}\[\]\n]')
 SPACE = b" \t\r\n\x1e"
 SEPARATORS = SPACE + b","
-KEY_ON_NEXT_LINE = re.compile(r"\{[ \t]*\r?\n\s*\"[^\"\n]*\"\s*:")  # how an object begins that takes several lines
+KEY_ON_NEXT_LINE = re.compile(r"\{[ \t]*\r?\n\s*\"[^\"\n]*\"\s*:")  # the beginning of an object of several lines
 
 
 def read_json(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
-    """What is made of a JSON file, whatever its name: of a record per line, an array, or values one after the other."""
-    if source.start or source.end is not None or holds_lines(source, config):  # a piece is one of lines
+    """The results for the records of a JSON file of any suffix: one per line, an array, or one after the other."""
+    if source.start or source.end is not None or holds_lines(source, config):  # only files of lines are cut into pieces
         yield from read_jsonl(source, config, make)
         return
     for offset, raw, fault in _values(json_blocks(source, config), config.max_record_bytes):
@@ -50,18 +50,18 @@ def read_json(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T 
 
 
 def json_blocks(source: Source, config: ReadConfig) -> Iterator[bytes]:
-    """The bytes of a JSON file, in UTF-8."""
+    """The bytes of a JSON file in UTF-8, in blocks."""
     encoding = encoding_of(source, config)
     parts = blocks(source)
     return parts if encoding == "utf-8" else utf8(parts, encoding, config.errors)
 
 
 def holds_lines(source: Source, config: ReadConfig) -> bool:
-    """Whether a JSON file has a record per line, by its beginning; in doubt its name decides.
+    """Whether a JSON file has a record per line, by its beginning; in doubt its suffix decides.
 
     Raises:
-        Damaged: nothing of it can be read.
-        OSError: it cannot be opened.
+        Damaged: nothing of the file can be read.
+        OSError: the file cannot be opened.
     """
     text = next(json_blocks(source, config), b"").decode("utf-8", "replace").lstrip(AROUND)
     in_doubt = source.format != ".json"
@@ -81,7 +81,7 @@ def holds_lines(source: Source, config: ReadConfig) -> bool:
 
 
 def _end_of_value(text: str) -> int:
-    """Where the JSON value ends that a text begins with; 0 if there is none, or not all of it."""
+    """The index at which the JSON value at the beginning of a text ends; 0 if there is none or it is incomplete."""
     try:
         return decoded(text, 0)[1]
     except BadRecord:
@@ -89,7 +89,7 @@ def _end_of_value(text: str) -> int:
 
 
 def _holds_values(line: str) -> bool:
-    """Whether what follows the first value of a line is nothing but values."""
+    """Whether only values follow the first value of a line."""
     at = after(line, 0)
     while at < len(line):
         try:
@@ -107,25 +107,25 @@ def _is_json(raw: bytes) -> bool:
     return True
 
 
-Piece = tuple[int, bytes, str]  # offset, JSON text, and why it cannot be read if that is known
+Piece = tuple[int, bytes, str]  # offset, JSON text, and the reason why it cannot be read if that is known
 
 
 def _values(parts: Iterator[bytes], limit: int) -> Iterator[Piece]:
-    """The values of a file in order, also where arrays follow each other."""
+    """The values of a file in order, also if it holds several arrays."""
     base, head = 0, next(parts, b"")
     while head:
         cutter = _Cutter(head, parts, limit, base)
         yield from cutter.pieces()
         base, head = cutter.rest()
         if head and not head.startswith(b"["):
-            yield base, head[:EXCERPT_BYTES], "text behind the end of the array"
+            yield base, head[:EXCERPT_BYTES], "text after the end of the array"
             return
 
 
 class _Cutter:
-    """Cuts a stream at the commas of its array or, where it holds none, behind each value.
+    """Cuts a stream at the commas of its array or, if it is not an array, after each value.
 
-    `_buffer` holds what is not cut yet; the value under way begins at `_begin`, and up to `_at` brackets are counted.
+    `_buffer` holds what is not cut yet. The current value begins at `_begin`, and brackets are counted up to `_at`.
     """
 
     def __init__(self, head: bytes, parts: Iterator[bytes], limit: int, base: int) -> None:
@@ -137,13 +137,13 @@ class _Cutter:
         self._marks = MARKS_OF_ARRAY if self._is_array else MARKS_OF_SEQUENCE
         self._begin = self._at = first + self._floor
         self._depth, self._in_string, self._is_dropped, self._is_closed = self._floor, False, False, False
-        # Where values begin on lines of their own, such a beginning is where to go on behind a broken one.
+        # Where values begin on lines of their own, reading resumes at such a beginning after a broken value.
         space = head[self._begin :]
         space = space[: len(space) - len(space.lstrip(SPACE))]
         self._restart = b"\n" + space.rpartition(b"\n")[2] + b"{"
 
     def pieces(self) -> Iterator[Piece]:
-        """The values in order; raw text of one that is too long is cut short."""
+        """The values in order; the raw text of one that is too long is cut short."""
         while not self._is_closed:
             end = self._next_end()
             if end is not None:
@@ -162,7 +162,7 @@ class _Cutter:
             self._buffer += block
 
     def rest(self) -> tuple[int, bytes]:
-        """What follows the end of the array, and its offset; nothing where there is no array."""
+        """The offset of what follows the end of the array, and its bytes; empty if there is no array."""
         part = self._buffer[self._begin :] if self._is_closed else b""
         base = self._base + self._begin
         while self._is_closed and not part.strip(SEPARATORS) and (block := next(self._parts, b"")):
@@ -171,7 +171,7 @@ class _Cutter:
         return base + len(part) - len(rest), rest
 
     def _next_end(self) -> int | None:
-        """Where the value under way ends, if that is in the buffer."""
+        """The index in the buffer at which the current value ends; None if it goes on after the buffer."""
         buffer = self._buffer
         while True:
             if self._in_string:
@@ -226,14 +226,14 @@ class _Cutter:
             yield offset, text[:EXCERPT_BYTES], TOO_LONG
 
     def _line_by_line(self, end: int) -> Iterator[Piece]:
-        """Give the pieces of a broken value that stand on lines of their own, and go on with the last of them."""
+        """Yield the pieces of a broken value that begin on lines of their own, and go on with the last of them."""
         while (cut := self._buffer.find(self._restart, self._begin + 1, end)) > 0:
             yield from self._piece(self._buffer[self._begin : cut])
             self._begin = cut
         self._at, self._depth, self._in_string = self._begin, self._floor, False
 
     def _shortened(self) -> Iterator[Piece]:
-        """Leave out what has been read of a value that is too long."""
+        """Drop what has been read of a value that is too long."""
         if not self._is_dropped and self._restarts(self._buffer):
             yield from self._line_by_line(len(self._buffer))
             return
@@ -241,7 +241,7 @@ class _Cutter:
             yield from self._piece(self._buffer)
         self._is_dropped = True
         n_backslashes = len(self._buffer) - len(self._buffer.rstrip(b"\\"))
-        kept = n_backslashes % 2  # decides what a quotation mark behind it means
+        kept = n_backslashes % 2  # a single backslash decides what a quotation mark after it means
         self._base += len(self._buffer) - kept
         self._buffer, self._at = self._buffer[len(self._buffer) - kept :], kept
 
@@ -256,7 +256,7 @@ class _Cutter:
             yield self._base + len(self._buffer), b"", UNCLOSED
 
     def _is_broken(self, raw: bytes) -> bool:
-        """Whether what seems to be one value is several, of which one is not closed."""
+        """Whether an apparent value is really several, of which one is not closed."""
         return not self._is_dropped and self._restarts(raw) and not _is_json(raw)
 
     def _restarts(self, raw: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Files in which a line is a record: JSON lines, tables in CSV and TSV."""
+"""Files with a record per line: JSON lines, and tables in CSV and TSV."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from babyllm.text.readers.decoding.encodings import text_of
 from babyllm.text.readers.decoding.streams import lines
 from babyllm.text.readers.records import EXCERPT, TOO_LONG, BadRecord, Maker, ReadConfig, Rejected, Source, T, rejected
 
-# What may surround a JSON value: blanks, marks of byte order and of records (RFC 7464), and holes left by a crash.
+# What may surround a JSON value: blanks, byte order marks, record separators (RFC 7464) and NULs left by a crash.
 AROUND = " \t\r\n\ufeff\x1e\0"
 BETWEEN = re.compile(rf"[{AROUND},]*")
-DECODER = json.JSONDecoder(strict=False)  # so that characters which JSON wants escaped may stand as they are
+DECODER = json.JSONDecoder(strict=False)  # accepts control characters that JSON requires to be escaped
 
 
 def read_jsonl(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
-    """What is made of a file with a JSON object in each line, or several; commas between them are passed over."""
+    """The results for a file with one or more JSON objects per line; commas between them are ignored."""
     encoding, found = lines(source, config)
     for offset, line, is_long in found:
         place, text, end = f"{source.name}:{offset}", "", 0
@@ -41,7 +41,7 @@ def read_jsonl(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T
 
 
 def _further(text: str, end: int, name: str, offset: int, encoding: str, make: Maker[T]) -> Iterator[T | Rejected]:
-    """What is made of the values that follow the first one of a line, which begins at `offset`."""
+    """The results for the values after the first one of a line that begins at byte `offset`."""
     counted = 0
     while end and (start := after(text, end)) < len(text):
         offset, counted = offset + len(text[counted:start].encode(encoding)), start
@@ -55,10 +55,10 @@ def _further(text: str, end: int, name: str, offset: int, encoding: str, make: M
 
 
 def parsed(raw: bytes, encoding: str = "utf-8", errors: str = "strict") -> Any:
-    """The value that JSON text stands for; of a key given twice the last one counts.
+    """The value of a JSON text; if a key occurs twice, the last value counts.
 
     Raises:
-        BadRecord: it is not JSON.
+        BadRecord: the text is not JSON, or is invalid in the encoding.
     """
     text = text_of(raw, encoding, errors)
     value, end = value_in(text, 0)
@@ -68,10 +68,10 @@ def parsed(raw: bytes, encoding: str = "utf-8", errors: str = "strict") -> Any:
 
 
 def value_in(text: str, start: int) -> tuple[Any, int]:
-    """The JSON value that begins a line, or follows other values in it, and where it ends.
+    """The JSON value that begins at index `start` of a line, and the index at which it ends.
 
     Raises:
-        BadRecord: it is not JSON, or what follows is no value.
+        BadRecord: it is not JSON, or something other than a value follows.
     """
     value, end = decoded(text, start)
     _check_next(text, end)
@@ -85,7 +85,7 @@ def _check_next(text: str, end: int) -> None:
 
 
 def decoded(text: str, start: int) -> tuple[Any, int]:
-    """The JSON value that begins here, and where it ends, whatever follows.
+    """The JSON value that begins at index `start`, and the index at which it ends, whatever follows.
 
     Raises:
         BadRecord: it is not JSON.
@@ -103,7 +103,7 @@ def decoded(text: str, start: int) -> tuple[Any, int]:
 
 
 def after(text: str, end: int) -> int:
-    """Where the value begins that follows one in a text, or the end of the text."""
+    """The index at which the value after the one that ends at `end` begins, or the length of the text."""
     between = BETWEEN.match(text, end)
     assert between
     return between.end()
@@ -111,12 +111,12 @@ def after(text: str, end: int) -> int:
 
 # ---- tables
 
-SEPARATOR_TOLD = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # a first line by which Excel is told
+SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # a first line that names the separator to Excel
 QUOTED = re.compile(r'"[^"]*"')
 
 
 class _Feed:
-    """Lines for a CSV reader, and those of the row under way, to be handed out again if they make no row."""
+    """Lines for a CSV reader; those of the current row can be returned again if they do not form a row."""
 
     def __init__(self, found: Iterator[tuple[int, bytes, bool]], encoding: str, config: ReadConfig) -> None:
         self._found, self._encoding, self._errors = found, encoding, config.errors
@@ -141,22 +141,22 @@ class _Feed:
         self.row, self._size = [], 0
 
     def give_back(self, first: int = 1) -> None:
-        """Hand out the lines of the row again, all but the first: a lone quotation mark must not take them with it."""
+        """Return the lines of the row again, from index `first` on, so that a lone quotation mark costs one line."""
         self._again.extendleft(reversed(self.row[first:]))
 
     def text(self, line: bytes) -> str:
         """The text of a line.
 
         Raises:
-            BadRecord: it is invalid in the encoding of the file.
+            BadRecord: the line is invalid in the encoding of the file.
         """
         return text_of(line, self._encoding, self._errors)
 
 
 def read_csv(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
-    """What is made of a table whose first row names its columns; quotation marks follow RFC 4180.
+    """The results for a table whose first row names its columns; quotation marks follow RFC 4180.
 
-    A row that makes no sense is rejected with its first line, and its other lines are read on their own.
+    Of an invalid row the first line is rejected, and its other lines are read on their own.
     """
     encoding, found = lines(source, config)
     feed = _Feed(found, encoding, config)
@@ -191,15 +191,15 @@ def _rows(feed: _Feed, source: Source, make: Maker[T], columns: str | None) -> I
 
 
 def _head(feed: _Feed, format: str, columns: str | None) -> tuple[str, list[str]]:
-    """What separates the fields of a table, and the names of its columns: those of its first row if none are given."""
+    """The delimiter of a table, and the names of its columns: `columns`, or else its first row."""
     first = next((line for line in feed if line.strip()), "")
-    told = SEPARATOR_TOLD.fullmatch(first.strip())
-    if told:
+    named = SEPARATOR_LINE.fullmatch(first.strip())
+    if named:
         feed.begin()
         first = next((line for line in feed if line.strip()), "")
     outside = QUOTED.sub("", first)
-    likely = max(",;\t", key=outside.count)  # the first of those that are equally frequent
-    delimiter = told[1] if told else "\t" if format == ".tsv" else likely
+    likely = max(",;\t", key=outside.count)  # among equally frequent ones the first
+    delimiter = named[1] if named else "\t" if format == ".tsv" else likely
     if columns is not None:
         feed.give_back(0)
         return delimiter, columns.split(",")
@@ -207,7 +207,7 @@ def _head(feed: _Feed, format: str, columns: str | None) -> tuple[str, list[str]
 
 
 def _unquoted(feed: _Feed, source: Source, header: Sequence[str], make: Maker[T], error: Exception) -> T | Rejected:
-    """What is made of the first line of a row that is wrong; in .tsv, which few writers quote, its quotes are text."""
+    """The result for the first line of an invalid row; in .tsv, which few programs quote, quotes are taken for text."""
     place, line = f"{source.name}:{feed.row[0][0]}", feed.row[0][1]
     try:
         cells = feed.text(line).rstrip("\r\n").split("\t") if source.format == ".tsv" and not feed.row[0][2] else []

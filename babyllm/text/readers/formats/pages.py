@@ -1,4 +1,4 @@
-"""Files that are one document: plain text, Markdown, and HTML, of which the main text is taken."""
+"""Files that are one document: plain text, Markdown, and the main text of HTML."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ HEAD = 4096  # bytes of a page in which its encoding is declared
 
 
 def read_text(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
-    """The document that the file is."""
+    """The whole file as one document."""
     yield from _documents(source, config, lambda data: fields.plain(decoded(data, config), source.name))
 
 
 def read_html(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
-    """The main text of the page that the file is."""
+    """The main text of a page as one document."""
     label = None if config.encoding == "auto" else config.encoding
 
     def document(data: bytes) -> Document:
@@ -50,30 +50,30 @@ def _documents(source: Source, config: ReadConfig, make: Callable[[bytes], Docum
 
 
 def page_text(data: bytes, label: str | None = None) -> str:
-    """A page as text; as in browsers, a byte that is invalid in its encoding spoils one character, not the page.
+    """A page as text; as in browsers, an invalid byte costs one character and not the page.
 
     Args:
-        data: the page as it is stored.
-        label: of its encoding, where something outside of the page tells it.
+        data: bytes of the page as stored.
+        label: name of its encoding from outside of the page, such as a header; None if there is none.
 
     Raises:
-        BadRecord: nothing tells its encoding, and it is not recognised.
+        BadRecord: the encoding is neither declared nor recognised.
     """
     encoding = recognised([data])
     if encoding == "utf-8" or (encoding and is_wide(encoding)):
         return data.decode(encoding, "replace").removeprefix("\ufeff")
     found = DECLARED.search(data[:HEAD])
     labels = [label, found[1].decode("ascii", "replace") if found else None]
-    told = next((name for name in map(declared, filter(None, labels)) if name), None)
-    # A page that calls itself UTF-8 and is none, or Latin-1 as many servers do unasked, was not looked at by anybody.
-    chosen = encoding if encoding and told in (None, "utf-8", "cp1252") else told
+    named = next((name for name in map(declared, filter(None, labels)) if name), None)
+    # Two labels are often wrong: UTF-8 on a page that is not valid UTF-8, and Latin-1, the default of many servers.
+    chosen = encoding if encoding and named in (None, "utf-8", "cp1252") else named
     if chosen is None:
         raise BadRecord(UNKNOWN)
     return data.decode(chosen, "replace")
 
 
 def canonical_url(page: str) -> str:
-    """The address that a page gives as its own; empty if it gives none."""
+    """The URL that a page declares as its own; empty if it declares none."""
     for link in LINK.findall(page[:LINKS]):
         if CANONICAL.search(link) and (address := ADDRESS.search(link)):
             return unescape(address[1])
@@ -81,16 +81,16 @@ def canonical_url(page: str) -> str:
 
 
 def main_text(page: str) -> str:
-    """What a page says, without its menus, comments and advertisements.
+    """The main text of a page, without menus, comments and advertisements.
 
     Raises:
-        BadRecord: there is nothing of the kind.
+        BadRecord: the page has no main text.
         UserError: trafilatura is not installed.
     """
     try:
         text = _trafilatura().extract(page, include_comments=False)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
-        text = None  # of broken pages, some of which make it stumble
+        text = None  # trafilatura fails on some broken pages
     if not text:
         raise BadRecord("no main text found in the page")
     return str(text)
@@ -103,5 +103,5 @@ def _trafilatura() -> Any:
     except ImportError as error:
         raise UserError(f'HTML needs trafilatura ({error}); pip install "babyllm[corpus]"') from error
     for name in ("trafilatura", "htmldate", "justext"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # they complain about pages, which is our part
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # their warnings about pages are reported here as rejections
     return trafilatura

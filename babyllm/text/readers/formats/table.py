@@ -1,4 +1,4 @@
-"""The table of formats: how files of each suffix are read."""
+"""The table of formats: how files with each suffix are read."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from babyllm.text.readers.formats.text_files import read_text_file, read_txt_lin
 from babyllm.text.readers.records import Made, Maker, ReadConfig, Rejected, Source
 
 Pieces = Literal["", "lines", "json lines", "separators", "row groups"]
-"""What a large file may be cut at; "json lines" and "separators" only where the file turns out to have such."""
+"""Boundaries at which a large file may be cut; "json lines" and "separators" only if the file is found to have them."""
 
 
 class RecordReader(Protocol):
-    """Reads a format whose records have named fields; the caller says what is made of a record."""
+    """A reader of a format whose records have named fields; the caller's `make` turns a record into a result."""
 
     def __call__(self, source: Source, config: ReadConfig, make: Maker[Made], /) -> Iterator[Made | Rejected]:
-        """What is made of the records of a source, in order."""
+        """The results for the records of a source, in order."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Format:
     """How files with a suffix are read.
 
     Attributes:
-        read: returns the documents of a source, made by the fields it is handed.
-        pieces: what a large file may be cut at.
+        read: function that returns the documents of a source, made by the `Fields` passed to it.
+        pieces: boundaries at which a large file may be cut.
         is_one_document: whether a file is a single document.
     """
 
@@ -68,14 +68,14 @@ FORMATS = {
     "corpus": Format(read_corpus, "row groups"),
 }
 TABLES = (".parquet", ".arrow", ".feather")
-"""Formats of columns, which are read from places all over a file."""
+"""Formats of columns, whose readers need random access to the file."""
 ARCHIVES = (".tar", ".zip")
 """Formats of files that hold files."""
 READABLE = ", ".join((*(name for name in FORMATS if name != "corpus"), *ARCHIVES))
-"""What is told of the formats that are read."""
+"""The list of formats for messages."""
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz", ".lz4": "lz4"}
 
 
 def format_of(suffix: str, config: ReadConfig) -> Format:
-    """How files with this suffix are read under the settings."""
+    """The format of files with this suffix under the settings."""
     return _TXT[config.txt] if suffix == ".txt" else FORMATS[suffix]

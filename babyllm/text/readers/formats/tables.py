@@ -1,4 +1,4 @@
-"""Tables of columns, a few rows at a time: Parquet and Arrow files of others, and corpora made here."""
+"""Tables of columns, read a few rows at a time: Parquet and Arrow files of other programs, and corpora of babyllm."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ LOST_ROWS = "damaged: the rest of this row group is lost"
 
 
 def read_parquet(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
-    """What is made of some row groups; what follows damage in a row group is lost up to the next one."""
+    """The results for some row groups; damage costs the rest of its row group."""
     yield from _made(source, config, make.columns, make.document)
 
 
 def read_corpus(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
-    """The documents of some row groups of a corpus, with the ids they have."""
+    """The documents of some row groups of a corpus, with their stored ids."""
     keeps_domain = config.domain == "auto"
 
     def document(record: Mapping[str, Any], place: str) -> Document:
@@ -36,7 +36,7 @@ def read_corpus(source: Source, config: ReadConfig, fields: Fields) -> Iterator[
 
 
 def read_arrow(source: Source, config: ReadConfig, make: Maker[T]) -> Iterator[T | Rejected]:
-    """What is made of an Arrow file or stream, such as `datasets` and Feather write; what follows damage is lost."""
+    """The results for an Arrow file or stream, as `datasets` and Feather write them; what follows damage is lost."""
     row = 0
     try:
         with source.path.open("rb", buffering=0) as file:
@@ -99,7 +99,7 @@ def _rows(
 def _records(
     batch: Any, names: list[str], name: str, row: int, errors: str, make: Callable[[Any, str], T]
 ) -> Iterator[T | Rejected]:
-    """What is made of the rows of a batch, of which the first is such a row of the file of that name."""
+    """The results for the rows of a batch, which begins at index `row` of the file `name`."""
     wanted = [i for i, name in enumerate(batch.schema.names) if name in names]
     fields = [batch.schema.names[i] for i in wanted]
     columns = [values(batch.column(i), errors) for i in wanted]

@@ -1,9 +1,9 @@
-"""Text files of several documents: lines, parts between blank lines, or what stands between separators.
+"""Text files of several documents: lines, runs of lines between blank ones, or text between separators.
 
     blocks -> pieces between separators -> documents
     lines  -> runs of lines that are not blank -> documents
 
-A file is cut anywhere: a document belongs to the piece in which the separator before it begins.
+A file may be cut anywhere: a document belongs to the piece in which the separator before it begins.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from babyllm.text.readers.records import TOO_LONG, BadRecord, ReadConfig, Reject
 
 LINES_HINT = f"{TOO_LONG}; read it by lines with --read.txt=line, or name a --read.separator"
 MARK_ALONE = re.compile(rb"^[ \t]*(<\|endoftext\|>|<\|end_of_text\|>)[ \t]*\r?$", re.MULTILINE)
-Piece = tuple[int, bytes, bool]  # offset, bytes, and whether it was too long
+Piece = tuple[int, bytes, bool]  # offset, bytes, and whether it is too long
 
 
 def read_text_file(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
-    """The document that a text file is; the documents of one in which <|endoftext|> stands alone on lines."""
+    """A text file as one document, or its documents between separators, which may be <|endoftext|> alone on a line."""
     mark = separator_of(source, config)
     if mark:
         yield from _separated(source, config, fields, mark)
@@ -38,11 +38,11 @@ def read_text_file(source: Source, config: ReadConfig, fields: Fields) -> Iterat
 
 
 def separator_of(source: Source, config: ReadConfig) -> str:
-    """What stands between the documents of a text file; empty if it is a single one.
+    """The separator of the documents of a text file; empty if the file is a single document.
 
     Raises:
-        Damaged: nothing of it can be read.
-        OSError: it cannot be opened.
+        Damaged: nothing of the file can be read.
+        OSError: the file cannot be opened.
     """
     if config.separator:
         return config.separator.replace("\\n", "\n").replace("\\t", "\t")
@@ -54,18 +54,18 @@ def separator_of(source: Source, config: ReadConfig) -> str:
 
 
 def can_be_cut(separator: str) -> bool:
-    """Whether a separator is found alike from wherever a search begins: "<|x|>" is, "---" in "----" is not."""
+    """Whether a search finds the same separators wherever it begins: true for "<|x|>", not for "---" in "----"."""
     return bool(separator) and not any(separator.startswith(separator[i:]) for i in range(1, len(separator)))
 
 
 def read_txt_lines(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
-    """Every line that is not blank as a document."""
+    """Each line that is not blank as a document."""
     encoding, found = lines(source, config)
     yield from _documents(found, encoding, source, config, fields)
 
 
 def read_txt_parts(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
-    """Lines up to the next blank one as a document."""
+    """Each run of lines up to a blank one as a document."""
     end = sys.maxsize if source.end is None else source.end
     encoding, found = lines(replace(source, end=None), config)
     parts = _runs(found, source.start == 0, end, config.max_record_bytes)
@@ -85,7 +85,7 @@ def _separated(source: Source, config: ReadConfig, fields: Fields, separator: st
 def _documents(
     parts: Iterable[Piece], encoding: str, source: Source, config: ReadConfig, fields: Fields
 ) -> Iterator[Document | Rejected]:
-    """What is not blank of these parts of a file as documents."""
+    """Each part of a file that is not blank as a document."""
     for offset, raw, is_long in parts:
         text = raw.lstrip(b"\r\n")
         place = f"{source.name}:{offset + len(raw) - len(text)}"
@@ -100,7 +100,7 @@ def _documents(
 
 
 def _runs(found: Iterable[Piece], is_wanted: bool, end: int, limit: int) -> Iterator[Piece]:
-    """Runs of lines that are not blank; the first one only if it is wanted, none after a blank line beyond the end."""
+    """Runs of lines that are not blank, up to the first blank line at or after `end`; the first only if `is_wanted`."""
     held: list[bytes] = []
     begin = size = 0
     for offset, line, is_long in found:
@@ -120,8 +120,8 @@ def _runs(found: Iterable[Piece], is_wanted: bool, end: int, limit: int) -> Iter
 
 
 def _between(parts: Iterable[bytes], base: int, end: int, mark: bytes, limit: int) -> Iterator[Piece]:
-    """What stands between marks of a stream that begins at `base`; before the first one only at a file's start."""
-    buffer, begin, head = b"", base, b""  # head: how a part begins of which the rest is too much to hold
+    """The parts between marks of a stream that begins at `base`; the one before the first mark only if `base` is 0."""
+    buffer, begin, head = b"", base, b""  # head: the beginning of a part that is too long to hold
     is_wanted = base == 0
     for part in parts:
         buffer += part

@@ -1,7 +1,7 @@
 """Web archives: the pages of WARC files and the texts of WET files.
 
-A record is a head of lines, an empty line, as many bytes as the head says, and two line breaks. Where that does not
-hold the record is rejected and reading goes on at the next beginning of one.
+A record is a head of lines, an empty line, a body of as many bytes as the head says, and two line breaks. A record of
+another form is rejected, and reading continues at the beginning of the next one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from babyllm.text.readers.records import CUT_OFF, TOO_LONG, BadRecord, ReadConfi
 BEGIN = re.compile(rb"WARC/\d")
 AT_LINE = re.compile(rb"\nWARC/\d")
 GAP = re.compile(rb"\r?\n\r?\n")
-MAX_HEAD, MAX_GAP, MAX_BEGIN = 1 << 16, 4, 7  # bytes of a head, of the gap after a record, of what begins one
+MAX_HEAD, MAX_GAP, MAX_BEGIN = 1 << 16, 4, 7  # bytes of a head, of the gap after a record, of the mark that begins one
 LOST_RECORD = "damaged: this record is lost"
 DEFLATES = ("gzip", "x-gzip", "deflate", "x-deflate")
 LENGTH = re.compile(rb"^content-length:\s*(\d{1,18})\s*$", re.IGNORECASE | re.MULTILINE)
@@ -32,10 +32,10 @@ HEADER = re.compile(rb"^([\w-]+):[ \t]*([^\r\n]*)", re.MULTILINE)
 
 
 def read_warc(source: Source, config: ReadConfig, fields: Fields) -> Iterator[Document | Rejected]:
-    """The documents of an archive: HTML and plain text that servers answered with status 200, and texts made of such.
+    """The documents of a web archive: HTML and plain text from answers with status 200, and texts extracted from them.
 
-    Requests, descriptions, images and the like are passed over. In a compressed archive each record is a member of its
-    own, so that a damaged one costs no other.
+    Requests, metadata, images and the like are skipped. In a compressed archive each record is a member of its own, so
+    that a damaged one does not affect the others.
     """
     start: int | None = 0
     base = 0
@@ -66,7 +66,7 @@ def _made(
 
 
 def _content(head: bytes, body: bytes, limit: int) -> str | None:
-    """The text of a record; None if it is of a kind that has none."""
+    """The text of a record; None if records of its kind have no text."""
     headers = {name.lower(): value.strip() for name, value in HEADER.findall(head)}
     kind, media = headers.get(b"warc-type", b"").lower(), headers.get(b"content-type", b"").decode("ascii", "replace")
     if kind == b"response" and media.startswith("application/http"):
@@ -82,7 +82,7 @@ def _content(head: bytes, body: bytes, limit: int) -> str | None:
 
 
 def _url(head: bytes) -> str:
-    """The address of the page in a record."""
+    """The URL of the page in a record; empty if there is none."""
     found = TARGET.search(head)
     return found[1].decode("utf-8", "replace") if found else ""
 
@@ -93,7 +93,7 @@ def _charset(media: str) -> str | None:
 
 
 class _Socket:
-    """What `HTTPResponse` takes for a connection: a message that has arrived."""
+    """A received message in the form of a connection, for `HTTPResponse`."""
 
     def __init__(self, message: bytes) -> None:
         self.stream = io.BytesIO(message)
@@ -118,7 +118,7 @@ def _answer(message: bytes, limit: int) -> tuple[str, bytes] | None:
 
 
 def _unchunked(response: HTTPResponse, stream: io.BytesIO) -> bytes:
-    """The content of an answer; archives may hold it in one piece though its headers say otherwise."""
+    """The content of an answer; archives may hold it unchunked although its headers say otherwise."""
     if not response.chunked:
         return stream.read()
     content = stream.getvalue()[stream.tell() :]  # before a failure closes the stream
@@ -131,22 +131,22 @@ def _unchunked(response: HTTPResponse, stream: io.BytesIO) -> bytes:
 
 
 def _unpacked(content: bytes, encodings: str, limit: int) -> bytes:
-    """Content without the compressions that its server applied, the last one first.
+    """The content with the server's compressions undone, the last one first.
 
     Raises:
-        BadRecord: one is not known, or it is broken.
+        BadRecord: a compression is unknown, or the compressed content is damaged or too long.
     """
     for name in reversed([name.strip().lower() for name in encodings.split(",")]):
         if name in DEFLATES:
             content = _inflated(content, limit)
         elif name not in ("", "identity", "none") and not _is_text(content):
-            # Common Crawl and others store the content unpacked below the headers that belonged to the packed one.
+            # Common Crawl and others store the unpacked content under the headers of the packed one.
             raise BadRecord(f"the content is compressed by {name[:20]}")
     return content
 
 
 def _is_text(content: bytes) -> bool:
-    """Whether content is readable as it is: what is compressed is neither text in UTF-8 nor a page."""
+    """Whether content is not compressed: it is text in UTF-8 or begins like a page."""
     head = content[:4096]
     if b"\0" in head:
         return False
@@ -158,7 +158,7 @@ def _is_text(content: bytes) -> bool:
 
 
 def _inflated(content: bytes, limit: int) -> bytes:
-    """Content that was packed as gzip, zlib or bare deflate; as it is if it was not, after all."""
+    """The content unpacked from gzip, zlib or bare deflate; unchanged if it was not compressed after all."""
     for bits in (47, -15):
         unpacker = zlib.decompressobj(bits)
         try:
@@ -175,15 +175,15 @@ def _inflated(content: bytes, limit: int) -> bytes:
 
 # ---- records of the archive
 
-Found = tuple[int, bytes, bytes, str]  # offset, head, body, and why it cannot be read if that is known
+Found = tuple[int, bytes, bytes, str]  # offset, head, body, and the reason why it cannot be read if that is known
 
 
 class _Window:
-    """A stream of which a part is held: `data` from `at` on is what comes next.
+    """A window onto a stream: `data` from `at` on holds its next bytes.
 
     Args:
-        parts: of the stream.
-        base: the offset at which it begins.
+        parts: blocks of the stream.
+        base: offset at which it begins.
     """
 
     def __init__(self, parts: Iterator[bytes], base: int) -> None:
@@ -199,7 +199,7 @@ class _Window:
         return self._base + len(self.data)
 
     def has(self, size: int) -> bool:
-        """Hold the next `size` bytes, or all that are left before the end or the damage."""
+        """Load the next `size` bytes, or all before the end or the damage; returns whether there are that many."""
         while len(self.data) - self.at < size and (part := self._next()):
             self._base, self.data, self.at = self._base + self.at, self.data[self.at :] + part, 0
         return len(self.data) - self.at >= size
@@ -212,7 +212,7 @@ class _Window:
             return b""
 
     def seek_record(self, start: int) -> None:
-        """Go to the first beginning of a record behind `start`, or to the end."""
+        """Go to the first beginning of a record after `start`, or to the end."""
         self.at = start
         while not (found := AT_LINE.search(self.data, self.at)):
             self.at = max(self.at, len(self.data) - MAX_BEGIN)
@@ -226,7 +226,7 @@ def _records(window: _Window, limit: int) -> Iterator[Found]:
     """The records of a stream.
 
     Raises:
-        Damaged: after those before the damage.
+        Damaged: the stream is damaged; raised after the records before the damage.
     """
     while window.has(1):
         if window.data[window.at] in b"\r\n":
