@@ -48,7 +48,7 @@ def hold_base(run_dir: Path, source: Path, model: Transformer, tokenizer: Tokeni
     """
     target = run_dir / BASE
     if target.exists() and not (target / HELD).is_file():
-        raise UserError(f"{target}: is there already, and no run has made it; choose another --run_dir")
+        raise UserError(f"{target}: already exists, and no run has made it; choose another --run_dir")
     try:
         with whole_folder(target) as saving:
             if read_json(source / "config.json").get("vocab_size") == model.config.vocab_size:

@@ -1,6 +1,6 @@
-"""What stages check first: their settings, and whether they were finished here already, with the same ones.
+"""First checks of a command: its settings, and whether it has already finished with the same settings.
 
-settings, inputs -> file beside the results, written before the commit mark -> compared when the stage is called again
+settings, inputs -> file beside the results, written before the commit mark -> compared when the command runs again
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from babyllm.pipeline.output import discard_work, require_same
 
 
 def check_held_out(fraction: float) -> None:
-    """Refuse what is not a share.
+    """Check the share of held-out documents.
 
     Raises:
-        UserError: it is below 0 or above 1.
+        UserError: the share is below 0 or above 1.
     """
     if not 0 <= fraction <= 1:
         raise UserError(f"--held_out={fraction:g}: must be a share from 0 to 1, such as 0.02")
 
 
 def is_finished(directory: Path, commit_mark: str, settings_file: str, settings: dict[str, Any]) -> bool:
-    """Whether `directory` holds what these settings give.
+    """Whether `directory` holds the complete results of these settings; if so, leftovers of the work are deleted.
 
     Args:
         directory: directory of the results.
-        commit_mark: name of the file that is there when they are complete.
-        settings_file: name of the file with the settings they were made with.
-        settings: JSON values.
+        commit_mark: name of the file that exists once the results are complete.
+        settings_file: name of the file with the settings of the results.
+        settings: settings and inputs as JSON values.
 
     Raises:
-        UserError: it holds results of other settings.
+        UserError: the directory holds results of other settings.
     """
     try:
         found = json.loads((directory / settings_file).read_text(encoding="utf-8"))

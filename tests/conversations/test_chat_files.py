@@ -167,7 +167,7 @@ def test_tables_without_conversations_are_reported_once(tmp_path: Path) -> None:
     for name in ("a.parquet", "b.csv"):
         found, bad = read(tmp_path / name)
         assert not found and [item.place for item in bad] == [name]
-        assert bad[0].reason.startswith("no conversation: it has the fields word, id; what would do is messages")
+        assert bad[0].reason.startswith("no conversation: it has the fields word, id; expected messages")
 
 
 def test_folders_and_pieces(tmp_path: Path) -> None:
