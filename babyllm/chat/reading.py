@@ -49,7 +49,8 @@ def find_conversation_partitions(paths: Sequence[Path], partition_bytes: int) ->
     if not found:
         raise UserError(
             f"{', '.join(map(str, paths))}: no conversations to read here; supported files end in "
-            f"{', '.join(RECORDS)}, the text formats also with .gz, .zst, .bz2, .xz or .lz4 after it, and .tar or .zip archives of them"
+            f"{', '.join(RECORDS)}, the text formats also with .gz, .zst, .bz2, .xz or .lz4 after it, and .tar or "
+            ".zip archives of them"
         )
     return found
 

@@ -83,7 +83,7 @@ def test_broken_records_are_reported_with_file_line_and_reason(tmp_path: Path, s
     path = put(tmp_path / f"a.jsonl{suffix}", gzip.compress(data) if suffix else data)
     found, bad = read(path)
     assert [turns(item) for item in found] == [TALK, TALK]
-    assert {item.line: item.reason.partition("; what")[0] for item in bad} == REASONS
+    assert {item.line: item.reason.partition("; expected")[0] for item in bad} == REASONS
     for item in bad:
         assert item.line is not None and item.excerpt == BROKEN.split("\n")[item.line - 1]
         name, _, offset = item.place.rpartition(":")

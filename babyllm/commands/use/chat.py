@@ -35,7 +35,7 @@ class Flags(SamplingFlags):
 
     Attributes:
         system: system message, which the model reads first.
-        int8: whether to store all matrices in 8 bits, a quarter of their memory; this changes scores slightly.
+        int8: whether to store all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
     """
 

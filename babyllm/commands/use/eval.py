@@ -44,7 +44,7 @@ class Flags:
         batch_tokens: number of tokens of a forward pass, including padding.
         json: file to write the numbers to.
         format: settings for reading records as conversations.
-        int8: whether to store all matrices in 8 bits, a quarter of their memory; this changes scores slightly.
+        int8: whether to store all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
     """
 
@@ -118,9 +118,7 @@ def _on_run_tokens(flags: Flags, directory: str, home: Path, runtime: Runtime) -
     if not (home / CONFIG).is_file():
         raise UserError(f"{directory}: is not a run directory, so it names no data; give some with --data")
     data, prepared = load(PretrainConfig, home / CONFIG).data, home / PREPARED / TOKENS
-    path = (
-        prepared if (prepared / MANIFEST).is_file() else Path(data.path)
-    )  # for raw texts, tokens are in the run directory
+    path = prepared if (prepared / MANIFEST).is_file() else Path(data.path)  # the run has the tokens of raw texts
     return _on_tokens(flags, directory, path, flags.seq_len or data.seq_len, runtime, data.dtype, data.eos_id)
 
 

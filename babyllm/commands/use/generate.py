@@ -28,7 +28,7 @@ class Flags(SamplingFlags):
         stop: string, or [several], that ends the text and is not printed.
         num_beams: number of beams; above 1 selects beam search, which does not sample and prints its result at the end.
         length_penalty: exponent of the length in the beam search; above 0 favours long texts.
-        int8: whether to store all matrices in 8 bits, a quarter of their memory; this changes scores slightly.
+        int8: whether to store all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
     """
 

@@ -42,7 +42,7 @@ class Flags:
         feedback: file that ratings of answers are added to, in lines of JSON; null stores none.
         name: name of the model; null takes that of its directory.
         grace_s: seconds that running answers have to finish when the server shuts down.
-        int8: whether to store all matrices in 8 bits, a quarter of their memory; this changes scores slightly.
+        int8: whether to store all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
     """
 
