@@ -173,8 +173,8 @@ def _in_pool(jobs: Iterator[Job], n_workers: int) -> Iterator[tuple[int, Any]]:
         time.sleep(_ECHO_S)  # after Ctrl-C the workers may end before this process gets the signal
         if not has_begun.is_set():
             raise UserError(
-                "no worker process could start: each worker imports the calling script, so its own code must be "
-                "under `if __name__ == '__main__':`; if it is, there may be too little memory"
+                "no worker process could start: workers import the calling script, which needs "
+                "`if __name__ == '__main__':` around its own code; if it has that, there may be too little memory"
             ) from error
         raise UserError(
             "a worker process died, perhaps for lack of memory; try a smaller --work.partition_bytes or fewer "
