@@ -36,7 +36,7 @@ def check_held_out(fraction: float) -> None:
     """Check the share of documents that is held out.
 
     Raises:
-        UserError: It is below 0 or above 1.
+        UserError: it is below 0 or above 1.
     """
     if not 0 <= fraction <= 1:
         raise UserError(f"--held_out={fraction:g}: must be a share from 0 to 1, such as 0.02")

@@ -1,4 +1,4 @@
-"""From records to conversations: what a JSON object or a row of a table means in the usual formats.
+"""Conversion of records to conversations: JSON objects and table rows in the usual formats.
 
     record -> the fields that settings name, or else its shape -> messages, task -> Conversation
                                                                -> Unusable(reason)
@@ -70,11 +70,11 @@ class FormatConfig:
             from and value), messages (of role and content), firefly (kind, input, target), prompt (prompt +
             completion, question + answer and the like), text (one text with marks of its speakers, such as ChatML);
             auto decides by the fields of each record.
-        prompt: field of the question, or several joined by +, such as title+ask; null finds it.
-        answer: field of the answer; null finds it.
-        messages: field of a list of messages, or of a text with marks of its speakers; null finds it.
-        role: field of a message that names its speaker; null finds it.
-        content: field of a message that holds its text; null finds it.
+        prompt: field of the question, or several joined by +, such as title+ask; null tries the usual names.
+        answer: field of the answer; null tries the usual names.
+        messages: field of a list of messages, or of a text with marks of its speakers; null tries the usual names.
+        role: field of a message that names its speaker; null tries the usual names.
+        content: field of a message that holds its text; null tries the usual names.
         system: field of the system message; null takes system, system_prompt and the like.
         history: field of earlier exchanges; null takes history.
         task_field: field that names the task of a conversation; null takes the first of task, task_type, category,
@@ -97,7 +97,7 @@ class FormatConfig:
     allow_special: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Refuse names that contradict each other.
+        """Check that the named fields and the format do not contradict each other.
 
         Raises:
             UserError: settings name both a list and a pair, or fields that their format does not have.

@@ -1,8 +1,8 @@
-"""Conversations out of files: JSON lines, JSON, CSV, TSV and Parquet, alone or in folders, also packed.
+"""Conversations from files: JSON lines, JSON, CSV, TSV and Parquet, alone, in folders, compressed or in archives.
 
     paths -> find_conversation_partitions -> [Partition] -> read_conversation_partition -> Conversation | Rejected
 
-Files are read by `babyllm.text.readers`, in bounded memory and with their encodings and damages.
+Files are read by `babyllm.text.readers`, which bound the memory and handle encodings and damaged files.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from babyllm.text.readers.line_numbers import LineNumbers
 from babyllm.text.readers.records import TOO_LONG, BadRecord, rejected
 
 READ = ReadConfig(domain="file")
-SECTION = "data.format"  # under which a training run has the settings of `FormatConfig`
+SECTION = "data.format"  # section of a training run with the settings of `FormatConfig`
 NO_CONVERSATIONS = "a file of a kind that holds no conversations"
 
 
 def find_conversation_partitions(paths: Sequence[Path], partition_bytes: int) -> list[Partition]:
-    """Every file at the paths that may hold conversations, in the order of names, large ones cut, small ones gathered.
+    """The partitions of all files that may hold conversations, by name; large files are split, small ones grouped.
 
     Args:
-        paths: files and folders; of a folder, files of other kinds are left out.
-        partition_bytes: bytes of a partition, about.
+        paths: files and folders; in a folder, files of other kinds are left out.
+        partition_bytes: approximate size of a partition, in bytes.
 
     Raises:
         UserError: a path does not exist, is given twice or holds no such file.
@@ -48,8 +48,9 @@ def find_conversation_partitions(paths: Sequence[Path], partition_bytes: int) ->
             found.append(Partition(sources, sum(source.size_bytes for source in sources)))
     if not found:
         raise UserError(
-            f"{', '.join(map(str, paths))}: no conversations to read here; what is read ends in {', '.join(RECORDS)}, "
-            "the text formats also with .gz, .zst, .bz2, .xz or .lz4 after it, and .tar or .zip archives of them"
+            f"{', '.join(map(str, paths))}: no conversations to read here; supported files end in "
+            f"{', '.join(RECORDS)}, the text formats also with .gz, .zst, .bz2, .xz or .lz4 after it, and .tar or "
+            ".zip archives of them"
         )
     return found
 
@@ -60,12 +61,12 @@ def read_conversations(
     """Every record of a file, a folder or a partition, in order: a conversation, or the reason why it was rejected.
 
     Args:
-        path: what is read.
-        config: how records become conversations.
-        section: name of the settings on the command line, for messages that say what to write there.
+        path: file, folder or partition to read.
+        config: settings for reading records as conversations.
+        section: name of the settings' section on the command line, for messages that suggest flags.
 
     Raises:
-        UserError: there is nothing of the kind.
+        UserError: the path does not exist or holds no files of conversations.
     """
     partitions = [path] if isinstance(path, Partition) else find_conversation_partitions([path], sys.maxsize)
     for partition in partitions:
@@ -77,8 +78,8 @@ def read_conversation_partition(
 ) -> Iterator[Conversation | Rejected]:
     """Every record of a partition, in order: a conversation, or the reason why it was rejected.
 
-    The id of a conversation is the file and, after a colon, the byte at which it begins, or in Parquet the row. What is
-    rejected from a file that is not cut also has its line.
+    The id of a conversation is its file and, after a colon, the offset in bytes at which it begins, or its row in
+    Parquet. A rejected record also has its line, unless its file was split into partitions.
     """
     for source in partition.sources:
         yield from read_files(source, READ, partial(_read, config=config, section=section))
@@ -92,11 +93,11 @@ def _read(source: Source, config: FormatConfig, section: str) -> Iterator[Conver
     make = _Conversations(source, config, section)
     lines = LineNumbers(source, READ) if source.format not in TABLES and source.end is None else None
     for item in RECORDS[source.format](source, READ, make):
-        yield _told(item, source, lines) if isinstance(item, Rejected) else item
+        yield _explained(item, source, lines) if isinstance(item, Rejected) else item
 
 
-def _told(item: Rejected, source: Source, lines: LineNumbers | None) -> Rejected:
-    """What is rejected, with its line and in words that name no setting of the text readers."""
+def _explained(item: Rejected, source: Source, lines: LineNumbers | None) -> Rejected:
+    """A rejected record with its line, and with a reason that does not mention settings of the text readers."""
     if item.reason == TOO_LONG:
         item = replace(item, reason=f"longer than {READ.max_record_bytes >> 20} MiB")
     item = replace(item, reason=item.reason.partition(" (see --read.")[0])
@@ -112,10 +113,10 @@ class _Conversations:
         self._unread: tuple[str, ...] = ()
 
     def document(self, record: Any, place: str) -> Conversation:
-        """The conversation that a record is.
+        """The conversation in a record.
 
         Raises:
-            BadRecord: it is not a conversation.
+            BadRecord: the record is not a conversation.
         """
         if not isinstance(record, dict):
             raise BadRecord(f"not an object with fields but {kind_of(record)}")
@@ -129,7 +130,7 @@ class _Conversations:
         """The columns that conversations are made from.
 
         Raises:
-            BadRecord: they are those of no conversation.
+            BadRecord: the columns cannot hold a conversation.
         """
         try:
             needed = columns_of(names, self._config)

@@ -71,7 +71,7 @@ def fitting_prompt(template: ChatTemplate, session: Session, context: int, max_n
         try:
             return template.prompt([*system, *session.messages[starts[n_left_out] :]])
         except Unusable as error:
-            raise UserError(f"the chat cannot be written down for the model: {error}") from None
+            raise UserError(f"the chat template cannot render the chat: {error}") from None
 
     # Leave out as few exchanges as possible, but never the last. More left out makes a shorter prompt, so bisect.
     n_left_out = bisect_left(range(len(starts) - 1), True, key=lambda n: len(ids_from(n)) + room <= context)

@@ -1,4 +1,4 @@
-"""A chat template renders a conversation as ids, and says which of them are trained on.
+"""Rendering of a conversation as token ids, with the ids that are trained on.
 
     messages -> Jinja -> text with placeholders for the messages' contents -+-> special ids, by name
                                                                             +-> plain text -> encode
@@ -50,8 +50,9 @@ class Rendered(NamedTuple):
     """A conversation as ids.
 
     Attributes:
-        ids: (L,) token ids.
-        turns: (L,) the number of the supervised turn that each id belongs to, from 1; 0 for an id not trained on.
+        ids: (L,) int32 token ids.
+        turns: (L,) int32, the number of the supervised turn that each id belongs to, from 1; 0 for an id that is not
+            trained on.
     """
 
     ids: NDArray[np.int32]
@@ -144,7 +145,7 @@ class ChatTemplate:
             supervise: which messages are trained on.
 
         Returns:
-            (L,) ids and (L,) turns.
+            Ids (L,) and turns (L,), both int32.
 
         Raises:
             Unusable: the template refuses these messages or changes what they say.

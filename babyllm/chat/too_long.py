@@ -62,7 +62,7 @@ def fit(
 def _without_oldest(
     template: ChatTemplate, messages: Sequence[Message], supervise: Supervise, seq_len: int
 ) -> Rendered:
-    """The rendering without as few of the oldest turns as possible; the last turn stays, even if it is too long."""
+    """The rendering after dropping as few of the oldest turns as possible; the last turn stays, even if too long."""
     roles = [message.role for message in messages]
     head = next((i for i, role in enumerate(roles) if role != SYSTEM), len(roles))
     later = (i for i in range(head + 1, len(roles)) if roles[i - 1] == ASSISTANT and roles[i] not in (ASSISTANT, TOOL))

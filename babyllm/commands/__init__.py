@@ -1,6 +1,7 @@
-"""What `babyllm COMMAND` does, a module per command.
+"""The commands `babyllm COMMAND`, one module each.
 
-A module has `ARGUMENTS`, `Flags` and `run(flags, *arguments)`; that of a training stage `ARGUMENTS` and `main(argv)`.
+A module has `ARGUMENTS`, `Flags` and `run(flags, *arguments)`; the module of a training stage has `ARGUMENTS` and
+`main(argv)`.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ class SamplingFlags:
     """Flags of commands that draw answers.
 
     Attributes:
-        max_new_tokens: at most this many in an answer.
-        temperature: 0 takes the most probable token each time.
-        top_k: keep this many of the most probable tokens; 0 and null keep all.
-        top_p: keep the fewest most probable tokens that hold this probability.
-        min_p: keep tokens at least this many times as probable as the most probable one.
-        repetition_penalty: above 1 makes what was already read or written less probable.
+        max_new_tokens: largest number of tokens of an answer.
+        temperature: randomness of the draws; 0 takes the most probable token each time.
+        top_k: number of most probable tokens that are kept; 0 and null keep all.
+        top_p: total probability of the tokens that are kept, which are the most probable ones; null keeps all.
+        min_p: least probability of a token that is kept, as a share of that of the most probable one.
+        repetition_penalty: factor that makes tokens that were already read or written less probable, if above 1.
         seed: seed of the draws; null draws differently each time.
     """
 
@@ -41,12 +42,12 @@ class SamplingFlags:
     seed: Seed | None = None
 
     def settings(self) -> dict[str, Any]:
-        """The settings of `babyllm.generation.Sampling` that these flags are."""
+        """The values of these flags as arguments of `babyllm.generation.Sampling`."""
         return {field.name: getattr(self, field.name) for field in fields(SamplingFlags)}
 
 
 def read_as_chosen(runtime: Runtime) -> AbstractContextManager[Any]:
-    """The context in which a command reads a model; says on stderr in what type, where it is not float32."""
+    """The context in which a command runs a model; a line on stderr names the dtype if it is not float32."""
     name = dtype_name(runtime.reading_dtype)
     if name != "float32" and runtime.is_main:
         note(f"products in {name}; --runtime.dtype=float32 is exact")
@@ -54,11 +55,11 @@ def read_as_chosen(runtime: Runtime) -> AbstractContextManager[Any]:
 
 
 def note_base_model(chat: ChatModel, directory: str) -> None:
-    """Say on stderr that a model was not taught to answer, if so."""
+    """Print a line on stderr if the model is a base model, which was not trained to answer."""
     if not chat.has_learned:
         note(f"{directory} has no chat template: a base model, which was not taught to answer; using chatml")
 
 
 def note(text: str) -> None:
-    """Print a line on stderr that is not a part of a command's output."""
+    """Print a line on stderr, separate from a command's output."""
     print(f"({text})", file=sys.stderr, flush=True)

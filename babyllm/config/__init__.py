@@ -1,4 +1,4 @@
-"""Settings: dataclasses, one YAML file and `--section.key=value`, and the limits of values."""
+"""Settings: dataclasses, one YAML file and `--section.key=value`, and limits for their values."""
 
 from babyllm.config.command_line import differences, dump, load, nearest, parse, to_dict
 

@@ -8,10 +8,10 @@
                                     |
                       one frozen dataclass per section
 
-A flag and a line of a file mean the same. A scalar is its text, read by the type of its field: `1e-3` is a float, `007`
-stays as it is in a text field, an unquoted `null` or `none` empties an optional field. Lists and mappings on a flag are
-written in YAML's short form: `--data.mix='{zh: 0.7, en: 0.3}'`. In a path `~` is the home directory. What numbers a
-field takes and whether it is a path is part of its type: see `babyllm.config.values`.
+A flag and a line of a file mean the same. A scalar is read from its text by the type of its field: `1e-3` is a float,
+`007` stays unchanged in a text field, an unquoted `null` or `none` empties an optional field. Lists and mappings on a
+flag are written in YAML's short form: `--data.mix='{zh: 0.7, en: 0.3}'`. In a path `~` is the home directory. A field's
+type also says which numbers are allowed and whether it is a path: see `babyllm.config.values`.
 """
 
 import inspect
@@ -52,11 +52,12 @@ def parse(
     """The configuration that `argv` asks for: defaults < one `--config` file < `--section.key=value`.
 
     Args:
-        kind: a frozen dataclass; each field is a key, and a section where its type is a dataclass.
-        argv: the flags, without the program's name; of a flag given twice the last one counts.
-        prog: the program's name, for `--help`.
-        description: what the program does, for `--help`.
-        resolve: fills in what depends on other keys; its result is returned, and shown by `--print_config`.
+        kind: a frozen dataclass; each field is a key, or a section if its type is a dataclass.
+        argv: flags, without the program's name; if a flag is given twice, the last one counts.
+        prog: name of the program, for `--help`.
+        description: purpose of the program, for `--help`.
+        resolve: function that fills in values that depend on other keys. Its result is returned, and printed by
+            `--print_config`.
 
     Raises:
         UserError: for an unknown key, a value of the wrong type or beyond its limits, a missing value or an unreadable
@@ -83,7 +84,7 @@ def parse(
 
 
 def load(kind: type[C], path: str | Path) -> C:
-    """The configuration in the YAML file at `path`; a key it lacks has its default.
+    """The configuration in the YAML file at `path`; a key that is absent has its default.
 
     Raises:
         UserError: for an unknown key, a value of the wrong type or beyond its limits, a missing value or an unreadable
@@ -101,19 +102,19 @@ def keys(kind: Any) -> list[str]:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Plain JSON values of a configuration, nested by section, in the order of its fields."""
+    """A configuration as JSON values, nested by section, in the order of its fields."""
     values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     return values
 
 
 def dump(config: Any) -> str:
-    """YAML of a configuration, in the order of its fields; `load` reads back an equal one."""
+    """A configuration as YAML, in the order of its fields; `load` reads it back as an equal one."""
     text: str = yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20)
     return text
 
 
 def differences(a: Any, b: Any) -> list[str]:
-    """A line `section.key: old -> new` for each key in which configuration `b` differs from `a`."""
+    """The differences of two configurations: a line `section.key: old -> new` for each key, from `a` to `b`."""
     old, new = _flat(to_dict(a)), _flat(to_dict(b))
     pairs = {key: (old.get(key, MISSING), new.get(key, MISSING)) for key in old | new}
     return [f"{key}: {_show(before)} -> {_show(after)}" for key, (before, after) in pairs.items() if before != after]
@@ -133,13 +134,13 @@ def _show(value: Any) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Sections as blocks, lists on one line, words that would read as null in quotes."""
+    """Writes sections as blocks, lists on one line, and texts that would be read as null in quotes."""
 
     def _list(self, value: list[Any]) -> yaml.Node:
         return self.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
 
     def _text(self, value: str) -> yaml.Node:
-        # Only double quotes escape the line breaks of Unicode, which YAML would else fold into spaces.
+        # YAML would fold Unicode's line breaks into spaces; only double quotes escape them.
         style = '"' if not value.isprintable() else "'" if value.lower() in _NULLS else None
         return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
@@ -159,7 +160,7 @@ class _Leaf(NamedTuple):
 
 
 def _leaves(kind: Any, prefix: str = "", instance: Any = MISSING) -> dict[str, _Leaf]:
-    """Every key below `prefix`; `instance` holds the defaults which the owner of a section chose for it."""
+    """Every key below `prefix`; `instance` holds the defaults that the owner of a section sets for it."""
     hints, docs, leaves = get_type_hints(kind), _docs(kind), dict[str, _Leaf]()
     marked = get_type_hints(kind, include_extras=True)
     for field in fields(kind):
@@ -170,13 +171,13 @@ def _leaves(kind: Any, prefix: str = "", instance: Any = MISSING) -> dict[str, _
             leaves |= _leaves(hint, f"{key}.", default)
         else:
             if float in _arms(hint) and int not in _arms(hint) and type(default) is int:
-                default = float(default)  # what `load` would give, so that a stored file reads back to the same text
+                default = float(default)  # as `load` would return it, so that a stored file reads back to the same text
             leaves[key] = _Leaf(hint, default, docs.get(field.name, ""), is_path(marked[field.name]))
     return leaves
 
 
 def _docs(kind: type) -> dict[str, str]:
-    """What the "Attributes:" or "Args:" section of a Google-style docstring says about each field, inherited or not."""
+    """The text on each field, inherited or not, in the "Attributes:" or "Args:" section of a Google-style docstring."""
     docs: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         doc = inspect.cleandoc(base.__doc__ or "")
@@ -250,7 +251,7 @@ def _read(path: str | Path, leaves: Mapping[str, _Leaf]) -> dict[str, Any]:
         with Path(path).open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
-            raise _mistake(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, so no configuration file")
+            raise _mistake(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, so not a configuration file")
         root = _compose(content.decode("utf-8-sig"), str(path))
     except OSError as error:
         raise _mistake(f"{path}: this configuration file cannot be read: {error.strerror}") from None
@@ -265,7 +266,7 @@ def _read(path: str | Path, leaves: Mapping[str, _Leaf]) -> dict[str, Any]:
 
 
 def _entries(node: yaml.Node, leaves: Mapping[str, _Leaf], path: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The nodes that stand for keys of the configuration, below `prefix`."""
+    """The keys of the configuration below `prefix`, each with its node."""
     if _is_null(node):
         return
     if not isinstance(node, yaml.MappingNode):
@@ -327,14 +328,14 @@ def _items(node: yaml.MappingNode, where: str, prefix: str = "") -> dict[str, ya
 
 
 def _content(node: yaml.Node, where: str) -> Any:
-    """The text of a scalar; a list or mapping of such."""
+    """The text of a scalar, or a list or mapping of texts."""
     if isinstance(node, yaml.MappingNode):
         return {key: _content(child, where) for key, child in _items(node, where).items()}
     return [_content(child, where) for child in node.value] if isinstance(node, yaml.SequenceNode) else node.value
 
 
 def _typed(node: yaml.Node, leaf: _Leaf, where: str) -> Any:
-    """The value of a field; jsonargparse reads numbers, choices and collections from the text."""
+    """The value of a field; jsonargparse converts the text to numbers, choices and collections."""
     kind, content = leaf.kind, _content(node, where)
     if leaf.is_path and not (_is_null(node) and NoneType in _arms(kind)):
         content = _paths(content, where, leaf.default)
@@ -353,7 +354,7 @@ def _typed(node: yaml.Node, leaf: _Leaf, where: str) -> Any:
 
 
 def _paths(content: Any, where: str, default: Any) -> Any:
-    """Paths with `~` expanded, alone or in a list; empty text stands where it is the default, which means none."""
+    """Paths with `~` expanded, alone or in a list. An empty text means no path; it is valid only as the default."""
     if isinstance(content, list):
         return [_paths(item, where, MISSING) for item in content]
     if not isinstance(content, str) or content == default == "":

@@ -1,4 +1,4 @@
-"""Values of JSON files that others wrote, each checked for its type and range when it is taken.
+"""Values of JSON files that other programs wrote, each checked for type and range when it is read.
 
 file -> read_json -> Fields -> integer, number, text, ... -> plain values, or one line that names file and key
 """
@@ -16,14 +16,14 @@ from babyllm.errors import UserError
 
 T = TypeVar("T")
 REQUIRED: Final = object()
-"""The default of a key that must be there."""
+"""The default of a key that must be present."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object a JSON file holds.
+    """The object in a JSON file.
 
     Raises:
-        UserError: there is no such file, or it is not a JSON object.
+        UserError: the file cannot be read, or is not a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -40,14 +40,14 @@ class Fields:
     """The values of one JSON object. A key that is absent or null has its default.
 
     Attributes:
-        where: how messages name the object: its file, and the key it stands under where it is not the whole.
+        where: name of the object in messages: its file, and for a nested object also its key.
     """
 
     def __init__(self, raw: Mapping[str, Any], where: str) -> None:
         self._raw, self.where = raw, where
 
     def has(self, key: str) -> bool:
-        """Whether a key is there with a value other than null."""
+        """Whether a key is present with a value other than null."""
         return self._raw.get(key) is not None
 
     def is_list(self, key: str) -> bool:
@@ -55,14 +55,14 @@ class Fields:
         return isinstance(self._raw.get(key), list)
 
     def keys(self) -> list[str]:
-        """Its keys."""
+        """The keys of the object, in their order."""
         return list(self._raw)
 
     def integer(self, key: str, default: Any = REQUIRED, *, low: int = 1, high: int = 1 << 31) -> Any:
-        """A whole number from `low` to `high`; also one that is written with a point, such as 2.0.
+        """A whole number from `low` to `high`, as an int; it may be written with a decimal point, such as 2.0.
 
         Raises:
-            UserError: it is another value, or absent without a default.
+            UserError: the value is anything else, or absent without a default.
         """
         value = self._taken(key, default)
         if value is default:
@@ -75,43 +75,51 @@ class Fields:
         return int(value)
 
     def number(self, key: str, default: Any = REQUIRED, *, low: float = 0.0, high: float = 1e12) -> Any:
-        """A number from `low` to `high`.
+        """A number from `low` to `high`, as a float.
 
         Raises:
-            UserError: it is another value, or absent without a default.
+            UserError: the value is anything else, or absent without a default.
         """
         value = self._taken(key, default)
         if value is default:
             return default
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not low <= value <= high or not math.isfinite(value):  # NaN is in no range
+        if not is_number or not low <= value <= high or not math.isfinite(value):  # NaN is outside of every range
             raise self._wrong(key, value, f"a number from {low:g} to {high:g}")
         return float(value)
 
     def boolean(self, key: str, default: Any = REQUIRED) -> Any:
-        """True or false."""
+        """True or false.
+
+        Raises:
+            UserError: the value is anything else, or absent without a default.
+        """
         return self._of_type(key, default, bool, "true or false")
 
     def text(self, key: str, default: Any = REQUIRED) -> Any:
-        """A text of valid Unicode."""
+        """A text of valid Unicode.
+
+        Raises:
+            UserError: the value is anything else, or absent without a default.
+        """
         value = self._of_type(key, default, str, "a text")
         if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
             raise self._wrong(key, value, "a text of valid Unicode")
         return value
 
     def object(self, key: str) -> Fields:
-        """The values of an object within; none if it is absent.
+        """The values of a nested object; an empty one if it is absent.
 
         Raises:
-            UserError: it is not an object.
+            UserError: the value is not an object.
         """
         return Fields(self._of_type(key, {}, dict, "an object"), f"{self.where}: {key}")
 
     def integers(self, key: str, *, low: int = 0, high: int = 1 << 31) -> list[int]:
-        """A list of whole numbers from `low` to `high`, one number being a list of it; empty if it is absent.
+        """A list of whole numbers from `low` to `high`; empty if it is absent. A single number becomes a list of one.
 
         Raises:
-            UserError: it is another value.
+            UserError: the value is anything else.
         """
         value = self._raw.get(key)
         values = [] if value is None else value if isinstance(value, list) else [value]
@@ -120,10 +128,10 @@ class Fields:
         return values
 
     def only(self, key: str, allowed: Sequence[Any], advice: str = "") -> None:
-        """Refuse a value that is there and is not one of `allowed`; null counts as a value.
+        """Check that a key is absent or has one of the values `allowed`; null counts as a value.
 
         Raises:
-            UserError: it is such a one.
+            UserError: the key has another value; the message ends with `advice`.
         """
         if key in self._raw and not any(_is_same(self._raw[key], one) for one in allowed):
             raise UserError(f"{self.where}: {key} {_shown(self._raw[key])} is not supported{advice}")
@@ -148,7 +156,7 @@ class Fields:
 
 
 def _is_same(value: Any, allowed: Any) -> bool:
-    # 0 and 1 are not false and true here, though Python says they are equal.
+    # Python treats 0 as equal to False and 1 to True, JSON does not.
     return type(value) is type(allowed) and bool(value == allowed)
 
 
@@ -157,6 +165,6 @@ def _shown(value: Any) -> str:
 
 
 def kind_of(value: object) -> str:
-    """What a value of a record is, in words for people."""
+    """The type of a JSON value in words, such as "a list"."""
     names = {"NoneType": "null", "bool": "a truth value", "int": "a number", "float": "a number", "str": "a text"}
     return (names | {"list": "a list", "dict": "an object"}).get(type(value).__name__, type(value).__name__)

@@ -1,7 +1,7 @@
-"""What other tools call an option, and what to write here instead.
+"""Names that other tools have for an option, and what to write here instead.
 
-The names are those of nanoGPT, nanochat, minimind, litgpt, LLaMA-Factory, axolotl, transformers, trl, peft and
-DeepSpeed, and what people type by habit.
+The names come from nanoGPT, nanochat, minimind, litgpt, LLaMA-Factory, axolotl, transformers, trl, peft and DeepSpeed,
+and from habit.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable
 from difflib import SequenceMatcher
 from itertools import chain
 
-# Names, and the answers to them. An answer is a key as a flag, or a sentence with such keys, and counts where the
-# command at hand has all of them. Where a sentence names none, a key of the commands it is for stands before it. Of
-# several answers the first that counts is given.
+# An answer is a flag, or a sentence that may contain flags. It applies to a command that has all of these flags. A
+# sentence without a flag is paired with a key; it applies to commands that have the key. The first answer that applies
+# is shown.
 Answer = str | tuple[str, str]
 _OF_MODELS, _OF_CORPORA, _OF_TRAINING = "int8", "work.workers", "run_dir"  # keys that only these commands have
 _SHAPE_OR_WEIGHTS = "--init_from names a model whose weights to start from, --model.preset a shape with new weights"
@@ -266,16 +266,16 @@ _KEY = re.compile(r"--([a-z0-9_]+(?:\.[a-z0-9_]+)*)(?:=(\w+))?")
 
 
 def instead(name: str, known: Collection[str], keys: Collection[str], *, is_flag: bool = True) -> str:
-    """What to write instead of an unknown option: its name here, else the known one most like it.
+    """Advice on an unknown option: its name here, or else the most similar known name.
 
     Args:
-        name: that is unknown, a flag's or a file's, with its section if it was written so.
-        known: all that could have been meant.
-        keys: those of them that take a value.
-        is_flag: whether the answer is for a command line; for a file it is in YAML.
+        name: unknown name, from a flag or a file, with its section if one was written.
+        known: names that could have been meant.
+        keys: those of the known names that take a value.
+        is_flag: whether the advice is for a command line; for a file it is written as YAML.
     """
     section, _, last = name.rpartition(".")
-    is_ours = section and any(key.rpartition(".")[2] == last for key in keys)  # the section is what is wrong
+    is_ours = section and any(key.rpartition(".")[2] == last for key in keys)  # only the section is wrong
     words = [] if is_ours else [word.lower().replace("-", "_") for word in (name, last)]
     for found in chain.from_iterable(NAMES.get(word, ()) for word in words):
         need, answer = ("", found) if isinstance(found, str) else found
@@ -285,13 +285,13 @@ def instead(name: str, known: Collection[str], keys: Collection[str], *, is_flag
             return f"did you mean {written}?" if is_key and not is_key[2] else f"write {written}" if is_key else written
     if not known:
         return "there are no options here"
-    inner = (key for key in keys if key.startswith(f"{name}."))  # of a section
+    inner = (key for key in keys if key.startswith(f"{name}."))  # `name` is a section
     near = next(inner, None) or nearest(name, known)
     return f"did you mean --{near}?" if is_flag else f"did you mean '{near}'?"
 
 
 def named_keys(answer: str) -> list[str]:
-    """The keys in an answer, which a command must have for it."""
+    """The keys in an answer, all of which a command must have for the answer to apply."""
     return [key[1] for key in _KEY.finditer(answer)]
 
 
@@ -300,7 +300,7 @@ def _in_yaml(key: re.Match[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known key most like `name`, as a whole and in its last part (`dtype` is most like `runtime.dtype`)."""
+    """The known key most similar to `name`, as a whole and in its last part: `runtime.dtype` for `dtype`."""
 
     def likeness(key: str) -> float:
         ends = name.rpartition(".")[2], key.rpartition(".")[2]

@@ -1,9 +1,9 @@
-"""What a field of a configuration takes beyond its type: numbers within limits, and paths.
+"""Types of configuration fields that limit numbers and mark paths.
 
     peak_lr: Rate = 3e-3          steps: Count | None = None          warmup: AnyCount | Share = 0.05
     run_dir: PathText = "runs"    path: PathText | list[PathText]
 
-The type says it, so that parsing, `check` and whoever reads the dataclass see the same.
+The type carries the limits, so parsing, `check` and a reader of the dataclass all see the same ones.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from babyllm.errors import UserError
 
 @dataclass(frozen=True)
 class Limits:
-    """The numbers that a field takes, which are finite in any case.
+    """The numbers that a field accepts; they are always finite.
 
     Attributes:
-        low: the smallest.
-        high: the largest.
+        low: smallest number.
+        high: largest number.
         above: whether `low` itself is excluded.
         below: whether `high` itself is excluded.
     """
@@ -34,7 +34,7 @@ class Limits:
     below: bool = False
 
     def demand(self, value: float) -> str | None:
-        """What a number has to be that it is not; None where it is all right."""
+        """The requirement that a number fails, such as "at least 1"; None if it is within the limits."""
         if not abs(value) < math.inf:  # NaN compares as false with everything
             return "a finite number"
         if value < self.low or (self.above and value == self.low):
@@ -48,21 +48,21 @@ def _plain(limit: float) -> str:
     return f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
 
 
-PATH = "path"  # marks text that names a file or a directory
+PATH = "path"  # marks a text as the name of a file or a directory
 PathText = Annotated[str, PATH]
 
-MAX_COUNT = 2**53  # what a float, a JSON number of other programs and a sum over ranks hold exactly
-MAX_MEMBERS = 2**20  # of what is held or begun one by one: rows of a batch, places of a row
+MAX_COUNT = 2**53  # largest count that a float, a JSON number and a sum over ranks represent exactly
+MAX_MEMBERS = 2**20  # for things that are stored or processed one by one: rows of a batch, tokens of a row
 AnyCount = Annotated[int, Limits(0, MAX_COUNT)]
 Count = Annotated[int, Limits(1, MAX_COUNT)]
 Members = Annotated[int, Limits(1, MAX_MEMBERS)]
 AnyMembers = Annotated[int, Limits(0, MAX_MEMBERS)]
-MAX_WIDTH = 2**24  # of a layer, or of the table of its positions: room is made by it
+MAX_WIDTH = 2**24  # of a layer or a table of positions, for which memory is allocated
 Width = Annotated[int, Limits(1, MAX_WIDTH)]
 VocabularySize = Annotated[int, Limits(1, 2**32)]
 TokenId = Annotated[int, Limits(0, 2**32 - 1)]
 Seed = Annotated[int, Limits(-(2**63), 2**63 - 1)]
-Few = Annotated[int, Limits(1, 1024)]  # of what is costly: processes, beams, answers at once
+Few = Annotated[int, Limits(1, 1024)]  # for what is costly: processes, beams, parallel answers
 Finite = Annotated[float, Limits()]
 Rate = Annotated[float, Limits(0)]
 Positive = Annotated[float, Limits(0, above=True)]
@@ -73,14 +73,14 @@ PositiveSeconds = Annotated[float, Limits(0, 10**8, above=True)]
 
 
 def check(config: Any, prefix: str = "") -> None:
-    """Refuse a configuration that holds a number beyond the limits of its field.
+    """Check that every number of a configuration is within the limits of its field.
 
     Args:
-        config: a dataclass whose fields say their limits; sections are checked too.
+        config: a dataclass with limits in the types of its fields; its sections are checked too.
         prefix: prefix of the keys in the message, such as "plan.".
 
     Raises:
-        UserError: names the key, its value and what it has to be.
+        UserError: a number is beyond its limits; the message names the key, the value and the limit.
     """
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
@@ -94,15 +94,15 @@ def check(config: Any, prefix: str = "") -> None:
 
 
 def is_path(hint: Any) -> bool:
-    """Whether a field's type, with what marks it, is that of one or several paths."""
+    """Whether the type of a field, with its annotations, is that of a path or of several paths."""
     return PATH in getattr(hint, "__metadata__", ()) or any(map(is_path, get_args(hint)))
 
 
 def expand_paths(config: Any) -> None:
-    """Replace `~` in the paths of a configuration that is being made, which a notebook may write as a shell would.
+    """Expand `~` in the paths of a configuration, which Python code may write as in a shell.
 
     Args:
-        config: a dataclass, frozen or not; its sections have done it themselves.
+        config: a dataclass under construction, frozen or not. Its sections have expanded their own paths.
     """
     hints = get_type_hints(type(config), include_extras=True)
     for name in (field.name for field in fields(config) if is_path(hints[field.name])):
@@ -114,16 +114,16 @@ def expand_paths(config: Any) -> None:
 
 
 def without_paths(config: Any) -> dict[str, Any]:
-    """The values of a configuration by name but for paths, for where what lies there counts and not how it is named."""
+    """The values of a configuration by name, without paths, for comparisons in which only the files' contents count."""
     hints = get_type_hints(type(config), include_extras=True)
     return {name: value for name, value in asdict(config).items() if not is_path(hints[name])}
 
 
 def expanded(path: str) -> str:
-    """A path as the system knows it: `~` and `~name` at its beginning are home directories; `$` means nothing.
+    """A path as the system knows it: `~` and `~name` at its beginning become home directories; `$` is not expanded.
 
     Raises:
-        UserError: it is empty or holds what no path can; the message begins with the reason.
+        UserError: the path is empty or contains a NUL character; the message begins with the reason.
     """
     if not path.strip():
         raise UserError("is empty: give a path")
@@ -133,7 +133,7 @@ def expanded(path: str) -> str:
 
 
 def _numbers_in(value: Any) -> Iterator[int | float]:
-    """The numbers that a value is or holds; true and false are not numbers."""
+    """The number that a value is, or the numbers inside it; true and false are not numbers."""
     if type(value) in (int, float):
         yield value
     elif isinstance(value, (list, tuple, dict)):
@@ -142,13 +142,13 @@ def _numbers_in(value: Any) -> Iterator[int | float]:
 
 
 def _limits(hint: Any, kind: type) -> Limits | None:
-    """The limits of a field, or of what it holds, for a number of type `kind`; None where its type has none."""
+    """The limits of a field, or of its items, for a number of type `kind`; None where its type has none."""
     found = dict(_limits_in(hint))
-    return found.get(kind) or found.get(float)  # an integer is as good as a float
+    return found.get(kind) or found.get(float)  # a field of floats accepts integers
 
 
 def _limits_in(hint: Any) -> Iterator[tuple[type, Limits]]:
-    """The types of numbers in a field's type, with their limits."""
+    """Each type of number in the type of a field, with its limits."""
     if get_origin(hint) is Annotated:
         yield from ((hint.__origin__, mark) for mark in hint.__metadata__ if isinstance(mark, Limits))
     else:

@@ -1,6 +1,6 @@
-"""Evaluation of language models on text that was held out.
+"""Evaluation of language models on held-out texts and conversations.
 
-Models are read in `Runtime.reading_dtype`, unless an autocast is on around the call (`babyllm.runtime.precision`).
+Models run in `Runtime.reading_dtype`, unless the call is inside an autocast (`babyllm.runtime.precision`).
 """
 
 from babyllm.evaluate.perplexity import perplexity

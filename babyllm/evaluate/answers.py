@@ -2,8 +2,8 @@
 
 samples -> prompt + each candidate -> nats -> the most probable one is right?
 
-A task is closed when its answers come from a small set, such as "positive" and "negative". There the model need not be
-asked to write: of the candidates, each with its end token, the most probable one is its answer.
+A task is closed when its answers come from a small set, such as "positive" and "negative". Its answers need not be
+generated: the model's answer is the most probable candidate, each candidate including its end token.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from babyllm.store.conversations import ConversationStore
 MAX_CANDIDATES = 10
 MIN_REPEATS = 2
 MIN_CONVERSATIONS = 20
-CLOSED_FROM = 2000  # conversations of a task that are looked at in a store
+CLOSED_FROM = 2000  # conversations of each task of a store that decide whether it is closed
 
 
 class Accuracy(NamedTuple):
     """How often the most probable candidate was the right one.
 
     Attributes:
-        correct: number of right answers; among k candidates that are equally probable the right one counts 1 / k.
-        n: number of answers asked for.
+        correct: number of right answers; if k candidates are equally probable, the right one counts 1 / k.
+        n: number of answers that were predicted.
     """
 
     correct: float
@@ -40,9 +40,10 @@ class Accuracy(NamedTuple):
 
 
 def closed_turns(samples: Iterable[Sample]) -> dict[str, list[AnswerIds]]:
-    """The possible answers of each closed task, sorted; they are the candidates of `turn_accuracy`.
+    """The possible answers of each closed task, as token ids, sorted; they are the candidates of `turn_accuracy`.
 
-    A task is closed if its conversations, 20 or more, end in one of 2 to 10 answers that each occur twice or more.
+    A task is closed if it has 20 or more conversations that end in 2 to 10 different answers, and each of these answers
+    occurs twice or more.
     """
     counts: dict[str, Counter[AnswerIds]] = defaultdict(Counter)
     for sample in samples:
@@ -58,7 +59,7 @@ def closed_turns(samples: Iterable[Sample]) -> dict[str, list[AnswerIds]]:
 
 
 def closed_in(store: ConversationStore) -> dict[str, list[AnswerIds]]:
-    """The possible answers of each closed task of a store, judged by its first training conversations."""
+    """The possible answers of each closed task of a store, found in its first `CLOSED_FROM` training conversations."""
     spans = (store.span("train", task)[:CLOSED_FROM] for task in store.tasks_of("train"))
     return closed_turns(stored_samples(store, (number for span in spans for number in span)))
 
@@ -74,12 +75,12 @@ def turn_accuracy(
     """How often the right candidate is the most probable answer, by task; every rank must call it.
 
     Args:
-        model: switched to evaluation and back.
-        samples: the same on every rank. The last answer of each is asked for, and those before it that are candidates.
+        model: model to evaluate; it is in evaluation mode meanwhile.
+        samples: conversations, the same on every rank. Their last answers count, and earlier ones that are candidates.
             A prompt too long for a candidate loses its oldest ids.
-        candidates: possible answers of each task, as `closed_turns` returns them; other tasks are not asked.
-        runtime: device and ranks; ranks share the work. A stop signal cuts it short, and the result means nothing.
-        batch_tokens: tokens, padding included, per forward pass.
+        candidates: possible answers of each task, as `closed_turns` returns them; other tasks are left out.
+        runtime: device and ranks; ranks share the work. After a stop signal the result is incomplete: discard it.
+        batch_tokens: tokens per forward pass, including padding.
     """
     asked = [
         (sample.task, sample.ids[max(0, start - _prompt_limit(model, candidates[sample.task])) : start], answer)
@@ -87,7 +88,7 @@ def turn_accuracy(
         if sample.task in candidates
         for start, answer in asked_answers(sample, candidates[sample.task])
     ]
-    asked.sort(key=lambda question: len(question[1]))  # so that the ranks have equal work
+    asked.sort(key=lambda question: len(question[1]))  # so that all ranks have about the same work
     asked = asked[runtime.rank :: runtime.world_size]
     rows = [(prompt, candidate) for task, prompt, _ in asked for candidate in candidates[task]]
     nats = iter(answer_nats(model, rows, runtime, batch_tokens).tolist())
@@ -95,7 +96,7 @@ def turn_accuracy(
     for task, _, answer in asked:
         scores = {candidate: next(nats) for candidate in candidates[task]}
         best = [candidate for candidate, score in scores.items() if score == min(scores.values())]
-        sums[task][0] += (answer in best) / max(1, len(best))  # no best one where a score is not a number
+        sums[task][0] += (answer in best) / max(1, len(best))  # no best candidate if a score is NaN
         sums[task][1] += 1
     total = runtime.sum([value for pair in sums.values() for value in pair])
     pairs = zip(sums, total[::2], total[1::2], strict=True)
@@ -103,7 +104,7 @@ def turn_accuracy(
 
 
 def asked_answers(sample: Sample, candidates: Sequence[AnswerIds]) -> list[tuple[int, AnswerIds]]:
-    """The answers that count, each as its start and its ids: the last, and earlier ones that are candidates."""
+    """The answers that count: the last one, and earlier ones that are candidates; each as its start index and ids."""
     *earlier, last = sample.answers()
     return [*((start, answer) for start, answer in earlier if answer in candidates), last]
 
@@ -120,13 +121,13 @@ def majority_shares(samples: Iterable[Sample], candidates: Mapping[str, Sequence
 def losses(
     model: Transformer, samples: Sequence[Sample], runtime: Runtime, *, batch_tokens: int = BATCH_TOKENS
 ) -> dict[str, tuple[float, int]]:
-    """Nats of the supervised tokens and the number of these tokens, by task; every rank must call it.
+    """Nats of the supervised tokens, summed, and the number of these tokens, by task; every rank must call it.
 
     Args:
-        model: switched to evaluation and back.
-        samples: the same on every rank.
-        runtime: device and ranks; ranks share the work. A stop signal cuts it short, and the result means nothing.
-        batch_tokens: tokens, padding included, per forward pass.
+        model: model to evaluate; it is in evaluation mode meanwhile.
+        samples: conversations, the same on every rank.
+        runtime: device and ranks; ranks share the work. After a stop signal the result is incomplete: discard it.
+        batch_tokens: tokens per forward pass, including padding.
     """
     mine = sorted(samples, key=lambda sample: len(sample.ids))[runtime.rank :: runtime.world_size]
     nats = row_nats(model, [Row(s.ids, s.turns > 0) for s in mine], runtime, batch_tokens=batch_tokens)
@@ -141,12 +142,12 @@ def losses(
 def answer_nats(
     model: Transformer, rows: Sequence[tuple[NDArray[np.int64], AnswerIds]], runtime: Runtime, batch_tokens: int
 ) -> NDArray[np.float64]:
-    """(len(rows),) nats of each answer after its prompt, (L,) ids; on this rank alone."""
+    """Nats of each answer after its prompt (L,), as (R,) float64 for R rows; ranks do not share the work."""
     whole = [np.concatenate([prompt, np.array(answer, np.int64)]) for prompt, answer in rows]
     scored = [np.arange(len(ids)) >= len(prompt) for ids, (prompt, _) in zip(whole, rows, strict=True)]
     return row_nats(model, list(map(Row, whole, scored)), runtime, batch_tokens=batch_tokens)
 
 
 def _prompt_limit(model: Transformer, candidates: Sequence[AnswerIds]) -> int:
-    """Tokens of a prompt that leaves room for every candidate; the last id of a row is never read."""
+    """Largest number of prompt tokens that leaves room for every candidate; the last id of a row is not an input."""
     return model.config.max_seq_len + 1 - max(map(len, candidates))

@@ -1,4 +1,4 @@
-"""How a model does on conversations, by task and over all: loss, accuracy of closed tasks, exact greedy answers."""
+"""Results of a model on conversations, by task and in total: loss, accuracy of closed tasks, exact greedy answers."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from babyllm.store.conversations import ALL
 
 @dataclass(frozen=True)
 class TaskResult:
-    """How a model does on conversations of one task, or of all.
+    """The results of a model on the conversations of one task, or of all tasks.
 
     Attributes:
         n: number of conversations.
         loss: nats per supervised token.
-        exact: share of greedy answers that are the expected ones; None where none were asked for.
-        accuracy: share of answers where the right candidate is the most probable; None unless all tasks are closed.
-        chance: accuracy of guessing; None where the accuracy is.
-        n_answers: number of answers that the accuracy counts; a conversation may have several.
+        exact: share of greedy answers that equal the expected ones; None without greedy answers.
+        accuracy: share of answers whose right candidate is the most probable; None unless all tasks are closed.
+        chance: accuracy of random guessing; None if the accuracy is None.
+        n_answers: number of answers in the accuracy; a conversation may have several.
     """
 
     n: int
@@ -38,7 +38,7 @@ class TaskResult:
 
     @property
     def score(self) -> float:
-        """From 0 for nothing learned to 1: the accuracy above chance of a closed task, else the exact answers."""
+        """From 0 (nothing learned) to 1: accuracy above chance of closed tasks, else the share of exact answers."""
         if self.accuracy is None or self.chance is None:
             return self.exact or 0.0
         return max(0.0, (self.accuracy - self.chance) / (1 - self.chance))
@@ -53,18 +53,18 @@ def measure(
     greedy: Sequence[GreedyAnswer] = (),
     batch_tokens: int = BATCH_TOKENS,
 ) -> dict[str, TaskResult]:
-    """The results of each task and of "all"; nothing where there are no samples; every rank must call it.
+    """The results of each task and of "all"; empty without samples; every rank must call it.
 
     Args:
-        model: switched to evaluation and back.
-        samples: the same on every rank.
+        model: model to evaluate; it is in evaluation mode meanwhile.
+        samples: conversations, the same on every rank.
         candidates: possible answers of closed tasks.
         runtime: device and ranks; ranks share the work.
-        greedy: greedy answers to the samples, if there are any.
-        batch_tokens: tokens, padding included, per forward pass.
+        greedy: greedy answers to the samples; may be empty.
+        batch_tokens: tokens per forward pass, including padding.
 
     Raises:
-        UserError: a task is named as the total is.
+        UserError: a task has the name of the total, "all".
     """
     if any(sample.task == ALL for sample in samples):
         raise UserError(f"a task of the conversations has the name {ALL!r}, as the total has; give it another")

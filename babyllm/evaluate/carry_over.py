@@ -1,6 +1,6 @@
-"""The two questions of a disappointing run: has it learned the training set, and does that help it elsewhere?
+"""Two questions about a disappointing run: has it learned the training set, and does that carry over to other data?
 
-results of both splits by task -> what the numbers say, both side by side
+results of both splits by task -> one line of diagnosis, and a table of both
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from babyllm.evaluate.by_task import TaskResult
 from babyllm.pipeline.report import Table
 from babyllm.store.conversations import ALL
 
-# Rules of `diagnosis`.
+# Thresholds of `diagnosis`.
 LEARNED_SCORE = 0.5
 LEARNED_LOSS = 0.5
 KEPT_SCORE = 0.75
@@ -19,17 +19,17 @@ LOSS_RATIO, LOSS_GAP = 1.25, 0.1
 
 
 def mean_score(results: Mapping[str, TaskResult]) -> float:
-    """The mean score of all conversations, each task by its own rule."""
+    """The mean of the tasks' scores (`TaskResult.score`), weighted by their numbers of conversations."""
     tasks = [result for task, result in results.items() if task != ALL]
     return sum(result.score * result.n for result in tasks) / sum(result.n for result in tasks)
 
 
 def diagnosis(train: Mapping[str, TaskResult], held_out: Mapping[str, TaskResult]) -> str:
-    """One line that says what the numbers of both splits mean and what to do.
+    """One line that says what the results of both splits mean and what to do.
 
-    The training set is learned where the mean score (see `TaskResult.score`) is high or the loss is low. What is
-    learned carries over where the held-out score is near the training score or, where scores are low, where the
-    losses are near each other.
+    The training set counts as learned if the mean score (see `TaskResult.score`) is high or the loss is low. Learning
+    carries over if the held-out score is near the training score or, with low scores, if the two losses are near each
+    other.
     """
     here, there = mean_score(train), mean_score(held_out)
     loss, other = train[ALL].loss, held_out[ALL].loss
@@ -54,7 +54,7 @@ def diagnosis(train: Mapping[str, TaskResult], held_out: Mapping[str, TaskResult
 
 
 def side_by_side(train: Mapping[str, TaskResult], held_out: Mapping[str, TaskResult]) -> Table:
-    """The results of both splits, by task."""
+    """A table of the results of both splits, by task."""
     columns = {
         "n": "conversations",
         "loss": "loss",

@@ -1,4 +1,4 @@
-"""Files of conversations, to be evaluated: read, rendered, and what could not be used counted by reason."""
+"""Conversations from files, for evaluation: they are read and rendered, and unusable records are counted by reason."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from babyllm.evaluate.samples import Sample, samples_of
 from babyllm.text.readers import Rejected
 
 N_REASONS = 5
-"""Number of reasons that are shown."""
+"""Largest number of reasons that are shown."""
 
 
 class FileSamples(NamedTuple):
-    """What files of conversations hold.
+    """The contents of files of conversations.
 
     Attributes:
-        samples: the conversations that can be used.
-        unused: number of records that cannot be used, by reason.
+        samples: usable conversations.
+        unused: number of unusable records, by reason.
     """
 
     samples: list[Sample]
     unused: Counter[str]
 
     def frequent_reasons(self) -> list[tuple[str, int]]:
-        """The most frequent reasons and their numbers, the most frequent first."""
+        """The most frequent reasons with their numbers of records, the most frequent first."""
         return self.unused.most_common(N_REASONS)
 
 
@@ -38,9 +38,9 @@ def read_samples(paths: Sequence[Path], template: ChatTemplate, config: FormatCo
 
     Args:
         paths: files and folders.
-        template: renders the conversations.
-        config: how records become conversations.
-        max_seq_len: tokens of a sample at most; longer conversations lose their oldest turns.
+        template: chat template that renders the conversations.
+        config: settings for reading records as conversations.
+        max_seq_len: largest number of tokens of a sample; longer conversations lose their oldest turns.
 
     Raises:
         UserError: a path cannot be read.

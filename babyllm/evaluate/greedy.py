@@ -1,4 +1,4 @@
-"""What a model answers when it takes the most probable token each time, beside what it should answer.
+"""Greedy answers of a model (the most probable token each time), beside the expected ones.
 
 samples -> prompt of the last answer, expected answer -> completions -> GreedyAnswer
 """
@@ -15,7 +15,7 @@ from babyllm.runtime import Runtime
 from babyllm.runtime.precision import reads_in
 from babyllm.tokenizer import Tokenizer
 
-# Answers that are decoded together; after each such group a stop signal is looked for.
+# Answers that are decoded together; a stop signal is checked after each such group.
 _GROUP = 64
 
 
@@ -25,10 +25,10 @@ class GreedyAnswer:
 
     Attributes:
         task: task of the conversation.
-        prompt: text up to the last answer, without what special tokens stand for.
-        expected: last answer of the conversation.
-        answered: answer of the model.
-        has_ended: whether the model ended its answer, rather than the limit.
+        prompt: text before the last answer, without special tokens.
+        expected: text of the last answer of the conversation.
+        answered: text of the model's answer.
+        has_ended: whether the model ended its answer itself, before the limit.
     """
 
     task: str
@@ -39,7 +39,7 @@ class GreedyAnswer:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the answer is the expected one and ends where it does; spaces around it do not count."""
+        """Whether the model ended its answer and the text equals the expected one, except for spaces around it."""
         return self.has_ended and self.answered.strip() == self.expected.strip()
 
 
@@ -52,15 +52,15 @@ def greedy_answers(
     *,
     max_new_tokens: int,
 ) -> list[GreedyAnswer]:
-    """The model's own answer to the prompt of each conversation's last answer; a stop signal cuts the list short.
+    """The model's greedy answer to the prompt of each conversation's last answer; a stop signal cuts the list short.
 
     Args:
-        model: a model in any mode; it is read in evaluation mode.
-        tokenizer: has the template's tokens.
-        samples: each with a supervised turn.
-        end_ids: tokens that end an answer.
-        runtime: device and type of numbers.
-        max_new_tokens: tokens of an answer at most; where the expected one is longer, as many as it has.
+        model: a model in any mode; it runs as in evaluation mode.
+        tokenizer: tokenizer with the template's special tokens.
+        samples: conversations, each with at least one supervised turn.
+        end_ids: ids of tokens that end an answer.
+        runtime: device and dtype.
+        max_new_tokens: largest number of tokens of an answer; if the expected answer is longer, its length.
     """
     results: list[GreedyAnswer] = []
     for begin in range(0, len(samples), _GROUP):
@@ -83,8 +83,8 @@ def greedy_answers(
 
 
 def _question(sample: Sample, context: int) -> tuple[list[int], AnswerIds]:
-    """The prompt of the last answer, as much of its end as leaves room for the answer, and the answer."""
+    """The prompt of the last answer, without the oldest ids if the answer would lack room, and the answer."""
     start, expected = sample.answers()[-1]
-    if not start:  # something must be read before anything can be answered
+    if not start:  # the model must read at least one token before it answers
         start, expected = 1, expected[1:]
     return sample.ids[:start].tolist()[-max(1, context - len(expected)) :], expected

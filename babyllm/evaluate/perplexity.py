@@ -1,6 +1,6 @@
 """Loss and bits per byte on held-out documents, by domain.
 
-held-out shards -> documents -> rows [<eos>, document] -> nats of every token, the closing <eos> included -> sums
+held-out shards -> documents -> rows [<eos>, document] -> nats of every token, including the last <eos> -> sums
 
 Bits per byte compares models with different tokenizers: nats / ln 2 / UTF-8 bytes of the text.
 """
@@ -20,7 +20,7 @@ from babyllm.runtime import Runtime
 from babyllm.store.shards import TokenData, TokenStream
 
 READ_TOKENS = 1 << 20
-_POOL_BATCHES = 16  # Rows of so many batches are sorted by length together.
+_POOL_BATCHES = 16  # Number of batches whose rows are sorted by length together.
 _Score = tuple[torch.Tensor, int, int]  # nats, on the device; tokens; bytes
 
 
@@ -36,22 +36,22 @@ def perplexity(
 ) -> dict[str, float]:
     """Mean loss and bits per byte of each domain's held-out documents; every rank must call it.
 
-    A document longer than `seq_len` is read in rows that overlap by half, so that every token is scored once and, but
-    for the first row, with at least half a row before it. A stop signal cuts the reading short.
+    A document longer than `seq_len` is read in rows that overlap by half. So every token is scored once and, except in
+    the first row, after at least half a row of context. A stop signal cuts the reading short.
 
     Args:
-        model: switched to evaluation and back.
-        data: its "val" split is read.
+        model: model to evaluate; it is in evaluation mode meanwhile.
+        data: token data, of which the "val" split is read.
         runtime: device and ranks; ranks share the rows.
         seq_len: tokens per row.
-        max_tokens: tokens of each domain that are read, from its start; None reads all.
-        batch_tokens: tokens, padding included, per forward pass.
-        token_bytes: (V,) UTF-8 bytes that each id stands for, which counts the text where `max_tokens` cuts it short;
-            the bytes of whole domains are known. Without either, bits per byte are left out.
+        max_tokens: number of tokens read from the start of each domain; None reads all.
+        batch_tokens: tokens per forward pass, including padding.
+        token_bytes: (V,) int64 number of UTF-8 bytes of each token. It measures a domain that `max_tokens` cuts short;
+            the manifest may have the bytes of whole domains. Without either, bits per byte are left out.
 
     Returns:
-        "<domain>/loss" in nats per token, "<domain>/bpb" in bits per byte, and the same for "all"; nothing where there
-        is nothing to read.
+        "<domain>/loss" in nats per token, "<domain>/bpb" in bits per byte, and the same for "all"; empty if
+        there are no held-out tokens.
     """
     result: dict[str, float] = {}
     overall = np.zeros(3)
@@ -79,7 +79,7 @@ def _means(name: str, sums: NDArray[np.float64]) -> dict[str, float]:
 
 
 def _documents(stream: TokenStream, eos_id: int, max_tokens: int | None) -> Iterator[NDArray[np.int64]]:
-    """Whole documents, each with its <eos>, until `max_tokens` have been read; one longer than what is left is cut."""
+    """Documents (L,), each with its <eos>, until `max_tokens` have been read; the last one is cut at that number."""
     limit = len(stream) if max_tokens is None else min(max_tokens, len(stream))
     rest, position, n_yielded = np.empty(0, np.int64), 0, 0
     while position < len(stream) and n_yielded < limit:
@@ -100,7 +100,7 @@ def _documents(stream: TokenStream, eos_id: int, max_tokens: int | None) -> Iter
 def _row_batches(
     documents: Iterator[NDArray[np.int64]], eos_id: int, seq_len: int, batch_tokens: int
 ) -> Iterator[list[Row]]:
-    """Batches of rows of about the same length, at most `batch_tokens` with padding."""
+    """Batches of rows of similar length, of at most `batch_tokens` tokens including padding."""
     pool: list[Row] = []
     for document in documents:
         pool.extend(overlapping_rows(np.concatenate([[eos_id], document]), seq_len))

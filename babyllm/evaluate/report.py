@@ -1,4 +1,4 @@
-"""Evaluations as reports: what `babyllm eval` shows, and the same numbers by name."""
+"""Evaluations as reports: the tables that `babyllm eval` prints, and the same numbers by name."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from babyllm.evaluate.carry_over import diagnosis, side_by_side
 from babyllm.evaluate.greedy import GreedyAnswer
 from babyllm.pipeline.report import Cell, ExampleGroup, Fact, LabelledTexts, Report, Table
 
-_LARGEST_EXPONENT = 700.0  # e to a little more is infinite in float64
+_LARGEST_EXPONENT = 700.0  # e ** 710 is infinite in float64
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """The results of an evaluation.
 
     Attributes:
-        report: tables for people.
+        report: tables to print.
         values: the same numbers by name, unrounded.
     """
 
@@ -28,17 +28,17 @@ class Evaluation:
     values: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """The evaluation as a JSON value: the report's, with the values beside its tables."""
+        """The evaluation as a JSON value: that of the report, with the unrounded values added."""
         return self.report.to_json() | {"values": self.values}
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Which greedy answers are shown.
+    """How many greedy answers a report shows.
 
     Attributes:
-        n: number of answers of each side.
-        characters: characters of a text at most.
+        n: number of answers of each split.
+        characters: largest number of characters of a text.
     """
 
     n: int
@@ -49,8 +49,8 @@ def text_evaluation(values: Mapping[str, float], facts: Sequence[Fact]) -> Evalu
     """The evaluation of held-out documents.
 
     Args:
-        values: losses and bits per byte by domain, as `perplexity` returns them.
-        facts: what was evaluated.
+        values: losses (nats per token) and bits per byte by domain, as `perplexity` returns them.
+        facts: description of what was evaluated.
     """
     rows: list[list[Cell]] = []
     for name, loss in values.items():
@@ -69,8 +69,8 @@ def conversation_evaluation(
 
     Args:
         results: results by task.
-        majority: accuracy of the most frequent answer, by closed task.
-        facts: what was evaluated.
+        majority: accuracy of always giving the most frequent answer, by closed task.
+        facts: description of what was evaluated.
     """
     rows = [[task, r.n, r.loss, r.accuracy, r.n_answers, r.chance, majority.get(task)] for task, r in results.items()]
     table = Table(
@@ -91,9 +91,9 @@ def carry_over_evaluation(
 
     Args:
         results: results by task, of "training" and "held-out".
-        greedy: greedy answers of each of the two.
-        examples: which of the answers are shown.
-        facts: what was evaluated.
+        greedy: greedy answers of the same two.
+        examples: number and length of the answers that are shown.
+        facts: description of what was evaluated.
     """
     train, held_out = results["training"], results["held-out"]
     ended = [
@@ -107,7 +107,7 @@ def carry_over_evaluation(
 
 
 def _examples(greedy: Sequence[GreedyAnswer], examples: Examples) -> list[LabelledTexts]:
-    """Some answers, evenly spaced in the list, so that they are of several tasks."""
+    """Some answers, evenly spaced in the list so that they come from several tasks."""
     n = min(examples.n, len(greedy))
     chosen = [greedy[i * len(greedy) // n] for i in range(n)]
     return [

@@ -1,4 +1,4 @@
-"""Conversations as ids, to be evaluated: from memory or from a store, and which of them to look at.
+"""Conversations as token ids, for evaluation: from memory or from a store, all of them or some drawn at random.
 
 conversations | store -> Sample(task, ids, turns)
 """
@@ -19,16 +19,16 @@ from babyllm.store.conversations import ConversationStore
 from babyllm.store.shards import Split
 
 AnswerIds = tuple[int, ...]
-"""The ids of an answer, its end token included."""
+"""The token ids of an answer, including its end token."""
 
 
 class Sample(NamedTuple):
-    """A conversation as ids.
+    """A conversation as token ids.
 
     Attributes:
         task: name of the task the conversation belongs to.
-        ids: (L,) int64.
-        turns: (L,) number of the supervised turn each id belongs to, from 1; 0 where an id is not supervised.
+        ids: (L,) int64 token ids.
+        turns: (L,) integers: the number of the supervised turn of each id, from 1; 0 if the id is not supervised.
     """
 
     task: str
@@ -36,7 +36,7 @@ class Sample(NamedTuple):
     turns: NDArray[np.int64]
 
     def answers(self) -> list[tuple[int, AnswerIds]]:
-        """The index at which each supervised turn begins, and the turn's ids."""
+        """The index at which each supervised turn begins in `ids`, and the ids of the turn."""
         numbers = np.unique(self.turns[self.turns > 0])
         indices = (np.flatnonzero(self.turns == number) for number in numbers)
         return [(int(found[0]), tuple(self.ids[found].tolist())) for found in indices]
@@ -48,16 +48,16 @@ def samples_of(
     max_seq_len: int,
     unused: Counter[str] | None = None,
 ) -> list[Sample]:
-    """Conversations as ids, every assistant turn supervised unless its weight is 0.
+    """Conversations as token ids; every assistant turn is supervised unless its weight is 0.
 
-    A conversation longer than `max_seq_len` loses its oldest turns. One that is still too long, has nothing supervised
-    or is refused by the template is left out.
+    A conversation longer than `max_seq_len` loses its oldest turns. It is left out if it is still too long, has no
+    supervised tokens or is rejected by the template.
 
     Args:
-        template: renders the conversations.
-        conversations: any number.
-        max_seq_len: tokens of a sample at most.
-        unused: counter of the conversations that are left out, by reason.
+        template: chat template that renders the conversations.
+        conversations: conversations to render.
+        max_seq_len: largest number of tokens of a sample.
+        unused: counter that counts the conversations left out, by reason; None counts nothing.
     """
     samples, reasons = [], Counter[str]() if unused is None else unused
     for conversation in conversations:
@@ -74,7 +74,7 @@ def samples_of(
 
 
 def stored_samples(store: ConversationStore, numbers: Iterable[int]) -> list[Sample]:
-    """Conversations of a store, by their numbers in it."""
+    """Conversations of a store, by their indices in it."""
     numbers = list(numbers)
     channels = store.channels(np.array(numbers, np.int64)).tolist()
     return [
@@ -84,13 +84,13 @@ def stored_samples(store: ConversationStore, numbers: Iterable[int]) -> list[Sam
 
 
 def split_samples(store: ConversationStore, split: Split, n: int | None = None, seed: int = 0) -> list[Sample]:
-    """Conversations of a split, by task; all of them, or `n` drawn evenly over the tasks.
+    """Conversations of a split, ordered by task; all of them, or `n` drawn evenly over the tasks.
 
     Args:
         store: conversations prepared for a run.
         split: "train" or "val".
-        n: conversations to draw; None takes all.
-        seed: decides which are drawn.
+        n: number of conversations to draw; None takes all.
+        seed: seed of the draw.
     """
     spans = {task: store.span(split, task) for task in store.tasks_of(split)}
     sizes = {task: len(span) for task, span in spans.items()}
@@ -99,7 +99,7 @@ def split_samples(store: ConversationStore, split: Split, n: int | None = None, 
 
 
 def drawn_samples(samples: Iterable[Sample], n: int, seed: int) -> list[Sample]:
-    """`n` of the samples, or all where there are fewer, drawn evenly over their tasks; `seed` decides which."""
+    """`n` of the samples, or all if there are fewer, drawn evenly over their tasks with the seed `seed`."""
     by_task: dict[str, list[Sample]] = {}
     for sample in samples:
         by_task.setdefault(sample.task, []).append(sample)
@@ -108,16 +108,16 @@ def drawn_samples(samples: Iterable[Sample], n: int, seed: int) -> list[Sample]:
 
 
 def draw_evenly(sizes: Mapping[str, int], n: int, seed: int) -> dict[str, list[int]]:
-    """The indices of `n` conversations, or of all where there are fewer, spread evenly over the tasks.
+    """The indices of `n` conversations within their tasks, drawn evenly over the tasks; all if there are fewer.
 
     Args:
-        sizes: conversations of each task.
-        n: conversations to draw.
-        seed: decides which are drawn; equal seeds draw the same ones.
+        sizes: number of conversations of each task.
+        n: number of conversations to draw.
+        seed: seed of the draw; equal seeds draw the same conversations.
     """
     counts, rest = dict[str, int](), n
     for n_left, task in zip(range(len(sizes), 0, -1), sorted(sizes, key=lambda name: (sizes[name], name)), strict=True):
-        counts[task] = min(sizes[task], rest // n_left)  # what a small task lacks is left to the larger ones
+        counts[task] = min(sizes[task], rest // n_left)  # larger tasks fill in for smaller ones
         rest -= counts[task]
     return {
         task: sorted(random.Random(f"{seed} {task}").sample(range(sizes[task]), count))

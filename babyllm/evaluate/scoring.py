@@ -1,8 +1,8 @@
-"""The nats a model needs for marked ids of rows of any length: the one scorer of all evaluation.
+"""The loss in nats of marked ids in rows of any length; all evaluations use it.
 
-rows -> batches of like length -> padded tokens and targets -> forward pass -> nats of each target -> sums of rows
+rows -> batches of similar length -> padded tokens and targets -> forward pass -> nats of each target -> sum per row
 
-Legend: R rows, L ids of a row, B rows of a batch, T targets of the longest of them.
+Legend: R rows, L ids of a row, B rows of a batch, T targets of the longest row of a batch.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from babyllm.runtime import Runtime
 from babyllm.runtime.precision import reads_in
 
 BATCH_TOKENS = 8192
-"""Tokens of a forward pass, padding included, unless a caller names another number."""
+"""Default number of tokens per forward pass, including padding."""
 
 
 class Row(NamedTuple):
-    """Ids, some of which are scored given all ids before them.
+    """A row of token ids, some of which are scored given all ids before them.
 
     Attributes:
-        ids: (L,) int64, two or more.
-        is_scored: (L,) bool; the mark of the first id is not read, because nothing stands before it.
+        ids: (L,) int64 token ids, two or more.
+        is_scored: (L,) bool; the first element is ignored, because no id precedes the first one.
     """
 
     ids: NDArray[np.int64]
@@ -37,12 +37,12 @@ class Row(NamedTuple):
 
     @property
     def targets(self) -> NDArray[np.int64]:
-        """(L - 1,) the id after each but the last, or `IGNORE` where it is not scored."""
+        """The targets, (L - 1,) int64: the id after each one except the last, or `IGNORE` if it is not scored."""
         return np.where(self.is_scored[1:], self.ids[1:], IGNORE)
 
     @property
     def scored_ids(self) -> NDArray[np.int64]:
-        """(n,) the ids that are scored."""
+        """The scored ids, (n,) int64."""
         return self.ids[1:][self.is_scored[1:]]
 
 
@@ -50,8 +50,8 @@ def overlapping_rows(ids: NDArray[np.int64], seq_len: int) -> Iterator[Row]:
     """Rows of at most `seq_len` targets that overlap by half, in which each id but the first is scored once.
 
     Args:
-        ids: (L,) of a document, <eos> before it included.
-        seq_len: targets of a row.
+        ids: (L,) int64 ids of a document, including the <eos> before it.
+        seq_len: largest number of targets of a row.
     """
     start, n_context = 0, 0
     while True:
@@ -64,11 +64,11 @@ def overlapping_rows(ids: NDArray[np.int64], seq_len: int) -> Iterator[Row]:
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices of rows of like length, the shortest first, at most `batch_tokens` with padding or a single row.
+    """Batches of row indices, sorted by length, each of at most `batch_tokens` tokens with padding or a single row.
 
     Args:
-        lengths: (R,) ids of each row.
-        batch_tokens: tokens of a batch, padding included.
+        lengths: (R,) number of ids of each row.
+        batch_tokens: largest number of tokens of a batch, including padding.
     """
     batch: list[int] = []
     for index in np.argsort(lengths, kind="stable").tolist():
@@ -84,12 +84,12 @@ def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 def target_nats(model: Transformer, rows: Sequence[Row], runtime: Runtime | None = None) -> torch.Tensor:
     """Nats of each target of a batch, (B, T) float32 on the model's device, 0 where an id is not scored.
 
-    The device's work is not waited for.
+    It returns without waiting for the device.
 
     Args:
         model: a model in evaluation mode.
         rows: B rows, which are padded to the longest.
-        runtime: its device and the type to read in; None reads in float32 where the model is.
+        runtime: device and dtype of inference; None computes in float32 on the model's device.
     """
     device = model.embed_tokens.weight.device if runtime is None else runtime.device
     tokens = np.zeros((len(rows), max(len(row.ids) for row in rows) - 1), np.int64)
@@ -106,14 +106,14 @@ def target_nats(model: Transformer, rows: Sequence[Row], runtime: Runtime | None
 def row_nats(
     model: Transformer, rows: Sequence[Row], runtime: Runtime | None = None, *, batch_tokens: int = BATCH_TOKENS
 ) -> NDArray[np.float64]:
-    """(R,) nats of the scored ids of each row together; on this rank alone.
+    """Nats of the scored ids of each row, summed per row, (R,) float64; ranks do not share the work.
 
     Args:
-        model: switched to evaluation and back.
+        model: model to evaluate; it is in evaluation mode meanwhile.
         rows: R rows of any lengths.
-        runtime: its device and the type to read in; None reads in float32 where the model is. A stop signal cuts the
-            work short, and the rows that were not read have 0.
-        batch_tokens: tokens, padding included, per forward pass.
+        runtime: device and dtype of inference; None computes in float32 on the model's device. A stop signal cuts the
+            work short, and rows that were not read have 0.
+        batch_tokens: tokens per forward pass, including padding.
     """
     read: list[int] = []
     sums: list[torch.Tensor] = []
@@ -125,14 +125,14 @@ def row_nats(
             sums.append(nats.sum(dim=1, dtype=sum_dtype(nats.device)))
             read += batch
     result = np.zeros(len(rows))
-    if sums:  # read from the device here, once
+    if sums:  # one transfer from the device
         result[read] = torch.cat(sums).cpu().double().numpy()
     return result
 
 
 @contextmanager
 def evaluating(model: Transformer) -> Iterator[None]:
-    """A context in which a model is in evaluation mode; after it, the model is in the mode it was in."""
+    """A context in which a model is in evaluation mode; it restores the previous mode at its end."""
     was_training = model.training
     model.eval()
     try:
@@ -142,7 +142,7 @@ def evaluating(model: Transformer) -> Iterator[None]:
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:
-    """The widest type that a device adds in."""
+    """The widest floating-point dtype in which a device can add: float64, or float32 on MPS."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 

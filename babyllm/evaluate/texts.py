@@ -1,6 +1,6 @@
 """Bits per byte of single documents, by which a corpus can be filtered.
 
-texts -> tokens -> rows [<eos>, document, <eos>], long ones overlapping -> batches of like length -> nats -> bits
+texts -> tokens -> rows [<eos>, document, <eos>], overlapping if long -> batches of similar length -> nats -> bits
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from babyllm.tokenizer import Tokenizer
 
 
 def load_scorer(directory: str) -> Callable[[Sequence[str]], list[float]]:
-    """A function from texts to the bits per byte of each, under the model in a run, step or Hugging Face directory.
+    """A function that returns the bits per byte of texts, by the model in a run, step or Hugging Face directory.
 
-    It runs on one thread of the CPU: threads would add numbers in another order and change the last bits, and the work
-    is shared out over processes.
+    It runs on one CPU thread. More threads would add numbers in another order, which changes the last bits of a result;
+    callers use several processes instead.
 
     Raises:
-        UserError: names the file that is missing or does not fit.
+        UserError: a file is missing or does not fit; the message names it.
     """
     model, tokenizer = load(directory)
 
@@ -40,12 +40,12 @@ def load_scorer(directory: str) -> Callable[[Sequence[str]], list[float]]:
 
 
 def bits_per_byte(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str]) -> list[float]:
-    """Nats of all tokens of each text, its <eos> included, over ln 2, over its UTF-8 bytes; infinite for an empty text.
+    """The bits per byte of each text: nats of all its tokens and its <eos> / ln 2 / UTF-8 bytes; infinite if empty.
 
     Args:
-        model: read in float32. A text longer than its `max_seq_len` is read in rows that overlap by half.
-        tokenizer: the model's own.
-        texts: any number.
+        model: model that runs in float32. A text longer than its `max_seq_len` is read in rows that overlap by half.
+        tokenizer: tokenizer of the model.
+        texts: texts of any lengths.
     """
     rows: list[tuple[int, Row]] = []
     for number, ids in enumerate(tokenizer.encode_batch(texts)):

@@ -1,6 +1,6 @@
-"""Text from a model: prompts are read together, tokens drawn one by one, whole characters streamed.
+"""Text from a model: prompts are read together, tokens are drawn one by one, whole characters are streamed.
 
-prompts -> ids -> Engine: logits -> filters -> draw -> ids -> AnswerText -> text, until <eos>, a stop text or the limit
+prompts -> ids -> Engine: logits -> filters -> draw -> ids -> AnswerText -> text, until <eos>, stop string or limit
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ __all__ = [
     "text_pieces",
 ]
 
-# The most answers decoded together: more would read the weights less often for each, and take more memory.
+# Most answers decoded together. More would share each reading of the weights, but take more memory.
 _SLOTS = 16
 
 
 class Completion(NamedTuple):
-    """An answer that has ended, and why.
+    """A finished answer and its finish reason.
 
     Attributes:
-        text: text of the answer, without what ended it.
-        tokens: tokens that were drawn, those of a stop text included, without the token that ended it.
-        finish: reason of the end: a token or a text, or the limit.
+        text: text of the answer, without the stop string that ended it.
+        tokens: drawn tokens, including those of a stop string, but not an end token.
+        finish: "stop" for an end token or a stop string, "length" for the limit.
     """
 
     text: str
@@ -81,22 +81,23 @@ def generate(
     length_penalty: float = 1.0,
     **settings: Any,
 ) -> str | list[str]:
-    """The text that follows a prompt, the prompt not included; a list of texts for several prompts or samples.
+    """The text that follows a prompt, without the prompt; a list of texts for several prompts or `n` above 1.
 
     Args:
-        model: a model in any mode; it is read as in evaluation mode, in the type of `babyllm.runtime.precision`.
-        tokenizer: the model's own.
-        prompt: a text, or several; each is answered as if it were alone.
-        n: texts per prompt, adjacent in the list; the best ones of a beam search.
-        num_beams: above 1 searches for the most probable text among this many (`beam_search`) and draws nothing: of the
-            settings, only `max_new_tokens`, `repetition_penalty` and `stop` matter then.
-        length_penalty: exponent of a text's length in the beam search; above 0 favours long texts.
-        settings: those of `Sampling`: `max_new_tokens`, `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`,
-            `seed` of each prompt, and `stop`, a text or several.
+        model: a model in any mode; it runs as in evaluation mode, in the dtype of `babyllm.runtime.precision`.
+        tokenizer: tokenizer of the model.
+        prompt: one text or several; each is continued as if it were alone.
+        n: number of texts per prompt, adjacent in the list; with beam search the best `n`.
+        num_beams: number of beams; above 1 selects beam search (`beam_search`), which does not sample. It uses only the
+            settings `max_new_tokens`, `repetition_penalty` and `stop`.
+        length_penalty: exponent of a text's length in tokens in the beam search; above 0 favours long texts.
+        settings: fields of `Sampling`: `max_new_tokens`, `temperature`, `top_k`, `top_p`, `min_p`,
+            `repetition_penalty`, `seed` for each prompt, and `stop`, one string or several.
 
     Raises:
-        UserError: a prompt leaves no room in the model's context, or a setting is out of range.
-        TypeError: there is no such setting.
+        UserError: a prompt leaves no room in the model's context, a setting is out of range, or the scores are not
+            numbers.
+        TypeError: a setting is unknown.
     """
     if n < 1:
         raise UserError(f"n={n}: must be at least 1")
@@ -125,7 +126,7 @@ def generate(
 
 
 def stream(model: Transformer, tokenizer: Tokenizer, prompt: str, **settings: Any) -> Iterator[str]:
-    """The text that follows `prompt`, in pieces of whole characters as they come; settings and errors as `generate`."""
+    """The text that follows `prompt`, streamed in pieces of whole characters; settings and errors as for `generate`."""
     sampling = _sampling(settings)
     ids = generate_ids(model, _prompt_ids(tokenizer, prompt), sampling, (tokenizer.eos_id,))
     yield from text_pieces(tokenizer, ids, sampling.stop)
@@ -134,13 +135,13 @@ def stream(model: Transformer, tokenizer: Tokenizer, prompt: str, **settings: An
 def generate_ids(
     model: Transformer, prompt: Sequence[int], sampling: Sampling, end_ids: Container[int] = ()
 ) -> Iterator[int]:
-    """The ids that follow a prompt, one by one as they are drawn.
+    """The token ids that follow a prompt, one by one as they are drawn.
 
     Args:
-        model: a model in any mode; it is read as in evaluation mode.
-        prompt: ids, at least one.
-        sampling: how they are drawn; its `stop` texts are not looked for.
-        end_ids: tokens that end the text, beside the model's own (`Transformer.end_ids`).
+        model: a model in any mode; it runs as in evaluation mode.
+        prompt: token ids, at least one.
+        sampling: settings of the draws; `stop` has no effect on ids.
+        end_ids: ids of tokens that end the text, in addition to the model's (`Transformer.end_ids`).
 
     Raises:
         UserError: the prompt leaves no room in the model's context, or the scores are not numbers.
@@ -155,13 +156,13 @@ def answers(
     requests: Sequence[tuple[Sequence[int], Sampling]],
     end_ids: Container[int],
 ) -> list[Completion]:
-    """The answers to prompts, decoded together, each as if it were alone.
+    """The answers to prompts, decoded together, each as if it were alone; in the order of the requests.
 
     Args:
-        model: a model in any mode; it is read as in evaluation mode.
-        tokenizer: the model's own.
-        requests: ids of each prompt, at least one, and how its answer is drawn.
-        end_ids: tokens that end an answer, beside the model's own (`Transformer.end_ids`).
+        model: a model in any mode; it runs as in evaluation mode.
+        tokenizer: tokenizer of the model.
+        requests: token ids of each prompt, at least one, and the settings of its draws.
+        end_ids: ids of tokens that end an answer, in addition to the model's (`Transformer.end_ids`).
 
     Raises:
         UserError: a prompt leaves no room in the model's context, or the scores are not numbers.
@@ -192,17 +193,17 @@ def answers(
 
 
 def _sampling(settings: dict[str, Any]) -> Sampling:
-    """Settings as people write them: `stop` may be one text."""
+    """The settings of a caller, whose `stop` may be a single string."""
     stop = settings.get("stop") or ()
     return Sampling(**{**settings, "stop": (stop,) if isinstance(stop, str) else tuple(stop)})
 
 
 def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The ids of a text after an <eos>, as documents are in training."""
+    """<eos> and the ids of a text: in training, a document follows an <eos>."""
     return [tokenizer.eos_id, *tokenizer.encode(prompt)]
 
 
 def _context(model: Transformer, requests: Sequence[tuple[Sequence[int], Sampling]]) -> int:
-    """Tokens that the longest request needs; a longer cache would only take memory."""
+    """The number of tokens that the longest request needs; a longer cache would only take memory."""
     longest = max(len(ids) + max(1, sampling.max_new_tokens) for ids, sampling in requests)
     return max(2, min(longest, model.config.max_seq_len))

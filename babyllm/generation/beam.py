@@ -1,6 +1,6 @@
-"""Beam search: the most probable texts of a model, as far as a few parallel hypotheses find them.
+"""Beam search: an approximate search for the most probable texts of a model, with a few parallel hypotheses.
 
-prompt -> `num_beams` hypotheses -> 2 `num_beams` best continuations -> ended ones kept, the others go on -> best ended
+prompt -> `num_beams` hypotheses -> their best continuations -> those that end are kept, others go on -> best ended
 
 Legend: N beams, V vocabulary.
 """
@@ -24,8 +24,8 @@ class Beam(NamedTuple):
     """A text that the search found.
 
     Attributes:
-        score: log-probability in nats over length to the power of the length penalty; the token that ends it counts.
-        ids: tokens, without the one that ends it.
+        score: log-probability in nats, divided by length ** length_penalty; the end token counts in both.
+        ids: token ids, without the end token.
     """
 
     score: float
@@ -45,22 +45,22 @@ def beam_search(
 ) -> list[Beam]:
     """The `n` best continuations of a prompt, best first.
 
-    The search ends when no hypothesis that goes on has a better score at its present length than the worst of
-    `num_beams` ended ones: as transformers' does with `early_stopping=False`, whose results these are.
+    The search ends when `num_beams` hypotheses have ended and no open one has a better score at its current length than
+    the worst of them. The results are those of transformers with `early_stopping=False`.
 
     Args:
-        model: a model in any mode; it is read as in evaluation mode.
-        prompt: ids, at least one.
+        model: a model in any mode; it runs as in evaluation mode.
+        prompt: token ids, at least one.
         num_beams: number of hypotheses that are followed.
         n: number of results, at most `num_beams`.
-        length_penalty: exponent of the length that log-probabilities are divided by; 0 compares them as they are.
-        repetition_penalty: above 1 makes what was already read or written less probable.
-        max_new_tokens: tokens of a text at most; the model's context may allow fewer.
-        end_ids: tokens that end a text, beside the model's own (`Transformer.end_ids`).
+        length_penalty: exponent of the length by which log-probabilities are divided; 0 leaves them unchanged.
+        repetition_penalty: factor that makes tokens that were already read or written less probable, if above 1.
+        max_new_tokens: largest number of tokens of a text; the model's context may allow fewer.
+        end_ids: ids of tokens that end a text, in addition to the model's (`Transformer.end_ids`).
 
     Raises:
-        UserError: the prompt leaves no room in the model's context or has ids it does not know, a setting is out of
-            range, or the scores are not numbers.
+        UserError: the prompt leaves no room in the model's context or has ids outside of its vocabulary, a setting is
+            out of range, or the scores are not numbers.
     """
     limit = model.config.max_seq_len
     require_readable(prompt, limit, model.config.vocab_size)
@@ -84,7 +84,7 @@ def beam_search(
 
 
 class _Search:
-    """A search in progress: hypotheses that go on, those that have ended, the logits after the former."""
+    """A search in progress: open hypotheses, the logits after each of them, and ended hypotheses."""
 
     def __init__(
         self,
@@ -98,13 +98,13 @@ class _Search:
         self._repetition_penalty, self._prompt = repetition_penalty, list[int]()
         self._end_ids = frozenset(end_ids)
         self._beams: list[tuple[int, ...]] = [()]
-        self._logprobs = torch.zeros(1)  # (N,), of the whole hypotheses
+        self._logprobs = torch.zeros(1)  # (N,) float32, nats of each whole hypothesis
         self.ended: list[Beam] = []
         self.n_drawn = 0
 
     @property
     def is_settled(self) -> bool:
-        """Whether enough hypotheses have ended and no other one scores better than the worst of them."""
+        """Whether `num_beams` hypotheses have ended and no open one scores better than the worst of them."""
         if len(self.ended) < self._n_beams:
             return False
         return float(self._logprobs[0]) / float(self.n_drawn**self._penalty) <= self.ended[-1].score
@@ -120,7 +120,7 @@ class _Search:
         self._n_read = len(prompt)
 
     def advance(self, is_last: bool) -> None:
-        """Extend each hypothesis by a token; all of them end if it is the last one."""
+        """Extend the hypotheses by a token; with `is_last` all of them end."""
         logprobs, parents, tokens = self._continuations()
         self.n_drawn += 1
         kept: list[int] = []
@@ -129,7 +129,7 @@ class _Search:
         ):
             if token not in self._end_ids and not is_last:
                 kept.append(i)
-            elif i < self._n_beams:  # one that ends counts if it is among the best
+            elif i < self._n_beams:  # a hypothesis that ends is kept only if it is among the best
                 ids = self._beams[parent] if token in self._end_ids else (*self._beams[parent], token)
                 self.ended.append(Beam(value / self.n_drawn**self._penalty, ids))
         self.ended = sorted(self.ended, key=lambda beam: -beam.score)[: self._n_beams]
@@ -138,9 +138,9 @@ class _Search:
             self._go_on(logprobs[chosen], parents[chosen], tokens[chosen])
 
     def _continuations(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The best continuations, as log-probabilities, indices of the hypotheses they continue, and tokens.
+        """The best continuations: log-probabilities, indices of the hypotheses they continue, token ids; (C,) each.
 
-        There are so many that enough go on even if all that can end do.
+        C is so large that `num_beams` hypotheses go on even if each of the others ends with an end token.
         """
         if not self._logits.amax(-1).isfinite().all():
             raise UserError(NO_NUMBERS)
@@ -151,7 +151,7 @@ class _Search:
         return best.values, best.indices // size, best.indices % size
 
     def _penalised(self, logprobs: Tensor) -> Tensor:
-        """Log-probabilities (N, V) in which those of tokens that a hypothesis has read or written are smaller."""
+        """Log-probabilities (N, V), reduced for tokens that the hypothesis has read or written."""
         if self._repetition_penalty == 1:
             return logprobs
         seen = torch.zeros_like(logprobs, dtype=torch.bool)

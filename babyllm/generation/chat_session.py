@@ -1,6 +1,6 @@
-"""A chat that goes on: what is said is kept, answers are drawn one after another, as text.
+"""A chat with a model as text: it remembers the messages and draws one answer after another.
 
-text -> Session -> fitting_prompt -> Engine -> ids -> text, which joins the Session
+text -> Session -> fitting_prompt -> Engine -> ids -> text, which is added to the Session
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class ChatSession:
     """A chat with a model.
 
     Attributes:
-        engine: decodes with the model; one slot is enough.
-        template: writes the messages down.
-        sampling: how answers are drawn; with a seed, each answer of the chat has draws of its own.
-        session: what was said so far.
-        n_left_out: the oldest exchanges for which the last prompt had no room.
+        engine: engine that decodes with the model; one slot is enough.
+        template: chat template that turns the messages into token ids.
+        sampling: settings of the draws; each answer of the chat derives its own seed from `seed`.
+        session: messages so far.
+        n_left_out: number of oldest exchanges that the last prompt left out for lack of room.
     """
 
     engine: Engine
@@ -34,36 +34,38 @@ class ChatSession:
     n_left_out: int = 0
 
     def __post_init__(self) -> None:
-        """Find what stands before each answer."""
+        """Find the text that the template puts before each answer."""
         self._lead = answer_lead(self.template)
         self._n_drawn = 0
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """What was said so far, as {"role", "content"}, without the system message."""
+        """The messages so far, as dictionaries with "role" and "content", without the system message."""
         return [{"role": message.role, "content": message.content} for message in self.session.messages]
 
     def say(self, text: str) -> str:
-        """The answer to `text`; both join the chat.
+        """The answer to `text`; both are added to the chat.
 
         Raises:
-            UserError: the message leaves no room in the model's context. The chat stays as it was.
+            UserError: the message leaves no room in the model's context, or the scores are not numbers. The chat then
+                stays unchanged.
         """
         return "".join(self.stream(text))
 
     def stream(self, text: str) -> Generator[str, None, None]:
-        """The answer to `text` in pieces of whole characters as they are drawn; what is drawn joins the chat.
+        """The answer to `text`, streamed in pieces of whole characters; the drawn part is added to the chat.
 
         Raises:
-            UserError: the message leaves no room in the model's context. The chat stays as it was.
+            UserError: the message leaves no room in the model's context, or the scores are not numbers. The chat then
+                stays unchanged.
         """
         return self._answer(self.session.heard(text))
 
     def retry(self) -> Generator[str, None, None]:
-        """Another answer to the last message, in pieces as `stream`; it replaces the one before.
+        """Another answer to the last message, streamed as by `stream`; it replaces the previous answer.
 
         Raises:
-            UserError: nothing was answered yet.
+            UserError: there is no answer yet; or as for `stream`.
         """
         session = self.session.retried()
         if session is None:
@@ -71,11 +73,11 @@ class ChatSession:
         return self._answer(session)
 
     def set_system(self, system: str) -> None:
-        """Let `system` be what the model reads before everything else; an empty text for nothing."""
+        """Set the system message, which the model reads first; an empty text removes it."""
         self.session = replace(self.session, system=system)
 
     def reset(self) -> None:
-        """Forget what was said; the system message stays."""
+        """Forget all messages except the system message."""
         self.session = replace(self.session, messages=())
 
     def _answer(self, session: Session) -> Generator[str, None, None]:
@@ -88,7 +90,7 @@ class ChatSession:
         return self._kept(session, text_pieces(self.template.tokenizer, ids, sampling.stop, lead=self._lead))
 
     def _kept(self, session: Session, pieces: Iterator[str]) -> Generator[str, None, None]:
-        """The pieces of an answer, which joins the chat also where it is cut short, but not where it fails."""
+        """The pieces of an answer; it is added to the chat even if the caller stops early, but not if it fails."""
         said: list[str] = []
         is_failed = False
         try:

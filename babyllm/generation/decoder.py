@@ -1,9 +1,10 @@
-"""The forward pass of generation, with a key-value cache: few products and operations a step, no copies of the cache.
+"""The forward pass of generation, with a KV cache: few products and operations per step, and no copies of the cache.
 
-Transformer -> Decoder: matrices in the type of the products, a cache of `slots` rows of `context` tokens
-tokens (N, T) after those in N adjacent rows -> embed -> layers -> norm -> head -> logits of the last (N, V)
+Transformer -> Decoder: matrices in the dtype of the products, a cache of `slots` rows of `context` tokens
+tokens (N, T) after those cached in N adjacent rows -> embedding -> layers -> norm -> head -> logits of the last (N, V)
 
-Legend: N rows, T new time, S cached and new time, D model width, H heads, K kv heads, W width of a head, V vocabulary.
+Legend: N rows, T new tokens, S cached and new tokens, D model width, H heads, K kv heads, W width of a head,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from babyllm.model.transformer import Block, Transformer
 from babyllm.runtime.precision import dtype_here
 
 PREFILL_TOKENS = 256
-"""Tokens of a prompt that are read at once: enough to keep a processor busy, few enough to take little memory."""
-# Columns of the cache that are made ready at a time, so that a long context takes memory only when it is used.
+"""Number of prompt tokens read at once: enough to keep a processor busy, few enough to take little memory."""
+# Columns of the cache that are zeroed at a time, so that a long context takes memory only when it is used.
 _BLOCK = 256
 
 
 def require_readable(prompt: Sequence[int], context: int, vocab_size: int, n_new: int = 1) -> None:
-    """Refuse a prompt that cannot be read.
+    """Check that a prompt of token ids fits into a context.
 
     Raises:
-        UserError: it is empty, leaves no room for `n_new` tokens, or has ids the model does not know.
+        UserError: the prompt is empty, leaves no room for `n_new` tokens, or has ids outside of the vocabulary.
     """
     if not 1 <= len(prompt) <= context - n_new:
         raise UserError(f"a prompt of {len(prompt)} tokens leaves no room in the context of {context}")
@@ -42,13 +43,13 @@ def require_readable(prompt: Sequence[int], context: int, vocab_size: int, n_new
 
 
 class _Pass(NamedTuple):
-    """Tokens (N, T) between two layers: hidden states, indices in the cache, what they may attend to."""
+    """Tokens (N, T) between two layers: hidden states, indices in the cache, and the tokens they may attend to."""
 
     x: Tensor  # (N T, D), changed in place
     shape: tuple[int, int]
-    columns: Tensor
-    turns: Tensor
-    keys: tuple[Tensor, ...]  # of each layer, (N, K, S, W)
+    columns: Tensor  # (N T 2 K) int64, of the tokens' keys and values in the flat cache of a layer
+    turns: Tensor  # (N T, W, W) float32, rotations of the tokens' queries and keys
+    keys: tuple[Tensor, ...]  # (N, K, S, W) of each layer
     values: tuple[Tensor, ...]
     mask: Tensor | None
     is_causal: bool
@@ -64,21 +65,26 @@ class _Layer(NamedTuple):
 
 
 class Decoder:
-    """Logits of the tokens that follow what its rows hold.
+    """Computes logits of the next token after the tokens in each row of its cache.
 
-    Weights are those the model has now: shared with it if they are int8 or of the type of the products, else copied.
+    It uses the weights that the model has at construction. They are shared with the model if they are int8 or have the
+    dtype of the products, else copied.
 
     Attributes:
-        context: tokens that fit into a row.
-        dtype: type of the products, the keys and the values, chosen when the decoder was made
-            (`babyllm.runtime.precision`).
+        context: number of tokens that fit into a row.
+        dtype: dtype of products, keys and values, chosen at construction (`babyllm.runtime.precision`).
     """
 
     def __init__(self, model: Transformer, slots: int, context: int) -> None:
-        """Take the weights of `model`, which may be in training, and make room for `slots` rows.
+        """Take the weights of `model`, which may be in training mode, and allocate a cache of `slots` rows.
+
+        Args:
+            model: a model in any mode.
+            slots: number of rows of the cache.
+            context: number of tokens that fit into a row.
 
         Raises:
-            UserError: the context is longer than the model's and its rotary positions do not stretch.
+            UserError: the context is longer than the model's, and its RoPE scaling is not dynamic.
         """
         config = model.config
         embed = dense_embedding(model.embed_tokens).detach()
@@ -86,7 +92,7 @@ class Decoder:
         self.device, self._slots = device, slots
         self.dtype = dtype_here(embed)
         self._heads, self._kv_heads, self._width = config.n_heads, config.kv_heads, config.head_dim
-        # x / sqrt(mean(x^2) + eps) = x sqrt(D) / sqrt(sum(x^2) + D eps); the root is a part of the norms' weights here.
+        # x / sqrt(mean(x^2) + eps) = x sqrt(D) / sqrt(sum(x^2) + D eps); sqrt(D) is folded into the norms' weights.
         self._eps, self._root = torch.tensor(config.d_model * config.norm_eps, device=device), config.d_model**0.5
         with torch.no_grad():
             cos, sin = model.rotations(context, device)
@@ -107,7 +113,7 @@ class Decoder:
         self._n_ready = 0
 
     def beside(self, slots: int, context: int) -> Decoder:
-        """A decoder that shares the weights and has a cache of its own; `context` is at most this decoder's."""
+        """A decoder with the same weights and a cache of its own; `context` is at most that of this decoder."""
         other = copy.copy(self)
         other._make_room(slots, context)
         return other
@@ -129,39 +135,40 @@ class Decoder:
         return Matrix(joined_weight(layers, self.dtype), self._slots)
 
     def read(self, tokens: Tensor, first: int, lengths: Sequence[int], counts: Sequence[int] | None = None) -> Tensor:
-        """Logits after the last new token of each row; the keys and values of the new tokens are kept in the cache.
+        """Logits after the last new token of each row; the keys and values of the new tokens are added to the cache.
 
         Args:
-            tokens: (N, T) int64.
-            first: the first row; the N rows are adjacent.
+            tokens: (N, T) int64 token ids, on the decoder's device.
+            first: index of the first row; the N rows are adjacent.
             lengths: number of tokens in the cache before the new ones, for each of the N rows.
-            counts: number of each row's T tokens that count, at least one; the others are padding. None counts all.
+            counts: number of tokens of each row before its padding, at least one; None if no row is padded.
 
         Returns:
             (N, V) float32 on the CPU.
         """
         N, T = tokens.shape
-        # Made before there is work to wait for: a copy to a GPU waits for what was asked of it earlier.
+        # Copied before the forward pass, because a copy to a GPU waits for work that was submitted earlier.
         ends = [i * T + (counts[i] if counts else T) - 1 for i in range(N)]
         last = None if T == 1 else torch.tensor(ends, device=self.device)
         x = self._hidden(tokens, first, lengths)  # (N T, D)
         return self._logits(x if last is None else x[last])
 
     def read_all(self, tokens: Tensor, first: int, lengths: Sequence[int]) -> Tensor:
-        """Logits after each of the new tokens, (N, T, V) float32 on the CPU; arguments as in `read`."""
+        """Logits after each of the new tokens, (N, T, V) float32 on the CPU; arguments as for `read`."""
         return self._logits(self._hidden(tokens, first, lengths)).view(*tokens.shape, -1)
 
     def _logits(self, x: Tensor) -> Tensor:
         return self._head(self._normed(x, self._norm)).float().cpu()
 
     def read_in_steps(self, tokens: Tensor, row: int, length: int, effort: int) -> Iterator[Tensor | None]:
-        """Read tokens of one row as `read` does, but some layers at a time; other rows may be read meanwhile.
+        """Read tokens of one row as `read` does, but a few layers per step; other rows may be read between the steps.
 
         Args:
-            tokens: (1, T) int64.
-            row: index of their row, which must not be moved meanwhile.
+            tokens: (1, T) int64 token ids, on the decoder's device.
+            row: index of the row, which must not be moved between the steps.
             length: number of tokens in the row before the new ones.
-            effort: work of a step, as in `n_tokens_in_a_layer`; one that passes a single layer may take more.
+            effort: work per step, as for `n_tokens_in_a_layer`. A step computes at least one layer, so it may take
+                more.
 
         Yields:
             None after each step but the last, then the logits after the last token, (1, V) float32 on the CPU.
@@ -179,13 +186,13 @@ class Decoder:
         yield self._logits(passing.x[-1:])
 
     def n_tokens_in_a_layer(self, effort: int, length: int) -> int:
-        """Number of tokens after `length` others whose work in one layer is that of `effort` first tokens in all."""
+        """Number of tokens after `length` others that need as much work in one layer as `effort` first ones in all."""
         of_matrices = sum(part.size for part in self._layers[0] if isinstance(part, Matrix))
         of_attention = 2 * self._heads * self._width * length
         return effort * len(self._layers) * of_matrices // (of_matrices + of_attention)
 
     def _hidden(self, tokens: Tensor, first: int, lengths: Sequence[int]) -> Tensor:
-        """Hidden states (N T, D) of the tokens (N, T) after all layers."""
+        """Hidden states (N T, D) of tokens (N, T) after all layers."""
         passing = self._begin(tokens, first, lengths)
         for i in range(len(self._layers)):
             self._pass(i, passing)
@@ -205,7 +212,7 @@ class Decoder:
         return _Pass(x, (N, T), columns, turns, keys, values, mask, is_causal)
 
     def _pass(self, i: int, passing: _Pass) -> None:
-        """Apply a layer to the tokens."""
+        """Apply layer `i` to the tokens."""
         layer, x = self._layers[i], passing.x
         q = self._stored(layer.qkv(self._normed(x, layer.input_norm)), passing.turns, self._columns[i], passing.columns)
         q, k, v = q.view(*passing.shape, self._heads, self._width), passing.keys[i], passing.values[i]
@@ -215,18 +222,18 @@ class Decoder:
         x.add_(layer.down(F.silu(gate).mul_(up)))
 
     def move(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` tokens of a row to another row."""
+        """Copy the cache of the first `length` tokens of row `source` to row `target`."""
         self._cache[:, target, :, :length] = self._cache[:, source, :, :length]
 
     def swap(self, one: int, other: int, length: int) -> None:
-        """Exchange the first `length` tokens of two rows."""
+        """Exchange the caches of the first `length` tokens of two rows."""
         for layer in self._cache:
             kept = layer[one, :, :length].clone()
             layer[one, :, :length] = layer[other, :, :length]
             layer[other, :, :length] = kept
 
     def reorder(self, sources: Tensor, length: int) -> None:
-        """Copy row `sources[i]` to row i, for the first rows, each with `length` tokens."""
+        """Copy row `sources[i]` to row i for each i; `sources` is (N,) int64, and each row has `length` tokens."""
         held = self._cache[:, :, :, :length]
         held[:, : len(sources)] = held[:, sources]
 
@@ -235,24 +242,24 @@ class Decoder:
         self._cache[:, row, :, : self._n_ready] = 0
 
     def _make_ready(self, longest: int) -> None:
-        # Columns that are not filled yet are multiplied by zero, so they must not hold NaNs.
+        # Columns that are not filled yet are multiplied by zero, which would not remove a NaN.
         while self._n_ready < longest:
             self._cache[:, :, :, self._n_ready : self._n_ready + _BLOCK] = 0
             self._n_ready += _BLOCK
 
     def _places(self, positions: Tensor, first: int) -> Tensor:
-        """Indices (N T 2 K) of keys and values in the flat cache of a layer, for tokens at `positions` (N, T)."""
+        """Indices (N T 2 K) int64 of keys and values in the flat cache of a layer, for tokens at `positions` (N, T)."""
         N = len(positions)
         heads = torch.arange(2 * self._kv_heads, device=self.device)
         rows = torch.arange(first, first + N, device=self.device)[:, None, None] * (2 * self._kv_heads) + heads
         return (rows * self.context + positions[:, :, None]).flatten()
 
     def _turns(self, positions: Tensor) -> Tensor:
-        """Matrices (N T, W, W) that rotate a query or key, a row vector, by its position (RoPE as one product)."""
+        """Matrices (N T, W, W) that rotate a query or key, as a row vector, by its position: RoPE as one product."""
         return torch.addcmul(self._same * self._cos[positions], self._turned, self._sin[positions])
 
     def _mask(self, positions: Tensor, longest: int) -> Tensor:
-        """(N, 1, T, S), added to the scores: zero where a token may look, else minus infinity."""
+        """(N, 1, T, S) attention bias: zero where a token may attend, else minus infinity."""
         hidden = positions[:, None, :, None] < torch.arange(longest, device=self.device)
         return torch.zeros(hidden.shape, device=self.device, dtype=self.dtype).masked_fill_(hidden, float("-inf"))
 
@@ -274,7 +281,7 @@ class Decoder:
     def _attended(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
         """Attention of the queries (N, T, H, W) to keys and values (N, K, S, W), as (N T, D)."""
         N, T, _, W = q.shape
-        if T == 1:  # the queries that share a head's keys look at them as if they were several of one head
+        if T == 1:  # queries that share a kv head become several tokens of one head
             q = q.view(N, self._kv_heads, -1, W)
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).reshape(N, -1)
         found = F.scaled_dot_product_attention(

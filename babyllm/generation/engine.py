@@ -1,13 +1,14 @@
 """Continuous batching: requests join, decode together one token a step, and leave, each as if it were alone.
 
 submit -> waiting -> [parked: a long prompt is read in parts] -> running: one token a step -> left
-rows of the decoder's cache:   0 .. running, those that join next to them; parked ones from the last row on downwards
+rows of the decoder's cache: running requests from row 0 upwards, new ones after them; parked ones from the last row
+downwards
 
-A long prompt is read in parts, and a part in several steps, some layers each. Such a step and one that reads short
-prompts take turns: a short one waits for little work, and a long one gets every second step whatever comes after it.
-Of long ones the shortest and the oldest take turns, part by part.
+A long prompt is read in parts, and a part in several steps of a few layers each. Such steps alternate with steps that
+read short prompts. So a short prompt waits for little work, and a long one gets every second step, whatever is
+submitted after it. Among long prompts, the next part alternates between the shortest and the oldest.
 
-Nothing here knows text or threads: one owner calls `step` again and again.
+The engine handles ids, not text, and has no threads: one owner calls `step` repeatedly.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ class Event(NamedTuple):
 
     Attributes:
         number: number of the request, as `Engine.submit` returned it.
-        token: next token of the answer; None for a token that ends it.
-        finish: reason of the end: a token that ends it, the limit, or scores that are not numbers (`NO_NUMBERS`);
-            None where it goes on.
+        token: next token of the answer; None if this is an end token, or no token was drawn.
+        finish: finish reason: "stop" for an end token, "length" for the limit, "error" for scores that are not
+            numbers (`NO_NUMBERS`); None if the answer goes on.
     """
 
     number: int
@@ -46,15 +47,15 @@ class Event(NamedTuple):
 
 
 EFFORT = 32
-"""Work on a long prompt in a step, for which others wait: what so many tokens at its beginning take in all layers.
+"""Work on a long prompt per step, in tokens: as much as this many first tokens take in all layers.
 
-A part has more tokens than that, since products with few rows are slow, but passes only some layers in a step.
+A part has more tokens, since products with few rows are slow, but passes through only a few layers per step.
 """
 _MOST_PARKED = 2
 
 
 class _Part(NamedTuple):
-    """A part of a long prompt that passes the layers: its length, and the rest of its steps."""
+    """A part of a long prompt that is being read: its length in tokens, and its remaining steps."""
 
     n: int
     steps: Iterator[Tensor | None]
@@ -62,7 +63,7 @@ class _Part(NamedTuple):
 
 @dataclass(eq=False)
 class _Request:
-    """An answer being made: `n_read` tokens of it are in the cache, `last` is drawn but not read."""
+    """A request: `n_read` tokens of prompt and answer are in the cache; token `last` is drawn but not yet read."""
 
     number: int
     prompt: Sequence[int]
@@ -71,8 +72,8 @@ class _Request:
     n_left: int
     n_read: int = 0
     last: int = -1
-    row: int = -1  # of a parked one
-    part: _Part | None = None  # of a parked one
+    row: int = -1  # only while parked
+    part: _Part | None = None  # only while parked
 
     @property
     def n_unread(self) -> int:
@@ -80,37 +81,37 @@ class _Request:
 
     @property
     def n_held(self) -> int:
-        """Columns of its row that are written to, those of the part being read included."""
+        """Number of columns of its row in use, including those of the part being read."""
         return self.n_read + (self.part.n if self.part else 0)
 
 
 class Engine:
     """Answers to many prompts at once.
 
-    The engine reads the weights that the model has when the engine is made. Do not change them while it is in use;
-    make another engine afterwards. Their type is decided then, too (`babyllm.runtime.precision`): in another type they
-    are copied. Else they are shared, and the weights of layers with one input (queries, keys and values; gate and up)
-    become neighbours in memory, as parts of one tensor.
+    The engine uses the weights that the model has at construction. Do not change them while the engine is in use; make
+    another engine afterwards. The dtype of products is also chosen at construction (`babyllm.runtime.precision`).
+    Weights of another dtype are copied. Else they are shared with the model, and the weights of layers with the same
+    input (queries, keys and values; gate and up) become views of one tensor.
 
     Attributes:
-        context: tokens of a prompt and its answer together, at most.
+        context: largest number of tokens of a prompt and its answer together.
     """
 
     def __init__(
         self, model: Transformer, *, slots: int = 8, context: int | None = None, prefill_chunk: int = PREFILL_TOKENS
     ) -> None:
-        """Make room for the keys and values of `slots` requests of `context` tokens each.
+        """Allocate the KV cache for `slots` requests of `context` tokens each.
 
         Args:
-            model: a model in any mode; it is read as in evaluation mode.
-            slots: requests that run together; the others wait.
-            context: tokens of a prompt and its answer together; None takes the model's `max_seq_len`. A longer one
-                needs dynamic RoPE scaling, whose stretch is then that for `context` tokens from the first token on.
-            prefill_chunk: prompt tokens read at once, at most. A step reads short prompts of no more in all; longer
-                ones are read in parts that take several steps (`EFFORT`), so that they do not hold the others up.
+            model: a model in any mode; it runs as in evaluation mode.
+            slots: number of requests that run together; the others wait.
+            context: largest number of tokens of a prompt and its answer together; None takes the model's `max_seq_len`.
+                More tokens need dynamic RoPE scaling, which then scales for `context` tokens from the first token on.
+            prefill_chunk: largest number of prompt tokens read at once. A step reads short prompts up to this total.
+                Longer prompts are read in parts over several steps (`EFFORT`), so that they do not delay the others.
 
         Raises:
-            UserError: a number is too small, or the context too long for the model.
+            UserError: a number is too small, or the context is too long for the model.
         """
         self.context = model.config.max_seq_len if context is None else context
         for name, value, least in (
@@ -131,29 +132,29 @@ class Engine:
 
     @property
     def n_running(self) -> int:
-        """Requests that have a slot, those whose prompts are being read included."""
+        """Number of requests with a slot, including those whose prompts are being read."""
         return len(self._running) + len(self._parked)
 
     @property
     def n_waiting(self) -> int:
-        """Requests that wait for a slot."""
+        """Number of requests that wait for a slot."""
         return len(self._waiting)
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is nothing to do."""
+        """Whether no request is running or waiting."""
         return not self.n_running and not self._waiting
 
     def submit(self, prompt: Sequence[int], sampling: Sampling, end_ids: Container[int] = ()) -> int:
         """Queue a prompt and return the number that its events carry.
 
         Args:
-            prompt: ids, at least one.
-            sampling: how its answer is drawn; stop strings are the caller's business, who sees the text.
-            end_ids: tokens that end the answer, beside the model's own (`Transformer.end_ids`).
+            prompt: token ids, at least one.
+            sampling: settings of the draws; the caller handles stop strings, since it sees the text.
+            end_ids: ids of tokens that end the answer, in addition to the model's (`Transformer.end_ids`).
 
         Raises:
-            UserError: the prompt is empty, leaves no room in the context, or has ids the model does not know.
+            UserError: the prompt is empty, leaves no room in the context, or has ids outside of the vocabulary.
         """
         require_readable(prompt, self.context, self._vocab_size)
         room = self.context - len(prompt)
@@ -163,16 +164,20 @@ class Engine:
         return request.number
 
     def step(self) -> list[Event]:
-        """One token for each running request, then prompts of others are read as far as may be; [] when idle."""
-        # Under inference mode and without autocast, which would convert the weights again in every step.
+        """The events of one step: a token for each running request, then as much reading of prompts as a step allows.
+
+        Returns:
+            An event for each drawn token and each end of an answer; empty when idle.
+        """
+        # Autocast is off, because it would convert the weights again in every step.
         with torch.inference_mode(), torch.autocast(self._decoder.device.type, enabled=False):
             return [*self._decode(), *self._join()]
 
     def answer(self, prompt: Sequence[int], sampling: Sampling, end_ids: Container[int] = ()) -> Iterator[int]:
-        """Stream the ids of one request; the engine must be idle. Arguments as of `submit`.
+        """Stream the token ids of one answer; the engine must be idle. Arguments as for `submit`.
 
         Raises:
-            UserError: as `submit`, or the scores are not numbers.
+            UserError: as for `submit`, or the scores are not numbers.
         """
         number = self.submit(prompt, sampling, end_ids)
         try:
@@ -183,29 +188,30 @@ class Engine:
                     if event.token is not None:
                         yield event.token.id
         finally:
-            self.cancel(number)  # of a caller who has heard enough
+            self.cancel(number)  # the caller may stop before the answer ends
 
     def scores(self, prompt: Sequence[int], k: int) -> Iterator[list[Token]]:
-        """The tokens of a prompt with their log-probabilities, part by part; see `prompt_scores`.
+        """The tokens of a prompt with their log-probabilities in nats, chunk by chunk; see `prompt_scores`.
 
         Raises:
-            UserError: the prompt is empty, longer than the context, or has ids the model does not know.
+            UserError: the prompt is empty, longer than the context, or has ids outside of the vocabulary; or the scores
+                are not numbers.
         """
         require_readable(prompt, self.context, self._vocab_size, n_new=0)
         return prompt_scores(self._decoder, prompt, k)
 
     def release(self) -> None:
-        """Give the memory back; what it was doing is lost, and it cannot be used any more."""
+        """Free the memory. All requests are lost, and the engine cannot be used any more."""
         del self._decoder
         self._running, self._parked = [], []
         self._waiting.clear()
 
     def cancel(self, number: int) -> None:
-        """Forget a request, wherever it is; unknown numbers are ignored."""
+        """Drop a request in any state; unknown numbers are ignored."""
         for request in self._parked:
             if request.number == number:
                 if request.part:
-                    self._decoder.clear(request.row)  # its cache may hold NaNs of the part
+                    self._decoder.clear(request.row)  # the part may have left NaNs in its cache
                 self._unpark(request)
                 return
         for row, request in enumerate(self._running):
@@ -253,7 +259,7 @@ class Engine:
         return events
 
     def _next_shorts(self, budget: int) -> list[_Request]:
-        """The short prompts that have waited longest, as many as can be read together."""
+        """The requests with short prompts that have waited longest, as many as can be read together."""
         n_free, group, longest = self._slots - self.n_running, list[_Request](), 0
         for request in self._waiting:
             if request.n_unread > self._prefill_chunk:
@@ -265,7 +271,7 @@ class Engine:
         return group
 
     def _next_long(self) -> _Request | None:
-        """The long prompt of which a part is read; a few have a slot before they are read, so that others have some."""
+        """The request whose long prompt is read next; at most `_MOST_PARKED` of them hold a slot meanwhile."""
         if begun := [request for request in self._parked if request.part]:
             return begun[0]
         longs = list(self._parked)
@@ -279,7 +285,7 @@ class Engine:
         return min(longs, key=lambda request: request.n_unread)
 
     def _read_on(self, request: _Request) -> list[Event]:
-        """Do some work on a part of a long prompt, which runs when all of it is read."""
+        """Do one step of work on a long prompt; the request runs once the whole prompt is read."""
         if request.row < 0:
             self._waiting.remove(request)
             self._parked.append(request)
@@ -304,26 +310,26 @@ class Engine:
         return self._draw(first, logits)
 
     def _begin_part(self, request: _Request) -> _Part:
-        """The next part of a long prompt: what one layer can read in a step, or more where that is little."""
+        """The next part of a long prompt: as many tokens as one layer can read in a step, at least `EFFORT`."""
         n = max(EFFORT, self._decoder.n_tokens_in_a_layer(EFFORT, request.n_read))
         part = request.prompt[request.n_read :][: min(n, self._prefill_chunk)]
         tokens = torch.tensor([list(part)], device=self._decoder.device)
         return _Part(len(part), self._decoder.read_in_steps(tokens, request.row, request.n_read, EFFORT))
 
     def _unpark(self, request: _Request) -> None:
-        """Take a request from the parked ones; the others stay in the last rows, without a gap."""
+        """Remove a request from the parked ones; the others move together in the last rows."""
         last = self._parked[-1]
         if last is not request:
             self._decoder.swap(last.row, request.row, max(last.n_held, request.n_held))
             self._parked[self._parked.index(request)] = last
             last.row, request.row = request.row, last.row
-            last.part = None  # begun again in its new row
+            last.part = None  # will begin again in its new row
         self._parked.pop()
 
     def _draw(self, first: int, logits: Tensor) -> list[Event]:
-        """Draw a token for each row from `first` on, given their logits (N, V); those that end leave."""
+        """Draw a token for each row from `first` on, given logits (N, V); requests that end free their rows."""
         rows = self._running[first:]
-        are_numbers = logits.amax(-1).isfinite().tolist()  # a NaN among them is the greatest of all
+        are_numbers = logits.amax(-1).isfinite().tolist()  # the maximum is NaN if any of them is
         events = []
         for row, (request, scores, is_number) in enumerate(zip(rows, logits, are_numbers, strict=True), first):
             if not is_number:

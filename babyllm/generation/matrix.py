@@ -11,37 +11,37 @@ from torch.nn import functional as F
 
 from babyllm.runtime.machine import multiplies_bfloat16
 
-# With up to this many rows, a product with a plain float32 matrix is limited by the CPU's memory already.
+# With up to this many rows, a product with a plain float32 matrix is already limited by the CPU's memory bandwidth.
 _FEW = 3
-# The most rows a packed copy is made for; with more, reading a matrix that is not packed costs little.
+# The most rows a packed copy is made for. With more rows an unpacked matrix costs little more.
 _MOST_PACKED = 16
-# From this many rows on, arithmetic limits a product, and the usual kernel is as good as any.
+# From this many rows on, arithmetic limits a product, and the ordinary kernel is as fast as any.
 _MANY = 64
-# From this many rows on, it pays to convert the matrix first: int8, or bfloat16 on a CPU that cannot multiply it.
+# From this many rows on, it pays to convert a matrix first: int8, or bfloat16 on a CPU that cannot multiply it.
 _MANY_CONVERTED = 32
 
 
 class Matrix:
     """A weight matrix (O, I) that is multiplied by rows again and again.
 
-    On CPUs where PyTorch comes with MKL, a float32 matrix that is to meet more than a few rows at a time is also kept
-    as a packed copy, which takes its size in memory once more and 0.6 of the time.
+    On CPUs where PyTorch includes MKL, a float32 matrix for more than a few rows at a time is also kept as a packed
+    copy. The copy takes as much memory as the matrix, and products take 0.6 of the time.
     """
 
     def __init__(self, weight: Tensor, rows: int, scales: Tensor | None = None) -> None:
-        """Prepare for products with up to `rows` rows; now and then there may be more.
+        """Prepare for products with up to `rows` rows; more rows are possible, but slower.
 
         Args:
-            weight: (O, I) of the rows' type, or int8.
-            rows: number of rows in most products.
-            scales: (O,) of an int8 matrix.
+            weight: (O, I) in the dtype of the rows, or int8.
+            rows: largest number of rows in most products.
+            scales: (O,) scale of each row of an int8 matrix; None for any other matrix.
         """
         self._weight, self._transposed = weight, weight.T
         self._scales = None if scales is None else scales.bfloat16()
         self._is_cpu = weight.device.type == "cpu"
         self._is_float = weight.dtype == torch.float32
         self._is_emulated = self._is_cpu and not multiplies_bfloat16()
-        # The operator for int8 reads 16 inputs at a time, beyond the end if their number is not a multiple of 16.
+        # The int8 operator reads 16 inputs at a time, past the end if the count is not a multiple of 16.
         is_whole = weight.shape[1] % 16 == 0
         self._has_operator = self._is_cpu and is_whole and hasattr(torch, "_weight_int8pack_mm")
         self._n_packed = 0
@@ -50,7 +50,7 @@ class Matrix:
             self._packed: Tensor = torch.ops.mkl._mkl_reorder_linear_weight(weight, self._n_packed)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The product (R, O) with rows (R, I), in the rows' type."""
+        """The product (R, O) of rows (R, I) with the transposed matrix, in the dtype of the rows."""
         n = len(x)
         if self._scales is not None:
             if n < _MANY_CONVERTED and self._has_operator:
@@ -59,7 +59,7 @@ class Matrix:
         if self._is_cpu and self._is_float and _FEW < n < _MANY:
             if n > self._n_packed:
                 return torch.mm(self._weight, x.T).T
-            x = F.pad(x, (0, 0, 0, self._n_packed - n))  # a packed copy takes the rows it was made for, no fewer
+            x = F.pad(x, (0, 0, 0, self._n_packed - n))  # a packed copy needs exactly as many rows as it was made for
             y: Tensor = torch.ops.mkl._mkl_linear(x, self._packed, self._weight, None, self._n_packed)
             return y[:n]
         if self._is_emulated and not self._is_float and n >= _MANY_CONVERTED:
@@ -68,15 +68,15 @@ class Matrix:
 
     @property
     def size(self) -> int:
-        """Its numbers, O I."""
+        """The number of its elements, O I."""
         return self._weight.numel()
 
     def _converted(self, x: Tensor) -> Tensor:
-        """The product with the matrix converted to the rows' type, or to float32 where that is faster."""
+        """The product with the matrix converted to the dtype of the rows, or to float32 where that is faster."""
         dtype = torch.float32 if self._is_emulated else x.dtype
         return torch.mm(x.to(dtype), self._transposed.to(dtype))
 
 
 def _can_pack() -> bool:
-    """Whether PyTorch was built with the two operators for packed matrices, which are private in it and may go."""
+    """Whether PyTorch has the two operators for packed matrices; they are private and may disappear."""
     return all(hasattr(torch.ops.mkl, name) for name in ("_mkl_reorder_linear_weight", "_mkl_linear"))

@@ -1,4 +1,4 @@
-"""How an answer is drawn: settings, filters, the draw of one token.
+"""Sampling of an answer: settings, filters, and the draw of one token.
 
 logits (V,) -> repetition penalty -> temperature -> top_k -> top_p -> min_p -> candidates -> draw -> Token
 
@@ -24,20 +24,22 @@ NO_NUMBERS = "the model's scores are not numbers (NaN or infinite): its weights 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How one answer is drawn.
+    """Settings of the draws of one answer.
 
     Attributes:
-        max_new_tokens: tokens of an answer at most; the model's context may allow fewer.
-        temperature: 0 takes the most probable token each time; below 1 sharpens, above 1 flattens.
-        top_k: keep this many of the most probable tokens; None and 0 keep all.
-        top_p: keep the fewest most probable tokens that hold this probability (Holtzman et al. 2020, section 3.1), the
-            most probable one in any case.
-        min_p: keep tokens at least this many times as probable as the most probable one (Nguyen et al. 2024).
-        repetition_penalty: above 1 makes what was already read or written less probable (Keskar et al. 2019,
-            section 4.1); 1 changes nothing.
+        max_new_tokens: largest number of tokens of an answer; the model's context may allow fewer.
+        temperature: divisor of the logits; below 1 sharpens the distribution, above 1 flattens it, and 0 takes the most
+            probable token each time.
+        top_k: number of the most probable tokens that are kept; None and 0 keep all.
+        top_p: total probability of the kept tokens, which are the fewest most probable ones that reach it, at least one
+            (Holtzman et al. 2020, section 3.1); None keeps all.
+        min_p: least probability of a kept token, as a share of that of the most probable token (Nguyen et al. 2024).
+        repetition_penalty: factor that makes tokens that were already read or written less probable, if above 1
+            (Keskar et al. 2019, section 4.1); 1 changes nothing.
         seed: seed of the draws; None draws differently each time.
-        stop: texts that end the answer and are not part of it.
-        logprobs: number of the most probable tokens returned with each token's log-probability; None returns neither.
+        stop: strings that end the answer and are not part of it.
+        logprobs: number of most probable tokens returned with each token, besides its own log-probability; None returns
+            no log-probabilities.
 
     Raises:
         UserError: a value is out of range.
@@ -54,7 +56,7 @@ class Sampling:
     logprobs: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Check the range of each setting."""
         rules = (
             (self.max_new_tokens >= 0, "max_new_tokens", "must be at least 0"),
             (0 <= self.temperature < math.inf, "temperature", "must be at least 0"),
@@ -70,7 +72,7 @@ class Sampling:
                 raise UserError(f"{name}={getattr(self, name)}: {rule}")
 
     def several(self, n: int) -> list[Sampling]:
-        """The settings of `n` answers to one prompt: the first has this seed, the others seeds derived from it."""
+        """The settings of `n` answers to one prompt: the first has this seed, the others have seeds derived from it."""
         seeds = [self.seed if i == 0 or self.seed is None else derive_seed(self.seed, i) for i in range(n)]
         return [replace(self, seed=seed) for seed in seeds]
 
@@ -79,9 +81,10 @@ class Token(NamedTuple):
     """A drawn token.
 
     Attributes:
-        id: number of the token in the vocabulary.
-        logprob: natural log-probability in the model's own distribution, before penalty, temperature and filters.
-        top: most probable tokens there and their log-probabilities, the most probable first.
+        id: id of the token in the vocabulary.
+        logprob: log-probability in nats in the model's own distribution, before penalty, temperature and filters; None
+            if it was not computed.
+        top: ids and log-probabilities (nats) of the most probable tokens in that distribution, the most probable first.
     """
 
     id: int
@@ -90,7 +93,7 @@ class Token(NamedTuple):
 
 
 def penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Logits (..., V), divided by the penalty, or multiplied if negative, where `seen` (..., V) bool is true."""
+    """Logits (..., V), divided by the penalty (multiplied if negative) where `seen`, (..., V) bool, is true."""
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
@@ -99,12 +102,12 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
 
     Args:
         logits: (V,) float32 on the CPU.
-        sampling: a temperature above 0, and the filters.
+        sampling: settings with a temperature above 0.
     """
     ids: Tensor | None = None
     if sampling.top_k and sampling.top_k < len(logits):
         logits, ids = logits.topk(sampling.top_k)
-    # The greatest is taken off first, so that no temperature, however small, makes it infinite.
+    # The maximum is subtracted first, so that even a tiny temperature does not overflow.
     probs = ((logits - logits.max()).double() / sampling.temperature).softmax(0)
     keep = torch.ones_like(probs, dtype=torch.bool)
     if sampling.top_p is not None and sampling.top_p < 1:
@@ -115,17 +118,17 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
         keep &= probs >= sampling.min_p * probs.max()
     left = keep.nonzero().squeeze(1)
     probs, ids = probs[left], left if ids is None else ids[left]
-    ids, order = ids.sort()  # so that two that are about as probable cannot change places
+    ids, order = ids.sort()  # rounding may swap tokens of nearly equal probability; order by id is stable
     return ids, probs[order] / probs.sum()
 
 
 class Sampler:
-    """Draws the tokens of one answer, from its own random numbers."""
+    """Draws the tokens of one answer, with a random generator of its own."""
 
     def __init__(self, sampling: Sampling, prompt: Iterable[int], vocab_size: int) -> None:
         self._sampling = sampling
         seed = sampling.seed
-        self._random = random.Random(seed if seed is None or seed >= 0 else str(seed))  # which takes -1 and 1 for one
+        self._random = random.Random(seed if seed is None or seed >= 0 else str(seed))  # Random(-1) is Random(1)
         self._seen: Tensor | None = None
         if sampling.repetition_penalty != 1:
             self._seen = torch.zeros(vocab_size, dtype=torch.bool)

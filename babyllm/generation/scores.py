@@ -1,4 +1,4 @@
-"""Log-probabilities of a prompt's own tokens, chunk by chunk, so that answers being written are not held up."""
+"""Log-probabilities of a prompt's own tokens, chunk by chunk, so that other answers are not delayed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from babyllm.generation.sampling import NO_NUMBERS, Token
 
 
 def prompt_scores(decoder: Decoder, ids: Sequence[int], k: int) -> Iterator[list[Token]]:
-    """The tokens of a prompt in chunks, each token with its natural log-probability given those before it.
+    """The tokens of a prompt in chunks, each token with its log-probability in nats given the tokens before it.
 
-    The first token has none, since nothing stands before it.
+    The first token has no log-probability, since no token precedes it.
 
     Args:
-        decoder: its weights score the prompt, in a cache of their own.
-        ids: tokens of the prompt, at least one.
-        k: number of the most probable tokens returned at each position.
+        decoder: decoder with the weights; a separate cache is allocated.
+        ids: token ids of the prompt, at least one.
+        k: number of most probable tokens returned at each position.
 
     Raises:
         UserError: the model's scores are not numbers.

@@ -1,4 +1,4 @@
-"""The text of an answer as its tokens come: whole characters, ended by stop strings.
+"""The text of an answer, token by token: whole characters, up to a stop string.
 
 token id -> bytes -> characters -> held back while a stop string may begin with them -> emitted
 """
@@ -12,23 +12,23 @@ from babyllm.tokenizer import Tokenizer
 
 
 class AnswerText:
-    """Emits only text that can no longer change; invalid UTF-8 becomes U+FFFD.
+    """Turns tokens into text and emits only what can no longer change; invalid UTF-8 becomes U+FFFD.
 
-    The text does not depend on how it is split into tokens: of several stop strings the one that is complete first
-    counts, and of those the longest.
+    The text does not depend on how it is split into tokens. If several stop strings occur, the one that is complete
+    first counts; if several are complete at once, the longest.
 
     Attributes:
-        is_stopped: whether a stop string was completed; it and what follows are not emitted.
-        n_lead: number of characters that were left out at the beginning.
+        is_stopped: whether a stop string was completed; it and the text after it are not emitted.
+        n_lead: number of characters left out at the beginning.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), lead: str = "") -> None:
-        """Begin with nothing.
+        """Begin an empty answer.
 
         Args:
             tokenizer: tokenizer of the tokens.
-            stop: texts that end the answer.
-            lead: text that is left out where the answer begins with it.
+            stop: strings that end the answer.
+            lead: text that is left out if the answer begins with it.
         """
         self._tokenizer, self._stop, self._lead = tokenizer, tuple(stop), lead
         self._longest = max(map(len, self._stop), default=1)
@@ -39,11 +39,11 @@ class AnswerText:
         self.is_stopped = False
 
     def add(self, token_id: int) -> str:
-        """The text that a token makes certain; empty while a character or a stop string may be incomplete."""
+        """The text that is certain after a token; empty while a character or a stop string may be incomplete."""
         return self._take(self._tokenizer.token_bytes(token_id), is_end=False)
 
     def end(self) -> str:
-        """The text that was held back, when the answer ends without a stop string."""
+        """The text that was held back; call it when the answer ends without a stop string."""
         return self._take(b"", is_end=True)
 
     def _take(self, data: bytes, is_end: bool) -> str:
@@ -66,7 +66,7 @@ class AnswerText:
         return shown
 
     def _n_uncertain(self, text: str) -> int:
-        """Number of characters at the end of `text` that a stop string may begin with."""
+        """Number of characters at the end of `text` that may be the beginning of a stop string."""
         for start in range(max(0, len(text) - self._longest + 1), len(text)):
             if text[start] in self._firsts and any(stop.startswith(text[start:]) for stop in self._stop):
                 return len(text) - start
@@ -74,7 +74,7 @@ class AnswerText:
 
 
 def text_pieces(tokenizer: Tokenizer, ids: Iterable[int], stop: Sequence[str] = (), lead: str = "") -> Iterator[str]:
-    """The text of ids as they come, in pieces of whole characters; arguments as of `AnswerText`."""
+    """The text of token ids, streamed in pieces of whole characters; arguments as for `AnswerText`."""
     text = AnswerText(tokenizer, stop, lead)
     for token in ids:
         if piece := text.add(token):

@@ -1,1 +1,1 @@
-"""Looking at data, conversations and runs."""
+"""Reports on data, conversations and runs."""

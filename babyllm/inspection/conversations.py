@@ -1,4 +1,4 @@
-"""Conversations for people: as the model reads them, with what is trained on in colour; counts and lengths by task."""
+"""Conversations as the model reads them, with supervised tokens in colour; counts and lengths by task."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from babyllm.progress import ProgressLine
 from babyllm.text.readers import Rejected
 from babyllm.tokenizer import Tokenizer
 
-PARTITION_BYTES = 1 << 20  # after each, the progress line goes on
+PARTITION_BYTES = 1 << 20  # the progress line is updated after each partition
 GREEN, PLAIN = ("\x1b[32m", "\x1b[0m"), ("[[", "]]")
-# What a terminal would obey is shown by its number, so that no text can colour or erase anything.
+# Control characters are shown as escapes, so that no text can colour or erase anything in the terminal.
 CONTROL = {i: f"\\x{i:02x}" for i in (*range(0x20), *range(0x7F, 0xA0)) if chr(i) not in "\n\t"}
 
 
 def coloured(ids: Iterable[int], turns: Iterable[int], tokenizer: Tokenizer, is_terminal: bool = True) -> str:
-    """Text of rendered ids, special tokens by name; what is trained on is green, or in [[ ]] without colours.
+    """The text of token ids, special tokens by name; supervised tokens are green, or in [[ ]] without colours.
 
     Args:
-        ids: (L,) ids of a conversation, or of a part.
-        turns: (L,) number of the supervised turn each id belongs to, or 0.
+        ids: (L,) token ids of a conversation, or of a part of one.
+        turns: (L,) integers: the number of the supervised turn of each id; 0 if the id is not supervised.
         tokenizer: tokenizer of the ids.
-        is_terminal: whether the text is for a terminal, which shows colours.
+        is_terminal: whether the text is for a terminal, which can show colours.
     """
     names = {i: name.encode() for name, i in tokenizer.special.items()}
     before, after = GREEN if is_terminal else PLAIN
@@ -49,21 +49,21 @@ def coloured(ids: Iterable[int], turns: Iterable[int], tokenizer: Tokenizer, is_
 def conversations_report(
     path: Path, template: ChatTemplate, supervise: Supervise, config: FormatConfig, n_examples: int, seed: int
 ) -> tuple[Report, list[tuple[str, Rendered]]]:
-    """What a file or folder of conversations holds: counts and lengths by task, what is unusable, and some at random.
+    """A report on a file or folder of conversations: counts and lengths by task, and rejected records by reason.
 
     Args:
         path: file or folder.
-        template: template of the conversations.
-        supervise: which turns are trained on.
-        config: how records are read.
-        n_examples: number of conversations to return.
-        seed: decides which are returned.
+        template: chat template that renders the conversations.
+        supervise: settings that say which turns are trained on.
+        config: settings for reading records as conversations.
+        n_examples: number of conversations to return, drawn at random.
+        seed: seed of the draw.
 
     Returns:
-        The report, and the examples with a label.
+        The report, and the drawn conversations with their labels.
 
     Raises:
-        UserError: there is nothing to read.
+        UserError: there are no files of conversations at the path.
     """
     partitions = find_conversation_partitions([path], PARTITION_BYTES)
     progress = ProgressLine("look", sum(partition.size_bytes for partition in partitions), output=sys.stderr)
@@ -84,7 +84,7 @@ def conversations_report(
             left_out.update(found.left_out)
             n_supervised = int((rendered.turns > 0).sum())
             lengths.setdefault(found.task, []).append((len(rendered.ids), n_supervised))
-            # Each so far is among the examples with equal chance.
+            # Reservoir sampling: each conversation so far is an example with equal probability.
             place = number if number < n_examples else rng.randrange(number + 1)
             if place < n_examples:
                 label = f"{found.task} | {len(rendered.ids):,} tokens, {n_supervised:,} trained on | {found.id}"

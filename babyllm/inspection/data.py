@@ -1,8 +1,8 @@
-"""What is in a corpus, in raw files, in token data or in a run directory, as the value of a report.
+"""Reports on a corpus, raw files, token data or a run directory.
 
-corpus  -> counts of its parts; lengths of all texts, without the texts -> the longest, some at random
+corpus  -> counts of its files; lengths of all documents, without their texts -> the longest, some at random
 files   -> readers -> counts, rejected records, the longest, some at random
-shards  -> manifest; ids at some places or all -> counts, compression, documents decoded
+shards  -> manifest; all ids, or blocks of them -> counts, compression, decoded documents
 run     -> config.yaml, metrics.jsonl, step directories
 """
 
@@ -36,18 +36,18 @@ from babyllm.store.shards import Split, TokenData, TokenStream, bare_files, is_t
 from babyllm.text.readers import ReadConfig, left_out
 from babyllm.tokenizer import Tokenizer, load_tokenizer
 
-READ_TOKENS, N_BLOCKS = 1 << 22, 64  # of a domain and split that are looked at, in so many places
-DOCUMENT_TOKENS = 1 << 16  # of a document that are decoded
+READ_TOKENS, N_BLOCKS = 1 << 22, 64  # tokens of a domain and split that are read, and the number of blocks they form
+DOCUMENT_TOKENS = 1 << 16  # largest number of tokens of a document that are decoded
 
 
 @dataclass(frozen=True)
 class Look:
-    """How closely to look.
+    """How many documents a report shows, and which.
 
     Attributes:
         longest: number of the longest documents to show.
-        examples: number of documents to show at random; of token data, per domain and split.
-        seed: decides which are shown at random.
+        examples: number of random documents to show; for token data, per domain and split.
+        seed: seed of the draw.
     """
 
     longest: int = 3
@@ -59,9 +59,12 @@ class Look:
 
 
 def corpus_report(directory: Path, look: Look, verify: bool = False) -> Report:
-    """What a corpus holds: counts by domain, the longest documents and some at random.
+    """A report on a corpus: counts by domain, the longest documents and some at random.
 
-    With `verify` its files are read again, though they were found whole earlier.
+    Args:
+        directory: directory of the corpus.
+        look: number of documents to show.
+        verify: whether to check every file again, even if an earlier check has succeeded.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -104,7 +107,7 @@ def _examples(title: str, documents: Sequence[Document]) -> ExampleGroup:
 
 
 def _longest_rows(corpus: Corpus, n: int) -> list[int]:
-    """Numbers of the longest documents, counted through the corpus, the longest first."""
+    """Row indices of the longest documents in the whole corpus, the longest first."""
     total = sum(sum(count.documents for count in part.domains.values()) for part in corpus.parts)
     progress = ProgressLine("look", total, output=sys.stderr)
     best: list[tuple[int, int]] = []
@@ -121,7 +124,7 @@ def _longest_rows(corpus: Corpus, n: int) -> list[int]:
 
 
 def _rows(corpus: Corpus, rows: Sequence[int]) -> list[Document]:
-    """The documents of these numbers; only the row groups that hold them are read."""
+    """The documents at these row indices; only the row groups that hold them are read."""
     found: dict[int, Document] = {}
     begin = 0
     for part in corpus.parts:
@@ -139,10 +142,16 @@ def _rows(corpus: Corpus, rows: Sequence[int]) -> list[Document]:
 
 
 def files_report(path: Path, look: Look, read: ReadConfig, partition_bytes: int) -> Report:
-    """What the readers find in a file or directory: counts by domain, rejected records, some documents.
+    """A report on files of texts: counts by domain, rejected records, the longest documents and some at random.
+
+    Args:
+        path: file or directory.
+        look: number of documents to show.
+        read: settings of the readers.
+        partition_bytes: bytes of the partitions that are read one by one.
 
     Raises:
-        UserError: there is nothing that they read.
+        UserError: there are no files that the readers can read.
     """
     sources = find_sources([path], read, partition_bytes)
     rejected = Counter[str]()
@@ -153,7 +162,7 @@ def files_report(path: Path, look: Look, read: ReadConfig, partition_bytes: int)
     done = number = 0
     for source in sources:
         for document in documents_of(source, read, rejected, None):
-            number += 1  # earlier documents win, and documents are never compared
+            number += 1  # breaks ties in favour of earlier documents, so that documents are never compared
             size = Count(1, len(document.text), len(document.text.encode()))
             domains[document.domain] = domains.get(document.domain, Count()) + size
             _push(longest, (size.characters, -number, document), look.longest)
@@ -185,10 +194,15 @@ def _push(heap: list[tuple[int, int, Document]], entry: tuple[int, int, Document
 
 
 def tokens_report(data: TokenData, tokenizer: Tokenizer | None, look: Look, verified: bool = False) -> Report:
-    """What token data holds: counts and compression by domain and split, and documents at random, decoded.
+    """A report on token data: counts and compression by domain and split, and random documents, decoded.
 
-    Compression is that of all tokens where they are few, else of some at many places. Without a tokenizer there is
-    neither compression in characters nor any text.
+    Compression is measured on all tokens of a domain and split, or on blocks of them if there are many.
+
+    Args:
+        data: token data.
+        tokenizer: tokenizer of the data; without one the report has no characters per token and no texts.
+        look: number of documents to show.
+        verified: whether all shards were checked, which the report then says.
     """
     manifest = data.manifest
     groups, examples = [], []
@@ -230,7 +244,7 @@ def tokens_report(data: TokenData, tokenizer: Tokenizer | None, look: Look, veri
 def _measure(
     stream: TokenStream, tokenizer: Tokenizer | None, vocab_size: int, eos_id: int
 ) -> tuple[int, int, int, int]:
-    """Tokens looked at, the characters and bytes they stand for, and how many are <eos>."""
+    """The number of tokens read, of their characters and bytes, and of <eos> among them."""
     counts = np.zeros(vocab_size, np.int64)
     for ids in _blocks(stream):
         counts += np.bincount(ids, minlength=vocab_size)
@@ -238,7 +252,7 @@ def _measure(
     if tokenizer:
         for token_id in np.flatnonzero(counts).tolist():
             raw = tokenizer.token_bytes(token_id)
-            # Every character has one byte that does not continue another.
+            # In UTF-8 every character has exactly one byte that is not a continuation byte.
             characters += int(counts[token_id]) * sum(byte & 0xC0 != 0x80 for byte in raw)
             n_bytes += int(counts[token_id]) * len(raw)
     return int(counts.sum()), characters, n_bytes, int(counts[eos_id])
@@ -254,7 +268,7 @@ def _blocks(stream: TokenStream) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]
 
 
 def _decoded(stream: TokenStream, tokenizer: Tokenizer, eos_id: int, look: Look) -> list[LabelledTexts]:
-    """Documents after random tokens: nearly as if drawn evenly, without an index of them."""
+    """The documents that follow random tokens: a nearly uniform draw that needs no index of documents."""
     rng = np.random.default_rng(look.seed % 2**64)
     starts = [_next_start(stream, int(index), eos_id) for index in rng.integers(0, len(stream), look.examples)]
     items = []
@@ -291,18 +305,18 @@ def inspect(
     read: ReadConfig | None = None,
     partition_bytes: int = 64 << 20,
 ) -> Report:
-    """The report of whatever lies at `path`.
+    """A report on the data at `path`, whatever its kind.
 
     Args:
-        path: corpus, token data, bare .bin files, or files that the readers read.
-        look: how closely to look.
-        verify: whether every file of a corpus or of token data is read again, though it was found whole earlier.
+        path: corpus, token data, bare .bin files, run directory, or files that the readers can read.
+        look: number of documents to show.
+        verify: whether to check every file of a corpus or of token data again, even if an earlier check has succeeded.
         vocab_size: vocabulary size of bare .bin files.
-        dtype: type of the ids in bare .bin files.
+        dtype: dtype of the ids in bare .bin files; "auto" finds it out.
         eos_id: id of <eos> in bare .bin files.
         tokenizer: directory or file of the tokenizer of bare .bin files.
-        read: how the readers read.
-        partition_bytes: size of the partitions that are read one by one.
+        read: settings of the readers.
+        partition_bytes: bytes of the partitions that are read one by one.
 
     Raises:
         UserError: the path holds nothing of these kinds, or is damaged.

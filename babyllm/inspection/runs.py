@@ -1,4 +1,4 @@
-"""What a run directory holds: its checkpoints, where it stands, and its configuration in brief."""
+"""A report on a run directory: its checkpoints, its newest metrics, and its configuration in brief."""
 
 from __future__ import annotations
 

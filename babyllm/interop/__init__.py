@@ -1,1 +1,1 @@
-"""Formats of other projects, in and out: names, files, both directions."""
+"""Reading and writing the formats of other projects: Hugging Face models and peft adapters."""

@@ -1,6 +1,6 @@
 """The sizes that a model's files claim, compared before memory of that size is allocated.
 
-model.safetensors, its header alone -> names and shapes -> against config.json
+header of model.safetensors -> names and shapes -> compared with config.json
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
 
 def tensor_shapes(files: Sequence[Path]) -> dict[str, list[int]]:
-    """Shapes of the tensors of some files by name, read without the tensors.
+    """The shape of each tensor in safetensors files, by name; only the headers are read.
 
     Raises:
-        UserError: a file is not a safetensors file.
+        UserError: a file cannot be read or is not a safetensors file.
     """
     shapes: dict[str, list[int]] = {}
     for file in files:
@@ -36,15 +36,15 @@ def tensor_shapes(files: Sequence[Path]) -> dict[str, list[int]]:
 
 
 def require_fitting_header(files: Sequence[Path], config: ModelConfig, path: Path) -> None:
-    """Reject a shape that the tensors of `files` do not have; without files there is nothing to compare.
+    """Check that the tensors of `files` have the shapes that a configuration describes; no files always pass.
 
     Args:
-        files: files with the weights.
-        config: the shape.
-        path: path of the config.json it is from, for messages.
+        files: safetensors files with the weights.
+        config: configuration read from a config.json.
+        path: path of that config.json, for messages.
 
     Raises:
-        UserError: names the key and the tensor that differ.
+        UserError: a shape differs; the message names the key and the tensor.
     """
     if not files:
         return

@@ -1,8 +1,8 @@
-"""The base of a run's adapters, held in the run's own directory, so that nothing that happens elsewhere can take it.
+"""A copy of the base of a run's adapters, kept in the run's own directory. It stays if the original is deleted.
 
-model directory -> RUN_DIR/base: weights of a step as hard links where the disk allows it, all else as copies
+model directory -> RUN_DIR/base: weights of a step as hard links where the disk allows it, all other files as copies
 
-Where the vocabulary was grown the weights are written again: an adapter needs the rows it was trained with.
+If the vocabulary was extended, the weights are written out, because an adapter needs the rows it was trained with.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ _COPIED = (
 
 
 def hold_base(run_dir: Path, source: Path, model: Transformer, tokenizer: Tokenizer) -> Path:
-    """Put the base of a run that begins into the run's directory; it replaces that of an earlier beginning.
+    """Put the base model of a new run into the run's directory, in place of the base of an earlier attempt.
 
-    Hard links take no space, and the files stay when those of `source` are deleted or replaced. The sha256 of each file
-    is written beside them; `integrity.check_held` compares it.
+    Hard links take no space, and the files stay if those of `source` are deleted or replaced. The sha256 of each file
+    is written beside them; `integrity.check_held` verifies it.
 
     Args:
         run_dir: directory of the run, without a saved step; created if absent.
         source: directory of the model that is adapted.
-        model: the model loaded from it, perhaps grown since, without an adapter.
-        tokenizer: tokenizer of `source`; written where the vocabulary has grown.
+        model: model loaded from `source`, without an adapter; its vocabulary may have been extended since.
+        tokenizer: tokenizer of the model; written only if the vocabulary was extended.
 
     Returns:
-        The directory.
+        The directory of the base, `run_dir`/base.
 
     Raises:
-        UserError: it cannot be written, or a folder of that name is there that no run has made.
+        UserError: the directory cannot be written, or a folder of that name exists that no run has made.
     """
     target = run_dir / BASE
     if target.exists() and not (target / HELD).is_file():
-        raise UserError(f"{target}: is there already, and no run has made it; choose another --run_dir")
+        raise UserError(f"{target}: already exists, and no run has made it; choose another --run_dir")
     try:
         with whole_folder(target) as saving:
             if read_json(source / "config.json").get("vocab_size") == model.config.vocab_size:
@@ -63,7 +63,7 @@ def hold_base(run_dir: Path, source: Path, model: Transformer, tokenizer: Tokeni
 
 
 def _take(source: Path, target: Path) -> None:
-    """Copy a model's files, or link those of its weights that are only ever replaced and never written again."""
+    """Copy a model's files. Weights that babyllm wrote are linked, since it replaces files and never changes them."""
     is_ours = any((source / name).is_file() for name in (RESUME, HELD))
     for name in _COPIED:
         if (source / name).is_file():

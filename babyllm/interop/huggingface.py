@@ -1,8 +1,8 @@
 """Hugging Face model directories: config.json and model.safetensors, read and written.
 
-ModelConfig <-> config.json; Transformer <-> model.safetensors (fp32, the field's names); tokenizer files beside them.
+ModelConfig <-> config.json; Transformer <-> model.safetensors (float32, Hugging Face names); tokenizer <-> its files.
 A reward model or classifier is transformers' LlamaForSequenceClassification. A policy with a value head is a
-LlamaForCausalLM whose head lies in a file of its own, which transformers does not read.
+LlamaForCausalLM whose head is in a separate file, which transformers does not read.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 def config_to_json(config: ModelConfig, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """The content of `config.json`.
 
-    `bos_token_id` is the <eos>: it stands between documents in training, so it is what begins a text.
+    `bos_token_id` is the id of <eos>: in training it separates documents, so it also begins a text.
     """
     eos = tokenizer.eos_id if tokenizer else None
     return {
@@ -81,14 +81,15 @@ def _scaling_to_json(config: ModelConfig) -> dict[str, Any] | None:
 
 
 def config_from_json(raw: dict[str, Any], name: str = "config.json") -> ModelConfig:
-    """The shape a `config.json` describes.
+    """The model configuration that a `config.json` describes.
 
     Args:
         raw: content of the file.
-        name: name of the file, for errors.
+        name: name of the file, for messages.
 
     Raises:
-        UserError: it is not a Llama, uses a feature this model lacks, or holds a value of a wrong type or range.
+        UserError: the file does not describe a Llama, uses an unsupported feature, or has a value of a wrong type or
+            range.
     """
     fields = Fields(raw, name)
     fields.only("model_type", ("llama",), ", only 'llama'")
@@ -103,7 +104,7 @@ def config_from_json(raw: dict[str, Any], name: str = "config.json") -> ModelCon
         raise UserError(
             f"{name}: head_dim {head_dim} is not supported, only hidden_size over heads, {d_model // n_heads}"
         )
-    # Newer files hold everything about rotations in rope_parameters.
+    # Newer files put all settings of RoPE into rope_parameters.
     rope = fields.object("rope_parameters" if fields.has("rope_parameters") else "rope_scaling")
     try:
         return ModelConfig(
@@ -153,14 +154,14 @@ def save_model(
     Weights are written in float32; a tied output layer is written once, as the embedding.
 
     Args:
-        directory: an existing one.
+        directory: an existing directory.
         model: a `Transformer` or a `WithHead`, without an adapter.
         tokenizer: tokenizer whose files are written too; None writes none.
         chat_template: Jinja template, stored with the tokenizer.
         end_ids: tokens that end an answer.
 
     Raises:
-        UserError: it has weights that are stored in fewer bits, or an adapter.
+        UserError: the model has quantised weights or an adapter.
     """
     if any(isinstance(layer, FrozenLinear) for layer in model.modules()):
         raise UserError("the model is adapted or held in fewer bits; babyllm.merge_lora makes it one that can be saved")
@@ -186,7 +187,7 @@ def _head_to_json(model: WithHead) -> dict[str, Any]:
 
 
 def save_generation(directory: Path, model: Model, tokenizer: Tokenizer | None, end_ids: Sequence[int] = ()) -> None:
-    """Write generation_config.json: generation ends at the <eos> and at each of `end_ids`."""
+    """Write generation_config.json, in which generation ends at <eos> and at each token id of `end_ids`."""
     config = config_to_json(model.config, tokenizer)
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     ends = list(dict.fromkeys(i for i in (ids["eos_token_id"], *end_ids) if i is not None))
@@ -196,10 +197,10 @@ def save_generation(directory: Path, model: Model, tokenizer: Tokenizer | None, 
 
 
 def generation_ends(directory: Path) -> list[int]:
-    """The tokens that end what a model writes, by its generation_config.json and config.json.
+    """The ids of the tokens that end a generated text, from generation_config.json and config.json, without repetition.
 
     Raises:
-        UserError: a value there is not a token or a list of tokens.
+        UserError: a file cannot be read, or its `eos_token_id` is not a token id or a list of token ids.
     """
     files = [file for name in ("generation_config.json", "config.json") if (file := directory / name).is_file()]
     found = (i for file in files for i in Fields(read_json(file), str(file)).integers("eos_token_id"))
@@ -207,10 +208,15 @@ def generation_ends(directory: Path) -> list[int]:
 
 
 def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointing: bool = False) -> Transformer:
-    """The model of a Hugging Face directory, in float32 on the CPU; how it trains is not in the files but given.
+    """The model of a Hugging Face directory, in float32 on the CPU.
+
+    Args:
+        directory: directory of a language model.
+        dropout: dropout in training, which the files do not store.
+        activation_checkpointing: whether blocks are recomputed in the backward pass.
 
     Raises:
-        UserError: names the file that is missing, damaged or does not fit.
+        UserError: a file is missing, damaged or does not fit; the message names it.
     """
     raw, config = _described(directory, dropout, activation_checkpointing)
     if raw.get("architectures") == [CLASSIFIER]:
@@ -222,15 +228,15 @@ def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointin
 
 
 def load_with_head(directory: Path, *, dropout: float = 0.0, activation_checkpointing: bool = False) -> WithHead:
-    """The model with a head of a Hugging Face directory, in float32 on the CPU, as `load_model` reads one without.
+    """The model with a head in a Hugging Face directory, in float32 on the CPU; `load_model` loads one without a head.
 
     Args:
-        directory: holds a LlamaForSequenceClassification, or a LlamaForCausalLM with a value head beside it.
-        dropout: dropout of the model, in training.
+        directory: directory of a LlamaForSequenceClassification, or of a LlamaForCausalLM with a value head file.
+        dropout: dropout in training, which the files do not store.
         activation_checkpointing: whether blocks are recomputed in the backward pass.
 
     Raises:
-        UserError: it has no head, or a file is missing, damaged or does not fit.
+        UserError: the directory has no head, or a file is missing, damaged or does not fit.
     """
     raw, config = _described(directory, dropout, activation_checkpointing)
     has_output = raw.get("architectures") != [CLASSIFIER]
@@ -249,7 +255,7 @@ def load_with_head(directory: Path, *, dropout: float = 0.0, activation_checkpoi
 
 
 def _described(directory: Path, dropout: float, activation_checkpointing: bool) -> tuple[dict[str, Any], ModelConfig]:
-    """The content of a directory's config.json and the shape it describes, which the header of its weights has."""
+    """The content of a directory's config.json and its configuration, after a check that the weights' shapes fit it."""
     check_model(directory)
     check_held(directory)
     if not weight_files(directory) and (directory / ADAPTER_CONFIG).is_file():
@@ -266,7 +272,7 @@ def _described(directory: Path, dropout: float, activation_checkpointing: bool) 
 
 
 def _fill(model: Model, transformer: Transformer, directory: Path) -> None:
-    """Let a model on "meta", `transformer` or around it, take the weights of a directory."""
+    """Give a model on the device "meta" the weights of a directory; `transformer` is the model or the one inside it."""
     model.load_state_dict(load_weights(directory, model), assign=True)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.endswith(f"{OUTPUT}.weight") or len(parameter) > 0)

@@ -1,6 +1,8 @@
 """LoRA adapters in the format of the `peft` library, read and written.
 
-model with LoRA <-> adapter_config.json, adapter_model.safetensors (A and B, rows of tokens, a head, by peft's names)
+model with LoRA <-> adapter_config.json, adapter_model.safetensors (A and B, token rows, a head, by peft's names)
+
+Legend: R rank, I inputs, O outputs, N tokens whose rows are trained, V vocabulary, D model width.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ _PREFIX = "base_model.model."
 _COPIED = (EMBEDDING, OUTPUT)
 
 _TOKENS = "trainable_token_indices"
-_ROWS = "token_adapter.trainable_tokens_delta"  # peft's name for whole rows, not for what is added to them
+_ROWS = "token_adapter.trainable_tokens_delta"  # in spite of its name, peft stores whole rows here and not differences
 _KINDS = {"rows": _ROWS, "weight": "weight"}
 
-# What other values of these settings ask for does not exist here.
+# The supported values of these settings.
 _ONLY: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
     "bias": ("none",),
@@ -52,11 +54,11 @@ class Adapter(NamedTuple):
     """An adapter as it is stored.
 
     Attributes:
-        config: settings, whose targets are whole names.
-        tensors: A (R, I) and B (O, R) of each layer, the rows of tokens (N, D) and a head (labels, D), by the names of
-            `adapter_parameters`.
-        copies: copies of the embedding and the output layer (V, D), which `peft` adds when one is adapted.
-        tokens: ids of its rows, ascending, by the matrix: "embed_tokens", "lm_head".
+        config: LoRA settings; the targets are full layer names.
+        tensors: float32 tensors by the names of `adapter_parameters`: A (R, I) and B (O, R) of each layer, the rows of
+            tokens (N, D) and a head (labels, D).
+        copies: copies (V, D) of the base's embedding and output layer, which `peft` stores when one of them is adapted.
+        tokens: ids of the trained rows, ascending, by matrix: "embed_tokens", "lm_head".
     """
 
     config: LoraConfig
@@ -69,9 +71,9 @@ def save_adapter(directory: Path, model: Model, base: str) -> None:
     """Write the adapter of `model` into `directory`, in float32, as `peft.PeftModel.from_pretrained` reads it.
 
     Args:
-        directory: an existing one.
+        directory: an existing directory.
         model: a model with LoRA.
-        base: the directory of the model it was added to, as it is to be found later.
+        base: path of the base model's directory, as the adapter's config stores it.
     """
     tokens = {name: matrix.token_ids.tolist() for name, matrix in token_rows(model).items()}
     layers = lora_layers(model)
@@ -106,7 +108,7 @@ def _file_name(name: str) -> str:
 
 
 def _own_name(key: str) -> str:
-    """The name in `adapter_parameters` of a tensor in a file; a whole matrix has its name without "weight"."""
+    """The name in `adapter_parameters` of a tensor in a file; the name of a whole matrix, without "weight"."""
     name = key.removeprefix(_PREFIX).removeprefix("model.")
     if name.endswith(_ROWS):
         return name.removesuffix(_ROWS) + "rows"
@@ -114,7 +116,7 @@ def _own_name(key: str) -> str:
 
 
 def _target_modules(model: Model) -> list[str]:
-    """The ends of the adapted layers' names where these mean no other layer, else whole names."""
+    """The last parts of the adapted layers' names if no other layer shares them, else full names."""
     adapted = lora_layers(model)
     ends = {name.rpartition(".")[2] for name in adapted}
     if {name for name in linear_layers(model) if name.rpartition(".")[2] in ends} == set(adapted):
@@ -126,8 +128,8 @@ def adapter_parameters(model: Model) -> dict[str, Tensor]:
     """The parameters of a model's adapter, by the transformer's own names; empty if it has no adapter.
 
     Returns:
-        A (R, I) and B (O, R) of every layer that has an update, rows (N, D) of the embedding and the output layer, and
-        the weight (labels, D) of a head, which is trained beside an adapter.
+        A (R, I) and B (O, R) of every adapted layer, trained rows (N, D) of the embedding and the output layer, and the
+        weight (labels, D) of a head, which is trained together with an adapter.
     """
     found: dict[str, Tensor] = {
         f"{name.removeprefix('model.')}.{key}": getattr(layer, key)
@@ -141,11 +143,11 @@ def adapter_parameters(model: Model) -> dict[str, Tensor]:
 
 
 def load_adapter(model: Transformer, directory: Path) -> Transformer:
-    """The same model with the adapter of a directory, made here or by `peft`; only the adapter is trainable.
+    """The same model with an adapter from a directory, written by babyllm or `peft`; only the adapter is trainable.
 
     Args:
-        model: the base, changed in place.
-        directory: holds adapter_config.json and adapter_model.safetensors.
+        model: the base model, changed in place.
+        directory: directory with adapter_config.json and adapter_model.safetensors.
 
     Raises:
         UserError: a file cannot be read, is damaged, does not fit the model, or uses an unsupported feature.
@@ -170,10 +172,11 @@ def load_adapter(model: Transformer, directory: Path) -> Transformer:
 
 
 def require_known_tokens(adapter: Adapter, model: Transformer, directory: Path) -> None:
-    """Reject rows of tokens that a model does not have or cannot hold.
+    """Check that a model can hold the token rows of an adapter.
 
     Raises:
-        UserError: names the adapter's file.
+        UserError: an id is outside of the vocabulary, or the output layer has rows of its own but is tied to the
+            embedding; the message names the adapter's file.
     """
     path = directory / ADAPTER_CONFIG
     highest = max((ids[-1] for ids in adapter.tokens.values() if ids), default=-1)
@@ -185,9 +188,9 @@ def require_known_tokens(adapter: Adapter, model: Transformer, directory: Path) 
 
 
 def read_adapter(directory: Path) -> Adapter:
-    """The adapter of a directory.
+    """The adapter in a directory.
 
-    The adapted layers are known by the tensors, so patterns in the file need not be understood.
+    The names of the tensors say which layers are adapted, so patterns in `target_modules` are not parsed.
 
     Raises:
         UserError: a file cannot be read, uses an unsupported feature, or holds NaN or infinity.
@@ -217,7 +220,7 @@ def read_adapter(directory: Path) -> Adapter:
 
 
 def _tokens(fields: Fields) -> dict[str, list[int]]:
-    """Ids whose rows are trained, in the order of the rows, by matrix."""
+    """The ids whose rows are trained, by matrix, in the order of the rows."""
     if fields.is_list(_TOKENS):
         found = {EMBEDDING: fields.integers(_TOKENS)}
     else:
@@ -230,7 +233,7 @@ def _tokens(fields: Fields) -> dict[str, list[int]]:
 
 
 def _read_tensors(directory: Path, tokens: dict[str, list[int]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The adapter's tensors by the model's own names, rows in the order of their ids; and copies of the base's."""
+    """The adapter's tensors by the model's names, rows in the order of their ids, and its copies of base tensors."""
     file = directory / ADAPTER_WEIGHTS
     if not file.is_file():
         raise UserError(f"{directory}: holds no {ADAPTER_WEIGHTS}")
@@ -255,9 +258,12 @@ def _read_tensors(directory: Path, tokens: dict[str, list[int]]) -> tuple[dict[s
 
 
 def fill_adapter(model: Model, adapter: Adapter, directory: Path) -> None:
-    """Copy an adapter that was read from `directory` into a model with updates and rows of the same names.
+    """Copy an adapter into the adapter parameters of a model; token rows that the adapter lacks stay unchanged.
 
-    Rows of tokens that the adapter lacks are left unchanged.
+    Args:
+        model: a model that already has LoRA on the same layers.
+        adapter: an adapter from `read_adapter`.
+        directory: directory the adapter was read from, for messages.
 
     Raises:
         UserError: the layers or the shapes differ.

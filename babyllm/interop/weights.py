@@ -1,6 +1,6 @@
 """The tensors of Hugging Face directories: their names, and safetensors files, read and written.
 
-Transformer, WithHead <-> names of the field <-> model.safetensors in one file or several, value_head.safetensors
+Transformer, WithHead <-> Hugging Face names <-> model.safetensors in one file or several, value_head.safetensors
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OS_ERROR = re.compile(r"os error (\d+)")
 def weights_to_hf(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """A model's tensors under the names of Hugging Face files, float32, on the CPU.
 
-    An output layer that is tied, or that a model with a head does without, is left out.
+    The output layer is left out if it is tied to the embedding, or empty as in a model with a head.
     """
     return {
         hf_name(name): tensor.detach().to("cpu", torch.float32).contiguous()
@@ -47,17 +47,17 @@ def hf_name(name: str) -> str:
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file with the permissions of other files; the library alone lets only its owner read it.
+    """Write a safetensors file with ordinary permissions; the library itself would let only the owner read it.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     path.touch()
     mode = path.stat().st_mode
     try:
         with path_as_text(path) as place:
             save_file(tensors, place, metadata={"format": "pt"})
-    except SafetensorError as error:  # only its text holds the system's error number
+    except SafetensorError as error:  # the system's error number is only in its text
         if not (found := _OS_ERROR.search(str(error))):
             raise OSError(str(error)) from error
         raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
@@ -65,10 +65,10 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by their names there, as they are stored.
+    """The tensors of a safetensors file by their names in it, in the stored dtypes, on the CPU.
 
     Raises:
-        UserError: it cannot be read, or a tensor holds NaN or infinity.
+        UserError: the file cannot be read, or a tensor holds NaN or infinity.
     """
     try:
         with path_as_text(file) as place:
@@ -76,20 +76,20 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, ValueError) as e:
         raise UserError(f"{file}: cannot be read ({e})") from e
     for name, tensor in tensors.items():
-        # The extremes show NaN and infinity, much faster than a look at every element.
+        # Minimum and maximum show NaN and infinity, much faster than a test of every element.
         if tensor.numel() and not all(map(math.isfinite, tensor.float().aminmax())):
             raise UserError(f"{file}: tensor {name!r} holds NaN or infinity; use another step or model")
     return tensors
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The files with the weights of a directory: one, several parts, or an empty list."""
+    """The files with the weights of a directory: model.safetensors, or its parts, or an empty list."""
     one = directory / WEIGHTS
     return [one] if one.is_file() else sorted(directory.glob("model-*.safetensors"))
 
 
 def load_weights(directory: Path, model: Model) -> dict[str, Tensor]:
-    """The tensors of a directory by the names that `model` has for them, in float32, from one file or several.
+    """The tensors of a directory by the names of `model`'s parameters, in float32 on the CPU, from one file or several.
 
     Args:
         directory: directory of a whole model.

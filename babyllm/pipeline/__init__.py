@@ -1,1 +1,1 @@
-"""What every offline stage needs: partitions, outputs that are complete or absent, reports."""
+"""Shared parts of the offline commands: partitions, output directories that are complete or absent, reports."""

@@ -1,10 +1,11 @@
-"""What every stage that writes a directory begins and ends with: nothing of anybody else's is touched.
+"""The output directory of a command: checked at the start, published at the end, without touching files of others.
 
-OUT is apart from the inputs and holds nothing yet -> OUT/.work, with a lock: what is not finished
--> OUT/.work/made: the files to be -> publish: their names are noted, then each is moved, the commit mark last
+OUT, apart from the inputs and empty -> OUT/.work, with a lock: unfinished work
+-> OUT/.work/made: finished files -> publish: their names are noted, then each is moved to OUT, the commit mark last
 
-What a killed `publish` has moved is known by the note, and taken back at the next start. So a stage writes over no file
-but its own, and its directory is complete when the commit mark is there: `corpus.json`, for tokens `manifest.json`.
+If `publish` is killed, the note says which files it has moved, and the next start moves them back. So a command
+overwrites only its own files, and OUT is complete once the commit mark exists: `corpus.json`, or `manifest.json` for
+tokens.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ _LOCK, _NOTE = "lock", "published.json"
 
 
 def require_apart(out: Path, inputs: Sequence[Path]) -> None:
-    """Refuse an output directory that is an input, lies in one or holds one.
+    """Check that the output directory is not an input, not inside an input, and does not contain one.
 
     Raises:
-        UserError: names the input.
+        UserError: it overlaps an input; the message names the input.
     """
     place = out.resolve()
     for path in inputs:
@@ -44,13 +45,13 @@ def is_done(out: Path, made: Mapping[str, Any] | None, wanted: Mapping[str, Any]
     """Whether `out` holds the finished result of these settings and inputs.
 
     Args:
-        out: Directory of the result; it need not exist.
-        made: What the result in `out` was made with, as JSON values (`made_with`, or the description of a corpus);
+        out: directory of the result; it need not exist.
+        made: what the result in `out` was made with, as JSON values (`made_with`, or the description of a corpus);
             None if `out` holds no finished result.
-        wanted: What determines the result that is asked for, as JSON values.
+        wanted: what determines the result that is asked for, as JSON values.
 
     Raises:
-        UserError: The result was made with other settings or inputs; the message names them.
+        UserError: the result was made with other settings or inputs; the message names them.
     """
     if made is None:
         return False
@@ -64,9 +65,9 @@ def made_with(directory: Path, settings_file: str, commit_mark: str) -> dict[str
     """The settings and inputs of a finished result; None if there is no finished result.
 
     Args:
-        directory: Directory of the result.
-        settings_file: Name of the file of settings, written before the commit mark.
-        commit_mark: Name of the file that a finished result has.
+        directory: directory of the result.
+        settings_file: name of the file of settings, written before the commit mark.
+        commit_mark: name of the file that a finished result has.
     """
     try:
         found = json.loads((directory / settings_file).read_text(encoding="utf-8"))
@@ -77,7 +78,7 @@ def made_with(directory: Path, settings_file: str, commit_mark: str) -> dict[str
 
 
 def join_rejected(folders: Sequence[Path], out: Path) -> None:
-    """Put the records that each piece rejected into one `rejected.jsonl`, in their order; none leaves no file."""
+    """Join the `rejected.jsonl` files of all folders into one in `out`, in order; no file if they are empty."""
     target = out / REJECTED
     with target.open("wb") as joined:
         for file in (folder / REJECTED for folder in folders):
@@ -92,15 +93,15 @@ def join_rejected(folders: Sequence[Path], out: Path) -> None:
 
 @contextmanager
 def work_directory(out: Path, replaced: Sequence[str] = ()) -> Iterator[Path]:
-    """The directory for what is not finished, with a folder `made`; no other process writes there while the body runs.
+    """The directory for unfinished work, with a folder `made`; it is locked against other processes during the body.
 
     Args:
-        out: the output directory.
-        replaced: what it may hold, as it will be replaced.
+        out: output directory.
+        replaced: names of files that `out` may already hold, because they will be replaced.
 
     Raises:
-        UserError: `out` holds what others made, another process is at it, it cannot be made, or the body cannot write,
-            as on a full disk.
+        UserError: `out` holds files of others, is locked by another process or cannot be made, or the body cannot
+            write, for example because the disk is full.
     """
     _end_if_starting()
     directory = out / WORK
@@ -115,7 +116,7 @@ def work_directory(out: Path, replaced: Sequence[str] = ()) -> Iterator[Path]:
                 raise UserError(f"{out}: another process is writing it; wait for its end or choose another directory")
             _take_back(out)
             yield directory
-    except BrokenPipeError:  # whoever read our output has gone
+    except BrokenPipeError:  # the reader of this process's output has closed the pipe
         raise
     except OSError as error:
         raise not_written(out, error) from error
@@ -125,12 +126,12 @@ def publish(out: Path, names: Sequence[str], replaced: Sequence[str] = ()) -> No
     """Move files from `.work/made` to their places in `out`.
 
     Args:
-        out: the directory, which this process works in.
-        names: names of the files, the commit mark last; those that are not there are passed over.
-        replaced: files of before that go, the commit mark first.
+        out: output directory, inside its `work_directory`.
+        names: names of the files, the commit mark last; absent files are skipped.
+        replaced: names of earlier files that are deleted first, the commit mark at the beginning.
 
     Raises:
-        UserError: somebody else's file has one of the names.
+        UserError: a file that this command did not make has one of the names.
     """
     made = out / WORK / MADE
     names = [name for name in names if (made / name).exists()]
@@ -149,7 +150,7 @@ def publish(out: Path, names: Sequence[str], replaced: Sequence[str] = ()) -> No
 
 @contextmanager
 def rejected_published(out: Path, replaced: Sequence[str] = ()) -> Iterator[None]:
-    """Leave `rejected.jsonl` in `out`, where the body refuses to go on for what was rejected."""
+    """Publish `rejected.jsonl` in `out` if the body ends with a UserError, so that the user can see the reasons."""
     try:
         yield
     except UserError:
@@ -158,13 +159,13 @@ def rejected_published(out: Path, replaced: Sequence[str] = ()) -> Iterator[None
 
 
 def discard_work(out: Path) -> None:
-    """Delete what a finished stage was made of."""
+    """Delete the work directory of a finished command."""
     if _is_own_work(out / WORK):
         shutil.rmtree(out / WORK, ignore_errors=True)
 
 
 def _require_own(out: Path, replaced: Sequence[str]) -> None:
-    """Refuse a directory that holds more than hidden files and what an unfinished stage has made here."""
+    """Refuse a directory with files other than hidden ones and those of an unfinished run of this command."""
     if not out.exists():
         return
     own = {name.partition("/")[0] for name in (*_noted(out), *replaced)}
@@ -183,7 +184,7 @@ def _not_own(out: Path, names: Sequence[str]) -> UserError:
 
 
 def _is_own_work(directory: Path) -> bool:
-    # A kill may come between the directory and its lock.
+    # The process may have been killed after it made the directory and before it made the lock.
     return (directory / _LOCK).is_file() or (directory.is_dir() and set(os.listdir(directory)) <= {MADE})
 
 
@@ -195,7 +196,7 @@ def _noted(out: Path) -> list[str]:
 
 
 def _take_back(out: Path) -> None:
-    """Bring what a killed `publish` has moved back to the files that are made."""
+    """Move files that a killed `publish` has moved back to the folder `made`."""
     for name in _noted(out):
         if (out / name).is_file():
             target = out / WORK / MADE / name
@@ -205,6 +206,6 @@ def _take_back(out: Path) -> None:
 
 
 def _end_if_starting() -> None:
-    """End a worker process that carries out the script again which started it; whoever waits for it names the cause."""
+    """End a worker process that executes its parent's script again on import; the parent reports the cause."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SystemExit(1)

@@ -1,9 +1,9 @@
-"""Work on the partitions of a corpus: on all cores, in bounded memory, and never twice.
+"""Processing of partitions: on all cores, in bounded memory, and each partition only once.
 
 items -> one folder each: work(item, folder) writes files and returns a JSON value -> done.json, rename -> results
 
-A folder appears under its number when it is complete, so a stage that is stopped or killed goes on with what is left.
-`work` is a pure function of its item; where and in which order items are worked on changes nothing.
+A folder gets its number as its name when it is complete, so a command that was stopped or killed continues with the
+remaining items. `work` is a pure function of its item: the process and the order of the items change nothing.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ DONE = "done.json"
 
 @dataclass(frozen=True)
 class WorkConfig:
-    """How a stage uses the machine.
+    """How an offline command uses the machine.
 
     Attributes:
-        workers: processes; null takes one per core.
-        partition_bytes: bytes of input that one process works on at a time, which bounds its memory.
+        workers: number of processes; null takes one per core.
+        partition_bytes: bytes of input that a process works on at a time, which bounds its memory.
     """
 
     workers: Few | None = None
@@ -63,17 +63,18 @@ def run_partitions(
     """The result of `work(item, folder)` for every item, in their order.
 
     Args:
-        items: what to work on; pickled to the worker processes.
-        work: a function of a module (or `functools.partial` of one); writes what it likes to `folder`, which is empty.
-        directory: gets a folder 00000, 00001, ... per item, with its files and its result in `done.json`.
-        key: JSON value that decides the results beside the items: configuration and inputs. Folders made with another
-            key are redone.
-        workers: processes; None takes one per core, 1 works in this process.
-        sizes: sizes of the items, for the progress; alike if not given.
-        title: title of the progress, such as "clean".
+        items: items to work on, which are pickled for the worker processes.
+        work: function of a module, or `functools.partial` of one. It may write files to `folder`, which is empty, and
+            returns a JSON value.
+        directory: directory of the results: a folder 00000, 00001, ... per item, with its files and `done.json`.
+        key: JSON value that the results depend on besides the items: configuration and inputs. Folders made with
+            another key are redone.
+        workers: number of processes; None takes one per core, 1 works in this process.
+        sizes: sizes of the items, for the progress line; None counts all items alike.
+        title: title of the progress line, such as "clean".
 
     Raises:
-        UserError: an item's work failed with one, a worker died, or the disk is full.
+        UserError: `work` raised it, a worker died, or the disk is full.
     """
     directory.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
@@ -105,16 +106,16 @@ def _finished(folder: Path, digest: str) -> dict[str, Any] | None:
 
 
 def not_written(place: Path, error: OSError) -> UserError:
-    """The error of a stage that cannot write at a place, or at the file that the error names."""
+    """The error of a command that cannot write to `place`, or to the file that `error` names."""
     return UserError(
-        f"{error.filename or place}: cannot be written ({error.strerror or error}); free some space or mend it and "
-        "start the same command again, it goes on with what is left"
+        f"{error.filename or place}: cannot be written ({error.strerror or error}); free some space or repair it, "
+        "then start the same command again; it goes on with what is left"
     )
 
 
 def _carry_out(work: Callable[[T, Path], Any], item: T, folder: Path, digest: str) -> Any:
-    """Work on one item in a folder that gets its name when it is complete."""
-    # The name is this process's own: a worker whose parent was killed may still be at the same item.
+    """The result of `work` for one item, in a folder that gets its final name when it is complete."""
+    # The name has this process's id, since a worker whose parent was killed may still work on the same item.
     unfinished = folder.with_name(f".{folder.name}-{os.getpid()}")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -131,7 +132,7 @@ def _carry_out(work: Callable[[T, Path], Any], item: T, folder: Path, digest: st
 
 
 def _begin(has_begun: Event) -> None:
-    """Report that a worker works, and end it silently at Ctrl-C, which reaches it too, and when its parent is gone."""
+    """Report that a worker has started, and make it end silently at Ctrl-C or when its parent ends."""
     has_begun.set()
     end_at_interrupts()
     parent = multiprocessing.parent_process()
@@ -153,30 +154,30 @@ def _in_turn(jobs: Iterator[Job]) -> Iterator[tuple[int, Any]]:
 
 
 def _in_pool(jobs: Iterator[Job], n_workers: int) -> Iterator[tuple[int, Any]]:
-    # Fresh processes: a forked one would inherit threads and locks of libraries in use here.
+    # Spawned, because a forked process would inherit threads and locks of the libraries in use here.
     context = multiprocessing.get_context("spawn")
     has_begun = context.Event()
     pool = ProcessPoolExecutor(n_workers, context, _begin, (has_begun,))
     running: dict[Future[Any], int] = {}
     try:
         while True:
-            # Few are handed in ahead of time, so that a stop leaves little to wait for.
+            # Few jobs are submitted ahead, so that a stop waits for few.
             while len(running) < 2 * n_workers and (job := next(jobs, None)):
-                with interrupts_held_back():  # a worker that is still importing would show a traceback
+                with interrupts_held_back():  # Ctrl-C would make a worker that is still importing print a traceback
                     running[pool.submit(_carry_out, *job[1])] = job[0]
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
     except BrokenProcessPool as error:
-        time.sleep(_ECHO_S)  # Ctrl-C comes to the workers and to this process, to whom first is chance
+        time.sleep(_ECHO_S)  # after Ctrl-C the workers may end before this process gets the signal
         if not has_begun.is_set():
             raise UserError(
-                "no worker process could begin: a script that calls this needs `if __name__ == '__main__':` around "
-                "what it does, for each worker carries out the rest of it; where it has that, memory is short"
+                "no worker process could start: workers import the calling script, which needs "
+                "`if __name__ == '__main__':` around its own code; if it has that, there may be too little memory"
             ) from error
         raise UserError(
-            "a worker process died, for want of memory perhaps; try a smaller --work.partition_bytes or fewer "
+            "a worker process died, perhaps for lack of memory; try a smaller --work.partition_bytes or fewer "
             "--work.workers; the same command goes on with what is left"
         ) from error
     finally:

@@ -1,7 +1,7 @@
-"""What a stage says of records that became nothing: a refusal where nothing is left, a line where much is lost.
+"""Messages about rejected records: an error if no document is left, a warning if many were rejected.
 
-reasons and how often -> require_documents -> UserError      a stage without documents fails
-                      -> warn_of_rejected  -> a line on the console
+number of records by reason -> require_documents -> UserError, if no document is left
+                            -> warn_of_rejected  -> a line on stderr, if many records were rejected
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Mapping
 
 from babyllm.errors import UserError
 
-MANY = 0.1  # share of the records from which on their loss is reported
+MANY = 0.1  # share of rejected records above which a warning is printed
 _SHOWN = 3
 
 
 def told(reasons: Mapping[str, int]) -> str:
-    """Reasons as words, the most frequent first: "all 400 records: no field holds text"."""
+    """The reasons as one text, the most frequent first, such as "all 400 records: no field holds text"."""
     total, common = sum(reasons.values()), Counter(reasons).most_common(_SHOWN)
     if len(reasons) == 1:
         return f"{'all ' if total > 1 else ''}{total:,} record{'s' * (total > 1)}: {common[0][0]}"
@@ -27,27 +27,27 @@ def told(reasons: Mapping[str, int]) -> str:
 
 
 def require_documents(n: int, reasons: Mapping[str, int], where: object) -> None:
-    """Refuse to end without a document.
+    """Check that there is at least one document.
 
     Args:
-        n: documents there are.
-        reasons: why records became none, with how many.
-        where: what the message begins with.
+        n: number of documents.
+        reasons: number of rejected records by reason.
+        where: beginning of the message, such as a path.
 
     Raises:
-        UserError: there is none.
+        UserError: `n` is 0.
     """
     if not n:
         raise UserError(f"{where}: no document is left: {told(reasons) if reasons else 'the inputs hold none'}")
 
 
 def warn_of_rejected(reasons: Mapping[str, int], n_read: int, listed: object = None) -> None:
-    """Report on the console that many of the records could not be used.
+    """Print a warning on stderr if many of the records could not be used.
 
     Args:
-        reasons: why records became no documents, with how many.
-        n_read: records that did.
-        listed: the file that has them one by one, if there is one.
+        reasons: number of rejected records by reason.
+        n_read: number of records that became documents.
+        listed: file that lists the rejected records; None without one.
     """
     rejected = sum(reasons.values())
     if rejected > MANY * (rejected + n_read):

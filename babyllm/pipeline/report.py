@@ -1,4 +1,4 @@
-"""What a stage did to a corpus and why: plain values, one JSON object, shown as tables in the terminal.
+"""Reports as plain values: printed as tables in the terminal, stored as one JSON object.
 
     Report(facts, tables, histograms, examples) -> print_report -> terminal
                                                 -> to_json -> report.json (`babyllm.pipeline.report_html`)
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 Cell = str | float | None
-"""A value of a table or a fact; whole numbers and booleans are numbers, too."""
+"""A value of a table or a fact; integers and booleans are allowed too."""
 Fact = tuple[str, Cell]
 Bin = tuple[float, float, int]
-"""The edges of a bin and the number of things in it."""
+"""The lower and upper edge of a bin and the number of values in it."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Table:
 
     Attributes:
         title: line above the table.
-        columns: names; "share" is shown in per cent.
-        rows: cells of each row, as many as there are columns.
+        columns: names of the columns; the values of "share" are shown in per cent.
+        rows: cells of each row, one per column.
     """
 
     title: str
@@ -35,7 +35,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
     def is_numeric(self) -> list[bool]:
-        """Whether each column holds a number in some row."""
+        """Whether each column has a number in at least one row."""
         return [any(isinstance(row[i], (int, float)) for row in self.rows) for i in range(len(self.columns))]
 
     def to_json(self) -> dict[str, Any]:
@@ -45,13 +45,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often values lie where, for one or several series in one plot.
+    """A histogram of one or several series in one plot.
 
     Attributes:
         title: line above the plot.
         unit: unit of the values.
         is_log: whether the axis of the values is logarithmic.
-        series: bins of each series by its name, in rising order; bins without anything in them may be missing.
+        series: bins of each series by its name, in rising order; empty bins may be missing.
     """
 
     title: str
@@ -97,14 +97,14 @@ class ExampleGroup:
 
 @dataclass(frozen=True)
 class Report:
-    """What there is to say about a stage's work, a corpus, a run or an evaluation.
+    """A report on a command's work, a corpus, a run or an evaluation.
 
     Attributes:
-        title: first line.
+        title: first line of the report.
         facts: names and values.
-        tables: shown one below the other.
-        histograms: plots of the HTML page; None where such a report never has any.
-        examples: groups of texts; None where such a report never has any.
+        tables: tables, shown one below the other.
+        histograms: plots of the HTML page; None for a kind of report that never has any.
+        examples: groups of texts; None for a kind of report that never has any.
     """
 
     title: str
@@ -121,7 +121,7 @@ class Report:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Report:
-        """The report whose `to_json` was stored; a missing list stays missing or is empty."""
+        """The report from the JSON value of `to_json`; a missing list becomes None or empty."""
         histograms, examples = value.get("histograms"), value.get("examples")
         return cls(
             value["title"],
@@ -133,7 +133,7 @@ class Report:
 
 
 def print_report(report: Report) -> None:
-    """Print the facts and tables of a report; plots are in the HTML page, examples there or by `print_examples`."""
+    """Print the facts and tables of a report, without its plots and examples (`write_report`, `print_examples`)."""
     print(report.title)
     facts = [(name, shown(value)) for name, value in report.facts]
     name_width = max((_width(name) for name, _ in facts), default=0)
@@ -146,11 +146,11 @@ def print_report(report: Report) -> None:
 
 
 def print_examples(report: Report, form: Callable[[str], str] = str) -> None:
-    """Print the groups of examples that have any.
+    """Print the groups of examples that are not empty.
 
     Args:
-        report: the report.
-        form: what is printed of a text.
+        report: report with the examples.
+        form: function that returns what is printed for a text.
     """
     for group in report.examples or ():
         if not group.items:
@@ -163,7 +163,7 @@ def print_examples(report: Report, form: Callable[[str], str] = str) -> None:
 
 
 def shown(value: Cell, column: str = "") -> str:
-    """A value as people read it: 1,234,567, 0.5123, 12.3 % in a column "share", nothing for None."""
+    """A value in readable form: 1,234,567, 0.5123, 12.3 % in a column "share", an empty text for None."""
     if value is None:
         return ""
     if isinstance(value, (int, float)) and column == "share":
@@ -190,7 +190,7 @@ def _lines(table: Table) -> list[str]:
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal that a text takes: a Chinese character takes two."""
+    """The number of terminal columns that a text takes; a Chinese character takes two."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 

@@ -1,4 +1,4 @@
-"""The files of a report: its JSON value, and one HTML page without scripts, light and dark, that needs no other file.
+"""The files of a report: a JSON file, and an HTML page without scripts or other files, in light and dark colours.
 
 Report -> write_report -> report.json
                        -> facts, tables (shares as bars), plots (inline SVG), examples (side by side) -> report.html
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 REPORT_FILES = ("report.json", "report.html")
 WIDTH, HEIGHT = 560, 230
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 34  # Margins of the plot in its picture.
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 34  # Margins of a plot, in units of its SVG.
 N_COLOURS = 6
-# Characters that a page would swallow or that would turn its text around.
+# Characters that a browser would not show, or that would reverse the direction of text.
 INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 
 STYLE = """
@@ -146,7 +146,7 @@ def page(report: Report) -> str:
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined  # loaded when the first page is written, which few runs do
+    from jinja2 import Environment, StrictUndefined  # imported only when a page is written, which few processes do
 
     environment = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters |= {"visible": _visible, "shown": shown, "plot": _plot}
@@ -156,7 +156,7 @@ def _template() -> Template:
 
 
 def _visible(value: Cell) -> str:
-    """Text in which characters that show nothing are spelled out."""
+    """A text in which invisible characters are written as code points."""
     return INVISIBLE.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", str(value))
 
 
@@ -176,7 +176,7 @@ class _Plot(NamedTuple):
 
 
 def _plot(histogram: Histogram) -> _Plot:
-    """The curves of a histogram in the coordinates of its picture, and its ticks: where they are and their labels."""
+    """The curves and ticks of a histogram, in SVG coordinates; each tick has a position and a label."""
     series, is_log = histogram.series, histogram.is_log
     edges = [edge for bins in series.values() for low, high, _ in bins for edge in (low, high)] or [1, 10]
     floor = min((edge for edge in edges if edge > 0), default=1) / 2 if is_log else -math.inf  # where 0 is drawn
@@ -214,7 +214,7 @@ def _outline(bins: Sequence[Bin], x: Callable[[float], float], y: Callable[[floa
 
 
 def _even_ticks(first: float, last: float, about: int) -> Iterable[float]:
-    """Round numbers from `first` to `last`, some `about` of them; whole ones where `last` is not small."""
+    """Round numbers from `first` to `last`, approximately `about` of them; whole numbers unless `last` is small."""
     rough = max((last - first) / about, 1e-12)
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= rough * 0.999)
@@ -223,7 +223,7 @@ def _even_ticks(first: float, last: float, about: int) -> Iterable[float]:
 
 
 def _log_ticks(first: float, last: float) -> Iterable[float]:
-    """Powers of ten, and twice and five times them where there are few powers."""
+    """Powers of ten from `first` to `last`; if there are few, also twice and five times each."""
     powers = range(math.floor(math.log10(first)), math.floor(math.log10(last)) + 1)
     ticks = [m * 10.0**power for power in powers for m in ((1, 2, 5) if last / first < 1e4 else (1,))]
     return [tick for tick in ticks if first <= tick <= last]

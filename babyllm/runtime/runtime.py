@@ -64,7 +64,7 @@ class Runtime:
 
     @property
     def stop_requested(self) -> bool:
-        """Whether a stop signal came to *this* rank; sum it over ranks. A second SIGINT raises KeyboardInterrupt."""
+        """Whether a stop signal arrived at *this* rank; sum it over ranks. A second SIGINT raises KeyboardInterrupt."""
         return self._stop.is_set
 
     def forget_stop(self) -> None:

@@ -1,7 +1,7 @@
-"""The endpoints of the server: `endpoints` is the table of all.
+"""The endpoints of the server; the function `endpoints` returns the table of them.
 
-To add one: its body, if it has one, goes to `api/schemas.py`; a method of `Service` and a line of the table go here.
-The route, the OpenAPI document, the page at /docs and the counter by path follow from the table.
+To add one, define its body, if it has one, in `api/schemas.py`, and add a method of `Service` and a line of the table
+here. The route, the OpenAPI document, the page at /docs and the counter by path follow from the table.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ DOCS_POLICY = {"content-security-policy": "default-src 'none'; style-src 'unsafe
 
 
 class Service:
-    """The handlers of all endpoints, and what they work with.
+    """The handlers of all endpoints, and the objects that they share.
 
     Attributes:
         engine: thread that runs the model.
         metrics: counters of requests and tokens.
         feedback: file of ratings; None if the server stores none.
-        is_closing: whether new requests are refused because the server ends.
+        is_closing: whether new requests are refused because the server is shutting down.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Service:
         self.engine, self.metrics, self.feedback = engine, metrics, feedback
         self.is_closing = False
         self._bodies = BodyReader(max_body_bytes)
-        self._n_read = 0  # requests whose bodies have come and are being tokenized
+        self._n_read = 0  # requests whose bodies have arrived and are being tokenized
         self._openapi = openapi_document(endpoints(self))
 
     async def chat(self, request: Request) -> Response:
@@ -76,10 +76,10 @@ class Service:
         serializer: Callable[[GenerationRequest, ServedModel], Serializer],
     ) -> Response:
         model = self.engine.require_ready()
-        # A request that could not be taken is not read: the body may be long, and so may tokenizing it.
+        # A request that cannot be accepted is not read, since reading and tokenizing a long body takes time.
         self.engine.require_capacity()
         content = await self._bodies.read(request)
-        self.engine.require_capacity(1 + self._n_read)  # a body that comes slowly occupies no capacity
+        self.engine.require_capacity(1 + self._n_read)  # a body that arrives slowly occupies no capacity
 
         def parse() -> GenerationRequest:
             return convert(parse_body(schema, content), model, self.engine.slots, self.engine.capacity)
@@ -92,7 +92,7 @@ class Service:
         return GenerationResponse(self.engine, self.engine.submit(parsed), serializer(parsed, model))
 
     async def models(self, request: Request) -> Response:
-        """GET /v1/models, with what the chat page needs to know."""
+        """GET /v1/models, with additional fields for the chat page."""
         model = self.engine.require_ready()
         about = {
             "name": model.name,
@@ -152,7 +152,7 @@ def endpoints(service: Service) -> list[Endpoint]:
     """All endpoints of the server.
 
     Args:
-        service: has their handlers.
+        service: object with their handlers.
     """
     return [
         Endpoint("POST", "/v1/chat/completions", service.chat, "The answer to a conversation.", ChatCompletionBody),
@@ -172,8 +172,8 @@ def make_app(service: Service, access: Access, notices: Notices) -> ASGIApp:
     """The ASGI application.
 
     Args:
-        service: has the handlers of the endpoints.
-        access: hosts, origins and key that are allowed.
+        service: object with the handlers of the endpoints.
+        access: hosts, origins and API key that are accepted.
         notices: log of refused requests.
     """
     routes = [Route(known.path, known.handler, methods=[known.method]) for known in endpoints(service)]

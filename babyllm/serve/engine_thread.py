@@ -1,6 +1,6 @@
-"""The thread that owns the model: requests go to it from the event loop, deltas of their answers come back.
+"""The thread that owns the model: requests reach it from the event loop, and deltas of their answers return.
 
-    event loop:  submit, release  ---- inbox ---->  thread:  load, then again and again: inbox, Writer.advance
+    event loop:  submit, release  ---- inbox ---->  thread:  load, then repeat: inbox, Writer.advance
                  Ticket.deltas  <----- call_soon -----------  deltas
 
 When the thread ends, every request ends too, so no client is left waiting.
@@ -36,7 +36,7 @@ DEAD = "the thread of the model has ended; the server must be started again"
 
 
 class Loading(NamedTuple):
-    """How the thread loads and runs the model.
+    """Settings by which the thread loads and runs the model.
 
     Attributes:
         load: function that returns the model, on its device, and its description.
@@ -59,7 +59,7 @@ class Ticket:
     Attributes:
         request: the prompts and settings of its answers.
         deltas: queue of the deltas of all its answers; an answer's last delta reports how it ended.
-        unfinished: numbers of the answers that are still being written.
+        unfinished: indices of the answers that are still being written.
     """
 
     def __init__(self, request: GenerationRequest) -> None:
@@ -67,7 +67,7 @@ class Ticket:
         self.deltas: asyncio.Queue[ChoiceDelta] = asyncio.Queue()
         self.unfinished = set(range(len(request.choices)))
         self.began = time.perf_counter()
-        self.seen: dict[int, float] = {}  # when the last token of an answer came
+        self.seen: dict[int, float] = {}  # time at which the last token of each answer arrived, in seconds
 
 
 class EngineThread:
@@ -79,7 +79,7 @@ class EngineThread:
     """
 
     def __init__(self, loading: Loading, metrics: Metrics, on_change: Callable[[], None]) -> None:
-        """Begin to load the model; call within the event loop.
+        """Start loading the model; call it in the event loop.
 
         Args:
             loading: how the model is loaded and run.
@@ -99,29 +99,29 @@ class EngineThread:
 
     @property
     def slots(self) -> int:
-        """Answers that are written together."""
+        """Number of answers that are written together."""
         return self._loading.slots
 
     @property
     def capacity(self) -> int:
-        """Answers that are taken at most, running and waiting."""
+        """Largest number of answers that are accepted, running and waiting."""
         return self._loading.slots + self._loading.queue
 
     @property
     def n_running(self) -> int:
-        """Answers being written."""
+        """Number of answers being written."""
         return self._writer.n_running if self._writer else 0
 
     @property
     def n_waiting(self) -> int:
-        """Answers that wait for a slot."""
+        """Number of answers that wait for a slot."""
         return self._writer.n_waiting if self._writer else 0
 
     def require_ready(self) -> ServedModel:
-        """What is known of the model.
+        """The description of the model.
 
         Raises:
-            Problem: it is not loaded yet, or cannot be used any more.
+            Problem: the model is not loaded yet, or cannot be used any more.
         """
         if self.failure is not None:
             raise Problem(503, DEAD, code="engine_dead")
@@ -130,19 +130,19 @@ class EngineThread:
         return self.served
 
     def require_capacity(self, n: int = 1) -> None:
-        """Refuse what cannot be taken now.
+        """Check that `n` more answers can be accepted now.
 
         Raises:
-            Problem: too many answers are waiting for `n` more.
+            Problem: too many answers are waiting.
         """
         if self._n_open + n > self.capacity:
             raise Problem(429, "too many requests are waiting; try again later", code="queue_full")
 
     def submit(self, request: GenerationRequest) -> Ticket:
-        """Hand a request over.
+        """Submit a request to the thread.
 
         Raises:
-            Problem: too many are waiting, or the model cannot be used any more.
+            Problem: too many answers are waiting, or the model cannot be used any more.
         """
         self.require_ready()
         self.require_capacity(len(request.choices))
@@ -154,7 +154,7 @@ class EngineThread:
         return ticket
 
     def release(self, ticket: Ticket) -> None:
-        """Forget a request; what is still being written of it ends at once."""
+        """Drop a request; answers that are still being written stop at once."""
         self._tickets.discard(ticket)
         if ticket.unfinished:
             self._n_open -= len(ticket.unfinished)
@@ -162,7 +162,7 @@ class EngineThread:
             self._inbox.put(lambda writer: writer.drop(ticket))
 
     def cut(self, problem: Problem) -> None:
-        """End all requests with a problem."""
+        """End all requests with the error `problem`."""
         from babyllm.serve.api.choice import ChoiceDelta
 
         for ticket in list(self._tickets):
@@ -171,11 +171,11 @@ class EngineThread:
             self.release(ticket)
 
     def cut_in(self, seconds: float, problem: Problem) -> None:
-        """End all requests with a problem after a while; may be called by a signal's handler."""
+        """End all requests with the error `problem` after this many seconds; a signal handler may call it."""
         self._loop.call_soon_threadsafe(self._loop.call_later, seconds, self.cut, problem)
 
     def stop(self, patience_s: float) -> None:
-        """End the thread, and wait for that for a while."""
+        """End the thread, and wait up to `patience_s` seconds for its end."""
         self._inbox.put(None)
         self._thread.join(patience_s)
 
@@ -185,7 +185,7 @@ class EngineThread:
         ticket: Ticket
         for ticket, delta in news:
             if delta.number not in ticket.unfinished:
-                continue  # of a request that was released
+                continue  # the request was released
             if delta.n_tokens:
                 is_first = delta.number not in ticket.seen
                 self._metrics.count_token(now - ticket.seen.get(delta.number, ticket.began), is_first)
@@ -224,7 +224,7 @@ class EngineThread:
         from babyllm.serve.writer import Writer
 
         loading = self._loading
-        torch.set_num_threads(loading.threads)  # which OpenMP keeps for each thread apart
+        torch.set_num_threads(loading.threads)  # OpenMP has a separate setting for each thread
         model, served = loading.load()
         with loading.reading():
             engine = partial(Engine, model, slots=loading.slots, context=served.context)
@@ -239,7 +239,7 @@ class EngineThread:
                     self._call_in_loop(self._deliver, news, time.perf_counter())
 
     def _commands(self, is_idle: bool) -> Iterator[Callable[[Writer], None] | None]:
-        """What the loop has asked for; waits for it if there is nothing else to do."""
+        """The commands that the loop has sent; waits for one if there is nothing else to do."""
         if is_idle:
             yield self._inbox.get()
         with suppress(queue.Empty):
@@ -247,5 +247,5 @@ class EngineThread:
                 yield self._inbox.get_nowait()
 
     def _call_in_loop(self, function: Callable[..., None], *arguments: object) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+        with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(function, *arguments)

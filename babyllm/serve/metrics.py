@@ -13,7 +13,7 @@ class Metrics:
     """The metrics of one server, in a registry of its own."""
 
     def __init__(self) -> None:
-        # The time a counter was created would be a series of its own beside each of ours.
+        # Else each counter gets an additional series with the time of its creation.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
@@ -45,7 +45,7 @@ class Metrics:
         self._prompt_tokens.inc(n_tokens)
 
     def count_token(self, seconds: float, is_first: bool) -> None:
-        """Count a token that came this long after the one before it, or the first after its request."""
+        """Count a token and its time in seconds since the previous token or, for the first token, since the request."""
         self._completion_tokens.inc()
         (self._first_token if is_first else self._per_token).observe(seconds)
 

@@ -1,4 +1,4 @@
-"""The model that is served, as far as requests and answers need it: no weights, but names, limits and vocabulary."""
+"""The description of the served model that requests and answers need: names, limits and vocabulary, no weights."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class ServedModel:
         name: name that clients use.
         tokenizer: the model's tokenizer.
         context: largest number of tokens of a prompt and its answer together.
-        vocab_size: number of ids that the model accepts.
-        template: chat template; None if the model has none.
+        vocab_size: number of token ids that the model accepts.
+        template: chat template; None if the model has none and the default template does not fit its vocabulary.
         why_no_chat: error message for chat requests if there is no template.
-        has_learned_chat: True if a template was stored with the model.
+        has_learned_chat: whether a template was stored with the model.
         created: time at which its weights were written, in seconds since 1970.
     """
 
@@ -54,11 +54,11 @@ class ServedModel:
 
     @cached_property
     def longest_token(self) -> int:
-        """Bytes of the longest token: a text of this many times n bytes has at least n tokens."""
+        """Number of bytes of the longest token: a text of n times as many bytes has at least n tokens."""
         return max(1, int(self.tokenizer.byte_lengths().max()))
 
     def token_bytes(self, token_id: int) -> bytes:
-        """UTF-8 bytes of a token, those of its name if it is special."""
+        """The UTF-8 bytes of a token; for a special token, those of its name."""
         name = self._names.get(token_id)
         return self.tokenizer.token_bytes(token_id) if name is None else name.encode()
 
@@ -66,16 +66,16 @@ class ServedModel:
 def load_served_model(
     directory: str, name: str | None, context: int | None, int8: bool = False
 ) -> tuple[Transformer, ServedModel]:
-    """The model of a run, step or Hugging Face directory, and what is known of it.
+    """The model of a run, step or Hugging Face directory, and its description.
 
     Args:
         directory: path of the model.
-        name: name that clients use; None takes the directory's.
-        context: tokens of a prompt and its answer together; None takes the model's.
-        int8: whether its weights are held in 8 bits.
+        name: name that clients use; None takes that of the directory.
+        context: largest number of tokens of a prompt and its answer together; None takes the model's.
+        int8: whether the weights are stored in 8 bits.
 
     Raises:
-        UserError: names the file that is missing or does not fit.
+        UserError: a file is missing or does not fit; the message names it.
     """
     found = load_chat_model(directory, int8=int8)
     why = f"the model has no chat template and its vocabulary lacks {', '.join(found.missing)}; use /v1/completions"

@@ -1,6 +1,6 @@
-"""The running server: a socket, uvicorn on it, the thread of the model, and an orderly end.
+"""The running server: a socket with uvicorn, the thread of the model, and an orderly shutdown.
 
-SIGINT, SIGTERM -> no more requests (503) -> answers being written get a while to end, then are cut -> socket, thread
+SIGINT, SIGTERM -> new requests get 503 -> running answers have `grace_s` to finish, then are cut -> socket, thread end
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from babyllm.serve.http.open_files import max_connections
 from babyllm.serve.metrics import Metrics
 from babyllm.serve.served_model import ServedModel
 
-BACKLOG = 1024  # of connections that the system holds until they are accepted
-ACCEPTED_AT_ONCE = 64  # before anything else is done, such as closing those that are too many
+BACKLOG = 1024  # connections that the system holds until they are accepted
+ACCEPTED_AT_ONCE = 64  # connections accepted before any other work, such as closing those beyond the limit
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 KEEP_ALIVE_S = 60
 THREAD_END_S = 5.0
@@ -40,14 +40,14 @@ THREAD_END_S = 5.0
 
 @dataclass(frozen=True)
 class Settings:
-    """How a server is reached and what it takes.
+    """The address, access and limits of a server.
 
     Attributes:
-        access: hosts and keys that are accepted; its `host` is the name or address to bind to.
-        port: 0 takes one that is free.
-        max_body_bytes: largest size of a request's body.
+        access: hosts and API key that are accepted; its `host` is the name or address to bind to.
+        port: port to listen at; 0 takes a free one.
+        max_body_bytes: largest size of a request's body, in bytes.
         feedback: path of the file for ratings; None stores no ratings.
-        grace_s: seconds that running answers may take to finish when the server ends.
+        grace_s: seconds that running answers have to finish when the server shuts down.
     """
 
     access: Access
@@ -61,9 +61,9 @@ class Ready(NamedTuple):
     """A server whose model is loaded.
 
     Attributes:
-        url: its address.
+        url: address of the server.
         model: description of the model.
-        stop: ends the server, as SIGTERM does; may be called from any thread.
+        stop: function that ends the server as SIGTERM does; may be called from any thread.
     """
 
     url: str
@@ -76,8 +76,8 @@ def serve(settings: Settings, loading: Loading, on_ready: Callable[[Ready], None
 
     Args:
         settings: address, limits and files of the server.
-        loading: how the thread of the model gets it.
-        on_ready: called when the model is loaded.
+        loading: settings by which the model is loaded and run.
+        on_ready: function called when the model is loaded.
 
     Raises:
         UserError: the address is not available, the feedback file is not writable, or the model cannot be loaded.
@@ -103,7 +103,7 @@ async def _serve(
     listener: socket.socket,
     on_ready: Callable[[Ready], None],
 ) -> BaseException | None:
-    """Serve on a socket; returns the error that kept the model from loading, or None."""
+    """Serve on a socket; return the error that kept the model from loading, or None."""
     metrics, loop = Metrics(), asyncio.get_running_loop()
 
     def stop() -> None:
@@ -127,7 +127,7 @@ async def _serve(
 
 
 def _log_failure(notices: Notices, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log an error of the loop; a connection that cannot be accepted is retried and needs no traceback."""
+    """Log an error of the event loop; accepting a connection is retried, so its failure needs no traceback."""
     error = context.get("exception")
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         notices.log(f"no more connections can be accepted for now: {error.strerror}")
@@ -136,7 +136,7 @@ def _log_failure(notices: Notices, loop: asyncio.AbstractEventLoop, context: dic
 
 
 class _Server(uvicorn.Server):
-    """uvicorn with an orderly end: running answers are finished first."""
+    """uvicorn with an orderly shutdown: running answers are finished first."""
 
     def __init__(self, app: object, limit: ConnectionLimit, service: Service, grace_s: float) -> None:
         super().__init__(
@@ -146,13 +146,13 @@ class _Server(uvicorn.Server):
                 ws="none",
                 lifespan="off",
                 log_config=None,
-                log_level="error",  # notices log the rest, at a limited rate
+                log_level="error",  # `notices` logs the rest, at a limited rate
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
                 backlog=ACCEPTED_AT_ONCE,
                 timeout_keep_alive=KEEP_ALIVE_S,
-                # Only what is left when everything was cut, such as a client that does not read.
+                # For connections still open after all answers were cut, such as those of clients that do not read.
                 timeout_graceful_shutdown=int(grace_s) + 2,
             )
         )
@@ -165,14 +165,14 @@ class _Server(uvicorn.Server):
             listener.listen(BACKLOG)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Take no more requests; at the second signal, cut the answers being written."""
+        """Refuse new requests; at the second signal, cut the running answers."""
         if self._service.is_closing:
             self._cut_in(0)
         self._service.is_closing = True
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Wait for the answers being written, for a while."""
+        """Wait for the running answers, at most `grace_s` seconds, then shut down."""
         self._service.is_closing = True
         self._cut_in(self._grace_s)
         await super().shutdown(sockets)
@@ -194,6 +194,6 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """The address of a socket that listens."""
+    """The URL of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,9 +1,9 @@
-"""Answers to many requests, written by one engine: an exception ends only the answer that raised it.
+"""Answers to many requests, written by one engine; an exception ends only the answer that raised it.
 
     begin -> [scores of the prompt] -> Engine.submit;  advance: Engine.step -> ChoiceDecoder -> ChoiceDelta;  drop
 
-A writer is used by one thread only. An engine that fails is replaced: the answers it was writing are lost, waiting
-ones begin again.
+A writer is used by one thread only. An engine that fails is replaced: the answers it was writing are lost, and waiting
+requests are submitted again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Key = Hashable
 
 @dataclass
 class _Job:
-    """An answer, whom it is for, and how far its prompt is scored."""
+    """An answer, the key of its request, and the scores of its prompt so far."""
 
     key: Key
     decoder: ChoiceDecoder
@@ -39,19 +39,19 @@ class _Job:
 
 
 class Writer:
-    """Writes the answers that are asked for, all together."""
+    """Writes the answers to all requests together."""
 
     def __init__(self, make_engine: Callable[[], Engine], tokenizer: Tokenizer, slots: int) -> None:
         """Make an engine.
 
         Args:
-            make_engine: function that makes an engine; called again after a failure.
+            make_engine: function that returns a new engine; called again after a failure.
             tokenizer: tokenizer of the model.
             slots: number of answers that the engine decodes together.
         """
         self._make_engine, self._tokenizer, self._slots = make_engine, tokenizer, slots
         self._engine = make_engine()
-        self._jobs: dict[int, _Job] = {}  # by the engine's number, the oldest first
+        self._jobs: dict[int, _Job] = {}  # by the engine's request number, the oldest first
         self._scoring: deque[_Job] = deque()
         self._news: list[tuple[Key, ChoiceDelta]] = []
 
@@ -62,16 +62,16 @@ class Writer:
 
     @property
     def n_running(self) -> int:
-        """Answers being written."""
+        """Number of answers being written."""
         return self._engine.n_running
 
     @property
     def n_waiting(self) -> int:
-        """Answers that wait for a slot or for their prompt's scores."""
+        """Number of answers that wait for a slot or for the scores of their prompts."""
         return self._engine.n_waiting + len(self._scoring)
 
     def begin(self, key: Key, request: GenerationRequest) -> None:
-        """Write the answers of a request."""
+        """Start writing the answers to a request."""
         for number, choice in enumerate(request.choices):
             try:
                 job = _Job(key, ChoiceDecoder(number, choice, self._tokenizer))
@@ -86,13 +86,13 @@ class Writer:
                 self._news.append((key, _failed(number, error)))
 
     def drop(self, key: Key) -> None:
-        """Stop writing the answers of a request."""
+        """Stop writing the answers to a request."""
         self._scoring = deque(job for job in self._scoring if job.key != key)
         for number in [number for number, job in self._jobs.items() if job.key == key]:
             self._forget(number)
 
     def advance(self) -> list[tuple[Key, ChoiceDelta]]:
-        """Take a step for all answers; returns the new deltas, each with its request's key."""
+        """The new deltas after one step for all answers, each with the key of its request."""
         self._score()
         try:
             events = self._engine.step()
@@ -129,7 +129,7 @@ class Writer:
         job.parts, job.scores = self._engine.scores(choice.prompt, choice.sampling.logprobs or 0), []
 
     def _score(self) -> None:
-        """Score a part of the oldest prompt that is to be scored."""
+        """Score the next chunk of the oldest prompt that waits for its scores."""
         if not self._scoring:
             return
         job = self._scoring[0]
@@ -147,14 +147,14 @@ class Writer:
             self._news.append((job.key, _failed(job.decoder.number, error)))
 
     def _replace_engine(self, error: Exception) -> None:
-        """Give up what the engine was writing and let another begin with the rest, in the same order."""
+        """Fail the answers being written, and submit the waiting ones to a new engine in the same order."""
         jobs = list(self._jobs.values())
-        # Slots are given in order, so what runs is among the oldest.
+        # Slots are assigned in order, so the running answers are among the oldest.
         lost = jobs[: self._slots]
         self._jobs = {}
         for job in lost:
             self._news.append((job.key, _failed(job.decoder.number, error)))
-        # Its memory is needed for the next one, and the frames that the error went through refer to it.
+        # The next engine needs its memory, but the frames of the error's traceback still refer to it.
         self._engine.release()
         traceback.clear_frames(error.__traceback__)
         for job in self._scoring:

@@ -279,7 +279,7 @@ def about_corpus(directory: Path) -> dict[str, Any] | None:
     """What the corpus in a directory was made with, as JSON values; None if there is no corpus.
 
     Raises:
-        UserError: A file of the corpus is missing or damaged.
+        UserError: a file of the corpus is missing or damaged.
     """
     return open_corpus(directory).about if is_corpus(directory) else None
 

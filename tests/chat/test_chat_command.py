@@ -301,7 +301,7 @@ def test_an_input_in_another_encoding_is_told(
     directory = saved(tmp_path / "model", talkative(tiny()), template)
     bad = io.TextIOWrapper(io.BytesIO("今天\n".encode("gbk")), encoding="utf-8", errors=errors)
     monkeypatch.setattr(sys, "stdin", bad)
-    with pytest.raises(UserError, match="the input is not utf-8 text: save it so, or name its encoding in PYTHONIO"):
+    with pytest.raises(UserError, match="the input is not utf-8 text: save it in that encoding, or name its own"):
         run(Flags(runtime=RuntimeConfig(device="cpu", threads=1)), str(directory))
 
 

@@ -83,7 +83,7 @@ def test_broken_records_are_reported_with_file_line_and_reason(tmp_path: Path, s
     path = put(tmp_path / f"a.jsonl{suffix}", gzip.compress(data) if suffix else data)
     found, bad = read(path)
     assert [turns(item) for item in found] == [TALK, TALK]
-    assert {item.line: item.reason.partition("; what")[0] for item in bad} == REASONS
+    assert {item.line: item.reason.partition("; expected")[0] for item in bad} == REASONS
     for item in bad:
         assert item.line is not None and item.excerpt == BROKEN.split("\n")[item.line - 1]
         name, _, offset = item.place.rpartition(":")
@@ -167,7 +167,7 @@ def test_tables_without_conversations_are_reported_once(tmp_path: Path) -> None:
     for name in ("a.parquet", "b.csv"):
         found, bad = read(tmp_path / name)
         assert not found and [item.place for item in bad] == [name]
-        assert bad[0].reason.startswith("no conversation: it has the fields word, id; what would do is messages")
+        assert bad[0].reason.startswith("no conversation: it has the fields word, id; expected messages")
 
 
 def test_folders_and_pieces(tmp_path: Path) -> None:

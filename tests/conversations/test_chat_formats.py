@@ -38,7 +38,7 @@ def test_a_named_format_is_the_only_one_tried() -> None:
     assert said(record) == [("user", "i\nq"), ("assistant", "a")]
     assert said(record, FormatConfig(format="firefly")) == [("user", "q"), ("assistant", "b")]
     assert why_not(messages(*TALK), FormatConfig(format="alpaca")) == (
-        "no conversation: it has the fields messages; what would do is instruction + output or instruction + response"
+        "no conversation: it has the fields messages; expected instruction + output or instruction + response"
     )
     assert why_not(messages(*TALK), FormatConfig(format="sharegpt")).startswith("a message has no role and content")
 
@@ -129,7 +129,7 @@ UNUSABLE: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{"}]}]}, "the arguments of a tool"),
     (
         {"instruction": "q", "output": None},
-        "no conversation: it has the fields instruction; what would do is messages,",
+        "no conversation: it has the fields instruction; expected messages,",
     ),
     ({"instruction": "q", "output": ""}, "an empty answer"),
     ({"instruction": " ", "input": "", "output": "a"}, "an empty question"),
@@ -137,7 +137,7 @@ UNUSABLE: list[tuple[dict[str, Any], str]] = [
     ({"instruction": "q", "output": "a", "history": [["q"]]}, "the field history is not a list of [question, answer]"),
     ({"question": "q", "answer": 42}, "the field answer is not text but a number"),
     ({"question": b"\xff", "answer": "a"}, "not valid UTF-8"),
-    ({"text": "only a text"}, "no conversation: it has the fields text; what would do is messages, conversations"),
+    ({"text": "only a text"}, "no conversation: it has the fields text; expected messages, conversations"),
 ]
 
 

@@ -253,7 +253,7 @@ def test_the_command_writes_a_plain_model(
     assert theirs.generation_config.eos_token_id == [tokenizer.eos_id, 3]
     assert transformers.AutoTokenizer.from_pretrained(out).chat_template == "{{ messages }}"
     assert [path.name for path in out.parent.iterdir()] == ["merged"]
-    with pytest.raises(UserError, match="merged: is there already"):
+    with pytest.raises(UserError, match="merged: already exists"):
         merge_command(Flags(), str(directory), str(out))
     with pytest.raises(UserError, match="is a whole model already"):
         merge_command(Flags(), str(out), str(tmp_path / "again"))

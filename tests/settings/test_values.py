@@ -190,7 +190,7 @@ def test_arguments_of_commands_are_paths(tmp_path: Path, monkeypatch: pytest.Mon
         (b"a: " * 2000, "not valid YAML"),
         (b"[" * 5000, "not valid YAML: more than 20 lists and sections within each other"),
         (b"{a: " * 5000, "not valid YAML: more than 20 lists and sections within each other"),
-        (b"x" * (1 << 20) + b"x", "larger than 1 MiB, so no configuration file"),
+        (b"x" * (1 << 20) + b"x", "larger than 1 MiB, so not a configuration file"),
         (b"\x80\x04\x95", "a configuration file is UTF-8 text, this is something else"),
         (b"keep: !!python/object/apply:os.system ['true']", "'keep' expects int, not ['true']"),
         (b"keep: [1, 2]", "'keep' expects int, not ['1', '2']"),

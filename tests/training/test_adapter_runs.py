@@ -173,7 +173,7 @@ def test_a_base_is_that_of_its_run(base: Path, chats: Path, tmp_path: Path, runt
 def test_a_folder_of_ones_own_is_not_replaced(base: Path, chats: Path, tmp_path: Path, runtime: Runtime) -> None:
     """Where a run would hold its base, a folder that no run has made is refused and stays."""
     shutil.copytree(base / "step_00000007", tmp_path / "base")
-    with pytest.raises(UserError, match=rf"{tmp_path / 'base'}: is there already, and no run has made it"):
+    with pytest.raises(UserError, match=rf"{tmp_path / 'base'}: already exists, and no run has made it"):
         new_run(configured(tmp_path / "base", chats, tmp_path), runtime)
     load_model(tmp_path / "base")
 

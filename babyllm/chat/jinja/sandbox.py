@@ -111,7 +111,7 @@ def _size(value: Any) -> int:
 
 
 def _held(value: Any) -> Any:
-    """A value after a check of its size: comparing, hashing or sorting visits repeated values each time."""
+    """A value after a check of its size, since comparing, hashing or sorting visits each repetition in it."""
     if isinstance(value, (list, tuple, dict)):
         _require_few(_size(value))
     return value

@@ -19,7 +19,7 @@ from babyllm.chat.records.spoken import is_talk
 from babyllm.chat.records.transcripts import spoken_in
 from babyllm.config.json_fields import kind_of
 
-LISTS = ("messages", "conversations", "conversation")  # hold messages, or something is wrong with them
+LISTS = ("messages", "conversations", "conversation")  # must hold messages
 MAYBE_LISTS = ("chat", "dialogue", "dialog", "data", "turns")  # hold messages if they look like it
 TEXTS = ("text", "plain_text", *MAYBE_LISTS, *LISTS)  # may hold a conversation as one text, with marks of speakers
 _LIKE_LISTS = frozenset((*LISTS, *MAYBE_LISTS))
@@ -92,7 +92,7 @@ def shape_of(fields: RecordFields, format: str) -> Shape:
     for name in LISTS if format in ("auto", *TALKS) else ():
         if (value := fields.get(name)) is not None:
             raise Unusable(f"the field {name} is not a list but {kind_of(value)}")
-    raise unrecognised(fields, f"what would do is {WOULD_DO[format]}")
+    raise unrecognised(fields, f"expected {WOULD_DO[format]}")
 
 
 def named_shape(fields: RecordFields, prompt: str | None, answer: str | None) -> Shape:

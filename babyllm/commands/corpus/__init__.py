@@ -1,1 +1,1 @@
-"""Commands that prepare and look at texts and tokens."""
+"""Commands that prepare and inspect texts and tokens."""

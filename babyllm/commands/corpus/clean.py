@@ -1,4 +1,4 @@
-"""Mend the documents of files or corpora and leave out what is not worth learning from."""
+"""Repair the documents of files or corpora, and drop those that are not worth learning from."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Flags(CleanConfig):
     """Flags of `babyllm clean`.
 
     Attributes:
-        read: how files other than corpora are read.
-        work: how the machine is used.
+        read: settings for reading files other than corpora.
+        work: number of processes and size of partitions.
     """
 
     read: ReadConfig = field(default_factory=ReadConfig)
@@ -41,6 +41,6 @@ def run(flags: Flags, *arguments: str) -> None:
 
 
 def _load_scorer(model: str) -> Scorer:
-    from babyllm.evaluate.texts import load_scorer  # loads torch, which few cleanings need
+    from babyllm.evaluate.texts import load_scorer  # imports torch, which is rarely needed here
 
     return load_scorer(model)

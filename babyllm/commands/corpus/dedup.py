@@ -1,4 +1,4 @@
-"""Write the documents of corpora without exact and near-duplicates, and without what is in evaluation sets."""
+"""Write the documents of corpora without exact and near duplicates, and without overlaps with evaluation sets."""
 
 from __future__ import annotations
 

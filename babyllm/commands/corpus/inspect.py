@@ -1,4 +1,4 @@
-"""Show what is in a corpus, in text files, in conversations, in token data or in a run directory."""
+"""Show the contents of a corpus, text files, conversations, token data or a run directory."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ class Flags:
     """Flags of `babyllm inspect`.
 
     Attributes:
-        verify: read every file of a corpus, of token data or of prepared conversations again, though it was found whole
-            earlier.
+        verify: whether to check every file of a corpus, of token data or of prepared conversations again, even if an
+            earlier check has succeeded.
         longest: number of the longest documents to show.
-        examples: number of documents to show at random; of token data, per domain and split; of a run's conversations,
+        examples: number of random documents to show; for token data, per domain and split; for a run's conversations,
             per task and split.
-        seed: seed of what is shown at random.
-        characters: number of characters of a document to show.
-        conversations: number of conversations to show at random from files of them; 0 takes files for documents.
-        template: template of conversations: chatml, llama3, llama2, alpaca, plain or a Jinja file; null takes the
+        seed: seed of the draw of random documents.
+        characters: number of characters to show of a document.
+        conversations: number of random conversations to show from files of conversations; 0 reads files as documents.
+        template: chat template of conversations: chatml, llama3, llama2, alpaca, plain or a Jinja file; null takes the
             one stored with the tokenizer, else chatml.
-        efficient_eos: only an answer's end token separates it from the next turn.
+        efficient_eos: whether only an answer's end token separates it from the next turn.
         default_system: system message of a built-in template for conversations without one.
         supervise: turns of conversations that are trained on; they are shown in green, or in [[ ]] where the output
             is not a terminal.
-        format: how records become conversations.
+        format: settings for reading records as conversations.
         tokenizer: directory or file of the tokenizer of conversations and bare .bin files, or a run directory.
         vocab_size: vocabulary size of bare .bin files.
-        dtype: type of the ids in bare .bin files; auto finds it out from them.
+        dtype: dtype of the ids in bare .bin files; auto finds it out from the files.
         eos_id: id of <eos> in bare .bin files.
-        read: how text files are read.
+        read: settings for reading text files.
     """
 
     verify: bool = False
@@ -64,7 +64,11 @@ class Flags:
 
 
 def run(flags: Flags, path: str) -> None:
-    """Print the report of what lies at `path`, and documents of it."""
+    """Print a report on the data at `path`, and some of its documents.
+
+    Raises:
+        UserError: nothing readable is at the path, or it is damaged.
+    """
     from pathlib import Path
 
     from babyllm.errors import UserError
@@ -107,7 +111,7 @@ def _report(flags: Flags, place: Path) -> Report:
 
 
 def _show_conversations(flags: Flags, place: Path) -> None:
-    """Print what the files hold, and some of their conversations as they are trained on."""
+    """Print a report on files of conversations, and some conversations with supervised tokens coloured."""
     import sys
 
     from babyllm.chat.load import load_template
@@ -137,7 +141,7 @@ def _show_conversations(flags: Flags, place: Path) -> None:
 
 
 def _show_store(flags: Flags, place: Path) -> None:
-    """Print what conversations prepared for a run hold, and some of them, with what is trained on coloured."""
+    """Print a report on conversations prepared for a run, and some of them with supervised tokens coloured."""
     import random
     import sys
 
@@ -159,7 +163,7 @@ def _show_store(flags: Flags, place: Path) -> None:
 
 
 def _tokenizer_place(name: str) -> Path:
-    """Where the tokenizer lies; that of a run in its newest step."""
+    """The path of the tokenizer; for a run directory, that in its newest step."""
     from pathlib import Path
 
     from babyllm.run_directory import LATEST

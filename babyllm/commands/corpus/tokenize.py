@@ -17,10 +17,10 @@ class Flags:
 
     Attributes:
         tokenizer: directory or file of the tokenizer.
-        held_out: share of the documents that go to the "val" split, chosen by a hash of each text.
-        shard_tokens: tokens at which a shard is closed.
-        read: how files other than corpora are read.
-        work: how the machine is used.
+        held_out: share of the documents in the split "val", chosen by a hash of each text.
+        shard_tokens: number of tokens at which a shard is closed.
+        read: settings for reading files other than corpora.
+        work: number of processes and size of partitions.
     """
 
     tokenizer: PathText
@@ -31,7 +31,7 @@ class Flags:
 
 
 def run(flags: Flags, *arguments: str) -> None:
-    """Encode the inputs into the directory named last, and print what it holds."""
+    """Encode the inputs into the directory named last, and print a report on it."""
     from pathlib import Path
 
     from babyllm.pipeline.report import print_report

@@ -1,4 +1,4 @@
-"""Learn a tokenizer from a sample of corpora or files, and compare it with others by domain."""
+"""Train a tokenizer on a sample of corpora or files, and compare it with others by domain."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Flags(VocabularyConfig):
 
     Attributes:
         compare: tokenizers (directories or files) to show beside the new one.
-        read: how files other than corpora are read.
-        work: how the machine is used.
+        read: settings for reading files other than corpora.
+        work: number of processes and size of partitions.
     """
 
     compare: list[PathText] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Flags(VocabularyConfig):
 
 
 def run(flags: Flags, *arguments: str) -> None:
-    """Learn a tokenizer from the inputs into the directory named last, and print how it does."""
+    """Train a tokenizer on the inputs, write it into the directory named last, and print a comparison."""
     from babyllm.pipeline.report import print_report
     from babyllm.prepare.compression import load_by_name
     from babyllm.prepare.vocabulary import learn_vocabulary

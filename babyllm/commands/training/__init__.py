@@ -1,1 +1,1 @@
-"""Commands that train, and what belongs to training."""
+"""Commands that train, and those that plan or finish a training."""

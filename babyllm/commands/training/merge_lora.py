@@ -17,7 +17,7 @@ def run(flags: Flags, source: str, out: str) -> None:
     """Write the model that an adapter makes of its base as a plain Hugging Face directory.
 
     Raises:
-        UserError: there is no adapter, its base is not there, or the directory to write is in use or cannot be written.
+        UserError: there is no adapter, its base is missing, or the target directory exists or cannot be written.
     """
     from babyllm.chat.load import stored_template
     from babyllm.errors import UserError
@@ -30,7 +30,7 @@ def run(flags: Flags, source: str, out: str) -> None:
     if not is_adapter(directory):
         raise UserError(f"{directory}: is a whole model already, there is nothing to merge")
     if target.exists() and (not target.is_dir() or any(not file.name.startswith(".") for file in target.iterdir())):
-        raise UserError(f"{target}: is there already; choose another directory, new or empty")
+        raise UserError(f"{target}: already exists; choose another directory, new or empty")
     model, tokenizer = load(directory)
     files = tokenizer_directory(directory)
     ends = generation_ends(files)

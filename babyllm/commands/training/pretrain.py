@@ -18,7 +18,7 @@ ARGUMENTS = ""
 
 
 def begin(config: PretrainConfig, runtime: Runtime) -> Beginning:
-    """A run at step 0, after the sample corpus was made where it is asked for; every rank must call it.
+    """A run at step 0; the sample corpus is made first if the configuration names it. Every rank must call this.
 
     Raises:
         UserError: the model, the data and the plan do not fit each other.
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "babyllm pretrain") -> N
         prog: name of the program in its help.
 
     Raises:
-        UserError: a flag or the run is at fault.
+        UserError: a flag is wrong, or the run fails by a user's mistake.
     """
     from babyllm.training.script import run_stage
     from babyllm.training.stages.pretraining_config import PretrainConfig, resolved

@@ -18,7 +18,7 @@ ARGUMENTS = ""
 
 
 def begin(config: FineTuneConfig, runtime: Runtime) -> Beginning:
-    """A run at step 0, after the sample set was made where it is asked for; every rank must call it.
+    """A run at step 0; the sample set is made first if the configuration names it. Every rank must call this.
 
     Raises:
         UserError: the model, the data, the template and the plan do not fit each other.
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "babyllm sft") -> None:
         prog: name of the program in its help.
 
     Raises:
-        UserError: a flag or the run is at fault.
+        UserError: a flag is wrong, or the run fails by a user's mistake.
     """
     from babyllm.training.script import run_stage
     from babyllm.training.stages.fine_tuning_config import FineTuneConfig, resolved

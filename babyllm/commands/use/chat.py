@@ -1,4 +1,4 @@
-"""Talk to a model in the terminal, or answer the lines of a file, which are one conversation."""
+"""Chat with a model in the terminal, or have it answer the lines of a file as one conversation."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Flags(SamplingFlags):
     """Flags of `babyllm chat`.
 
     Attributes:
-        system: text that the model reads first.
-        int8: hold all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
+        system: system message, which the model reads first.
+        int8: whether to store all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
     """
 
@@ -46,7 +46,7 @@ class Flags(SamplingFlags):
 
 
 def run(flags: Flags, directory: str) -> None:
-    """Answer what the user types until the input ends, or each line of an input that is not a terminal."""
+    """Answer the user's messages until the input ends; without a terminal, each line of the input is a message."""
     is_terminal = sys.stdin.isatty()
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace" if is_terminal else "strict")
@@ -55,7 +55,7 @@ def run(flags: Flags, directory: str) -> None:
             chat = _begin(flags, directory, runtime, is_terminal)
         if is_terminal:
             with suppress(ImportError):
-                import readline  # noqa: F401  # `input` has line editing and a history with it
+                import readline  # noqa: F401  # `input` then has line editing and a history
             note("/help shows the commands, Ctrl-D leaves")
         for text in _messages(is_terminal):
             if text.strip() == "/exit":
@@ -86,7 +86,7 @@ class _Chat:
     has_left_out: bool = False
 
     def take(self, text: str) -> None:
-        """Obey a command or answer a message; a mistake is shown, and ends the chat only where nobody is there."""
+        """Run a command or answer a message; a user's error ends the chat only if the input is not a terminal."""
         try:
             if text.startswith("/"):
                 self._obey(*text.strip().partition(" ")[::2])
@@ -126,9 +126,9 @@ class _Chat:
 
 
 def _messages(is_terminal: bool) -> Iterator[str]:
-    """What the user types, lines that end with a backslash joined to the next, until the input ends."""
+    """The user's messages until the input ends; a line that ends with a backslash continues in the next line."""
     lines: list[str] = []
-    mark = "\ufeff"  # some editors put it at the beginning of a file
+    mark = "\ufeff"  # a byte order mark, which some editors write at the beginning of a file
     while True:
         try:
             line = input(("... " if lines else "> ") if is_terminal else "").removeprefix(mark)
@@ -142,7 +142,7 @@ def _messages(is_terminal: bool) -> Iterator[str]:
             break
         except UnicodeDecodeError as error:
             raise UserError(
-                f"the input is not {error.encoding} text: save it so, or name its encoding in PYTHONIOENCODING"
+                f"the input is not {error.encoding} text: save it in that encoding, or name its own in PYTHONIOENCODING"
             ) from None
         mark = ""
         lines.append(line.removesuffix("\\"))

@@ -31,20 +31,20 @@ class Flags:
     """Flags of `babyllm eval`.
 
     Attributes:
-        data: data to evaluate on: files or folders of conversations, or a directory of token data; null takes what the
-            run held out.
-        fit: compare greedy answers and losses on training and held-out conversations, and show some of both.
+        data: data to evaluate on: files or folders of conversations, or a directory of token data; null takes the run's
+            held-out data.
+        fit: whether to compare greedy answers and losses on training and held-out conversations, and show some of both.
         n: number of conversations of each split that are drawn for fit.
-        examples: number of them that are shown.
-        characters: number of characters of a text that are shown.
-        seed: seed of the drawing.
-        max_new_tokens: tokens of a greedy answer at most; more where the expected one is longer.
-        seq_len: tokens of a row of token data; null takes the run's, else the model's.
-        max_tokens: tokens of each domain of token data; null reads all.
-        batch_tokens: tokens of a forward pass, padding included.
+        examples: number of drawn conversations that are shown.
+        characters: largest number of characters that are shown of a text.
+        seed: seed of the draw.
+        max_new_tokens: largest number of tokens of a greedy answer; if the expected answer is longer, its length.
+        seq_len: number of tokens of a row of token data; null takes the run's, else the model's.
+        max_tokens: number of tokens that are read of each domain of token data; null reads all.
+        batch_tokens: number of tokens of a forward pass, including padding.
         json: file to write the numbers to.
-        format: how records become conversations.
-        int8: hold all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
+        format: settings for reading records as conversations.
+        int8: whether to store all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
     """
 
@@ -81,8 +81,8 @@ def evaluated(flags: Flags, directory: str) -> Evaluation | None:
     """The evaluation of the model of a run, step or Hugging Face directory; None on ranks other than 0.
 
     Raises:
-        UserError: names the file or flag at fault.
-        KeyboardInterrupt: a stop signal came.
+        UserError: a file or flag is at fault; the message names it.
+        KeyboardInterrupt: a stop signal arrived.
     """
     place = Path(directory)
     home = next((p for p in (place, place.parent) if (p / STORE).is_dir() or (p / CONFIG).is_file()), place)
@@ -116,9 +116,9 @@ def _on_run_tokens(flags: Flags, directory: str, home: Path, runtime: Runtime) -
     from babyllm.training.stages.pretraining_config import PREPARED, TOKENS, PretrainConfig
 
     if not (home / CONFIG).is_file():
-        raise UserError(f"{directory}: no run directory, so it names no data; give some with --data")
+        raise UserError(f"{directory}: is not a run directory, so it names no data; give some with --data")
     data, prepared = load(PretrainConfig, home / CONFIG).data, home / PREPARED / TOKENS
-    path = prepared if (prepared / MANIFEST).is_file() else Path(data.path)  # of raw texts the run holds the tokens
+    path = prepared if (prepared / MANIFEST).is_file() else Path(data.path)  # the run has the tokens of raw texts
     return _on_tokens(flags, directory, path, flags.seq_len or data.seq_len, runtime, data.dtype, data.eos_id)
 
 
@@ -194,7 +194,7 @@ def _store(store_dir: Path, chat: ChatModel, directory: str, runtime: Runtime) -
     """The conversations of a run, if there are any.
 
     Raises:
-        UserError: another tokenizer made them.
+        UserError: they were made with another tokenizer.
     """
     from babyllm.store.conversations import ConversationStore
 
@@ -209,7 +209,7 @@ def _read(flags: Flags, chat: ChatModel, paths: Sequence[Path], data: str) -> Fi
     """The conversations of files.
 
     Raises:
-        UserError: no record can be used; it says why.
+        UserError: no record can be used; the message lists the reasons.
     """
     from babyllm.evaluate.chat_files import read_samples
 

@@ -1,6 +1,6 @@
-"""Print the prompt and, as it is drawn, the text a model goes on with.
+"""Print the prompt and its continuation by a model, token by token.
 
-The prompt `-` stands for what is on stdin, and one that begins with a dash is given after `--`:
+The prompt `-` is read from stdin. A prompt that begins with a dash is written after `--`:
 
     babyllm generate RUN_DIR - < FILE            babyllm generate RUN_DIR --seed=1 -- "-1 + 1 ="
 """
@@ -25,10 +25,10 @@ class Flags(SamplingFlags):
     """Flags of `babyllm generate`.
 
     Attributes:
-        stop: a text, or [several], that ends the answer and is not printed.
-        num_beams: above 1 searches for the most probable text among this many, draws nothing and prints it at the end.
+        stop: string, or [several], that ends the text and is not printed.
+        num_beams: number of beams; above 1 selects beam search, which does not sample and prints its result at the end.
         length_penalty: exponent of the length in the beam search; above 0 favours long texts.
-        int8: hold all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
+        int8: whether to store all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
     """
 
@@ -40,7 +40,11 @@ class Flags(SamplingFlags):
 
 
 def run(flags: Flags, directory: str, prompt: str = "") -> None:
-    """Print the prompt and, as it is drawn, the text a model goes on with."""
+    """Print the prompt and its continuation by a model, token by token.
+
+    Raises:
+        UserError: the model cannot be loaded, the prompt is too long, or a flag is out of range.
+    """
     prompt = _from_stdin() if prompt == STDIN else prompt
     with start(flags.runtime) as runtime, ordinary_signals(), read_as_chosen(runtime):
         with leaving_at_once():
@@ -56,7 +60,7 @@ def run(flags: Flags, directory: str, prompt: str = "") -> None:
             print(prompt + text)
             return
         pieces = stream(model, tokenizer, prompt, **settings)
-        print(prompt + next(pieces, ""), end="", flush=True)  # an error comes before anything is printed
+        print(prompt + next(pieces, ""), end="", flush=True)  # errors are raised before anything is printed
         try:
             for piece in pieces:
                 print(piece, end="", flush=True)
@@ -65,14 +69,14 @@ def run(flags: Flags, directory: str, prompt: str = "") -> None:
 
 
 def _from_stdin() -> str:
-    """The text on stdin, without the line's end that `echo` puts after it.
+    """The text on stdin, without the newline that `echo` adds.
 
     Raises:
-        UserError: it is not in the encoding that is expected.
+        UserError: the text is not in the expected encoding.
     """
     try:
         return sys.stdin.read().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"the input is not {error.encoding} text: save it so, or name its encoding in PYTHONIOENCODING"
+            f"the input is not {error.encoding} text: save it in that encoding, or name its own in PYTHONIOENCODING"
         ) from None

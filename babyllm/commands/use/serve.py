@@ -27,21 +27,22 @@ class Flags:
     """Flags of `babyllm serve`.
 
     Attributes:
-        host: name or address to listen at; 127.0.0.1 is reached from this machine alone, 0.0.0.0 from others, too.
-        port: port to listen at; 0 takes one that is free.
-        api_key: that requests must bear; null lets everyone in. A --config file keeps it out of the list of processes.
-        allowed_hosts: a name, or [several], by which the server may be called beside this machine's own, such as that
-            of a proxy before it; '*' allows all.
-        allowed_origins: a site, or [several], such as https://chat.example.com, whose pages may ask from a browser;
-            '*' allows all.
-        slots: answers that are written together.
-        queue: answers that may wait beside them; others get status 429.
-        context: tokens of a prompt and its answer together; null takes the model's.
-        max_body_bytes: bytes of a request, at most.
+        host: name or address to listen at; 127.0.0.1 can be reached from this machine alone, 0.0.0.0 from others too.
+        port: port to listen at; 0 takes a free one.
+        api_key: key that requests must contain; null requires none. A --config file keeps it out of the list of
+            processes.
+        allowed_hosts: name, or [several], that the Host header may have besides this machine's own, such as that of a
+            proxy in front of the server; '*' allows all.
+        allowed_origins: site, or [several], such as https://chat.example.com, whose pages may send requests; '*'
+            allows all.
+        slots: number of answers that are written together.
+        queue: number of further answers that may wait; others get status 429.
+        context: largest number of tokens of a prompt and its answer together; null takes the model's.
+        max_body_bytes: largest size of a request's body, in bytes.
         feedback: file that ratings of answers are added to, in lines of JSON; null stores none.
         name: name of the model; null takes that of its directory.
-        grace_s: how long answers being written may go on when the server is to end.
-        int8: hold all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
+        grace_s: seconds that running answers have to finish when the server shuts down.
+        int8: whether to store all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
     """
 
@@ -89,7 +90,7 @@ def run(flags: Flags, directory: str) -> None:
     model_directory(directory)
     access = Access(flags.host, flags.api_key, _hosts(flags.allowed_hosts), _origins(flags.allowed_origins))
     if not is_loopback(flags.host) and flags.api_key is None:
-        _note(f"anyone who reaches {flags.host} can use this server: give --api_key, or leave --host away")
+        _note(f"anyone who reaches {flags.host} can use this server: give --api_key, or leave out --host")
     with start(flags.runtime) as runtime:
 
         def load() -> tuple[Transformer, ServedModel]:
@@ -108,10 +109,10 @@ def run(flags: Flags, directory: str) -> None:
 
 
 def _check(flags: Flags) -> None:
-    """Refuse flags that cannot be.
+    """Check the values of the flags.
 
     Raises:
-        UserError: names the flag.
+        UserError: a value is not valid; the message names the flag.
     """
     for name, least in (("slots", 1), ("queue", 0), ("context", 2), ("port", 0), ("max_body_bytes", 1), ("grace_s", 0)):
         value = getattr(flags, name)
@@ -125,10 +126,10 @@ def _check(flags: Flags) -> None:
 
 
 def _hosts(given: str | list[str]) -> tuple[str, ...]:
-    """The names of hosts, as a Host header is compared with them.
+    """The host names in the form in which a Host header is compared with them.
 
     Raises:
-        UserError: one of them is not a name.
+        UserError: one of them is not a host name.
     """
     from babyllm.serve.http.middleware import ALL, host_name
 
@@ -141,7 +142,7 @@ def _hosts(given: str | list[str]) -> tuple[str, ...]:
 
 
 def _origins(given: str | list[str]) -> tuple[str, ...]:
-    """The origins of pages, as browsers name them.
+    """The origins in the form that browsers send.
 
     Raises:
         UserError: one of them is not an origin.
@@ -156,7 +157,7 @@ def _origins(given: str | list[str]) -> tuple[str, ...]:
 
 
 def _tell_ready(ready: Ready) -> None:
-    """Say where the model is served, once it is loaded."""
+    """Print the address of the server, once the model is loaded."""
     address, model = ready.url, ready.model
     if model.template is None:
         _note(model.why_no_chat)

@@ -1,1 +1,1 @@
-"""Processes of a run: how many a script starts, what each is given, and what is reported when one ends."""
+"""Processes of a run: their number, their environment, and the report when one of them fails."""

@@ -1,4 +1,4 @@
-"""One answer as it is written: tokens of the engine -> text, and where in the text each token stands."""
+"""One answer while it is written: tokens of the engine -> text, and the offset of each token in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from babyllm.tokenizer import Tokenizer
 
 
 class OffsetToken(NamedTuple):
-    """A token and the number of characters that stand before it in its choice's text."""
+    """A token and its offset in the text of its choice, in characters."""
 
     token: Token
     offset: int
@@ -29,7 +29,7 @@ class ChoiceDelta(NamedTuple):
         text: new text to show; empty while a character or a stop string may be incomplete.
         tokens: tokens that make up the text.
         n_tokens: number of tokens drawn since the previous delta, shown or not.
-        finish: reason why the answer ends here; None while it continues.
+        finish: finish reason; None while the answer continues.
         problem: error that ended the answer early; None without one.
     """
 
@@ -47,7 +47,7 @@ class ChoiceDelta(NamedTuple):
 
 
 class ChoiceDecoder:
-    """Decodes one answer. Tokens are returned together with the text that they complete."""
+    """Decodes one answer; tokens are returned together with the text that they complete."""
 
     def __init__(self, number: int, request: ChoiceRequest, tokenizer: Tokenizer) -> None:
         """Begin an answer.
@@ -61,7 +61,7 @@ class ChoiceDecoder:
         self._tokenizer = tokenizer
         self._text = AnswerText(tokenizer, request.sampling.stop, request.lead)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._n_placed = 0  # characters of all tokens placed
+        self._n_placed = 0  # characters of all tokens so far
         self._n_shown = 0
         self._held: list[OffsetToken] = []
 
@@ -69,7 +69,7 @@ class ChoiceDecoder:
         """The delta that repeats the prompt, for a request with `echo`.
 
         Args:
-            scores: the prompt's tokens with their log-probabilities, or none of them.
+            scores: tokens of the prompt with their log-probabilities; empty without log-probabilities.
         """
         assert self.request.echo is not None
         tokens = tuple(self._placed(token) for token in scores[self.request.n_unseen :])
@@ -78,7 +78,7 @@ class ChoiceDecoder:
         return ChoiceDelta(self.number, self.request.echo, tokens)
 
     def take(self, event: Event) -> ChoiceDelta:
-        """What an event of the engine adds."""
+        """The delta that an event of the engine adds."""
         token, finish, text = event.token, event.finish, ""
         if token is not None:
             if self.request.sampling.logprobs is not None:
@@ -97,11 +97,11 @@ class ChoiceDecoder:
         return placed
 
     def _shown(self, text: str, finish: str | None) -> tuple[OffsetToken, ...]:
-        """The tokens held back that are complete now; tokens of a stop string are never returned."""
+        """The tokens held back so far whose text is complete now; tokens of a stop string are never returned."""
         if not text and not finish:
             return ()
         if self._text.is_stopped:
-            # The lead's characters were placed like others, so they count here.
+            # The lead's characters count in the offsets of tokens, so they count here too.
             shown = [placed for placed in self._held if placed.offset < self._n_shown + self._text.n_lead]
         else:
             shown = self._held

@@ -4,9 +4,9 @@ A line holds the conversation up to the rated answer, which comes last, the rati
 
     {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}], "rating": 1, "time": "..."}
 
-A line with rating 1 is an example for supervised fine-tuning as it is: earlier answers, which nobody rated, have
-`"weight": 0`, so that the rated one alone is trained on. A line with rating -1 also has `"label": false`, by which
-readers of conversations leave it out and readers of preferences know it; so one file serves both.
+A line with rating 1 is a ready example for supervised fine-tuning: earlier answers, which nobody rated, have
+`"weight": 0`, so only the rated one is trained on. A line with rating -1 also has `"label": false`: readers of
+conversations skip it, and readers of preferences use it. So one file serves both.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def feedback_line(messages: Sequence[Message], rating: int, time: datetime) -> s
     """The JSON line that stores a rating of the last message.
 
     Args:
-        messages: the last is the assistant's.
-        rating: 1 or -1.
+        messages: conversation that ends with the assistant's answer.
+        rating: 1 for a good answer, -1 for a bad one.
         time: time of the rating.
     """
     written: list[dict[str, Any]] = []
@@ -58,7 +58,7 @@ class FeedbackFile:
             size = os.fstat(self._descriptor).st_size
             os.lseek(self._descriptor, max(0, size - 1), os.SEEK_SET)
             if size and os.read(self._descriptor, 1) != b"\n":
-                os.write(self._descriptor, b"\n")  # ends a line that a crash cut short
+                os.write(self._descriptor, b"\n")  # terminates a line that a crash cut short
         except OSError as error:
             raise UserError(f"--feedback={path}: this file cannot be written: {error.strerror}") from None
 

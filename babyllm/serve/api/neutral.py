@@ -1,6 +1,7 @@
 """Fields of requests that change nothing here: those of OpenAI's API and of other servers (vLLM, SGLang, llama.cpp).
 
-What a client sends out of habit is taken where the answer is the same without it. All else is refused by name.
+A field is accepted if the answer is the same without it, since clients send many fields by default. All others are
+refused by name.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ Neutral = dict[str, tuple[Any, ...]]
 
 HARMLESS = frozenset(
     {
-        # for the books of the provider, or for speed
+        # for the provider's accounting, or for speed
         *("user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "request_id", "rid"),
         *("prompt_cache_retention", "prediction", "cache_prompt", "cache_salt", "id_slot", "keep_alive"),
-        # of what must be off: tools, reasoning, guided decoding, llama.cpp's other samplers
+        # options of features that must be off: tools, reasoning, guided decoding, llama.cpp's other samplers
         *("parallel_tool_calls", "parse_tool_calls", "include_reasoning", "separate_reasoning", "stream_reasoning"),
         *("guided_decoding_backend", "guided_whitespace_pattern", "xtc_threshold", "dynatemp_exponent"),
         *("mirostat_tau", "mirostat_eta", "dry_base", "dry_allowed_length", "dry_penalty_last_n"),
         "dry_sequence_breakers",
     }
 )
-"""Fields that change nothing whatever their value."""
+"""Fields that change nothing, whatever their value."""
 
 NEUTRAL: Neutral = {
     "frequency_penalty": (0,),
@@ -93,7 +94,7 @@ NEUTRAL: Neutral = {
 """Fields that change nothing with one of these values."""
 
 HARMLESS_IN_MESSAGES = frozenset({"name", "id"})
-"""No template is given them."""
+"""Fields of messages that are never passed to a template."""
 
 NEUTRAL_IN_MESSAGES: Neutral = {
     "tool_calls": ([],),
@@ -104,7 +105,7 @@ NEUTRAL_IN_MESSAGES: Neutral = {
     "images": ([],),
     "prefix": (False,),
 }
-"""Of answers that a client sends back as it got them, here or elsewhere."""
+"""Fields of an answer that a client sends back unchanged in a later request."""
 
 HARMLESS_IN_PARTS = frozenset({"cache_control"})
 NEUTRAL_IN_PARTS: Neutral = {"annotations": ([],)}

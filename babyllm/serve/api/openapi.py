@@ -1,6 +1,6 @@
-"""The OpenAPI document of the server, from the models of its endpoints' bodies, and a page that shows it.
+"""The OpenAPI document of the server, made from the models of its request bodies, and a page that shows it.
 
-Both need no network: the page is plain HTML, without a script.
+The page is plain HTML without a script and loads nothing from the network.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Endpoint:
         path: path in Starlette's syntax, such as /v1/models/{name:path}.
         handler: function that makes the response.
         summary: one line on what the client gets.
-        body: the model of the request's JSON; None where there is none.
+        body: model of the request's JSON body; None for an endpoint without one.
     """
 
     method: Literal["GET", "POST"]
@@ -75,7 +75,7 @@ def openapi_page(document: dict[str, Any]) -> str:
     """The document as HTML: each endpoint with the fields of its body.
 
     Args:
-        document: what `openapi_document` returned.
+        document: document from `openapi_document`.
     """
     parts = []
     for path, operations in document["paths"].items():

@@ -14,8 +14,8 @@ class Problem(Exception):
 
     Attributes:
         status: HTTP status code.
-        message: what is wrong and how to correct it.
-        param: name of the field concerned.
+        message: description of the error and of its correction.
+        param: name of the field at fault; None if there is none.
         code: error code for programs.
         headers: extra headers of the response.
     """
@@ -44,5 +44,5 @@ class Problem(Exception):
 
 
 def to_json(value: Any) -> bytes:
-    """JSON in UTF-8; half a surrogate pair, which a client may have sent, becomes a question mark."""
+    """A value as JSON in UTF-8; a lone surrogate, which a client may have sent, becomes a question mark."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")

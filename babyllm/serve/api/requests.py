@@ -1,6 +1,6 @@
-"""What a request asks for: a checked body -> limits of the model -> ids of the prompts -> GenerationRequest.
+"""Conversion of requests: a checked body -> limits of the model -> ids of the prompts -> GenerationRequest.
 
-Nothing is ignored that would change the answer: an unknown field is refused by name.
+A field that would change the answer is never ignored: an unknown field is refused by name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from babyllm.serve.api.schemas import ChatCompletionBody, CompletionBody, Genera
 from babyllm.serve.api.validation import UNSUPPORTED, shown
 from babyllm.serve.served_model import ServedModel
 
-# Below this a draw is the most probable token but for ties of rounding.
+# Below this temperature a draw is the most probable token, except for ties in rounding.
 LEAST_TEMPERATURE = 1e-4
 
 
@@ -25,12 +25,12 @@ class ChoiceRequest:
     """One answer of a response, which the API calls a choice.
 
     Attributes:
-        prompt: ids that the model reads first.
-        sampling: how the answer is drawn; stop strings are in it.
-        end_ids: tokens that end the answer.
-        lead: text at the answer's beginning that does not belong to it.
-        echo: the prompt's text, which the answer begins with; None for an answer alone.
-        n_unseen: number of ids at the prompt's beginning that no text of the client stands for.
+        prompt: token ids of the prompt.
+        sampling: settings of the draws, including stop strings.
+        end_ids: ids of tokens that end the answer.
+        lead: text that is left out if the answer begins with it.
+        echo: text of the prompt, with which the answer begins; None to leave the prompt out.
+        n_unseen: number of ids at the prompt's beginning that the server has added to the client's text.
     """
 
     prompt: list[int]
@@ -43,12 +43,12 @@ class ChoiceRequest:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """What a request asks for.
+    """A request in the form that the engine thread takes.
 
     Attributes:
         choices: answers in the order of the response's choices.
-        n_prompt_tokens: tokens of all prompts, each counted once.
-        is_stream: whether deltas are sent as they come.
+        n_prompt_tokens: number of tokens of all prompts, each prompt counted once.
+        is_stream: whether the answer is sent as a stream of deltas.
         has_usage: whether a stream ends with the token counts.
         logprobs: number of alternatives sent with each token; None sends no log-probabilities.
     """
@@ -64,13 +64,13 @@ def completion_request(body: CompletionBody, model: ServedModel, slots: int, cap
     """The request of a body of /v1/completions.
 
     Args:
-        body: the checked body.
-        model: the served model.
-        slots: answers to one prompt, at most.
-        capacity: answers in all, at most.
+        body: checked body.
+        model: description of the served model.
+        slots: largest number of answers to one prompt.
+        capacity: largest number of answers in all.
 
     Raises:
-        Problem: the request does not suit the model; the message names the field.
+        Problem: the request exceeds a limit or does not fit the model; the message names the field.
     """
     _check_common(body, model, slots)
     prompts = _prompts(body, model, capacity // body.n)
@@ -109,13 +109,13 @@ def chat_request(body: ChatCompletionBody, model: ServedModel, slots: int, capac
 
 
 def _check_common(body: GenerationBody, model: ServedModel, slots: int) -> None:
-    """Check what both endpoints have against the model and other fields."""
+    """Check the fields that both endpoints have, against the model and each other."""
     if body.model is not None and body.model != model.name:
         message = f"the model {shown(body.model)!r} is not here; this is {model.name!r}"
         raise Problem(404, message, param="model", code="model_not_found")
     if body.n > slots:
         raise Problem(400, f"n must be a whole number from 1 to {slots}", param="n")
-    # Of as many answers as are asked for, all are the best.
+    # With best_of equal to n, all answers are returned, so it changes nothing.
     if body.best_of not in (None, body.n):
         raise Problem(400, f"best_of is not supported here (only {body.n})", param="best_of", code=UNSUPPORTED)
     if body.stream_options.include_usage and not body.stream:
@@ -123,7 +123,7 @@ def _check_common(body: GenerationBody, model: ServedModel, slots: int) -> None:
 
 
 def _check_template_settings(body: ChatCompletionBody, model: ServedModel) -> None:
-    """Refuse settings of the chat template that it would read; others, such as enable_thinking, change nothing."""
+    """Refuse settings that the chat template would read; others, such as enable_thinking, change nothing."""
     source = model.template.source if model.template else ""
     for name, value in body.chat_template_kwargs.items():
         if value is not None and name in source:
@@ -132,7 +132,7 @@ def _check_template_settings(body: ChatCompletionBody, model: ServedModel) -> No
 
 
 def _samplings(body: GenerationBody, max_new_tokens: int, logprobs: int | None) -> list[Sampling]:
-    """How each of the n answers to a prompt is drawn; with a seed, the first as if it were alone."""
+    """The settings of each of the n answers to a prompt; with a seed, the first is drawn as if it were alone."""
     try:
         return Sampling(
             max_new_tokens=max_new_tokens,
@@ -151,7 +151,7 @@ def _samplings(body: GenerationBody, max_new_tokens: int, logprobs: int | None) 
 
 @dataclass(frozen=True)
 class _Prompt:
-    """A prompt as ids, its text, and how many ids stand before what the client sent."""
+    """A prompt as ids, its text, and the number of ids that precede the client's text."""
 
     ids: list[int]
     text: str
@@ -159,7 +159,7 @@ class _Prompt:
 
 
 def _prompts(body: CompletionBody, model: ServedModel, most: int) -> list[_Prompt]:
-    # The body has lists of one type alone, so the first item decides.
+    # All items of a list have the same type, so the first one decides.
     is_one = isinstance(body.prompt, str) or isinstance(body.prompt[0], int)
     prompts = cast("list[str] | list[list[int]]", [body.prompt] if is_one else body.prompt)
     if len(prompts) > most:
@@ -168,7 +168,7 @@ def _prompts(body: CompletionBody, model: ServedModel, most: int) -> list[_Promp
 
 
 def _from_text(text: str, model: ServedModel) -> _Prompt:
-    """A text begins a document, as in training."""
+    """A text as the beginning of a document, after <eos> as in training."""
     _require_length(len(text.encode()), model, "prompt")
     return _Prompt([model.tokenizer.eos_id, *model.tokenizer.encode(text)], text, 1)
 

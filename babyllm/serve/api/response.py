@@ -1,9 +1,9 @@
-"""Answers on their way to the client, whole or as a stream of events, until it has them or goes away.
+"""Sending answers to the client, whole or as a stream of events, until it has received them or disconnects.
 
 Ticket.deltas -> Serializer -> one JSON object | head at once, data: {...} for each delta, data: [DONE]
 
-Where nothing comes for a while, because an answer waits for its slot or its prompt is long, a stream gets comments, so
-that neither clients nor proxies take it for dead.
+While an answer waits for its slot, or its prompt is long, the stream carries comments, so that neither clients nor
+proxies close it as dead.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from babyllm.serve.api.serializers import CompletedChoice, Serializer, usage_of
 from babyllm.serve.engine_thread import EngineThread, Ticket
 
 SILENCE_S = 10.0
-COMMENT = b": waiting\n\n"  # which clients pass over
+COMMENT = b": waiting\n\n"  # an SSE comment, which clients ignore
 STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # nginx would hold deltas back until it has a few kilobytes
+    (b"x-accel-buffering", b"no"),  # else nginx buffers a few kilobytes before it forwards anything
 ]
-GONE = "gone"  # in the state of a request whose client did not wait for the answer
+GONE = "gone"  # key in the state of a request whose client disconnected before the answer
 
 
 class ClientDisconnected(Exception):
-    """The client has gone, or was too slow and hung up on."""
+    """The client has disconnected, or was disconnected because it was too slow."""
 
 
 class GenerationResponse(Response):
-    """The response to a request that has been handed to the engine. The request ends with it, however that ends."""
+    """The response to a request that was submitted to the engine; when the response ends, the request is released."""
 
     def __init__(self, engine: EngineThread, ticket: Ticket, serializer: Serializer) -> None:
         super().__init__()
@@ -46,13 +46,13 @@ class GenerationResponse(Response):
         """Send the answers.
 
         Raises:
-            Problem: there are none, and nothing was sent yet.
+            Problem: the request failed before anything was sent.
         """
         try:
             work = self._stream(send) if self._ticket.request.is_stream else self._whole(send)
             await unless_gone(receive, work)
         except ClientDisconnected:
-            scope["state"][GONE] = True  # for the middleware, which counts
+            scope["state"][GONE] = True  # for the middleware, which counts it
         finally:
             self._engine.release(self._ticket)
 
@@ -111,17 +111,17 @@ def _body(content: bytes, has_more: bool = False) -> Message:
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Do the work until it is done or the client has gone.
+    """Run `work` until it ends or the client disconnects.
 
     Raises:
-        ClientDisconnected: the client has gone.
-        Problem: one of the work's.
+        ClientDisconnected: the client has disconnected.
+        Problem: `work` raised it.
     """
     working = asyncio.ensure_future(work)
     going = asyncio.ensure_future(_until_gone(receive, working))
     try:
         await asyncio.wait((working, going), return_when=asyncio.FIRST_COMPLETED)
-        # Work that had only to hand over what was ready has gone on to its end by now, talking to nobody.
+        # Work that only had to send finished data may have ended by itself, without a client to receive it.
         if going.done() and going.result():
             raise ClientDisconnected
         return working.result()
@@ -132,7 +132,7 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None
 
 
 async def _until_gone(receive: Receive, working: asyncio.Future[None]) -> bool:
-    """Wait for the end of the connection or the response, and give whether the work was not done by then."""
+    """Wait for the end of the connection or the response; return whether the work was still unfinished then."""
     while (await receive())["type"] != "http.disconnect":
         pass
     return not working.done()

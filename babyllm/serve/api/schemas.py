@@ -26,8 +26,8 @@ MAX_STOPS, MAX_STOP_CHARACTERS = 64, 256
 MAX_TOP_LOGPROBS = 20
 MAX_MESSAGES = 256
 MAX_TEMPERATURE = 2.0
-COMPLETION_TOKENS = 16  # where a completion does not say how many, as the API has it
-UNLIMITED = 10**9  # tokens; more are never meant
+COMPLETION_TOKENS = 16  # the API's default for completions
+UNLIMITED = 10**9  # tokens; stands for no limit
 SEEDS = 1 << 63
 ROLES = {SYSTEM: SYSTEM, "developer": SYSTEM, USER: USER, ASSISTANT: ASSISTANT}
 PROMPT = "a string, a list of strings, a list of token ids or a list of such lists"
@@ -39,7 +39,11 @@ def _minus_one_is_unlimited(value: Any) -> Any:
 
 
 def _valid_unicode(value: str) -> str:
-    """The text itself; halves of surrogate pairs, which are not characters, raise a ValueError."""
+    """The text itself, if it has no lone surrogates, which are not characters.
+
+    Raises:
+        ValueError: the text has a lone surrogate.
+    """
     value.encode()
     return value
 
@@ -108,7 +112,7 @@ class ChatMessage(Body):
         return value
 
     def message(self) -> Message:
-        """The message as chats have it, its parts joined."""
+        """The message in the form that chats use, with its parts joined."""
         content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         return Message(ROLES[self.role], content)
 
@@ -119,7 +123,7 @@ Messages: TypeAlias = Annotated[
 
 
 class StreamOptions(Body):
-    """What a stream holds besides the answer."""
+    """Options of a stream."""
 
     harmless, neutral = frozenset({"include_obfuscation"}), {"continuous_usage_stats": (False,)}
 
@@ -127,7 +131,7 @@ class StreamOptions(Body):
 
 
 class GenerationBody(Body):
-    """Fields of both endpoints that generate text. Further fields of OpenAI and other servers with neutral values."""
+    """Fields of both endpoints that generate text; neutral values of other known fields are accepted too."""
 
     model: Text | None = Field(None, description="name of the served model")
     n: Annotated[int, Integer(1, UNLIMITED, "a whole number from 1 to the number of slots")] = Field(

@@ -18,7 +18,7 @@ LEAST_LOGPROB = -9999.0  # JSON has no infinity
 
 @dataclass
 class CompletedChoice:
-    """An answer put together from its deltas."""
+    """An answer assembled from its deltas."""
 
     text: list[str] = field(default_factory=list)
     tokens: list[OffsetToken] = field(default_factory=list)
@@ -32,7 +32,7 @@ class CompletedChoice:
 
 
 class Serializer(Protocol):
-    """How the answers to one request are written."""
+    """The JSON form of the answers to one request."""
 
     def response(self, answers: Sequence[CompletedChoice], usage: dict[str, int]) -> dict[str, Any]:
         """The response that holds all answers."""
@@ -54,7 +54,7 @@ def usage_of(request: GenerationRequest, n_completion: int) -> dict[str, int]:
 
 
 class _Envelope:
-    """What every object of a response has."""
+    """The fields that every object of a response has."""
 
     def __init__(self, request: GenerationRequest, model: ServedModel, prefix: str, kinds: tuple[str, str]) -> None:
         self.request, self.model = request, model
@@ -68,7 +68,7 @@ class _Envelope:
         return self._object(self._kinds[1], [choice], **({"usage": None} if self.request.has_usage else {}))
 
     def closing_chunks(self, usage: dict[str, int]) -> list[dict[str, Any]]:
-        """The token counts, if the request includes them."""
+        """A chunk with the token counts, if the request asks for them."""
         return [self._object(self._kinds[1], [], usage=usage)] if self.request.has_usage else []
 
 

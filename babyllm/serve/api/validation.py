@@ -16,7 +16,7 @@ from babyllm.serve.api.neutral import Neutral
 from babyllm.serve.api.problem import Problem
 
 MAX_SHOWN = 40
-"""Characters of a client's own words that a message repeats."""
+"""Largest number of characters of a client's text that a message quotes."""
 WRONG, UNSUPPORTED = "wrong_value", "unsupported_parameter"
 _ABSENT = object()
 """Stands for a required field that is missing: no type takes it, so the message says what the field must be."""
@@ -24,7 +24,7 @@ _ABSENT = object()
 
 @dataclass(frozen=True)
 class Expected:
-    """An annotation of a field: whatever is wrong with its value, the message is "FIELD must be WORDS"."""
+    """An annotation of a field: any invalid value has the message "FIELD must be WORDS"."""
 
     words: str
 
@@ -35,12 +35,12 @@ class Expected:
 
 @dataclass(frozen=True)
 class Integer:
-    """An annotation of a field: a whole number within both ends, also written with a point, such as 2.0.
+    """An annotation of a field: a whole number from `low` to `high`; it may have a decimal point, such as 2.0.
 
     Attributes:
         low: smallest number.
         high: largest number.
-        words: what the field must be; empty names both ends.
+        words: description of valid values; if it is empty, the message names `low` and `high`.
     """
 
     low: int
@@ -56,7 +56,7 @@ class Integer:
 
 @dataclass(frozen=True)
 class Number:
-    """An annotation of a field: a number within both ends."""
+    """An annotation of a field: a number from `low` to `high`."""
 
     low: float
     high: float
@@ -109,11 +109,11 @@ def parse_body(schema: type[B], content: bytes) -> B:
     """The checked body of a request.
 
     Args:
-        schema: the endpoint's body.
+        schema: model of the endpoint's body.
         content: JSON in UTF-8.
 
     Raises:
-        Problem: it is not JSON, or not such a body; the message names the field.
+        Problem: the content is not JSON, or does not fit the model; the message names the field.
     """
     value = parse_json(content)
     try:
@@ -123,10 +123,10 @@ def parse_body(schema: type[B], content: bytes) -> B:
 
 
 def parse_json(content: bytes) -> Any:
-    """The value that the body of a request holds.
+    """The JSON value of a request's body.
 
     Raises:
-        Problem: it is not JSON, or names a field twice.
+        Problem: the body is not JSON, or an object in it names a field twice.
     """
     if not content.strip():
         raise Problem(400, "the body is empty: send a JSON object")
@@ -154,7 +154,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _problem(error: ValidationError) -> Problem:
-    """The first mistake of a body, in the API's form."""
+    """The first error of a body, as an error of the API."""
     first = error.errors(include_url=False, include_input=False)[0]
     kind, place, context = first["type"], _place(first["loc"]), first.get("ctx", {})
     if kind == "model_type":
@@ -167,7 +167,7 @@ def _problem(error: ValidationError) -> Problem:
 
 
 def _place(location: tuple[int | str, ...]) -> str:
-    """("messages", 0, "(parts)", "role") -> "messages[0].role"; what is in parentheses is a branch, not a field."""
+    """("messages", 0, "(parts)", "role") -> "messages[0].role"; a step in parentheses is a branch, not a field."""
     place = ""
     for step in location:
         if isinstance(step, int):
@@ -182,6 +182,6 @@ def _field(place: str, name: str) -> str:
 
 
 def shown(name: str) -> str:
-    """A client's own word, such as the name of a field, shortened, as valid Unicode."""
+    """A text of the client, such as the name of a field, shortened and in valid Unicode, for messages."""
     short = name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}..."
     return short.encode(errors="replace").decode()

@@ -1,1 +1,1 @@
-"""Connections and requests before they reach the API."""
+"""HTTP connections, and checks of requests before they reach the API."""

@@ -1,9 +1,9 @@
-"""A client's connection: uvicorn's, with limits on how many there are and how slow they may be.
+"""A client's connection: uvicorn's, with limits on the number of connections and on slow clients.
 
-connected                                     -> beyond the limit, the one that has waited longest for a request goes
-connected, or a part of a request's head came -> the head is whole in time, or closed
-more is to be sent than the client takes      -> a little of it waits; it takes some in time, or aborted, which ends
-                                                 the request
+more connections than the limit    -> the one that has waited longest for a request is closed
+the head of a request is not whole -> it must be whole in time, else the connection is closed
+the client reads too slowly        -> little is buffered; the client must read some of it in time, else the connection
+                                      is aborted and the request ends
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HEAD_TIMEOUT_S = 10.0
 TAKE_TIMEOUT_S = 60.0
 NO_HTTP = "this is not a valid HTTP request; for https a proxy must stand before the server"
 PENDING_BYTES = 64 << 10
-"""Of a response that the client has not taken: so many wait here, and about as many in the system's buffer."""
+"""Largest number of unread bytes of a response that wait here; about as many wait in the system's buffer."""
 
 
 @dataclass
@@ -31,9 +31,9 @@ class ConnectionLimit:
     """All connections of a server.
 
     Attributes:
-        max_connections: how many there may be.
+        max_connections: largest number of connections.
         notices: log of the connections that are closed.
-        waiting: those whose request is not whole yet, or has not begun; the one that has waited longest is the first.
+        waiting: connections without a whole request; the first is the one that has waited longest.
     """
 
     max_connections: int
@@ -52,17 +52,17 @@ class ConnectionLimit:
 
 
 class Connection(H11Protocol):
-    """uvicorn's HTTP protocol with limits on the time a head takes to come and a response to be read."""
+    """uvicorn's HTTP protocol, with time limits for a request's head to arrive and for a response to be read."""
 
     _head: asyncio.TimerHandle | None = None
     _take: asyncio.TimerHandle | None = None
 
     def __init__(self, *, limit: ConnectionLimit, **settings: Any) -> None:
-        """Make the protocol of a connection that is to come.
+        """Make the protocol of a new connection.
 
         Args:
-            limit: all connections.
-            settings: uvicorn's.
+            limit: all connections of the server.
+            settings: settings of uvicorn's protocol.
         """
         super().__init__(**settings)
         self._limit = limit
@@ -70,7 +70,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the head of the first request."""
         super().connection_made(transport)
-        # Some systems would hold a whole answer by themselves, and nobody would learn that it is not read.
+        # Some systems would buffer a whole answer, and then it would not be noticed that the client reads nothing.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PENDING_BYTES)
         transport.set_write_buffer_limits(high=PENDING_BYTES)
         self._watch()
@@ -78,14 +78,14 @@ class Connection(H11Protocol):
             self._limit.close_oldest()
 
     def data_received(self, data: bytes) -> None:
-        """Take a part of a request."""
+        """Process a part of a request."""
         super().data_received(data)
         self._watch()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Hang up on a client that has closed its side; but what only asks to look is answered first.
+        """Close the connection of a client that has closed its side; requests other than POST are answered first.
 
-        Whoever waits for a model's answer and closes a side counts as gone.
+        A client that waits for a model's answer and closes its side counts as disconnected.
         """
         is_looking = self.cycle is not None and self.scope["method"] != "POST"
         if is_looking and not self.cycle.response_complete:
@@ -118,17 +118,17 @@ class Connection(H11Protocol):
         self.transport.close()
 
     def pause_writing(self) -> None:
-        """Stop sending until the client takes some of what is waiting for it."""
+        """Stop sending until the client has read some of the waiting bytes."""
         super().pause_writing()
         self._take = self._take or self.loop.call_later(TAKE_TIMEOUT_S, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on sending."""
+        """Continue sending."""
         super().resume_writing()
         self._cancel_take()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close; what the client has not taken by now it will not get."""
+        """Close the connection; bytes that the client has not read by now are lost."""
         if self.transport.get_write_buffer_size():
             self.transport.abort()
         else:

@@ -1,6 +1,6 @@
-"""Checks that every request passes first: host and key; each request is counted, refusals are logged.
+"""Checks that every request passes first: host and API key. Requests are counted, and refusals are logged.
 
-path put right -> host named right? -> [other sites' pages: CORS] -> key? -> the application
+normalise path -> check host -> [CORS, for pages of other sites] -> check API key -> the application
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from babyllm.serve.http.notices import Notices
 from babyllm.serve.metrics import Metrics
 
 OPEN_PATHS = ("/", "/health", "/docs", "/openapi.json")
-CLIENT_GONE = 499  # how nginx calls it
+CLIENT_GONE = 499  # nginx's status for it
 ALL = "*"
-REFUSED = "refused"  # in the state of a request: why
+REFUSED = "refused"  # key in the state of a request, with the reason
 _NAME = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d*)?|([^:\[\]/\s]+)(?::\d*)?")
 
 
 @dataclass(frozen=True)
 class Access:
-    """Who may come in.
+    """Which requests the server accepts.
 
     Attributes:
-        host: that the server is bound to. If that is this machine alone, requests must name it so: a page of another
-            site whose name was turned to this address (DNS rebinding) names that site.
-        api_key: that requests must bear, but for the page and the health; None lets everyone in.
-        allowed_hosts: names by which the server may be called, too; "*" allows all.
-        allowed_origins: sites whose pages may ask from a browser; "*" allows all.
+        host: name or address that the server is bound to. If it is a loopback address, the Host header of requests must
+            name this machine. This stops pages of other sites whose names resolve to this address (DNS rebinding).
+        api_key: key that requests must contain, except those for the chat page and /health; None requires no key.
+        allowed_hosts: further names that the Host header may have; "*" allows all.
+        allowed_origins: origins of other sites whose pages may send requests; "*" allows all.
     """
 
     host: str
@@ -47,7 +47,7 @@ class Access:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address means this machine alone."""
+    """Whether a name or address is a loopback one, which only this machine can reach."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -55,7 +55,7 @@ def is_loopback(host: str) -> bool:
 
 
 def host_name(value: str) -> str | None:
-    """The name or address in a Host header, without its port, in lower case; None if there is none."""
+    """The name or address in a Host header, without the port, in lower case; None if the header is not valid."""
     found = _NAME.fullmatch(value)
     return (found[1] or found[2]).lower() if found else None
 
@@ -86,7 +86,7 @@ class AccessMiddleware:
             metrics: metrics that count the requests.
             notices: log of refused requests.
             paths: paths counted separately; all others count as one.
-            is_closing: function that returns whether new requests are refused.
+            is_closing: function that returns whether the server is shutting down and refuses new requests.
         """
         self._app, self._access, self._metrics, self._notices = app, access, metrics, notices
         self._expected = None if access.api_key is None else f"Bearer {access.api_key}".encode()
@@ -100,7 +100,7 @@ class AccessMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request or pass it on."""
         scope["state"] = {}
-        # Clients join addresses carelessly: "/v1/" and "/models" make "/v1//models".
+        # Clients join parts of URLs carelessly: "/v1/" and "/models" become "/v1//models".
         scope["path"] = re.sub("/{2,}", "/", scope["path"]).rstrip("/") or "/"
         status = 500
 
@@ -137,7 +137,7 @@ class AccessMiddleware:
         allowed = self._access.allowed_hosts
         is_local = is_loopback(self._access.host)
         value = Headers(scope=scope).get("host")
-        # Browsers always name the host; clients of HTTP/1.0 need not.
+        # Browsers always send a Host header; HTTP/1.0 clients may omit it.
         if value is None or ALL in allowed or not (is_local or allowed):
             return None
         name = host_name(value)

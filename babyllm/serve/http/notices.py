@@ -13,7 +13,7 @@ MAX_CHARACTERS = 300
 
 
 class Notices:
-    """Logs at most one notice a second. The next one says how many were left out."""
+    """Logs at most one notice per second; the next one says how many were left out."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin with nothing left out.
@@ -26,7 +26,7 @@ class Notices:
         self._n_left_out = 0
 
     def log(self, line: str) -> None:
-        """Log a line, which may hold what a client has sent, unless another one was logged within the second."""
+        """Log a line, which may quote a client, unless another one was logged within the last second."""
         now = self._clock()
         if now < self._next:
             self._n_left_out += 1

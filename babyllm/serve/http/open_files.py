@@ -1,4 +1,4 @@
-"""How many connections the system's limit of open files allows."""
+"""The number of connections that the system's limit of open files allows."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from contextlib import suppress
 
 MAX_CONNECTIONS = 1000
 RESERVED = 256
-"""Files that are open for other reasons, or just accepted."""
+"""Number of open files kept for other purposes and for connections just accepted."""
 
 
 def max_connections() -> int:
-    """How many connections to hold at most; raises the soft limit of open files to the hard one."""
+    """The largest number of connections to hold; also raises the soft limit of open files to the hard one."""
     try:
         import resource
     except ImportError:  # Windows has no such limit

@@ -1,4 +1,4 @@
-"""The names of uvicorn that it does not document and that the server relies on, and a check that they are there.
+"""Undocumented names of uvicorn that the server relies on, and a check that they exist.
 
 docs/design.md, "Private interfaces", says what each is for. The bound in pyproject.toml is the newest tested version.
 """
@@ -21,11 +21,11 @@ PRIVATE_NAMES = {
     ("uvicorn.protocols.http.h11_impl", "RequestResponseCycle"): ("keep_alive", "response_complete"),
     ("uvicorn.server", "Server"): ("handle_exit", "serve", "should_exit", "shutdown", "startup"),
 }
-"""Names by the module and class that have them: methods, and attributes that the constructor sets."""
+"""Names by module and class: methods, and attributes that the constructor sets."""
 
 
 def check_uvicorn(names: Mapping[tuple[str, str], Sequence[str]] = PRIVATE_NAMES) -> None:
-    """Check that the installed uvicorn has what the server relies on.
+    """Check that the installed uvicorn has the names that the server relies on.
 
     Args:
         names: names by their module and class.

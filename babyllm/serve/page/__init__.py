@@ -1,4 +1,4 @@
-"""The chat page: one document, joined from the files of this folder, that asks no other address for anything.
+"""The chat page: one HTML document, joined from the files of this folder, that loads nothing from other addresses.
 
 style.css, vendor/*.js and *.js in the order of SCRIPTS -> page.html -> document()
 """
@@ -28,9 +28,9 @@ SCRIPTS = (
 
 @cache
 def document() -> bytes:
-    """The page as HTML in UTF-8; its content security policy lets its own script and style run and no other."""
+    """The page as HTML in UTF-8; its content security policy allows only its own script and style."""
     style, page = _read("style.css"), _read("page.html")
-    # The map is for debuggers, which would ask the server for it.
+    # Debuggers would request the source map from the server, which does not have it.
     script = re.sub(r"\n//# sourceMappingURL=.*", "", "\n".join(map(_read, SCRIPTS)))
     parts = {"style": style, "script": script, "style_hash": _hash(style), "script_hash": _hash(script)}
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], page).encode()

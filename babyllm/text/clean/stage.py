@@ -74,18 +74,18 @@ def clean(
     `rejected.jsonl`: every rejected record and document with the reason.
 
     Args:
-        inputs: Files, folders and corpora.
-        out: Directory of the corpus.
-        config: Filters and their options.
-        read: How raw files are read.
-        work: How the machine is used; the documents do not depend on it.
-        load_scorer: Function of a module that loads the language model of the filter perplexity from its directory.
+        inputs: files, folders and corpora.
+        out: directory of the corpus.
+        config: filters and their options.
+        read: how raw files are read.
+        work: how the machine is used; the documents do not depend on it.
+        load_scorer: function of a module that loads the language model of the filter perplexity from its directory.
 
     Returns:
         The report; None if `out` was made before with the same inputs and settings.
 
     Raises:
-        UserError: An input or a setting is wrong, or `out` holds something else.
+        UserError: an input or a setting is wrong, or `out` holds something else.
     """
     read, work = read or ReadConfig(), work or WorkConfig()
     check_names(config.filters)
@@ -148,10 +148,10 @@ class _Pass:
     """One pass over the partitions.
 
     Attributes:
-        run: Settings that all passes share.
+        run: settings that all passes share.
         filters: (label, name) of each filter of the pass.
-        usual: Usual values by domain, for outliers.
-        is_last: True if the parts of the pass are the result.
+        usual: usual values by domain, for outliers.
+        is_last: true if the parts of the pass are the result.
     """
 
     run: _Run

@@ -19,22 +19,22 @@ class DedupConfig:
     """What counts as a repetition, and which document stays.
 
     Attributes:
-        near: Methods that look for near-duplicates; [] for exact repetitions only.
-        threshold: Least Jaccard similarity of two near-duplicates' shingles.
-        shingles: Units that documents are compared by.
-        minhash: Settings of MinHash.
-        simhash: Settings of SimHash.
-        fold: Differences that exact repetitions may have: case, width, punctuation; [] for none.
-        clusters: Documents that a survivor stands for: with chains, all documents that links connect; with direct, only
+        near: methods that look for near-duplicates; [] for exact repetitions only.
+        threshold: least Jaccard similarity of two near-duplicates' shingles.
+        shingles: units that documents are compared by.
+        minhash: settings of MinHash.
+        simhash: settings of SimHash.
+        fold: differences that exact repetitions may have: case, width, punctuation; [] for none.
+        clusters: documents that a survivor stands for: with chains, all documents that links connect; with direct, only
             documents similar to the survivor itself.
-        keep: Document of a cluster that stays: the longest (then the smallest id), or one of the first IN (then the
+        keep: document of a cluster that stays: the longest (then the smallest id), or one of the first IN (then the
             longest).
-        against: Corpora whose documents are compared with, but neither removed nor written.
-        lines: Lines or paragraphs that many documents share; they are removed before documents are compared.
-        decontaminate: Evaluation files or folders, in any format that `clean` reads; documents that share an n-gram of
+        against: corpora whose documents are compared with, but neither removed nor written.
+        lines: lines or paragraphs that many documents share; they are removed before documents are compared.
+        decontaminate: evaluation files or folders, in any format that `clean` reads; documents that share an n-gram of
             words with them are removed.
-        decontaminate_words: Words of such an n-gram; a Chinese character counts as one.
-        work: Use of the machine.
+        decontaminate_words: words of such an n-gram; a Chinese character counts as one.
+        work: use of the machine.
     """
 
     near: list[Literal["minhash", "simhash"]] = field(default_factory=lambda: ["minhash"])

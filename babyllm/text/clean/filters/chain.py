@@ -47,7 +47,7 @@ def build(name: str, config: CleanConfig, resources: Resources) -> Step:
     """The filter of this name as a step.
 
     Raises:
-        UserError: The filter needs a resource or an option that is missing.
+        UserError: the filter needs a resource or an option that is missing.
     """
     chosen: Filter = getattr(config, name)
     if isinstance(chosen, Edit):
@@ -81,11 +81,11 @@ class Example:
     """A document that was changed or rejected; of many, those with the smallest keys are shown.
 
     Attributes:
-        key: Hash of filter and document, so that the choice depends on nothing else.
-        id: Document id.
-        reason: Reason of a rejection; empty if the document was changed.
-        before: Part of the text.
-        after: The same part after the change; empty if the document was rejected.
+        key: hash of filter and document, so that the choice depends on nothing else.
+        id: document id.
+        reason: reason of a rejection; empty if the document was changed.
+        before: part of the text.
+        after: the same part after the change; empty if the document was rejected.
     """
 
     key: str
@@ -100,12 +100,12 @@ class Tally:
     """What one filter did.
 
     Attributes:
-        removed: Number of documents rejected.
-        changed: Number of documents changed.
-        characters: Characters removed, whole documents included; negative if more were added than removed.
-        bytes: The same in bytes of UTF-8.
-        reasons: Number of documents rejected by reason.
-        examples: The `N_EXAMPLES` with the smallest keys, in order.
+        removed: number of documents rejected.
+        changed: number of documents changed.
+        characters: characters removed, whole documents included; negative if more were added than removed.
+        bytes: the same in bytes of UTF-8.
+        reasons: number of documents rejected by reason.
+        examples: the `N_EXAMPLES` with the smallest keys, in order.
     """
 
     removed: int = 0
@@ -160,10 +160,10 @@ def apply(
     """The documents that pass all steps, as the steps changed them.
 
     Args:
-        steps: Label and step.
-        tallies: One tally per step; what the step does is added to it.
-        documents: Documents that fit into memory together.
-        reject: Function called with document, label and reason of each rejection.
+        steps: label and step.
+        tallies: one tally per step; what the step does is added to it.
+        documents: documents that fit into memory together.
+        reject: function called with document, label and reason of each rejection.
     """
     for (label, step), tally in zip(steps, tallies, strict=True):
         left = []

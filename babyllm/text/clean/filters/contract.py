@@ -36,8 +36,8 @@ class Resources:
     """What a filter may ask for besides its options.
 
     Attributes:
-        load_scorer: Function from the directory of a language model to its scorer; None where there is none.
-        usual: The usual values by domain, measured in the passes before; empty in the first pass.
+        load_scorer: function from the directory of a language model to its scorer; None where there is none.
+        usual: the usual values by domain, measured in the passes before; empty in the first pass.
     """
 
     load_scorer: Callable[[str], Scorer] | None = None
@@ -84,7 +84,7 @@ class Prepare(Protocol):
         """The function that judges documents.
 
         Raises:
-            UserError: The resource or an option is missing.
+            UserError: the resource or an option is missing.
         """
 
 
@@ -110,13 +110,13 @@ class Trained(Protocol):
         """Learn, and store the result.
 
         Args:
-            read: How the examples are read.
-            directory: Existing directory for the result.
+            read: how the examples are read.
+            directory: existing directory for the result.
 
         Returns:
             The filter that uses the result, and the names of the stored files, which are kept with the corpus. The
             filter itself and no names if there is nothing to learn from.
 
         Raises:
-            UserError: The examples cannot be read, or are too few.
+            UserError: the examples cannot be read, or are too few.
         """

@@ -30,8 +30,8 @@ class Length:
     """Reject texts that are too short or too long.
 
     Attributes:
-        min: Fewest characters.
-        max: Most characters; null for no limit.
+        min: fewest characters.
+        max: most characters; null for no limit.
     """
 
     min: AnyCount = 15
@@ -58,9 +58,9 @@ class Shares:
 
     Attributes:
         chinese: Chinese characters.
-        letters: Letters of all other scripts.
-        digits: Digits and numbers.
-        symbols: All other characters: punctuation, signs, emoji, undefined code points.
+        letters: letters of all other scripts.
+        digits: digits and numbers.
+        symbols: all other characters: punctuation, signs, emoji, undefined code points.
     """
 
     chinese: Bounds = (0.0, 1.0)
@@ -114,7 +114,7 @@ class Language:
 
     Attributes:
         allow: ISO 639-1 codes, such as zh and en.
-        confidence: Least probability of the language, 0 to 1; below it a text is rejected, too.
+        confidence: least probability of the language, 0 to 1; below it a text is rejected, too.
     """
 
     allow: tuple[str, ...] = ("zh", "en")
@@ -150,9 +150,9 @@ class Words:
     """Reject texts that hold words of a list, in any case; Latin words count only as whole words.
 
     Attributes:
-        file: File with one word or phrase per line; needed when the filter is used.
-        max_count: Most occurrences; null for no limit.
-        max_share: Largest share of characters within listed words, 0 to 1; null for no limit.
+        file: file with one word or phrase per line; needed when the filter is used.
+        max_count: most occurrences; null for no limit.
+        max_share: largest share of characters within listed words, 0 to 1; null for no limit.
     """
 
     file: PathText = ""

@@ -23,9 +23,9 @@ class Perplexity:
     Bits per byte compare models with different tokenizers: the nats of all tokens over ln 2 over the UTF-8 bytes.
 
     Attributes:
-        model: Run, step or Hugging Face directory; needed when the filter is used.
-        min: Fewest bits per byte.
-        max: Most bits per byte; null for no limit.
+        model: run, step or Hugging Face directory; needed when the filter is used.
+        min: fewest bits per byte.
+        max: most bits per byte; null for no limit.
     """
 
     model: PathText = ""
@@ -36,7 +36,7 @@ class Perplexity:
         """The function that judges documents by the bits per byte of their texts.
 
         Raises:
-            UserError: There is no model.
+            UserError: there is no model.
         """
         if resources.load_scorer is None or not self.model:
             raise UserError("--filters: perplexity needs a model; name its directory with --perplexity.model")
@@ -71,10 +71,10 @@ class Quality:
     accuracy on held-out examples in `quality.json`; `model` names a corpus with a classifier trained before.
 
     Attributes:
-        model: Directory of an earlier corpus whose classifier is used.
-        good: Files or folders with good texts to learn from.
-        bad: Files or folders with bad texts to learn from.
-        min: Least probability of being good, 0 to 1.
+        model: directory of an earlier corpus whose classifier is used.
+        good: files or folders with good texts to learn from.
+        bad: files or folders with bad texts to learn from.
+        min: least probability of being good, 0 to 1.
     """
 
     model: PathText = ""
@@ -105,7 +105,7 @@ class Quality:
         """The filter with a classifier trained on the examples and stored in `directory`.
 
         Raises:
-            UserError: The examples cannot be read, or are too few.
+            UserError: the examples cannot be read, or are too few.
         """
         if not self.examples():
             return self, ()

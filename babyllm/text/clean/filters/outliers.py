@@ -47,9 +47,9 @@ class Sums:
     """Exact sums of a measure over texts.
 
     Attributes:
-        n: Number of texts.
-        total: Sum of the values.
-        squares: Sum of the squared values.
+        n: number of texts.
+        total: sum of the values.
+        squares: sum of the squared values.
     """
 
     n: int = 0
@@ -68,8 +68,8 @@ class Outliers:
     """Reject texts that are far from the mean of their domain.
 
     Attributes:
-        deviations: Largest distance from the mean in standard deviations.
-        measures: Measures of which one too far from its mean rejects a text: characters, lines, line_characters (mean
+        deviations: largest distance from the mean in standard deviations.
+        measures: measures of which one too far from its mean rejects a text: characters, lines, line_characters (mean
             length of a line), compression (share of the bytes left by zlib), chinese, letters, digits, symbols (shares
             of characters).
     """
@@ -81,7 +81,7 @@ class Outliers:
         """The value of a text by measure.
 
         Raises:
-            UserError: A measure is not known.
+            UserError: a measure is not known.
         """
         for name in self.measures:
             if name not in MEASURES:
@@ -103,7 +103,7 @@ class Outliers:
         """The function that judges documents by the usual values of their domain.
 
         Raises:
-            UserError: A measure is not known.
+            UserError: a measure is not known.
         """
         self.values("")
         return lambda documents: [

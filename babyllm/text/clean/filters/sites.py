@@ -29,10 +29,10 @@ class Sites:
     (example.com/forum/), with or without https://. An allowed document stays even if it is blocked, too.
 
     Attributes:
-        block: Entries whose documents are removed.
-        allow: Entries whose documents stay; if nothing is blocked, all others are removed.
-        block_files: Files with one blocked entry per line; a comment follows #.
-        allow_files: Files with one allowed entry per line.
+        block: entries whose documents are removed.
+        allow: entries whose documents stay; if nothing is blocked, all others are removed.
+        block_files: files with one blocked entry per line; a comment follows #.
+        allow_files: files with one allowed entry per line.
     """
 
     block: list[str] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Sites:
         """Why a document with this URL is rejected, or None.
 
         Raises:
-            UserError: A file cannot be read, or there is no entry.
+            UserError: a file cannot be read, or there is no entry.
         """
         blocked = _entries("block", tuple(self.block), tuple(self.block_files))
         allowed = _entries("allow", tuple(self.allow), tuple(self.allow_files))

@@ -40,7 +40,7 @@ class AllLinks(NamedTuple):
     Attributes:
         pairs: packed.
         similarity: Jaccard, of each pair.
-        method: Index into `FOUND_BY` of the method that found each pair.
+        method: index into `FOUND_BY` of the method that found each pair.
     """
 
     pairs: U64

@@ -48,8 +48,8 @@ class Choice(NamedTuple):
     """A row of the table.
 
     Attributes:
-        build: Function from the settings, the number of documents and the idf of all shingles to the method.
-        needs_idf: Function that says whether the settings need the idf of shingles.
+        build: function from the settings, the number of documents and the idf of all shingles to the method.
+        needs_idf: function that says whether the settings need the idf of shingles.
     """
 
     build: Callable[[DedupConfig, int, NDArray[np.float64] | None], Method]

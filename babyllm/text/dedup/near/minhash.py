@@ -28,9 +28,9 @@ class MinHashConfig:
     """How MinHash finds candidates; their similarity is then computed from their shingles.
 
     Attributes:
-        permutations: Largest number of rows of a signature; only as many are computed as the bands need.
-        recall: Probability of finding a pair whose similarity is exactly the threshold.
-        rows: Rows of a band; null takes 5, or as many as the permutations allow. More rows give fewer false candidates
+        permutations: largest number of rows of a signature; only as many are computed as the bands need.
+        recall: probability of finding a pair whose similarity is exactly the threshold.
+        rows: rows of a band; null takes 5, or as many as the permutations allow. More rows give fewer false candidates
             and longer signatures.
     """
 
@@ -54,7 +54,7 @@ def choose_bands(config: MinHashConfig, threshold: float) -> Bands:
     """The bands that find pairs at the threshold with the wanted probability, within the permutations.
 
     Raises:
-        UserError: There are too few permutations.
+        UserError: there are too few permutations.
     """
     fits = []
     for rows in range(1, MOST_ROWS + 1) if config.rows is None else [config.rows]:
@@ -100,11 +100,11 @@ class MinHash:
     """MinHash as a method of `methods.METHODS`.
 
     Args:
-        config: Its settings.
-        threshold: Least Jaccard similarity of near-duplicates.
+        config: its settings.
+        threshold: least Jaccard similarity of near-duplicates.
 
     Raises:
-        UserError: There are too few permutations.
+        UserError: there are too few permutations.
     """
 
     def __init__(self, config: MinHashConfig, threshold: float) -> None:

@@ -31,9 +31,9 @@ class SimHashConfig:
     """How fingerprints are computed and compared.
 
     Attributes:
-        bits: Bits of a fingerprint, 64 or 128.
-        distance: Largest number of bits in which candidates differ.
-        weights: Weights of shingles: equal, or tfidf = occurrences in the text x (1 + ln((1 + texts) / (1 + texts with
+        bits: bits of a fingerprint, 64 or 128.
+        distance: largest number of bits in which candidates differ.
+        weights: weights of shingles: equal, or tfidf = occurrences in the text x (1 + ln((1 + texts) / (1 + texts with
             the shingle))).
     """
 
@@ -46,7 +46,7 @@ def weights(sets: Ragged, occurrences: NDArray[np.int64], idf: NDArray[np.float6
     """(shingles,) int64 weights.
 
     Args:
-        sets: Sets of shingles.
+        sets: sets of shingles.
         occurrences: (shingles,) occurrences of each shingle in its text.
         idf: (N_COUNTERS,) idf of each counter, see `frequencies`.
     """
@@ -57,9 +57,9 @@ def fingerprints(sets: Ragged, weight: NDArray[np.int64] | None, bits: int) -> U
     """(sets, bits / 64) uint64 fingerprints: bit i is one if the votes for it weigh more than those against it.
 
     Args:
-        sets: Sets of shingles.
+        sets: sets of shingles.
         weight: (shingles,) int64 weights; None for equal ones.
-        bits: Bits of a fingerprint, 64 or 128.
+        bits: bits of a fingerprint, 64 or 128.
     """
     result = np.empty((len(sets.offsets) - 1, bits // 64), np.uint64)
     first = 0
@@ -131,8 +131,8 @@ class SimHash:
     """SimHash as a method of `methods.METHODS`.
 
     Args:
-        config: Its settings.
-        n_documents: Number of documents of all corpora.
+        config: its settings.
+        n_documents: number of documents of all corpora.
         idf: (N_COUNTERS,) idf of each counter, see `frequencies`; None for equal weights.
     """
 
