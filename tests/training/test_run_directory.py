@@ -173,7 +173,7 @@ def test_a_file_that_may_not_grow_is_one_line(state: TrainState, tmp_path: Path)
     """A limit on the size of files, met while saving, costs nothing but the step."""
     checkpoint.save(state, tmp_path, None, keep=1)
     state.step = 3
-    refusal = r"step 3 was not saved \(.*[Ff]ile too large.*\); mend that and"
+    refusal = r"step 3 was not saved \(.*[Ff]ile too large.*\); fix that and"
     with files_up_to(20_000), pytest.raises(UserError, match=refusal) as error:
         checkpoint.save(state, tmp_path, None, keep=1)
     assert "\n" not in str(error.value)
@@ -241,7 +241,7 @@ def test_what_a_person_left_in_a_new_run_directory_is_kept(data: Path, runtime: 
     opened = open_pretraining_data(config.data)
     state, plan = new_state(config, opened, runtime)
     with (
-        pytest.raises(UserError, match=r"loss\.png: is there, no run has made it, and this one would write over it"),
+        pytest.raises(UserError, match=r"loss\.png: exists, was not made by a run and would be overwritten"),
         open_run(config, state, opened.tokenizer, plan),
     ):
         pass
