@@ -111,7 +111,9 @@ def test_a_run_that_lost_its_steps_does_not_begin_anew(config: PretrainConfig, r
     for step in (2, 4):
         (run_dir / f"step_{step:08d}").rename(run_dir.with_name(str(step)))
     for name in ("latest", "metrics.jsonl"):  # what is left of it may be either
-        with pytest.raises(UserError, match=r"run: its records reach step \d, but none of its steps is there; bring"):
+        with pytest.raises(
+            UserError, match=r"run: its records reach step \d, but its step directories are missing; restore"
+        ):
             begun(replace(config, save_every=1000), runtime)
         assert (run_dir / "metrics.jsonl").read_bytes() == records
         if name == "latest":
@@ -142,7 +144,7 @@ def test_what_looks_like_a_newer_step_is_not_passed_over(config: PretrainConfig,
     opened = open_pretraining_data(config.data)
     state, plan = new_state(longer, opened, runtime)
     with (
-        pytest.raises(UserError, match="step_00000006: is no step of a run"),
+        pytest.raises(UserError, match="step_00000006: is not a step of a run"),
         open_run(longer, state, opened.tokenizer, plan) as run,
     ):
         foreign.with_name("elsewhere").rename(foreign)

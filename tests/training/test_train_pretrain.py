@@ -190,7 +190,7 @@ def test_damaged_data_is_one_line(run: Run, data: Path, tmp_path: Path, capsys: 
     write_corpus(tmp_path / "other", n_documents=90)
     shutil.copy(data / "manifest.json", broken)
     shutil.copy(tmp_path / "other" / "tokenizer.model", broken)
-    assert "broken/tokenizer.model: is damaged or another one than manifest.json" in refused(
+    assert "broken/tokenizer.model: is damaged or not the one that manifest.json" in refused(
         run, capsys, "--data.path=broken"
     )
 
