@@ -23,8 +23,8 @@ TREE = (
 )
 NOT_YET = (  # Packages still to be rewritten. Delete an entry once it is clean; add none.
     *(f"babyllm/{name}" for name in ("data", "prepare", "store", "text")),
-    *("babyllm/tokenizer", "babyllm/training", "babyllm/*.py"),
-    *(f"tests/{name}" for name in ("readers", "tokens", "training")),
+    "babyllm/tokenizer",
+    *(f"tests/{name}" for name in ("readers", "tokens")),
 )
 TOO_LONG_YET: tuple[str, ...] = ()
 
