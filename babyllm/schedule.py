@@ -25,16 +25,17 @@ class Plan:
     are kept as given; phases given as shares divide the remaining steps in proportion.
 
     Attributes:
-        steps: total number of optimizer steps; None computes it from `epochs`.
-        epochs: number of passes over the data; used when `steps` is None.
-        schedule: "phases", or "constant", "linear", "exponential" or "restarts" after the warmup.
+        steps: total number of optimizer steps; null computes it from `epochs`.
+        epochs: number of passes over the data; used when `steps` is null.
+        schedule: curve of the learning rate: "phases" for the four phases, or "constant", "linear", "exponential" or
+            "restarts" after the warmup.
         peak_lr: highest learning rate.
-        min_lr: learning rate at the end of the cosine; None takes a tenth of `peak_lr`.
+        min_lr: learning rate at the end of the cosine; null takes a tenth of `peak_lr`.
         warmup: phase from 0 to `peak_lr`, linear.
         cosine: phase from `peak_lr` to `min_lr`, half a cosine.
         cosine_cycle: half period of the cosine over the phase's length; above 1 the phase ends before the cosine does.
         stable: phase at `stable_lr`.
-        stable_lr: learning rate of the stable phase; None takes `min_lr`.
+        stable_lr: learning rate of the stable phase; null takes `min_lr`.
         decay: phase from the learning rate reached before it to `final_lr`.
         decay_shape: curve of the decay: "linear", "cosine" or "1-sqrt" (Haegele et al. 2024, equation 2).
         final_lr: learning rate at the end of the decay.
