@@ -54,8 +54,7 @@ def token_losses(
         targets: (...) int64 token ids, or `IGNORE`.
         weights: (...) float32 constants that the nats are multiplied by; None for 1. Multiplying afterwards instead
             would cost a second pass for the gradients.
-        n_targets: upper bound on the number of targets other than `IGNORE`; most other logits are then not computed.
-            None computes all.
+        n_targets: upper bound on the number of targets other than `IGNORE`, which saves most other logits; or None.
 
     Returns:
         (...) float32, or float64.

@@ -98,8 +98,7 @@ def _backward(
     """Accumulate the gradients of this rank's micro-batches.
 
     Returns:
-        The number of each unit in the global batch; this rank's loss, whose mean over ranks is the step's
-        loss, as a scalar on the device; and the metrics of each of its micro-batches.
+        The units of the global batch, this rank's part of the loss (), and the metrics of each of its micro-batches.
     """
     runtime = state.runtime
     names = sorted(batches[0].units)

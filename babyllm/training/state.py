@@ -85,9 +85,7 @@ class TrainState:
         return times
 
     def take_metrics(self) -> dict[str, float]:
-        """Return each metric's mean since the last call, over all ranks; every rank must call it.
-
-        A metric with count 0 is omitted.
+        """Return each metric's mean over all ranks since the last call, unless its count is 0; every rank must call it.
 
         Raises:
             ValueError: the names of the metrics differ between ranks.

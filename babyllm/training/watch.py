@@ -52,7 +52,7 @@ class Memory:
     """What is remembered of earlier steps; it is saved with each checkpoint.
 
     Attributes:
-        losses: global-batch losses, in nats, of the last steps taken; at most `WatchConfig.window` of them.
+        losses: global-batch losses of the last steps taken; at most `WatchConfig.window` of them.
         skips: number of steps skipped in a row up to now.
         rollbacks: number of times the run has gone back.
     """
@@ -77,7 +77,7 @@ def judge(
     Args:
         config: criteria.
         memory: memory of earlier steps; not changed.
-        loss: mean loss of the global batch, in nats.
+        loss: loss of the global batch.
         grad_norm: norm of its gradient, before clipping.
         scale: function that returns the gradient scale, called only when needed; None unless training in float16.
     """
