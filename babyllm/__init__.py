@@ -7,9 +7,9 @@
     model, tokenizer = babyllm.load("runs/mine")
     print(babyllm.generate(model, tokenizer, "今天"))
 
-Names are imported on first use, so that `import babyllm` is light. No module has the name of a function listed here,
-because importing it would put the module in the function's place. An error that a function raises names arguments and
-dotted keys, as Python has them, and not flags.
+Names are imported on first use, so that `import babyllm` is light. No module has the name of a function listed here:
+importing such a module would replace the function. Errors of these functions name arguments and dotted keys, as written
+in Python, not flags.
 """
 
 from __future__ import annotations
@@ -133,11 +133,11 @@ def __getattr__(name: str) -> Any:
 
 
 def _in_words_of_python(function: Any) -> Any:
-    """The same function, whose errors name arguments; messages are written with the flags of the command line."""
+    """The same function, with errors that name arguments instead of command-line flags."""
     from babyllm.errors import naming_arguments
 
     named = naming_arguments()(function)
-    named.__module__ = __name__  # where pickle finds it
+    named.__module__ = __name__  # where pickle looks for it
     return named
 
 

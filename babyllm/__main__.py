@@ -1,6 +1,6 @@
 """The command `babyllm COMMAND ...`, also `python -m babyllm`.
 
-A command is a module of `babyllm.commands`; arguments without a name come before the flags, or after `--`.
+A command is a module of `babyllm.commands`. Positional arguments come before the flags, or after `--`.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ COMMANDS = {
     "tokenize": "corpus",
     "train-tokenizer": "corpus",
 }
-"""The folder of `babyllm.commands` in which each command has its module."""
+"""The folder of each command's module in `babyllm.commands`."""
 # Commands that read their own flags, as the scripts `train_*.py` do, and may start other processes.
 STAGES = ("pretrain", "sft")
-# Commands whose work is what they write or serve; of the others it is what they print.
+# Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = ("clean", "dedup", "merge-lora", "serve", "tokenize", "train-tokenizer")
 
 
 def run(argv: Sequence[str]) -> None:
-    """Carry out one command.
+    """Run one command.
 
     Raises:
         UserError: the command or its arguments are wrong.
@@ -56,7 +56,7 @@ def run(argv: Sequence[str]) -> None:
     if name in STAGES:
         module.main(argv[1:])
         return
-    arguments, given = _parted(argv[1:])
+    arguments, given = _split_arguments(argv[1:])
     flags = parse(module.Flags, given, prog=_usage(name), description=module.__doc__ or "")
     names, n = module.ARGUMENTS.split(), len(arguments)
     n_required = sum(not word.startswith("[") for word in names)
@@ -66,8 +66,8 @@ def run(argv: Sequence[str]) -> None:
         module.run(flags, *(_argument(names[min(i, len(names) - 1)], text) for i, text in enumerate(arguments)))
 
 
-def _parted(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What has no name, and the flags: whatever follows `--` has none, and a single `-` is no flag."""
+def _split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(positional arguments, flags); everything after `--` is positional, and so is a single `-`."""
     words = list(argv)
     end = words.index("--") if "--" in words else len(words)
     n = next((i for i, word in enumerate(words[:end]) if word.startswith("-") and word != "-"), end)
@@ -75,7 +75,7 @@ def _parted(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _argument(word: str, text: str) -> str:
-    """An argument without a name as a command takes it; all but a prompt are paths."""
+    """A positional argument as a command takes it; all except prompts are paths, whose `~` is expanded."""
     from babyllm.config.values import expanded
 
     if "PROMPT" in word:
@@ -95,7 +95,7 @@ def _usage(name: str) -> str:
 
 
 def main() -> None:
-    """The entry point: a user's mistake becomes one line and exit status 1."""
+    """Run the command line; a user's mistake becomes one line on stderr and exit status 1."""
     with leaving_at_once():  # the imports take a while
         import_module("babyllm.config")
         from babyllm.runtime import user_errors

@@ -1,8 +1,8 @@
-"""The console as it may be: of another encoding than the text, closed, or with a reader that goes away.
+"""Consoles that lack an encoding, are closed, or lose their reader.
 
-prepare()                  at the entrance: what is printed is escaped where it cannot be shown
-with lasting_output():     around work whose result is not what it prints: it ends as if somebody read all of it
-with leaving_at_once():    around what leaves nothing behind: Ctrl-C ends it without a word
+prepare()                  at program start: characters that the console cannot show are escaped
+with lasting_output():     around work whose result is not its output: it goes on after the reader has gone
+with leaving_at_once():    around work with nothing to clean up: Ctrl-C ends it silently
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from typing import Any, TextIO, cast
 
 
 def prepare() -> None:
-    """Let no text fail to be printed: what an encoding lacks is escaped, and a closed stream takes everything."""
+    """Make printing safe: characters that the encoding lacks are escaped, and a closed stream discards all text."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, _nothing(number))
+            setattr(sys, name, _null_stream(number))
         elif number and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-def _nothing(number: int) -> TextIO:
-    """A stream in the place of a closed one; it takes its number, too, which the next file would have otherwise."""
+def _null_stream(number: int) -> TextIO:
+    """A null stream that replaces a closed one and takes its file descriptor, which the next opened file would get."""
     mode = "w" if number else "r"
     with suppress(OSError):
         os.fstat(number)
-        return cast(TextIO, open(os.devnull, mode, encoding="utf-8"))  # another file has the number already
+        return cast(TextIO, open(os.devnull, mode, encoding="utf-8"))  # another file already has the descriptor
     opened = os.open(os.devnull, os.O_RDWR)
     if opened != number:
         os.dup2(opened, number)
@@ -42,7 +42,7 @@ def _nothing(number: int) -> TextIO:
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """Go on when the reader of the output is gone or its disk full; what is printed from then on is lost."""
+    """Let the body go on when the reader of its output has gone or the disk is full; later output is lost."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (cast(TextIO, _Lasting(stream)) for stream in before)
     try:
@@ -54,10 +54,10 @@ def lasting_output() -> Iterator[None]:
 
 @contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """Let Ctrl-C end the process with status 130 at once, while there is nothing to finish or to undo.
+    """Let Ctrl-C end the process at once with status 130, while there is nothing to finish or undo.
 
-    An exception would be lost where Python calls back out of an import or a destructor, and end in a traceback where
-    nothing is there yet to catch it.
+    A KeyboardInterrupt would be lost inside some callbacks of imports or destructors, and would print a traceback where
+    nothing catches it yet.
     """
     before = signal.getsignal(signal.SIGINT)
     if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
@@ -71,7 +71,7 @@ def leaving_at_once() -> Iterator[None]:
 
 
 class _Lasting:
-    """A stream that nobody has to read."""
+    """A stream whose output is discarded once it cannot be written."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -80,17 +80,17 @@ class _Lasting:
         try:
             return self._stream.write(text)
         except OSError:
-            self._leave()
+            self._discard()
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
         except OSError:
-            self._leave()
+            self._discard()
 
-    def _leave(self) -> None:
-        """Point the stream at nothing, so that what it still holds does not fail at the end of the process."""
+    def _discard(self) -> None:
+        """Redirect the stream to the null device, so that flushing its buffer cannot fail when the process ends."""
         with suppress(OSError):
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, self._stream.fileno())

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can fix this", and the words in which it names a setting."""
+"""The one exception for mistakes that a user can fix, and how its message names settings."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,21 +8,21 @@ _FLAG = re.compile(r"(?<![\w-])--(?=[a-z])")
 
 
 class UserError(Exception):
-    """A mistake in a flag, a file or a record, told in one line that names it and says what to do.
+    """A mistake in a flag, a file or a record; its message is one line that names it and says what to do.
 
-    Scripts print it to stderr without a traceback and exit with status 1. The line names a setting by its dotted key,
-    `data.seq_len`, or as the flag to be typed, `--data.seq_len=512`; `naming_arguments` makes keys of flags.
+    Scripts print the message to stderr without a traceback and exit with status 1. It names a setting by its dotted
+    key, `data.seq_len`, or as a flag, `--data.seq_len=512`; `naming_arguments` turns flags into keys.
     """
 
 
 @contextmanager
 def naming_arguments(names: Mapping[str, str] | None = None) -> Iterator[None]:
-    """Let a UserError of the body name settings as Python has them: `data.seq_len` and not `--data.seq_len`.
+    """Make a UserError of the body name settings as in Python: `data.seq_len`, not `--data.seq_len`.
 
-    As a decorator it does so for a function.
+    It also works as a decorator of a function.
 
     Args:
-        names: the argument by the dotted key that it stands for, such as {"plan.steps": "steps"}.
+        names: arguments of the function by the dotted key they stand for, such as {"plan.steps": "steps"}.
     """
     try:
         yield

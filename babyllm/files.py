@@ -1,6 +1,6 @@
-"""Files that are whole or absent: written under a temporary name, flushed to disk, renamed.
+"""Files that are complete or absent: written under a temporary name, flushed to disk, then renamed.
 
-A JSON file can carry its own sha256, so that damage to it is noticed when it is read.
+A JSON file can contain its own sha256, so that reading it detects damage.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ SEAL = "sha256"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash at any moment, finds all of it or what was there before."""
+    """Write a file so that a reader, or a crash at any moment, finds either the old contents or all of the new.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content)
     fsync(temporary)
@@ -30,10 +34,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A new folder for the body to fill, which takes the place of `target` when the body ends well; else it is deleted.
+    """A new folder for the body to fill; it replaces `target` if the body succeeds, else it is deleted.
 
     Args:
-        target: the folder of that name is deleted with what it holds, but for hidden files, which are moved.
+        target: folder to create or replace; of an old one only the hidden files are kept, and moved to the new one.
+
+    Yields:
+        The path of the new folder.
     """
     saving = target.with_name(f".{target.name}.saving")
     try:
@@ -41,7 +48,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
         saving.mkdir(parents=True)
         yield saving
         for file in saving.iterdir():
-            if os.access(file, os.W_OK):  # a link to another one's file has long been on disk
+            if os.access(file, os.W_OK):  # a hard link to somebody else's file is on disk already
                 fsync(file)
         for hidden in list(target.glob(".*")):
             os.replace(hidden, saving / hidden.name)
@@ -55,7 +62,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def path_as_text(path: Path) -> Iterator[str]:
-    """A path to the same file for libraries that take only valid text, while the body runs; on Linux for every path."""
+    """The path as valid text while the body runs, for libraries that need it; invalid text works on Linux alone."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -69,27 +76,27 @@ def path_as_text(path: Path) -> Iterator[str]:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Like `write_bytes`, for a JSON value a person can read."""
+    """Like `write_bytes`, for a JSON value, indented for people to read."""
     text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
-    # Names of files need not be valid text; what of them is not becomes an escape that JSON knows.
+    # File names need not be valid text; invalid characters become JSON escapes.
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_sealed_json(path: Path, value: dict[str, Any]) -> None:
-    """Like `write_json`, with the sha256 of the object as one more key of it, which `read_sealed_json` compares."""
+    """Like `write_json`, with the sha256 of the object as one more key, which `read_sealed_json` verifies."""
     write_json(path, {**value, SEAL: json_digest(value)})
 
 
 def read_sealed_json(path: Path) -> dict[str, Any]:
-    """The object that `write_sealed_json` wrote; one that has no sha256, of another tool, is taken as it is.
+    """The object that `write_sealed_json` wrote; an object of another tool, without a sha256, is not verified.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not a JSON object, or its contents are not what its sha256 says.
+        ValueError: it is not a JSON object, or its contents do not match its sha256.
     """
     value = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(value, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     seal = value.pop(SEAL, None)
     if seal not in (None, json_digest(value)):
         raise ValueError("its contents are not what its sha256 says")
@@ -97,7 +104,7 @@ def read_sealed_json(path: Path) -> dict[str, Any]:
 
 
 def begins_with(path: Path, pattern: re.Pattern[bytes]) -> bool:
-    """Whether a file can be read and its first bytes match a pattern, by which one's own is told from others'."""
+    """Whether a file can be read and its first 256 bytes at most match a pattern, as a check of the file's kind."""
     try:
         with path.open("rb") as file:
             return pattern.match(file.read(256)) is not None
@@ -106,17 +113,24 @@ def begins_with(path: Path, pattern: re.Pattern[bytes]) -> bool:
 
 
 def json_digest(value: object) -> str:
-    """The hexadecimal sha256 of a JSON value, whatever the order of its keys and the layout of its text."""
-    # Once through JSON, since what is hashed must be what a reader finds: keys become strings, tuples lists.
+    """The hexadecimal sha256 of a JSON value, independent of the order of keys and of layout."""
+    # Round-tripped, since a reader must compute the same hash: keys become strings, tuples become lists.
     canonical = json.dumps(json.loads(json.dumps(value)), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 @contextmanager
 def locked(path: Path, patience_s: float) -> Iterator[bool]:
-    """Hold the lock file at `path` while the body runs, and give whether it was free within `patience_s` seconds.
+    """Hold the lock file at `path` while the body runs.
 
-    The lock ends with the process, however that ends. Where the system or the file system has none, it is always free.
+    The process releases the lock however it ends. On a system or file system without locks it always counts as free.
+
+    Args:
+        path: lock file, created if missing.
+        patience_s: longest wait for the lock, in seconds.
+
+    Yields:
+        Whether the lock became free in time; if not, the body runs without it.
     """
     try:
         import fcntl
@@ -142,10 +156,10 @@ def _acquired(lock: Callable[[], None], patience_s: float) -> bool:
 
 
 def fsync(path: Path) -> None:
-    """Wait until a file or directory is on disk; a directory is left alone where the system opens none."""
+    """Wait until a file or directory is on disk; does nothing for directories on a system that cannot open them."""
     is_directory = path.is_dir()
     try:
-        # A file's descriptor must be one that could write: Windows flushes no other.
+        # Windows flushes only files that are open for writing.
         descriptor = os.open(path, os.O_RDONLY if is_directory else os.O_RDWR)
     except PermissionError:
         if is_directory:
@@ -158,7 +172,11 @@ def fsync(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The hexadecimal sha256 of a file, read in pieces."""
+    """The hexadecimal sha256 of a file, read in blocks.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     digest = hashlib.sha256()
     with open(path, "rb") as f:
         while block := f.read(1 << 22):

@@ -1,10 +1,10 @@
-"""Damage to files, found before it counts.
+"""Checksums of files, compared before a file is used.
 
-files -> read through once, on all cores -> sha256, largest id -> .verified.json beside them, by size and times
-step directory, tokenizer -> what a description beside it says -> the sha256 of its files
+files -> read once, on all cores -> sha256, largest id -> .verified.json beside them, valid for the same size and times
+step directory, tokenizer -> sha256 of its files, compared with the description beside them
 
-What was found is remembered, so that a terabyte is not read at every start. What goes bad on the disk later, without
-any write, is found when files are read again on purpose.
+Results are stored, so that a terabyte is not read at every start. Damage that the disk causes later, without a write,
+is found only by reading the files again on request.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from babyllm.runtime.machine import cores
 
 MEMORY, RESUME, OPTIMIZER = ".verified.json", "resume.json", "optimizer.safetensors"
 STREAM = "stream.safetensors"
-HELD = "held_from.json"  # tells a base that a run holds from a folder of a person's own
+HELD = "held_from.json"  # marks a base that a run holds, as opposed to a user's folder
 BLOCK_BYTES = 1 << 22
-SILENT_S = 2.0  # a check that takes no longer says nothing
-# A file that was written a moment ago can be written again within the same tick of its disk's clock.
+SILENT_S = 2.0  # checks that take longer show their progress
+# A file that was just written can be written again within the same tick of the disk's clock.
 TICK_NS = 20_000_000
 
 
 class Ids(NamedTuple):
-    """How token ids lie in a file: their type on disk, and the bytes before the first."""
+    """The layout of token ids in a file: their dtype on disk, and the number of bytes before the first."""
 
     dtype: str
     offset: int = 0
@@ -47,11 +47,11 @@ class Ids(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """What one reading of a file found.
+    """The result of reading a file once.
 
     Attributes:
-        sha256: of the whole file, in hexadecimal.
-        largest: of its ids; -1 for none.
+        sha256: hexadecimal sha256 of the whole file.
+        largest: largest token id in it; -1 if it has no ids.
     """
 
     sha256: str
@@ -59,15 +59,17 @@ class Finding:
 
 
 def examine(directory: Path, files: Mapping[str, Ids | None], *, again: bool = False) -> dict[str, Finding]:
-    """The sha256 of files, and the largest id of those that hold ids, read once and remembered in their directory.
+    """The sha256 of files, and the largest id of those that hold ids; results are stored in their directory.
 
-    Where the directory cannot be written, files are read each time. A long reading shows how far it is, and Ctrl-C
-    ends it.
+    If the directory cannot be written, files are read each time. A long reading shows its progress, and Ctrl-C ends it.
 
     Args:
-        directory: of the files.
-        files: names, relative to the directory, and how ids lie in them, if they hold any.
-        again: read files whether or not they are remembered.
+        directory: directory of the files.
+        files: layout of the ids by file name, relative to the directory; None for a file without ids.
+        again: whether to read files even if their results are stored.
+
+    Returns:
+        The finding of each file by name.
 
     Raises:
         UserError: a file cannot be read.
@@ -90,13 +92,13 @@ def examine(directory: Path, files: Mapping[str, Ids | None], *, again: bool = F
 
 
 def require_whole(directory: Path, expected: Mapping[str, str], advice: str, *, again: bool = False) -> None:
-    """Refuse files that are not what they were; they are read as `examine` reads them.
+    """Refuse files whose sha256 has changed; they are read by `examine`.
 
     Args:
-        directory: of the files.
-        expected: the sha256 of each by name; an empty one is not compared.
-        advice: what to do about a damaged file.
-        again: read files whether or not they are remembered.
+        directory: directory of the files.
+        expected: sha256 of each file by name; an empty one is not compared.
+        advice: what to do about a damaged file, for the message.
+        again: whether to read files even if their results are stored.
 
     Raises:
         UserError: a file is damaged or cannot be read.
@@ -108,7 +110,7 @@ def require_whole(directory: Path, expected: Mapping[str, str], advice: str, *, 
 
 
 def digests(directory: Path, names: Iterable[str]) -> dict[str, str]:
-    """The sha256 of files by name, read now; nothing is remembered.
+    """The hexadecimal sha256 of each file by name, read now; no result is stored.
 
     Raises:
         UserError: a file cannot be read.
@@ -119,7 +121,7 @@ def digests(directory: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def _stamp(path: Path, ids: Ids | None) -> list[Any]:
-    """What changes when the file is written, copied or to be read otherwise."""
+    """Size, times and id layout: values that differ after the file is written or copied or its layout changes."""
     try:
         stat = path.stat()
     except OSError as error:
@@ -142,7 +144,7 @@ def _remember(directory: Path, known: Mapping[str, tuple[list[Any], Finding]]) -
 
 
 def _read_all(directory: Path, files: Mapping[str, Ids | None], found: dict[str, Finding]) -> None:
-    """Read files through, several at a time, into `found`; what takes long tells how far it is, and can be ended."""
+    """Read files, several at a time, and add results to `found`; long readings show progress and can be interrupted."""
     total, began = sum((directory / name).stat().st_size for name in files), time.monotonic()
     progress, is_shown = ProgressLine("checking files: bytes", total, output=sys.stderr), False
     counts, stop = dict.fromkeys(files, 0), threading.Event()
@@ -154,7 +156,7 @@ def _read_all(directory: Path, files: Mapping[str, Ids | None], found: dict[str,
 
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(max(1, min(cores(), len(files)))))
-        stack.callback(stop.set)  # what is still to be read after a failure or Ctrl-C
+        stack.callback(stop.set)  # ends the remaining reads after a failure or Ctrl-C
         left = {pool.submit(read, name) for name in files}
         while left:
             done, left = wait(left, timeout=0.5, return_when=FIRST_EXCEPTION)
@@ -171,7 +173,7 @@ def _read_all(directory: Path, files: Mapping[str, Ids | None], found: dict[str,
 def _read_through(
     path: Path, ids: Ids | None, counts: dict[str, int], name: str, stop: threading.Event
 ) -> Finding | None:
-    """Read one file in blocks, which are counted under its name; None if `stop` was set before its end."""
+    """Read one file in blocks and count its bytes in `counts[name]`; None if `stop` was set before its end."""
     digest, largest = hashlib.sha256(), -1
     kind = np.dtype(ids.dtype if ids else np.uint8)
     block = memoryview(bytearray(BLOCK_BYTES))
@@ -191,10 +193,10 @@ def _read_through(
 
 
 def check_tokenizer(file: Path) -> None:
-    """Compare a tokenizer's file with what a description beside it says: of token data, of a step, of its training.
+    """Compare a tokenizer's file with the sha256 in any description beside it: of token data, a step or its training.
 
     Raises:
-        UserError: the file is not the one that was written there.
+        UserError: the sha256 differs.
     """
     is_defining = file.suffix == ".model" or not file.with_name("tokenizer.model").exists()
     for name, keys in (
@@ -205,13 +207,13 @@ def check_tokenizer(file: Path) -> None:
         recorded = _entry(file.with_name(name), keys)
         if recorded and sha256(file) != recorded:
             raise UserError(
-                f"{file}: is damaged or another one than {name} beside it tells; bring back the right one, or keep "
+                f"{file}: is damaged or not the one that {name} beside it describes; restore the right one, or keep "
                 "yours in a directory of its own"
             )
 
 
 def _entry(path: Path, keys: Sequence[str]) -> str:
-    """What a JSON file holds under these keys, one inside the other; empty where there is no such text."""
+    """The text that a JSON file has at these nested keys; empty if there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         for key in keys:
@@ -222,10 +224,10 @@ def _entry(path: Path, keys: Sequence[str]) -> str:
 
 
 def check_held(directory: Path) -> None:
-    """Compare the files of the base that a run holds with what they were; another directory is left alone.
+    """Compare the files of a base that a run holds with their checksums; does nothing for other directories.
 
     Raises:
-        UserError: a file is missing or is not as it was.
+        UserError: a file is missing or has changed.
     """
     path = directory / HELD
     if not path.is_file():
@@ -244,12 +246,12 @@ def check_held(directory: Path) -> None:
 
 
 def check_model(directory: Path) -> None:
-    """Compare the files of a model's directory with what the resume.json of a step says, if there is one.
+    """Compare the files of a model directory with the checksums in its resume.json, if it has one.
 
-    Those of the optimizer and the stream are left out: only a run that goes on reads them.
+    The files of the optimizer and the stream are left out: only a resumed run reads them.
 
     Raises:
-        UserError: a file is missing or is not as it was saved.
+        UserError: a file is missing or has changed since it was saved.
     """
     if not (directory / RESUME).is_file():
         return
@@ -258,14 +260,14 @@ def check_model(directory: Path) -> None:
 
 
 def read_record(directory: Path, advice: str) -> dict[str, Any]:
-    """What a step's resume.json holds, compared with its own sha256; its "sha256" has the files beside it alone.
+    """The contents of a step's resume.json, after verifying its own sha256, which is removed from "sha256".
 
     Args:
-        directory: of the step.
-        advice: what to do about a damaged one.
+        directory: directory of the step.
+        advice: what to do about a damaged file, for the message.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: resume.json is missing or damaged.
     """
     path = directory / RESUME
     try:
@@ -278,16 +280,16 @@ def read_record(directory: Path, advice: str) -> dict[str, Any]:
 
 
 def compare_step(directory: Path, record: dict[str, Any], advice: str, without: Sequence[str] = ()) -> None:
-    """Compare the files of a step with its resume.json.
+    """Compare the files of a step with the checksums in its resume.json.
 
     Args:
-        directory: of the step.
-        record: what `read_record` returned.
-        advice: what to do about a damaged file.
-        without: names that are not compared.
+        directory: directory of the step.
+        record: contents of resume.json, from `read_record`.
+        advice: what to do about a damaged file, for the message.
+        without: names of files that are not compared.
 
     Raises:
-        UserError: a file is missing or is not as it was saved.
+        UserError: a file is missing or has changed since it was saved.
     """
     for name in sorted(record["sha256"].keys() - without):
         file = directory / name

@@ -1,6 +1,6 @@
-"""A trained model from a directory, for notebooks, the command line and later stages.
+"""Trained models read from a directory, for notebooks, the command line and later stages.
 
-run -> the step it means -> config.json, model.safetensors, or adapter_config.json -> its base -> model and tokenizer
+run -> step -> config.json and model.safetensors, or adapter_config.json and its base -> model and tokenizer
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 def model_directory(path: str | Path) -> Path:
-    """The directory that holds the model or adapter `path` means: itself, or the step that is meant by a run.
+    """The directory of the model or adapter at `path`: `path` itself, or the step that a run directory stands for.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no model or saved step.
     """
     path = Path(os.path.expanduser(path))
     if not path.exists():
@@ -47,26 +47,26 @@ def model_directory(path: str | Path) -> Path:
 
 
 def is_adapter(directory: Path) -> bool:
-    """Whether a model directory holds an adapter and not a whole model."""
+    """Whether a model directory holds an adapter rather than a whole model."""
     return (directory / ADAPTER_CONFIG).is_file()
 
 
 def base_directory(directory: Path) -> Path:
-    """The directory of the whole model: a model directory itself, or the base that an adapter's names.
+    """The directory of the whole model: `directory` itself, or the base of the adapter in it.
 
-    The base that a run holds is looked for in that run; another one as its path is written. If it is not there, ends of
-    the path are tried, the longest first, from the adapter's directory and each folder above it, so that a tree of runs
-    can be moved as one.
+    A base stored in the adapter's run is looked for in that run, any other at its recorded path. If it is not there,
+    suffixes of the path, the longest first, are tried from the adapter's directory and each folder above it, so that a
+    tree of runs can be moved as a whole.
 
     Raises:
-        UserError: the base is not there.
+        UserError: the base was not found.
     """
     if not is_adapter(directory):
         return directory
     config = directory / ADAPTER_CONFIG
     name = Fields(read_json(config), str(config)).text("base_model_name_or_path", "")
-    for base in _places(Path(name), directory) if name else ():
-        # A name from a file may be none that a path can have, which this takes for absent.
+    for base in _candidates(Path(name), directory) if name else ():
+        # os.path.isfile is False, not an error, for a name that no path can have.
         if os.path.isfile(base / "config.json") and not is_adapter(base):
             return base
     raise UserError(
@@ -75,8 +75,8 @@ def base_directory(directory: Path) -> Path:
     )
 
 
-def _places(base: Path, directory: Path) -> Iterator[Path]:
-    """Where the base of the adapter in `directory` may lie, the likeliest first."""
+def _candidates(base: Path, directory: Path) -> Iterator[Path]:
+    """Paths where the base of the adapter in `directory` may be, the likeliest first."""
     adapter = directory.resolve()
     if base.name == BASE and adapter.name.startswith("step_"):
         yield directory.parent / BASE
@@ -89,13 +89,13 @@ def _places(base: Path, directory: Path) -> Iterator[Path]:
 def load_base(
     directory: Path, tokenizer: Tokenizer, *, dropout: float = 0.0, activation_checkpointing: bool = False
 ) -> Transformer:
-    """The whole model of a model directory; of an adapter's the base without it, with the rows it was trained with.
+    """The model of a directory; for an adapter its base alone, with the vocabulary it had when the adapter was trained.
 
     Args:
-        directory: of a model or an adapter.
-        tokenizer: of that directory.
-        dropout: of the model, in training.
-        activation_checkpointing: of the model, in training.
+        directory: directory of a model or adapter.
+        tokenizer: tokenizer of that directory.
+        dropout: dropout probability of the model in training.
+        activation_checkpointing: whether training recomputes each block in the backward pass to save memory.
 
     Raises:
         UserError: names the file that is missing or does not fit.
@@ -103,7 +103,7 @@ def load_base(
     base = base_directory(directory)
     model = load_model(base, dropout=dropout, activation_checkpointing=activation_checkpointing)
     config = directory / "config.json"
-    if is_adapter(directory) and config.is_file():  # as older adapters have it beside them
+    if is_adapter(directory) and config.is_file():  # older adapters have a config.json
         return grow_vocabulary(model, config_from_json(read_json(config), str(config)).vocab_size)
     has_tokenizer = tokenizer_directory(directory) == directory
     return grow_vocabulary(model, tokenizer.vocab_size) if is_adapter(directory) and has_tokenizer else model
@@ -114,20 +114,20 @@ def load(
 ) -> tuple[Transformer, Tokenizer]:
     """The model, in evaluation mode, and the tokenizer of a run, step, Hugging Face or adapter directory.
 
-    Its weights are float32. An adapter is added to its base, which gets the rows it had when the adapter was trained.
+    The weights are float32. An adapter is added to its base, whose vocabulary grows to what it was in training.
 
     Args:
-        path: of the directory.
-        int8: hold all matrices in 8 bits (`to_int8`), in about a quarter of their memory; for reading alone.
-        dropout: of the model, in training.
-        activation_checkpointing: of the model, in training.
+        path: path of the directory.
+        int8: whether to hold all matrices in 8 bits (`to_int8`), in about a quarter of the memory; not for training.
+        dropout: dropout probability of the model in training.
+        activation_checkpointing: whether training recomputes each block in the backward pass to save memory.
 
     Raises:
         UserError: names the file that is missing or does not fit.
     """
     directory = model_directory(path)
     tokenizer = Tokenizer.load(tokenizer_directory(directory))
-    with torch.inference_mode(False):  # what is made in inference mode cannot be trained
+    with torch.inference_mode(False):  # tensors made in inference mode cannot be trained
         model = load_base(directory, tokenizer, dropout=dropout, activation_checkpointing=activation_checkpointing)
         if is_adapter(directory):
             load_adapter(model, directory)
@@ -138,36 +138,36 @@ def load(
 
 
 def _end_ids(directory: Path, tokenizer: Tokenizer) -> frozenset[int]:
-    """All tokens that end an answer: the tokenizer's, those its directories list, and the stored template's."""
-    from babyllm.chat.load import load_template, stored_template  # a run that draws its model needs none of it
+    """The ids of all tokens that end an answer: by the tokenizer, the generation configs and the stored template."""
+    from babyllm.chat.load import load_template, stored_template  # not needed by a run that draws its model
 
     place = tokenizer_directory(directory)
     ends = {tokenizer.eos_id, *generation_ends(directory), *generation_ends(place)}
     if stored_template(place) is not None:
-        with suppress(UserError):  # text can be written without the template; who chats is told
+        with suppress(UserError):  # generation works without the template; chat reports the error
             ends.update(load_template(None, tokenizer, place).end_ids)
     return frozenset(ends)
 
 
 def tokenizer_directory(directory: Path) -> Path:
-    """The directory with the tokenizer of a model directory: itself, or an adapter's base if it has none.
+    """The directory with a model's tokenizer: `directory` itself, or the adapter's base if it has no tokenizer.
 
     Raises:
-        UserError: the base is not there.
+        UserError: the base was not found.
     """
     has_tokenizer = any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
     return directory if has_tokenizer else base_directory(directory)
 
 
 class ChatModel(NamedTuple):
-    """A model to talk to.
+    """A model to chat with.
 
     Attributes:
-        model: a plain one, adapters merged, in evaluation mode.
-        tokenizer: its own.
-        template: of its chats: the one stored with it, else ChatML.
-        missing: special tokens of the template that its vocabulary lacks; without them it cannot chat.
-        has_learned: whether a template was stored with it; else it is a base model, which was not taught to answer.
+        model: plain model in evaluation mode, with adapters merged.
+        tokenizer: tokenizer of the model.
+        template: chat template stored with the model, else ChatML.
+        missing: special tokens of the template that the vocabulary lacks; without them the model cannot chat.
+        has_learned: whether a template was stored with the model; if not, it is a base model, not trained to answer.
     """
 
     model: Transformer
@@ -180,7 +180,7 @@ class ChatModel(NamedTuple):
         """Refuse a model that cannot chat.
 
         Args:
-            path: directory of the model, which the message names.
+            path: directory of the model, for the message.
 
         Raises:
             UserError: the vocabulary lacks tokens of the template.
@@ -191,11 +191,11 @@ class ChatModel(NamedTuple):
 
 
 def load_chat_model(path: str | Path, *, int8: bool = False) -> ChatModel:
-    """What `load` gives, to be read and not trained, with the template of its chats.
+    """The model and tokenizer that `load` returns, for reading only, with the chat template.
 
     Args:
-        path: of the directory.
-        int8: as in `load`.
+        path: path of the directory.
+        int8: whether to hold all matrices in 8 bits, as in `load`.
 
     Raises:
         UserError: names the file that is missing or does not fit.

@@ -1,9 +1,9 @@
-"""The common things in one call each, for notebooks and programs: train, chat, evaluate.
+"""One call each to train, chat and evaluate, for notebooks and programs.
 
-arguments -> flags -> the configuration that `babyllm COMMAND` reads -> the same work, in this process -> plain values
+arguments -> flags -> the configuration of `babyllm COMMAND` -> the same work, in this process -> plain values
 
-Settings are those of the command, sections as dictionaries: `plan={"peak_lr": 1e-3}` is `--plan.peak_lr=1e-3`. An error
-names the argument or the dotted key.
+Settings are those of the command, with sections as dictionaries: `plan={"peak_lr": 1e-3}` is `--plan.peak_lr=1e-3`.
+Errors name the argument or the dotted key.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ Source = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """Where a run stands after a call that trained it.
+    """The state of a run after a call that trained it.
 
     Attributes:
-        run_dir: the directory that records it; `babyllm.load(run_dir)` reads its model.
-        step: the last step taken.
-        n_steps: the steps of its plan.
-        tokens: tokens trained on since its first step.
-        stop_reason: why it ended before its plan, such as Ctrl-C, after which the same call goes on; None where it did
-            not.
-        metrics: the newest value of each metric by name: "loss", "val/<domain>/loss", "val/<domain>/bpb" ...
+        run_dir: directory of the run; `babyllm.load(run_dir)` reads its model.
+        step: last finished step.
+        n_steps: number of steps of the plan.
+        tokens: number of tokens trained on since the first step.
+        stop_reason: why the run ended before its plan, such as Ctrl-C (the same call resumes it); None if it did not.
+        metrics: newest value of each metric by name: "loss" and "val/<domain>/loss" in nats, "val/<domain>/bpb" in bits
+            per byte, and so on; None for a value that was not finite.
     """
 
     run_dir: Path
@@ -48,20 +48,20 @@ class TrainedRun:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the plan's last step was taken."""
+        """Whether the plan's last step is finished."""
         return self.step >= self.n_steps
 
 
 def pretrain(
     texts: Source | None = None, run_dir: Source = "runs/pretrain", *, steps: int | None = None, **settings: Any
 ) -> TrainedRun:
-    """Pretrain a model, or go on with the run in `run_dir`; does in this process what `babyllm pretrain` does.
+    """Pretrain a model, or resume the run in `run_dir`: `babyllm pretrain` in this process.
 
     Args:
-        texts: a folder or file of raw texts, or a directory of token data; None takes the sample corpus.
-        run_dir: where the run is recorded.
+        texts: folder or file of raw texts, or directory of token data; None takes the sample corpus.
+        run_dir: directory that records the run.
         steps: optimizer steps of the whole run; None leaves it to `plan`.
-        settings: of `PretrainConfig`, such as `model={"preset": "nano"}` or `eval_every=100`; sections are
+        settings: fields of `PretrainConfig`, such as `model={"preset": "nano"}` or `eval_every=100`; sections are
             dictionaries or configurations.
 
     Raises:
@@ -83,14 +83,14 @@ def finetune(
     steps: int | None = None,
     **settings: Any,
 ) -> TrainedRun:
-    """Teach a model to converse, or go on with the run in `run_dir`; does in this process what `babyllm sft` does.
+    """Fine-tune a model on conversations, or resume the run in `run_dir`: `babyllm sft` in this process.
 
     Args:
-        chats: a file or folder of conversations, or several; None takes the sample set.
-        run_dir: where the run is recorded.
-        init_from: a run, step or Hugging Face directory of the model to start from.
+        chats: file or folder of conversations, or several; None takes the sample set.
+        run_dir: directory that records the run.
+        init_from: run, step or Hugging Face directory of the model to start from.
         steps: optimizer steps of the whole run; None leaves it to `plan`.
-        settings: of `FineTuneConfig`, such as `lora={"rank": 8}`; sections are dictionaries or configurations.
+        settings: fields of `FineTuneConfig`, such as `lora={"rank": 8}`; sections are dictionaries or configurations.
 
     Raises:
         UserError: an argument or the data is at fault; the message names it.
@@ -110,14 +110,14 @@ def load_chat(
     """A chat with the model of a run, step, Hugging Face or adapter directory: `load_chat("runs/sft").say("你好")`.
 
     Args:
-        model_dir: of the model.
-        system: what the model reads before everything else.
-        int8: hold all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
-        device: cpu, cuda, mps, or auto for the first of cuda, mps, cpu that is there.
-        settings: of `Sampling`, such as `temperature=0` or `seed=1`.
+        model_dir: directory of the model.
+        system: system message, which the model reads first; empty for none.
+        int8: whether to hold all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
+        device: cpu, cuda, mps, or auto for the first available of cuda, mps, cpu.
+        settings: fields of `Sampling`, such as `temperature=0` or `seed=1`.
 
     Raises:
-        UserError: names the file that is missing or does not fit, or the argument that is out of range.
+        UserError: a file is missing or does not fit, or an argument is out of range; the message names it.
         TypeError: there is no such setting.
     """
     from babyllm.chat.session import Session
@@ -136,20 +136,21 @@ def load_chat(
 
 
 def evaluate_model(model_dir: Source, data: Source | Iterable[Source] | None = None, **settings: Any) -> dict[str, Any]:
-    """What `babyllm eval` measures, as numbers by name.
+    """The results of `babyllm eval`, as numbers by name.
 
     Args:
-        model_dir: of a run, step, Hugging Face or adapter directory.
-        data: a directory of token data, or files and folders of conversations; None takes what the run held out.
+        model_dir: run, step, Hugging Face or adapter directory of the model.
+        data: directory of token data, or files and folders of conversations; None takes the data that the run held
+            out.
         settings: other flags of `babyllm eval`, such as `max_tokens=100_000`.
 
     Returns:
-        On token data {"<domain>/loss": nats per token, "<domain>/bpb": bits per byte}; on conversations by task
-        {"loss", "accuracy", "n" ...}.
+        For token data {"<domain>/loss": nats per token, "<domain>/bpb": bits per byte}; for conversations {"loss",
+        "accuracy", "n" ...} by task.
 
     Raises:
         UserError: an argument or the data is at fault; the message names it.
-        KeyboardInterrupt: Ctrl-C came.
+        KeyboardInterrupt: Ctrl-C was pressed.
     """
     from babyllm.commands.use.eval import Flags, evaluated
 
@@ -163,7 +164,7 @@ def evaluate_model(model_dir: Source, data: Source | Iterable[Source] | None = N
 def _trained(
     kind: type[C], begin: Callable[[C, Runtime], Beginning], resolve: Callable[[C], C], flags: list[str]
 ) -> TrainedRun:
-    """A stage's run, trained in this process, which may be a rank of torchrun's; its generators stay as they were."""
+    """Train a stage's run in this process, which may be a rank of torchrun; torch's random generators are restored."""
     import torch
 
     from babyllm.training.recording.records import read_metrics
@@ -186,7 +187,7 @@ def _trained(
 
 
 def _flags_of(kind: Any, shorts: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """The settings of a call as flags; arguments with a name of their own count where they are given."""
+    """The settings of a call as flags; arguments in `shorts` that are not None come last, so that they win."""
     known = set(command_line.keys(kind))
     given = [_flag(key, value) for key, value in shorts.items() if value is not None]
     return [*_nested(settings, known), *given]

@@ -1,4 +1,4 @@
-"""The optimizer: AdamW over groups of parameters, by weight decay and learning rate."""
+"""The optimizer: AdamW, with parameters grouped by weight decay and learning rate."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class OptimConfig:
     """AdamW (Loshchilov and Hutter 2019, algorithm 2).
 
     Attributes:
-        weight_decay: decay of parameters with two or more dimensions; norms and biases have none.
-        beta1: decay of the mean gradient.
-        beta2: decay of the mean squared gradient.
-        eps: added to the root of the mean squared gradient.
+        weight_decay: weight decay of parameters with two or more dimensions; norms and biases have none.
+        beta1: decay of the running mean of the gradient.
+        beta2: decay of the running mean of the squared gradient.
+        eps: term added to the root of the mean squared gradient.
     """
 
     weight_decay: Rate = 0.1
@@ -28,18 +28,18 @@ class OptimConfig:
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """The optimizer of a model's trainable parameters; those of two or more dimensions are decayed.
+    """The optimizer of a model's trainable parameters; weight decay applies to those with two or more dimensions.
 
-    Call it after whatever replaces parameters: an adapter, a move to a device, sharding. Its learning rate is 0 until
-    the training loop sets the schedule's, times the group's `lr_scale` where it has one.
+    Call it after everything that replaces parameters: an adapter, a move to a device, sharding. The learning rate is 0
+    until the training loop sets that of the schedule, times the group's `lr_scale` if it has one.
 
     Args:
-        model: its frozen parameters are left out. A module may hold `lr_scales`, learning rates of its own parameters
-            over that of the others by their names, as `LoraLinear` does.
-        config: numbers of AdamW.
+        model: model, whose frozen parameters are left out. A module may have `lr_scales`, factors of the learning rate
+            by the names of its own parameters, as `LoraLinear` does.
+        config: settings of AdamW.
 
     Raises:
-        UserError: a number of `config` is beyond its limits.
+        UserError: a setting in `config` is out of range.
     """
     check(config, "optim.")
     kinds: dict[tuple[bool, float], list[nn.Parameter]] = {}

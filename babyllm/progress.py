@@ -1,4 +1,4 @@
-"""A line that tells how far long work has come and when it will end."""
+"""A progress line: how much of a long task is done, and when it will end."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import time
 from collections import deque
 from typing import TextIO
 
-PLAIN_LINE_INTERVAL_S = 10.0  # between lines when the output is a file or a pipe
-RATE_WINDOW = 32  # calls over which the time of a unit of work is averaged
+PLAIN_LINE_INTERVAL_S = 10.0  # shortest time between lines when the output is a file or a pipe
+RATE_WINDOW = 32  # calls over which the speed is averaged
 
 
 def format_duration(seconds: float) -> str:
-    """Return a length of time for people: `42 s`, `12 min 05 s`, `1:02:03` (hours), `2 d 03 h`."""
+    """Return a duration for people to read: `42 s`, `12 min 05 s`, `1:02:03` (hours), `2 d 03 h`."""
     minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     days, h = divmod(hours, 24)
@@ -25,14 +25,14 @@ def format_duration(seconds: float) -> str:
 
 
 class ProgressLine:
-    """One line that is rewritten on a terminal; elsewhere a plain line every ten seconds at most.
+    """One line that is rewritten on a terminal; elsewhere at most one plain line every ten seconds.
 
     Args:
-        title: what is counted, such as "step".
-        total: at which the work is done.
-        done: of it before this process.
-        live: whether to rewrite the line; by default whether `output` is a terminal.
-        output: standard output unless given.
+        title: name of the unit counted, such as "step".
+        total: number of units of the whole task.
+        done: number of units finished before this process.
+        live: whether to rewrite the line; None does so if `output` is a terminal.
+        output: stream to print to; None takes standard output.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ProgressLine:
         self._next_plain_s = 0.0
 
     def show(self, done: int, status: str = "", note: str = "") -> None:
-        """Tell that `done` of the total is reached, with more to know in front of the times and behind them."""
+        """Show that `done` units are finished, with `status` before the times and `note` after them."""
         now = time.monotonic()
         left = self._time_left(now, done)
         share = done / max(1, self._total)
@@ -67,14 +67,14 @@ class ProgressLine:
             self._write(f"{count} {text}\n")
 
     def message(self, text: str) -> None:
-        """Print a line above."""
+        """Print a line above the progress line."""
         if self._shown:
             self._write(f"\r{' ' * len(self._shown)}\r{text}\n{self._shown}")
         else:
             self._write(f"{text}\n")
 
     def end(self) -> None:
-        """Leave the line as it stands."""
+        """End the line and leave it on the terminal."""
         if self._shown:
             self._write("\n")
         self._shown = ""
@@ -85,7 +85,7 @@ class ProgressLine:
     def _time_left(self, now: float, done: int) -> str:
         self._marks.append((now, done))
         if len(self._marks) > 2 and self._marks[0] == self._start:
-            self._marks.popleft()  # compilation and warming up are in the first interval: no measure of the rest
+            self._marks.popleft()  # the first interval includes compilation and warm-up, so it predicts nothing
         since, first = self._marks[0]
         if done == first:
             return "?"

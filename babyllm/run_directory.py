@@ -1,9 +1,9 @@
-"""The step directories of a run: which there are, which one is meant, and how one gets its place.
+"""The step directories of a run: which exist, which one the run stands for, and how a new one is added.
 
-    .saving/ -> whole (resume.json is written last) -> the step it replaces is set aside -> step_00002000/ -> `latest`
+    .saving/ -> complete (resume.json is written last) -> the step it replaces is renamed -> step_00002000/ -> `latest`
 
-Every change is a rename, so a kill leaves the old step, the new one, or both; `take_back` puts right what it left.
-`resume.json` names the sha256 of the files beside it and of itself: what carries a right one is a whole step.
+Every change is a rename, so a kill leaves the old step, the new one, or both; `take_back` cleans up after a kill.
+`resume.json` has the sha256 of the files beside it and of itself: a step whose checksums match is complete.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _STEP = re.compile(r"step_(\d{8,})")
 
 
 def step_name(step: int) -> str:
-    """The name of a step's directory."""
+    """The name of a step's directory, such as step_00002000."""
     return f"step_{step:08d}"
 
 
 def step_directories(run_dir: Path) -> dict[int, Path]:
-    """The complete step directories of a run, in the order of their steps."""
+    """The complete step directories of a run by step, ascending."""
     return {step: path for step, path in _named_as_steps(run_dir).items() if (path / RESUME).is_file()}
 
 
@@ -39,16 +39,16 @@ def _named_as_steps(run_dir: Path) -> dict[int, Path]:
 
 
 def latest(run_dir: Path) -> Path | None:
-    """The newest complete step directory of a run, from which it goes on, or None."""
+    """The newest complete step directory of a run, from which it resumes; None if there is none."""
     steps = step_directories(run_dir)
     return steps[max(steps)] if steps else None
 
 
 def meant_step(run_dir: Path) -> Path | None:
-    """The step directory that is meant where the run is named as a model: the one `latest` names, else the newest.
+    """The step directory of the model that a run stands for: the one that `latest` names, else the newest; or None.
 
-    It is the newest, but for a run that early stopping has ended: there it is the best. A damaged one is meant all the
-    same: reading it tells.
+    `latest` names the newest step, or the best one if early stopping has ended the run. A damaged step is returned too:
+    reading it reports the damage.
     """
     pointer = run_dir / LATEST
     if pointer.is_file():
@@ -60,12 +60,12 @@ def meant_step(run_dir: Path) -> Path | None:
 
 
 def _is_begun(directory: Path) -> bool:
-    """Whether a directory holds a model or what a step has beside it."""
+    """Whether a directory holds any file that marks a model or a step."""
     return any(os.path.lexists(directory / name) for name in (RESUME, "config.json", "adapter_config.json"))
 
 
 def read_resume(directory: Path, *, compare: bool = True) -> dict[str, Any]:
-    """What a step's resume.json holds, after a check of it and, with `compare`, of the files beside it.
+    """The contents of a step's resume.json, after verifying its sha256 and, with `compare`, those it lists.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -78,23 +78,29 @@ def read_resume(directory: Path, *, compare: bool = True) -> dict[str, Any]:
 
 
 def write_resume(directory: Path, resume: dict[str, Any]) -> None:
-    """Write a step's resume.json, whole or not at all; its "sha256" has the files beside it."""
+    """Write a step's resume.json atomically; `resume["sha256"]` has the checksums of the other files.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     own = {RESUME: json_digest(resume)}
     write_json(directory / RESUME, {**resume, "sha256": {**resume["sha256"], **own}})
 
 
 def place(run_dir: Path, step: int) -> None:
-    """Give `.saving` its place as the newest step; one that has it already is set aside until then.
+    """Rename `.saving` to the step's directory and update `latest`; an old directory of that step is replaced.
 
-    There are only renames: `write_pointer` comes first, so that a full disk shows while nothing has changed.
+    It only renames. `write_pointer` must be called before, so that a full disk is noticed before anything has changed.
 
     Raises:
-        UserError: what has the place is no step of a run.
+        UserError: a directory with the step's name is not a step of a run.
     """
     target, aside = run_dir / step_name(step), run_dir / f"{_ASIDE}{step_name(step)}"
     if target.exists():
         if not (target / RESUME).is_file():
-            raise UserError(f"{target}: is no step of a run (it has no {RESUME}); move it, step {step} has its name")
+            raise UserError(
+                f"{target}: is not a step of a run (it has no {RESUME}); move it, step {step} needs the name"
+            )
         _delete(aside)
         os.rename(target, aside)
     os.rename(run_dir / SAVING, target)
@@ -104,7 +110,7 @@ def place(run_dir: Path, step: int) -> None:
 
 
 def point(run_dir: Path, step: int) -> None:
-    """Let `latest` name this step, if it is there."""
+    """Make `latest` name this step, if the step exists."""
     name = step_name(step)
     is_there = (run_dir / name / RESUME).is_file()
     if is_there and not ((run_dir / LATEST).is_file() and (run_dir / LATEST).read_text().strip() == name):
@@ -114,7 +120,7 @@ def point(run_dir: Path, step: int) -> None:
 
 
 def write_pointer(run_dir: Path, step: int) -> None:
-    """Write what `latest` will hold once `place` or `point` gives it that name."""
+    """Write the new contents of `latest` to a temporary file, which `place` or `point` renames."""
     pointer = run_dir / _POINTER
     try:
         pointer.write_text(f"{step_name(step)}\n")
@@ -125,7 +131,7 @@ def write_pointer(run_dir: Path, step: int) -> None:
 
 
 def prune(run_dir: Path, keep: int, best: int | None) -> None:
-    """Delete all steps but the newest `keep` and the best one."""
+    """Delete all steps except the newest `keep` and the step `best`."""
     steps = step_directories(run_dir)
     for step in list(steps)[:-keep]:
         if step != best:
@@ -133,10 +139,10 @@ def prune(run_dir: Path, keep: int, best: int | None) -> None:
 
 
 def take_back(run_dir: Path) -> None:
-    """Put right what a kill left: a whole step that had no place gets it, what is not whole is deleted.
+    """Clean up after a kill: finish the renames of a complete step, and delete incomplete ones.
 
     Raises:
-        UserError: what has a step's place is no step of a run.
+        UserError: a directory with a step's name is not a step of a run.
     """
     saving = run_dir / SAVING
     if saving.is_dir() and (resume := _whole(saving)):
@@ -162,15 +168,15 @@ def _whole(directory: Path) -> dict[str, Any] | None:
 
 
 def require_steps(run_dir: Path, last_recorded: int, save_every: int) -> None:
-    """Refuse to go on from an older step, or from none, where a newer one has been and is not there any more.
+    """Refuse to resume from an older step, or from none, if a newer step is missing or damaged.
 
     Args:
-        run_dir: of the run.
-        last_recorded: step of the last record of metrics.jsonl.
-        save_every: steps between checkpoints when those records were made; 0 only at the end.
+        run_dir: directory of the run.
+        last_recorded: step of the last record in metrics.jsonl.
+        save_every: steps between checkpoints when the records were made; 0 for only at the end.
 
     Raises:
-        UserError: says what is not whole, or missing.
+        UserError: a step is missing or incomplete; the message names it.
     """
     steps = step_directories(run_dir)
     for step, path in _named_as_steps(run_dir).items():
@@ -183,13 +189,13 @@ def require_steps(run_dir: Path, last_recorded: int, save_every: int) -> None:
     was_saved = (run_dir / LATEST).exists() or last_recorded > save_every > 0
     if not steps and was_saved:
         raise UserError(
-            f"{run_dir}: its records reach step {last_recorded}, but none of its steps is there; bring a step "
-            "directory back, or choose another --run_dir"
+            f"{run_dir}: its records reach step {last_recorded}, but its step directories are missing; restore one, "
+            "or choose another --run_dir"
         )
 
 
 def _delete(directory: Path) -> None:
-    """Delete a step directory so that at no moment a part of it looks complete."""
+    """Delete a step directory; it is renamed first, so that a partly deleted one never looks complete."""
     if directory.exists():
         doomed = directory.with_name(f"{_DELETING}{directory.name}")
         shutil.rmtree(doomed, ignore_errors=True)

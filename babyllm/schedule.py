@@ -1,7 +1,7 @@
 """The learning rate: a pure function of the plan and the step.
 
-Four phases, any of which may be empty: warmup, cosine, stable, decay. Without stable and decay it is the usual warmup
-and cosine; with an empty cosine and `stable_lr` equal to `peak_lr` it is warmup-stable-decay (Hu et al. 2024,
+It has four phases, any of which may be empty: warmup, cosine, stable, decay. Without stable and decay it is the usual
+warmup and cosine. With an empty cosine and `stable_lr` equal to `peak_lr` it is warmup-stable-decay (Hu et al. 2024,
 section 4).
 """
 
@@ -19,28 +19,29 @@ PHASES = ("warmup", "cosine", "stable", "decay")
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to train and with which learning rate.
+    """The length of a training run and its learning-rate schedule.
 
-    A phase is a number of steps (an integer) or a share of all steps (a number with a decimal point). Steps given as
-    numbers are kept; the shares divide what is left between them.
+    A phase is a number of steps (an integer) or a share of all steps (a number with a decimal point). Numbers of steps
+    are kept as given; phases given as shares divide the remaining steps in proportion.
 
     Attributes:
-        steps: optimizer steps in all; None takes `epochs`.
-        epochs: times through the data; used when `steps` is None.
-        schedule: "phases", or "constant", "linear", "exponential" or "restarts" behind the warmup.
+        steps: total number of optimizer steps; null computes it from `epochs`.
+        epochs: number of passes over the data; used when `steps` is null.
+        schedule: curve of the learning rate: "phases" for the four phases, or "constant", "linear", "exponential" or
+            "restarts" after the warmup.
         peak_lr: highest learning rate.
-        min_lr: where the cosine ends; None is a tenth of the peak.
+        min_lr: learning rate at the end of the cosine; null takes a tenth of `peak_lr`.
         warmup: phase from 0 to `peak_lr`, linear.
         cosine: phase from `peak_lr` to `min_lr`, half a cosine.
-        cosine_cycle: the half period over the phase's length; above 1 the phase ends before the cosine does.
+        cosine_cycle: half period of the cosine over the phase's length; above 1 the phase ends before the cosine does.
         stable: phase at `stable_lr`.
-        stable_lr: None is `min_lr`.
-        decay: phase from where the rate stands to `final_lr`.
-        decay_shape: "linear", "cosine" or "1-sqrt" (Haegele et al. 2024, equation 2).
-        final_lr: where the decay ends.
-        cycles: cosines of the schedule "restarts" (Loshchilov and Hutter 2017, equation 5).
-        clip_norm: largest gradient norm; 0 does not clip.
-        seed: of initial weights and dropout.
+        stable_lr: learning rate of the stable phase; null takes `min_lr`.
+        decay: phase from the learning rate reached before it to `final_lr`.
+        decay_shape: curve of the decay: "linear", "cosine" or "1-sqrt" (Haegele et al. 2024, equation 2).
+        final_lr: learning rate at the end of the decay.
+        cycles: number of cosines of the schedule "restarts" (Loshchilov and Hutter 2017, equation 5).
+        clip_norm: largest gradient norm; larger gradients are scaled down to it. 0 does not clip.
+        seed: seed of the initial weights and of dropout.
     """
 
     steps: Count | None = None
@@ -61,10 +62,14 @@ class Plan:
     seed: Seed = 1
 
     def with_steps(self, rows: int, global_batch: int) -> Plan:
-        """The same plan with `steps` as a number, for `rows` sequences per epoch.
+        """The same plan with `steps` as a number, computed from `epochs` if it is None.
+
+        Args:
+            rows: rows of one epoch.
+            global_batch: rows of one optimizer step over all ranks.
 
         Raises:
-            UserError: it cannot be followed.
+            UserError: a value is out of range, or the phases do not fit the steps.
         """
         self.check()
         if self.steps is not None:
@@ -74,10 +79,10 @@ class Plan:
         return plan
 
     def check(self) -> None:
-        """Refuse what cannot be followed, as far as that can be told without the data.
+        """Refuse an impossible plan, as far as it can be checked without the data.
 
         Raises:
-            UserError: names the value.
+            UserError: a value is out of range, or the phases do not fit the steps; the message names it.
         """
         check(self, "plan.")
         if self.schedule == "exponential" and not self._floor > 0:
@@ -94,7 +99,7 @@ class Plan:
         """`steps` as a number.
 
         Raises:
-            UserError: it is not known yet.
+            UserError: it is None, to be computed by `with_steps`.
         """
         if self.steps is None or self.steps < 1:
             raise UserError(f"plan.steps={self.steps}: must be at least 1")
@@ -102,10 +107,10 @@ class Plan:
 
 
 def phase_steps(plan: Plan) -> dict[str, int]:
-    """The length in steps of each phase of the schedule "phases"; they add up to `plan.steps`.
+    """The length in steps of each phase of the schedule "phases", by name; the lengths add up to `plan.steps`.
 
     Raises:
-        UserError: the lengths given as numbers do not fit.
+        UserError: the phases given as numbers of steps do not fit `plan.steps`.
     """
     given = {name: getattr(plan, name) for name in PHASES}
     counted = sum(v for v in given.values() if isinstance(v, int))
@@ -129,14 +134,14 @@ def phase_steps(plan: Plan) -> dict[str, int]:
 
 
 def learning_rate(plan: Plan, step: int) -> float:
-    """The learning rate of the update that follows `step` finished ones.
+    """The learning rate of one update.
 
     Args:
-        plan: with `steps` known.
-        step: 0 for the first update, up to `plan.steps` - 1 for the last.
+        plan: plan whose `steps` is not None.
+        step: number of finished updates: 0 for the first update, `plan.steps` - 1 for the last.
 
     Raises:
-        UserError: the plan cannot be followed.
+        UserError: the phases do not fit the steps.
     """
     if plan.schedule != "phases":
         rest = 1.0 - plan.warmup if isinstance(plan.warmup, float) else 1.0
@@ -147,7 +152,7 @@ def learning_rate(plan: Plan, step: int) -> float:
     step -= lengths["warmup"]
     floor = plan._floor
     if plan.schedule != "phases":
-        return _behind_warmup(plan, floor, step, plan.n_steps - lengths["warmup"])
+        return _after_warmup(plan, floor, step, plan.n_steps - lengths["warmup"])
     rate = plan.peak_lr
     if lengths["cosine"]:
         done = min(step + 1, lengths["cosine"]) / lengths["cosine"] / plan.cosine_cycle
@@ -168,7 +173,7 @@ def _decayed(plan: Plan, start: float, done: float) -> float:
     return plan.final_lr + (start - plan.final_lr) * left[plan.decay_shape]
 
 
-def _behind_warmup(plan: Plan, floor: float, step: int, length: int) -> float:
+def _after_warmup(plan: Plan, floor: float, step: int, length: int) -> float:
     done = min(1.0, (step + 1) / max(1, length))
     if plan.schedule == "constant":
         return plan.peak_lr

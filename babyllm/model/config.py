@@ -1,4 +1,4 @@
-"""Model shapes as plain values: `ModelConfig`, and what a shape costs.
+"""Model shapes as plain values: `ModelConfig`, and the parameters and FLOPs of a shape.
 
 options (babyllm.model.options) -> ModelConfig -> Transformer(config) -> config.json (babyllm.interop.huggingface)
 """
@@ -23,11 +23,11 @@ class RopeScaling:
         factor: new context length over the original one.
         original_max_seq_len: tokens the model was first trained with; None takes `max_seq_len`, the only choice for
             "dynamic".
-        low_freq_factor: "llama3" only: wavelengths above original / this are fully stretched.
-        high_freq_factor: "llama3" only: wavelengths below original / this are left alone.
-        beta_fast: "yarn" only: rotations over the original length above which a dimension is left alone.
-        beta_slow: "yarn" only: rotations below which a dimension is fully stretched.
-        attention_factor: "yarn" only: factor of cos and sin; None takes 0.1 ln(factor) + 1.
+        low_freq_factor: wavelengths above the original length / this are fully stretched; "llama3" only.
+        high_freq_factor: wavelengths below the original length / this are not stretched; "llama3" only.
+        beta_fast: rotations over the original length above which a dimension is not stretched; "yarn" only.
+        beta_slow: rotations below which a dimension is fully stretched; "yarn" only.
+        attention_factor: factor of cos and sin; None takes 0.1 ln(factor) + 1; "yarn" only.
     """
 
     type: RopeType
@@ -53,10 +53,10 @@ class Shape:
         max_seq_len: longest sequence in tokens.
         rope_theta: base of the rotary frequencies.
         rope_scaling: stretching of the rotary frequencies.
-        tie_embeddings: whether the output layer is the embedding.
-        dropout: probability, on the embedding's and on every block's output into the residual stream.
-        norm_eps: added to the mean square in RMSNorm.
-        activation_checkpointing: recompute each block in the backward pass to save memory.
+        tie_embeddings: whether the output layer shares the embedding's weights.
+        dropout: dropout probability, on the embedding's and on every block's output into the residual stream.
+        norm_eps: term added to the mean square in RMSNorm.
+        activation_checkpointing: whether to recompute each block in the backward pass to save memory.
     """
 
 
@@ -85,14 +85,14 @@ class ModelConfig(Shape):
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        """Fill in what follows from the rest and reject impossible shapes.
+        """Fill in the fields that are None and refuse impossible shapes.
 
         Raises:
-            UserError: names the field that is impossible.
+            UserError: a field is impossible; the message names it.
         """
         if self.n_kv_heads is None:
             object.__setattr__(self, "n_kv_heads", self.n_heads)
-        check(self, "model.")  # the values given, before others follow from them
+        check(self, "model.")  # the given values, before others are computed from them
         if self.d_ff is None:
             object.__setattr__(self, "d_ff", -(-(8 * self.d_model) // (3 * 32)) * 32)
         if self.d_model % self.n_heads or self.head_dim % 2:
@@ -104,7 +104,7 @@ class ModelConfig(Shape):
         self._check_scaling()
 
     def _check_scaling(self) -> None:
-        """Reject an impossible stretching of the rotary frequencies."""
+        """Refuse an impossible stretching of the rotary frequencies."""
         scaling = self.rope_scaling
         if scaling and scaling.type == "llama3" and scaling.high_freq_factor <= scaling.low_freq_factor:
             raise UserError("rope scaling llama3: high_freq_factor must be above low_freq_factor")
@@ -133,7 +133,7 @@ class ModelConfig(Shape):
 
 
 def parameter_counts(config: ModelConfig) -> dict[str, int]:
-    """Numbers of parameters: embedding, attention, mlp, norms, output; a tied output layer counts as 0."""
+    """Numbers of parameters by part: embedding, attention, mlp, norms, output; a tied output layer counts as 0."""
     d, layers = config.d_model, config.n_layers
     kv_width = config.kv_heads * config.head_dim
     embedding = config.vocab_size * d

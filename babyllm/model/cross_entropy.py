@@ -3,10 +3,10 @@
 hidden (N, D), weight (V, D), targets (N,) -> negative log-likelihood (N,) in nats
 
 Legend: N tokens, C tokens of one chunk, D model width, V vocabulary.
-`plain_token_losses` is the formula; the rest is that formula in little memory. Logits exist for one chunk at a time,
-and the gradients are computed from them at once. Where the losses are summed as they come, one number scales the
-gradients afterwards; where each has an upstream gradient of its own, the weight's gradient is computed again. Nothing
-is read back from the device: a GPU is never waited for.
+`plain_token_losses` is the formula; the rest computes it in little memory. Logits exist for one chunk at a time, and
+their gradients are computed at once, in the forward pass. If the losses are then summed, one number scales the
+gradients in the backward pass. If each loss has its own upstream gradient, the weight's gradient is computed again.
+Nothing is read back from the device, so the host never waits for a GPU.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from torch.nn import functional as F
 IGNORE = -100
 
 CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20, "mps": 64 << 20}
-"""fp32 logits held at once, by device: what stays in a CPU's cache, and what keeps an accelerator busy."""
+"""Bytes of fp32 logits held at once, by device: few enough for a CPU's cache, enough to keep an accelerator busy."""
 
 SPARSE = 0.75
-"""Share of targets that count below which only these are multiplied: picking them out has its price."""
+"""Share of counted targets below which only their rows are multiplied; above it, selecting rows costs more."""
 
 PRODUCT_CHUNKS = {"cpu": 4}
-"""Chunks whose 16-bit slopes make one product with the hidden states: adding one up in fp32 reads all of (V, D)."""
+"""Chunks whose 16-bit logit gradients share one product for the weight, since adding a product reads all of (V, D)."""
 
 
 def plain_token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -51,10 +51,10 @@ def token_losses(
     Args:
         hidden: (..., D), the final hidden states.
         weight: (V, D), the output layer.
-        targets: (...) int64.
-        weights: (...) float32, constants that the nats are multiplied by; None leaves them as they are. Given here and
-            not multiplied afterwards, they cost no second pass for the gradients.
-        n_targets: how many targets count, or more; the logits of the others are then not computed. None: all are.
+        targets: (...) int64 token ids, or `IGNORE`.
+        weights: (...) float32 constants that the nats are multiplied by; None for 1. Multiplying afterwards instead
+            would cost a second pass for the gradients.
+        n_targets: upper bound on the number of targets other than `IGNORE`, which saves most other logits; or None.
 
     Returns:
         (...) float32, or float64.
@@ -73,10 +73,10 @@ def product_dtype(hidden: Tensor) -> torch.dtype:
 
 
 def counted_rows(targets: Tensor, n_targets: int | None) -> Tensor | None:
-    """Indices (`n_targets`,) that include every target of (N,) that counts; None where selecting them saves nothing."""
+    """(`n_targets`,) int64 indices of all counted targets, and maybe others, among (N,); None if that saves nothing."""
     if not n_targets or n_targets >= SPARSE * len(targets):
         return None
-    # Sorted, those that count come first: their number is known here, and need not be asked of the device.
+    # Sorted, counted targets come first. Their number is known, so the device need not be asked for it.
     return (targets == IGNORE).int().argsort(stable=True)[:n_targets]
 
 
@@ -104,7 +104,7 @@ class _TokenLosses(torch.autograd.Function):
             share = (targets != IGNORE).to(wide) if factors is None else factors.masked_fill(targets == IGNORE, 0.0)
             d_hidden = torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device)
             d_weight = torch.zeros(weight.shape if weight.requires_grad else (0,), dtype=wide, device=hidden.device)
-            # Small weights, such as one over a turn's length, would leave little of 16-bit products.
+            # Small weights, such as one over a turn's length, would underflow in 16-bit products.
             peak = share.abs().amax().clamp(min=torch.finfo(wide).tiny)
             shared = (h * (share / peak).unsqueeze(1)).to(dtype)
         with torch.autocast(hidden.device.type, enabled=False):
@@ -127,7 +127,7 @@ class _TokenLosses(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         h, w, targets, share, peak, rows, d_hidden, d_weight = ctx.saved_tensors
         upstream = grads[0]
-        is_common = upstream.stride() == (0,)  # as a sum's gradient is: one number, seen by all
+        is_common = upstream.stride() == (0,)  # the gradient of a sum: one number, expanded
         scale = share * (upstream[0] if is_common else upstream if rows is None else upstream.index_select(0, rows))
         scaled_hidden = scattered((d_hidden * scale.unsqueeze(1)).to(d_hidden.dtype), rows, ctx.n)
         if not len(d_weight):
@@ -152,7 +152,7 @@ def scattered(values: Tensor, rows: Tensor | None, n: int) -> Tensor:
 
 
 def chunk_groups(n: int, vocab_size: int, device: str, dtype: torch.dtype) -> Iterator[list[slice]]:
-    """Slices of as many tokens as `CHUNK_BYTES` of logits hold; those of a list share one product of their slopes."""
+    """Slices of the tokens that `CHUNK_BYTES` of logits hold; the slices of a list share one product for the weight."""
     rows = CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * vocab_size)
     rows = max(64, rows // 64 * 64)
     size = rows * (PRODUCT_CHUNKS.get(device, 1) if dtype.itemsize < 4 else 1)

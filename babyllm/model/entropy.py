@@ -4,7 +4,7 @@ hidden (N, D), weight (V, D), targets (N,) -> negative log-likelihood (N,) and e
 
 Legend: N tokens, C tokens of one chunk, D model width, V vocabulary.
 `plain_losses_and_entropies` is the formula. Unlike the losses alone (`babyllm.model.cross_entropy`), the logits are
-computed once more in the backward pass: losses that ask for an entropy give each token an upstream gradient of its own.
+computed again in the backward pass, because losses with an entropy have a different upstream gradient for each token.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ def losses_and_entropies(
 ) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood of each target and entropy of the distribution it is predicted with, in nats.
 
-    Both are 0 where the target is `IGNORE`. The losses are those of `cross_entropy.token_losses` bit for bit; types are
-    as there.
+    Both are 0 where the target is `IGNORE`. The losses equal those of `cross_entropy.token_losses` bit for bit, and the
+    types are the same.
 
     Args:
         hidden: (..., D), the final hidden states.
         weight: (V, D), the output layer.
-        targets: (...) int64.
-        n_targets: how many targets count, or more; the logits of the others are then not computed. None: all are.
+        targets: (...) int64 token ids, or `IGNORE`.
+        n_targets: upper bound on the number of targets other than `IGNORE`; most other logits are then not computed.
+            None computes all.
 
     Returns:
         (...) and (...), float32 or float64.
@@ -80,7 +81,7 @@ class _LossesAndEntropies(torch.autograd.Function):
         h, w, targets, rows, entropies = ctx.saved_tensors
         grads = grads if rows is None else tuple(grad.index_select(0, rows) for grad in grads)
         upstream = torch.stack(grads).masked_fill(targets == IGNORE, 0.0)  # (2, N)
-        # Small weights, such as one over a turn's length, would leave little of 16-bit slopes.
+        # Small weights, such as one over a turn's length, would underflow in 16-bit gradients.
         peak = upstream.abs().amax().clamp(min=torch.finfo(upstream.dtype).tiny)
         by_loss, by_entropy = (upstream / peak).unsqueeze(-1)  # (N, 1) each
         d_hidden = torch.empty(h.shape, dtype=ctx.dtypes[0], device=h.device)

@@ -38,7 +38,7 @@ class WithHead(Model):
         """Take over `model`.
 
         Args:
-            model: changed in place without `has_output`: it loses its output layer, on which no value depends.
+            model: transformer; without `has_output` it loses its output layer in place, since no value depends on it.
             labels: names of the outputs.
             has_output: True for a policy with a value head; False for reward models and classifiers.
         """
@@ -83,10 +83,10 @@ class WithHead(Model):
 
         Args:
             tokens: (B, T) int64 ids.
-            targets: as in `Transformer.forward`; for "nats" and "entropy" alone, which need the output layer.
+            targets: as in `Transformer.forward`; needed for "nats" and "entropy" alone, as is the output layer.
             positions: as in `Transformer.forward`.
             documents: as in `Transformer.forward`.
-            lengths: (B,) int64, tokens of each row; with it, values are those of each row's last token.
+            lengths: (B,) int64 numbers of tokens of each row; with it, the values are those of each row's last token.
             weights: as in `Transformer.forward`.
             n_targets: as in `Transformer.forward`.
             returns: names of the results wanted, those of `Transformer.forward` and "values".
@@ -96,7 +96,7 @@ class WithHead(Model):
             Else the results by name, as `Output` describes them.
 
         Raises:
-            KeyError: names a result that needs targets where there are none.
+            KeyError: a result needs targets, and there are none; its name.
         """
         asked = (*(name for name in returns if name not in ("values", "hidden")), "hidden")
         found = self.model(tokens, targets, positions, documents, weights=weights, n_targets=n_targets, returns=asked)
@@ -108,7 +108,7 @@ class WithHead(Model):
         """(B, T, D) -> (B, T), (B, T, N), (B,) or (B, N) float32."""
         if lengths is not None:
             hidden = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
-        with torch.autocast(hidden.device.type, enabled=False):  # rewards that differ little must not be rounded alike
+        with torch.autocast(hidden.device.type, enabled=False):  # 16-bit values could not tell close rewards apart
             values: Tensor = self.score(hidden.to(self.score.weight.dtype)).float()
         return values.squeeze(-1) if len(self.labels) == 1 else values
 

@@ -78,7 +78,7 @@ class FrozenLinear(nn.Linear):
 
 
 def plain_product(x: Tensor, layer: FrozenLinear) -> Tensor:
-    """What a `FrozenLinear` computes, keeping the restored weight for the backward pass: (..., I) -> (..., O)."""
+    """The product of a `FrozenLinear`, but keeping the restored weight for the backward pass: (..., I) -> (..., O)."""
     return F.linear(x, layer.base_weight().to(x.dtype))
 
 
@@ -116,12 +116,12 @@ class LoraLinear(FrozenLinear):
     Attributes:
         lora_A: (R, I), starts as `nn.Linear` weights do, drawn from torch's current generator.
         lora_B: (O, R), starts at zero, so that at first the layer is the plain one.
-        alpha: `scale` times the rank, or times its root with `rslora`.
-        rslora: whether it is the root (Kalajdzievski 2023, equation 5).
+        alpha: numerator of `scale`.
+        rslora: whether `scale` is alpha / sqrt(rank) rather than alpha / rank (Kalajdzievski 2023, equation 5).
         scale: factor of the update.
-        dropout: probability, on the update's input.
-        lr_scales: learning rates of single parameters over that of the others, by name (`babyllm.optim`).
-        is_active: whether the update counts; `lora.adapter_off` switches it off.
+        dropout: dropout probability, on the update's input.
+        lr_scales: factors of the learning rate by the names of this layer's parameters (`babyllm.optim`).
+        is_active: whether the update is added; `lora.adapter_off` switches it off.
     """
 
     def __init__(
@@ -195,8 +195,8 @@ def joined_int8(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor] | None:
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     """Parameters concatenated along the first dimension; they become views of the result.
 
-    They stay as aligned as allocated memory is, since products of unaligned memory may be rounded in another way;
-    parameters of odd sizes are therefore copied.
+    Views stay aligned like allocated memory, since products of unaligned memory may round differently. Parameters of
+    other sizes are copied instead.
     """
     first = parts[0].detach()
     if len(parts) == 1:
@@ -205,7 +205,7 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
     is_one = len({part.untyped_storage().data_ptr() for part in parts}) == 1 and starts[1:] == ends[:-1]
     if is_one and all(part.is_contiguous() for part in parts):
         return first.as_strided((sum(map(len, parts)), *first.shape[1:]), first.stride())
-    with torch.inference_mode(False), torch.no_grad():  # weights made in inference mode could not be trained any more
+    with torch.inference_mode(False), torch.no_grad():  # weights made in inference mode could not be trained
         whole = torch.cat(list(parts))
         if any(part.nbytes % _ALIGNMENT or part.is_inference() for part in parts):
             return whole

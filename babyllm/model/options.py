@@ -37,13 +37,13 @@ class ModelOptions(Shape):
     Fields are those of `ModelConfig`; null takes the preset's value.
 
     Attributes:
-        preset: nano, tiny, 92m, 218m, 160m or 1b; null takes nano on a CPU and tiny on a GPU.
+        preset: name of a shape: nano, tiny, 92m, 218m, 160m or 1b; null takes nano on a CPU and tiny on a GPU.
         vocab_size: rows of the embedding; in training it follows the data unless given, and may exceed it.
         d_ff: width of the SwiGLU; follows d_model (8/3 of it, up to a multiple of 32) when only that is given.
         max_seq_len: longest sequence in tokens; in training at least data.seq_len.
-        rope_scaling: linear, dynamic, llama3 or yarn.
+        rope_scaling: method to stretch the rotary frequencies: linear, dynamic, llama3 or yarn; null does not.
         rope_factor: new context length over the original one, for rope_scaling.
-        rope_original_seq_len: tokens the model was first trained with, for rope_scaling.
+        rope_original_seq_len: context length in tokens of the original training, for rope_scaling.
     """
 
     preset: str | None = None
@@ -70,7 +70,7 @@ class ModelOptions(Shape):
             seq_len: row length of the data, in tokens.
 
         Raises:
-            UserError: an unknown preset, an impossible shape, or a `vocab_size` smaller than the data's.
+            UserError: the preset is unknown, the shape is impossible, or its `vocab_size` is smaller than the data's.
         """
         name = self.preset or CPU_PRESET
         if name not in PRESETS:

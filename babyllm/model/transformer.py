@@ -113,10 +113,10 @@ class Transformer(Model):
     with 0.02 / sqrt(2 n_layers) (Radford et al. 2019, section 2.3); they are drawn from torch's current generator.
 
     Attributes:
-        config: its shape.
-        origin: the directory its weights were read from, which an adapter names as its base; None if they were drawn.
-        layers: the blocks.
-        end_ids: tokens that end what it writes, by the files it was read from; empty if it was drawn.
+        config: shape.
+        origin: directory the weights were read from, which an adapter names as its base; None if they were drawn.
+        layers: blocks.
+        end_ids: ids of tokens that end its text, by the files it was read from; empty if the weights were drawn.
     """
 
     config: ModelConfig
@@ -168,9 +168,9 @@ class Transformer(Model):
             targets: (B, T) int64 ids, or `IGNORE` (-100); None where only hidden states are asked for.
             positions: (B, T) int64 rotary positions; None counts from 0 in every row.
             documents: (B, T) int64; a token sees only earlier tokens with its own number. None: the whole row.
-            weights: (B, T) float32, constants that the nats are multiplied by.
-            n_targets: how many targets count, or more, where the caller knows: the output layer then passes over most
-                of the others without asking the device which they are.
+            weights: (B, T) float32 constants that the nats are multiplied by; None for 1.
+            n_targets: upper bound on the number of targets other than `IGNORE`, if known: the output layer then skips
+                most of the others without reading from the device.
             returns: names of the results wanted: "nats", "entropy" (per token, in nats) and "hidden". All of them
                 carry gradients. Entropy costs one more product with the output layer in the backward pass.
 
@@ -178,7 +178,7 @@ class Transformer(Model):
             (B, T) float32, the nats, without `returns`; else the results by name, as `Output` describes them.
 
         Raises:
-            KeyError: names a result that needs targets, or a head, where there are none.
+            KeyError: a result needs targets or a head, and there are none; its name.
         """
         hidden = self.hidden(tokens, positions, documents)
         wanted, found = returns or ("nats",), {"hidden": hidden}
@@ -217,19 +217,19 @@ class Transformer(Model):
         return normed
 
     def rotations(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Cosines (S, W) and sines (S, W/2) of the rotary angles, for S >= `length` positions.
+        """Cosines (S, W) and sines (S, W/2), float32, of the rotary angles, for S >= `length` positions.
 
         Raises:
-            UserError: the text is longer than the model's context, and its rotary positions do not stretch.
+            UserError: `length` exceeds the model's context, and its rotary positions are not dynamic.
         """
         limit = self.config.max_seq_len
         scaling = self.config.rope_scaling
         if length > limit and (scaling is None or scaling.type != "dynamic"):
             raise UserError(f"{length} tokens are more than the model's max_seq_len of {limit}")
-        # Up to the limit the angles depend on no length, so a table grows by doubling; beyond it each has its own.
+        # Up to the limit the angles do not depend on the length, so the table doubles; beyond it each length has one.
         wanted = length if length > limit else min(limit, max(_SHORTEST_TABLE, 1 << (length - 1).bit_length()))
         if self._rope is None or self._rope[0].device != device or not self._suits(len(self._rope[0]), wanted):
-            with torch.inference_mode(False):  # what was made in inference mode could not be trained with
+            with torch.inference_mode(False):  # tensors made in inference mode could not be used in training
                 self._rope = rope_table(self.config, wanted, device)
         return self._rope
 

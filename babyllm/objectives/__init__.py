@@ -1,4 +1,4 @@
-"""Losses: functions of a model and a batch that return sums, each divided once by the loop.
+"""Losses: functions of a model and a batch that return sums by unit, which the loop divides once.
 
 batch -> model(tokens, targets, ..., returns=...) -> per-token nats, entropies, values -> LossTerms(sums, metrics)
 """
@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from babyllm.data.batch import Batch
 
 Mean = tuple[Tensor, Tensor]
-"""(sum, count): divided once, when logged, after one sum over all ranks."""
+"""(sum, count), scalar tensors: summed over all ranks and divided when logged."""
 
 
 class LossTerms(NamedTuple):
     """The result of a loss for one micro-batch.
 
     Attributes:
-        sums: unit -> differentiable sum over that unit; the loop divides each by the unit's number in the global batch.
-        metrics: name -> (sum, count), both without gradient; the same names on every rank and in every batch. "loss"
-            is what the progress line and the picture show; a loss without it shows none. The names the run itself
-            records (`babyllm.training.recording.records.OWN_METRICS`) and those of the stream are taken.
+        sums: differentiable scalar sum by unit; the loop divides each by the number of such units in the global batch.
+        metrics: (sum, count) by name, scalars without gradient; the names are the same on every rank and in every
+            batch. The progress line and the plot show "loss", if there is one. The names that the run itself records
+            (`babyllm.training.recording.records.OWN_METRICS`) and those of the stream are reserved.
     """
 
     sums: dict[str, Tensor]

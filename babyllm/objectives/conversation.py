@@ -18,17 +18,18 @@ from babyllm.store.conversations import LossAverage
 
 
 def conversation_loss(average: LossAverage, tasks: Sequence[str], is_packed: bool = False) -> Loss:
-    """The loss over conversations, averaged over one unit, with the mean of each task as a metric.
+    """The loss over conversations in nats, averaged over one unit, with the mean of each task as a metric.
 
     Args:
-        average: the unit that counts once. By turn it is the sum over turns of the mean nats of a turn's tokens, over
-            the number of turns in the global batch.
+        average: unit that counts once. For "turn" the loss is the mean, over the turns of the global batch, of the
+            mean nats of a turn's tokens.
         tasks: names of the task ids in batch["channels"].
         is_packed: whether a row holds several conversations, which must not see each other.
 
     Returns:
-        A loss of a batch with "tokens", "targets", "weights", "channels" (B, T) and "lengths" (B,), and, when packed,
-        "positions" and "documents" (B, T). Its metrics are "loss", "loss/<task>" in nats and "padding", a share.
+        A loss of a batch with "tokens", "targets" and "channels" (B, T) int64, "weights" (B, T) float32 and "lengths"
+        (B,) int64; when packed also "positions" and "documents" (B, T) int64. Its metrics are "loss" and "loss/<task>"
+        in nats, and "padding", a share from 0 to 1.
     """
 
     def loss(model: nn.Module, batch: Batch) -> LossTerms:

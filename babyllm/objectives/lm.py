@@ -10,6 +10,6 @@ from babyllm.objectives import LossTerms
 
 
 def language_model(model: nn.Module, batch: Batch) -> LossTerms:
-    """Next-token prediction: the sum of every target's negative log-likelihood in nats, over unit "token"."""
+    """Next-token prediction: tokens and targets (B, T) int64 -> summed nats of all targets, over unit "token"."""
     total = model(**batch.tensors, n_targets=batch.units["token"]).sum()
     return LossTerms({"token": total}, {"loss": (total.detach(), torch.tensor(float(batch.units["token"])))})

@@ -1,4 +1,4 @@
-"""The configuration of stages that start from a finished model: fine-tuning, and all that follow it."""
+"""The configuration of stages that start from a trained model: fine-tuning, and all stages after it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from babyllm.training.run_config import RunConfig
 
 @dataclass(frozen=True)
 class AdaptedRunConfig(RunConfig):
-    """What a stage has that changes a finished model.
+    """The configuration of a stage that changes a trained model.
 
     Attributes:
-        init_from: a run, step or Hugging Face directory of the model to start from.
-        model: dropout and activation_checkpointing; the shape is that of init_from.
+        init_from: run, step or Hugging Face directory of the model to start from.
+        model: dropout and activation_checkpointing; the shape is that of the model in init_from.
     """
 
     init_from: PathText = "runs/pretrain"

@@ -1,4 +1,4 @@
-"""What every stage settles before anything starts: its configuration, and that its run directory is its own."""
+"""What every stage does before it starts: check its configuration and lock its run directory."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from babyllm.training.recording.records import METRICS_FILE, SAMPLES_FILE, read_
 from babyllm.training.run_config import RunConfig, stored_config
 
 LOCK, ENVIRONMENT = ".lock", "environment.json"
-LOCK_PATIENCE_S = 10.0  # a process that was killed a moment ago may still be ending
+LOCK_PATIENCE_S = 10.0  # a process that was just killed may still be exiting
 
 
 @contextmanager
 def take(config: RunConfig, runtime: Runtime) -> Iterator[None]:
-    """Keep other processes out of the run directory of `config` while the body runs; every rank must call it.
+    """Lock the run directory of `config` against other processes while the body runs; every rank must call it.
 
-    What a kill left there is put right first.
+    It first repairs what a kill left in the directory.
 
     Raises:
-        UserError: a value of the configuration cannot be; the directory cannot be written, is in use, or lacks steps it
-            had.
+        UserError: a value of the configuration is out of range; the directory cannot be written, is in use, or lacks
+            steps that it had.
     """
     check(config)
     directory = Path(config.run_dir)
@@ -38,7 +38,7 @@ def take(config: RunConfig, runtime: Runtime) -> Iterator[None]:
                 try:
                     _require_own(directory)
                     if not directory.exists():
-                        stack.push(partial(_leave_none, directory))
+                        stack.push(partial(_remove_if_unused, directory))
                     directory.mkdir(parents=True, exist_ok=True)
                     is_free = stack.enter_context(locked(directory / LOCK, LOCK_PATIENCE_S))
                     if is_free:
@@ -54,8 +54,8 @@ def take(config: RunConfig, runtime: Runtime) -> Iterator[None]:
         yield
 
 
-def _leave_none(directory: Path, kind: type[BaseException] | None, *_: object) -> None:
-    """Remove a run directory in which nothing was begun before an error."""
+def _remove_if_unused(directory: Path, kind: type[BaseException] | None, *_: object) -> None:
+    """Remove a new run directory if an error ended the run before it wrote anything there."""
     with suppress(OSError):
         if kind is not None and [path.name for path in directory.iterdir()] == [LOCK]:
             (directory / LOCK).unlink()
@@ -63,14 +63,14 @@ def _leave_none(directory: Path, kind: type[BaseException] | None, *_: object) -
 
 
 def _require_own(directory: Path) -> None:
-    """Refuse a directory where no run has been, and a file of a person's has the name of one that a run writes."""
+    """Refuse a directory without a run if it has a file of the user's under a name that a run writes."""
     if (directory / LOCK).exists() or (directory / ENVIRONMENT).is_file() or step_directories(directory):
         return
     written = (CONFIG, METRICS_FILE, SAMPLES_FILE, PLOT_FILE, LATEST)
     if theirs := [name for name in written if (directory / name).exists()]:
         raise UserError(
-            f"{directory / theirs[0]}: is there, no run has made it, and this one would write over it; choose another "
-            "--run_dir"
+            f"{directory / theirs[0]}: exists, was not made by a run and would be overwritten by this one; choose "
+            "another --run_dir"
         )
 
 
@@ -81,7 +81,7 @@ def _last_recorded(directory: Path) -> int:
 
 
 def unwritable(directory: Path, error: OSError) -> UserError:
-    """What is told of a run directory that cannot be written."""
+    """The error for a run directory that cannot be written."""
     what = error.filename2 or error.filename
     where = f"{what}: " if what and str(what) != str(directory) else ""
     return UserError(f"{directory}: cannot be written ({where}{error.strerror}); choose another --run_dir")

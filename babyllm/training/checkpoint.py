@@ -1,10 +1,10 @@
 """Checkpoints: step directories that are Hugging Face directories, complete or absent.
 
-state -> .saving/ (weights, optimizer, resume.json) -> fsync -> its place among the steps (`run_directory`)
+state -> .saving/ (weights, optimizer, resume.json) -> fsync -> renamed to step_N (`run_directory`)
 run directory -> newest complete step -> checksums -> state
 
-The weights of a model with an adapter are the adapter alone, in peft's format; its base stays where it is.
-Nothing is pickled: tensors are safetensors, the rest is JSON. Rank 0 writes, every rank reads.
+For a model with an adapter only the adapter is saved, in peft's format; its base is not copied again.
+Nothing is pickled: tensors are stored as safetensors, the rest as JSON. Rank 0 writes, every rank reads.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ def save(
     """Write `run_dir`/step_N, point `latest` at it and delete older ones; every rank must call it.
 
     Args:
-        state: at step N, between two steps.
-        run_dir: of the run.
-        tokenizer: written beside the weights.
-        keep: how many of the newest steps stay, at least 1; the best one stays besides.
-        chat_template: a Jinja template, stored with the tokenizer.
-        end_ids: tokens that end an answer, besides the <eos>.
+        state: the run at step N, between two steps.
+        run_dir: directory of the run.
+        tokenizer: tokenizer to save beside the weights, or None.
+        keep: number of newest steps to keep, at least 1; the best step is kept too.
+        chat_template: Jinja template, stored with the tokenizer.
+        end_ids: tokens that end an answer, in addition to <eos>.
 
     Raises:
-        UserError: it cannot be written, or its weights are not finite; nothing half-written is left and older steps are
-            untouched.
+        UserError: the step cannot be written, or its weights are not finite. Older steps are untouched and no partial
+            step is left.
     """
     stream = gather(state.stream, state.runtime)
     if state.runtime.is_main:
@@ -74,7 +74,7 @@ def write(
     chat_template: str | None = None,
     end_ids: Sequence[int] = (),
 ) -> None:
-    """Do what `save` does on one rank, with the state of the stream that all ranks have gathered."""
+    """Do what `save` does, on rank 0 alone, with the stream's state already gathered; its errors are the same."""
     _require_finite(state)
     try:
         try:
@@ -90,12 +90,12 @@ def write(
 
 
 def update(state: TrainState, run_dir: Path, keep: int) -> None:
-    """Write what has become known at a saved step since, such as an evaluation; every rank must call it.
+    """Rewrite the resume.json of a saved step, for instance after its evaluation; every rank must call it.
 
     Tensors and the stream's state stay as they were saved.
 
     Raises:
-        UserError: its resume.json is damaged or cannot be written.
+        UserError: the step's resume.json is damaged or cannot be written.
     """
     if state.runtime.is_main:
         directory = run_dir / step_name(state.step)
@@ -119,16 +119,16 @@ def _require_finite(state: TrainState) -> None:
 
 
 def _saved_parameters(model: Model) -> dict[str, Tensor]:
-    """The weights that a step holds, by the model's own names."""
+    """The weights that a step stores, by their names in the model: the adapter's, or all."""
     return adapter_parameters(model) or dict(model.named_parameters())
 
 
 def _not_saved(run_dir: Path, step: int, error: OSError) -> UserError:
-    again = "and start the same command again, it goes on from the last complete step"
+    again = "and start the same command again; it resumes from the last complete step"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(f"{run_dir}: the disk is full, step {step} was not saved; free some space {again}")
-    told = f"{error.filename2 or error.filename}: {error.strerror}" if error.strerror else error
-    return UserError(f"{run_dir}: step {step} was not saved ({told}); mend that {again}")
+    cause = f"{error.filename2 or error.filename}: {error.strerror}" if error.strerror else error
+    return UserError(f"{run_dir}: step {step} was not saved ({cause}); fix that {again}")
 
 
 def _write(
@@ -143,7 +143,7 @@ def _write(
     directory.mkdir(parents=True)
     _require_space(directory, state, stream)
     if lora_layers(state.model):
-        # Beside a config.json transformers would take the directory for a whole model.
+        # If there were a config.json, transformers would take the directory for a whole model.
         save_generation(directory, state.model, tokenizer, end_ids)
         if tokenizer:
             tokenizer.save(directory, chat_template=chat_template)
@@ -160,7 +160,7 @@ def _write(
 
 
 def _resume(state: TrainState, stream: Any) -> dict[str, Any]:
-    """What resume.json says of the state and of the stream, except their tensors."""
+    """The contents of resume.json: the state and the stream, without their tensors."""
     return {
         "step": state.step,
         "tokens": state.tokens,
@@ -175,14 +175,14 @@ def _resume(state: TrainState, stream: Any) -> dict[str, Any]:
 
 
 def _base_digest(model: Model) -> str | None:
-    """Hash of the weights an adapter was added to, as far as they come from files."""
+    """The sha256 of each file of the adapter's base, in one string; None without an adapter or without files."""
     if not lora_layers(model) or not model.origin:
         return None
     files = [(file, file.stat()) for file in weight_files(Path(model.origin))]
     return " ".join(_file_digest(file, stat.st_size, stat.st_mtime_ns) for file, stat in files)
 
 
-@cache  # by time and size too: hashed once, and not at every checkpoint
+@cache  # size and time are part of the key: a file is hashed once, not at every checkpoint
 def _file_digest(path: Path, size: int, time_ns: int) -> str:
     return sha256(path)
 
@@ -204,12 +204,12 @@ def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
 
 
 def load(state: TrainState, directory: Path) -> None:
-    """Bring `state` to what was saved in `directory`; every rank must call it.
+    """Restore `state`, in place, from the step directory `directory`; every rank must call it.
 
-    Rank 0 compares the files with what they were.
+    Rank 0 verifies the checksums of the files.
 
     Raises:
-        UserError: a file is missing or damaged, or it was made with another model or other data.
+        UserError: a file is missing or damaged, or the step was made with another model or other data.
     """
     with state.runtime.main_first():
         resume = read_resume(directory, compare=state.runtime.is_main)
@@ -255,19 +255,19 @@ def _load_weights(state: TrainState, directory: Path, base: str | None) -> None:
     if base != _base_digest(state.model):
         raise UserError(
             f"{directory}: the base of its adapter was another model than {state.model.origin} is now; "
-            "bring that back, or choose another --run_dir"
+            "restore that base, or choose another --run_dir"
         )
     fill_adapter(state.model, adapter, directory)
 
 
 def _load_optimizer(state: TrainState, tensors: dict[str, Tensor]) -> None:
-    plain = {**state.optimizer.state_dict(), "state": {}}  # moments that were not saved begin anew
+    plain = {**state.optimizer.state_dict(), "state": {}}  # moments that were not saved start from zero
     names = {id(parameter): hf_name(name) for name, parameter in state.model.named_parameters()}
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     keys = sorted({name.split(".", 1)[0] for name in tensors})
     for index, parameter in enumerate(parameters):
         stored = {key: f"{key}.{names[id(parameter)]}" for key in keys}
-        # Copied, for else they stay in the file, which takes up its space even after it is deleted.
+        # Cloned, since a mapped tensor would keep the file's disk space in use even after its deletion.
         mine = {key: tensors[name].clone() for key, name in stored.items() if name in tensors}
         if mine:
             plain["state"][index] = mine

@@ -1,9 +1,9 @@
-"""The training loop: the only one.
+"""The training loop, which all stages share.
 
 stream -> micro-batches of a step -> count units over all ranks -> forward, loss, backward each -> clip
        -> judge loss and gradient -> step, skip or go back -> every
 
-Pretraining, fine-tuning and alignment differ in the stream, the loss and the starting weights they hand in.
+Pretraining, fine-tuning and alignment pass in different streams, losses and starting weights.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from babyllm.training.watch import ADVICE, Action, judge, remember
 def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = (), watch: Watch | None = None) -> None:
     """Train until the plan's last step, a stop signal or `state.stop_reason`; `state` is changed in place.
 
-    A further call goes on with what a stop signal, or an item of `every`, has ended.
+    A further call continues a run that a stop signal, or an item of `every`, has ended.
 
     Args:
-        state: as made anew or as loaded from a checkpoint.
-        loss: sums over units of a micro-batch.
+        state: a new run, or one loaded from a checkpoint.
+        loss: function that returns the sums, by unit, of one micro-batch.
         plan: steps, learning rate, clipping and seed.
-        every: what is done between steps, in this order; what saves comes before what may fail or take long. A stop
-            signal puts off what need not be done at one; whoever goes on from the state begins with that.
-        watch: what is done about steps whose loss or gradient is not as it should be.
+        every: actions between steps, run in this order. Saving comes before actions that may fail or take long. A stop
+            signal postpones actions without `at_stop`; a resumed run does them first.
+        watch: what to do about a step with an unusual loss or gradient; None reports spikes and never goes back.
 
     Raises:
-        UserError: the loss is not a number, or too many steps were skipped.
+        UserError: the loss is not a number, or too many steps were skipped in a row.
     """
     runtime, watch = state.runtime, watch or Watch()
     if state.has_trained:
@@ -75,7 +75,7 @@ def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = ()
 
 
 def _between(state: TrainState, plan: Plan, every: Sequence[Every]) -> None:
-    """Do what is due after the step just finished; what ends the run makes due what had its turn without being so."""
+    """Run the actions due after a step; when one of them ends the run, those due at its end follow."""
     left = list(every)
     while True:
         is_stopped = state.stop_reason == STOP_SIGNAL
@@ -95,10 +95,10 @@ def _between(state: TrainState, plan: Plan, every: Sequence[Every]) -> None:
 def _backward(
     state: TrainState, model: nn.Module, loss: Loss, batches: list[Batch]
 ) -> tuple[dict[str, float], Tensor, list[dict[str, Mean]]]:
-    """Sum the gradient of this rank's micro-batches.
+    """Accumulate the gradients of this rank's micro-batches.
 
     Returns:
-        The units of the global batch, this rank's loss, and the metrics of each of its micro-batches.
+        The units of the global batch, this rank's part of the loss (), and the metrics of each of its micro-batches.
     """
     runtime = state.runtime
     names = sorted(batches[0].units)
@@ -119,46 +119,46 @@ def _backward(
 
 
 def _decide(state: TrainState, plan: Plan, watch: Watch, value: Tensor, rows: range) -> Action:
-    """Take the step, skip it, or go back, as it is judged; returns which.
+    """Judge the step, then take it, skip it or go back; returns the action.
 
-    Loss and gradient are the same numbers on every rank by now, so all ranks do the same.
+    Every rank judges the same loss and gradient norm, so all ranks act alike.
     """
     runtime, scaler = state.runtime, state.scaler
     scaler.unscale_(state.optimizer)
     parameters = [p for p in state.model.parameters() if p.grad is not None]
     norm = nn.utils.clip_grad_norm_(parameters, plan.clip_norm or float("inf"))
-    # The only numbers of a step that are waited for; the stop flag travels with them.
+    # The only values of a step that the host waits for; the stop flag is summed with them.
     mine, state.grad_norm = torch.stack([value, norm.to(value)]).tolist()
     total, n_stops = runtime.sum([mine, float(runtime.stop_requested)])
     if n_stops:
         state.stop_reason = STOP_SIGNAL
     mean, scale = total / runtime.world_size, scaler.get_scale if scaler.is_enabled() else None
     action, why = judge(watch.config, state.memory, mean, state.grad_norm, scale)
-    line = _told(state.step + 1, why, rows)
+    line = _described(state.step + 1, why, rows)
     state.lr = learning_rate(plan, state.step)
     for group in state.optimizer.param_groups:
         group["lr"] = state.lr * group.get("lr_scale", 1.0)
     if action == "take":
         scaler.step(state.optimizer)
-    scaler.update()  # whatever comes of the step: the next one unscales its gradient anew
+    scaler.update()  # after a skipped step too, since the next one must be able to unscale its gradient
     if action == "go back":
         if runtime.is_main:
-            watch.tell(line)
+            watch.report(line)
         with runtime.patience():
             is_back = watch.go_back(state, rows.stop)
         if is_back:
             return action
         action, why = judge(replace(watch.config, on_spike="skip"), state.memory, mean, state.grad_norm, scale)
-        line = f"{_told(state.step + 1, why, rows)}; no step is saved to go back to"
+        line = f"{_described(state.step + 1, why, rows)}; no step is saved to go back to"
     if action == "end":
         raise UserError(f"{line}; {ADVICE}")
     if why and runtime.is_main:
-        watch.tell(f"{line}, and is skipped" if action == "skip" else line)
+        watch.report(f"{line}, and is skipped" if action == "skip" else line)
     state.skipped += action == "skip"
     remember(watch.config, state.memory, mean, is_taken=action == "take")
     return action
 
 
-def _told(step: int, why: str, rows: range) -> str:
-    """What is wrong with a step, in words."""
+def _described(step: int, why: str, rows: range) -> str:
+    """The step, what is wrong with it, and the rows it read, as a message."""
     return f"step {step}: {why}" + (f"; it read rows {rows.start:,} to {rows.stop - 1:,}" if rows else "")

@@ -1,6 +1,6 @@
-"""How a model is spread over ranks: prepared before its optimizer is made, wrapped before its first step.
+"""Distribution of a model over ranks: prepared before its optimizer is made, wrapped before the first step.
 
-model -> prepare (device; the place to shard) -> optimizer -> replicate (compile, DDP) -> the loop
+model -> prepare (device; sharding would go here) -> optimizer -> replicate (compile, DDP) -> the loop
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def prepare(model: M, runtime: Runtime) -> M:
-    """Return the model with the parameters that an optimizer is to be made over.
+    """Return the model on its device, with the parameters that its optimizer must be made from.
 
     Call it before the optimizer is made: sharding replaces parameters, and an optimizer would keep the old ones.
     """
@@ -32,18 +32,18 @@ def prepare(model: M, runtime: Runtime) -> M:
 def replicate(model: Model, loss: Loss, batch: Batch, runtime: Runtime) -> nn.Module:
     """Return the model as the loop calls it: itself, or wrapped so that gradients are averaged over ranks.
 
-    DDP orders its gradient buckets again after its first backward pass, which changes the order of sums over three or
-    more ranks. One pass lets it settle before the first step, so that a resumed run adds in the same order as one that
-    never stopped. The caller discards the gradients of that pass.
+    DDP reorders its gradient buckets after its first backward pass, which changes the order of sums over three or more
+    ranks. One pass before the first step settles the order, so a resumed run sums in the same order as a run that never
+    stopped. The caller discards the gradients of that pass.
 
     Args:
-        model: bare model; its blocks are compiled in place where the runtime says so.
+        model: bare model; its blocks are compiled in place if `runtime.compile` is set.
         loss: loss of the run.
-        batch: micro-batch of this rank, on the device.
+        batch: first micro-batch of this rank, on the device.
         runtime: device, ranks and number type.
     """
     if runtime.compile:
-        # Block by block: the same code for each, so it is compiled once and not once per layer.
+        # Block by block: all blocks share their code, so it is compiled once, not once per layer.
         for block in model.layers:
             block.compile()
     if runtime.world_size == 1:
@@ -57,7 +57,7 @@ def replicate(model: Model, loss: Loss, batch: Batch, runtime: Runtime) -> nn.Mo
 
 
 def synchronised(model: nn.Module, n: int) -> Iterator[contextlib.AbstractContextManager[None]]:
-    """Yield the context of each of `n` micro-batches; gradients are averaged over ranks in the last one alone."""
+    """Yield a context for each of `n` micro-batches; gradients are averaged over ranks only in the last."""
     for i in range(n):
         skips = i < n - 1 and isinstance(model, DistributedDataParallel)
         yield model.no_sync() if skips else contextlib.nullcontext()  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""A run directory: begun or resumed, recorded, evaluated and saved between steps.
+"""A run in its directory: begun or resumed, then logged, evaluated and saved between steps.
 
 open_run -> config.yaml, environment.json, newest checkpoint -> Run -> `every`: log, evaluate, save -> summary
 """
@@ -36,9 +36,9 @@ from babyllm.training.state import Every, TrainState, Watch
 from babyllm.training.watch import WatchConfig
 
 Measure = Callable[[TrainState], dict[str, float]]
-"""Returns what is measured on held-out data, by name; called by every rank. "all/loss" says which step is best."""
+"""Returns the results on held-out data, by name; called by every rank. The step with the lowest "all/loss" is best."""
 Show = Callable[[TrainState], list[tuple[str, str]]]
-"""Returns prompts and what the model makes of them, for a person to read; called by every rank, rank 0 writes."""
+"""Returns (prompt, the model's text) pairs for people to read; called by every rank, written by rank 0."""
 
 
 @dataclass
@@ -46,16 +46,16 @@ class Run:
     """A run directory in use; made by `open_run`.
 
     Attributes:
-        directory: of the run.
-        tokenizer: saved with each step.
+        directory: path of the run directory.
+        tokenizer: tokenizer saved with each step, or None.
         chat_template: Jinja template of conversations, saved with each step; None for a model that does not chat.
-        end_ids: tokens that end an answer, besides the <eos>, saved with each step.
-        log: on rank 0, else None.
-        keep: newest checkpoints that stay.
-        patience: evaluations without a lower held-out loss that end the run; 0 never does.
-        n_steps: of the plan.
-        watching: what is watched.
-        losses: what the last evaluation gave, by name.
+        end_ids: tokens that end an answer, in addition to <eos>, saved with each step.
+        log: records of the run; None on ranks other than 0.
+        keep: number of newest checkpoints to keep.
+        patience: evaluations in a row without a lower held-out loss that end the run; 0 never ends it.
+        n_steps: number of steps of the plan.
+        watching: criteria by which steps are judged.
+        losses: results of the last evaluation, by name.
     """
 
     directory: Path
@@ -74,14 +74,14 @@ class Run:
     _is_open: bool = True
 
     def message(self, text: str) -> None:
-        """Tell the person who watches, on rank 0."""
+        """Print a line, on rank 0 alone."""
         if self.log:
             self.log.message(text)
 
     def logging(self, steps: int, seq_len: int) -> Every:
         """Record loss, learning rate, speed, memory and the stream's numbers every `steps` steps.
 
-        Rows have `seq_len` tokens unless the stream says otherwise.
+        The model's FLOPs are those of rows of `seq_len` tokens, unless the stream reports another row length.
         """
         peak: list[float] = []
 
@@ -120,23 +120,23 @@ class Run:
         return Every(steps, record, at_stop=True)
 
     def evaluation(self, steps: int, measure: Measure, show: Show) -> Every:
-        """Measure what is held out and show sampled text every `steps` steps.
+        """Evaluate on held-out data and show sampled text every `steps` steps.
 
-        A step with the lowest "all/loss" so far is saved; `patience` evaluations without a lower one end the run. After
-        an evaluation that a stop signal cuts short, or that fails, the step is saved and the resumed run evaluates it
-        again. At step 0 the results are only recorded.
+        A step with the lowest "all/loss" so far is saved; `patience` evaluations without a lower one end the run. If an
+        evaluation fails or a stop signal cuts it short, the step is saved and the resumed run evaluates it again. At
+        step 0 the results are only recorded.
         """
 
         def evaluate(state: TrainState) -> bool:
             self._require_open()
-            # Gathered by all ranks before they measure: an error may reach rank 0 alone, which then saves the step.
+            # All ranks gather before they evaluate: an error may reach rank 0 alone, which then saves the step.
             is_unsaved = state.step > 0 and self._saved != state.step
             stream = gather(state.stream, state.runtime) if is_unsaved else None
             try:
                 result = measure(state)
                 if state.heed_stop_signal():
                     return False
-                self._tell(state, result, show)
+                self._report(state, result, show)
             except Exception:
                 if stream is not None:
                     self._save_unevaluated(state, stream)
@@ -153,8 +153,8 @@ class Run:
 
         return Every(steps, evaluate, is_owed=True)
 
-    def _tell(self, state: TrainState, result: dict[str, float], show: Show) -> None:
-        """Record an evaluation, and show what the model makes of some texts."""
+    def _report(self, state: TrainState, result: dict[str, float], show: Show) -> None:
+        """Record and print the results of an evaluation, with samples of the model's text."""
         self.losses = {f"val/{name}": value for name, value in result.items()}
         if self.log and self.losses:
             self.log.record(state.step, self.losses)
@@ -168,7 +168,7 @@ class Run:
     def saving(self, steps: int) -> Every:
         """Save a step directory every `steps` steps, at the end and at a stop signal.
 
-        It stands before the evaluation among what is done between steps, so that this has nothing to lose.
+        Place it before the evaluation in the loop's `every`, so that a failed evaluation loses nothing.
         """
 
         def write(state: TrainState) -> None:
@@ -184,7 +184,7 @@ class Run:
         self._saved = state.step
 
     def _save_unevaluated(self, state: TrainState, stream: StreamState) -> None:
-        """Save the step of an evaluation that failed, on rank 0 without the others, which may not have failed."""
+        """Save the step of a failed evaluation, on rank 0 alone, since other ranks may not have failed."""
         if self.log:
             state.pending = True
             try:
@@ -197,11 +197,11 @@ class Run:
         return self.chat_template, self.end_ids
 
     def end(self) -> None:
-        """Refuse all that would write from now on."""
+        """Close the run: every later write is refused."""
         self._is_open = False
 
     def _require_open(self) -> None:
-        """Refuse to write after the body of `open_run`, where another process may have the directory."""
+        """Refuse to write after the body of `open_run`, when another process may use the directory."""
         if not self._is_open:
             raise UserError(f"{self.directory}: this run was closed after its with block; go on in another open_run")
 
@@ -210,7 +210,11 @@ class Run:
             self.log.flush()
 
     def point(self, state: TrainState) -> None:
-        """Let the run's name mean the best step where early stopping has ended it, else the newest."""
+        """Point `latest` at the best step if early stopping has ended the run, else at the newest.
+
+        Raises:
+            UserError: the directory cannot be written.
+        """
         if self.log and self._saved >= 0:
             is_over = _out_of_patience(state, self.patience) is not None
             try:
@@ -220,14 +224,14 @@ class Run:
 
     @property
     def watch(self) -> Watch:
-        """What the loop is to be handed, so that a loss that goes wrong is told and the run can go back."""
+        """The loop's `watch`: it reports unusual losses here and goes back to this run's last saved step."""
         return Watch(self.watching, self.message, self._go_back)
 
     def _go_back(self, state: TrainState, row: int) -> bool:
-        """Bring `state` to the last saved step, if there is one, from where it goes on at a row further on."""
+        """Restore the last saved step, which continues with row `row`; returns whether there is such a step."""
         self._require_open()
         runtime = state.runtime
-        # Rank 0 says which step: others may see it later on a network disk.
+        # Rank 0 chooses the step: on a network disk other ranks may see it later.
         newest = max(step_directories(self.directory), default=-1) if runtime.is_main else 0
         step = int(runtime.sum([float(newest)])[0])
         if step < 0:
@@ -235,8 +239,8 @@ class Run:
         load_checkpoint(state, self.directory / step_name(step))
         state.stream.leave_out(row)
         state.memory.rollbacks += 1
-        runtime.barrier()  # all have read what is written again
-        self._save(state)  # whole, for what is left out can change the stream's tensors
+        runtime.barrier()  # every rank has read the step before it is overwritten
+        self._save(state)  # the whole step, since leaving out rows can change the stream's tensors
         state.take_metrics()
         state.take_times()
         self.begin_at(state)
@@ -244,7 +248,7 @@ class Run:
         return True
 
     def begin_at(self, state: TrainState) -> None:
-        """Cut the records to the step of `state`, from where it goes on."""
+        """Remove the records after the step of `state`, from which the run continues."""
         self._tokens_logged, self._step_logged = state.tokens, state.step
         if state.runtime.is_main:
             if self.log:
@@ -280,31 +284,31 @@ def open_run(
     end_ids: Sequence[int] = (),
     is_taken: bool = False,
 ) -> Iterator[Run]:
-    """Begin the run of `config`, or go on with it where its newest checkpoint stands; every rank must call it.
+    """Begin the run of `config`, or resume it from its newest checkpoint; every rank must call it.
 
     Args:
-        config: of the run.
-        state: at step 0, or of an earlier `open_run` of this directory; gets what the checkpoint holds.
-        tokenizer: saved with each step, like the two that follow the plan.
-        plan: with its number of steps.
-        chat_template: Jinja template of conversations; None for a model that does not chat.
-        end_ids: tokens that end an answer, besides the <eos>.
-        is_taken: whether the caller has called `take`.
+        config: configuration of the run.
+        state: state at step 0, or from an earlier `open_run` of this directory; a checkpoint is loaded into it.
+        tokenizer: tokenizer to save with each step, or None.
+        plan: plan with its number of steps.
+        chat_template: Jinja template to save with each step; None for a model that does not chat.
+        end_ids: tokens that end an answer, in addition to <eos>, to save with each step.
+        is_taken: whether the caller holds the lock of `take`.
 
     Yields:
-        The run; after the body its records are closed and the summary is printed. What it does between steps is then
-        refused: to go on, call `open_run` again.
+        The run. After the body its records are closed and a summary is printed; its actions between steps are then
+        refused. To train further, call `open_run` again.
 
     Raises:
-        UserError: as `take`; or the directory holds a run of another model or a damaged checkpoint, or is not the same
-            on all machines.
+        UserError: as `take`; or the directory holds a run of another model or a damaged checkpoint, or differs between
+            machines.
     """
     directory, runtime = Path(config.run_dir), state.runtime
     began = time.monotonic()
     with ExitStack() as stack:
         if not is_taken:
             stack.enter_context(take(config, runtime))
-        newest = _brought_back(directory, state, tokenizer)
+        newest = _resumed(directory, state, tokenizer)
         state.stop_reason, first_step = _out_of_patience(state, config.early_stop), state.step
         run = Run(
             directory,
@@ -319,16 +323,16 @@ def open_run(
             _saved=first_step if newest else -1,
         )
         run.begin_at(state)
-        # After the records are cut: those there are were made with the configuration that is there.
+        # After the records are cut, since the old ones were made with the configuration stored there.
         changed = _write_config(directory, config) if runtime.is_main else []
-        told = [f"changed since the last start: {line}" for line in changed] if newest else lacking()
-        for line in (*told, headline(state, plan, newest)):
+        remarks = [f"changed since the last start: {line}" for line in changed] if newest else lacking()
+        for line in (*remarks, headline(state, plan, newest)):
             run.message(line)
         run.point(state)
         try:
             yield run
         except BaseException:
-            with suppress(UserError):  # what ended the body is the error to tell
+            with suppress(UserError):  # report the error that ended the body
                 if run.log:
                     run.log.close(summary=False)
             raise
@@ -345,13 +349,13 @@ def open_run(
             )
 
 
-def _brought_back(directory: Path, state: TrainState, tokenizer: Tokenizer | None) -> Path | None:
-    """The newest step of a run, which every rank must find, after `state` was brought there; None where none is."""
+def _resumed(directory: Path, state: TrainState, tokenizer: Tokenizer | None) -> Path | None:
+    """The newest step of a run, after loading it into `state`; None if there is none. Every rank must find the same."""
     runtime, step = state.runtime, max(step_directories(directory), default=-1)
     of_rank_0 = runtime.sum([float(step if runtime.is_main else 0)])[0]
     if runtime.sum([float(step != of_rank_0)])[0]:
         raise UserError(f"{directory}: ranks find other checkpoints there; --run_dir must lie on a disk they all share")
-    if state.has_trained:  # in an earlier run, whose end is not this one's
+    if state.has_trained:  # in an earlier run, whose stop signal must not end this one
         runtime.forget_stop()
         state.has_trained = False
     if step < 0:
@@ -364,11 +368,11 @@ def _brought_back(directory: Path, state: TrainState, tokenizer: Tokenizer | Non
 
 def _require_same_model(directory: Path, state: TrainState, tokenizer: Tokenizer | None) -> None:
     if not (directory / "config.json").is_file():
-        return  # an adapter: its base is compared when it is loaded
+        return  # an adapter: its base is compared on loading
     theirs, mine = read_json(directory / "config.json"), config_to_json(state.model.config, tokenizer)
     changed = [f"{key} {theirs.get(key)} (now {mine[key]})" for key in mine if theirs.get(key) != mine[key]]
     if changed:
-        read_resume(directory)  # where the file is damaged, that is what to tell
+        read_resume(directory)  # if the file is damaged, report that instead
         raise UserError(
             f"{directory.parent}: was made with another model: {', '.join(changed)}; choose another --run_dir"
         )

@@ -1,4 +1,4 @@
-"""The configuration that all stages of training share; a stage adds its own sections and defaults."""
+"""The configuration that all training stages share; a stage adds its own sections and defaults."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from babyllm.training.watch import WatchConfig
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What every training script has.
+    """The configuration of every training script.
 
     Attributes:
-        run_dir: where the run is recorded; the same command goes on with it.
-        init_from: a run, step or Hugging Face directory of the model to start from.
-        log_every: steps between records; 0 only at the end.
-        eval_every: steps between evaluations; 0 only at the end.
-        save_every: steps between checkpoints; 0 only at the end.
-        keep: newest checkpoints that stay, besides the best.
-        early_stop: evaluations without a lower held-out loss that end the run; 0 never does.
+        run_dir: directory that records the run; the same command resumes it.
+        init_from: run, step or Hugging Face directory of the model to start from.
+        log_every: steps between records; 0 records only at the end.
+        eval_every: steps between evaluations; 0 evaluates only at the end.
+        save_every: steps between checkpoints; 0 saves only at the end.
+        keep: number of newest checkpoints to keep, in addition to the best.
+        early_stop: evaluations in a row without a lower held-out loss that end the run; 0 never ends it.
     """
 
     run_dir: PathText = "runs/run"
@@ -58,10 +58,10 @@ C = TypeVar("C", bound=RunConfig)
 
 
 def settled(config: C) -> C:
-    """The same configuration of a stage with the number of processes: as chosen when its run began, or a new choice.
+    """The same configuration with its number of processes: the one chosen when the run began, or a new choice.
 
     Raises:
-        UserError: so many processes cannot work here.
+        UserError: this number of processes cannot work here.
     """
     stored = stored_config(type(config), config.run_dir)
     chosen = stored.runtime.processes if stored is not None else None
@@ -72,7 +72,7 @@ def settled(config: C) -> C:
 
 
 def stored_config(kind: type[C], run_dir: str) -> Any:
-    """The configuration of type `kind` that a run directory holds; None where it holds none that can be read."""
+    """The configuration stored in a run directory, of type `kind`; None if it is missing or cannot be read."""
     with suppress(UserError):
         if Path(run_dir, CONFIG).is_file():
             return load(kind, Path(run_dir, CONFIG))

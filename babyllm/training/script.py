@@ -1,6 +1,6 @@
 """A stage of training as a program: its command line, its processes, its run.
 
-command line -> configuration, settled by the machine and by the run so far -> processes -> `begin` in each
+command line -> configuration, completed for the machine and the run so far -> processes -> `begin` in each
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ def run_stage(
     prog: str,
     description: str,
 ) -> None:
-    """Read the configuration of a stage, then train in as many processes as it says.
+    """Read the configuration of a stage, then train in its number of processes.
 
     Args:
-        argv: the command line, without the program's name.
-        kind: the stage's configuration.
-        begin: begins a run of it, in each process.
-        resolve: settles what depends on the machine and on the run so far.
+        argv: command line without the program's name.
+        kind: type of the stage's configuration.
+        begin: function that begins a run, called in each process.
+        resolve: function that fills in the settings that depend on the machine and on the run so far.
         prog: name of the program in its help.
-        description: of the stage, for the help.
+        description: description of the stage in its help.
 
     Raises:
         UserError: the command line or the run is at fault.
@@ -43,6 +43,6 @@ def run_stage(
 
 
 def _train(config: C, begin: Callable[[C, Runtime], Beginning]) -> None:
-    from babyllm.training.stage import train_stage  # torch is not needed for help, nor by a process that starts others
+    from babyllm.training.stage import train_stage  # neither the help nor a process that starts others needs torch
 
     train_stage(config, begin)

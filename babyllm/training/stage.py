@@ -1,4 +1,4 @@
-"""The way from a stage's beginning to a trained model, the same for all stages of training.
+"""From a stage's beginning to a trained model, in the same way for all training stages.
 
 begin: model, data, loss -> run directory -> loop
 
@@ -24,18 +24,18 @@ from babyllm.training.state import TrainState
 
 @dataclass(frozen=True)
 class Beginning:
-    """What a stage brings to its run.
+    """What a stage begins its run with.
 
     Attributes:
-        state: model, optimizer and data at step 0.
-        plan: the learning rate, with its number of steps.
-        loss: the objective.
+        state: model, optimizer and data stream at step 0.
+        plan: learning-rate schedule, with its number of steps.
+        loss: objective.
         measure: evaluation on held-out data.
         show: samples for a person to read.
-        tokenizer: saved with each step.
-        chat_template: Jinja text, saved with each step; None for a model that does not chat.
-        end_ids: tokens that end an answer, beside the <eos>.
-        is_measured_first: whether the held-out data is measured before the first step.
+        tokenizer: tokenizer to save with each step, or None.
+        chat_template: Jinja template to save with each step; None for a model that does not chat.
+        end_ids: tokens that end an answer, in addition to <eos>.
+        is_measured_first: whether to evaluate on the held-out data before the first step.
     """
 
     state: TrainState
@@ -50,14 +50,14 @@ class Beginning:
 
 
 def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> Beginning:
-    """Begin or resume the run of a configuration and train it to its end: one process of it.
+    """Begin or resume the run of a configuration and train it to its end, as one process of the run.
 
     Args:
-        config: of the stage.
-        begin: prepares the data and makes the model; every rank calls it.
+        config: configuration of the stage.
+        begin: function that prepares the data and makes the model; every rank calls it.
 
     Returns:
-        What the stage brought, with the state it ends in.
+        The stage's beginning, whose `state` is now that of the run's end.
 
     Raises:
         UserError: the configuration, the data or the run directory is at fault.

@@ -1,6 +1,6 @@
-"""The model that a later stage starts from: read, its vocabulary grown for the template, with LoRA or frozen parts.
+"""The model that a later stage trains: read, its vocabulary grown for the template, with LoRA or frozen parts.
 
-init_from, or the newest step of the run -> starting_model -> StartingModel -> adapted -> the model as it is trained
+init_from, or the newest step of the run -> starting_model -> StartingModel -> adapted -> the model to train
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from babyllm.training.adapted_config import AdaptedRunConfig
 
 
 class StartingModel(NamedTuple):
-    """What is trained, before it is.
+    """A model as it was read, before it is changed for training.
 
     Attributes:
-        directory: of the model or the adapter.
-        tokenizer: its own.
-        model: a plain one, its vocabulary grown for the template.
-        adapter: of `directory`, which training goes on with; None to begin a new one, or without LoRA.
-        tokens: ids whose rows are trained beside LoRA.
+        directory: directory of the model or adapter.
+        tokenizer: tokenizer of that directory.
+        model: plain model, without an adapter.
+        adapter: adapter of `directory`, to train further; None for a new one, or without LoRA.
+        tokens: ids of the tokens whose rows are trained in addition to LoRA, ascending.
         is_resumed: whether `directory` is a step of this run.
-        told: where the weights are from, for the headline.
+        source: origin of the weights, in words, for the headline.
     """
 
     directory: Path
@@ -48,7 +48,7 @@ class StartingModel(NamedTuple):
     adapter: Adapter | None
     tokens: list[int]
     is_resumed: bool
-    told: str
+    source: str
 
 
 def starting_model(
@@ -57,53 +57,56 @@ def starting_model(
     """The model of a directory, read as the configuration says.
 
     Args:
-        config: of the stage.
-        directory: of a model or an adapter.
-        tokenizer: its own.
-        template: of conversations, whose tokens the model is to learn.
+        config: configuration of the stage.
+        directory: directory of a model or adapter.
+        tokenizer: tokenizer of that directory.
+        template: chat template, whose tokens the model must learn.
         is_resumed: whether the directory is a step of this run.
 
     Raises:
-        UserError: the shape is set anew, or the model was made for shorter texts.
+        UserError: the configuration sets the shape, which is that of the directory; or the model's context is shorter
+            than the data's rows; or a file is missing or does not fit.
     """
     options, seq_len = config.model, config.data.longest_seq_len
     how: dict[str, Any] = {"dropout": options.dropout, "activation_checkpointing": options.activation_checkpointing}
     if ignored := differences(ModelOptions(**how), options):
         raise UserError(f"model.{ignored[0]}: the shape is that of {directory}; leave the option out")
-    adapter, told = None, ""
+    adapter, source = None, ""
     if config.lora.rank:
-        model, told = load_base(directory, tokenizer, **how).eval(), f"from {directory}"
+        model, source = load_base(directory, tokenizer, **how).eval(), f"from {directory}"
         if is_adapter(directory):
-            adapter, told = read_adapter(directory), f"going on with the adapter of {directory}"
+            adapter, source = read_adapter(directory), f"going on with the adapter of {directory}"
     else:
         model = load(directory, **how)[0]
         if lora_layers(model):
-            told = f"from {directory} merged into its base {model.origin}, to be trained in full"
+            source = f"from {directory} merged into its base {model.origin}, to be trained in full"
             merge_lora(model)
     if model.config.max_seq_len < seq_len:
         raise UserError(f"data.seq_len={seq_len}: {directory} was made for at most {model.config.max_seq_len} tokens")
     tokens = {i for ids in adapter.tokens.values() for i in ids} if adapter else set()
     if config.lora.rank and not is_resumed:
         tokens |= _unlearned(config, directory, tokenizer, template)
-    return StartingModel(directory, tokenizer, model, adapter, sorted(tokens), is_resumed, told)
+    return StartingModel(directory, tokenizer, model, adapter, sorted(tokens), is_resumed, source)
 
 
 def _unlearned(config: AdaptedRunConfig, directory: Path, tokenizer: Tokenizer, template: ChatTemplate) -> set[int]:
-    """Special tokens of the template whose rows are to be trained beside LoRA."""
+    """The ids of the template's special tokens whose rows are trained in addition to LoRA."""
     written = set(template.special_ids())
     if config.lora.new_tokens != "auto":
         return written if config.lora.new_tokens else set()
     stored = stored_template(tokenizer_directory(directory)) or ""
-    # Every text a base has read ends or begins with these two; what its own template spells out it was taught.
+    # A base has learned <bos> and <eos>, which delimit every text, and the tokens in its own template.
     learned = {tokenizer.bos_id, tokenizer.eos_id, *(i for name, i in tokenizer.special.items() if name in stored)}
     return written - learned
 
 
 def adapted(config: AdaptedRunConfig, start: StartingModel, template: ChatTemplate, runtime: Runtime) -> Transformer:
-    """The model as it is trained: with rows for the template's tokens, with LoRA and frozen parts.
+    """The model to train: `start.model`, changed in place, with rows for the template's tokens, LoRA and frozen parts.
+
+    On rank 0 it also stores the base in the run directory and prints remarks.
 
     Raises:
-        UserError: it cannot be changed as the configuration says.
+        UserError: the model cannot be changed as the configuration says.
     """
     model, directory = start.model, start.directory
     if runtime.is_main:
@@ -124,14 +127,14 @@ def adapted(config: AdaptedRunConfig, start: StartingModel, template: ChatTempla
 
 
 def _change(model: Transformer, lora: LoraConfig, frozen: FreezeConfig, tokens: list[int]) -> None:
-    """Let the model, changed in place, train what the configuration says."""
+    """Add LoRA and trained rows to the model, in place, and freeze the rest as configured."""
     add_lora(model, lora)
     train_token_rows(model, matrices_of(model, tokens))
     freeze(model, frozen)
 
 
 def _rehearse(config: AdaptedRunConfig, start: StartingModel) -> None:
-    """Refuse what cannot be trained, tried on a model of the same shape without numbers, before the base is held."""
+    """Refuse settings that cannot work, by trying them on a model without data, before the base is stored."""
     with torch.device("meta"):
         model = Transformer(start.model.config)
     _change(model, replace(config.lora, base="float32"), config.freeze, start.tokens)
@@ -140,7 +143,7 @@ def _rehearse(config: AdaptedRunConfig, start: StartingModel) -> None:
 
 
 def _require_same_shape(config: LoraConfig, model: Transformer, adapter: Adapter, directory: Path) -> None:
-    """Refuse to go on with an adapter of other layers or of another kind than those of the model."""
+    """Refuse to train an adapter further with another rank, scale or set of layers."""
     theirs, mine = replace(adapter.config, targets=sorted(adapter.config.targets)), sorted(lora_layers(model))
     for key in ("rank", "alpha", "rslora", "targets"):
         before, now = getattr(theirs, key), mine if key == "targets" else getattr(config, key)
@@ -148,12 +151,12 @@ def _require_same_shape(config: LoraConfig, model: Transformer, adapter: Adapter
             shown = f"{before[:3]} ..." if isinstance(before, list) and len(before) > 3 else before
             raise UserError(
                 f"--init_from: {directory} is an adapter with other lora.{key}, {shown}; give the same to go on with "
-                "it, or --lora.rank=0 to train the model that it makes of its base"
+                "it, or --lora.rank=0 to merge it into its base and train the whole model"
             )
 
 
 def _remarks(start: StartingModel, template: ChatTemplate) -> Iterator[str]:
-    """What a person should know about the template's tokens before the training begins."""
+    """Remarks about the template's tokens, printed before training begins."""
     tokenizer, size = template.tokenizer, start.model.config.vocab_size
     if tokenizer.vocab_size > size:
         yield f"{start.directory}: the vocabulary grows from {size} to {tokenizer.vocab_size} tokens, for the template"

@@ -1,4 +1,4 @@
-"""What a training run consists of, in one small dataclass."""
+"""The state of a training run, and what the loop is given besides it: actions between steps and a watch."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ class TrainState:
     """A run in progress.
 
     Attributes:
-        model: the bare model; the loop wraps it for DDP.
-        optimizer: over its parameters.
+        model: bare model; the loop wraps it for DDP.
+        optimizer: optimizer of its parameters.
         scaler: gradient scaler, disabled unless training in float16.
-        stream: where batches come from.
+        stream: source of batches.
         runtime: device, ranks, stop signal.
-        origin: what the weights were at step 0, in words; empty if the model's own `origin` tells all.
-        step: finished optimizer steps.
-        tokens: that were read, over all ranks: units "input" where there are such, else "token".
-        skipped: steps that were not taken, such as those whose gradients were not finite.
-        best: lowest mean held-out loss so far and its step.
-        bad_evaluations: evaluations since `best`.
-        stop_reason: why the loop is to end before the plan does; None while it is not.
-        pending: whether something that is due at this step has yet to run.
-        has_trained: whether `train` was called; a further call goes on, whatever ended the one before.
-        memory: of losses and skipped steps.
-        grad_norm: of the last step, before clipping.
-        lr: of the last step.
-        busy_s: seconds spent in steps, waiting for data included, since the last `take_times`.
-        data_wait_s: seconds spent waiting for data since then.
+        origin: source of the weights at step 0, in words; empty if the model's own `origin` suffices.
+        step: number of finished optimizer steps.
+        tokens: number of tokens read over all ranks: unit "input" of the batches if they have it, else unit "token".
+        skipped: number of steps not taken, for instance because their gradients were not finite.
+        best: (lowest mean held-out loss so far in nats, its step); None before the first evaluation.
+        bad_evaluations: number of evaluations since `best`.
+        stop_reason: why the loop must end before the plan does; None if it need not.
+        pending: whether an action due at this step has yet to run.
+        has_trained: whether `train` was called; a further call continues the run, whatever ended the last one.
+        memory: losses and skips of earlier steps, by which the next is judged.
+        grad_norm: gradient norm of the last step, before clipping.
+        lr: learning rate of the last step.
+        busy_s: seconds spent in steps since the last `take_times`, including waits for data.
+        data_wait_s: seconds spent waiting for data since the last `take_times`.
     """
 
     model: Model
@@ -66,29 +66,29 @@ class TrainState:
     _meters: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def add_metrics(self, metrics: dict[str, Mean]) -> None:
-        """Add a micro-batch's (sum, count) pairs to what `take_metrics` will return."""
+        """Add a micro-batch's (sum, count) pairs, scalar tensors, to the means that `take_metrics` will return."""
         for name, (total, count) in metrics.items():
             meter = self._meters.setdefault(name, [torch.zeros(()), torch.zeros(())])
             meter[0] = meter[0].to(total.device, torch.float64 if total.device.type == "cpu" else None) + total
             meter[1] = meter[1] + count
 
     def heed_stop_signal(self) -> bool:
-        """Whether a stop signal came to any rank, which then is the `stop_reason`; every rank must call it."""
+        """Whether any rank received a stop signal; if so, it becomes the `stop_reason`. Every rank must call it."""
         if self.runtime.sum([float(self.runtime.stop_requested)])[0]:
             self.stop_reason = STOP_SIGNAL
         return self.stop_reason == STOP_SIGNAL
 
     def take_times(self) -> tuple[float, float]:
-        """(`busy_s`, `data_wait_s`), which begin anew."""
+        """(`busy_s`, `data_wait_s`) in seconds; both are reset to 0."""
         times = self.busy_s, self.data_wait_s
         self.busy_s = self.data_wait_s = 0.0
         return times
 
     def take_metrics(self) -> dict[str, float]:
-        """Return the means since the last call, over all ranks, except means of nothing; every rank must call it.
+        """Return each metric's mean over all ranks since the last call, unless its count is 0; every rank must call it.
 
         Raises:
-            ValueError: the ranks' losses name other metrics, so that their sums do not belong together.
+            ValueError: the names of the metrics differ between ranks.
         """
         names = sorted(self._meters)
         if not self.runtime.all_equal(repr(names)):
@@ -102,14 +102,14 @@ class TrainState:
 
 
 class Every(NamedTuple):
-    """Something all ranks do between steps.
+    """An action of all ranks between steps.
 
     Attributes:
-        steps: how often; 0 is only at the end.
-        run: gets the state; returns False where a stop signal cut it short, so that it is to be run anew.
+        steps: interval in steps; 0 runs it only at the end.
+        run: function of the state; it returns False if a stop signal cut it short, so that it must run again.
         at_end: whether it also runs after the last step, if it has not just run.
         at_stop: whether it also runs when a stop signal ends the loop.
-        is_owed: whether a checkpoint that is saved before it has run, at its step, says so (`TrainState.pending`).
+        is_owed: whether a checkpoint saved at its step before it has run is marked `TrainState.pending`.
     """
 
     steps: int
@@ -121,15 +121,15 @@ class Every(NamedTuple):
 
 @dataclass(frozen=True)
 class Watch:
-    """How the loop judges its steps, whom it tells, and how it goes back.
+    """How the loop judges its steps, reports them and goes back.
 
     Attributes:
-        config: what is looked for.
-        tell: gets a line for the person who watches; called by rank 0.
-        go_back: brings the state to the last saved step, which then goes on at a row, and returns whether there was
-            one; called by every rank.
+        config: criteria by which steps are judged.
+        report: function that prints a line; called by rank 0.
+        go_back: function that restores the last saved step, which continues with the given row; it returns whether
+            there is such a step, and every rank calls it.
     """
 
     config: WatchConfig = field(default_factory=WatchConfig)
-    tell: Callable[[str], None] = print
+    report: Callable[[str], None] = print
     go_back: Callable[[TrainState, int], bool] = lambda state, row: False

@@ -1,6 +1,6 @@
-"""Whether a step is taken: a judgement of its loss and its gradient, made once a step, alike on every rank.
+"""Whether a step is taken, judged by its loss and gradient norm, with the same verdict on every rank.
 
-loss, gradient norm, what is remembered of the steps before -> judge -> take | skip | go back | end, and why
+loss, gradient norm, memory of earlier steps -> judge -> take | skip | go back | end, and why
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from babyllm.config.values import MAX_MEMBERS, AnyCount, Count, Limits, Rate
 Action = Literal["take", "skip", "go back", "end"]
 """What is done with a step."""
 LEAST_SCALE = 1.0
-"""Below it a float16 scale makes gradients smaller than they are, so what overflows is not the scaled gradient."""
+"""A smaller float16 scale shrinks gradients, so an overflow below it does not come from the scale."""
 _ON_SPIKE: dict[str, Action] = {"tell": "take", "skip": "skip", "rollback": "go back"}
 ADVICE = (
-    "the last saved step is as it was; lower plan.peak_lr, compute in float32 (--runtime.dtype=float32) or mend the "
+    "the last saved step is as it was; lower plan.peak_lr, compute in float32 (--runtime.dtype=float32) or fix the "
     "data, then start the same command again"
 )
 
 
 @dataclass(frozen=True)
 class WatchConfig:
-    """What is watched while a run trains, and what is done then.
+    """How steps are judged while a run trains, and what is done about a bad one.
 
-    A loss that is not a number ends the run at once, but in float16, where the step is skipped. Gradients that overflow
-    there halve the scale.
+    A loss that is not finite ends the run at once. In float16 the step is skipped instead, and gradients that overflow
+    halve the scale.
 
     Attributes:
-        spike: deviations above the mean of the losses before it that make a loss a spike; 0 looks for none.
-        window: losses that mean and deviation are taken from; before there are so many, none is a spike.
-        on_spike: what is done: tell alone; skip the step; or rollback, which goes back to the last saved step, without
-            the rows read since. Where none is saved yet, a spike is skipped.
-        skips: skipped steps in a row that end the run. A float16 run begins with a scale of 2^16, which gradients that
-            overflow halve: after 17 skips it is below 1, and no smaller one will help.
-        rollbacks: how often a run goes back before a further spike ends it.
+        spike: standard deviations above the mean of recent losses beyond which a loss is a spike; 0 looks for none.
+        window: number of recent losses for mean and deviation; until the window is full, no loss is a spike.
+        on_spike: action on a spike: `tell` only reports it, `skip` skips the step, `rollback` goes back to the last
+            saved step and leaves out the rows read since. Before the first saved step, `rollback` skips.
+        skips: skipped steps in a row that end the run. A float16 run begins with a scale of 2^16, which each overflow
+            halves: after 17 skips it is below 1, and a smaller scale cannot help.
+        rollbacks: number of rollbacks after which a further spike ends the run.
     """
 
     spike: Rate = 6.0
@@ -49,12 +49,12 @@ class WatchConfig:
 
 @dataclass
 class Memory:
-    """What is remembered of the steps so far; it is saved with a step.
+    """What is remembered of earlier steps; it is saved with each checkpoint.
 
     Attributes:
-        losses: of the last steps that were taken, at most a window of them, of the global batch.
-        skips: steps skipped in a row up to now.
-        rollbacks: how often the run has gone back.
+        losses: global-batch losses of the last steps taken; at most `WatchConfig.window` of them.
+        skips: number of steps skipped in a row up to now.
+        rollbacks: number of times the run has gone back.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Memory:
 
 
 class Verdict(NamedTuple):
-    """What is to be done with a step, and why if it is no ordinary one."""
+    """What to do with a step, and why if it is unusual."""
 
     action: Action
     why: str = ""
@@ -72,14 +72,14 @@ class Verdict(NamedTuple):
 def judge(
     config: WatchConfig, memory: Memory, loss: float, grad_norm: float, scale: Callable[[], float] | None
 ) -> Verdict:
-    """Whether a step is taken.
+    """The verdict on a step: take it, skip it, go back, or end the run.
 
     Args:
-        config: what is looked for.
-        memory: of the steps before.
-        loss: of the global batch.
-        grad_norm: of its gradient.
-        scale: gives the gradient's scale; None unless training in float16. It is asked for only where it matters.
+        config: criteria.
+        memory: memory of earlier steps; not changed.
+        loss: loss of the global batch.
+        grad_norm: norm of its gradient, before clipping.
+        scale: function that returns the gradient scale, called only when needed; None unless training in float16.
     """
     verdict = _judged(config, memory, loss, grad_norm, scale)
     if verdict.action == "go back" and memory.rollbacks >= config.rollbacks:
@@ -109,7 +109,7 @@ def _judged(
 
 
 def _deviations(config: WatchConfig, losses: list[float], loss: float) -> float:
-    """How many deviations a loss lies above the last ones; 0 where there are too few to tell."""
+    """The standard deviations by which a loss exceeds the mean of recent ones; 0 until the window is full."""
     recent = losses[-config.window :]
     if len(recent) < config.window:
         return 0.0
@@ -119,7 +119,7 @@ def _deviations(config: WatchConfig, losses: list[float], loss: float) -> float:
 
 
 def remember(config: WatchConfig, memory: Memory, loss: float, is_taken: bool) -> None:
-    """Add a step to what is remembered."""
+    """Add a step to the memory, in place: its loss if it was taken, else one more skip."""
     memory.skips = 0 if is_taken else memory.skips + 1
     if is_taken:
         memory.losses = [*memory.losses, loss][-config.window :]

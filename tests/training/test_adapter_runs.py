@@ -1,4 +1,4 @@
-"""Runs that train an adapter: what they learn of new tokens, where their base lies, and how one begins on another."""
+"""Runs that train an adapter: new tokens, the base that a run holds, and runs that start from another adapter."""
 
 import json
 import random
@@ -39,7 +39,7 @@ def base(
     tokenizer: Tokenizer,
     tiny: Callable[..., ModelConfig],
 ) -> Path:
-    """A run directory with one step of a base model; not to be changed."""
+    """A run directory with one step of a base model; tests must not change it."""
     directory = tmp_path_factory.mktemp("pretrain") / "step_00000007"
     directory.mkdir()
     torch.manual_seed(1)
@@ -73,7 +73,7 @@ def configured(base: Path, chats: Path, run_dir: Path, *more: str) -> FineTuneCo
 
 
 def run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
-    """A run from beginning to end, saved."""
+    """A run trained from beginning to end and saved."""
     tuning = new_run(config, runtime)
     loss = conversation_loss(config.normalise, tuning.data.tasks, tuning.data.is_packed)
     chat = (tuning.template.source, tuning.template.end_ids)
@@ -96,7 +96,7 @@ def loss_at_ends(tuning: FineTuning) -> float:
 def test_an_adapter_learns_to_end_answers(
     base: Path, chats: Path, tmp_path: Path, runtime: Runtime, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Rows of the template's tokens are trained beside LoRA where the base has no template, and nothing else is."""
+    """For a base without a template only LoRA and the rows of the template's tokens are trained."""
     steps = ("--plan.steps=30", "--lora.base=nf4")
     before = load_model(base / "step_00000007").state_dict()
     tuning = new_run(configured(base, chats, tmp_path / "a", *steps), runtime)
@@ -119,7 +119,7 @@ def test_an_adapter_learns_to_end_answers(
 def test_transformers_opens_the_step_of_an_adapter(
     base: Path, chats: Path, tmp_path: Path, runtime: Runtime, template: str
 ) -> None:
-    """`AutoModelForCausalLM` gives our logits within 1e-5, also of a grown vocabulary, though the base was deleted."""
+    """`AutoModelForCausalLM` returns our logits within 1e-5, with a grown vocabulary and the original base deleted."""
     pytest.importorskip("peft")
     import transformers
 
@@ -143,7 +143,7 @@ def test_transformers_opens_the_step_of_an_adapter(
 
 
 def test_a_base_is_held_without_taking_space(base: Path, chats: Path, tmp_path: Path, runtime: Runtime) -> None:
-    """Weights that a run saved are the same file once more, another beginning replaces them; a person's are copied."""
+    """A base saved by a run is hard-linked and replaced by the next new run; a user's model is copied."""
     shutil.copytree(base, tmp_path / "pretrain")
     step, held = tmp_path / "pretrain" / "step_00000007", tmp_path / "sft" / "base" / "model.safetensors"
     for is_saved in (False, True, True):
@@ -154,7 +154,7 @@ def test_a_base_is_held_without_taking_space(base: Path, chats: Path, tmp_path: 
 
 
 def test_a_base_is_that_of_its_run(base: Path, chats: Path, tmp_path: Path, runtime: Runtime) -> None:
-    """An adapter names its run's base, a copied run finds its own, and one that was replaced is told by its file."""
+    """An adapter names its run's base, a copied run finds its own base, and a replaced base is reported by file."""
     run(configured(base, chats, tmp_path / "sft"), runtime)
     named = json.loads((tmp_path / "sft" / "step_00000002" / "adapter_config.json").read_text())
     assert named["base_model_name_or_path"] == str(tmp_path / "sft" / "base")
@@ -171,7 +171,7 @@ def test_a_base_is_that_of_its_run(base: Path, chats: Path, tmp_path: Path, runt
 
 
 def test_a_folder_of_ones_own_is_not_replaced(base: Path, chats: Path, tmp_path: Path, runtime: Runtime) -> None:
-    """Where a run would hold its base, a folder that no run has made is refused and stays."""
+    """A folder that no run has made, in the place of a run's base, is refused and kept."""
     shutil.copytree(base / "step_00000007", tmp_path / "base")
     with pytest.raises(UserError, match=rf"{tmp_path / 'base'}: already exists, and no run has made it"):
         new_run(configured(tmp_path / "base", chats, tmp_path), runtime)
@@ -181,7 +181,7 @@ def test_a_folder_of_ones_own_is_not_replaced(base: Path, chats: Path, tmp_path:
 def test_training_goes_on_with_an_adapter_elsewhere(
     base: Path, chats: Path, tmp_path: Path, runtime: Runtime, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A run that begins on an adapter with its rank starts from its A, B and rows, and the headline says so."""
+    """A run that starts from an adapter of the same rank takes its A, B and rows, and the headline says so."""
     first = run(configured(base, chats, tmp_path / "one"), runtime)
     second = configured(tmp_path / "one", chats, tmp_path / "two", "--plan.steps=3")
     tuning = new_run(second, runtime)
@@ -199,7 +199,7 @@ def test_training_goes_on_with_an_adapter_elsewhere(
 def test_an_adapter_can_be_trained_in_full(
     base: Path, chats: Path, tmp_path: Path, runtime: Runtime, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With rank 0 it is merged into its base first, which the headline says; another rank or scale is refused."""
+    """With rank 0 the adapter is merged into its base first, as the headline says; another rank or scale is refused."""
     run(configured(base, chats, tmp_path / "one"), runtime)
     capsys.readouterr()
     tuning = run(configured(tmp_path / "one", chats, tmp_path / "full", "--lora.rank=0"), runtime)
@@ -227,7 +227,7 @@ def test_an_adapter_can_be_trained_in_full(
 def test_a_resumed_run_names_the_setting_that_changed(
     base: Path, chats: Path, tmp_path: Path, runtime: Runtime, flag: str, message: str
 ) -> None:
-    """Going on with conversations made in another way is refused by the name of the key, and the store stays."""
+    """Resuming with other settings of the conversations is refused, with the key's name, and the store is kept."""
     config = configured(base, chats, tmp_path / "sft")
     tuning = new_run(config, runtime)
     checkpoint.save(tuning.state, tmp_path / "sft", tuning.template.tokenizer, 1, tuning.template.source)
@@ -243,7 +243,7 @@ def test_a_resumed_run_names_the_setting_that_changed(
 def test_a_template_without_marks_is_refused_by_file_and_flag(
     base: Path, chats: Path, tmp_path: Path, runtime: Runtime
 ) -> None:
-    """A stored template that only serves to chat is named with its file, and the flag that names another."""
+    """A stored template that cannot be trained with is reported with its file and the flag that chooses another."""
     shutil.copytree(base, tmp_path / "base")
     file = tmp_path / "base" / "step_00000007" / "chat_template.jinja"
     file.write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", encoding="utf-8")
@@ -255,7 +255,7 @@ def test_a_template_without_marks_is_refused_by_file_and_flag(
 def test_the_path_of_a_base_is_absolute(
     base: Path, chats: Path, tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Peft, which reads paths from where it stands, finds the base of a run whose own paths were relative."""
+    """Peft, which resolves paths in the current directory, finds the base of a run whose own paths were relative."""
     shutil.copytree(base, tmp_path / "pretrain")
     monkeypatch.chdir(tmp_path)
     run(configured(Path("pretrain"), chats, Path("relative")), runtime)

@@ -38,7 +38,7 @@ def state(data: Path, runtime: Runtime) -> TrainState:
 
 
 def fresh(data: Path, runtime: Runtime, seed: int = 9) -> TrainState:
-    """A state at step 0 with other weights than `state` had."""
+    """A state at step 0 with other weights than `state`."""
     config = tiny_config(data)
     return tiny_state(replace(config, plan=replace(config.plan, seed=seed)), runtime)
 
@@ -51,7 +51,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 def test_a_step_directory_brings_back_the_whole_state(
     state: TrainState, data: Path, runtime: Runtime, tmp_path: Path
 ) -> None:
-    """Weights, moments, data position, counters and the best evaluation come back as they were."""
+    """Weights, moments, data position, counters and the best evaluation are restored."""
     state.skipped, state.best, state.bad_evaluations = 3, (0.1 + 0.2, 1), 2
     checkpoint.save(state, tmp_path, None, keep=1)
     loaded = fresh(data, runtime)
@@ -71,7 +71,7 @@ def test_a_step_directory_brings_back_the_whole_state(
 
 
 def test_the_newest_and_the_best_steps_stay(state: TrainState, tmp_path: Path) -> None:
-    """The last `keep` steps stay, counted as numbers, and the best one besides."""
+    """The last `keep` steps, ordered as numbers, and the best one are kept."""
     state.best = (1.0, 3)
     for step in (1, 3, 5, 99_999_999, 100_000_000):
         state.step = step
@@ -90,7 +90,7 @@ def test_the_newest_and_the_best_steps_stay(state: TrainState, tmp_path: Path) -
 def test_what_a_kill_leaves_is_ignored_and_cleared(
     state: TrainState, data: Path, runtime: Runtime, tmp_path: Path
 ) -> None:
-    """Half-written and half-deleted directories count for nothing, and the next start removes them."""
+    """Half-written and half-deleted directories are ignored, and the next start removes them."""
     checkpoint.save(state, tmp_path, None, keep=2)
     for name in (".saving", ".deleting_step_00000001", ".replaced_step_00000001"):
         (tmp_path / name).mkdir()
@@ -107,7 +107,7 @@ def test_what_a_kill_leaves_is_ignored_and_cleared(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
+    """A file system of one mebibyte."""
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
@@ -120,7 +120,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_costs_nothing_but_the_step(
     state: TrainState, data: Path, runtime: Runtime, small_disk: Path
 ) -> None:
-    """Wherever the disk fills up while saving: one line that says so, nothing half-written, older steps untouched."""
+    """Whenever the disk fills up while saving: an error of one line, no partial files, older steps untouched."""
     tokenizer = Tokenizer.load(data)
     run_dir = small_disk / "run"
     checkpoint.save(state, run_dir, tokenizer, keep=2)
@@ -161,7 +161,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 def test_a_damaged_file_is_named(
     state: TrainState, data: Path, runtime: Runtime, tmp_path: Path, name: str, damage: str
 ) -> None:
-    """A file that is missing, cut or changed in one bit is refused with its path and with what to do."""
+    """A file that is missing, cut or changed in one bit is refused; the message has its path and says what to do."""
     checkpoint.save(state, tmp_path, None, keep=1)
     file = tmp_path / "step_00000002" / name
     if damage == "missing":
@@ -182,7 +182,7 @@ def test_a_damaged_file_is_named(
 def test_a_damaged_resume_file_is_named(
     state: TrainState, data: Path, runtime: Runtime, tmp_path: Path, content: str
 ) -> None:
-    """A resume.json that is not one is refused with its path, and stays as it is."""
+    """An invalid resume.json is refused with its path and left as it is."""
     checkpoint.save(state, tmp_path, None, keep=1)
     file = tmp_path / "step_00000002" / "resume.json"
     file.write_text(content)
@@ -196,7 +196,7 @@ def test_a_damaged_resume_file_is_named(
 
 
 def test_a_changed_position_is_noticed(state: TrainState, data: Path, runtime: Runtime, tmp_path: Path) -> None:
-    """A resume.json in which one number was changed is refused."""
+    """A resume.json with one changed number is refused."""
     checkpoint.save(state, tmp_path, None, keep=1)
     file = tmp_path / "step_00000002" / "resume.json"
     file.write_text(file.read_text().replace('"consumed_rows": 16', '"consumed_rows": 24'))
@@ -204,7 +204,7 @@ def test_a_changed_position_is_noticed(state: TrainState, data: Path, runtime: R
     with pytest.raises(UserError, match=told):
         checkpoint.load(fresh(data, runtime), file.parent)
     with pytest.raises(UserError, match=told):
-        checkpoint.update(state, tmp_path, keep=1)  # which would seal it anew
+        checkpoint.update(state, tmp_path, keep=1)  # which would write a new checksum
 
 
 def begun(config: PretrainConfig, runtime: Runtime) -> int:
@@ -218,7 +218,7 @@ def begun(config: PretrainConfig, runtime: Runtime) -> int:
 def test_a_run_goes_on_with_its_own_model_and_data_alone(
     data: Path, runtime: Runtime, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Another model, other data or another order are refused and named; other settings are taken and shown."""
+    """Another model, other data or another order are refused and named; other changes are accepted and shown."""
     config = replace(tiny_config(data), run_dir=str(tmp_path / "run"))
     opened = open_pretraining_data(config.data)
     state, plan = new_state(config, opened, runtime)
@@ -242,7 +242,7 @@ def test_a_run_goes_on_with_its_own_model_and_data_alone(
 def test_two_processes_do_not_share_a_run_directory(
     data: Path, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one process trains in a run directory another is refused; then it is free again."""
+    """While one process trains in a run directory another is refused; afterwards it is free again."""
     monkeypatch.setattr("babyllm.training.beginning.LOCK_PATIENCE_S", 0.3)
     config = replace(tiny_config(data), run_dir=str(tmp_path / "run"))
     opened = open_pretraining_data(config.data)
@@ -258,7 +258,7 @@ def test_two_processes_do_not_share_a_run_directory(
 def test_a_configuration_of_another_version_does_not_stop_a_run(
     data: Path, runtime: Runtime, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A stored config.yaml with a key that is no more is told of and replaced."""
+    """A stored config.yaml with a key that no longer exists is reported and replaced."""
     config = replace(tiny_config(data), run_dir=str(tmp_path / "run"))
     opened = open_pretraining_data(config.data)
     state, plan = new_state(config, opened, runtime)
@@ -273,7 +273,7 @@ def test_a_configuration_of_another_version_does_not_stop_a_run(
 def test_a_step_directory_is_a_model_of_transformers(
     data: Path, runtime: Runtime, tmp_path: Path, tie_embeddings: bool
 ) -> None:
-    """transformers loads model and tokenizer as they are and gives the same logits and ids; so does babyllm.load."""
+    """transformers loads model and tokenizer and returns the same logits and ids; so does babyllm.load."""
     import transformers
 
     config = tiny_config(data)
@@ -295,7 +295,7 @@ def test_a_step_directory_is_a_model_of_transformers(
 
 
 def test_nothing_is_pickled(state: TrainState, data: Path, tmp_path: Path) -> None:
-    """A step directory holds JSON, safetensors and the tokenizer's model, which is no Python object."""
+    """A step directory holds JSON, safetensors and the tokenizer's model, which is not a pickle."""
     checkpoint.save(state, tmp_path, tokenizer := Tokenizer.load(data), keep=1)
     for path in (tmp_path / "step_00000002").iterdir():
         if path.suffix == ".json":
@@ -316,7 +316,7 @@ def test_a_run_can_be_saved_before_its_first_finite_step(data: Path, runtime: Ru
     checkpoint.save(state, tmp_path, None, keep=1)
     loaded = fresh(data, runtime)
     loaded.stream = state.stream
-    train(loaded, language_model, replace(config.plan, steps=1))  # whose moments are not to stay
+    train(loaded, language_model, replace(config.plan, steps=1))  # its moments must not survive the load
     checkpoint.load(loaded, tmp_path / "step_00000000")
     assert torch.equal(weights(loaded), weights(state)) and loaded.step == 0
     assert not loaded.optimizer.state

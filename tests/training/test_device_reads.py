@@ -1,4 +1,4 @@
-"""How often a step of training, evaluation or generation waits for its device: never where it need not."""
+"""How often a step of training, evaluation or generation waits for its device: never needlessly."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -57,14 +57,14 @@ def read_in_backward(x: torch.Tensor) -> None:
     ],
 )
 def test_reads_are_seen(read: Callable[[torch.Tensor], Any]) -> None:
-    """The counter knows every way in which a program learns what a tensor holds."""
+    """The counter counts every way in which a program reads a tensor's values."""
     with DeviceReads() as counts:
         read(torch.ones(3))
     assert counts.total() >= 1
 
 
 def lm_batch(is_packed: bool = False, n: int = 2) -> Batch:
-    """Rows of which the last has few targets."""
+    """Rows of tokens (n, 16); the last has few targets."""
     tokens = torch.randint(0, 290, (n, 16), generator=torch.Generator().manual_seed(0))
     targets = tokens.roll(-1, 1)
     targets[-1, 2:] = IGNORE
@@ -74,7 +74,7 @@ def lm_batch(is_packed: bool = False, n: int = 2) -> Batch:
 
 
 def chat_batch(is_packed: bool = False) -> Batch:
-    """The same, of which a quarter is supervised, each token with a weight of its own."""
+    """The same with a quarter of the tokens supervised, each with its own weight."""
     batch = lm_batch(is_packed)
     targets = batch["targets"].masked_fill(torch.arange(16) % 4 > 0, IGNORE)
     more = {
@@ -93,7 +93,7 @@ def chat_batch(is_packed: bool = False) -> Batch:
 def test_forward_and_backward_read_nothing(
     tiny: Tiny, kind: str, is_packed: bool, dtype: torch.dtype | None, variant: str
 ) -> None:
-    """A micro-batch is read, its loss taken and its gradients made without one look at what is computed."""
+    """The forward and backward pass of a micro-batch never wait for a computed value."""
     model = model_of(tiny(activation_checkpointing=variant == "checkpointed", dropout=0.1)).train()
     if variant == "lora":
         add_lora(model, LoraConfig(rank=2, base="nf4", dropout=0.1))
@@ -108,7 +108,7 @@ def test_forward_and_backward_read_nothing(
 
 
 def test_a_step_reads_as_often_for_one_micro_batch_as_for_many(data: Path, runtime: Runtime) -> None:
-    """What the loop reads, it reads once a step: the gradient norm, the counts it sums and the stop signal."""
+    """The loop reads values once a step: the gradient norm, the counts that it sums and the stop signal."""
     found = []
     for n in (1, 4):
         state = tiny_state(tiny_config(data), runtime)
@@ -122,7 +122,7 @@ def test_a_step_reads_as_often_for_one_micro_batch_as_for_many(data: Path, runti
 
 
 def test_a_save_asks_once_whether_its_weights_are_finite(data: Path, runtime: Runtime, tmp_path: Path) -> None:
-    """Besides, each tensor is copied once; of a frozen base nothing is read."""
+    """Each tensor is copied once in addition; nothing of a frozen base is read."""
     found = []
     for n_layers in (1, 2):
         config = tiny_config(data)
@@ -139,14 +139,14 @@ def test_a_save_asks_once_whether_its_weights_are_finite(data: Path, runtime: Ru
 
 
 def test_an_evaluation_reads_once_for_all_its_batches(tiny: Tiny, token_dir: Path, runtime: Runtime) -> None:
-    """Losses stay on the device until a domain, or all conversations, have been gone through."""
+    """Losses stay on the device until a domain, or all conversations, are finished."""
     model, data = model_of(tiny()), open_tokens(token_dir)
     found = []
     for batch_tokens in (64, 4096):
         with DeviceReads() as counts:
             perplexity(model, data, runtime, seq_len=32, batch_tokens=batch_tokens)
         found.append(counts)
-    # The sum on the device, and the sum over ranks, which is made on the CPU.
+    # The sum on the device, and the sum over ranks, which is computed on the CPU.
     assert found[0] == found[1] == {name: len(data.domains("val")) for name in ("cpu", "_local_scalar_dense", "tolist")}
 
     samples = [Sample("x", np.arange(5, 5 + n), np.arange(n) // 3) for n in range(4, 24)]
@@ -160,7 +160,7 @@ def test_an_evaluation_reads_once_for_all_its_batches(tiny: Tiny, token_dir: Pat
 
 @pytest.mark.parametrize("n_answers", [1, 3])
 def test_a_decoding_step_waits_once_for_all_answers(tiny: Tiny, n_answers: int) -> None:
-    """The logits of all rows come to the CPU together, where tokens are drawn; the pass itself reads nothing."""
+    """The logits of all rows are copied to the CPU together, for sampling; the forward pass reads nothing."""
     model = model_of(tiny())
     engine = Engine(model, slots=4)
     for i in range(n_answers):

@@ -1,4 +1,4 @@
-"""Saving before evaluating: an evaluation that is killed, stopped or fails costs nothing that was trained."""
+"""Saving before evaluating: an evaluation that is killed, stopped or fails loses no training."""
 
 import json
 import signal
@@ -28,7 +28,7 @@ LOSSES = {2: 3.0, 4: 2.0, 6: 2.5, 8: 2.6}
 
 
 def made_up(state: TrainState) -> dict[str, float]:
-    """Held-out losses of which step 4 has the lowest."""
+    """Held-out losses; step 4 has the lowest."""
     return {"all/loss": LOSSES[state.step]}
 
 
@@ -44,7 +44,7 @@ def ran(
     measure: Measure = made_up,
     around: Callable[[TrainState, Callable[[], object]], object] = lambda state, work: work(),
 ) -> TrainState:
-    """The run of `config`, begun or gone on with."""
+    """The run of `config`, begun or resumed."""
     runtime.forget_stop()
     data = open_pretraining_data(config.data)
     state, plan = new_state(config, data, runtime)
@@ -62,7 +62,7 @@ def resume(run_dir: Path, step: int) -> dict[str, Any]:
 
 
 def left(run_dir: Path) -> dict[str, Any]:
-    """What a run leaves, without what depends on the time."""
+    """The files of a run, without values that depend on the time."""
     changing = ("time", "tokens_per_s", "mfu", "memory_bytes", "data_wait")
     steps = {str(p.relative_to(run_dir)): p.read_bytes() for p in run_dir.glob("*step_*/*")}
     curve = [{k: v for k, v in record.items() if k not in changing} for record in read_metrics(run_dir)]
@@ -70,7 +70,7 @@ def left(run_dir: Path) -> dict[str, Any]:
 
 
 def test_a_step_is_saved_before_it_is_evaluated(data: Path, runtime: Runtime, tmp_path: Path) -> None:
-    """While it is evaluated its files say so; then they tell the outcome, and the weights are not written again."""
+    """During the evaluation resume.json says pending; then it has the result, and the weights stay as written."""
     run_dir, seen = tmp_path / "run", dict[int, Any]()
 
     def look(state: TrainState) -> dict[str, float]:
@@ -92,7 +92,7 @@ def test_a_step_is_saved_before_it_is_evaluated(data: Path, runtime: Runtime, tm
 def test_a_kill_around_an_evaluation_changes_nothing(
     killer: Killer, data: Path, runtime: Runtime, tmp_path: Path, at: int
 ) -> None:
-    """At moments of the evaluation of a step that is saved and the best, and of the last."""
+    """A run killed while it evaluates its best or its last step, then resumed, ends with the same files."""
     ran(a_run(data, tmp_path / "straight"), runtime)
     expected, k, is_killed = left(tmp_path / "straight"), 0, True
     while is_killed:
@@ -113,7 +113,7 @@ def test_a_kill_around_an_evaluation_changes_nothing(
 
 @pytest.mark.parametrize("at", [4, 6])
 def test_a_stop_during_an_evaluation_changes_nothing(data: Path, runtime: Runtime, tmp_path: Path, at: int) -> None:
-    """The step is saved with what is left to do, and whoever goes on begins with that."""
+    """The step is saved as pending, and the resumed run evaluates it first."""
     ran(a_run(data, tmp_path / "straight", keep=9), runtime)
 
     def stopped(state: TrainState) -> dict[str, float]:
@@ -131,7 +131,7 @@ def test_a_stop_during_an_evaluation_changes_nothing(data: Path, runtime: Runtim
 
 
 class Broken(Exception):
-    """What an evaluation may fail with."""
+    """An error of an evaluation."""
 
 
 def broken(state: TrainState) -> dict[str, float]:
@@ -142,7 +142,7 @@ def broken(state: TrainState) -> dict[str, float]:
 def test_an_evaluation_that_always_fails_costs_nothing(
     data: Path, runtime: Runtime, tmp_path: Path, save_every: int, eval_every: int, at: int
 ) -> None:
-    """What was trained is saved, whether a save was due or not, and without evaluations the run goes on from there."""
+    """The trained step is saved, whether or not a save was due, and without evaluations the run resumes from it."""
     config = a_run(data, tmp_path / "run", save_every=save_every, eval_every=eval_every)
     for _ in range(2):
         with pytest.raises(Broken):
@@ -156,21 +156,21 @@ def test_an_evaluation_that_always_fails_costs_nothing(
 
 
 def test_an_ended_run_means_its_best_step(data: Path, runtime: Runtime, tmp_path: Path) -> None:
-    """After early stopping the best step is what is loaded; the run itself goes on from the newest if it may."""
+    """After early stopping the run's model is the best step; without early stopping it resumes from the newest."""
     run_dir = tmp_path / "run"
     config = a_run(data, run_dir, early_stop=1, save_every=0)
     assert ran(config, runtime).step == 6
     assert (run_dir / "latest").read_text() == "step_00000004\n"
     best = babyllm.load(run_dir / "step_00000004")[0].state_dict()
     assert all(torch.equal(tensor, best[name]) for name, tensor in babyllm.load(run_dir)[0].state_dict().items())
-    (run_dir / "latest").write_text("step_00000006\n")  # as where it was killed before it was said
+    (run_dir / "latest").write_text("step_00000006\n")  # as if killed before it was written
     assert ran(config, runtime).step == 6 and (run_dir / "latest").read_text() == "step_00000004\n"
     assert ran(replace(config, early_stop=0), runtime).step == 8
     assert (run_dir / "latest").read_text() == "step_00000008\n"
 
 
 def test_training_again_goes_on(data: Path, runtime: Runtime) -> None:
-    """In a notebook a further call goes on after a stop signal, and after whatever else ended the one before."""
+    """In a notebook a further call continues after a stop signal, or after anything else that ended the last one."""
     state = tiny_state(config := tiny_config(data), runtime)
     plan = replace(config.plan, steps=6)
 
@@ -190,7 +190,7 @@ def test_training_again_goes_on(data: Path, runtime: Runtime) -> None:
 
 
 def test_a_closed_run_is_opened_again_to_go_on(data: Path, runtime: Runtime, tmp_path: Path) -> None:
-    """Its items are refused after the body; opened anew with the same state it begins as in a new process."""
+    """Its actions are refused after the body; opened again with the same state it begins as in a new process."""
     config = a_run(data, tmp_path / "run", early_stop=1, save_every=0)
     opened = open_pretraining_data(config.data)
     state, plan = new_state(config, opened, runtime)
@@ -217,7 +217,7 @@ def test_a_closed_run_is_opened_again_to_go_on(data: Path, runtime: Runtime, tmp
 def test_a_run_past_its_plan_says_so(
     data: Path, runtime: Runtime, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a shorter plan than it has gone there is nothing to do; small models are counted in thousands."""
+    """With a plan shorter than the steps done there is nothing to do; small models are counted in thousands."""
     config = a_run(data, tmp_path / "run")
     ran(config, runtime)
     assert "34.0 k parameters" in capsys.readouterr().out
@@ -230,7 +230,7 @@ def test_a_run_past_its_plan_says_so(
 def test_what_cannot_be_saved_after_a_failed_evaluation_does_not_hide_why_it_failed(
     data: Path, runtime: Runtime, tmp_path: Path, cause: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The evaluation's own error ends the run; what stood in the way of saving is a line before it."""
+    """The evaluation's own error ends the run; the reason why saving failed is printed before it."""
 
     def fail(state: TrainState) -> dict[str, float]:
         if cause == "weights":

@@ -1,4 +1,4 @@
-"""Fine-tuning as a whole: losses and gradients under any layout, resuming, mixes, the script on real conversations."""
+"""Fine-tuning as a whole: losses and gradients in any layout, resuming, mixes, the script on real conversations."""
 
 import json
 import math
@@ -38,7 +38,7 @@ LORA = ("--lora.rank=4", "--lora.dropout=0.1", "--lora.lora_plus=4")
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny: Callable[..., ModelConfig]) -> Path:
-    """A model directory to start from; not to be changed."""
+    """A model directory to start from; tests must not change it."""
     directory = tmp_path_factory.mktemp("base")
     torch.manual_seed(1)
     save_model(directory, Transformer(tiny()), tokenizer)
@@ -47,7 +47,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny: C
 
 @pytest.fixture(scope="module")
 def chats(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
-    """24 conversations of one or two answers of very different lengths; three of them fill a row of 64."""
+    """24 conversations with one or two answers of very different lengths; three of them fill a row of 64 tokens."""
     rng = random.Random(3)
     template = load_template("plain", tokenizer)
     records: list[dict[str, Any]] = []
@@ -66,7 +66,7 @@ def chats(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Pat
 
 
 def flags(base: Path, chats: Path, run_dir: Path, *more: str) -> list[str]:
-    """A run whose global batch is all of the conversations."""
+    """The flags of a run whose global batch has all conversations."""
     return [
         *(f"--init_from={base}", f"--data.path={chats}", f"--run_dir={run_dir}", "--data.template=plain"),
         *(f"--data.seq_len={SEQ_LEN}", "--data.held_out=0", "--plan.peak_lr=0.01", "--samples=0", *DEVICE, *more),
@@ -85,7 +85,7 @@ LAYOUTS = {
 
 
 def by_hand(base: Path, chats: Path, unit: str) -> tuple[float, np.ndarray]:
-    """Loss and gradient by the definition: one conversation at a time, one mean for each unit."""
+    """Loss in nats and gradient (parameters,) by definition: one conversation at a time, one mean per unit."""
     model, tokenizer = babyllm.load(base)
     template = load_template("plain", tokenizer)
     units = []
@@ -107,7 +107,7 @@ def by_hand(base: Path, chats: Path, unit: str) -> tuple[float, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def steps(worker: Worker, base: Path, chats: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what one step does under each normalisation and layout."""
+    """A folder with the results of one step for each normalisation and layout."""
     folder = tmp_path_factory.mktemp("steps")
     for ranks in (1, 2, 4):
         runs = {
@@ -126,7 +126,7 @@ def steps(worker: Worker, base: Path, chats: Path, tmp_path_factory: pytest.Temp
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_losses_and_gradients_do_not_depend_on_the_layout(base: Path, chats: Path, steps: Path, unit: str) -> None:
-    """Single, padded or packed, in any micro-batches, on 1, 2 or 4 ranks: what the definition gives, within 1e-5."""
+    """Single, padded or packed, in any micro-batches, on 1, 2 or 4 ranks, they equal the definition within 1e-5."""
     loss, gradient = by_hand(base, chats, unit)
     for name in LAYOUTS:
         found = np.load(steps / f"{unit}, {name}.npz")
@@ -136,7 +136,7 @@ def test_losses_and_gradients_do_not_depend_on_the_layout(base: Path, chats: Pat
 
 
 def test_the_loss_of_each_task_is_exact_over_ranks(base: Path, chats: Path, steps: Path, tmp_path: Path) -> None:
-    """Channels are means over their own tokens, whatever rank these lie on."""
+    """Each task's loss is the mean over its own tokens, on whichever ranks they are."""
     for task in TASKS:
         lines = [line for line in chats.read_text(encoding="utf-8").splitlines() if json.loads(line)["task"] == task]
         (tmp_path / "part.jsonl").write_text("\n".join(lines), encoding="utf-8")
@@ -146,7 +146,7 @@ def test_the_loss_of_each_task_is_exact_over_ranks(base: Path, chats: Path, step
 
 
 def test_by_turn_is_each_turn_as_a_sample_of_its_own(chats: Path, steps: Path) -> None:
-    """The mean over turns equals the mean over conversations when each answer is made a conversation of its own."""
+    """The mean over turns equals the mean over conversations if each answer is its own conversation."""
     whole, each = np.load(steps / "turn, padded.npz"), np.load(steps / "each.npz")
     assert chats.read_text(encoding="utf-8").count('"assistant"') > N
     assert abs(float(whole["loss"]) - float(each["loss"])) < 1e-5
@@ -161,7 +161,7 @@ def files(directory: Path) -> dict[str, bytes]:
 def test_a_resumed_run_is_the_straight_run(
     worker: Worker, base: Path, chats: Path, tmp_path: Path, kind: str, ranks: int
 ) -> None:
-    """Four steps and then four more leave the files of eight, bit for bit."""
+    """Four steps and four resumed ones write the same files as eight steps, bit for bit."""
     more = {
         "full": ("--model.dropout=0.1",),
         "lora": LORA,
@@ -176,7 +176,7 @@ def test_a_resumed_run_is_the_straight_run(
         arguments = flags(base, chats, parts, *common, *schedule, f"--plan.steps={steps}")
         worker.run("script", ranks=ranks, name="train_sft.py", arguments=arguments)
         if not straight.exists():
-            parts.rename(straight)  # an adapter names where its base lies, so both runs have one name
+            parts.rename(straight)  # an adapter stores its base's path, so both runs need the same name
     whole, resumed = (files(run / "step_00000008") for run in (straight, parts))
     assert whole.keys() == resumed.keys()
     assert [name for name in whole if whole[name] != resumed[name]] == []
@@ -186,7 +186,7 @@ def test_a_resumed_run_is_the_straight_run(
 
 
 def test_only_what_is_trained_is_in_the_resume_state(worker: Worker, base: Path, chats: Path, tmp_path: Path) -> None:
-    """A LoRA step is an adapter and its optimizer's state: a fraction of the model, which stays where it is."""
+    """A LoRA step is an adapter and its optimizer's state: a fraction of the model's size."""
     arguments = flags(base, chats, tmp_path / "run", *LORA, "--data.global_batch=8", "--plan.steps=2", "--eval_every=0")
     worker.run("script", name="train_sft.py", arguments=arguments)
     step = tmp_path / "run" / "step_00000002"
@@ -199,7 +199,7 @@ def test_only_what_is_trained_is_in_the_resume_state(worker: Worker, base: Path,
 
 
 def test_mixes_stages_and_replay(worker: Worker, base: Path, chats: Path, token_dir: Path, tmp_path: Path) -> None:
-    """Tasks follow the stages asked for, with pretraining text among them; each is logged as long as it comes."""
+    """Tasks follow the configured stages, mixed with pretraining text; each is logged while it occurs."""
     stages = "[{until: 0.5, mix: {judge: 1}}, {until: 1.0, mix: {tell: 3, judge: 1, replay: 4}}]"
     more = (f"--data.stages={stages}", f"--data.replay={token_dir}", "--data.global_batch=8", "--plan.steps=8")
     for kind in ((), ("--data.pack",)):
@@ -215,7 +215,7 @@ def test_mixes_stages_and_replay(worker: Worker, base: Path, chats: Path, token_
 
 
 def test_replay_needs_a_share(runtime: Runtime, base: Path, chats: Path, token_dir: Path, tmp_path: Path) -> None:
-    """Without a mix nobody knows how much of it."""
+    """Replay without a mix that sets its share is refused."""
     arguments = flags(base, chats, tmp_path / "run", f"--data.replay={token_dir}")
     with pytest.raises(UserError, match="say how much of it, with"):
         new_run(parse(FineTuneConfig, arguments, prog="test"), runtime)
@@ -239,7 +239,7 @@ def test_replay_needs_a_share(runtime: Runtime, base: Path, chats: Path, token_d
 def test_a_mistake_is_one_line(
     runtime: Runtime, base: Path, chats: Path, tmp_path: Path, flag: str, message: str
 ) -> None:
-    """What does not fit is said at the door, with the flag or file that is at fault."""
+    """Settings that do not fit are refused at the start, with the flag or file at fault."""
     arguments = flags(base, chats, tmp_path / "run", "--lora.rank=2" if "lora" in flag else "--plan.steps=1", flag)
     with pytest.raises(UserError, match=message) as found:
         new_run(parse(FineTuneConfig, arguments, prog="test"), runtime)
@@ -260,7 +260,7 @@ def test_a_mistake_is_one_line(
 def test_a_mistake_is_told_before_data_are_prepared(
     runtime: Runtime, base: Path, tmp_path: Path, flag: str, message: str
 ) -> None:
-    """What can be seen to be wrong without the data is said first, for preparing them may take long."""
+    """Mistakes that show without the data are reported first, since preparing the data may take long."""
     (tmp_path / "broken.jsonl").write_text("what preparing would stumble over")
     arguments = flags(base, tmp_path / "broken.jsonl", tmp_path / "run", "--lora.rank=2", "--plan.epochs=2", flag)
     with pytest.raises(UserError, match=message):
@@ -271,7 +271,7 @@ def test_a_mistake_is_told_before_data_are_prepared(
 def test_a_refused_run_leaves_the_running_one_alone(
     base: Path, chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A second process in a run directory is refused before it prepares other conversations there."""
+    """A second process in a run directory is refused before it prepares its conversations there."""
     monkeypatch.setattr("babyllm.training.beginning.LOCK_PATIENCE_S", 0.0)
     monkeypatch.setattr(sys, "argv", ["train_sft.py", *flags(base, chats, tmp_path / "run", "--plan.steps=1")])
     (tmp_path / "run").mkdir()
@@ -283,7 +283,7 @@ def test_a_refused_run_leaves_the_running_one_alone(
 
 
 def test_before_and_after(worker: Worker, base: Path, tmp_path: Path) -> None:
-    """The run tells the held-out loss and accuracy at step 0 and at the end, and the model has learned to tell them."""
+    """The run prints held-out loss and accuracy at step 0 and at the end, and the model has learned to classify."""
     rng = random.Random(1)
     good, bad = "很好 good 开心", "很差 bad 生气"
     records = []
@@ -300,7 +300,7 @@ def test_before_and_after(worker: Worker, base: Path, tmp_path: Path) -> None:
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     accuracies = {r["step"]: r["val/judge/accuracy"] for r in records if "val/judge/accuracy" in r}
     assert accuracies[0] < 0.75 and accuracies[max(accuracies)] > 0.9
-    # The best step is the one a person wants to talk to.
+    # The best step is the one to chat with.
     model, tokenizer = babyllm.load(tmp_path / "run")
     template = load_template(None, tokenizer, tmp_path / "run" / (tmp_path / "run" / "latest").read_text().strip())
     ids = template.prompt([Message("user", "abc很好")])
@@ -313,7 +313,7 @@ SETS = ("alpaca_zh_demo.json", "alpaca_en_demo.json", "sharegpt_zh_1k.jsonl", "i
 
 @pytest.mark.parametrize("name", SETS)
 def test_real_conversations(worker: Worker, base: Path, tmp_path: Path, name: str) -> None:
-    """Training on a real set runs as it is: every record is used or accounted for, and the held-out loss falls."""
+    """Training on a real data set works: every record is used or counted as rejected, and the held-out loss falls."""
     if "BABYLLM_DATA" not in os.environ:
         pytest.skip("needs BABYLLM_DATA")
     file = Path(os.environ["BABYLLM_DATA"]) / "sft" / name

@@ -61,7 +61,7 @@ def run_of(run_dir: Path, steps: range, start_step: int = 0, offset: float = 0.0
 
 
 def test_records_of_one_step_are_one_object(tmp_path):
-    """Training metrics and an evaluation of the same step make one JSON object, also across a flush."""
+    """Training metrics and an evaluation of the same step are one JSON object, even across a flush."""
     log = new_log(tmp_path)
     log.record(1, {"loss": 9.0, "tokens": 8192})
     log.record(2, {"loss": 8.0})
@@ -82,7 +82,7 @@ def test_records_of_one_step_are_one_object(tmp_path):
 
 
 def test_a_record_is_on_disk_when_record_returns(tmp_path):
-    """A process killed right after `record()` leaves that record behind, in metrics.jsonl and for TensorBoard."""
+    """A process killed right after `record()` has written that record to metrics.jsonl and for TensorBoard."""
     code = (
         "import os, pathlib, sys; from babyllm.training.recording.log import RunLog\n"
         "log = RunLog(pathlib.Path(sys.argv[1]), start_step=0, total_steps=9)\n"
@@ -106,7 +106,7 @@ def test_resume_cuts_what_came_after_the_resumed_step(tmp_path):
 
 
 def test_curves_without_newer_values_are_cut_too(tmp_path):
-    """A value of the dead branch is gone from the event files at once, before its curve gets a new value."""
+    """A value after the resumed step is removed from the event files at once, before its curve gets a new value."""
     run_of(tmp_path, range(1, 21))
     new_log(tmp_path, 12).close(summary=False)
     assert stored_scalar_steps(tmp_path, "val/wiki/loss") == [5, 10]
@@ -124,7 +124,7 @@ def test_an_open_tensorboard_drops_the_dead_branch(tmp_path):
 
 
 def test_many_resumes_within_a_second_keep_their_order(tmp_path):
-    """Event files sort in the order in which they were made, however fast a run is restarted."""
+    """Event files sort in their order of creation, however fast a run is restarted."""
     for start in range(12):
         run_of(tmp_path, range(start + 1, start + 3), start_step=start, offset=start / 10)
     assert [step for step, _ in scalars(tmp_path, "loss")] == list(range(1, 14))
@@ -132,7 +132,7 @@ def test_many_resumes_within_a_second_keep_their_order(tmp_path):
 
 
 def test_a_resume_from_the_newest_step_changes_nothing_old(tmp_path):
-    """Where nothing has to be cut the old files keep their bytes, and the step's object can still grow."""
+    """If nothing has to be cut the old files keep their bytes, and the step's object can still grow."""
     run_of(tmp_path, range(1, 4))
     before, events_before = (tmp_path / "metrics.jsonl").read_bytes(), event_bytes(tmp_path)
     log = new_log(tmp_path, 3)
@@ -157,7 +157,7 @@ def test_a_new_run_in_an_old_directory_starts_empty(tmp_path):
 
 @pytest.mark.parametrize("ending", ["", "   \n"])
 def test_a_last_line_edited_by_hand_is_a_record(tmp_path, ending):
-    """A whole record without its line end, or with blanks behind it, is kept and continued."""
+    """A whole record without its line end, or followed by blanks, is kept and continued."""
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "time": 0.0}\n{"step":    2,       "loss":     2.0}' + ending)
     assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2]
     log = new_log(tmp_path, 2)
@@ -173,7 +173,7 @@ def test_a_last_line_edited_by_hand_is_a_record(tmp_path, ending):
 
 @pytest.mark.parametrize("torn", [b'{"step": 4, "loss"', b'{"step": 4, "name": "\xe6', b"\0\0\0\0\0\0", b"[4"])
 def test_a_torn_last_line_is_dropped(tmp_path, torn):
-    """What a kill or a power cut leaves of a last line is no record, and the next start removes it."""
+    """An incomplete last line, left by a kill or a power cut, is ignored and removed at the next start."""
     run_of(tmp_path, range(1, 4))
     with (tmp_path / "metrics.jsonl").open("ab") as file:
         file.write(torn)
@@ -195,7 +195,7 @@ def test_a_torn_event_is_dropped(tmp_path, kept):
 
 
 def test_values_that_are_not_finite_are_null(tmp_path):
-    """NaN and infinities leave valid JSON (null), while TensorBoard gets them as they are."""
+    """NaN and infinities become null, valid JSON, while TensorBoard receives them unchanged."""
     log = new_log(tmp_path)
     log.record(1, {"loss": math.nan, "grad_norm": math.inf, "lr": 0.1})
     log.close()
@@ -233,7 +233,7 @@ def test_texts_are_kept_and_cut(tmp_path):
 
 @pytest.mark.parametrize("line", ["{broken", "17", '{"loss": 3.0}', '{"step": "one"}'])
 def test_a_damaged_line_is_named(tmp_path, line):
-    """A line in the middle that is no record is an error that names file and line, when read and when resumed."""
+    """An invalid line in the middle is an error that names file and line, on reading and on resuming."""
     run_of(tmp_path, range(1, 4))
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     (tmp_path / "metrics.jsonl").write_text("\n".join([lines[0], line, *lines[2:]]) + "\n")
@@ -244,7 +244,7 @@ def test_a_damaged_line_is_named(tmp_path, line):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    """Reading or plotting a directory that is no run is an error that names the file it looked for."""
+    """Reading or plotting a directory without a run is an error that names the missing file."""
     with pytest.raises(UserError, match=re.escape(str(tmp_path / "metrics.jsonl"))):
         read_metrics(tmp_path)
     with pytest.raises(UserError, match=r"other/metrics\.jsonl"):
@@ -254,7 +254,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 @pytest.mark.parametrize(("name", "write"), [("metrics.jsonl", "record"), ("samples.jsonl", "text")])
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, name, write):
-    """When a file cannot grow the caller is told which one; after that the directory can be resumed."""
+    """When a file cannot grow the error names it; afterwards the run can be resumed."""
     log = new_log(tmp_path)
     log.record(1, {"loss": 1.0})
     log.text(1, "sample", "a")
@@ -266,7 +266,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, name, write):
 
 
 def test_a_full_disk_under_tensorboard_is_an_error_too(tmp_path):
-    """An event file that cannot grow stops the run with an error that names it, not silently."""
+    """An event file that cannot grow ends the run with an error that names it."""
     log = new_log(tmp_path)
     log.record(1, {"loss": 1.0})
     (path,) = tmp_path.glob("events.out.tfevents.*")
@@ -278,7 +278,7 @@ def test_a_full_disk_under_tensorboard_is_an_error_too(tmp_path):
 
 
 def test_closing_draws_the_losses(tmp_path):
-    """A resumed run with gaps, evaluations, Chinese names and dollar signs is drawn as a PNG of a readable size."""
+    """A resumed run with gaps, evaluations, Chinese names and dollar signs is plotted as a PNG of readable size."""
     run_dir = tmp_path / "100$ no \\frac$"
     run_of(run_dir, range(1, 21))
     log = new_log(run_dir, 10)
@@ -293,7 +293,7 @@ def test_closing_draws_the_losses(tmp_path):
 
 
 def test_the_picture_shows_records_and_reference(tmp_path):
-    """The picture changes with the records from before a resume, and with a reference run."""
+    """The plot changes with the records from before a resume, and with a reference run."""
     run_of(tmp_path / "a", range(1, 21))
     run_of(tmp_path / "b", range(1, 41), offset=2.0)
     whole = plot_losses(tmp_path / "a").read_bytes()
@@ -311,7 +311,7 @@ def test_a_run_without_records_can_be_closed(tmp_path):
 
 
 def test_plain_progress_prints_few_lines(tmp_path, capsys):
-    """Without a terminal the first and the last progress are whole lines; quick ones between them are left out."""
+    """Without a terminal the first and last progress are whole lines; those in quick succession are omitted."""
     log = RunLog(tmp_path, start_step=0, total_steps=50)
     for step in range(1, 51):
         log.progress(step, 3.25, 45_200.0, note="eval" if step == 50 else "")
@@ -326,7 +326,7 @@ def test_plain_progress_prints_few_lines(tmp_path, capsys):
 
 
 def test_live_progress_rewrites_one_line(tmp_path):
-    """On a terminal the line is rewritten in place, no wider than the terminal, and messages stand above it."""
+    """On a terminal the line is rewritten in place, no wider than the terminal, with messages above it."""
     code = (
         "import pathlib, sys; from babyllm.training.recording.log import RunLog\n"
         "log = RunLog(pathlib.Path(sys.argv[1]), start_step=0, total_steps=100)\n"
@@ -349,7 +349,7 @@ def test_live_progress_rewrites_one_line(tmp_path):
 
 
 def test_time_left_comes_from_recent_steps(tmp_path, capsys):
-    """Time left follows this process's steps without the first interval, whatever the distance of the calls."""
+    """The time left is estimated from this process's steps, without the first interval, at any rate of calls."""
     log = RunLog(tmp_path, start_step=1000, total_steps=41_020, live=True)
     time.sleep(1.0)
     log.progress(1010, 3.0, 1.0)
@@ -375,7 +375,7 @@ def test_time_left_comes_from_recent_steps(tmp_path, capsys):
     ],
 )
 def test_durations_read_well(seconds, text):
-    """A length of time is told in the units that matter at its size."""
+    """A duration is written in units that suit its length."""
     assert format_duration(seconds) == text
 
 

@@ -1,4 +1,4 @@
-"""The loop in one process; `python tests/test_loop.py` writes the golden losses anew."""
+"""The loop in one process; `python tests/training/test_loop.py` rewrites the golden losses."""
 
 import json
 import random
@@ -37,7 +37,7 @@ CONSTANT = Plan(steps=1, schedule="constant", warmup=0, peak_lr=1e-2, clip_norm=
 
 
 def ragged_rows() -> tuple[torch.Tensor, torch.Tensor]:
-    """Eight rows whose numbers of targets differ, the last row without any: tokens and targets, each (8, 16)."""
+    """Tokens and targets, each (8, 16) int64; rows differ in their number of targets, and the last has none."""
     tokens = torch.randint(0, 290, (8, 17), generator=torch.Generator().manual_seed(0))
     targets = tokens[:, 1:].clone()
     for row, n_targets in enumerate((16, 1, 9, 3, 16, 2, 12, 0)):
@@ -56,7 +56,7 @@ def gradients(state: TrainState) -> torch.Tensor:
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 4, 8])
 def test_every_target_of_the_global_batch_weighs_the_same(data: Path, runtime: Runtime, micro_batch: int) -> None:
-    """Loss and gradient are those of all targets in one mean, however unevenly micro-batches share them."""
+    """Loss and gradient are those of one mean over all targets, however unevenly micro-batches share them."""
     tokens, targets = ragged_rows()
     state = tiny_state(tiny_config(data), runtime)
     loss = state.model(tokens, targets).sum() / (targets != IGNORE).sum()
@@ -93,7 +93,7 @@ def test_each_sum_of_a_loss_is_divided_by_its_own_unit(data: Path, runtime: Runt
 def test_a_step_without_a_finite_gradient_norm_changes_nothing(
     data: Path, runtime: Runtime, factor: float, has_scaler: bool
 ) -> None:
-    """Weights and moments stay, the step is counted, and the next one is an ordinary one."""
+    """Weights and moments do not change, the step is counted, and the next step is normal."""
     config = tiny_config(data)
     state = tiny_state(config, runtime)
     state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0, enabled=has_scaler)
@@ -116,7 +116,7 @@ def test_a_step_without_a_finite_gradient_norm_changes_nothing(
 
 
 def test_the_plan_rules_learning_rate_and_clipping(data: Path, runtime: Runtime) -> None:
-    """Each update uses the rate of its step and gradients of at most `clip_norm`; the logged norm is the full one."""
+    """Each update uses its step's learning rate and gradients of at most `clip_norm`; the logged norm is unclipped."""
     config = tiny_config(data)
     plan = replace(config.plan, steps=6, clip_norm=0.25)
     state = tiny_state(config, runtime)
@@ -132,7 +132,7 @@ def test_the_plan_rules_learning_rate_and_clipping(data: Path, runtime: Runtime)
 
 
 def test_what_is_due_runs_once_between_steps(data: Path, runtime: Runtime) -> None:
-    """Items run in their order at their steps and after the last one; after a signal's step those that save alone."""
+    """Actions run in order at their steps and after the last; after a stop signal only those with `at_stop` run."""
     state = tiny_state(config := tiny_config(data), runtime)
     ran: list[tuple[str, int]] = []
 
@@ -155,7 +155,7 @@ def test_what_is_due_runs_once_between_steps(data: Path, runtime: Runtime) -> No
 
 
 def test_what_a_stop_signal_put_off_is_made_up_for(data: Path, tmp_path: Path) -> None:
-    """Whoever goes on begins with what was due at the step of the signal; one between steps costs no further step."""
+    """A resumed run first does what was due when the signal came; a signal between steps trains no further step."""
     config, ran = tiny_config(data), list[tuple[str, int]]()
 
     def item(name: str, stops_at: int = -1, **when: bool) -> Every:
@@ -194,7 +194,7 @@ def test_a_finished_run_trains_no_further(data: Path, runtime: Runtime) -> None:
 
 
 def test_one_batch_is_learned_by_heart(data: Path, runtime: Runtime) -> None:
-    """Trained on one batch of random ids alone, the loss falls below 0.1."""
+    """Trained on a single batch of random ids, the loss falls below 0.1."""
     ids = torch.randint(0, 290, (8, 17), generator=torch.Generator().manual_seed(0))
     state = tiny_state(tiny_config(data), runtime)
     state.stream = Repeated(micro_batches(ids[:, :-1], ids[:, 1:], 8))
@@ -204,7 +204,7 @@ def test_one_batch_is_learned_by_heart(data: Path, runtime: Runtime) -> None:
 
 
 def golden_losses(folder: Path) -> list[float]:
-    """Losses of 20 steps on generated ids: each is the one before times three and a little noise."""
+    """Losses in nats of 20 steps on generated ids: each id is the one before times three, plus a little noise."""
     rng, ids = random.Random(0), [1]
     while len(ids) < 2000:
         ids.append((ids[-1] * 3 + rng.choice([0, 0, 0, 1])) % 61)
@@ -223,14 +223,14 @@ def golden_losses(folder: Path) -> list[float]:
 
 
 def test_losses_are_the_golden_ones(tmp_path: Path) -> None:
-    """Twenty steps from seeded weights give the losses on file; where they are to change, run this file as a script."""
+    """Twenty steps from seeded weights reproduce the stored losses; to change them, run this file as a script."""
     golden: dict[str, Any] = json.loads(GOLDEN.read_text())
     assert golden_losses(tmp_path) == pytest.approx(golden["losses"], rel=1e-4)
     assert golden["losses"][-1] < golden["losses"][0] - 0.5
 
 
 def test_the_readme_trains_in_a_notebook(data: Path) -> None:
-    """The lines the README gives for training from Python do what they say."""
+    """The README's lines for training from Python work."""
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     (lines,) = (block for block in blocks if "babyllm.train(" in block)
     lines = lines.replace('"data/sample"', f'"{data}", seq_len=16').replace("steps=50", "steps=2")
@@ -251,7 +251,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
 def test_the_first_commands_open_no_port_to_others(name: str) -> None:
-    """What a reader copies starts its processes itself; torchrun, whose store others can reach, is told in the text."""
+    """The commands to copy start their own processes; only the text mentions torchrun, whose port is open to others."""
     blocks = re.findall(r"```bash\n(.*?)```", README.with_name(name).read_text(encoding="utf-8"), re.DOTALL)
     assert "python train_pretrain.py" in blocks[0]
     assert not [block for block in blocks if "torchrun" in block]

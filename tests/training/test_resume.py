@@ -1,4 +1,4 @@
-"""Runs on one, two and four processes: each job's ranks are new processes, and several tests look at what they left."""
+"""Runs on one, two and four processes: each job's ranks are new processes, and several tests read their files."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ DTYPES = ("fp32", "bf16", "fp16")
 
 @pytest.fixture(scope="module")
 def runs(worker: Worker, data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """The folder of each number of ranks; where a run moves, it goes on with what another number of ranks left."""
+    """The folder of each number of ranks; a run that moves resumes what another number of ranks saved."""
     folders = {ranks: tmp_path_factory.mktemp(f"ranks{ranks}") for ranks in RANKS}
     for ranks, folder in folders.items():
         worker.run("first_half", ranks=ranks, data=str(data), out=str(folder))
@@ -23,12 +23,12 @@ def runs(worker: Worker, data: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def seen(folder: Path, name: str, first: int, ranks: int) -> list[dict[str, Any]]:
-    """What each rank wrote of the run `name` that began at step `first`."""
+    """What each rank wrote about the run `name` that began at step `first`."""
     return [json.loads((folder / f"{name}-{first}-{rank}.json").read_text()) for rank in range(ranks)]
 
 
 def global_rows(by_rank: list[dict[str, Any]]) -> list[list[list[int]]]:
-    """The rows of each step's global batch, in their order."""
+    """The rows of each step's global batch, in order."""
     steps = []
     for step in range(len(by_rank[0]["losses"])):
         rows: list[list[int]] = []
@@ -42,7 +42,7 @@ def global_rows(by_rank: list[dict[str, Any]]) -> list[list[list[int]]]:
 @pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("kind", (*DTYPES, "staged"))
 def test_a_resumed_run_is_the_straight_run(runs: dict[int, Path], ranks: int, kind: str) -> None:
-    """Ten steps, a new process and ten more leave the files and the losses of twenty straight steps, bit for bit."""
+    """Ten steps, and ten more in a new process, have the files and losses of twenty steps in one, bit for bit."""
     folder = runs[ranks] / kind
     straight, resumed = (folder / name / "step_00000020" for name in ("straight", "resumed"))
     names = sorted(path.name for path in straight.iterdir())
@@ -56,7 +56,7 @@ def test_a_resumed_run_is_the_straight_run(runs: dict[int, Path], ranks: int, ki
 
 @pytest.mark.parametrize("ranks", RANKS)
 def test_saving_and_stopping_leave_a_run_as_it_is(runs: dict[int, Path], ranks: int) -> None:
-    """The ten losses of a run that is saved and ended there are those of one that is not."""
+    """The ten losses of a run that is saved and ended there equal those of a run that is not."""
     half, straight = (seen(runs[ranks] / "fp32", name, 0, ranks)[0]["losses"] for name in ("half", "straight"))
     assert not (runs[ranks] / "fp32" / "straight" / "step_00000010").exists()
     assert half == straight[:10]
@@ -77,7 +77,7 @@ def test_the_compared_runs_have_what_makes_resuming_hard(runs: dict[int, Path], 
 
 
 def test_the_staged_run_crosses_borders(runs: dict[int, Path]) -> None:
-    """It has two more stages behind the step it is resumed from, the last with longer rows."""
+    """It has two more stages after the step it is resumed from, the last with longer rows."""
     steps = global_rows(seen(runs[1] / "staged", "straight", 0, 1))
     assert [{len(row) for row in step} for step in steps] == [{16}] * 15 + [{32}] * 5
     resume = json.loads((runs[1] / "staged" / "straight" / "step_00000010" / "resume.json").read_text())
@@ -105,7 +105,7 @@ def test_the_number_of_ranks_changes_neither_data_nor_losses(runs: dict[int, Pat
 
 @pytest.mark.parametrize("kind", ("plain", "staged"))
 def test_a_run_resumes_on_another_number_of_ranks(runs: dict[int, Path], kind: str) -> None:
-    """What two, four and one ranks left goes on with one, two and four as if nothing had changed."""
+    """Runs of two, four and one ranks resume on one, two and four as if nothing had changed."""
     straight = seen(runs[1] / kind, "straight", 0, 1)
     for ranks in RANKS:
         moved = seen(runs[ranks] / kind, "moved", 10, ranks)
@@ -138,6 +138,6 @@ def test_gradients_are_summed_over_ranks_once_a_step(single_steps: list[dict[str
 
 
 def test_ranks_that_find_other_checkpoints_do_not_begin(single_steps: list[dict[str, Any]]) -> None:
-    """A run directory that machines do not share is an error on every rank, not a run that goes on on one of them."""
+    """A run directory that the machines do not share is an error on every rank; no rank trains alone."""
     for rank, record in enumerate(single_steps):
         assert f"rank{rank}: ranks find other checkpoints" in record["unshared"] and "--run_dir" in record["unshared"]

@@ -1,4 +1,4 @@
-"""A run directory at every moment of a save: killed there, it holds the old step or the new one, whole."""
+"""A run directory at every moment of a save: after a kill it holds the complete old step or the new one."""
 
 import stat
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def state(data: Path, runtime: Runtime) -> TrainState:
 def test_a_step_survives_a_kill_at_any_moment_of_its_replacement(
     killer: Killer, state: TrainState, data: Path, runtime: Runtime, tmp_path: Path
 ) -> None:
-    """Killed at each access to the file system, and again while that is put right: the step is there, old or new."""
+    """After a kill at any access to the file system, and another during the repair, the old or new step exists."""
     loaded = tiny_state(tiny_config(data), runtime)
     found, k = [], 0
     old = weights(state).clone()
@@ -82,7 +82,7 @@ def opened(config: PretrainConfig, runtime: Runtime) -> Iterator[TrainState]:
 
 @pytest.fixture
 def config(data: Path, runtime: Runtime, tmp_path: Path) -> PretrainConfig:
-    """That of a run which has saved steps 2 and 4, with records of each step."""
+    """The configuration of a run that has saved steps 2 and 4, with records of each step."""
     config = replace(tiny_config(data, steps=4), run_dir=str(tmp_path / "run"), save_every=2)
     opened = open_pretraining_data(config.data)
     state, plan = new_state(config, opened, runtime)
@@ -92,7 +92,7 @@ def config(data: Path, runtime: Runtime, tmp_path: Path) -> PretrainConfig:
 
 
 def test_a_whole_step_without_a_place_is_taken_back(config: PretrainConfig, runtime: Runtime) -> None:
-    """One that was being saved, or was set aside, is the one the run goes on from; a part of one is not."""
+    """The run resumes from a complete step that was being saved or replaced, never from an incomplete one."""
     run_dir = Path(config.run_dir)
     (run_dir / "step_00000004").rename(run_dir / ".saving")
     assert begun(config, runtime) == 4 and latest(run_dir) == run_dir / "step_00000004"
@@ -104,22 +104,24 @@ def test_a_whole_step_without_a_place_is_taken_back(config: PretrainConfig, runt
     assert not list(run_dir.glob(".[rsd]*"))
 
 
-def test_a_run_that_lost_its_steps_does_not_begin_anew(config: PretrainConfig, runtime: Runtime) -> None:
-    """Records without the step they belong to are kept: the run stops and says what to do."""
+def test_a_run_that_lost_its_steps_does_not_start_over(config: PretrainConfig, runtime: Runtime) -> None:
+    """Records without their steps are kept: the run is refused with what to do."""
     run_dir = Path(config.run_dir)
     records = (run_dir / "metrics.jsonl").read_bytes()
     for step in (2, 4):
         (run_dir / f"step_{step:08d}").rename(run_dir.with_name(str(step)))
-    for name in ("latest", "metrics.jsonl"):  # what is left of it may be either
-        with pytest.raises(UserError, match=r"run: its records reach step \d, but none of its steps is there; bring"):
+    for name in ("latest", "metrics.jsonl"):  # either file alone must suffice
+        with pytest.raises(
+            UserError, match=r"run: its records reach step \d, but its step directories are missing; restore"
+        ):
             begun(replace(config, save_every=1000), runtime)
         assert (run_dir / "metrics.jsonl").read_bytes() == records
         if name == "latest":
             (run_dir / name).unlink()
 
 
-def test_a_run_that_was_never_saved_begins_anew(config: PretrainConfig, runtime: Runtime) -> None:
-    """One killed before its first save has nothing to go on from, whatever the new command's interval is."""
+def test_a_run_that_was_never_saved_starts_over(config: PretrainConfig, runtime: Runtime) -> None:
+    """A run killed before its first save has nothing to resume from, whatever the new command's interval is."""
     run_dir = Path(config.run_dir)
     for step in (2, 4):
         (run_dir / f"step_{step:08d}").rename(run_dir.with_name(str(step)))
@@ -142,19 +144,19 @@ def test_what_looks_like_a_newer_step_is_not_passed_over(config: PretrainConfig,
     opened = open_pretraining_data(config.data)
     state, plan = new_state(longer, opened, runtime)
     with (
-        pytest.raises(UserError, match="step_00000006: is no step of a run"),
+        pytest.raises(UserError, match="step_00000006: is not a step of a run"),
         open_run(longer, state, opened.tokenizer, plan) as run,
     ):
         foreign.with_name("elsewhere").rename(foreign)
         train(state, language_model, plan, [run.saving(0)])
     assert (foreign / "mine.txt").read_text() == "mine"
     foreign.rename(foreign.with_name("elsewhere"))
-    assert begun(longer, runtime) == 6  # what was saved was waiting for its place
+    assert begun(longer, runtime) == 6  # the saved step was waiting to be renamed
 
 
 @pytest.mark.parametrize("name", ["latest", "config.yaml", "environment.json", "metrics.jsonl", "samples.jsonl"])
 def test_a_folder_in_the_place_of_a_file_is_one_line(config: PretrainConfig, runtime: Runtime, name: str) -> None:
-    """It is named, at the start or when the file is to be written."""
+    """It is named, at the start or when the file is written."""
     path = Path(config.run_dir) / name
     path.unlink()
     path.mkdir()
@@ -170,10 +172,10 @@ def test_a_folder_in_the_place_of_a_file_is_one_line(config: PretrainConfig, run
 
 
 def test_a_file_that_may_not_grow_is_one_line(state: TrainState, tmp_path: Path) -> None:
-    """A limit on the size of files, met while saving, costs nothing but the step."""
+    """A limit on the size of files, reached while saving, loses only that step."""
     checkpoint.save(state, tmp_path, None, keep=1)
     state.step = 3
-    refusal = r"step 3 was not saved \(.*[Ff]ile too large.*\); mend that and"
+    refusal = r"step 3 was not saved \(.*[Ff]ile too large.*\); fix that and"
     with files_up_to(20_000), pytest.raises(UserError, match=refusal) as error:
         checkpoint.save(state, tmp_path, None, keep=1)
     assert "\n" not in str(error.value)
@@ -193,7 +195,7 @@ def test_a_file_that_may_not_grow_is_one_line(state: TrainState, tmp_path: Path)
 def test_numbers_that_mean_nothing_are_refused(
     data: Path, runtime: Runtime, tmp_path: Path, change: dict[str, int], message: str
 ) -> None:
-    """A negative interval is a mistake in one line, before anything is written."""
+    """A negative interval is an error of one line, before anything is written."""
     config = replace(tiny_config(data), run_dir=str(tmp_path / "run"), **change)
     with pytest.raises(UserError, match=message):
         begun(config, runtime)
@@ -201,13 +203,13 @@ def test_numbers_that_mean_nothing_are_refused(
 
 
 def test_all_files_of_a_step_may_be_read_by_the_same_people(config: PretrainConfig) -> None:
-    """Weights are as open as the file beside them."""
+    """The weights have the same permissions as the other files."""
     step = latest(Path(config.run_dir))
     assert step and len({stat.S_IMODE(path.stat().st_mode) for path in step.iterdir()}) == 1
 
 
 def test_the_name_of_a_run_means_the_step_that_latest_names(config: PretrainConfig) -> None:
-    """Else the newest one: where `latest` is missing, empty, or names what is not there."""
+    """If `latest` is missing, empty or names a missing step, the run means its newest step."""
     run_dir = Path(config.run_dir)
     assert meant_step(run_dir) == run_dir / "step_00000004"
     (run_dir / "latest").write_text("step_00000002\n")
@@ -220,7 +222,7 @@ def test_the_name_of_a_run_means_the_step_that_latest_names(config: PretrainConf
 
 
 def test_a_damaged_step_is_named_and_not_replaced_by_an_older_one(config: PretrainConfig, runtime: Runtime) -> None:
-    """A run whose newest step lacks its configuration, or has another one, says so to readers and when it goes on."""
+    """A newest step whose config.json is missing or changed is an error on loading and on resuming."""
     file = Path(config.run_dir, "step_00000004", "config.json")
     content = file.read_bytes()
     for damaged in (None, content.replace(b"llama", b"mlama")):
@@ -233,7 +235,7 @@ def test_a_damaged_step_is_named_and_not_replaced_by_an_older_one(config: Pretra
 
 
 def test_what_a_person_left_in_a_new_run_directory_is_kept(data: Path, runtime: Runtime, tmp_path: Path) -> None:
-    """A log that a shell writes there is no hindrance; a file that the run would write over is one."""
+    """A shell's log file there is fine; a file that the run would overwrite is refused."""
     config = replace(tiny_config(data), run_dir=str(tmp_path / "run"))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "train.log").write_text("mine", encoding="utf-8")
@@ -241,7 +243,7 @@ def test_what_a_person_left_in_a_new_run_directory_is_kept(data: Path, runtime: 
     opened = open_pretraining_data(config.data)
     state, plan = new_state(config, opened, runtime)
     with (
-        pytest.raises(UserError, match=r"loss\.png: is there, no run has made it, and this one would write over it"),
+        pytest.raises(UserError, match=r"loss\.png: exists, was not made by a run and would be overwritten"),
         open_run(config, state, opened.tokenizer, plan),
     ):
         pass

@@ -52,7 +52,7 @@ def test_phases_add_up_and_counts_are_kept(
 
 
 def test_default_plan() -> None:
-    """By default all four phases are there: up, a cosine to a tenth, a stretch on it, and down to 0."""
+    """By default there are all four phases: up, a cosine to a tenth, a stable phase there, and down to 0."""
     plan = Plan(steps=1000, peak_lr=1e-3)
     assert phase_steps(plan) == {"warmup": 50, "cosine": 750, "stable": 100, "decay": 100}
     phases = by_phase(plan)
@@ -96,7 +96,7 @@ def test_stable_rate_can_be_raised() -> None:
     ("shape", "half_way"), [("linear", 0.5), ("cosine", 0.5), ("1-sqrt", 1 - math.sqrt(0.5))], ids=lambda v: str(v)[:6]
 )
 def test_decay_shapes(shape: Any, half_way: float) -> None:
-    """Every shape falls from where the rate stands to final_lr; 1-sqrt falls fastest at first."""
+    """Every shape falls from the rate before it to final_lr; 1-sqrt falls fastest at first."""
     plan = Plan(steps=60, warmup=0, cosine=20, stable=0, decay=40, min_lr=1.0, peak_lr=3.0, decay_shape=shape)
     plan = replace(plan, final_lr=0.5)
     decay = by_phase(plan)["decay"]
@@ -115,7 +115,7 @@ def test_cosine_cycle_ends_the_phase_before_the_cosine() -> None:
 
 
 def test_neighbouring_phases_meet() -> None:
-    """With default values no border makes a jump: no step is larger than the steepest one inside a phase."""
+    """With default values the rate does not jump between phases: no change exceeds the largest one inside a phase."""
     plan = Plan(steps=1000, peak_lr=1e-3)
     values = rates(plan)
     steepest = max(1e-3 / 50, 9e-4 * math.pi / 2 / 750, 1e-4 / 100)
@@ -140,7 +140,7 @@ def test_one_step() -> None:
 
 
 def test_other_schedules() -> None:
-    """Behind the warmup: constant stays, linear and exponential fall to min_lr, restarts repeat a cosine."""
+    """After the warmup, constant stays, linear and exponential fall to min_lr, and restarts repeat a cosine."""
     plan = Plan(steps=110, warmup=10, peak_lr=1.0, min_lr=0.01, cycles=4)
     for name in ("constant", "linear", "exponential", "restarts"):
         values = rates(replace(plan, schedule=name))
@@ -156,7 +156,7 @@ def test_other_schedules() -> None:
 
 
 def test_warmup_of_other_schedules_is_a_share_of_all_steps() -> None:
-    """Behind which only one phase follows, a warmup of 0.2 is a fifth of the run."""
+    """A warmup of 0.2 followed by a single phase is a fifth of the run."""
     values = rates(Plan(steps=100, schedule="constant", warmup=0.2, peak_lr=1.0))
     assert values[19] == 1.0 and values[18] == pytest.approx(19 / 20)
 
@@ -191,6 +191,6 @@ def test_epochs_become_steps() -> None:
     ],
 )
 def test_impossible_plans_are_refused(changes: dict[str, Any], message: str) -> None:
-    """A plan that cannot be followed is refused before the first step, with the key at fault."""
+    """An impossible plan is refused before the first step, with the key at fault."""
     with pytest.raises(UserError, match=message):
         replace(Plan(steps=100), **changes).with_steps(rows=1000, global_batch=10)

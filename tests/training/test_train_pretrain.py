@@ -1,4 +1,4 @@
-"""The script train_pretrain.py: what a run leaves, and what it says to mistakes."""
+"""The script train_pretrain.py: the files of a run, and its errors."""
 
 import io
 import json
@@ -24,7 +24,7 @@ Run = Callable[..., int]
 
 @pytest.fixture
 def run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the script in this process with `base`, `tmp_path`/run and more flags; gives its status."""
+    """A function that runs the script in this process with `base`, `tmp_path`/run and more flags: its status."""
     monkeypatch.chdir(tmp_path)
 
     def run(*flags: str, base: Sequence[str] = FLAGS) -> int:
@@ -39,7 +39,7 @@ def run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_a_run_leaves_all_its_records(data: Path, tmp_path: Path) -> None:
-    """As a command, with torch.distributed.run's variables absent: exit status 0, every file and every key."""
+    """As a command, without torch.distributed.run's variables: exit status 0, every file and every key."""
     command = [sys.executable, str(SCRIPT), *FLAGS, f"--data.path={data}", "--run_dir=runs/first", "--keep=1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
@@ -50,7 +50,7 @@ def test_a_run_leaves_all_its_records(data: Path, tmp_path: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     fixed = {".lock", "config.yaml", "environment.json", "metrics.jsonl", "samples.jsonl", "latest", "loss.png"}
     (events,) = (name for name in names if name.startswith("events.out.tfevents."))
-    # Step 6 has the higher held-out loss, or else stays as the best.
+    # Step 6 is deleted unless it is the best.
     assert names - {"step_00000006"} == fixed | {events, "step_00000012"}
     assert (folder / "latest").read_text() == "step_00000012\n"
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG") and (folder / events).stat().st_size > 1000
@@ -87,7 +87,7 @@ def test_a_finished_run_stays_as_it_is(run: Run, tmp_path: Path) -> None:
 def test_training_ends_early_where_nothing_is_gained(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With --early_stop=2 a run whose held-out loss stays ends at the third evaluation; the first step is the best."""
+    """With --early_stop=2 a constant held-out loss ends the run at the third evaluation; the first step is the best."""
     flags = ("--plan.peak_lr=0", "--early_stop=2", "--eval_every=2", "--save_every=2", "--keep=1", "--log_every=2")
     assert run(*flags) == 0
     assert "stopped at step 6 of 12" in (output := capsys.readouterr().out)
@@ -103,7 +103,7 @@ def test_training_ends_early_where_nothing_is_gained(
 
 
 def test_weights_of_another_run_are_a_beginning(run: Run, tmp_path: Path) -> None:
-    """--init_from takes the weights of a run directory and nothing else of it."""
+    """--init_from takes only the weights of a run directory."""
     assert run("--plan.steps=3") == 0
     shapeless = [flag for flag in FLAGS if not flag.startswith("--model.")]
     assert run("--plan.steps=1", "--plan.peak_lr=0", "--run_dir=second", "--init_from=run", base=shapeless) == 0
@@ -113,7 +113,7 @@ def test_weights_of_another_run_are_a_beginning(run: Run, tmp_path: Path) -> Non
 
 
 def test_the_configuration_can_be_printed(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """--print_config shows what would be used, as a file that means the same, and does nothing."""
+    """--print_config only prints the configuration, as a file that means the same."""
     assert run("--print_config") == 0
     text = capsys.readouterr().out
     (tmp_path / "printed.yaml").write_text(text)
@@ -168,7 +168,7 @@ def test_a_mistake_is_one_line(run: Run, capsys: pytest.CaptureFixture[str], fla
 
 
 def test_damaged_data_is_one_line(run: Run, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An empty directory, a missing or cut shard, a manifest that is none and a foreign tokenizer are named."""
+    """An empty directory, a missing or cut shard, an invalid manifest and a foreign tokenizer are named."""
     broken = tmp_path / "broken"
     broken.mkdir()
     assert "broken: holds neither manifest.json nor .bin files" in refused(run, capsys, "--data.path=broken")
@@ -190,7 +190,7 @@ def test_damaged_data_is_one_line(run: Run, data: Path, tmp_path: Path, capsys: 
     write_corpus(tmp_path / "other", n_documents=90)
     shutil.copy(data / "manifest.json", broken)
     shutil.copy(tmp_path / "other" / "tokenizer.model", broken)
-    assert "broken/tokenizer.model: is damaged or another one than manifest.json" in refused(
+    assert "broken/tokenizer.model: is damaged or not the one that manifest.json" in refused(
         run, capsys, "--data.path=broken"
     )
 
@@ -215,7 +215,7 @@ def test_a_directory_that_cannot_be_written_is_one_line(
 
 
 def test_a_run_survives_a_full_disk(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line says that the disk is full; with more space the same command goes on from the last whole step."""
+    """One line says that the disk is full; with more space the same command resumes from the last complete step."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=768k", "tmpfs", disk], capture_output=True).returncode:
@@ -238,7 +238,7 @@ def test_a_run_survives_a_full_disk(run: Run, tmp_path: Path, capsys: pytest.Cap
 def test_a_console_without_reader_or_characters_changes_nothing(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run whose output can hold no Chinese and is read by nobody is trained, evaluated and saved all the same."""
+    """A run whose output cannot encode Chinese and has no reader is trained, evaluated and saved all the same."""
     reading, writing = os.pipe()
     os.close(reading)
     with io.TextIOWrapper(os.fdopen(writing, "wb"), encoding="ascii", line_buffering=True) as console:

@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not as it should be: told, skipped, gone back from, or the end of the run."""
+"""Steps with an unusual loss or gradient: reported, skipped, rolled back, or the end of the run."""
 
 import json
 import math
@@ -35,7 +35,7 @@ ROWS_PER_STEP = 8
 
 
 def remembered(config: WatchConfig, n: int, seed: int = 0) -> Memory:
-    """Losses around 2 with a deviation of 0.1."""
+    """A memory of losses around 2 with a standard deviation of 0.1."""
     rng, memory = random.Random(seed), Memory()
     for _ in range(n):
         remember(config, memory, rng.gauss(2.0, 0.1), True)
@@ -43,7 +43,7 @@ def remembered(config: WatchConfig, n: int, seed: int = 0) -> Memory:
 
 
 def test_a_spike_is_a_loss_far_above_those_before() -> None:
-    """More than so many deviations above the mean of a full window; never below it, nor before there is a window."""
+    """A spike lies more than `spike` deviations above the mean of a full window; a low loss never is one."""
     config = WatchConfig(spike=6, window=32)
     assert judge(config, remembered(config, 31), 9.0, 1.0, None).action == "take"
     memory = remembered(config, 100)
@@ -55,12 +55,12 @@ def test_a_spike_is_a_loss_far_above_those_before() -> None:
         assert verdict.action == action
         assert re.fullmatch(r"the loss of 3\.0000 lies \d+\.\d deviations above the last 32", verdict.why)
     assert judge(replace(config, spike=0), memory, 3.0, 1.0, None) == ("take", "")
-    assert judge(config, Memory([2.0] * 32), 2.1, 1.0, None).action == "take"  # nothing to measure it by
+    assert judge(config, Memory([2.0] * 32), 2.1, 1.0, None).action == "take"  # the deviation is 0
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_ends_the_run_unless_a_smaller_scale_may_mend_it(loss: float) -> None:
-    """In float16 the step is skipped; when rollbacks are asked for the run goes back, so often and no more."""
+def test_a_loss_that_is_not_finite_ends_the_run_unless_a_smaller_scale_may_help(loss: float) -> None:
+    """In float16 the step is skipped; with rollbacks the run goes back, up to `rollbacks` times."""
     config = WatchConfig()
     assert judge(config, Memory(), loss, 1.0, None) == ("end", f"the loss is {loss}")
     assert judge(config, Memory(), loss, 1.0, lambda: 1024.0) == ("skip", f"the loss is {loss} at a scale of 1024")
@@ -70,7 +70,7 @@ def test_a_loss_that_is_no_number_ends_the_run_unless_a_smaller_scale_may_mend_i
 
 
 def test_skips_in_a_row_end_the_run() -> None:
-    """They are counted from the last step that was taken; a scale that is as small as may help is told."""
+    """They are counted from the last step taken; the reason says when no smaller scale will help."""
     config, memory = WatchConfig(skips=3), Memory()
     for is_taken in (False, False, True, False, False):
         assert judge(config, memory, 2.0, 1.0 if is_taken else math.inf, None).action == (
@@ -82,7 +82,7 @@ def test_skips_in_a_row_end_the_run() -> None:
 
 
 def test_a_scale_of_float16_has_all_the_halvings_it_can_use() -> None:
-    """From 2^16 the scale may be halved to 1 and below before the run is given up."""
+    """From 2^16 the scale may be halved to below 1 before the run ends."""
     config, memory, scale = WatchConfig(), Memory(), 2.0**16
     while judge(config, memory, 2.0, math.inf, lambda: scale).action == "skip":  # noqa: B023
         remember(config, memory, 2.0, False)
@@ -92,7 +92,7 @@ def test_a_scale_of_float16_has_all_the_halvings_it_can_use() -> None:
 
 @pytest.mark.parametrize("change", [{"spike": -1}, {"spike": math.nan}, {"window": 1}, {"skips": 0}, {"rollbacks": -1}])
 def test_values_that_mean_nothing_are_refused(change: dict[str, Any]) -> None:
-    """The key is named."""
+    """The message names the key."""
     with pytest.raises(UserError, match=f"watch.{next(iter(change))}="):
         check(WatchConfig(**change), "watch.")
 
@@ -101,7 +101,7 @@ def test_values_that_mean_nothing_are_refused(change: dict[str, Any]) -> None:
 
 
 def spoiled(state: TrainState, is_bad: Callable[[Batch], bool], factor: float) -> Loss:
-    """The language-modelling loss, times a factor in some steps."""
+    """The language-modelling loss, multiplied by a factor in some steps."""
 
     def loss(model: nn.Module, batch: Batch) -> LossTerms:
         sums, metrics = language_model(model, batch)
@@ -111,7 +111,7 @@ def spoiled(state: TrainState, is_bad: Callable[[Batch], bool], factor: float) -
 
 
 @pytest.mark.parametrize("factor", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_changes_nothing_and_ends_the_run(data: Path, runtime: Runtime, factor: float) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run_unchanged(data: Path, runtime: Runtime, factor: float) -> None:
     """The error is one line with the step and its rows; the weights are those of the step before."""
     state = tiny_state(config := tiny_config(data), runtime)
     train(state, language_model, replace(config.plan, steps=3))
@@ -123,8 +123,8 @@ def test_a_loss_that_is_no_number_changes_nothing_and_ends_the_run(data: Path, r
     assert state.step == 3 and torch.equal(weights(state), before)
 
 
-def test_skipped_steps_are_told_and_end_the_run(data: Path, runtime: Runtime) -> None:
-    """In float16 each says its scale; after `skips` of them the run ends with an error."""
+def test_skipped_steps_are_reported_and_end_the_run(data: Path, runtime: Runtime) -> None:
+    """In float16 each report has the scale; after `skips` of them the run ends with an error."""
     config, told = tiny_config(data), list[str]()
     state = tiny_state(config, runtime)
     state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**4, enabled=True)
@@ -136,8 +136,8 @@ def test_skipped_steps_are_told_and_end_the_run(data: Path, runtime: Runtime) ->
     assert state.skipped == 3 and weights(state).isfinite().all()
 
 
-def test_weights_that_are_no_numbers_are_not_saved(data: Path, runtime: Runtime, tmp_path: Path) -> None:
-    """A rate that takes the last update beyond all numbers leaves the last good step."""
+def test_weights_that_are_not_finite_are_not_saved(data: Path, runtime: Runtime, tmp_path: Path) -> None:
+    """If an update makes weights not finite, the last good step is kept."""
     state = tiny_state(config := tiny_config(data), runtime)
     train(state, language_model, replace(config.plan, steps=2))
     checkpoint.save(state, tmp_path, None, 1)
@@ -150,7 +150,7 @@ def test_weights_that_are_no_numbers_are_not_saved(data: Path, runtime: Runtime,
 
 
 def spiking_config(data: Path, run_dir: Path, **changes: Any) -> PretrainConfig:
-    """A run that saves every fourth step and takes every loss that is a little high for a spike."""
+    """A run that saves every fourth step and treats every slightly high loss as a spike."""
     watch = WatchConfig(spike=4.0, window=5, on_spike=changes.pop("on_spike", "rollback"), rollbacks=2)
     config = tiny_config(data, steps=16, dropout=0.1)
     config = replace(config, data=replace(config.data, stages=changes.pop("stages", None)))
@@ -165,7 +165,7 @@ def ran(
     factor: float = 100.0,
     scale: float = 0.0,
 ) -> TrainState:
-    """The run of `config`, in which the loss of some steps, known by their first row, is `factor` times as high."""
+    """The run of `config`, with the loss of the steps that begin at `bad_rows` multiplied by `factor`."""
     data = open_pretraining_data(config.data)
     state, plan = new_state(config, data, runtime)
     if scale:
@@ -186,7 +186,7 @@ def curve(run_dir: Path) -> list[dict[str, float | None]]:
 def test_a_run_goes_back_from_a_spike(
     data: Path, runtime: Runtime, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It goes on from the last saved step, after the spike's rows; records have one value per step."""
+    """It continues from the last saved step with the rows after the spike; records have one value per step."""
     run_dir = tmp_path / "run"
     state = ran(spiking_config(data, run_dir), runtime)
     assert state.step == 16 and state.memory.rollbacks == 1 and state.skipped == 0
@@ -204,7 +204,7 @@ def test_a_run_goes_back_from_a_spike(
 
 
 def test_a_run_goes_back_only_so_often(data: Path, runtime: Runtime, tmp_path: Path) -> None:
-    """Then a spike ends it, with the last good step as it was."""
+    """After `rollbacks` rollbacks a spike ends it, and the last good step is kept."""
     bad = tuple(range(10 * ROWS_PER_STEP, 100 * ROWS_PER_STEP, 4 * ROWS_PER_STEP))
     with pytest.raises(UserError, match="and the run has gone back 2 times already; it read rows"):
         ran(spiking_config(data, tmp_path / "run"), runtime, bad)
@@ -213,7 +213,7 @@ def test_a_run_goes_back_only_so_often(data: Path, runtime: Runtime, tmp_path: P
 
 
 def test_a_spike_is_skipped_where_nothing_is_saved(data: Path, runtime: Runtime, tmp_path: Path) -> None:
-    """And where skipping is what was asked for; its loss is neither remembered nor part of the records' means."""
+    """So is every spike with on_spike=skip; its loss is neither remembered nor part of the recorded means."""
     for on_spike in ("rollback", "skip"):
         config = replace(spiking_config(data, tmp_path / on_spike, on_spike=on_spike), save_every=0)
         state = ran(config, runtime)
@@ -229,7 +229,7 @@ def test_a_spike_is_skipped_where_nothing_is_saved(data: Path, runtime: Runtime,
 def test_steps_that_nothing_is_saved_to_go_back_from_end_the_run(
     data: Path, runtime: Runtime, tmp_path: Path, factor: float, step: int
 ) -> None:
-    """A loss that is no number ends it at once, spikes after as many skips as are allowed."""
+    """A loss that is not finite ends the run at once, spikes after `skips` skipped steps."""
     config = spiking_config(data, tmp_path / "run")
     config = replace(config, save_every=0, watch=replace(config.watch, skips=3))
     bad = range(0 if step == 1 else 6 * ROWS_PER_STEP, 100 * ROWS_PER_STEP)
@@ -238,7 +238,7 @@ def test_steps_that_nothing_is_saved_to_go_back_from_end_the_run(
 
 
 def test_a_float16_run_goes_back(data: Path, runtime: Runtime, tmp_path: Path) -> None:
-    """Its scale is that of the saved step, and the steps after it are ordinary ones."""
+    """Its scale is that of the saved step, and the steps after it are normal."""
     state = ran(spiking_config(data, tmp_path / "run"), runtime, scale=16.0)
     assert (state.step, state.memory.rollbacks, state.skipped) == (16, 1, 0)
     assert state.scaler.get_scale() == 16.0
@@ -248,7 +248,7 @@ def test_a_float16_run_goes_back(data: Path, runtime: Runtime, tmp_path: Path) -
 def test_a_kill_around_a_rollback_changes_nothing(
     killer: Killer, data: Path, runtime: Runtime, tmp_path: Path, kind: str, stride: int
 ) -> None:
-    """Killed at moments of going back and started again: the files of the run that was left alone, bit for bit."""
+    """Killed at moments of a rollback and restarted, a run writes the files of an undisturbed run, bit for bit."""
     changes: dict[str, Any] = {}
     if kind == "staged":
         stages = [{"until": 0.4}, {"until": 0.7, "mix": {"left": 0.9, "right": 0.1}}, {"until": 1.0, "seq_len": 32}]
@@ -278,7 +278,7 @@ def assert_equal(one: Path, two: Path) -> None:
 
 @pytest.mark.parametrize("ranks", [2])
 def test_ranks_go_back_together(worker: Worker, data: Path, tmp_path: Path, ranks: int) -> None:
-    """Two ranks leave out the rows one rank leaves out, and end with the same weights, at the step rank 0 sees."""
+    """Two ranks leave out the rows that one rank leaves out, and end with equal weights."""
     worker.run("spike", ranks=1, data=str(data), out=str(tmp_path / "one"))
     worker.run("spike", ranks=ranks, data=str(data), out=str(tmp_path / "two"))
     one, two = (json.loads((tmp_path / name / "step_00000016" / "resume.json").read_text()) for name in ("one", "two"))

@@ -29,10 +29,10 @@ class FreezeConfig:
 def freeze(model: Transformer, config: FreezeConfig) -> None:
     """Freeze the parameters that `config` names; frozen ones stay frozen, so call it after `add_lora`.
 
-    A name is one or several neighbouring words of a parameter's name between dots: "layers.1" is not "layers.10".
+    A part matches one or several consecutive words of a parameter's dotted name: "layers.1" does not match "layers.10".
 
     Raises:
-        UserError: a part is unknown, there are not so many layers, or nothing is left to train.
+        UserError: a part is unknown, `last_n_layers` exceeds the model's layers, or nothing is left to train.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     frozen = [part.removeprefix("model.") for part in config.parts]

@@ -33,9 +33,9 @@ class LoraConfig:
     Attributes:
         rank: rank of the update of each target; 0 trains the model itself.
         alpha: factor of the update, divided by the rank.
-        dropout: probability, on the input of each update; the output layer's has none.
-        targets: linear layers by name or its end (q_proj, layers.0.mlp.up_proj, lm_head); all: every one in the blocks.
-        rslora: divide alpha by the root of the rank instead, which suits high ranks (Kalajdzievski 2023).
+        dropout: dropout probability, on the input of each update; the output layer's has none.
+        targets: linear layers by name or end of name (q_proj, layers.0.mlp.up_proj, lm_head); all: all in the blocks.
+        rslora: whether to divide alpha by the rank's root instead, which suits high ranks (Kalajdzievski 2023).
         lora_plus: learning rate of B over that of A (Hayou et al. 2024, who advise 16); 1 is the same for both.
         new_tokens: rows of special tokens in the embedding and the output layer that are trained too: those of the
             template that the base has not learned (auto), all that the template writes (true), or none (false).
@@ -52,10 +52,10 @@ class LoraConfig:
     base: WeightStorage = "float32"
 
     def __post_init__(self) -> None:
-        """Reject impossible settings.
+        """Refuse impossible settings.
 
         Raises:
-            UserError: names the field.
+            UserError: a setting is impossible; the message names it.
         """
         check(self, "lora.")
         if self.base != "float32" and not self.rank:
@@ -132,13 +132,13 @@ def _matching(model: Transformer, targets: list[str]) -> set[str]:
 
 @contextmanager
 def adapter_off(model: nn.Module) -> Iterator[None]:
-    """A context in which a model with an adapter is its base, to the bit, and computes without gradients.
+    """A context in which a model with an adapter equals its base, to the bit, and computes without gradients.
 
-    What it computes has no use for gradients, since all that is trained is switched off. So the model that is trained
-    can be its own reference: `with adapter_off(model): reference = model(tokens, targets)`.
+    Gradients would be useless, since all trained parameters are switched off. The model in training can thus be its own
+    reference: `with adapter_off(model): reference = model(tokens, targets)`.
 
-    Contexts may be nested, and the adapter is back after an error. The values are those of `model.eval()` only in
-    evaluation mode: dropout of the model itself stays. Do not merge inside, which would lose the updates.
+    Contexts may be nested, and the adapter is back after an error. Dropout of the model itself stays on in training
+    mode. Do not merge inside: the updates would be lost.
 
     Args:
         model: a model with an adapter or without one; may be wrapped for DDP or have compiled blocks.

@@ -102,7 +102,7 @@ def train_token_rows(model: Transformer, tokens: Mapping[str, Sequence[int]]) ->
 
 
 def matrices_of(model: Transformer, token_ids: Sequence[int]) -> dict[str, list[int]]:
-    """The argument of `train_token_rows` that trains some tokens in every plain matrix the model has of them."""
+    """The argument of `train_token_rows` that trains tokens in the embedding and in an untied, plain output layer."""
     ids = sorted(set(token_ids))
     is_plain = type(model.lm_head) is nn.Linear and not model.config.tie_embeddings
     return {EMBEDDING: ids, OUTPUT: ids} if ids and is_plain else {EMBEDDING: ids} if ids else {}

@@ -1,1 +1,1 @@
-"""What remains of a run for people to look at: numbers, samples, curves and pictures."""
+"""The records of a run that people read: numbers, samples, curves and plots."""

@@ -1,11 +1,11 @@
-"""What remains of a training run for people to look at: numbers, sampled text, a progress line and a picture.
+"""The records of a training run that people read: numbers, sampled text, a progress line and a plot.
 
     record()  -> metrics.jsonl   one JSON object per logged step       -> read_metrics(), plot_losses() -> loss.png
               -> TensorBoard     event file with the same names
     text()    -> samples.jsonl   one JSON object per text, and TensorBoard
     progress(), message()        -> standard output
 
-The files are written by `records` and `tensorboard`, the picture is drawn by `plot`: a kill loses nothing recorded.
+The modules `records` and `tensorboard` write the files, `plot` draws the plot. A kill loses nothing recorded.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from babyllm.training.recording.tensorboard import EventFile
 class RunLog:
     """Records a run: metrics.jsonl, samples.jsonl, TensorBoard events, a progress line and, at the end, loss.png.
 
-    Only the main rank makes one. On resume all that the directory holds of later steps than `start_step` is cut from
-    these files, so a curve has one value per step; a run that starts at step 0 cuts everything. TensorBoard's files are
-    cut too, not only marked for purging: its default loader ignores the mark where a curve gets no newer value.
+    Only rank 0 makes one. On resume the records of steps after `start_step` are removed from these files, so a curve
+    has one value per step; a run that starts at step 0 removes them all. TensorBoard's files are cut too, not only
+    marked for purging: its default loader ignores the mark where a curve gets no newer value.
 
     Args:
-        run_dir: directory of the run; made if missing.
-        start_step: optimizer steps done before this process; 0 for a new run.
+        run_dir: directory of the run; created if missing.
+        start_step: optimizer steps finished before this process; 0 for a new run.
         total_steps: step at which the run ends.
-        live: rewrite one progress line (terminal) or print plain ones; by default whatever standard output is.
+        live: whether to rewrite one progress line instead of printing plain ones; None does so on a terminal.
 
     Raises:
         UserError: a file of the directory is damaged in its middle or cannot be written.
@@ -49,16 +49,16 @@ class RunLog:
         kept = cut_lines(self._metrics, last_kept)
         self._texts = {(text["step"], text.get("name")) for _, text in cut_lines(self._samples, last_kept)}
         self._events = EventFile(run_dir, last_kept)
-        # What is yet to be recorded at the very step the run resumes from belongs into that step's object.
+        # Values still to be recorded for the step that the run resumes from belong to that step's object.
         self._current: dict[str, Any] = kept[-1][1] if kept else {}
         self._line_start = sum(len(line) for line, _ in kept[:-1])
         self._progress = ProgressLine("step", total_steps, start_step, live=live)
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """Record numbers of a step; calls for one step make one object, in which the first value of a name stands.
+        """Record the numbers of a step; several calls for one step make one object, and a name keeps its first value.
 
         Steps must not decrease. Values that are not finite are `null` in metrics.jsonl, which is always valid JSON;
-        TensorBoard gets them as they are.
+        TensorBoard receives them unchanged.
 
         Raises:
             UserError: the disk is full or the file cannot be written.
@@ -72,9 +72,9 @@ class RunLog:
         self._events.add_scalars(step, new)
 
     def text(self, step: int, name: str, text: str) -> None:
-        """Record a text, such as a sample of the model: a line of samples.jsonl and TensorBoard's text tab.
+        """Record a text, such as a sample of the model, in samples.jsonl and in TensorBoard's text tab.
 
-        The first text of a step and name stands, as with numbers.
+        A step and name keep their first text, as with numbers.
 
         Raises:
             UserError: the disk is full or the file cannot be written.
@@ -86,16 +86,23 @@ class RunLog:
         self._events.add_text(step, name, text)
 
     def progress(self, step: int, loss: float | None, tokens_per_s: float, note: str = "") -> None:
-        """Show where the run stands: one line rewritten on a terminal, else a line every ten seconds at most."""
-        told = "" if loss is None else f"loss {loss:.4f} | "
-        self._progress.show(step, f"{told}{tokens_per_s:,.0f} tok/s", note)
+        """Show the run's progress: one rewritten line on a terminal, else at most one line every ten seconds.
+
+        Args:
+            step: finished optimizer steps.
+            loss: mean training loss, in nats; None shows none.
+            tokens_per_s: tokens per second over all ranks.
+            note: text at the end of the line.
+        """
+        shown = "" if loss is None else f"loss {loss:.4f} | "
+        self._progress.show(step, f"{shown}{tokens_per_s:,.0f} tok/s", note)
 
     def message(self, text: str) -> None:
         """Print a line above the progress line."""
         self._progress.message(text)
 
     def flush(self) -> None:
-        """Make everything recorded so far survive a power cut; called with every checkpoint.
+        """Write everything recorded so far to disk, so that it survives a power cut; called with every checkpoint.
 
         Raises:
             UserError: the disk is full or a file cannot be written.
@@ -108,7 +115,7 @@ class RunLog:
                 raise write_error(path, error) from error
 
     def close(self, *, summary: bool = True) -> None:
-        """End the progress line, make the records durable and, with `summary`, draw loss.png.
+        """End the progress line, write the records to disk and, with `summary`, draw loss.png.
 
         Raises:
             UserError: the disk is full or a file cannot be written.

@@ -1,4 +1,4 @@
-"""The picture of a run: losses and learning rate over its steps, from metrics.jsonl to loss.png."""
+"""The plot of a run: losses and learning rate over its steps, from metrics.jsonl to loss.png."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "Micros
 
 
 def plot_losses(run_dir: Path, reference: Path | None = None) -> Path:
-    """Draw the losses and the learning rate of a run over its steps, and return the path of the picture, loss.png.
+    """Plot the losses and the learning rate of a run over its steps; returns the path of the image, loss.png.
 
     Args:
-        run_dir: directory of the run; `loss` is drawn raw and smoothed, each `val/<domain>/loss` as a line of its own.
-        reference: metrics.jsonl of another run, whose training loss is drawn in grey: "is this loss normal?"
+        run_dir: directory of the run; `loss` is drawn raw and smoothed, each `val/<domain>/loss` as its own line.
+        reference: metrics.jsonl of another run, whose training loss is drawn in grey for comparison.
 
     Raises:
-        UserError: a metrics.jsonl is missing or damaged, or the picture cannot be written.
+        UserError: a metrics.jsonl is missing or damaged, or the image cannot be written.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -68,17 +68,17 @@ def _draw_losses(axes: Axes, records: list[dict[str, float | None]]) -> None:
 
 
 def _plain(name: str) -> str:
-    return name.replace("$", r"\$")  # matplotlib reads what stands between two dollars as a formula
+    return name.replace("$", r"\$")  # matplotlib reads text between two dollars as a formula
 
 
 def _curve(records: list[dict[str, float | None]], name: str) -> tuple[list[float], list[float]]:
-    """Return the steps at which a finite value of the name was recorded, and the values."""
+    """Return the steps at which `name` has a finite value, and the values."""
     points = [(record["step"], value) for record in records if (value := record.get(name)) is not None]
     return [float(step or 0) for step, _ in points], [value for _, value in points]
 
 
 def _smooth(values: list[float]) -> list[float]:
-    """Return the moving average over 2 % of the curve, five points at least, centred so that it does not lag."""
+    """Return the moving average over 2 % of the curve, at least five points, centred so that it does not lag."""
     half = max(2, len(values) // 100)
     sums = list(accumulate(values, initial=0.0))
     spans = [(max(0, i - half), min(len(values), i + half + 1)) for i in range(len(values))]

@@ -1,6 +1,6 @@
-"""The records of a run as files: whole lines or whole events, added so that a kill loses nothing recorded.
+"""The files that record a run: whole lines or whole events, appended so that a kill loses nothing recorded.
 
-Every write opens the file, adds to it and closes it: at worst a kill tears the last line, which the next start drops.
+Every write opens the file, appends and closes it. At worst a kill cuts the last line, which the next start removes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ SAMPLES_FILE = "samples.jsonl"
 OWN_METRICS = frozenset(
     ("step", "time", "lr", "grad_norm", "tokens", "tokens_per_s", "memory_bytes", "data_wait", "skipped", "mfu")
 ) | {"scaler_scale"}
-"""Names of metrics.jsonl that a loss or a stream must not use, beside all that begin with "val/"."""
+"""Names in metrics.jsonl that a loss or a stream must not use; names that begin with "val/" are reserved too."""
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, float | None]]:
-    """Return what metrics.jsonl of a run holds, one dictionary per logged step, in order.
+    """Return the records in a run's metrics.jsonl, one dictionary per logged step, in order.
 
-    Each has `step` and `time` (Unix seconds); what was not finite is None. A last line torn by a kill is left out.
+    Each has `step` and `time` (Unix seconds); a value that was not finite is None. A last line cut by a kill is
+    omitted.
 
     Raises:
         UserError: there is no such file, or a line is not a record.
@@ -44,10 +45,10 @@ def read_records(path: Path) -> list[dict[str, float | None]]:
 
 
 def whole_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
-    """Return each line of a .jsonl file of records, line end included, and the record on it, without a torn last line.
+    """Return (line with its line end, its record) for each line of a .jsonl file, without a cut last line.
 
     Raises:
-        UserError: any other line is not a JSON object with a step.
+        UserError: a line before the last is not a JSON object with a step.
     """
     lines = []
     for number, line in enumerate(read_bytes(path).splitlines(keepends=True), 1):
@@ -64,7 +65,11 @@ def whole_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
 
 
 def cut_lines(path: Path, last_kept: int) -> list[tuple[bytes, dict[str, Any]]]:
-    """Cut the records after a step, and a torn last line, from a .jsonl file, and return what is left in it."""
+    """Remove the records after a step, and a cut last line, from a .jsonl file; returns the (line, record) pairs kept.
+
+    Raises:
+        UserError: the file is damaged in its middle, or cannot be read or written.
+    """
     if not path.exists():
         append(path, b"")
     kept = [(line, record) for line, record in whole_lines(path) if record["step"] <= last_kept]
@@ -78,19 +83,23 @@ def json_line(record: Mapping[str, Any]) -> bytes:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return what a file holds.
+    """Return the contents of a file.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}): mend or move it, then start again") from error
+        raise UserError(f"cannot read {path} ({error.strerror}): fix or move it, then start again") from error
 
 
 def append(path: Path, data: bytes, offset: int | None = None) -> None:
-    """Put `data` at the end of a file, or in place of what stands after `offset`."""
+    """Append `data` to a file, or replace all bytes from `offset` on.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     try:
         with path.open("r+b" if path.exists() else "wb") as file:
             file.seek(0, os.SEEK_END) if offset is None else file.seek(offset)
@@ -101,7 +110,11 @@ def append(path: Path, data: bytes, offset: int | None = None) -> None:
 
 
 def replace_file(path: Path, old: bytes, new: bytes) -> None:
-    """Give a file new content such that a kill leaves the old or the new one; leave it alone where nothing changes."""
+    """Replace a file's contents so that a kill leaves the old or the new file; equal contents are not written again.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     if new == old:
         return
     temporary = path.with_name("rewriting.tmp")  # TensorBoard reads every file with "tfevents" in its name
@@ -116,17 +129,17 @@ def replace_file(path: Path, old: bytes, new: bytes) -> None:
 
 
 def write_error(path: Path, error: OSError) -> UserError:
-    """Return what to report about a file that cannot be written."""
+    """Return the error for a file that cannot be written."""
     return UserError(
         f"cannot write {path} ({error.strerror}): free the disk or fix the directory's permissions, then start again"
     )
 
 
 def require_own_names(of_loss: dict[str, float], of_stream: dict[str, float]) -> None:
-    """Refuse metrics of a loss and a stream of which one would hide another.
+    """Refuse metrics of a loss and a stream if one would overwrite another.
 
     Raises:
-        ValueError: names the metric that two record.
+        ValueError: a name is recorded twice; the message has the name.
     """
     for name in sorted(of_loss.keys() | of_stream.keys()):
         if name in OWN_METRICS or name.startswith("val/"):

@@ -1,4 +1,4 @@
-"""What a run says of itself: how it begins, how it has ended, what was measured."""
+"""The lines that a run prints about itself: how it begins, how it ended, what was measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from babyllm.training.state import STOP_SIGNAL, TrainState
 
 
 def headline(state: TrainState, plan: Plan, newest: Path | None) -> str:
-    """The line a run begins with."""
+    """The first line of a run: its size, steps and devices, and where its weights come from."""
     runtime = state.runtime
     n_parameters = sum(p.numel() for p in state.model.parameters())
     where = f"{runtime.world_size} x {runtime.device.type}, {str(runtime.dtype).removeprefix('torch.')}"
@@ -20,29 +20,29 @@ def headline(state: TrainState, plan: Plan, newest: Path | None) -> str:
 
 
 def _count(n: int) -> str:
-    """A number in the unit that leaves one to three digits before the point."""
+    """A count with the unit (k, M, B) that leaves one to three digits before the point."""
     size, unit = next((s, u) for s, u in ((1e9, " B"), (1e6, " M"), (1e3, " k"), (1, "")) if n >= s or s == 1)
     return f"{n / size:.1f}{unit}" if unit else str(n)
 
 
 def held_out_line(result: dict[str, float]) -> str:
-    """What was measured on held-out data, in one line."""
-    told: list[str] = []
+    """The results on held-out data, in one line."""
+    parts: list[str] = []
     for unit, ending in (("bits per byte", "/bpb"), ("loss", "/loss"), ("accuracy", "/accuracy")):
         found = [f"{n.removesuffix(ending)} {v:.3f}" for n, v in result.items() if n.endswith(ending)]
-        if found and not (unit == "loss" and told):
-            told.append(f"held-out {unit}: {', '.join(found)}")
-    return "; ".join(told) or "nothing held out"
+        if found and not (unit == "loss" and parts):
+            parts.append(f"held-out {unit}: {', '.join(found)}")
+    return "; ".join(parts) or "nothing held out"
 
 
 def summary(state: TrainState, plan: Plan, seconds: float, losses: dict[str, float]) -> list[str]:
-    """The lines a run ends with.
+    """The last lines of a run.
 
     Args:
-        state: at its end.
-        plan: of the run.
-        seconds: it took since its last start.
-        losses: what the last evaluation gave, by name.
+        state: the run at its end.
+        plan: plan of the run.
+        seconds: time since the last start.
+        losses: results of the last evaluation, by name.
     """
     if state.step > plan.n_steps:
         ends = f"nothing to do: the run is at step {state.step} already, the plan ends at step {plan.n_steps}"
@@ -60,7 +60,7 @@ def summary(state: TrainState, plan: Plan, seconds: float, losses: dict[str, flo
 
 
 def hints(run_dir: Path, *, has_tokenizer: bool, chats: bool) -> list[str]:
-    """Return the commands that use a run: with its model as text, as a chat, and with its curves."""
+    """Return the commands to try a run's model and to see its curves."""
     curves = f"curves: tensorboard --logdir {run_dir.parent}"
     if not has_tokenizer:
         return [curves]

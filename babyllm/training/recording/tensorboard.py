@@ -1,6 +1,6 @@
-"""TensorBoard's event files of a run, written without a thread and cut when a run goes back.
+"""TensorBoard event files of a run, written without a thread and cut when a run goes back.
 
-TensorBoard's own writer has a background thread, in which a full disk can go unnoticed; here the caller gets the error.
+TensorBoard's own writer has a background thread, where a full disk can go unnoticed; here the caller sees the error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from babyllm.training.recording.records import append, read_bytes, replace_file
 
 
 class EventFile:
-    """A new TensorBoard event file, read after all older ones of its directory, which are cut after a step."""
+    """A new TensorBoard event file; the directory's older ones, which are read before it, are cut after `last_kept`."""
 
     def __init__(self, run_dir: Path, last_kept: int) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2, types_pb2
@@ -28,11 +28,11 @@ class EventFile:
         old = sorted(run_dir.glob("events.out.tfevents.*"))
         for path in old:
             self._cut(path, last_kept)
-        # TensorBoard reads the files in the order of their names, which hold the second of their making.
+        # TensorBoard reads the files in the order of their names, which hold their time of creation in seconds.
         seconds = [int(match[1]) for path in old if (match := re.search(r"tfevents\.(\d+)", path.name))]
         self.path = run_dir / f"events.out.tfevents.{max([int(time.time()), *(s + 1 for s in seconds)]):010d}.babyllm"
         self._add(file_version="brain.Event:2")
-        # For a TensorBoard that is open and has read what was cut: drop everything from this step on.
+        # An open TensorBoard may have read events that are now cut: it drops everything from this step on.
         self._add(step=last_kept + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
 
     def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -41,7 +41,7 @@ class EventFile:
         self._add(step=step, summary={"value": scalars})
 
     def add_text(self, step: int, name: str, text: str) -> None:
-        """Add a text of a step, its line breaks kept."""
+        """Add a text of a step; its line breaks are kept."""
         value = self._value(tag=name)
         value.metadata.plugin_data.plugin_name = "text"
         value.tensor.dtype = self._text_type
@@ -61,7 +61,7 @@ class EventFile:
 
 
 def _event_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (record as it stands in the file, event inside) up to the end or the first torn record.
+    """Yield (whole record, event inside it), as bytes, up to the end or the first incomplete record.
 
     A record is its length (8 bytes, little-endian), 4 bytes of checksum, the event, and 4 bytes of checksum.
     """

@@ -1,1 +1,1 @@
-"""The stages of training: each is its data, its loss and its starting weights."""
+"""The training stages: each has its data, its loss and its starting weights."""

@@ -1,6 +1,6 @@
-"""Supervised fine-tuning as values: its configuration, and the state a run begins with.
+"""Supervised fine-tuning: what a run begins with, as plain values.
 
-init_from -> model, tokenizer, template -> conversations in the run directory -> LoRA or frozen parts -> TrainState
+init_from -> model, tokenizer, template -> LoRA or frozen parts -> conversations in the run directory -> TrainState
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ class FineTuning(NamedTuple):
     """What a run begins with.
 
     Attributes:
-        state: at step 0.
-        plan: with its number of steps.
-        data: the conversations.
-        template: that rendered them, stored with every step.
+        state: state at step 0.
+        plan: plan with its number of steps.
+        data: rendered conversations.
+        template: chat template that rendered them, saved with every step.
     """
 
     state: TrainState
@@ -102,7 +102,7 @@ def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
     if newest:
         _require_same_settings(config, newest, template)
     start = starting_model(config, directory, tokenizer, template, is_resumed=newest is not None)
-    # What can be wrong without the data is told before anything is written, which may take hours.
+    # Errors that do not depend on the data are raised before it is prepared, which may take hours.
     config.plan.check()
     share_of(config.data, start.model.config, runtime)
     model = adapted(config, start, template, runtime)
@@ -113,13 +113,13 @@ def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
     model = prepare(model, runtime)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
     optimizer = make_optimizer(model, config.optim)
-    state = TrainState(model, optimizer, runtime.scaler(), loader, runtime, origin=start.told)
+    state = TrainState(model, optimizer, runtime.scaler(), loader, runtime, origin=start.source)
     return FineTuning(state, plan, data, template)
 
 
 def _prepare(config: ConversationConfig, directory: Path, template: ChatTemplate) -> None:
     """Render the conversations that the configuration names into a store, unless they are there already."""
-    from babyllm.prepare.conversations import prepare_conversations  # a resumed run needs none of its readers
+    from babyllm.prepare.conversations import prepare_conversations  # a resumed run does not need its readers
 
     report = prepare_conversations(
         [Path(path) for path in ([config.path] if isinstance(config.path, str) else config.path or [])],
@@ -140,7 +140,7 @@ def _prepare(config: ConversationConfig, directory: Path, template: ChatTemplate
 
 
 def _beginning(config: FineTuneConfig) -> Path:
-    """The directory of the model or the adapter that a run begins with."""
+    """The directory of the model or adapter that a new run begins with."""
     try:
         return model_directory(config.init_from)
     except UserError as e:
@@ -155,11 +155,11 @@ _RENDERING = ("template", "efficient_eos", "default_system")
 
 
 def _require_same_settings(config: FineTuneConfig, step: Path, template: ChatTemplate) -> None:
-    """Refuse to go on from a step with conversations that are made in another way, before they are."""
+    """Refuse to resume if the settings of the conversations have changed; called before they are prepared."""
     run_dir = Path(config.run_dir)
     try:
         before = load_config(FineTuneConfig, run_dir / CONFIG)
-    except UserError:  # of another version: the loader compares the data itself
+    except UserError:  # from another version of babyllm; the loader compares the data itself
         return
     is_other_text = stored_template(step) != template.source
     keys = [*_DECIDING, *(_RENDERING if is_other_text else ())]
@@ -168,9 +168,9 @@ def _require_same_settings(config: FineTuneConfig, step: Path, template: ChatTem
     old, new = (ConversationConfig(**{key: getattr(c.data, key) for key in keys}) for c in (before, config))
     changed = [f"data.{line}" for line in differences(old, new)]
     if is_other_text and not changed:
-        changed = [f"the text of data.template={config.data.template} is another"]
+        changed = [f"the text of data.template={config.data.template} has changed"]
     if changed:
-        check_model(step)  # where the stored template is damaged, that is what to tell
+        check_model(step)  # if the stored template is damaged, report that instead
         raise UserError(
             f"{run_dir}: its conversations were made with other settings ({'; '.join(changed)}); keep them as they "
             "were, or choose another --run_dir"
@@ -178,7 +178,7 @@ def _require_same_settings(config: FineTuneConfig, step: Path, template: ChatTem
 
 
 def held_out(config: FineTuneConfig, tuning: FineTuning) -> Measure:
-    """Measures, by task, the loss of held-out answers and, where they come from a small set, the accuracy."""
+    """A function that returns each task's held-out loss in nats and, if its answers are a small set, its accuracy."""
     store = tuning.data.store
     samples = stored_samples(store, _first(store, "val", config.data.eval_conversations))
     candidates = closed_in(store)
@@ -193,13 +193,13 @@ def held_out(config: FineTuneConfig, tuning: FineTuning) -> Measure:
 
 
 def _first(store: ConversationStore, split: Split, n: int) -> list[int]:
-    """Numbers of the first `n` conversations of each task."""
+    """The numbers of the first `n` conversations of each task."""
     spans = (store.span(split, task) for task in store.tasks_of(split))
     return [number for span in spans for number in span[:n]]
 
 
 def answers(config: FineTuneConfig, tuning: FineTuning) -> Show:
-    """Shows what the model answers, greedily, at the end of some held-out conversations."""
+    """A function that returns the model's greedy answers to the last turn of some held-out conversations."""
     store, tokenizer = tuning.data.store, tuning.template.tokenizer
     tasks = store.tasks_of("val")
     chosen = [store.span("val", tasks[i % len(tasks)]) for i in range(config.samples)] if tasks else []

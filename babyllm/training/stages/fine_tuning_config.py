@@ -18,9 +18,9 @@ class FineTuneConfig(AdaptedRunConfig):
     """The configuration of `train_sft.py`.
 
     Attributes:
-        normalise: what the loss is the mean over: token, turn (each answer counts once, so that short ones are not
-            drowned by long ones) or conversation.
-        samples: held-out conversations whose last answer is shown at each evaluation.
+        normalise: unit that the loss is the mean over: token, turn (each answer counts once, so that long ones do not
+            outweigh short ones) or conversation.
+        samples: number of held-out conversations whose last answer is shown at each evaluation.
     """
 
     run_dir: PathText = "runs/sft"
@@ -34,10 +34,10 @@ class FineTuneConfig(AdaptedRunConfig):
 
 
 def resolved(config: FineTuneConfig) -> FineTuneConfig:
-    """The same configuration with the number of processes, and the sample set where it names no conversations.
+    """The same configuration with the number of processes, and with the sample set if it names no conversations.
 
     Raises:
-        UserError: there is no such device, or not so many.
+        UserError: there is no such device, or too few of them.
     """
     config = settled(config)
     if config.data.path is not None:

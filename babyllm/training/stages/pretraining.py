@@ -45,7 +45,7 @@ def begin(config: PretrainConfig, runtime: Runtime) -> Beginning:
 
 
 def _prepared(config: PretrainConfig, runtime: Runtime) -> PretrainConfig:
-    """The same configuration with the token data made of the texts that it names; rank 0 makes them."""
+    """The same configuration, with the path of the token data that rank 0 made from its raw texts, if it names any."""
     path, out = Path(config.data.path), Path(config.run_dir, PREPARED)
     if not is_text(path):
         return config
@@ -79,7 +79,7 @@ def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -
 
 
 def held_out(config: PretrainConfig, data: PretrainingData) -> Measure:
-    """Measures loss and bits per byte of the held-out documents, by domain."""
+    """A function that returns the loss in nats and the bits per byte of the held-out documents, by domain."""
     token_bytes = None if data.tokenizer is None else data.tokenizer.byte_lengths()
 
     def measure(state: TrainState) -> dict[str, float]:
@@ -97,7 +97,7 @@ def held_out(config: PretrainConfig, data: PretrainingData) -> Measure:
 
 
 def samples(config: PretrainConfig, tokenizer: Tokenizer | None) -> Show:
-    """Continues the prompts of the configuration."""
+    """A function that returns the model's continuations of the configured prompts."""
 
     def show(state: TrainState) -> list[tuple[str, str]]:
         if tokenizer is None:
@@ -112,7 +112,7 @@ def samples(config: PretrainConfig, tokenizer: Tokenizer | None) -> Show:
 
 
 def _check_prompts(config: PretrainConfig, tokenizer: Tokenizer | None, max_seq_len: int) -> None:
-    # The first evaluation, which needs them, may be hours away.
+    # Checked now, since the first evaluation, which uses them, may be hours away.
     for prompt in config.prompts:
         if tokenizer and len(tokenizer.encode(prompt)) + 1 >= max_seq_len:
             raise UserError(f"--prompts: {prompt[:20]!r}... leaves no room in the context of {max_seq_len} tokens")

@@ -11,7 +11,7 @@ from babyllm.runtime import device_type
 from babyllm.schedule import Plan
 from babyllm.training.run_config import RunConfig, settled, stored_config
 
-PREPARED, TOKENS = "data", "tokens"  # in the run directory: what is made of raw texts, and the token data in it
+PREPARED, TOKENS = "data", "tokens"  # in the run directory: what is made from raw texts, and its token data
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class PretrainConfig(RunConfig):
     """The configuration of `train_pretrain.py`.
 
     Attributes:
-        init_from: a run, step or Hugging Face directory whose weights to start from; null draws new ones.
+        init_from: run, step or Hugging Face directory of the weights to start from; null draws new ones.
         prompts: texts to continue at each evaluation.
     """
 
@@ -30,16 +30,16 @@ class PretrainConfig(RunConfig):
 
 
 def resolved(config: PretrainConfig) -> PretrainConfig:
-    """The same configuration with what depends on the machine and the run: a preset where none is chosen, processes.
+    """The same configuration with the number of processes, and with a preset for the machine if none is chosen.
 
     Raises:
-        UserError: there is no such device, or not so many.
+        UserError: there is no such device, or too few of them.
     """
     config = settled(config)
     if config.model.preset or config.init_from:
         return config
     preset = CPU_PRESET if device_type(config.runtime.device) == "cpu" else GPU_PRESET
-    # A run that is moved to a machine with another device keeps its model.
+    # A run that moves to a machine with another device keeps its model.
     if stored := stored_config(PretrainConfig, config.run_dir):
         preset = stored.model.preset or preset
     return replace(config, model=replace(config.model, preset=preset))

@@ -1,4 +1,4 @@
-"""The model that a pretraining run begins with: drawn, or read from a directory."""
+"""The model that a pretraining run begins with: drawn at random, or read from a directory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from babyllm.training.stages.pretraining_config import PretrainConfig
 
 
 def _require_memory(shape: ModelConfig) -> None:
-    """Refuse a model that the machine cannot even hold, before its making fills the memory."""
+    """Refuse a model larger than the machine's memory, before it is made."""
     n_parameters, memory = sum(parameter_counts(shape).values()), physical_memory()
     if memory and 4 * n_parameters > memory:
         raise UserError(
@@ -31,7 +31,7 @@ def _require_memory(shape: ModelConfig) -> None:
 
 
 def model_of(config: PretrainConfig, data: PretrainingData) -> Transformer:
-    """The model of a run at step 0, or of its newest step where it began with another model.
+    """The model of a run at step 0; for a run with `init_from` that has a saved step, the model of its newest step.
 
     Raises:
         UserError: the model does not fit the data or the machine.
