@@ -34,7 +34,7 @@ Step = Callable[[Sequence[Document]], Sequence["str | Removed"]]
 
 
 def labels(names: Sequence[str]) -> list[str]:
-    """The names; a number follows a name that came before."""
+    """The names made distinct: a number follows a repeated name, as in `length (2)`."""
     seen: dict[str, int] = {}
     result = []
     for name in names:
@@ -78,7 +78,7 @@ def _judge(chosen: Test | TestUrl | JudgeTexts | Prepare, resources: Resources) 
 
 @dataclass(frozen=True, order=True)
 class Example:
-    """A document that was changed or rejected; of many, those with the smallest keys are shown.
+    """A document that was changed or rejected. Of many, those with the smallest keys are shown.
 
     Attributes:
         key: Hash of filter and document, so that the choice depends on nothing else.
@@ -102,10 +102,10 @@ class Tally:
     Attributes:
         removed: Number of documents rejected.
         changed: Number of documents changed.
-        characters: Characters removed, whole documents included; negative if more were added than removed.
-        bytes: The same in bytes of UTF-8.
+        characters: Number of characters removed, whole documents included; negative if more were added than removed.
+        bytes: Number of UTF-8 bytes removed, counted in the same way.
         reasons: Number of documents rejected by reason.
-        examples: The `N_EXAMPLES` with the smallest keys, in order.
+        examples: Examples with the `N_EXAMPLES` smallest keys, in order.
     """
 
     removed: int = 0
@@ -160,9 +160,9 @@ def apply(
     """The documents that pass all steps, as the steps changed them.
 
     Args:
-        steps: Label and step.
-        tallies: One tally per step; what the step does is added to it.
-        documents: Documents that fit into memory together.
+        steps: Label and step of each filter.
+        tallies: Tally of each step, to which the step's effects are added.
+        documents: Batch of documents that fits into memory.
         reject: Function called with document, label and reason of each rejection.
     """
     for (label, step), tally in zip(steps, tallies, strict=True):
