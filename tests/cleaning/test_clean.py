@@ -75,7 +75,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def content(out: Path) -> tuple[list[Document], dict[str, Any], str]:
-    """All that does not depend on how the work was shared out."""
+    """The contents of a result that must not depend on how the work was divided."""
     assert not (out / ".work").exists()
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     rejected = out / "rejected.jsonl"
@@ -94,7 +94,7 @@ PIECE = st.sampled_from(
 @settings(max_examples=30)
 @given(st.lists(st.lists(PIECE, max_size=30).map("".join), max_size=30))
 def test_nothing_is_lost_from_the_account(texts: list[str]) -> None:
-    """Documents, characters and bytes that go in are those that come out and those the filters removed, exactly."""
+    """Documents, characters and bytes read equal those kept plus those that the filters removed, exactly."""
     config = CleanConfig()
     steps = [
         (label, build(name, config, Resources()))
@@ -115,7 +115,7 @@ def test_nothing_is_lost_from_the_account(texts: list[str]) -> None:
 
 
 def test_the_report_adds_up(raw: Path, tmp_path: Path) -> None:
-    """The report's figures agree with each other, with the corpus, and with the file of what was rejected."""
+    """The report's figures agree with each other, with the corpus and with `rejected.jsonl`."""
     report = clean([raw], tmp_path / "out", CleanConfig(), read=BY_FIELD, work=SMALL)
     assert report is not None
     documents, stored, rejected = content(tmp_path / "out")
@@ -166,7 +166,7 @@ if __name__ == "__main__":
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_stage_goes_on(tmp_path: Path, workers: int) -> None:
-    """A process killed in the middle of the work, and started again, ends with the files of an undisturbed one."""
+    """A stage that is killed in the middle of its work and started again writes the files of an undisturbed one."""
     rng = random.Random(5)
     texts = ["".join(rng.choices(SENTENCES, k=30)) for _ in range(1500)]
     raw = write_jsonl(tmp_path / "raw.jsonl", [Document(text, "web") for text in texts])
@@ -195,7 +195,7 @@ def test_a_killed_stage_goes_on(tmp_path: Path, workers: int) -> None:
 
 
 def test_a_finished_stage_does_nothing(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Called again it says so; with other settings, inputs or files it asks for another directory."""
+    """A second call reports that all is complete; with other settings or inputs it asks for another directory."""
     out = tmp_path / "out"
     flags = parse(command.Flags, ["--work.workers=1"], prog="")
     command.run(flags, str(raw), str(out))
@@ -204,15 +204,15 @@ def test_a_finished_stage_does_nothing(raw: Path, tmp_path: Path, capsys: pytest
     command.run(replace(flags, work=SMALL), str(raw), str(out))
     assert "complete already" in capsys.readouterr().out
     assert (out / "corpus.json").stat().st_mtime_ns == before
-    command.run(replace(flags, quality=Quality(min=0.9)), str(raw), str(out))  # which is not among the filters
+    command.run(replace(flags, quality=Quality(min=0.9)), str(raw), str(out))  # not one of the chosen filters
     with pytest.raises(UserError, match="other filters"):
         command.run(replace(flags, length=Length(min=3)), str(raw), str(out))
     with pytest.raises(UserError, match="other inputs"):
         clean([write_jsonl(tmp_path / "b.jsonl", [Document("x" * 30)])], out, CleanConfig())
 
 
-def test_mistakes_are_told_before_the_work(raw: Path, tmp_path: Path) -> None:
-    """Unknown filters, missing files and models, and an output within the input are the user's to mend."""
+def test_mistakes_are_reported_before_the_work(raw: Path, tmp_path: Path) -> None:
+    """Unknown filters, missing files and models, and an output within the input are user errors."""
     for filters, message in (
         (["lenght"], "did you mean 'length'"),
         (["words"], "--words.file"),
@@ -229,7 +229,7 @@ def test_mistakes_are_told_before_the_work(raw: Path, tmp_path: Path) -> None:
 
 
 def test_no_filters_change_nothing(tmp_path: Path) -> None:
-    """Without filters a corpus is what was read."""
+    """Without filters, the corpus consists of the documents read."""
     documents = [Document(text, "web") for text in ("短", "a  b", "<b>")]
     raw = write_jsonl(tmp_path / "raw.jsonl", documents)
     report = clean([raw], tmp_path / "out", replace(CleanConfig(), filters=[]), work=SMALL)
@@ -242,7 +242,7 @@ def test_no_filters_change_nothing(tmp_path: Path) -> None:
 
 
 def test_outliers_see_what_the_filters_before_leave(tmp_path: Path) -> None:
-    """Mean and deviation are those of a domain's documents after the earlier filters and before the later ones."""
+    """Mean and deviation are computed on a domain's documents after the earlier filters and before the later ones."""
     lengths = [*range(20, 60), 500]
     documents = (
         [Document("字" * n, "a") for n in lengths] + [Document("字" * 500, "b")] * 3 + [Document("字" * 2, "a")] * 500
@@ -257,8 +257,8 @@ def test_outliers_see_what_the_filters_before_leave(tmp_path: Path) -> None:
     assert sum(d.domain == "b" for d in kept) == 3
 
 
-def test_quality_is_learnt_and_used_again(tmp_path: Path) -> None:
-    """A classifier trained on good and bad files is stored with the corpus and serves the next one."""
+def test_quality_is_trained_and_used_again(tmp_path: Path) -> None:
+    """A classifier trained on good and bad files is stored with the corpus and can clean another one."""
     rng = random.Random(6)
     good = [Document("".join(rng.choices("天地玄黄宇宙洪荒日月盈昃", k=40)), "g") for _ in range(60)]
     bad = [Document("".join(rng.choices("赌博网站点击领取红包优惠", k=40)), "b") for _ in range(60)]
@@ -290,7 +290,7 @@ def model(tiny: Callable[..., ModelConfig]) -> Transformer:
 def test_bits_per_byte_of_single_documents(
     model: Transformer, tokenizer: Tokenizer, corpus: list[Document], runtime: Runtime, tmp_path: Path
 ) -> None:
-    """Each document's figure is the one the evaluation computes for a domain that holds it alone, long ones too."""
+    """Each document's figure is that of an evaluation of a domain with this document alone, long ones included."""
     texts = [corpus[0].text, corpus[1].text * 20, corpus[2].text]
     documents = [Document(text, f"d{i}") for i, text in enumerate(texts)]
     write_tokens(documents, tokenizer, tmp_path / "tokens", held_out=1.0)

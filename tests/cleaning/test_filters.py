@@ -1,4 +1,4 @@
-"""What each filter makes of texts, one at a time and in batches."""
+"""The effect of each filter on texts, one at a time and in batches."""
 
 import dataclasses
 import os
@@ -50,18 +50,18 @@ def edited(text: str) -> str:
     ],
 )
 def test_unicode_repairs(before: str, after: str) -> None:
-    """Misread UTF-8, loose accents and radicals become what was meant."""
+    """Misread UTF-8, separate accents and radicals become the characters that were meant."""
     assert Unicode().edit(before) == after
 
 
 @pytest.mark.parametrize("text", CLEAN)
 def test_unicode_leaves_good_text_alone(text: str) -> None:
-    """Chinese text, full-width forms, curly quotes and other scripts pass untouched."""
+    """Chinese text, full-width forms, curly quotes and other scripts stay unchanged."""
     assert Unicode().edit(text) == text
 
 
 def test_controls() -> None:
-    """Characters that show nothing go; line breaks, tabs, and joiners of emoji and Persian stay."""
+    """Invisible characters are removed; line breaks, tabs, and joiners in emoji and Persian stay."""
     assert Controls().edit("\ufeff你\u200b好\x00\x07 a\u00adb\x1b[31m!\x1b[0m\u202e") == "你好 ab!"
     for text in ("a\tb\nc\r\n", "👨‍👩‍👧 ❤️‍🔥 1️⃣", "می‌خواهم", "\u200fשלום\u200f", "ไทย\u200bไทย", "ᠠ\u180eᠠ", "क्\u200dष"):
         assert Controls().edit(text) == text
@@ -81,12 +81,12 @@ def test_controls() -> None:
     ],
 )
 def test_html(before: str, after: str | None) -> None:
-    """Tags and entities go, blocks leave line breaks; what only looks like a tag stays."""
+    """Tags are removed and entities resolved, blocks become line breaks; text that only looks like a tag stays."""
     assert Html().edit(before) == (before if after is None else after)
 
 
 def test_urls_and_emails() -> None:
-    """Addresses go, or are replaced; the sentence around them keeps its punctuation."""
+    """Addresses are removed or replaced; the sentence around them keeps its punctuation."""
     assert Urls().edit("见 http://a.com/b?c=1。好") == "见 。好"
     assert Urls("<url>").edit("(https://z.io/x_y), www.x.org/y. ftp://h") == "(<url>), <url>. <url>"
     assert Emails("<e>").edit("写给a.b+c@d-e.com.cn，或x@y.org.") == "写给<e>，或<e>."
@@ -112,8 +112,8 @@ def test_urls_and_emails() -> None:
         ("url = 'http://a.b/c'", None, None),
     ],
 )
-def test_what_belongs_to_an_address_goes_with_it(before: str, after: str | None, replaced: str | None) -> None:
-    """Links leave their text, brackets go with what they held; IDN hosts and parentheses belong to an address."""
+def test_what_belongs_to_an_address_is_removed_with_it(before: str, after: str | None, replaced: str | None) -> None:
+    """The text of a link stays, brackets around an address are removed; IDN hosts and parentheses are part of it."""
     assert Urls().edit(before) == (before if after is None else after)
     if replaced is not None:
         assert Urls("U").edit(before) == replaced
@@ -174,7 +174,7 @@ def test_punctuation(before: str, after: str | None) -> None:
     ],
 )
 def test_runs(before: str, after: str | None) -> None:
-    """Runs of one mark become short as documented."""
+    """Runs of one mark are shortened as documented."""
     assert Runs().edit(before) == (before if after is None else after)
 
 
@@ -188,7 +188,7 @@ def test_runs(before: str, after: str | None) -> None:
     ],
 )
 def test_whitespace(before: str, after: str | None) -> None:
-    """Spaces and line breaks are of one kind and few; indentation of code stays."""
+    """Spaces and line breaks become few and of one kind; indentation of code stays."""
     assert Whitespace().edit(before) == (before if after is None else after)
 
 
@@ -206,7 +206,7 @@ PIECES = st.sampled_from(
 
 @given(st.lists(PIECES, max_size=40).map("".join) | st.text())
 def test_edits_settle(text: str) -> None:
-    """What the default filters have mended three times they leave alone, whatever the text."""
+    """After three passes the default filters change no text any more."""
     settled = edited(edited(edited(text)))
     assert edited(settled) == settled
     assert settled == settled.strip("\n")
@@ -214,18 +214,18 @@ def test_edits_settle(text: str) -> None:
 
 @pytest.mark.parametrize("text", [CLEAN[0], CLEAN[3], CLEAN[4].replace("\n\n\n", "\n\n").replace("  #", " #")])
 def test_default_edits_leave_clean_text_alone(text: str) -> None:
-    """Tidy Chinese prose, other scripts and code come through all default filters as they are."""
+    """Tidy Chinese prose, other scripts and code pass all default filters unchanged."""
     assert edited(text) == text
 
 
 def test_length() -> None:
-    """Bounds are inclusive."""
+    """The bounds of a length are inclusive."""
     test = Length(3, 5).test
     assert [test("x" * n) is None for n in (2, 3, 5, 6)] == [False, True, True, False]
 
 
 def test_shares() -> None:
-    """Shares are of characters other than spaces, and each kind has its bounds."""
+    """Shares count characters other than spaces, and each kind has its bounds."""
     text = "汉字 ab\n12 ！?"  # two of each kind
     assert Shares((0.25, 0.25), (0.25, 0.25), (0.25, 0.25), (0.25, 0.25)).judge([text, "汉", text]) == [
         None,
@@ -238,7 +238,7 @@ def test_shares() -> None:
 
 
 def test_language() -> None:
-    """Texts in other languages than those allowed are rejected; an unknown code is an error."""
+    """Texts in languages other than those allowed are rejected; an unknown code is an error."""
     language = Language(("zh", "en"))
     assert language.test("今天天气很好，我们去公园看书，然后回家吃饭。") is None
     assert language.test("The weather is fine today and we are going to the park to read.") is None
@@ -248,7 +248,7 @@ def test_language() -> None:
 
 
 def test_words(tmp_path: Path) -> None:
-    """Listed words count in any case, Latin ones only alone; a text may hold so many, or such a share of them."""
+    """Listed words count in upper and lower case, Latin ones only as whole words; count and share are limited."""
     file = tmp_path / "words.txt"
     file.write_text("赌博\nass\n 赌博网站 \n\n", encoding="utf-8")
     assert Words(str(file)).test("一个赌博网站") == "more than 0 listed words"
@@ -268,7 +268,7 @@ def test_words(tmp_path: Path) -> None:
 
 
 def published_rules(text: str) -> bool:
-    """Whether a text breaks a rule of table A1, counted in the plainest way."""
+    """Whether a text breaks a rule of table A1, by plain counting."""
     units = re.findall(r"[一-鿿]|[a-z]+", text)
     total = sum(map(len, units))
     paragraphs, lines = ([s for p in x if (s := p.strip())] for x in (re.split(r"\n\s*\n", text), text.split("\n")))
@@ -293,20 +293,20 @@ def published_rules(text: str) -> bool:
 WORDS = st.sampled_from(
     ["天", "地", "玄", "黄", "宇", "宙", "the ", "model ", "reads ", "一二三四五六七", "。", "\n", "\n\n"]
 )
-FILLER = "".join(map(chr, range(0x5000, 0x5200)))  # no character twice
+FILLER = "".join(map(chr, range(0x5000, 0x5200)))  # all characters distinct
 
 
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.lists(WORDS, max_size=40).map("".join), st.integers(0, 150)), min_size=1, max_size=3))
 def test_repetition_follows_the_published_rules(parts: list[tuple[str, int]]) -> None:
-    """Long texts are rejected exactly when a rule says so, whichever texts are judged beside them."""
+    """Long texts are rejected exactly if they break a rule, whatever else is in their batch."""
     texts = [text + FILLER[:n] for text, n in parts]
     found = Repetition(min_characters=0).judge(texts)
     assert [reason is not None for reason in found] == [published_rules(text) for text in texts]
 
 
 def test_repetition_in_short_texts() -> None:
-    """A short text is rejected when most of it repeats, not for the repetitions every short text has."""
+    """A short text is rejected if most of it repeats, but not for repetitions that every short text has."""
     spam, song = "物流速度太慢了," * 10, "采莲南塘秋，莲花过人头。低头弄莲子，莲子清如水。采莲南塘秋。"
     assert published_rules(song)
     assert [bool(reason) for reason in Repetition().judge([spam, song, "", "好"])] == [True, False, False, False]
@@ -316,8 +316,8 @@ def test_repetition_in_short_texts() -> None:
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=30))
-def test_outliers_are_told_by_mean_and_deviation(lengths: list[int]) -> None:
-    """The bounds are the mean and so many standard deviations on either side."""
+def test_outliers_are_found_by_mean_and_deviation(lengths: list[int]) -> None:
+    """The bounds are the mean minus and plus the given number of standard deviations."""
     sums = Sums(len(lengths), sum(lengths), sum(n * n for n in lengths))
     usual = Outliers(2.0).bounds({"a": {"characters": sums}})["a"]
     low, high = usual["characters"]
@@ -336,7 +336,7 @@ def test_outliers_are_told_by_mean_and_deviation(lengths: list[int]) -> None:
 
 
 def test_every_filter_is_named_once() -> None:
-    """The table holds every filter, the defaults are in it, and a wrong name is answered with the nearest."""
+    """The table contains every filter, the defaults among them, and a wrong name is answered with the nearest."""
     names = [f.name for f in dataclasses.fields(CleanConfig)][1:]
     check_names(names)
     assert set(DEFAULT_FILTERS) < set(names)

@@ -1,4 +1,4 @@
-"""The filter `html`: what is markup loses its tags, all else keeps every sign."""
+"""The filter `html`: markup loses its tags, other text keeps every character."""
 
 import pytest
 
@@ -25,8 +25,8 @@ PAGE = (
         "p<q 而 q>p，b<i 而 i>b",
     ],
 )
-def test_what_is_no_markup_stays(text: str) -> None:
-    """Comparisons, generics, tokens, tags that are spoken of or stand in code make no markup."""
+def test_text_that_only_looks_like_markup_stays(text: str) -> None:
+    """Comparisons, generics, special tokens, and tags that a text mentions or that occur in code are not markup."""
     assert Html().edit(text) == text
 
 
@@ -43,7 +43,7 @@ def test_what_is_no_markup_stays(text: str) -> None:
     ],
 )
 def test_what_was_escaped_is_text(before: str, after: str) -> None:
-    """Entities are resolved once, and what they stood for is not a tag."""
+    """Entities are resolved once, and a tag that results is text."""
     assert Html().edit(before) == after
 
 
@@ -64,12 +64,12 @@ def test_what_was_escaped_is_text(before: str, after: str) -> None:
     ],
 )
 def test_markup_loses_its_tags(before: str, after: str) -> None:
-    """Pages and pieces of pages lose tags, comments and scripts; comparisons and what is fenced in stay."""
+    """Pages and fragments of pages lose tags, comments and scripts; comparisons and fenced code stay."""
     assert "|".join(line.strip() for line in Html().edit(before).split("\n") if line.strip()) == after
 
 
 def test_much_markup_takes_no_longer() -> None:
-    """Openings without an end are looked at once."""
+    """Tags that are not closed are scanned once."""
     for text in (
         "<!--" * 50_000,
         "<script>" * 20_000,

@@ -76,7 +76,7 @@ def page(tmp_path: Path) -> Page:
 
 
 def test_a_report_is_stored_in_order(tmp_path: Path) -> None:
-    """The JSON value has the keys that tools read, in their order; lists a report never has are not in it."""
+    """The JSON value has the keys that tools read, in their order, without lists that the report does not have."""
     write_report(tmp_path, REPORT)
     text = (tmp_path / "report.json").read_text(encoding="utf-8")
     assert text == json.dumps(STORED, ensure_ascii=False, indent=1) + "\n"
@@ -86,7 +86,7 @@ def test_a_report_is_stored_in_order(tmp_path: Path) -> None:
     assert Report.from_json({"title": "A"}) == Report("A", [], [], None, None)
 
 
-def test_what_a_text_says_is_never_markup(tmp_path: Path) -> None:
+def test_text_is_never_markup(tmp_path: Path) -> None:
     """Titles, names, labels, units and texts that look like HTML or like a template are shown as they are."""
     evil = "<script>alert('&amp;')</script> {{ 1 + 1 }} \"quoted\""
     histogram = Histogram(evil, evil, is_log=False, series={evil: [(1, 2, 3)]})
@@ -98,8 +98,8 @@ def test_what_a_text_says_is_never_markup(tmp_path: Path) -> None:
     assert page.text.count(evil) == 13
 
 
-def test_the_page_stands_alone(page: Page) -> None:
-    """The page is well-formed and asks for no other file, no script and no network."""
+def test_the_page_is_self_contained(page: Page) -> None:
+    """The page is well-formed and needs no other file, script or network."""
     assert not page.open
     tags = {tag for tag, _ in page.attributes}
     assert not tags & {"script", "link", "img", "iframe"}
@@ -108,7 +108,7 @@ def test_the_page_stands_alone(page: Page) -> None:
 
 
 def test_the_page_shows_everything(page: Page) -> None:
-    """Title, facts, cells, plots and examples are on the page, and what would not be visible is spelled out."""
+    """Title, facts, cells, plots and examples are on the page, and invisible characters are spelled out."""
     for text in (
         "A <report>",
         "1,234,567",
@@ -129,7 +129,7 @@ def test_the_page_shows_everything(page: Page) -> None:
 
 
 def test_bins_are_drawn_where_they_are(page: Page) -> None:
-    """The tallest bin reaches the top, others stand in proportion, and gaps go down to the axis."""
+    """The tallest bin reaches the top, the others are in proportion, and gaps reach down to the axis."""
     _, sizes = [a["d"] or "" for tag, a in page.attributes if tag == "path" and a["d"]]
     x, y = r"([\d.]+)", r"([\d.]+)"
     numbers = re.fullmatch(f"M{x},{y}V{y}H{x}V{y}L{x},{y}V{y}H{x}V{y}", sizes)
@@ -141,7 +141,7 @@ def test_bins_are_drawn_where_they_are(page: Page) -> None:
 
 
 def test_the_terminal_shows_facts_and_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    """Columns stand below each other although Chinese characters are two columns wide."""
+    """Columns are aligned although Chinese characters are two columns wide."""
     print_report(REPORT)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "A <report>" and lines[1] == "  documents  1,234,567"
@@ -155,7 +155,7 @@ def test_the_terminal_shows_facts_and_tables(capsys: pytest.CaptureFixture[str])
 
 
 def test_an_empty_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A report of a title alone, and tables and plots without anything in them, are shown too."""
+    """A report with only a title, and empty tables and plots, can be shown."""
     print_report(Report("Nothing"))
     assert capsys.readouterr().out == "Nothing\n"
     table, histogram = Table("T", ["a", "share"], []), Histogram("H", "", is_log=True, series={})

@@ -1,4 +1,4 @@
-"""Filters that people set up: rules, repetitions within a text, measures, lists of sites."""
+"""Filters that users configure: rules, repetitions within a text, measures, lists of sites."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ z
 
 
 def test_edits_are_regular_expressions(tmp_path: Path) -> None:
-    """Patterns are replaced in their order, from YAML as from flags; groups and ends of lines mean what Python says."""
+    """Patterns from YAML and from flags are replaced in order; groups and line ends work as in Python."""
     text = Rules(edits={r"\[\d+\]": "", "^本文来自.*\n?": "", "(a)(b)": r"\2\1"}).edit("本文来自某网\n文[12]ab")
     assert text == "文ba"
     (tmp_path / "a.txt").write_text("正文[12]很长很长很长很长很长很长", encoding="utf-8")
@@ -69,15 +69,15 @@ def test_edits_are_regular_expressions(tmp_path: Path) -> None:
         (Rules(paragraphs=["*"]), r"--rules\.paragraphs: '\*'"),
     ],
 )
-def test_a_pattern_that_is_none_is_named(rules: Rules, message: str, tmp_path: Path) -> None:
-    """What cannot be compiled is reported in one line before the work begins."""
+def test_an_invalid_pattern_is_named(rules: Rules, message: str, tmp_path: Path) -> None:
+    """A pattern that cannot be compiled is reported in one line before the work begins."""
     (tmp_path / "a.txt").write_text("x" * 50)
     with pytest.raises(UserError, match=message):
         clean([tmp_path / "a.txt"], tmp_path / "out", CleanConfig(filters=["rules"], rules=rules), work=ONE)
 
 
-def test_sections_go_by_their_heading() -> None:
-    """A section goes with what is below it, whether its heading is marked as in a wiki, as in Markdown, or alone."""
+def test_sections_are_removed_by_their_heading() -> None:
+    """A section is removed with its subsections, whether its heading is marked as in a wiki, as in Markdown or not."""
     wanted = ["参考文献", "External Links", "see also", "references"]
     assert Rules(sections=wanted).edit(PAGE).split() == [
         *("正文第一段。", "==", "生平", "==", "他生于此。", "##", "Next", "Text")
@@ -87,8 +87,8 @@ def test_sections_go_by_their_heading() -> None:
     assert Rules(sections=["Next"]).edit(code) == code
 
 
-def test_paragraphs_and_lines_go() -> None:
-    """Lines go by text, pattern or length and paragraphs by pattern; lines of code stay, however short."""
+def test_paragraphs_and_lines_are_removed() -> None:
+    """Lines are removed by text, pattern or length, paragraphs by pattern; lines of code stay, however short."""
     rules = Rules(lines=["上一页", "Previous Page"], line_patterns=["^Share on"], min_line=2, max_line=20)
     text = "上一页\n正文\n previous page \nShare on X\n下\n\n```\n}\n```\n" + "长" * 21
     assert rules.edit(text) == "正文\n\n```\n}\n```"
@@ -97,7 +97,7 @@ def test_paragraphs_and_lines_go() -> None:
 
 
 def test_repetitions_within_a_text() -> None:
-    """What comes again goes, the first stays; short pieces, columns of code and other texts do not count."""
+    """Repetitions are removed, the first occurrence stays; short lines, code and other texts do not count."""
     long = "这是一个比较长的段落，会重复。"
     assert Repeats().edit(f"{long}\n\n别的段落。\n\n{long}\n\n结尾").split() == [long, "别的段落。", "结尾"]
     assert Repeats().edit(f"{long}\n甲\n{long}\n乙") == f"{long}\n甲\n乙"
@@ -107,7 +107,7 @@ def test_repetitions_within_a_text() -> None:
 
 
 def test_outliers_by_any_measure(tmp_path: Path) -> None:
-    """A text of usual length that is far off by another measure is rejected; a wrong name is an error."""
+    """A text of usual length that is an outlier by another measure is rejected; a wrong name is an error."""
     texts = [f"今天天气很好，我们去公园看书，{'甲乙丙丁戊己庚'[i % 7]}也来了。" for i in range(60)]
     odd = "9876543210" * 2 + texts[0][20:]
     raw = tmp_path / "raw.jsonl"
@@ -136,7 +136,7 @@ def test_outliers_by_any_measure(tmp_path: Path) -> None:
     ],
 )
 def test_sites(url: str, stays: bool, tmp_path: Path) -> None:
-    """Hosts with all below them and beginnings of addresses are blocked, what is allowed stays, IDN as ASCII."""
+    """Hosts with their subdomains and beginnings of URLs are blocked; allowed URLs stay; IDN equals its ASCII form."""
     file = tmp_path / "hosts.txt"
     file.write_text("# hosts\nlisted.net  # one\n\n", encoding="utf-8")
     sites = Sites(["example.com", "https://Foo.org/forum/", "例子.中国"], ["good.example.com"], [str(file)])
@@ -144,7 +144,7 @@ def test_sites(url: str, stays: bool, tmp_path: Path) -> None:
 
 
 def test_sites_alone_allowed(tmp_path: Path) -> None:
-    """Documents keep out of the corpus by their field `url`; without blocked entries only those allowed come in."""
+    """Documents are rejected by their field `url`; without blocked entries only allowed documents are kept."""
     records = [
         {"text": f"{host} 今天天气很好，我们去公园。", "url": f"https://{host}/x"} for host in ("a.com", "b.com")
     ]
@@ -159,7 +159,7 @@ def test_sites_alone_allowed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "gb18030"])
 def test_word_lists_are_read_in_any_encoding(tmp_path: Path, encoding: str) -> None:
-    """A list of words of a person's is read by the decoder of texts; one that is in doubt is named."""
+    """A list of words is decoded as texts are; a file whose encoding is in doubt is named."""
     words = ["今天天气很好我们去公园", "孩子们在草地上奔跑", "老人坐在长椅上聊天", "看到了许多美丽的花朵"]
     (tmp_path / "words.txt").write_bytes("\n".join(words).encode(encoding))
     filter = Words(file=str(tmp_path / "words.txt"))

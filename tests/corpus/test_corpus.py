@@ -24,7 +24,7 @@ DOCUMENTS = [Document(f"第{i}篇 text {i}\n😀" * (i + 1), ("news", "wiki")[i 
 
 
 def test_documents_survive_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is read is what was written, over any number of row groups; any reader of Parquet sees the columns."""
+    """Documents read equal those written, in any number of row groups; any reader of Parquet sees the columns."""
     monkeypatch.setattr("babyllm.store.corpus.ROW_GROUP_CHARACTERS", 2000)
     domains = write_part(iter(DOCUMENTS), tmp_path / "a.parquet")
     assert list(read_part(tmp_path / "a.parquet")) == DOCUMENTS
@@ -36,7 +36,7 @@ def test_documents_survive_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_corpus_is_its_manifest(tmp_path: Path) -> None:
-    """A directory is a corpus once its manifest is there; a missing file or a foreign manifest is named."""
+    """A directory with a manifest is a corpus; a missing file or a foreign manifest is named."""
     with pytest.raises(UserError, match=r"holds no corpus\.json"):
         open_corpus(tmp_path)
     for name, half in (("a.parquet", DOCUMENTS[:20]), ("b.parquet", DOCUMENTS[20:])):
@@ -65,8 +65,8 @@ def test_a_corpus_is_its_manifest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("description", [None, "", "\0" * 64, "folder"])
-def test_a_corpus_without_its_description_is_no_folder_of_files(tmp_path: Path, description: str | None) -> None:
-    """Parts whose corpus.json was never written, or is damaged, are refused; named one by one they are read."""
+def test_a_corpus_without_its_description_is_not_a_folder_of_files(tmp_path: Path, description: str | None) -> None:
+    """Parts whose corpus.json is missing or damaged are refused as a folder, but read if named one by one."""
     write_part(DOCUMENTS, tmp_path / "a.parquet")
     if description == "folder":
         (tmp_path / "corpus.json").mkdir()
@@ -79,7 +79,7 @@ def test_a_corpus_without_its_description_is_no_folder_of_files(tmp_path: Path, 
 
 
 def squared(item: int, folder: Path, *, log: Path, fails_at: int = -1, sleep_s: float = 0.0) -> dict[str, int]:
-    """Work that leaves a line of its own in `log` whenever it is done."""
+    """Work that appends a line to `log` each time it is done."""
     if item == fails_at:
         raise UserError(f"item {item}: cannot be worked on")
     time.sleep(sleep_s)
@@ -95,7 +95,7 @@ def outputs(directory: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_finished_items_are_not_worked_on_again(tmp_path: Path, workers: int) -> None:
-    """Results come in the order of the items; after an error only what is missing is done; another key starts again."""
+    """Results have the order of the items; after an error only missing items are done; another key starts over."""
     log, directory = tmp_path / "log", tmp_path / "work"
 
     def go(key: str, **how: Any) -> list[Any]:
@@ -113,8 +113,8 @@ def test_finished_items_are_not_worked_on_again(tmp_path: Path, workers: int) ->
     assert len(log.read_text().split()) == 12
 
 
-def test_a_killed_stage_goes_on(tmp_path: Path) -> None:
-    """A process killed in the middle of its items leaves whole folders only, and the rest is done by the next one."""
+def test_a_killed_stage_continues(tmp_path: Path) -> None:
+    """A process killed in the middle of its items leaves only whole folders, and the next one does the rest."""
     log, directory = tmp_path / "log", tmp_path / "work"
     code = (
         "from functools import partial; from pathlib import Path; import test_corpus as t\n"
@@ -134,8 +134,8 @@ def test_a_killed_stage_goes_on(tmp_path: Path) -> None:
     assert json.loads((directory / "00000" / "done.json").read_text())["result"] == {"square": 0}
 
 
-def told(item: int, folder: Path, *, log: Path) -> None:
-    """Work that leaves the id of its process and takes a while."""
+def logs_its_process(item: int, folder: Path, *, log: Path) -> None:
+    """Work that logs the id of its process and takes a while."""
     with log.open("a", encoding="utf-8") as file:
         print(os.getpid(), file=file, flush=True)
     time.sleep(1)
@@ -154,7 +154,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     log = tmp_path / "log"
     code = (
         "from functools import partial; from pathlib import Path; import test_corpus as t\n"
-        f"work = partial(t.told, log=Path({str(log)!r}))\n"
+        f"work = partial(t.logs_its_process, log=Path({str(log)!r}))\n"
         f"t.run_partitions(range(100), work, Path({str(tmp_path / 'work')!r}), key='a', workers=2)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
@@ -170,18 +170,18 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
 
 
 def exits(item: int, folder: Path) -> None:
-    """Work that ends its process, as the system does with one that takes too much memory."""
+    """Work that kills its process, as the system does when a process takes too much memory."""
     os._exit(9)
 
 
-def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_reported(tmp_path: Path) -> None:
     """A worker process that is killed ends the stage with one line that says what to do."""
     with pytest.raises(UserError, match=r"a worker process died.*--work\.partition_bytes"):
         run_partitions([1, 2, 3], exits, tmp_path / "work", key="a", workers=2)
 
 
-def test_progress_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where standard error is not a terminal, lines say how far the work has come and what is left."""
+def test_progress_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """If standard error is not a terminal, lines report how far the work has come and what is left."""
     run_partitions(
         [1, 2], partial(squared, log=tmp_path / "log"), tmp_path / "work", key="a", workers=1, title="square"
     )
@@ -190,7 +190,7 @@ def test_progress_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("first", [0, 30, 50])
 def test_a_part_has_the_addresses_of_its_documents(first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The column url is there if a document has one, wherever the first of them stands; else files are as ever."""
+    """A file has the column url if any of its documents has one; other files are as before."""
     monkeypatch.setattr("babyllm.store.corpus.ROW_GROUP_CHARACTERS", 2000)
     documents = [
         replace(d, url=f"https://a.example/{i}" * (i % 2)) if i >= first else d for i, d in enumerate(DOCUMENTS)

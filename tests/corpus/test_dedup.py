@@ -40,7 +40,7 @@ def plain_shingles(text: str, n: int) -> set[str]:
 
 
 def poems(n: int, seed: int = 1) -> list[str]:
-    """Texts of which many are alike, some equal, some empty or short."""
+    """Texts of which many are similar, some equal, some empty or short."""
     rng = random.Random(seed)
     texts = ["", "。", "天", "天地玄"]
     while len(texts) < n:
@@ -60,13 +60,13 @@ def poems(n: int, seed: int = 1) -> list[str]:
 
 @given(st.lists(TEXTS, max_size=5))
 def test_many_texts_are_normalised_as_one_is(texts: list[str]) -> None:
-    """The table agrees with NFKC and casefold, also where code points act on their neighbours."""
+    """The table agrees with NFKC and casefold, even if code points act on their neighbours."""
     points = rows(characters(fold(column(texts))))
     assert ["".join(map(chr, row)) for row in points] == [normal_form(text) for text in texts]
 
 
 def test_every_code_point_has_the_normal_form_of_its_nfkc() -> None:
-    """Of each code point what is left is its folded NFKC without whitespace, punctuation, controls and selectors."""
+    """Each code point becomes its folded NFKC form without whitespace, punctuation, controls and selectors."""
     blocks = (range(0xAC10), range(0xD790, 0xD800), range(0xE000, 0x18000), range(0x1B000, 0x20010))
     blocks += (range(0x2F7F0, 0x2FA30), range(0x33470, 0x33490), range(0xDFFF0, 0xE0200), range(0x10FFF0, 0x110000))
     texts = [chr(c) for block in blocks for c in block]
@@ -80,14 +80,14 @@ def test_every_code_point_has_the_normal_form_of_its_nfkc() -> None:
 
 
 def test_a_slice_of_a_column_is_folded_from_its_own_beginning() -> None:
-    """The offset of a sliced column counts."""
+    """The offset of a sliced column is respected."""
     texts = ["天地", "", "e\u0301", "Ｘ"]
     assert rows(fold(column(texts).slice(1, 3))) == [[], [0xE9], [ord("x")]]
     assert rows(fold(column([]))) == []
 
 
 def test_texts_that_differ_in_width_case_and_punctuation_are_the_same() -> None:
-    """Equal normal forms have equal keys, others have not."""
+    """Equal normal forms have equal keys, different ones have different keys."""
     first, second = hash_rows(characters(fold(column(["Ｈello，　World！", "hello world", "world hello", "", "!"]))))
     assert first[0] == first[1] != first[2] and second[0] == second[1] != second[2]
     assert first[3] == first[4]
@@ -97,7 +97,7 @@ def test_texts_that_differ_in_width_case_and_punctuation_are_the_same() -> None:
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=5), st.integers(1, 6))
-def test_sets_of_hashes_are_alike_as_sets_of_strings_are(texts: list[str], n: int) -> None:
+def test_sets_of_hashes_are_as_similar_as_sets_of_strings(texts: list[str], n: int) -> None:
     """The Jaccard similarity of two rows of `distinct` is that of the sets of n-grams."""
     sets = [set(row) for row in rows(distinct(shingles(fold(column(texts)), ShingleConfig(n=n))))]
     plain = [plain_shingles(text, n) for text in texts]
@@ -114,7 +114,7 @@ def test_words_are_single_chinese_characters_and_runs_of_others() -> None:
 
 
 def test_shingles_of_words_and_of_jieba_tokens_differ_from_those_of_characters() -> None:
-    """The kind decides what a shingle is made of."""
+    """The kind determines the tokens of a shingle."""
     pytest.importorskip("jieba")
     texts = fold(column(["北京大学的学生在图书馆看书", "北京大学 的 学生", ""]))
     n_tokens = {
@@ -126,7 +126,7 @@ def test_shingles_of_words_and_of_jieba_tokens_differ_from_those_of_characters()
 
 
 def test_occurrences_are_counted() -> None:
-    """A shingle's count is how often the text has it."""
+    """A shingle's count is the number of its occurrences in the text."""
     sets, counts = counted(shingles(fold(column(["aaaa", "ab", ""])), ShingleConfig(n=1)))
     assert [len(row) for row in rows(sets)] == [1, 2, 0] and counts.tolist() == [4, 1, 1]
 
@@ -135,7 +135,7 @@ def test_occurrences_are_counted() -> None:
 
 
 def test_estimates_are_those_of_independent_permutations() -> None:
-    """The share of equal rows has the Jaccard similarity as its mean, and scatters as datasketch's does."""
+    """The mean share of equal rows is the Jaccard similarity, and its spread is that of datasketch."""
     datasketch = pytest.importorskip("datasketch")
     rng, n, size = random.Random(2), 128, 80
     errors, theirs = [], []
@@ -158,8 +158,8 @@ def test_estimates_are_those_of_independent_permutations() -> None:
     assert np.max(np.abs(errors)) < 5
 
 
-def test_a_signature_does_not_depend_on_its_company() -> None:
-    """A text has the same signature and band keys alone and among others; without shingles it is marked."""
+def test_a_signature_does_not_depend_on_other_texts() -> None:
+    """A text has the same signature and band keys alone and among others; one without shingles is marked."""
     texts = poems(300)
     together = signatures(shingles(fold(column(texts)), ShingleConfig()), 12)
     alone = [signatures(shingles(fold(column([text])), ShingleConfig()), 12)[:, 0] for text in texts]
@@ -172,7 +172,7 @@ def test_a_signature_does_not_depend_on_its_company() -> None:
 
 
 def test_bands_reach_the_recall_with_the_permutations() -> None:
-    """The bands chosen find a pair at the threshold with the wanted probability, and one band less would not."""
+    """The chosen bands find a pair at the threshold with the wanted probability; one band fewer would not."""
     for threshold in (0.5, 0.7, 0.85, 0.95):
         bands = choose_bands(MinHashConfig(), threshold)
         assert bands.n * bands.rows <= 256 and bands.recall(threshold) >= 0.995
@@ -186,7 +186,7 @@ def test_bands_reach_the_recall_with_the_permutations() -> None:
 
 
 def test_fingerprints_are_the_signs_of_the_weighted_votes() -> None:
-    """Each bit is that of the plain definition, for 64 and 128 bits and for weights of tf-idf."""
+    """Each bit equals that of the plain definition, for 64 and 128 bits and for weights of tf-idf."""
     texts = poems(40)
     sets, occurrences = counted(shingles(fold(column(texts)), ShingleConfig(n=2)))
     idf = inverse_frequencies(frequencies(sets), len(texts))
@@ -214,7 +214,7 @@ def _split_mix(x: int) -> int:
 
 
 def test_rare_shingles_weigh_more() -> None:
-    """The weight of tf-idf grows with the occurrences and falls with the documents that have a shingle."""
+    """The weight of tf-idf grows with the occurrences and falls with the number of documents with the shingle."""
     sets, occurrences = counted(shingles(fold(column(["天天地", "地玄", "地"])), ShingleConfig(n=1)))
     idf = inverse_frequencies(frequencies(sets), 3)
     weight = dict(
@@ -232,7 +232,7 @@ def test_rare_shingles_weigh_more() -> None:
 
 @pytest.mark.parametrize(("bits", "distance"), [(64, 3), (128, 3), (64, 0), (64, 1)])
 def test_tables_find_all_fingerprints_within_the_distance(bits: int, distance: int) -> None:
-    """Whatever bits are flipped, up to the distance, some table has the same key; and `within` keeps just those."""
+    """Whichever bits are flipped, up to the distance, some table has the same key; `within` keeps exactly those."""
     rng = np.random.default_rng(3)
     prints = rng.integers(0, 2**63, (200, bits // 64), dtype=np.uint64)
     near = prints.copy()
@@ -256,7 +256,7 @@ def test_tables_find_all_fingerprints_within_the_distance(bits: int, distance: i
 
 
 @given(st.lists(st.integers(0, 12), max_size=60), st.integers(1, 50))
-def test_all_pairs_of_a_key_are_found_or_handed_on_as_a_group(keys: list[int], at_once: int) -> None:
+def test_all_pairs_of_a_key_are_found_or_passed_on_as_a_group(keys: list[int], at_once: int) -> None:
     """However the keys are cut into spans, a small run yields all its pairs and a large one its documents."""
     table = (np.array([keys, keys], np.uint64) * np.uint64(0x9E3779B97F4A7C15 >> 4)).reshape(2, -1)
     entries = candidates.entries(table, np.arange(len(keys)))
@@ -297,8 +297,8 @@ def test_similarities_are_those_of_plain_sets(tmp_path: Path) -> None:
     assert len(found) > 30
 
 
-def test_a_large_group_of_alike_texts_takes_one_round(tmp_path: Path) -> None:
-    """Of m near-identical texts m - 1 pairs are compared, and all are linked; unlike ones are not."""
+def test_a_large_group_of_similar_texts_takes_one_round(tmp_path: Path) -> None:
+    """Of m near-identical texts m - 1 pairs are compared, and all are linked; dissimilar texts are not."""
     rng, base = random.Random(4), [chr(0x4E00 + i) for i in range(200)]
     texts = []
     for i in range(1000):
@@ -315,8 +315,8 @@ def test_a_large_group_of_alike_texts_takes_one_round(tmp_path: Path) -> None:
 # ---- exact forms
 
 
-def test_all_kinds_of_blanks_and_of_line_breaks_are_alike() -> None:
-    """Of every code point: a space is a blank of any kind, a line feed is any break, and nothing else is one."""
+def test_all_kinds_of_blanks_and_of_line_breaks_are_equal() -> None:
+    """Among all code points, every blank equals a space, every line break a line feed, and no other one does."""
     points = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
     forms = rows(exact_forms(column([f"a{point}b" for point in points]), []))
     blanks = [p for p in points if unicodedata.category(p) == "Zs" or p in "\t\v\f"]
@@ -329,8 +329,8 @@ def test_all_kinds_of_blanks_and_of_line_breaks_are_alike() -> None:
 
 
 @given(st.integers(1, 30), st.data())
-def test_parts_are_those_of_the_naive_closure(n: int, data: st.DataObject) -> None:
-    """Two nodes have the same number just if a path of edges joins them, and it is the least of their part."""
+def test_components_are_those_of_the_naive_closure(n: int, data: st.DataObject) -> None:
+    """Two nodes have the same number exactly if a path joins them, and it is the smallest of their component."""
     edges = data.draw(st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=40))
     part = {i: {i} for i in range(n)}
     for a, b in edges:
@@ -341,14 +341,14 @@ def test_parts_are_those_of_the_naive_closure(n: int, data: st.DataObject) -> No
     assert components(n, a, b).tolist() == [min(part[i]) for i in range(n)]
 
 
-def test_a_long_chain_is_one_part() -> None:
-    """A path through nodes in any order is found in few rounds."""
+def test_a_long_chain_is_one_component() -> None:
+    """A path through nodes in any order is one component, found in few rounds."""
     path = np.random.default_rng(5).permutation(100_000)
     assert not components(100_000, path[:-1], path[1:]).any()
 
 
 def test_the_first_in_order_survives_and_neighbours_are_direct_or_nearest() -> None:
-    """A document joined to the survivor directly says so; another names its most similar neighbour."""
+    """A document linked to the survivor names it; any other names its most similar neighbour."""
     documents = np.array([3, 5, 8, 9, 20, 21])
     order = np.array([5, 0, 3, 4, 2, 1])  # 5 survives among 3 5 8 9, and 21 among 20 21
     links = [(3, 5, 0.86, 1), (3, 8, 0.99, 1), (8, 9, 1.0, 0), (3, 9, 0.9, 1), (20, 21, 0.9, 2), (20, 21, 0.9, 1)]
@@ -361,8 +361,8 @@ def test_the_first_in_order_survives_and_neighbours_are_direct_or_nearest() -> N
 
 
 @given(st.integers(1, 30), st.data())
-def test_nodes_stay_unless_a_smaller_one_that_stays_is_joined_to_them(n: int, data: st.DataObject) -> None:
-    """The choice is that of going through the nodes one by one."""
+def test_nodes_stay_unless_linked_to_a_smaller_one_that_stays(n: int, data: st.DataObject) -> None:
+    """The choice equals that of visiting the nodes one by one."""
     nodes = st.integers(0, n - 1)
     edges = [(min(e), max(e)) for e in data.draw(st.lists(st.tuples(nodes, nodes), max_size=60)) if e[0] != e[1]]
     kept: list[int] = []
@@ -374,5 +374,5 @@ def test_nodes_stay_unless_a_smaller_one_that_stays_is_joined_to_them(n: int, da
 
 
 def test_offsets_of_no_rows() -> None:
-    """No rows have one offset."""
+    """An array without rows has one offset."""
     assert offsets_of(np.empty(0, np.int64)).tolist() == [0]

@@ -1,4 +1,4 @@
-"""Direct clusters of `babyllm dedup`: what goes is itself alike to a document that stays."""
+"""Direct clusters of `babyllm dedup`: each removed document is similar to one that stays."""
 
 import random
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ from babyllm.text.dedup.steps import Setting
 from tests.support.disk_fixtures import corpus_of
 
 ONE = WorkConfig(workers=1)
-# All pairs at the threshold share a key: the recall leaves no room for chance.
+# The recall is so high that all pairs at the threshold share a key.
 DIRECT = DedupConfig(clusters="direct", threshold=0.6, minhash=MinHashConfig(recall=0.9999999), work=ONE)
 
 
 def families(sizes: Sequence[int], seed: int = 1) -> list[str]:
-    """Texts that change step by step: each is alike to some of its family, and shares keys with many."""
+    """Texts that change step by step: each is similar to some of its family, and shares keys with many."""
     rng = random.Random(seed)
     texts: list[str] = []
     for size in sizes:
@@ -45,12 +45,12 @@ def families(sizes: Sequence[int], seed: int = 1) -> list[str]:
 
 
 def with_one_letter(text: str, n: int) -> list[str]:
-    """Texts that differ from this one in one place each, and share nearly all keys with it."""
+    """Texts that differ from this one in one character each, and share nearly all keys with it."""
     return [text[:place] + chr(0x3400 + place) + text[place + 1 :] for place in range(60, 60 + 7 * n, 7)]
 
 
 def similarities(texts: Sequence[str]) -> list[list[float]]:
-    """The Jaccard similarity of any two texts; 1 for equal ones."""
+    """The Jaccard similarity of any two texts, as a matrix."""
     normal = [normal_form(text) for text in texts]
     sets = [{text[i : i + 5] for i in range(max(1, len(text) - 4))} for text in normal]
     return [[len(a & b) / len(a | b) for b in sets] for a in sets]
@@ -80,8 +80,8 @@ def straight(corpus: Path) -> Path:
     return corpus.parent / "straight"
 
 
-def test_a_document_stays_unless_it_is_alike_to_a_longer_one_that_stays(texts: list[str], straight: Path) -> None:
-    """What is left is what one finds who compares each document with all that stay, the preferred ones first."""
+def test_a_document_stays_unless_it_is_similar_to_a_longer_one_that_stays(texts: list[str], straight: Path) -> None:
+    """The documents left are those of a plain comparison of each with all that stay, preferred ones first."""
     alike = similarities(texts)
     kept: list[int] = []
     for i in sorted(range(len(texts)), key=lambda i: (-len(texts[i]), i)):
@@ -105,8 +105,8 @@ def test_workers_and_partitions_change_nothing(
         assert (tmp_path / "out" / name).read_bytes() == (straight / name).read_bytes()
 
 
-def test_of_a_chain_the_end_goes_only_where_clusters_are_chains(tmp_path: Path) -> None:
-    """A is alike to B and B to C: B goes for A, and C, which is unlike A, is lost in a chain alone."""
+def test_the_end_of_a_chain_is_removed_only_if_clusters_are_chains(tmp_path: Path) -> None:
+    """If A is similar to B and B to C, but C is not similar to A, then B is removed, and C only in a chain."""
     letters = [chr(0x4E00 + i) for i in range(200)]
     a = "".join(letters) + "！！"
     b = "".join([*letters[:20], "甲乙丙丁戊己庚辛", *letters[28:]]) + "！"
@@ -124,8 +124,8 @@ def test_of_a_chain_the_end_goes_only_where_clusters_are_chains(tmp_path: Path) 
     ]
 
 
-def test_corpora_of_before_there_was_a_choice_are_known_as_made_with_chains(corpus: Path, tmp_path: Path) -> None:
-    """The settings that a corpus remembers name direct clusters alone, and these are other settings."""
+def test_older_corpora_count_as_made_with_chains(corpus: Path, tmp_path: Path) -> None:
+    """The stored settings name clusters only if they are direct, and direct clusters are other settings."""
     chained = DedupConfig(near=[], work=ONE)
     dedup([corpus], tmp_path / "out", chained)
     assert "clusters" not in open_corpus(tmp_path / "out").about["config"]
@@ -133,21 +133,21 @@ def test_corpora_of_before_there_was_a_choice_are_known_as_made_with_chains(corp
         dedup([corpus], tmp_path / "out", replace(chained, clusters="direct"))
 
 
-def test_all_documents_of_against_stay_however_alike_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is alike to one document of --against goes, though others there are preferred to that one and like it."""
+def test_all_documents_of_against_stay_even_similar_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document similar to one of --against is removed, even if others there are similar to that one and preferred."""
     letters = [chr(0x4E00 + i) for i in range(400)]
     one, other = "".join(letters), "".join([*letters[40:], *letters[:40][::-1]])
     preferred = [text + "！" for text in with_one_letter(one, 30)]
     alike = similarities([other, one, *preferred])
     assert alike[0][1] > max(alike[0][2:]) and min(alike[1]) > 0.7
-    monkeypatch.setattr(verify, "_BLOCK", 1)  # as in a group too large to be held at once
+    monkeypatch.setattr(verify, "_BLOCK", 1)  # as in a group too large for memory
     old, new = corpus_of(tmp_path / "old", [one, *preferred]), corpus_of(tmp_path / "new", [other, "别的文字"], 1)
     dedup([new], tmp_path / "out", replace(DIRECT, threshold=alike[0][1], against=[str(old)]))
     assert ids(tmp_path / "out") == ["new/001"]
 
 
-def test_equal_documents_go_where_the_one_that_stands_for_them_goes(tmp_path: Path) -> None:
-    """A copy of a document that is near to a longer one names the longer one, and a copy of that one itself."""
+def test_equal_documents_have_the_neighbour_of_their_representative(tmp_path: Path) -> None:
+    """A copy of a document similar to a longer one names the longer one; a copy of the longer one names it, too."""
     base = "".join(chr(0x4E00 + i) for i in range(100))
     dedup(
         [corpus_of(tmp_path / "in", [base, base + "。", base + "！！！末", base + "！！！末", base])],
@@ -165,8 +165,8 @@ def test_equal_documents_go_where_the_one_that_stands_for_them_goes(tmp_path: Pa
     }
 
 
-def test_comparisons_of_other_partitions_are_not_taken_for_those_of_these(tmp_path: Path) -> None:
-    """Links that an earlier start made from other ranges of keys are found again."""
+def test_comparisons_of_other_partitions_are_not_reused(tmp_path: Path) -> None:
+    """Links of an earlier run with other ranges of keys are computed again."""
     corpus = corpus_of(tmp_path / "in", with_one_letter("".join(chr(0x4E00 + i) for i in range(500)), 60))
     (slices,) = cut(files_of([open_corpus(corpus)]), 1 << 20)
 
@@ -175,7 +175,7 @@ def test_comparisons_of_other_partitions_are_not_taken_for_those_of_these(tmp_pa
         run = Steps(Setting(config, 60, tmp_path / "work"), "key")
         return sorted(find_links(run, [(piece, False) for piece in slices]).pairs.tolist())
 
-    fresh = links(5)  # ten tables come to two folders, five and five, then seven and three
+    fresh = links(5)  # ten tables are divided into two folders: five and five, then seven and three
     for folder in sorted((tmp_path / "work" / "minhash-links").glob("[0-9]*")):
         np.save(folder / "pairs.npy", np.empty(0, np.uint64))
         np.save(folder / "similarity.npy", np.empty(0))

@@ -1,4 +1,4 @@
-"""Lines and paragraphs that many documents hold, removed by `babyllm dedup` before documents are compared."""
+"""Lines and paragraphs that many documents share, removed by `babyllm dedup` before documents are compared."""
 
 import random
 import shutil
@@ -29,7 +29,7 @@ FOOTER = "版权所有，翻印必究。"
 
 
 def documents(n: int, seed: int = 1) -> list[Document]:
-    """Texts of lines and gaps, many of which other texts hold too, in other spacing perhaps."""
+    """Texts of lines and gaps; other texts contain many of the lines, perhaps with other spacing."""
     rng = random.Random(seed)
     letters = [chr(0x4E00 + i) for i in range(400)]
     common = ["".join(rng.choices(letters, k=rng.randrange(2, 9))) + "。" for _ in range(12)]
@@ -65,7 +65,7 @@ def form(text: str) -> str:
 
 
 def trimmed(texts: Sequence[str], others: Sequence[str], config: LinesConfig) -> list[str | None]:
-    """What is left of each text, in plain Python; None where too little is."""
+    """Each trimmed text, by plain Python; None if too little is left."""
     holders: dict[str, list[int]] = {}
     for number, text in enumerate([*others, *texts]):
         for key in {form(joined(text, g)) for g in units_of(text, config.unit, config.min_characters)}:
@@ -97,7 +97,7 @@ def texts_of(out: Path) -> list[str]:
 
 
 def content(out: Path) -> dict[str, bytes]:
-    """The files by their names."""
+    """The contents of the files by name."""
     files = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name != MEMORY]
     return {str(path.relative_to(out)): path.read_bytes() for path in files}
 
@@ -116,10 +116,10 @@ def straight(corpus: Path) -> Path:
 @pytest.mark.parametrize("unit", ["line", "paragraph"])
 @pytest.mark.parametrize("keep", ["first", "none"])
 @pytest.mark.parametrize(("min_documents", "min_characters", "min_left"), [(2, 0, 1), (3, 6, 20)])
-def test_what_is_left_is_what_plain_python_leaves(
+def test_trimming_agrees_with_plain_python(
     unit: Any, keep: Any, min_documents: int, min_characters: int, min_left: int, tmp_path: Path
 ) -> None:
-    """Every text loses the units that so many documents hold, with those of --against, and nothing else."""
+    """Every text loses exactly the units that enough documents share, those of --against included."""
     lines = LinesConfig(min_documents, unit, min_characters, keep, min_left)
     new, old = documents(120, seed=2), documents(40, seed=2)[20:]
     (tmp_path / "all").mkdir()
@@ -148,7 +148,7 @@ def test_workers_and_partitions_change_nothing(
 
 
 def test_row_groups_are_those_of_any_partition_size(tmp_path: Path) -> None:
-    """A part of several row groups is cut into slices, trimmed and written alike however small the partitions are."""
+    """A part of several row groups is cut, trimmed and written in the same way, however small the partitions are."""
     texts = [f"{i}\n{FOOTER}\n" + chr(0x4E00 + i) * (ROW_GROUP_CHARACTERS // 4) for i in range(12)]
     corpus = corpus_of(tmp_path / "in", texts, 1)
     for name, size in (("large", 1 << 26), ("small", 1 << 10)):
@@ -158,10 +158,10 @@ def test_row_groups_are_those_of_any_partition_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["hash_units", "find_frequent", "trim"])
-def test_an_interrupted_run_goes_on(
+def test_an_interrupted_run_continues(
     step: str, corpus: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped within a step, the stage ends with the same files, and does not do finished partitions again."""
+    """A stage stopped within a step ends with the same files, and does not repeat finished partitions."""
     out, config = tmp_path / "out", replace(CONFIG, work=WorkConfig(1, 3_000))
     work, calls = getattr(trimming, step), [0]
 
@@ -188,7 +188,7 @@ def test_an_interrupted_run_goes_on(
 
 
 def test_code_tables_and_short_lines_are_left_alone(tmp_path: Path) -> None:
-    """Lines of code and rows of tables stay however many documents hold them, as do short and blank lines."""
+    """Lines of code and rows of tables stay however many documents share them, as do short and blank lines."""
     table = "| 甲乙丙 | 丁戊己 |\n| --- | --- |\n| 一二三 | 四五六 |"
     shared = f"import numpy as np\nfor name in names:\n    print(name)\n\n{table}"
     texts = [
@@ -199,7 +199,7 @@ def test_code_tables_and_short_lines_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_later_steps_see_the_trimmed_text(tmp_path: Path) -> None:
-    """Documents that are alike only without what repeats around them are found to be the same."""
+    """Documents that are equal only without the repeated lines around them are found to be equal."""
     poem = "春眠不觉晓，处处闻啼鸟"
     menus = ["首页 新闻 体育 财经", "登录 注册 联系我们"]
     texts = [f"{menus[0]}\n{poem}{i // 2}" if i % 2 else f"{poem}{i // 2}\n{menus[1]}" for i in range(4)]
@@ -212,8 +212,8 @@ def test_later_steps_see_the_trimmed_text(tmp_path: Path) -> None:
     assert texts_of(tmp_path / "more") == [f"{poem}0", f"{poem}1", "甲乙丙丁", "戊己庚辛"]
 
 
-def test_a_line_of_the_first_input_stays_and_one_of_against_goes_everywhere(tmp_path: Path) -> None:
-    """The first document in the order of the inputs keeps a line, all its copies with it, unless --against has it."""
+def test_a_line_stays_in_the_first_input_unless_against_has_it(tmp_path: Path) -> None:
+    """The first document in the order of the inputs keeps all its copies of a line, unless --against has the line."""
     texts = [f"{FOOTER}\n甲乙丙丁\n{FOOTER}", f"戊己庚辛\n{FOOTER}"]
     one, two = corpus_of(tmp_path / "one", texts[:1], 1), corpus_of(tmp_path / "two", texts[1:], 1)
     old = corpus_of(tmp_path / "old", [FOOTER], 1)
@@ -225,8 +225,8 @@ def test_a_line_of_the_first_input_stays_and_one_of_against_goes_everywhere(tmp_
     assert texts_of(tmp_path / "c") == ["甲乙丙丁", "戊己庚辛"]
 
 
-def test_the_report_counts_what_went(tmp_path: Path) -> None:
-    """Units, characters, documents trimmed and removed are counted by domain; the commonest lines are shown."""
+def test_the_report_counts_what_was_removed(tmp_path: Path) -> None:
+    """Units, characters, documents trimmed and removed are counted by domain; the most frequent lines are shown."""
     rows = [Document(f"第{i}篇\n{FOOTER}", "news", f"a:{i}") for i in range(5)]
     rows += [Document(FOOTER, "wiki", "b:0"), Document("甲乙丙丁戊己", "wiki", "b:1")]
     out = tmp_path / "out"
@@ -250,7 +250,7 @@ def test_the_report_counts_what_went(tmp_path: Path) -> None:
 
 
 def test_a_part_that_loses_all_documents_stays_as_an_empty_file(tmp_path: Path) -> None:
-    """Of two parts that hold the same lines the second is left without a document; URLs stay."""
+    """Of two parts with the same lines, the second is left without a document; URLs stay."""
     rows = [Document(text, "web", name, "http://x/" + name) for name in "ab" for text in (FOOTER,)]
     dedup([corpus_of(tmp_path / "in", rows, 2)], tmp_path / "out", CONFIG)
     assert list(open_corpus(tmp_path / "out").documents()) == rows[:1]
@@ -258,7 +258,7 @@ def test_a_part_that_loses_all_documents_stays_as_an_empty_file(tmp_path: Path) 
 
 
 def test_nothing_left_is_a_user_error(tmp_path: Path) -> None:
-    """Where all documents lose all lines, the reason is named and nothing is written."""
+    """If all documents lose all lines, the reason is named and nothing is written."""
     config = replace(CONFIG, lines=replace(LINES, keep="none"))
     with pytest.raises(UserError, match=r"no document is left: all 2 records: keeps less than --lines\.min_left"):
         dedup([corpus_of(tmp_path / "in", [FOOTER, FOOTER])], tmp_path / "out", config)
@@ -269,7 +269,7 @@ def test_nothing_left_is_a_user_error(tmp_path: Path) -> None:
     "flag", ["--lines.min_documents=1", "--lines.min_characters=-1", "--lines.min_left=0", "--lines.unit=word"]
 )
 def test_wrong_settings_are_named(flag: str, corpus: Path, tmp_path: Path) -> None:
-    """A value that means nothing is refused in one line that names its flag."""
+    """An invalid value is refused in one line that names its flag."""
     with pytest.raises(UserError, match=flag.split("=")[0].removeprefix("--")) as refused:
         command.run(parse(command.Flags, [flag], prog="dedup"), str(corpus), str(tmp_path / "out"))
     assert "\n" not in str(refused.value)
@@ -278,7 +278,7 @@ def test_wrong_settings_are_named(flag: str, corpus: Path, tmp_path: Path) -> No
 
 
 def test_a_corpus_made_with_all_lines_names_no_setting_of_lines(corpus: Path, tmp_path: Path) -> None:
-    """Corpora made before lines could be removed are recognised: without the flag the description is the same."""
+    """Corpora made before lines could be removed are recognised: without the flag, the description has not changed."""
     out = tmp_path / "out"
     dedup([corpus], out, replace(CONFIG, lines=LinesConfig()))
     assert "lines" not in open_corpus(out).about["config"] and not (out / "trimmed.parquet").exists()

@@ -1,4 +1,4 @@
-"""`babyllm dedup` from corpora to a corpus: what goes and what stays, whoever works and however often it is killed."""
+"""`babyllm dedup` from corpora to a corpus: which documents stay, for any number of workers and interruptions."""
 
 import json
 import os
@@ -48,7 +48,7 @@ dedup([corpus], out, DedupConfig(work=WorkConfig(1, 20_000)))
 
 
 def documents(n: int, seed: int = 1) -> list[Document]:
-    """Texts of which a third repeats another, with edits, or in another width."""
+    """Texts, a third of which repeat another, with edits or in another width."""
     rng = random.Random(seed)
     found: list[Document] = []
     for i in range(n):
@@ -77,7 +77,7 @@ def members(out: Path) -> list[dict[str, Any]]:
 
 
 def content(out: Path) -> dict[str, bytes]:
-    """The files by their names; but for what is remembered of the corpus when it is opened, with its times."""
+    """The contents of the files by name, except what opening a corpus stores beside it, which contains times."""
     files = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name != MEMORY]
     return {str(path.relative_to(out)): path.read_bytes() for path in files}
 
@@ -103,7 +103,7 @@ def straight(corpus: Path) -> Path:
 
 
 def test_clusters_are_the_closure_of_all_pairs_at_the_threshold(corpus: Path, straight: Path) -> None:
-    """Documents share a cluster just if alike ones join them; the longest, then the smallest id, of each is left."""
+    """Clusters are connected by similar pairs; the longest document stays, of equal ones that with the smallest id."""
     everything = {d.id: d for d in open_corpus(corpus).documents()}
     part = {name: {name} for name in everything}
     sets = {name: shingle_set(document.text) for name, document in everything.items()}
@@ -136,8 +136,8 @@ def test_workers_and_partitions_change_nothing(
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_every_step_ends_as_one_left_alone(corpus: Path, straight: Path, tmp_path: Path) -> None:
-    """Killed when a step begins and when its first partition is done, the stage goes on and makes the same files."""
+def test_a_run_killed_in_every_step_ends_as_an_undisturbed_one(corpus: Path, straight: Path, tmp_path: Path) -> None:
+    """A stage killed when a step begins, or when its first partition is done, continues and writes the same files."""
     out = tmp_path / "out"
     for step in STEPS:
         mark = out / ".work" / step / ("00000" if step in ("sketch", "keep") else "")
@@ -149,7 +149,7 @@ def test_a_run_killed_in_every_step_ends_as_one_left_alone(corpus: Path, straigh
 
 
 def test_a_finished_corpus_is_left_alone(corpus: Path, straight: Path) -> None:
-    """The same command again does nothing, with another number of workers, too; other settings are refused."""
+    """The same command does nothing again, with another number of workers, too; other settings are refused."""
     before = content(straight)
     assert dedup([corpus], straight, replace(CONFIG, work=WorkConfig(workers=3))) is None
     with pytest.raises(UserError, match=r"straight: was made with other config"):
@@ -157,8 +157,8 @@ def test_a_finished_corpus_is_left_alone(corpus: Path, straight: Path) -> None:
     assert content(straight) == before and not (straight / ".work").exists()
 
 
-def test_another_start_with_other_settings_uses_nothing_of_the_first(corpus: Path, tmp_path: Path) -> None:
-    """What an interrupted run with another threshold and more partitions has left has no effect."""
+def test_a_run_with_other_settings_uses_nothing_of_an_earlier_one(corpus: Path, tmp_path: Path) -> None:
+    """The files of an interrupted run with another threshold and more partitions have no effect."""
     out, mark = tmp_path / "out", tmp_path / "out" / ".work" / "keep"
     killed = subprocess.run([sys.executable, "-c", KILLED, str(corpus), str(out), str(mark)], capture_output=True)
     assert killed.returncode == -9, killed.stderr
@@ -181,7 +181,7 @@ def test_the_order_of_documents_changes_nothing(corpus: Path, straight: Path, tm
     "texts", [[""], ["", " \n"], ["", "。", "！", "天"], ["天地"] * 30, ["天地玄黄宇宙"], ["天", "天。", "地", "天地"]]
 )
 def test_corpora_with_hardly_any_text(texts: list[str], near: Any, tmp_path: Path) -> None:
-    """Of equal texts one is left, and of near ones where such are looked for; punctuation alone is near to nothing."""
+    """One of equal texts stays; with near-duplicates, one of similar texts, too, but punctuation alone has none."""
     report = dedup([corpus_of(tmp_path / "in", texts, n_parts=1)], tmp_path / "out", replace(CONFIG, near=near))
     assert report is not None
 
@@ -191,8 +191,8 @@ def test_corpora_with_hardly_any_text(texts: list[str], near: Any, tmp_path: Pat
     assert sorted(map(key, texts_of(tmp_path / "out"))) == sorted(set(map(key, texts)))
 
 
-def test_ten_thousand_alike_texts_are_one_cluster(tmp_path: Path) -> None:
-    """A bucket of 10,000 texts that differ in one place each takes no quadratic time."""
+def test_ten_thousand_similar_texts_are_one_cluster(tmp_path: Path) -> None:
+    """A bucket of 10,000 texts that differ in one character each does not take quadratic time."""
     rng, base = random.Random(3), [chr(0x4E00 + i) for i in range(240)]
     texts = []
     for i in range(10_000):
@@ -204,7 +204,7 @@ def test_ten_thousand_alike_texts_are_one_cluster(tmp_path: Path) -> None:
 
 
 def test_of_several_corpora_the_first_may_be_kept(tmp_path: Path) -> None:
-    """With keep=first a shorter document of an earlier corpus stays, else the longest; ids tell the corpora apart."""
+    """With keep=first a shorter document of an earlier corpus stays, else the longest; ids name the corpus."""
     text = "春眠不觉晓处处闻啼鸟夜来风雨声花落知多少"
     one = corpus_of(tmp_path / "one", [text, "白日依山尽"], 1)
     two = corpus_of(tmp_path / "two", [text + "。", "举头望明月"], 1)
@@ -220,7 +220,7 @@ def test_of_several_corpora_the_first_may_be_kept(tmp_path: Path) -> None:
 
 
 def test_documents_against_which_a_corpus_is_deduplicated_are_not_written(tmp_path: Path) -> None:
-    """What --against holds is removed from IN, whatever is longer; repetitions inside --against are not reported."""
+    """Documents of --against are removed from IN, even longer ones; repetitions within --against are not reported."""
     text = "春眠不觉晓处处闻啼鸟夜来风雨声花落知多少"
     new = corpus_of(tmp_path / "new", [text + "！", "白日依山尽"], 1)
     old = corpus_of(tmp_path / "old", [text, "欲穷", "欲穷"], 1)
@@ -235,7 +235,7 @@ def test_documents_against_which_a_corpus_is_deduplicated_are_not_written(tmp_pa
 
 @pytest.mark.parametrize("kind", ["words", "jieba"])
 def test_shingles_may_be_of_words(kind: Any, tmp_path: Path) -> None:
-    """English sentences with one of twenty words changed are alike by their words at a lower threshold."""
+    """English sentences with one of twenty words changed are similar by words at a lower threshold."""
     pytest.importorskip("jieba")
     words = [f"word{i}" for i in range(30)]
     texts = [" ".join(words), " ".join([*words[:29], "other"]), " ".join(reversed(words))]
@@ -247,7 +247,7 @@ def test_shingles_may_be_of_words(kind: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("weights", ["equal", "tfidf"])
 @pytest.mark.parametrize("bits", [64, 128])
 def test_simhash_finds_long_texts_with_a_small_change(weights: Any, bits: Any, tmp_path: Path) -> None:
-    """Of long texts and copies that lack a character the copies go, whatever the weights; links are verified."""
+    """Copies of long texts that lack a character are removed, with any weights; links are verified."""
     rng = random.Random(5)
     long = ["".join(chr(rng.randrange(0x4E00, 0x9FA0)) for _ in range(4000)) for _ in range(12)]
     copies = [text[:-1] for text in long]
@@ -257,8 +257,8 @@ def test_simhash_finds_long_texts_with_a_small_change(weights: Any, bits: Any, t
     assert {row["method"] for row in members(tmp_path / "out") if row["removed"]} == {"simhash"}
 
 
-def test_documents_with_a_gram_of_an_evaluation_set_go(tmp_path: Path) -> None:
-    """Thirteen words in a row decide, in every kind of file, whatever the punctuation; twelve do not."""
+def test_documents_with_an_ngram_of_an_evaluation_set_are_removed(tmp_path: Path) -> None:
+    """Thirteen successive words suffice, in every kind of file and with any punctuation; twelve do not."""
     grams = {
         "a.csv": "北京大学是中国最著名的大学之一",
         "b.json": "the quick brown fox jumps over the lazy dog and then runs away",
@@ -297,7 +297,7 @@ def test_evaluation_files_that_cannot_be_read_are_named(name: str, text: str, co
         dedup([corpus], tmp_path / "out", replace(CONFIG, decontaminate=[str(tmp_path / name)]))
 
 
-def test_the_report_tells_which_domain_repeats_which(tmp_path: Path) -> None:
+def test_the_report_shows_which_domain_repeats_which(tmp_path: Path) -> None:
     """An anthology that repeats another is found in the table of domains, with examples side by side."""
     rng = random.Random(6)
     poems = ["".join(chr(rng.randrange(0x4E00, 0x9FA0)) for _ in range(80)) for _ in range(40)]
@@ -318,7 +318,7 @@ def test_the_report_tells_which_domain_repeats_which(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_the_report(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Flags reach the stage; a second call says that nothing is to do; a wrong value is named."""
+    """Flags reach the stage; a second call reports that there is nothing to do; a wrong value is named."""
     flags = parse(command.Flags, ["--near=[]", "--work.workers=1"], prog="dedup")
     command.run(flags, str(corpus), str(tmp_path / "out"))
     printed = capsys.readouterr().out
@@ -335,7 +335,7 @@ def test_the_command_prints_the_report(corpus: Path, tmp_path: Path, capsys: pyt
 @pytest.mark.slow
 @pytest.mark.skipif("BABYLLM_DATA" not in os.environ, reason="needs BABYLLM_DATA")
 def test_the_anthology_that_repeats_another_is_found(tmp_path: Path) -> None:
-    """Of the poems, a fifth of the Yuding anthology stands in the Complete Tang Poems."""
+    """A fifth of the poems of the Yuding anthology are also in the Complete Tang Poems."""
     path = Path(os.environ["BABYLLM_DATA"]) / "corpora" / "chinese-poetry.parquet"
     columns = pq.read_table(path, columns=["text", "source", "id"]).to_pydict()
     rows = [

@@ -1,4 +1,4 @@
-"""`babyllm inspect`: what it shows of corpora, raw files, token data, bare files and runs, and of anything else."""
+"""`babyllm inspect`: its output for corpora, raw files, token data, bare files, runs and anything else."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def rows(out: str) -> list[list[str]]:
 
 
 def test_a_corpus(corpus_dir: Path, corpus: list[Document], capsys: pytest.CaptureFixture[str]) -> None:
-    """Counts by domain, the longest documents with their place, and random ones that the seed decides are shown."""
+    """Counts by domain, the longest documents with their place, and random documents by seed are shown."""
     out = shown(capsys, corpus_dir)
     changed = [d for i, d in enumerate(corpus) if i != 300] + [Document("长" * 5000, "news")]
     for domain in ("news", "reviews", "all"):
@@ -50,13 +50,13 @@ def test_a_corpus(corpus_dir: Path, corpus: list[Document], capsys: pytest.Captu
 
 
 def test_a_long_text_is_cut(corpus_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of each document as many characters as asked for are shown, on one line."""
+    """The requested number of characters of each document is shown, on one line."""
     out = shown(capsys, corpus_dir, longest=1, examples=0, characters=7)
     assert out.endswith(f"    {'长' * 7 + '...'!r}\n") and "at random" not in out
 
 
 def test_raw_files(tmp_path: Path, corpus: list[Document], capsys: pytest.CaptureFixture[str]) -> None:
-    """Of raw files the documents are counted as the readers find them, and what they reject by its reason."""
+    """The documents of raw files are counted as the readers yield them, and rejected records by reason."""
     lines = [json.dumps({"text": d.text}, ensure_ascii=False) for d in corpus] + ['{"text": ', "[1, 2]"]
     (tmp_path / "wiki.jsonl").write_text("\n".join(lines), encoding="utf-8")
     out = shown(capsys, tmp_path / "wiki.jsonl")
@@ -71,7 +71,7 @@ def test_raw_files(tmp_path: Path, corpus: list[Document], capsys: pytest.Captur
 def test_token_data(
     token_dir: Path, corpus: list[Document], tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Counts and compression by domain and split are shown, and whole documents, decoded, that the seed decides."""
+    """Counts and compression by domain and split are shown, and whole documents, decoded and chosen by seed."""
     out = shown(capsys, token_dir, verify=True, examples=3, characters=10_000)
     shards = open_tokens(token_dir).manifest.shards
     for split, domain in {(s.split, s.domain) for s in shards}:
@@ -79,7 +79,7 @@ def test_token_data(
         documents, tokens, n_bytes = (sum(getattr(s, name) for s in mine) for name in ("documents", "tokens", "bytes"))
         (row,) = (row for row in rows(out) if row[:2] == [split, domain] and len(row) > 6)
         assert row[2:4] == [f"{documents:,}", f"{tokens:,}"] and row[6] == f"{n_bytes:,}"
-        # Where all tokens are looked at, their characters are exactly those of the text, which `decode` returns.
+        # If all tokens are read, their characters are exactly those of the text that `decode` returns.
         ids = open_tokens(token_dir).stream(split, domain).read(0, 1 << 30)  # type: ignore[arg-type]
         assert float(row[7]) == pytest.approx(tokens / len(tokenizer.decode(ids)), rel=1e-3)
         assert float(row[8]) == pytest.approx(n_bytes / tokens, rel=1e-3)
@@ -91,8 +91,8 @@ def test_token_data(
     assert out != shown(capsys, token_dir, verify=True, examples=3, characters=10_000, seed=1)
 
 
-def test_damage_is_told(token_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A changed bit is found and its file named; with --verify what was found whole is read again."""
+def test_damage_is_reported(token_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A changed bit is found and its file named; with --verify, files found whole before are read again."""
     for file in token_dir.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     victim = next(tmp_path.glob("news-train-*.bin"))
@@ -106,7 +106,7 @@ def test_damage_is_told(token_dir: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_token_data_that_cannot_be_decoded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a tokenizer, and with nothing but held-out data, what can be counted is shown."""
+    """Without a tokenizer, and with held-out data only, the available counts are shown."""
     writer = ShardWriter(tmp_path, 1000, 2, "abc")
     writer.add([5, 6, 7], "web", "val", 12)
     writer.finish()
@@ -114,8 +114,8 @@ def test_token_data_that_cannot_be_decoded(tmp_path: Path, capsys: pytest.Captur
     assert ["val", "web", "1", "4", "100.0", "%", "12", "3"] in rows(out) and "at random" not in out
 
 
-def test_large_token_data_is_looked_at_in_places(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of many tokens some are looked at, from the start to the end, which the report says."""
+def test_large_token_data_is_sampled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only some of many tokens are read, from the start to the end, and the report says so."""
     tokenizer = Tokenizer.train(["今天 hello"] * 5, 290)
     tokenizer.save(tmp_path)
     document = np.array([*tokenizer.encode("今天 hello今天"), tokenizer.eos_id], "<u2")
@@ -127,7 +127,7 @@ def test_large_token_data_is_looked_at_in_places(tmp_path: Path, capsys: pytest.
 
 
 def test_bare_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Bare .bin files need a vocabulary size, by the flag that this command has; with a tokenizer they are decoded."""
+    """Bare .bin files need a vocabulary size, by a flag of this command; with a tokenizer they are decoded."""
     tokenizer = Tokenizer.train(["今天 hello"] * 5, 290)
     tokenizer.save(tmp_path / "tokenizer")
     ids = [token for text in ("今天", "hello") * 4 for token in (*tokenizer.encode(text), tokenizer.eos_id)]
@@ -144,7 +144,7 @@ def test_bare_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a run its checkpoints, the newest value of every metric and the configuration by section are shown."""
+    """A run's checkpoints, newest value of every metric and configuration by section are shown."""
     (tmp_path / "config.yaml").write_text("run_dir: runs/x\nmodel:\n  preset: tiny\n  d_ff: null\nplan:\n  steps: 20\n")
     records = [
         {"step": 10, "time": 1.0, "loss": 3.5, "val/news/bpb": 1.25},
@@ -154,7 +154,7 @@ def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("step_00000010", "step_00000020"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "resume.json").write_text("{}")
-    (tmp_path / "step_00000030").mkdir()  # of a save that never ended
+    (tmp_path / "step_00000030").mkdir()  # of a save that was never completed
     out = shown(capsys, tmp_path)
     assert ["steps", "with", "a", "checkpoint", "10,", "20"] in rows(out)
     assert ["newest", "checkpoint", "step_00000020"] in rows(out)
@@ -162,8 +162,8 @@ def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "preset tiny\n" in out and "d_ff" not in out and "run_dir runs/x" in out and "steps 20" in out
 
 
-def test_anything_else_is_told_in_one_line(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """What is missing, unfinished, empty, of an unknown kind or damaged is named in one line."""
+def test_anything_else_is_reported_in_one_line(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """A missing, unfinished, empty, unknown or damaged input is named in one line."""
     for name in ("unfinished/.work", "empty", "broken"):
         (tmp_path / name).mkdir(parents=True)
     tokenizer.save(tmp_path / "tokenizer")

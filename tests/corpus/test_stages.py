@@ -1,4 +1,4 @@
-"""What every stage owes its user: nothing of theirs is touched, an empty result is not a success, reasons are shown."""
+"""Common to all stages: files of the user stay untouched, an empty result is an error, reasons are shown."""
 
 import gzip
 import json
@@ -52,7 +52,7 @@ def cleaned(raw: Path) -> Path:
 
 @pytest.fixture
 def stages(tokenizer: Tokenizer) -> dict[str, Stage]:
-    """Each stage from a corpus or raw files to a directory."""
+    """Each stage, as a function from a corpus or raw files to a directory."""
     return {
         "clean": lambda path, out: clean([path], out, NOTHING, work=ONE),
         "dedup": lambda path, out: dedup([path], out, DEDUP),
@@ -65,7 +65,7 @@ def stages(tokenizer: Tokenizer) -> dict[str, Stage]:
 
 @pytest.mark.parametrize("stage", ["clean", "dedup", "tokenize", "train-tokenizer"])
 def test_files_of_others_are_left_alone(cleaned: Path, tmp_path: Path, stages: dict[str, Stage], stage: str) -> None:
-    """A directory with files that the stage did not make is refused before anything is written; hidden ones may be."""
+    """A directory with other files is refused before anything is written; hidden files are allowed."""
     for name in ("tokenizer.json", "part-00000.parquet", "corpus.json", "rejected.jsonl", ".work/mine"):
         out = tmp_path / name.replace("/", "-")
         (out / name).parent.mkdir(parents=True)
@@ -84,7 +84,7 @@ def test_files_of_others_are_left_alone(cleaned: Path, tmp_path: Path, stages: d
 
 @pytest.mark.parametrize("stage", ["clean", "dedup", "tokenize", "train-tokenizer"])
 def test_an_output_is_apart_from_its_inputs(cleaned: Path, stages: dict[str, Stage], stage: str) -> None:
-    """An output that is an input, lies in one or holds one is refused, and nothing is to be deleted."""
+    """An output that is an input, is inside one or contains one is refused; the message does not advise to delete."""
     before = sorted(cleaned.parent.rglob("*"))
     for out, how in ((cleaned, "is"), (cleaned / "out", "lies in"), (cleaned.parent, "holds")):
         with pytest.raises(UserError, match=f"{how} .*, which is read; choose another OUT") as error:
@@ -97,15 +97,15 @@ def test_an_output_is_apart_from_its_inputs(cleaned: Path, stages: dict[str, Sta
 def test_a_file_with_the_name_of_a_manifest_is_data(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    """A person's own file is not taken for a description of babyllm's, whatever its name."""
+    """A user's file is not mistaken for a manifest of babyllm, whatever its name."""
     write(tmp_path / name, {"text": TEXTS[0]}, {"text": TEXTS[1]})
     run(Flags(), str(tmp_path))
     assert TEXTS[0] in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("stage", ["clean", "tokenize", "train-tokenizer"])
-def test_a_stage_without_documents_is_no_success(tmp_path: Path, stages: dict[str, Stage], stage: str) -> None:
-    """The reasons are shown with their counts, nothing is committed, and the same directory serves after the repair."""
+def test_a_stage_without_documents_fails(tmp_path: Path, stages: dict[str, Stage], stage: str) -> None:
+    """The reasons are shown with counts, nothing is committed, and the same directory can be used after the repair."""
     write(tmp_path / "in" / "a.jsonl", *({"said": text} for text in TEXTS))
     with pytest.raises(UserError, match="no document is left: all 40 records: no field holds text; name it with"):
         stages[stage](tmp_path / "in", tmp_path / "out")
@@ -118,17 +118,17 @@ def test_a_stage_without_documents_is_no_success(tmp_path: Path, stages: dict[st
     assert not (tmp_path / "out" / "rejected.jsonl").exists()
 
 
-def test_many_rejected_records_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A tenth and more that could not be read takes a line on the console."""
+def test_many_rejected_records_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """If a tenth or more of the records could not be read, a line on the console says so."""
     write(tmp_path / "in.jsonl", *({"text": text} for text in TEXTS), *({"said": text} for text in TEXTS[:10]))
     clean([tmp_path / "in.jsonl"], tmp_path / "out", NOTHING, work=ONE)
     assert "warning: 10 of 50 records could not be used, 10 of them: no field holds text" in capsys.readouterr().err
 
 
-def test_a_corpus_is_known_by_what_it_holds(
+def test_a_corpus_is_identified_by_its_contents(
     cleaned: Path, tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Named otherwise, by a link or after a move, it is the same input; files are not corpora."""
+    """Under another name, through a link or after a move, a corpus is the same input; files are not corpora."""
     monkeypatch.chdir(cleaned.parent)
     (tmp_path / "link").symlink_to(cleaned)
     assert dedup([cleaned], tmp_path / "unique", DEDUP) and tokenize([cleaned], tokenizer, tmp_path / "t", work=ONE)
@@ -161,13 +161,13 @@ def forms(texts: tuple[str, ...], fold: list[str]) -> set[bytes]:
 
 
 def test_exact_repetitions_differ_in_whitespace_at_most() -> None:
-    """Unicode's spellings and whitespace do not count, but indentation, punctuation, case and width do."""
+    """Unicode's forms of a character and whitespace do not count; indentation, punctuation, case and width do."""
     assert [len(forms(texts, [])) for texts in SAME] == [1, 1, 1]
     assert [len(forms(texts, [])) for texts in DIFFERENT] == [7, 2, 4, 3]
 
 
-def test_what_else_does_not_count_is_chosen() -> None:
-    """Case, width and punctuation are folded by a setting of their own; a text of punctuation is never empty."""
+def test_further_differences_that_do_not_count_are_chosen() -> None:
+    """Case, width and punctuation are folded by a setting each; a text of punctuation alone keeps it."""
     assert len(forms(("ABC", "abc"), ["case"])) == len(forms(("ＡＢＣ", "ABC"), ["width"])) == 1
     assert len(forms(("Ｈello，　World！", "hello world"), ["case", "width", "punctuation"])) == 1
     assert len(forms(("。。。", "@@@", "天。", "天"), ["punctuation"])) == 3
@@ -175,7 +175,7 @@ def test_what_else_does_not_count_is_chosen() -> None:
 
 @pytest.mark.parametrize("kind", ["lines.json", "lines.jsonl.gz", "table.csv"])
 def test_evaluation_sets_are_read_as_corpora_are(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
-    """Lines in .json, packed and GBK files are read, __MACOSX is passed over, and a file that is not read is named."""
+    """JSON lines in .json, packed and GBK files are read, __MACOSX is skipped, and a file that is not read is named."""
     question = "某商店以八折优惠出售一批衣服原价每件二百元请问现在买三件一共需要付多少钱"
     write(tmp_path / "in" / "a.jsonl", {"text": f"练习题：{question}？"}, {"text": TEXTS[0]})
     clean([tmp_path / "in"], tmp_path / "clean", NOTHING, work=ONE)
@@ -191,8 +191,8 @@ def test_evaluation_sets_are_read_as_corpora_are(tmp_path: Path, capsys: pytest.
     assert f"--decontaminate does not read {tmp_path / 'eval' / 'notes.docx'}\n" in capsys.readouterr().err
 
 
-def test_characters_that_a_tokenizer_cannot_write_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """They are counted in the report and on the console; text of nothing else is refused."""
+def test_characters_that_cannot_be_encoded_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such characters are counted in the report and on the console; text with no others is refused."""
     model = tokenizers.models.WordLevel({"[UNK]": 0, "</s>": 1, "Hello": 2}, unk_token="[UNK]")
     own = tokenizers.Tokenizer(model)
     own.add_special_tokens(["[UNK]", "</s>"])
@@ -207,8 +207,8 @@ def test_characters_that_a_tokenizer_cannot_write_are_told(tmp_path: Path, capsy
         tokenize([tmp_path / "none.jsonl"], tokenizer, tmp_path / "none", held_out=0.0, work=ONE)
 
 
-def test_a_script_without_a_guard_is_told_so(raw: Path, tmp_path: Path) -> None:
-    """Where workers carry out the script that starts them, the missing guard is named."""
+def test_a_script_without_a_guard_is_reported(raw: Path, tmp_path: Path) -> None:
+    """If workers execute the script that starts them, the missing guard is named."""
     script = (
         "from pathlib import Path\nfrom babyllm.text.clean.stage import clean\n"
         "from babyllm.text.clean.filters import CleanConfig\n"
@@ -223,7 +223,7 @@ def test_a_script_without_a_guard_is_told_so(raw: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["bpe", "byte_bpe"])
 def test_symbols_are_one_token_and_a_vocabulary_may_be_smaller(kind: str) -> None:
-    """A symbol stands for itself wherever it is written; with a soft limit a text makes the tokens it can."""
+    """A symbol is one token wherever it occurs; with a soft limit, training stops at the tokens a text allows."""
     tokenizer = Tokenizer.train(
         TEXTS,
         4000,

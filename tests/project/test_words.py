@@ -1,7 +1,7 @@
 """The words that docs/glossary.md rules out, and the length of lines in documentation.
 
-`python tests/project/test_words.py PATH...` prints each hit as `file:line: word: text`; without a path it prints how
-many there are in each package that is not clean yet.
+`python tests/project/test_words.py PATH...` prints each hit as `file:line: word: text`; without a path those of the
+whole tree.
 """
 
 import ast
@@ -21,11 +21,6 @@ TREE = (
     *("babyllm", "benchmarks", "configs", "docs", "tests", "Makefile", ".ci/run", ".pre-commit-config.yaml"),
     *("CITATION.cff", "pyproject.toml", *(f"*{suffix}" for suffix in (".md", ".py")), "data/*.md", "data/*.py"),
 )
-NOT_YET = (  # Packages still to be rewritten. Delete an entry once it is clean; add none.
-    "babyllm/text",
-)
-TOO_LONG_YET: tuple[str, ...] = ()
-
 MAX_COLUMNS = 120
 MESSAGE_WORDS = 3  # A string of fewer words is a name, a key or a sample rather than a message.
 SUFFIXES = (".cff", ".css", ".html", ".js", ".md", ".py", ".toml", ".yaml", ".yml", "")
@@ -180,24 +175,16 @@ def _found_in(*patterns: str) -> list[Hit]:
 
 
 def test_no_word_that_the_glossary_rules_out_stands_in_the_tree() -> None:
-    """Comments, docstrings, messages and pages use the glossary's words, but for the packages in `NOT_YET`."""
-    found = rules(GLOSSARY.read_text(encoding="utf-8"))
-    later = set(files(*NOT_YET))
-    broken = [hit for file in files(*TREE) if file not in later for hit in hits(file, found)]
+    """Comments, docstrings, messages and pages use the glossary's words."""
+    broken = _found_in(*TREE)
     assert not broken, "\n".join(str(hit) for hit in broken)
 
 
 def test_lines_of_documentation_have_at_most_120_characters() -> None:
     """A change to a page is read line by line, so no line of one is longer than a line of code."""
-    later = set(files(*TOO_LONG_YET))
     documents = files("*.md", "benchmarks/*.md", "data/*.md", "docs")
-    broken = [hit for file in documents if file.suffix == ".md" and file not in later for hit in long_lines(file)]
+    broken = [hit for file in documents if file.suffix == ".md" for hit in long_lines(file)]
     assert not broken, "\n".join(str(hit) for hit in broken)
-
-
-def test_what_is_still_to_be_rewritten_exists() -> None:
-    """No entry of the lists of exceptions outlives the files it names."""
-    assert [pattern for pattern in (*NOT_YET, *TOO_LONG_YET) if not files(pattern)] == []
 
 
 # With a bar in each word, so that this file is free of them.
@@ -244,11 +231,7 @@ def test_each_rule_says_what_to_write_instead() -> None:
 
 
 def _main(patterns: list[str]) -> int:
-    if not patterns:
-        for pattern in NOT_YET:
-            print(f"{len(_found_in(pattern)):5} {pattern}")
-        return 0
-    found = _found_in(*(str(Path(pattern).resolve().relative_to(ROOT)) for pattern in patterns))
+    found = _found_in(*(str(Path(pattern).resolve().relative_to(ROOT)) for pattern in patterns) if patterns else TREE)
     print(*found, sep="\n", end="\n" if found else "")
     return 1 if found else 0
 

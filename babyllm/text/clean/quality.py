@@ -1,4 +1,4 @@
-"""A classifier that tells good text from bad: a linear model on hashed character n-grams.
+"""A classifier that separates good text from bad: a linear model on hashed character n-grams.
 
 files of good and bad texts -> train -> Classifier -> save -> quality.npz (weights), quality.json (the rest)
 texts -> counts of hashed 1- to 3-grams, scaled to length 1 -> weights -> probability of being good
@@ -25,7 +25,7 @@ FORMAT_VERSION = 1
 N_FEATURES = 1 << 18
 LONGEST_GRAM = 3
 HELD_OUT = 0.1
-_LOOKED_AT = 4000  # characters of a text, which tell its quality as well as all of it
+_LOOKED_AT = 4000  # characters read of a text, which show its quality as well as all of it
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Classifier:
     """A trained model.
 
     Attributes:
-        weights: (N_FEATURES,) float32.
-        bias: added to the weighted sum.
-        accuracy: share of the held-out tenth of the examples that it tells right; None where none was held out.
+        weights: (N_FEATURES,) float32 weights.
+        bias: number added to the weighted sum.
+        accuracy: share of the held-out tenth of the examples that is classified correctly; None if none was held out.
     """
 
     weights: NDArray[np.float32]
@@ -43,7 +43,11 @@ class Classifier:
     accuracy: float | None = None
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """(len(texts),) how probably each text is a good one."""
+        """(len(texts),) float64 probability that each text is good.
+
+        Raises:
+            UserError: scikit-learn is not installed.
+        """
         logits = np.asarray(_features(texts) @ self.weights.astype(np.float64)) + self.bias
         return np.asarray(1 / (1 + np.exp(-logits)), np.float64)
 
@@ -57,10 +61,10 @@ class Classifier:
 
 
 def train(good: Sequence[str], bad: Sequence[str]) -> Classifier:
-    """Learn from examples; a tenth of them, chosen by the hash of the text, measures the accuracy.
+    """Train a classifier on examples; a tenth of them, chosen by the hash of the text, is held out for the accuracy.
 
     Raises:
-        UserError: there are not at least two different texts of each kind to learn from.
+        UserError: fewer than two different texts of a kind are left to learn from, or scikit-learn is not installed.
     """
     try:
         from sklearn.linear_model import LogisticRegression
@@ -86,7 +90,7 @@ def load(directory: Path) -> Classifier:
     """The classifier that `save` wrote.
 
     Raises:
-        UserError: there is none, or it is damaged or of another version.
+        UserError: there is no classifier, or it is damaged or of another version.
     """
     try:
         about = json.loads((directory / ABOUT).read_text(encoding="utf-8"))
@@ -99,7 +103,7 @@ def load(directory: Path) -> Classifier:
 
 
 def _features(texts: Sequence[str]) -> Any:
-    """(len(texts), N_FEATURES) sparse."""
+    """(len(texts), N_FEATURES) sparse float64 counts of hashed n-grams, scaled to length 1."""
     try:
         from sklearn.feature_extraction.text import HashingVectorizer
     except ImportError as error:

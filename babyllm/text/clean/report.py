@@ -19,9 +19,9 @@ from babyllm.text.readers import ReadConfig, left_out
 
 # Ten bins in each power of ten, as far as whole numbers allow.
 EDGES = [0, *sorted({round(10 ** (i / 10)) for i in range(101)})]
-N_PLOTS = 12  # of domains, the largest
+N_PLOTS = 12  # the largest domains have a plot each
 Lengths = dict[str, dict[str, int]]
-"""Domain -> number of a bin of `EDGES`, as text because JSON has no other keys -> documents."""
+"""Domain -> index of a bin of `EDGES`, as text because JSON has no other keys -> number of documents."""
 
 
 @dataclass
@@ -29,15 +29,15 @@ class Outcome:
     """What happened to the documents of one partition, or of many.
 
     Attributes:
-        unreadable: records that are no documents, by reason.
-        notes: documents of which the readers tell something, by what that is.
-        read: by domain, documents as they came in.
-        kept: by domain, documents that are left.
-        before: lengths of the documents as they came in.
-        after: lengths of the documents that are left.
-        sums: by domain and measure, over the documents that are left, for the filter outliers.
-        code: lines of code and tables in the documents that are left, and their characters.
-        tallies: what each filter did, by label.
+        unreadable: number of records that could not be read as documents, by reason.
+        notes: number of documents on which a reader made a note, by note.
+        read: count of the documents read, by domain.
+        kept: count of the documents kept, by domain.
+        before: lengths of the documents read.
+        after: lengths of the documents kept.
+        sums: sums over the documents kept, by domain and measure, for the filter outliers.
+        code: number of lines of code and tables in the documents kept, and of characters in these lines.
+        tallies: tally of each filter, by label.
     """
 
     unreadable: dict[str, int] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Outcome:
 
 
 def total(outcomes: Iterable[Outcome]) -> Outcome:
-    """What happened to all documents."""
+    """The sum of all outcomes."""
     result = Outcome()
     for outcome in outcomes:
         result.add(outcome)
@@ -92,7 +92,7 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def length_bin(length: int) -> str:
-    """The number of the bin of `EDGES` that a length falls into."""
+    """The index, as text, of the bin of `EDGES` that a length in characters falls into."""
     return str(bisect_right(EDGES, length) - 1)
 
 
@@ -102,7 +102,7 @@ def _add(numbers: dict[str, int], others: Mapping[str, int]) -> None:
 
 
 def reasons_of(outcome: Outcome) -> dict[str, int]:
-    """Why records and documents are not among those that are left, with how many."""
+    """The number of records and documents rejected, by reason."""
     reasons = dict(outcome.unreadable)
     for label, tally in outcome.tallies.items():
         _add(reasons, {f"{label}: {reason}": n for reason, n in tally.reasons.items()})
@@ -113,7 +113,7 @@ def reasons_of(outcome: Outcome) -> dict[str, int]:
 
 
 def report_on(inputs: Sequence[Path], outcome: Outcome, read_config: ReadConfig | None = None) -> Report:
-    """The report (see `babyllm.pipeline.report`); it has no times, so that the same work makes the same report."""
+    """The report (see `babyllm.pipeline.report`); it contains no times, so that equal results have equal reports."""
     read = sum(outcome.read.values(), Count())
     kept = sum(outcome.kept.values(), Count())
     n_unreadable = sum(outcome.unreadable.values())

@@ -70,19 +70,19 @@ def clean(
 ) -> Report | None:
     """Write the corpus `out`: the documents of `inputs` that pass the filters, as the filters changed them.
 
-    `out` also gets `report.json`, `report.html`, the classifier if one was trained and, if anything was rejected,
-    `rejected.jsonl`: every rejected record and document with the reason.
+    `out` also contains `report.json`, `report.html` and the classifier if one was trained. If anything was rejected,
+    `rejected.jsonl` lists every rejected record and document with the reason.
 
     Args:
         inputs: files, folders and corpora.
         out: directory of the corpus.
         config: filters and their options.
-        read: how raw files are read.
-        work: how the machine is used; the documents do not depend on it.
-        load_scorer: function of a module that loads the language model of the filter perplexity from its directory.
+        read: settings of the readers of raw files.
+        work: use of the machine; the documents do not depend on it.
+        load_scorer: module-level function that loads the language model of the filter perplexity from its directory.
 
     Returns:
-        The report; None if `out` was made before with the same inputs and settings.
+        The report; None if `out` had been made before, with the same inputs and settings.
 
     Raises:
         UserError: an input or a setting is wrong, or `out` holds something else.
@@ -136,7 +136,7 @@ class _Run:
     load_scorer: LoadScorer | None
 
     def steps(self, names: Sequence[str], usual: dict[str, Bounds]) -> list[Step]:
-        """The filters of these names, each run once on a short text."""
+        """The filters of these names as steps, each tried on a short text."""
         steps = [build(name, self.config, Resources(self.load_scorer, usual)) for name in names]
         for step in steps:
             step([Document("text")])
@@ -274,7 +274,7 @@ def _move_parts(folders: Sequence[Path], outcomes: Sequence[Outcome], made: Path
         for number, outcome in enumerate(outcomes)
     ]
     for folder, part in zip(folders, parts, strict=True):
-        if (folder / PART).exists():  # else it was moved before this start
+        if (folder / PART).exists():  # else an earlier, interrupted run has moved it
             os.replace(folder / PART, made / part.file)
     return parts
 

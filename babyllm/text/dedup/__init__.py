@@ -1,6 +1,6 @@
 """Find documents that repeat others: exactly, nearly, or from evaluation sets.
 
-    Parquet -> trimming (without `units`: lines and paragraphs that repeat)
+    Parquet -> trimming (removes `units`: lines and paragraphs that repeat)
             -> normal (folded code points) -> shingles (hashed n-grams) -> minhash | simhash (keys)
             -> candidates (pairs that share a key) -> verify (true Jaccard) -> cluster (union-find) -> results, summary
 

@@ -1,4 +1,4 @@
-"""Evaluation sets to keep out of a corpus: their n-grams of words, and the documents that hold one.
+"""Decontamination: n-grams of words of evaluation sets, and the documents that contain one of them.
 
     files -> readers -> questions (every string of a record) -> 13-grams -> Benchmarks
     texts -> 13-grams -> matches in Benchmarks
@@ -29,7 +29,7 @@ from babyllm.text.readers.archives import read_files
 from babyllm.text.readers.formats.table import format_of
 
 _READ = ReadConfig(title=None, domain="file")
-_NOT_DATA = ("__MACOSX",)  # folders that archives bring along
+_NOT_DATA = ("__MACOSX",)  # folders of metadata in archives
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Benchmarks:
     """The n-grams of evaluation sets.
 
     Attributes:
-        n: words of a gram.
-        grams: their hashes, sorted, distinct.
-        question: the first question that holds each gram, counted through all files.
-        texts: the questions.
-        files: the index of each question's file.
-        n_short: the questions of each file with fewer than n words, which have no gram and cannot be kept out.
+        n: number of words of an n-gram.
+        grams: (grams,) uint64 hashes of the n-grams, sorted, distinct.
+        question: (grams,) int64 index in `texts` of the first question that contains each n-gram.
+        texts: questions of all files.
+        files: index of each question's file.
+        n_short: number of questions of each file with fewer than n words; they have no n-gram and are not looked for.
     """
 
     n: int
@@ -54,12 +54,12 @@ class Benchmarks:
 
 
 def evaluation_files(paths: Sequence[str]) -> list[Source]:
-    """The files that paths stand for, sorted: whatever the readers of corpora read, also packed and in folders.
+    """The evaluation files at these paths, sorted: every format that `clean` reads, also packed and in folders.
 
-    A file of a folder that they do not read is named on the console.
+    A warning on standard error names the files of folders that are not read.
 
     Raises:
-        UserError: there is no such path, or it holds nothing that can be read.
+        UserError: a path does not exist, or holds nothing that can be read.
     """
     if not paths:
         return []
@@ -75,7 +75,7 @@ def evaluation_files(paths: Sequence[str]) -> list[Source]:
 
 
 def _unread(paths: Sequence[str], read: set[str]) -> list[str]:
-    """Files below the paths that are not among those read, hidden ones left out."""
+    """The files in folders that are not in `read`, without hidden ones."""
     found = []
     for path in paths:
         for folder, inner, names in os.walk(path):
@@ -111,14 +111,16 @@ def read_benchmarks(files: Sequence[Source], n: int) -> Benchmarks:
 
 
 def _questions(source: Source) -> Iterator[Any]:
-    make: Any = _Questions()  # readers take whatever makes something of records
+    make: Any = _Questions()  # readers accept any object that converts records
     return format_of(source.format, _READ).read(source, _READ, make)
 
 
 def matches(folded: Ragged, benchmarks: Benchmarks) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of each folded text: how many of its n-grams are in the evaluation sets, and the first one's index there.
+    """The n-grams that each folded text shares with the evaluation sets.
 
-    The index of a text without any means nothing.
+    Returns:
+        (texts,) int64 number of shared n-grams, and (texts,) int64 index in `benchmarks.grams` of the first of them,
+        which has no meaning for a text without any.
     """
     found = _grams(words(folded), benchmarks.n)
     n_texts = len(found.offsets) - 1
@@ -129,23 +131,23 @@ def matches(folded: Ragged, benchmarks: Benchmarks) -> tuple[NDArray[np.int64], 
     hits = np.flatnonzero(benchmarks.grams[place] == found.values)
     row = np.searchsorted(found.offsets, hits, side="right") - 1
     first = np.zeros(n_texts, np.int64)
-    first[row[::-1]] = place[hits[::-1]]  # of several the last assignment stays, which is the first match
+    first[row[::-1]] = place[hits[::-1]]  # of several assignments the last one stays: the first match
     return np.bincount(row, minlength=n_texts), first
 
 
 def save(benchmarks: Benchmarks, path: Path) -> None:
-    """Store the grams for worker processes."""
+    """Store the n-grams for worker processes."""
     write_bytes(path, np.stack([benchmarks.grams, benchmarks.question.view(np.uint64)]).tobytes())
 
 
 def load(path: Path, n: int) -> Benchmarks:
-    """What `save` has stored: grams, without questions."""
+    """The n-grams that `save` stored, without the questions."""
     grams, question = np.fromfile(path, np.uint64).reshape(2, -1)
     return Benchmarks(n, grams, question.view(np.int64), [], [], [])
 
 
 def _grams(tokens: Ragged, n: int) -> Ragged:
-    """Of texts with n words or more: a shorter one would be one gram by itself, which is not meant here."""
+    """The n-grams of texts with at least n words; `ngrams` would make one n-gram of a shorter text."""
     grams = ngrams(tokens, n)
     lengths = tokens.lengths()
     keep = np.repeat(lengths >= n, np.diff(grams.offsets))
@@ -154,7 +156,7 @@ def _grams(tokens: Ragged, n: int) -> Ragged:
 
 
 class _Questions:
-    """Makes of each record its question: all of its strings, joined by line breaks."""
+    """Converts each record to its question: all of its strings, joined by line breaks."""
 
     def document(self, record: Any, place: str) -> str:
         return "\n".join(_strings(record))

@@ -27,9 +27,9 @@ class DedupConfig:
         fold: differences that exact repetitions may have: case, width, punctuation; [] for none.
         clusters: documents that a survivor stands for: with chains, all documents that links connect; with direct, only
             documents similar to the survivor itself.
-        keep: document of a cluster that stays: the longest (then the smallest id), or one of the first IN (then the
-            longest).
-        against: corpora whose documents are compared with, but neither removed nor written.
+        keep: document of a cluster that stays: the longest (of equal ones, that with the smallest id), or one of the
+            first IN (of several, the longest).
+        against: corpora to compare with; their own documents are neither removed nor written.
         lines: lines or paragraphs that many documents share; they are removed before documents are compared.
         decontaminate: evaluation files or folders, in any format that `clean` reads; documents that share an n-gram of
             words with them are removed.

@@ -1,10 +1,11 @@
-"""When two texts are the same: equal in NFC with whitespace normalised, and folded as far as that is wanted.
+"""Exact repetition: two texts are the same if they are equal in NFC, with normalised whitespace and optional folding.
 
-    Arrow column -> case, width -> NFC -> whitespace -> code points -> punctuation -> Ragged, of which rows are compared
+    Arrow column -> case, width -> NFC -> whitespace -> code points -> punctuation -> Ragged, whose rows are compared
 
-Line breaks are alike; blanks at the end of a line, runs of blanks within one, more than one blank line, whitespace at
-the ends of a text and the ideographic spaces that begin a paragraph do not count. The indentation of lines does: it
-carries meaning in code. NFC joins what Unicode calls canonically equal and nothing else, so 10² is not 102.
+All kinds of line break are equal. Some whitespace does not count: blanks at the end of a line, the length of a run of
+blanks within a line, blank lines after a first one, whitespace at the ends of a text, and ideographic spaces at the
+beginning of a paragraph. Indentation counts, because it has a meaning in code. NFC unites only what Unicode calls
+canonically equivalent, so 10² is not 102.
 """
 
 from __future__ import annotations
@@ -25,28 +26,28 @@ from babyllm.text.dedup.normal import DROPPED, code_points, kinds
 Fold = Literal["case", "width", "punctuation"]
 _BREAK = re.compile("\r\n?|[\x85\u2028\u2029]")
 _BLANKS = " \t\v\f\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
-# Few texts hold it. Arrow looks for it in all texts at once: runs, or whitespace other than spaces and line feeds.
+# Runs of whitespace, or whitespace other than spaces and line feeds. Few texts have any; Arrow searches all at once.
 _UNUSUAL = r"[ \n]{2}|[\t\x0b-\r\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
 _BEGIN_OF_PARAGRAPH = re.compile("^\u3000+", re.MULTILINE)
 _END_OF_LINE = re.compile(f"[{_BLANKS}]+$", re.MULTILINE)
 _WITHIN_LINE = re.compile(f"(?<=[^{_BLANKS}\n])[{_BLANKS}]+")
 _BLANK_LINES = re.compile("\n{3,}")
-_FOLDED = range(0x20000)  # what has a case or a width lies below
+_FOLDED = range(0x20000)  # all characters with a case or a width are below
 
 
 def exact_forms(texts: pa.Array, fold: Sequence[Fold]) -> Ragged:
-    """The code points of each text by which it is compared with others.
+    """The uint32 code points, one row per text, by which texts are compared.
 
     Args:
-        texts: strings without nulls.
-        fold: differences that do not count: of upper and lower case, of full and half width, of punctuation together
-            with whitespace. A text of nothing else is compared by its punctuation all the same.
+        texts: (texts,) strings without nulls.
+        fold: differences that do not count: upper and lower case, full and half width, or punctuation together with
+            whitespace. A text of punctuation alone is still compared by its punctuation.
     """
     forms: list[str] = texts.to_pylist()
     if table := _table("case" in fold, "width" in fold):
         forms = [text.translate(table) for text in forms]
     forms = [unicodedata.normalize("NFC", text) for text in forms]
-    unusual = pc.match_substring_regex(texts, _UNUSUAL).to_pylist()  # neither folding nor NFC makes or takes whitespace
+    unusual = pc.match_substring_regex(texts, _UNUSUAL).to_pylist()  # folding and NFC add or remove no whitespace
     forms = [(_plain(text) if is_unusual else text).strip() for text, is_unusual in zip(forms, unusual, strict=True)]
     points = Ragged(code_points("".join(forms)), offsets_of(np.array(list(map(len, forms)), np.int64)))
     if "punctuation" not in fold:
@@ -57,7 +58,7 @@ def exact_forms(texts: pa.Array, fold: Sequence[Fold]) -> Ragged:
 
 
 def _plain(text: str) -> str:
-    """A text with whitespace normalised, but for that at its ends."""
+    """The text with normalised whitespace, except at its ends."""
     text = _BEGIN_OF_PARAGRAPH.sub("", _BREAK.sub("\n", text))
     text = _WITHIN_LINE.sub(" ", _END_OF_LINE.sub("", text))
     return _BLANK_LINES.sub("\n\n", text)
@@ -65,7 +66,7 @@ def _plain(text: str) -> str:
 
 @cache
 def _table(case: bool, width: bool) -> dict[int, str]:
-    """What becomes of characters in another case or of another width."""
+    """Map from each code point that folding changes to its folded text."""
     table: dict[int, str] = {}
     for point in _FOLDED if case or width else ():
         character = folded = chr(point)

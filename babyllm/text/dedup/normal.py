@@ -1,12 +1,12 @@
-"""The normal form of a text: what is left of it when two texts are compared.
+"""The normal form of a text, by which texts are compared.
 
-NFKC, casefold, then everything that is whitespace, punctuation, a control or a format character is dropped; symbols
-(such as + or an emoji) stay. "Ｈello，　World！" and "hello world" have the same normal form.
+The text is normalised to NFKC and casefolded; then whitespace, punctuation, control and format characters are dropped.
+Symbols (such as + or an emoji) stay. "Ｈello，　World！" and "hello world" have the same normal form.
 
     Arrow column -> fold -> Ragged of folded code points -> characters -> Ragged without the dropped ones
 
-A table gives each code point's folded one. That is exact as long as no code point of the text acts on its neighbours
-under NFKC (combining marks, conjoining Hangul) or turns into several; documents with such are folded by `unicodedata`.
+A table maps each code point to its folded one. That is exact unless a code point of the text acts on its neighbours
+under NFKC (combining marks, conjoining Hangul) or becomes several; documents with such are folded by `unicodedata`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from babyllm.ragged import Ragged, compress, offsets_of
 DROPPED, WORD, SINGLE, SYMBOL = range(4)  # kinds of code points
 
 _N_CODE_POINTS = 0x110000
-# Looked up one by one; the blocks between hold one kind each, and NFKC and casefold leave them as they are.
+# Code points looked up one by one; the blocks between have one kind each and are not changed by NFKC and casefold.
 _VARIED = (*range(0x3400), *range(0x4DC0, 0x4E00), *range(0xA000, 0xAC00), *range(0xD7A4, 0xD800),
            *range(0xF900, 0x20000), *range(0x2F800, 0x2FA20), *range(0xE0000, 0xE01F0))  # fmt: skip
 _HANGUL = slice(0xAC00, 0xD7A4)
@@ -41,7 +41,7 @@ class _Tables(NamedTuple):
 
 
 def fold_text(text: str) -> str:
-    """The text in NFKC, then casefolded."""
+    """The text in NFKC, casefolded."""
     return unicodedata.normalize("NFKC", text).casefold()
 
 
@@ -52,12 +52,15 @@ def normal_form(text: str) -> str:
 
 
 def kinds(points: NDArray[np.uint32]) -> NDArray[np.uint8]:
-    """DROPPED, WORD (letters, marks, digits), SINGLE (Chinese characters, kana: words by themselves) or SYMBOL."""
+    """(n,) uint8 kinds of (n,) uint32 code points.
+
+    A kind is DROPPED, WORD (letters, marks, digits), SINGLE (Chinese characters, kana: words by themselves) or SYMBOL.
+    """
     return _tables().kind.take(points)
 
 
 def fold(column: pa.Array) -> Ragged:
-    """The folded code points of each text of a column of large strings without nulls."""
+    """The folded code points (uint32) of each text of a column of large strings without nulls."""
     tables = _tables()
     bounds = np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column) + 1]
     text = str(memoryview(column.buffers()[2] or b"")[bounds[0] : bounds[-1]], "utf-8")
@@ -76,12 +79,12 @@ def fold(column: pa.Array) -> Ragged:
 
 
 def characters(folded: Ragged) -> Ragged:
-    """The normal forms of folded texts, as code points."""
+    """The normal forms of folded texts, as uint32 code points."""
     return compress(folded, kinds(folded.values) != DROPPED)
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
-    """The numbers of a text's characters."""
+    """(characters,) uint32 code points of a text."""
     return np.frombuffer(text.encode("utf-32-le"), "<u4")
 
 
@@ -112,7 +115,7 @@ def _tables() -> _Tables:
     folded = np.arange(_N_CODE_POINTS, dtype=np.uint32)
     needs_context = np.zeros(_N_CODE_POINTS, bool)
     seconds = _combining_seconds(texts)
-    # Joined by a character that nothing combines with, all are normalised by one call.
+    # One call normalises all texts: they are joined by a character that nothing combines with.
     joined = "\0".join(texts[1:])
     for text, result, parts in zip(
         texts[1:], fold_text(joined).split("\0"), unicodedata.normalize("NFKD", joined).split("\0"), strict=True
@@ -130,7 +133,7 @@ def _tables() -> _Tables:
 
 
 def _combining_seconds(texts: list[str]) -> set[str]:
-    """The characters that may merge into one with the character in front of them."""
+    """The characters that may merge with the character before them."""
     pairs = (unicodedata.decomposition(text).split() for text in texts)
     seconds = {chr(int(pair[1], 16)) for pair in pairs if len(pair) == 2 and pair[0][0] != "<"}
     return seconds | {chr(c) for c in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}

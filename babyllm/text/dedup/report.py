@@ -1,4 +1,4 @@
-"""The report of a deduplication: how much went, in clusters of which sizes, which domain repeats which, examples."""
+"""The report of a deduplication: documents removed, sizes of clusters, domains that repeat others, examples."""
 
 from __future__ import annotations
 
@@ -34,7 +34,17 @@ def summarize(
     config: DedupConfig,
     trimming: Trimming | None = None,
 ) -> Report:
-    """The report on what was found in `corpora`, the documents of which the first of `pieces` hold."""
+    """The report of a deduplication.
+
+    Args:
+        result: clusters and documents removed.
+        corpora: inputs, whose documents may be removed.
+        pieces: slices of all corpora, those of the inputs first.
+        benchmarks: n-grams of the evaluation sets; None without evaluation sets.
+        files: evaluation files.
+        config: settings of the deduplication.
+        trimming: inputs without repeated lines; None if lines were not removed.
+    """
     before: dict[str, int] = {}
     for corpus in corpora:
         for domain, count in corpus.domains().items():
@@ -164,7 +174,7 @@ def _evaluation(result: Result, benchmarks: Benchmarks, files: Sequence[Source])
 
 
 def _near_examples(result: Result, pieces: Sequence[Slice]) -> list[LabelledTexts]:
-    """Removed documents beside their neighbours, from the least alike to the most."""
+    """Removed documents beside their neighbours, from the least similar to the most."""
     members = result.members
     near = np.flatnonzero(result.is_removed & (members.method > 0))
     near = near[np.argsort(members.similarity[near], kind="stable")]

@@ -1,4 +1,4 @@
-"""What deduplication has found: the clusters, the documents to remove, and the tables that name them."""
+"""Results of deduplication: the clusters, the documents to remove, and the tables that name them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from babyllm.text.readers import Source
 
 @dataclass(frozen=True)
 class Result:
-    """What was found.
+    """Clusters and documents to remove.
 
     Attributes:
-        members: the documents in clusters.
+        members: documents in clusters.
         names: columns id and domain of the members, in their order.
-        is_removed: whether each member is removed.
-        contaminated: (3, documents): number, matching grams, index of the first gram.
-        contaminated_names: columns id and domain of those.
-        removed: the numbers of all documents that go, ascending.
+        is_removed: (members,) bool: whether each member is removed.
+        contaminated: (3, documents) int64: number of the document, number of matching n-grams, index of the first one.
+        contaminated_names: columns id and domain of the contaminated documents.
+        removed: (documents,) int64 numbers of all removed documents, ascending.
     """
 
     members: Members
@@ -41,12 +41,19 @@ class Result:
     removed: NDArray[np.int64]
 
     def survivors(self) -> NDArray[np.int64]:
-        """The place among the members of each member's survivor."""
+        """(members,) int64 index among the members of each member's survivor."""
         return np.searchsorted(self.members.documents, self.members.survivor)
 
 
 def collect(run: Steps, slices: Sequence[Sequence[Slice]], n_inputs: int, links: AllLinks) -> Result:
-    """The clusters that the links make of the corpora, the first `n_inputs` of which lose what repeats."""
+    """The clusters of the corpora, and the documents to remove.
+
+    Args:
+        run: runner that has run all steps up to the links.
+        slices: slices of each corpus.
+        n_inputs: number of corpora, the first ones, whose repetitions are removed.
+        links: links between similar documents.
+    """
     setting = run.setting
     is_direct = setting.config.clusters == "direct"
     pieces = [piece for of_corpus in slices for piece in of_corpus]
@@ -64,7 +71,7 @@ def collect(run: Steps, slices: Sequence[Sequence[Slice]], n_inputs: int, links:
         else chains(graph_of(documents, order, *links))
     )
     is_removed = is_input & (members.survivor != members.documents)
-    in_use = np.isin(members.survivor, members.survivor[is_removed])  # not a cluster of other corpora's documents alone
+    in_use = np.isin(members.survivor, members.survivor[is_removed])  # without clusters of which no document is removed
     members, names = select(members, in_use), names.filter(pa.array(in_use))
     found = [np.load(f / "contaminated.npy") for f in setting.folders("sketch") if (f / "contaminated.npy").exists()]
     contaminated = np.concatenate([np.empty((3, 0), np.int64), *found], axis=1)
@@ -73,7 +80,7 @@ def collect(run: Steps, slices: Sequence[Sequence[Slice]], n_inputs: int, links:
 
 
 def reasons_of(result: Result) -> dict[str, int]:
-    """Why documents go, with how many."""
+    """The number of documents removed, by reason."""
     reasons = {
         "repeats another document, one of --against perhaps": int(np.count_nonzero(result.is_removed)),
         "shares words with an evaluation set": result.contaminated.shape[1],
@@ -84,7 +91,7 @@ def reasons_of(result: Result) -> dict[str, int]:
 def describe(
     pieces: Sequence[Slice], documents: NDArray[np.int64], columns: Sequence[str] = ("id", "domain")
 ) -> pa.Table:
-    """Columns of these documents, whose numbers ascend."""
+    """Columns of these documents, (n,) int64 and ascending, in their order."""
     schema = pa.schema([(name, pa.large_string()) for name in columns])
     found = []
     for piece in pieces:
@@ -122,7 +129,7 @@ def member_table(result: Result) -> pa.Table:
 
 
 def contaminated_table(result: Result, benchmarks: Benchmarks, files: Sequence[Source]) -> pa.Table:
-    """The rows of `contaminated.parquet`: documents, how many grams match, file and question of the first."""
+    """The rows of `contaminated.parquet`: documents, number of matching n-grams, file and question of the first one."""
     _, n_matches, gram = result.contaminated
     questions = benchmarks.question[gram].tolist()
     return pa.table(

@@ -1,4 +1,4 @@
-"""Corpora cut into slices, which one process works on at a time; documents are numbered through all corpora."""
+"""Corpora cut into slices, each the work of one process at a time; documents are numbered across all corpora."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from babyllm.errors import UserError
 from babyllm.store.corpus import Corpus, read_rows, row_groups
 
-_BATCH_BYTES = 1 << 20  # of text that is worked on at once
+_BATCH_BYTES = 1 << 20  # bytes of text processed at once
 _BATCH_ROWS = 4096
 
 
@@ -21,12 +21,12 @@ class Slice:
     """Some successive row groups of one file.
 
     Attributes:
-        path: the file.
-        row_groups: the first, and the one after the last.
-        first: the number of the first document.
-        n: documents.
-        size_bytes: what its columns take in memory.
-        prefix: what its ids begin with, which no other corpus has; empty where there is one corpus.
+        path: path of the file.
+        row_groups: index of the first row group, and of the one after the last.
+        first: number of the first document.
+        n: number of documents.
+        size_bytes: bytes that its columns take in memory.
+        prefix: beginning of its ids, which no other corpus has; empty if there is one corpus.
     """
 
     path: str
@@ -42,8 +42,8 @@ class Files:
     """The files of a corpus.
 
     Attributes:
-        prefix: what its ids begin with; empty where there is one corpus.
-        paths: the files, in their order.
+        prefix: beginning of its ids; empty if there is one corpus.
+        paths: paths of the files, in their order.
     """
 
     prefix: str
@@ -54,7 +54,7 @@ def files_of(corpora: Sequence[Corpus]) -> list[Files]:
     """The files of each corpus.
 
     Raises:
-        UserError: one corpus is named twice.
+        UserError: a corpus is named twice.
     """
     of_corpora = zip(corpora, prefixes([corpus.directory for corpus in corpora]), strict=True)
     return [
@@ -81,12 +81,12 @@ def cut(corpora: Sequence[Files], partition_bytes: int) -> list[list[Slice]]:
 
 
 def whole(corpora: Sequence[Files], pieces: Sequence[Slice]) -> list[Slice]:
-    """One slice for each file, of which the given ones hold all documents."""
+    """One slice for each file, joined from pieces that hold all documents."""
     found: dict[str, Slice] = {}
     for piece in pieces:
         before = found.get(piece.path)
         found[piece.path] = piece if before is None else _joined(before, piece)
-    empty = Slice("", (0, 0), 0, 0, 0, "")  # a file may hold no document
+    empty = Slice("", (0, 0), 0, 0, 0, "")  # for a file without documents
     return [found.get(path, replace(empty, path=path)) for files in corpora for path in files.paths]
 
 
@@ -100,12 +100,12 @@ def _joined(before: Slice, piece: Slice) -> Slice:
 
 
 def read(piece: Slice, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of a slice in order, some thousands at a time; `id` comes with its prefix.
+    """The rows of a slice in order, some thousands at a time; `id` has its prefix.
 
     Raises:
         UserError: the file is damaged.
     """
-    # Arrow's own pools hold on to tens of megabytes that they have freed.
+    # Arrow's own pools do not return tens of megabytes of freed memory to the system.
     pa.set_memory_pool(pa.system_memory_pool())
     for batch in read_rows(Path(piece.path), columns, range(*piece.row_groups), _BATCH_ROWS):
         if "id" in columns and piece.prefix:
@@ -115,7 +115,11 @@ def read(piece: Slice, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 
 
 def read_texts(piece: Slice) -> Iterator[pa.Array]:
-    """The texts of a slice in order, about a megabyte at a time."""
+    """The texts of a slice in order, as arrays of large strings of about a megabyte.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     for batch in read(piece, ["text"]):
         texts = batch.column(0).cast(pa.large_string())
         sizes = pc.cumulative_sum(pc.binary_length(texts)).to_numpy()
@@ -128,7 +132,11 @@ def read_texts(piece: Slice) -> Iterator[pa.Array]:
 
 
 def prefixes(directories: Sequence[Path]) -> list[str]:
-    """As much of the end of each path as no other path shares, followed by a slash."""
+    """The shortest end of each path that distinguishes it from the others, with a trailing slash; empty for one path.
+
+    Raises:
+        UserError: a path is named twice.
+    """
     if len(directories) == 1:
         return [""]
     parts = [directory.resolve().parts for directory in directories]

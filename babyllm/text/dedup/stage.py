@@ -2,8 +2,8 @@
 
     IN... -> trimmed -> links -> clusters -> documents to remove -> OUT: the rest, clusters.parquet, report
 
-What is at work at once is bounded by `work.partition_bytes`; the process itself holds some bytes per document and some
-more per repetition. Every step can be interrupted; no result depends on the order or the number of workers.
+`work.partition_bytes` bounds the data processed at once; the main process holds some bytes per document and some more
+per repetition. Every step can be interrupted. No result depends on the order or the number of workers.
 """
 
 from __future__ import annotations
@@ -41,12 +41,17 @@ CLUSTERS, CONTAMINATED, TRIMMED = "clusters.parquet", "contaminated.parquet", "t
 def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | None:
     """Write the corpus `out`: the documents of the corpora `inputs` without repetitions.
 
-    Beside it stand `clusters.parquet`, `report.json`, `report.html` and, where evaluation sets are kept out,
-    `contaminated.parquet`, and where repeated lines are removed, `trimmed.parquet`. Where there are several corpora,
-    ids begin with what tells the corpora's paths apart.
+    `out` also contains `clusters.parquet`, `report.json` and `report.html`; `contaminated.parquet` if evaluation sets
+    are kept out; and `trimmed.parquet` if repeated lines are removed. With several corpora, ids begin with the end of
+    the corpus's path that distinguishes it from the others.
+
+    Args:
+        inputs: directories of the corpora.
+        out: directory of the result.
+        config: settings of the deduplication.
 
     Returns:
-        The report; None if `out` had been made before, with the same settings.
+        The report; None if `out` had been made before, with the same inputs and settings.
 
     Raises:
         UserError: an input is not a corpus, a setting cannot be met, or `out` holds something else.
@@ -101,13 +106,13 @@ def _check(config: DedupConfig) -> None:
 
 
 def _about(corpora: Sequence[Corpus], evaluation: Sequence[Source], config: DedupConfig) -> dict[str, Any]:
-    """What decides the result: what the corpora hold and what their ids begin with, not how they are named."""
+    """What determines the result: contents of the corpora, prefixes of ids and settings, but no paths."""
     inputs = [
         [prefix, sha256(corpus.directory / MANIFEST)]
         for prefix, corpus in zip(prefixes([corpus.directory for corpus in corpora]), corpora, strict=True)
     ]
     chosen = {name: value for name, value in without_paths(config).items() if name != "work"}
-    if config.clusters == "chains":  # corpora made before there was a choice name neither it nor lines
+    if config.clusters == "chains":  # corpora made before these settings existed do not name them
         del chosen["clusters"]
     if config.lines.min_documents is None:
         del chosen["lines"]
@@ -118,7 +123,7 @@ def _about(corpora: Sequence[Corpus], evaluation: Sequence[Source], config: Dedu
 def _trimming(
     files: Sequence[Files], n_inputs: int, config: DedupConfig, directory: Path, about: dict[str, Any], out: Path
 ) -> Trimming | None:
-    """The inputs without the lines that repeat; None where lines may repeat."""
+    """The inputs without repeated lines; None if lines are not removed."""
     if config.lines.min_documents is None:
         return None
     slices = cut(files, config.work.partition_bytes)
@@ -147,7 +152,7 @@ def _benchmarks(files: Sequence[Source], config: DedupConfig, directory: Path) -
 
 
 def _keep(run: Steps, result: Result, corpora: Sequence[Corpus], items: Sequence[Slice], made: Path) -> list[Part]:
-    """Write the parts of the corpora without what is removed; of several corpora, their files are numbered."""
+    """Write the parts of the corpora without the removed documents; files of several corpora begin with a number."""
     save(run.setting.directory / "removed.npy", result.removed)
     names = [
         part.file if len(corpora) == 1 else f"{number:02d}-{part.file}"
@@ -158,7 +163,7 @@ def _keep(run: Steps, result: Result, corpora: Sequence[Corpus], items: Sequence
     parts = []
     for name, folder, domains in zip(names, run.setting.folders("keep"), counts, strict=True):
         (made / name).parent.mkdir(parents=True, exist_ok=True)
-        if (folder / "part.parquet").exists():  # else it was moved before this start
+        if (folder / "part.parquet").exists():  # else an earlier, interrupted run has moved it
             os.replace(folder / "part.parquet", made / name)
         parts.append(Part(name, {domain: Count(*numbers) for domain, numbers in domains.items()}))
     return parts

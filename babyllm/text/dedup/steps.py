@@ -1,13 +1,13 @@
-"""The work on one partition in each step of the stage: pure functions that leave their results in a folder.
+"""The work on one partition in each step of the stage: functions that write their results into a folder.
 
 count    slice -> frequencies.npy                      (SimHash with tfidf only)
-sketch   slice -> lengths, exact, minhash, simhash, prints, contaminated (.npy)
+sketch   slice -> lengths, exact, minhash, simhash, simhash-prints, contaminated (.npy)
 exact    range of exact keys -> links.npy              (repetition, the document it repeats)
 propose  ranges of band or table keys -> pairs.npy, members.npy, offsets.npy
 shingle  slice -> the sets of its documents in a pair or group
 compare  pairs or groups -> pairs.npy, similarity.npy
 compare_standing  groups -> the same                   (direct clusters only)
-keep     part -> part.parquet without what is removed
+keep     part -> part.parquet without the removed documents
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _ROW_GROUP_BYTES = 2 << 20
 
 @dataclass(frozen=True)
 class Setting:
-    """What all partitions have in common.
+    """Settings that all partitions share.
 
     Attributes:
-        config: the settings of the stage.
-        n_documents: documents in all corpora.
-        directory: the directory of the intermediate files.
+        config: settings of the stage.
+        n_documents: number of documents in all corpora.
+        directory: directory of the intermediate files.
     """
 
     config: DedupConfig
@@ -61,7 +61,7 @@ class Setting:
         return sorted(folder for folder in (self.directory / step).glob("[0-9]*") if folder.is_dir())
 
     def method(self, name: str) -> Method:
-        """A method of finding near-duplicates."""
+        """The method of this name for finding near-duplicates."""
         idf = self.directory / IDF
         return METHODS[name].build(self.config, self.n_documents, np.load(idf) if idf.exists() else None)
 
@@ -75,7 +75,7 @@ def count(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> None:
 
 
 def sketch(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> dict[str, int]:
-    """Compute the keys of a slice's documents; the item says whether the slice is compared with evaluation sets."""
+    """Compute the keys of a slice's documents; the item also says whether to compare them with evaluation sets."""
     piece, is_checked = item
     config, first = setting.config, piece.first
     grams = setting.directory / GRAMS
@@ -121,7 +121,7 @@ def _save_sketch(found: dict[str, list[NDArray[Any]]], folder: Path) -> None:
 
 
 def exact(item: tuple[int, int], folder: Path, *, setting: Setting) -> None:
-    """The exact repetitions among documents whose key's upper 32 bits lie in a range."""
+    """Find the exact repetitions among documents whose key's upper 32 bits lie in a range."""
     keys = shared_keys(item, [folder / "exact.npy" for folder in setting.folders("sketch")])
     starts = changes(keys[:2])
     repeated = keys[2, np.flatnonzero(starts)[np.cumsum(starts) - 1]] if len(starts) else keys[2]
@@ -129,11 +129,11 @@ def exact(item: tuple[int, int], folder: Path, *, setting: Setting) -> None:
 
 
 def shared_keys(key_range: tuple[int, int], files: Sequence[Path]) -> U64:
-    """The columns of all files whose first key another column has too, sorted from the first row to the last.
+    """(3, shared) uint64: the columns of all files whose first hash occurs twice, sorted by row 0, then 1, then 2.
 
     Args:
-        key_range: the range in which the upper 32 bits of the first keys lie.
-        files: arrays (3, entries): two hashes and a number, sorted by the first hash.
+        key_range: range in which the upper 32 bits of the first hashes lie.
+        files: files of (3, entries) uint64 arrays: two hashes and a number, sorted by the first hash.
     """
     pieces = [np.empty((3, 0), np.uint64)]
     for file in files:
@@ -153,20 +153,20 @@ def shared_keys(key_range: tuple[int, int], files: Sequence[Path]) -> U64:
 
 
 def changes(rows: U64) -> NDArray[np.bool_]:
-    """Whether each column differs from the one before it; the first one does."""
+    """(columns,) bool: whether each column differs from the one before it; true for the first one."""
     starts = np.ones(rows.shape[1], bool)
     starts[1:] = (rows[:, 1:] != rows[:, :-1]).any(axis=0)
     return starts
 
 
 def exact_links(setting: Setting) -> NDArray[np.int64]:
-    """(2, links): each repetition, and the document it repeats."""
+    """(2, links) int64: each repetition, and the document it repeats."""
     found = [np.load(folder / "links.npy") for folder in setting.folders("exact")]
     return np.concatenate([np.empty((2, 0), np.int64), *found], axis=1)
 
 
 def propose(item: Sequence[Span], folder: Path, *, setting: Setting, method: str) -> int:
-    """The pairs and groups that share a key of a method; returns how many pairs."""
+    """Find the pairs and groups that share a key of a method; returns the number of pairs."""
     is_repetition = np.zeros(setting.n_documents, bool)
     is_repetition[exact_links(setting)[0]] = True
     sketches = setting.folders("sketch")
@@ -186,7 +186,7 @@ def propose(item: Sequence[Span], folder: Path, *, setting: Setting, method: str
 
 
 def shingle(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> None:
-    """The sets of the documents of a slice that are wanted."""
+    """Compute the sets of shingles of a slice's documents that are in a pair or group."""
     piece = item[0]
     wanted = np.load(setting.directory / "wanted.npy", mmap_mode="r")[piece.first : piece.first + piece.n]
     numbers, sets = np.flatnonzero(wanted), [Ragged(NO_PAIRS, np.zeros(1, np.int64))]
@@ -202,7 +202,7 @@ def shingle(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> None
 
 
 def compare(item: tuple[str, int, int], folder: Path, *, setting: Setting, method: str) -> None:
-    """The links among the pairs whose first document lies in a range, or among the groups of one folder."""
+    """Find the links among the pairs whose first document lies in a range, or among the groups of one folder."""
     kind, start, stop = item
     store, proposed = SetStore(setting.folders("sets")), setting.folders(method)
     if kind == "pairs":
@@ -216,7 +216,7 @@ def compare(item: tuple[str, int, int], folder: Path, *, setting: Setting, metho
 
 
 def compare_standing(item: int, folder: Path, *, setting: Setting, method: str, n_fixed: int) -> None:
-    """The links among the documents that stay in the groups of one folder, by preference."""
+    """Find the links among the documents that stay in the groups of one folder, preferred documents first."""
     groups = open_groups(setting, method, item)
     ranks = np.load(setting.directory / "ranks.npy", mmap_mode="r")[groups.values]
     order = np.lexsort((ranks, np.repeat(np.arange(len(groups.offsets) - 1), groups.lengths())))
@@ -226,7 +226,7 @@ def compare_standing(item: int, folder: Path, *, setting: Setting, method: str, 
 
 
 def open_groups(setting: Setting, method: str, number: int) -> Ragged:
-    """Of the groups of one folder the documents that stay, two or more, where others than before do."""
+    """The documents that stay of each group of a folder, if these changed and are two or more."""
     stays, before = np.load(setting.directory / "stays.npy", mmap_mode="r")
     groups = _groups(setting.folders(method)[number])
     is_in = stays[groups.values]
@@ -246,7 +246,7 @@ def _save_links(links: Links, folder: Path) -> None:
 
 
 def keep(item: Slice, folder: Path, *, setting: Setting) -> dict[str, list[int]]:
-    """Write what survives of one part of a corpus; returns documents, characters and bytes by domain."""
+    """Write one part of a corpus without the removed documents; returns documents, characters and bytes by domain."""
     removed: NDArray[np.int64] = np.load(setting.directory / "removed.npy", mmap_mode="r")
     total: dict[str, Count] = {}
     schema = schema_of(Path(item.path))

@@ -1,4 +1,4 @@
-"""Corpora without the lines or paragraphs that stand in many documents; what comes after sees the texts that are left.
+"""Removal of lines or paragraphs that many documents share; later steps see the trimmed texts.
 
 slice -> hash_units -> units.npy (keys, document and index; sorted)
 range of keys -> find_frequent -> removed.npy (document and index; sorted), the most frequent units
@@ -27,7 +27,7 @@ from babyllm.text.dedup.steps import Setting, changes, shared_keys, write_rows
 from babyllm.text.dedup.units import LinesConfig, unit_keys, unit_texts, without
 
 N_FREQUENT = 12  # units that the report shows
-_UNITS_PER_BYTE = 1 / 48  # of a partition: 24 bytes each, held twice while they are sorted
+_UNITS_PER_BYTE = 1 / 48  # units per byte of a partition: each takes 24 bytes and is held twice while sorted
 _TRIMMED = pa.schema(
     [
         ("id", pa.large_string()),
@@ -43,10 +43,10 @@ class Loss(NamedTuple):
     """What some documents lost.
 
     Attributes:
-        trimmed: documents that lost units and stay.
-        removed: documents of which too little was left.
-        units: lines or paragraphs removed, with those of removed documents.
-        characters: characters removed, with all of removed documents.
+        trimmed: number of documents that lost units and stay.
+        removed: number of documents removed because too little was left.
+        units: number of lines or paragraphs removed, those of removed documents included.
+        characters: number of characters removed, all of removed documents included.
     """
 
     trimmed: int = 0
@@ -61,13 +61,13 @@ class Loss(NamedTuple):
 
 @dataclass(frozen=True)
 class Trimming:
-    """What became of the inputs.
+    """The trimmed inputs, and what they lost.
 
     Attributes:
-        files: the trimmed files of each input.
-        losses: what each domain lost.
-        frequent: the units removed from most documents, each with the number of these documents.
-        tables: files with the documents that lost a unit.
+        files: trimmed files of each input.
+        losses: loss of each domain.
+        frequent: units removed from most documents: (number of these documents, text).
+        tables: files that list the documents that lost a unit.
     """
 
     files: list[Files]
@@ -76,19 +76,19 @@ class Trimming:
     tables: list[Path]
 
     def total(self) -> Loss:
-        """What all domains lost."""
+        """The loss of all domains together."""
         total = Loss()
         for loss in self.losses.values():
             total = total.plus(loss)
         return total
 
     def reasons(self) -> dict[str, int]:
-        """Why documents were removed, with how many."""
+        """The number of documents removed, by reason."""
         n = self.total().removed
         return {"keeps less than --lines.min_left without lines that repeat": n} if n else {}
 
     def write_table(self, path: Path) -> None:
-        """Write the documents that lost a unit."""
+        """Write one table of all documents that lost a unit."""
         with parquet_writer(path, _TRIMMED) as file:
             for table in self.tables:
                 with open_parquet(table) as found:
@@ -98,7 +98,13 @@ class Trimming:
 
 
 def trim_inputs(run: Steps, slices: Sequence[Sequence[Slice]], inputs: Sequence[Files]) -> Trimming:
-    """Trim the inputs, the first of the corpora whose slices are given; the others only count."""
+    """Remove the lines or paragraphs of the inputs that many documents share.
+
+    Args:
+        run: runner of the steps.
+        slices: slices of each corpus, the inputs first; the units of the others count, but stay.
+        inputs: files of each input.
+    """
     pieces = [piece for of_corpus in slices for piece in of_corpus]
     n_units = sum(run.run("lines", hash_units, pieces, "lines", [piece.size_bytes for piece in pieces]))
     ranges = [(span.start, span.stop) for (span,) in spans(1, n_units, run.portion(_UNITS_PER_BYTE), 1)]
@@ -117,7 +123,7 @@ def trim_inputs(run: Steps, slices: Sequence[Sequence[Slice]], inputs: Sequence[
 
 
 def hash_units(piece: Slice, folder: Path, *, setting: Setting) -> int:
-    """The keys of all units of a slice; returns how many there are."""
+    """Compute the keys of all units of a slice; returns the number of units."""
     first, found = piece.first, [np.empty((3, 0), np.uint64)]
     for texts in read_texts(piece):
         numbers = np.arange(first, first + len(texts), dtype=np.uint64)
@@ -129,16 +135,17 @@ def hash_units(piece: Slice, folder: Path, *, setting: Setting) -> int:
 
 
 def find_frequent(item: tuple[int, int], folder: Path, *, setting: Setting, n_inputs: int) -> list[list[int]]:
-    """The units to remove among those whose key's upper 32 bits lie in a range.
+    """Find the units to remove among those whose key's upper 32 bits lie in a range.
 
     Args:
-        item: the range.
-        folder: the folder of the result.
-        setting: what all partitions have in common.
-        n_inputs: the number of the first document that stays unchanged.
+        item: range of the keys.
+        folder: folder of the result.
+        setting: settings that all partitions share.
+        n_inputs: number of documents of the inputs; those after them stay unchanged.
 
     Returns:
-        The most frequent ones: documents that lose it, then the document and index of the first that does.
+        The most frequent units to remove: number of documents that lose the unit, then number of the first of these
+        documents and index of the unit in it.
     """
     keys = shared_keys(item, [folder / "units.npy" for folder in setting.folders("lines")])
     document = unpack(keys[2])[0]
@@ -147,7 +154,7 @@ def find_frequent(item: tuple[int, int], folder: Path, *, setting: Setting, n_in
     sizes = np.diff([*starts, keys.shape[1]])
     n_documents = np.add.reduceat(is_new, starts, dtype=np.int64) if len(starts) else sizes
     is_frequent = n_documents >= (setting.config.lines.min_documents or 0)
-    # Sorted by number, the last document of a unit says whether one of --against holds it.
+    # Documents are sorted by number, so the last one of a unit says whether --against contains it.
     is_outside = document[starts + sizes - 1] >= n_inputs
     keeper = np.where(is_outside | (setting.config.lines.keep == "none"), -1, document[starts])
     goes = np.repeat(is_frequent, sizes) & (document < n_inputs) & (document != np.repeat(keeper, sizes))
@@ -161,7 +168,7 @@ def find_frequent(item: tuple[int, int], folder: Path, *, setting: Setting, n_in
 
 
 def trim(part: Slice, folder: Path, *, setting: Setting) -> dict[str, Loss]:
-    """Write a part without the units that are removed; returns what each domain lost."""
+    """Write a part without the removed units; returns the loss of each domain."""
     removed = _removed_from(part, setting)
     losses: dict[str, Loss] = {}
     schema = schema_of(Path(part.path))
@@ -185,12 +192,12 @@ def trim(part: Slice, folder: Path, *, setting: Setting) -> dict[str, Loss]:
 
 
 def _trimmed(batch: pa.RecordBatch, removed: U64, config: LinesConfig) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """The rows that are left, and a row of `trimmed.parquet` for each that lost something.
+    """The rows that are left, and a row of `trimmed.parquet` for each document that lost a unit.
 
     Args:
         batch: documents.
-        removed: index in the batch and index of the unit, packed, of all units to remove.
-        config: the units that count.
+        removed: (units,) uint64: packed index in the batch and index of the unit, of all units to remove.
+        config: settings of the units.
     """
     rows = pa.Table.from_batches([batch])
     number, index = unpack(removed)
@@ -214,7 +221,7 @@ def _loss_of(row: dict[str, Any]) -> Loss:
 
 
 def _removed_from(part: Slice, setting: Setting) -> U64:
-    """The units that the documents of a part lose, packed, sorted."""
+    """(units,) uint64: the units that the documents of a part lose, packed, sorted."""
     found = [NO_PAIRS]
     for folder in setting.folders("frequent"):
         removed = np.load(folder / "removed.npy", mmap_mode="r")
@@ -223,12 +230,12 @@ def _removed_from(part: Slice, setting: Setting) -> U64:
 
 
 def _bounds(first: int, n: int) -> U64:
-    """The packed numbers between which the units of n documents lie."""
+    """(2,) uint64: the packed numbers between which the units of n documents lie."""
     return pack(np.array([first, first + n]), np.zeros(2, np.uint64))
 
 
 def _most_frequent(setting: Setting, pieces: Sequence[Slice], found: Sequence[Sequence[int]]) -> list[tuple[int, str]]:
-    """The texts of the units removed from most documents, each with their number."""
+    """The units removed from most documents: (number of these documents, text)."""
     top = sorted(found, key=lambda unit: (-unit[0], unit[1:]))[:N_FREQUENT]
     documents = np.unique(np.array([document for _, document, _ in top], np.int64))
     texts = dict(zip(documents.tolist(), describe(pieces, documents, ["text"])["text"].to_pylist(), strict=True))

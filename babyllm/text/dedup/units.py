@@ -1,4 +1,4 @@
-"""Units of a text that may repeat in other documents: its lines or paragraphs, but for code and tables.
+"""Units of a text that may repeat in other documents: its lines or paragraphs, except code and tables.
 
 text -> units (spans of lines) -> exact forms -> keys, with document and index
 text, indices of units -> without -> the text that is left
@@ -24,19 +24,19 @@ UnitSpan = tuple[int, int]
 
 @dataclass(frozen=True)
 class LinesConfig:
-    """Which lines or paragraphs are removed because they stand in many documents.
+    """Lines or paragraphs that are removed because many documents share them.
 
-    Two units are the same where their exact forms are, with the differences of `fold`. Code, tables and blank lines
-    are left alone.
+    Two units are the same if their exact forms are equal, apart from the differences of `fold`. Code, tables and blank
+    lines stay.
 
     Attributes:
-        min_documents: documents, those of --against included, from which on a unit that all of them hold is removed;
-            null removes none. A unit that one document holds twice counts once.
-        unit: line, or paragraph: the lines between two blank ones.
+        min_documents: fewest documents, those of --against included, that share a unit for it to be removed; null
+            removes none. A document counts once, however often it contains the unit.
+        unit: unit that is compared: line, or paragraph (the lines between two blank ones).
         min_characters: fewest characters of a unit that is removed, without the whitespace around it.
-        keep: first leaves a unit where it stands first, in --against or else in the order of the inputs; none removes
-            it from all inputs.
-        min_left: fewest characters that a document keeps; one that lost a unit and has less left is removed.
+        keep: document that keeps a removed unit: first, the first one that contains it, in --against or else in the
+            order of the inputs; or none, so that all inputs lose it.
+        min_left: fewest characters that a document keeps; one that lost a unit and has fewer left is removed.
     """
 
     min_documents: Annotated[int, Limits(2, MAX_COUNT)] | None = None
@@ -47,7 +47,7 @@ class LinesConfig:
 
 
 def units(text: str, config: LinesConfig) -> list[UnitSpan]:
-    """The units of a text that are compared, in their order."""
+    """The units of a text that are compared, in order."""
     lines, spans = text.split("\n"), list[UnitSpan]()
     for i, (line, is_code) in enumerate(zip(lines, lines_of_code(text), strict=True)):
         if is_code or not line.strip():
@@ -65,16 +65,17 @@ def unit_texts(text: str, config: LinesConfig) -> list[str]:
 
 
 def unit_keys(texts: pa.Array, numbers: U64, config: LinesConfig, fold: Sequence[Fold]) -> U64:
-    """The units of some documents, by which they are compared.
+    """The keys of the units of some documents, by which units are compared.
 
     Args:
-        texts: documents.
-        numbers: the numbers of these documents, below 2**32.
-        config: the units that count.
+        texts: (documents,) strings without nulls.
+        numbers: (documents,) uint64 numbers of the documents, below 2**32.
+        config: settings of the units.
         fold: differences that do not count.
 
     Returns:
-        (3, units): two hashes, then the document's number in the upper 32 bits and the unit's index in the lower.
+        (3, units) uint64: two hashes, then the document's number in the upper 32 bits and the unit's index in the
+        lower.
     """
     found = [unit_texts(text, config) for text in texts.to_pylist()]
     hashes = hash_rows(exact_forms(pa.array([unit for of_text in found for unit in of_text], pa.large_string()), fold))
@@ -84,7 +85,7 @@ def unit_keys(texts: pa.Array, numbers: U64, config: LinesConfig, fold: Sequence
 
 
 def without(text: str, indices: Collection[int], config: LinesConfig) -> str:
-    """The text without the units of these indices, and with one gap where they leave two."""
+    """The text without the units of these indices; the gaps before and after a removed unit become one."""
     spans = units(text, config)
     removed = {line for index in indices for line in range(*spans[index])}
     kept: list[str] = []

@@ -34,7 +34,7 @@ class CleanConfig:
     """The filters that work on a text, their order and their options.
 
     Attributes:
-        filters: names of filters in the order in which they work; a name may come twice. Further filters, which are
+        filters: names of filters in the order in which they work; a name may occur twice. Further filters, which are
             slower or a matter of taste: sites, rules, repeats, traditional, language, words, outliers, quality,
             perplexity.
     """
@@ -64,10 +64,10 @@ class CleanConfig:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Check that every name is that of a filter.
+    """Check that every name is the name of a filter.
 
     Raises:
-        UserError: a name is not known; the message suggests the nearest.
+        UserError: a name is unknown; the message suggests the nearest.
     """
     known = [f.name for f in fields(CleanConfig) if f.name != "filters"]
     for name in names:

@@ -1,7 +1,7 @@
-"""The filters for addresses in texts: of the web, and of e-mail.
+"""Filters that remove addresses from texts: URLs and e-mail addresses.
 
-An address goes with what was written for it alone: the brackets and the target of a Markdown link, angle brackets,
-parentheses that hold nothing else. The text of a link is the author's and stays, and so does every address in code.
+What only serves an address is removed with it: the brackets and the target of a Markdown link, angle brackets, and
+parentheses that contain nothing else. The text of a link stays, and so does every address in code.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _DEFINITION = re.compile(
     rf"^[ ]{{0,3}}\[[^\[\]\n]{{1,200}}\]:[ \t]*<?{_SCHEME}[^\s<>]+>?{_TITLE}[ \t]*(?:\n|\Z)",
     re.IGNORECASE | re.MULTILINE,
 )
-_ENDS = ".,:;!?'\"*(["  # of sentences, not of addresses
+_ENDS = ".,:;!?'\"*(["  # marks that end a sentence rather than an address
 _BRACKETS = {"<": ">", "(": ")", "（": "）", "[": "]", "【": "】", "《": "》", "〈": "〉", "「": "」"}
 _EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Urls:
-    """Take addresses of the web out of the text; of a Markdown link its text stays. Those in code stay.
+    """Remove URLs from the text. The text of a Markdown link stays, and so do URLs in code.
 
     Attributes:
-        replace: what stands in place of a URL.
+        replace: text that replaces a URL.
     """
 
     replace: str = ""
@@ -54,7 +54,7 @@ class Urls:
 
     def _without(self, text: str) -> str:
         if "](" in text:
-            # An image within a link is told when the inner one has become its text.
+            # Twice, because the text of a link may be an image, which the first pass leaves.
             text = _LINK.sub(self._link, _LINK.sub(self._link, text))
         if "]:" in text and not self.replace:
             text = _DEFINITION.sub("", text)
@@ -66,10 +66,10 @@ class Urls:
 
 @dataclass(frozen=True)
 class Emails:
-    """Take e-mail addresses out of the text. Those in code stay.
+    """Remove e-mail addresses from the text; those in code stay.
 
     Attributes:
-        replace: what stands in place of an address.
+        replace: text that replaces an address.
     """
 
     replace: str = ""
@@ -83,7 +83,10 @@ class Emails:
 
 
 def _replaced(text: str, pattern: re.Pattern[str], replacement: str) -> str:
-    """The text with addresses replaced, and brackets gone with what they held alone; angle brackets in any case."""
+    """The text with addresses replaced.
+
+    Brackets around an address alone are removed with it: angle brackets always, others if there is no replacement.
+    """
     pieces, end = [], 0
     for found in pattern.finditer(text):
         start, stop = found.start(), _address_end(text, found.start(), found.end())
@@ -98,7 +101,7 @@ def _replaced(text: str, pattern: re.Pattern[str], replacement: str) -> str:
 
 
 def _address_end(text: str, start: int, end: int) -> int:
-    """Where an address ends before marks that end a sentence, or close brackets that were opened outside of it."""
+    """The end of an address, before marks that end its sentence and brackets that were opened outside of it."""
     while end > start and (text[end - 1] in _ENDS or _is_unopened(text, start, end)):
         end -= 1
     return end

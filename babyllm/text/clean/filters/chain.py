@@ -34,7 +34,7 @@ Step = Callable[[Sequence[Document]], Sequence["str | Removed"]]
 
 
 def labels(names: Sequence[str]) -> list[str]:
-    """The names; a number follows a name that came before."""
+    """The names made distinct: a number follows a repeated name, as in `length (2)`."""
     seen: dict[str, int] = {}
     result = []
     for name in names:
@@ -78,7 +78,7 @@ def _judge(chosen: Test | TestUrl | JudgeTexts | Prepare, resources: Resources) 
 
 @dataclass(frozen=True, order=True)
 class Example:
-    """A document that was changed or rejected; of many, those with the smallest keys are shown.
+    """A document that was changed or rejected. Of many, those with the smallest keys are shown.
 
     Attributes:
         key: hash of filter and document, so that the choice depends on nothing else.
@@ -102,10 +102,10 @@ class Tally:
     Attributes:
         removed: number of documents rejected.
         changed: number of documents changed.
-        characters: characters removed, whole documents included; negative if more were added than removed.
-        bytes: the same in bytes of UTF-8.
+        characters: number of characters removed, whole documents included; negative if more were added than removed.
+        bytes: number of UTF-8 bytes removed, counted in the same way.
         reasons: number of documents rejected by reason.
-        examples: the `N_EXAMPLES` with the smallest keys, in order.
+        examples: examples with the `N_EXAMPLES` smallest keys, in order.
     """
 
     removed: int = 0
@@ -160,9 +160,9 @@ def apply(
     """The documents that pass all steps, as the steps changed them.
 
     Args:
-        steps: label and step.
-        tallies: one tally per step; what the step does is added to it.
-        documents: documents that fit into memory together.
+        steps: label and step of each filter.
+        tallies: tally of each step, to which the step's effects are added.
+        documents: batch of documents that fits into memory.
         reject: function called with document, label and reason of each rejection.
     """
     for (label, step), tally in zip(steps, tallies, strict=True):

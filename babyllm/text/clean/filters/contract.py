@@ -1,4 +1,4 @@
-"""What a filter is: the methods that it may have, and what it may ask for besides its options.
+"""The methods that a filter may have, and the resources that it may use besides its options.
 
 A filter is a frozen dataclass of its options. It has one of these methods:
 
@@ -28,16 +28,16 @@ Scorer = Callable[[Sequence[str]], Sequence[float]]
 """Texts -> the bits per byte of each."""
 
 Bounds = dict[str, tuple[float, float]]
-"""Measure -> its least and its greatest usual value."""
+"""Measure -> its lowest and its highest usual value."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a filter may ask for besides its options.
+    """What a filter may use besides its options.
 
     Attributes:
-        load_scorer: function from the directory of a language model to its scorer; None where there is none.
-        usual: the usual values by domain, measured in the passes before; empty in the first pass.
+        load_scorer: function from the directory of a language model to its scorer; None if models cannot be loaded.
+        usual: usual values by domain, measured in earlier passes; empty in the first pass.
     """
 
     load_scorer: Callable[[str], Scorer] | None = None
@@ -57,7 +57,7 @@ class Test(Protocol):
     """A filter that rejects texts."""
 
     def test(self, text: str) -> str | None:
-        """The reason, or None."""
+        """The reason why the text is rejected, or None."""
 
 
 @runtime_checkable
@@ -65,7 +65,7 @@ class TestUrl(Protocol):
     """A filter that rejects documents by their URL."""
 
     def test_url(self, url: str) -> str | None:
-        """The reason, or None."""
+        """The reason why the document is rejected, or None."""
 
 
 @runtime_checkable
@@ -73,7 +73,7 @@ class JudgeTexts(Protocol):
     """A filter that rejects texts, many at a time."""
 
     def judge(self, texts: Sequence[str]) -> Sequence[str | None]:
-        """The reason for each text, or None."""
+        """The reason why each text is rejected, or None."""
 
 
 @runtime_checkable
@@ -96,7 +96,7 @@ class HasFiles(Protocol):
     """A filter whose options name files."""
 
     def digests(self, read: ReadConfig) -> dict[str, str]:
-        """What identifies the contents of each file, by a name; a corpus is made again where one differs."""
+        """Values by name that identify the contents of the files; a finished corpus is valid only for these."""
 
 
 @runtime_checkable

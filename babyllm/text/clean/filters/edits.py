@@ -1,7 +1,7 @@
-"""Filters that mend a text: encoding, characters that show nothing, simplified characters, spaces.
+"""Filters that repair a text: wrong decoding, invisible characters, traditional Chinese, whitespace.
 
-Each begins with a cheap test for need, because most texts need nothing. The cheap tests are searches for one set of
-characters or one string: a pattern of alternatives takes several times as long.
+Each first tests whether a text needs it, because most texts do not. The tests search for one set of characters or one
+string, which is cheap: a pattern with alternatives takes several times as long.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from babyllm.text.clean.syntax.code import in_prose
 
 # ---- unicode
 
-# The encodings that UTF-8 is most often read in by mistake.
+# The encodings with which UTF-8 is most often decoded by mistake.
 _ENCODINGS = (
     *("latin-1", "cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1257"),
     *("iso8859-2", "mac-roman", "cp437"),
@@ -25,12 +25,13 @@ _ENCODINGS = (
 
 
 def _readings(first: int, last: int) -> str:
-    """What the bytes from `first` to `last` are taken for, as the inside of a regular expression's brackets."""
+    """The characters that wrong encodings make of the bytes from `first` to `last`, escaped for a set in a pattern."""
     raw = bytes(range(first, last + 1))
     return re.escape("".join(sorted({c for name in _ENCODINGS for c in raw.decode(name, "ignore")})))
 
 
-# Dashes, quotes and ellipses follow each other in good text, so they do not count as the head of a misread character.
+# Dashes, quotes and ellipses follow each other in good text, so they do not count as the first
+# byte of a misread character.
 _HEADS = re.sub("[\u2000-\uffff]", "", _readings(0xC2, 0xF4))
 _RADICALS = {code: unicodedata.normalize("NFKC", chr(code)) for code in (0x2E9F, 0x2EF3, *range(0x2F00, 0x2FD6))}
 _C1 = "\x80-\x84\x86-\x9f"
@@ -40,14 +41,18 @@ _RADICAL = re.compile("[\u2e9f\u2ef3\u2f00-\u2fd5]")
 
 @dataclass(frozen=True)
 class Unicode:
-    """Repair text that was decoded wrongly (cafÃ© -> café), and bring it to Unicode's composed form NFC.
+    """Repair wrongly decoded text (cafÃ© -> café) and normalise it to NFC, Unicode's composed form.
 
-    Radicals that stand for the character of the same shape (⼈ -> 人), as PDFs have them, become that character.
-    Full-width forms and punctuation stay as they are, and so do code and tables.
+    Radicals that stand for a character of the same shape (⼈ -> 人), as in PDFs, become that character. Full-width
+    forms and punctuation stay as they are, and so do code and tables.
     """
 
     def edit(self, text: str) -> str:
-        """The repaired text."""
+        """The repaired text.
+
+        Raises:
+            UserError: the text needs ftfy, which is not installed.
+        """
         return text if text.isascii() else in_prose(text, _repaired)
 
 
@@ -81,8 +86,8 @@ def _ftfy() -> Any:
 
 # ---- controls
 
-# Scripts and emoji in which joiners mean something, scripts that are read from right to left, and those whose words a
-# space without width divides.
+# Scripts and emoji in which joiners have a meaning, scripts that are read from right to left, and scripts whose words
+# are separated by zero-width spaces.
 _JOINED = (
     "\u0600-\u109f\u1780-\u18af\u1a20-\u1bff\ua800-\uabff\u2600-\u27bf\ufe0f\U00011000-\U00011fff\U0001f000-\U0001faff"
 )
@@ -100,14 +105,14 @@ _CONTROLS = re.compile(
 
 @dataclass(frozen=True)
 class Controls:
-    """Remove control characters, NUL, byte order marks, zero-width characters, colours of terminals.
+    """Remove control characters, NUL, byte order marks, zero-width characters and terminal colour codes.
 
-    Line breaks and tabs stay; joiners, spaces without width and marks of direction stay in emoji and in the scripts
-    that need them.
+    Line breaks and tabs stay. Joiners, zero-width spaces and direction marks stay in emoji and in the scripts that need
+    them.
     """
 
     def edit(self, text: str) -> str:
-        """The text without them."""
+        """The text without control characters."""
         return _CONTROLS.sub("", text) if _NEEDS_CONTROLS.search(text) else text
 
 
@@ -116,16 +121,20 @@ class Controls:
 
 @dataclass(frozen=True)
 class Traditional:
-    """Write traditional Chinese characters as simplified ones.
+    """Replace traditional Chinese characters with simplified ones.
 
     Attributes:
-        conversion: of OpenCC: t2s, or tw2sp and hk2s, which also know the words of Taiwan and Hong Kong.
+        conversion: openCC conversion: t2s, or tw2sp and hk2s, which also know the words of Taiwan and Hong Kong.
     """
 
     conversion: str = "t2s"
 
     def edit(self, text: str) -> str:
-        """The text in simplified characters."""
+        """The text in simplified characters.
+
+        Raises:
+            UserError: openCC is not installed, or has no such conversion.
+        """
         simplified: str = _opencc(self.conversion).convert(text)
         return simplified
 
@@ -138,7 +147,7 @@ def _opencc(conversion: str) -> Any:
         raise UserError('filter traditional needs opencc: pip install "babyllm[corpus]"') from error
     try:
         return opencc.OpenCC(conversion)
-    except Exception as error:  # the library raises whatever its C++ part does
+    except Exception as error:  # OpenCC passes on the exceptions of its C++ code
         raise UserError(f"--traditional.conversion={conversion}: OpenCC has no such conversion; try t2s") from error
 
 
@@ -157,14 +166,15 @@ _EMPTY_LINES = re.compile("\n{3,}")
 
 @dataclass(frozen=True)
 class Whitespace:
-    r"""One kind of space and line break (\n), one space between words, at most one empty line, no spaces at the ends.
+    r"""Normalise whitespace: one kind of space and line break (\n), single spaces, at most one empty line in a row.
 
-    Indentation by ordinary spaces and tabs stays (lists), that of Chinese paragraphs by wide spaces goes. In code and
-    tables all stays but the kind of line break, and of spaces that indent.
+    The ends of lines and of the text lose theirs. Indentation by ordinary spaces and tabs stays (lists); wide spaces
+    that indent Chinese paragraphs are removed. In code and tables only the kind of line break changes, and the kind of
+    spaces that indent.
     """
 
     def edit(self, text: str) -> str:
-        """The tidy text."""
+        """The text with normalised whitespace."""
         is_tidy = not any(pair in text for pair in _UNTIDY_PAIRS) and not _UNTIDY.search(text)
         if is_tidy and text[:1] not in (" ", "\t"):
             return text.strip()

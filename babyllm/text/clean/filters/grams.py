@@ -1,6 +1,6 @@
 """n-grams of many texts at once: units as hashes in one array, equal n-grams brought together by sorting.
 
-texts -> code points -> units (hash, size, text) -> keys [40 bits of hash | 24 bits of place] -> sorted -> shares
+texts -> code points -> units (hash, size, text) -> keys [40 bits of hash | 24 bits of position] -> sorted -> shares
 
 Legend: C code points, U units, G n-grams, D texts.
 """
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from babyllm.ragged import GOLDEN, mix
 from babyllm.text.clean.syntax.characters import HAN, KANA, fill, table
 
-GAP, LONE, WORD = 0, 1, 2  # between units; a unit by itself; part of a word
+GAP, LONE, WORD = 0, 1, 2  # kinds of code points: between units; a unit by itself; part of a word
 _PLACE_BITS = 24
 
 
 def code_points(texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """(C,) code points of all texts and (D + 1,) where each begins; a line break stands behind each."""
+    """(C,) uint32 code points of all texts, each followed by a line break, and (D + 1,) int64 where each begins."""
     codes = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le"), dtype="<u4")
     starts = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([len(text) + 1 for text in texts], out=starts[1:])
@@ -31,7 +31,7 @@ def code_points(texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.in
 
 @cache
 def unit_kinds() -> NDArray[np.uint8]:
-    """(0x110000,) whether a code point is a gap between units, a unit by itself (Chinese, kana) or part of a word."""
+    """(0x110000,) uint8 kind of every code point: `GAP`, `LONE` (Chinese characters, kana) or `WORD`."""
     kinds = table(lambda character: WORD if character.isalnum() else GAP, GAP)
     fill(kinds, HAN + KANA, LONE)
     return kinds
@@ -41,11 +41,13 @@ def unit_kinds() -> NDArray[np.uint8]:
 class Units:
     """The units of some texts, one after another; fewer than 2**24.
 
+    A unit is a Chinese character, a kana or a word of another script.
+
     Attributes:
-        hashes: (U,) uint64.
-        sizes: (U,) characters.
-        texts: (U,) which text each belongs to.
-        text_sizes: (D,) characters of all units of a text.
+        hashes: (U,) uint64 hash of each unit.
+        sizes: (U,) int64 number of characters of each unit.
+        texts: (U,) int64 index of each unit's text.
+        text_sizes: (D,) int64 number of characters in all units of each text.
     """
 
     hashes: NDArray[np.uint64]
@@ -72,12 +74,12 @@ class Units:
         return Units(hashes, sizes, owner, np.bincount(owner, sizes, len(texts)).astype(np.int64))
 
     def only(self, wanted: NDArray[np.bool_]) -> Units:
-        """The units of the texts for which `wanted` (D,) is True; the texts keep their numbers."""
+        """The units of the texts for which `wanted`, (D,) bool, is true; the texts keep their indices."""
         kept = wanted[self.texts]
         return Units(self.hashes[kept], self.sizes[kept], self.texts[kept], self.text_sizes)
 
     def largest_share(self, n: int) -> NDArray[np.float64]:
-        """(D,) the share of a text's characters that its most frequent n-gram makes up; 0 where none comes twice."""
+        """(D,) float64 share of each text's characters that its most frequent n-gram makes up; 0 if none repeats."""
         places, is_repeat = self._sorted_grams(n)
         starts = np.flatnonzero(~is_repeat)
         counts = np.diff(starts, append=len(places))
@@ -89,7 +91,10 @@ class Units:
         return shares
 
     def repeated_share(self, n: int) -> NDArray[np.float64]:
-        """(D,) the share of a text's characters within n-grams that came before in it, each counted once."""
+        """(D,) float64 share of each text's characters within n-grams that occurred before in it.
+
+        Characters within several such n-grams count once.
+        """
         places, is_repeat = self._sorted_grams(n)
         change = np.zeros(len(self.sizes) + 1, np.int64)
         change[places[is_repeat]] += 1
@@ -99,7 +104,11 @@ class Units:
         return covered / np.maximum(1, self.text_sizes)
 
     def _sorted_grams(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """(G,) where each n-gram begins, equal ones of a text together, and (G,) whether one equals that before it."""
+        """The n-grams, equal ones of a text side by side.
+
+        Returns:
+            (G,) int64 index of each n-gram's first unit, and (G,) bool: whether it equals the n-gram before it.
+        """
         n_grams = max(0, len(self.hashes) - n + 1)
         keys = self.texts[:n_grams].astype(np.uint64)
         for i in range(n):

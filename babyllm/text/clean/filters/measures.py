@@ -84,7 +84,7 @@ class Shares:
 
 
 def kind_counts(texts: Sequence[str]) -> list[list[int]]:
-    """The number of characters of each of `KINDS` in every text; spaces are not counted."""
+    """The number of characters of each kind in each text, in the order of `KINDS`; spaces do not count."""
     codes, starts = code_points(texts)
     owners = np.repeat(np.arange(len(texts)), np.diff(starts))
     n_kinds = len(KINDS) + 1
@@ -95,7 +95,7 @@ def kind_counts(texts: Sequence[str]) -> list[list[int]]:
 
 @cache
 def _kinds() -> NDArray[np.uint8]:
-    """(0x110000,) the kind of every code point: 0 for spaces, else its index in `KINDS` + 1."""
+    """(0x110000,) uint8 kind of every code point: 0 for spaces, else its index in `KINDS` + 1."""
     by_category = {"Z": 0, "L": 2, "M": 2, "N": 3}
     kinds = table(lambda character: by_category.get(unicodedata.category(character)[0], 4), 4)
     kinds[[9, 10, 11, 12, 13, 0x85]] = 0
@@ -105,7 +105,7 @@ def _kinds() -> NDArray[np.uint8]:
 
 # ---- language
 
-_LANGUAGE_CHARACTERS = 2000  # at the beginning of a text, enough to identify its language
+_LANGUAGE_CHARACTERS = 2000  # read at the beginning of a text, enough to identify its language
 
 
 @dataclass(frozen=True)
@@ -114,18 +114,22 @@ class Language:
 
     Attributes:
         allow: ISO 639-1 codes, such as zh and en.
-        confidence: least probability of the language, 0 to 1; below it a text is rejected, too.
+        confidence: lowest probability of the language, 0 to 1; below it a text is rejected, too.
     """
 
     allow: tuple[str, ...] = ("zh", "en")
     confidence: Finite = 0.0
 
     def test(self, text: str) -> str | None:
-        """Why the text is rejected, or None."""
+        """Why the text is rejected, or None.
+
+        Raises:
+            UserError: py3langid is not installed, or does not know a language of `allow`.
+        """
         language, confidence = _identifier(self.allow).classify(text[:_LANGUAGE_CHARACTERS])
         if language not in self.allow:
             return f"language {language}"
-        return f"language told with confidence below {self.confidence:g}" if confidence < self.confidence else None
+        return f"confidence in the language below {self.confidence:g}" if confidence < self.confidence else None
 
 
 @cache
@@ -147,7 +151,7 @@ def _identifier(allow: Sequence[str]) -> Any:
 
 @dataclass(frozen=True)
 class Words:
-    """Reject texts that hold words of a list, in any case; Latin words count only as whole words.
+    """Reject texts that contain words of a list, in upper or lower case; Latin words count only as whole words.
 
     Attributes:
         file: file with one word or phrase per line; needed when the filter is used.
@@ -160,7 +164,11 @@ class Words:
     max_share: Rate | None = None
 
     def test(self, text: str) -> str | None:
-        """Why the text is rejected, or None."""
+        """Why the text is rejected, or None.
+
+        Raises:
+            UserError: the file is missing, cannot be read or has no words.
+        """
         first, words = _word_list(self.file)
         folded, n_words, n_characters, end = text.casefold(), 0, 0, 0
         for found in first.finditer(folded):
@@ -177,12 +185,12 @@ class Words:
         return None
 
     def digests(self, read: ReadConfig) -> dict[str, str]:
-        """The contents of the list."""
+        """The sha256 of the list."""
         return {"words": sha256(Path(self.file))} if Path(self.file).is_file() else {}
 
 
 def _alone(text: str, start: int, word: str) -> bool:
-    """Whether a word that begins or ends with a Latin letter or digit has none beside it there."""
+    """Whether a word is whole: where it begins or ends with a Latin letter or digit, no other one is next to it."""
     before, after = text[start - 1 : start], text[start + len(word) : start + len(word) + 1]
     return not (_is_latin(word[0]) and _is_latin(before)) and not (_is_latin(word[-1]) and _is_latin(after))
 
@@ -193,7 +201,7 @@ def _is_latin(character: str) -> bool:
 
 @cache
 def _word_list(file: str) -> tuple[re.Pattern[str], Mapping[str, Sequence[str]]]:
-    """A pattern of the first characters, and the words by first character, the longest first."""
+    """A pattern that matches the first characters, and the words by first character, the longest first."""
     if not file:
         raise UserError("--words.file is missing: name a file with one word per line")
     try:

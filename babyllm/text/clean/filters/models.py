@@ -20,7 +20,8 @@ from babyllm.text.readers import WHOLE_FILES, ReadConfig, find_partitions, key_o
 class Perplexity:
     """Reject texts that a language model finds too surprising (noise) or not surprising at all (boilerplate).
 
-    Bits per byte compare models with different tokenizers: the nats of all tokens over ln 2 over the UTF-8 bytes.
+    Bits per byte are the nats of all tokens divided by ln 2 and by the number of UTF-8 bytes, so that models with
+    different tokenizers can be compared.
 
     Attributes:
         model: run, step or Hugging Face directory; needed when the filter is used.
@@ -36,7 +37,7 @@ class Perplexity:
         """The function that judges documents by the bits per byte of their texts.
 
         Raises:
-            UserError: there is no model.
+            UserError: no model is named, or models cannot be loaded.
         """
         if resources.load_scorer is None or not self.model:
             raise UserError("--filters: perplexity needs a model; name its directory with --perplexity.model")
@@ -44,7 +45,7 @@ class Perplexity:
         return lambda documents: [self._reason(bits) for bits in scorer([document.text for document in documents])]
 
     def digests(self, read: ReadConfig) -> dict[str, str]:
-        """Names, sizes and times of the weights: hashing them would take longer than cleaning."""
+        """Names, sizes and times of the files of weights, because hashing them would take longer than cleaning."""
         weights = sorted(Path(self.model).rglob("*.safetensors")) if self.model else []
         return {
             "perplexity.model": str([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in weights])
@@ -67,14 +68,14 @@ def _scorer(load: Callable[[str], Scorer], model: str) -> Scorer:
 class Quality:
     """Reject texts that a classifier finds poor.
 
-    It is a linear model on character n-grams. With `good` and `bad` it is trained first and stored with the corpus, its
-    accuracy on held-out examples in `quality.json`; `model` names a corpus with a classifier trained before.
+    It is a linear model on character n-grams. With `good` and `bad` it is trained first and stored with the corpus; its
+    accuracy on held-out examples is in `quality.json`. `model` names a corpus whose classifier was trained before.
 
     Attributes:
         model: directory of an earlier corpus whose classifier is used.
         good: files or folders with good texts to learn from.
         bad: files or folders with bad texts to learn from.
-        min: least probability of being good, 0 to 1.
+        min: lowest probability of being good, 0 to 1.
     """
 
     model: PathText = ""
@@ -83,12 +84,16 @@ class Quality:
     min: Finite = 0.5
 
     def judge(self, texts: Sequence[str]) -> list[str | None]:
-        """Why each text is rejected, or None."""
+        """Why each text is rejected, or None.
+
+        Raises:
+            UserError: there is no classifier, or scikit-learn is not installed.
+        """
         poor = f"probability of being good below {self.min:g}"
         return [poor if p < self.min else None for p in _classifier(self.model).probabilities(texts).tolist()]
 
     def digests(self, read: ReadConfig) -> dict[str, str]:
-        """The contents of the examples and of the classifier."""
+        """Values that identify the contents of the examples and of the classifier."""
         found = {
             f"quality.{name}": key_of(find_partitions(list(map(Path, paths)), read, WHOLE_FILES))
             for name, paths in (("good", self.good), ("bad", self.bad))

@@ -69,19 +69,19 @@ class Outliers:
 
     Attributes:
         deviations: largest distance from the mean in standard deviations.
-        measures: measures of which one too far from its mean rejects a text: characters, lines, line_characters (mean
-            length of a line), compression (share of the bytes left by zlib), chinese, letters, digits, symbols (shares
-            of characters).
+        measures: measures; a text is rejected if any of them is too far from its mean. Available are characters, lines,
+            line_characters (mean length of a line), compression (share of the bytes left by zlib), and the shares of
+            characters chinese, letters, digits and symbols.
     """
 
     deviations: Rate = 3.0
     measures: list[str] = field(default_factory=lambda: ["characters"])
 
     def values(self, text: str) -> dict[str, int]:
-        """The value of a text by measure.
+        """The value of each chosen measure for a text.
 
         Raises:
-            UserError: a measure is not known.
+            UserError: a measure is unknown.
         """
         for name in self.measures:
             if name not in MEASURES:
@@ -91,7 +91,7 @@ class Outliers:
         return {name: MEASURES[name](text) for name in self.measures}
 
     def bounds(self, sums: Mapping[str, SumsByMeasure]) -> dict[str, Bounds]:
-        """The usual values by domain."""
+        """The lowest and highest usual value of each measure, by domain."""
         return {domain: {name: self._usual(s) for name, s in by_measure.items()} for domain, by_measure in sums.items()}
 
     def _usual(self, sums: Sums) -> tuple[float, float]:
@@ -103,7 +103,7 @@ class Outliers:
         """The function that judges documents by the usual values of their domain.
 
         Raises:
-            UserError: a measure is not known.
+            UserError: a measure is unknown.
         """
         self.values("")
         return lambda documents: [

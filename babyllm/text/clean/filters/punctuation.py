@@ -1,4 +1,4 @@
-"""Filters that bring letters, digits and punctuation of prose to one form; code and tables stay."""
+"""Filters that normalise letters, digits and punctuation in prose; code and tables stay as they are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | dict(
 
 @dataclass(frozen=True)
 class Width:
-    """Write full-width letters, digits and the signs that go with them as ordinary ones (１９９８ -> 1998)."""
+    """Replace full-width letters, digits and their signs with ordinary ones (１９９８ -> 1998)."""
 
     def edit(self, text: str) -> str:
         """The text with ordinary letters and digits."""
@@ -35,9 +35,9 @@ def _narrowed(text: str) -> str:
 
 _TO_FULL = str.maketrans(",;:!?.()", "，；：！？。（）")
 _TO_HALF = str.maketrans("，；：！？。（）", ",;:!?.()")
-_CHINESE = f"{HAN}{KANA}、。〈-】〔-〗！（），：；？"  # what is written beside full-width punctuation
-_NEAR = 20  # characters on either side in which one Chinese character makes the surroundings Chinese
-# Each alternative begins behind its first mark, so that the search runs over the text for one set of characters.
+_CHINESE = f"{HAN}{KANA}、。〈-】〔-〗！（），：；？"  # characters next to which punctuation is full-width
+_NEAR = 20  # characters on either side; one Chinese character among them makes the context Chinese
+# The alternatives begin after the first mark, so that the search scans the text for one set of characters.
 _MARK = re.compile(
     "[,;:!?.，。！？：；]"
     f"(?:(?P<full>(?:(?<=[{_CHINESE}][,;:!?])|(?<=[{HAN}][”’][,;:!?]))(?!(?<=[:;])[-()])[,;:!?]*[ ]*)"
@@ -54,15 +54,15 @@ _PARENTHESES = re.compile(r"([(（])([^()（）\n]{0,200})([)）])")
 
 @dataclass(frozen=True)
 class Punctuation:
-    """Bring ，。！？：；（） to the width of the script around them: full beside Chinese, half in Latin text.
+    """Fit the width of ，。！？：；（） to the script around them: full next to Chinese, half in Latin text.
 
-    Numbers (3.14, 10:30), file names and URLs stay, and so does a point between Chinese characters, as in names, unless
-    the text has no 。 and so ends its sentences with points. Spaces behind a mark that becomes full-width go,
-    because the mark holds its own; one comes behind a mark that becomes half-width between words.
+    Numbers (3.14, 10:30), file names and URLs stay. A point between Chinese characters, as in names, stays if the text
+    contains 。; otherwise points end its sentences. Spaces after a mark that becomes full-width are removed, because
+    the mark contains its own; a mark that becomes half-width between words is followed by a space.
     """
 
     def edit(self, text: str) -> str:
-        """The text with marks of one width."""
+        """The text with marks of fitting width."""
         return in_prose(text, _marked)
 
 
@@ -113,15 +113,15 @@ def _is_chinese_near(found: re.Match[str]) -> bool:
 # ---- runs
 
 _RUN = re.compile(r"([。！？，；：、～…—!?,;~=*_+·.-])\1+")
-# The mark: how long a run must be to be shortened, and what it becomes.
+# The mark: the shortest run that is replaced, and its replacement.
 _SHORT = (
     {mark: (2, mark) for mark in "！？，；：、～"}
     | {mark: (3, mark) for mark in "!?,;~"}
     | {mark: (3, mark * 2) for mark in "…—"}
     | {mark: (4, mark * 3) for mark in "-=*_+·."}
 )
-_SPREAD = re.compile("[a-z_$]")  # begins what the three points of a language are written before
-_TIGHT = "*,;"  # stand for digits and letters that are hidden, and for cells that are empty
+_SPREAD = re.compile("[a-z_$]")  # begins the operand of `...`, an operator of programming languages
+_TIGHT = "*,;"  # marks that hide digits and letters, or separate empty cells
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,12 @@ class Runs:
     """Shorten runs of one punctuation mark.
 
     ！！！！ -> ！ (also ？，；：、～); !!! -> ! (also ? , ; ~, from three on); 。。。 -> …… (。。 -> 。); ……… -> ……;
-    ——— -> ——; 他说... -> 他说……; ....... -> ... (also - = * _ + ·, from four on, so that Markdown stays). What hides
-    digits (138****1234) and empty places of lists ([1,,,2]) stay.
+    ——— -> ——; 他说... -> 他说……; ....... -> ... (also - = * _ + ·, from four on, so that Markdown stays). Asterisks
+    that hide digits (138****1234) and commas of empty list items ([1,,,2]) stay.
     """
 
     def edit(self, text: str) -> str:
-        """The text with short runs."""
+        """The text with its runs shortened."""
         return in_prose(text, _without_runs)
 
 

@@ -3,8 +3,8 @@
     texts -> units (Chinese characters, words of other scripts) -> sorted n-grams of all texts at once -> suspects
     suspects -> one at a time: lines, paragraphs, n-grams -> reason
 
-Sorting all n-grams of a batch costs a fraction of counting them text by text. It compares hashes, so it can suspect a
-text wrongly but never miss one; what is turned away was counted.
+Sorting all n-grams of a batch costs a fraction of counting them text by text. It compares hashes, so it may suspect a
+text wrongly but never misses one. A text is rejected only after its n-grams were counted exactly.
 """
 
 from __future__ import annotations
@@ -27,28 +27,29 @@ _TOP = {2: 0.20, 3: 0.18, 4: 0.16}
 _REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 _REPEATED_LINES, _REPEATED_LINE_CHARACTERS = 0.30, 0.20
 _ROUNDING = 1 - 1e-9  # two ways to compute a share may differ in the last bit
-_LOOKED_AT = 1 << 20  # characters of a text, which bounds memory; a longer one repeats itself in its beginning already
+_LOOKED_AT = 1 << 20  # characters read of a text, to bound memory; they suffice to find repetition
 
 
 @dataclass(frozen=True)
 class Repetition:
-    """Turn away texts that repeat themselves, by the rules of Gopher (Rae et al. 2021, table A1).
+    """Reject texts that repeat themselves, by the rules of Gopher (Rae et al. 2021, table A1).
 
-    Repeated are more than 0.30 of the lines or paragraphs, or lines or paragraphs with more than 0.20 of the
-    characters; or the most frequent 2-, 3- or 4-gram makes up more than 0.20, 0.18 or 0.16 of the characters; or
-    repeated 5- to 10-grams cover more than 0.15, 0.14, 0.13, 0.12, 0.11 or 0.10 of them. The units of an n-gram are
-    Chinese characters, and words of other scripts; only their characters count, and the first million of a text.
+    A text is rejected if more than 0.30 of its lines or paragraphs are repeated; if repeated lines or paragraphs hold
+    more than 0.20 of its characters; if its most frequent 2-, 3- or 4-gram makes up more than 0.20, 0.18 or 0.16 of
+    them; or if repeated 5- to 10-grams cover more than 0.15, 0.14, 0.13, 0.12, 0.11 or 0.10 of them. The units of
+    n-grams are Chinese characters, and words of other scripts. In n-grams only the characters of units count. Only the
+    first million characters of a text are read.
 
     Attributes:
-        min_characters: the rules are for texts of this length; in a shorter one every repetition is a large share.
-        short_share: of the characters of a shorter text, which repeated 5-grams may cover.
+        min_characters: fewest characters of a text for these rules; in a shorter one every repetition is a large share.
+        short_share: largest share of a shorter text's characters that repeated 5-grams may cover.
     """
 
     min_characters: AnyCount = 250
     short_share: Finite = 0.5
 
     def judge(self, texts: Sequence[str]) -> list[str | None]:
-        """Why each text is turned away, or None."""
+        """Why each text is rejected, or None."""
         return [
             _repeated_lines(head, self.min_characters) or (self._repeated_grams(head) if is_suspect else None)
             for heads in _batches(texts)
@@ -56,11 +57,11 @@ class Repetition:
         ]
 
     def _suspects(self, units: Units) -> NDArray[np.bool_]:
-        """(D,) True for every text that breaks a rule about n-grams, and for few others."""
+        """(D,) bool: true for every text that breaks a rule about n-grams, and for few others."""
         is_long = units.text_sizes >= self.min_characters
         repeated = units.repeated_share(5)
         is_suspect = ~is_long & (repeated > self.short_share * _ROUNDING)
-        # What longer n-grams repeat, 5-grams repeat too.
+        # Where longer n-grams repeat, 5-grams repeat too.
         for rules, share_of, texts in (
             (_TOP, Units.largest_share, is_long),
             (_REPEATED, Units.repeated_share, is_long & (repeated > min(_REPEATED.values()) * _ROUNDING)),
@@ -81,7 +82,7 @@ class Repetition:
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    """What is looked at of the texts, few enough at a time for `Units`."""
+    """The parts of the texts that are read, in batches small enough for `Units`."""
     batch: list[str] = []
     n_characters = 0
     for text in texts:
@@ -124,7 +125,7 @@ def _repeated_grams(units: Sequence[str], total: int) -> str | None:
 
 
 def _covered(units: Sequence[str], n: int) -> int:
-    """The characters within n-grams that came before, each counted once."""
+    """The number of characters within n-grams that occurred before; each character counts once."""
     seen: set[tuple[str, ...]] = set()
     end, n_characters = 0, 0  # units before `end` have been counted
     for start, gram in enumerate(_grams(units, n)):

@@ -1,9 +1,10 @@
-r"""Filters for rules that people bring: edits; sections, paragraphs and lines that go; and what a text repeats.
+r"""Filters for rules of the user's own (edits; sections, paragraphs and lines to remove) and for repetitions in a text.
 
     rules: edits (pattern -> replacement) -> sections by heading -> paragraphs -> lines
-    repeats: paragraphs, lines that came before in the text
+    repeats: paragraphs, lines that occurred before in the text
 
-Edits see the whole text. What drops lines never drops single lines of code, which repeat and are short by nature.
+Edits apply to the whole text. Rules for paragraphs and lines never remove code, whose lines are often
+short or repeated.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ _UNMARKED = 7  # the level of a heading without a mark
 
 @dataclass(frozen=True)
 class Rules:
-    r"""Change texts by rules of your own: regular expressions of Python, headings, lines.
+    r"""Edit texts by rules of your own: Python regular expressions, headings, lines.
 
     Attributes:
-        edits: pattern -> replacement, in order; \1 stands for a group, ^ and $ for the ends of lines.
-        sections: headings whose sections go, up to the next heading of the same level; in any case, marked as in
-            Markdown or a wiki, or alone on a line.
-        paragraphs: patterns; a paragraph in which one is found goes.
-        lines: lines that go, in any case and whatever spaces are around them.
-        line_patterns: patterns; a line in which one is found goes.
+        edits: map from pattern to replacement, applied in order; \1 stands for a group, ^ and $ for the ends of lines.
+        sections: headings whose sections are removed, up to the next heading of the same or a higher level; in upper or
+            lower case, marked as in Markdown or a wiki, or alone on a line.
+        paragraphs: patterns; a paragraph that contains a match is removed.
+        lines: lines to remove, in upper or lower case and with any spaces around them.
+        line_patterns: patterns; a line that contains a match is removed.
         min_line: fewest characters of a line that stays.
         max_line: most characters of a line that stays; null for no limit.
     """
@@ -56,7 +57,7 @@ class Rules:
         """The text after all rules.
 
         Raises:
-            UserError: a pattern or a replacement is none; the message names it.
+            UserError: a pattern or a replacement is invalid; the message names it.
         """
         for pattern, replacement in _edits(tuple(self.edits.items())):
             text = pattern.sub(replacement, text)
@@ -79,12 +80,13 @@ class Rules:
 
 @dataclass(frozen=True)
 class Repeats:
-    """Take out paragraphs and lines that came before in the same text; the first of them stays.
+    """Remove paragraphs and lines that occurred before in the same text; the first occurrence stays.
 
     Attributes:
-        paragraphs: whether paragraphs are compared.
-        lines: whether lines are compared; lines of code stay in any case.
-        min_characters: shorter ones stay, as the refrain of a song and the word in a column do.
+        paragraphs: true if paragraphs are compared.
+        lines: true if lines are compared; lines of code stay in any case.
+        min_characters: fewest characters of a paragraph or line that is removed; shorter ones repeat in good texts,
+            such as the refrain of a song or a word in a column.
     """
 
     paragraphs: bool = True
@@ -164,7 +166,7 @@ def _without_paragraphs(text: str, goes: Callable[[str], bool]) -> str:
 
 
 def _paragraphs(text: str) -> Iterator[tuple[bool, list[str]]]:
-    """(whether it is code, its lines) of each paragraph, and of each gap between two."""
+    """(whether it is code, its lines) of each paragraph, and of each gap between two paragraphs."""
     gathered: list[str] = []
     kind = (False, False)
     for line, is_code in zip(text.split("\n"), lines_of_code(text), strict=True):
@@ -184,7 +186,7 @@ def _without_sections(text: str, titles: set[str]) -> str:
     lines = text.split("\n")
     is_fenced = fenced_lines(lines)
     kept: list[str] = []
-    dropping: int | None = None  # the level of the section that goes
+    dropping: int | None = None  # the level of the section that is being removed
     for i, line in enumerate(lines):
         heading = None if is_fenced[i] else _heading(lines, i, titles)
         if heading is not None and (dropping is None or heading[0] <= dropping):
@@ -195,7 +197,7 @@ def _without_sections(text: str, titles: set[str]) -> str:
 
 
 def _heading(lines: Sequence[str], i: int, titles: set[str]) -> tuple[int, str] | None:
-    """The level and the title of the heading that a line is."""
+    """The level and the title of the heading in line `i`; None for other lines."""
     line = lines[i]
     if found := _HEADING.match(line):
         return len(found["hashes"] or found["signs"]), _title(found["markdown"] or found["wiki"] or "")

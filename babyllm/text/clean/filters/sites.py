@@ -1,4 +1,4 @@
-"""The filter for the sources of documents: lists of hosts and of beginnings of URLs."""
+"""The filter for the sources of documents, by lists of hosts and beginnings of URLs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Sites:
         """Why a document with this URL is rejected, or None.
 
         Raises:
-            UserError: a file cannot be read, or there is no entry.
+            UserError: a file cannot be read, or the lists have no entry.
         """
         blocked = _entries("block", tuple(self.block), tuple(self.block_files))
         allowed = _entries("allow", tuple(self.allow), tuple(self.allow_files))
@@ -57,7 +57,7 @@ class Sites:
         return "address is blocked" if _is_listed(url, blocked) else None
 
     def digests(self, read: ReadConfig) -> dict[str, str]:
-        """The contents of the lists."""
+        """The sha256 of each list."""
         paths = [Path(file) for file in (*self.block_files, *self.allow_files)]
         return {f"sites {path}": sha256(path) for path in paths if path.is_file()}
 
@@ -89,7 +89,7 @@ def _is_listed(url: str, entries: dict[str, list[str]]) -> bool:
 
 
 def _parts(url: str) -> tuple[str, str]:
-    """Host and rest of a URL in one form: an ASCII host without a final dot, no lone slash after it."""
+    """Host and rest of a URL, normalised: an ASCII host without a final dot, and an empty rest for a lone slash."""
     found = _PARTS.match(url.strip())
     host, path = (found[1], found[2]) if found else ("", url)
     host = host.lower().strip(".").removeprefix("*.")

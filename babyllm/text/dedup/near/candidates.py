@@ -1,9 +1,9 @@
-"""Pairs of documents that may be alike: those that share a key in one of several tables.
+"""Candidates for near-duplicates: documents that share a key in one of several tables.
 
-    a slice's keys, (tables, documents) -> entries -> entries.npy, each table sorted
-    entries.npy of all slices -> one range of one table's keys -> runs of one key -> pairs, groups
+    a slice's keys, (tables, documents) -> entries -> a file, each table sorted
+    files of all slices -> one range of one table's keys -> runs of one key -> pairs, groups
 
-All pairs of a run of few documents are candidates. A larger one, which would give too many, is handed on as a group.
+In a run of few documents all pairs are candidates. A larger run has too many pairs and is passed on as a group.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from babyllm.ragged import U64, Ragged, offsets_of
 
-ALL_PAIRS_LIMIT = 16  # documents of a run that all pairs are made of
+ALL_PAIRS_LIMIT = 16  # most documents of a run whose pairs are all candidates
 _DOCUMENT_BITS = np.uint64(32)
 _DOCUMENT_MASK = np.uint64(0xFFFFFFFF)
 NO_PAIRS = np.empty(0, np.uint64)
 
 
 class Span(NamedTuple):
-    """A range of the keys of one table: those whose 32 bits lie in [start, stop)."""
+    """A range of the keys of one table: those whose upper 32 bits lie in [start, stop)."""
 
     table: int
     start: int
@@ -33,11 +33,11 @@ class Span(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """What shares a key.
+    """Documents that share a key.
 
     Attributes:
-        pairs: see `pack`; sorted, distinct, the smaller document first.
-        groups: the documents (int64, ascending) of each run too large for pairs.
+        pairs: (pairs,) uint64 packed pairs, see `pack`; sorted, distinct, the smaller document first.
+        groups: documents (int64, ascending) of each run that is too large for pairs.
     """
 
     pairs: U64
@@ -45,25 +45,30 @@ class Candidates(NamedTuple):
 
 
 def pack(high: NDArray[np.integer], low: NDArray[np.integer]) -> U64:
-    """Two 32-bit numbers in one of 64 bits, which sorts by the first, then by the second."""
+    """(n,) uint64: two 32-bit numbers in one of 64 bits, which sorts by `high`, then by `low`, both (n,)."""
     packed: U64 = (high.astype(np.uint64) << _DOCUMENT_BITS) | low.astype(np.uint64)
     return packed
 
 
 def unpack(packed: U64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The two numbers of `pack`."""
+    """The two (n,) int64 numbers that `pack` packed."""
     return (packed >> _DOCUMENT_BITS).view(np.int64), (packed & _DOCUMENT_MASK).view(np.int64)
 
 
 def entries(keys: U64, documents: NDArray[np.int64]) -> U64:
-    """(tables, documents): the upper 32 bits of each key with its document, sorted within each table."""
+    """(tables, documents) uint64: the upper 32 bits of each key and its document, sorted within each table.
+
+    Args:
+        keys: (tables, documents) uint64 keys.
+        documents: (documents,) int64 numbers of the documents, below 2**32.
+    """
     packed: U64 = (keys & ~_DOCUMENT_MASK) | documents.astype(np.uint64)
     packed.sort(axis=1)
     return packed
 
 
 def spans(n_tables: int, n_documents: int, entries_at_once: int, at_most: int | None = None) -> list[list[Span]]:
-    """All keys of all tables in lists of spans that hold about `entries_at_once` entries, `at_most` so many spans."""
+    """Spans that cover all keys of all tables, in lists of about `entries_at_once` entries, or of `at_most` spans."""
     n_ranges = max(1, -(-n_documents // entries_at_once))
     edges = [(i << 32) // n_ranges for i in range(n_ranges + 1)]
     all_spans = [Span(t, edges[i], edges[i + 1]) for t in range(n_tables) for i in range(n_ranges)]
@@ -72,7 +77,7 @@ def spans(n_tables: int, n_documents: int, entries_at_once: int, at_most: int | 
 
 
 def load(span: Span, files: Sequence[Path]) -> U64:
-    """The entries of all slices within a span, sorted."""
+    """(n,) uint64 entries of all slices within a span, sorted."""
     pieces = [NO_PAIRS]
     for file in files:
         table = np.load(file, mmap_mode="r")[span.table]
@@ -85,7 +90,7 @@ def load(span: Span, files: Sequence[Path]) -> U64:
 
 
 def find(found: U64) -> Candidates:
-    """The pairs and groups among sorted entries."""
+    """The pairs and groups among (n,) sorted entries."""
     key = found >> _DOCUMENT_BITS
     edges = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1], [True]])) if len(key) else np.zeros(1, np.int64)
     sizes = np.diff(edges)
@@ -105,7 +110,7 @@ def find(found: U64) -> Candidates:
 
 
 def merge(found: Sequence[Candidates]) -> Candidates:
-    """Candidates of several spans in one; of groups with the same documents one is left."""
+    """The candidates of several spans together; of groups with the same documents, one stays."""
     pairs = np.unique(np.concatenate([NO_PAIRS, *(f.pairs for f in found)]))
     groups: dict[bytes, NDArray[np.int64]] = {}
     for _, (members, offsets) in found:

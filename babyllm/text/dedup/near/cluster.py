@@ -1,7 +1,7 @@
-"""Clusters: which documents stand for which, and the one of each cluster that survives.
+"""Clusters of similar documents, and the one document of each cluster that survives.
 
-Chains are the connected parts of the graph of links. A direct cluster is a document that stays, with documents that it
-is linked to itself.
+A chain is a connected component of the graph of links. A direct cluster is a document that stays, with documents that
+are linked to it directly.
 """
 
 from __future__ import annotations
@@ -16,10 +16,15 @@ from babyllm.text.dedup.near.candidates import unpack
 
 
 def components(n: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The least number of the part of the graph that each of n nodes is in, given edges between a[i] and b[i].
+    """(n,) int64: the smallest node of each node's connected component, given edges between a[i] and b[i].
 
-    Union-find on all edges at once: roots are hung below the smaller root of a neighbour and paths are halved until
-    nothing changes, which takes about log2(n) rounds.
+    Union-find on all edges at once: each root is attached to the smaller root of a neighbour, and paths are halved,
+    until nothing changes. That takes about log2(n) rounds.
+
+    Args:
+        n: number of nodes.
+        a: (edges,) one node of each edge.
+        b: (edges,) other node of each edge.
     """
     root = np.arange(n)
     while len(a):
@@ -33,12 +38,12 @@ def components(n: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np
 
 
 def independent(n: int, low: NDArray[np.int64], high: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Of n nodes whether each stays: no edge joins it to a smaller one that stays.
+    """(n,) bool: whether each node stays, which it does if no edge joins it to a smaller node that stays.
 
     Args:
-        n: nodes, the smaller the rather kept.
-        low: the smaller node of each edge.
-        high: the greater one.
+        n: number of nodes; smaller ones are preferred.
+        low: (edges,) smaller node of each edge.
+        high: (edges,) larger node of each edge.
     """
     stays = np.ones(n, bool)
     order = np.argsort(low, kind="stable")
@@ -51,15 +56,16 @@ def independent(n: int, low: NDArray[np.int64], high: NDArray[np.int64]) -> NDAr
 
 
 class Members(NamedTuple):
-    """The documents that are alike to another, in ascending order.
+    """The documents in clusters, in ascending order.
 
     Attributes:
-        documents: their numbers.
-        survivor: the document that stands for each.
-        neighbour: the alike document that joined it: of equal documents the first; for that one the survivor where the
-            two are linked, else the most similar; a survivor's is itself. In direct clusters it is the survivor.
-        similarity: the similarity to the neighbour.
-        method: the method of the link to the neighbour, as a number; -1 for a survivor.
+        documents: (members,) int64 document numbers.
+        survivor: (members,) int64 document that survives of each member's cluster.
+        neighbour: (members,) int64 similar document that connects each member to its cluster. For a document that
+            equals a preferred one, it is the most preferred of the equal ones. For others it is the survivor if the two
+            are linked, else the most similar document. A survivor's is itself. In direct clusters it is the survivor.
+        similarity: (members,) float64 Jaccard similarity to the neighbour.
+        method: (members,) int64 method of the link to the neighbour, an index in `FOUND_BY`; -1 for a survivor.
     """
 
     documents: NDArray[np.int64]
@@ -73,14 +79,14 @@ class Graph(NamedTuple):
     """Documents as nodes, numbered by preference, and their links as edges.
 
     Attributes:
-        documents: the numbers of the documents, ascending.
-        rank: the node of each document.
-        by_rank: the place among the documents of each node.
-        first: the least node of those that equal each node.
-        low: the smaller node of each link between unequal ones, where the least of equal ones stands for all.
-        high: the greater one.
-        similarity: of each of these links.
-        method: of each of these links.
+        documents: (n,) int64 numbers of the documents, ascending.
+        rank: (n,) int64 node of each document.
+        by_rank: (n,) int64 index in `documents` of each node.
+        first: (n,) int64 smallest of the nodes that equal each node.
+        low: (links,) int64 smaller node of each link between unequal nodes; the smallest of equal nodes represents all.
+        high: (links,) int64 larger node of each of these links.
+        similarity: (links,) float64 Jaccard similarity of each of these links.
+        method: (links,) int64 method of each of these links, an index in `FOUND_BY`.
     """
 
     documents: NDArray[np.int64]
@@ -93,9 +99,10 @@ class Graph(NamedTuple):
     method: NDArray[np.int64]
 
     def stays(self, n_fixed: int) -> NDArray[np.bool_]:
-        """Of each node whether it stays, or what it equals: the first `n_fixed` do, others if no link forbids it.
+        """(n,) bool: whether each node stays, or the smallest node that equals it.
 
-        In the order of preference a node stays unless it is linked to one that stays.
+        The first `n_fixed` nodes stay. In the order of preference, any other one stays unless it is linked to one that
+        stays.
         """
         removable = self.high >= n_fixed
         return independent(len(self.rank), self.low[removable], self.high[removable])[self.first]
@@ -107,7 +114,7 @@ class Graph(NamedTuple):
         similarity: NDArray[np.float64],
         method: NDArray[np.int64],
     ) -> Members:
-        """Documents for nodes."""
+        """The members in the order of documents, from (n,) arrays in the order of nodes."""
         return Members(
             self.documents,
             self.documents[self.by_rank[survivor]][self.rank],
@@ -124,14 +131,15 @@ def graph_of(
     similarity: NDArray[np.float64],
     method: NDArray[np.int64],
 ) -> Graph:
-    """The graph that links make.
+    """The graph of documents and the links between them.
 
     Args:
-        documents: the numbers of all documents with a link, or more; ascending.
-        order: of each document, a number of its own; the smaller the rather kept.
-        pairs: the links, packed; a pair may be there more than once.
-        similarity: of each link.
-        method: of each link: 0 joins equal documents; between links of one pair and similarity the smallest counts.
+        documents: (n,) int64 numbers of all documents with a link, or more; ascending.
+        order: (n,) int64 rank of each document, all distinct; documents of smaller rank are preferred.
+        pairs: (links,) uint64 packed pairs; a pair may occur more than once.
+        similarity: (links,) float64 Jaccard similarity of each link.
+        method: (links,) int64 method of each link, an index in `FOUND_BY`; 0 links equal documents. Of links with the
+            same pair and similarity the smallest method counts.
     """
     n = len(documents)
     by_rank = np.argsort(order)
@@ -145,7 +153,7 @@ def graph_of(
 
 
 def chains(graph: Graph) -> Members:
-    """The clusters that links connect, over any number of documents; the least node of each survives."""
+    """The connected components of the graph as clusters; the smallest node of each survives."""
     n, first = len(graph.rank), graph.first
     others = np.flatnonzero(first != np.arange(n))
     a, b = graph.low, graph.high
@@ -165,11 +173,11 @@ def chains(graph: Graph) -> Members:
 
 
 def direct(graph: Graph, n_fixed: int) -> Members:
-    """The clusters of the nodes that stay: each other one goes to the most similar of those it is linked to.
+    """The clusters of the nodes that stay; each other node joins the most similar of those it is linked to.
 
     Args:
         graph: nodes and links.
-        n_fixed: how many nodes, the first ones, stay whatever they are alike to.
+        n_fixed: number of nodes, the first ones, that stay whatever they are similar to.
     """
     n, first = len(graph.rank), graph.first
     used = np.flatnonzero(graph.stays(n_fixed)[graph.low] & (graph.high >= n_fixed))
@@ -186,6 +194,6 @@ def direct(graph: Graph, n_fixed: int) -> Members:
 
 
 def select(members: Members, chosen: NDArray[np.bool_]) -> Members:
-    """The members for which `chosen` is true; of a cluster all or none."""
+    """The members for which `chosen`, (members,) bool, is true; it is the same for all members of a cluster."""
     documents, survivor, neighbour, similarity, method = members
     return Members(documents[chosen], survivor[chosen], neighbour[chosen], similarity[chosen], method[chosen])

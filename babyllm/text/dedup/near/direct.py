@@ -1,11 +1,11 @@
 """The links that direct clusters need: any two documents that would both stay, and share a key, are compared.
 
-    links -> what stays -> groups of it -> more links -> what stays -> ... until nothing changes
+    links -> documents that stay -> their groups -> more links -> documents that stay -> ... until nothing changes
 
-A large group has links to its representatives alone. Where a representative goes, for a document outside of the group,
-those alike to it may stay, and have to be compared with each other. When nothing changes any more, no two documents
-that stay are alike, and each that goes is linked to one that stays and is preferred. Only one choice of documents is
-so, whatever the way to it.
+In a large group, documents have links to its representatives only. If a representative is removed because of a document
+outside the group, documents similar to it may stay and have to be compared with each other. When nothing changes any
+more, no two documents that stay are similar, and each removed document is linked to a preferred one that stays. Exactly
+one choice of documents satisfies this, so the order of the comparisons does not matter.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from babyllm.text.dedup import steps
 from babyllm.text.dedup.near.cluster import Graph, graph_of
 from babyllm.text.dedup.near.linking import AllLinks, Steps, gather, joined, proposals, save
 
-_MEMBERS_PER_BYTE = 1 / 64  # so few members of groups are compared in this process
+_MEMBERS_PER_BYTE = 1 / 64  # up to so many members of groups are compared in this process
 
 
 def grouped(run: Steps) -> NDArray[np.int64]:
-    """The documents in large groups, ascending."""
+    """(n,) int64 numbers of the documents in large groups, ascending."""
     found = np.zeros(run.setting.n_documents, bool)
     for method in run.setting.config.near:
         for folder in run.setting.folders(method):
@@ -32,14 +32,14 @@ def grouped(run: Steps) -> NDArray[np.int64]:
 def complete(
     run: Steps, documents: NDArray[np.int64], order: NDArray[np.int64], n_fixed: int, links: AllLinks
 ) -> Graph:
-    """The graph of links with those that are missing between documents of large groups.
+    """The graph of links, completed by the missing links between documents of large groups.
 
     Args:
-        run: what has run all steps up to the links.
-        documents: the numbers of all documents with a link or in a large group, ascending.
-        order: of each document, a number of its own; the smaller the rather kept.
-        n_fixed: how many documents, the first in this order, stay whatever they are alike to.
-        links: those found so far, with all between equal documents.
+        run: runner that has run all steps up to the links.
+        documents: (n,) int64 numbers of all documents with a link or in a large group, ascending.
+        order: (n,) int64 rank of each document, all distinct; documents of smaller rank are preferred.
+        n_fixed: number of documents, the first in this order, that stay whatever they are similar to.
+        links: links found so far, with all links between equal documents.
     """
     setting = run.setting
     graph = graph_of(documents, order, *links)
@@ -59,7 +59,7 @@ def complete(
 
 
 def _round(run: Steps, method: str, number: int, n_fixed: int) -> tuple[str, str] | None:
-    """Compare what stays in the groups of a method; the step's name with the method, None where nothing is to do."""
+    """Compare the documents that stay in a method's groups; the step's name and the method, None without any."""
     sizes = [len(steps.open_groups(run.setting, method, i).values) for i in range(len(run.setting.folders(method)))]
     items = [i for i, size in enumerate(sizes) if size]
     if not items:

@@ -1,4 +1,4 @@
-"""In how many documents each shingle is, in a fixed number of counters: the inverse document frequency, idf."""
+"""The document frequency of each shingle, in a fixed number of counters, and its inverse (idf)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ N_COUNTERS = 1 << 20  # shingles share a counter if the lower bits of their hash
 
 
 def frequencies(sets: Ragged) -> NDArray[np.uint32]:
-    """(N_COUNTERS,) uint32: the number of sets with the shingles of each counter."""
+    """(N_COUNTERS,) uint32: the number of sets that contain a shingle of each counter, added over its shingles."""
     return np.bincount(_counter(sets.values), minlength=N_COUNTERS).astype(np.uint32)
 
 
@@ -21,7 +21,7 @@ def inverse_frequencies(counts: NDArray[np.integer], n_documents: int) -> NDArra
 
 
 def idf_of(hashes: U64, idf: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The idf of each shingle, given the idf of each counter."""
+    """(shingles,) float64 idf of (shingles,) uint64 hashes, given the (N_COUNTERS,) idf of each counter."""
     return idf[_counter(hashes)]
 
 

@@ -1,4 +1,4 @@
-"""From corpora to links: which documents are alike, step by step over partitions.
+"""From corpora to links between similar documents, step by step over partitions.
 
 sketch -> exact repetitions -> candidates of each method -> sets of the candidates -> links
 """
@@ -26,21 +26,21 @@ from babyllm.text.dedup.near.methods import METHODS
 from babyllm.text.dedup.slices import Slice
 from babyllm.text.dedup.steps import Setting
 
-FOUND_BY = ("exact", *METHODS)  # a link's method is an index into it
-_FORMAT = 2  # of the intermediate files; those of another number are made again
-_PAIRS_PER_BYTE = 1 / 64  # of a partition: the sets of both documents come to it, a chunk of pairs at a time
-# Partitions that one process has done before others would have started.
+FOUND_BY = ("exact", *METHODS)  # the method of a link is an index into this
+_FORMAT = 2  # version of the intermediate files; those of another version are rebuilt
+_PAIRS_PER_BYTE = 1 / 64  # pairs of one item, per byte of a partition; sets are read for a chunk of pairs at a time
+# By step, the number of partitions that one process finishes before others have started.
 _LITTLE = {"lines": 0.5, "trim": 2, "count": 0.5, "sketch": 0.5, "sets": 4, "keep": 2}
-_ENTRIES_PER_BYTE = 1 / 16  # they are held twice while they are sorted
+_ENTRIES_PER_BYTE = 1 / 16  # entries are held twice while they are sorted
 
 
 class AllLinks(NamedTuple):
-    """Which documents are alike.
+    """Links between similar documents.
 
     Attributes:
-        pairs: packed.
-        similarity: Jaccard, of each pair.
-        method: index into `FOUND_BY` of the method that found each pair.
+        pairs: (links,) uint64 packed pairs of documents, see `candidates.pack`.
+        similarity: (links,) float64 Jaccard similarities.
+        method: (links,) int64 index in `FOUND_BY` of the method that found each link.
     """
 
     pairs: U64
@@ -49,11 +49,11 @@ class AllLinks(NamedTuple):
 
 
 class Steps:
-    """Runs steps over partitions, each in a directory of its name.
+    """Runs steps over partitions, each step in a directory named after it.
 
     Args:
-        setting: what all steps share.
-        key: JSON value that decides the results: inputs and configuration.
+        setting: settings that all steps share.
+        key: JSON value that determines the results: inputs and configuration.
     """
 
     def __init__(self, setting: Setting, key: Any) -> None:
@@ -70,19 +70,19 @@ class Steps:
         made_from: Sequence[Any] = (),
         **arguments: Any,
     ) -> list[Any]:
-        """The results of `work` for each item, like `run_partitions`.
+        """The results of `work` for each item, as `run_partitions` returns them.
 
         Args:
-            name: the name of the directory.
-            work: a step.
-            items: what to work on.
-            title: the title of the progress.
-            sizes: the sizes of the items in bytes.
-            is_little: whether the work is so little that it is done in this process.
-            made_from: the items of an earlier step, where this one's items are numbers of its folders.
-            **arguments: further ones of `work`.
+            name: name of the directory.
+            work: function of `steps` that does the work on one item.
+            items: partitions of the work.
+            title: title of the progress report.
+            sizes: sizes of the items in bytes.
+            is_little: true if the work is so little that it is done in this process.
+            made_from: items of an earlier step, if this step's items are indices of its folders.
+            **arguments: further arguments of `work`.
         """
-        for surplus in self.setting.folders(name)[len(items) :]:  # an earlier start with other partitions left them
+        for surplus in self.setting.folders(name)[len(items) :]:  # left by an earlier run with other partitions
             shutil.rmtree(surplus)
         job = partial(work, setting=self.setting, **arguments)
         key = [_FORMAT, self._key, repr(items), *map(repr, made_from)]
@@ -92,12 +92,17 @@ class Steps:
         return run_partitions(items, job, directory, key=key, workers=workers, sizes=sizes, title=title)
 
     def portion(self, per_byte: float) -> int:
-        """How many of something one partition may have."""
+        """The number of things that one partition may have, at this number per byte."""
         return max(1, int(self._work.partition_bytes * per_byte))
 
 
 def find_links(run: Steps, items: Sequence[tuple[Slice, bool]]) -> AllLinks:
-    """The links between the documents of these slices; with each comes whether it is kept clean of evaluation sets."""
+    """The links between the documents of some slices.
+
+    Args:
+        run: runner of the steps.
+        items: slices, each with whether it is compared with the evaluation sets.
+    """
     setting, near = run.setting, run.setting.config.near
     sizes = [piece.size_bytes for piece, _ in items]
     _weigh(run, items, sizes)
@@ -131,12 +136,12 @@ def find_links(run: Steps, items: Sequence[tuple[Slice, bool]]) -> AllLinks:
 
 
 def proposals(run: Steps, method: str) -> list[list[Span]]:
-    """The ranges of keys whose candidates come to one folder each."""
+    """The ranges of keys, one list for each folder of candidates."""
     return spans(run.setting.method(method).n_tables, run.setting.n_documents, run.portion(_ENTRIES_PER_BYTE))
 
 
 def gather(setting: Setting, names: Sequence[tuple[str, str]]) -> AllLinks:
-    """The links that steps have found, of which the names are given, with their methods."""
+    """The links that some steps found, given (name of the step, name of its method)."""
     pairs, similarity, number = [NO_PAIRS], [np.empty(0)], [np.empty(0, np.int64)]
     for name, method in names:
         for folder in setting.folders(name):
@@ -147,7 +152,7 @@ def gather(setting: Setting, names: Sequence[tuple[str, str]]) -> AllLinks:
 
 
 def joined(links: AllLinks, others: AllLinks) -> AllLinks:
-    """The links of both."""
+    """All links of both."""
     return AllLinks(
         np.concatenate([links.pairs, others.pairs]),
         np.concatenate([links.similarity, others.similarity]),
@@ -156,7 +161,7 @@ def joined(links: AllLinks, others: AllLinks) -> AllLinks:
 
 
 def save(path: Path, array: NDArray[Any]) -> None:
-    """Like np.save, but the file is whole or absent."""
+    """Save an array as np.save does, but so that the file is whole or absent."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     write_bytes(path, buffer.getvalue())
@@ -176,7 +181,7 @@ def _weigh(run: Steps, items: Sequence[tuple[Slice, bool]], sizes: Sequence[int]
 
 
 def _wanted(setting: Setting) -> NDArray[np.bool_]:
-    """Of each document whether it is in a pair or group."""
+    """(n_documents,) bool: whether each document is in a pair or group."""
     wanted = np.zeros(setting.n_documents, bool)
     for method in setting.config.near:
         for folder in setting.folders(method):
@@ -187,9 +192,9 @@ def _wanted(setting: Setting) -> NDArray[np.bool_]:
 
 
 def _comparisons(run: Steps, method: str, n_pairs: int) -> list[tuple[str, int, int]]:
-    """Pairs in ranges of their first document, which hold about as many each, and the groups of each folder.
+    """The items of `compare`: ranges of first documents with about equally many pairs, and folders with groups.
 
-    For direct clusters groups come later, when it is known what of them stays.
+    For direct clusters, groups are compared later, when it is known which of their documents stay.
     """
     folders = run.setting.folders(method)
     n_ranges = -(-n_pairs // run.portion(_PAIRS_PER_BYTE))

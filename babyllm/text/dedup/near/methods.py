@@ -1,8 +1,8 @@
 """The methods that find candidates for near-duplicates, in one table.
 
-A method makes keys of a text's shingles. Documents that share a key are candidates, whose true similarity is computed
-afterwards. To add a method, write it in a module of its own, add its name and its settings to `DedupConfig`, and name
-it in `METHODS`.
+A method computes keys from a text's shingles. Documents that share a key are candidates, whose true similarity is
+computed afterwards. To add a method, write it in a module of its own, add its name and its settings to `DedupConfig`,
+and name it in `METHODS`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,19 @@ class Method(Protocol):
         """The sketch of each text.
 
         Args:
-            hashes: uint64 hashes of each text's shingles, repetitions included.
+            hashes: hashes (uint64) of each text's shingles, repetitions included.
 
         Returns:
-            (n_tables, texts) keys, and (texts, words) fingerprints that `narrow` needs; None if it needs none.
+            (n_tables, texts) uint64 keys, and (texts, words) uint64 fingerprints for `narrow`; None if it needs none.
         """
 
     def narrow(self, pairs: U64, prints: U64) -> U64:
-        """The packed pairs whose fingerprints, in rows by document number, make them candidates."""
+        """The pairs that are candidates by their fingerprints.
+
+        Args:
+            pairs: (pairs,) uint64 packed pairs of documents.
+            prints: (documents, words) uint64 fingerprints, in rows by document number.
+        """
 
     def fact(self) -> Fact:
         """The line of the report that describes the method."""

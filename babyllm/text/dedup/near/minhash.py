@@ -40,7 +40,7 @@ class MinHashConfig:
 
 
 class Bands(NamedTuple):
-    """The cut of a signature: `n` bands of `rows` rows."""
+    """The bands of a signature: `n` bands of `rows` rows each."""
 
     n: int
     rows: int
@@ -100,7 +100,7 @@ class MinHash:
     """MinHash as a method of `methods.METHODS`.
 
     Args:
-        config: its settings.
+        config: settings of MinHash.
         threshold: least Jaccard similarity of near-duplicates.
 
     Raises:
@@ -128,7 +128,7 @@ class MinHash:
 
 
 def _multipliers(n: int) -> NDArray[np.uint32]:
-    """(n,) odd numbers, so that each multiplication is a permutation of the 32-bit values."""
+    """(n,) uint32 odd numbers, so that each multiplication is a permutation of the 32-bit values."""
     numbers = mix(np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
     multipliers: NDArray[np.uint32] = (numbers >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
     return multipliers

@@ -2,8 +2,8 @@
 
     folded texts -> tokens -> n-grams -> hashes -> distinct: the set whose Jaccard similarity is taken
 
-A text with fewer than n tokens is one shingle, and a text without tokens is none. Words are single Chinese characters,
-and runs of other letters and digits; punctuation and symbols part them.
+A text with fewer than n tokens is one shingle; a text without tokens has no shingle. Words are single Chinese
+characters, and runs of other letters and digits; punctuation and symbols separate them.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from babyllm.ragged import U64, Ragged, compress, hash_rows, mix, offsets_of
 from babyllm.text.dedup.normal import DROPPED, SINGLE, WORD, characters, kinds
 
 _BASE = np.uint64(0xA24BAED4963EE407)
-SET_BITS = 48  # of a shingle's hash that a set keeps: the rest of 64 numbers the sets that are sorted together
+SET_BITS = 48  # bits of a hash that a set keeps; the other 16 hold the index of a set while many are sorted together
 
 
 @dataclass(frozen=True)
 class ShingleConfig:
-    """What two texts are compared by.
+    """The shingles that two texts are compared by.
 
     Attributes:
-        kind: n-grams of what: characters (of the normalised text), words (a Chinese character counts as one) or jieba
-            tokens.
-        n: how many of them make a shingle.
+        kind: tokens of a shingle: characters (of the normalised text), words (a Chinese character counts as one) or
+            jieba tokens.
+        n: number of tokens of a shingle.
     """
 
     kind: Literal["characters", "words", "jieba"] = "characters"
@@ -39,10 +39,10 @@ class ShingleConfig:
 
 
 def shingles(folded: Ragged, config: ShingleConfig) -> Ragged:
-    """The hash (uint64) of every shingle of each folded text, in its order and with repetitions.
+    """The hash (uint64) of every shingle of each folded text, in the order of the text and with repetitions.
 
     Raises:
-        UserError: jieba is wanted and not installed.
+        UserError: the kind is jieba, which is not installed.
     """
     if config.kind == "characters":
         return ngrams(characters(folded), config.n)
@@ -50,13 +50,13 @@ def shingles(folded: Ragged, config: ShingleConfig) -> Ragged:
 
 
 def words(folded: Ragged) -> Ragged:
-    """The hash of each word of each folded text."""
+    """The hash (uint64) of each word of each folded text."""
     kind = kinds(folded.values)
     return _runs(folded, kind == WORD, kind == SINGLE)
 
 
 def ngrams(tokens: Ragged, n: int) -> Ragged:
-    """The hash of every n successive tokens; a row with fewer gives one, an empty row none."""
+    """The hash (uint64) of every n successive tokens; a row with fewer tokens has one hash, an empty row has none."""
     lengths = tokens.lengths()
     short = np.flatnonzero((lengths > 0) & (lengths < n))
     values = tokens.values
@@ -80,12 +80,12 @@ def ngrams(tokens: Ragged, n: int) -> Ragged:
 
 
 def distinct(hashes: Ragged) -> Ragged:
-    """The set of each row: its distinct hashes, cut to SET_BITS bits, sorted."""
+    """The set of each row: its distinct hashes (uint64), cut to SET_BITS bits, sorted."""
     return counted(hashes)[0]
 
 
 def counted(hashes: Ragged) -> tuple[Ragged, NDArray[np.int64]]:
-    """The set of each row, and how often the row has each of its values."""
+    """The set of each row, and (values,) int64 number of times that each value occurs in its row."""
     rows_at_once = 1 << (64 - SET_BITS)
     sets, counts, lengths = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for first in range(0, len(hashes.offsets) - 1, rows_at_once):
@@ -102,7 +102,7 @@ def counted(hashes: Ragged) -> tuple[Ragged, NDArray[np.int64]]:
 
 
 def _runs(folded: Ragged, joins: NDArray[np.bool_], alone: NDArray[np.bool_]) -> Ragged:
-    """The hash of each token: a longest run of code points that join, or one that stands alone."""
+    """The hash of each token: a longest run of code points where `joins` is true, or one where `alone` is."""
     starts = joins.copy()
     starts[1:] &= ~joins[:-1]
     first = folded.offsets[:-1][folded.lengths() > 0]

@@ -21,7 +21,7 @@ from babyllm.text.dedup.near.frequencies import idf_of
 from babyllm.text.dedup.near.shingles import counted
 
 _WEIGHT_UNIT = 1 << 8  # weights are multiples of 1 / _WEIGHT_UNIT, so that their sums are exact
-_CHUNK = 1 << 14
+_CHUNK = 1 << 14  # shingles processed at once
 _SALTS = np.array([0x9E3779B97F4A7C15, 0x3C6EF372FE94F82A], np.uint64)  # one per 64 bits of a fingerprint
 _ONES = np.array([bin(i).count("1") for i in range(256)], np.uint8)
 
@@ -114,7 +114,7 @@ def table_keys(prints: U64, n: int, distance: int) -> U64:
 
 
 def hamming(a: U64, b: U64) -> NDArray[np.int64]:
-    """(rows,) int64: the number of bits in which two fingerprints differ."""
+    """(rows,) int64: the number of bits in which two rows of (rows, words) fingerprints differ."""
     different: NDArray[np.int64] = (
         _ONES[(a ^ b).view(np.uint8)].reshape(len(a), 8 * a.shape[1]).sum(axis=1, dtype=np.int64)
     )
@@ -131,7 +131,7 @@ class SimHash:
     """SimHash as a method of `methods.METHODS`.
 
     Args:
-        config: its settings.
+        config: settings of SimHash.
         n_documents: number of documents of all corpora.
         idf: (N_COUNTERS,) idf of each counter, see `frequencies`; None for equal weights.
     """

@@ -3,8 +3,8 @@
     slice, wanted documents -> sets.npy, documents.npy, offsets.npy       (a folder per slice)
     folders -> SetStore -> jaccard(pairs) -> links: pairs at the threshold or above
 
-Large groups are not compared pair by pair: a representative is compared with all others, then one of those that none
-has been alike to, and so on, up to `MAX_REPRESENTATIVES`.
+Large groups are not compared pair by pair. A representative is compared with all others; the next one is a document
+that is similar to no representative so far; and so on, up to `MAX_REPRESENTATIVES`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _BLOCK = 1 << 21  # shingles of a large group that are held at once
 
 
 class Links(NamedTuple):
-    """Pairs of documents that are alike.
+    """Pairs of similar documents.
 
     Attributes:
-        pairs: packed, see `candidates.pack`.
-        similarity: Jaccard, of each pair.
+        pairs: (pairs,) uint64 packed pairs, see `candidates.pack`.
+        similarity: (pairs,) float64 Jaccard similarity of each pair.
     """
 
     pairs: U64
@@ -39,7 +39,7 @@ class Links(NamedTuple):
 
 
 def write_sets(folder: Path, documents: NDArray[np.int64], sets: Ragged) -> None:
-    """Store the sets of these documents, which ascend, for a `SetStore`."""
+    """Store the sets of these documents, (n,) int64 and ascending, for a `SetStore`."""
     np.save(folder / "documents.npy", documents)
     np.save(folder / "offsets.npy", sets.offsets)
     np.save(folder / "sets.npy", sets.values)
@@ -58,15 +58,15 @@ class SetStore:
         self._file_of_row = np.repeat(np.arange(len(folders)), [len(d) for d in documents])
 
     def rows(self, documents: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where documents are in this store, each of which has to be here."""
+        """(n,) int64 row of each of (n,) documents, all of which must be in this store."""
         return np.searchsorted(self._documents, documents)
 
     def lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The sizes of sets."""
+        """(n,) int64 sizes of the sets in (n,) rows."""
         return self._lengths[rows]
 
     def sets(self, rows: NDArray[np.int64]) -> Ragged:
-        """The sets of ascending rows."""
+        """The sets in (n,) ascending rows."""
         pieces = [np.empty(0, np.uint64)]
         for number in np.unique(self._file_of_row[rows]):
             inside = rows[self._file_of_row[rows] == number]
@@ -78,7 +78,7 @@ class SetStore:
         return Ragged(np.concatenate(pieces), offsets_of(self._lengths[rows]))
 
     def any_sets(self, documents: NDArray[np.int64]) -> Ragged:
-        """The sets of distinct documents, in their order."""
+        """The sets of (n,) distinct documents, in the given order."""
         rows = self.rows(documents)
         order = np.argsort(rows)
         place = np.empty_like(order)
@@ -87,7 +87,7 @@ class SetStore:
 
 
 def jaccard(store: SetStore, pairs: U64) -> NDArray[np.float64]:
-    """The Jaccard similarity of each pair of documents."""
+    """(pairs,) float64 Jaccard similarity of each of (pairs,) packed pairs of documents."""
     left, right = (store.rows(documents) for documents in unpack(pairs))
     similarity = np.empty(len(pairs))
     lengths = store.lengths(left) + store.lengths(right)
@@ -105,28 +105,28 @@ def jaccard(store: SetStore, pairs: U64) -> NDArray[np.float64]:
 
 
 def verify(store: SetStore, pairs: U64, threshold: float) -> Links:
-    """The pairs whose Jaccard similarity is at least the threshold."""
+    """The packed pairs whose Jaccard similarity is at least the threshold."""
     lengths = [store.lengths(store.rows(documents)) for documents in unpack(pairs)]
-    pairs = pairs[np.minimum(*lengths) >= threshold * np.maximum(*lengths)]  # else it cannot be
+    pairs = pairs[np.minimum(*lengths) >= threshold * np.maximum(*lengths)]  # else the sizes rule it out
     similarity = jaccard(store, pairs)
     return Links(pairs[similarity >= threshold], similarity[similarity >= threshold])
 
 
 def verify_groups(store: SetStore, groups: Ragged, threshold: float) -> Links:
-    """Links between representatives of each group and the documents they are alike to; contents decide who they are."""
+    """Links between representatives of each group and documents similar to them; contents alone decide the choice."""
     ordered = [_by_content(store, groups.values[start:stop]) for start, stop in pairwise(groups.offsets.tolist())]
     members = np.concatenate([np.empty(0, np.int64), *ordered])
     return verify_in_order(store, Ragged(members, groups.offsets), np.zeros(len(members), bool), threshold)
 
 
 def verify_in_order(store: SetStore, groups: Ragged, stays: NDArray[np.bool_], threshold: float) -> Links:
-    """Links between representatives of each group and the documents they are alike to.
+    """Links between representatives of each group and documents similar to them.
 
     Args:
-        store: the sets of all members.
-        groups: documents, those that are compared with the others first.
-        stays: of each member whether it is compared with the others even if an earlier one is alike to it.
-        threshold: least similarity of a link.
+        store: sets of all members.
+        groups: documents (int64) of each group, in the order in which they become representatives.
+        stays: (members,) bool: whether each member may be a representative even if it is similar to an earlier one.
+        threshold: lowest similarity of a link.
     """
     found = [Links(NO_PAIRS, np.empty(0))]
     for start, stop in pairwise(groups.offsets.tolist()):
@@ -136,7 +136,7 @@ def verify_in_order(store: SetStore, groups: Ragged, stays: NDArray[np.bool_], t
 
 
 def _by_content(store: SetStore, members: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Members in an order that follows from their contents alone."""
+    """The members in an order that depends on their contents alone."""
     content = [reduce_rows(np.add, store.any_sets(block), np.uint64(0)) for block in _blocks(store, members)]
     return members[np.argsort(np.concatenate(content), kind="stable")]
 
@@ -144,7 +144,7 @@ def _by_content(store: SetStore, members: NDArray[np.int64]) -> NDArray[np.int64
 def _by_representatives(
     store: SetStore, members: NDArray[np.int64], stays: NDArray[np.bool_], threshold: float
 ) -> Iterator[Links]:
-    """A block of members at a time, so that a group may have any size."""
+    """The links of one group, a block of members at a time, so that a group may have any size."""
     representatives: list[tuple[np.int64, U64]] = []
     n_before = 0
     for block in _blocks(store, members):
@@ -171,7 +171,7 @@ def _by_representatives(
 
 
 def _blocks(store: SetStore, members: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """The members in portions of `_BLOCK` shingles, or one member."""
+    """The members in blocks of at most `_BLOCK` shingles, or of one member."""
     ends = np.cumsum(store.lengths(store.rows(members)))
     first = 0
     while first < len(members):
@@ -182,7 +182,7 @@ def _blocks(store: SetStore, members: NDArray[np.int64]) -> Iterator[NDArray[np.
 
 
 def _common(sets: Ragged, n: int) -> NDArray[np.int64]:
-    """How many values the sets i and n + i of 2 n sets share."""
+    """(n,) int64 number of values that the sets i and n + i of 2 n sets share."""
     pair = np.tile(np.arange(n, dtype=np.uint64), 2) << np.uint64(SET_BITS)
     values = sets.values | np.repeat(pair, sets.lengths())
     values.sort()
