@@ -20,14 +20,14 @@ from torch.nn import functional as F
 
 IGNORE = -100
 
-CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20, "mps": 64 << 20}
+CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20, "mps": 64 << 20}
 """Bytes of fp32 logits held at once, by device: few enough for a CPU's cache, enough to keep an accelerator busy."""
+
+FEWEST_ROWS = 256
+"""Tokens of a chunk at least: with fewer, reading the weight takes longer than multiplying by it."""
 
 SPARSE = 0.75
 """Share of counted targets below which only their rows are multiplied; above it, selecting rows costs more."""
-
-PRODUCT_CHUNKS = {"cpu": 4}
-"""Chunks whose 16-bit logit gradients share one product for the weight, since adding a product reads all of (V, D)."""
 
 
 def plain_token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -108,41 +108,37 @@ class _TokenLosses(torch.autograd.Function):
             peak = share.abs().amax().clamp(min=torch.finfo(wide).tiny)
             shared = (h * (share / peak).unsqueeze(1)).to(dtype)
         with torch.autocast(hidden.device.type, enabled=False):
-            for group in chunk_groups(len(targets), len(weight), hidden.device.type, dtype):
-                slopes: list[Tensor] = []
-                for part in group:
-                    log_probs = F.log_softmax(F.linear(h[part], w), dim=-1, dtype=wide)  # (C, V)
-                    losses[part] = F.nll_loss(log_probs, targets[part], ignore_index=IGNORE, reduction="none")
-                    if wants_gradients:
-                        slopes.append(_slope(log_probs.exp_(), targets[part], dtype))
-                        d_hidden[part] = slopes[-1] @ w
-                if wants_gradients and len(d_weight):
-                    add_product(d_weight, slopes, shared[group[0].start : group[-1].stop])
+            for part in chunks(len(targets), len(weight), hidden.device.type):
+                losses[part], probs = losses_and_probabilities(F.linear(h[part], w), targets[part], wide)
+                if wants_gradients:
+                    slope = _slope(probs, targets[part], dtype)
+                    d_hidden[part] = slope @ w
+                    if len(d_weight):
+                        add_product(d_weight, slope, shared[part])
         if wants_gradients:
-            ctx.save_for_backward(h, w, targets, share, peak, rows, d_hidden, d_weight)
-            ctx.n, ctx.weight_dtype = n, weight.dtype
+            ctx.save_for_backward(h, w, targets, share, peak, rows, d_hidden)
+            ctx.n, ctx.weight_dtype, ctx.d_weight = n, weight.dtype, d_weight
         return scattered(losses if factors is None else losses * factors, rows, n)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        h, w, targets, share, peak, rows, d_hidden, d_weight = ctx.saved_tensors
-        upstream = grads[0]
+        h, w, targets, share, peak, rows, d_hidden = ctx.saved_tensors
+        upstream, d_weight, ctx.d_weight = grads[0], ctx.d_weight, None
         is_common = upstream.stride() == (0,)  # the gradient of a sum: one number, expanded
         scale = share * (upstream[0] if is_common else upstream if rows is None else upstream.index_select(0, rows))
         scaled_hidden = scattered((d_hidden * scale.unsqueeze(1)).to(d_hidden.dtype), rows, ctx.n)
-        if not len(d_weight):
+        if not ctx.needs_input_grad[1]:
             return scaled_hidden, *(None,) * 6
-        if is_common:
-            d_weight = d_weight * (upstream[0] * peak)
+        if is_common and d_weight is not None:  # a second backward pass finds it scaled by the first
+            d_weight.mul_(upstream[0] * peak)
         else:
-            d_weight = torch.zeros_like(d_weight)
+            wide = share.dtype
+            d_weight = torch.zeros(w.shape, dtype=wide, device=w.device)
             scaled = (h * scale.unsqueeze(1)).to(h.dtype)
             with torch.autocast(h.device.type, enabled=False):
-                for group in chunk_groups(len(targets), len(w), h.device.type, h.dtype):
-                    logits = (F.linear(h[part], w) for part in group)  # (C, V) each
-                    probs = (F.softmax(x, dim=-1, dtype=d_weight.dtype) for x in logits)
-                    slopes = [_slope(p, targets[part], h.dtype) for p, part in zip(probs, group, strict=True)]
-                    add_product(d_weight, slopes, scaled[group[0].start : group[-1].stop])
+                for part in chunks(len(targets), len(w), h.device.type):
+                    _, probs = losses_and_probabilities(F.linear(h[part], w), targets[part], wide)
+                    add_product(d_weight, _slope(probs, targets[part], h.dtype), scaled[part])
         return scaled_hidden, d_weight.to(ctx.weight_dtype), *(None,) * 5
 
 
@@ -151,14 +147,26 @@ def scattered(values: Tensor, rows: Tensor | None, n: int) -> Tensor:
     return values if rows is None else values.new_zeros(n, *values.shape[1:]).index_copy_(0, rows, values)
 
 
-def chunk_groups(n: int, vocab_size: int, device: str, dtype: torch.dtype) -> Iterator[list[slice]]:
-    """Slices of the tokens that `CHUNK_BYTES` of logits hold; the slices of a list share one product for the weight."""
+def chunks(n: int, vocab_size: int, device: str) -> Iterator[slice]:
+    """Slices of `n` tokens whose fp32 logits take about `CHUNK_BYTES`, but `FEWEST_ROWS` tokens at least."""
     rows = CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * vocab_size)
-    rows = max(64, rows // 64 * 64)
-    size = rows * (PRODUCT_CHUNKS.get(device, 1) if dtype.itemsize < 4 else 1)
-    for first in range(0, n, size):
-        last = min(n, first + size)
-        yield [slice(start, min(last, start + rows)) for start in range(first, last, rows)]
+    rows = max(FEWEST_ROWS, rows // 64 * 64)
+    for first in range(0, n, rows):
+        yield slice(first, min(n, first + rows))
+
+
+def losses_and_probabilities(logits: Tensor, targets: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The losses (C,) in nats and the probabilities (C, V), of type `dtype`; `logits` (C, V) may be overwritten."""
+    if logits.device.type != "cpu":
+        log_probs = F.log_softmax(logits, dim=-1, dtype=dtype)
+        return F.nll_loss(log_probs, targets, ignore_index=IGNORE, reduction="none"), log_probs.exp_()
+    # On a CPU four passes in place take half the time of log_softmax and exp.
+    x = logits.to(dtype)
+    x.sub_(x.amax(dim=1, keepdim=True))
+    at_target = x.gather(1, targets.clamp(min=0).unsqueeze(1))
+    total = x.exp_().sum(dim=1, keepdim=True)
+    losses = (total.log() - at_target).squeeze(1).masked_fill_(targets == IGNORE, 0.0)
+    return losses, x.div_(total)
 
 
 def _slope(probs: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
@@ -167,9 +175,8 @@ def _slope(probs: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
     return probs.scatter_add_(1, targets.clamp(min=0).unsqueeze(1), at_target).to(dtype)
 
 
-def add_product(total: Tensor, slopes: list[Tensor], hidden: Tensor) -> None:
-    """Add the transposed slopes (V, N) times hidden (N, D) to `total` (V, D), in the type of `total`."""
-    slope = slopes[0] if len(slopes) == 1 else torch.cat(slopes)
+def add_product(total: Tensor, slope: Tensor, hidden: Tensor) -> None:
+    """Add the transposed slope (V, C) times hidden (C, D) to `total` (V, D), in the type of `total`."""
     if total.dtype == slope.dtype:
         total.addmm_(slope.t(), hidden)
     else:

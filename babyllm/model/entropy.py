@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from babyllm.model.cross_entropy import IGNORE, add_product, chunk_groups, counted_rows, product_dtype, scattered
+from babyllm.model.cross_entropy import (
+    IGNORE,
+    add_product,
+    chunks,
+    counted_rows,
+    losses_and_probabilities,
+    product_dtype,
+    scattered,
+)
 
 
 def plain_losses_and_entropies(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,11 +74,9 @@ class _LossesAndEntropies(torch.autograd.Function):
         losses, entropies = (torch.empty(targets.shape, dtype=wide, device=hidden.device) for _ in range(2))
         h, w = hidden.to(dtype), weight.to(dtype)
         with torch.autocast(hidden.device.type, enabled=False):
-            for group in chunk_groups(len(targets), len(weight), hidden.device.type, dtype):
-                for part in group:
-                    log_probs = F.log_softmax(F.linear(h[part], w), dim=-1, dtype=wide)  # (C, V)
-                    losses[part] = F.nll_loss(log_probs, targets[part], ignore_index=IGNORE, reduction="none")
-                    entropies[part] = -torch.linalg.vecdot(log_probs.exp(), log_probs)
+            for part in chunks(len(targets), len(weight), hidden.device.type):
+                losses[part], probs = losses_and_probabilities(F.linear(h[part], w), targets[part], wide)
+                entropies[part] = torch.special.entr(probs).sum(dim=-1)
         entropies.masked_fill_(targets == IGNORE, 0.0)
         ctx.save_for_backward(h, w, targets, rows, entropies)
         ctx.n, ctx.dtypes = n, (hidden.dtype, weight.dtype)
@@ -87,16 +93,15 @@ class _LossesAndEntropies(torch.autograd.Function):
         d_hidden = torch.empty(h.shape, dtype=ctx.dtypes[0], device=h.device)
         d_weight = torch.zeros(w.shape if ctx.needs_input_grad[1] else (0,), dtype=upstream.dtype, device=h.device)
         with torch.autocast(h.device.type, enabled=False):
-            for group in chunk_groups(len(targets), len(w), h.device.type, h.dtype):
-                slopes: list[Tensor] = []
-                for part in group:
-                    log_probs = F.log_softmax(F.linear(h[part], w), dim=-1, dtype=upstream.dtype)  # (C, V)
-                    spread = log_probs + entropies[part].unsqueeze(-1)
-                    slope = log_probs.exp_().mul_(by_loss[part] - by_entropy[part] * spread)
-                    slope.scatter_add_(1, targets[part].clamp(min=0).unsqueeze(1), -by_loss[part])
-                    slopes.append(slope.to(h.dtype))
-                    d_hidden[part] = slopes[-1] @ w
+            for part in chunks(len(targets), len(w), h.device.type):
+                _, probs = losses_and_probabilities(F.linear(h[part], w), targets[part], upstream.dtype)
+                # p (log p + entropy), where p may be 0
+                spread = (probs * entropies[part].unsqueeze(-1)).sub_(torch.special.entr(probs))
+                slope = probs.mul_(by_loss[part]).sub_(spread.mul_(by_entropy[part]))
+                slope.scatter_add_(1, targets[part].clamp(min=0).unsqueeze(1), -by_loss[part])
+                slope = slope.to(h.dtype)
+                d_hidden[part] = slope @ w
                 if len(d_weight):
-                    add_product(d_weight, slopes, h[group[0].start : group[-1].stop])
+                    add_product(d_weight, slope, h[part])
         by_weight = (d_weight * peak).to(ctx.dtypes[1]) if len(d_weight) else None
         return scattered(d_hidden * peak, rows, ctx.n), by_weight, None, None, None
