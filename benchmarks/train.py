@@ -170,7 +170,8 @@ def _babyllm(task: Task, dtype: str, compiled: bool) -> None:
     from babyllm.data.row_config import Share
     from babyllm.data.rows.windows import Windows
     from babyllm.objectives.lm import language_model
-    from babyllm.optim import OptimConfig, make_optimizer
+    from babyllm.optim.build import make_optimizer
+    from babyllm.optim.config import OptimConfig
     from babyllm.runtime import RuntimeConfig, start
     from babyllm.runtime.precision import dtype_name
     from babyllm.store.shard_writer import ShardWriter

@@ -212,3 +212,14 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
         for part, place in zip(parts, torch.split(whole, [len(part) for part in parts]), strict=True):
             part.data = place
     return whole
+
+
+def joint(x: Tensor, *layers: nn.Linear) -> Tensor:
+    """The outputs of several layers for `x`, side by side: (..., D) -> (..., sum of the layers' outputs).
+
+    In training it is one product, since many rows make up for joining the weights. Layers that are more than their
+    weight compute their own products.
+    """
+    if not torch.is_grad_enabled() or any(type(layer) is not nn.Linear for layer in layers):
+        return torch.cat([layer(x) for layer in layers], dim=-1)
+    return F.linear(x, torch.cat([layer.weight for layer in layers]))

@@ -23,54 +23,19 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from babyllm.errors import UserError
+from babyllm.model.attention import Attention
 from babyllm.model.config import ModelConfig
 from babyllm.model.cross_entropy import token_losses
 from babyllm.model.entropy import losses_and_entropies
 from babyllm.model.interface import Model, Output
-from babyllm.model.linear import dense_weight
+from babyllm.model.linear import dense_weight, joint
 from babyllm.model.norm import RMSNorm
-from babyllm.model.rope import rope_table, split_rotated
+from babyllm.model.rope import rope_table
 from babyllm.model.swiglu import swiglu
 
 EMBEDDING, OUTPUT = "embed_tokens", "lm_head"  # names of the matrices with a row for each token
 INIT_STD = 0.02
 _SHORTEST_TABLE = 1 << 16  # rotary positions, which may lie beyond the length of a row
-
-
-def joint(x: Tensor, *layers: nn.Linear) -> Tensor:
-    """The outputs of several layers for `x`, side by side: (..., D) -> (..., sum of the layers' outputs).
-
-    In training it is one product, since many rows make up for joining the weights. Layers that are more than their
-    weight compute their own products.
-    """
-    if not torch.is_grad_enabled() or any(type(layer) is not nn.Linear for layer in layers):
-        return torch.cat([layer(x) for layer in layers], dim=-1)
-    return F.linear(x, torch.cat([layer.weight for layer in layers]))
-
-
-class Attention(nn.Module):
-    """Causal grouped-query self-attention with rotary positions."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.n_heads, self.head_dim = config.n_heads, config.head_dim
-        kv_width = config.kv_heads * config.head_dim
-        self.q_proj = nn.Linear(config.d_model, config.d_model, bias=False)
-        self.k_proj = nn.Linear(config.d_model, kv_width, bias=False)
-        self.v_proj = nn.Linear(config.d_model, kv_width, bias=False)
-        self.o_proj = nn.Linear(config.d_model, config.d_model, bias=False)
-
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, T, D) -> (B, T, D); `mask` (B, 1, T, T) is True where a query may look, None for plain causal."""
-        B, T, _ = x.shape
-        qkv = joint(x, self.q_proj, self.k_proj, self.v_proj).view(B, T, -1, self.head_dim)
-        # (B, H, T, W), (B, K, T, W), (B, K, T, W)
-        q, k, v = (y.transpose(1, 2) for y in split_rotated(qkv, self.n_heads, cos, sin))
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=k.shape[1] != q.shape[1]
-        )
-        out: Tensor = self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
-        return out
 
 
 class MLP(nn.Module):

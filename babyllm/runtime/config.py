@@ -24,6 +24,9 @@ class RuntimeConfig:
             hardware multiplies it natively, float16 on other CUDA devices, else float32. On a CPU auto is float32 for
             models that are evaluated or generate.
         compile: whether to compile the model for training; auto compiles where that saves time.
+        attention: how a model in training computes attention: fused, by PyTorch's kernel, or blocks, by products of
+            blocks of 64 queries, which keeps half of rows x heads x seq_len^2 numbers a layer. auto measures both on a
+            CPU when a run begins and keeps its choice.
         deterministic: whether runs on the same machine compute the same bits; slower on CUDA.
         timeout_s: seconds after which a rank without progress ends the run; a message names the rank.
         threads: CPU threads of each process; default: its share of the cores.
@@ -35,6 +38,7 @@ class RuntimeConfig:
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool | Literal["auto"] = "auto"
+    attention: Literal["auto", "fused", "blocks"] = "auto"
     deterministic: bool = False
     timeout_s: PositiveSeconds = 300
     threads: Count | None = None

@@ -42,6 +42,7 @@ class Runtime:
         world_size: the number of processes of the run.
         local_rank: the number of this process on its machine, from 0.
         local_world_size: the number of processes on this machine.
+        attention: how attention is computed in training, as `RuntimeConfig` says.
     """
 
     device: torch.device
@@ -53,6 +54,7 @@ class Runtime:
     local_rank: int
     local_world_size: int
     _stop: StopSignal
+    attention: str = "auto"
     _store: Store | None = None
     _watchdog: Watchdog | None = None
     _firsts: Iterator[int] = field(default_factory=itertools.count)
@@ -182,6 +184,7 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
             place.local_rank,
             place.local_world_size,
             stop,
+            config.attention,
         )
         if place.world_size == 1:
             yield runtime

@@ -30,6 +30,7 @@ from babyllm.interop.peft import adapter_parameters, fill_adapter, read_adapter,
 from babyllm.interop.weights import hf_name, load_weights, save_tensors, weight_files
 from babyllm.model.adapt.lora import lora_layers
 from babyllm.model.adapt.token_rows import token_rows
+from babyllm.model.attention import attention_form, set_attention
 from babyllm.model.interface import Model
 from babyllm.run_directory import SAVING, place, prune, read_resume, step_name, write_pointer, write_resume
 from babyllm.tokenizer import Tokenizer
@@ -171,6 +172,7 @@ def _resume(state: TrainState, stream: Any) -> dict[str, Any]:
         "stream": stream,
         "scaler": state.scaler.state_dict(),
         "memory": asdict(state.memory),
+        "attention": attention_form(state.model),
     }
 
 
@@ -223,6 +225,8 @@ def load(state: TrainState, directory: Path) -> None:
     state.best = tuple(resume["best"]) if resume["best"] else None
     state.bad_evaluations, state.pending = resume["bad_evaluations"], resume["pending"]
     state.memory = Memory(**resume.get("memory", {}))
+    if state.runtime.attention == "auto":  # the form measured when the run began; another one rounds differently
+        set_attention(state.model, resume.get("attention", "fused"))
 
 
 def _stream_tensors(directory: Path) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from babyllm.data.batch import Batch
+from babyllm.model.attention import fastest_form, set_attention
 from babyllm.model.interface import Model
 from babyllm.objectives import Loss
 from babyllm.runtime import Runtime
@@ -27,6 +28,23 @@ def prepare(model: M, runtime: Runtime) -> M:
     Call it before the optimizer is made: sharding replaces parameters, and an optimizer would keep the old ones.
     """
     return model.to(runtime.device)
+
+
+def choose_attention(model: Model, runtime: Runtime, seq_len: int) -> None:
+    """Set how the model computes attention in training; every rank must call it. Loading a checkpoint may change it.
+
+    Args:
+        model: bare model.
+        runtime: device, ranks and the setting; with "auto" rank 0 measures.
+        seq_len: tokens of a row.
+    """
+    form = runtime.attention
+    if form == "auto":
+        c = model.config
+        shape = seq_len, c.n_heads, c.kv_heads, c.head_dim
+        is_blocks = runtime.is_main and fastest_form(shape, runtime.dtype, runtime.device) == "blocks"
+        form = "blocks" if runtime.sum([float(is_blocks)])[0] else "fused"
+    set_attention(model, form)
 
 
 def replicate(model: Model, loss: Loss, batch: Batch, runtime: Runtime) -> nn.Module:

@@ -13,7 +13,7 @@ from babyllm.config.values import AnyCount, Count, PathText, expand_paths
 from babyllm.data.row_config import RowConfig
 from babyllm.errors import UserError
 from babyllm.model.options import ModelOptions
-from babyllm.optim import OptimConfig
+from babyllm.optim.config import OptimConfig
 from babyllm.run_directory import CONFIG
 from babyllm.runtime import RuntimeConfig
 from babyllm.runtime.launching.launch import choose_processes

@@ -9,7 +9,8 @@ from babyllm.errors import UserError
 from babyllm.interop.peft import adapter_parameters
 from babyllm.model.adapt.lora import LoraConfig, add_lora, lora_layers, merge_lora
 from babyllm.model.linear import FrozenLinear, LoraLinear, WeightStorage, dense_weight
-from babyllm.optim import OptimConfig, make_optimizer
+from babyllm.optim.build import make_optimizer
+from babyllm.optim.config import OptimConfig
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

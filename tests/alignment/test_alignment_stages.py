@@ -26,7 +26,8 @@ from babyllm.data.order.shuffle import Shuffled
 from babyllm.errors import UserError
 from babyllm.objectives import LossTerms
 from babyllm.objectives.lm import language_model
-from babyllm.optim import OptimConfig, make_optimizer
+from babyllm.optim.build import make_optimizer
+from babyllm.optim.config import OptimConfig
 from babyllm.runtime import Runtime
 from babyllm.training import checkpoint
 from babyllm.training.loop import train

@@ -23,7 +23,8 @@ from babyllm.model.adapt.grow import grow_vocabulary
 from babyllm.model.adapt.lora import LoraConfig, add_lora
 from babyllm.model.config import ModelConfig
 from babyllm.objectives.lm import language_model
-from babyllm.optim import OptimConfig, make_optimizer
+from babyllm.optim.build import make_optimizer
+from babyllm.optim.config import OptimConfig
 from babyllm.runtime import Runtime
 from babyllm.tokenizer import Tokenizer
 from babyllm.training import checkpoint

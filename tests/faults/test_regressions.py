@@ -28,7 +28,8 @@ from babyllm.interop.huggingface import load_model
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
-from babyllm.optim import OptimConfig, make_optimizer
+from babyllm.optim.build import make_optimizer
+from babyllm.optim.config import OptimConfig
 from babyllm.runtime import Runtime, RuntimeConfig, start
 from babyllm.schedule import Plan
 from babyllm.store.corpus import Part, open_corpus, write_corpus, write_part

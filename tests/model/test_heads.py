@@ -21,7 +21,8 @@ from babyllm.model.config import ModelConfig
 from babyllm.model.heads import WithHead
 from babyllm.model.interface import Model
 from babyllm.objectives import LossTerms
-from babyllm.optim import OptimConfig, make_optimizer
+from babyllm.optim.build import make_optimizer
+from babyllm.optim.config import OptimConfig
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.training import checkpoint

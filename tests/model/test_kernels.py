@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from babyllm.model.attention import BLOCK, causal_attention, plain_attention
 from babyllm.model.cross_entropy import plain_token_losses, token_losses
 from babyllm.model.linear import FrozenLinear, WeightStorage, plain_product
 from babyllm.model.norm import RMSNorm, plain_rms_norm
@@ -69,7 +70,22 @@ def product(storage: WeightStorage) -> Callable[[], Pair]:
     return pair
 
 
+def attention(length: int) -> Callable[[], Pair]:
+    """Both as functions of queries (2, 4, T, 8), keys and values (2, 2, T, 8), laid out as the model's are."""
+
+    def heads(n: int) -> Tensor:
+        return uniform(2, length, n, 8).transpose(1, 2)
+
+    return lambda: (
+        lambda q, k, v: causal_attention(q, k, v, None, "blocks"),
+        plain_attention,
+        [heads(4), heads(2), heads(2)],
+    )
+
+
 KERNELS = {
+    "attention, one block": attention(9),
+    "attention, three blocks": attention(2 * BLOCK + 5),
     "rms norm": rms_norm,
     "swiglu": activation,
     "rotation": rotation,

@@ -22,7 +22,8 @@ from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.transformer import Transformer
 from babyllm.objectives import LossTerms
 from babyllm.objectives.lm import language_model
-from babyllm.optim import OptimConfig, make_optimizer
+from babyllm.optim.build import make_optimizer
+from babyllm.optim.config import OptimConfig
 from babyllm.runtime import Runtime, RuntimeConfig, start
 from babyllm.runtime.seeds import derive_seed
 from babyllm.schedule import Plan

@@ -15,7 +15,7 @@ from babyllm.data.token_config import DataConfig
 from babyllm.data.token_data import open_pretraining_data
 from babyllm.documents import Document
 from babyllm.model.options import ModelOptions
-from babyllm.optim import OptimConfig
+from babyllm.optim.config import OptimConfig
 from babyllm.prepare.encode import train_tokenizer, write_tokens
 from babyllm.runtime import Runtime, RuntimeConfig
 from babyllm.schedule import Plan

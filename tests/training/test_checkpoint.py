@@ -16,6 +16,7 @@ from babyllm import run_directory
 from babyllm.config import dump
 from babyllm.data.token_data import open_pretraining_data
 from babyllm.errors import UserError
+from babyllm.model.attention import attention_form, set_attention
 from babyllm.objectives.lm import language_model
 from babyllm.run_directory import take_back
 from babyllm.runtime import Runtime
@@ -68,6 +69,24 @@ def test_a_step_directory_brings_back_the_whole_state(
     assert [getattr(loaded, name) for name in counters] == [getattr(state, name) for name in counters]
     mine, theirs = next(state.stream), next(loaded.stream)
     assert all(torch.equal(a["tokens"], b["tokens"]) for a, b in zip(mine, theirs, strict=True))
+
+
+@pytest.mark.parametrize("form", ["fused", "blocks"])
+def test_a_resumed_run_computes_attention_as_it_began(
+    form: str, state: TrainState, data: Path, runtime: Runtime, tmp_path: Path
+) -> None:
+    """The form that was chosen when the run began is stored with each step; a form that the user sets comes first."""
+    set_attention(state.model, form)
+    checkpoint.save(state, tmp_path, None, keep=1)
+    other = "fused" if form == "blocks" else "blocks"
+    again = fresh(data, runtime)
+    set_attention(again.model, other)
+    checkpoint.load(again, tmp_path / "step_00000002")
+    assert attention_form(again.model) == form
+    again.runtime = replace(runtime, attention=other)
+    set_attention(again.model, other)
+    checkpoint.load(again, tmp_path / "step_00000002")
+    assert attention_form(again.model) == other
 
 
 def test_the_newest_and_the_best_steps_stay(state: TrainState, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from babyllm.model.attention import attention_form
 from babyllm.progress import format_duration
 from babyllm.schedule import Plan
 from babyllm.training.state import STOP_SIGNAL, TrainState
@@ -16,7 +17,8 @@ def headline(state: TrainState, plan: Plan, newest: Path | None) -> str:
     where = f"{runtime.world_size} x {runtime.device.type}, {str(runtime.dtype).removeprefix('torch.')}"
     origin = state.model.origin
     begins = f"resuming from {newest}" if newest else state.origin or (f"from {origin}" if origin else "from scratch")
-    return f"{_count(n_parameters)} parameters, {plan.n_steps} steps on {where}, {begins}"
+    how = ", attention in blocks" if attention_form(state.model) == "blocks" else ""
+    return f"{_count(n_parameters)} parameters, {plan.n_steps} steps on {where}{how}, {begins}"
 
 
 def _count(n: int) -> str:

@@ -24,7 +24,7 @@ from babyllm.integrity import check_model
 from babyllm.loading import model_directory, tokenizer_directory
 from babyllm.model.heads import transformer_of
 from babyllm.objectives.conversation import conversation_loss
-from babyllm.optim import make_optimizer
+from babyllm.optim.build import make_optimizer
 from babyllm.pipeline.report import print_report
 from babyllm.run_directory import CONFIG, latest
 from babyllm.runtime import Runtime

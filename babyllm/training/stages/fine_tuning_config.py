@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from babyllm.config.values import AnyCount, AnyMembers, PathText
 from babyllm.data.conversation_config import SAMPLE, ConversationConfig
-from babyllm.optim import OptimConfig
+from babyllm.optim.config import OptimConfig
 from babyllm.schedule import Plan
 from babyllm.store.conversations import LossAverage
 from babyllm.training.adapted_config import AdaptedRunConfig

@@ -15,7 +15,7 @@ from babyllm.generation import generate
 from babyllm.loading import model_directory, tokenizer_directory
 from babyllm.model.heads import transformer_of
 from babyllm.objectives.lm import language_model
-from babyllm.optim import make_optimizer
+from babyllm.optim.build import make_optimizer
 from babyllm.runtime import Runtime
 from babyllm.runtime.precision import reads_in
 from babyllm.schedule import Plan

@@ -1,0 +1,1 @@
+"""Optimizers: their settings, and how they are made for a model."""

@@ -1,0 +1,67 @@
+"""The optimizer of a model: its parameters in groups, by kind, weight decay and learning rate."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from babyllm.config.values import check
+from babyllm.optim.config import OptimConfig
+from babyllm.optim.muon import MuonAdamW
+
+
+class _Kind(NamedTuple):
+    """The parameters of a group: whether Muon updates them, whether they decay, and the factor of the learning rate."""
+
+    is_muon: bool
+    is_decayed: bool
+    lr_scale: float
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimizer of a model's trainable parameters; weight decay applies to those with two or more dimensions.
+
+    Call it after everything that replaces parameters: an adapter, a move to a device, sharding. The learning rate is 0
+    until the training loop sets that of the schedule, times the group's `lr_scale` if it has one.
+
+    Args:
+        model: model, whose frozen parameters are left out. A module may have `lr_scales`, factors of the learning rate
+            by the names of its own parameters, as `LoraLinear` does; the factors of `config` are then not applied.
+        config: settings of the optimizer.
+
+    Raises:
+        UserError: a setting in `config` is out of range.
+    """
+    check(config, "optim.")
+    kinds: dict[_Kind, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            kinds.setdefault(_kind(model, name, parameter, config), []).append(parameter)
+    groups = [
+        {
+            "params": parameters,
+            "weight_decay": config.weight_decay if kind.is_decayed else 0.0,
+            **({"lr_scale": kind.lr_scale} if kind.lr_scale != 1 else {}),
+            **({"is_muon": True, "momentum": config.momentum} if kind.is_muon else {}),
+        }
+        for kind, parameters in kinds.items()
+    ]
+    fused = all(p.device.type in ("cpu", "cuda") for parameters in kinds.values() for p in parameters)
+    make = MuonAdamW if any(kind.is_muon for kind in kinds) else torch.optim.AdamW
+    return make(groups, lr=0.0, betas=(config.beta1, config.beta2), eps=config.eps, fused=fused)
+
+
+def _kind(model: nn.Module, name: str, parameter: nn.Parameter, config: OptimConfig) -> _Kind:
+    path, _, key = name.rpartition(".")
+    module = model.get_submodule(path)
+    is_decayed = parameter.dim() >= 2
+    own = getattr(module, "lr_scales", None)
+    if own is not None:
+        return _Kind(False, is_decayed, own.get(key, 1.0))
+    if isinstance(module, nn.Embedding):
+        return _Kind(False, is_decayed, config.embedding_lr)
+    if parameter.dim() == 2 and ".layers." in f".{name}":
+        return _Kind(config.matrices == "muon", is_decayed, config.matrices_lr)
+    return _Kind(False, is_decayed, 1.0)

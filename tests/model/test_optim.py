@@ -1,0 +1,103 @@
+"""Optimizers: the groups of parameters, Muon beside PyTorch's, and their states in checkpoints."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from training_fixtures import recording, stopping, tiny_config, tiny_state, weights
+
+from babyllm.errors import UserError
+from babyllm.model.config import ModelConfig
+from babyllm.model.transformer import Transformer
+from babyllm.objectives.lm import language_model
+from babyllm.optim.build import make_optimizer
+from babyllm.optim.config import OptimConfig
+from babyllm.optim.muon import orthogonalised
+from babyllm.runtime import Runtime
+from babyllm.schedule import Plan
+from babyllm.training.checkpoint import load, save
+from babyllm.training.loop import train
+
+SHAPE = ModelConfig(vocab_size=50, n_layers=2, d_model=16, n_heads=2, n_kv_heads=1, tie_embeddings=True)
+MUON = OptimConfig(matrices="muon", embedding_lr=4.0, matrices_lr=2.0)
+
+
+@pytest.fixture
+def model() -> Transformer:
+    """A tiny model with gradients."""
+    torch.manual_seed(0)
+    model = Transformer(SHAPE)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    return model
+
+
+def groups_by_name(model: Transformer, config: OptimConfig) -> dict[str, dict[str, object]]:
+    """The group of each parameter, without its list of parameters."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    optimizer = make_optimizer(model, config)
+    return {names[id(p)]: {**group, "params": 0} for group in optimizer.param_groups for p in group["params"]}
+
+
+def test_learning_rates_and_decay_go_by_the_kind_of_a_parameter(model: Transformer) -> None:
+    """The embedding and the blocks' matrices have rates of their own; only matrices decay, and only theirs is Muon."""
+    groups = groups_by_name(model, MUON)
+    assert set(groups) == {name for name, _ in model.named_parameters()}
+    for name, group in groups.items():
+        is_norm, is_embedding = name.endswith("norm.weight"), name == "embed_tokens.weight"
+        assert group.get("lr_scale", 1.0) == (1.0 if is_norm else 4.0 if is_embedding else 2.0)
+        assert group.get("is_muon", False) == (not is_norm and not is_embedding)
+        assert group["weight_decay"] == (0.0 if is_norm else 0.1)
+    with pytest.raises(UserError, match=r"optim\.embedding_lr=0"):
+        make_optimizer(model, OptimConfig(embedding_lr=0.0))
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 24), (3, 24, 8)])
+def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, int, int]) -> None:
+    """Wide and tall matrices alike, each of a stack by itself."""
+    torch.manual_seed(0)
+    matrices = torch.randn(shape)
+    found = orthogonalised(matrices)
+    values = torch.linalg.svdvals(found)
+    assert values.min() > 0.5 and values.max() < 1.3
+    assert torch.allclose(found[1], orthogonalised(matrices[1:2])[0], atol=1e-5)
+
+
+def test_muon_makes_the_steps_of_pytorch(model: Transformer) -> None:
+    """Three steps change each matrix as `torch.optim.Muon` does, but for the bfloat16 that it computes in."""
+    chosen = {n: p for n, p in model.named_parameters() if p.dim() == 2 and n.startswith("layers")}
+    theirs = {name: torch.nn.Parameter(p.detach().clone()) for name, p in chosen.items()}
+    begin = {name: p.detach().clone() for name, p in chosen.items()}
+    ours = make_optimizer(model, replace(MUON, matrices_lr=1.0))
+    peer = torch.optim.Muon(
+        list(theirs.values()), lr=0.02, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    )
+    for group in ours.param_groups:
+        group["lr"] = 0.02
+    for _ in range(3):
+        for name, parameter in model.named_parameters():
+            parameter.grad = torch.randn_like(parameter)
+            if name in theirs:
+                theirs[name].grad = parameter.grad.clone()
+        ours.step()
+        peer.step()
+    for name, parameter in chosen.items():
+        change, expected = parameter - begin[name], theirs[name] - begin[name]
+        assert (change - expected).norm() < 0.03 * expected.norm()
+
+
+def test_a_run_with_muon_resumes_bit_for_bit(data: Path, runtime: Runtime, tmp_path: Path) -> None:
+    """Four steps, a checkpoint and four more have the losses, weights and moments of eight steps."""
+    config, plan = replace(tiny_config(data), optim=MUON), Plan(steps=8, peak_lr=1e-2)
+    losses: dict[str, list[float]] = {"straight": [], "half": []}
+    straight, half, again = (tiny_state(config, runtime) for _ in range(3))
+    train(straight, language_model, plan, [recording(losses["straight"])])
+    train(half, language_model, plan, [recording(losses["half"]), stopping(4)])
+    save(half, tmp_path, None, keep=1)
+    load(again, tmp_path / "step_00000004")
+    train(again, language_model, plan, [recording(losses["half"])])
+    assert losses["half"] == losses["straight"]
+    assert torch.equal(weights(again), weights(straight))
+    mine, theirs = again.optimizer.state_dict()["state"], straight.optimizer.state_dict()["state"]
+    assert all(torch.equal(mine[i][key], value) for i, by_key in theirs.items() for key, value in by_key.items())
