@@ -5,10 +5,12 @@ A command is a module of `babyllm.commands`. Positional arguments come before th
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib import import_module
+from pkgutil import get_data
 from typing import Any
 
 from babyllm.console import lasting_output, leaving_at_once
@@ -42,13 +44,14 @@ def run(argv: Sequence[str]) -> None:
     Raises:
         UserError: the command or its arguments are wrong.
     """
-    from babyllm.config import parse
-
     if not argv or argv[0] in ("--help", "-h", "help"):
         print("usage: babyllm COMMAND ...\n")
         for name in COMMANDS:
-            print(f"  {_usage(name):<56} {(_module(name).__doc__ or '').splitlines()[0]}")
+            arguments, summary = _in_source(name)
+            print(f"  {f'babyllm {name} {arguments}'.rstrip():<56} {summary}")
         return
+    from babyllm.config import parse
+
     name = argv[0]
     if name not in COMMANDS:
         raise UserError(f"{name}: no such command; choose one of {', '.join(COMMANDS)}")
@@ -88,6 +91,16 @@ def _argument(word: str, text: str) -> str:
 
 def _module(name: str) -> Any:
     return import_module(f"babyllm.commands.{COMMANDS[name]}.{name.replace('-', '_')}")
+
+
+def _in_source(name: str) -> tuple[str, str]:
+    """The `ARGUMENTS` of a command and the first line of its docstring, read without running the module's imports."""
+    source = get_data("babyllm.commands", f"{COMMANDS[name]}/{name.replace('-', '_')}.py") or b""
+    tree = ast.parse(source)
+    values = [
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ARGUMENTS"
+    ]
+    return ast.literal_eval(values[0]), (ast.get_docstring(tree) or "").partition("\n")[0]
 
 
 def _usage(name: str) -> str:
