@@ -47,8 +47,8 @@ def run(argv: Sequence[str]) -> None:
     if not argv or argv[0] in ("--help", "-h", "help"):
         print("usage: babyllm COMMAND ...\n")
         for name in COMMANDS:
-            arguments, summary = _in_source(name)
-            print(f"  {f'babyllm {name} {arguments}'.rstrip():<56} {summary}")
+            words, summary = _in_source(name)
+            print(f"  {f'babyllm {name} {words}'.rstrip():<56} {summary}")
         return
     from babyllm.config import parse
 
