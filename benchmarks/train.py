@@ -1,6 +1,6 @@
-"""Training tokens/s of babyllm beside transformers' Llama and beside the matrix products alone, in one run.
+"""Training tokens/s of babyllm beside its peers and beside the matrix products alone, in one run.
 
-    python benchmarks/train.py [--rounds 8] [--steps 3] [--only NAME ...] [--json OUT.json]
+    python benchmarks/train.py [--shape quick|small|large] [--rounds 8] [--steps 3] [--only NAME ...] [--json OUT.json]
     python benchmarks/train.py --device cuda [--preset 160m] [--batch 8] [--seq_len 1024]
 
 Each contestant is a process of its own that trains the same shape on the same number of tokens with clipping and AdamW.
@@ -23,14 +23,20 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from peers import PEERS, installed, step_of
+
 from babyllm.model.config import ModelConfig, flops_per_token
 from babyllm.model.options import PRESETS, ModelOptions
 
 if TYPE_CHECKING:
     import torch
 
-# A shape small enough for two cores.
-SMALL = ModelConfig(8192, 6, 256, 4, 2, 704, max_seq_len=256, tie_embeddings=True)
+# Shapes for a few cores, with the sequences and tokens of a step.
+SHAPES = {
+    "quick": (ModelConfig(4096, 4, 128, 4, 2, max_seq_len=128, tie_embeddings=True), 16, 128),
+    "small": (ModelConfig(8192, 6, 256, 4, 2, 672, max_seq_len=256, tie_embeddings=True), 16, 256),
+    "large": (ModelConfig(32000, 8, 512, 8, 4, max_seq_len=512, tie_embeddings=True), 8, 512),
+}
 
 CONTESTANTS = {
     "babyllm": ("babyllm", "auto", False),
@@ -38,8 +44,8 @@ CONTESTANTS = {
     "babyllm bf16": ("babyllm", "bfloat16", False),
     "babyllm bf16 compiled": ("babyllm", "bfloat16", True),
     "babyllm fp32": ("babyllm", "float32", False),
-    "transformers bf16": ("transformers", "bfloat16", False),
-    "transformers fp32": ("transformers", "float32", False),
+    **{f"{name} bf16": (name, "bfloat16", False) for name in installed()},
+    **{f"{name} fp32": (name, "float32", False) for name in installed()},
     "gemm bf16": ("gemm", "bfloat16", False),
     "gemm fp32": ("gemm", "float32", False),
 }
@@ -49,7 +55,7 @@ class Task(NamedTuple):
     """What every contestant does."""
 
     device: str
-    preset: str | None
+    name: str
     batch: int
     seq_len: int
     steps: int
@@ -57,7 +63,7 @@ class Task(NamedTuple):
     @property
     def shape(self) -> ModelConfig:
         """Of the model."""
-        return ModelOptions(self.preset).build(seq_len=self.seq_len) if self.preset else SMALL
+        return SHAPES[self.name][0] if self.name in SHAPES else ModelOptions(self.name).build(seq_len=self.seq_len)
 
     @property
     def n_tokens(self) -> int:
@@ -68,9 +74,9 @@ class Task(NamedTuple):
 def main() -> None:
     args = _arguments()
     is_gpu = args.device == "cuda"
-    preset = args.preset or ("160m" if is_gpu else None)
-    seq_len = args.seq_len or (1024 if preset else SMALL.max_seq_len)
-    task = Task(args.device, preset, args.batch or (8 if is_gpu else 16), seq_len, args.steps)
+    name = args.preset or args.shape or ("160m" if is_gpu else "small")
+    _, batch, seq_len = SHAPES.get(name, (None, 8, 1024))
+    task = Task(args.device, name, args.batch or batch, args.seq_len or seq_len, args.steps)
     if args.worker:
         kind, dtype, compiled = args.worker
         WORKERS[kind](task, dtype, compiled == "True")
@@ -95,9 +101,12 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--preset", choices=list(PRESETS), help="shape; default: a small one, on cuda 160m")
-    parser.add_argument("--batch", type=int, help="sequences of a step; default: 16, on cuda 8")
-    parser.add_argument("--seq_len", type=int, help="tokens of a sequence; default: 256, of a preset 1024")
+    parser.add_argument("--shape", choices=list(SHAPES), help="shape and batch; default: small")
+    parser.add_argument("--preset", choices=list(PRESETS), help="shape of a preset; default on cuda: 160m")
+    parser.add_argument("--batch", type=int, help="sequences of a step; default: the shape's, of a preset 8")
+    parser.add_argument(
+        "--seq_len", type=int, help="tokens of a sequence; default: those of the shape, of a preset 1024"
+    )
     parser.add_argument("--rounds", type=int, default=8, help="turns of each contestant")
     parser.add_argument("--steps", type=int, default=3, help="optimizer steps per turn")
     parser.add_argument("--only", nargs="*", default=list(CONTESTANTS), choices=list(CONTESTANTS))
@@ -107,21 +116,27 @@ def _arguments() -> argparse.Namespace:
 
 
 def _report(task: Task, turns: dict[str, list[float]], waits: dict[str, list[float]], facts: dict[str, Any]) -> None:
-    shape, name = task.shape, task.preset or "small"
+    shape, name = task.shape, task.name
     print(f"{name}: {shape.n_layers} layers, width {shape.d_model}, vocabulary {shape.vocab_size}, on {task.device}")
     print(f"{task.batch} x {task.seq_len} tokens, {task.steps} steps a turn")
-    references = [name for name in ("transformers bf16", "transformers fp32") if name in turns]
-    print(f"{'':24}{'tokens/s':>10}{'MFU':>8}" + "".join(f"{'/ ' + name:>22}" for name in references) + "   notes")
+    bounds = [bound for bound in ("gemm bf16", "gemm fp32") if bound in turns]
+    ours = next((name for name in turns if name.startswith("babyllm")), None)
+    print(f"{'':24}{'tokens/s':>10}{'MFU':>8}" + "".join(f"{'of ' + bound:>14}" for bound in bounds), end="")
+    print(f"{f'{ours} is' if ours else '':>24}   notes")
     for name, seconds in turns.items():
-        ratios = [median(r / s for r, s in zip(turns[ref], seconds, strict=True)) for ref in references]
+        shares = [median(b / s for b, s in zip(turns[bound], seconds, strict=True)) for bound in bounds]
+        faster = [s / o for s, o in zip(seconds, turns[ours], strict=True)] if ours else []
+        spread = f"{median(faster):.2f} ({min(faster):.2f} to {max(faster):.2f})" if faster and name != ours else ""
         rate = task.n_tokens * task.steps / median(seconds)
         mfu = rate * flops_per_token(shape, task.seq_len) / facts[name]["peak_flops"]
         note = facts[name]["note"] + (f", waits {median(waits[name]):.2%} for data" if name in waits else "")
-        print(f"{name:24}{rate:>10,.0f}{mfu:>8.1%}" + "".join(f"{r:>22.2f}" for r in ratios) + f"   {note}")
+        print(f"{name:24}{rate:>10,.0f}{mfu:>8.1%}" + "".join(f"{r:>14.2f}" for r in shares), end="")
+        print(f"{spread:>24}   {note}")
 
 
 def _start(contestant: tuple[str, str, bool], task: Task) -> subprocess.Popen[str]:
-    given = {"device": task.device, "preset": task.preset, "batch": task.batch, "seq_len": task.seq_len}
+    kind = "shape" if task.name in SHAPES else "preset"
+    given = {"device": task.device, kind: task.name, "batch": task.batch, "seq_len": task.seq_len}
     flags = [f"--{name}={value}" for name, value in given.items() if value is not None]
     command = [sys.executable, __file__, *flags, f"--steps={task.steps}", "--worker", *map(str, contestant)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -176,6 +191,7 @@ def _babyllm(task: Task, dtype: str, compiled: bool) -> None:
     from babyllm.runtime.precision import dtype_name
     from babyllm.store.shard_writer import ShardWriter
     from babyllm.store.shards import open_tokens
+    from babyllm.training.parallel import choose_attention
     from babyllm.training.state import Every, TrainState
 
     shape = task.shape
@@ -189,6 +205,7 @@ def _babyllm(task: Task, dtype: str, compiled: bool) -> None:
         pin = device.type == "cuda"
         loader = Loader(Shuffled(rows, 0), Share(task.batch, task.batch), seed=0, pin_memory=pin)
         model = babyllm.Transformer(shape).to(device)
+        choose_attention(model, runtime, task.seq_len)
         state = TrainState(model, make_optimizer(model, OptimConfig()), runtime.scaler(), loader, runtime)
         began, turns = 0.0, 0
 
@@ -208,37 +225,20 @@ def _babyllm(task: Task, dtype: str, compiled: bool) -> None:
         babyllm.train(state, language_model, babyllm.Plan(steps=1_000_000), [Every(task.steps, report, at_end=False)])
 
 
-def _transformers(task: Task, dtype: str, compiled: bool) -> None:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+def _peer(name: str) -> Callable[[Task, str, bool], None]:
+    def work(task: Task, dtype: str, compiled: bool) -> None:
+        import torch
 
-    shape, device, kind = task.shape, torch.device(task.device), getattr(torch, dtype)
-    config = LlamaConfig(
-        vocab_size=shape.vocab_size,
-        hidden_size=shape.d_model,
-        intermediate_size=shape.ff_width,
-        num_hidden_layers=shape.n_layers,
-        num_attention_heads=shape.n_heads,
-        num_key_value_heads=shape.kv_heads,
-        max_position_embeddings=task.seq_len,
-        tie_word_embeddings=shape.tie_embeddings,
-        attn_implementation="sdpa",
-        use_cache=False,
-    )
-    model = LlamaForCausalLM(config).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    tokens = torch.randint(3, shape.vocab_size, (task.batch, task.seq_len), device=device)
+        device, kind = torch.device(task.device), getattr(torch, dtype)
+        step = step_of(name)(task.shape, task.batch, task.seq_len, device, kind)
 
-    def turn() -> None:
-        for _ in range(task.steps):
-            with torch.autocast(device.type, torch.bfloat16, enabled=kind is torch.bfloat16):
-                loss = model(input_ids=tokens, labels=tokens).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
+        def turn() -> None:
+            for _ in range(task.steps):
+                step()
 
-    _serve(turn, device, kind, f"{dtype} {'autocast' if kind is torch.bfloat16 else ''}")
+        _serve(turn, device, kind, f"{dtype}{' autocast' if kind is torch.bfloat16 else ''}")
+
+    return work
 
 
 def _gemm(task: Task, dtype: str, compiled: bool) -> None:
@@ -267,7 +267,7 @@ def _gemm(task: Task, dtype: str, compiled: bool) -> None:
     _serve(turn, device, kind, "products of the linear layers only")
 
 
-WORKERS = {"babyllm": _babyllm, "transformers": _transformers, "gemm": _gemm}
+WORKERS = {"babyllm": _babyllm, "gemm": _gemm, **{name: _peer(name) for name in PEERS}}
 
 if __name__ == "__main__":
     main()
