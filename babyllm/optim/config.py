@@ -23,6 +23,8 @@ class OptimConfig:
         beta2: decay of the running mean of the squared gradient.
         eps: term added to the root of the mean squared gradient.
         momentum: decay of Muon's running mean of the gradient.
+        average: decay of a moving average of the weights, such as 0.999, which is evaluated and saved in their place;
+            0 keeps no average.
     """
 
     matrices: Literal["adamw", "muon"] = "adamw"
@@ -33,3 +35,4 @@ class OptimConfig:
     beta2: ShareBelow1 = 0.95
     eps: Positive = 1e-8
     momentum: ShareBelow1 = 0.95
+    average: ShareBelow1 = 0.0

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from babyllm.data.stream_state import StreamState, gather, join
 from babyllm.errors import UserError
@@ -32,6 +32,8 @@ from babyllm.model.adapt.lora import lora_layers
 from babyllm.model.adapt.token_rows import token_rows
 from babyllm.model.attention import attention_form, set_attention
 from babyllm.model.interface import Model
+from babyllm.optim.average import averaged
+from babyllm.optim.stored import load_optimizer_tensors, optimizer_tensors
 from babyllm.run_directory import SAVING, place, prune, read_resume, step_name, write_pointer, write_resume
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.state import TrainState
@@ -143,6 +145,25 @@ def _write(
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     _require_space(directory, state, stream)
+    with averaged(state.average):
+        _write_model(state, directory, tokenizer, chat_template, end_ids)
+    tensors = optimizer_tensors(_parameters(state.model), state.optimizer, has_average=state.average is not None)
+    save_tensors(tensors, directory / OPTIMIZER)
+    if stream.tensors:
+        save_tensors(stream.tensors, directory / STREAM)
+    for file in directory.iterdir():
+        fsync(file)
+    digests = {file.name: sha256(file) for file in sorted(directory.iterdir())}
+    write_resume(directory, {**_resume(state, stream.values), "base": _base_digest(state.model), "sha256": digests})
+
+
+def _write_model(
+    state: TrainState,
+    directory: Path,
+    tokenizer: Tokenizer | None,
+    chat_template: str | None,
+    end_ids: Sequence[int],
+) -> None:
     if lora_layers(state.model):
         # If there were a config.json, transformers would take the directory for a whole model.
         save_generation(directory, state.model, tokenizer, end_ids)
@@ -151,13 +172,6 @@ def _write(
         save_adapter(directory, state.model, str(Path(state.model.origin).absolute()) if state.model.origin else "")
     else:
         save_model(directory, state.model, tokenizer, chat_template=chat_template, end_ids=end_ids)
-    save_tensors(_optimizer_tensors(state), directory / OPTIMIZER)
-    if stream.tensors:
-        save_tensors(stream.tensors, directory / STREAM)
-    for file in directory.iterdir():
-        fsync(file)
-    digests = {file.name: sha256(file) for file in sorted(directory.iterdir())}
-    write_resume(directory, {**_resume(state, stream.values), "base": _base_digest(state.model), "sha256": digests})
 
 
 def _resume(state: TrainState, stream: Any) -> dict[str, Any]:
@@ -197,12 +211,9 @@ def _require_space(directory: Path, state: TrainState, stream: StreamState) -> N
         raise OSError(errno.ENOSPC, "not enough space for a checkpoint")
 
 
-def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
-    return {
-        f"{key}.{hf_name(name)}": tensor.detach().cpu().contiguous()
-        for name, parameter in state.model.named_parameters()
-        for key, tensor in state.optimizer.state.get(parameter, {}).items()
-    }
+def _parameters(model: Model) -> dict[str, nn.Parameter]:
+    """The parameters by their names in files."""
+    return {hf_name(name): parameter for name, parameter in model.named_parameters()}
 
 
 def load(state: TrainState, directory: Path) -> None:
@@ -217,7 +228,10 @@ def load(state: TrainState, directory: Path) -> None:
         resume = read_resume(directory, compare=state.runtime.is_main)
     _load_weights(state, directory, resume.get("base"))
     with path_as_text(directory / OPTIMIZER) as place:
-        _load_optimizer(state, load_file(place))
+        tensors = load_file(place)
+    if state.average:
+        state.average.begin()
+    load_optimizer_tensors(_parameters(state.model), state.optimizer, tensors)
     state.stream.load_state_dict(join(resume["stream"], _stream_tensors(directory)))
     if state.scaler.is_enabled() and resume["scaler"]:
         state.scaler.load_state_dict(resume["scaler"])
@@ -262,17 +276,3 @@ def _load_weights(state: TrainState, directory: Path, base: str | None) -> None:
             "restore that base, or choose another --run_dir"
         )
     fill_adapter(state.model, adapter, directory)
-
-
-def _load_optimizer(state: TrainState, tensors: dict[str, Tensor]) -> None:
-    plain = {**state.optimizer.state_dict(), "state": {}}  # moments that were not saved start from zero
-    names = {id(parameter): hf_name(name) for name, parameter in state.model.named_parameters()}
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    keys = sorted({name.split(".", 1)[0] for name in tensors})
-    for index, parameter in enumerate(parameters):
-        stored = {key: f"{key}.{names[id(parameter)]}" for key in keys}
-        # Cloned, since a mapped tensor would keep the file's disk space in use even after its deletion.
-        mine = {key: tensors[name].clone() for key, name in stored.items() if name in tensors}
-        if mine:
-            plain["state"][index] = mine
-    state.optimizer.load_state_dict(plain)

@@ -140,6 +140,8 @@ def _decide(state: TrainState, plan: Plan, watch: Watch, value: Tensor, rows: ra
         group["lr"] = state.lr * group.get("lr_scale", 1.0)
     if action == "take":
         scaler.step(state.optimizer)
+        if state.average:
+            state.average.update(state.step)
     scaler.update()  # after a skipped step too, since the next one must be able to unscale its gradient
     if action == "go back":
         if runtime.is_main:

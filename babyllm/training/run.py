@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from babyllm.config import differences, dump, load
@@ -19,6 +20,7 @@ from babyllm.errors import UserError
 from babyllm.files import write_bytes, write_json
 from babyllm.interop.huggingface import config_to_json
 from babyllm.model.config import flops_per_token
+from babyllm.optim.average import averaged, evaluated
 from babyllm.run_directory import CONFIG, point, read_resume, step_directories, step_name
 from babyllm.runtime import environment, memory_bytes, peak_flops
 from babyllm.runtime.machine import lacking
@@ -133,7 +135,7 @@ class Run:
             is_unsaved = state.step > 0 and self._saved != state.step
             stream = gather(state.stream, state.runtime) if is_unsaved else None
             try:
-                result = measure(state)
+                result = evaluated(state.average, partial(measure, state))
                 if state.heed_stop_signal():
                     return False
                 self._report(state, result, show)
@@ -159,7 +161,8 @@ class Run:
         if self.log and self.losses:
             self.log.record(state.step, self.losses)
         self.message(f"step {state.step}: {held_out_line(result)}")
-        shown = show(state)
+        with averaged(state.average):
+            shown = show(state)
         if self.log:
             for i, (prompt, text) in enumerate(shown):
                 self.log.text(state.step, f"sample/{i}", f"{prompt}{text}")

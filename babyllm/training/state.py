@@ -12,6 +12,7 @@ from torch import Tensor
 from babyllm.data.batch import Stream
 from babyllm.model.interface import Model
 from babyllm.objectives import Mean
+from babyllm.optim.average import Average
 from babyllm.runtime import Runtime
 from babyllm.training.watch import Memory, WatchConfig
 
@@ -38,6 +39,7 @@ class TrainState:
         pending: whether an action due at this step has yet to run.
         has_trained: whether `train` was called; a further call continues the run, whatever ended the last one.
         memory: losses and skips of earlier steps, by which the next is judged.
+        average: moving average of the weights, which is evaluated and saved in their place; None without one.
         grad_norm: gradient norm of the last step, before clipping.
         lr: learning rate of the last step.
         busy_s: seconds spent in steps since the last `take_times`, including waits for data.
@@ -59,6 +61,7 @@ class TrainState:
     pending: bool = False
     has_trained: bool = False
     memory: Memory = field(default_factory=Memory)
+    average: Average | None = None
     grad_norm: float = 0.0
     lr: float = 0.0
     busy_s: float = 0.0

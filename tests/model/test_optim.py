@@ -8,9 +8,11 @@ import torch
 from training_fixtures import recording, stopping, tiny_config, tiny_state, weights
 
 from babyllm.errors import UserError
+from babyllm.interop.huggingface import load_model
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
+from babyllm.optim.average import averaged
 from babyllm.optim.build import make_optimizer
 from babyllm.optim.config import OptimConfig
 from babyllm.optim.muon import orthogonalised
@@ -18,6 +20,8 @@ from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.training.checkpoint import load, save
 from babyllm.training.loop import train
+from babyllm.training.run import open_run
+from babyllm.training.state import Every
 
 SHAPE = ModelConfig(vocab_size=50, n_layers=2, d_model=16, n_heads=2, n_kv_heads=1, tie_embeddings=True)
 MUON = OptimConfig(matrices="muon", embedding_lr=4.0, matrices_lr=2.0)
@@ -87,9 +91,10 @@ def test_muon_makes_the_steps_of_pytorch(model: Transformer) -> None:
         assert (change - expected).norm() < 0.03 * expected.norm()
 
 
-def test_a_run_with_muon_resumes_bit_for_bit(data: Path, runtime: Runtime, tmp_path: Path) -> None:
-    """Four steps, a checkpoint and four more have the losses, weights and moments of eight steps."""
-    config, plan = replace(tiny_config(data), optim=MUON), Plan(steps=8, peak_lr=1e-2)
+@pytest.mark.parametrize("optim", [MUON, OptimConfig(average=0.5), replace(MUON, average=0.9)])
+def test_a_run_resumes_bit_for_bit(optim: OptimConfig, data: Path, runtime: Runtime, tmp_path: Path) -> None:
+    """Four steps, a checkpoint and four more have the losses, weights, moments and average of eight steps."""
+    config, plan = replace(tiny_config(data), optim=optim), Plan(steps=8, peak_lr=1e-2)
     losses: dict[str, list[float]] = {"straight": [], "half": []}
     straight, half, again = (tiny_state(config, runtime) for _ in range(3))
     train(straight, language_model, plan, [recording(losses["straight"])])
@@ -101,3 +106,31 @@ def test_a_run_with_muon_resumes_bit_for_bit(data: Path, runtime: Runtime, tmp_p
     assert torch.equal(weights(again), weights(straight))
     mine, theirs = again.optimizer.state_dict()["state"], straight.optimizer.state_dict()["state"]
     assert all(torch.equal(mine[i][key], value) for i, by_key in theirs.items() for key, value in by_key.items())
+    if straight.average and again.average:
+        averages = again.average.tensors
+        assert all(torch.equal(averages[name], tensor) for name, tensor in straight.average.tensors.items())
+
+
+def test_the_average_is_what_is_evaluated_and_saved(data: Path, runtime: Runtime, tmp_path: Path) -> None:
+    """It follows the formula; step directories, evaluations and samples have it, and training goes on without it."""
+    config = replace(tiny_config(data), optim=OptimConfig(average=0.5), run_dir=str(tmp_path))
+    state, seen = tiny_state(config, runtime), []
+    train(state, language_model, Plan(steps=3), [Every(1, lambda state: seen.append(weights(state).clone()))])
+    expected = weights(tiny_state(config, runtime))
+    for step, now in enumerate(seen):
+        kept = min(0.5, (1 + step) / (10 + step))
+        expected = kept * expected + (1 - kept) * now
+    assert torch.equal(weights(state), seen[-1])
+    with averaged(state.average):
+        assert torch.allclose(weights(state), expected, atol=1e-6)
+        mean = weights(state).clone()
+    save(state, tmp_path, None, keep=1)
+    stored = load_model(tmp_path / "step_00000003")
+    assert torch.equal(torch.cat([p.detach().flatten() for p in stored.parameters()]), mean)
+    assert torch.equal(weights(state), seen[-1])
+    with open_run(config, state, None, Plan(steps=3)) as run:
+        run.evaluation(1, lambda state: {"all/loss": float(weights(state).norm())}, lambda state: []).run(state)
+        assert run.losses == {"val/all/loss": float(mean.norm()), "val/plain/all/loss": float(seen[-1].norm())}
+    without = tiny_state(replace(config, optim=OptimConfig()), runtime)
+    load(without, tmp_path / "step_00000003")
+    assert torch.equal(weights(without), seen[-1])

@@ -24,6 +24,7 @@ from babyllm.integrity import check_model
 from babyllm.loading import model_directory, tokenizer_directory
 from babyllm.model.heads import transformer_of
 from babyllm.objectives.conversation import conversation_loss
+from babyllm.optim.average import make_average
 from babyllm.optim.build import make_optimizer
 from babyllm.pipeline.report import print_report
 from babyllm.run_directory import CONFIG, latest
@@ -113,7 +114,8 @@ def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
     model = prepare(model, runtime)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
     optimizer = make_optimizer(model, config.optim)
-    state = TrainState(model, optimizer, runtime.scaler(), loader, runtime, origin=start.source)
+    average = make_average(model, config.optim)
+    state = TrainState(model, optimizer, runtime.scaler(), loader, runtime, origin=start.source, average=average)
     return FineTuning(state, plan, data, template)
 
 

@@ -15,6 +15,7 @@ from babyllm.generation import generate
 from babyllm.loading import model_directory, tokenizer_directory
 from babyllm.model.heads import transformer_of
 from babyllm.objectives.lm import language_model
+from babyllm.optim.average import make_average
 from babyllm.optim.build import make_optimizer
 from babyllm.runtime import Runtime
 from babyllm.runtime.precision import reads_in
@@ -75,7 +76,8 @@ def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -
     model = prepare(model_of(config, data), runtime)
     _check_prompts(config, data.tokenizer, model.config.max_seq_len)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
-    return TrainState(model, make_optimizer(model, config.optim), runtime.scaler(), loader, runtime), plan
+    optimizer, average = make_optimizer(model, config.optim), make_average(model, config.optim)
+    return TrainState(model, optimizer, runtime.scaler(), loader, runtime, average=average), plan
 
 
 def held_out(config: PretrainConfig, data: PretrainingData) -> Measure:

@@ -1,0 +1,52 @@
+"""The state of an optimizer as named tensors, for checkpoints.
+
+Beside a moving average, which is saved as the model, they include the weights themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+PLAIN = "plain"
+
+
+def optimizer_tensors(
+    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, *, has_average: bool
+) -> dict[str, Tensor]:
+    """The moments on the CPU, named "moment.parameter", and with an average the trainable weights as "plain.parameter".
+
+    Args:
+        parameters: parameters by the names they are stored under.
+        optimizer: optimizer of the trainable ones.
+        has_average: whether the saved model is an average of the weights.
+    """
+    return {
+        f"{key}.{name}": tensor.detach().cpu().contiguous()
+        for name, parameter in parameters.items()
+        for key, tensor in {
+            **optimizer.state.get(parameter, {}),
+            **({PLAIN: parameter} if has_average and parameter.requires_grad else {}),
+        }.items()
+    }
+
+
+def load_optimizer_tensors(
+    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    """Restore moments and weights, in place, from the result of `optimizer_tensors`; missing moments begin with 0."""
+    plain = {**optimizer.state_dict(), "state": {}}
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    keys = sorted({name.split(".", 1)[0] for name in tensors} - {PLAIN})
+    for index, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
+        stored = {key: f"{key}.{names[id(parameter)]}" for key in keys}
+        # Cloned, since a mapped tensor would keep the file's disk space in use even after its deletion.
+        if mine := {key: tensors[name].clone() for key, name in stored.items() if name in tensors}:
+            plain["state"][index] = mine
+    optimizer.load_state_dict(plain)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if f"{PLAIN}.{name}" in tensors:
+                parameter.copy_(tensors[f"{PLAIN}.{name}"])
