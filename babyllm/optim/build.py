@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -44,13 +44,15 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
             "params": parameters,
             "weight_decay": config.weight_decay if kind.is_decayed else 0.0,
             **({"lr_scale": kind.lr_scale} if kind.lr_scale != 1 else {}),
-            **({"is_muon": True, "momentum": config.momentum} if kind.is_muon else {}),
+            **({"is_muon": True} if kind.is_muon else {}),
         }
         for kind, parameters in kinds.items()
     ]
     fused = all(p.device.type in ("cpu", "cuda") for parameters in kinds.values() for p in parameters)
-    make = MuonAdamW if any(kind.is_muon for kind in kinds) else torch.optim.AdamW
-    return make(groups, lr=0.0, betas=(config.beta1, config.beta2), eps=config.eps, fused=fused)
+    options: dict[str, Any] = {"betas": (config.beta1, config.beta2), "eps": config.eps, "fused": fused}
+    if any(kind.is_muon for kind in kinds):
+        return MuonAdamW(groups, lr=0.0, momentum=config.momentum, **options)
+    return torch.optim.AdamW(groups, lr=0.0, **options)
 
 
 def _kind(model: nn.Module, name: str, parameter: nn.Parameter, config: OptimConfig) -> _Kind:

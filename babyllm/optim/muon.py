@@ -9,10 +9,11 @@ and coarse on a CPU without such products; here a CPU computes in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 STEPS = 5  # of Newton-Schulz
@@ -24,8 +25,9 @@ _EPS = 1e-7
 class MuonAdamW(torch.optim.AdamW):
     """AdamW whose groups with `is_muon` are updated by Muon; state and learning rates are those of one optimizer."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, momentum: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._decay = momentum
         self._step_supports_amp_scaling = False  # a gradient scaler then skips both optimizers' steps itself
 
     @torch.no_grad()
@@ -37,30 +39,44 @@ class MuonAdamW(torch.optim.AdamW):
             super().step(closure)
         finally:
             self.param_groups = groups
+        parameters = [p for group in groups if group.get("is_muon") for p in group["params"] if p.grad is not None]
+        directions = self._directions(parameters)
         for group in groups:
             if group.get("is_muon"):
-                self._update(group)
+                mine = [p for p in group["params"] if p.grad is not None]
+                torch._foreach_mul_(mine, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(mine, [directions[p] for p in mine], alpha=-group["lr"])
 
-    def _update(self, group: dict[str, Any]) -> None:
+    def _directions(self, parameters: Sequence[Tensor]) -> dict[Tensor, Tensor]:
+        """The update of each matrix; ranks share the work, and each matrix is orthogonalised by one of them."""
+        rank, n_ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         shapes: dict[torch.Size, list[Tensor]] = {}
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                shapes.setdefault(parameter.shape, []).append(parameter)
-        for parameters in shapes.values():
-            updates = [self._momentum(p, p.grad, group["momentum"]) for p in parameters if p.grad is not None]
-            directions = orthogonalised(torch.stack(updates)).to(parameters[0].dtype)
-            size = SIZE * max(parameters[0].shape) ** 0.5
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(parameters, list(directions.unbind()), alpha=-group["lr"] * size)
+        for parameter in parameters:
+            shapes.setdefault(parameter.shape, []).append(parameter)
+        momenta = {parameter: self._momentum(parameter) for parameter in parameters}
+        found = {parameter: torch.zeros_like(parameter) for parameter in parameters} if n_ranks > 1 else {}
+        for shape, alike in shapes.items():
+            mine = alike[rank::n_ranks]
+            if mine:
+                stacked = orthogonalised(torch.stack([momenta[parameter] for parameter in mine]))
+                size = SIZE * max(shape) ** 0.5
+                found.update(zip(mine, (stacked * size).to(mine[0].dtype).unbind(), strict=True))
+        if n_ranks > 1:
+            together = torch.cat([found[parameter].flatten() for parameter in parameters])
+            dist.all_reduce(together)  # zeros but from the matrix's own rank, so the sum is exact
+            parts = torch.split(together, [parameter.numel() for parameter in parameters])
+            found = {p: part.view_as(p) for p, part in zip(parameters, parts, strict=True)}
+        return found
 
-    def _momentum(self, parameter: Tensor, gradient: Tensor, momentum: float) -> Tensor:
+    def _momentum(self, parameter: Tensor) -> Tensor:
         """The gradient with momentum as Nesterov adds it."""
-        state = self.state[parameter]
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
         if "momentum" not in state:
             state["step"] = torch.zeros(())  # AdamW looks for it when it loads a state
             state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(gradient, 1 - momentum)
-        return torch.lerp(gradient, state["momentum"], momentum)
+        state["momentum"].lerp_(gradient, 1 - self._decay)
+        return torch.lerp(gradient, state["momentum"], self._decay)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
