@@ -1,7 +1,7 @@
 """How long clients wait while thousands of connections send half a request's head.
 
     (ulimit -n 1024; babyllm serve RUN_DIR --port=8000) &
-    python benchmarks/serve_crowd.py http://127.0.0.1:8000 [CONNECTIONS] [SECONDS] [again]
+    python benchmarks/serving/crowd.py http://127.0.0.1:8000 [CONNECTIONS] [SECONDS] [again]
 
 With `again` each connection that the server closes is opened again. The limit of open files must be above their number.
 """

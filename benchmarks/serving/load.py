@@ -1,6 +1,6 @@
 """Mixed load on a running server: whole and streamed answers, slow and vanishing clients, nonsense; and its memory.
 
-    python benchmarks/serve_load.py URL PID [SECONDS] [VANISHING] [SLOW]
+    python benchmarks/serving/load.py URL PID [SECONDS] [VANISHING] [SLOW]
 
 PID is the server's process; its memory is read from /proc, so this needs Linux. VANISHING is the share of clients that
 leave in the middle (0.2), SLOW the number of slow clients of each kind (4). For the memory of a server whose clients do
