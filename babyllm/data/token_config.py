@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from babyllm.config.values import Count, PathText, TokenId, expand_paths
+from babyllm.config.values import Count, Members, PathText, TokenId, expand_paths
 from babyllm.data.row_config import RowConfig
 
 SAMPLE = "data/sample"
@@ -28,6 +28,7 @@ class DataConfig(RowConfig):
         eos_id: id of the <eos> token in bare .bin files.
     """
 
+    global_batch: Members = 32
     path: PathText = SAMPLE
     clean: bool = False
     tokenizer: PathText | None = None

@@ -80,8 +80,8 @@ class MuonAdamW(torch.optim.AdamW):
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Matrices (N, R, C) with their singular values brought to about 1 (0.7 to 1.2); float32, or bfloat16 on a GPU."""
-    x = matrices.float() if matrices.device.type == "cpu" else matrices.bfloat16()
+    """Matrices (N, R, C) with their singular values brought to about 1 (0.7 to 1.2); float32, or bfloat16 on CUDA."""
+    x = matrices.bfloat16() if matrices.device.type == "cuda" else matrices.float()
     if is_tall := x.shape[1] > x.shape[2]:
         x = x.mT
     x = torch.as_tensor(x / (torch.linalg.matrix_norm(x, keepdim=True) + _EPS))

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from training_fixtures import recording, stopping, tiny_config, tiny_state, weights
 
+from babyllm.config import dump
+from babyllm.data.token_config import DataConfig
 from babyllm.errors import UserError
 from babyllm.interop.huggingface import load_model
 from babyllm.model.config import ModelConfig
@@ -21,6 +24,7 @@ from babyllm.schedule import Plan
 from babyllm.training.checkpoint import load, save
 from babyllm.training.loop import train
 from babyllm.training.run import open_run
+from babyllm.training.stages.pretraining_config import PretrainConfig, resolved
 from babyllm.training.state import Every
 
 SHAPE = ModelConfig(vocab_size=50, n_layers=2, d_model=16, n_heads=2, n_kv_heads=1, tie_embeddings=True)
@@ -134,3 +138,23 @@ def test_the_average_is_what_is_evaluated_and_saved(data: Path, runtime: Runtime
     without = tiny_state(replace(config, optim=OptimConfig()), runtime)
     load(without, tmp_path / "step_00000003")
     assert torch.equal(weights(without), seen[-1])
+
+
+def test_a_run_begun_with_other_defaults_keeps_them(tmp_path: Path) -> None:
+    """A configuration written before there was Muon: what the command leaves at its default stays as it was begun."""
+    begun = PretrainConfig(
+        run_dir=str(tmp_path),
+        data=DataConfig(global_batch=8),
+        optim=OptimConfig(weight_decay=0.2),
+        plan=Plan(epochs=1.25, peak_lr=1e-3),
+    )
+    written = yaml.safe_load(dump(begun))
+    written["optim"] = {"weight_decay": 0.2, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(written))
+    command = PretrainConfig(run_dir=str(tmp_path))
+    found = resolved(replace(command, plan=replace(command.plan, peak_lr=2e-3)))
+    assert found.optim == begun.optim
+    assert found.plan == replace(begun.plan, peak_lr=2e-3)
+    assert found.data.global_batch == 8
+    (tmp_path / "config.yaml").write_text(dump(begun))
+    assert resolved(command).optim == command.optim
