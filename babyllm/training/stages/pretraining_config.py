@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from babyllm.config.values import PathText
+from babyllm.config.values import AnyCount, PathText
 from babyllm.data.token_config import DataConfig
 from babyllm.model.options import CPU_PRESET, GPU_PRESET
 from babyllm.optim.config import OptimConfig
@@ -34,6 +34,7 @@ class PretrainConfig(RunConfig):
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(matrices="muon", matrices_lr=2.0, embedding_lr=12.0))
     plan: Plan = field(default_factory=lambda: Plan(epochs=1.6, warmup=0.02, cosine=0, stable=0, decay=0.98))
+    eval_every: AnyCount = 250
     prompts: list[str] = field(default_factory=lambda: ["今天", "这本书", "酒店"])
 
 
