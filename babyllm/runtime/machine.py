@@ -194,7 +194,7 @@ def describe() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": cores(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
@@ -216,7 +216,8 @@ def _commit() -> str | None:
     return _output("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
-def _cpu_model() -> str | None:
+def cpu_model() -> str | None:
+    """The name of the processor, as the system reports it."""
     if sys.platform == "darwin":
         return _output("sysctl", "-n", "machdep.cpu.brand_string")
     info = Path("/proc/cpuinfo")

@@ -14,10 +14,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from babyllm.data.batch import Batch
-from babyllm.model.attention import fastest_form, set_attention
+from babyllm.model.attention import LONGEST, SHORTEST, fastest_form, set_attention
 from babyllm.model.interface import Model
 from babyllm.objectives import Loss
 from babyllm.runtime import Runtime
+from babyllm.runtime.machine import cpu_model
+from babyllm.runtime.measured import remembered
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -35,14 +37,16 @@ def choose_attention(model: Model, runtime: Runtime, seq_len: int) -> None:
 
     Args:
         model: bare model.
-        runtime: device, ranks and the setting; with "auto" rank 0 measures.
+        runtime: device, ranks and the setting; with "auto" rank 0 measures on a CPU, once for each shape.
         seq_len: tokens of a row.
     """
     form = runtime.attention
     if form == "auto":
         c = model.config
         shape = seq_len, c.n_heads, c.kv_heads, c.head_dim
-        is_blocks = runtime.is_main and fastest_form(shape, runtime.dtype, runtime.device) == "blocks"
+        key = f"attention {shape} {runtime.dtype}, {torch.get_num_threads()} x {cpu_model()}, {torch.__version__}"
+        is_open = runtime.is_main and runtime.device.type == "cpu" and SHORTEST <= seq_len <= LONGEST
+        is_blocks = is_open and remembered(key, lambda: fastest_form(shape, runtime.dtype)) == "blocks"
         form = "blocks" if runtime.sum([float(is_blocks)])[0] else "fused"
     set_attention(model, form)
 

@@ -23,6 +23,7 @@ from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.options import ModelOptions
 from babyllm.objectives import LossTerms
 from babyllm.objectives.lm import language_model
+from babyllm.optim.config import OptimConfig
 from babyllm.runtime import Runtime, start
 from babyllm.schedule import Plan, learning_rate
 from babyllm.training import checkpoint
@@ -212,6 +213,7 @@ def golden_losses(folder: Path) -> list[float]:
     config = PretrainConfig(
         model=ModelOptions(vocab_size=61, n_layers=2, d_model=32, n_heads=4, n_kv_heads=2, max_seq_len=32),
         data=DataConfig(path=str(folder), seq_len=16, global_batch=8, micro_batch=4),
+        optim=OptimConfig(),
         plan=Plan(steps=20, peak_lr=1e-2),
         runtime=CPU,
     )
