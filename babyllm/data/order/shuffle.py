@@ -114,7 +114,7 @@ def shuffled(rows: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray[
 
 
 def shuffled_in_turn(rows: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The result of `shuffled`, fast for rows that are read in order, a few at a time: whole blocks are cached."""
+    """The result of `shuffled`, (rows,) int64, fast for rows read in order, a few at a time: blocks are cached."""
     out = np.empty_like(rows)
     blocks = rows // BLOCK_ROWS
     for block in np.unique(blocks):

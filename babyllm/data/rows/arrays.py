@@ -28,7 +28,7 @@ class RowArrays:
         return self.arrays[name]
 
     def trimmed(self, multiple: int) -> dict[str, NDArray[Any]]:
-        """The arrays cut to the width of the longest row, rounded up to a multiple, and "lengths".
+        """The arrays (n, width) cut to the longest row, rounded up to a multiple, and "lengths" (n,) int64.
 
         Where no row is padded, the arrays as they are, without "lengths".
         """

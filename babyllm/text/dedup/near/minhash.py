@@ -113,11 +113,11 @@ class MinHash:
         self._threshold = threshold
 
     def sketch(self, hashes: Ragged) -> tuple[U64, None]:
-        """The keys of the bands; no fingerprints."""
+        """(bands, texts) uint64 keys, and no fingerprints, from the uint64 hashes of each text's shingles."""
         return band_keys(signatures(hashes, self.bands.n * self.bands.rows), self.bands), None
 
     def narrow(self, pairs: U64, prints: U64) -> U64:
-        """All pairs."""
+        """All packed pairs, (pairs,) uint64."""
         return pairs
 
     def fact(self) -> tuple[str, str]:

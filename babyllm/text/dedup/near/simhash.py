@@ -122,7 +122,13 @@ def hamming(a: U64, b: U64) -> NDArray[np.int64]:
 
 
 def within(pairs: U64, prints: U64, distance: int) -> U64:
-    """The packed pairs of documents whose fingerprints, in rows by document number, differ in few enough bits."""
+    """The packed pairs (pairs,) uint64 of documents whose fingerprints differ in at most `distance` bits.
+
+    Args:
+        pairs: (pairs,) uint64, see `candidates.pack`.
+        prints: (documents, bits / 64) uint64, in rows by document number.
+        distance: largest number of bits in which a pair may differ.
+    """
     a, b = unpack(pairs)
     return pairs[hamming(prints[a], prints[b]) <= distance]
 
@@ -141,14 +147,14 @@ class SimHash:
         self.n_tables = math.comb(self._n_blocks, self._n_blocks - config.distance)
 
     def sketch(self, hashes: Ragged) -> tuple[U64, U64]:
-        """The keys of the tables, and the fingerprints."""
+        """(tables, texts) and (texts, bits / 64) uint64: keys and fingerprints of each text's shingles."""
         sets, occurrences = counted(hashes)
         weight = None if self._idf is None else weights(sets, occurrences, self._idf)
         prints = fingerprints(sets, weight, self._config.bits)
         return table_keys(prints, self._n_blocks, self._config.distance), prints
 
     def narrow(self, pairs: U64, prints: U64) -> U64:
-        """The pairs within the distance."""
+        """The packed pairs (pairs,) uint64 within the distance."""
         return within(pairs, prints, self._config.distance)
 
     def fact(self) -> tuple[str, str]:

@@ -105,7 +105,7 @@ def jaccard(store: SetStore, pairs: U64) -> NDArray[np.float64]:
 
 
 def verify(store: SetStore, pairs: U64, threshold: float) -> Links:
-    """The packed pairs whose Jaccard similarity is at least the threshold."""
+    """The links among packed pairs (pairs,) uint64: those whose Jaccard similarity is at least the threshold."""
     lengths = [store.lengths(store.rows(documents)) for documents in unpack(pairs)]
     pairs = pairs[np.minimum(*lengths) >= threshold * np.maximum(*lengths)]  # else the sizes rule it out
     similarity = jaccard(store, pairs)
