@@ -1,4 +1,4 @@
-"""Loads chat templates, and names all that is done with one.
+"""Chat templates: how to load one, and an overview of what it does.
 
 a built-in's name | a Jinja file | a template stored with a tokenizer -> load_template -> ChatTemplate
     -> render -> ids and turns      -> prompt -> ids      -> fit -> ids and turns within a row's length

@@ -132,9 +132,9 @@ class Loader:
         self._consumed = row
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of rows that were returned or left out, over all ranks, and what decided them.
+        """The number of rows returned or left out, over all ranks, and the settings that decided their order.
 
-        If rows were left out, "left_out" holds [first, end) of each stretch.
+        If rows were left out, "left_out" lists them as ranges [first, end).
         """
         left_out = {"left_out": [list(stretch) for stretch in self._left_out]} if self._left_out else {}
         return {"consumed_rows": self._consumed, **left_out, **self._identity(self._consumed)}

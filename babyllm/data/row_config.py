@@ -94,7 +94,7 @@ class Share:
             )
 
     def micro_batches(self, first_row: int) -> list[NDArray[np.int64]]:
-        """This rank's rows of the global batch that begins at `first_row`: (micro_batch,) int64 each forward pass."""
+        """This rank's rows of the global batch that begins at `first_row`: (micro_batch,) int64 per forward pass."""
         per_rank = self.global_batch // self.world_size
         start = first_row + self.rank * per_rank
         return list(np.arange(start, start + per_rank, dtype=np.int64).reshape(-1, self.micro_batch))

@@ -46,8 +46,8 @@ def perplexity(
         seq_len: tokens per row.
         max_tokens: number of tokens read from the start of each domain; None reads all.
         batch_tokens: tokens per forward pass, including padding.
-        token_bytes: (V,) int64 number of UTF-8 bytes of each token. It measures a domain that `max_tokens` cuts short;
-            the manifest may have the bytes of whole domains. Without either, bits per byte are left out.
+        token_bytes: (V,) int64 number of UTF-8 bytes of each token. It is needed for a domain that `max_tokens`
+            cuts short, or whose bytes the manifest lacks; without it, the domain has no bits per byte.
 
     Returns:
         "<domain>/loss" in nats per token, "<domain>/bpb" in bits per byte, and the same for "all"; empty if

@@ -186,7 +186,7 @@ class Decoder:
         yield self._logits(passing.x[-1:])
 
     def n_tokens_in_a_layer(self, effort: int, length: int) -> int:
-        """Number of tokens after `length` others that need as much work in one layer as `effort` first ones in all."""
+        """Number of tokens, after `length` others, that cost as much in one layer as the first `effort` do in all."""
         of_matrices = sum(part.size for part in self._layers[0] if isinstance(part, Matrix))
         of_attention = 2 * self._heads * self._width * length
         return effort * len(self._layers) * of_matrices // (of_matrices + of_attention)

@@ -164,7 +164,7 @@ class Engine:
         return request.number
 
     def step(self) -> list[Event]:
-        """The events of one step: a token for each running request, then as much reading of prompts as a step allows.
+        """Run one step: draw a token for each running request, then read prompts within the limit of a step.
 
         Returns:
             An event for each drawn token and each end of an answer; empty when idle.

@@ -77,7 +77,7 @@ def write(
     chat_template: str | None = None,
     end_ids: Sequence[int] = (),
 ) -> None:
-    """Do what `save` does, on rank 0 alone, with the stream's state already gathered; its errors are the same."""
+    """Write a step as `save` does, on rank 0 alone, with a stream state already gathered; the errors are the same."""
     _require_finite(state)
     try:
         try:

@@ -1,4 +1,4 @@
-"""The state of a training run, and what the loop is given besides it: actions between steps and a watch."""
+"""The state of a training run, and two other inputs of the loop: actions between steps, and a watch."""
 
 from __future__ import annotations
 

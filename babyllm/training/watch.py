@@ -1,4 +1,4 @@
-"""Whether a step is taken, judged by its loss and gradient norm, with the same verdict on every rank.
+"""The verdict on a step, from its loss and gradient norm; it is the same on every rank.
 
 loss, gradient norm, memory of earlier steps -> judge -> take | skip | go back | end, and why
 """
@@ -49,7 +49,7 @@ class WatchConfig:
 
 @dataclass
 class Memory:
-    """What is remembered of earlier steps; it is saved with each checkpoint.
+    """The record of earlier steps by which the next is judged; it is saved with each checkpoint.
 
     Attributes:
         losses: global-batch losses of the last steps taken; at most `WatchConfig.window` of them.

@@ -13,13 +13,13 @@ from babyllm.chat.messages import Message
 
 
 class Shape(NamedTuple):
-    """All that decides the template's own text around the texts of messages.
+    """The properties of a conversation that decide the template's own text around its messages.
 
     Attributes:
         roles: the role of each message.
-        thinkers: numbers of the messages whose reasoning has its own placeholder, after those of the contents.
+        thinkers: numbers of the messages whose reasoning has its own placeholder; these follow those of the contents.
         tools: the functions that can be called, as a JSON list; empty for none.
-        askers: numbers of the messages whose input has its own placeholder, after those of the thinkers.
+        askers: numbers of the messages whose input has its own placeholder; these follow those of the thinkers.
     """
 
     roles: tuple[str, ...]
@@ -61,7 +61,7 @@ class Given(NamedTuple):
 
 
 def given_of(messages: Sequence[Message], weights: Sequence[int], taken: Taken) -> Given:
-    """The input of a template for these messages; fields that it does not know are written into contents.
+    """The input of a template for these messages; fields that the template does not know are written into contents.
 
     Args:
         messages: the messages of a conversation.

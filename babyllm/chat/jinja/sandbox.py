@@ -62,7 +62,7 @@ _left = _Budget()
 
 
 def within_budget(work: Callable[[], str], n_messages: int, n_characters: int) -> str:
-    """What `work` returns, run under the budget of a conversation.
+    """Run `work` within the budget of a conversation, and return its result.
 
     Args:
         work: a function that renders a template.
@@ -83,7 +83,7 @@ def within_budget(work: Callable[[], str], n_messages: int, n_characters: int) -
 
 
 def printed(value: Any) -> Any:
-    """A value that becomes text, after its size is charged to the budget; each repetition in it counts."""
+    """Charge the size of a value that becomes text to the budget, repetitions included, and return the value."""
     if type(value) is str:
         _left.take(0, len(value))
         return value

@@ -33,7 +33,7 @@ class Unrecognised(Unusable):
 
 
 def settings_for(values: Mapping[str, Any], spelled: Callable[[str], str], fewest: int = 2) -> dict[str, str]:
-    """Settings by name, each with the field of this record that it would name; empty without a guess.
+    """A guess at the settings that fit this record, as {setting: field}; empty if there is no guess.
 
     Args:
         values: the fields of the record.

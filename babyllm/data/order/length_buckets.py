@@ -46,10 +46,10 @@ class ByLength:
         order: order of the rows before the bucketing.
         global_batch: rows per step.
         seed: seed of the order of the batches within a block.
-        stages: first row of each phase of a mixture. A block ends there, and where an epoch of `Shuffled` ends. A batch
-            with rows of both sides stays as it is.
-        batches: number of global batches in a block. With more there is less padding, and similar lengths come from a
-            longer stretch of the run.
+        stages: first row of each phase of a mixture. A block ends there and at the end of each epoch of `Shuffled`. A
+            batch with rows from both sides is not reordered.
+        batches: number of global batches in a block. A larger block needs less padding, but the rows of a batch come
+            from a longer stretch of the run.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ByLength:
         return self._order.lengths(self._replaced(numbers))
 
     def identity(self, consumed: int) -> dict[str, Any]:
-        """JSON values of what decides the first `consumed` rows, with the block size and the current block's end."""
+        """The settings, as JSON, that decide the first `consumed` rows, with the block size and the block's end."""
         made_of = self._order.identity(consumed) | {"global_batch": self._global_batch, "by_length": self._batches}
         block = self._block(consumed // self._global_batch)
         begun = block.first * self._global_batch < consumed

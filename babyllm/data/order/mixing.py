@@ -38,8 +38,8 @@ def share_out(rows: NDArray[np.int64], weights: Sequence[int]) -> NDArray[np.int
 
     The weights are split into two parts that are as equal as possible, recursively, and each part takes its share
     rounded to whole rows. From one row to the next exactly one count grows, by one. Counts are at most one row from
-    their exact share for up to three weights, and less than two rows for any number of weights: a rounding moves a
-    count by at most half a row, of which a part that is split further passes on at most two thirds.
+    their exact share for up to three weights, and less than two rows for any number of weights. Each rounding moves a
+    count by at most half a row, and a part that is split further passes on at most two thirds of that.
 
     Args:
         rows: numbers of rows, (R,) int64, each below MAX_ROWS.
@@ -132,7 +132,7 @@ class Mixture:
         return self._first_rows
 
     def identity(self, consumed: int) -> dict[str, Any]:
-        """JSON values of what decides the first `consumed` rows, besides data and seed: the phases that have begun."""
+        """The phases that have begun, as JSON: with data and seed they decide the first `consumed` rows."""
         begun = [asdict(stage) for stage in self._stages if stage.first_row < consumed]
         return {"stages": begun, "global_batch": self._global_batch}
 
@@ -216,7 +216,7 @@ def require_domains(names: Iterable[str], domains: Iterable[str], where: str) ->
 
 
 def place_phases(phases: Sequence[Phase], n_steps: int, global_batch: int) -> list[Stage]:
-    """The phases at their rows of a run of `n_steps`; in a short run a share may round to zero steps.
+    """The phases with their first rows in a run of `n_steps`; in a short run, a phase may round to zero steps.
 
     Raises:
         UserError: the ends of the phases do not increase, or the last phase does not end with the run.
@@ -250,7 +250,7 @@ def concatenated(domains: Sequence[str], sizes: Mapping[str, int], seq_len: int,
 
 
 def rows_until_exhausted(weights: Mapping[str, int], sizes: Mapping[str, int], which: Literal["first", "last"]) -> int:
-    """With "first" the most rows in which no row repeats, with "last" the fewest in which every row has come."""
+    """The number of rows of a run: "first" is the most without a repeated row, "last" the fewest with every row."""
     shares, limits = list(weights.values()), np.array([sizes[domain] for domain in weights])
 
     def has_come(rows: int) -> bool:

@@ -45,7 +45,7 @@ class Order(Protocol):
         ...
 
     def identity(self, consumed: int) -> dict[str, Any]:
-        """JSON values of what decides the first `consumed` rows, besides data and seed."""
+        """The settings, as JSON, that decide the first `consumed` rows together with data and seed."""
         ...
 
     def metrics(self, consumed: int) -> dict[str, float]:
@@ -80,7 +80,7 @@ class Shuffled:
         return indices
 
     def identity(self, consumed: int) -> dict[str, Any]:
-        """JSON values of what decides the first `consumed` rows, besides data and seed."""
+        """The settings, as JSON, that decide the first `consumed` rows together with data and seed."""
         return {"rows": len(self._data)}
 
     def metrics(self, consumed: int) -> dict[str, float]:

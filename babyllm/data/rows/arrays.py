@@ -30,7 +30,7 @@ class RowArrays:
     def trimmed(self, multiple: int) -> dict[str, NDArray[Any]]:
         """The arrays (n, width) cut to the longest row, rounded up to a multiple, and "lengths" (n,) int64.
 
-        Where no row is padded, the arrays as they are, without "lengths".
+        If no row is padded, the arrays are returned unchanged, without "lengths".
         """
         if self.lengths is None:
             return self.arrays

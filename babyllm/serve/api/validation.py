@@ -182,6 +182,6 @@ def _field(place: str, name: str) -> str:
 
 
 def shown(name: str) -> str:
-    """A text of the client, such as the name of a field, shortened and in valid Unicode, for messages."""
+    """A client's text, such as a field name, as messages show it: shortened and in valid Unicode."""
     short = name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}..."
     return short.encode(errors="replace").decode()

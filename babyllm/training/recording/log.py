@@ -27,8 +27,8 @@ class RunLog:
     """Records a run: metrics.jsonl, samples.jsonl, TensorBoard events, a progress line and, at the end, loss.png.
 
     Only rank 0 makes one. On resume the records of steps after `start_step` are removed from these files, so a curve
-    has one value per step; a run that starts at step 0 removes them all. TensorBoard's files are cut too, not only
-    marked for purging: its default loader ignores the mark where a curve gets no newer value.
+    has one value per step; a run that starts at step 0 removes them all. TensorBoard's files are cut too. A purge mark
+    would not do: its default loader ignores the mark if a curve has no newer value.
 
     Args:
         run_dir: directory of the run; created if missing.

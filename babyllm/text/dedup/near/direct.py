@@ -1,11 +1,11 @@
-"""The links that direct clusters need: any two documents that would both stay, and share a key, are compared.
+"""The links that direct clusters need: any two documents that share a key and would both stay are compared.
 
     links -> documents that stay -> their groups -> more links -> documents that stay -> ... until nothing changes
 
-In a large group, documents have links to its representatives only. If a representative is removed because of a document
-outside the group, documents similar to it may stay and have to be compared with each other. When nothing changes any
-more, no two documents that stay are similar, and each removed document is linked to a preferred one that stays. Exactly
-one choice of documents satisfies this, so the order of the comparisons does not matter.
+In a large group, documents are linked only to its representatives. If a document outside the group removes a
+representative, documents similar to it may stay and must be compared with each other. At the end, no two documents that
+stay are similar, and each removed document is linked to a preferred one that stays. Only one choice of documents
+satisfies this, so the order of the comparisons does not matter.
 """
 
 from __future__ import annotations

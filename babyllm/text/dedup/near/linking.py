@@ -78,7 +78,7 @@ class Steps:
             items: partitions of the work.
             title: title of the progress report.
             sizes: sizes of the items in bytes.
-            is_little: true if the work is so little that it is done in this process.
+            is_little: whether to do the work in this process, because it is small.
             made_from: items of an earlier step, if this step's items are indices of its folders.
             **arguments: further arguments of `work`.
         """
@@ -92,7 +92,7 @@ class Steps:
         return run_partitions(items, job, directory, key=key, workers=workers, sizes=sizes, title=title)
 
     def portion(self, per_byte: float) -> int:
-        """The number of things that one partition may have, at this number per byte."""
+        """The largest number of items in one partition, at `per_byte` items per byte; at least 1."""
         return max(1, int(self._work.partition_bytes * per_byte))
 
 
@@ -161,7 +161,7 @@ def joined(links: AllLinks, others: AllLinks) -> AllLinks:
 
 
 def save(path: Path, array: NDArray[Any]) -> None:
-    """Save an array as np.save does, but so that the file is whole or absent."""
+    """Save an array like np.save, but atomically: the file is complete or absent."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     write_bytes(path, buffer.getvalue())
