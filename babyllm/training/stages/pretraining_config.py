@@ -33,7 +33,7 @@ class PretrainConfig(RunConfig):
     run_dir: PathText = "runs/pretrain"
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(matrices="muon", matrices_lr=2.0, embedding_lr=12.0))
-    plan: Plan = field(default_factory=lambda: Plan(epochs=1.6, warmup=0.02, cosine=0, stable=0, decay=0.98))
+    plan: Plan = field(default_factory=lambda: Plan(epochs=1.5, warmup=0.02, cosine=0, stable=0, decay=0.98))
     eval_every: AnyCount = 250
     prompts: list[str] = field(default_factory=lambda: ["今天", "这本书", "酒店"])
 
