@@ -81,7 +81,7 @@ def main() -> None:
         kind, dtype, compiled = args.worker
         WORKERS[kind](task, dtype, compiled == "True")
         return
-    workers = {name: _start(CONTESTANTS[name], task) for name in args.only}
+    workers = {name: _start(CONTESTANTS[name], task) for name in args.only or _usual(is_gpu)}
     facts = {name: _turn(worker) for name, worker in workers.items()}
     turns: dict[str, list[float]] = {name: [] for name in workers}
     waits: dict[str, list[float]] = {}
@@ -98,6 +98,14 @@ def main() -> None:
         args.json.write_text(json.dumps({"task": task, "turns_s": turns, "facts": facts}, indent=1) + "\n")
 
 
+def _usual(is_gpu: bool) -> list[str]:
+    """babyllm, the peers and the products, in the dtype that the device multiplies natively."""
+    from babyllm.runtime.machine import multiplies_bfloat16
+
+    dtype = "bf16" if is_gpu or multiplies_bfloat16() else "fp32"
+    return ["babyllm", *(name for name in CONTESTANTS if name.endswith(dtype) and not name.startswith("babyllm"))]
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -109,7 +117,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=8, help="turns of each contestant")
     parser.add_argument("--steps", type=int, default=3, help="optimizer steps per turn")
-    parser.add_argument("--only", nargs="*", default=list(CONTESTANTS), choices=list(CONTESTANTS))
+    parser.add_argument("--only", nargs="*", choices=list(CONTESTANTS), help="default: all in the device's own dtype")
     parser.add_argument("--json", type=Path, help="also write every turn's seconds here")
     parser.add_argument("--worker", nargs=3, metavar=("KIND", "DTYPE", "COMPILE"), help=argparse.SUPPRESS)
     return parser.parse_args()
