@@ -92,7 +92,7 @@ def test_muon_makes_the_steps_of_pytorch(model: Transformer) -> None:
         peer.step()
     for name, parameter in chosen.items():
         change, expected = parameter - begin[name], theirs[name] - begin[name]
-        assert (change - expected).norm() < 0.03 * expected.norm()
+        assert (change - expected).norm() < 0.05 * expected.norm()
 
 
 @pytest.mark.parametrize("optim", [MUON, OptimConfig(average=0.5), replace(MUON, average=0.9)])
