@@ -385,6 +385,9 @@ def _write_config(directory: Path, config: RunConfig) -> list[str]:
     path = directory / CONFIG
     try:
         changed = differences(load(type(config), path), config) if path.is_file() else []
+        lines = path.read_text(encoding="utf-8").splitlines() if changed else []
+        names = {line.strip().partition(":")[0] for line in lines}  # a key that was not there then has not changed
+        changed = [line for line in changed if "(absent)" in line or line.partition(":")[0].split(".")[-1] in names]
     except UserError as e:
         changed = [f"{path} was written by another version of babyllm ({e})"]
     try:

@@ -141,20 +141,20 @@ def test_the_average_is_what_is_evaluated_and_saved(data: Path, runtime: Runtime
 
 
 def test_a_run_begun_with_other_defaults_keeps_them(tmp_path: Path) -> None:
-    """A configuration written before there was Muon: what the command leaves at its default stays as it was begun."""
+    """A run from before there was Muon keeps the old defaults at each start; what the command sets comes first."""
     begun = PretrainConfig(
-        run_dir=str(tmp_path),
-        data=DataConfig(global_batch=8),
-        optim=OptimConfig(weight_decay=0.2),
-        plan=Plan(epochs=1.25, peak_lr=1e-3),
+        run_dir=str(tmp_path), data=DataConfig(global_batch=8), optim=OptimConfig(), plan=Plan(epochs=1.25)
     )
     written = yaml.safe_load(dump(begun))
-    written["optim"] = {"weight_decay": 0.2, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(written))
+    written["optim"] = {"weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8}
     command = PretrainConfig(run_dir=str(tmp_path))
-    found = resolved(replace(command, plan=replace(command.plan, peak_lr=2e-3)))
-    assert found.optim == begun.optim
-    assert found.plan == replace(begun.plan, peak_lr=2e-3)
-    assert found.data.global_batch == 8
-    (tmp_path / "config.yaml").write_text(dump(begun))
+    for content in (yaml.safe_dump(written), dump(begun)):
+        (tmp_path / "config.yaml").write_text(content, encoding="utf-8")
+        found = resolved(replace(command, plan=replace(command.plan, peak_lr=2e-3)))
+        assert found.optim == begun.optim
+        assert found.plan == replace(begun.plan, peak_lr=2e-3)
+        assert found.data.global_batch == 8
+    (tmp_path / "config.yaml").write_text(dump(replace(begun, plan=replace(begun.plan, epochs=3.0))), encoding="utf-8")
+    assert resolved(command).plan == replace(begun.plan, epochs=command.plan.epochs)
+    (tmp_path / "config.yaml").write_text(dump(command), encoding="utf-8")
     assert resolved(command).optim == command.optim

@@ -54,30 +54,35 @@ def resolved(config: PretrainConfig) -> PretrainConfig:
     return replace(config, model=replace(config.model, preset=preset))
 
 
-_Section = TypeVar("_Section", Plan, OptimConfig)
+_Section = TypeVar("_Section", Plan, OptimConfig, DataConfig)
+BEFORE = PretrainConfig(data=DataConfig(global_batch=8), optim=OptimConfig(), plan=Plan(epochs=1.25))
+"""The defaults until there was Muon."""
 
 
 def _as_begun(config: PretrainConfig) -> PretrainConfig:
-    """The same configuration; a run begun before there was Muon keeps settings whose defaults have changed since."""
+    """The same configuration; a run begun with the defaults of `BEFORE` keeps those that the command does not set."""
     stored, written = stored_config(PretrainConfig, config.run_dir), _optim_as_written(config.run_dir)
-    if stored is None or written is None or "matrices" in written:
+    if stored is None or written is None:
         return config
-    default, before = PretrainConfig(), OptimConfig(**written)
-    batch = stored.data if config.data.global_batch == default.data.global_batch else config.data
+    now = PretrainConfig()
+    begun = stored.optim if "matrices" in written else OptimConfig(**written)
     return replace(
         config,
-        optim=_kept(config.optim, default.optim, before),
-        plan=_kept(config.plan, default.plan, stored.plan),
-        data=replace(config.data, global_batch=batch.global_batch),
+        optim=_kept(config.optim, now.optim, begun, BEFORE.optim),
+        plan=_kept(config.plan, now.plan, stored.plan, BEFORE.plan),
+        data=_kept(config.data, now.data, stored.data, BEFORE.data),
     )
 
 
-def _kept(section: _Section, default: _Section, begun: _Section) -> _Section:
-    """The section with the run's own values where it has the default."""
-    names = [field.name for field in fields(section)]
-    return replace(
-        section, **{name: getattr(begun, name) for name in names if getattr(section, name) == getattr(default, name)}
-    )
+def _kept(section: _Section, now: _Section, begun: _Section, before: _Section) -> _Section:
+    """The section with the old default of each value that has the new one, where the run was begun with the old one."""
+    changed = [field.name for field in fields(section) if getattr(now, field.name) != getattr(before, field.name)]
+    kept = [
+        name
+        for name in changed
+        if getattr(section, name) == getattr(now, name) and getattr(begun, name) == getattr(before, name)
+    ]
+    return replace(section, **{name: getattr(before, name) for name in kept})
 
 
 def _optim_as_written(run_dir: str) -> dict[str, Any] | None:
