@@ -24,6 +24,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from babyllm.generation import Engine, Sampling
+from babyllm.interop.huggingface import config_to_json
 from babyllm.model.adapt.lora import to_int8
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
@@ -75,20 +76,8 @@ def main() -> None:
 def models() -> tuple[Transformer, LlamaForCausalLM]:
     """Ours and transformers', with the same random weights."""
     ours = Transformer(SHAPE).eval()
-    config = LlamaConfig(
-        vocab_size=SHAPE.vocab_size,
-        num_hidden_layers=SHAPE.n_layers,
-        hidden_size=SHAPE.d_model,
-        num_attention_heads=SHAPE.n_heads,
-        num_key_value_heads=SHAPE.kv_heads,
-        intermediate_size=SHAPE.ff_width,
-        max_position_embeddings=SHAPE.max_seq_len,
-        rms_norm_eps=SHAPE.norm_eps,
-        tie_word_embeddings=True,
-        eos_token_id=None,
-        bos_token_id=None,
-        pad_token_id=0,
-    )
+    values = config_to_json(SHAPE, None) | {"eos_token_id": None, "bos_token_id": None, "pad_token_id": 0}
+    config = LlamaConfig(**values)
     theirs = LlamaForCausalLM(config).eval()
     state = {name if name == "lm_head.weight" else f"model.{name}": w for name, w in ours.state_dict().items()}
     theirs.load_state_dict(state)

@@ -13,6 +13,7 @@ Everyone clips gradients to norm 1 and uses autocast for bfloat16. litgpt is mea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -157,20 +158,10 @@ def step_of(name: str) -> Make:
 def _llama(shape: ModelConfig, seq_len: int) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=shape.vocab_size,
-            hidden_size=shape.d_model,
-            intermediate_size=shape.ff_width,
-            num_hidden_layers=shape.n_layers,
-            num_attention_heads=shape.n_heads,
-            num_key_value_heads=shape.kv_heads,
-            max_position_embeddings=seq_len,
-            tie_word_embeddings=shape.tie_embeddings,
-            attn_implementation="sdpa",
-            use_cache=False,
-        )
-    )
+    from babyllm.interop.huggingface import config_to_json
+
+    values = config_to_json(replace(shape, max_seq_len=seq_len), None)
+    return LlamaForCausalLM(LlamaConfig(**values | {"use_cache": False, "attn_implementation": "sdpa"}))
 
 
 def _tokens(shape: ModelConfig, batch: int, seq_len: int, device: torch.device) -> torch.Tensor:

@@ -4,8 +4,8 @@ queries, keys, values -> "fused": PyTorch's kernel   -> attended values
                       -> "blocks": products of blocks -> the same, up to rounding
 
 `plain_attention` is the formula. "blocks" computes it for `BLOCK` queries at a time, each block with the keys up to its
-last query, by batched products and a softmax. On a CPU with 16-bit products that is up to 1.4 times as fast for a step
-of a small model; a GPU's fused kernel is always faster. "blocks" keeps the probabilities for the backward pass: about
+last query, by batched products and a softmax. docs/pretraining.md has the times of both on a CPU; a GPU takes the fused
+kernel. "blocks" keeps the probabilities for the backward pass: about
 half of B x H x T x T numbers a layer.
 
 Legend: B batch, T time, H query heads, K key heads, W width of a head.

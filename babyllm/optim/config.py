@@ -13,8 +13,8 @@ class OptimConfig:
     """AdamW (Loshchilov and Hutter 2019, algorithm 2), alone or with Muon for the matrices of the blocks.
 
     Attributes:
-        matrices: optimizer of the matrices inside the blocks: adamw, or muon (Jordan et al. 2024), which takes about a
-            tenth more time for a step of a small model. All other parameters are AdamW's.
+        matrices: optimizer of the matrices inside the blocks: adamw, or muon (Jordan et al. 2024), which takes about an
+            eighth more time for a step of a small model. All other parameters are AdamW's.
         weight_decay: weight decay of parameters with two or more dimensions; norms and biases have none.
         embedding_lr: learning rate of the token embedding as a multiple of plan.peak_lr, also where it is the output
             layer.

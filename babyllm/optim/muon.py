@@ -39,11 +39,10 @@ class MuonAdamW(torch.optim.AdamW):
             super().step(closure)
         finally:
             self.param_groups = groups
-        parameters = [p for group in groups if group.get("is_muon") for p in group["params"] if p.grad is not None]
-        directions = self._directions(parameters)
         for group in groups:
-            if group.get("is_muon"):
-                mine = [p for p in group["params"] if p.grad is not None]
+            mine = [p for p in group["params"] if p.grad is not None] if group.get("is_muon") else []
+            if mine:
+                directions = self._directions(mine)
                 torch._foreach_mul_(mine, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(mine, [directions[p] for p in mine], alpha=-group["lr"])
 
