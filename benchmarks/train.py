@@ -199,7 +199,7 @@ def _babyllm(task: Task, dtype: str, compiled: bool) -> None:
     from babyllm.runtime.precision import dtype_name
     from babyllm.store.shard_writer import ShardWriter
     from babyllm.store.shards import open_tokens
-    from babyllm.training.parallel import choose_attention
+    from babyllm.training.parallel import choose_forms
     from babyllm.training.state import Every, TrainState
 
     shape = task.shape
@@ -213,7 +213,7 @@ def _babyllm(task: Task, dtype: str, compiled: bool) -> None:
         pin = device.type == "cuda"
         loader = Loader(Shuffled(rows, 0), Share(task.batch, task.batch), seed=0, pin_memory=pin)
         model = babyllm.Transformer(shape).to(device)
-        choose_attention(model, runtime, task.seq_len)
+        choose_forms(model, runtime, task.seq_len)
         state = TrainState(model, make_optimizer(model, OptimConfig()), runtime.scaler(), loader, runtime)
         began, turns = 0.0, 0
 

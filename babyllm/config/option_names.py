@@ -104,6 +104,7 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ("bf16 bfloat16 pure_bf16 use_bf16", ("--runtime.dtype=bfloat16",)),
     ("fp32 float32", ("--runtime.dtype=float32",)),
     ("compile torch_compile use_compile", ("--runtime.compile",)),
+    ("dynamo_backend torchdynamo torch_compile_backend", ("--runtime.compile_backend",)),
     ("deterministic full_determinism", ("--runtime.deterministic",)),
     ("timeout ddp_timeout", ("--runtime.timeout_s",)),
     ("threads n_threads num_threads", ("--runtime.threads", "--work.workers")),

@@ -14,7 +14,7 @@ torch is imported inside functions, so that commands without it start at once.
 """
 
 from babyllm.runtime.config import RuntimeConfig
-from babyllm.runtime.device import compile_pays, device_type
+from babyllm.runtime.device import device_type
 from babyllm.runtime.launching.program import user_errors
 from babyllm.runtime.machine import device_memory, memory_bytes, peak_flops
 from babyllm.runtime.runtime import Runtime, environment, start
@@ -24,7 +24,6 @@ from babyllm.runtime.signals import ordinary_signals
 __all__ = [
     "Runtime",
     "RuntimeConfig",
-    "compile_pays",
     "derive_seed",
     "device_memory",
     "device_type",

@@ -20,10 +20,12 @@ class RuntimeConfig:
 
     Attributes:
         device: cpu, cuda or mps; auto is the first of cuda, mps and cpu that is available.
-        dtype: type of the numbers in matrix products; weights and sums stay float32. auto is bfloat16 where the
-            hardware multiplies it natively, float16 on other CUDA devices, else float32. On a CPU auto is float32 for
-            models that are evaluated or generate.
-        compile: whether to compile the model for training; auto compiles where that saves time.
+        dtype: type of the numbers in matrix products; weights and sums stay float32. auto is bfloat16 on a GPU that
+            multiplies it natively, float16 on other CUDA devices, else float32; in training on a CPU it is the faster
+            of bfloat16 and float32, measured once.
+        compile: whether to compile the model for training. auto measures on a GPU, once for each shape, and does not
+            compile on a CPU.
+        compile_backend: backend of torch.compile.
         attention: how a model in training computes attention: fused, by PyTorch's kernel, or blocks, by products of
             blocks of 64 queries, which keeps half of rows x heads x seq_len^2 numbers a layer. auto measures both on a
             CPU when a run begins and keeps its choice.
@@ -38,6 +40,7 @@ class RuntimeConfig:
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool | Literal["auto"] = "auto"
+    compile_backend: Literal["inductor", "cudagraphs", "aot_eager", "eager"] = "inductor"
     attention: Literal["auto", "fused", "blocks"] = "auto"
     deterministic: bool = False
     timeout_s: PositiveSeconds = 300

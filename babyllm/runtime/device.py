@@ -1,15 +1,19 @@
-"""The device of a process, its dtype, and whether compiling saves time there."""
+"""The device of a process, and the dtype of its products in training."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from babyllm.errors import UserError
-from babyllm.runtime.machine import multiplies_bfloat16
+from babyllm.runtime.machine import cpu_model
 from babyllm.runtime.precision import reading_dtype
 
 if TYPE_CHECKING:
     import torch
+
+_TURNS = 8
+_GAIN = 0.8  # share of float32's time below which bfloat16 is worth its rounding and its casts
 
 
 def device_type(name: str) -> str:
@@ -58,14 +62,29 @@ def find_device(name: str, local_rank: int, local_world_size: int) -> torch.devi
 
 
 def find_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of matrix products that `runtime.dtype` means for training on `device`."""
+    """The dtype of matrix products that `runtime.dtype` means for training on `device`; auto measures on a CPU."""
     import torch
 
     if name == "auto" and device.type == "cpu":
-        return torch.bfloat16 if multiplies_bfloat16() else torch.float32  # emulated bfloat16 is slower than float32
+        from babyllm.runtime.measured import remembered  # the help of a script does without
+
+        key = f"dtype, {torch.get_num_threads()} x {cpu_model()}, {torch.__version__}"
+        return torch.bfloat16 if remembered(key, _faster_dtype) == "bfloat16" else torch.float32
     return reading_dtype(device, name)
 
 
-def compile_pays(device: torch.device) -> bool:
-    """Whether compiling for `device` saves more time on ordinary runs than it takes."""
-    return device.type == "cuda"
+def _faster_dtype() -> str:
+    """The dtype whose products are faster on this CPU, by a measurement of some hundredths of a second."""
+    import torch
+
+    seconds = {}
+    for name in ("float32", "bfloat16"):
+        one, two = torch.ones(2, 512, 512, dtype=getattr(torch, name)).unbind()
+        seconds[name] = min(_timed(one, two) for _ in range(_TURNS))
+    return "bfloat16" if seconds["bfloat16"] < _GAIN * seconds["float32"] else "float32"
+
+
+def _timed(one: torch.Tensor, two: torch.Tensor) -> float:
+    began = time.perf_counter()
+    _ = one @ two
+    return time.perf_counter() - began

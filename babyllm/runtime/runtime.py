@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from babyllm.runtime.config import RuntimeConfig, check
-from babyllm.runtime.device import compile_pays, find_device, find_dtype
+from babyllm.runtime.device import find_device, find_dtype
 from babyllm.runtime.group import joined_group
 from babyllm.runtime.launching.place import find_place
 from babyllm.runtime.machine import cores, describe, keep_freed_memory
@@ -37,7 +37,8 @@ class Runtime:
         device: the device of this process.
         dtype: the dtype of matrix products in training.
         reading_dtype: the dtype of matrix products in inference outside training.
-        compile: whether the model is compiled for training.
+        compile: whether the model is compiled for training; auto is settled by a measurement when training begins.
+        compile_backend: backend of `torch.compile`.
         rank: the number of this process, from 0.
         world_size: the number of processes of the run.
         local_rank: the number of this process on its machine, from 0.
@@ -48,13 +49,14 @@ class Runtime:
     device: torch.device
     dtype: torch.dtype
     reading_dtype: torch.dtype
-    compile: bool
+    compile: bool | Literal["auto"]
     rank: int
     world_size: int
     local_rank: int
     local_world_size: int
     _stop: StopSignal
     attention: str = "auto"
+    compile_backend: str = "inductor"
     _store: Store | None = None
     _watchdog: Watchdog | None = None
     _firsts: Iterator[int] = field(default_factory=itertools.count)
@@ -173,7 +175,8 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
         # Setting it takes seconds, because that imports the compiler.
         if config.deterministic != torch.are_deterministic_algorithms_enabled():
             torch.use_deterministic_algorithms(config.deterministic)
-        is_compiled = compile_pays(device) if config.compile == "auto" else config.compile
+        # Compiling for a CPU takes minutes and saves nothing: products are most of the time.
+        is_compiled = False if config.compile == "auto" and device.type != "cuda" else config.compile
         runtime = Runtime(
             device,
             find_dtype(config.dtype, device),
@@ -185,11 +188,14 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
             place.local_world_size,
             stop,
             config.attention,
+            config.compile_backend,
         )
         if place.world_size == 1:
             yield runtime
             return
         with joined_group(device, place, config.timeout_s, stop) as (runtime._store, runtime._watchdog):
+            if config.dtype == "auto" and runtime.sum([float(runtime.dtype is torch.float32)])[0]:
+                runtime.dtype = torch.float32  # machines, or their measurements, may differ
             yield runtime
 
 

@@ -6,7 +6,8 @@ model -> prepare (device; sharding would go here) -> optimizer -> replicate (com
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from babyllm.data.batch import Batch
 from babyllm.model.attention import LONGEST, SHORTEST, fastest_form, set_attention
+from babyllm.model.heads import transformer_of
 from babyllm.model.interface import Model
 from babyllm.objectives import Loss
 from babyllm.runtime import Runtime
@@ -22,6 +24,7 @@ from babyllm.runtime.machine import cpu_model
 from babyllm.runtime.measured import remembered
 
 M = TypeVar("M", bound=nn.Module)
+_TOKENS, _TURNS = 8192, 5  # of a measurement
 
 
 def prepare(model: M, runtime: Runtime) -> M:
@@ -32,23 +35,66 @@ def prepare(model: M, runtime: Runtime) -> M:
     return model.to(runtime.device)
 
 
-def choose_attention(model: Model, runtime: Runtime, seq_len: int) -> None:
-    """Set how the model computes attention in training; every rank must call it. Loading a checkpoint may change it.
+def choose_forms(model: Model, runtime: Runtime, seq_len: int) -> None:
+    """Settle how the model computes in training: the form of attention, and whether its blocks are compiled.
+
+    What `runtime` leaves at "auto" rank 0 measures, once for each shape on a machine. Every rank must call it. Loading
+    a checkpoint may change the form of attention.
 
     Args:
-        model: bare model.
-        runtime: device, ranks and the setting; with "auto" rank 0 measures on a CPU, once for each shape.
+        model: bare model, on its device.
+        runtime: device, ranks and settings; its `compile` becomes a bool.
         seq_len: tokens of a row.
     """
+    c, machine = model.config, f"{_machine(runtime)}, {torch.__version__}"
     form = runtime.attention
     if form == "auto":
-        c = model.config
         shape = seq_len, c.n_heads, c.kv_heads, c.head_dim
-        key = f"attention {shape} {runtime.dtype}, {torch.get_num_threads()} x {cpu_model()}, {torch.__version__}"
-        is_open = runtime.is_main and runtime.device.type == "cpu" and SHORTEST <= seq_len <= LONGEST
-        is_blocks = is_open and remembered(key, lambda: fastest_form(shape, runtime.dtype)) == "blocks"
-        form = "blocks" if runtime.sum([float(is_blocks)])[0] else "fused"
+        is_open = runtime.device.type == "cpu" and SHORTEST <= seq_len <= LONGEST
+        key = f"attention {shape} {runtime.dtype}, {machine}"
+        is_blocks = is_open and _measured(runtime, key, "blocks", lambda: fastest_form(shape, runtime.dtype))
+        form = "blocks" if is_blocks else "fused"
     set_attention(model, form)
+    if runtime.compile == "auto":
+        key = f"compile {seq_len} {c} {runtime.dtype} {runtime.compile_backend}, {machine}"
+        with runtime.patience():
+            runtime.compile = _measured(runtime, key, "compiled", lambda: _faster_blocks(model, runtime, seq_len))
+
+
+def _machine(runtime: Runtime) -> str:
+    is_gpu = runtime.device.type == "cuda"
+    return torch.cuda.get_device_name() if is_gpu else f"{torch.get_num_threads()} x {cpu_model()}"
+
+
+def _measured(runtime: Runtime, key: str, choice: str, measure: Callable[[], str]) -> bool:
+    """Whether rank 0 has measured that `choice` is faster; every rank must call it."""
+    return bool(runtime.sum([float(runtime.is_main and remembered(key, measure) == choice)])[0])
+
+
+def _faster_blocks(model: Model, runtime: Runtime, seq_len: int) -> str:
+    """The faster way to train a block of the model, "compiled" or "plain"; the block is plain afterwards."""
+    block, device = model.layers[0], runtime.device
+    cos, sin = (x[None, :seq_len, None] for x in transformer_of(model).rotations(seq_len, device))
+    generator = torch.Generator(device).manual_seed(0)  # the run's own numbers stay as they are
+    rows = torch.randn(max(1, _TOKENS // seq_len), seq_len, model.config.d_model, device=device, generator=generator)
+    weights = [weight for weight in block.parameters() if weight.requires_grad]
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        for _ in range(_TURNS):
+            with runtime.autocast():
+                out = block(rows, cos, sin, None)
+            torch.autograd.grad(out.sum(), weights)
+        getattr(torch, device.type).synchronize()
+        return time.perf_counter() - began
+
+    seconds()
+    plain = min(seconds(), seconds())
+    block.compile(backend=runtime.compile_backend)
+    seconds()  # compiles
+    compiled = min(seconds(), seconds())
+    block._compiled_call_impl = None
+    return "compiled" if compiled < plain else "plain"
 
 
 def replicate(model: Model, loss: Loss, batch: Batch, runtime: Runtime) -> nn.Module:
@@ -67,7 +113,7 @@ def replicate(model: Model, loss: Loss, batch: Batch, runtime: Runtime) -> nn.Mo
     if runtime.compile:
         # Block by block: all blocks share their code, so it is compiled once, not once per layer.
         for block in model.layers:
-            block.compile()
+            block.compile(backend=runtime.compile_backend)
     if runtime.world_size == 1:
         return model
     ids = [runtime.device.index] if runtime.device.type == "cuda" else None

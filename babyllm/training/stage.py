@@ -17,7 +17,7 @@ from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import take
 from babyllm.training.loop import train
-from babyllm.training.parallel import choose_attention
+from babyllm.training.parallel import choose_forms
 from babyllm.training.run import Measure, Show, open_run
 from babyllm.training.run_config import C
 from babyllm.training.state import TrainState
@@ -65,7 +65,7 @@ def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> Beginnin
     """
     with lasting_output(), start(config.runtime) as runtime, take(config, runtime):
         stage = begin(config, runtime)
-        choose_attention(stage.state.model, runtime, config.data.longest_seq_len)
+        choose_forms(stage.state.model, runtime, config.data.longest_seq_len)
         chat = stage.chat_template, stage.end_ids
         with open_run(config, stage.state, stage.tokenizer, stage.plan, *chat, is_taken=True) as run:
             evaluation = run.evaluation(config.eval_every, stage.measure, stage.show)

@@ -18,6 +18,7 @@ def headline(state: TrainState, plan: Plan, newest: Path | None) -> str:
     origin = state.model.origin
     begins = f"resuming from {newest}" if newest else state.origin or (f"from {origin}" if origin else "from scratch")
     how = ", attention in blocks" if attention_form(state.model) == "blocks" else ""
+    how += ", compiled" if runtime.compile else ""
     return f"{_count(n_parameters)} parameters, {plan.n_steps} steps on {where}{how}, {begins}"
 
 
