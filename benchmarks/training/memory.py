@@ -1,14 +1,15 @@
 """Peak memory of a training step, by preset and by what the backward pass computes again.
 
     python benchmarks/training/memory.py [--presets nano tiny 92m 160m] [--rounds 1] [--json OUT.json]
+    python benchmarks/training/memory.py --plain_loss [--json OUT.json]
 
-Each configuration runs in a process of its own: a step that allocates gradients and moments, then steps that are
-measured. The peak is what the kernel counts as resident (VmHWM in /proc/self/status, reset before the step), less what
-was resident before it: weights and moments, and the gradients of the step before it. So it holds activations and the
-temporary tensors of loss and backward pass. The C library returns freed memory at once here, which a real run lets it
-keep: that makes the peak that of the tensors, and steps a little slower. Linux with glibc only.
+Each configuration runs in a process of its own: a step on a few tokens, which allocates gradients and moments, then the
+step that is measured. The peak is what the kernel counts as resident (VmHWM in /proc/self/status, reset before the
+step), less what was resident before: weights, gradients and moments. So it holds activations and the temporary tensors
+of loss and backward pass. The C library returns freed memory at once here, which a real run lets it keep. The peak is
+then that of the tensors: torch's profiler counts the same to 2 MiB. Linux with glibc only.
 
-The row "plain loss" is the same model with all logits at once and `cross_entropy`.
+`--plain_loss` compares with the same model, all logits at once and `cross_entropy`.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ from pathlib import Path
 from typing import Any
 
 KINDS: dict[str, Any] = {"none": False, "selective": "selective", "full": True}
-BATCHES = {"nano": (16, 128), "tiny": (16, 256), "92m": (2, 1024), "160m": (2, 1024), "218m": (2, 1024)}
+BATCHES = {"nano": (16, 128), "tiny": (16, 256), "92m": (1, 1024), "160m": (1, 1024), "218m": (1, 1024)}
 LOSS_SHAPE = ("92m", 16, 512)  # 8 layers of width 512, vocabulary 64,794
 Figures = list[dict[str, Any]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", nargs="*", default=["nano", "tiny", "92m", "160m"], choices=list(BATCHES))
+    parser.add_argument("--presets", nargs="+", default=["nano", "tiny", "92m", "160m"], choices=list(BATCHES))
+    parser.add_argument("--plain_loss", action="store_true", help="compare with a plain loss, instead of presets")
     parser.add_argument("--rounds", type=int, default=1, help="processes per configuration; the least counts")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -39,7 +41,7 @@ def main() -> None:
     if args.worker:
         print(json.dumps(measured(*json.loads(args.worker))))
         return
-    figures = [*by_preset(args.presets, args.rounds), *against_plain_loss(args.rounds)]
+    figures = against_plain_loss(args.rounds) if args.plain_loss else by_preset(args.presets, args.rounds)
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
@@ -66,7 +68,7 @@ def against_plain_loss(rounds: int) -> Figures:
     preset, batch, seq_len = LOSS_SHAPE
     figures: Figures = []
     plain, _ = least(preset, batch, seq_len, "none", "plain", rounds)
-    print(f"\n{preset}, {batch} x {seq_len}: plain loss {plain:,.0f} MiB")
+    print(f"\n{preset}, {batch} x {seq_len}: plain loss {plain:,.0f} MiB", flush=True)
     for kind in KINDS:
         mib, _ = least(preset, batch, seq_len, kind, "chunks", rounds)
         print(f"checkpointing {kind}: {mib:,.0f} MiB, {mib / plain:.2f} of it", flush=True)
@@ -89,7 +91,7 @@ def least(preset: str, batch: int, seq_len: int, kind: str, loss: str, rounds: i
     return min(mib for mib, _ in found), min(seconds for _, seconds in found)
 
 
-def measured(preset: str, batch: int, seq_len: int, kind: str, loss: str, steps: int = 1) -> tuple[float, float]:
+def measured(preset: str, batch: int, seq_len: int, kind: str, loss: str) -> tuple[float, float]:
     """The peak in MiB beyond weights, gradients and moments, and processor seconds of a step, in this process."""
     import torch
     from torch.nn import functional
@@ -103,26 +105,23 @@ def measured(preset: str, batch: int, seq_len: int, kind: str, loss: str, steps:
     ids = torch.randint(model.config.vocab_size, (batch, seq_len + 1))
     tokens, targets = ids[:, :-1], ids[:, 1:]
 
-    def step() -> None:
+    def step(rows: slice, positions: slice) -> None:
+        inputs, goals = tokens[rows, positions], targets[rows, positions]
         optimizer.zero_grad(set_to_none=False)
         if loss == "plain":
-            logits = functional.linear(model(tokens, returns=("hidden",))["hidden"], model.lm_head.weight)
-            functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+            logits = functional.linear(model(inputs, returns=("hidden",))["hidden"], model.lm_head.weight)
+            functional.cross_entropy(logits.flatten(0, 1), goals.flatten()).backward()
         else:
-            model(tokens, targets).mean().backward()
+            model(inputs, goals).mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
-    step()
-    peaks, seconds = [], []
-    for _ in range(steps):
-        before = resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets VmHWM
-        began = time.process_time()
-        step()
-        seconds.append(time.process_time() - began)
-        peaks.append((resident("VmHWM") - before) / 1024)
-    return min(peaks), min(seconds)
+    step(slice(1), slice(8))  # allocates gradients and moments
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets VmHWM
+    began = time.process_time()
+    step(slice(None), slice(None))
+    return (resident("VmHWM") - before) / 1024, time.process_time() - began
 
 
 def resident(name: str) -> int:

@@ -195,7 +195,7 @@ def test_more_tokens_than_max_seq_len_are_an_error(tiny: Tiny) -> None:
 def test_activation_checkpointing_changes_nothing(
     tiny: Tiny, checkpointing: Checkpointing, dtype: torch.dtype | None, is_packed: bool
 ) -> None:
-    """What is computed again gives the same loss and the same gradients, bit for bit, with dropout on."""
+    """Loss and gradients are the same bit for bit, with dropout on, whatever the backward pass computes again."""
     tokens, targets = random_ids(2, 16), random_ids(2, 16, seed=3)
     extra = (torch.arange(16).expand(2, 16) % 8, torch.arange(16).expand(2, 16) // 8) if is_packed else ()
     results = []
