@@ -24,6 +24,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from babyllm.model.config import parameter_counts
+from babyllm.model.options import PRESETS, ModelOptions
+
 KINDS: dict[str, Any] = {"none": False, "selective": "selective", "full": True}
 BATCHES = {"nano": (16, 128), "tiny": (16, 256), "92m": (1, 1024), "160m": (1, 1024), "218m": (1, 1024)}
 LOSS_SHAPE = ("92m", 16, 512)  # 8 layers of width 512, vocabulary 64,794
@@ -64,18 +67,24 @@ def by_preset(presets: Iterable[str], rounds: int) -> Figures:
 
 
 def against_plain_loss(rounds: int) -> Figures:
-    """Peak memory with each kind of checkpointing over that of plain logits and cross-entropy; prints a table."""
+    """Peak memory with each kind of checkpointing over that of plain logits and cross-entropy; prints the shares.
+
+    There are two shares: of the peak alone, and with 16 bytes per parameter for weights, gradients and moments.
+    """
     preset, batch, seq_len = LOSS_SHAPE
     figures: Figures = []
+    state = 16 * sum(parameter_counts(PRESETS[preset]).values()) / 2**20
     plain, _ = least(preset, batch, seq_len, "none", "plain", rounds)
-    print(f"\n{preset}, {batch} x {seq_len}: plain loss {plain:,.0f} MiB", flush=True)
+    print(f"{preset}, {batch} x {seq_len}: state {state:,.0f} MiB, plain loss {plain:,.0f} MiB", flush=True)
     for kind in KINDS:
         mib, _ = least(preset, batch, seq_len, kind, "chunks", rounds)
-        print(f"checkpointing {kind}: {mib:,.0f} MiB, {mib / plain:.2f} of it", flush=True)
-        name = f"{preset}, {batch} x {seq_len} tokens, checkpointing {kind}"
-        figures.append(
-            {"figure": f"peak memory over that of a plain loss, {name}", "value": round(mib / plain, 3), "unit": "x"}
-        )
+        shares = {"": mib / plain, ", state included": (mib + state) / (plain + state)}
+        print(f"checkpointing {kind}: {mib:,.0f} MiB, {shares}", flush=True)
+        for what, share in shares.items():
+            name = f"{preset}, {batch} x {seq_len} tokens, checkpointing {kind}{what}"
+            figures.append(
+                {"figure": f"peak memory over that of a plain loss, {name}", "value": round(share, 3), "unit": "x"}
+            )
     return figures
 
 
@@ -96,7 +105,6 @@ def measured(preset: str, batch: int, seq_len: int, kind: str, loss: str) -> tup
     import torch
     from torch.nn import functional
 
-    from babyllm.model.options import ModelOptions
     from babyllm.model.transformer import Transformer
 
     torch.manual_seed(1)
