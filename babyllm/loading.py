@@ -21,6 +21,7 @@ from babyllm.interop.huggingface import ADAPTER_CONFIG, config_from_json, genera
 from babyllm.interop.peft import load_adapter
 from babyllm.model.adapt.grow import grow_vocabulary
 from babyllm.model.adapt.lora import merge_lora, to_int8
+from babyllm.model.config import Checkpointing
 from babyllm.model.transformer import Transformer
 from babyllm.run_directory import meant_step
 from babyllm.tokenizer import Tokenizer
@@ -87,7 +88,7 @@ def _candidates(base: Path, directory: Path) -> Iterator[Path]:
 
 
 def load_base(
-    directory: Path, tokenizer: Tokenizer, *, dropout: float = 0.0, activation_checkpointing: bool = False
+    directory: Path, tokenizer: Tokenizer, *, dropout: float = 0.0, activation_checkpointing: Checkpointing = False
 ) -> Transformer:
     """The model of a directory; for an adapter its base alone, with the vocabulary it had when the adapter was trained.
 
@@ -95,7 +96,7 @@ def load_base(
         directory: directory of a model or adapter.
         tokenizer: tokenizer of that directory.
         dropout: dropout probability of the model in training.
-        activation_checkpointing: whether training recomputes each block in the backward pass to save memory.
+        activation_checkpointing: what training computes again in the backward pass, as in `ModelConfig`.
 
     Raises:
         UserError: names the file that is missing or does not fit.
@@ -110,7 +111,7 @@ def load_base(
 
 
 def load(
-    path: str | Path, *, int8: bool = False, dropout: float = 0.0, activation_checkpointing: bool = False
+    path: str | Path, *, int8: bool = False, dropout: float = 0.0, activation_checkpointing: Checkpointing = False
 ) -> tuple[Transformer, Tokenizer]:
     """The model, in evaluation mode, and the tokenizer of a run, step, Hugging Face or adapter directory.
 
@@ -120,7 +121,7 @@ def load(
         path: path of the directory.
         int8: whether to hold all matrices in 8 bits (`to_int8`), in about a quarter of the memory; not for training.
         dropout: dropout probability of the model in training.
-        activation_checkpointing: whether training recomputes each block in the backward pass to save memory.
+        activation_checkpointing: what training computes again in the backward pass, as in `ModelConfig`.
 
     Raises:
         UserError: names the file that is missing or does not fit.

@@ -120,6 +120,7 @@ def micro_tokens(model: ModelConfig, runtime: Runtime) -> int:
 
     On a GPU the estimate is that of Korthikanti et al. 2022 (section 4.1, without the part attention does not store):
     34 bytes per token, layer and unit of width at 16 bits, or 2 bytes with checkpointing, doubled as a safety margin.
+    Selective checkpointing keeps two thirds of them (docs/pretraining.md).
     On a CPU it is a number beyond which larger passes are not faster.
     """
     memory = device_memory(runtime.device)
@@ -128,6 +129,6 @@ def micro_tokens(model: ModelConfig, runtime: Runtime) -> int:
     from babyllm.model.config import parameter_counts
 
     free = 0.8 * memory - 16.0 * sum(parameter_counts(model).values()) - (1 << 30)
-    bytes_per_unit = 2 if model.activation_checkpointing else 34
+    bytes_per_unit = {True: 2, "selective": 22, False: 34}[model.activation_checkpointing]
     per_token = model.n_layers * model.d_model * bytes_per_unit * 2
     return max(1, int(free / per_token))

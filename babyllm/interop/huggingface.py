@@ -21,7 +21,7 @@ from babyllm.files import write_json
 from babyllm.integrity import check_held, check_model
 from babyllm.interop.headers import require_fitting_header, tensor_shapes
 from babyllm.interop.weights import VALUE_HEAD, WEIGHTS, load_weights, save_tensors, weight_files, weights_to_hf
-from babyllm.model.config import ModelConfig, RopeScaling
+from babyllm.model.config import Checkpointing, ModelConfig, RopeScaling
 from babyllm.model.heads import SCORE, WithHead
 from babyllm.model.interface import Model
 from babyllm.model.linear import FrozenLinear
@@ -207,13 +207,15 @@ def generation_ends(directory: Path) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointing: bool = False) -> Transformer:
+def load_model(
+    directory: Path, *, dropout: float = 0.0, activation_checkpointing: Checkpointing = False
+) -> Transformer:
     """The model of a Hugging Face directory, in float32 on the CPU.
 
     Args:
         directory: directory of a language model.
         dropout: dropout in training, which the files do not store.
-        activation_checkpointing: whether blocks are recomputed in the backward pass.
+        activation_checkpointing: what the backward pass computes again, as in `ModelConfig`.
 
     Raises:
         UserError: a file is missing, damaged or does not fit; the message names it.
@@ -227,13 +229,15 @@ def load_model(directory: Path, *, dropout: float = 0.0, activation_checkpointin
     return model
 
 
-def load_with_head(directory: Path, *, dropout: float = 0.0, activation_checkpointing: bool = False) -> WithHead:
+def load_with_head(
+    directory: Path, *, dropout: float = 0.0, activation_checkpointing: Checkpointing = False
+) -> WithHead:
     """The model with a head in a Hugging Face directory, in float32 on the CPU; `load_model` loads one without a head.
 
     Args:
         directory: directory of a LlamaForSequenceClassification, or of a LlamaForCausalLM with a value head file.
         dropout: dropout in training, which the files do not store.
-        activation_checkpointing: whether blocks are recomputed in the backward pass.
+        activation_checkpointing: what the backward pass computes again, as in `ModelConfig`.
 
     Raises:
         UserError: the directory has no head, or a file is missing, damaged or does not fit.
@@ -254,7 +258,9 @@ def load_with_head(directory: Path, *, dropout: float = 0.0, activation_checkpoi
     return model
 
 
-def _described(directory: Path, dropout: float, activation_checkpointing: bool) -> tuple[dict[str, Any], ModelConfig]:
+def _described(
+    directory: Path, dropout: float, activation_checkpointing: Checkpointing
+) -> tuple[dict[str, Any], ModelConfig]:
     """The content of a directory's config.json and its configuration, after a check that the weights' shapes fit it."""
     check_model(directory)
     check_held(directory)

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from babyllm.model.config import ModelConfig
 from babyllm.model.linear import joint
+from babyllm.model.norm import RMSNorm
 from babyllm.model.rope import split_rotated
 
 Form = Literal["fused", "blocks"]
@@ -91,16 +92,21 @@ class Attention(nn.Module):
         super().__init__()
         self.n_heads, self.head_dim = config.n_heads, config.head_dim
         self.form: Form = "fused"
+        self.is_selective = config.activation_checkpointing == "selective"
         kv_width = config.kv_heads * config.head_dim
         self.q_proj = nn.Linear(config.d_model, config.d_model, bias=False)
         self.k_proj = nn.Linear(config.d_model, kv_width, bias=False)
         self.v_proj = nn.Linear(config.d_model, kv_width, bias=False)
         self.o_proj = nn.Linear(config.d_model, config.d_model, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, T, D) -> (B, T, D); `mask` (B, 1, T, T) is True where a query may look, None for plain causal."""
+    def forward(self, x: Tensor, norm: RMSNorm, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        """The attention of norm(x), (B, T, D) -> (B, T, D); `mask` (B, 1, T, T) is True where a query may look.
+
+        A mask of None is plain causal attention.
+        """
         B, T, _ = x.shape
-        qkv = joint(x, self.q_proj, self.k_proj, self.v_proj).view(B, T, -1, self.head_dim)
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        qkv = joint(x, norm, projections, recompute=self.is_selective).view(B, T, -1, self.head_dim)
         # (B, H, T, W), (B, K, T, W), (B, K, T, W)
         q, k, v = (y.transpose(1, 2) for y in split_rotated(qkv, self.n_heads, cos, sin))
         y = causal_attention(q, k, v, mask, self.form)

@@ -11,6 +11,7 @@ from typing import Literal
 from babyllm.config.values import Count, ShareBelow1, VocabularySize, Width, check
 from babyllm.errors import UserError
 
+Checkpointing = bool | Literal["selective"]
 RopeType = Literal["linear", "dynamic", "llama3", "yarn"]
 
 
@@ -56,7 +57,8 @@ class Shape:
         tie_embeddings: whether the output layer shares the embedding's weights.
         dropout: dropout probability, on the embedding's and on every block's output into the residual stream.
         norm_eps: term added to the mean square in RMSNorm.
-        activation_checkpointing: whether to recompute each block in the backward pass to save memory.
+        activation_checkpointing: what training computes again in the backward pass to save memory: selective the
+            outputs of norms and SwiGLU, true each block, false nothing.
     """
 
 
@@ -82,7 +84,7 @@ class ModelConfig(Shape):
     tie_embeddings: bool = False
     dropout: ShareBelow1 = 0.0
     norm_eps: float = 1e-5
-    activation_checkpointing: bool = False
+    activation_checkpointing: Checkpointing = False
 
     def __post_init__(self) -> None:
         """Fill in the fields that are None and refuse impossible shapes.

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from babyllm.model.linear import product_dtype
+
 IGNORE = -100
 
 CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20, "mps": 64 << 20}
@@ -64,12 +66,6 @@ def token_losses(
     rows, dtype = counted_rows(goals, n_targets), product_dtype(hidden)
     losses: Tensor = _TokenLosses.apply(flat, weight, goals, factors, rows, dtype, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return losses.view(targets.shape)
-
-
-def product_dtype(hidden: Tensor) -> torch.dtype:
-    """The type of the output layer's products: that of autocast when it is on, else that of the hidden states."""
-    device = hidden.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
 
 
 def counted_rows(targets: Tensor, n_targets: int | None) -> Tensor | None:

@@ -21,9 +21,9 @@ from babyllm.model.cross_entropy import (
     chunks,
     counted_rows,
     losses_and_probabilities,
-    product_dtype,
     scattered,
 )
+from babyllm.model.linear import product_dtype
 
 
 def plain_losses_and_entropies(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from babyllm.model.adapt import int8, nf4
+from babyllm.model.norm import RMSNorm, normed_product
+from babyllm.model.swiglu import swiglu, swiglu_product
 
 _ALIGNMENT = 64  # bytes, of memory that PyTorch allocates
 
@@ -70,10 +72,8 @@ class FrozenLinear(nn.Linear):
         """(..., I) -> (..., O)."""
         if self.storage == "float32":
             return F.linear(x, self.weight)
-        device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         shape = torch.Size((self.out_features, self.in_features))
-        y: Tensor = _Product.apply(x.to(dtype), shape, *self._stored_tensors())  # type: ignore[no-untyped-call]
+        y: Tensor = _Product.apply(x.to(product_dtype(x)), shape, *self._stored_tensors())  # type: ignore[no-untyped-call]
         return y
 
 
@@ -214,12 +214,34 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
     return whole
 
 
-def joint(x: Tensor, *layers: nn.Linear) -> Tensor:
-    """The outputs of several layers for `x`, side by side: (..., D) -> (..., sum of the layers' outputs).
+def joint(x: Tensor, norm: RMSNorm, layers: Sequence[nn.Linear], *, recompute: bool) -> Tensor:
+    """The outputs of several layers for norm(x), side by side: (..., D) -> (..., sum of the layers' outputs).
 
     In training it is one product, since many rows make up for joining the weights. Layers that are more than their
-    weight compute their own products.
+    weight compute their own products. `recompute` is that of `after_swiglu`, for norm(x).
     """
     if not torch.is_grad_enabled() or any(type(layer) is not nn.Linear for layer in layers):
-        return torch.cat([layer(x) for layer in layers], dim=-1)
-    return F.linear(x, torch.cat([layer.weight for layer in layers]))
+        normed = norm(x)
+        return torch.cat([layer(normed) for layer in layers], dim=-1)
+    weight = torch.cat([layer.weight for layer in layers])
+    if not recompute:
+        return F.linear(norm(x), weight)
+    return normed_product(x, norm.weight, norm.eps, weight.to(product_dtype(x)))
+
+
+def after_swiglu(gate_up: Tensor, layer: nn.Linear, *, recompute: bool) -> Tensor:
+    """The output of a layer for swiglu(gate_up): (..., 2 F) -> (..., the layer's outputs).
+
+    With `recompute` the backward pass computes the layer's input again instead of keeping it, with the same gradients
+    bit for bit. A layer that is more than its weight keeps its input.
+    """
+    if recompute and type(layer) is nn.Linear:
+        return swiglu_product(gate_up, layer.weight.to(gate_up.dtype))
+    out: Tensor = layer(swiglu(gate_up))
+    return out
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The type of a layer's products with `x`: that of autocast when it is on, else that of `x`."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

@@ -1,6 +1,9 @@
 """RMSNorm, with a backward pass that reads its input as few times as it can; `plain_rms_norm` is the formula.
 
-Legend: D model width.
+    x -> RMSNorm -> normed copy
+    x -> normed_product -> product of the normed copy, which is not kept but computed again in the backward pass
+
+Legend: D model width, O outputs of a product.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def plain_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -30,24 +34,66 @@ class RMSNorm(nn.Module):
         return normed
 
 
+def normed_product(x: Tensor, norm_weight: Tensor, eps: float, weight: Tensor) -> Tensor:
+    """The product norm(x) W^T in the type of W: (..., D), weight of the norm (D,), eps, W (O, D) -> (..., O).
+
+    Only `x` is kept for the backward pass, which computes the normed copy again: bit for bit the same gradients.
+    """
+    product: Tensor = _NormedProduct.apply(x, norm_weight, eps, weight)  # type: ignore[no-untyped-call]
+    return product
+
+
 class _RMSNorm(torch.autograd.Function):
     """x (..., D), weight (D,), eps -> (..., D); statistics and gradients in float32."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = (norm.square() / x.shape[-1] + eps).rsqrt()
+        scale = _scale(x, eps)
         ctx.save_for_backward(x, weight, scale)
-        normed: Tensor = (x * scale).mul_(weight)
-        return normed.to(torch.result_type(x, weight))
+        return _normed(x, weight, scale)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, weight, scale = ctx.saved_tensors
-        grad = grads[0].float()
-        D = x.shape[-1]
-        weighted = (grad * x).reshape(-1, D)
-        d_weight = scale.view(1, -1) @ weighted
-        inner = (weighted @ weight.float().unsqueeze(1)).view(scale.shape)
-        d_x = (grad * weight).mul_(scale).addcmul_(x.float(), inner * scale.pow(3) / D, value=-1)
-        return d_x.to(x.dtype), d_weight.view(D).to(weight.dtype), None
+        return *_gradients(grads[0], *ctx.saved_tensors), None
+
+
+class _NormedProduct(torch.autograd.Function):
+    """x (..., D), weight of the norm (D,), eps, weight (O, D) -> (..., O)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, norm_weight: Tensor, eps: float, weight: Tensor) -> Tensor:
+        scale = _scale(x, eps)
+        ctx.save_for_backward(x, norm_weight, scale, weight)
+        return F.linear(_normed(x, norm_weight, scale).to(weight.dtype), weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, Tensor | None]:
+        x, norm_weight, scale, weight = ctx.saved_tensors
+        grad, d_weight = grads[0].flatten(0, -2), None
+        if ctx.needs_input_grad[3]:
+            d_weight = grad.t() @ _normed(x, norm_weight, scale).to(weight.dtype).flatten(0, -2)
+        d_x, d_norm_weight = _gradients((grad @ weight).view(x.shape), x, norm_weight, scale)
+        return d_x, d_norm_weight, None, d_weight
+
+
+def _scale(x: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(mean(x^2) + eps): (..., D) -> (..., 1) float32."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    scale: Tensor = (norm.square() / x.shape[-1] + eps).rsqrt()
+    return scale
+
+
+def _normed(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """(..., D), (D,), (..., 1) -> (..., D)."""
+    return (x * scale).mul_(weight).to(torch.result_type(x, weight))
+
+
+def _gradients(grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of x (..., D) and of the weight (D,), from that of the normed copy (..., D)."""
+    grad = grad.float()
+    D = x.shape[-1]
+    weighted = (grad * x).reshape(-1, D)
+    d_weight = scale.view(1, -1) @ weighted
+    inner = (weighted @ weight.float().unsqueeze(1)).view(scale.shape)
+    d_x = (grad * weight).mul_(scale).addcmul_(x.float(), inner * scale.pow(3) / D, value=-1)
+    return d_x.to(x.dtype), d_weight.view(D).to(weight.dtype)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from babyllm.config.values import Count, Limits, Positive, ShareBelow1, VocabularySize, Width
 from babyllm.errors import UserError
-from babyllm.model.config import ModelConfig, RopeScaling, RopeType, Shape
+from babyllm.model.config import Checkpointing, ModelConfig, RopeScaling, RopeType, Shape
 
 PRESETS: dict[str, ModelConfig] = {
     "nano": ModelConfig(
@@ -60,7 +60,7 @@ class ModelOptions(Shape):
     rope_original_seq_len: Count | None = None
     tie_embeddings: bool | None = None
     dropout: ShareBelow1 = 0.0
-    activation_checkpointing: bool = False
+    activation_checkpointing: Checkpointing = False
 
     def build(self, vocab_size: int | None = None, seq_len: int = 0) -> ModelConfig:
         """The shape that the preset and the options make.

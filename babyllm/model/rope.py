@@ -111,7 +111,7 @@ class _SplitRotated(torch.autograd.Function):
         n_kv_heads = (qkv.shape[2] - n_heads) // 2
         qk, v = torch.split(qkv, [n_heads + n_kv_heads, n_kv_heads], dim=2)
         q, k = torch.split(_rotated(qk, cos, sin).to(qkv.dtype), [n_heads, n_kv_heads], dim=2)
-        return q, k, v
+        return q, k, v.clone()  # a view of the values would keep all of `qkv` for the backward pass
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:

@@ -1,7 +1,10 @@
 """The SwiGLU activation, with a backward pass that writes both gradients into one tensor.
 
+    gate_up -> swiglu -> activated copy
+    gate_up -> swiglu_product -> product of the activated copy, which is computed again in the backward pass
+
 `plain_swiglu` is the formula.
-Legend: F hidden width of the MLP.
+Legend: F hidden width of the MLP, O outputs of a product.
 """
 
 from __future__ import annotations
@@ -32,6 +35,15 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return activated
 
 
+def swiglu_product(gate_up: Tensor, weight: Tensor) -> Tensor:
+    """The product swiglu(gate_up) W^T: (..., 2 F), W (O, F) of the same type -> (..., O).
+
+    Only `gate_up` is kept for the backward pass, which activates it again: bit for bit the same gradients.
+    """
+    product: Tensor = _SwiGLUProduct.apply(gate_up, weight)  # type: ignore[no-untyped-call]
+    return product
+
+
 class _SwiGLU(torch.autograd.Function):
     """(..., 2 F) -> (..., F)."""
 
@@ -44,10 +56,37 @@ class _SwiGLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        gate_up, opened = ctx.saved_tensors
+        return _gradient(grads[0], *ctx.saved_tensors)
+
+
+class _SwiGLUProduct(torch.autograd.Function):
+    """(..., 2 F), weight (O, F) -> (..., O)."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(gate_up, weight)
         gate, up = gate_up.chunk(2, dim=-1)
-        d_gate_up = torch.empty_like(gate_up)
-        d_gate, d_up = d_gate_up.chunk(2, dim=-1)
-        torch.mul(grads[0], opened, out=d_up)
-        torch.ops.aten.silu_backward.grad_input(grads[0] * up, gate, grad_input=d_gate)
-        return d_gate_up
+        return functional.linear(functional.silu(gate).mul_(up), weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None]:
+        gate_up, weight = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, dim=-1)
+        opened, d_activated = functional.silu(gate), grads[0] @ weight
+        d_gate_up, d_weight = _gradient(d_activated, gate_up, opened, out=d_activated), None
+        if ctx.needs_input_grad[1]:
+            d_weight = grads[0].flatten(0, -2).t() @ opened.mul_(up).flatten(0, -2)
+        return d_gate_up, d_weight
+
+
+def _gradient(grad: Tensor, gate_up: Tensor, opened: Tensor, out: Tensor | None = None) -> Tensor:
+    """The gradient (..., 2 F) of `gate_up`, from that of the activated copy (..., F); `opened` is silu(gate).
+
+    `out` (..., F), which may be `grad`, is overwritten.
+    """
+    gate, up = gate_up.chunk(2, dim=-1)
+    d_gate_up = torch.empty_like(gate_up)
+    d_gate, d_up = d_gate_up.chunk(2, dim=-1)
+    torch.mul(grad, opened, out=d_up)
+    torch.ops.aten.silu_backward.grad_input(torch.mul(grad, up, out=out), gate, grad_input=d_gate)
+    return d_gate_up

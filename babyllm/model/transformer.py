@@ -28,10 +28,9 @@ from babyllm.model.config import ModelConfig
 from babyllm.model.cross_entropy import token_losses
 from babyllm.model.entropy import losses_and_entropies
 from babyllm.model.interface import Model, Output
-from babyllm.model.linear import dense_weight, joint
+from babyllm.model.linear import after_swiglu, dense_weight, joint
 from babyllm.model.norm import RMSNorm
 from babyllm.model.rope import rope_table
-from babyllm.model.swiglu import swiglu
 
 EMBEDDING, OUTPUT = "embed_tokens", "lm_head"  # names of the matrices with a row for each token
 INIT_STD = 0.02
@@ -39,18 +38,19 @@ _SHORTEST_TABLE = 1 << 16  # rotary positions, which may lie beyond the length o
 
 
 class MLP(nn.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x))."""
+    """SwiGLU: down(silu(gate(h)) * up(h)), where h is the normed input."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(config.d_model, config.ff_width, bias=False)
         self.up_proj = nn.Linear(config.d_model, config.ff_width, bias=False)
         self.down_proj = nn.Linear(config.ff_width, config.d_model, bias=False)
+        self.is_selective = config.activation_checkpointing == "selective"
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: RMSNorm) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        out: Tensor = self.down_proj(swiglu(joint(x, self.gate_proj, self.up_proj)))
-        return out
+        gate_up = joint(x, norm, (self.gate_proj, self.up_proj), recompute=self.is_selective)
+        return after_swiglu(gate_up, self.down_proj, recompute=self.is_selective)
 
 
 class Block(nn.Module):
@@ -66,9 +66,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        attended = self.self_attn(self.input_layernorm(x), cos, sin, mask)
+        attended = self.self_attn(x, self.input_layernorm, cos, sin, mask)
         x = x + F.dropout(attended, self.dropout, self.training)
-        return x + F.dropout(self.mlp(self.post_attention_layernorm(x)), self.dropout, self.training)
+        return x + F.dropout(self.mlp(x, self.post_attention_layernorm), self.dropout, self.training)
 
 
 class Transformer(Model):
@@ -174,7 +174,7 @@ class Transformer(Model):
             cos, sin = cos[positions].unsqueeze(2), sin[positions].unsqueeze(2)  # (B, T, 1, W) and (B, T, 1, W/2)
         x = F.dropout(self.embed_tokens(tokens), self.config.dropout, self.training)  # (B, T, D)
         for block in self.layers:
-            if self.config.activation_checkpointing and self.training:
+            if self.config.activation_checkpointing is True and self.training:
                 x = checkpoint(block, x, cos, sin, mask, use_reentrant=False)
             else:
                 x = block(x, cos, sin, mask)

@@ -9,9 +9,9 @@ from torch import Tensor
 from babyllm.model.attention import BLOCK, causal_attention, plain_attention
 from babyllm.model.cross_entropy import plain_token_losses, token_losses
 from babyllm.model.linear import FrozenLinear, WeightStorage, plain_product
-from babyllm.model.norm import RMSNorm, plain_rms_norm
+from babyllm.model.norm import RMSNorm, normed_product, plain_rms_norm
 from babyllm.model.rope import plain_rotation, split_rotated
-from babyllm.model.swiglu import plain_swiglu, swiglu
+from babyllm.model.swiglu import plain_swiglu, swiglu, swiglu_product
 
 Pair = tuple[Callable[..., Tensor], Callable[..., Tensor], list[Tensor]]
 
@@ -28,6 +28,23 @@ def rms_norm() -> Pair:
         return torch.func.functional_call(norm, {"weight": weight}, (x,))
 
     return ours, lambda x, weight: plain_rms_norm(x, weight, 0.3), [uniform(3, 5, 16), uniform(16, low=0.5, high=1.5)]
+
+
+def product_of_norm() -> Pair:
+    """Both as functions of x (3, 5, 16), the norm's weight (16,) and the product's (6, 16)."""
+
+    def ours(x: Tensor, norm_weight: Tensor, weight: Tensor) -> Tensor:
+        return normed_product(x, norm_weight, 0.3, weight)
+
+    def plain(x: Tensor, norm_weight: Tensor, weight: Tensor) -> Tensor:
+        return plain_rms_norm(x, norm_weight, 0.3) @ weight.t()
+
+    return ours, plain, [uniform(3, 5, 16), uniform(16, low=0.5, high=1.5), uniform(6, 16)]
+
+
+def product_of_swiglu() -> Pair:
+    """Both as functions of gate and up (3, 5, 2 * 8) and the weight (6, 8)."""
+    return swiglu_product, lambda x, weight: plain_swiglu(x) @ weight.t(), [uniform(3, 5, 16), uniform(6, 8)]
 
 
 def activation() -> Pair:
@@ -88,6 +105,8 @@ KERNELS = {
     "attention, three blocks": attention(2 * BLOCK + 5),
     "rms norm": rms_norm,
     "swiglu": activation,
+    "product of a norm": product_of_norm,
+    "product of swiglu": product_of_swiglu,
     "rotation": rotation,
     "cross-entropy": losses,
     "bfloat16 product": product("bfloat16"),

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from babyllm.errors import UserError
-from babyllm.model.config import ModelConfig, RopeScaling, flops_per_token, parameter_counts
+from babyllm.model.config import Checkpointing, ModelConfig, RopeScaling, flops_per_token, parameter_counts
 from babyllm.model.cross_entropy import IGNORE, plain_token_losses, token_losses
 from babyllm.model.options import PRESETS, ModelOptions
 from babyllm.model.transformer import Transformer
@@ -190,19 +190,44 @@ def test_more_tokens_than_max_seq_len_are_an_error(tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("is_packed", [False, True])
-def test_activation_checkpointing_changes_nothing(tiny: Tiny, is_packed: bool) -> None:
-    """Recomputed blocks give the same loss and the same gradients, bit for bit, with dropout on."""
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("checkpointing", ["selective", True])
+def test_activation_checkpointing_changes_nothing(
+    tiny: Tiny, checkpointing: Checkpointing, dtype: torch.dtype | None, is_packed: bool
+) -> None:
+    """Loss and gradients are the same bit for bit, with dropout on, whatever the backward pass computes again."""
     tokens, targets = random_ids(2, 16), random_ids(2, 16, seed=3)
     extra = (torch.arange(16).expand(2, 16) % 8, torch.arange(16).expand(2, 16) // 8) if is_packed else ()
     results = []
-    for is_checkpointed in (False, True):
-        model = model_of(tiny(activation_checkpointing=is_checkpointed, dropout=0.2)).train()
+    for kind in (False, checkpointing):
+        model = model_of(tiny(activation_checkpointing=kind, dropout=0.2)).train()
         torch.manual_seed(5)
-        loss = model(tokens, targets, *extra).sum()
+        with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
+            loss = model(tokens, targets, *extra).sum()
         loss.backward()
         results.append([loss.detach(), *(weight.grad for weight in model.parameters())])
     for plain, checkpointed in zip(*results, strict=True):
         assert torch.equal(plain, checkpointed)
+
+
+def test_activation_checkpointing_keeps_less(tiny: Tiny) -> None:
+    """The forward pass keeps most bytes without it, fewer than two thirds if it is selective, fewest if it is full."""
+    kept = []
+    for kind in (False, "selective", True):
+        found: dict[int, int] = {}
+
+        def pack(x: Tensor, found: dict[int, int] = found) -> Tensor:
+            found[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        model = model_of(tiny(activation_checkpointing=kind)).train()
+        weights = {weight.data_ptr() for weight in model.parameters()}
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            loss = model(random_ids(8, 64), random_ids(8, 64, seed=3)).sum()
+        kept.append(sum(size for place, size in found.items() if place not in weights))
+        assert loss.requires_grad
+    plain, selective, full = kept
+    assert full < selective < 2 / 3 * plain
 
 
 def test_dropout_is_active_in_training_only(tiny: Tiny) -> None:

@@ -89,12 +89,13 @@ def chat_batch(is_packed: bool = False) -> Batch:
 @pytest.mark.parametrize("is_packed", [False, True])
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["language model", "conversations"])
-@pytest.mark.parametrize("variant", ["plain", "checkpointed", "lora"])
+@pytest.mark.parametrize("variant", ["plain", "checkpointed", "selective", "lora"])
 def test_forward_and_backward_read_nothing(
     tiny: Tiny, kind: str, is_packed: bool, dtype: torch.dtype | None, variant: str
 ) -> None:
     """The forward and backward pass of a micro-batch never wait for a computed value."""
-    model = model_of(tiny(activation_checkpointing=variant == "checkpointed", dropout=0.1)).train()
+    checkpointing = variant if variant == "selective" else variant == "checkpointed"
+    model = model_of(tiny(activation_checkpointing=checkpointing, dropout=0.1)).train()
     if variant == "lora":
         add_lora(model, LoraConfig(rank=2, base="nf4", dropout=0.1))
     is_chat = kind == "conversations"
