@@ -1,10 +1,8 @@
 """Deduplication beside the plain datasketch loop; its recall and precision; its growth in time and memory.
 
-    python benchmarks/dedup.py speed   [--workers 2] [--data FOLDER]
-    python benchmarks/dedup.py quality [--workers 2] [--data FOLDER]
-    python benchmarks/dedup.py growth  [--workers 2] [--data FOLDER] [--documents 50000 100000 200000 400000]
+    python -m benchmarks.corpus.dedup [speed] [quality] [growth] [--workers 2] [--documents 50000 100000 200000 400000]
 
-FOLDER holds corpora/chinese-poetry.parquet (default: the environment variable BABYLLM_DATA). Times are wall and CPU
+It reads the poems of BABYLLM_DATA. Times are wall and CPU
 seconds of processes of their own; on a machine with other work to do the CPU seconds say more.
 """
 

@@ -23,10 +23,9 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from peers import PEERS, installed, step_of
-
 from babyllm.model.config import ModelConfig, flops_per_token
 from babyllm.model.options import PRESETS, ModelOptions
+from benchmarks.training.peers import PEERS, installed, step_of
 
 if TYPE_CHECKING:
     import torch
