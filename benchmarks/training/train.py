@@ -1,41 +1,32 @@
 """Training tokens/s of babyllm beside its peers and beside the matrix products alone, in one run.
 
-    python benchmarks/train.py [--shape quick|small|large] [--rounds 8] [--steps 3] [--only NAME ...] [--json OUT.json]
-    python benchmarks/train.py --device cuda [--preset 160m] [--batch 8] [--seq_len 1024]
+    python -m benchmarks.training.train [--shape quick small large] [--rounds 8] [--steps 3] [--only NAME ...]
+    python -m benchmarks.training.train --device cuda [--preset 160m] [--batch 8] [--seq_len 1024]
 
 Each contestant is a process of its own that trains the same shape on the same number of tokens with clipping and AdamW.
-They take turns, a few steps each, so that a machine whose speed drifts slows all of them alike; rates are medians over
-the turns. babyllm runs its real loop, loader included; "gemm" runs only the products of the linear layers, forward and
-backward, and is what no implementation can pass. MFU is the model's FLOP/s over the device's peak for products of that
-type: of a known GPU the data sheet's, else what one large product reaches.
+They take turns, a few steps each; rates are medians over the turns. babyllm runs its real loop, loader included; "gemm"
+runs only the products of the linear layers, forward and backward, and is what no implementation can pass. MFU is the
+model's FLOP/s over the device's peak for products of that type: of a known GPU the data sheet's, else what one large
+product reaches.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from babyllm.model.config import ModelConfig, flops_per_token
+from babyllm.model.config import flops_per_token
 from babyllm.model.options import PRESETS, ModelOptions
+from benchmarks import figures, turns
+from benchmarks.training.ours import SHAPES, Shape, new_state, now, train_in_turns
 from benchmarks.training.peers import PEERS, installed, step_of
 
 if TYPE_CHECKING:
     import torch
-
-# Shapes for a few cores, with the sequences and tokens of a step.
-SHAPES = {
-    "quick": (ModelConfig(4096, 4, 128, 4, 2, max_seq_len=128, tie_embeddings=True), 16, 128),
-    "small": (ModelConfig(8192, 6, 256, 4, 2, 672, max_seq_len=256, tie_embeddings=True), 16, 256),
-    "large": (ModelConfig(32000, 8, 512, 8, 4, max_seq_len=512, tie_embeddings=True), 8, 512),
-}
 
 CONTESTANTS = {
     "babyllm": ("babyllm", "auto", False),
@@ -51,185 +42,133 @@ CONTESTANTS = {
 
 
 class Task(NamedTuple):
-    """What every contestant does."""
+    """What every contestant does in a turn."""
 
     device: str
     name: str
-    batch: int
-    seq_len: int
+    shape: Shape
     steps: int
 
     @property
-    def shape(self) -> ModelConfig:
-        """Of the model."""
-        return SHAPES[self.name][0] if self.name in SHAPES else ModelOptions(self.name).build(seq_len=self.seq_len)
-
-    @property
-    def n_tokens(self) -> int:
-        """Of a step."""
-        return self.batch * self.seq_len
+    def flags(self) -> list[str]:
+        """The command line by which a worker finds it again."""
+        kind = "shape" if self.name in SHAPES else "preset"
+        sizes = [f"--batch={self.shape.batch}", f"--seq_len={self.shape.seq_len}", f"--steps={self.steps}"]
+        return [f"--device={self.device}", f"--{kind}={self.name}", *sizes]
 
 
 def main() -> None:
     args = _arguments()
-    is_gpu = args.device == "cuda"
-    name = args.preset or args.shape or ("160m" if is_gpu else "small")
-    _, batch, seq_len = SHAPES.get(name, (None, 8, 1024))
-    task = Task(args.device, name, args.batch or batch, args.seq_len or seq_len, args.steps)
+    tasks = list(_tasks(args))
     if args.worker:
         kind, dtype, compiled = args.worker
-        WORKERS[kind](task, dtype, compiled == "True")
+        WORKERS[kind](tasks[0], dtype, compiled == "True")
         return
-    workers = {name: _start(CONTESTANTS[name], task) for name in args.only or _usual(is_gpu)}
-    facts = {name: _turn(worker) for name, worker in workers.items()}
-    turns: dict[str, list[float]] = {name: [] for name in workers}
-    waits: dict[str, list[float]] = {}
-    for _ in range(args.rounds):
-        for name, worker in workers.items():
-            answer = _turn(worker)
-            turns[name].append(answer["seconds"])
-            if "waited" in answer:
-                waits.setdefault(name, []).append(answer["waited"])
-    for worker in workers.values():
-        worker.kill()
-    _report(task, turns, waits, facts)
-    if args.json:
-        args.json.write_text(json.dumps({"task": task, "turns_s": turns, "facts": facts}, indent=1) + "\n")
-
-
-def _usual(is_gpu: bool) -> list[str]:
-    """babyllm, the peers and the products, in the dtype that the device multiplies natively."""
-    from babyllm.runtime.machine import multiplies_bfloat16
-
-    dtype = "bf16" if is_gpu or multiplies_bfloat16() else "fp32"
-    return ["babyllm", *(name for name in CONTESTANTS if name.endswith(dtype) and not name.startswith("babyllm"))]
+    if missing := set(PEERS) - set(installed()):
+        print(f"not installed, so not measured: {', '.join(sorted(missing))}")
+    measured: list[figures.Figure] = []
+    for task in tasks:
+        workers = {name: _start(CONTESTANTS[name], task) for name in args.only or _usual(task.device)}
+        measured += _report(task, turns.take_turns(workers, args.rounds))
+    figures.write(args, measured)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures.parser(__doc__)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--shape", choices=list(SHAPES), help="shape and batch; default: small")
+    parser.add_argument("--shape", nargs="*", choices=list(SHAPES), help="shapes and batches; default: all of them")
     parser.add_argument("--preset", choices=list(PRESETS), help="shape of a preset; default on cuda: 160m")
     parser.add_argument("--batch", type=int, help="sequences of a step; default: the shape's, of a preset 8")
-    parser.add_argument(
-        "--seq_len", type=int, help="tokens of a sequence; default: those of the shape, of a preset 1024"
-    )
+    parser.add_argument("--seq_len", type=int, help="tokens of a sequence; default: the shape's, of a preset 1024")
     parser.add_argument("--rounds", type=int, default=8, help="turns of each contestant")
     parser.add_argument("--steps", type=int, default=3, help="optimizer steps per turn")
     parser.add_argument("--only", nargs="*", choices=list(CONTESTANTS), help="default: all in the device's own dtype")
-    parser.add_argument("--json", type=Path, help="also write every turn's seconds here")
     parser.add_argument("--worker", nargs=3, metavar=("KIND", "DTYPE", "COMPILE"), help=argparse.SUPPRESS)
-    return parser.parse_args()
+    return figures.parse(parser, rounds=1, steps=1)
 
 
-def _report(task: Task, turns: dict[str, list[float]], waits: dict[str, list[float]], facts: dict[str, Any]) -> None:
-    shape, name = task.shape, task.name
-    print(f"{name}: {shape.n_layers} layers, width {shape.d_model}, vocabulary {shape.vocab_size}, on {task.device}")
-    print(f"{task.batch} x {task.seq_len} tokens, {task.steps} steps a turn")
-    bounds = [bound for bound in ("gemm bf16", "gemm fp32") if bound in turns]
-    ours = next((name for name in turns if name.startswith("babyllm")), None)
-    print(f"{'':24}{'tokens/s':>10}{'MFU':>8}" + "".join(f"{'of ' + bound:>14}" for bound in bounds), end="")
-    print(f"{f'{ours} is' if ours else '':>24}   notes")
-    for name, seconds in turns.items():
-        shares = [median(b / s for b, s in zip(turns[bound], seconds, strict=True)) for bound in bounds]
-        faster = [s / o for s, o in zip(seconds, turns[ours], strict=True)] if ours else []
-        spread = f"{median(faster):.2f} ({min(faster):.2f} to {max(faster):.2f})" if faster and name != ours else ""
-        rate = task.n_tokens * task.steps / median(seconds)
-        mfu = rate * flops_per_token(shape, task.seq_len) / facts[name]["peak_flops"]
-        note = facts[name]["note"] + (f", waits {median(waits[name]):.2%} for data" if name in waits else "")
-        print(f"{name:24}{rate:>10,.0f}{mfu:>8.1%}" + "".join(f"{r:>14.2f}" for r in shares), end="")
-        print(f"{spread:>24}   {note}")
+def _tasks(args: argparse.Namespace) -> Iterator[Task]:
+    preset = args.preset or ("160m" if args.device == "cuda" and not args.shape else None)
+    for name in [preset] if preset else args.shape or SHAPES:
+        model, batch, seq_len = SHAPES.get(name, (None, 8, 1024))
+        batch, seq_len = args.batch or batch, args.seq_len or seq_len
+        model = model or ModelOptions(name).build(seq_len=seq_len)
+        yield Task(args.device, name, Shape(model, batch, seq_len), args.steps)
 
 
-def _start(contestant: tuple[str, str, bool], task: Task) -> subprocess.Popen[str]:
-    kind = "shape" if task.name in SHAPES else "preset"
-    given = {"device": task.device, kind: task.name, "batch": task.batch, "seq_len": task.seq_len}
-    flags = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    command = [sys.executable, __file__, *flags, f"--steps={task.steps}", "--worker", *map(str, contestant)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def _usual(device: str) -> list[str]:
+    """babyllm, the peers and the products, in the dtype that the device multiplies natively."""
+    from babyllm.runtime.machine import multiplies_bfloat16
+
+    dtype = "bf16" if device == "cuda" or multiplies_bfloat16() else "fp32"
+    return ["babyllm", *(name for name in CONTESTANTS if name.endswith(dtype) and not name.startswith("babyllm"))]
 
 
-def _turn(worker: subprocess.Popen[str]) -> dict[str, Any]:
-    assert worker.stdin and worker.stdout
-    worker.stdin.write("go\n")
-    worker.stdin.flush()
-    for line in worker.stdout:
-        if line.startswith("{"):
-            answer: dict[str, Any] = json.loads(line)
-            return answer
-    raise SystemExit("a contestant ended early; its error is above")
+def _start(contestant: tuple[str, str, bool], task: Task) -> turns.Worker:
+    return turns.start("-m", "benchmarks.training.train", *task.flags, "--worker", *map(str, contestant))
 
 
-def _serve(turn: Callable[[], None], device: torch.device, dtype: torch.dtype, note: str) -> None:
-    """Answer each line on stdin with a turn; the first turn warms up and answers with what is known beforehand."""
-    for i, _ in enumerate(sys.stdin):
-        began = _now(device)
-        turn()
-        seconds = _now(device) - began
-        print(json.dumps({"seconds": seconds} if i else _facts(device, dtype, note)), flush=True)
+def _report(task: Task, answers: dict[str, list[turns.Answer]]) -> list[figures.Figure]:
+    """Print a table; returns its figures."""
+    print(f"{task.name}: {task.shape}, {task.steps} steps a turn, on {task.device}")
+    seconds = {name: [turn["seconds"] for turn in of_name[1:]] for name, of_name in answers.items()}
+    bounds = [bound for bound in ("gemm bf16", "gemm fp32") if bound in seconds]
+    ours = next((name for name in seconds if name.startswith("babyllm")), "")
+    print(f"{'':24}{'tokens/s':>10}{'MFU':>8}" + "".join(f"{'of ' + bound:>24}" for bound in bounds), end="")
+    print(f"{f'{ours} is' * bool(ours):>24}   notes")
+    for name, of_name in answers.items():
+        rate = task.shape.n_tokens * task.steps / median(seconds[name])
+        mfu = rate * flops_per_token(task.shape.model, task.shape.seq_len) / of_name[0]["peak_flops"]
+        shares = [figures.spread(_ratios(seconds[bound], seconds[name])) for bound in bounds]
+        faster = figures.spread(_ratios(seconds[name], seconds[ours])) if ours and name != ours else ""
+        waits = [turn["waited"] for turn in of_name[1:] if "waited" in turn]
+        note = of_name[0]["dtype"] + (f", waits {median(waits):.2%} for data" if waits else "")
+        print(f"{name:24}{rate:>10,.0f}{mfu:>8.1%}" + "".join(f"{share:>24}" for share in shares), end="")
+        print(f"{faster:>24}   {note}", flush=True)
+    return list(_figures(task, seconds, ours, answers)) if ours else []
 
 
-def _facts(device: torch.device, dtype: torch.dtype, note: str) -> dict[str, Any]:
+def _figures(
+    task: Task, seconds: dict[str, list[float]], ours: str, answers: dict[str, list[turns.Answer]]
+) -> Iterator[figures.Figure]:
+    dtype = {"float32": "fp32", "bfloat16": "bf16"}.get(answers[ours][0]["dtype"], "fp16")
+    title = f"training at the {task.name} shape, {dtype}"
+    yield figures.Figure(f"{title}", task.shape.n_tokens * task.steps / median(seconds[ours]), "tokens/s")
+    if bound := seconds.get(f"gemm {dtype}"):
+        yield figures.Figure(f"{title}, share of the products", median(_ratios(bound, seconds[ours])), "ratio")
+    peers = {name: median(_ratios(seconds[name], seconds[ours])) for name in seconds if name.split()[0] in PEERS}
+    for name, ratio in peers.items():
+        yield figures.Figure(f"{title}, against {name.split()[0]}", ratio, "ratio")
+    if peers:
+        yield figures.Figure(f"{title}, against the best peer", min(peers.values()), "ratio")
+
+
+def _ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(numerators, denominators, strict=True)]
+
+
+def _serve(turn: Callable[[], None], device: torch.device, dtype: torch.dtype) -> None:
     from babyllm.runtime.machine import peak_flops
+    from babyllm.runtime.precision import dtype_name
 
-    return {"note": note, "peak_flops": peak_flops(device, dtype)}
+    facts = {"dtype": dtype_name(dtype), "peak_flops": peak_flops(device, dtype)}
 
+    def timed() -> turns.Answer:
+        began = now(device)
+        turn()
+        return {"seconds": now(device) - began, **facts}
 
-def _now(device: torch.device) -> float:
-    """Seconds, when the device has done all that was asked of it."""
-    import torch
-
-    getattr(torch, device.type).synchronize()
-    return time.perf_counter()
+    turns.serve(timed)
 
 
 def _babyllm(task: Task, dtype: str, compiled: bool) -> None:
-    import numpy as np
-
-    import babyllm
-    from babyllm.data.loader import Loader
-    from babyllm.data.order.shuffle import Shuffled
-    from babyllm.data.row_config import Share
-    from babyllm.data.rows.windows import Windows
-    from babyllm.objectives.lm import language_model
-    from babyllm.optim.build import make_optimizer
-    from babyllm.optim.config import OptimConfig
     from babyllm.runtime import RuntimeConfig, start
-    from babyllm.runtime.precision import dtype_name
-    from babyllm.store.shard_writer import ShardWriter
-    from babyllm.store.shards import open_tokens
-    from babyllm.training.parallel import choose_attention
-    from babyllm.training.state import Every, TrainState
+    from babyllm.runtime.machine import peak_flops
 
-    shape = task.shape
     config = RuntimeConfig(device=task.device, dtype=dtype, compile=compiled)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder, start(config) as runtime:
-        device = runtime.device
-        writer = ShardWriter(Path(folder, "tokens"), shape.vocab_size, 2, "")
-        writer.add(np.random.default_rng(0).integers(3, shape.vocab_size, 1 << 21).tolist(), "random", "train", 1)
-        writer.finish()
-        rows = Windows(open_tokens(Path(folder, "tokens")).stream("train"), task.seq_len, 2)
-        pin = device.type == "cuda"
-        loader = Loader(Shuffled(rows, 0), Share(task.batch, task.batch), seed=0, pin_memory=pin)
-        model = babyllm.Transformer(shape).to(device)
-        choose_attention(model, runtime, task.seq_len)
-        state = TrainState(model, make_optimizer(model, OptimConfig()), runtime.scaler(), loader, runtime)
-        began, turns = 0.0, 0
-
-        def report(state: TrainState) -> None:
-            nonlocal began, turns
-            seconds = _now(device) - began
-            _, waited_s = state.take_times()
-            facts = _facts(device, runtime.dtype, dtype_name(runtime.dtype)) if turns == 0 else {}
-            turns += 1
-            print(json.dumps(facts or {"seconds": seconds, "waited": waited_s / seconds}), flush=True)
-            if not sys.stdin.readline():
-                state.stop_reason = "end of the benchmark"
-            state.take_times()
-            began = _now(device)
-
-        sys.stdin.readline()
-        babyllm.train(state, language_model, babyllm.Plan(steps=1_000_000), [Every(task.steps, report, at_end=False)])
+        state = new_state(task.shape, runtime, Path(folder))
+        train_in_turns(state, task.steps, {"peak_flops": peak_flops(runtime.device, runtime.dtype)})
 
 
 def _peer(name: str) -> Callable[[Task, str, bool], None]:
@@ -237,13 +176,13 @@ def _peer(name: str) -> Callable[[Task, str, bool], None]:
         import torch
 
         device, kind = torch.device(task.device), getattr(torch, dtype)
-        step = step_of(name)(task.shape, task.batch, task.seq_len, device, kind)
+        step = step_of(name)(task.shape.model, task.shape.batch, task.shape.seq_len, device, kind)
 
         def turn() -> None:
             for _ in range(task.steps):
                 step()
 
-        _serve(turn, device, kind, f"{dtype}{' autocast' if kind is torch.bfloat16 else ''}")
+        _serve(turn, device, kind)
 
     return work
 
@@ -251,7 +190,7 @@ def _peer(name: str) -> Callable[[Task, str, bool], None]:
 def _gemm(task: Task, dtype: str, compiled: bool) -> None:
     import torch
 
-    shape, device, kind = task.shape, torch.device(task.device), getattr(torch, dtype)
+    shape, device, kind = task.shape.model, torch.device(task.device), getattr(torch, dtype)
     width, ff, kv_width = shape.d_model, shape.ff_width, shape.head_dim * shape.kv_heads
     layer = [(width, width + 2 * kv_width), (width, width), (width, 2 * ff), (ff, width)]
     sizes = layer * shape.n_layers + [(width, shape.vocab_size)]
@@ -259,7 +198,10 @@ def _gemm(task: Task, dtype: str, compiled: bool) -> None:
     def filled(rows: int, columns: Sequence[int]) -> dict[int, torch.Tensor]:
         return {n: torch.randn(rows, n, dtype=kind, device=device) for n in set(columns)}
 
-    inputs, grads = filled(task.n_tokens, [i for i, _ in sizes]), filled(task.n_tokens, [o for _, o in sizes])
+    inputs, grads = (
+        filled(task.shape.n_tokens, [i for i, _ in sizes]),
+        filled(task.shape.n_tokens, [o for _, o in sizes]),
+    )
     weights = {size: torch.randn(size[1], size[0], dtype=kind, device=device) for size in set(sizes)}
 
     @torch.no_grad()
@@ -271,7 +213,7 @@ def _gemm(task: Task, dtype: str, compiled: bool) -> None:
                 _ = g @ w
                 _ = g.t() @ x
 
-    _serve(turn, device, kind, "products of the linear layers only")
+    _serve(turn, device, kind)
 
 
 WORKERS = {"babyllm": _babyllm, "gemm": _gemm, **{name: _peer(name) for name in PEERS}}

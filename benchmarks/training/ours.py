@@ -1,0 +1,135 @@
+"""babyllm's own training as benchmarks measure it: shapes, and runs of them on random tokens.
+
+shape -> random tokens on disk -> loader -> TrainState -> babyllm.train, which stops between steps for its turn
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from babyllm.model.config import ModelConfig
+from babyllm.optim.config import OptimConfig
+from benchmarks import turns
+
+if TYPE_CHECKING:
+    import torch
+
+    from babyllm.runtime import Runtime
+    from babyllm.training.state import TrainState
+
+N_TOKENS = 1 << 21
+
+
+class Shape(NamedTuple):
+    """A model, and the sequences and tokens of a step."""
+
+    model: ModelConfig
+    batch: int
+    seq_len: int
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens of a step."""
+        return self.batch * self.seq_len
+
+    def __str__(self) -> str:
+        """The sizes on which time depends."""
+        model = f"{self.model.n_layers} layers, width {self.model.d_model}, vocabulary {self.model.vocab_size:,}"
+        return f"{model}, {self.batch} x {self.seq_len} tokens"
+
+
+# Shapes for a few cores.
+SHAPES = {
+    "quick": Shape(ModelConfig(4096, 4, 128, 4, 2, max_seq_len=128, tie_embeddings=True), 16, 128),
+    "small": Shape(ModelConfig(8192, 6, 256, 4, 2, 672, max_seq_len=256, tie_embeddings=True), 16, 256),
+    "large": Shape(ModelConfig(32000, 8, 512, 8, 4, max_seq_len=512, tie_embeddings=True), 8, 512),
+}
+
+
+def random_tokens(folder: Path, vocab_size: int, n_tokens: int = N_TOKENS) -> Path:
+    """Token data of random ids in a new folder, one document."""
+    import numpy as np
+
+    from babyllm.store.shard_writer import ShardWriter
+
+    writer = ShardWriter(folder, vocab_size, 2, "")
+    ids = np.random.default_rng(0).integers(3, vocab_size, n_tokens, np.uint16)
+    writer.append(ids, np.array([[len(ids), 0]]), "random", "train")
+    writer.finish()
+    return folder
+
+
+def new_state(
+    shape: Shape, runtime: Runtime, folder: Path, optim: OptimConfig | None = None, micro_batch: int | None = None
+) -> TrainState:
+    """A run at step 0 on random tokens.
+
+    Args:
+        shape: model and global batch.
+        runtime: device, ranks and number type.
+        folder: empty folder for the tokens.
+        optim: settings of the optimizer; None is AdamW.
+        micro_batch: sequences per rank and forward pass; None is the whole share of a rank.
+    """
+    import babyllm
+    from babyllm.data.loader import Loader
+    from babyllm.data.order.shuffle import Shuffled
+    from babyllm.data.row_config import Share
+    from babyllm.data.rows.windows import Windows
+    from babyllm.optim.build import make_optimizer
+    from babyllm.store.shards import open_tokens
+    from babyllm.training.parallel import choose_attention
+    from babyllm.training.state import TrainState
+
+    tokens = open_tokens(random_tokens(folder / f"tokens-{runtime.rank}", shape.model.vocab_size))
+    rows = Windows(tokens.stream("train"), shape.seq_len, 2)
+    micro_batch = micro_batch or shape.batch // runtime.world_size
+    share = Share(shape.batch, micro_batch, runtime.rank, runtime.world_size)
+    loader = Loader(Shuffled(rows, 0), share, seed=0, pin_memory=runtime.device.type == "cuda")
+    model = babyllm.Transformer(shape.model).to(runtime.device)
+    choose_attention(model, runtime, shape.seq_len)
+    optimizer = make_optimizer(model, optim or OptimConfig())
+    return TrainState(model, optimizer, runtime.scaler(), loader, runtime)
+
+
+def train_in_turns(state: TrainState, steps: int, facts: turns.Answer | None = None) -> None:
+    """In a worker of `benchmarks.turns`: train `steps` steps a turn.
+
+    An answer has the turn's seconds, the share of them spent waiting for data, the dtype, and `facts`.
+    """
+    import babyllm
+    from babyllm.objectives.lm import language_model
+    from babyllm.runtime.precision import dtype_name
+    from babyllm.training.state import Every
+
+    runtime, began = state.runtime, 0.0
+
+    def wait(state: TrainState) -> None:
+        nonlocal began
+        is_over = runtime.is_main and not sys.stdin.readline()
+        if runtime.sum([float(is_over)])[0]:
+            state.stop_reason = "end of the benchmark"
+        state.take_times()
+        began = now(runtime.device)
+
+    def end_turn(state: TrainState) -> None:
+        seconds = now(runtime.device) - began
+        _, waited_s = state.take_times()
+        if runtime.is_main:
+            of_turn = {"seconds": seconds, "waited": waited_s / seconds}
+            turns.answer({**of_turn, "dtype": dtype_name(runtime.dtype), **(facts or {})})
+        wait(state)
+
+    wait(state)
+    babyllm.train(state, language_model, babyllm.Plan(steps=1_000_000), [Every(steps, end_turn, at_end=False)])
+
+
+def now(device: torch.device) -> float:
+    """Seconds, when the device has done all that was asked of it."""
+    import torch
+
+    getattr(torch, device.type).synchronize()
+    return time.perf_counter()
