@@ -17,6 +17,7 @@ from benchmarks import turns
 if TYPE_CHECKING:
     import torch
 
+    from babyllm.data.loader import Loader
     from babyllm.runtime import Runtime
     from babyllm.training.state import TrainState
 
@@ -62,37 +63,36 @@ def random_tokens(folder: Path, vocab_size: int, n_tokens: int = N_TOKENS) -> Pa
     return folder
 
 
-def new_state(
-    shape: Shape, runtime: Runtime, folder: Path, optim: OptimConfig | None = None, micro_batch: int | None = None
-) -> TrainState:
-    """A run at step 0 on random tokens.
+def new_loader(tokens: Path, shape: Shape, runtime: Runtime, micro_batch: int | None = None) -> Loader:
+    """A loader at its first row, with nothing read from the token data yet.
 
     Args:
-        shape: model and global batch.
-        runtime: device, ranks and number type.
-        folder: empty folder for the tokens.
-        optim: settings of the optimizer; None is AdamW.
+        tokens: directory of token data.
+        shape: global batch and tokens of a row.
+        runtime: device and ranks.
         micro_batch: sequences per rank and forward pass; None is the whole share of a rank.
     """
-    import babyllm
     from babyllm.data.loader import Loader
     from babyllm.data.order.shuffle import Shuffled
     from babyllm.data.row_config import Share
     from babyllm.data.rows.windows import Windows
-    from babyllm.optim.build import make_optimizer
     from babyllm.store.shards import open_tokens
+
+    rows = Windows(open_tokens(tokens, check=False).stream("train"), shape.seq_len, 2)
+    share = Share(shape.batch, micro_batch or shape.batch // runtime.world_size, runtime.rank, runtime.world_size)
+    return Loader(Shuffled(rows, 0), share, seed=0, pin_memory=runtime.device.type == "cuda")
+
+
+def new_state(shape: Shape, loader: Loader, runtime: Runtime, optim: OptimConfig | None = None) -> TrainState:
+    """A run at step 0, with AdamW unless `optim` sets another optimizer."""
+    import babyllm
+    from babyllm.optim.build import make_optimizer
     from babyllm.training.parallel import choose_attention
     from babyllm.training.state import TrainState
 
-    tokens = open_tokens(random_tokens(folder / f"tokens-{runtime.rank}", shape.model.vocab_size))
-    rows = Windows(tokens.stream("train"), shape.seq_len, 2)
-    micro_batch = micro_batch or shape.batch // runtime.world_size
-    share = Share(shape.batch, micro_batch, runtime.rank, runtime.world_size)
-    loader = Loader(Shuffled(rows, 0), share, seed=0, pin_memory=runtime.device.type == "cuda")
     model = babyllm.Transformer(shape.model).to(runtime.device)
     choose_attention(model, runtime, shape.seq_len)
-    optimizer = make_optimizer(model, optim or OptimConfig())
-    return TrainState(model, optimizer, runtime.scaler(), loader, runtime)
+    return TrainState(model, make_optimizer(model, optim or OptimConfig()), runtime.scaler(), loader, runtime)
 
 
 def train_in_turns(state: TrainState, steps: int, facts: turns.Answer | None = None) -> None:

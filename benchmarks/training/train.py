@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from babyllm.model.config import flops_per_token
 from babyllm.model.options import PRESETS, ModelOptions
 from benchmarks import figures, turns
-from benchmarks.training.ours import SHAPES, Shape, new_state, now, train_in_turns
+from benchmarks.training.ours import SHAPES, Shape, new_loader, new_state, now, random_tokens, train_in_turns
 from benchmarks.training.peers import PEERS, installed, step_of
 
 if TYPE_CHECKING:
@@ -167,7 +167,8 @@ def _babyllm(task: Task, dtype: str, compiled: bool) -> None:
 
     config = RuntimeConfig(device=task.device, dtype=dtype, compile=compiled)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder, start(config) as runtime:
-        state = new_state(task.shape, runtime, Path(folder))
+        tokens = random_tokens(Path(folder, "tokens"), task.shape.model.vocab_size)
+        state = new_state(task.shape, new_loader(tokens, task.shape, runtime), runtime)
         train_in_turns(state, task.steps, {"peak_flops": peak_flops(runtime.device, runtime.dtype)})
 
 
