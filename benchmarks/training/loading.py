@@ -1,10 +1,10 @@
 """Rows per second of the loader beside a plain read of the same windows, and the share of a step spent on waiting.
 
-    python -m benchmarks.training.loading [--rounds 5] [--steps 30] [--rows 20000]
+    python -m benchmarks.training.loading [--rounds 5] [--steps 60] [--rows 20000]
 
 The bound reads shuffled windows of one `np.memmap`, in the order of the loader, into tensors of 64-bit ids, and does
 nothing else. For the waits, the quick shape is trained on files that are in the page cache, and on files that were just
-dropped from it; they hold 50 times more than a turn reads, so that nearly every row comes from the disk.
+dropped from it; they hold 30 times more than a turn reads, so that nearly every row comes from the disk.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
     parser = figures.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="turns of each")
     parser.add_argument("--rows", type=int, default=20_000, help="rows that a turn reads")
-    parser.add_argument("--steps", type=int, default=30, help="steps that a turn trains")
+    parser.add_argument("--steps", type=int, default=60, help="steps that a turn trains")
     args = figures.parse(parser, rounds=1, rows=1000, steps=2)
     from babyllm.runtime import RuntimeConfig, start
 
