@@ -5,7 +5,8 @@ rensa        its fastest way: shingles of the texts as they are, one matrix of s
              one call
 
 Both say of each document whether another (datasketch: an earlier one) looks alike. Neither compares the texts
-themselves, so chance matches stay, and neither makes clusters or writes a corpus.
+themselves, so chance matches stay, and neither makes clusters or writes a corpus. datatrove is left out: its shingles
+are words, by a tokenizer for each language, so it does other work.
 """
 
 from __future__ import annotations

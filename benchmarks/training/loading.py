@@ -19,7 +19,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks import figures
-from benchmarks.training.ours import SHAPES, new_loader, new_state, random_tokens
+from benchmarks.training.ours import SHAPES, new_loader, new_state, random_tokens, train_steps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,9 +89,6 @@ def _plain_read(tokens: Path, n_rows: int) -> float:
 
 
 def _waits(tokens: Path, runtime: Runtime, n_rounds: int, n_steps: int) -> Iterator[figures.Figure]:
-    import babyllm
-    from babyllm.objectives.lm import language_model
-
     state = new_state(SHAPE, new_loader(tokens, SHAPE, runtime), runtime)
     shares: dict[str, list[float]] = {"in the page cache": [], "dropped from the page cache": []}
     for i in range(n_rounds + 1):
@@ -101,7 +98,7 @@ def _waits(tokens: Path, runtime: Runtime, n_rounds: int, n_steps: int) -> Itera
                 _drop(tokens)
             faults = _faults()
             state.take_times()
-            babyllm.train(state, language_model, babyllm.Plan(steps=state.step + n_steps))
+            train_steps(state, n_steps)
             busy_s, waited_s = state.take_times()
             state.stream.close()
             if i:  # the first turn warms up

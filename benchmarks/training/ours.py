@@ -95,6 +95,16 @@ def new_state(shape: Shape, loader: Loader, runtime: Runtime, optim: OptimConfig
     return TrainState(model, make_optimizer(model, optim or OptimConfig()), runtime.scaler(), loader, runtime)
 
 
+def train_steps(state: TrainState, n_steps: int) -> None:
+    """Train some steps more; a stop signal ends the benchmark."""
+    import babyllm
+    from babyllm.objectives.lm import language_model
+
+    babyllm.train(state, language_model, babyllm.Plan(steps=state.step + n_steps))
+    if state.stop_reason:
+        raise SystemExit(state.stop_reason)
+
+
 def train_in_turns(state: TrainState, steps: int, facts: turns.Answer | None = None) -> None:
     """In a worker of `benchmarks.turns`: train `steps` steps a turn.
 

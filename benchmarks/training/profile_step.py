@@ -18,7 +18,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import figures
-from benchmarks.training.ours import SHAPES, new_loader, new_state, random_tokens
+from benchmarks.training.ours import SHAPES, new_loader, new_state, random_tokens, train_steps
 
 if TYPE_CHECKING:
     from babyllm.training.state import TrainState
@@ -63,18 +63,11 @@ def main() -> None:
             tokens = random_tokens(Path(folder, name), SHAPES[name].model.vocab_size)
             loader = new_loader(tokens, SHAPES[name], runtime)
             states[name] = new_state(SHAPES[name], loader, runtime, PretrainConfig().optim)
-            _train(states[name], 2)  # the first steps allocate memory and measure
+            train_steps(states[name], 2)  # the first steps allocate memory and measure
         for _ in range(args.rounds):
             for name, state in states.items():
                 turns[name].append(_profiled(state, args.steps))
     figures.write(args, _report(turns, args.steps))
-
-
-def _train(state: TrainState, n_steps: int) -> None:
-    import babyllm
-    from babyllm.objectives.lm import language_model
-
-    babyllm.train(state, language_model, babyllm.Plan(steps=state.step + n_steps))
 
 
 def _profiled(state: TrainState, n_steps: int) -> Parts:
@@ -84,7 +77,7 @@ def _profiled(state: TrainState, n_steps: int) -> Parts:
     state.take_times()
     with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
         began = time.perf_counter()
-        _train(state, n_steps)
+        train_steps(state, n_steps)
         seconds = time.perf_counter() - began
     parts: Parts = defaultdict(float, {DATA: state.take_times()[1]})
     for event in profiler.events() or ():
