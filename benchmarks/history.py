@@ -96,7 +96,8 @@ def this_machine() -> str:
     products = "16-bit products" if multiplies_bfloat16() else "no 16-bit products"
     name = " ".join((cpu_model() or "unknown processor").split())
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return ", ".join([f"{cores()} cores", name, torch.backends.cpu.get_cpu_capability(), products, *gpus])
+    n = f"{cores()} core{'s' * (cores() > 1)}"
+    return ", ".join([n, name, torch.backends.cpu.get_cpu_capability(), products, *gpus])
 
 
 def page(history: list[Figure]) -> str:
