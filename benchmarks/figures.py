@@ -36,7 +36,8 @@ def parse(flags: argparse.ArgumentParser, **quick: Any) -> argparse.Namespace:
         flags: parser with the benchmark's own flags.
         quick: values of those flags that `--quick` sets, with which the benchmark takes seconds.
     """
-    as_flags = " ".join(f"--{name}={value}" for name, value in quick.items())
+    words = {name: " ".join(map(str, value)) if isinstance(value, list) else value for name, value in quick.items()}
+    as_flags = " ".join(f"--{name} {value}" for name, value in words.items())
     flags.add_argument("--quick", action="store_true", help=f"only show that it works: {as_flags}".rstrip(": "))
     flags.add_argument("--json", type=Path, metavar="OUT", help="also write the figures here")
     args = flags.parse_args()

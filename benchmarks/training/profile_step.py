@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--shape", nargs="*", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--rounds", type=int, default=3, help="turns of each")
     parser.add_argument("--steps", type=int, default=2, help="steps that a turn profiles")
-    args = figures.parse(parser, rounds=1, steps=1)
+    args = figures.parse(parser, rounds=1, steps=1, shape=["quick"])
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler prints when it starts and stops
     from babyllm.runtime import RuntimeConfig, start
     from babyllm.training.stages.pretraining_config import PretrainConfig

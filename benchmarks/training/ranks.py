@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps per turn")
     parser.add_argument("--accumulation", type=int, default=4, help="micro-batches of a step")
     parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
-    args = figures.parse(parser, rounds=1, steps=1)
+    args = figures.parse(parser, rounds=1, steps=1, shape=["quick"])
     if args.threads:
         _work(MEASURED[args.shape[0]], args.steps, args.accumulation, args.threads)
         return

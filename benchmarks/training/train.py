@@ -84,7 +84,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=3, help="optimizer steps per turn")
     parser.add_argument("--only", nargs="*", choices=list(CONTESTANTS), help="default: all in the device's own dtype")
     parser.add_argument("--worker", nargs=3, metavar=("KIND", "DTYPE", "COMPILE"), help=argparse.SUPPRESS)
-    return figures.parse(parser, rounds=1, steps=1)
+    return figures.parse(parser, rounds=1, steps=1, shape=["quick"])
 
 
 def _tasks(args: argparse.Namespace) -> Iterator[Task]:
