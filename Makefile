@@ -17,9 +17,7 @@ test:  ## The whole suite, about ten minutes on two cores
 	$(PYTHON) -m pytest
 
 docs:  ## Pages drawn from data
-	$(PYTHON) benchmarks/history.py
+	$(PYTHON) -m benchmarks.history
 
-bench:  ## The benchmarks that need no data of their own
-	$(PYTHON) benchmarks/train.py --rounds 3
-	$(PYTHON) benchmarks/generate.py --rounds 3
-	$(PYTHON) benchmarks/first_token.py
+bench:  ## All benchmarks, whose figures are recorded
+	$(PYTHON) -m benchmarks.run

@@ -1,22 +1,25 @@
 """Draw docs/benchmarks.md from benchmarks/history.jsonl: the newest figure of each kind and those before it.
 
-    python benchmarks/history.py
-    python benchmarks/history.py --add FIGURE VALUE UNIT --machine TEXT --command "python benchmarks/..."
+    python -m benchmarks.history
+    python -m benchmarks.history --add FIGURE VALUE UNIT --command "python train_pretrain.py" [--machine TEXT]
 
 A line of the file is one measured figure: its date, the commit that was measured (or, of older figures, that recorded
-it), the machine, the command, the figure's name, its value and its unit. Lines are only added.
+it), the machine, the command, the figure's name, its value and its unit. Lines are only added. `benchmarks.run` adds
+the figures of benchmarks; `--add` is for what a person measured with another command.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import subprocess
 import textwrap
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
+
+from benchmarks import figures
 
 ROOT = Path(__file__).resolve().parents[1]
 HISTORY, PAGE = ROOT / "benchmarks" / "history.jsonl", ROOT / "docs" / "benchmarks.md"
@@ -53,11 +56,13 @@ class Figure:
 
     @property
     def program(self) -> str:
-        """What the command runs: the script, or the module after `-m`."""
+        """What the command runs: the file's name of a script or a benchmark, or another module after `-m`."""
         words = self.command.split()
-        return next(
-            (word for word in words if word.endswith(".py")), words[words.index("-m") + 1 if "-m" in words else 0]
-        )
+        scripts = [Path(word).name for word in words if word.endswith(".py")]
+        if scripts:
+            return scripts[0]
+        module = words[words.index("-m") + 1 if "-m" in words else 0]
+        return f"{module.rpartition('.')[2]}.py" if module.startswith("benchmarks.") else module
 
 
 def read(path: Path = HISTORY) -> list[Figure]:
@@ -65,14 +70,44 @@ def read(path: Path = HISTORY) -> list[Figure]:
     return [Figure(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def page(figures: list[Figure]) -> str:
+def add(measured: Iterable[figures.Figure], command: str, machine: str | None = None) -> None:
+    """Append figures measured today, at the commit that is checked out.
+
+    Args:
+        measured: names, values and units.
+        command: what printed the figures.
+        machine: cores, processor and whether it was shared; None describes this machine.
+    """
+    git = ["git", "rev-parse", "--short=7", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
+    where = machine or this_machine()
+    with HISTORY.open("a", encoding="utf-8") as file:
+        for figure in measured:
+            line = Figure(date.today().isoformat(), commit, where, command, *figure)
+            file.write(json.dumps(asdict(line), ensure_ascii=False) + "\n")
+
+
+def this_machine() -> str:
+    """The cores this process may use, the processor's name, and what it multiplies natively."""
+    import torch
+
+    from babyllm.runtime.machine import cores, cpu_model, multiplies_bfloat16
+
+    products = "16-bit products" if multiplies_bfloat16() else "no 16-bit products"
+    name = " ".join((cpu_model() or "unknown processor").split())
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    n = f"{cores()} core{'s' * (cores() > 1)}"
+    return ", ".join([n, name, torch.backends.cpu.get_cpu_capability(), products, *gpus])
+
+
+def page(history: list[Figure]) -> str:
     """The page: a section per program, with its command, its machine and a table."""
-    programs = dict.fromkeys(figure.program for figure in figures)
-    return "\n".join([HEAD, *("\n".join(_section(name, figures)) for name in sorted(programs))])
+    programs = dict.fromkeys(figure.program for figure in history)
+    return "\n".join([HEAD, *("\n".join(_section(name, history)) for name in sorted(programs))])
 
 
-def _section(program: str, figures: list[Figure]) -> list[str]:
-    mine = [figure for figure in figures if figure.program == program]
+def _section(program: str, history: list[Figure]) -> list[str]:
+    mine = [figure for figure in history if figure.program == program]
     by_name: dict[str, list[Figure]] = {}
     for figure in mine:
         by_name.setdefault(figure.figure, []).append(figure)
@@ -85,7 +120,7 @@ def _section(program: str, figures: list[Figure]) -> list[str]:
         for of_name in by_name.values()
     ]
     table = ["| figure | newest | date | commit | before |", "|---|---|---|---|---|", *rows]
-    return [f"## `{Path(program).name}`", "", "```bash", *commands, "```", "", *machines, "", *table, ""]
+    return [f"## `{program}`", "", "```bash", *commands, "```", "", *machines, "", *table, ""]
 
 
 def _wrapped(command: str) -> list[str]:
@@ -99,21 +134,21 @@ def _number(value: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures.parser(__doc__)
     parser.add_argument("--add", nargs=3, metavar=("FIGURE", "VALUE", "UNIT"))
-    parser.add_argument("--machine", help="cores, processor, and whether it was shared")
     parser.add_argument("--command", help="what printed the figure")
+    parser.add_argument("--machine", help="cores, processor, and whether it was shared; default: this machine")
     flags = parser.parse_args()
     if flags.add:
-        if not flags.machine or not flags.command:
-            parser.error("--add needs --machine and --command")
+        if not flags.command:
+            parser.error("--add needs --command")
         name, value, unit = flags.add
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short=7", "HEAD"], capture_output=True, text=True, check=True, cwd=ROOT
-        ).stdout.strip()
-        figure = Figure(date.today().isoformat(), commit, flags.machine, flags.command, name, float(value), unit)
-        with HISTORY.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(figure), ensure_ascii=False) + "\n")
+        add([figures.Figure(name, float(value), unit)], flags.command, flags.machine)
+    draw()
+
+
+def draw() -> None:
+    """Draw the page from the file."""
     PAGE.write_text(page(read()), encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
 """Mixed load on a running server: whole and streamed answers, slow and vanishing clients, nonsense; and its memory.
 
-    python benchmarks/serving/load.py URL PID [SECONDS] [VANISHING] [SLOW]
+    python -m benchmarks.serving.load URL PID [SECONDS] [VANISHING] [SLOW]
 
 PID is the server's process; its memory is read from /proc, so this needs Linux. VANISHING is the share of clients that
 leave in the middle (0.2), SLOW the number of slow clients of each kind (4). For the memory of a server whose clients do
@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import random
 import socket
-import sys
 import threading
 import time
 from collections import Counter
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+from benchmarks import figures
 
 N_CLIENTS = 24
 N_REPORTS = 10
@@ -32,26 +31,49 @@ CHAT = "/v1/chat/completions"
 
 def main() -> None:
     """Load the server and print a line at each tenth of the time."""
-    url, pid = sys.argv[1].rstrip("/"), int(sys.argv[2])
-    seconds, vanishing, n_slow = map(float, [*sys.argv[3:], *("600", "0.2", "4")[len(sys.argv) - 3 :]])
+    parser = figures.parser(__doc__)
+    parser.add_argument("url")
+    parser.add_argument("pid", type=int)
+    parser.add_argument("seconds", type=float, nargs="?", default=600)
+    parser.add_argument("vanishing", type=float, nargs="?", default=0.2)
+    parser.add_argument("slow", type=int, nargs="?", default=4)
+    args = figures.parse(parser, seconds=10)
+    import httpx
+
+    url, seconds, memory_mb = args.url.rstrip("/"), args.seconds, [_memory_mb(args.pid)]
     statuses: Counter[int] = Counter()
     end = time.monotonic() + seconds
-    clients = [threading.Thread(target=_ask, args=(url, seed, end, vanishing, statuses)) for seed in range(N_CLIENTS)]
+    clients = [
+        threading.Thread(target=_ask, args=(url, seed, end, args.vanishing, statuses)) for seed in range(N_CLIENTS)
+    ]
     fates: Counter[str] = Counter()
-    clients += [threading.Thread(target=_dawdle, args=(url, kind, end, fates)) for kind in KINDS * int(n_slow)]
+    clients += [threading.Thread(target=_dawdle, args=(url, kind, end, fates)) for kind in KINDS * args.slow]
     for client in clients:
         client.start()
     for i in range(1, N_REPORTS + 1):
         time.sleep(seconds / N_REPORTS)
         told = f"{dict(sorted(statuses.items()))}  slow: {dict(sorted(fates.items()))}"
-        print(f"{i * seconds / N_REPORTS:6.0f} s  {_memory_mb(pid):7.1f} MB  {told}", flush=True)
+        memory_mb.append(_memory_mb(args.pid))
+        print(f"{i * seconds / N_REPORTS:6.0f} s  {memory_mb[-1]:7.1f} MB  {told}", flush=True)
     for client in clients:
         client.join()
     print(httpx.get(f"{url}/health").text)
+    title = f"{seconds:,.0f} s with {args.vanishing:.0%} vanishing: "
+    figures.write(
+        args,
+        (
+            figures.Figure(f"{title}answers", statuses[200], "answers"),
+            figures.Figure(f"{title}memory before", memory_mb[0], "MB"),
+            figures.Figure(f"{title}memory after a tenth", memory_mb[1], "MB"),
+            figures.Figure(f"{title}memory at the end", memory_mb[-1], "MB"),
+        ),
+    )
 
 
 def _ask(url: str, seed: int, end: float, vanishing: float, statuses: Counter[int]) -> None:
     """One client after another until the time is over."""
+    import httpx
+
     rng = random.Random(seed)
     with httpx.Client(base_url=url, timeout=60) as client:
         while time.monotonic() < end:
@@ -67,6 +89,7 @@ def _ask(url: str, seed: int, end: float, vanishing: float, statuses: Counter[in
 def _dawdle(url: str, kind: str, end: float, fates: Counter[str]) -> None:
     """One slow client after another; counts how each of them ended."""
     address = urlsplit(url)
+    assert address.hostname and address.port
     body = json.dumps({"prompt": "今天", "max_tokens": 400, "logprobs": 5, "stream": True}).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {len(body)}\r\n\r\n"

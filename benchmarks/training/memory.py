@@ -1,7 +1,7 @@
 """Peak memory of a training step, by preset and by what the backward pass computes again.
 
-    python benchmarks/training/memory.py [--presets nano tiny 92m 160m] [--rounds 1] [--json OUT.json]
-    python benchmarks/training/memory.py --plain_loss [--json OUT.json]
+    python -m benchmarks.training.memory [--presets nano tiny 92m 160m] [--rounds 1]
+    python -m benchmarks.training.memory --plain_loss
 
 Each configuration runs in a process of its own: a step on a few tokens, which allocates gradients and moments, then the
 step that is measured. The peak is what the kernel counts as resident (VmHWM in /proc/self/status, reset before the
@@ -26,32 +26,31 @@ from typing import Any
 
 from babyllm.model.config import parameter_counts
 from babyllm.model.options import PRESETS, ModelOptions
+from benchmarks import figures
+from benchmarks.history import ROOT
 
 KINDS: dict[str, Any] = {"none": False, "selective": "selective", "full": True}
 BATCHES = {"nano": (16, 128), "tiny": (16, 256), "92m": (1, 1024), "160m": (1, 1024), "218m": (1, 1024)}
 LOSS_SHAPE = ("92m", 16, 512)  # 8 layers of width 512, vocabulary 64,794
-Figures = list[dict[str, Any]]
+MODULE = "benchmarks.training.memory"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures.parser(__doc__)
     parser.add_argument("--presets", nargs="+", default=["nano", "tiny", "92m", "160m"], choices=list(BATCHES))
     parser.add_argument("--plain_loss", action="store_true", help="compare with a plain loss, instead of presets")
     parser.add_argument("--rounds", type=int, default=1, help="processes per configuration; the least counts")
-    parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = figures.parse(parser, presets=["nano"])
     if args.worker:
         print(json.dumps(measured(*json.loads(args.worker))))
         return
-    figures = against_plain_loss(args.rounds) if args.plain_loss else by_preset(args.presets, args.rounds)
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    figures.write(args, against_plain_loss(args.rounds) if args.plain_loss else by_preset(args.presets, args.rounds))
 
 
-def by_preset(presets: Iterable[str], rounds: int) -> Figures:
+def by_preset(presets: Iterable[str], rounds: int) -> list[figures.Figure]:
     """Memory and processor time of a step of each preset with each kind of checkpointing; prints a table."""
-    figures: Figures = []
+    found: list[figures.Figure] = []
     print("| preset, tokens | " + " | ".join(KINDS) + " |\n|---|" + "---|" * len(KINDS))
     for preset in presets:
         batch, seq_len = BATCHES[preset]
@@ -60,19 +59,19 @@ def by_preset(presets: Iterable[str], rounds: int) -> Figures:
             mib, seconds = least(preset, batch, seq_len, kind, "chunks", rounds)
             cells.append(f"{mib:,.0f} MiB, {seconds:.2f} s")
             name = f"{preset}, {batch} x {seq_len} tokens, checkpointing {kind}"
-            figures.append({"figure": f"peak memory of a step, {name}", "value": round(mib, 1), "unit": "MiB"})
-            figures.append({"figure": f"processor time of a step, {name}", "value": round(seconds, 3), "unit": "s"})
+            found.append(figures.Figure(f"peak memory of a step, {name}", mib, "MiB"))
+            found.append(figures.Figure(f"processor time of a step, {name}", seconds, "s"))
         print(f"| {preset}, {batch} x {seq_len} | " + " | ".join(cells) + " |", flush=True)
-    return figures
+    return found
 
 
-def against_plain_loss(rounds: int) -> Figures:
+def against_plain_loss(rounds: int) -> list[figures.Figure]:
     """Peak memory with each kind of checkpointing over that of plain logits and cross-entropy; prints the shares.
 
     There are two shares: of the peak alone, and with 16 bytes per parameter for weights, gradients and moments.
     """
     preset, batch, seq_len = LOSS_SHAPE
-    figures: Figures = []
+    found: list[figures.Figure] = []
     state = 16 * sum(parameter_counts(PRESETS[preset]).values()) / 2**20
     plain, _ = least(preset, batch, seq_len, "none", "plain", rounds)
     print(f"{preset}, {batch} x {seq_len}: state {state:,.0f} MiB, plain loss {plain:,.0f} MiB", flush=True)
@@ -82,20 +81,18 @@ def against_plain_loss(rounds: int) -> Figures:
         print(f"checkpointing {kind}: {mib:,.0f} MiB, {shares}", flush=True)
         for what, share in shares.items():
             name = f"{preset}, {batch} x {seq_len} tokens, checkpointing {kind}{what}"
-            figures.append(
-                {"figure": f"peak memory over that of a plain loss, {name}", "value": round(share, 3), "unit": "x"}
-            )
-    return figures
+            found.append(figures.Figure(f"peak memory over that of a plain loss, {name}", share, "ratio"))
+    return found
 
 
 def least(preset: str, batch: int, seq_len: int, kind: str, loss: str, rounds: int) -> tuple[float, float]:
     """The least peak in MiB and the least processor time in seconds, over some processes."""
     # Blocks of 64 KiB and more are memory of their own, which is returned to the system when a tensor is freed.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    command = [sys.executable, __file__, "--worker", json.dumps([preset, batch, seq_len, kind, loss])]
+    command = [sys.executable, "-m", MODULE, "--worker", json.dumps([preset, batch, seq_len, kind, loss])]
     found = []
     for _ in range(rounds):
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+        done = subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
         found.append(json.loads(done.stdout))
     return min(mib for mib, _ in found), min(seconds for _, seconds in found)
 
@@ -118,9 +115,9 @@ def measured(preset: str, batch: int, seq_len: int, kind: str, loss: str) -> tup
         optimizer.zero_grad(set_to_none=False)
         if loss == "plain":
             logits = functional.linear(model(inputs, returns=("hidden",))["hidden"], model.lm_head.weight)
-            functional.cross_entropy(logits.flatten(0, 1), goals.flatten()).backward()
+            torch.autograd.backward(functional.cross_entropy(logits.flatten(0, 1), goals.flatten()))
         else:
-            model(inputs, goals).mean().backward()
+            torch.autograd.backward(model(inputs, goals).mean())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 

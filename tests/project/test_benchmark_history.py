@@ -1,14 +1,9 @@
 """The history of benchmarks is valid, and its page is drawn from it."""
 
 import re
-import sys
 from datetime import date
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import history  # noqa: E402 (found beside the benchmarks)
+from benchmarks import history
 
 
 def test_every_figure_has_a_date_a_commit_a_machine_a_command_and_a_unit() -> None:

@@ -8,18 +8,17 @@ bits per byte. Documents are joined by newlines in the order of the file, and th
 as in a model's bits per byte, whose nats include `<eos>` but whose bytes do not. The dictionary of `xz -9e` is 64 MiB:
 with more training text than that, the beginning is forgotten.
 
-    python benchmarks/xz_baseline.py data/sample/unique
-
-prints a table, then the same as one line of JSON.
+    python -m benchmarks.corpus.xz_baseline [CORPUS]
 """
 
-import argparse
-import json
 import lzma
 from pathlib import Path
 
 from babyllm.documents import is_held_out
 from babyllm.store.corpus import open_corpus
+from benchmarks import figures
+
+UNIT = "bits per byte"
 
 
 def xz_size(texts: list[str]) -> int:
@@ -45,11 +44,12 @@ def measure(texts: list[str], fraction: float) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", type=Path, help="what was tokenised: a directory that `babyllm dedup` has made")
+    parser = figures.parser(__doc__)
+    parser.add_argument("corpus", type=Path, nargs="?", help="a directory of `babyllm dedup`; default: the sample's")
     parser.add_argument("--fraction", type=float, default=0.02, help="share of documents held out (default 0.02)")
-    arguments = parser.parse_args()
-    documents = list(open_corpus(arguments.corpus).documents())
+    args = figures.parse(parser)
+    documents = list(open_corpus(args.corpus or figures.sample("unique")).documents())
+    documents = documents[::20] if args.quick else documents
 
     groups = {domain: {domain} for domain in dict.fromkeys(document.domain for document in documents)}
     groups["all"] = set(groups)
@@ -57,12 +57,10 @@ def main() -> None:
     print(f"{'domain':10}" + "  ".join((*columns, "bits_per_byte")))
     results = {}
     for name, domains in groups.items():
-        results[name] = measure(
-            [document.text for document in documents if document.domain in domains], arguments.fraction
-        )
+        results[name] = measure([document.text for document in documents if document.domain in domains], args.fraction)
         row = "  ".join(f"{results[name][column]:{len(column)},}" for column in columns)
         print(f"{name:10}{row}  {results[name]['bits_per_byte']:13.4f}", flush=True)
-    print(json.dumps({"fraction": arguments.fraction, "results": results}))
+    figures.write(args, (figures.Figure(f"xz -9e, {name}", x["bits_per_byte"], UNIT) for name, x in results.items()))
 
 
 if __name__ == "__main__":

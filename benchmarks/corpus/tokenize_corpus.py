@@ -1,6 +1,6 @@
 """Bytes/s of `babyllm tokenize` from Parquet to shards, beside one SentencePiece thread encoding the texts from memory.
 
-    python benchmarks/tokenize_corpus.py --parquet FILE.parquet [--documents 400000] [--workers N] [--json OUT.json]
+    python -m benchmarks.corpus.tokenize_corpus [--parquet FILE.parquet] [--documents 1200000] [--workers N]
 
 The Parquet file has a column `text`; its documents are written as a corpus first, and a tokenizer is trained on some of
 them. Then all contestants encode all of them, in turns. The stage is a process of its own: its time is from its start
@@ -11,8 +11,6 @@ is less than one thread's rate times the cores.
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import resource
 import shutil
@@ -25,6 +23,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks import figures
+
 VOCAB_SIZE, COVERAGE = 8192, 0.995
 TRAINING_DOCUMENTS = 20_000
 Time = tuple[float, float]
@@ -32,19 +32,19 @@ Time = tuple[float, float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parquet", type=Path, required=True, help="file with a column text")
-    parser.add_argument("--documents", type=int, default=400_000, help="read so many; they are repeated to make more")
+    parser = figures.parser(__doc__)
+    parser.add_argument("--parquet", type=Path, help="file with a column text; default: the poems of BABYLLM_DATA")
+    parser.add_argument("--documents", type=int, default=1_200_000, help="read so many; repeated to make more")
     parser.add_argument("--workers", type=int, help="processes; one per core unless given")
     parser.add_argument("--rounds", type=int, default=2, help="turns of each")
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
-    args = parser.parse_args()
+    args = figures.parse(parser, documents=20_000, rounds=1)
+    parquet = args.parquet or figures.poems() or figures.skip(figures.NO_POEMS)
     from babyllm.runtime.machine import cores
 
     workers = args.workers or cores()
     with tempfile.TemporaryDirectory(prefix="tokenize-") as name:
         folder = Path(name)
-        texts = _prepare(args.parquet, args.documents, folder)
+        texts = _prepare(parquet, args.documents, folder)
         n_bytes = sum(len(text.encode()) for text in texts)
         contestants: dict[str, Callable[[], Time]] = {
             "one thread": lambda: _threads(texts, folder / "tokenizer", 1),
@@ -55,17 +55,18 @@ def main() -> None:
         for _ in range(args.rounds):
             for label, run in contestants.items():
                 turns[label].append(run())
-    result: dict[str, Any] = {"documents": len(texts), "bytes": n_bytes, "workers": workers, "cores": cores()}
     for label, times in turns.items():
         wall, cpu = (median(time[i] for time in times) for i in range(2))
-        result[label] = {"MB/s": n_bytes / wall / 1e6, "wall_s": wall, "cpu_s": cpu}
         print(f"{label:<20}{n_bytes / wall / 1e6:8.1f} MB/s   wall {wall:7.2f} s   CPU {cpu:7.2f} s")
-    one, bound, stage = (result[label] for label in contestants)
-    for label, base, n in ((f"{workers} x one thread", one, workers), ("threads at once", bound, 1)):
-        result[f"over {label}"] = ratios = base["wall_s"] / stage["wall_s"] / n, base["cpu_s"] / stage["cpu_s"]
-        print(f"over {label:<18} {ratios[0]:.2f} by wall time, {ratios[1]:.2f} by CPU time")
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    one, bound, stage = turns.values()
+    rate = n_bytes / median(wall for wall, _ in stage) / 1e6
+    measured = [figures.Figure(f"Parquet to shards, {workers} workers", rate, "MB/s")]
+    for label, base, n in ((f"{workers} times one SentencePiece thread", one, workers), ("threads at once", bound, 1)):
+        walls, cpus = ([theirs[i] / ours[i] for theirs, ours in zip(base, stage, strict=True)] for i in range(2))
+        ratios = [ratio / n for ratio in walls]
+        print(f"over {label:<36} {figures.spread(ratios)} by wall time, {figures.spread(cpus)} by CPU time")
+        measured.append(figures.Figure(f"over {label}", median(ratios), "x"))
+    figures.write(args, measured)
 
 
 def _prepare(parquet: Path, n_documents: int, folder: Path) -> list[str]:

@@ -82,7 +82,8 @@ def nanogpt(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, 
             )
             attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
             x = x + self.out(attended.transpose(1, 2).reshape(x.shape))
-            return x + self.down(F.gelu(self.up(self.norm_2(x))))
+            fed: torch.Tensor = self.down(F.gelu(self.up(self.norm_2(x))))
+            return x + fed
 
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -97,7 +98,8 @@ def nanogpt(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, 
             h = self.embed(x) + self.positions.weight
             for block in self.blocks:
                 h = block(h)
-            return F.cross_entropy(self.head(self.norm(h)).flatten(0, 1), y.flatten())
+            loss: torch.Tensor = F.cross_entropy(self.head(self.norm(h)).flatten(0, 1), y.flatten())
+            return loss
 
     model = Model().to(device)
     model.apply(_initialise)
@@ -116,7 +118,7 @@ def trainer(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, 
     model, rows = _llama(shape, seq_len), _tokens(shape, 4096, seq_len, torch.device("cpu"))
     go, done = threading.Semaphore(0), threading.Semaphore(0)
 
-    class Turns(TrainerCallback):  # type: ignore[misc]
+    class Turns(TrainerCallback):
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
             go.acquire()
 

@@ -1,6 +1,6 @@
 """Compare recipes of pretraining on equal text: one process on one core each, as many at once as there are cores.
 
-    python benchmarks/recipes.py recipes.yaml --data data/sample --out recipes.jsonl [--seeds 1 2 3]
+    python -m benchmarks.training.recipes recipes.yaml --data data/sample --out recipes.jsonl [--seeds 1 2 3]
 
 The file names recipes and their flags; the first is what the others are compared with, seed by seed:
 
@@ -27,6 +27,8 @@ from statistics import mean, stdev
 from typing import Any
 
 import yaml
+
+from benchmarks import figures
 
 ALWAYS = (
     *("--runtime.processes=1", "--runtime.threads=1", "--eval_every=0", "--save_every=0", "--prompts=[]"),
@@ -59,7 +61,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures.parser(__doc__)
     parser.add_argument("recipes", type=Path, help="YAML file: name -> flags of train_pretrain.py")
     parser.add_argument("--data", type=Path, required=True, help="directory of token data")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, one for each run")

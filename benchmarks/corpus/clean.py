@@ -1,16 +1,13 @@
 """How much text `babyllm clean` with its default filters cleans per second of CPU time on one core.
 
-    python data/sample.py sample.jsonl
-    python benchmarks/clean.py sample.jsonl chinese-poetry.parquet
+    python -m benchmarks.corpus.clean [FILE ...] [--mb 20]
 
-prints for each input the MB (10^6 UTF-8 bytes of text read) per second of the whole stage, from a corpus on disk to a
-corpus and a report, in this process alone, and of each filter by itself on documents in memory; then the same as one
-line of JSON. CPU time counts what the process did, whoever else uses the machine. Of a large input, its beginning is
-measured.
+Without files it reads the sample corpus and, where BABYLLM_DATA has them, the poems. It prints for each input the MB
+(10^6 UTF-8 bytes of text read) per second of the whole stage, from a corpus on disk to a corpus and a report, in this
+process alone, and of each filter by itself on documents in memory. CPU time counts what the process did, whoever else
+uses the machine. Of a large input, its beginning is measured.
 """
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,6 +23,10 @@ from babyllm.text.clean.filters.chain import Removed, build, labels
 from babyllm.text.clean.filters.contract import Resources
 from babyllm.text.clean.stage import BATCH_DOCUMENTS, clean
 from babyllm.text.readers import ReadConfig, find_partitions, read_partition
+from benchmarks import figures
+
+# What the usual inputs are called in the record.
+TITLES = {"raw.jsonl": "news and reviews", "chinese-poetry.parquet": "poems"}
 
 
 def first_documents(path: Path, n_bytes: int) -> list[Document]:
@@ -46,7 +47,7 @@ def measure_stage(documents: Sequence[Document]) -> dict[str, float]:
         report = clean([raw], Path(folder, "out"), CleanConfig(), work=WorkConfig(workers=1))
         seconds = time.process_time() - begin
     assert report is not None
-    facts = dict(report["facts"])
+    facts = {name: float(value) for name, value in report.facts if isinstance(value, int | float)}
     return {
         "mb": round(size_mb(documents), 2),
         "documents": len(documents),
@@ -76,19 +77,21 @@ def measure_filters(documents: list[Document]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("inputs", type=Path, nargs="+", help="files or folders")
+    parser = figures.parser(__doc__)
+    parser.add_argument("inputs", type=Path, nargs="*", metavar="FILE", help="files or folders")
     parser.add_argument("--mb", type=float, default=20, help="of each input, about (default 20)")
-    arguments = parser.parse_args()
+    args = figures.parse(parser, mb=1)
     pa.set_cpu_count(1)  # so that all work is this core's
-    results = {}
-    for path in arguments.inputs:
-        documents = first_documents(path, int(arguments.mb * 1e6))
-        results[path.name] = {"stage": measure_stage(documents), "filters_mb_per_cpu_s": measure_filters(documents)}
-        print(f"{path.name}: {results[path.name]['stage']}")
-        for label, rate in results[path.name]["filters_mb_per_cpu_s"].items():
+    rates = []
+    for path in args.inputs or [figures.sample("raw.jsonl"), *filter(None, [figures.poems()])]:
+        documents = first_documents(path, int(args.mb * 1e6))
+        stage = measure_stage(documents)
+        print(f"{path.name}: {stage}", flush=True)
+        for label, rate in measure_filters(documents).items():
             print(f"  {label:12} {rate:10,.1f} MB/s")
-    print(json.dumps(results))
+        title = TITLES.get(path.name, path.name)
+        rates.append(figures.Figure(f"default filters, {title}", stage["mb_per_cpu_s"], "MB per CPU second"))
+    figures.write(args, rates)
 
 
 if __name__ == "__main__":

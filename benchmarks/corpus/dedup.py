@@ -1,17 +1,14 @@
-"""Deduplication beside the plain datasketch loop; its recall and precision; its growth in time and memory.
+"""Deduplication beside loops around other libraries; its recall and precision; its growth in time and memory.
 
-    python benchmarks/dedup.py speed   [--workers 2] [--data FOLDER]
-    python benchmarks/dedup.py quality [--workers 2] [--data FOLDER]
-    python benchmarks/dedup.py growth  [--workers 2] [--data FOLDER] [--documents 50000 100000 200000 400000]
+    python -m benchmarks.corpus.dedup [speed] [quality] [growth] [--workers 2] [--sizes 50000 100000 200000 400000]
 
-FOLDER holds corpora/chinese-poetry.parquet (default: the environment variable BABYLLM_DATA). Times are wall and CPU
-seconds of processes of their own; on a machine with other work to do the CPU seconds say more.
+It reads the poems of BABYLLM_DATA. Times are wall and CPU seconds of processes of their own; on a machine with other
+work to do the CPU seconds say more.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import random
@@ -23,15 +20,16 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import pyarrow.parquet as pq
 
 from babyllm.documents import Document
-from babyllm.store.corpus import Part, open_corpus, write_corpus, write_part
+from babyllm.store.corpus import Part, write_corpus, write_part
 from babyllm.text.dedup.normal import normal_form
+from benchmarks import figures
+from benchmarks.corpus.dedup_peers import PEERS, THRESHOLD, Loop, N, installed, measure
 
-THRESHOLD, N, PERMUTATIONS = 0.85, 5, 256
-N_LOOP = 20_000
 PART_DOCUMENTS = 50_000
 COMMAND = (
     "import sys; from pathlib import Path; from babyllm.commands.corpus import dedup; from babyllm.config import parse;"
@@ -40,24 +38,22 @@ COMMAND = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("speed", "quality", "growth", "loop"))
+    parts = {"speed": speed, "quality": quality, "growth": growth}
+    parser = figures.parser(__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help="speed, quality or growth; default: all")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--data", type=Path, default=os.environ.get("BABYLLM_DATA"))
-    parser.add_argument("--documents", type=int, nargs="+", default=[50_000, 100_000, 200_000, 400_000])
-    args = parser.parse_args()
-    if args.data is None:
-        parser.error("set BABYLLM_DATA or give --data")
-    poems = Path(args.data) / "corpora" / "chinese-poetry.parquet"
-    with tempfile.TemporaryDirectory() as folder:
-        if args.what == "speed":
-            speed(poems, Path(folder), args.workers)
-        elif args.what == "quality":
-            quality(poems, Path(folder), args.workers)
-        elif args.what == "growth":
-            growth(poems, Path(folder), args.workers, args.documents)
-        else:
-            loop(poems)
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each for the speed")
+    parser.add_argument("--documents", type=int, default=400_000, help="at most, for the speed")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[50_000, 100_000, 200_000, 400_000])
+    args = figures.parse(parser, rounds=1, documents=2000, sizes=[1000, 2000])
+    if unknown := set(args.parts) - set(parts):
+        parser.error(f"no part {', '.join(unknown)}")
+    poems = figures.poems() or figures.skip(figures.NO_POEMS)
+    measured: list[figures.Figure] = []
+    for name in args.parts or parts:
+        with tempfile.TemporaryDirectory() as folder:
+            measured += parts[name](poems, Path(folder), args)
+    figures.write(args, measured)
 
 
 def read_poems(poems: Path) -> list[Document]:
@@ -78,51 +74,36 @@ def make_corpus(documents: list[Document], directory: Path) -> Path:
 # ---- speed
 
 
-def speed(poems: Path, folder: Path, workers: int) -> None:
-    """Documents per second from Parquet to clusters, and to the corpus that is left, beside the loop's."""
-    corpus = make_corpus(read_poems(poems), folder / "in")
-    n_documents = sum(count.documents for count in open_corpus(corpus).domains().values())
-    rounds = []
-    for number in range(2):
-        first = run_loop(poems)
-        ours = run_dedup(corpus, folder / f"out{number}", workers)
-        rounds.append((first, ours))
-        print(
-            f"datasketch loop {N_LOOP / first['wall_s']:8,.0f} documents/s; "
-            f"babyllm {ours['clusters_s']:.1f} s to clusters, "
-            f"{ours['wall_s']:.1f} s in all, {ours['cpu_s']:.1f} s of CPU",
-            flush=True,
-        )
-    loop_s = min(first["wall_s"] for first, _ in rounds) / N_LOOP
-    loop_cpu_s = min(first["cpu_s"] for first, _ in rounds) / N_LOOP
-    for name in ("clusters_s", "wall_s"):
-        seconds = min(ours[name] for _, ours in rounds)
-        print(f"{name:<10} {n_documents / seconds:9,.0f} documents/s, {loop_s * n_documents / seconds:5.1f} x the loop")
-    cpu_s = min(ours["cpu_s"] for _, ours in rounds)
-    print(f"per CPU second {loop_cpu_s * n_documents / cpu_s:.1f} x the loop, the corpus written included")
+def speed(poems: Path, folder: Path, args: argparse.Namespace) -> Iterator[figures.Figure]:
+    """Documents per second from Parquet to clusters, and to the corpus that is left, beside the peers'."""
+    if missing := set(PEERS) - set(installed()):
+        print(f"not installed, so not measured: {', '.join(sorted(missing))}")
+    documents = read_poems(poems)[: args.documents]
+    corpus, ours = make_corpus(documents, folder / "in"), []
+    theirs: dict[str, list[Loop]] = {name: [] for name in installed()}
+    for number in range(args.rounds):
+        for name, loops in theirs.items():
+            loops.append(measure(name, poems, len(documents)))
+        ours.append(run_dedup(corpus, folder / f"out{number}", args.workers))
+    clusters, whole, cpu = (len(documents) / median(t[key] for t in ours) for key in ("clusters_s", "wall_s", "cpu_s"))
+    print(f"babyllm: {clusters:,.0f} documents/s to clusters, {whole:,.0f} with the corpus written", end="")
+    print(f" ({cpu:,.0f} per CPU second)", flush=True)
+    yield figures.Figure("Parquet to clusters", clusters, "documents/s")
+    yield figures.Figure("with the corpus written", whole, "documents/s")
+    yield figures.Figure("with the corpus written, CPU", cpu, "documents per CPU second")
+    for name, loops in theirs.items():
+        yield from _beside(name, loops, clusters, cpu)
 
 
-def loop(poems: Path) -> None:
-    """The plain loop: normalise, hash each shingle, query, insert."""
-    from datasketch import MinHash, MinHashLSH
-
-    texts = pq.read_table(poems, columns=["text"])["text"][:N_LOOP].to_pylist()
-    start, cpu = time.perf_counter(), time.process_time()
-    lsh = MinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS)
-    for number, text in enumerate(texts):
-        normal = normal_form(text)
-        minhash = MinHash(num_perm=PERMUTATIONS)
-        for i in range(len(normal) - N + 1):
-            minhash.update(normal[i : i + N].encode())
-        lsh.query(minhash)
-        lsh.insert(number, minhash)
-    print(json.dumps({"wall_s": time.perf_counter() - start, "cpu_s": time.process_time() - cpu}))
-
-
-def run_loop(poems: Path) -> dict[str, float]:
-    command = [sys.executable, __file__, "loop", f"--data={poems.parent.parent}"]
-    result: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    return result
+def _beside(name: str, loops: list[Loop], clusters: float, cpu: float) -> Iterator[figures.Figure]:
+    """What a peer reaches beside babyllm, whose rates are in documents per second and per CPU second."""
+    n = loops[0].n_documents
+    by_wall, by_cpu = (n / median(loop.wall_s for loop in loops), n / median(loop.cpu_s for loop in loops))
+    print(f"{name}: {by_wall:,.0f} documents/s to flags ({by_cpu:,.0f} per CPU second), {loops[0].n_flagged:,}", end="")
+    print(f" of {n:,} flagged; babyllm {clusters / by_wall:.2f} x, {cpu / by_cpu:.2f} x per CPU second")
+    yield figures.Figure(f"texts to flags by {name}", by_cpu, "documents per CPU second")
+    yield figures.Figure(f"Parquet to clusters over a loop of {name}", clusters / by_wall, "x")
+    yield figures.Figure(f"with the corpus written, CPU, over a loop of {name}", cpu / by_cpu, "x")
 
 
 def run_dedup(corpus: Path, out: Path, workers: int, *flags: str) -> dict[str, float]:
@@ -167,7 +148,7 @@ def memory(pid: int) -> int:
 # ---- quality
 
 
-def quality(poems: Path, folder: Path, workers: int) -> None:
+def quality(poems: Path, folder: Path, args: argparse.Namespace) -> Iterator[figures.Figure]:
     """Recall of pairs at the threshold, all of which an exact join finds; precision of the links that clusters hold."""
     rng = random.Random(1)
     documents = [d for d in read_poems(poems) if d.domain in ("quantangshi.tang", "yudingquantangshi")]
@@ -183,7 +164,7 @@ def quality(poems: Path, folder: Path, workers: int) -> None:
     }
     if not known <= truth:
         raise SystemExit("the exact join misses planted pairs")
-    run_dedup(make_corpus(documents, folder / "in"), folder / "out", workers)
+    run_dedup(make_corpus(documents, folder / "in"), folder / "out", args.workers)
     rows = pq.read_table(folder / "out" / "clusters.parquet").to_pylist()
     cluster = {row["id"]: row["cluster"] for row in rows}
     found = [pair for pair in truth if cluster.get(pair[0], 0) == cluster.get(pair[1], 1)]
@@ -193,6 +174,8 @@ def quality(poems: Path, folder: Path, workers: int) -> None:
     print(f"{len(truth):,} pairs at Jaccard >= {THRESHOLD}, {len(known):,} of them planted")
     print(f"recall {len(found) / len(truth):.4f}, of the planted {len(found_known) / len(known):.4f}")
     print(f"precision {len(good) / len(links):.4f} of {len(links):,} links")
+    yield figures.Figure(f"recall of {len(truth):,} pairs at {THRESHOLD} or above", len(found) / len(truth), "share")
+    yield figures.Figure(f"precision of {len(links):,} links", len(good) / len(links), "share")
 
 
 def edited(text: str, rng: random.Random) -> str:
@@ -234,31 +217,30 @@ def join(sets: dict[str, frozenset[str]]) -> set[tuple[str, ...]]:
 # ---- growth
 
 
-def growth(poems: Path, folder: Path, workers: int, sizes: list[int]) -> None:
+def growth(poems: Path, folder: Path, args: argparse.Namespace) -> Iterator[figures.Figure]:
     """Time and memory for more and more documents: the poems, then the poems again with edits."""
     rng = random.Random(1)
     originals = read_poems(poems)
-    few = run_dedup(make_corpus(originals[:100], folder / "few"), folder / "few-out", workers)
+    few = run_dedup(make_corpus(originals[:100], folder / "few"), folder / "few-out", args.workers)
     print(f"baseline: {few['wall_s']:.1f} s, {few['cpu_s']:.1f} s of CPU, {few['peak_bytes'] / 1e6:.0f} MB")
-    last = None
-    for n in sizes:
+    last: tuple[int, float] | None = None
+    for n in args.sizes:
         documents = [
             originals[i] if i < len(originals) else again(originals[i % len(originals)], i, rng) for i in range(n)
         ]
-        corpus, out = make_corpus(documents, folder / f"in{n}"), folder / f"out{n}"
-        now = run_dedup(corpus, out, workers)
+        now = run_dedup(make_corpus(documents, folder / f"in{n}"), folder / f"out{n}", args.workers)
         over = (now["peak_bytes"] - few["peak_bytes"]) / n
-        times = (
-            ""
-            if last is None
-            else f", {now['wall_s'] / last['wall_s']:.2f} x time, {now['cpu_s'] / last['cpu_s']:.2f} x CPU"
-        )
-        print(
-            f"{n:9,} documents: {now['wall_s']:6.1f} s, {now['cpu_s']:6.1f} s of CPU{times}; "
-            f"peak {now['peak_bytes'] / 1e6:.0f} MB, {over:,.0f} bytes per document over the baseline",
-            flush=True,
-        )
-        last = now
+        print(f"{n:9,} documents: {now['wall_s']:6.1f} s, {now['cpu_s']:6.1f} s of CPU; ", end="")
+        print(f"peak {now['peak_bytes'] / 1e6:.0f} MB, {over:,.0f} bytes per document over the baseline", flush=True)
+        yield figures.Figure(f"peak memory over the baseline, {_short(n)} documents", over, "bytes per document")
+        if last:
+            title = f"wall time, {_short(last[0])} to {_short(n)} documents"
+            yield figures.Figure(title, now["wall_s"] / last[1], "x")
+        last = n, now["wall_s"]
+
+
+def _short(n: int) -> str:
+    return f"{n // 1000} k"
 
 
 def again(document: Document, number: int, rng: random.Random) -> Document:

@@ -1,0 +1,1 @@
+"""Measurements of babyllm beside its peers and beside bounds: `python -m benchmarks.run` runs all of them."""
