@@ -162,7 +162,7 @@ def test_a_stop_signal_waits_for_its_step(data: Path, runtime: Runtime, tmp_path
     assert (tmp_path / "latest").read_text(encoding="utf-8") == f"step_{state.step:08d}\n"
 
 
-@pytest.mark.parametrize("save_every", [4, 0])
+@pytest.mark.parametrize("save_every", [0, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_end_together_if_a_step_cannot_be_written(
     worker: Worker, data: Path, tmp_path: Path, save_every: int
 ) -> None:

@@ -51,7 +51,6 @@ class Saver:
     ) -> None:
         self._run_dir, self._keep = run_dir, max(1, keep)
         self._tokenizer, self._chat_template, self._end_ids = tokenizer, chat_template, end_ids
-        self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
 
     def save(
@@ -63,7 +62,7 @@ class Saver:
 
         Args:
             state: the run at step N, between two steps.
-            first: function that the writer calls before it writes, to make the run's records safe.
+            first: function that the writer calls before it writes; the run's records must reach the disk before a step.
             stream: state of the stream, already gathered, for rank 0 alone; by default all ranks gather it.
 
         Raises:
@@ -74,12 +73,14 @@ class Saver:
             self.join()
             snapshot = look_at(state, stream)
             if copy := _copy_if_it_fits(snapshot):
-                self._writing = self._writer.submit(self._write, copy, first)
+                writer = ThreadPoolExecutor(1, "checkpoint")
+                self._writing = writer.submit(self._write, copy, first)
+                writer.shutdown(wait=False)  # its thread ends with the write
             else:
                 self._write(snapshot, first)
 
     def join(self, *, block: bool = True) -> None:
-        """Wait until the step is complete; without `block`, only raise the error of a write that has ended.
+        """Wait until the step is complete; without `block`, return at once while it is being written.
 
         Raises:
             UserError: the step could not be written. Older steps are untouched and no partial step is left.
