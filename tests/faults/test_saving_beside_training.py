@@ -1,4 +1,4 @@
-"""Steps that are written while training goes on: what they hold, who waits for them, and how their errors are told."""
+"""Steps that are written while training goes on: what they hold, who waits for them, and what their errors say."""
 
 import signal
 import threading
