@@ -26,7 +26,7 @@ from babyllm.model.interface import Model
 from babyllm.run_directory import SAVING, place, prune, read_resume, step_name, write_pointer, write_resume
 from babyllm.runtime.machine import available_memory
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.checkpoint.snapshot import Snapshot, base_digest, look_at, values
+from babyllm.training.checkpoint.snapshot import Snapshot, base_digest, resume_values, take_snapshot
 from babyllm.training.state import TrainState
 
 
@@ -71,7 +71,7 @@ class Saver:
         stream = stream or gather(state.stream, state.runtime)
         if state.runtime.is_main:
             self.join()
-            snapshot = look_at(state, stream)
+            snapshot = take_snapshot(state, stream)
             if copy := _copy_if_it_fits(snapshot):
                 writer = ThreadPoolExecutor(1, "checkpoint")
                 self._writing = writer.submit(self._write, copy, first)
@@ -105,7 +105,7 @@ class Saver:
         try:
             stored = read_resume(directory, compare=False)
             kept = {key: stored[key] for key in ("base", "sha256")}
-            write_resume(directory, {**values(state, stored["stream"]), **kept})
+            write_resume(directory, {**resume_values(state, stored["stream"]), **kept})
             prune(self._run_dir, self._keep, state.best[1] if state.best else None)
         except OSError as e:
             raise _not_saved(self._run_dir, state.step, e) from e

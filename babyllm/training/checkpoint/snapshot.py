@@ -64,7 +64,7 @@ class Snapshot:
         )
 
 
-def look_at(state: TrainState, stream: StreamState) -> Snapshot:
+def take_snapshot(state: TrainState, stream: StreamState) -> Snapshot:
     """The snapshot of a run whose stream has the state `stream`; its tensors are the run's own, which a step changes.
 
     Raises:
@@ -79,11 +79,11 @@ def look_at(state: TrainState, stream: StreamState) -> Snapshot:
     if stream.tensors:
         tensors[STREAM] = stream.tensors
     return Snapshot(
-        state.step, state.best[1] if state.best else None, state.model, tensors, values(state, stream.values)
+        state.step, state.best[1] if state.best else None, state.model, tensors, resume_values(state, stream.values)
     )
 
 
-def values(state: TrainState, stream: Any) -> dict[str, Any]:
+def resume_values(state: TrainState, stream: Any) -> dict[str, Any]:
     """The contents of resume.json that need no file: the state and the stream, without their tensors."""
     return {
         "step": state.step,
