@@ -186,7 +186,8 @@ def require_steps(run_dir: Path, last_recorded: int, save_every: int) -> None:
                 f"{path}: has the name of a step but no {RESUME}, so it is damaged or not of this run; move it away, "
                 f"{then}"
             )
-    was_saved = (run_dir / LATEST).exists() or last_recorded > save_every > 0
+    # The first step may have been in the writing until the second save.
+    was_saved = (run_dir / LATEST).exists() or last_recorded > 2 * save_every > 0
     if not steps and was_saved:
         raise UserError(
             f"{run_dir}: its records reach step {last_recorded}, but its step directories are missing; restore one, "

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from babyllm.config.json_fields import Fields, read_json
 from babyllm.config.values import MAX_WIDTH
@@ -163,19 +164,42 @@ def save_model(
     Raises:
         UserError: the model has quantised weights or an adapter.
     """
+    files = model_tensors(model)
+    describe_model(directory, model, tokenizer, chat_template=chat_template, end_ids=end_ids)
+    for name, tensors in files.items():
+        save_tensors(tensors, directory / name)
+
+
+def model_tensors(model: Model) -> dict[str, dict[str, Tensor]]:
+    """The tensors of each file that `save_model` writes, by the file's name and theirs, not copied.
+
+    Raises:
+        UserError: the model has quantised weights or an adapter.
+    """
     if any(isinstance(layer, FrozenLinear) for layer in model.modules()):
         raise UserError("the model is adapted or held in fewer bits; babyllm.merge_lora makes it one that can be saved")
     tensors = weights_to_hf(model.state_dict(), model.config)
+    if isinstance(model, WithHead) and model.has_output:
+        return {VALUE_HEAD: {f"{SCORE}.weight": tensors.pop(f"{SCORE}.weight")}, WEIGHTS: tensors}
+    return {WEIGHTS: tensors}
+
+
+def describe_model(
+    directory: Path,
+    model: Model,
+    tokenizer: Tokenizer | None,
+    *,
+    chat_template: str | None = None,
+    end_ids: Sequence[int] = (),
+) -> None:
+    """Write what `save_model` writes, without the weights: no value of a tensor is read."""
     config = config_to_json(model.config, tokenizer)
     if isinstance(model, WithHead):
         config |= _head_to_json(model)
-        if model.has_output:
-            save_tensors({f"{SCORE}.weight": tensors.pop(f"{SCORE}.weight")}, directory / VALUE_HEAD)
     write_json(directory / "config.json", config)
     save_generation(directory, model, tokenizer, end_ids)
     if tokenizer:
         tokenizer.save(directory, chat_template=chat_template)
-    save_tensors(tensors, directory / WEIGHTS)
 
 
 def _head_to_json(model: WithHead) -> dict[str, Any]:

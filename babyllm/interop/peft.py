@@ -75,6 +75,19 @@ def save_adapter(directory: Path, model: Model, base: str) -> None:
         model: a model with LoRA.
         base: path of the base model's directory, as the adapter's config stores it.
     """
+    describe_adapter(directory, model, base)
+    for name, tensors in adapter_tensors(model).items():
+        save_tensors(tensors, directory / name)
+
+
+def adapter_tensors(model: Model) -> dict[str, dict[str, Tensor]]:
+    """The tensors of the file with weights that `save_adapter` writes, by the file's name and theirs, not copied."""
+    tensors = {_file_name(name): tensor.detach().float() for name, tensor in adapter_parameters(model).items()}
+    return {ADAPTER_WEIGHTS: tensors}
+
+
+def describe_adapter(directory: Path, model: Model, base: str) -> None:
+    """Write what `save_adapter` writes, without the weights."""
     tokens = {name: matrix.token_ids.tolist() for name, matrix in token_rows(model).items()}
     layers = lora_layers(model)
     layer = next(iter(layers.values()))
@@ -94,12 +107,7 @@ def save_adapter(directory: Path, model: Model, base: str) -> None:
         "init_lora_weights": True,
         "inference_mode": True,
     }
-    tensors = {
-        _file_name(name): tensor.detach().to("cpu", torch.float32).contiguous()
-        for name, tensor in adapter_parameters(model).items()
-    }
     write_json(directory / ADAPTER_CONFIG, config)
-    save_tensors(tensors, directory / ADAPTER_WEIGHTS)
 
 
 def _file_name(name: str) -> str:

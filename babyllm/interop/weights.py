@@ -29,12 +29,12 @@ _OS_ERROR = re.compile(r"os error (\d+)")
 
 
 def weights_to_hf(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """A model's tensors under the names of Hugging Face files, float32, on the CPU.
+    """A model's tensors under the names of Hugging Face files, float32, on its device; not copied if they are float32.
 
     The output layer is left out if it is tied to the embedding, or empty as in a model with a head.
     """
     return {
-        hf_name(name): tensor.detach().to("cpu", torch.float32).contiguous()
+        hf_name(name): tensor.detach().float()
         for name, tensor in state.items()
         if not (name.endswith(f"{OUTPUT}.weight") and (config.tie_embeddings or not len(tensor)))
     }
@@ -49,6 +49,10 @@ def hf_name(name: str) -> str:
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a safetensors file with ordinary permissions; the library itself would let only the owner read it.
 
+    Args:
+        tensors: tensors by name, on any device.
+        path: file to write.
+
     Raises:
         OSError: the file cannot be written.
     """
@@ -56,7 +60,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     mode = path.stat().st_mode
     try:
         with path_as_text(path) as place:
-            save_file(tensors, place, metadata={"format": "pt"})
+            save_file({n: t.cpu().contiguous() for n, t in tensors.items()}, place, metadata={"format": "pt"})
     except SafetensorError as error:  # the system's error number is only in its text
         if not (found := _OS_ERROR.search(str(error))):
             raise OSError(str(error)) from error

@@ -16,7 +16,9 @@ PLAIN = "plain"
 def optimizer_tensors(
     parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, *, has_average: bool
 ) -> dict[str, Tensor]:
-    """The moments on the CPU, named "moment.parameter", and with an average the trainable weights as "plain.parameter".
+    """The moments, named "moment.parameter", and with an average the trainable weights as "plain.parameter".
+
+    They are the optimizer's and the model's own tensors, which the next step changes.
 
     Args:
         parameters: parameters by the names they are stored under.
@@ -24,7 +26,7 @@ def optimizer_tensors(
         has_average: whether the saved model is an average of the weights.
     """
     return {
-        f"{key}.{name}": tensor.detach().cpu().contiguous()
+        f"{key}.{name}": tensor.detach()
         for name, parameter in parameters.items()
         for key, tensor in {
             **optimizer.state.get(parameter, {}),

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,6 +140,48 @@ def physical_memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def available_memory() -> int:
+    """Memory in bytes that this process can still take, within the limits of its control groups.
+
+    Where the system does not report it, a quarter of the physical memory; 0 if that is unknown too.
+    """
+    try:
+        found = re.search(r"^MemAvailable: *(\d+) kB$", Path("/proc/meminfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    free = int(found[1]) * 1024 if found else (physical_memory() or 0) // 4
+    return max(0, min([free, *_free_in_groups()]))
+
+
+def _free_in_groups() -> Iterator[int]:
+    """The free memory of each control group of this process that has a limit, in bytes; on Linux alone."""
+    # In a container the paths may be those of the host. The groups that are missing here are left out.
+    kinds = {
+        "": ("", "memory.max", "memory.current", "inactive_file"),
+        "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    }
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, kind, path = line.split(":", 2)
+            if kind in kinds:
+                folder, limit, usage, cache = kinds[kind]
+                top = Path("/sys/fs/cgroup", folder)
+                group = top / path.lstrip("/")
+                for place in (group, *group.parents):
+                    if place.is_relative_to(top) and (free := _free_in_group(place, limit, usage, cache)) is not None:
+                        yield free
+
+
+def _free_in_group(group: Path, limit: str, usage: str, cache: str) -> int | None:
+    try:
+        allowed, used = ((group / name).read_text(encoding="utf-8").strip() for name in (limit, usage))
+        # The system gives up cached files first.
+        cached = re.search(rf"^{cache} (\d+)$", (group / "memory.stat").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        return None
+    return int(allowed) - int(used) + int(cached[1] if cached else 0) if allowed.isdigit() else None
 
 
 def memory_bytes(device: torch.device) -> int:

@@ -14,21 +14,19 @@ from functools import partial
 from pathlib import Path
 
 from babyllm.config import differences, dump, load
-from babyllm.config.json_fields import read_json
 from babyllm.data.stream_state import StreamState, gather
 from babyllm.errors import UserError
 from babyllm.files import write_bytes, write_json
-from babyllm.interop.huggingface import config_to_json
 from babyllm.model.config import flops_per_token
 from babyllm.optim.average import averaged, evaluated
-from babyllm.run_directory import CONFIG, point, read_resume, step_directories, step_name
+from babyllm.run_directory import CONFIG, point, step_directories, step_name
 from babyllm.runtime import environment, memory_bytes, peak_flops
 from babyllm.runtime.machine import lacking
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import ENVIRONMENT, take, unwritable
+from babyllm.training.checkpoint import Saver, resume
 from babyllm.training.checkpoint import load as load_checkpoint
-from babyllm.training.checkpoint import save, update, write
 from babyllm.training.recording.log import RunLog
 from babyllm.training.recording.plot import PLOT_FILE
 from babyllm.training.recording.records import require_own_names
@@ -49,11 +47,8 @@ class Run:
 
     Attributes:
         directory: path of the run directory.
-        tokenizer: tokenizer saved with each step, or None.
-        chat_template: Jinja template of conversations, saved with each step; None for a model that does not chat.
-        end_ids: tokens that end an answer, in addition to <eos>, saved with each step.
+        saver: writer of its steps.
         log: records of the run; None on ranks other than 0.
-        keep: number of newest checkpoints to keep.
         patience: evaluations in a row without a lower held-out loss that end the run; 0 never ends it.
         n_steps: number of steps of the plan.
         watching: criteria by which steps are judged.
@@ -61,11 +56,8 @@ class Run:
     """
 
     directory: Path
-    tokenizer: Tokenizer | None
-    chat_template: str | None
-    end_ids: Sequence[int]
+    saver: Saver
     log: RunLog | None
-    keep: int
     patience: int
     n_steps: int
     watching: WatchConfig
@@ -89,6 +81,7 @@ class Run:
 
         def record(state: TrainState) -> None:
             self._require_open()
+            self.saver.join(block=False)  # an error is reported now, not at the next save
             runtime = state.runtime
             if self._step_logged == state.step:
                 return
@@ -148,7 +141,7 @@ class Run:
                 state.stop_reason = _out_of_patience(state, self.patience) or state.stop_reason
             if self._saved == state.step:
                 self._flush()
-                update(state, self.directory, self.keep)
+                self.saver.update(state)
             elif state.best and state.best[1] == state.step:
                 self._save(state)
             return True
@@ -169,7 +162,7 @@ class Run:
                 self.message(f"    {' '.join(prompt.split())[-100:]}|{text!r}"[:160])
 
     def saving(self, steps: int) -> Every:
-        """Save a step directory every `steps` steps, at the end and at a stop signal.
+        """Save a step directory every `steps` steps, at the end and at a stop signal; it is written beside training.
 
         Place it before the evaluation in the loop's `every`, so that a failed evaluation loses nothing.
         """
@@ -182,8 +175,7 @@ class Run:
         return Every(steps, write, at_stop=True)
 
     def _save(self, state: TrainState) -> None:
-        self._flush()
-        save(state, self.directory, self.tokenizer, self.keep, *self._chat())
+        self.saver.save(state, self._flush)
         self._saved = state.step
 
     def _save_unevaluated(self, state: TrainState, stream: StreamState) -> None:
@@ -191,16 +183,33 @@ class Run:
         if self.log:
             state.pending = True
             try:
-                self._flush()
-                write(state, stream, self.directory, self.tokenizer, self.keep, *self._chat())
+                self.saver.save(state, self._flush, stream)
             except Exception as error:  # the evaluation's own error is the one that ends the run
                 self.message(str(error))
 
-    def _chat(self) -> tuple[str | None, Sequence[int]]:
-        return self.chat_template, self.end_ids
+    def end(self, state: TrainState) -> None:
+        """Wait until the last step is complete, on every rank.
 
-    def end(self) -> None:
-        """Close the run: every later write is refused."""
+        Raises:
+            UserError: the step could not be written.
+        """
+        with state.runtime.patience():
+            self.saver.join()
+            state.runtime.barrier()
+
+    def break_off(self, state: TrainState) -> None:
+        """Wait as `end` does, on this rank alone, after an error that is still to be reported; others are printed."""
+        with state.runtime.patience():
+            try:
+                self.saver.join()
+            except Exception as error:
+                self.message(str(error))
+        with suppress(UserError):
+            if self.log:
+                self.log.close(summary=False)
+
+    def close(self) -> None:
+        """Refuse every later write."""
         self._is_open = False
 
     def _require_open(self) -> None:
@@ -234,6 +243,7 @@ class Run:
         """Restore the last saved step, which continues with row `row`; returns whether there is such a step."""
         self._require_open()
         runtime = state.runtime
+        self.saver.join()
         # Rank 0 chooses the step: on a network disk other ranks may see it later.
         newest = max(step_directories(self.directory), default=-1) if runtime.is_main else 0
         step = int(runtime.sum([float(newest)])[0])
@@ -244,6 +254,7 @@ class Run:
         state.memory.rollbacks += 1
         runtime.barrier()  # every rank has read the step before it is overwritten
         self._save(state)  # the whole step, since leaving out rows can change the stream's tensors
+        self.saver.join()
         state.take_metrics()
         state.take_times()
         self.begin_at(state)
@@ -311,15 +322,12 @@ def open_run(
     with ExitStack() as stack:
         if not is_taken:
             stack.enter_context(take(config, runtime))
-        newest = _resumed(directory, state, tokenizer)
+        newest = resume(directory, state, tokenizer)
         state.stop_reason, first_step = _out_of_patience(state, config.early_stop), state.step
         run = Run(
             directory,
-            tokenizer,
-            chat_template,
-            end_ids,
+            Saver(directory, tokenizer, config.keep, chat_template, end_ids),
             log=None,
-            keep=config.keep,
             patience=config.early_stop,
             n_steps=plan.n_steps,
             watching=config.watch,
@@ -334,13 +342,12 @@ def open_run(
         run.point(state)
         try:
             yield run
+            run.end(state)
         except BaseException:
-            with suppress(UserError):  # report the error that ended the body
-                if run.log:
-                    run.log.close(summary=False)
+            run.break_off(state)
             raise
         finally:
-            run.end()
+            run.close()
         run.point(state)
         if run.log:
             run.log.close(summary=state.step > first_step or not (directory / PLOT_FILE).exists())
@@ -350,35 +357,6 @@ def open_run(
                     lines + hints(directory, has_tokenizer=tokenizer is not None, chats=chat_template is not None)
                 )
             )
-
-
-def _resumed(directory: Path, state: TrainState, tokenizer: Tokenizer | None) -> Path | None:
-    """The newest step of a run, after loading it into `state`; None if there is none. Every rank must find the same."""
-    runtime, step = state.runtime, max(step_directories(directory), default=-1)
-    of_rank_0 = runtime.sum([float(step if runtime.is_main else 0)])[0]
-    if runtime.sum([float(step != of_rank_0)])[0]:
-        raise UserError(f"{directory}: ranks find other checkpoints there; --run_dir must lie on a disk they all share")
-    if state.has_trained:  # in an earlier run, whose stop signal must not end this one
-        runtime.forget_stop()
-        state.has_trained = False
-    if step < 0:
-        return None
-    newest = directory / step_name(step)
-    _require_same_model(newest, state, tokenizer)
-    load_checkpoint(state, newest)
-    return newest
-
-
-def _require_same_model(directory: Path, state: TrainState, tokenizer: Tokenizer | None) -> None:
-    if not (directory / "config.json").is_file():
-        return  # an adapter: its base is compared on loading
-    theirs, mine = read_json(directory / "config.json"), config_to_json(state.model.config, tokenizer)
-    changed = [f"{key} {theirs.get(key)} (now {mine[key]})" for key in mine if theirs.get(key) != mine[key]]
-    if changed:
-        read_resume(directory)  # if the file is damaged, report that instead
-        raise UserError(
-            f"{directory.parent}: was made with another model: {', '.join(changed)}; choose another --run_dir"
-        )
 
 
 def _write_config(directory: Path, config: RunConfig) -> list[str]:

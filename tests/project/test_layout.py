@@ -23,7 +23,7 @@ KINDS = {"config", "stage", "report", "conversations", "records"}
 SPINE = (
     *("commands/training/pretrain.py", "training/stages/pretraining.py", "data/token_data.py", "data/loader.py"),
     *("data/rows/windows.py", "data/batch.py", "model/transformer.py", "model/cross_entropy.py", "objectives/lm.py"),
-    *("training/loop.py", "training/state.py", "training/checkpoint.py"),
+    *("training/loop.py", "training/state.py", "training/checkpoint/saver.py"),
 )
 
 

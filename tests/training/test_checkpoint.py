@@ -207,7 +207,7 @@ def test_a_damaged_resume_file_is_named(
     file.write_text(content)
     for use in (
         lambda: checkpoint.load(fresh(data, runtime), file.parent),
-        lambda: checkpoint.update(state, tmp_path, keep=1),
+        lambda: checkpoint.Saver(tmp_path, None, keep=1).update(state),
     ):
         with pytest.raises(UserError, match=f"{file}: .*delete {file.parent} to go on"):
             use()
@@ -223,7 +223,7 @@ def test_a_changed_position_is_noticed(state: TrainState, data: Path, runtime: R
     with pytest.raises(UserError, match=told):
         checkpoint.load(fresh(data, runtime), file.parent)
     with pytest.raises(UserError, match=told):
-        checkpoint.update(state, tmp_path, keep=1)  # which would write a new checksum
+        checkpoint.Saver(tmp_path, None, keep=1).update(state)  # which would write a new checksum
 
 
 def begun(config: PretrainConfig, runtime: Runtime) -> int:

@@ -107,6 +107,7 @@ def test_a_whole_step_without_a_place_is_taken_back(config: PretrainConfig, runt
 def test_a_run_that_lost_its_steps_does_not_start_over(config: PretrainConfig, runtime: Runtime) -> None:
     """Records without their steps are kept: the run is refused with what to do."""
     run_dir = Path(config.run_dir)
+    (run_dir / "config.yaml").write_text(dump(replace(config, save_every=1)))  # the first of two steps may be unsaved
     records = (run_dir / "metrics.jsonl").read_bytes()
     for step in (2, 4):
         (run_dir / f"step_{step:08d}").rename(run_dir.with_name(str(step)))
@@ -120,13 +121,14 @@ def test_a_run_that_lost_its_steps_does_not_start_over(config: PretrainConfig, r
             (run_dir / name).unlink()
 
 
-def test_a_run_that_was_never_saved_starts_over(config: PretrainConfig, runtime: Runtime) -> None:
-    """A run killed before its first save has nothing to resume from, whatever the new command's interval is."""
+@pytest.mark.parametrize("save_every", [250, 2])
+def test_a_run_that_was_never_saved_starts_over(config: PretrainConfig, runtime: Runtime, save_every: int) -> None:
+    """A run killed before its first step was on disk has nothing to resume from, whatever the new interval is."""
     run_dir = Path(config.run_dir)
     for step in (2, 4):
         (run_dir / f"step_{step:08d}").rename(run_dir.with_name(str(step)))
     (run_dir / "latest").unlink()
-    (run_dir / "config.yaml").write_text(dump(replace(config, save_every=250)))
+    (run_dir / "config.yaml").write_text(dump(replace(config, save_every=save_every)))
     assert begun(replace(config, save_every=1), runtime) == 0
     assert read_metrics(run_dir) == []
 

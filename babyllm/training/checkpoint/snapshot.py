@@ -1,0 +1,127 @@
+"""What a step directory is made of, taken between two steps.
+
+state -> are the weights finite? -> tensors of each file, values of resume.json -> copied, so that no later step changes
+them
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from babyllm.data.stream_state import StreamState
+from babyllm.errors import UserError
+from babyllm.files import sha256
+from babyllm.integrity import OPTIMIZER, STREAM
+from babyllm.interop.huggingface import model_tensors
+from babyllm.interop.peft import adapter_parameters, adapter_tensors
+from babyllm.interop.weights import hf_name, weight_files
+from babyllm.model.adapt.lora import lora_layers
+from babyllm.model.attention import attention_form
+from babyllm.model.interface import Model
+from babyllm.optim.average import averaged
+from babyllm.optim.stored import optimizer_tensors
+from babyllm.training.state import TrainState
+from babyllm.training.watch import ADVICE
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run between two steps, as it is saved.
+
+    Attributes:
+        step: number of finished optimizer steps.
+        best: step with the lowest held-out loss so far; None before the first evaluation.
+        model: model of the run, for its configuration and its layers; its weights may have changed since.
+        tensors: tensors by the file that has them, and by their names there.
+        resume: contents of resume.json that need no file.
+    """
+
+    step: int
+    best: int | None
+    model: Model
+    tensors: dict[str, dict[str, Tensor]]
+    resume: dict[str, Any]
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of all tensors in bytes."""
+        return sum(tensor.nbytes for file in self.tensors.values() for tensor in file.values())
+
+    def copied(self) -> Snapshot:
+        """The same snapshot, whose tensors are copies on the CPU."""
+        return replace(
+            self,
+            tensors={
+                file: {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
+                for file, tensors in self.tensors.items()
+            },
+        )
+
+
+def take_snapshot(state: TrainState, stream: StreamState) -> Snapshot:
+    """The snapshot of a run whose stream has the state `stream`; its tensors are the run's own, which a step changes.
+
+    Raises:
+        UserError: the weights are not finite.
+    """
+    _require_finite(state)
+    with averaged(state.average):
+        tensors = adapter_tensors(state.model) if lora_layers(state.model) else model_tensors(state.model)
+    tensors[OPTIMIZER] = optimizer_tensors(
+        named_parameters(state.model), state.optimizer, has_average=state.average is not None
+    )
+    if stream.tensors:
+        tensors[STREAM] = stream.tensors
+    return Snapshot(
+        state.step, state.best[1] if state.best else None, state.model, tensors, resume_values(state, stream.values)
+    )
+
+
+def resume_values(state: TrainState, stream: Any) -> dict[str, Any]:
+    """The contents of resume.json that need no file: the state and the stream, without their tensors."""
+    return {
+        "step": state.step,
+        "tokens": state.tokens,
+        "skipped": state.skipped,
+        "best": state.best,
+        "bad_evaluations": state.bad_evaluations,
+        "pending": state.pending,
+        "stream": stream,
+        "scaler": state.scaler.state_dict(),
+        "memory": asdict(state.memory),
+        "attention": attention_form(state.model),
+    }
+
+
+def named_parameters(model: Model) -> dict[str, nn.Parameter]:
+    """The parameters by their names in files."""
+    return {hf_name(name): parameter for name, parameter in model.named_parameters()}
+
+
+def _require_finite(state: TrainState) -> None:
+    saved = adapter_parameters(state.model) or dict(state.model.named_parameters())
+    saved = {name: parameter.detach() for name, parameter in saved.items() if parameter.numel()}
+    # Minimum and maximum show NaN and infinity, much faster than a test of every element.
+    extremes = torch.stack([torch.stack(parameter.aminmax()) for parameter in saved.values()])
+    for name, is_finite in zip(saved, extremes.isfinite().all(dim=1).tolist(), strict=True):
+        if not is_finite:
+            raise UserError(f"step {state.step} was not saved: its weights {name} are not finite; {ADVICE}")
+
+
+def base_digest(model: Model) -> str | None:
+    """The sha256 of each file of the adapter's base, in one string; None without an adapter or without files."""
+    if not lora_layers(model) or not model.origin:
+        return None
+    files = [(file, file.stat()) for file in weight_files(Path(model.origin))]
+    return " ".join(_file_digest(file, stat.st_size, stat.st_mtime_ns) for file, stat in files)
+
+
+@cache  # size and time are part of the key: a file is hashed once, not at every checkpoint
+def _file_digest(path: Path, size: int, time_ns: int) -> str:
+    return sha256(path)
