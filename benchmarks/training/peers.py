@@ -27,7 +27,7 @@ Make = Callable[["ModelConfig", int, int, "torch.device", "torch.dtype"], Step]
 
 def transformers(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, dtype: torch.dtype) -> Step:
     """Transformers' Llama, called directly."""
-    model = _llama(shape, seq_len).to(device)
+    model = llama(shape, seq_len).to(device)
     tokens = _tokens(shape, batch, seq_len, device)
     return _loop(model, lambda: model(input_ids=tokens, labels=tokens).loss, device, dtype)
 
@@ -115,7 +115,7 @@ def trainer(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, 
     import torch
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    model, rows = _llama(shape, seq_len), _tokens(shape, 4096, seq_len, torch.device("cpu"))
+    model, rows = llama(shape, seq_len), _tokens(shape, 4096, seq_len, torch.device("cpu"))
     go, done = threading.Semaphore(0), threading.Semaphore(0)
 
     class Turns(TrainerCallback):
@@ -157,7 +157,8 @@ def step_of(name: str) -> Make:
     return PEERS[name]
 
 
-def _llama(shape: ModelConfig, seq_len: int) -> Any:
+def llama(shape: ModelConfig, seq_len: int) -> Any:
+    """Transformers' Llama of a shape, with rotary positions for `seq_len` tokens."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from babyllm.interop.huggingface import config_to_json
