@@ -96,6 +96,7 @@ def _waits(tokens: Path, runtime: Runtime, n_rounds: int, n_steps: int) -> Itera
             state.stream = new_loader(tokens, SHAPE, runtime)  # the one before it unmaps the files
             if "dropped" in name:
                 _drop(tokens)
+            train_steps(state, 1)  # starts the loader's thread, once a run
             faults = _faults()
             state.take_times()
             train_steps(state, n_steps)

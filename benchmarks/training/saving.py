@@ -1,6 +1,6 @@
 """By how many steps one checkpoint delays training: written while training waits, and written beside it.
 
-    python -m benchmarks.training.saving [--shape quick large] [--steps 4] [--rounds 5]
+    python -m benchmarks.training.saving [--shape quick large] [--steps 2] [--rounds 5]
     torchrun --standalone --nproc_per_node=2 -m benchmarks.training.saving
 
 A turn is a few steps with one save at its beginning, and ends when that save is complete. Turns without a save, with
@@ -43,7 +43,7 @@ class Turns:
 def main() -> None:
     parser = figures.parser(__doc__)
     parser.add_argument("--shape", nargs="*", choices=list(MEASURED), default=list(MEASURED))
-    parser.add_argument("--steps", type=int, default=4, help="optimizer steps of a turn")
+    parser.add_argument("--steps", type=int, default=2, help="optimizer steps of a turn")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each way")
     args = figures.parse(parser, rounds=1, steps=1, shape=["quick"])
 
