@@ -30,7 +30,7 @@ from babyllm.training.checkpoint import load as load_checkpoint
 from babyllm.training.recording.log import RunLog
 from babyllm.training.recording.plot import PLOT_FILE
 from babyllm.training.recording.records import require_own_names
-from babyllm.training.recording.summary import headline, held_out_line, hints, summary
+from babyllm.training.recording.summary import headline, held_out_line, hints, risen, summary
 from babyllm.training.run_config import RunConfig
 from babyllm.training.state import Every, TrainState, Watch
 from babyllm.training.watch import WatchConfig
@@ -153,7 +153,8 @@ class Run:
         self.losses = {f"val/{name}": value for name, value in result.items()}
         if self.log and self.losses:
             self.log.record(state.step, self.losses)
-        self.message(f"step {state.step}: {held_out_line(result)}")
+        rise = risen(state.best, result.get("all/loss"))
+        self.message(f"step {state.step}: {held_out_line(result)}{rise}")
         with averaged(state.average):
             shown = show(state)
         if self.log:
@@ -352,11 +353,9 @@ def open_run(
         if run.log:
             run.log.close(summary=state.step > first_step or not (directory / PLOT_FILE).exists())
             lines = summary(state, plan, time.monotonic() - began, run.losses)
-            print(
-                "\n".join(
-                    lines + hints(directory, has_tokenizer=tokenizer is not None, chats=chat_template is not None)
-                )
-            )
+            best = state.best[1] if state.best and state.bad_evaluations else None
+            how = {"has_tokenizer": tokenizer is not None, "chats": chat_template is not None}
+            print("\n".join(lines + hints(directory, best=best, **how)))
 
 
 def _write_config(directory: Path, config: RunConfig) -> list[str]:

@@ -173,6 +173,23 @@ def test_an_ended_run_means_its_best_step(data: Path, runtime: Runtime, tmp_path
     assert (run_dir / "latest").read_text() == "step_00000008\n"
 
 
+def test_memorising_is_pointed_out(
+    data: Path, runtime: Runtime, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A held-out loss above the lowest names that step when it is seen, and the run's end says how to use the step."""
+    ran(a_run(data, tmp_path / "run"), runtime)
+    printed = capsys.readouterr().out
+    assert "step 4: held-out loss: all 2.000\n" in printed
+    assert "step 6: held-out loss: all 2.500; lowest at step 4, 0.500 nats below\n" in printed
+    assert "the held-out loss was lowest at step 4, which is kept" in printed
+    assert f'try it: babyllm generate {tmp_path / "run" / "step_00000004"} "今天"' in printed
+    assert (tmp_path / "run" / "latest").read_text() == "step_00000008\n"
+    ran(
+        a_run(data, tmp_path / "short", eval_every=4, save_every=0), runtime, lambda state: {"all/loss": 9 - state.step}
+    )
+    assert "lowest" not in capsys.readouterr().out
+
+
 def test_training_again_goes_on(data: Path, runtime: Runtime) -> None:
     """In a notebook a further call continues after a stop signal, or after anything else that ended the last one."""
     state = tiny_state(config := tiny_config(data), runtime)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from babyllm.model.attention import attention_form
 from babyllm.progress import format_duration
+from babyllm.run_directory import step_name
 from babyllm.schedule import Plan
 from babyllm.training.state import STOP_SIGNAL, TrainState
 
@@ -62,10 +63,28 @@ def summary(state: TrainState, plan: Plan, seconds: float, losses: dict[str, flo
     return lines
 
 
-def hints(run_dir: Path, *, has_tokenizer: bool, chats: bool) -> list[str]:
-    """Return the commands to try a run's model and to see its curves."""
-    curves = f"curves: tensorboard --logdir {run_dir.parent}"
-    if not has_tokenizer:
-        return [curves]
-    use = f"babyllm chat {run_dir}" if chats else f'babyllm generate {run_dir} "今天"'
-    return [f"try it: {use}", curves]
+def risen(best: tuple[float, int] | None, loss: float | None) -> str:
+    """A remark on a held-out loss above the lowest so far, which is (nats, step); empty for one that is not."""
+    if best is None or loss is None or loss <= best[0]:
+        return ""
+    return f"; lowest at step {best[1]}, {loss - best[0]:.3f} nats below"
+
+
+def hints(run_dir: Path, *, best: int | None, has_tokenizer: bool, chats: bool) -> list[str]:
+    """The commands to try a run's model and to see its curves.
+
+    Args:
+        run_dir: directory of the run.
+        best: step with the lowest held-out loss; None if no later step was evaluated.
+        has_tokenizer: whether the model can be given text.
+        chats: whether it answers messages.
+    """
+    curves, model = f"curves: tensorboard --logdir {run_dir.parent}", run_dir
+    lines = []
+    if best is not None:
+        model = run_dir / step_name(best)
+        lines.append(f"the held-out loss was lowest at step {best}, which is kept; the steps since learn by heart")
+    if has_tokenizer:
+        use = f"babyllm chat {model}" if chats else f'babyllm generate {model} "今天"'
+        lines.append(f"try it: {use}")
+    return [*lines, curves]
