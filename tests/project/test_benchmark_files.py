@@ -8,7 +8,7 @@ import pytest
 from benchmarks import history, run
 
 # What a benchmark imports only when it measures.
-HEAVY = ("torch", "transformers", "datasketch", "rensa", "litgpt", "httpx")
+HEAVY = ("torch", "transformers", "datasketch", "rensa", "litgpt", "trl", "datasets", "httpx")
 PROGRAMS = {**run.benchmarks(), "run": "benchmarks.run", "history": "benchmarks.history"}
 
 
