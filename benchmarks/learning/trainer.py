@@ -1,6 +1,6 @@
 """Held-out bits per byte of the quick start, and of transformers' Trainer on the same shards in the same time.
 
-    python -m benchmarks.training.learning [--seeds 1 2 3] [--lr 3e-3] [--ours="--plan.epochs=1.5"]
+    python -m benchmarks.learning.trainer [--seeds 1 2 3] [--lr 3e-3] [--ours="--plan.epochs=1.5"]
 
 First `train_pretrain.py` runs with its defaults. The seconds of its whole command are then what the Trainer has for
 training alone: the same model, rows of the same tokens in an order of its own, as many processes as babyllm took, fused
@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks import figures
 from benchmarks.history import ROOT
 
-MODULE = "benchmarks.training.learning"
+MODULE = "benchmarks.learning.trainer"
 PROBE = 40  # steps
 
 

@@ -1,6 +1,6 @@
 """Compare recipes of pretraining on equal text: one process on one core each, as many at once as there are cores.
 
-    python -m benchmarks.training.recipes recipes.yaml --data data/sample --out recipes.jsonl [--seeds 1 2 3]
+    python -m benchmarks.learning.recipes recipes.yaml --data data/sample --out recipes.jsonl [--seeds 1 2 3]
 
 The file names recipes and their flags; the first is what the others are compared with, seed by seed:
 
