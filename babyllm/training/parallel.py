@@ -77,14 +77,14 @@ def _faster_blocks(model: Model, runtime: Runtime, seq_len: int) -> str:
     cos, sin = (x[None, :seq_len, None] for x in transformer_of(model).rotations(seq_len, device))
     generator = torch.Generator(device).manual_seed(0)  # the run's own numbers stay as they are
     rows = torch.randn(max(1, _TOKENS // seq_len), seq_len, model.config.d_model, device=device, generator=generator)
-    weights = [weight for weight in block.parameters() if weight.requires_grad]
+    inputs = [rows.requires_grad_(), *(weight for weight in block.parameters() if weight.requires_grad)]
 
     def seconds() -> float:
         began = time.perf_counter()
         for _ in range(_TURNS):
             with runtime.autocast():
                 out = block(rows, cos, sin, None)
-            torch.autograd.grad(out.sum(), weights)
+            torch.autograd.grad(out.sum(), inputs)
         getattr(torch, device.type).synchronize()
         return time.perf_counter() - began
 
