@@ -29,8 +29,8 @@ from babyllm.model.rope import split_rotated
 Form = Literal["fused", "blocks"]
 BLOCK = 64
 SHORTEST, LONGEST = 128, 1024  # tokens between which "blocks" can win and its memory is small
-_TURNS = 3
-_ROWS = 4
+_TURNS = 4
+_TOKENS = 2048  # of the measurement, which makes 2 rows at least
 _GAIN = 0.95  # share of the time of "fused" below which "blocks" is worth its memory
 
 
@@ -73,13 +73,15 @@ def fastest_form(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Form:
     """
     T, H, K, W = shape
     generator = torch.Generator().manual_seed(0)  # the run's own numbers stay as they are
-    q, k, v = (torch.randn(_ROWS, n, T, W, generator=generator).to(dtype).requires_grad_() for n in (H, K, K))
+    rows = max(2, _TOKENS // T)
+    q, k, v, grad = (torch.randn(rows, n, T, W, generator=generator).to(dtype) for n in (H, K, K, H))
+    inputs = [x.requires_grad_() for x in (q, k, v)]
     seconds: dict[Form, float] = {}
     for _ in range(_TURNS):
         for form in ("fused", "blocks"):
             began = time.perf_counter()
             attended = causal_attention(q, k, v, None, form)
-            torch.autograd.grad(attended.sum(), (q, k, v))
+            torch.autograd.grad(attended, inputs, grad)
             taken = time.perf_counter() - began
             seconds[form] = min(taken, seconds.get(form, math.inf))
     return "blocks" if seconds["blocks"] < _GAIN * seconds["fused"] else "fused"
@@ -107,8 +109,7 @@ class Attention(nn.Module):
         B, T, _ = x.shape
         projections = (self.q_proj, self.k_proj, self.v_proj)
         qkv = joint(x, norm, projections, recompute=self.is_selective).view(B, T, -1, self.head_dim)
-        # (B, H, T, W), (B, K, T, W), (B, K, T, W)
-        q, k, v = (y.transpose(1, 2) for y in split_rotated(qkv, self.n_heads, cos, sin))
+        q, k, v = split_rotated(qkv, self.n_heads, cos, sin)  # (B, H, T, W), (B, K, T, W), (B, K, T, W)
         y = causal_attention(q, k, v, mask, self.form)
         out: Tensor = self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
         return out
@@ -132,17 +133,16 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         B, H, T, W = q.shape
-        K = k.shape[1]
-        queries = (q / math.sqrt(W)).reshape(B * K, H // K, T, W)
-        keys, values = k.reshape(B * K, T, W), v.reshape(B * K, T, W)
+        K, scale = k.shape[1], 1 / math.sqrt(W)
+        queries, keys, values = q.reshape(B * K, H // K, T, W), k.reshape(B * K, T, W), v.reshape(B * K, T, W)
         out, probs = torch.empty_like(queries), []
         future = torch.full((BLOCK, BLOCK), -math.inf, device=q.device).triu_(1)
         for first in range(0, T, BLOCK):
             last = min(T, first + BLOCK)
-            scores = torch.bmm(_rows(queries, first, last), keys[:, :last].mT)  # (B K, H / K x BLOCK, last)
+            scores = _scaled_bmm(_rows(queries, first, last), keys[:, :last].mT, scale)  # (B K, H / K x BLOCK, last)
             scores = scores.to(torch.promote_types(q.dtype, torch.float32)).view(B * K, -1, last - first, last)
             scores[..., first:] += future[: last - first, : last - first]
-            probs.append(scores.softmax(-1).to(q.dtype).view(B * K, -1, last))
+            probs.append(torch.softmax(scores, -1, out=scores).to(q.dtype).view(B * K, -1, last))
             out[:, :, first:last] = torch.bmm(probs[-1], values[:, :last]).view(B * K, -1, last - first, W)
         ctx.save_for_backward(queries, keys, values, *probs)
         return out.view(B, H, T, W)
@@ -151,22 +151,32 @@ class _Blocks(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         queries, keys, values, *probs = ctx.saved_tensors
         BK, G, T, W = queries.shape
+        scale = 1 / math.sqrt(W)
         grad = grads[0].reshape(BK, G, T, W)
-        d_queries, d_keys, d_values = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
-        for p, first in zip(probs, range(0, T, BLOCK), strict=True):
+        d_queries, d_keys, d_values = torch.empty_like(queries), torch.empty_like(keys), torch.empty_like(values)
+        for p, first in reversed(list(zip(probs, range(0, T, BLOCK), strict=True))):
             last = min(T, first + BLOCK)
             d_out = _rows(grad, first, last)
-            d_values[:, :last].baddbmm_(p.mT, d_out)
             d_probs = torch.bmm(d_out, values[:, :last].mT)
             # p (d_probs - sum of p d_probs), the derivative of a softmax
             d_scores = torch._softmax_backward_data(d_probs, p, -1, p.dtype)
-            d_queries[:, :, first:last] = torch.bmm(d_scores, keys[:, :last]).view(BK, G, last - first, W)
-            d_keys[:, :last].baddbmm_(d_scores.mT, _rows(queries, first, last))
+            d_queries[:, :, first:last] = _scaled_bmm(d_scores, keys[:, :last], scale).view(BK, G, last - first, W)
+            of_keys = _scaled_bmm(d_scores.mT, _rows(queries, first, last), scale)
+            of_values = torch.bmm(p.mT, d_out)  # written into `d_values`, it would be a product for each head
+            for total, part in ((d_keys, of_keys), (d_values, of_values)):
+                if last == T:
+                    total.copy_(part)
+                else:
+                    total[:, :last] += part
         B, K = grads[0].shape[0], BK // grads[0].shape[0]
-        d_q = d_queries.div_(math.sqrt(W)).view(B, K * G, T, W)
-        return d_q, d_keys.view(B, K, T, W), d_values.view(B, K, T, W)
+        return d_queries.view(B, K * G, T, W), d_keys.view(B, K, T, W), d_values.view(B, K, T, W)
 
 
 def _rows(x: Tensor, first: int, last: int) -> Tensor:
     """(B K, G, T, W) -> the positions from `first` to `last` as rows, (B K, G x (last - first), W)."""
     return x[:, :, first:last].reshape(len(x), -1, x.shape[-1])
+
+
+def _scaled_bmm(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """(N, R, I), (N, I, C) -> `scale` times their products (N, R, C), without a pass for the scale."""
+    return torch.baddbmm(a.new_empty(()), a, b, beta=0, alpha=scale)

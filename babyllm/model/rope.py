@@ -81,22 +81,22 @@ def rope_table(config: ModelConfig, length: int, device: torch.device) -> tuple[
 
 
 def plain_rotation(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Each pair of `x` (B, T, H, D) rotated by its angle; `cos` and `sin` are (B or 1, T, 1, D/2)."""
+    """Each pair of `x` (B, H, T, D) rotated by its angle; `cos` and `sin` are (B or 1, 1, T, D/2)."""
     left, right = x.chunk(2, dim=-1)
     return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
 
 
 def split_rotated(qkv: Tensor, n_heads: int, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries and keys rotated by their positions' angles, and values.
+    """Queries and keys rotated by their positions' angles, and values, each with its heads before the positions.
 
     Args:
         qkv: (B, T, H + 2 K, D), any floating type: the heads of queries, keys and values side by side.
         n_heads: number of query heads, H.
-        cos: (B or 1, T, 1, D) float32.
-        sin: (B or 1, T, 1, D/2) float32.
+        cos: (B or 1, 1, T, D) float32.
+        sin: (B or 1, 1, T, D/2) float32.
 
     Returns:
-        (B, T, H, D), (B, T, K, D) and (B, T, K, D), in the type of `qkv`.
+        (B, H, T, D), (B, K, T, D) and (B, K, T, D), contiguous, in the type of `qkv`.
     """
     q, k, v = _SplitRotated.apply(qkv, n_heads, cos, sin)  # type: ignore[no-untyped-call]
     return q, k, v
@@ -109,22 +109,41 @@ class _SplitRotated(torch.autograd.Function):
     def forward(ctx: Any, qkv: Tensor, n_heads: int, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(cos, sin)
         n_kv_heads = (qkv.shape[2] - n_heads) // 2
-        qk, v = torch.split(qkv, [n_heads + n_kv_heads, n_kv_heads], dim=2)
-        q, k = torch.split(_rotated(qk, cos, sin).to(qkv.dtype), [n_heads, n_kv_heads], dim=2)
-        return q, k, v.clone()  # a view of the values would keep all of `qkv` for the backward pass
+        # Views of `qkv` would keep all of it for the backward pass.
+        parts = [(part, _like(part)) for part in _by_head(qkv, n_heads, n_kv_heads)]
+        for part, rotated in parts[:2]:
+            _rotate(part, cos, sin, out=rotated)
+        return parts[0][1], parts[1][1], parts[2][1].copy_(parts[2][0])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         cos, sin = ctx.saved_tensors
-        back = [_rotated(d, cos, -sin) for d in grads[:2]]
-        return torch.cat([*(d.to(grads[2].dtype) for d in back), grads[2]], dim=2), None, None, None
+        B, H, T, D = grads[0].shape
+        K = grads[1].shape[1]
+        d_qkv = torch.empty(B, T, H + 2 * K, D, dtype=grads[2].dtype, device=grads[2].device)
+        d_q, d_k, d_v = _by_head(d_qkv, H, K)
+        _rotate(grads[0], cos, -sin, out=d_q)
+        _rotate(grads[1], cos, -sin, out=d_k)
+        d_v.copy_(grads[2])
+        return d_qkv, None, None, None
 
 
-def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`x` (B, T, H, D) rotated, in float32; `cos` (B or 1, T, 1, D), `sin` (B or 1, T, 1, D/2)."""
+def _by_head(qkv: Tensor, n_heads: int, n_kv_heads: int) -> tuple[Tensor, ...]:
+    """Views of (B, T, H + 2 K, D) with the heads first: (B, H, T, D), (B, K, T, D) and (B, K, T, D)."""
+    return torch.split(qkv.transpose(1, 2), [n_heads, n_kv_heads, n_kv_heads], dim=1)
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
+    """Write `x` (B, H, T, D), rotated in float32, to `out`; `cos` (B or 1, 1, T, D), `sin` (B or 1, 1, T, D/2)."""
     x = x.float()
-    out = x * cos
-    (left, right), (out_left, out_right) = x.chunk(2, dim=-1), out.chunk(2, dim=-1)
+    rotated = out if out.dtype == x.dtype else torch.empty_like(x)
+    torch.mul(x, cos, out=rotated)
+    (left, right), (out_left, out_right) = x.chunk(2, dim=-1), rotated.chunk(2, dim=-1)
     out_left.addcmul_(right, sin, value=-1)
     out_right.addcmul_(left, sin)
-    return out
+    if rotated is not out:
+        out.copy_(rotated)

@@ -169,9 +169,9 @@ class Transformer(Model):
         length = tokens.shape[1]
         cos, sin = self.rotations(length, tokens.device)
         if positions is None:
-            cos, sin = cos[None, :length, None], sin[None, :length, None]  # (1, T, 1, W) and (1, T, 1, W/2)
+            cos, sin = cos[None, None, :length], sin[None, None, :length]  # (1, 1, T, W) and (1, 1, T, W/2)
         else:
-            cos, sin = cos[positions].unsqueeze(2), sin[positions].unsqueeze(2)  # (B, T, 1, W) and (B, T, 1, W/2)
+            cos, sin = cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)  # (B, 1, T, W) and (B, 1, T, W/2)
         x = F.dropout(self.embed_tokens(tokens), self.config.dropout, self.training)  # (B, T, D)
         for block in self.layers:
             if self.config.activation_checkpointing is True and self.training:

@@ -1,10 +1,11 @@
 """Muon (Jordan et al. 2024): momentum whose matrix is brought near to an orthogonal one before each update.
 
-gradient -> momentum (Nesterov) -> orthogonalised by Newton-Schulz steps -> scaled to AdamW's size -> update
+gradient -> momentum (Nesterov) -> orthogonalised by four Polar Express steps -> scaled to AdamW's size -> update
 
 Updates have the root mean square of AdamW's (Liu et al. 2025, "Muon is scalable for LLM training", equation 4), so both
 optimizers take one learning rate and one weight decay. `torch.optim.Muon` always computes in bfloat16, which is slow
-and coarse on a CPU without such products; here a CPU computes in float32.
+and coarse on a CPU without such products; here a CPU computes in float32. Instead of five equal Newton-Schulz steps it
+takes the first four of Polar Express (Amsel et al. 2025): each has the polynomial that is best after those before it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-STEPS = 5  # of Newton-Schulz
-A, B, C = 3.4445, -4.7750, 2.0315  # coefficients of its polynomial: a steep slope at 0
+# a, b, c of the polynomials a x + b x^3 + c x^5, best for singular values from 0.001 to 1
+POLYNOMIALS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+)
+MARGIN = 1.01  # keeps rounding from a singular value above 1, where the first polynomial is steep
 SIZE = 0.2  # root mean square of an update of AdamW
 _EPS = 1e-7
 
@@ -79,12 +86,15 @@ class MuonAdamW(torch.optim.AdamW):
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Matrices (N, R, C) with their singular values brought to about 1 (0.7 to 1.2); float32, or bfloat16 on CUDA."""
+    """Matrices (N, R, C) with their singular values brought to 0.4 to 1.6; float32, or bfloat16 on CUDA.
+
+    Singular values below 0.001 of a matrix's norm stay smaller.
+    """
     x = matrices.bfloat16() if matrices.device.type == "cuda" else matrices.float()
     if is_tall := x.shape[1] > x.shape[2]:
         x = x.mT
-    x = torch.as_tensor(x / (torch.linalg.matrix_norm(x, keepdim=True) + _EPS))
-    for _ in range(STEPS):
+    x = torch.as_tensor(x / (torch.linalg.matrix_norm(x, keepdim=True) * MARGIN + _EPS))
+    for a, b, c in POLYNOMIALS:
         gram = x @ x.mT
-        x = A * x + torch.baddbmm(gram, gram, gram, beta=B, alpha=C) @ x
+        x = a * x + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
     return x.mT if is_tall else x

@@ -74,7 +74,7 @@ def _measured(runtime: Runtime, key: str, choice: str, measure: Callable[[], str
 def _faster_blocks(model: Model, runtime: Runtime, seq_len: int) -> str:
     """The faster way to train a block of the model, "compiled" or "plain"; the block is plain afterwards."""
     block, device = model.layers[0], runtime.device
-    cos, sin = (x[None, :seq_len, None] for x in transformer_of(model).rotations(seq_len, device))
+    cos, sin = (x[None, None, :seq_len] for x in transformer_of(model).rotations(seq_len, device))
     generator = torch.Generator(device).manual_seed(0)  # the run's own numbers stay as they are
     rows = torch.randn(max(1, _TOKENS // seq_len), seq_len, model.config.d_model, device=device, generator=generator)
     inputs = [rows.requires_grad_(), *(weight for weight in block.parameters() if weight.requires_grad)]

@@ -1,6 +1,6 @@
 """Other trainers of the same shape, each as a function that does one optimizer step at its usual best settings.
 
-    step_of(name)(shape, batch, seq_len, device, dtype) -> step()
+    PEERS[name](shape, batch, seq_len, device, dtype) -> step()
 
 transformers   LlamaForCausalLM with SDPA and fused AdamW
 trainer        the same model under transformers' Trainer, dataset and collator included
@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.training.bounds import Make, Step
+
 if TYPE_CHECKING:
     import torch
 
     from babyllm.model.config import ModelConfig
-
-Step = Callable[[], None]
-Make = Callable[["ModelConfig", int, int, "torch.device", "torch.dtype"], Step]
 
 
 def transformers(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, dtype: torch.dtype) -> Step:
@@ -150,11 +149,6 @@ def trainer(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, 
 
 
 PEERS: dict[str, Make] = {"transformers": transformers, "trainer": trainer, "litgpt": litgpt, "nanogpt": nanogpt}
-
-
-def step_of(name: str) -> Make:
-    """The function that makes a peer's step."""
-    return PEERS[name]
 
 
 def llama(shape: ModelConfig, seq_len: int) -> Any:

@@ -5,7 +5,8 @@
 
 Each contestant is a process of its own that trains the same shape on the same number of tokens with clipping and AdamW.
 They take turns, a few steps each; rates are medians over the turns. babyllm runs its real loop, loader included; "gemm"
-runs only the products of the linear layers, forward and backward, and is what no implementation can pass. MFU is the
+runs only the products of the linear layers, forward and backward, and is what no implementation can pass. "floor" adds
+the least of all else that the model's arithmetic needs, so what lies between it and babyllm can be gained. MFU is the
 model's FLOP/s over the device's peak for products of that type: of a known GPU the data sheet's, else what one large
 product reaches.
 """
@@ -17,16 +18,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from babyllm.model.config import flops_per_token
 from babyllm.model.options import PRESETS, ModelOptions
 from benchmarks import figures, turns
+from benchmarks.training.bounds import BOUNDS, Make
 from benchmarks.training.ours import SHAPES, Shape, new_loader, new_state, now, random_tokens, train_in_turns
-from benchmarks.training.peers import PEERS, installed, step_of
-
-if TYPE_CHECKING:
-    import torch
+from benchmarks.training.peers import PEERS, installed
 
 CONTESTANTS = {
     "babyllm": ("babyllm", "auto", False),
@@ -38,6 +37,8 @@ CONTESTANTS = {
     **{f"{name} fp32": (name, "float32", False) for name in installed()},
     "gemm bf16": ("gemm", "bfloat16", False),
     "gemm fp32": ("gemm", "float32", False),
+    "floor bf16": ("floor", "bfloat16", False),
+    "floor fp32": ("floor", "float32", False),
 }
 
 
@@ -110,15 +111,20 @@ def _start(contestant: tuple[str, str, bool], task: Task) -> turns.Worker:
 
 def _report(task: Task, answers: dict[str, list[turns.Answer]]) -> list[figures.Figure]:
     """Print a table; returns its figures."""
+    import torch
+
+    from babyllm.runtime.machine import peak_flops
+
     print(f"{task.name}: {task.shape}, {task.steps} steps a turn, on {task.device}")
     seconds = {name: [turn["seconds"] for turn in of_name[1:]] for name, of_name in answers.items()}
-    bounds = [bound for bound in ("gemm bf16", "gemm fp32") if bound in seconds]
+    bounds = [name for name in seconds if name.split()[0] in BOUNDS]
     ours = next((name for name in seconds if name.startswith("babyllm")), "")
     print(f"{'':24}{'tokens/s':>10}{'MFU':>8}" + "".join(f"{'of ' + bound:>24}" for bound in bounds), end="")
     print(f"{f'{ours} is' * bool(ours):>24}   notes")
     for name, of_name in answers.items():
         rate = task.shape.n_tokens * task.steps / median(seconds[name])
-        mfu = rate * flops_per_token(task.shape.model, task.shape.seq_len) / of_name[0]["peak_flops"]
+        peak = peak_flops(torch.device(task.device), getattr(torch, of_name[0]["dtype"]))
+        mfu = rate * flops_per_token(task.shape.model, task.shape.seq_len) / peak
         shares = [figures.spread(_ratios(seconds[bound], seconds[name])) for bound in bounds]
         faster = figures.spread(_ratios(seconds[name], seconds[ours])) if ours and name != ours else ""
         waits = [turn["waited"] for turn in of_name[1:] if "waited" in turn]
@@ -134,8 +140,9 @@ def _figures(
     dtype = {"float32": "fp32", "bfloat16": "bf16"}.get(answers[ours][0]["dtype"], "fp16")
     title = f"training at the {task.name} shape, {dtype}"
     yield figures.Figure(f"{title}", task.shape.n_tokens * task.steps / median(seconds[ours]), "tokens/s")
-    if bound := seconds.get(f"gemm {dtype}"):
-        yield figures.Figure(f"{title}, share of the products", median(_ratios(bound, seconds[ours])), "ratio")
+    for name, meaning in (("gemm", "the products"), ("floor", "the floor")):
+        if bound := seconds.get(f"{name} {dtype}"):
+            yield figures.Figure(f"{title}, share of {meaning}", median(_ratios(bound, seconds[ours])), "ratio")
     peers = {name: median(_ratios(seconds[name], seconds[ours])) for name in seconds if name.split()[0] in PEERS}
     for name, ratio in peers.items():
         yield figures.Figure(f"{title}, against {name.split()[0]}", ratio, "ratio")
@@ -147,77 +154,37 @@ def _ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[
     return [a / b for a, b in zip(numerators, denominators, strict=True)]
 
 
-def _serve(turn: Callable[[], None], device: torch.device, dtype: torch.dtype) -> None:
-    from babyllm.runtime.machine import peak_flops
-    from babyllm.runtime.precision import dtype_name
-
-    facts = {"dtype": dtype_name(dtype), "peak_flops": peak_flops(device, dtype)}
-
-    def timed() -> turns.Answer:
-        began = now(device)
-        turn()
-        return {"seconds": now(device) - began, **facts}
-
-    turns.serve(timed)
-
-
 def _babyllm(task: Task, dtype: str, compiled: bool) -> None:
     from babyllm.runtime import RuntimeConfig, start
-    from babyllm.runtime.machine import peak_flops
 
     config = RuntimeConfig(device=task.device, dtype=dtype, compile=compiled)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder, start(config) as runtime:
         tokens = random_tokens(Path(folder, "tokens"), task.shape.model.vocab_size)
         state = new_state(task.shape, new_loader(tokens, task.shape, runtime), runtime)
-        train_in_turns(state, task.steps, {"peak_flops": peak_flops(runtime.device, runtime.dtype)})
+        train_in_turns(state, task.steps)
 
 
-def _peer(name: str) -> Callable[[Task, str, bool], None]:
+def _other(make: Make) -> Callable[[Task, str, bool], None]:
+    """A worker for a peer or a bound."""
+
     def work(task: Task, dtype: str, compiled: bool) -> None:
         import torch
 
         device, kind = torch.device(task.device), getattr(torch, dtype)
-        step = step_of(name)(task.shape.model, task.shape.batch, task.shape.seq_len, device, kind)
+        step = make(task.shape.model, task.shape.batch, task.shape.seq_len, device, kind)
 
-        def turn() -> None:
+        def turn() -> turns.Answer:
+            began = now(device)
             for _ in range(task.steps):
                 step()
+            return {"seconds": now(device) - began, "dtype": dtype}
 
-        _serve(turn, device, kind)
+        turns.serve(turn)
 
     return work
 
 
-def _gemm(task: Task, dtype: str, compiled: bool) -> None:
-    import torch
-
-    shape, device, kind = task.shape.model, torch.device(task.device), getattr(torch, dtype)
-    width, ff, kv_width = shape.d_model, shape.ff_width, shape.head_dim * shape.kv_heads
-    layer = [(width, width + 2 * kv_width), (width, width), (width, 2 * ff), (ff, width)]
-    sizes = layer * shape.n_layers + [(width, shape.vocab_size)]
-
-    def filled(rows: int, columns: Sequence[int]) -> dict[int, torch.Tensor]:
-        return {n: torch.randn(rows, n, dtype=kind, device=device) for n in set(columns)}
-
-    inputs, grads = (
-        filled(task.shape.n_tokens, [i for i, _ in sizes]),
-        filled(task.shape.n_tokens, [o for _, o in sizes]),
-    )
-    weights = {size: torch.randn(size[1], size[0], dtype=kind, device=device) for size in set(sizes)}
-
-    @torch.no_grad()
-    def turn() -> None:
-        for _ in range(task.steps):
-            for size in sizes:
-                x, g, w = inputs[size[0]], grads[size[1]], weights[size]
-                torch.nn.functional.linear(x, w)
-                _ = g @ w
-                _ = g.t() @ x
-
-    _serve(turn, device, kind)
-
-
-WORKERS = {"babyllm": _babyllm, "gemm": _gemm, **{name: _peer(name) for name in PEERS}}
+WORKERS = {"babyllm": _babyllm, **{name: _other(make) for name, make in (BOUNDS | PEERS).items()}}
 
 if __name__ == "__main__":
     main()

@@ -54,14 +54,15 @@ def activation() -> Pair:
 
 def rotation() -> Pair:
     """Both as functions of queries, keys and values (2, 5, 4 + 2 * 2, 8), at angles of their own for each row."""
-    angles = uniform(2, 5, 1, 4)
+    angles = uniform(2, 1, 5, 4)
     cos, sin = angles.cos(), angles.sin()
 
     def ours(qkv: Tensor) -> Tensor:
-        return torch.cat(split_rotated(qkv, 4, cos.repeat(1, 1, 1, 2), sin), dim=2)
+        return torch.cat(split_rotated(qkv, 4, cos.repeat(1, 1, 1, 2), sin), dim=1)
 
     def plain(qkv: Tensor) -> Tensor:
-        return torch.cat([plain_rotation(qkv[:, :, :6], cos.double(), sin.double()), qkv[:, :, 6:]], dim=2)
+        by_head = qkv.transpose(1, 2)
+        return torch.cat([plain_rotation(by_head[:, :6], cos.double(), sin.double()), by_head[:, 6:]], dim=1)
 
     return ours, plain, [uniform(2, 5, 8, 8)]
 
@@ -88,10 +89,10 @@ def product(storage: WeightStorage) -> Callable[[], Pair]:
 
 
 def attention(length: int) -> Callable[[], Pair]:
-    """Both as functions of queries (2, 4, T, 8), keys and values (2, 2, T, 8), laid out as the model's are."""
+    """Both as functions of queries (2, 4, T, 8), keys and values (2, 2, T, 8)."""
 
     def heads(n: int) -> Tensor:
-        return uniform(2, length, n, 8).transpose(1, 2)
+        return uniform(2, n, length, 8)
 
     return lambda: (
         lambda q, k, v: causal_attention(q, k, v, None, "blocks"),
