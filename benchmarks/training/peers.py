@@ -6,6 +6,8 @@ transformers   LlamaForCausalLM with SDPA and fused AdamW
 trainer        the same model under transformers' Trainer, dataset and collator included
 litgpt         its GPT with a Llama's configuration
 nanogpt        a GPT-2-style model written for this benchmark: LayerNorm, learned positions, GELU of 4 x width
+nanochat       a model in nanochat's style, too: norms without weights, also of queries and keys, ReLU^2 of 4 x width,
+               an output layer of its own, logits kept within 15
 
 Everyone clips gradients to norm 1 and uses autocast for bfloat16. litgpt is measured where it is installed.
 """
@@ -106,6 +108,60 @@ def nanogpt(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, 
     return _loop(model, lambda: model(tokens[:, :-1], tokens[:, 1:]), device, dtype)
 
 
+def nanochat(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, dtype: torch.dtype) -> Step:
+    """A model in nanochat's style: rotary positions, no gate, no weights in norms."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    width, n_heads, n_kv_heads, head_dim = shape.d_model, shape.n_heads, shape.kv_heads, shape.head_dim
+    angles = torch.outer(torch.arange(seq_len), shape.rope_theta ** -(torch.arange(0, head_dim, 2) / head_dim))
+    cos, sin = angles.cos().to(device)[:, None], angles.sin().to(device)[:, None]
+
+    def norm(x: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, x.shape[-1:])
+
+    def rotated(x: torch.Tensor) -> torch.Tensor:
+        left, right = x.chunk(2, dim=-1)
+        return torch.cat([left * cos + right * sin, right * cos - left * sin], dim=-1).type_as(x)
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.out = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+            self.k, self.v = (nn.Linear(width, n_kv_heads * head_dim, bias=False) for _ in range(2))
+            self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            normed = norm(x)
+            q, k, v = (layer(normed).unflatten(-1, (-1, head_dim)) for layer in (self.q, self.k, self.v))
+            q, k, v = norm(rotated(q)).transpose(1, 2), norm(rotated(k)).transpose(1, 2), v.transpose(1, 2)
+            attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=n_heads != n_kv_heads)
+            x = x + self.out(attended.transpose(1, 2).reshape(x.shape))
+            fed: torch.Tensor = self.down(F.relu(self.up(norm(x))).square())
+            return x + fed
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(shape.vocab_size, width)
+            self.blocks = nn.ModuleList(Block() for _ in range(shape.n_layers))
+            self.head = nn.Linear(width, shape.vocab_size, bias=False)
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            h = norm(self.embed(x))
+            for block in self.blocks:
+                h = block(h)
+            logits = 15 * torch.tanh(self.head(norm(h)).float() / 15)
+            loss: torch.Tensor = F.cross_entropy(logits.flatten(0, 1), y.flatten())
+            return loss
+
+    model = Model().to(device)
+    model.apply(_initialise)
+    tokens = _tokens(shape, batch, seq_len + 1, device)
+    return _loop(model, lambda: model(tokens[:, :-1], tokens[:, 1:]), device, dtype)
+
+
 def trainer(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, dtype: torch.dtype) -> Step:
     """Transformers' Trainer; its loop runs in a generator that stops after each optimizer step."""
     import tempfile
@@ -148,7 +204,13 @@ def trainer(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, 
     return step
 
 
-PEERS: dict[str, Make] = {"transformers": transformers, "trainer": trainer, "litgpt": litgpt, "nanogpt": nanogpt}
+PEERS: dict[str, Make] = {
+    "transformers": transformers,
+    "trainer": trainer,
+    "litgpt": litgpt,
+    "nanogpt": nanogpt,
+    "nanochat": nanochat,
+}
 
 
 def llama(shape: ModelConfig, seq_len: int) -> Any:
@@ -196,5 +258,5 @@ def installed() -> Iterator[str]:
     """Names of the peers that can be imported here."""
     from importlib.util import find_spec
 
-    packages = {"transformers": "transformers", "trainer": "accelerate", "litgpt": "litgpt", "nanogpt": "torch"}
-    return (name for name in PEERS if find_spec(packages[name]))
+    packages = {"trainer": "accelerate", "nanogpt": "torch", "nanochat": "torch"}  # others have their own name
+    return (name for name in PEERS if find_spec(packages.get(name, name)))
