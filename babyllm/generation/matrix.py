@@ -5,6 +5,8 @@ Legend: R rows, I inputs, O outputs.
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,8 +19,13 @@ _FEW = 3
 _MOST_PACKED = 16
 # From this many rows on, arithmetic limits a product, and the ordinary kernel is as fast as any.
 _MANY = 64
-# From this many rows on, it pays to convert a matrix first: int8, or bfloat16 on a CPU that cannot multiply it.
-_MANY_CONVERTED = 32
+# From this many rows on, it pays to convert an int8 matrix first.
+_MANY_INT8 = 32
+# With more than this many rows, it pays to convert a bfloat16 matrix first, on a CPU that cannot multiply it.
+_FEW_BFLOAT16 = 3
+# Numbers of a matrix that are converted at a time: 4 MB, which stay in the processor's cache.
+_BLOCK = 1 << 20
+_of_thread = threading.local()
 
 
 class Matrix:
@@ -53,17 +60,19 @@ class Matrix:
         """The product (R, O) of rows (R, I) with the transposed matrix, in the dtype of the rows."""
         n = len(x)
         if self._scales is not None:
-            if n < _MANY_CONVERTED and self._has_operator:
+            if n < _MANY_INT8 and self._has_operator:
                 return torch._weight_int8pack_mm(x.bfloat16(), self._weight, self._scales).to(x.dtype)
-            return (self._converted(x) * self._scales).to(x.dtype)
+            dtype = torch.float32 if self._is_emulated else x.dtype
+            return (torch.mm(x.to(dtype), self._transposed.to(dtype)) * self._scales).to(x.dtype)
         if self._is_cpu and self._is_float and _FEW < n < _MANY:
             if n > self._n_packed:
                 return torch.mm(self._weight, x.T).T
-            x = F.pad(x, (0, 0, 0, self._n_packed - n))  # a packed copy needs exactly as many rows as it was made for
+            if n < self._n_packed:  # a packed copy needs exactly as many rows as it was made for
+                x = F.pad(x, (0, 0, 0, self._n_packed - n))
             y: Tensor = torch.ops.mkl._mkl_linear(x, self._packed, self._weight, None, self._n_packed)
             return y[:n]
-        if self._is_emulated and not self._is_float and n >= _MANY_CONVERTED:
-            return self._converted(x).to(x.dtype)
+        if self._is_emulated and not self._is_float and n > _FEW_BFLOAT16:
+            return self._in_blocks(x)
         return torch.mm(x, self._transposed)
 
     @property
@@ -71,10 +80,23 @@ class Matrix:
         """The number of its elements, O I."""
         return self._weight.numel()
 
-    def _converted(self, x: Tensor) -> Tensor:
-        """The product with the matrix converted to the dtype of the rows, or to float32 where that is faster."""
-        dtype = torch.float32 if self._is_emulated else x.dtype
-        return torch.mm(x.to(dtype), self._transposed.to(dtype))
+    def _in_blocks(self, x: Tensor) -> Tensor:
+        """The product in float32, rounded to the dtype of the rows; the matrix is converted block by block."""
+        n_outputs, n_inputs = self._weight.shape
+        blocks, columns = torch.split(self._weight, max(1, _BLOCK // n_inputs)), x.float().T
+        wide, out = _scratch(len(blocks[0]) * n_inputs).view(-1, n_inputs), torch.empty(n_outputs, len(x))
+        for block, part in zip(blocks, torch.split(out, len(blocks[0])), strict=True):
+            torch.mm(wide[: len(block)].copy_(block), columns, out=part)
+        return out.T.to(x.dtype)
+
+
+def _scratch(size: int) -> Tensor:
+    """A float32 tensor (size,) of this thread, which is used again: new memory would cost more than the product."""
+    held: Tensor | None = getattr(_of_thread, "scratch", None)
+    if held is None or len(held) < size:
+        with torch.inference_mode(False):
+            held = _of_thread.scratch = torch.empty(max(size, _BLOCK))
+    return held[:size]
 
 
 def _can_pack() -> bool:
