@@ -62,17 +62,17 @@ class Matrix:
         if self._scales is not None:
             if n < _MANY_INT8 and self._has_operator:
                 return torch._weight_int8pack_mm(x.bfloat16(), self._weight, self._scales).to(x.dtype)
-            dtype = torch.float32 if self._is_emulated else x.dtype
-            return (torch.mm(x.to(dtype), self._transposed.to(dtype)) * self._scales).to(x.dtype)
+            y = self._in_blocks(x) if self._is_emulated else torch.mm(x, self._transposed.to(x.dtype))
+            return (y * self._scales).to(x.dtype)
         if self._is_cpu and self._is_float and _FEW < n < _MANY:
             if n > self._n_packed:
                 return torch.mm(self._weight, x.T).T
             if n < self._n_packed:  # a packed copy needs exactly as many rows as it was made for
                 x = F.pad(x, (0, 0, 0, self._n_packed - n))
-            y: Tensor = torch.ops.mkl._mkl_linear(x, self._packed, self._weight, None, self._n_packed)
-            return y[:n]
+            packed: Tensor = torch.ops.mkl._mkl_linear(x, self._packed, self._weight, None, self._n_packed)
+            return packed[:n]
         if self._is_emulated and not self._is_float and n > _FEW_BFLOAT16:
-            return self._in_blocks(x)
+            return self._in_blocks(x).to(x.dtype)
         return torch.mm(x, self._transposed)
 
     @property
@@ -81,13 +81,13 @@ class Matrix:
         return self._weight.numel()
 
     def _in_blocks(self, x: Tensor) -> Tensor:
-        """The product in float32, rounded to the dtype of the rows; the matrix is converted block by block."""
+        """The product in float32, without scales; the matrix is converted block by block."""
         n_outputs, n_inputs = self._weight.shape
         blocks, columns = torch.split(self._weight, max(1, _BLOCK // n_inputs)), x.float().T
         wide, out = _scratch(len(blocks[0]) * n_inputs).view(-1, n_inputs), torch.empty(n_outputs, len(x))
         for block, part in zip(blocks, torch.split(out, len(blocks[0])), strict=True):
             torch.mm(wide[: len(block)].copy_(block), columns, out=part)
-        return out.T.to(x.dtype)
+        return out.T
 
 
 def _scratch(size: int) -> Tensor:

@@ -110,7 +110,7 @@ class _SplitRotated(torch.autograd.Function):
         ctx.save_for_backward(cos, sin)
         n_kv_heads = (qkv.shape[2] - n_heads) // 2
         # Views of `qkv` would keep all of it for the backward pass.
-        parts = [(part, _like(part)) for part in _by_head(qkv, n_heads, n_kv_heads)]
+        parts = [(part, part.new_empty(part.shape)) for part in _by_head(qkv, n_heads, n_kv_heads)]
         for part, rotated in parts[:2]:
             _rotate(part, cos, sin, out=rotated)
         return parts[0][1], parts[1][1], parts[2][1].copy_(parts[2][0])
@@ -131,10 +131,6 @@ class _SplitRotated(torch.autograd.Function):
 def _by_head(qkv: Tensor, n_heads: int, n_kv_heads: int) -> tuple[Tensor, ...]:
     """Views of (B, T, H + 2 K, D) with the heads first: (B, H, T, D), (B, K, T, D) and (B, K, T, D)."""
     return torch.split(qkv.transpose(1, 2), [n_heads, n_kv_heads, n_kv_heads], dim=1)
-
-
-def _like(x: Tensor) -> Tensor:
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:

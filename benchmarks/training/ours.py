@@ -105,10 +105,10 @@ def train_steps(state: TrainState, n_steps: int) -> None:
         raise SystemExit(state.stop_reason)
 
 
-def train_in_turns(state: TrainState, steps: int, facts: turns.Answer | None = None) -> None:
+def train_in_turns(state: TrainState, steps: int) -> None:
     """In a worker of `benchmarks.turns`: train `steps` steps a turn.
 
-    An answer has the turn's seconds, the share of them spent waiting for data, the dtype, and `facts`.
+    An answer has the turn's seconds, the share of them spent waiting for data, and the dtype.
     """
     import babyllm
     from babyllm.objectives.lm import language_model
@@ -129,8 +129,7 @@ def train_in_turns(state: TrainState, steps: int, facts: turns.Answer | None = N
         seconds = now(runtime.device) - began
         _, waited_s = state.take_times()
         if runtime.is_main:
-            of_turn = {"seconds": seconds, "waited": waited_s / seconds}
-            turns.answer({**of_turn, "dtype": dtype_name(runtime.dtype), **(facts or {})})
+            turns.answer({"seconds": seconds, "waited": waited_s / seconds, "dtype": dtype_name(runtime.dtype)})
         wait(state)
 
     wait(state)

@@ -68,7 +68,7 @@ def _directory(file: BinaryIO) -> list[_File] | None:
     try:
         with zipfile.ZipFile(file) as archive:
             infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
-    except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError):
+    except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError):  # the last for a newer version's
         return None
     return [
         _File(
