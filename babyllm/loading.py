@@ -17,7 +17,8 @@ import torch
 from babyllm.config.json_fields import Fields, read_json
 from babyllm.errors import UserError
 from babyllm.interop.held_base import BASE
-from babyllm.interop.huggingface import ADAPTER_CONFIG, config_from_json, generation_ends, load_model
+from babyllm.interop.hf_config import config_from_json
+from babyllm.interop.huggingface import ADAPTER_CONFIG, generation_ends, load_model
 from babyllm.interop.peft import load_adapter
 from babyllm.model.adapt.grow import grow_vocabulary
 from babyllm.model.adapt.lora import merge_lora, to_int8

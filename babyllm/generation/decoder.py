@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from babyllm.errors import UserError
 from babyllm.generation.matrix import Matrix
 from babyllm.model.adapt.token_rows import dense_embedding
-from babyllm.model.linear import joined_int8, joined_weight
+from babyllm.model.attention import Attention
+from babyllm.model.linear import joined_bias, joined_int8, joined_weight
 from babyllm.model.transformer import Block, Transformer
 from babyllm.runtime.precision import dtype_here
 
@@ -58,6 +59,8 @@ class _Pass(NamedTuple):
 class _Layer(NamedTuple):
     input_norm: Tensor
     qkv: Matrix
+    qkv_bias: Tensor | None
+    qk_norm: Tensor | None  # (H + K, W) float32
     out: Matrix
     mlp_norm: Tensor
     gate_up: Matrix
@@ -91,14 +94,15 @@ class Decoder:
         device = embed.device
         self.device, self._slots = device, slots
         self.dtype = dtype_here(embed)
-        self._heads, self._kv_heads, self._width = config.n_heads, config.kv_heads, config.head_dim
+        self._heads, self._kv_heads, self._width = config.n_heads, config.kv_heads, config.head_width
         # x / sqrt(mean(x^2) + eps) = x sqrt(D) / sqrt(sum(x^2) + D eps); sqrt(D) is folded into the norms' weights.
         self._eps, self._root = torch.tensor(config.d_model * config.norm_eps, device=device), config.d_model**0.5
+        self._head_eps = torch.tensor(config.head_width * config.norm_eps, device=device)
         with torch.no_grad():
             cos, sin = model.rotations(context, device)
             self._cos, self._sin = cos[:, None], torch.cat([-sin, sin], dim=-1)[:, None]  # (context, 1, W)
-            self._same = torch.eye(config.head_dim, device=device)
-            self._turned = self._same.roll(config.head_dim // 2, 0)
+            self._same = torch.eye(config.head_width, device=device)
+            self._turned = self._same.roll(config.head_width // 2, 0)
             self._embed = embed
             self._layers = [self._layer(cast(Block, block)) for block in model.layers]
             self._norm = model.norm.weight.detach() * self._root
@@ -120,14 +124,25 @@ class Decoder:
 
     def _layer(self, block: Block) -> _Layer:
         attention, mlp = block.self_attn, block.mlp
+        projections = attention.q_proj, attention.k_proj, attention.v_proj
+        bias = joined_bias(projections)
         return _Layer(
             block.input_layernorm.weight.detach() * self._root,
-            self._matrix(attention.q_proj, attention.k_proj, attention.v_proj),
+            self._matrix(*projections),
+            None if bias is None else bias.detach().to(self.dtype),
+            self._qk_norm(attention),
             self._matrix(attention.o_proj),
             block.post_attention_layernorm.weight.detach() * self._root,
             self._matrix(mlp.gate_proj, mlp.up_proj),
             self._matrix(mlp.down_proj),
         )
+
+    def _qk_norm(self, attention: Attention) -> Tensor | None:
+        """Weights (H + K, W) of the norms of queries and keys, times the root of the width."""
+        if not attention.has_norms:
+            return None
+        weights = [(attention.q_norm, self._heads), (attention.k_norm, self._kv_heads)]
+        return torch.cat([norm.weight.detach().expand(n, -1) * self._width**0.5 for norm, n in weights])
 
     def _matrix(self, *layers: nn.Linear) -> Matrix:
         if held := joined_int8(layers):
@@ -214,7 +229,10 @@ class Decoder:
     def _pass(self, i: int, passing: _Pass) -> None:
         """Apply layer `i` to the tokens."""
         layer, x = self._layers[i], passing.x
-        q = self._stored(layer.qkv(self._normed(x, layer.input_norm)), passing.turns, self._columns[i], passing.columns)
+        qkv = layer.qkv(self._normed(x, layer.input_norm))
+        if layer.qkv_bias is not None:
+            qkv = qkv + layer.qkv_bias
+        q = self._stored(qkv, layer.qk_norm, passing, i)
         q, k, v = q.view(*passing.shape, self._heads, self._width), passing.keys[i], passing.values[i]
         x.add_(layer.out(self._attended(q, k, v, passing.mask, passing.is_causal)))
         h = self._normed(x, layer.mlp_norm)
@@ -264,18 +282,18 @@ class Decoder:
         return torch.zeros(hidden.shape, device=self.device, dtype=self.dtype).masked_fill_(hidden, float("-inf"))
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = torch.addcmul(self._eps, norm, norm).rsqrt_()
-        return (x * scale).mul_(weight).to(self.dtype)
+        return _rms_normed(x, weight, self._eps).to(self.dtype)
 
-    def _stored(self, qkv: Tensor, turns: Tensor, kept: Tensor, columns: Tensor) -> Tensor:
-        """Write the keys and values of `qkv` (N T, D + 2 K W) to the cache and return the queries (N T, H, W)."""
+    def _stored(self, qkv: Tensor, norm: Tensor | None, passing: _Pass, i: int) -> Tensor:
+        """Write keys and values of `qkv` (N T, (H + 2 K) W) to the cache of layer `i`; return queries (N T, H, W)."""
         heads = qkv.reshape(len(qkv), -1, self._width)
         n_turned = self._heads + self._kv_heads
-        qk = torch.bmm(heads[:, :n_turned].float(), turns).to(self.dtype)
-        kept.index_copy_(
-            0, columns, torch.cat([qk[:, self._heads :], heads[:, n_turned:]], dim=1).view(-1, self._width)
-        )
+        qk = heads[:, :n_turned].float()
+        if norm is not None:
+            qk = _rms_normed(qk, norm, self._head_eps)
+        qk = torch.bmm(qk, passing.turns).to(self.dtype)
+        kept = torch.cat([qk[:, self._heads :], heads[:, n_turned:]], dim=1).view(-1, self._width)
+        self._columns[i].index_copy_(0, passing.columns, kept)
         return qk[:, : self._heads]
 
     def _attended(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
@@ -288,3 +306,9 @@ class Decoder:
             q.transpose(1, 2), k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=self._heads != self._kv_heads
         )
         return found.transpose(1, 2).reshape(N * T, -1)
+
+
+def _rms_normed(x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
+    """Return x / sqrt(sum(x^2) + eps) * weight over the last dimension; the root of its width is a part of `weight`."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    return (x * torch.addcmul(eps, norm, norm).rsqrt_()).mul_(weight)

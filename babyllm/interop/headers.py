@@ -56,7 +56,8 @@ def require_fitting_header(files: Sequence[Path], config: ModelConfig, path: Pat
         ("vocab_size", EMBEDDING, 0, config.vocab_size),
         ("hidden_size", EMBEDDING, 1, config.d_model),
         ("intermediate_size", "layers.0.mlp.gate_proj", 0, config.ff_width),
-        ("num_key_value_heads", "layers.0.self_attn.k_proj", 0, config.kv_heads * config.head_dim),
+        ("num_key_value_heads", "layers.0.self_attn.k_proj", 0, config.kv_heads * config.head_width),
+        ("num_attention_heads", "layers.0.self_attn.q_proj", 0, config.n_heads * config.head_width),
     ):
         shape = shapes.get(f"model.{tensor}.weight", [])
         if len(shape) != 2 or shape[dimension] != size:

@@ -1,8 +1,8 @@
 """Hugging Face model directories: config.json and model.safetensors, read and written.
 
-ModelConfig <-> config.json; Transformer <-> model.safetensors (float32, Hugging Face names); tokenizer <-> its files.
-A reward model or classifier is transformers' LlamaForSequenceClassification. A policy with a value head is a
-LlamaForCausalLM whose head is in a separate file, which transformers does not read.
+ModelConfig <-> config.json (babyllm.interop.hf_config); Transformer <-> model.safetensors (float32, Hugging Face
+names); tokenizer <-> its files. A reward model or classifier is transformers' LlamaForSequenceClassification. A policy
+with a value head is a LlamaForCausalLM whose head is in a separate file, which transformers does not read.
 """
 
 from __future__ import annotations
@@ -16,130 +16,20 @@ import torch
 from torch import Tensor
 
 from babyllm.config.json_fields import Fields, read_json
-from babyllm.config.values import MAX_WIDTH
 from babyllm.errors import UserError
 from babyllm.files import write_json
 from babyllm.integrity import check_held, check_model
 from babyllm.interop.headers import require_fitting_header, tensor_shapes
+from babyllm.interop.hf_config import classifier_of, config_from_json, config_to_json, is_classifier
 from babyllm.interop.weights import VALUE_HEAD, WEIGHTS, load_weights, save_tensors, weight_files, weights_to_hf
-from babyllm.model.config import Checkpointing, ModelConfig, RopeScaling
+from babyllm.model.config import Checkpointing, ModelConfig
 from babyllm.model.heads import SCORE, WithHead
 from babyllm.model.interface import Model
 from babyllm.model.linear import FrozenLinear
 from babyllm.model.transformer import OUTPUT, Transformer
 from babyllm.tokenizer import Tokenizer
 
-CLASSIFIER = "LlamaForSequenceClassification"
 ADAPTER_CONFIG = "adapter_config.json"
-
-
-def config_to_json(config: ModelConfig, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """The content of `config.json`.
-
-    `bos_token_id` is the id of <eos>: in training it separates documents, so it also begins a text.
-    """
-    eos = tokenizer.eos_id if tokenizer else None
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.d_model,
-        "intermediate_size": config.ff_width,
-        "num_hidden_layers": config.n_layers,
-        "num_attention_heads": config.n_heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-        "max_position_embeddings": config.max_seq_len,
-        "rope_theta": config.rope_theta,
-        "rope_scaling": _scaling_to_json(config),
-        "rms_norm_eps": config.norm_eps,
-        "tie_word_embeddings": config.tie_embeddings,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "torch_dtype": "float32",
-        "bos_token_id": eos,
-        "eos_token_id": eos,
-        "pad_token_id": tokenizer.pad_id if tokenizer else None,
-    }
-
-
-def _scaling_to_json(config: ModelConfig) -> dict[str, Any] | None:
-    scaling = config.rope_scaling
-    if scaling is None:
-        return None
-    original = scaling.original_max_seq_len or config.max_seq_len
-    out: dict[str, Any] = {"rope_type": scaling.type, "factor": scaling.factor}
-    if scaling.type in ("llama3", "yarn"):
-        out["original_max_position_embeddings"] = original
-    if scaling.type == "llama3":
-        out |= {"low_freq_factor": scaling.low_freq_factor, "high_freq_factor": scaling.high_freq_factor}
-    if scaling.type == "yarn":
-        out |= {"beta_fast": scaling.beta_fast, "beta_slow": scaling.beta_slow}
-        if scaling.attention_factor is not None:
-            out["attention_factor"] = scaling.attention_factor
-    return out
-
-
-def config_from_json(raw: dict[str, Any], name: str = "config.json") -> ModelConfig:
-    """The model configuration that a `config.json` describes.
-
-    Args:
-        raw: content of the file.
-        name: name of the file, for messages.
-
-    Raises:
-        UserError: the file does not describe a Llama, uses an unsupported feature, or has a value of a wrong type or
-            range.
-    """
-    fields = Fields(raw, name)
-    fields.only("model_type", ("llama",), ", only 'llama'")
-    fields.text("model_type")
-    for key in ("attention_bias", "mlp_bias"):
-        if fields.boolean(key, False):
-            raise UserError(f"{name}: {key} is not supported")
-    fields.only("hidden_act", ("silu", None), ", only 'silu'")
-    n_heads, d_model = (fields.integer(key, high=MAX_WIDTH) for key in ("num_attention_heads", "hidden_size"))
-    head_dim = fields.integer("head_dim", d_model // n_heads)
-    if head_dim != d_model // n_heads:
-        raise UserError(
-            f"{name}: head_dim {head_dim} is not supported, only hidden_size over heads, {d_model // n_heads}"
-        )
-    # Newer files put all settings of RoPE into rope_parameters.
-    rope = fields.object("rope_parameters" if fields.has("rope_parameters") else "rope_scaling")
-    try:
-        return ModelConfig(
-            vocab_size=fields.integer("vocab_size"),
-            n_layers=fields.integer("num_hidden_layers"),
-            d_model=d_model,
-            n_heads=n_heads,
-            n_kv_heads=fields.integer("num_key_value_heads", None, high=MAX_WIDTH),
-            d_ff=fields.integer("intermediate_size", high=MAX_WIDTH),
-            max_seq_len=fields.integer("max_position_embeddings", 2048, high=MAX_WIDTH),
-            rope_theta=fields.number("rope_theta", rope.number("rope_theta", 10000.0, low=1.5), low=1.5),
-            rope_scaling=_scaling_from_json(rope),
-            tie_embeddings=fields.boolean("tie_word_embeddings", False),
-            norm_eps=fields.number("rms_norm_eps", 1e-6, high=1.0),
-        )
-    except UserError as e:
-        raise e if str(e).startswith(name) else UserError(f"{name}: {e}") from None
-
-
-def _scaling_from_json(rope: Fields) -> RopeScaling | None:
-    for key, plain in (("mscale", None), ("mscale_all_dim", None), ("truncate", True), ("partial_rotary_factor", 1.0)):
-        rope.only(key, (None, plain))
-    kind = rope.text("rope_type", rope.text("type", "default"))
-    if kind == "default":
-        return None
-    if kind not in ("linear", "dynamic", "llama3", "yarn"):
-        raise UserError(
-            f"{rope.where}: rope scaling {kind[:40]!r} is not supported, only linear, dynamic, llama3 and yarn"
-        )
-    names = ("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor")
-    extra = {key: rope.number(key, low=1e-6, high=1e6) for key in names if rope.has(key)}
-    has_original = kind in ("llama3", "yarn") and rope.has("original_max_position_embeddings")
-    original = rope.integer("original_max_position_embeddings", high=MAX_WIDTH) if has_original else None
-    return RopeScaling(kind, rope.number("factor", low=1e-6, high=1e6), original, **extra)
 
 
 def save_model(
@@ -207,7 +97,7 @@ def _head_to_json(model: WithHead) -> dict[str, Any]:
         "id2label": {str(i): label for i, label in enumerate(model.labels)},
         "label2id": {label: i for i, label in enumerate(model.labels)},
     }
-    return names if model.has_output else {"architectures": [CLASSIFIER], **names}
+    return names if model.has_output else {"architectures": [classifier_of(model.config)], **names}
 
 
 def save_generation(directory: Path, model: Model, tokenizer: Tokenizer | None, end_ids: Sequence[int] = ()) -> None:
@@ -245,7 +135,7 @@ def load_model(
         UserError: a file is missing, damaged or does not fit; the message names it.
     """
     raw, config = _described(directory, dropout, activation_checkpointing)
-    if raw.get("architectures") == [CLASSIFIER]:
+    if is_classifier(raw):
         raise UserError(f"{directory}: holds a reward model or classifier; give the directory of a language model")
     with torch.device("meta"):
         model = Transformer(config)
@@ -267,10 +157,10 @@ def load_with_head(
         UserError: the directory has no head, or a file is missing, damaged or does not fit.
     """
     raw, config = _described(directory, dropout, activation_checkpointing)
-    has_output = raw.get("architectures") != [CLASSIFIER]
+    has_output = not is_classifier(raw)
     files = [directory / VALUE_HEAD] if has_output else weight_files(directory)
     if has_output and not files[0].is_file():
-        raise UserError(f"{directory}: has neither the architecture {CLASSIFIER} nor a {VALUE_HEAD}")
+        raise UserError(f"{directory}: has neither the architecture {classifier_of(config)} nor a {VALUE_HEAD}")
     shape = tensor_shapes(files).get(f"{SCORE}.weight")
     if not shape:
         raise UserError(f"{directory}: its files hold no tensor '{SCORE}.weight'")

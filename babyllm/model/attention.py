@@ -92,14 +92,18 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.n_heads, self.head_dim = config.n_heads, config.head_dim
+        self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.kv_heads, config.head_width
         self.form: Form = "fused"
         self.is_selective = config.activation_checkpointing == "selective"
-        kv_width = config.kv_heads * config.head_dim
-        self.q_proj = nn.Linear(config.d_model, config.d_model, bias=False)
-        self.k_proj = nn.Linear(config.d_model, kv_width, bias=False)
-        self.v_proj = nn.Linear(config.d_model, kv_width, bias=False)
-        self.o_proj = nn.Linear(config.d_model, config.d_model, bias=False)
+        width, kv_width = config.n_heads * config.head_width, config.kv_heads * config.head_width
+        self.q_proj = nn.Linear(config.d_model, width, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.d_model, kv_width, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.d_model, kv_width, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(width, config.d_model, bias=False)
+        if config.qk_norm:
+            self.q_norm = RMSNorm(config.head_width, config.norm_eps)
+            self.k_norm = RMSNorm(config.head_width, config.norm_eps)
+        self.has_norms = config.qk_norm
 
     def forward(self, x: Tensor, norm: RMSNorm, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
         """The attention of norm(x), (B, T, D) -> (B, T, D); `mask` (B, 1, T, T) is True where a query may look.
@@ -109,6 +113,9 @@ class Attention(nn.Module):
         B, T, _ = x.shape
         projections = (self.q_proj, self.k_proj, self.v_proj)
         qkv = joint(x, norm, projections, recompute=self.is_selective).view(B, T, -1, self.head_dim)
+        if self.has_norms:
+            q, k, v = torch.split(qkv, [self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=2)
+            qkv = torch.cat([self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v], dim=2)
         q, k, v = split_rotated(qkv, self.n_heads, cos, sin)  # (B, H, T, W), (B, K, T, W), (B, K, T, W)
         y = causal_attention(q, k, v, mask, self.form)
         out: Tensor = self.o_proj(y.transpose(1, 2).reshape(B, T, -1))

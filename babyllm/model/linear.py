@@ -36,9 +36,11 @@ class FrozenLinear(nn.Linear):
     """
 
     def __init__(self, layer: nn.Linear, storage: WeightStorage) -> None:
-        """Take over the weight of `layer`, which has no bias."""
+        """Take over the weight of `layer`, and its bias, which stays as it is."""
         super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
         self.storage = storage
+        if layer.bias is not None:
+            self.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
         weight = layer.weight.detach()
         if storage == "nf4":
             self._table = nf4.pair_table(weight.device)
@@ -71,15 +73,15 @@ class FrozenLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
         if self.storage == "float32":
-            return F.linear(x, self.weight)
+            return F.linear(x, self.weight, self.bias)
         shape = torch.Size((self.out_features, self.in_features))
         y: Tensor = _Product.apply(x.to(product_dtype(x)), shape, *self._stored_tensors())  # type: ignore[no-untyped-call]
-        return y
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
 def plain_product(x: Tensor, layer: FrozenLinear) -> Tensor:
     """The product of a `FrozenLinear`, but keeping the restored weight for the backward pass: (..., I) -> (..., O)."""
-    return F.linear(x, layer.base_weight().to(x.dtype))
+    return F.linear(x, layer.base_weight().to(x.dtype), layer.bias)
 
 
 class _Product(torch.autograd.Function):
@@ -135,7 +137,7 @@ class LoraLinear(FrozenLinear):
         dropout: float = 0.0,
         lora_plus: float = 1.0,
     ) -> None:
-        """Take over the weight of `layer`, which has no bias."""
+        """Take over the weight and the bias of `layer`."""
         super().__init__(layer, storage)
         device = layer.weight.device
         self.lora_A = nn.Parameter(torch.empty(rank, layer.in_features, device=device))
@@ -192,6 +194,11 @@ def joined_int8(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor] | None:
     return _joined([layer.weight for layer in frozen]), _joined([layer.scales for layer in frozen])
 
 
+def joined_bias(layers: Sequence[nn.Linear]) -> Tensor | None:
+    """The biases of layers that share an input, (sum of O,); None if they have none."""
+    return None if any(layer.bias is None for layer in layers) else torch.cat([layer.bias for layer in layers])
+
+
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     """Parameters concatenated along the first dimension; they become views of the result.
 
@@ -223,10 +230,11 @@ def joint(x: Tensor, norm: RMSNorm, layers: Sequence[nn.Linear], *, recompute: b
     if not torch.is_grad_enabled() or any(type(layer) is not nn.Linear for layer in layers):
         normed = norm(x)
         return torch.cat([layer(normed) for layer in layers], dim=-1)
-    weight = torch.cat([layer.weight for layer in layers])
+    weight, bias = torch.cat([layer.weight for layer in layers]), joined_bias(layers)
     if not recompute:
-        return F.linear(norm(x), weight)
-    return normed_product(x, norm.weight, norm.eps, weight.to(product_dtype(x)))
+        return F.linear(norm(x), weight, bias)
+    y = normed_product(x, norm.weight, norm.eps, weight.to(product_dtype(x)))
+    return y if bias is None else y + bias.to(y.dtype)
 
 
 def after_swiglu(gate_up: Tensor, layer: nn.Linear, *, recompute: bool) -> Tensor:

@@ -39,6 +39,7 @@ class ModelOptions(Shape):
     Attributes:
         preset: name of a shape: nano, tiny, 92m, 218m, 160m or 1b; null takes nano on a CPU and tiny on a GPU.
         vocab_size: rows of the embedding; in training it follows the data unless given, and may exceed it.
+        head_dim: width of a head; null takes d_model / n_heads.
         d_ff: width of the SwiGLU; follows d_model (8/3 of it, up to a multiple of 32) when only that is given.
         max_seq_len: longest sequence in tokens; in training at least data.seq_len.
         rope_scaling: method to stretch the rotary frequencies: linear, dynamic, llama3 or yarn; null does not.
@@ -52,6 +53,7 @@ class ModelOptions(Shape):
     d_model: Width | None = None
     n_heads: Width | None = None
     n_kv_heads: Width | None = None
+    head_dim: Width | None = None
     d_ff: Width | None = None
     max_seq_len: Width | None = None
     rope_theta: Positive | None = None
@@ -60,6 +62,9 @@ class ModelOptions(Shape):
     rope_original_seq_len: Count | None = None
     tie_embeddings: bool | None = None
     dropout: ShareBelow1 = 0.0
+    norm_eps: Positive | None = None
+    qk_norm: bool = False
+    qkv_bias: bool = False
     activation_checkpointing: Checkpointing = False
 
     def build(self, vocab_size: int | None = None, seq_len: int = 0) -> ModelConfig:
@@ -88,6 +93,7 @@ class ModelOptions(Shape):
             given["d_ff"] = None
         if self.n_heads and not self.n_kv_heads and self.n_heads % preset.kv_heads:
             given["n_kv_heads"] = None
+        given["head_dim"] = self.head_dim
         given["rope_scaling"] = self.rope_scaling and RopeScaling(
             self.rope_scaling, self.rope_factor, self.rope_original_seq_len
         )

@@ -29,16 +29,16 @@ def inverse_frequencies(config: ModelConfig, seq_len: int) -> tuple[Tensor, floa
     """
     scaling = config.rope_scaling
     if scaling is None:
-        return _frequencies(config.rope_theta, config.head_dim), 1.0
+        return _frequencies(config.rope_theta, config.head_width), 1.0
     original = scaling.original_max_seq_len or config.max_seq_len
-    plain = _frequencies(config.rope_theta, config.head_dim)
+    plain = _frequencies(config.rope_theta, config.head_width)
     if scaling.type == "linear":
         return plain / scaling.factor, 1.0
     if scaling.type == "dynamic":
         longest = max(seq_len, original)
         growth = scaling.factor * longest / original - (scaling.factor - 1)
-        theta = config.rope_theta * growth ** (config.head_dim / (config.head_dim - 2))
-        return _frequencies(theta, config.head_dim), 1.0
+        theta = config.rope_theta * growth ** (config.head_width / (config.head_width - 2))
+        return _frequencies(theta, config.head_width), 1.0
     if scaling.type == "llama3":
         return _llama3(plain, scaling, original), 1.0
     return _yarn(plain, scaling, original, config)
@@ -59,7 +59,7 @@ def _llama3(plain: Tensor, scaling: RopeScaling, original: int) -> Tensor:
 
 def _yarn(plain: Tensor, scaling: RopeScaling, original: int, config: ModelConfig) -> tuple[Tensor, float]:
     """YaRN (Peng et al. 2023, sections 3.2 and 3.4): a ramp over dimensions between stretched and kept."""
-    d = config.head_dim
+    d = config.head_width
 
     def dimension_of(rotations: float) -> float:
         return d * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(config.rope_theta))

@@ -76,6 +76,7 @@ class Transformer(Model):
 
     Weights start as normal with std 0.02, the projections that write into the residual stream (`o_proj`, `down_proj`)
     with 0.02 / sqrt(2 n_layers) (Radford et al. 2019, section 2.3); they are drawn from torch's current generator.
+    Biases start at 0.
 
     Attributes:
         config: shape.
@@ -110,7 +111,7 @@ class Transformer(Model):
             return
         for name, weight in self.named_parameters():
             if weight.dim() < 2:
-                nn.init.ones_(weight)
+                nn.init.constant_(weight, 0.0 if name.endswith(".bias") else 1.0)
             else:
                 is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
                 nn.init.normal_(weight, std=INIT_STD / math.sqrt(2 * self.config.n_layers) if is_residual else INIT_STD)

@@ -49,7 +49,7 @@ def choose_forms(model: Model, runtime: Runtime, seq_len: int) -> None:
     c, machine = model.config, f"{_machine(runtime)}, {torch.__version__}"
     form = runtime.attention
     if form == "auto":
-        shape = seq_len, c.n_heads, c.kv_heads, c.head_dim
+        shape = seq_len, c.n_heads, c.kv_heads, c.head_width
         is_open = runtime.device.type == "cpu" and SHORTEST <= seq_len <= LONGEST
         key = f"attention {shape} {runtime.dtype}, {machine}"
         is_blocks = is_open and _measured(runtime, key, "blocks", lambda: fastest_form(shape, runtime.dtype))

@@ -76,7 +76,7 @@ def models() -> tuple[Transformer, Any]:
     """Ours and transformers', with the same random weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from babyllm.interop.huggingface import config_to_json
+    from babyllm.interop.hf_config import config_to_json
     from babyllm.model.transformer import Transformer
 
     ours = Transformer(SHAPE).eval()

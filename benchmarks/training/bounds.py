@@ -56,15 +56,15 @@ def floor(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, dt
     from babyllm.model.attention import causal_attention, fastest_form
 
     n, products = batch * seq_len, gemm(shape, batch, seq_len, device, dtype)
-    heads = (seq_len, shape.n_heads, shape.kv_heads, shape.head_dim)
+    heads = (seq_len, shape.n_heads, shape.kv_heads, shape.head_width)
     form = fastest_form(heads, dtype) if device.type == "cpu" else "fused"
     q, k, v = (
-        torch.randn(batch, n_heads, seq_len, shape.head_dim, dtype=dtype, device=device).requires_grad_()
+        torch.randn(batch, n_heads, seq_len, shape.head_width, dtype=dtype, device=device).requires_grad_()
         for n_heads in (shape.n_heads, shape.kv_heads, shape.kv_heads)
     )
     hidden, rotated, gated = (
         torch.rand(n, width, dtype=dtype, device=device)
-        for width in (shape.d_model, shape.d_model + shape.kv_heads * shape.head_dim, shape.ff_width)
+        for width in (shape.d_model, shape.d_model + shape.kv_heads * shape.head_width, shape.ff_width)
     )
     logits = torch.randn(n, shape.vocab_size, dtype=dtype, device=device)
     layer = [torch.randn(o, i, device=device) for i, o in _layer_sizes(shape)]
@@ -93,7 +93,7 @@ def floor(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, dt
 
 def _layer_sizes(shape: ModelConfig) -> list[tuple[int, int]]:
     """Inputs and outputs of the linear layers of a block, those of one input joined."""
-    width, kv_width = shape.d_model, shape.head_dim * shape.kv_heads
+    width, kv_width = shape.d_model, shape.head_width * shape.kv_heads
     return [(width, width + 2 * kv_width), (width, width), (width, 2 * shape.ff_width), (shape.ff_width, width)]
 
 

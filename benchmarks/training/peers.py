@@ -114,7 +114,7 @@ def nanochat(shape: ModelConfig, batch: int, seq_len: int, device: torch.device,
     from torch import nn
     from torch.nn import functional as F
 
-    width, n_heads, n_kv_heads, head_dim = shape.d_model, shape.n_heads, shape.kv_heads, shape.head_dim
+    width, n_heads, n_kv_heads, head_dim = shape.d_model, shape.n_heads, shape.kv_heads, shape.head_width
     angles = torch.outer(torch.arange(seq_len), shape.rope_theta ** -(torch.arange(0, head_dim, 2) / head_dim))
     cos, sin = angles.cos().to(device)[:, None], angles.sin().to(device)[:, None]
 
@@ -217,7 +217,7 @@ def llama(shape: ModelConfig, seq_len: int) -> Any:
     """Transformers' Llama of a shape, with rotary positions for `seq_len` tokens."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from babyllm.interop.huggingface import config_to_json
+    from babyllm.interop.hf_config import config_to_json
 
     values = config_to_json(replace(shape, max_seq_len=seq_len), None)
     return LlamaForCausalLM(LlamaConfig(**values | {"use_cache": False, "attn_implementation": "sdpa"}))

@@ -67,6 +67,12 @@ VARIANTS = {
     "other widths": Variant({"d_ff": 72, "n_layers": 3}),
     "theta and eps": Variant({"rope_theta": 500.0, "norm_eps": 1e-2}),
     "dropout, which generation has not": Variant({"dropout": 0.5}),
+    "norms of queries and keys": Variant({"qk_norm": True}),
+    "biases": Variant({"qkv_bias": True}),
+    "biases, adapter": Variant({"qkv_bias": True}, adapted),
+    "biases, base in nf4": Variant({"qkv_bias": True}, in_nf4),
+    "heads wider than their share": Variant({"head_dim": 24}),
+    "heads narrower than their share, with norms": Variant({"head_dim": 8, "qk_norm": True}),
     "linear": Variant({"rope_scaling": RopeScaling("linear", 4.0)}),
     "dynamic": Variant({"rope_scaling": RopeScaling("dynamic", 4.0)}),
     "llama3": Variant({"rope_scaling": RopeScaling("llama3", 8.0, 16, low_freq_factor=0.5, high_freq_factor=3.0)}),
@@ -79,6 +85,7 @@ VARIANTS = {
     "base in nf4": Variant(change=in_nf4),
     "value head": Variant(change=with_value_head),
     "int8, multiplied in bfloat16": Variant(change=to_int8, tolerance=0.1),
+    "int8, biases": Variant({"qkv_bias": True}, to_int8, tolerance=0.1),
 }
 
 
@@ -87,7 +94,7 @@ def variant_of(tiny: Callable[..., ModelConfig], name: str) -> Transformer:
     model = model_of(tiny(**VARIANTS[name].shape))
     with torch.no_grad():
         for weight in model.parameters():
-            weight.normal_(std=0.2) if weight.dim() > 1 else weight.uniform_(0.5, 1.5)
+            weight.normal_(std=0.2) if weight.dim() > 1 else weight.uniform_(0.5, 1.5)  # biases too
     return VARIANTS[name].change(model).eval()
 
 

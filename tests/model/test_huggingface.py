@@ -12,7 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from babyllm.errors import UserError
-from babyllm.interop.huggingface import config_from_json, load_model, save_model
+from babyllm.generation import generate_ids
+from babyllm.generation.sampling import Sampling
+from babyllm.interop.hf_config import config_from_json
+from babyllm.interop.huggingface import load_model, save_model
 from babyllm.interop.weights import hf_name
 from babyllm.loading import load
 from babyllm.model.config import ModelConfig, RopeScaling
@@ -28,6 +31,10 @@ SHAPES = {
     "mqa": {"n_kv_heads": 1},
     "tied": {"tie_embeddings": True},
     "theta and eps": {"rope_theta": 500.0, "norm_eps": 1e-2},
+    "heads wider than their share": {"head_dim": 24},
+    "norms of queries and keys": {"qk_norm": True, "head_dim": 8},
+    "biases": {"qkv_bias": True},
+    "biases, tied": {"qkv_bias": True, "tie_embeddings": True, "n_kv_heads": 4},
     "linear": {"rope_scaling": RopeScaling("linear", 4.0)},
     "dynamic": {"rope_scaling": RopeScaling("dynamic", 4.0), "max_seq_len": 16},
     "llama3": {"rope_scaling": RopeScaling("llama3", 8.0, 16, low_freq_factor=0.5, high_freq_factor=3.0)},
@@ -75,22 +82,24 @@ def tokens_of(config: ModelConfig) -> torch.Tensor:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_transformers_reads_what_is_written(tiny: Tiny, tmp_path: Path, complaints: list[str], shape: str) -> None:
     """AutoModelForCausalLM has the same logits from a saved directory, and has nothing to complain about."""
-    from transformers import AutoModelForCausalLM, LlamaForCausalLM
+    import transformers
+    from transformers import AutoModelForCausalLM
 
     model = model_of(tiny(**SHAPES[shape]))
+    family = "Qwen3" if model.config.qk_norm else "Qwen2" if model.config.qkv_bias else "Llama"
     save_model(tmp_path, model, None)
     complaints.clear()
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     tokens = tokens_of(model.config)
     with torch.no_grad():
         expected = theirs(tokens).logits
-    assert isinstance(theirs, LlamaForCausalLM) and theirs.dtype == torch.float32
+    assert type(theirs) is getattr(transformers, f"{family}ForCausalLM") and theirs.dtype == torch.float32
     assert (model.logits(tokens) - expected).abs().max() < 1e-4
     assert expected.std() > 0.5, "the logits say something"
     assert complaints == []
 
 
-@pytest.mark.parametrize("shape", ["gqa", "mha", "tied", "yarn with all"])
+@pytest.mark.parametrize("shape", ["gqa", "mha", "tied", "yarn with all", "norms of queries and keys", "biases"])
 def test_gradients_equal_those_of_transformers(tiny: Tiny, tmp_path: Path, shape: str) -> None:
     """The gradient of every weight is that of transformers' own backward pass."""
     from transformers import AutoModelForCausalLM
@@ -155,6 +164,46 @@ def test_what_transformers_writes_is_read(tmp_path: Path, is_tied: bool, rope_ty
         expected = theirs(tokens).logits
     for name in ("one", "several"):
         assert (load_model(tmp_path / name).logits(tokens) - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("family", ["Mistral", "Qwen2", "Qwen3"])
+def test_relatives_of_llama_are_read_and_written(tmp_path: Path, family: str) -> None:
+    """Logits and greedy ids of transformers' own model, read here, and read by transformers after saving."""
+    import transformers
+
+    shape = getattr(transformers, f"{family}Config")(
+        vocab_size=100,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+        tie_word_embeddings=family == "Qwen3",
+        **{"Mistral": {"sliding_window": None, "head_dim": 16}, "Qwen2": {}, "Qwen3": {"head_dim": 16}}[family],
+    )
+    torch.manual_seed(0)
+    theirs = getattr(transformers, f"{family}ForCausalLM")(shape).eval()
+    with torch.no_grad():
+        for name, weight in theirs.named_parameters():
+            if name.endswith((".bias", "_norm.weight")):
+                weight.uniform_(-0.5, 1.5)
+    theirs.save_pretrained(tmp_path / "theirs")
+    mine = load_model(tmp_path / "theirs").eval()
+    (tmp_path / "mine").mkdir()
+    save_model(tmp_path / "mine", mine, None)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "mine").eval()
+    assert type(again).__name__ == ("LlamaForCausalLM" if family == "Mistral" else type(theirs).__name__)
+    prompt = torch.randint(0, 100, (1, 20), generator=torch.Generator().manual_seed(1))
+    options = {"max_new_tokens": 40, "do_sample": False, "eos_token_id": None, "bos_token_id": None, "pad_token_id": 0}
+    with torch.no_grad():
+        expected = theirs(prompt).logits
+        ids = [model.generate(prompt, **options)[0, 20:].tolist() for model in (theirs, again)]
+        assert (again(prompt).logits - expected).abs().max() < 1e-4
+    assert (mine.logits(prompt) - expected).abs().max() < 1e-4 and expected.std() > 0.5
+    assert list(generate_ids(mine, prompt[0].tolist(), Sampling(40, temperature=0))) == ids[0] == ids[1]
+    assert len(set(ids[0])) > 3
 
 
 def test_half_precision_files_become_float32(tiny: Tiny, tmp_path: Path) -> None:
@@ -241,7 +290,13 @@ def test_old_and_new_spellings_of_a_config_mean_the_same() -> None:
         ({"attention_bias": True}, "attention_bias is not supported"),
         ({"mlp_bias": True}, "mlp_bias is not supported"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
-        ({"head_dim": 16}, "head_dim 16 is not supported"),
+        ({"head_dim": 15}, "head_dim=15: must be even"),
+        ({"model_type": "mixtral"}, r"choose among experts \(MoE\)"),
+        ({"model_type": "chatglm"}, "turn half of each head"),
+        ({"model_type": "mistral", "sliding_window": 64}, "sliding_window 64 is not supported; set it to null"),
+        ({"model_type": "qwen2", "use_sliding_window": True}, "use_sliding_window is not supported"),
+        ({"model_type": "qwen3", "attention_bias": True}, "attention_bias is not supported"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantised weights are not read"),
         ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "'longrope' is not supported"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "mscale": 1.0, "mscale_all_dim": 1.0}}, "mscale"),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),

@@ -319,7 +319,7 @@ def test_impossible_shapes_are_refused(tiny: Tiny, changes: dict[str, object], m
 def test_shapes_fill_in_what_follows() -> None:
     """Without n_kv_heads every head has its own keys, and d_ff is 8/3 of the width, up to a multiple of 32."""
     config = ModelConfig(vocab_size=10, n_layers=1, d_model=100, n_heads=5)
-    assert (config.kv_heads, config.head_dim, config.ff_width) == (5, 20, 288)
+    assert (config.kv_heads, config.head_width, config.ff_width) == (5, 20, 288)
 
 
 def test_options_change_a_preset() -> None:

@@ -166,6 +166,7 @@ def merge_lora(model: Transformer) -> Transformer:
         if isinstance(layer, FrozenLinear):
             plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
             plain.weight = nn.Parameter(dense_weight(layer))
+            plain.bias = layer.bias
             model.set_submodule(name, plain.train(layer.training))
             model.origin = None
     if isinstance(model.embed_tokens, RowEmbedding):

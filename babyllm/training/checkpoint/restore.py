@@ -15,7 +15,8 @@ from babyllm.data.stream_state import join
 from babyllm.errors import UserError
 from babyllm.files import path_as_text
 from babyllm.integrity import OPTIMIZER, STREAM
-from babyllm.interop.huggingface import ADAPTER_CONFIG, config_to_json
+from babyllm.interop.hf_config import config_to_json
+from babyllm.interop.huggingface import ADAPTER_CONFIG
 from babyllm.interop.peft import fill_adapter, read_adapter
 from babyllm.interop.weights import load_weights
 from babyllm.model.adapt.lora import lora_layers
