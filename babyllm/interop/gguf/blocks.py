@@ -40,7 +40,8 @@ class Format(NamedTuple):
 
 
 def _read_f32(blocks: Bytes) -> Floats:
-    return blocks.view("<f4")
+    values: Floats = blocks.view("<f4")
+    return values
 
 
 def _read_f16(blocks: Bytes) -> Floats:
@@ -48,7 +49,8 @@ def _read_f16(blocks: Bytes) -> Floats:
 
 
 def _read_bf16(blocks: Bytes) -> Floats:
-    return (blocks.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    values: Floats = (blocks.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    return values
 
 
 def _read_q8_0(blocks: Bytes) -> Floats:

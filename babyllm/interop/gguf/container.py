@@ -26,7 +26,7 @@ from babyllm.interop.gguf.blocks import NUMBERS, Floats, Format, Kind, dequantis
 MAGIC = b"GGUF"
 VERSION = 3
 ALIGNMENT = 32
-_STRING, _ARRAY, _BOOL = 8, 9, 7
+_FLOAT, _BOOL, _STRING, _ARRAY = 6, 7, 8, 9
 _NUMBERS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "|b1", 10: "<u8", 11: "<i8"}
 _NUMBERS |= {12: "<f8"}
 _MOST_DIMENSIONS = 4
@@ -89,11 +89,9 @@ def read_tensor(header: Header, name: str) -> Floats:
     if place is None:
         raise UserError(f"{header.path}: lacks the tensor {name!r}")
     try:
-        with header.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            raw = np.frombuffer(content, np.uint8, place.n_bytes, place.start)
-            values = dequantised(raw, place.format).reshape(place.shape)
-            del raw  # or the file could not be closed
-    except (OSError, ValueError) as error:
+        raw = np.memmap(header.path, np.uint8, "r", place.start, (place.n_bytes,))
+        values = dequantised(raw, place.format).reshape(place.shape)
+    except (OSError, ValueError) as error:  # the file has changed since its header was read
         raise UserError(f"{header.path}: cannot be read ({error})") from error
     if values.size and not (math.isfinite(values.min()) and math.isfinite(values.max())):
         raise UserError(f"{header.path}: tensor {name!r} holds NaN or infinity; download the file again")
@@ -157,7 +155,9 @@ class _Reader:
             return self._text()
         if kind == _ARRAY:
             return self._array()
-        return self._numbers(kind, 1)[0].item()
+        number = self._numbers(kind, 1)[0]
+        # Shortest decimal of a float32: 1e-05, not 9.999999747378752e-06.
+        return float(str(number)) if kind == _FLOAT else number.item()
 
     def _array(self) -> Any:
         kind = self._unpack("<I")
@@ -171,7 +171,8 @@ class _Reader:
         if kind not in _NUMBERS:
             raise self._refused(f"holds a value of the unknown type {kind}")
         if kind == _BOOL:
-            return np.frombuffer(self._take(count), np.uint8) != 0
+            truths: NDArray[Any] = np.frombuffer(self._take(count), np.uint8) != 0
+            return truths
         return np.frombuffer(self._take(count * np.dtype(_NUMBERS[kind]).itemsize), _NUMBERS[kind])
 
     def _alignment(self, metadata: dict[str, Any]) -> int:
@@ -227,8 +228,8 @@ def write_file(path: Path, metadata: Mapping[str, Any], tensors: Iterable[Tensor
 
     Args:
         path: file to write.
-        metadata: values by key. An int is written as uint32, a float as float32; lists hold texts, or numbers of one
-            type.
+        metadata: values by key: texts, lists of texts, truth values, ints (written as uint32), floats (as float32)
+            and NumPy arrays of numbers.
         tensors: tensors in their order in the file.
         kind: format of the matrices. Vectors are written in F32, and matrices whose rows no block divides in F16.
 
@@ -270,9 +271,11 @@ def _text_bytes(text: str) -> bytes:
 
 def _value_bytes(value: Any) -> bytes:
     """The type and the bytes of a value."""
+    if isinstance(value, np.ndarray):
+        kind = next(kind for kind, name in _NUMBERS.items() if np.dtype(name) == value.dtype)
+        return struct.pack("<IIQ", _ARRAY, kind, len(value)) + value.tobytes()
     if isinstance(value, list):
-        kind, _ = _typed(value[0] if value else "")
-        return struct.pack("<IIQ", _ARRAY, kind, len(value)) + b"".join(_typed(one)[1] for one in value)
+        return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + b"".join(map(_text_bytes, value))
     kind, raw = _typed(value)
     return struct.pack("<I", kind) + raw
 
@@ -283,5 +286,5 @@ def _typed(value: Any) -> tuple[int, bytes]:
     if isinstance(value, bool):
         return _BOOL, struct.pack("<B", value)
     if isinstance(value, float):
-        return 6, struct.pack("<f", value)
+        return _FLOAT, struct.pack("<f", value)
     return 4, struct.pack("<I", value)
