@@ -45,7 +45,8 @@ def _read_f32(blocks: Bytes) -> Floats:
 
 
 def _read_f16(blocks: Bytes) -> Floats:
-    return blocks.view("<f2").astype(np.float32)
+    values: Floats = blocks.view("<f2").astype(np.float32)
+    return values
 
 
 def _read_bf16(blocks: Bytes) -> Floats:
@@ -54,20 +55,23 @@ def _read_bf16(blocks: Bytes) -> Floats:
 
 
 def _read_q8_0(blocks: Bytes) -> Floats:
-    return blocks[:, 2:].view(np.int8).astype(np.float32) * _halves(blocks, 0)
+    values: Floats = blocks[:, 2:].view(np.int8) * _halves(blocks, 0)
+    return values
 
 
 def _read_q4_0(blocks: Bytes) -> Floats:
-    return (_nibbles(blocks[:, 2:]) - np.float32(8)) * _halves(blocks, 0)
+    values: Floats = (_nibbles(blocks[:, 2:]) - np.float32(8)) * _halves(blocks, 0)
+    return values
 
 
 def _read_q4_1(blocks: Bytes) -> Floats:
-    return _nibbles(blocks[:, 4:]) * _halves(blocks, 0) + _halves(blocks, 2)
+    values: Floats = _nibbles(blocks[:, 4:]) * _halves(blocks, 0) + _halves(blocks, 2)
+    return values
 
 
 def _halves(blocks: Bytes, start: int) -> Floats:
     """(N, 1) float32 values of the float16 number at byte `start` of each block."""
-    return np.ascontiguousarray(blocks[:, start : start + 2]).view("<f2").astype(np.float32)
+    return _read_f16(np.ascontiguousarray(blocks[:, start : start + 2]))
 
 
 def _nibbles(packed: Bytes) -> Floats:

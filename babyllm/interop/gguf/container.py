@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.errors import UserError
+from babyllm.files import begins_with
 from babyllm.interop.gguf.blocks import NUMBERS, Floats, Format, Kind, dequantised, format_of, kind_for, quantised
 
 MAGIC = b"GGUF"
@@ -62,6 +64,11 @@ class Header:
     path: Path
     metadata: Mapping[str, Any]
     tensors: Mapping[str, Place]
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file can be read and begins as a GGUF file does."""
+    return begins_with(path, re.compile(MAGIC))
 
 
 def read_header(path: Path) -> Header:
