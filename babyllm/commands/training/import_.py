@@ -37,8 +37,10 @@ def run(flags: Flags, source: str, out: str) -> None:
     """
     from babyllm.interop.foreign import write_directory
 
-    write_directory(_opened(Path(source), flags.tokenizer), Path(out), flags.dtype)
-    print(f"{out}: {source} in {flags.dtype}; try it: babyllm chat {out}")
+    foreign = _opened(Path(source), flags.tokenizer)
+    write_directory(foreign, Path(out), flags.dtype)
+    example = f"chat {out}" if foreign.chat_template else f'generate {out} "Once upon a time"'
+    print(f"{out}: {source} in {flags.dtype}; try it: babyllm {example}")
 
 
 def _opened(source: Path, tokenizer: str | None) -> ForeignModel:

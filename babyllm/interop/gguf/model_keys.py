@@ -47,6 +47,7 @@ _LAYER_NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+_MOST_LAYERS = 10_000
 _LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 
 
@@ -190,7 +191,7 @@ def read_config(header: Header) -> ModelConfig:
     try:
         config = ModelConfig(
             vocab_size=embedding.shape[0],
-            n_layers=fields.integer(key("block_count"), high=len(header.tensors)),
+            n_layers=fields.integer(key("block_count"), high=_MOST_LAYERS),
             d_model=d_model,
             n_heads=n_heads,
             n_kv_heads=fields.integer(key("attention.head_count_kv"), n_heads, high=MAX_WIDTH),
@@ -273,7 +274,9 @@ def _candidates(wanted: Floats, config: ModelConfig, stated: Any) -> list[RopeSc
     if blended.sum() >= 2:
         # kept = (original f / 2 pi - low) / (high - low) is a line over f; only ratios are determined, so low is 1.
         kept = (1 / wanted[blended].astype(np.float64) - 1 / factor) / (1 - 1 / factor)
-        slope, start = np.polyfit(plain.double().numpy()[blended] / (2 * math.pi), kept, 1)
+        turns = plain.double().numpy()[blended] / (2 * math.pi)
+        slope = np.sum((turns - turns.mean()) * (kept - kept.mean())) / np.sum((turns - turns.mean()) ** 2)
+        start = kept.mean() - slope * turns.mean()
         if slope > 0 > start:
             found.append((factor, max(round(-slope / start), 1), 1.0, 1 - 1 / float(start)))
     return [
