@@ -133,7 +133,7 @@ def test_other_formats_of_numbers_are_refused_by_name(tmp_path: Path) -> None:
     def add(writer: gguf.GGUFWriter) -> None:
         writer.add_tensor("a", np.zeros((2, 210), np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q6_K)
 
-    with pytest.raises(UserError, match="'a' has the format Q6_K, which is not read.*take the F16 or Q8_0 file"):
+    with pytest.raises(UserError, match=r"'a' has the format Q6_K, which is not read.*take the F16 or Q8_0 file"):
         read_header(file_of(tmp_path / "a.gguf", add))
     path = file_of(tmp_path / "b.gguf", lambda writer: writer.add_tensor("b", np.array([1, np.nan], np.float32)))
     with pytest.raises(UserError, match="tensor 'b' holds NaN or infinity"):
