@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib import import_module
+from keyword import iskeyword
 from pkgutil import get_data
 from typing import Any
 
@@ -22,6 +23,7 @@ COMMANDS = {
     "dedup": "corpus",
     "eval": "use",
     "generate": "use",
+    "import": "training",
     "inspect": "corpus",
     "merge-lora": "training",
     "plan": "training",
@@ -35,7 +37,7 @@ COMMANDS = {
 # Commands that read their own flags, as the scripts `train_*.py` do, and may start other processes.
 STAGES = ("pretrain", "sft")
 # Commands whose result is what they write or serve; the result of the others is what they print.
-WRITERS = ("clean", "dedup", "merge-lora", "serve", "tokenize", "train-tokenizer")
+WRITERS = ("clean", "dedup", "import", "merge-lora", "serve", "tokenize", "train-tokenizer")
 
 
 def run(argv: Sequence[str]) -> None:
@@ -90,12 +92,17 @@ def _argument(word: str, text: str) -> str:
 
 
 def _module(name: str) -> Any:
-    return import_module(f"babyllm.commands.{COMMANDS[name]}.{name.replace('-', '_')}")
+    return import_module(f"babyllm.commands.{COMMANDS[name]}.{_stem(name)}")
+
+
+def _stem(name: str) -> str:
+    """The name of a command's module; `import` is a word of Python, so its module is `import_`."""
+    return name.replace("-", "_") + "_" * iskeyword(name)
 
 
 def _in_source(name: str) -> tuple[str, str]:
     """The `ARGUMENTS` of a command and the first line of its docstring, read without running the module's imports."""
-    source = get_data("babyllm.commands", f"{COMMANDS[name]}/{name.replace('-', '_')}.py") or b""
+    source = get_data("babyllm.commands", f"{COMMANDS[name]}/{_stem(name)}.py") or b""
     tree = ast.parse(source)
     values = [
         node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ARGUMENTS"

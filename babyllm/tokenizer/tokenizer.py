@@ -84,6 +84,11 @@ class Tokenizer:
         self.vocab_size = self._backend.vocab_size
         self.sha256 = hashlib.sha256(self._backend.source).hexdigest()
 
+    @property
+    def file(self) -> tuple[Literal["model", "json"], bytes]:
+        """The type and the bytes of the defining file: a SentencePiece model or a `tokenizer.json`."""
+        return self._kind, self._backend.source
+
     def __reduce__(self) -> tuple[object, ...]:
         return Tokenizer, (self._backend.source, self._kind, self._roles, self._where)
 

@@ -1,0 +1,71 @@
+"""Hugging Face directories read one tensor at a time.
+
+config.json, model.safetensors in one file or several, tokenizer files -> ForeignModel
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from babyllm.chat.load import stored_template
+from babyllm.config.json_fields import read_json
+from babyllm.errors import UserError
+from babyllm.files import path_as_text
+from babyllm.integrity import check_held, check_model
+from babyllm.interop.foreign import ForeignModel, shapes
+from babyllm.interop.headers import require_fitting_header, tensor_shapes
+from babyllm.interop.hf_config import config_from_json, is_classifier
+from babyllm.interop.huggingface import generation_ends
+from babyllm.interop.weights import WEIGHTS, hf_name, weight_files
+from babyllm.tokenizer import Tokenizer
+
+
+def open_directory(directory: Path) -> ForeignModel:
+    """The language model in a Hugging Face directory, of which no weight is read yet.
+
+    Raises:
+        UserError: a file is missing, damaged or does not fit, or the directory holds an adapter, a reward model or a
+            classifier.
+    """
+    check_model(directory)
+    check_held(directory)
+    path = directory / "config.json"
+    raw, files = read_json(path), weight_files(directory)
+    if not files:
+        raise UserError(f"{directory}: holds no {WEIGHTS}")
+    if is_classifier(raw):
+        raise UserError(f"{directory}: holds a reward model or classifier; give the directory of a language model")
+    config = config_from_json(raw, str(path))
+    require_fitting_header(files, config, path)
+    places = {name: file for file in files for name in tensor_shapes([file])}
+    wanted = shapes(config)
+    return ForeignModel(
+        directory,
+        config,
+        partial(_parameter, directory, places, wanted),
+        Tokenizer.load(directory),
+        stored_template(directory),
+        tuple(generation_ends(directory)),
+    )
+
+
+def _parameter(directory: Path, places: Mapping[str, Path], shapes: Mapping[str, tuple[int, ...]], name: str) -> Tensor:
+    key = hf_name(name)
+    if key not in places:
+        raise UserError(f"{directory}: lacks the tensor {key!r}")
+    file = places[key]
+    try:
+        with path_as_text(file) as text, safe_open(text, "pt") as opened:
+            tensor: Tensor = opened.get_tensor(key)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file}: cannot be read ({error})") from error
+    if tuple(tensor.shape) != shapes[name] or not tensor.is_floating_point():
+        raise UserError(f"{file}: tensor {key!r} has another shape or type than config.json asks for")
+    if not tensor.isfinite().all():
+        raise UserError(f"{file}: tensor {key!r} holds NaN or infinity; use another step or model")
+    return tensor

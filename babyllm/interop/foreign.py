@@ -1,0 +1,162 @@
+"""Models of other formats, imported into Hugging Face directories one tensor at a time.
+
+GGUF file, llama2.c file, Hugging Face directory -> ForeignModel -> directory, or a Transformer in memory
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from babyllm.errors import UserError
+from babyllm.files import whole_folder, write_json
+from babyllm.interop.hf_config import config_to_json
+from babyllm.interop.huggingface import save_generation
+from babyllm.interop.weights import WEIGHTS, hf_name
+from babyllm.model.config import ModelConfig
+from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
+from babyllm.tokenizer import Tokenizer
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+_CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+
+
+@dataclass(frozen=True)
+class ForeignModel:
+    """A model in a file or directory, of which no weight has been read yet.
+
+    Attributes:
+        where: path of the file or directory, for messages.
+        config: shape of the model.
+        read: function that returns the parameter of a `Transformer` with a name, in any float type on the CPU. It
+            raises a `UserError` for one that is missing or of another shape.
+        tokenizer: tokenizer of the model.
+        chat_template: Jinja template, or None.
+        end_ids: ids of the tokens that end an answer.
+    """
+
+    where: Path
+    config: ModelConfig
+    read: Callable[[str], Tensor]
+    tokenizer: Tokenizer
+    chat_template: str | None = None
+    end_ids: tuple[int, ...] = ()
+
+
+def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of the parameters of a `Transformer`, by name; without a tied output layer."""
+    with torch.device("meta"):
+        state = Transformer(config).state_dict()
+    return {
+        name: tuple(tensor.shape)
+        for name, tensor in state.items()
+        if not (config.tie_embeddings and name == f"{OUTPUT}.weight")
+    }
+
+
+def load_foreign(foreign: ForeignModel) -> Transformer:
+    """The model with its weights in float32 on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: a tensor is missing, damaged or of another shape.
+    """
+    with torch.device("meta"):
+        model = Transformer(foreign.config)
+    state = {name: foreign.read(name).float() for name in shapes(foreign.config)}
+    if foreign.config.tie_embeddings:
+        state[f"{OUTPUT}.weight"] = state[f"{EMBEDDING}.weight"]
+    model.load_state_dict(state, assign=True)
+    if foreign.config.tie_embeddings:
+        model.lm_head.weight = model.embed_tokens.weight
+    model.end_ids = frozenset({foreign.tokenizer.eos_id, *foreign.end_ids})
+    model.origin = str(foreign.where)
+    return model.eval()
+
+
+def write_directory(foreign: ForeignModel, target: Path, dtype: Dtype = "float32") -> None:
+    """Write a model as a Hugging Face directory, whole or not at all; one tensor at a time is in memory.
+
+    Args:
+        foreign: the model.
+        target: directory to create, or an empty one.
+        dtype: type of the weights in the directory.
+
+    Raises:
+        UserError: a tensor is missing, damaged or too large for `dtype`, the vocabulary has more tokens than the model
+            has rows, or the directory exists or cannot be written.
+    """
+    if target.exists() and (not target.is_dir() or any(not file.name.startswith(".") for file in target.iterdir())):
+        raise UserError(f"{target}: already exists; choose another directory, new or empty")
+    config, tokenizer = foreign.config, foreign.tokenizer
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{foreign.where}: its tokenizer has {tokenizer.vocab_size} tokens, but the model has {config.vocab_size} "
+            "rows; give the tokenizer that belongs to the model"
+        )
+    try:
+        with whole_folder(target.absolute()) as folder:
+            write_json(folder / "config.json", config_to_json(config, tokenizer) | {"torch_dtype": dtype})
+            with torch.device("meta"):
+                save_generation(folder, Transformer(config), tokenizer, foreign.end_ids)
+            tokenizer.save(folder, chat_template=foreign.chat_template)
+            write_tensors(folder / WEIGHTS, _sources(foreign), dtype)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+
+
+def _sources(foreign: ForeignModel) -> Iterator[Source]:
+    for name, shape in shapes(foreign.config).items():
+        yield Source(hf_name(name), shape, partial(foreign.read, name))
+
+
+class Source(NamedTuple):
+    """A tensor to write, whose values are read when it is its turn.
+
+    Attributes:
+        name: name in the file.
+        shape: shape.
+        read: function that returns the values, on the CPU.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+
+
+def write_tensors(path: Path, sources: Iterable[Source], dtype: Dtype) -> None:
+    """Write a safetensors file; one tensor at a time is in memory.
+
+    Args:
+        path: file to write.
+        sources: tensors in their order in the file.
+        dtype: type of the values in the file.
+
+    Raises:
+        UserError: a value is too large for `dtype`.
+        OSError: the file cannot be written.
+    """
+    sources = list(sources)
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    kind: torch.dtype = getattr(torch, dtype)
+    end = 0
+    for name, shape, _ in sources:
+        start, end = end, end + math.prod(shape) * kind.itemsize
+        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name, _, read in sources:
+            values = read().to(kind).contiguous()
+            if not values.isfinite().all():
+                raise UserError(f"tensor {name!r} holds a value that is too large for {dtype}; choose --dtype=float32")
+            file.write(values.reshape(-1).view(torch.uint8).numpy().data)

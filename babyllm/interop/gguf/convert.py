@@ -1,0 +1,118 @@
+"""Whole models in GGUF files: read one tensor at a time, written from a model in memory.
+
+file -> open_gguf -> ForeignModel -> directory or Transformer      Transformer, Tokenizer -> write_gguf -> file
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from babyllm.errors import UserError
+from babyllm.files import fsync
+from babyllm.interop.foreign import ForeignModel, shapes
+from babyllm.interop.gguf.blocks import Floats, Kind
+from babyllm.interop.gguf.container import Header, TensorSource, read_header, read_tensor, write_file
+from babyllm.interop.gguf.model_keys import (
+    ROPE_FACTORS,
+    from_gguf_rows,
+    gguf_name,
+    model_metadata,
+    read_config,
+    rope_factors,
+    to_gguf_rows,
+)
+from babyllm.interop.gguf.tokenizer_keys import read_vocabulary, vocabulary_metadata
+from babyllm.interop.huggingface import model_tensors
+from babyllm.interop.weights import WEIGHTS, hf_name
+from babyllm.model.config import ModelConfig
+from babyllm.model.transformer import Transformer
+from babyllm.tokenizer import Tokenizer
+
+
+def open_gguf(path: Path) -> ForeignModel:
+    """The model in a GGUF file, of which no weight is read yet.
+
+    Raises:
+        UserError: the file cannot be read, is damaged, or holds a model, tokenizer or number format that is not
+            supported.
+    """
+    header = read_header(path)
+    config = read_config(header)
+    expected = shapes(config)
+    _require_tensors(header, expected)
+    tokenizer, chat_template, end_ids = read_vocabulary(header)
+    return ForeignModel(path, config, partial(_parameter, header, config), tokenizer, chat_template, end_ids)
+
+
+def _require_tensors(header: Header, expected: dict[str, tuple[int, ...]]) -> None:
+    wanted = {gguf_name(name): shape for name, shape in expected.items()}
+    for name, shape in wanted.items():
+        place = header.tensors.get(name)
+        if place is None or place.shape != shape:
+            raise UserError(
+                f"{header.path}: tensor {name!r} is missing or of another shape than its keys say; download it again"
+            )
+    unknown = sorted(header.tensors.keys() - wanted.keys() - {ROPE_FACTORS})
+    if unknown:
+        raise UserError(f"{header.path}: holds a tensor {unknown[0][:80]!r}, which a model of this kind does not have")
+
+
+def _parameter(header: Header, config: ModelConfig, name: str) -> Tensor:
+    values = from_gguf_rows(read_tensor(header, gguf_name(name)), name, config)
+    return torch.from_numpy(values)
+
+
+def write_gguf(
+    path: Path,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    *,
+    chat_template: str | None = None,
+    end_ids: Sequence[int] = (),
+    kind: Kind = "F32",
+    name: str = "babyllm",
+) -> None:
+    """Write a model as a GGUF file, whole or not at all; a tied output layer is left out.
+
+    Args:
+        path: file to write; one that exists is replaced.
+        model: plain model, without an adapter.
+        tokenizer: tokenizer of the model.
+        chat_template: Jinja template, or None.
+        end_ids: ids of tokens that end an answer, besides the eos token.
+        kind: format of the matrices; norms and biases are always F32.
+        name: name of the model that other programs show.
+
+    Raises:
+        UserError: the model, its positions or its tokenizer cannot be expressed, or a weight is not finite.
+        OSError: the file cannot be written.
+    """
+    metadata = model_metadata(model.config, name, kind)
+    metadata |= vocabulary_metadata(tokenizer, model.config.vocab_size, chat_template=chat_template, end_ids=end_ids)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        write_file(temporary, metadata, _sources(model), kind)
+        fsync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync(path.parent)
+
+
+def _sources(model: Transformer) -> Iterator[TensorSource]:
+    tensors, config = model_tensors(model)[WEIGHTS], model.config
+    factors = rope_factors(config)
+    if factors is not None:
+        yield TensorSource(ROPE_FACTORS, factors.shape, lambda: factors)
+    for name, shape in shapes(config).items():
+        yield TensorSource(gguf_name(name), shape, partial(_values, tensors[hf_name(name)], name, config))
+
+
+def _values(tensor: Tensor, name: str, config: ModelConfig) -> Floats:
+    return to_gguf_rows(tensor.cpu().numpy(), name, config)
