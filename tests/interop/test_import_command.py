@@ -24,7 +24,7 @@ def written(tmp_path: Path, random_model: Callable[..., Transformer], byte_level
     """A GGUF file with a template, and the model in it."""
     model = random_model(qk_norm=True, head_dim=24, tie_embeddings=True)
     path = tmp_path / "a.gguf"
-    write_gguf(path, model, byte_level, chat_template=TEMPLATE, end_ids=(5,))
+    write_gguf(path, in_memory(model, byte_level), chat_template=TEMPLATE, end_ids=(5,))
     return path, model
 
 
