@@ -18,7 +18,7 @@ from babyllm.config.json_fields import Fields, read_json
 from babyllm.errors import UserError
 from babyllm.files import write_bytes
 from babyllm.progress import format_duration
-from babyllm.publishing.loading_help import loading_help
+from babyllm.publishing.loading_help import Use, loading_help
 from babyllm.publishing.model_files import (
     ADAPTER_CONFIG,
     CARD,
@@ -33,6 +33,12 @@ from babyllm.training.recording.plot import plot_losses
 
 Hub = Literal["huggingface", "modelscope"]
 MEASURES = {"bpb": "bits per byte", "loss": "loss (nats per token)", "accuracy": "accuracy"}
+_KINDS = (
+    ("A language model", "语言模型"),
+    ("A chat model", "对话模型"),
+    ("A classifier or reward model", "分类或奖励模型"),
+    ("A LoRA adapter", "LoRA 适配器"),
+)
 _SHAPE = {
     "num_hidden_layers": "layers",
     "hidden_size": "width",
@@ -162,7 +168,7 @@ def _header(described: Described, facts: RunFacts | None, options: CardOptions, 
 def _body(described: Described, facts: RunFacts | None, title: str, hub: Hub) -> Iterator[str]:
     yield from [f"# {title.rpartition('/')[2]}", "", _summary(described, facts), "", _chinese(described, facts), ""]
     sections = {
-        "Use": loading_help(described.names, title, hub, chats=described.chats, is_classifier=described.is_classifier),
+        "Use": loading_help(described.names, title, hub, _use(described)),
         "Shape": _shape(described),
         **(
             {"Data": _data(described, facts), "Results": _results(facts), "Training": _training(facts)} if facts else {}
@@ -174,24 +180,35 @@ def _body(described: Described, facts: RunFacts | None, title: str, hub: Hub) ->
     yield "This card was written by babyllm from the files of the model and its run."
 
 
+def _use(described: Described) -> Use:
+    if described.is_classifier:
+        return "classifier"
+    if described.chats:
+        return "chat"
+    # A model whose texts begin with <eos> was trained on documents that <eos> separates.
+    begins_with_eos = described.config.get("bos_token_id") == described.config.get("eos_token_id") is not None
+    return "documents" if begins_with_eos else "text"
+
+
+def _kind(described: Described) -> int:
+    """The index of what the model is in `_KINDS`."""
+    return 3 if described.adapter else 2 if described.is_classifier else 1 if described.chats else 0
+
+
 def _summary(described: Described, facts: RunFacts | None) -> str:
-    kind = "adapter (LoRA)" if described.adapter else "classifier" if described.is_classifier else "language model"
-    kind = "chat model" if described.chats and kind == "language model" else kind
     size = f" with {described.parameters:,} parameters" if described.parameters else ""
     trained = (
         f", trained with babyllm on {facts.tokens:,} tokens in {facts.step:,} steps" if facts and facts.tokens else ""
     )
-    return f"A {kind}{size}{trained}."
+    return f"{_KINDS[_kind(described)][0]}{size}{trained}."
 
 
 def _chinese(described: Described, facts: RunFacts | None) -> str:
-    kind = "LoRA 适配器" if described.adapter else "分类模型" if described.is_classifier else "语言模型"
-    kind = "对话模型" if described.chats and kind == "语言模型" else kind
     size = f"，参数量 {described.parameters:,}" if described.parameters else ""
-    trained = f"，用 babyllm 训练了 {facts.step:,} 步、{facts.tokens:,} 个 token" if facts and facts.tokens else ""
+    trained = f"，用 babyllm 训练了 {facts.step:,} 步，共 {facts.tokens:,} 个 token" if facts and facts.tokens else ""
     bits = facts.held_out.get("all", {}).get("bpb") if facts else None
-    result = f"，留出文本上每字节 {bits:.3f} 比特" if bits is not None else ""
-    return f"**中文简介**：这是一个{kind}{size}{trained}{result}。加载方法见下文 Use 一节。"
+    result = f"，在留出文本上为每字节 {bits:.3f} 比特" if bits is not None else ""
+    return f"**中文简介**：{_KINDS[_kind(described)][1]}{size}{trained}{result}。加载方法见下面的 Use。"
 
 
 def _shape(described: Described) -> list[str]:

@@ -119,10 +119,11 @@ def _to_huggingface(upload: Upload, token: str) -> str:
 
 
 def _to_modelscope(upload: Upload, token: str) -> str:
-    from modelscope_hub import HubApi
+    from modelscope_hub import HubApi, HubConfig
     from modelscope_hub.errors import AlreadyExistsError, HubError
 
-    api = HubApi(token=token)
+    config = HubConfig(token=token)
+    api = HubApi(config)
     visibility = "private" if upload.private else "public"
     try:
         api.create_repo(upload.name, "model", visibility=visibility, license=upload.license)
@@ -144,7 +145,7 @@ def _to_modelscope(upload: Upload, token: str) -> str:
             )
     except HubError as error:  # its text counts the files, and leaves out why they failed
         raise RuntimeError(next(filter(None, causes), str(error))) from error
-    return f"{api.legacy.endpoint}/models/{upload.name}"
+    return f"{config.endpoint}/models/{upload.name}"
 
 
 _SERVICES: dict[Hub, _Service] = {
@@ -183,7 +184,7 @@ def _require_no_others(upload: Upload, there: Iterable[str]) -> None:
 
 def _explanation(error: Exception, service: _Service, upload: Upload) -> str:
     """What went wrong and what to do, in one line."""
-    status, detail = _status(error), _first_line(error)
+    status, detail = _status(error), _brief(error)
     by_status = {
         401: f"{service.token}: {service.title} does not accept this token; make one that may write at "
         f"{service.token_page}",
@@ -236,6 +237,6 @@ def _is_of_network(error: Exception) -> bool:
     return bool(modules & {"httpx", "httpx2", "requests", "urllib3"} or names & {"NetworkError", "ConnectionError"})
 
 
-def _first_line(error: Exception) -> str:
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return text if len(text) <= 120 else text[:120] + "..."
+def _brief(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:160] + "..."
