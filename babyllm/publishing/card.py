@@ -99,8 +99,7 @@ class Described:
     @property
     def is_classifier(self) -> bool:
         """Whether the model returns scores and not text."""
-        architectures = self.config.get("architectures") or [""]
-        return str(architectures[0]).endswith("ForSequenceClassification")
+        return "ForSequenceClassification" in str(self.config.get("architectures"))
 
 
 def write_card(
@@ -125,7 +124,7 @@ def write_card(
         if facts and facts.has_curve:
             plot_losses(facts.run_dir, target=target / CURVE)
         lines = [*_header(described, facts, options, hub), *_body(described, facts, title, hub)]
-        write_bytes(target / CARD, "\n".join([*lines, ""]).encode())
+        write_bytes(target / CARD, "\n".join([*lines, ""]).encode(errors="replace"))
     except OSError as error:
         raise UserError(f"{target / CARD}: cannot be written ({error.strerror})") from error
 

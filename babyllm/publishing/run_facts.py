@@ -8,6 +8,7 @@ A file that is missing leaves its part empty.
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import statistics
@@ -128,24 +129,32 @@ def _figures(run_dir: Path, step: int) -> dict[str, Any]:
     if not (run_dir / METRICS_FILE).is_file():
         return {}
     whole = read_metrics(run_dir)
-    records = [record for record in whole if not step or (record["step"] or 0) <= step]
+    records = [_numbers(record) for record in whole if not step or not (record["step"] or 0) > step]
     held_out: dict[str, dict[str, float]] = {}
     for record in records:
         for name, value in record.items():
-            if value is not None and (found := _HELD_OUT.fullmatch(name)):
+            if found := _HELD_OUT.fullmatch(name):
                 held_out.setdefault(found[1], {})[found[2]] = value
     rates = [rate for record in records if (rate := record.get("tokens_per_s"))]
-    losses = [loss for record in records if (loss := record.get("loss")) is not None]
+    losses = [record["loss"] for record in records if "loss" in record]
     return {
         "loss": losses[-1] if losses else None,
         "held_out": held_out,
         "tokens_per_s": statistics.median(rates) if rates else None,
         "seconds": sum(_step_seconds(records)) or None,
-        "has_curve": any(record.get("loss") is not None for record in whole),
+        "has_curve": any("loss" in record for record in whole) and all(map(_is_drawable, whole)),
     }
 
 
-def _step_seconds(records: list[dict[str, float | None]]) -> Iterator[float]:
+def _numbers(record: dict[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in record.items() if isinstance(value, (int, float)) and math.isfinite(value)}
+
+
+def _is_drawable(record: dict[str, float | None]) -> bool:
+    return all(value is None or isinstance(value, (int, float)) for value in record.values())
+
+
+def _step_seconds(records: list[dict[str, float]]) -> Iterator[float]:
     """The time between records from tokens and speed, so that pauses between a stop and a start do not count."""
     before = 0.0
     for record in records:

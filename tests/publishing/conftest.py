@@ -21,7 +21,14 @@ from babyllm.tokenizer import Tokenizer
 from babyllm.training.stages.pretraining_config import PretrainConfig
 
 STEP = 20
-ENVIRONMENT = {"babyllm": "0.1.0", "torch": "2.13.0", "cpu": "A processor | of ours", "cores": 4, "gpus": []}
+ENVIRONMENT = {
+    "babyllm": "0.1.0",
+    "torch": "2.13.0",
+    "cpu": "A processor | of ours",
+    "cores": 4,
+    "gpus": [],
+    "platform": "odd \ud800",
+}
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def test_a_card_reports_what_the_files_of_a_run_say(written_run: Path, tmp_path:
     assert "| training loss (nats per token) | 4.0000 |" in text
     assert "| tokens | 5,000 |" in text and "| time in training steps | 50 s |" in text
     assert "babyllm pretrain \\\n" in text and "  --plan.steps=40" in text
-    assert r"| processor | A processor \| of ours |" in text and "GPUs" not in text
+    assert r"| processor | A processor \| of ours |" in text and "GPUs" not in text and "| system | odd ? |" in text
     assert "| layers | 2 |" in text and "中文简介" in text and "hf download me/model --local-dir model" in text
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert str(written_run.parent) not in text and str(token_dir) not in text
