@@ -1,7 +1,7 @@
 """Proof that an exported model is the model it was made from, and that other programs read it alike.
 
 source, exported file -> logits of both, read here                   -> largest difference
-exported file         -> ids of texts, and 64 greedy tokens: here, and by transformers or llama.cpp -> equal, or an error
+exported file         -> ids of texts and 64 greedy tokens, here and by transformers or llama.cpp -> equal, or an error
 
 What rounds inside the other program may decide between two tokens that are almost equally likely; such a tie is
 reported and is not an error.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,11 +127,10 @@ def go_on(model: Transformer, ids: list[int]) -> list[int]:
 
 
 def transformers_reader(directory: Path) -> Reader | None:
-    """transformers with the model of a Hugging Face directory, computing in float32; None if it is not installed."""
+    """Transformers with the model of a Hugging Face directory, computing in float32; None if it is not installed."""
     if find_spec("transformers") is None:
         return None
-    import transformers
-
+    transformers: Any = import_module("transformers")
     logging.getLogger("transformers").setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
@@ -151,8 +151,7 @@ def llama_cpp_reader(file: Path, context: int) -> Reader | None:
     """llama.cpp with the model of a GGUF file and a cache in float32; None if llama-cpp-python is not installed."""
     if find_spec("llama_cpp") is None:
         return None
-    import llama_cpp
-
+    llama_cpp: Any = import_module("llama_cpp")
     model: Any = llama_cpp.Llama(
         str(file),
         n_ctx=context,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from babyllm.errors import UserError
-from babyllm.interop.foreign import load_foreign
+from babyllm.interop.foreign import in_memory, load_foreign
 from babyllm.interop.gguf.container import TensorSource, read_header, read_tensor, write_file
 from babyllm.interop.gguf.convert import open_gguf, write_gguf
 from babyllm.interop.gguf.model_keys import gguf_name, model_metadata, read_config, rope_factors
