@@ -158,6 +158,8 @@ def llama_cpp_reader(file: Path, context: int) -> Reader | None:
         type_k=llama_cpp.GGML_TYPE_F32,
         type_v=llama_cpp.GGML_TYPE_F32,
         flash_attn=False,
+        n_threads=1,  # several wait for each other in busy loops, which takes minutes beside other work
+        n_threads_batch=1,
         verbose=False,
     )
 
