@@ -16,6 +16,7 @@ import tokenizers
 from numpy.typing import NDArray
 
 from babyllm.errors import UserError
+from babyllm.tokenizer.borders import CHINESE
 from babyllm.tokenizer.sentencepiece_json import (
     BPE,
     BYTE,
@@ -30,12 +31,13 @@ from babyllm.tokenizer.sentencepiece_json import (
 
 # For files that do not name the token of a role: the first of these that the vocabulary holds is used.
 WELL_KNOWN = {
-    "bos": ("<s>", "<|begin_of_text|>", "<|startoftext|>", "<bos>"),
-    "eos": ("</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<eos>"),
+    "bos": ("<s>", "<|begin_of_text|>", "<|startoftext|>", "<bos>", "[CLS]"),
+    "eos": ("</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<eos>", "[SEP]"),
     "pad": ("<pad>", "<|pad|>", "[PAD]"),
     "unk": ("<unk>", "[UNK]"),
 }
 MOST_TOKENS = 1 << 24  # largest vocabulary; some lists are as long as the highest id
+PROBE = "Aa 1, 今天\n"  # text that every tokenizer must encode
 JOINED = 16  # documents passed to SentencePiece in one call
 MARK = SPACE.encode()  # U+2581 in a text, which SentencePiece would read as a space
 
@@ -54,7 +56,7 @@ class SentencePieceBackend:
     def __init__(self, source: bytes, where: str) -> None:
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=source)
-        except RuntimeError:
+        except (RuntimeError, ValueError):  # the latter where its message is not UTF-8
             raise UserError(f"{where} is not a SentencePiece model") from None
         self.source = source
         self._proto = parse_model(source, where)
@@ -169,22 +171,22 @@ class JsonBackend:
     """
 
     def __init__(self, source: bytes, where: str) -> None:
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(source.decode("utf-8"))
-        except Exception as error:  # the library raises nothing narrower
-            raise UserError(f"{where} is not a tokenizer.json: {str(error)[:200]}") from None
+        self._tokenizer = _parsed(source, where)
         self.source = source
-        n_added = self._tokenizer.num_special_tokens_to_add(is_pair=False)
-        if n_added or self._tokenizer.truncation or self._tokenizer.padding:
-            plain = json.loads(source) | {"truncation": None, "padding": None, "post_processor": None}
-            self.source = json.dumps(plain, ensure_ascii=False).encode()
-            self._tokenizer = tokenizers.Tokenizer.from_str(self.source.decode("utf-8"))
+        model, n_added = self._tokenizer.model, self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        is_random = getattr(model, "dropout", None) is not None
+        # Without a decoder, tokens are joined with spaces, which would be wrong between characters.
+        is_spaced = isinstance(model, tokenizers.models.WordLevel) and self._tokenizer.decoder is None
+        if n_added or self._tokenizer.truncation or self._tokenizer.padding or is_random or is_spaced:
+            self.source = _plain(source)
+            self._tokenizer = _parsed(self.source, where)
         self._tokenizer.encode_special_tokens = True
         added = sorted(self._tokenizer.get_added_tokens_decoder().items())
         self.special = {token.content: i for i, token in added if token.special}
         self.vocab_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1
         if not 0 < self.vocab_size <= MOST_TOKENS:
             raise UserError(f"{where}: ids must be from 0 to {MOST_TOKENS - 1}, the highest is {self.vocab_size - 1}")
+        _try_out(self._tokenizer, where)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text."""
@@ -229,6 +231,7 @@ class JsonBackend:
     def bytes_of_tokens(self) -> list[bytes]:
         """UTF-8 bytes of every id, by id; empty for special ones."""
         decoders = set(_types(json.loads(self.source).get("decoder")))
+        inside = getattr(self._tokenizer.model, "continuing_subword_prefix", None) or "##"
         texts = [b""] * self.vocab_size
         for piece, i in self._tokenizer.get_vocab().items():
             if piece in self.special:
@@ -237,8 +240,11 @@ class JsonBackend:
                 texts[i] = _byte_level(piece)
             elif "ByteFallback" in decoders and re.fullmatch("<0x[0-9A-F]{2}>", piece):
                 texts[i] = _byte_piece(piece)
+            elif "WordPiece" in decoders:
+                texts[i] = _word_piece(piece, inside)
             else:
-                texts[i] = piece.replace(SPACE, " ").encode()
+                # Where no decoder makes spaces, the mark is a character like others.
+                texts[i] = (piece.replace(SPACE, " ") if decoders & {"Replace", "Metaspace"} else piece).encode()
         return texts
 
     def find(self, name: str) -> int | None:
@@ -259,6 +265,44 @@ class JsonBackend:
     def tokenizer_json(self) -> bytes:
         """Bytes of the file itself."""
         return self.source
+
+
+def _parsed(source: bytes, where: str) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_str(source.decode("utf-8"))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises nothing narrower, and some damage makes it panic
+        raise UserError(f"{where} is not a tokenizer.json: {_one_line(error)}") from None
+
+
+def _try_out(tokenizer: tokenizers.Tokenizer, where: str) -> None:
+    """Encode and decode a text, since the library finds some damage only then.
+
+    Raises:
+        UserError: the tokenizer fails.
+    """
+    try:
+        tokenizer.decode(tokenizer.encode(PROBE, add_special_tokens=False).ids)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise UserError(f"{where}: cannot encode a short text: {_one_line(error)}") from None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _plain(source: bytes) -> bytes:
+    """A `tokenizer.json` that adds, cuts and leaves out nothing, and joins characters without spaces."""
+    content = json.loads(source) | {"truncation": None, "padding": None, "post_processor": None}
+    content["model"].pop("dropout", None)
+    names = {token["content"] for token in content.get("added_tokens", [])}
+    is_spaced = content["model"].get("type") == "WordLevel" and content.get("decoder") is None
+    if is_spaced and all(len(piece) == 1 or piece in names for piece in content["model"]["vocab"]):
+        content["decoder"] = {"type": "Fuse"}
+    return json.dumps(content, ensure_ascii=False).encode()
 
 
 def _with_end(rows: Sequence[NDArray[np.int32]], end: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -304,6 +348,13 @@ def _byte_level(piece: str) -> bytes:
     if all(character in BYTE_OF for character in piece):
         return bytes(BYTE_OF[character] for character in piece)
     return piece.encode()  # an added token, stored as plain text
+
+
+def _word_piece(piece: str, inside: str) -> bytes:
+    """The bytes of a piece of WordPiece, with a space before a word of letters; the decoder's rules are finer."""
+    if piece.startswith(inside):
+        return piece.removeprefix(inside).encode()
+    return (f" {piece}" if piece[:1].isalnum() and not CHINESE.match(piece) else piece).encode()
 
 
 def _types(decoder: dict[str, object] | None) -> Iterator[str]:
