@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from babyllm.errors import UserError
 from babyllm.tokenizer.borders import CHINESE
+from babyllm.tokenizer.plain_json import decoder_types, read_tokenizer_json
 from babyllm.tokenizer.sentencepiece_json import (
     BPE,
     BYTE,
@@ -37,7 +38,6 @@ WELL_KNOWN = {
     "unk": ("<unk>", "[UNK]"),
 }
 MOST_TOKENS = 1 << 24  # largest vocabulary; some lists are as long as the highest id
-PROBE = "Aa 1, 今天\n"  # text that every tokenizer must encode
 JOINED = 16  # documents passed to SentencePiece in one call
 MARK = SPACE.encode()  # U+2581 in a text, which SentencePiece would read as a space
 
@@ -160,33 +160,23 @@ class SentencePieceBackend:
 
 
 class JsonBackend:
-    """A tokenizer from a `tokenizer.json`, without its settings for truncation, padding and added special tokens.
+    """A tokenizer from a `tokenizer.json`, read as `read_tokenizer_json` says.
 
     Args:
         source: bytes of a `tokenizer.json`.
         where: name of the file in messages.
 
     Raises:
-        UserError: the bytes are not a `tokenizer.json`, or its ids are out of range.
+        UserError: the bytes are not a `tokenizer.json` that works, or its ids are out of range.
     """
 
     def __init__(self, source: bytes, where: str) -> None:
-        self._tokenizer = _parsed(source, where)
-        self.source = source
-        model, n_added = self._tokenizer.model, self._tokenizer.num_special_tokens_to_add(is_pair=False)
-        is_random = getattr(model, "dropout", None) is not None
-        # Without a decoder, tokens are joined with spaces, which would be wrong between characters.
-        is_spaced = isinstance(model, tokenizers.models.WordLevel) and self._tokenizer.decoder is None
-        if n_added or self._tokenizer.truncation or self._tokenizer.padding or is_random or is_spaced:
-            self.source = _plain(source)
-            self._tokenizer = _parsed(self.source, where)
-        self._tokenizer.encode_special_tokens = True
+        self._tokenizer, self.source = read_tokenizer_json(source, where)
         added = sorted(self._tokenizer.get_added_tokens_decoder().items())
         self.special = {token.content: i for i, token in added if token.special}
         self.vocab_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1
         if not 0 < self.vocab_size <= MOST_TOKENS:
             raise UserError(f"{where}: ids must be from 0 to {MOST_TOKENS - 1}, the highest is {self.vocab_size - 1}")
-        _try_out(self._tokenizer, where)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text."""
@@ -210,10 +200,11 @@ class JsonBackend:
     @cached_property
     def spells_all(self) -> bool:
         """Whether every character can be encoded, as bytes if it is not a piece."""
-        content, names = json.loads(self.source), self._tokenizer.get_vocab()
-        if "ByteLevel" in _types(content.get("decoder")):
+        names = self._tokenizer.get_vocab()
+        if "ByteLevel" in decoder_types(self._tokenizer):
             return names.keys() >= BYTE_OF.keys()
-        return bool(content["model"].get("byte_fallback")) and all(f"<0x{byte:02X}>" in names for byte in range(256))
+        is_spelled = json.loads(self.source)["model"].get("byte_fallback")
+        return bool(is_spelled) and all(f"<0x{byte:02X}>" in names for byte in range(256))
 
     def n_unknown(self, text: str) -> int:
         """Number of characters of a text, without whitespace, that become an unknown token or are dropped."""
@@ -230,7 +221,7 @@ class JsonBackend:
 
     def bytes_of_tokens(self) -> list[bytes]:
         """UTF-8 bytes of every id, by id; empty for special ones."""
-        decoders = set(_types(json.loads(self.source).get("decoder")))
+        decoders = decoder_types(self._tokenizer)
         inside = getattr(self._tokenizer.model, "continuing_subword_prefix", None) or "##"
         texts = [b""] * self.vocab_size
         for piece, i in self._tokenizer.get_vocab().items():
@@ -265,44 +256,6 @@ class JsonBackend:
     def tokenizer_json(self) -> bytes:
         """Bytes of the file itself."""
         return self.source
-
-
-def _parsed(source: bytes, where: str) -> tokenizers.Tokenizer:
-    try:
-        return tokenizers.Tokenizer.from_str(source.decode("utf-8"))
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the library raises nothing narrower, and some damage makes it panic
-        raise UserError(f"{where} is not a tokenizer.json: {_one_line(error)}") from None
-
-
-def _try_out(tokenizer: tokenizers.Tokenizer, where: str) -> None:
-    """Encode and decode a text, since the library finds some damage only then.
-
-    Raises:
-        UserError: the tokenizer fails.
-    """
-    try:
-        tokenizer.decode(tokenizer.encode(PROBE, add_special_tokens=False).ids)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:
-        raise UserError(f"{where}: cannot encode a short text: {_one_line(error)}") from None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
-
-
-def _plain(source: bytes) -> bytes:
-    """A `tokenizer.json` that adds, cuts and leaves out nothing, and joins characters without spaces."""
-    content = json.loads(source) | {"truncation": None, "padding": None, "post_processor": None}
-    content["model"].pop("dropout", None)
-    names = {token["content"] for token in content.get("added_tokens", [])}
-    is_spaced = content["model"].get("type") == "WordLevel" and content.get("decoder") is None
-    if is_spaced and all(len(piece) == 1 or piece in names for piece in content["model"]["vocab"]):
-        content["decoder"] = {"type": "Fuse"}
-    return json.dumps(content, ensure_ascii=False).encode()
 
 
 def _with_end(rows: Sequence[NDArray[np.int32]], end: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -355,13 +308,3 @@ def _word_piece(piece: str, inside: str) -> bytes:
     if piece.startswith(inside):
         return piece.removeprefix(inside).encode()
     return (f" {piece}" if piece[:1].isalnum() and not CHINESE.match(piece) else piece).encode()
-
-
-def _types(decoder: dict[str, object] | None) -> Iterator[str]:
-    """Type names of a decoder and of the decoders inside it."""
-    if decoder is None:
-        return
-    yield str(decoder["type"])
-    inner = decoder.get("decoders", [])
-    for part in inner if isinstance(inner, list) else []:
-        yield from _types(part)

@@ -42,6 +42,12 @@ def parse_model(model: bytes, where: str) -> Any:
     proto.ParseFromString(model)
     if not proto.pieces or not all(isinstance(piece.piece, str) for piece in proto.pieces):
         raise UserError(f"{where} is not a SentencePiece model: it holds no pieces, or one that is not UTF-8 text")
+    if not any(piece.type == UNKNOWN for piece in proto.pieces):
+        raise UserError(f"{where} is not a SentencePiece model: it has no piece for unknown characters")
+    try:
+        _normalizers(proto.normalizer_spec)
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"{where} is not a SentencePiece model: its normaliser is damaged ({error})") from None
     if proto.trainer_spec.model_type not in (UNIGRAM, BPE, CHAR):
         raise UserError(f"{where} is a model of whole words; only BPE, unigram and character models are read")
     if proto.trainer_spec.treat_whitespace_as_suffix or not proto.normalizer_spec.escape_whitespaces:

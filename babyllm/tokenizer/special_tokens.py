@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from babyllm.errors import UserError
@@ -71,8 +71,8 @@ class SpecialTokens:
         for role, chosen in self.roles().items():
             if chosen is not None and chosen not in names:
                 raise UserError(
-                    f"special.{role} is {chosen!r}, which is neither in special.first nor in special.last; add it there, "
-                    f"or set special.{role} to {'another name' if role == 'eos' else 'another name or null'}"
+                    f"special.{role} is {chosen!r}, which is neither in special.first nor in special.last; add it "
+                    f"there, or set special.{role} to another name{'' if role == 'eos' else ' or null'}"
                 )
         if needs_unknown and self.unk not in self.first:
             raise UserError("special.unk must name a token of special.first: only byte_bpe works without one")
@@ -82,7 +82,7 @@ class SpecialTokens:
             if symbol in names or _is_byte(symbol):
                 raise UserError(f"symbols: {symbol!r} is the name of a special token; leave it out")
 
-    def check_ids(self, special: dict[str, int], vocab_size: int) -> None:
+    def check_ids(self, special: Mapping[str, int], vocab_size: int) -> None:
         """Check that a trained vocabulary has the special tokens at their places.
 
         Args:

@@ -28,6 +28,16 @@ MAX_SENTENCE_CHARACTERS = MAX_SENTENCE_BYTES // 4
 # Characters that separate sentences: line breaks, which are byte tokens anyway; U+2585, SentencePiece's stand-in for
 # rare characters, because it silently skips sentences that hold it; and U+2581, its stand-in for a space.
 BORDERS = re.compile(f"[\n\u2585{SPACE}]")
+LOSSLESS: dict[str, Any] = {
+    "max_sentence_length": MAX_SENTENCE_BYTES,
+    "normalization_rule_name": "identity",
+    "add_dummy_prefix": False,
+    "remove_extra_whitespaces": False,
+    "allow_whitespace_only_pieces": True,
+    "split_digits": True,
+    "byte_fallback": True,
+    "unk_surface": "",
+}
 LEAST_COVERAGE = 0.98  # smallest share of characters that SentencePiece accepts
 NO_TEXT = "there is no text to train a tokenizer on: the documents are empty"
 # The words within which a byte-level BPE joins bytes: single digits; letters, or characters that are neither letters
@@ -54,13 +64,11 @@ def train_sentencepiece(
             or there is no text.
     """
     special.check(symbols, needs_unknown=True)
-    if not LEAST_COVERAGE <= character_coverage <= 1:
-        raise UserError(
-            f"character_coverage {character_coverage:g}: {model_type} takes {LEAST_COVERAGE} to 1; with fewer tokens "
-            "than the characters of the text, take a larger vocab_size, or byte_bpe, which spells them all in bytes"
-        )
+    _check_coverage(character_coverage, model_type)
+    if borders := _border_settings(model_type, special, pre_split):
+        documents = with_borders(documents, special.names(), pre_split)
     failures: list[BaseException] = []
-    sentences = (s for s in _sentences(with_borders(documents, special.names(), pre_split), failures) if s)
+    sentences = (sentence for sentence in _sentences(documents, failures) if sentence)
     first = next(sentences, None)
     if first is None:
         raise UserError(NO_TEXT)
@@ -73,19 +81,12 @@ def train_sentencepiece(
             vocab_size=vocab_size - len(special.last),
             hard_vocab_limit=False,  # so that the size of the result is the largest possible one
             character_coverage=character_coverage,
-            max_sentence_length=MAX_SENTENCE_BYTES,
-            normalization_rule_name="identity",
-            add_dummy_prefix=False,
-            remove_extra_whitespaces=False,
-            allow_whitespace_only_pieces=True,
-            split_digits=True,
-            byte_fallback=True,
-            unk_surface="",
             user_defined_symbols=list(symbols),
             num_threads=n_threads or cores(),
             minloglevel=2,
+            **LOSSLESS,
             **_special_settings(special),
-            **_border_settings(special, pre_split),
+            **borders,
         )
     except RuntimeError as error:
         if failures:
@@ -99,8 +100,18 @@ def train_sentencepiece(
     return bytes(proto.SerializeToString(deterministic=True))
 
 
-def _border_settings(special: SpecialTokens, pre_split: PreSplit | None) -> dict[str, Any]:
-    return {"pretokenization_delimiter": BORDER} if pre_split or spellable(special.names()) else {}
+def _check_coverage(character_coverage: float, model_type: str) -> None:
+    if not LEAST_COVERAGE <= character_coverage <= 1:
+        raise UserError(
+            f"character_coverage {character_coverage:g}: {model_type} takes {LEAST_COVERAGE} to 1; if the vocabulary is "
+            "smaller than the characters of the text, take a larger vocab_size, or byte_bpe, which spells them in bytes"
+        )
+
+
+def _border_settings(model_type: str, special: SpecialTokens, pre_split: PreSplit | None) -> dict[str, Any]:
+    """The setting of SentencePiece for borders; empty if there are none, as between single characters."""
+    has_borders = model_type != "char" and (pre_split or spellable(special.names()))
+    return {"pretokenization_delimiter": BORDER} if has_borders else {}
 
 
 def _special_settings(special: SpecialTokens) -> dict[str, Any]:
