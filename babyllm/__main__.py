@@ -29,6 +29,7 @@ COMMANDS = {
     "serve": "use",
     "sft": "training",
     "tokenize": "corpus",
+    "tokens": "corpus",
     "train-tokenizer": "corpus",
 }
 """The folder of each command's module in `babyllm.commands`."""
