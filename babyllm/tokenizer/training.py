@@ -103,8 +103,8 @@ def train_sentencepiece(
 def _check_coverage(character_coverage: float, model_type: str) -> None:
     if not LEAST_COVERAGE <= character_coverage <= 1:
         raise UserError(
-            f"character_coverage {character_coverage:g}: {model_type} takes {LEAST_COVERAGE} to 1; if the vocabulary has "
-            "no room for the characters of the text, take a larger vocab_size, or byte_bpe, which spells them in bytes"
+            f"character_coverage {character_coverage:g}: {model_type} takes {LEAST_COVERAGE} to 1; if there are "
+            "more characters than the vocabulary, take a larger vocab_size, or byte_bpe, which spells them in bytes"
         )
 
 

@@ -22,7 +22,7 @@ class Flags:
     Attributes:
         text: text to show as pieces; "-" reads it from the standard input.
         special: whether the name of a special token in the text becomes that token.
-        files: corpora, files and directories to compare the tokenizers on.
+        files: corpus, file or directory to compare the tokenizers on, or a list of them.
         sample_bytes: bytes of text of the files that are read; they come from all parts of the files.
         model: shape of the model that the cost of the vocabularies is a share of.
         read: settings for reading files other than corpora.
@@ -30,7 +30,7 @@ class Flags:
 
     text: str | None = None
     special: bool = False
-    files: list[PathText] = field(default_factory=list)
+    files: PathText | list[PathText] | None = None
     sample_bytes: Count = 16 << 20
     model: ModelOptions = field(default_factory=ModelOptions)
     read: ReadConfig = field(default_factory=ReadConfig)
@@ -48,8 +48,9 @@ def run(flags: Flags, *names: str) -> None:
     from babyllm.pipeline.report import print_report
     from babyllm.prepare.compression import compare_tokenizers, comparison_report, load_by_name
 
-    if (flags.text is None) == (not flags.files):
-        raise UserError("tokens takes --text=TEXT, which it shows as pieces, or --files=[PATH], for a comparison")
+    files = [flags.files] if isinstance(flags.files, str) else flags.files or []
+    if (flags.text is None) == (not files):
+        raise UserError("tokens takes --text=TEXT, which it shows as pieces, or --files=PATH, for a comparison")
     if len(set(names)) < len(names):
         raise UserError("a tokenizer is given twice; leave it out once")
     tokenizers = load_by_name(names)
@@ -59,7 +60,7 @@ def run(flags: Flags, *names: str) -> None:
             _show(name if len(names) > 1 else "", tokenizer, text, flags.special)
         return
     found = compare_tokenizers(
-        tokenizers, [Path(file) for file in flags.files], sample_bytes=flags.sample_bytes, read=flags.read
+        tokenizers, [Path(file) for file in files], sample_bytes=flags.sample_bytes, read=flags.read
     )
     print_report(comparison_report(tokenizers, found, flags.model))
 
