@@ -5,7 +5,7 @@
 
 WordPiece has losses. Whitespace divides words and is not stored, so that `decode` puts one space between two words. A
 Chinese character is a word, and no space is put between two of them. Lower case, where a `vocab.txt` asks for it, loses
-capitals and accents. A word with a character that is no token is unknown as a whole.
+capitals and accents. A word with a character that has no token is unknown as a whole.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def test_words_of_single_characters_are_joined_without_spaces(tmp_path: Path) ->
     ],
 )
 def test_other_text_files_are_refused(content: bytes, message: str, tmp_path: Path) -> None:
-    """A vocab.txt that is no vocabulary is an error that names the file."""
+    """A vocab.txt without a usable vocabulary is an error that names the file."""
     (tmp_path / "vocab.txt").write_bytes(content)
     with pytest.raises(UserError, match=rf"vocab\.txt.*{message}"):
         Tokenizer.load(tmp_path)
