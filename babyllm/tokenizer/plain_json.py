@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeVar
 
 from tokenizers import Tokenizer, models
@@ -72,7 +72,7 @@ def _plain(source: bytes, tokenizer: Tokenizer) -> bytes:
 
 def _tried(action: Callable[[], T], complaint: str) -> T:
     try:
-        with _without_panic():
+        with _silent_if_it_fails():
             return action()
     except (KeyboardInterrupt, SystemExit):
         raise
@@ -81,12 +81,13 @@ def _tried(action: Callable[[], T], complaint: str) -> T:
 
 
 @contextmanager
-def _without_panic() -> Iterator[None]:
-    """Drop what native code writes to standard error if the body fails: the library's report of its panic."""
-    with tempfile.TemporaryFile() as held:
+def _silent_if_it_fails() -> Iterator[None]:
+    """Hold back what native code writes to standard error, and drop it if the body fails: the report of a panic."""
+    with ExitStack() as stack:
         try:
+            held = stack.enter_context(tempfile.TemporaryFile())
             stderr = os.dup(2)
-        except OSError:  # closed, so nothing can be written to it
+        except OSError:  # no place for a file, or a closed stream
             yield
             return
         os.dup2(held.fileno(), 2)

@@ -160,10 +160,3 @@ def test_no_piece_crosses_the_words_of_jieba(model_type: str) -> None:
     assert not found[1] and (found[0] or model_type != "bpe")
     assert model_type == "unigram" or {"我们".encode(), "很".encode(), b" cat"} <= pieces[1]
     assert all(split.decode(split.encode(text)) == text for text in (*texts[:4], *HARD, *EN))
-
-
-def test_too_low_a_coverage_is_explained() -> None:
-    """A coverage that SentencePiece does not take is refused with its limits and a way out."""
-    with pytest.raises(UserError, match=r"character_coverage 0\.97: bpe takes 0\.98 to 1; .* or byte_bpe") as error:
-        Tokenizer.train(corpus(), 400, character_coverage=0.97)
-    assert "no reason stated" not in str(error.value)
