@@ -1,4 +1,4 @@
-"""The special tokens of a vocabulary to train: their names, their order and their roles."""
+"""What is asked of a vocabulary to train, above all its special tokens: names, order and roles."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from babyllm.errors import UserError
+from babyllm.tokenizer.borders import PreSplit
 
 USUAL = (
     "<unk>",
@@ -96,6 +97,48 @@ class SpecialTokens:
         expected = {name: i for i, name in enumerate(self.first)} | {n: begin + i for i, n in enumerate(self.last)}
         if wrong := [name for name, i in expected.items() if special.get(name) != i]:
             raise UserError(f"special: {wrong[0]!r} also became an ordinary token of this text; choose another name")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of a vocabulary to train; `Tokenizer.train` explains the values.
+
+    Attributes:
+        vocab_size: number of tokens, special ones included.
+        special: names, order and roles of the special tokens.
+        symbols: texts that are always one token.
+        character_coverage: share of the text's characters that become tokens.
+        hard_vocab_limit: whether fewer tokens than `vocab_size` are refused.
+        pre_split: "jieba" for borders around its words; None for none.
+        n_threads: number of threads; None for all cores.
+    """
+
+    vocab_size: int
+    special: SpecialTokens
+    symbols: Sequence[str]
+    character_coverage: float
+    hard_vocab_limit: bool
+    pre_split: PreSplit | None
+    n_threads: int | None
+
+    def size_without_last(self) -> int:
+        """Number of tokens before the special tokens that come last."""
+        return self.vocab_size - len(self.special.last)
+
+    def require_filled(self, found: int) -> None:
+        """Check that a text yields enough tokens, if that is asked for.
+
+        Args:
+            found: number of tokens that it yields.
+
+        Raises:
+            UserError: there are fewer than `vocab_size`.
+        """
+        if self.hard_vocab_limit and found < self.vocab_size:
+            raise UserError(
+                f"vocab_size {self.vocab_size} is too large: this text yields at most {found}; take that, give more "
+                "text, or set hard_vocab_limit to false, which takes as many as there are"
+            )
 
 
 def _is_byte(name: str) -> bool:

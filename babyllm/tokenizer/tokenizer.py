@@ -18,7 +18,7 @@ import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from babyllm.files import write_bytes
 from babyllm.integrity import check_tokenizer
 from babyllm.tokenizer.backends import JsonBackend, SentencePieceBackend, n_visible
 from babyllm.tokenizer.borders import PreSplit
-from babyllm.tokenizer.special_tokens import SpecialTokens
+from babyllm.tokenizer.special_tokens import SpecialTokens, Wanted
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 ROLES = ("bos", "eos", "pad", "unk")
@@ -165,18 +165,16 @@ class Tokenizer:
         from babyllm.tokenizer.wordpiece import train_wordpiece
 
         special = (special or SpecialTokens()).with_names(special_tokens)
-        shared: dict[str, Any] = {"special": special, "symbols": symbols, "hard_vocab_limit": hard_vocab_limit}
-        shared |= {"pre_split": pre_split}
+        wanted = Wanted(
+            vocab_size, special, symbols, character_coverage, hard_vocab_limit, pre_split=pre_split, n_threads=n_threads
+        )
         kind: Literal["model", "json"] = "json"
         if model_type == "byte_bpe":
-            source = train_byte_level(documents, vocab_size, **shared)
+            source = train_byte_level(documents, wanted)
         elif model_type == "wordpiece":
-            source = train_wordpiece(documents, vocab_size, character_coverage=character_coverage, **shared)
+            source = train_wordpiece(documents, wanted)
         else:
-            kind, coverage = "model", character_coverage
-            source = train_sentencepiece(
-                documents, vocab_size, model_type, character_coverage=coverage, n_threads=n_threads, **shared
-            )
+            kind, source = "model", train_sentencepiece(documents, model_type, wanted)
         tokenizer = cls(source, kind, special.roles())
         special.check_ids(tokenizer.special, tokenizer.vocab_size)
         return tokenizer

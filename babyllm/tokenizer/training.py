@@ -18,9 +18,9 @@ import tokenizers
 from babyllm.errors import UserError
 from babyllm.runtime.machine import cores
 from babyllm.tokenizer.backends import BYTE_OF, utf8
-from babyllm.tokenizer.borders import BORDER, PreSplit, spellable, with_borders
+from babyllm.tokenizer.borders import BORDER, spellable, with_borders
 from babyllm.tokenizer.sentencepiece_json import CONTROL, SPACE, parse_model, with_plain_merges
-from babyllm.tokenizer.special_tokens import SpecialTokens
+from babyllm.tokenizer.special_tokens import SpecialTokens, Wanted
 
 # SentencePiece silently skips longer sentences; a character has up to 4 bytes.
 MAX_SENTENCE_BYTES = 4096
@@ -45,28 +45,18 @@ NO_TEXT = "there is no text to train a tokenizer on: the documents are empty"
 WORDS = r"\p{N}| ?[\p{L}\p{M}]+| ?[^\s\p{L}\p{M}\p{N}]+|[\r\n]+|[^\S\r\n]+(?= \S)|[^\S\r\n]+"
 
 
-def train_sentencepiece(
-    documents: Iterable[str],
-    vocab_size: int,
-    model_type: str,
-    *,
-    character_coverage: float,
-    n_threads: int | None,
-    special: SpecialTokens,
-    symbols: Sequence[str],
-    hard_vocab_limit: bool,
-    pre_split: PreSplit | None,
-) -> bytes:
+def train_sentencepiece(documents: Iterable[str], model_type: str, wanted: Wanted) -> bytes:
     """Bytes of a SentencePiece model; see `Tokenizer.train`.
 
     Raises:
         UserError: `vocab_size` or `character_coverage` does not suit the text, a symbol or special token is not valid,
             or there is no text.
     """
-    special.check(symbols, needs_unknown=True)
-    _check_coverage(character_coverage, model_type)
-    if borders := _border_settings(model_type, special, pre_split):
-        documents = with_borders(documents, special.names(), pre_split)
+    special = wanted.special
+    special.check(wanted.symbols, needs_unknown=True)
+    _check_coverage(wanted.character_coverage, model_type)
+    if borders := _border_settings(model_type, wanted):
+        documents = with_borders(documents, special.names(), wanted.pre_split)
     failures: list[BaseException] = []
     sentences = (sentence for sentence in _sentences(documents, failures) if sentence)
     first = next(sentences, None)
@@ -78,11 +68,11 @@ def train_sentencepiece(
             sentence_iterator=itertools.chain([first], sentences),
             model_writer=writer,
             model_type=model_type,
-            vocab_size=vocab_size - len(special.last),
+            vocab_size=wanted.size_without_last(),
             hard_vocab_limit=False,  # so that the size of the result is the largest possible one
-            character_coverage=character_coverage,
-            user_defined_symbols=list(symbols),
-            num_threads=n_threads or cores(),
+            character_coverage=wanted.character_coverage,
+            user_defined_symbols=list(wanted.symbols),
+            num_threads=wanted.n_threads or cores(),
             minloglevel=2,
             **LOSSLESS,
             **_special_settings(special),
@@ -91,10 +81,9 @@ def train_sentencepiece(
     except RuntimeError as error:
         if failures:
             raise failures[0] from None
-        raise _explained(error, vocab_size, len(special.last)) from None
+        raise _explained(error, wanted) from None
     proto = parse_model(writer.getvalue(), "the trained model")
-    if hard_vocab_limit:
-        _require_filled(vocab_size, len(proto.pieces) + len(special.last))
+    wanted.require_filled(len(proto.pieces) + len(special.last))
     _append_last(proto, special)
     proto.trainer_spec.ClearField("num_threads")  # or the hash would depend on the machine
     return bytes(proto.SerializeToString(deterministic=True))
@@ -108,9 +97,9 @@ def _check_coverage(character_coverage: float, model_type: str) -> None:
         )
 
 
-def _border_settings(model_type: str, special: SpecialTokens, pre_split: PreSplit | None) -> dict[str, Any]:
+def _border_settings(model_type: str, wanted: Wanted) -> dict[str, Any]:
     """The setting of SentencePiece for borders; empty if there are none, as between single characters."""
-    has_borders = model_type != "char" and (pre_split or spellable(special.names()))
+    has_borders = model_type != "char" and (wanted.pre_split or spellable(wanted.special.names()))
     return {"pretokenization_delimiter": BORDER} if has_borders else {}
 
 
@@ -144,48 +133,42 @@ def _append_last(proto: Any, special: SpecialTokens) -> None:
             setattr(proto.trainer_spec, f"{role}_piece", chosen)
 
 
-def train_byte_level(
-    documents: Iterable[str],
-    vocab_size: int,
-    *,
-    special: SpecialTokens,
-    symbols: Sequence[str],
-    hard_vocab_limit: bool,
-    pre_split: PreSplit | None,
-) -> bytes:
+def train_byte_level(documents: Iterable[str], wanted: Wanted) -> bytes:
     """Bytes of a byte-level BPE's `tokenizer.json`; see `Tokenizer.train`.
 
     Raises:
         UserError: `vocab_size` does not suit the text, a symbol or special token is not valid, or there is no text.
     """
-    special.check(symbols, needs_unknown=False)
-    texts = plain_texts(documents, special, pre_split)
-    smallest = len(special.names()) + len(BYTE_OF) + len(symbols)
-    if vocab_size < smallest:
-        raise UserError(f"vocab_size {vocab_size} is too small: this text needs at least {smallest}")
+    special = wanted.special
+    special.check(wanted.symbols, needs_unknown=False)
+    texts = plain_texts(documents, wanted)
+    smallest = len(special.names()) + len(BYTE_OF) + len(wanted.symbols)
+    if wanted.vocab_size < smallest:
+        raise UserError(f"vocab_size {wanted.vocab_size} is too small: this text needs at least {smallest}")
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(WORDS), "isolated")
     to_bytes = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, to_bytes])
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=vocab_size - len(symbols) - len(special.last),
+        vocab_size=wanted.size_without_last() - len(wanted.symbols),
         special_tokens=special_added(special.first),
         initial_alphabet=sorted(BYTE_OF),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return finished_json(tokenizer, vocab_size, special, symbols, hard_vocab_limit)
+    return finished_json(tokenizer, wanted)
 
 
-def plain_texts(documents: Iterable[str], special: SpecialTokens, pre_split: PreSplit | None) -> Iterator[str]:
+def plain_texts(documents: Iterable[str], wanted: Wanted) -> Iterator[str]:
     """The valid, non-empty texts of documents, cut at their borders.
 
     Raises:
         UserError: there is no text.
     """
-    with_cuts = with_borders(map(_checked, documents), special.names(), pre_split)
-    is_cut = pre_split or spellable(special.names())
+    names = wanted.special.names()
+    with_cuts = with_borders(map(_checked, documents), names, wanted.pre_split)
+    is_cut = wanted.pre_split or spellable(names)
     parts = (part for text in with_cuts for part in (text.split(BORDER) if is_cut else [text]) if part)
     first = next(parts, None)
     if first is None:
@@ -198,31 +181,17 @@ def special_added(names: Sequence[str]) -> list[tokenizers.AddedToken]:
     return [tokenizers.AddedToken(name, special=True, normalized=False) for name in names]
 
 
-def finished_json(
-    tokenizer: tokenizers.Tokenizer,
-    vocab_size: int,
-    special: SpecialTokens,
-    symbols: Sequence[str],
-    hard_vocab_limit: bool,
-) -> bytes:
+def finished_json(tokenizer: tokenizers.Tokenizer, wanted: Wanted) -> bytes:
     """Bytes of the `tokenizer.json` of a trained tokenizer, after symbols and the last special tokens are appended."""
-    tokenizer.add_tokens([tokenizers.AddedToken(name, special=False, normalized=False) for name in symbols])
-    tokenizer.add_special_tokens(special_added(special.last))
-    if hard_vocab_limit:
-        _require_filled(vocab_size, tokenizer.get_vocab_size())
+    tokenizer.add_tokens([tokenizers.AddedToken(name, special=False, normalized=False) for name in wanted.symbols])
+    tokenizer.add_special_tokens(special_added(wanted.special.last))
+    wanted.require_filled(tokenizer.get_vocab_size())
     return with_plain_merges(tokenizer.to_str()).encode()
 
 
-def _require_filled(wanted: int, found: int) -> None:
-    if found < wanted:
-        raise UserError(
-            f"vocab_size {wanted} is too large: this text yields at most {found}; take that, give more text, or set "
-            "hard_vocab_limit to false, which takes as many as there are"
-        )
-
-
-def _explained(error: RuntimeError, vocab_size: int, n_last: int) -> UserError:
+def _explained(error: RuntimeError, wanted: Wanted) -> UserError:
     """An error of SentencePiece, reworded to say what to do; its sizes lack the special tokens after the others."""
+    vocab_size, n_last = wanted.vocab_size, len(wanted.special.last)
     text = str(error)
     if needed := re.search(r"smaller than required_chars\. \d+ vs (\d+)", text):
         return UserError(

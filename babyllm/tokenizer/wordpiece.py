@@ -11,14 +11,13 @@ capitals and accents. A word with a character that has no token is unknown as a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from babyllm.config.json_fields import Fields
 from babyllm.errors import UserError
-from babyllm.tokenizer.borders import PreSplit
-from babyllm.tokenizer.special_tokens import SpecialTokens
+from babyllm.tokenizer.special_tokens import Wanted
 from babyllm.tokenizer.training import finished_json, plain_texts, special_added
 
 INSIDE = "##"  # prefix of a piece that continues a word
@@ -27,33 +26,26 @@ LONGEST_WORD = 100  # characters of a word; longer ones are unknown
 BERT_NAMES = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
 
 
-def train_wordpiece(
-    documents: Iterable[str],
-    vocab_size: int,
-    *,
-    character_coverage: float,
-    special: SpecialTokens,
-    symbols: Sequence[str],
-    hard_vocab_limit: bool,
-    pre_split: PreSplit | None,
-) -> bytes:
+def train_wordpiece(documents: Iterable[str], wanted: Wanted) -> bytes:
     """Bytes of a WordPiece `tokenizer.json` that keeps case and accents; see `Tokenizer.train`.
 
     Raises:
         UserError: `vocab_size` does not suit the text, a symbol or special token is not valid, or there is no text.
     """
-    special.check(symbols, needs_unknown=True)
+    special = wanted.special
+    special.check(wanted.symbols, needs_unknown=True)
     tokenizer = _wordpiece({}, str(special.unk), is_lower=False, strips=False, splits_chinese=True)
     # The words are kept with their counts: the trainer numbers pieces in an order of its own unless it has them all.
-    words = Counter(w for text in plain_texts(documents, special, pre_split) for w in _words(tokenizer, text))
-    alphabet, inside = _alphabet(words, character_coverage)
-    smallest = len(special.names()) + len(alphabet) + len(inside) + len(symbols)
-    if vocab_size < smallest:
+    words = Counter(w for text in plain_texts(documents, wanted) for w in _words(tokenizer, text))
+    alphabet, inside = _alphabet(words, wanted.character_coverage)
+    smallest = len(special.names()) + len(alphabet) + len(inside) + len(wanted.symbols)
+    if wanted.vocab_size < smallest:
         raise UserError(
-            f"vocab_size {vocab_size} is too small: this text needs at least {smallest}, or a lower character_coverage"
+            f"vocab_size {wanted.vocab_size} is too small: this text needs at least {smallest}, or a lower "
+            "character_coverage"
         )
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size - len(symbols) - len(special.last),
+        vocab_size=wanted.size_without_last() - len(wanted.symbols),
         special_tokens=[*special.first, *alphabet, *(INSIDE + character for character in inside)],
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
@@ -67,7 +59,7 @@ def train_wordpiece(
     vocabulary = dict(sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1]))
     trained = _wordpiece(vocabulary, str(special.unk), is_lower=False, strips=False, splits_chinese=True)
     trained.add_special_tokens(special_added(special.first))
-    return finished_json(trained, vocab_size, special, symbols, hard_vocab_limit)
+    return finished_json(trained, wanted)
 
 
 def _words(tokenizer: Tokenizer, text: str) -> list[str]:
