@@ -41,8 +41,8 @@ def load_jieba(flag: str) -> ModuleType:
 
 
 def spellable(names: Sequence[str]) -> list[str]:
-    """The names that a piece could spell, because they have only letters or only punctuation."""
-    return [name for name in names if name.isalpha() or not any(map(str.isalnum, name))]
+    """The names that a piece could spell: letters, after another character or not, or punctuation alone."""
+    return [n for n in names if n.isalpha() or n[1:].isalpha() or not any(map(str.isalnum, n))]
 
 
 def with_borders(documents: Iterable[str], names: Sequence[str], pre_split: PreSplit | None) -> Iterable[str]:

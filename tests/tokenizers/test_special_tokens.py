@@ -17,7 +17,7 @@ CHATML = ["system", "user", "assistant", "<|endoftext|>", "<|im_start|>", "<|im_
 AFTER = SpecialTokens(first=[], last=CHATML, bos=None, eos="<|im_end|>", pad="<|endoftext|>", unk=None)
 CHATGLM = ["[MASK]", "[gMASK]", "[sMASK]", "sop", "eop"]
 APPENDED = SpecialTokens(first=["<unk>", "<s>", "</s>"], last=CHATGLM, pad="<unk>")
-TALK = [f"{text} the user and his assistant eop sop" for text in corpus(100)]
+TALK = [f"{text} the user and his assistant eop sop @the" for text in corpus(100)]
 
 
 def words(folder: Path) -> Path:
@@ -65,11 +65,11 @@ def test_tokens_appended_to_a_sentencepiece_vocabulary(model_type: str, tmp_path
 @pytest.mark.filterwarnings("ignore:tokenizer.json may split some texts")
 def test_roles_have_any_name_at_any_place(model_type: str, tmp_path: Path) -> None:
     """The order of `first` is the order of ids; a role may be anywhere in it, or after all other tokens."""
-    special = SpecialTokens(["<a>", "<end>", "<?>", "<b>"], ["<begin>", "<z>"], "<begin>", "<end>", None, "<?>")
+    special = SpecialTokens(["<a>", "<end>", "<?>", "<b>"], ["<begin>", "@the"], "<begin>", "<end>", None, "<?>")
     trained = Tokenizer.train(TALK, 420, model_type=model_type, special=special, symbols=["<think>"])  # type: ignore[arg-type]
     trained.save(tmp_path)
     for tokenizer in (trained, Tokenizer.load(tmp_path)):
-        assert tokenizer.special == {"<a>": 0, "<end>": 1, "<?>": 2, "<b>": 3, "<begin>": 418, "<z>": 419}
+        assert tokenizer.special == {"<a>": 0, "<end>": 1, "<?>": 2, "<b>": 3, "<begin>": 418, "@the": 419}
         assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, tokenizer.unk_id) == (418, 1, None, 2)
         assert len(tokenizer.encode("<think>")) == 1
 
