@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from babyllm.model.config import ModelConfig
     from babyllm.model.transformer import Transformer
     from babyllm.notebook import TrainedRun, evaluate_model, finetune, load_chat, pretrain
+    from babyllm.prepare.compression import compare_tokenizers
     from babyllm.prepare.tokens import tokenize
     from babyllm.prepare.vocabulary import learn_vocabulary
     from babyllm.runtime import RuntimeConfig
@@ -63,6 +64,7 @@ _HOME = {
     "UserError": "babyllm.errors",
     "add_lora": "babyllm.model.adapt.lora",
     "clean": "babyllm.text.clean.stage",
+    "compare_tokenizers": "babyllm.prepare.compression",
     "dedup": "babyllm.text.dedup.stage",
     "evaluate": "babyllm.evaluate",
     "evaluate_model": "babyllm.notebook",
@@ -100,6 +102,7 @@ __all__ = [
     "UserError",
     "add_lora",
     "clean",
+    "compare_tokenizers",
     "dedup",
     "evaluate",
     "evaluate_model",

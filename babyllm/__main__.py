@@ -32,6 +32,7 @@ COMMANDS = {
     "serve": "use",
     "sft": "training",
     "tokenize": "corpus",
+    "tokens": "corpus",
     "train-tokenizer": "corpus",
     "upload": "training",
 }

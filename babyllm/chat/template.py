@@ -34,7 +34,7 @@ from babyllm.chat.jinja.syntax import (
     place,
     place_number,
 )
-from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message, Unusable
+from babyllm.chat.messages import ASSISTANT, SYSTEM, TOOL, USER, Message, Unusable
 from babyllm.chat.supervise import Supervise, message_weights
 from babyllm.errors import UserError
 from babyllm.tokenizer import ROLES, Tokenizer
@@ -220,7 +220,8 @@ class ChatTemplate:
         """The rendering of messages of this shape, with placeholders for their texts: as text and as segments."""
         speakers = shape.speakers
         for role in shape.roles:
-            if self._border.search(role):
+            # A vocabulary may have the names of usual roles as special tokens.
+            if role not in (SYSTEM, USER, ASSISTANT, TOOL) and self._border.search(role):
                 raise Unusable(f"the role {role!r} holds a special token or a private-use character")
         if self._border.search(shape.tools):
             raise Unusable("the tools hold a special token or a private-use character")

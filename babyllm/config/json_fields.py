@@ -54,6 +54,10 @@ class Fields:
         """Whether the value of a key is a list."""
         return isinstance(self._raw.get(key), list)
 
+    def is_object(self, key: str) -> bool:
+        """Whether the value of a key is an object."""
+        return isinstance(self._raw.get(key), dict)
+
     def keys(self) -> list[str]:
         """The keys of the object, in their order."""
         return list(self._raw)

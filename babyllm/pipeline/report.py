@@ -3,7 +3,7 @@
     Report(facts, tables, histograms, examples) -> print_report -> terminal
                                                 -> to_json -> report.json (`babyllm.pipeline.report_html`)
 
-A cell is text, a number or None; a column named "share" holds 0 to 1.
+A cell is text, a number or None; a column whose name ends in "share" holds 0 to 1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Table:
 
     Attributes:
         title: line above the table.
-        columns: names of the columns; the values of "share" are shown in per cent.
+        columns: names of the columns; the values of one that ends in "share" are shown in per cent.
         rows: cells of each row, one per column.
     """
 
@@ -163,10 +163,10 @@ def print_examples(report: Report, form: Callable[[str], str] = str) -> None:
 
 
 def shown(value: Cell, column: str = "") -> str:
-    """A value in readable form: 1,234,567, 0.5123, 12.3 % in a column "share", an empty text for None."""
+    """A value in readable form: 1,234,567, 0.5123, 12.3 % in a column of shares, an empty text for None."""
     if value is None:
         return ""
-    if isinstance(value, (int, float)) and column == "share":
+    if isinstance(value, (int, float)) and column.endswith("share"):
         return f"{value * 100:.1f} %"
     if isinstance(value, float):
         return f"{value:,.4g}"

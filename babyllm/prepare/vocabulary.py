@@ -100,7 +100,9 @@ def _learn(
     inputs = {"inputs": identity(paths, sources), "read": to_dict(read)}
     settings = inputs | to_dict(config) | {"compare": {name: t.sha256 for name, t in compare.items()}}
     parts = directory / WORK
-    if is_done(directory, made_with(directory, SETTINGS, SETTINGS), settings):
+    made = made_with(directory, SETTINGS, SETTINGS)
+    # A tokenizer that was made before a setting existed has its default.
+    if is_done(directory, made and to_dict(VocabularyConfig()) | made, settings):
         return None
     with work_directory(directory):
         key = inputs | {"pieces": pieces(sources)}
@@ -114,8 +116,10 @@ def _learn(
             model_type=config.type,
             character_coverage=config.character_coverage,
             special_tokens=config.special_tokens,
+            special=config.special,
             symbols=config.symbols,
             hard_vocab_limit=config.hard_vocab_limit,
+            pre_split=config.pre_split,
             n_threads=work.workers,
         )
         unseen = {domain: _first(mine, MEASURED_BYTES // len(measured)) for domain, mine in measured.items()}

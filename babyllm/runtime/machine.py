@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     import torch
@@ -288,3 +288,8 @@ def multiplies_bfloat16() -> bool:
     # These functions are private in PyTorch and may disappear.
     tests = [getattr(torch.cpu, test, None) for test in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
     return any(test() for test in tests if test)
+
+
+def shows_colours(output: TextIO) -> bool:
+    """Whether an output is a terminal for which the user has not turned colours off (https://no-color.org)."""
+    return output.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,8 @@ import tokenizers
 from numpy.typing import NDArray
 
 from babyllm.errors import UserError
+from babyllm.tokenizer.borders import CHINESE
+from babyllm.tokenizer.plain_json import decoder_types, read_tokenizer_json
 from babyllm.tokenizer.sentencepiece_json import (
     BPE,
     BYTE,
@@ -30,8 +32,8 @@ from babyllm.tokenizer.sentencepiece_json import (
 
 # For files that do not name the token of a role: the first of these that the vocabulary holds is used.
 WELL_KNOWN = {
-    "bos": ("<s>", "<|begin_of_text|>", "<|startoftext|>", "<bos>"),
-    "eos": ("</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<eos>"),
+    "bos": ("<s>", "<|begin_of_text|>", "<|startoftext|>", "<bos>", "[CLS]"),
+    "eos": ("</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<eos>", "[SEP]"),
     "pad": ("<pad>", "<|pad|>", "[PAD]"),
     "unk": ("<unk>", "[UNK]"),
 }
@@ -54,7 +56,7 @@ class SentencePieceBackend:
     def __init__(self, source: bytes, where: str) -> None:
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=source)
-        except RuntimeError:
+        except (RuntimeError, ValueError):  # the latter where its message is not UTF-8
             raise UserError(f"{where} is not a SentencePiece model") from None
         self.source = source
         self._proto = parse_model(source, where)
@@ -158,28 +160,18 @@ class SentencePieceBackend:
 
 
 class JsonBackend:
-    """A tokenizer from a `tokenizer.json`, without its settings for truncation, padding and added special tokens.
+    """A tokenizer from a `tokenizer.json`, read as `read_tokenizer_json` says.
 
     Args:
         source: bytes of a `tokenizer.json`.
         where: name of the file in messages.
 
     Raises:
-        UserError: the bytes are not a `tokenizer.json`, or its ids are out of range.
+        UserError: the bytes are not a `tokenizer.json` that works, or its ids are out of range.
     """
 
     def __init__(self, source: bytes, where: str) -> None:
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(source.decode("utf-8"))
-        except Exception as error:  # the library raises nothing narrower
-            raise UserError(f"{where} is not a tokenizer.json: {str(error)[:200]}") from None
-        self.source = source
-        n_added = self._tokenizer.num_special_tokens_to_add(is_pair=False)
-        if n_added or self._tokenizer.truncation or self._tokenizer.padding:
-            plain = json.loads(source) | {"truncation": None, "padding": None, "post_processor": None}
-            self.source = json.dumps(plain, ensure_ascii=False).encode()
-            self._tokenizer = tokenizers.Tokenizer.from_str(self.source.decode("utf-8"))
-        self._tokenizer.encode_special_tokens = True
+        self._tokenizer, self.source = read_tokenizer_json(source, where)
         added = sorted(self._tokenizer.get_added_tokens_decoder().items())
         self.special = {token.content: i for i, token in added if token.special}
         self.vocab_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1
@@ -208,10 +200,11 @@ class JsonBackend:
     @cached_property
     def spells_all(self) -> bool:
         """Whether every character can be encoded, as bytes if it is not a piece."""
-        content, names = json.loads(self.source), self._tokenizer.get_vocab()
-        if "ByteLevel" in _types(content.get("decoder")):
+        names = self._tokenizer.get_vocab()
+        if "ByteLevel" in decoder_types(self._tokenizer):
             return names.keys() >= BYTE_OF.keys()
-        return bool(content["model"].get("byte_fallback")) and all(f"<0x{byte:02X}>" in names for byte in range(256))
+        is_spelled = json.loads(self.source)["model"].get("byte_fallback")
+        return bool(is_spelled) and all(f"<0x{byte:02X}>" in names for byte in range(256))
 
     def n_unknown(self, text: str) -> int:
         """Number of characters of a text, without whitespace, that become an unknown token or are dropped."""
@@ -228,7 +221,8 @@ class JsonBackend:
 
     def bytes_of_tokens(self) -> list[bytes]:
         """UTF-8 bytes of every id, by id; empty for special ones."""
-        decoders = set(_types(json.loads(self.source).get("decoder")))
+        decoders = decoder_types(self._tokenizer)
+        inside = getattr(self._tokenizer.model, "continuing_subword_prefix", None) or "##"
         texts = [b""] * self.vocab_size
         for piece, i in self._tokenizer.get_vocab().items():
             if piece in self.special:
@@ -237,8 +231,11 @@ class JsonBackend:
                 texts[i] = _byte_level(piece)
             elif "ByteFallback" in decoders and re.fullmatch("<0x[0-9A-F]{2}>", piece):
                 texts[i] = _byte_piece(piece)
+            elif "WordPiece" in decoders:
+                texts[i] = _word_piece(piece, inside)
             else:
-                texts[i] = piece.replace(SPACE, " ").encode()
+                # Where no decoder makes spaces, the mark is a character like others.
+                texts[i] = (piece.replace(SPACE, " ") if decoders & {"Replace", "Metaspace"} else piece).encode()
         return texts
 
     def find(self, name: str) -> int | None:
@@ -306,11 +303,8 @@ def _byte_level(piece: str) -> bytes:
     return piece.encode()  # an added token, stored as plain text
 
 
-def _types(decoder: dict[str, object] | None) -> Iterator[str]:
-    """Type names of a decoder and of the decoders inside it."""
-    if decoder is None:
-        return
-    yield str(decoder["type"])
-    inner = decoder.get("decoders", [])
-    for part in inner if isinstance(inner, list) else []:
-        yield from _types(part)
+def _word_piece(piece: str, inside: str) -> bytes:
+    """The bytes of a piece of WordPiece, with a space before a word of letters; the decoder's rules are finer."""
+    if piece.startswith(inside):
+        return piece.removeprefix(inside).encode()
+    return (f" {piece}" if piece[:1].isalnum() and not CHINESE.match(piece) else piece).encode()

@@ -22,7 +22,7 @@ from babyllm.errors import UserError
 
 SPACE = "▁"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-UNIGRAM, BPE = 1, 2
+UNIGRAM, BPE, WORD, CHAR = range(1, 5)
 # The score of user-defined pieces in a unigram model, whatever its file says.
 USER_DEFINED_SCORE = -0.1
 NEVER = float("-inf")
@@ -40,10 +40,16 @@ def parse_model(model: bytes, where: str) -> Any:
     """
     proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # created on import
     proto.ParseFromString(model)
-    if not proto.pieces:
-        raise UserError(f"{where} is not a SentencePiece model: it holds no pieces")
-    if proto.trainer_spec.model_type not in (UNIGRAM, BPE):
-        raise UserError(f"{where} is a word or character model; only BPE and unigram models are read")
+    if not proto.pieces or not all(isinstance(piece.piece, str) for piece in proto.pieces):
+        raise UserError(f"{where} is not a SentencePiece model: it holds no pieces, or one that is not UTF-8 text")
+    if not any(piece.type == UNKNOWN for piece in proto.pieces):
+        raise UserError(f"{where} is not a SentencePiece model: it has no piece for unknown characters")
+    try:
+        _normalizers(proto.normalizer_spec)
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"{where} is not a SentencePiece model: its normaliser is damaged ({error})") from None
+    if proto.trainer_spec.model_type not in (UNIGRAM, BPE, CHAR):
+        raise UserError(f"{where} is a model of whole words; only BPE, unigram and character models are read")
     if proto.trainer_spec.treat_whitespace_as_suffix or not proto.normalizer_spec.escape_whitespaces:
         raise UserError(f"{where} was trained with whitespace as suffix or unescaped, which is not supported")
     return proto
@@ -68,11 +74,11 @@ def to_tokenizer_json(proto: Any) -> str:
     Warns:
         UserWarning: the model holds something that `tokenizers` cannot express, so ids may differ for some texts.
     """
-    is_bpe = proto.trainer_spec.model_type == BPE
-    tokenizer = Tokenizer(_bpe(proto) if is_bpe else _unigram(proto))
+    is_unigram = proto.trainer_spec.model_type == UNIGRAM
+    tokenizer = Tokenizer(_unigram(proto) if is_unigram else _bpe(proto))
     steps = _normalizers(proto.normalizer_spec)
     tokenizer.normalizer = normalizers.Sequence(steps) if len(steps) > 1 else steps[0]
-    if not is_bpe:
+    if is_unigram:
         tokenizer.pre_tokenizer = _unreachable(proto)
     strip = [decoders.Strip(" ", 1, 0)] if proto.normalizer_spec.add_dummy_prefix else []
     tokenizer.decoder = decoders.Sequence(
@@ -80,7 +86,7 @@ def to_tokenizer_json(proto: Any) -> str:
     )
     special = [p.piece for p in proto.pieces if p.type in (UNKNOWN, CONTROL)]
     tokenizer.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in special])
-    user_defined = [p.piece for p in proto.pieces if p.type == USER_DEFINED and is_bpe]
+    user_defined = [p.piece for p in proto.pieces if p.type == USER_DEFINED and not is_unigram]
     tokenizer.add_tokens([AddedToken(piece, special=False, normalized=True) for piece in user_defined])
     doubts = _doubts(proto)
     if doubts:
@@ -106,8 +112,9 @@ def with_plain_merges(text: str) -> str:
 
 
 def _bpe(proto: Any) -> models.BPE:
+    """The BPE of a model; a character model is one without merges."""
     vocabulary = {p.piece: i for i, p in enumerate(proto.pieces)}
-    scores = _mergeable(proto)
+    scores = _mergeable(proto) if proto.trainer_spec.model_type == BPE else {}
     ranked = []
     for piece, score in scores.items():
         parts = _last_two_parts(piece, scores)
@@ -186,6 +193,8 @@ def _doubts(proto: Any) -> list[str]:
         return [*doubts, "it is a unigram model, where rounding decides between equally likely splits"]
     if USER_DEFINED in types and proto.normalizer_spec.add_dummy_prefix:
         doubts.append("it has user-defined pieces and adds a prefix space")
+    if proto.trainer_spec.model_type == CHAR:
+        return doubts
     scores = _mergeable(proto)
     if any(character not in scores for piece in scores for character in piece):
         doubts.append("it has pieces with characters that are not pieces themselves")

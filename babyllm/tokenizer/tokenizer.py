@@ -28,10 +28,12 @@ from babyllm.errors import UserError
 from babyllm.files import write_bytes
 from babyllm.integrity import check_tokenizer
 from babyllm.tokenizer.backends import JsonBackend, SentencePieceBackend, n_visible
+from babyllm.tokenizer.borders import PreSplit
+from babyllm.tokenizer.special_tokens import SpecialTokens, Wanted
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 ROLES = ("bos", "eos", "pad", "unk")
-ModelType = Literal["bpe", "unigram", "byte_bpe"]
+ModelType = Literal["bpe", "unigram", "byte_bpe", "wordpiece", "char"]
 
 
 class Tokenizer:
@@ -94,10 +96,11 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
-        """Tokenizer of a `.model` file, a `tokenizer.json` file or a directory that holds one (`.model` preferred).
+        """Tokenizer of a `.model`, `tokenizer.json` or `vocab.txt` file, or of a directory with one, in this order.
 
         The names of bos, eos, pad and unk are read from the `tokenizer_config.json` or `special_tokens_map.json`
-        beside it. They become special tokens if the file has them as ordinary ones.
+        beside it. They become special tokens if the file has them as ordinary ones. A `vocab.txt` is read as
+        `babyllm.tokenizer.wordpiece` says, and saved as a `tokenizer.json`.
 
         Raises:
             UserError: there is no such file, it cannot be read, it differs from the checksum stored beside it, or the
@@ -106,14 +109,20 @@ class Tokenizer:
         path = os.path.expanduser(path)
         file = Path(path)
         if file.is_dir():
-            names = ("tokenizer.model", "tokenizer.json")
+            names = ("tokenizer.model", "tokenizer.json", "vocab.txt")
             file = next((file / name for name in names if (file / name).is_file()), file)
         if not file.is_file():
-            raise UserError(f"no tokenizer at {path}: give a .model file, a tokenizer.json or a directory with one")
+            raise UserError(
+                f"no tokenizer at {path}: give a .model file, a tokenizer.json, a vocab.txt or a directory with one"
+            )
         check_tokenizer(file)
-        tokenizer = cls(
-            file.read_bytes(), "json" if file.suffix == ".json" else "model", _read_roles(file.parent), str(file)
-        )
+        source = file.read_bytes()
+        if file.suffix == ".txt":
+            from babyllm.tokenizer.wordpiece import from_vocab_txt
+
+            source = from_vocab_txt(source, _config_beside(file), str(file))
+        kind: Literal["model", "json"] = "json" if file.suffix in (".json", ".txt") else "model"
+        tokenizer = cls(source, kind, _read_roles(file.parent), str(file))
         return tokenizer.extended(name for name in tokenizer._roles.values() if name is not None)
 
     @classmethod
@@ -125,52 +134,55 @@ class Tokenizer:
         model_type: ModelType = "bpe",
         character_coverage: float = 0.9995,
         special_tokens: Sequence[str] = (),
+        special: SpecialTokens | None = None,
         symbols: Sequence[str] = (),
         hard_vocab_limit: bool = True,
+        pre_split: PreSplit | None = None,
         n_threads: int | None = None,
     ) -> Tokenizer:
         """Tokenizer without loss: bytes for rare characters, single digits, no normalisation, no prefix space.
 
-        The result depends only on the documents and their order; with BPE, not on the number of threads either.
+        Only "wordpiece" has losses, which `babyllm.tokenizer.wordpiece` lists. The result depends only on the documents
+        and their order; with BPE, not on the number of threads either.
 
         Args:
             documents: training texts, read once and kept in memory.
             vocab_size: number of tokens; the special ones, 256 bytes and the text's characters are among them.
-            model_type: "bpe" or "unigram" by SentencePiece, "byte_bpe" (on bytes, as in Llama 3) by `tokenizers`.
-            character_coverage: share of the text's characters that become tokens; the rest is encoded as bytes. Unused
-                by "byte_bpe".
-            special_tokens: names of special tokens in addition to those of every tokenizer trained here.
+            model_type: "bpe", "unigram" or "char" by SentencePiece; "byte_bpe" (on bytes, as in Llama 3) or
+                "wordpiece" by `tokenizers`.
+            character_coverage: share of the text's characters that become tokens, from 0.98 to 1; the rest is encoded
+                as bytes, or unknown in "wordpiece". Unused by "byte_bpe".
+            special_tokens: names of special tokens in addition to those of `special.first`.
+            special: names, order and roles of the special tokens; None takes the usual ones.
             symbols: texts that are always one token, such as "<think>"; unlike special tokens they are also found in
                 plain text.
             hard_vocab_limit: whether a text that yields fewer tokens than `vocab_size` is refused; otherwise the
                 vocabulary is as large as the text allows.
-            n_threads: number of threads; None takes all cores, as "byte_bpe" always does.
+            pre_split: "jieba" lets no piece cross the Chinese words of jieba in the training texts. Encoding needs no
+                jieba.
+            n_threads: number of threads; None takes all cores, as "byte_bpe" and "wordpiece" always do.
 
         Raises:
-            UserError: `vocab_size` does not suit the text, or there is no text.
+            UserError: `vocab_size` or another setting does not suit the text, there is no text, or jieba is needed and
+                not installed.
         """
         from babyllm.tokenizer.training import train_byte_level, train_sentencepiece
+        from babyllm.tokenizer.wordpiece import train_wordpiece
 
-        if model_type == "byte_bpe":
-            source = train_byte_level(
-                documents,
-                vocab_size,
-                special_tokens=special_tokens,
-                symbols=symbols,
-                hard_vocab_limit=hard_vocab_limit,
-            )
-            return cls(source, "json")
-        model = train_sentencepiece(
-            documents,
-            vocab_size,
-            model_type,
-            character_coverage=character_coverage,
-            n_threads=n_threads,
-            special_tokens=special_tokens,
-            symbols=symbols,
-            hard_vocab_limit=hard_vocab_limit,
+        special = (special or SpecialTokens()).with_names(special_tokens)
+        wanted = Wanted(
+            vocab_size, special, symbols, character_coverage, hard_vocab_limit, pre_split=pre_split, n_threads=n_threads
         )
-        return cls(model, "model")
+        kind: Literal["model", "json"] = "json"
+        if model_type == "byte_bpe":
+            source = train_byte_level(documents, wanted)
+        elif model_type == "wordpiece":
+            source = train_wordpiece(documents, wanted)
+        else:
+            kind, source = "model", train_sentencepiece(documents, model_type, wanted)
+        tokenizer = cls(source, kind, special.roles())
+        special.check_ids(tokenizer.special, tokenizer.vocab_size)
+        return tokenizer
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, read as plain text; no bos or eos is added.
@@ -271,6 +283,11 @@ class Tokenizer:
         return self._backend.tokenizer_json()
 
 
+def _config_beside(file: Path) -> Fields:
+    path = file.with_name("tokenizer_config.json")
+    return Fields(read_json(path) if path.is_file() else {}, str(path))
+
+
 def _read_roles(directory: Path) -> dict[str, str | None]:
     """Names of the tokens by role, as far as the files of a Hugging Face directory state them."""
     roles: dict[str, str | None] = {}
@@ -281,7 +298,7 @@ def _read_roles(directory: Path) -> dict[str, str | None]:
         fields = Fields(config, str(file))
         for role in ROLES:
             key = f"{role}_token"
-            if isinstance(config.get(key), dict):
+            if fields.is_object(key):
                 roles[role] = fields.object(key).text("content")
             elif key in config:
                 roles[role] = fields.text(key, None)

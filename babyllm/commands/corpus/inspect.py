@@ -118,6 +118,7 @@ def _show_conversations(flags: Flags, place: Path) -> None:
     from babyllm.errors import UserError
     from babyllm.inspection.conversations import coloured, conversations_report
     from babyllm.pipeline.report import print_report
+    from babyllm.runtime.machine import shows_colours
     from babyllm.tokenizer import Tokenizer
 
     if flags.tokenizer is None:
@@ -137,7 +138,7 @@ def _show_conversations(flags: Flags, place: Path) -> None:
     )
     print_report(report)
     for label, (ids, turns) in examples:
-        print(f"\n{label}\n{coloured(ids, turns, template.tokenizer, sys.stdout.isatty())}")
+        print(f"\n{label}\n{coloured(ids, turns, template.tokenizer, shows_colours(sys.stdout))}")
 
 
 def _show_store(flags: Flags, place: Path) -> None:
@@ -148,6 +149,7 @@ def _show_store(flags: Flags, place: Path) -> None:
     from babyllm.config.json_fields import read_json
     from babyllm.inspection.conversations import coloured
     from babyllm.pipeline.report import Report, print_report
+    from babyllm.runtime.machine import shows_colours
     from babyllm.store.conversations import ConversationStore
     from babyllm.tokenizer import Tokenizer
 
@@ -159,7 +161,7 @@ def _show_store(flags: Flags, place: Path) -> None:
         for number in rng.sample(span, min(flags.conversations or flags.examples, len(span))):
             ids, turns = store.conversation(number)
             print(f"\n{group.split} | {group.task} | {len(ids):,} tokens, {int((turns > 0).sum()):,} trained on")
-            print(coloured(ids, turns, tokenizer, sys.stdout.isatty()))
+            print(coloured(ids, turns, tokenizer, shows_colours(sys.stdout)))
 
 
 def _tokenizer_place(name: str) -> Path:

@@ -8,7 +8,6 @@ characters, and runs of other letters and digits; punctuation and symbols separa
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.config.values import Members
-from babyllm.errors import UserError
 from babyllm.ragged import U64, Ragged, compress, hash_rows, mix, offsets_of
 from babyllm.text.dedup.normal import DROPPED, SINGLE, WORD, characters, kinds
+from babyllm.tokenizer.borders import load_jieba
 
 _BASE = np.uint64(0xA24BAED4963EE407)
 SET_BITS = 48  # bits of a hash that a set keeps; the other 16 hold the index of a set while many are sorted together
@@ -117,11 +116,7 @@ def _runs(folded: Ragged, joins: NDArray[np.bool_], alone: NDArray[np.bool_]) ->
 
 
 def _jieba_tokens(folded: Ragged) -> Ragged:
-    try:
-        jieba = importlib.import_module("jieba")
-    except ImportError as error:
-        raise UserError('--shingles.kind=jieba needs jieba: pip install "babyllm[corpus]"') from error
-    jieba.setLogLevel(40)
+    jieba = load_jieba("--shingles.kind=jieba")
     rows = []
     for start, stop in zip(folded.offsets[:-1], folded.offsets[1:], strict=True):
         text = folded.values[start:stop].tobytes().decode("utf-32-le")

@@ -163,6 +163,11 @@ def test_called_again(tmp_path: Path, source: Path, capsys: pytest.CaptureFixtur
     learn(source, out, work=WorkConfig(workers=2))
     assert capsys.readouterr().out == f"{out}: complete already, with these settings and inputs; nothing to do\n"
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    made = json.loads((out / "training.json").read_text(encoding="utf-8"))
+    older = {name: value for name, value in made.items() if name not in ("special", "pre_split")}
+    (out / "training.json").write_text(json.dumps(older), encoding="utf-8")  # as before these settings existed
+    learn(source, out)
+    assert capsys.readouterr().out == f"{out}: complete already, with these settings and inputs; nothing to do\n"
     with pytest.raises(UserError, match="was made with other vocab_size; choose another OUT"):
         learn(source, out, vocab_size=401)
     Tokenizer.load(out).save(tmp_path / "foreign")
@@ -181,6 +186,7 @@ def test_called_again(tmp_path: Path, source: Path, capsys: pytest.CaptureFixtur
         ({"sample_bytes": 0}, "--sample_bytes=0: must be at least 1"),
         ({"held_out": 1.0}, "no text to train a tokenizer on"),
         ({"compare": ["/nowhere"]}, "no tokenizer at /nowhere"),
+        ({"character_coverage": 0.97}, "character_coverage 0.97: bpe takes 0.98 to 1; .*, or byte_bpe"),
     ],
 )
 def test_a_wrong_setting_is_an_error_of_one_line(

@@ -60,7 +60,7 @@ def test_absent_file_is_named(tmp_path: Path) -> None:
 def test_word_models_are_refused(tmp_path: Path) -> None:
     """A SentencePiece model of a kind that has no tokenizer.json is an error when it is loaded."""
     (tmp_path / "w.model").write_bytes(foreign_model(corpus(), model_type="word", vocab_size=50))
-    with pytest.raises(UserError, match=r"w\.model is a word or character model"):
+    with pytest.raises(UserError, match=r"w\.model is a model of whole words"):
         Tokenizer.load(tmp_path / "w.model")
 
 
