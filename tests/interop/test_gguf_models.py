@@ -31,7 +31,7 @@ SHAPES = {
 STRETCHED = {
     "linear": RopeScaling("linear", 4.0),
     "yarn": RopeScaling("yarn", 4.0, 16),
-    "yarn with all": RopeScaling("yarn", 4.0, 32, beta_fast=1.5, beta_slow=0.5, attention_factor=1.25),
+    "yarn, attention": RopeScaling("yarn", 4.0, 32, attention_factor=1.25),
     "llama3": RopeScaling("llama3", 8.0, 16, low_freq_factor=0.5, high_freq_factor=3.0),
 }
 
@@ -189,6 +189,7 @@ def test_what_the_format_cannot_express_is_not_written(
     """Positions that other programs could not follow are refused, and no file appears; nor does part of one."""
     for changes, message in (
         ({"rope_scaling": RopeScaling("dynamic", 2.0)}, "rope scaling dynamic cannot be written as GGUF"),
+        ({"rope_scaling": RopeScaling("yarn", 2.0, beta_fast=16.0)}, "beta_fast 32 and beta_slow 1 alone"),
         ({"rope_scaling": RopeScaling("llama3", 2.0), "qk_norm": True}, "for the architecture llama alone"),
         ({"vocab_size": 300}, "the tokenizer has 400 tokens, but the model has 300 rows"),
     ):

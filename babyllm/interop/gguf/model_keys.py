@@ -47,6 +47,7 @@ _LAYER_NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+_YARN_BETAS = (32.0, 1.0)
 _MOST_LAYERS = 10_000
 _LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 
@@ -132,7 +133,8 @@ def _scaling_keys(config: ModelConfig) -> dict[str, Any]:
     keys: dict[str, Any] = {"type": scaling.type, "factor": float(scaling.factor)}
     if scaling.type == "yarn":
         keys |= {"original_context_length": scaling.original_max_seq_len or config.max_seq_len}
-        keys |= {"yarn_beta_fast": float(scaling.beta_fast), "yarn_beta_slow": float(scaling.beta_slow)}
+        if (scaling.beta_fast, scaling.beta_slow) != _YARN_BETAS:  # llama.cpp does not read the keys for them
+            raise UserError("rope scaling yarn can be written as GGUF with beta_fast 32 and beta_slow 1 alone")
         if scaling.attention_factor is not None:
             keys["attn_factor"] = scaling.attention_factor / _usual_attention_factor(scaling.factor)
     return {f"rope.scaling.{key}": value for key, value in keys.items()}
@@ -241,8 +243,8 @@ def _read_scaling(fields: Fields, family: str) -> RopeScaling | None:
         "yarn",
         factor,
         fields.integer(key("original_context_length"), None, high=MAX_WIDTH),
-        beta_fast=fields.number(key("yarn_beta_fast"), 32.0, low=1e-6, high=1e6),
-        beta_slow=fields.number(key("yarn_beta_slow"), 1.0, low=1e-6, high=1e6),
+        beta_fast=fields.number(key("yarn_beta_fast"), _YARN_BETAS[0], low=1e-6, high=1e6),
+        beta_slow=fields.number(key("yarn_beta_slow"), _YARN_BETAS[1], low=1e-6, high=1e6),
         attention_factor=attention,
     )
 
