@@ -27,6 +27,7 @@ from babyllm.tokenizer.sentencepiece_json import (
     BPE,
     CONTROL,
     NORMAL,
+    SPACE,
     UNKNOWN,
     UNUSED,
     USER_DEFINED,
@@ -86,7 +87,11 @@ def read_vocabulary(header: Header) -> Vocabulary:
         tokens.pop()
     if kind == "llama":
         scores = _numbers(header, "scores", len(tokens))
-        pieces = [Piece(*entry) for entry in zip(tokens, scores, types, strict=False)]
+        pieces = [
+            # llama.cpp looks for user-defined tokens before it marks spaces.
+            Piece(token.replace(" ", SPACE) if kind == USER_DEFINED else token, score, kind)
+            for token, score, kind in zip(tokens, scores, types, strict=False)
+        ]
         adds_space = fields.boolean(f"{KEYS}add_space_prefix", True)
         tokenizer = sentencepiece_tokenizer(pieces, roles, adds_space=adds_space, where=where)
     else:
@@ -201,7 +206,7 @@ def _sentencepiece_keys(source: bytes) -> dict[str, Any]:
     return {
         "model": "llama",
         "pre": "default",
-        "tokens": [piece.piece for piece in proto.pieces],
+        "tokens": [p.piece.replace(SPACE, " ") if p.type == USER_DEFINED else p.piece for p in proto.pieces],
         "scores": np.array([piece.score for piece in proto.pieces], np.float32),
         "token_type": np.array([piece.type for piece in proto.pieces], np.int32),
         "add_space_prefix": bool(normalizer.add_dummy_prefix),
