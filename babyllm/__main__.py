@@ -22,6 +22,7 @@ COMMANDS = {
     "clean": "corpus",
     "dedup": "corpus",
     "eval": "use",
+    "export": "training",
     "generate": "use",
     "import": "training",
     "inspect": "corpus",
@@ -32,12 +33,13 @@ COMMANDS = {
     "sft": "training",
     "tokenize": "corpus",
     "train-tokenizer": "corpus",
+    "upload": "training",
 }
 """The folder of each command's module in `babyllm.commands`."""
 # Commands that read their own flags, as the scripts `train_*.py` do, and may start other processes.
 STAGES = ("pretrain", "sft")
 # Commands whose result is what they write or serve; the result of the others is what they print.
-WRITERS = ("clean", "dedup", "import", "merge-lora", "serve", "tokenize", "train-tokenizer")
+WRITERS = ("clean", "dedup", "export", "import", "merge-lora", "serve", "tokenize", "train-tokenizer", "upload")
 
 
 def run(argv: Sequence[str]) -> None:

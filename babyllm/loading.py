@@ -22,7 +22,7 @@ from babyllm.interop.huggingface import ADAPTER_CONFIG, generation_ends, load_mo
 from babyllm.interop.peft import load_adapter
 from babyllm.model.adapt.grow import grow_vocabulary
 from babyllm.model.adapt.lora import merge_lora, to_int8
-from babyllm.model.config import Checkpointing
+from babyllm.model.options import ModelOptions
 from babyllm.model.transformer import Transformer
 from babyllm.run_directory import meant_step
 from babyllm.tokenizer import Tokenizer
@@ -88,22 +88,19 @@ def _candidates(base: Path, directory: Path) -> Iterator[Path]:
         yield from (folder.joinpath(*parts[start:]) for folder in (adapter, *adapter.parents))
 
 
-def load_base(
-    directory: Path, tokenizer: Tokenizer, *, dropout: float = 0.0, activation_checkpointing: Checkpointing = False
-) -> Transformer:
+def load_base(directory: Path, tokenizer: Tokenizer, options: ModelOptions | None = None) -> Transformer:
     """The model of a directory; for an adapter its base alone, with the vocabulary it had when the adapter was trained.
 
     Args:
         directory: directory of a model or adapter.
         tokenizer: tokenizer of that directory.
-        dropout: dropout probability of the model in training.
-        activation_checkpointing: what training computes again in the backward pass, as in `ModelConfig`.
+        options: what differs from the stored shape (`ModelOptions.applied`).
 
     Raises:
         UserError: names the file that is missing or does not fit.
     """
     base = base_directory(directory)
-    model = load_model(base, dropout=dropout, activation_checkpointing=activation_checkpointing)
+    model = load_model(base, options)
     config = directory / "config.json"
     if is_adapter(directory) and config.is_file():  # older adapters have a config.json
         return grow_vocabulary(model, config_from_json(read_json(config), str(config)).vocab_size)
@@ -111,9 +108,7 @@ def load_base(
     return grow_vocabulary(model, tokenizer.vocab_size) if is_adapter(directory) and has_tokenizer else model
 
 
-def load(
-    path: str | Path, *, int8: bool = False, dropout: float = 0.0, activation_checkpointing: Checkpointing = False
-) -> tuple[Transformer, Tokenizer]:
+def load(path: str | Path, *, int8: bool = False, options: ModelOptions | None = None) -> tuple[Transformer, Tokenizer]:
     """The model, in evaluation mode, and the tokenizer of a run, step, Hugging Face or adapter directory.
 
     The weights are float32. An adapter is added to its base, whose vocabulary grows to what it was in training.
@@ -121,8 +116,7 @@ def load(
     Args:
         path: path of the directory.
         int8: whether to hold all matrices in 8 bits (`to_int8`), in about a quarter of the memory; not for training.
-        dropout: dropout probability of the model in training.
-        activation_checkpointing: what training computes again in the backward pass, as in `ModelConfig`.
+        options: what differs from the stored shape (`ModelOptions.applied`), such as the dropout of training.
 
     Raises:
         UserError: names the file that is missing or does not fit.
@@ -130,7 +124,7 @@ def load(
     directory = model_directory(path)
     tokenizer = Tokenizer.load(tokenizer_directory(directory))
     with torch.inference_mode(False):  # tensors made in inference mode cannot be trained
-        model = load_base(directory, tokenizer, dropout=dropout, activation_checkpointing=activation_checkpointing)
+        model = load_base(directory, tokenizer, options)
         if is_adapter(directory):
             load_adapter(model, directory)
         if int8:

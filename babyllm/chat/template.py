@@ -175,6 +175,15 @@ class ChatTemplate:
         ids: list[int] = self._render(messages, [0] * len(messages), add_generation_prompt=True).ids.tolist()
         return ids
 
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """The text of a conversation up to the beginning of the assistant's next answer, special tokens by name.
+
+        Raises:
+            Unusable: the template refuses these messages.
+        """
+        given = given_of(messages, [0] * len(messages), self._taken)
+        return MARKS.sub("", self._jinja_text(given.shape, given.contents, add_generation_prompt=True))
+
     def _render(self, messages: Sequence[Message], weights: Sequence[int], add_generation_prompt: bool) -> Rendered:
         given = given_of(messages, weights, self._taken)
         rendered = self._jinja_text(given.shape, given.contents, add_generation_prompt)

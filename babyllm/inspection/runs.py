@@ -30,17 +30,22 @@ def run_report(directory: Path) -> Report:
         values |= {name: (value, record["step"]) for name, value in record.items() if name != "step"}
     rows = [[name, value, step] for name, (value, step) in values.items()]
     metrics = Table("newest metrics", ["name", "value", "step"], rows)
-    config = _read_config(directory / CONFIG)
+    config = read_config(directory / CONFIG)
     sections = {name: value for name, value in config.items() if isinstance(value, dict)}
     plain = {name: value for name, value in config.items() if not isinstance(value, dict)}
     brief = [[name, _brief(section)] for name, section in [("", plain), *sections.items()]]
     return Report(f"run: {directory}", facts, [metrics, Table("configuration", ["section", "values"], brief)])
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The values in a run's config.yaml, by section.
+
+    Raises:
+        UserError: the file is not a configuration.
+    """
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError):
+    except (OSError, ValueError, yaml.YAMLError):
         config = None
     if not isinstance(config, dict):
         raise UserError(f"{path}: is not the configuration of a run; is this a run directory?")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,14 @@ from torch import Tensor
 from babyllm.errors import UserError
 from babyllm.files import whole_folder, write_json
 from babyllm.interop.hf_config import config_to_json
-from babyllm.interop.huggingface import save_generation
+from babyllm.interop.huggingface import model_tensors, save_generation
 from babyllm.interop.weights import WEIGHTS, hf_name
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
 from babyllm.tokenizer import Tokenizer
 
+INDEX = "model.safetensors.index.json"
+SHARD_BYTES = 4 << 30
 Dtype = Literal["float32", "bfloat16", "float16"]
 _CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
@@ -61,6 +63,17 @@ def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         for name, tensor in state.items()
         if not (config.tie_embeddings and name == f"{OUTPUT}.weight")
     }
+
+
+def in_memory(
+    model: Transformer, tokenizer: Tokenizer, chat_template: str | None = None, end_ids: Sequence[int] = ()
+) -> ForeignModel:
+    """A model in memory as one to write; `model` is plain, without an adapter or quantised layers."""
+    tensors = model_tensors(model)[WEIGHTS]
+    where = Path(model.origin or "the model")
+    return ForeignModel(
+        where, model.config, lambda name: tensors[hf_name(name)].cpu(), tokenizer, chat_template, tuple(end_ids)
+    )
 
 
 def load_foreign(foreign: ForeignModel) -> Transformer:
@@ -104,13 +117,54 @@ def write_directory(foreign: ForeignModel, target: Path, dtype: Dtype = "float32
         )
     try:
         with whole_folder(target.absolute()) as folder:
-            write_json(folder / "config.json", config_to_json(config, tokenizer) | {"torch_dtype": dtype})
-            with torch.device("meta"):
-                save_generation(folder, Transformer(config), tokenizer, foreign.end_ids)
-            tokenizer.save(folder, chat_template=foreign.chat_template)
-            write_tensors(folder / WEIGHTS, _sources(foreign), dtype)
+            fill_directory(foreign, folder, dtype)
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+
+
+def fill_directory(foreign: ForeignModel, folder: Path, dtype: Dtype, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write the files of a Hugging Face directory into a folder; one tensor at a time is in memory.
+
+    Args:
+        foreign: the model.
+        folder: an existing folder.
+        dtype: type of the weights.
+        shard_bytes: bytes of weights that one file may hold; more make several files with an index.
+
+    Raises:
+        UserError: a tensor is missing, damaged or too large for `dtype`.
+        OSError: a file cannot be written.
+    """
+    config, tokenizer = foreign.config, foreign.tokenizer
+    write_json(folder / "config.json", config_to_json(config, tokenizer) | {"torch_dtype": dtype})
+    with torch.device("meta"):
+        save_generation(folder, Transformer(config), tokenizer, foreign.end_ids)
+    tokenizer.save(folder, chat_template=foreign.chat_template)
+    shards = _shards(_sources(foreign), getattr(torch, dtype).itemsize, shard_bytes)
+    if len(shards) == 1:
+        write_tensors(folder / WEIGHTS, shards[0], dtype)
+        return
+    places: dict[str, str] = {}
+    for i, shard in enumerate(shards, 1):
+        name = f"model-{i:05}-of-{len(shards):05}.safetensors"
+        write_tensors(folder / name, shard, dtype)
+        places |= {source.name: name for source in shard}
+    total = sum(math.prod(source.shape) for shard in shards for source in shard) * getattr(torch, dtype).itemsize
+    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+
+
+def _shards(sources: Iterable[Source], itemsize: int, shard_bytes: int) -> list[list[Source]]:
+    """The tensors in their order, as files of at most `shard_bytes`; a larger tensor has a file of its own."""
+    shards: list[list[Source]] = [[]]
+    size = 0
+    for source in sources:
+        n_bytes = math.prod(source.shape) * itemsize
+        if shards[-1] and size + n_bytes > shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(source)
+        size += n_bytes
+    return shards
 
 
 def _sources(foreign: ForeignModel) -> Iterator[Source]:

@@ -2,7 +2,8 @@
 
 model directory -> RUN_DIR/base: weights of a step as hard links where the disk allows it, all other files as copies
 
-If the vocabulary was extended, the weights are written out, because an adapter needs the rows it was trained with.
+If the vocabulary was extended or the shape changed, the weights are written out: an adapter needs those it was trained
+with.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from babyllm.config.json_fields import read_json
 from babyllm.errors import UserError
 from babyllm.files import sha256, whole_folder, write_sealed_json
 from babyllm.integrity import HELD, RESUME
+from babyllm.interop.hf_config import config_from_json
 from babyllm.interop.huggingface import save_model
 from babyllm.interop.weights import weight_files
 from babyllm.model.transformer import Transformer
@@ -51,7 +54,8 @@ def hold_base(run_dir: Path, source: Path, model: Transformer, tokenizer: Tokeni
         raise UserError(f"{target}: already exists, and no run has made it; choose another --run_dir")
     try:
         with whole_folder(target) as saving:
-            if read_json(source / "config.json").get("vocab_size") == model.config.vocab_size:
+            stored = config_from_json(read_json(source / "config.json"), str(source / "config.json"))
+            if stored == replace(model.config, dropout=0.0, activation_checkpointing=False):
                 _take(source, saving)
             else:
                 save_model(saving, model, tokenizer)

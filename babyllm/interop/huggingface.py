@@ -8,7 +8,6 @@ with a value head is a LlamaForCausalLM whose head is in a separate file, which 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,11 @@ from babyllm.integrity import check_held, check_model
 from babyllm.interop.headers import require_fitting_header, tensor_shapes
 from babyllm.interop.hf_config import classifier_of, config_from_json, config_to_json, is_classifier
 from babyllm.interop.weights import VALUE_HEAD, WEIGHTS, load_weights, save_tensors, weight_files, weights_to_hf
-from babyllm.model.config import Checkpointing, ModelConfig
+from babyllm.model.config import ModelConfig
 from babyllm.model.heads import SCORE, WithHead
 from babyllm.model.interface import Model
 from babyllm.model.linear import FrozenLinear
+from babyllm.model.options import ModelOptions
 from babyllm.model.transformer import OUTPUT, Transformer
 from babyllm.tokenizer import Tokenizer
 
@@ -121,20 +121,18 @@ def generation_ends(directory: Path) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def load_model(
-    directory: Path, *, dropout: float = 0.0, activation_checkpointing: Checkpointing = False
-) -> Transformer:
+def load_model(directory: Path, options: ModelOptions | None = None) -> Transformer:
     """The model of a Hugging Face directory, in float32 on the CPU.
 
     Args:
         directory: directory of a language model.
-        dropout: dropout in training, which the files do not store.
-        activation_checkpointing: what the backward pass computes again, as in `ModelConfig`.
+        options: what differs from the stored shape (`ModelOptions.applied`), such as the dropout of training, which
+            files do not store.
 
     Raises:
         UserError: a file is missing, damaged or does not fit; the message names it.
     """
-    raw, config = _described(directory, dropout, activation_checkpointing)
+    raw, config = _described(directory, options)
     if is_classifier(raw):
         raise UserError(f"{directory}: holds a reward model or classifier; give the directory of a language model")
     with torch.device("meta"):
@@ -143,20 +141,18 @@ def load_model(
     return model
 
 
-def load_with_head(
-    directory: Path, *, dropout: float = 0.0, activation_checkpointing: Checkpointing = False
-) -> WithHead:
+def load_with_head(directory: Path, options: ModelOptions | None = None) -> WithHead:
     """The model with a head in a Hugging Face directory, in float32 on the CPU; `load_model` loads one without a head.
 
     Args:
         directory: directory of a LlamaForSequenceClassification, or of a LlamaForCausalLM with a value head file.
-        dropout: dropout in training, which the files do not store.
-        activation_checkpointing: what the backward pass computes again, as in `ModelConfig`.
+        options: what differs from the stored shape (`ModelOptions.applied`), such as the dropout of training, which
+            files do not store.
 
     Raises:
         UserError: the directory has no head, or a file is missing, damaged or does not fit.
     """
-    raw, config = _described(directory, dropout, activation_checkpointing)
+    raw, config = _described(directory, options)
     has_output = not is_classifier(raw)
     files = [directory / VALUE_HEAD] if has_output else weight_files(directory)
     if has_output and not files[0].is_file():
@@ -172,9 +168,7 @@ def load_with_head(
     return model
 
 
-def _described(
-    directory: Path, dropout: float, activation_checkpointing: Checkpointing
-) -> tuple[dict[str, Any], ModelConfig]:
+def _described(directory: Path, options: ModelOptions | None) -> tuple[dict[str, Any], ModelConfig]:
     """The content of a directory's config.json and its configuration, after a check that the weights' shapes fit it."""
     check_model(directory)
     check_held(directory)
@@ -184,11 +178,9 @@ def _described(
         )
     path = directory / "config.json"
     raw = read_json(path)
-    config = replace(
-        config_from_json(raw, str(path)), dropout=dropout, activation_checkpointing=activation_checkpointing
-    )
+    config = config_from_json(raw, str(path))
     require_fitting_header(weight_files(directory), config, path)
-    return raw, config
+    return raw, (options or ModelOptions()).applied(config, directory)
 
 
 def _fill(model: Model, transformer: Transformer, directory: Path) -> None:

@@ -24,6 +24,7 @@ from babyllm.model.transformer import EMBEDDING, OUTPUT
 
 WEIGHTS = "model.safetensors"
 VALUE_HEAD = "value_head.safetensors"
+LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _PREFIX = "model."
 _OS_ERROR = re.compile(r"os error (\d+)")
 
@@ -44,6 +45,12 @@ def hf_name(name: str) -> str:
     """The name in Hugging Face files of a parameter of a `Transformer` or a `WithHead`."""
     name = name.removeprefix(_PREFIX)
     return name if name.startswith((f"{OUTPUT}.", f"{SCORE}.")) else _PREFIX + name
+
+
+def _layer_of(name: str) -> int:
+    """The number of the layer that a tensor of a file belongs to; -1 for others."""
+    found = LAYER.search(name)
+    return int(found[1]) if found else -1
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -96,7 +103,7 @@ def load_weights(directory: Path, model: Model) -> dict[str, Tensor]:
     """The tensors of a directory by the names of `model`'s parameters, in float32 on the CPU, from one file or several.
 
     Args:
-        directory: directory of a whole model.
+        directory: directory of a whole model; layers after the last of `model` are left out.
         model: a `Transformer` or a `WithHead`, on any device; not changed.
 
     Raises:
@@ -106,12 +113,16 @@ def load_weights(directory: Path, model: Model) -> dict[str, Tensor]:
     if not files:
         raise UserError(f"{directory}: holds no {WEIGHTS}")
     expected = model.state_dict()
-    names = {hf_name(name): name for name in expected}
+    names, n_layers = {hf_name(name): name for name in expected}, model.config.n_layers
     if f"{SCORE}.weight" in names and (directory / VALUE_HEAD).is_file():
         files.append(directory / VALUE_HEAD)
     state: dict[str, Tensor] = {}
     for file in files:
-        tensors = {hf_name(name): t.float() for name, t in read_tensors(file).items() if "rotary_emb" not in name}
+        tensors = {
+            hf_name(name): tensor.float()
+            for name, tensor in read_tensors(file).items()
+            if "rotary_emb" not in name and _layer_of(name) < n_layers
+        }
         state |= {names.get(name, name.removeprefix(_PREFIX)): tensor for name, tensor in tensors.items()}
     output, embedding = names[f"{OUTPUT}.weight"], names[f"{_PREFIX}{EMBEDDING}.weight"]
     if not len(expected[output]):

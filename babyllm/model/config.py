@@ -150,6 +150,25 @@ class ModelConfig(Shape):
         return self.d_ff or 0
 
 
+def require_context(config: ModelConfig, seq_len: int, where: object) -> None:
+    """Check that a stored model can read rows of `seq_len` tokens.
+
+    Args:
+        config: shape of the model.
+        seq_len: tokens of a row.
+        where: directory of the model, for the message.
+
+    Raises:
+        UserError: the rows are longer than its context, and its rotary positions are not dynamic.
+    """
+    is_dynamic = config.rope_scaling is not None and config.rope_scaling.type == "dynamic"
+    if seq_len > config.max_seq_len and not is_dynamic:
+        raise UserError(
+            f"data.seq_len={seq_len}: {where} was made for at most {config.max_seq_len} tokens; stretch its context "
+            "with model.rope_scaling and model.rope_factor, or set model.max_seq_len"
+        )
+
+
 def parameter_counts(config: ModelConfig) -> dict[str, int]:
     """Numbers of parameters by part: embedding, attention, mlp, norms, output; a tied output layer counts as 0."""
     d, layers, width = config.d_model, config.n_layers, config.head_width

@@ -1,6 +1,7 @@
 """The section `model` of a configuration: named presets, and what may differ from them.
 
-preset, options, the data's vocabulary and row length -> ModelConfig
+preset, options, the data's vocabulary and row length -> ModelConfig of a new model
+shape of a stored model, options -> ModelConfig with what can change without new weights
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ PRESETS: dict[str, ModelConfig] = {
         vocab_size=32000, n_layers=22, d_model=2048, n_heads=32, n_kv_heads=4, d_ff=5632, max_seq_len=2048
     ),
 }
+
+# Fields that may differ from those of a stored model: its weights fit all their values, though not equally well.
+CHANGEABLE = ("n_layers", "max_seq_len", "rope_theta", "norm_eps", "dropout", "activation_checkpointing")
 
 CPU_PRESET, GPU_PRESET = "nano", "tiny"
 
@@ -84,8 +88,7 @@ class ModelOptions(Shape):
             raise UserError(
                 f"model.vocab_size={self.vocab_size}: the data's vocabulary has {vocab_size} ids; leave the option out"
             )
-        if self.rope_scaling and self.rope_factor <= 1:
-            raise UserError(f"model.rope_scaling={self.rope_scaling}: needs a model.rope_factor above 1")
+        self._require_factor()
         preset = PRESETS[name]
         names = {field.name for field in fields(ModelConfig)}
         given = {key: value for key, value in asdict(self).items() if value is not None and key in names}
@@ -100,3 +103,54 @@ class ModelOptions(Shape):
         given["vocab_size"] = self.vocab_size or vocab_size or preset.vocab_size
         given["max_seq_len"] = max(self.max_seq_len or preset.max_seq_len, seq_len)
         return replace(preset, **given)
+
+    def applied(self, stored: ModelConfig, where: object) -> ModelConfig:
+        """The shape of a stored model with the options that need no new weights.
+
+        The first `n_layers` layers are kept. With `rope_scaling` the context becomes `rope_factor` times the original
+        one, unless `max_seq_len` says otherwise. Applied to its own result, it changes nothing.
+
+        Args:
+            stored: shape of the stored model.
+            where: directory of the model, for messages.
+
+        Raises:
+            UserError: an option asks for another shape, for more layers than there are, or for an impossible scaling.
+        """
+        self._require_shape_of(stored, where)
+        kept = {key: value for key in CHANGEABLE if (value := getattr(self, key)) is not None}
+        self._require_factor()
+        if not self.rope_scaling:
+            return replace(stored, **kept)
+        original = self.rope_original_seq_len or _original_seq_len(stored)
+        if self.rope_scaling != "dynamic":  # it begins after the context and has no end
+            kept = {"max_seq_len": int(original * self.rope_factor), **kept}
+        has_original = self.rope_scaling in ("llama3", "yarn")
+        scaling = RopeScaling(self.rope_scaling, self.rope_factor, original if has_original else None)
+        return replace(stored, **kept, rope_scaling=scaling)
+
+    def _require_shape_of(self, stored: ModelConfig, where: object) -> None:
+        """Refuse options that ask for other weights than the stored ones."""
+        if self.n_layers and self.n_layers > stored.n_layers:
+            raise UserError(
+                f"model.n_layers={self.n_layers}: {where} has {stored.n_layers} layers, of which the first can be kept"
+            )
+        others = {field.name for field in fields(ModelConfig)} - {*CHANGEABLE, "rope_scaling"}
+        given = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+        for key in given:
+            if key == "preset" or (key in others and getattr(self, key) != getattr(stored, key)):
+                raise UserError(f"model.{key}: the shape is that of {where}; leave the option out")
+
+    def _require_factor(self) -> None:
+        if self.rope_factor != 1 and not self.rope_scaling:
+            raise UserError(f"model.rope_factor={self.rope_factor}: needs a model.rope_scaling")
+        if self.rope_scaling and self.rope_factor <= 1:
+            raise UserError(f"model.rope_scaling={self.rope_scaling}: needs a model.rope_factor above 1")
+
+
+def _original_seq_len(stored: ModelConfig) -> int:
+    """The context in tokens of a stored model before its rotary frequencies were stretched."""
+    scaling = stored.rope_scaling
+    if scaling and scaling.type == "linear":
+        return round(stored.max_seq_len / scaling.factor)
+    return (scaling and scaling.original_max_seq_len) or stored.max_seq_len

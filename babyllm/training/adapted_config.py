@@ -16,7 +16,8 @@ class AdaptedRunConfig(RunConfig):
 
     Attributes:
         init_from: run, step or Hugging Face directory of the model to start from.
-        model: dropout and activation_checkpointing; the shape is that of the model in init_from.
+        model: what may differ from the model in init_from: n_layers (the first ones are kept), max_seq_len,
+            rope_scaling with rope_factor, rope_theta, norm_eps, dropout and activation_checkpointing.
     """
 
     init_from: PathText = "runs/pretrain"

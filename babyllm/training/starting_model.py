@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from babyllm.chat.load import ChatTemplate, stored_template
-from babyllm.config import differences
 from babyllm.errors import UserError
 from babyllm.interop.held_base import BASE, hold_base
 from babyllm.interop.peft import Adapter, fill_adapter, read_adapter
@@ -22,7 +21,7 @@ from babyllm.model.adapt.freezing import FreezeConfig, freeze
 from babyllm.model.adapt.grow import grow_vocabulary
 from babyllm.model.adapt.lora import LoraConfig, add_lora, lora_layers, merge_lora
 from babyllm.model.adapt.token_rows import matrices_of, train_token_rows
-from babyllm.model.options import ModelOptions
+from babyllm.model.config import require_context
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime, seed_all
 from babyllm.tokenizer import Tokenizer
@@ -64,25 +63,20 @@ def starting_model(
         is_resumed: whether the directory is a step of this run.
 
     Raises:
-        UserError: the configuration sets the shape, which is that of the directory; or the model's context is shorter
-            than the data's rows; or a file is missing or does not fit.
+        UserError: the configuration asks for another shape than that of the directory; or the model's context is
+            shorter than the data's rows; or a file is missing or does not fit.
     """
-    options, seq_len = config.model, config.data.longest_seq_len
-    how: dict[str, Any] = {"dropout": options.dropout, "activation_checkpointing": options.activation_checkpointing}
-    if ignored := differences(ModelOptions(**how), options):
-        raise UserError(f"model.{ignored[0]}: the shape is that of {directory}; leave the option out")
     adapter, source = None, ""
     if config.lora.rank:
-        model, source = load_base(directory, tokenizer, **how).eval(), f"from {directory}"
+        model, source = load_base(directory, tokenizer, config.model).eval(), f"from {directory}"
         if is_adapter(directory):
             adapter, source = read_adapter(directory), f"going on with the adapter of {directory}"
     else:
-        model = load(directory, **how)[0]
+        model = load(directory, options=config.model)[0]
         if lora_layers(model):
             source = f"from {directory} merged into its base {model.origin}, to be trained in full"
             merge_lora(model)
-    if model.config.max_seq_len < seq_len:
-        raise UserError(f"data.seq_len={seq_len}: {directory} was made for at most {model.config.max_seq_len} tokens")
+    require_context(model.config, config.data.longest_seq_len, directory)
     tokens = {i for ids in adapter.tokens.values() for i in ids} if adapter else set()
     if config.lora.rank and not is_resumed:
         tokens |= _unlearned(config, directory, tokenizer, template)

@@ -33,6 +33,17 @@ def test_named_parts_can_be_frozen(tiny: Tiny) -> None:
     assert "embed_tokens.weight" not in trained(tied)
 
 
+def test_one_kind_of_module_can_be_trained_alone(tiny: Tiny) -> None:
+    """Of the last two blocks the down projections alone are trained, and nothing outside of them."""
+    model = model_of(tiny(n_layers=3))
+    freeze(model, FreezeConfig(last_n_layers=2, only=["mlp.down_proj"]))
+    assert trained(model) == {"layers.1.mlp.down_proj.weight", "layers.2.mlp.down_proj.weight"}
+    model = model_of(tiny())
+    freeze(model, FreezeConfig(only=["model.self_attn", "norm"], parts=["layers.0"]))
+    attention = {name for name, _ in model.named_parameters() if name.startswith("layers.1.self_attn.")}
+    assert trained(model) == {*attention, "norm.weight"}
+
+
 def test_freezing_leaves_an_adapter_in_the_last_blocks(tiny: Tiny) -> None:
     """After `add_lora`, freezing removes from what is trained and adds nothing."""
     model = add_lora(model_of(tiny()), LoraConfig(rank=2, targets=["q_proj"]))
@@ -45,6 +56,8 @@ def test_freezing_leaves_an_adapter_in_the_last_blocks(tiny: Tiny) -> None:
     [
         (FreezeConfig(parts=["embed_token"]), "'embed_token' is not a part of the model; did you mean 'embed_tokens'"),
         (FreezeConfig(parts=["layers.2"]), "'layers.2' is not a part"),
+        (FreezeConfig(only=["down_prj"]), "freeze.only: 'down_prj' is not a part .*'down_proj'"),
+        (FreezeConfig(last_n_layers=1, only=["embed_tokens"]), "nothing is left to train"),
         (FreezeConfig(last_n_layers=3), "freeze.last_n_layers=3: must be from 0 to the model's 2"),
         (FreezeConfig(parts=["layers", "norm", "embed_tokens", "lm_head"]), "nothing is left to train"),
     ],

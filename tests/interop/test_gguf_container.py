@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from babyllm.errors import UserError
+from babyllm.interop.foreign import in_memory
 from babyllm.interop.gguf.blocks import Kind, quantised
 from babyllm.interop.gguf.container import TensorSource, is_gguf, read_header, read_tensor, write_file
 from babyllm.interop.gguf.convert import open_gguf, write_gguf
@@ -170,7 +171,7 @@ def test_damaged_files_are_refused_in_one_line(
     """Whatever happens to a file: it is read, or refused in a line that names it; never with much memory."""
     path = tmp_path / "model.gguf"
     model = random_model(n_layers=1, d_model=8, n_heads=2, n_kv_heads=1, d_ff=8, qk_norm=True)
-    write_gguf(path, model, byte_level, chat_template="x")
+    write_gguf(path, in_memory(model, byte_level, "x"))
     content, rng = path.read_bytes(), random.Random(1)
     end = min(place.start for place in read_header(path).tensors.values())
     open_gguf(path)  # what is loaded once is not counted

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from babyllm.errors import UserError
-from babyllm.interop.foreign import load_foreign
+from babyllm.interop.foreign import in_memory, load_foreign
 from babyllm.interop.gguf.container import TensorSource, read_header, read_tensor, write_file
 from babyllm.interop.gguf.convert import open_gguf, write_gguf
 from babyllm.interop.gguf.model_keys import gguf_name, model_metadata, read_config, rope_factors
@@ -48,7 +48,7 @@ def test_a_model_survives_and_transformers_reads_it(
     from transformers import AutoModelForCausalLM
 
     model = random_model(**SHAPES[shape])
-    write_gguf(tmp_path / "a.gguf", model, tokenizer, kind="F32", name="a name")
+    write_gguf(tmp_path / "a.gguf", in_memory(model, tokenizer), kind="F32", name="a name")
     again = load_foreign(open_gguf(tmp_path / "a.gguf"))
     assert again.config == model.config
     theirs, ours = model.state_dict(), again.state_dict()
@@ -70,7 +70,7 @@ def test_eight_bits_hold_what_the_reference_makes_of_the_weights(
     model = random_model(**SHAPES[shape])
     for kind, file_type in (("Q8_0", 7), ("F16", 1)):
         path = tmp_path / f"{kind}.gguf"
-        write_gguf(path, model, tokenizer, kind=kind)
+        write_gguf(path, in_memory(model, tokenizer), kind=kind)
         assert read_header(path).metadata["general.file_type"] == file_type
         state = load_foreign(open_gguf(path)).state_dict()
         formats = {tensor.name: tensor.tensor_type for tensor in gguf.GGUFReader(path).tensors}
@@ -89,7 +89,7 @@ def test_stretched_positions_survive(
 ) -> None:
     """The way in which positions are stretched is read as it was written, with the same logits."""
     model = random_model(rope_scaling=STRETCHED[name])
-    write_gguf(tmp_path / "a.gguf", model, tokenizer)
+    write_gguf(tmp_path / "a.gguf", in_memory(model, tokenizer))
     again = load_foreign(open_gguf(tmp_path / "a.gguf"))
     assert replace(again.config, rope_scaling=None) == replace(model.config, rope_scaling=None)
     found, expected = again.config.rope_scaling, model.config.rope_scaling
@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     """A model of another kind, or a feature that models here lack, is refused in one line that says why."""
     path = tmp_path / "a.gguf"
-    write_gguf(path, random_model(), tokenizer)
+    write_gguf(path, in_memory(random_model(), tokenizer))
     header = read_header(path)
     sources = [
         TensorSource(name, place.shape, lambda name=name: read_tensor(header, name))
@@ -173,7 +173,7 @@ def test_a_window_beyond_the_context_changes_nothing(
     """A sliding window at least as long as the context is not a reason to refuse a file."""
     path = tmp_path / "a.gguf"
     model = random_model()
-    write_gguf(path, model, tokenizer)
+    write_gguf(path, in_memory(model, tokenizer))
     header = read_header(path)
     sources = [
         TensorSource(name, place.shape, lambda name=name: read_tensor(header, name))
@@ -194,10 +194,10 @@ def test_what_the_format_cannot_express_is_not_written(
         ({"vocab_size": 300}, "the tokenizer has 400 tokens, but the model has 300 rows"),
     ):
         with pytest.raises(UserError, match=message):
-            write_gguf(tmp_path / "a.gguf", random_model(**changes), tokenizer)
+            write_gguf(tmp_path / "a.gguf", in_memory(random_model(**changes), tokenizer))
     model = random_model()
     with torch.no_grad():
         model.norm.weight[0] = torch.nan
     with pytest.raises(UserError, match=r"'output_norm.weight' holds NaN"):
-        write_gguf(tmp_path / "a.gguf", model, tokenizer)
+        write_gguf(tmp_path / "a.gguf", in_memory(model, tokenizer))
     assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ from babyllm import load
 from babyllm.__main__ import run
 from babyllm.chat.load import stored_template
 from babyllm.errors import UserError
+from babyllm.interop.foreign import in_memory
 from babyllm.interop.gguf.convert import write_gguf
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
@@ -24,7 +25,7 @@ def written(tmp_path: Path, random_model: Callable[..., Transformer], byte_level
     """A GGUF file with a template, and the model in it."""
     model = random_model(qk_norm=True, head_dim=24, tie_embeddings=True)
     path = tmp_path / "a.gguf"
-    write_gguf(path, model, byte_level, chat_template=TEMPLATE, end_ids=(5,))
+    write_gguf(path, in_memory(model, byte_level, TEMPLATE, (5,)))
     return path, model
 
 

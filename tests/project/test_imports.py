@@ -26,6 +26,7 @@ LAYERS = (
     ("objectives", "recipes"),
     ("training", "serve"),
     ("inspection",),
+    ("publishing",),
     ("commands",),
     ("notebook",),
     ("__init__", "__main__"),

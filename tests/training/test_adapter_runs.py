@@ -17,7 +17,7 @@ from babyllm.generation.decoder import Decoder
 from babyllm.interop.huggingface import load_model, save_model
 from babyllm.model.adapt.lora import lora_layers, merge_lora
 from babyllm.model.adapt.token_rows import token_rows
-from babyllm.model.config import ModelConfig
+from babyllm.model.config import ModelConfig, RopeScaling
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.conversation import conversation_loss
 from babyllm.run_directory import write_resume
@@ -113,6 +113,18 @@ def test_an_adapter_learns_to_end_answers(
     for name in ("embed_tokens.weight", "lm_head.weight"):
         changed = (merged[name] != before[name]).any(dim=1).nonzero().flatten().tolist()
         assert set(changed) == learned
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_run_stretches_the_context_once(base: Path, chats: Path, tmp_path: Path, runtime: Runtime, rank: int) -> None:
+    """One layer of two and twice the context, with rows longer than the old one; a resumed run keeps both."""
+    stretched = ("--model.rope_scaling=yarn", "--model.rope_factor=2", "--model.n_layers=1", "--data.seq_len=128")
+    more = (*stretched, f"--lora.rank={rank}", "--data.pack")
+    run(configured(base, chats, tmp_path / "run", *more), runtime)
+    resumed = new_run(configured(base, chats, tmp_path / "run", *more, "--plan.steps=4"), runtime)
+    for model in (resumed.state.model, babyllm.load(tmp_path / "run")[0]):
+        assert (model.config.max_seq_len, model.config.n_layers) == (128, 1)
+        assert model.config.rope_scaling == RopeScaling("yarn", 2.0, 64)
 
 
 @pytest.mark.parametrize("template", ["chatml", "llama3"])

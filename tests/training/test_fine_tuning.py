@@ -226,7 +226,8 @@ def test_replay_needs_a_share(runtime: Runtime, base: Path, chats: Path, token_d
     [
         ("--init_from=nowhere", "nowhere.*babyllm pretrain"),
         ("--data.path=nowhere.jsonl", "nowhere.jsonl"),
-        ("--model.n_layers=3", "model.n_layers: .*the shape is that of"),
+        ("--model.n_layers=3", "has 2 layers, of which the first can be kept"),
+        ("--model.d_model=64", "model.d_model: the shape is that of"),
         ("--data.seq_len=65", "was made for at most 64 tokens"),
         ("--data.seq_len=0", "must be at least 1"),
         ("--lora.targets=[q_prog]", "lora.targets|lora.rank"),

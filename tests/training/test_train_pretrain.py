@@ -110,6 +110,11 @@ def test_weights_of_another_run_are_a_beginning(run: Run, tmp_path: Path) -> Non
     first, second = (read_metrics(tmp_path / name) for name in ("run", "second"))
     assert second[0]["val/all/loss"] == pytest.approx(first[-1]["val/all/loss"], rel=1e-6)
     assert first[0]["tokens"] == second[0]["tokens"]
+    stretch = ("--model.rope_scaling=linear", "--model.rope_factor=4", "--data.seq_len=100")
+    assert run("--plan.steps=1", *stretch, "--run_dir=third", "--init_from=run", base=shapeless) == 0
+    written = json.loads((tmp_path / "third" / "step_00000001" / "config.json").read_text())
+    assert written["rope_scaling"] == {"rope_type": "linear", "factor": 4.0}
+    assert written["max_position_embeddings"] == 4 * babyllm.load(tmp_path / "run")[0].config.max_seq_len
 
 
 def test_the_configuration_can_be_printed(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

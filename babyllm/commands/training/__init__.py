@@ -1,1 +1,1 @@
-"""Commands that train, and those that plan or finish a training."""
+"""Commands that train, and those that plan, finish or publish a training."""

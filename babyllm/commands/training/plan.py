@@ -1,10 +1,11 @@
-"""Print a model's parameters by part and its training FLOPs per token."""
+"""Print a model's parameters by part, its training FLOPs per token, and what other programs cannot do with it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from babyllm.config.values import Members
+from babyllm.interop.compatibility import remarks
 from babyllm.model.config import flops_per_token, parameter_counts
 from babyllm.model.options import ModelOptions
 
@@ -25,7 +26,7 @@ class Flags:
 
 
 def run(flags: Flags) -> None:
-    """Print a model's parameters by part and its training FLOPs per token."""
+    """Print a model's parameters by part, its training FLOPs per token, and what other programs cannot do with it."""
     config = flags.model.build(seq_len=flags.seq_len or 0)
     seq_len = flags.seq_len or config.max_seq_len
     counts = parameter_counts(config)
@@ -34,3 +35,5 @@ def run(flags: Flags) -> None:
         print(f"{part:<12}{count:>16,}{note}")
     print(f"{'total':<12}{sum(counts.values()):>16,}")
     print(f"training FLOPs per token at seq_len {seq_len}: {flops_per_token(config, seq_len):.4g}")
+    for remark in remarks(config):
+        print(remark)

@@ -1,12 +1,12 @@
-"""Whole models in GGUF files: read one tensor at a time, written from a model in memory.
+"""Whole models in GGUF files, read and written one tensor at a time.
 
-file -> open_gguf -> ForeignModel -> directory or Transformer      Transformer, Tokenizer -> write_gguf -> file
+file -> open_gguf -> ForeignModel -> write_gguf -> file
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -28,11 +28,7 @@ from babyllm.interop.gguf.model_keys import (
     to_gguf_rows,
 )
 from babyllm.interop.gguf.tokenizer_keys import read_vocabulary, vocabulary_metadata
-from babyllm.interop.huggingface import model_tensors
-from babyllm.interop.weights import WEIGHTS, hf_name
 from babyllm.model.config import ModelConfig
-from babyllm.model.transformer import Transformer
-from babyllm.tokenizer import Tokenizer
 
 
 def open_gguf(path: Path) -> ForeignModel:
@@ -68,24 +64,12 @@ def _parameter(header: Header, config: ModelConfig, name: str) -> Tensor:
     return torch.from_numpy(values)
 
 
-def write_gguf(
-    path: Path,
-    model: Transformer,
-    tokenizer: Tokenizer,
-    *,
-    chat_template: str | None = None,
-    end_ids: Sequence[int] = (),
-    kind: Kind = "F32",
-    name: str = "babyllm",
-) -> None:
-    """Write a model as a GGUF file, whole or not at all; a tied output layer is left out.
+def write_gguf(path: Path, foreign: ForeignModel, kind: Kind = "F32", name: str = "babyllm") -> None:
+    """Write a model as a GGUF file, whole or not at all; one tensor at a time is in memory.
 
     Args:
         path: file to write; one that exists is replaced.
-        model: plain model, without an adapter.
-        tokenizer: tokenizer of the model.
-        chat_template: Jinja template, or None.
-        end_ids: ids of tokens that end an answer, besides the eos token.
+        foreign: the model; a tied output layer is left out.
         kind: format of the matrices; norms and biases are always F32.
         name: name of the model that other programs show.
 
@@ -93,11 +77,14 @@ def write_gguf(
         UserError: the model, its positions or its tokenizer cannot be expressed, or a weight is not finite.
         OSError: the file cannot be written.
     """
-    metadata = model_metadata(model.config, name, kind)
-    metadata |= vocabulary_metadata(tokenizer, model.config.vocab_size, chat_template=chat_template, end_ids=end_ids)
+    config = foreign.config
+    metadata = model_metadata(config, name, kind)
+    metadata |= vocabulary_metadata(
+        foreign.tokenizer, config.vocab_size, chat_template=foreign.chat_template, end_ids=foreign.end_ids
+    )
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        write_file(temporary, metadata, _sources(model), kind)
+        write_file(temporary, metadata, _sources(foreign), kind)
         fsync(temporary)
         os.replace(temporary, path)
     finally:
@@ -105,14 +92,14 @@ def write_gguf(
     fsync(path.parent)
 
 
-def _sources(model: Transformer) -> Iterator[TensorSource]:
-    tensors, config = model_tensors(model)[WEIGHTS], model.config
+def _sources(foreign: ForeignModel) -> Iterator[TensorSource]:
+    config = foreign.config
     factors = rope_factors(config)
     if factors is not None:
         yield TensorSource(ROPE_FACTORS, factors.shape, lambda: factors)
     for name, shape in shapes(config).items():
-        yield TensorSource(gguf_name(name), shape, partial(_values, tensors[hf_name(name)], name, config))
+        yield TensorSource(gguf_name(name), shape, partial(_values, foreign, name))
 
 
-def _values(tensor: Tensor, name: str, config: ModelConfig) -> Floats:
-    return to_gguf_rows(tensor.cpu().numpy(), name, config)
+def _values(foreign: ForeignModel, name: str) -> Floats:
+    return to_gguf_rows(foreign.read(name).float().numpy(), name, foreign.config)

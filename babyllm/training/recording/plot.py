@@ -17,12 +17,13 @@ PLOT_FILE = "loss.png"
 _CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC")
 
 
-def plot_losses(run_dir: Path, reference: Path | None = None) -> Path:
-    """Plot the losses and the learning rate of a run over its steps; returns the path of the image, loss.png.
+def plot_losses(run_dir: Path, reference: Path | None = None, target: Path | None = None) -> Path:
+    """Plot the losses and the learning rate of a run over its steps; returns the path of the image.
 
     Args:
         run_dir: directory of the run; `loss` is drawn raw and smoothed, each `val/<domain>/loss` as its own line.
         reference: metrics.jsonl of another run, whose training loss is drawn in grey for comparison.
+        target: file of the image; None writes loss.png in the directory of the run.
 
     Raises:
         UserError: a metrics.jsonl is missing or damaged, or the image cannot be written.
@@ -32,7 +33,7 @@ def plot_losses(run_dir: Path, reference: Path | None = None) -> Path:
     from matplotlib.font_manager import get_font_names
 
     records = read_metrics(run_dir)
-    target = run_dir / PLOT_FILE
+    target = target or run_dir / PLOT_FILE
     # Domains are often named in Chinese, for which matplotlib's default font has no glyphs.
     known_fonts = set(get_font_names())
     fonts = ["DejaVu Sans", *(name for name in _CJK_FONTS if name in known_fonts)]

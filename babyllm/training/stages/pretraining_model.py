@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from babyllm.config import differences
 from babyllm.data.token_data import PretrainingData
 from babyllm.errors import UserError
 from babyllm.interop.huggingface import load_model
 from babyllm.loading import model_directory
-from babyllm.model.config import ModelConfig, parameter_counts
-from babyllm.model.options import ModelOptions
+from babyllm.model.config import ModelConfig, parameter_counts, require_context
 from babyllm.model.transformer import Transformer
 from babyllm.run_directory import latest
 from babyllm.runtime import seed_all
@@ -43,17 +40,8 @@ def model_of(config: PretrainConfig, data: PretrainingData) -> Transformer:
         _require_memory(shape)
         return Transformer(shape)
     directory = latest(Path(config.run_dir)) or model_directory(config.init_from)
-    how: dict[str, Any] = {
-        "dropout": config.model.dropout,
-        "activation_checkpointing": config.model.activation_checkpointing,
-    }
-    ignored = differences(ModelOptions(vocab_size=config.model.vocab_size, **how), config.model)
-    if ignored:
-        raise UserError(f"model.{ignored[0]}: with --init_from the shape is that of {directory}; leave the option out")
-    model = load_model(directory, **how)
-    seq_len = config.data.longest_seq_len
-    if model.config.max_seq_len < seq_len:
-        raise UserError(f"data.seq_len={seq_len}: {directory} was made for at most {model.config.max_seq_len} tokens")
+    model = load_model(directory, config.model)
+    require_context(model.config, config.data.longest_seq_len, directory)
     if model.config.vocab_size < vocab_size:
         raise UserError(
             f"--init_from={config.init_from}: its vocabulary of {model.config.vocab_size} ids does not match the "

@@ -1,0 +1,60 @@
+"""Write a model for other programs: a Hugging Face directory in 16 bits, GGUF files with a Modelfile, and a card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from babyllm.config.values import Limits
+from babyllm.publishing.card import CardOptions
+
+ARGUMENTS = "SOURCE OUT"
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Flags of `babyllm export`.
+
+    Attributes:
+        dtype: type of the weights of a Hugging Face directory: bfloat16, float16 or float32; null writes one in
+            bfloat16 if no gguf is asked for.
+        gguf: formats of GGUF files for llama.cpp and ollama, such as [Q8_0, F16]: F32, F16, Q8_0.
+        modelfile: whether to write a Modelfile for ollama beside the GGUF files.
+        check: whether to compare what was written with the source, and with transformers and llama.cpp where they are
+            installed.
+        shard_gb: size of the largest file of weights in a Hugging Face directory, in gigabytes.
+        card: what the model card says beside the contents of the files.
+    """
+
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None
+    gguf: list[Literal["F32", "F16", "Q8_0"]] = field(default_factory=list)
+    modelfile: bool = True
+    check: bool = True
+    shard_gb: Annotated[float, Limits(0.001, 1000)] = 4.0
+    card: CardOptions = field(default_factory=CardOptions)
+
+
+def run(flags: Flags, source: str, out: str) -> None:
+    """Write the model of a run, step, adapter or Hugging Face directory for other programs, whole or not at all.
+
+    Raises:
+        UserError: the model cannot be expressed, a check failed, or the target exists or cannot be written.
+    """
+    from pathlib import Path
+
+    from babyllm.publishing.export import Wanted, export
+
+    wanted = Wanted(
+        dtype=flags.dtype or (None if flags.gguf else "bfloat16"),
+        gguf=list(dict.fromkeys(flags.gguf)),
+        modelfile=flags.modelfile,
+        shard_bytes=int(flags.shard_gb * 1e9),
+        is_checked=flags.check,
+        card=flags.card,
+    )
+    for finding in export(Path(source), Path(out), wanted):
+        print(finding, flush=True)
+    print(
+        f"{out}: written"
+        + (f"; try it: ollama create NAME -f {out}/Modelfile" if flags.gguf and flags.modelfile else "")
+    )
