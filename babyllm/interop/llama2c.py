@@ -21,10 +21,10 @@ from torch import Tensor
 from babyllm.errors import UserError
 from babyllm.interop.foreign import ForeignModel, shapes
 from babyllm.interop.gguf.model_keys import interchanged
-from babyllm.interop.sentencepiece_model import Piece, guessed_type, sentencepiece_tokenizer
 from babyllm.model.config import ModelConfig, parameter_counts
 from babyllm.model.transformer import OUTPUT
 from babyllm.tokenizer import Tokenizer
+from babyllm.tokenizer.pieces import Piece, guessed_type, sentencepiece_tokenizer
 from babyllm.tokenizer.sentencepiece_json import CONTROL, SPACE
 
 _HEADER = struct.Struct("<7i")

@@ -21,8 +21,8 @@ from babyllm.config.json_fields import Fields
 from babyllm.errors import UserError
 from babyllm.interop.gguf.container import Header
 from babyllm.interop.gguf.pre_tokenizers import SPLITS, Split, name_of, split_called
-from babyllm.interop.sentencepiece_model import Piece, guessed_type, role_names, sentencepiece_tokenizer
 from babyllm.tokenizer import Tokenizer
+from babyllm.tokenizer.pieces import Piece, guessed_type, role_names, sentencepiece_tokenizer
 from babyllm.tokenizer.sentencepiece_json import (
     BPE,
     CONTROL,
