@@ -54,6 +54,13 @@ def test_a_vocabulary_survives(tmp_path: Path, either: Tokenizer) -> None:
     assert [getattr(found, role) for role in roles] == [getattr(either, role) for role in roles]
 
 
+def test_a_padding_token_beyond_the_vocabulary_is_left_out(tmp_path: Path, either: Tokenizer) -> None:
+    """Many files name the first id after the vocabulary as padding: they have no padding token."""
+    metadata = vocabulary_metadata(either, either.vocab_size)
+    metadata["tokenizer.ggml.padding_token_id"] = either.vocab_size
+    assert through(tmp_path / "a.gguf", metadata).tokenizer.pad_id is None
+
+
 def test_every_token_has_its_kind(tokenizer: Tokenizer, byte_level: Tokenizer) -> None:
     """Special tokens are control tokens, symbols are user-defined, bytes are bytes; nothing is added to a text."""
     for either in (tokenizer, byte_level):

@@ -175,13 +175,7 @@ def read_config(header: Header) -> ModelConfig:
     """
     where = str(header.path)
     fields = Fields(header.metadata, where)
-    family = fields.text("general.architecture")
-    if family not in ARCHITECTURES:
-        reason = OTHERS.get(_OTHER_NAMES.get(family, family))
-        raise UserError(
-            f"{where}: the architecture {family[:40]!r} is not supported{f': {reason}' if reason else ''}; "
-            f"{', '.join(ARCHITECTURES)} are read"
-        )
+    family = _architecture(fields)
     embedding = header.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise UserError(f"{where}: lacks the tensor 'token_embd.weight'; download it again")
@@ -210,6 +204,17 @@ def read_config(header: Header) -> ModelConfig:
         return _with_llama3(config, header)
     except UserError as e:
         raise e if str(e).startswith(where) else UserError(f"{where}: {e}") from None
+
+
+def _architecture(fields: Fields) -> str:
+    family: str = fields.text("general.architecture")
+    if family not in ARCHITECTURES:
+        reason = OTHERS.get(_OTHER_NAMES.get(family, family))
+        raise UserError(
+            f"{fields.where}: the architecture {family[:40]!r} is not supported{f': {reason}' if reason else ''}; "
+            f"{', '.join(ARCHITECTURES)} are read"
+        )
+    return family
 
 
 def _refuse_features(fields: Fields, family: str, width: int, max_seq_len: int) -> None:

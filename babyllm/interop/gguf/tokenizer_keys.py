@@ -75,31 +75,28 @@ def read_vocabulary(header: Header) -> Vocabulary:
     if kind not in ("llama", "gpt2"):
         raise UserError(f"{where}: the tokenizer {kind[:40]!r} is not supported, only 'llama' and 'gpt2'")
     tokens = _tokens(header)
-    defaults = {"bos": 1, "eos": 2, "pad": None, "unk": 0} if kind == "llama" else dict.fromkeys(_ROLE_KEYS)
-    roles = {
-        role: fields.integer(KEYS + key, defaults[role], low=0, high=len(tokens) - 1)
-        for role, key in _ROLE_KEYS.items()
-    }
-    if roles["eos"] is None:
-        raise UserError(f"{where}: has no {KEYS}eos_token_id, so texts would never end; use another file")
+    roles = _roles(fields, kind, len(tokens))
     types = _types(header, tokens, roles)
     while len(tokens) > 1 and types[len(tokens) - 1] == UNUSED and len(tokens) - 1 not in roles.values():
         tokens.pop()
-    if kind == "llama":
-        scores = _numbers(header, "scores", len(tokens))
-        pieces = [
-            # llama.cpp looks for user-defined tokens before it marks spaces.
-            Piece(token.replace(" ", SPACE) if kind == USER_DEFINED else token, score, kind)
-            for token, score, kind in zip(tokens, scores, types, strict=False)
-        ]
-        adds_space = fields.boolean(f"{KEYS}add_space_prefix", True)
-        tokenizer = sentencepiece_tokenizer(pieces, roles, adds_space=adds_space, where=where)
-    else:
-        tokenizer = _byte_level(header, tokens, types, roles)
+    tokenizer = (_pieces if kind == "llama" else _byte_level)(header, tokens, types, roles)
     ends = [fields.integer(KEYS + key, None, low=0, high=len(tokens) - 1) for key in _END_KEYS]
     ends += [tokenizer.special[name] for name in sorted(_ENDS & tokenizer.special.keys())]
     ids = dict.fromkeys(i for i in (tokenizer.eos_id, *ends) if i is not None)
     return Vocabulary(tokenizer, fields.text(TEMPLATE, None), tuple(ids))
+
+
+def _roles(fields: Fields, kind: str, n_tokens: int) -> dict[str, int | None]:
+    """The ids of tokens with a role, with llama.cpp's defaults."""
+    defaults = {"bos": 1, "eos": 2, "pad": None, "unk": 0} if kind == "llama" else dict.fromkeys(_ROLE_KEYS)
+    roles = {
+        role: fields.integer(KEYS + key, defaults[role], low=0, high=n_tokens - 1 if role != "pad" else 2**32 - 1)
+        for role, key in _ROLE_KEYS.items()
+    }
+    if roles["eos"] is None:
+        raise UserError(f"{fields.where}: has no {KEYS}eos_token_id, so texts would never end; use another file")
+    # Many files name the first id after the vocabulary as padding.
+    return roles | {"pad": None if (roles["pad"] or 0) >= n_tokens else roles["pad"]}
 
 
 def _tokens(header: Header) -> list[str]:
@@ -121,6 +118,17 @@ def _numbers(header: Header, key: str, at_least: int) -> list[float]:
     if not isinstance(values, np.ndarray) or len(values) < at_least or not np.isfinite(values).all():
         raise UserError(f"{header.path}: {KEYS}{key} does not have a number for each token; download it again")
     return [float(value) for value in values]
+
+
+def _pieces(header: Header, tokens: list[str], types: list[int], roles: dict[str, int | None]) -> Tokenizer:
+    scores = _numbers(header, "scores", len(tokens))
+    pieces = [
+        # llama.cpp looks for user-defined tokens before it marks spaces.
+        Piece(token.replace(" ", SPACE) if kind == USER_DEFINED else token, score, kind)
+        for token, score, kind in zip(tokens, scores, types, strict=False)
+    ]
+    adds_space = Fields(header.metadata, str(header.path)).boolean(f"{KEYS}add_space_prefix", True)
+    return sentencepiece_tokenizer(pieces, roles, adds_space=adds_space, where=str(header.path))
 
 
 def _byte_level(header: Header, tokens: list[str], types: list[int], roles: dict[str, int | None]) -> Tokenizer:
