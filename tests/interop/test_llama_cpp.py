@@ -14,7 +14,7 @@ from interop_fixtures import TEXTS
 
 from babyllm.generation import generate_ids
 from babyllm.generation.sampling import Sampling
-from babyllm.interop.foreign import load_foreign
+from babyllm.interop.foreign import in_memory, load_foreign
 from babyllm.interop.gguf.container import read_header
 from babyllm.interop.gguf.convert import open_gguf, write_gguf
 from babyllm.interop.gguf.pre_tokenizers import SPLITS
@@ -94,7 +94,7 @@ def test_logits_are_equal(
 ) -> None:
     """Each architecture, with each way to stretch positions, has the logits of the model that was written."""
     model = random_model(**SHAPES[shape])
-    write_gguf(tmp_path / "a.gguf", model, tokenizer)
+    write_gguf(tmp_path / "a.gguf", in_memory(model, tokenizer))
     reference = opened(tmp_path / "a.gguf", logits_all=True)
     tokens = torch.randint(0, 400, (1, 64), generator=torch.Generator().manual_seed(1))
     reference.eval(tokens[0].tolist())
@@ -114,7 +114,7 @@ def test_small_vocabularies_encode_alike_and_answer_alike(
     """A SentencePiece and a byte-level vocabulary have equal ids, and ten prompts equal answers of 64 tokens."""
     tokenizer = request.getfixturevalue(name)
     model = random_model(max_seq_len=256)
-    write_gguf(tmp_path / "a.gguf", model, tokenizer)
+    write_gguf(tmp_path / "a.gguf", in_memory(model, tokenizer))
     reference = opened(tmp_path / "a.gguf", logits_all=True)
     for text in TEXTS:
         assert reference.tokenize(text.encode(), add_bos=False, special=False) == tokenizer.encode(text)
@@ -136,7 +136,7 @@ def test_each_split_encodes_as_llama_cpp_does(
     from babyllm.interop.gguf.container import TensorSource, write_file
     from babyllm.interop.gguf.container import read_tensor as read
 
-    write_gguf(tmp_path / "a.gguf", random_model(), byte_level)
+    write_gguf(tmp_path / "a.gguf", in_memory(random_model(), byte_level))
     header = read_header(tmp_path / "a.gguf")
     sources = [TensorSource(n, p.shape, lambda n=n: read(header, n)) for n, p in header.tensors.items()]
     write_file(tmp_path / "b.gguf", {**header.metadata, "tokenizer.ggml.pre": name}, sources, "F32")
@@ -150,9 +150,7 @@ def test_a_real_model_answers_alike(tmp_path: Path, opened: Callable[..., Any], 
     """SmolLM2, imported and exported in F32, answers ten prompts with the same 64 tokens."""
     foreign = open_gguf(smollm2)
     model, tokenizer = load_foreign(foreign), foreign.tokenizer
-    write_gguf(
-        tmp_path / "a.gguf", model, tokenizer, chat_template=foreign.chat_template, end_ids=foreign.end_ids, kind="F32"
-    )
+    write_gguf(tmp_path / "a.gguf", foreign, "F32")
     reference = opened(tmp_path / "a.gguf", logits_all=True)
     start, end = tokenizer.special["<|im_start|>"], tokenizer.special["<|im_end|>"]
     prompts = [tokenizer.encode(text) for text in STARTS]

@@ -201,10 +201,12 @@ def vocabulary_metadata(
 def _sentencepiece_keys(source: bytes) -> dict[str, Any]:
     proto = parse_model(source, "the tokenizer")
     trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
+    has_symbols = any(piece.type == USER_DEFINED for piece in proto.pieces)
     for is_so, what in (
         (trainer.model_type != BPE, "is a unigram model"),
         (normalizer.precompiled_charsmap, "normalises texts"),
         (normalizer.remove_extra_whitespaces, "removes repeated spaces"),
+        (normalizer.add_dummy_prefix and has_symbols, "adds a space before texts but not after user-defined pieces"),
         (not trainer.byte_fallback, "has no byte tokens for rare characters"),
     ):
         if is_so:
