@@ -95,17 +95,17 @@ def _argument(word: str, text: str) -> str:
 
 
 def _module(name: str) -> Any:
-    return import_module(f"babyllm.commands.{COMMANDS[name]}.{_stem(name)}")
+    return import_module(module_of(name))
 
 
-def _stem(name: str) -> str:
-    """The name of a command's module; `import` is a word of Python, so its module is `import_`."""
-    return name.replace("-", "_") + "_" * iskeyword(name)
+def module_of(name: str) -> str:
+    """The full name of a command's module; `import` is a word of Python, so its module is `import_`."""
+    return f"babyllm.commands.{COMMANDS[name]}.{name.replace('-', '_')}{'_' * iskeyword(name)}"
 
 
 def _in_source(name: str) -> tuple[str, str]:
     """The `ARGUMENTS` of a command and the first line of its docstring, read without running the module's imports."""
-    source = get_data("babyllm.commands", f"{COMMANDS[name]}/{_stem(name)}.py") or b""
+    source = get_data("babyllm", f"{module_of(name).partition('.')[2].replace('.', '/')}.py") or b""
     tree = ast.parse(source)
     values = [
         node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ARGUMENTS"

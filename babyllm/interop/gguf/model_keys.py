@@ -47,6 +47,7 @@ _LAYER_NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+_YARN_BETAS = (32.0, 1.0)
 _MOST_LAYERS = 10_000
 _LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 
@@ -132,7 +133,8 @@ def _scaling_keys(config: ModelConfig) -> dict[str, Any]:
     keys: dict[str, Any] = {"type": scaling.type, "factor": float(scaling.factor)}
     if scaling.type == "yarn":
         keys |= {"original_context_length": scaling.original_max_seq_len or config.max_seq_len}
-        keys |= {"yarn_beta_fast": float(scaling.beta_fast), "yarn_beta_slow": float(scaling.beta_slow)}
+        if (scaling.beta_fast, scaling.beta_slow) != _YARN_BETAS:  # llama.cpp does not read the keys for them
+            raise UserError("rope scaling yarn can be written as GGUF with beta_fast 32 and beta_slow 1 alone")
         if scaling.attention_factor is not None:
             keys["attn_factor"] = scaling.attention_factor / _usual_attention_factor(scaling.factor)
     return {f"rope.scaling.{key}": value for key, value in keys.items()}
@@ -173,13 +175,7 @@ def read_config(header: Header) -> ModelConfig:
     """
     where = str(header.path)
     fields = Fields(header.metadata, where)
-    family = fields.text("general.architecture")
-    if family not in ARCHITECTURES:
-        reason = OTHERS.get(_OTHER_NAMES.get(family, family))
-        raise UserError(
-            f"{where}: the architecture {family[:40]!r} is not supported{f': {reason}' if reason else ''}; "
-            f"{', '.join(ARCHITECTURES)} are read"
-        )
+    family = _architecture(fields)
     embedding = header.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise UserError(f"{where}: lacks the tensor 'token_embd.weight'; download it again")
@@ -208,6 +204,17 @@ def read_config(header: Header) -> ModelConfig:
         return _with_llama3(config, header)
     except UserError as e:
         raise e if str(e).startswith(where) else UserError(f"{where}: {e}") from None
+
+
+def _architecture(fields: Fields) -> str:
+    family: str = fields.text("general.architecture")
+    if family not in ARCHITECTURES:
+        reason = OTHERS.get(_OTHER_NAMES.get(family, family))
+        raise UserError(
+            f"{fields.where}: the architecture {family[:40]!r} is not supported{f': {reason}' if reason else ''}; "
+            f"{', '.join(ARCHITECTURES)} are read"
+        )
+    return family
 
 
 def _refuse_features(fields: Fields, family: str, width: int, max_seq_len: int) -> None:
@@ -241,8 +248,8 @@ def _read_scaling(fields: Fields, family: str) -> RopeScaling | None:
         "yarn",
         factor,
         fields.integer(key("original_context_length"), None, high=MAX_WIDTH),
-        beta_fast=fields.number(key("yarn_beta_fast"), 32.0, low=1e-6, high=1e6),
-        beta_slow=fields.number(key("yarn_beta_slow"), 1.0, low=1e-6, high=1e6),
+        beta_fast=fields.number(key("yarn_beta_fast"), _YARN_BETAS[0], low=1e-6, high=1e6),
+        beta_slow=fields.number(key("yarn_beta_slow"), _YARN_BETAS[1], low=1e-6, high=1e6),
         attention_factor=attention,
     )
 

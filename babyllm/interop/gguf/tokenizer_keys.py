@@ -21,12 +21,13 @@ from babyllm.config.json_fields import Fields
 from babyllm.errors import UserError
 from babyllm.interop.gguf.container import Header
 from babyllm.interop.gguf.pre_tokenizers import SPLITS, Split, name_of, split_called
-from babyllm.interop.sentencepiece_model import Piece, guessed_type, role_names, sentencepiece_tokenizer
 from babyllm.tokenizer import Tokenizer
+from babyllm.tokenizer.pieces import Piece, guessed_type, role_names, sentencepiece_tokenizer
 from babyllm.tokenizer.sentencepiece_json import (
     BPE,
     CONTROL,
     NORMAL,
+    SPACE,
     UNKNOWN,
     UNUSED,
     USER_DEFINED,
@@ -74,27 +75,28 @@ def read_vocabulary(header: Header) -> Vocabulary:
     if kind not in ("llama", "gpt2"):
         raise UserError(f"{where}: the tokenizer {kind[:40]!r} is not supported, only 'llama' and 'gpt2'")
     tokens = _tokens(header)
-    defaults = {"bos": 1, "eos": 2, "pad": None, "unk": 0} if kind == "llama" else dict.fromkeys(_ROLE_KEYS)
-    roles = {
-        role: fields.integer(KEYS + key, defaults[role], low=0, high=len(tokens) - 1)
-        for role, key in _ROLE_KEYS.items()
-    }
-    if roles["eos"] is None:
-        raise UserError(f"{where}: has no {KEYS}eos_token_id, so texts would never end; use another file")
+    roles = _roles(fields, kind, len(tokens))
     types = _types(header, tokens, roles)
     while len(tokens) > 1 and types[len(tokens) - 1] == UNUSED and len(tokens) - 1 not in roles.values():
         tokens.pop()
-    if kind == "llama":
-        scores = _numbers(header, "scores", len(tokens))
-        pieces = [Piece(*entry) for entry in zip(tokens, scores, types, strict=False)]
-        adds_space = fields.boolean(f"{KEYS}add_space_prefix", True)
-        tokenizer = sentencepiece_tokenizer(pieces, roles, adds_space=adds_space, where=where)
-    else:
-        tokenizer = _byte_level(header, tokens, types, roles)
+    tokenizer = (_pieces if kind == "llama" else _byte_level)(header, tokens, types, roles)
     ends = [fields.integer(KEYS + key, None, low=0, high=len(tokens) - 1) for key in _END_KEYS]
     ends += [tokenizer.special[name] for name in sorted(_ENDS & tokenizer.special.keys())]
     ids = dict.fromkeys(i for i in (tokenizer.eos_id, *ends) if i is not None)
     return Vocabulary(tokenizer, fields.text(TEMPLATE, None), tuple(ids))
+
+
+def _roles(fields: Fields, kind: str, n_tokens: int) -> dict[str, int | None]:
+    """The ids of tokens with a role, with llama.cpp's defaults."""
+    defaults = {"bos": 1, "eos": 2, "pad": None, "unk": 0} if kind == "llama" else dict.fromkeys(_ROLE_KEYS)
+    roles = {
+        role: fields.integer(KEYS + key, defaults[role], low=0, high=n_tokens - 1 if role != "pad" else 2**32 - 1)
+        for role, key in _ROLE_KEYS.items()
+    }
+    if roles["eos"] is None:
+        raise UserError(f"{fields.where}: has no {KEYS}eos_token_id, so texts would never end; use another file")
+    # Many files name the first id after the vocabulary as padding.
+    return roles | {"pad": None if (roles["pad"] or 0) >= n_tokens else roles["pad"]}
 
 
 def _tokens(header: Header) -> list[str]:
@@ -116,6 +118,17 @@ def _numbers(header: Header, key: str, at_least: int) -> list[float]:
     if not isinstance(values, np.ndarray) or len(values) < at_least or not np.isfinite(values).all():
         raise UserError(f"{header.path}: {KEYS}{key} does not have a number for each token; download it again")
     return [float(value) for value in values]
+
+
+def _pieces(header: Header, tokens: list[str], types: list[int], roles: dict[str, int | None]) -> Tokenizer:
+    scores = _numbers(header, "scores", len(tokens))
+    pieces = [
+        # llama.cpp looks for user-defined tokens before it marks spaces.
+        Piece(token.replace(" ", SPACE) if kind == USER_DEFINED else token, score, kind)
+        for token, score, kind in zip(tokens, scores, types, strict=False)
+    ]
+    adds_space = Fields(header.metadata, str(header.path)).boolean(f"{KEYS}add_space_prefix", True)
+    return sentencepiece_tokenizer(pieces, roles, adds_space=adds_space, where=str(header.path))
 
 
 def _byte_level(header: Header, tokens: list[str], types: list[int], roles: dict[str, int | None]) -> Tokenizer:
@@ -188,10 +201,12 @@ def vocabulary_metadata(
 def _sentencepiece_keys(source: bytes) -> dict[str, Any]:
     proto = parse_model(source, "the tokenizer")
     trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
+    has_symbols = any(piece.type == USER_DEFINED for piece in proto.pieces)
     for is_so, what in (
         (trainer.model_type != BPE, "is a unigram model"),
         (normalizer.precompiled_charsmap, "normalises texts"),
         (normalizer.remove_extra_whitespaces, "removes repeated spaces"),
+        (normalizer.add_dummy_prefix and has_symbols, "adds a space before texts but not after user-defined pieces"),
         (not trainer.byte_fallback, "has no byte tokens for rare characters"),
     ):
         if is_so:
@@ -201,7 +216,7 @@ def _sentencepiece_keys(source: bytes) -> dict[str, Any]:
     return {
         "model": "llama",
         "pre": "default",
-        "tokens": [piece.piece for piece in proto.pieces],
+        "tokens": [p.piece.replace(SPACE, " ") if p.type == USER_DEFINED else p.piece for p in proto.pieces],
         "scores": np.array([piece.score for piece in proto.pieces], np.float32),
         "token_type": np.array([piece.type for piece in proto.pieces], np.int32),
         "add_space_prefix": bool(normalizer.add_dummy_prefix),

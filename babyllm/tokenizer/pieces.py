@@ -12,8 +12,8 @@ from typing import NamedTuple
 from sentencepiece import sentencepiece_model_pb2
 
 from babyllm.errors import UserError
-from babyllm.tokenizer import Tokenizer
 from babyllm.tokenizer.sentencepiece_json import BPE, BYTE, CONTROL, NORMAL, UNKNOWN
+from babyllm.tokenizer.tokenizer import Tokenizer
 
 _BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 
