@@ -24,8 +24,8 @@ from babyllm.interop.gguf.model_keys import interchanged
 from babyllm.model.config import ModelConfig, parameter_counts
 from babyllm.model.transformer import OUTPUT
 from babyllm.tokenizer import Tokenizer
-from babyllm.tokenizer.pieces import Piece, guessed_type, sentencepiece_tokenizer
 from babyllm.tokenizer.sentencepiece_json import CONTROL, SPACE
+from babyllm.tokenizer.sentencepiece_pieces import Piece, guessed_type, sentencepiece_tokenizer
 
 _HEADER = struct.Struct("<7i")
 # In llama2.c <s> separates documents, begins a text and ends one; </s> is never used.

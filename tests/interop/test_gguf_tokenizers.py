@@ -16,7 +16,7 @@ from babyllm.interop.gguf.container import read_header, write_file
 from babyllm.interop.gguf.pre_tokenizers import SPLITS
 from babyllm.interop.gguf.tokenizer_keys import Vocabulary, read_vocabulary, vocabulary_metadata
 from babyllm.tokenizer import Tokenizer
-from babyllm.tokenizer.pieces import Piece, sentencepiece_tokenizer
+from babyllm.tokenizer.sentencepiece_pieces import Piece, sentencepiece_tokenizer
 
 OLD_SPLIT = r"\p{N}| ?[\p{L}\p{M}]+| ?[^\s\p{L}\p{M}\p{N}]+|[\r\n]+|[^\S\r\n]+(?= \S)|[^\S\r\n]+"
 

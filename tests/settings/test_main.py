@@ -97,7 +97,10 @@ def test_generate_takes_any_prompt(
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["generat"], "no such command; choose one of chat, clean, dedup, eval, export, generate, import, inspect, merge-lora"),
+        (
+            ["generat"],
+            "no such command; choose one of chat, clean, dedup, eval, export, generate, import, inspect, merge-lora",
+        ),
         (["generate"], "usage: babyllm generate RUN_DIR"),
         (["generate", "/nowhere", "hello"], "/nowhere: does not exist; give the directory of a run"),
         (["plan", "--model.presset=92m"], "did you mean --model.preset?"),

@@ -22,7 +22,6 @@ from babyllm.errors import UserError
 from babyllm.interop.gguf.container import Header
 from babyllm.interop.gguf.pre_tokenizers import SPLITS, Split, name_of, split_called
 from babyllm.tokenizer import Tokenizer
-from babyllm.tokenizer.pieces import Piece, guessed_type, role_names, sentencepiece_tokenizer
 from babyllm.tokenizer.sentencepiece_json import (
     BPE,
     CONTROL,
@@ -34,6 +33,7 @@ from babyllm.tokenizer.sentencepiece_json import (
     parse_model,
     with_plain_merges,
 )
+from babyllm.tokenizer.sentencepiece_pieces import Piece, guessed_type, role_names, sentencepiece_tokenizer
 
 KEYS = "tokenizer.ggml."
 TEMPLATE = "tokenizer.chat_template"
