@@ -145,4 +145,4 @@ def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
         pieces.append(Piece(text, score, kind))
     if len(pieces) != vocab_size or at != len(content):
         raise UserError(f"{path}: is damaged, or not a tokenizer of {vocab_size} tokens; give the one of the model")
-    return sentencepiece_tokenizer(pieces, _ROLES, adds_space=True, where=str(path))
+    return sentencepiece_tokenizer(pieces, _ROLES, adds_space=True, where=str(path)).adding_bos(True)

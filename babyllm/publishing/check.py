@@ -53,9 +53,9 @@ class Reader(NamedTuple):
 
 
 def prompts(tokenizer: Tokenizer, context: int) -> list[list[int]]:
-    """The ids of the texts of the check, after <eos>, as far as they and the continuation fit into a context."""
+    """The ids of the check's texts, each after the id that begins texts, cut where a context has no more room."""
     room = context - N_TOKENS
-    return [[tokenizer.eos_id, *tokenizer.encode(text)][:room] for text in TEXTS] if room > 0 else []
+    return [[tokenizer.begin_id, *tokenizer.encode(text)][:room] for text in TEXTS] if room > 0 else []
 
 
 def logits_of(model: Transformer, asked: Sequence[list[int]]) -> list[Tensor]:

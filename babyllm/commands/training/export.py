@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Literal
 
-from babyllm.config.values import Limits
+from babyllm.config.values import Positive
 from babyllm.publishing.card import CardOptions
 
 ARGUMENTS = "SOURCE OUT"
@@ -30,7 +30,7 @@ class Flags:
     gguf: list[Literal["F32", "F16", "Q8_0"]] = field(default_factory=list)
     modelfile: bool = True
     check: bool = True
-    shard_gb: Annotated[float, Limits(0.001, 1000)] = 4.0
+    shard_gb: Positive = 4.0
     card: CardOptions = field(default_factory=CardOptions)
 
 
