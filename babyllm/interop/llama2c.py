@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from babyllm.errors import UserError
-from babyllm.interop.foreign import ForeignModel, shapes
 from babyllm.interop.gguf.model_keys import interchanged
+from babyllm.interop.open_model import OpenModel, shapes
 from babyllm.model.config import ModelConfig, parameter_counts
 from babyllm.model.transformer import OUTPUT
 from babyllm.tokenizer import Tokenizer
@@ -38,7 +38,7 @@ _ORDER = (
 )
 
 
-def open_llama2c(path: Path, tokenizer: Path | None = None) -> ForeignModel:
+def open_llama2c(path: Path, tokenizer: Path | None = None) -> OpenModel:
     """The model in a llama2.c file, of which no weight is read yet.
 
     Args:
@@ -62,7 +62,7 @@ def open_llama2c(path: Path, tokenizer: Path | None = None) -> ForeignModel:
         vocabulary = read_tokenizer(tokenizer, config.vocab_size)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    return ForeignModel(path, config, partial(_parameter, path, config, _places(config)), vocabulary)
+    return OpenModel(path, config, partial(_parameter, path, config, _places(config)), vocabulary)
 
 
 def _config(start: bytes, path: Path) -> ModelConfig:

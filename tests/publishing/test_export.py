@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+import babyllm
 from babyllm.__main__ import run
 from babyllm.chat.load import load_template
 from babyllm.errors import UserError
 from babyllm.interop.directory import open_directory
-from babyllm.interop.foreign import load_foreign
 from babyllm.interop.gguf.container import read_header
 from babyllm.interop.gguf.convert import open_gguf
 from babyllm.interop.huggingface import load_model, save_model
+from babyllm.interop.open_model import load_open
 from babyllm.interop.peft import save_adapter
 from babyllm.loading import load
 from babyllm.model.adapt.lora import LoraConfig, add_lora
@@ -71,12 +72,24 @@ def test_gguf_files_come_with_a_modelfile(chat_model: Path, tmp_path: Path, caps
     assert sorted(file.name for file in out.iterdir()) == [
         *("Modelfile", "README.md", "small-F32.gguf", "small-Q8_0.gguf")
     ]
-    exact, source = load_foreign(open_gguf(out / "small-F32.gguf")).state_dict(), load_model(chat_model).state_dict()
+    exact, source = load_open(open_gguf(out / "small-F32.gguf")).state_dict(), load_model(chat_model).state_dict()
     assert all(torch.equal(exact[name], tensor) for name, tensor in source.items())
     text = (out / "Modelfile").read_text()
     assert text.startswith("FROM ./small-Q8_0.gguf\n") and '"<|im_end|>\\n<|im_start|>assistant\\n"' in text
     assert 'PARAMETER stop "<|im_end|>"' in text and 'PARAMETER stop "</s>"' in text
     assert read_header(out / "small-F32.gguf").metadata["general.name"] == "small"
+
+
+def test_a_notebook_exports_and_imports(chat_model: Path, tmp_path: Path) -> None:
+    """One call writes what another reads back: the same logits, template and ends."""
+    findings = babyllm.export_model(chat_model, tmp_path / "out", gguf=["F32"], check=False)
+    assert findings == ["out-F32.gguf: not checked"]
+    again = babyllm.import_model(tmp_path / "out" / "out-F32.gguf", tmp_path / "again")
+    model, source = babyllm.load(again)[0], babyllm.load(chat_model)[0]
+    tokens = torch.arange(20)[None]
+    assert torch.equal(model.logits(tokens), source.logits(tokens)) and model.end_ids == source.end_ids
+    with pytest.raises(UserError, match="gguf"):
+        babyllm.export_model(chat_model, tmp_path / "no", gguf=["Q4_K_M"])
 
 
 def test_an_adapter_is_merged_into_its_base(chat_model: Path, tmp_path: Path) -> None:
@@ -119,7 +132,7 @@ def test_nothing_is_left_of_an_export_that_cannot_be(
 def test_a_program_that_reads_otherwise_is_noticed(chat_model: Path) -> None:
     """Other ids, other greedy tokens and other logits fail the check; two tokens as likely as each other do not."""
     exported = open_directory(chat_model)
-    model = load_foreign(exported)
+    model = load_open(exported)
     asked = prompts(exported.tokenizer, 128)
     expected = logits_of(model, asked)
 
