@@ -131,7 +131,7 @@ def _rehearse(config: AdaptedRunConfig, start: StartingModel) -> None:
     """Refuse settings that cannot work, by trying them on a model without data, before the base is stored."""
     with torch.device("meta"):
         model = Transformer(start.model.config)
-    _change(model, replace(config.lora, base="float32"), config.freeze, start.tokens)
+    _change(model, replace(config.lora, base="float32", double_quant=False), config.freeze, start.tokens)
     if start.adapter and not start.is_resumed:
         _require_same_shape(config.lora, model, start.adapter, start.directory)
 
