@@ -34,7 +34,7 @@ class StartingModel(NamedTuple):
     Attributes:
         directory: directory of the model or adapter.
         tokenizer: tokenizer of that directory.
-        model: plain model, without an adapter.
+        model: model without an adapter; with LoRA its blocks are stored as `lora.base` says.
         adapter: adapter of `directory`, to train further; None for a new one, or without LoRA.
         tokens: ids of the tokens whose rows are trained in addition to LoRA, ascending.
         is_resumed: whether `directory` is a step of this run.
@@ -68,7 +68,8 @@ def starting_model(
     """
     adapter, source = None, ""
     if config.lora.rank:
-        model, source = load_base(directory, tokenizer, config.model).eval(), f"from {directory}"
+        model = load_base(directory, tokenizer, config.model, config.lora.storage).eval()
+        source = f"from {directory}"
         if is_adapter(directory):
             adapter, source = read_adapter(directory), f"going on with the adapter of {directory}"
     else:
