@@ -27,6 +27,7 @@ WEIGHTS = "model.safetensors"
 VALUE_HEAD = "value_head.safetensors"
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _PREFIX = "model."
+_COMPARABLE = (torch.float32, torch.float16, torch.bfloat16)
 _OS_ERROR = re.compile(r"os error (\d+)")
 
 
@@ -91,7 +92,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise UserError(f"{file}: cannot be read ({e})") from e
     for name, tensor in tensors.items():
         # Minimum and maximum show NaN and infinity, much faster than a test of every element.
-        if tensor.numel() and not all(map(math.isfinite, tensor.float().aminmax())):
+        comparable = tensor if tensor.dtype in _COMPARABLE else tensor.float()
+        if tensor.numel() and not all(map(math.isfinite, comparable.aminmax())):
             raise UserError(f"{file}: tensor {name!r} holds NaN or infinity; use another step or model")
     return tensors
 

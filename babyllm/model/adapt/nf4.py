@@ -10,6 +10,8 @@ in 8 bits (double quantisation) 0.5159.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,6 +23,7 @@ SCALE_BLOCK = 256
 """Scales that share a step, where they are quantised themselves."""
 
 _MOST_STEPS = 127
+_PART = 1 << 20  # weights that are quantised at a time
 
 VALUES = (
     *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
@@ -40,15 +43,25 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
         packed: uint8, two indices a byte, the first in the upper half; as many as whole blocks take.
         absmax: float32, the largest magnitude of each block.
     """
-    flat = weight.detach().float().flatten()
-    blocks = F.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
-    absmax = blocks.abs().amax(dim=1)
+    flat = weight.detach().flatten()
+    n_blocks = math.ceil(len(flat) / BLOCK)
+    packed = torch.empty(n_blocks * BLOCK // 2, dtype=torch.uint8, device=weight.device)
+    absmax = torch.empty(n_blocks, device=weight.device)
     values = torch.tensor(VALUES, device=weight.device)
     borders = (values[1:] + values[:-1]) / 2
-    # A block of zeros has no scale to divide by.
-    index = torch.bucketize(blocks / absmax.where(absmax > 0, 1.0).unsqueeze(1), borders).to(torch.uint8)
-    first, second = index.view(-1, 2).unbind(dim=1)
-    return first << 4 | second, absmax
+    # In parts, so that intermediate results take little memory beside the result.
+    parts = torch.split(flat, _PART), torch.split(packed, _PART // 2), torch.split(absmax, _PART // BLOCK)
+    for part, packed_part, absmax_part in zip(*parts, strict=True):
+        blocks = F.pad(part.float(), (0, -len(part) % BLOCK)).view(-1, BLOCK)
+        torch.amax(blocks.abs(), dim=1, out=absmax_part)
+        # A block of zeros has no scale to divide by.
+        scaled = blocks / absmax_part.where(absmax_part > 0, 1.0).unsqueeze(1)
+        index = torch.zeros(scaled.shape, dtype=torch.uint8, device=weight.device)
+        for border in borders:  # in a fraction of the time that a search for each weight takes (torch.bucketize)
+            index += scaled > border
+        first, second = index.view(-1, 2).unbind(dim=1)
+        torch.bitwise_or(first << 4, second, out=packed_part)
+    return packed, absmax
 
 
 def quantise_scales(absmax: Tensor) -> tuple[Tensor, Tensor, Tensor]:
