@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from tokenizers import Tokenizer, models
 
-from babyllm.errors import UserError
+from babyllm.errors import UserError, in_one_line
 
 PROBE = "Aa 1, 今天\n"
 T = TypeVar("T")
@@ -77,7 +77,7 @@ def _tried(action: Callable[[], T], complaint: str) -> T:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the library raises nothing narrower, and some damage makes it panic
-        raise UserError(f"{complaint}: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{complaint}: {in_one_line(error)}") from None
 
 
 @contextmanager

@@ -75,7 +75,8 @@ def with_value(content: Any, path: tuple[Any, ...], value: Any) -> Any:
     return copy
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in FILES.items() for name in names])
+# The first file of each kind has more mutations in test_damaged_directories.
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in FILES.items() for name in names[1:]])
 def test_any_value_is_read_or_refused_by_name(
     kind: str, name: str, directories: dict[str, Path], tmp_path: Path
 ) -> None:

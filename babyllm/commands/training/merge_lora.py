@@ -33,10 +33,11 @@ def run(flags: Flags, source: str, out: str) -> None:
         raise UserError(f"{target}: already exists; choose another directory, new or empty")
     model, tokenizer = load(directory)
     files = tokenizer_directory(directory)
-    ends = generation_ends(files)
+    template, ends = stored_template(files), generation_ends(files)
     try:
         with whole_folder(target.absolute()) as folder:
-            save_model(folder, merge_lora(model), tokenizer, chat_template=stored_template(files), end_ids=ends)
+            save_model(folder, merge_lora(model), tokenizer, chat_template=template, end_ids=ends)
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
-    print(f'{target}: {directory} merged with its base; try it: babyllm generate {target} "今天"')
+    use = f'generate {target} "今天"' if template is None else f"chat {target}"
+    print(f"{target}: {directory} merged with its base; try it: babyllm {use}")
