@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from babyllm.model.adapt.lora import LoraConfig, add_lora, merge_lora
     from babyllm.model.config import ModelConfig
     from babyllm.model.transformer import Transformer
-    from babyllm.notebook import TrainedRun, evaluate_model, finetune, load_chat, pretrain
+    from babyllm.notebook import (
+        TrainedRun,
+        evaluate_model,
+        export_model,
+        finetune,
+        import_model,
+        load_chat,
+        pretrain,
+    )
     from babyllm.prepare.compression import compare_tokenizers
     from babyllm.prepare.tokens import tokenize
     from babyllm.prepare.vocabulary import learn_vocabulary
@@ -68,8 +76,10 @@ _HOME = {
     "dedup": "babyllm.text.dedup.stage",
     "evaluate": "babyllm.evaluate",
     "evaluate_model": "babyllm.notebook",
+    "export_model": "babyllm.notebook",
     "finetune": "babyllm.notebook",
     "generate": "babyllm.generation",
+    "import_model": "babyllm.notebook",
     "learn_vocabulary": "babyllm.prepare.vocabulary",
     "load": "babyllm.loading",
     "load_chat": "babyllm.notebook",
@@ -106,8 +116,10 @@ __all__ = [
     "dedup",
     "evaluate",
     "evaluate_model",
+    "export_model",
     "finetune",
     "generate",
+    "import_model",
     "learn_vocabulary",
     "load",
     "load_chat",

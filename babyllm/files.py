@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from babyllm.errors import UserError
+
 SEAL = "sha256"
 
 
@@ -58,6 +60,22 @@ def whole_folder(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(saving, ignore_errors=True)
         raise
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """As `whole_folder`, for a target that must be new or empty but for hidden files.
+
+    Raises:
+        UserError: the target exists or cannot be written.
+    """
+    if target.exists() and (not target.is_dir() or any(not file.name.startswith(".") for file in target.iterdir())):
+        raise UserError(f"{target}: already exists; choose another directory, new or empty")
+    try:
+        with whole_folder(target.absolute()) as folder:
+            yield folder
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
 @contextmanager

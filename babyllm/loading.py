@@ -22,6 +22,7 @@ from babyllm.interop.huggingface import ADAPTER_CONFIG, generation_ends, load_mo
 from babyllm.interop.peft import load_adapter
 from babyllm.model.adapt.grow import grow_vocabulary
 from babyllm.model.adapt.lora import merge_lora, to_int8
+from babyllm.model.linear import WeightStorage
 from babyllm.model.options import ModelOptions
 from babyllm.model.transformer import Transformer
 from babyllm.run_directory import meant_step
@@ -88,19 +89,22 @@ def _candidates(base: Path, directory: Path) -> Iterator[Path]:
         yield from (folder.joinpath(*parts[start:]) for folder in (adapter, *adapter.parents))
 
 
-def load_base(directory: Path, tokenizer: Tokenizer, options: ModelOptions | None = None) -> Transformer:
+def load_base(
+    directory: Path, tokenizer: Tokenizer, options: ModelOptions | None = None, storage: WeightStorage = "float32"
+) -> Transformer:
     """The model of a directory; for an adapter its base alone, with the vocabulary it had when the adapter was trained.
 
     Args:
         directory: directory of a model or adapter.
         tokenizer: tokenizer of that directory.
         options: what differs from the stored shape (`ModelOptions.applied`).
+        storage: storage of the blocks' linear layers, as in `load_model`.
 
     Raises:
         UserError: names the file that is missing or does not fit.
     """
     base = base_directory(directory)
-    model = load_model(base, options)
+    model = load_model(base, options, storage)
     config = directory / "config.json"
     if is_adapter(directory) and config.is_file():  # older adapters have a config.json
         return grow_vocabulary(model, config_from_json(read_json(config), str(config)).vocab_size)
@@ -124,7 +128,9 @@ def load(path: str | Path, *, int8: bool = False, options: ModelOptions | None =
     directory = model_directory(path)
     tokenizer = Tokenizer.load(tokenizer_directory(directory))
     with torch.inference_mode(False):  # tensors made in inference mode cannot be trained
-        model = load_base(directory, tokenizer, options)
+        # An adapter is added to its base before that is rounded.
+        storage: WeightStorage = "int8" if int8 and not is_adapter(directory) else "float32"
+        model = load_base(directory, tokenizer, options, storage)
         if is_adapter(directory):
             load_adapter(model, directory)
         if int8:

@@ -1,4 +1,4 @@
-"""One call each to train, chat and evaluate, for notebooks and programs.
+"""One call each to train, chat, evaluate, import and export, for notebooks and programs.
 
 arguments -> flags -> the configuration of `babyllm COMMAND` -> the same work, in this process -> plain values
 
@@ -159,6 +159,56 @@ def evaluate_model(model_dir: Source, data: Source | Iterable[Source] | None = N
         flags = command_line.parse(Flags, _flags_of(Flags, {"data": path}, settings), prog="evaluate_model")
         evaluation = evaluated(flags, os.path.expanduser(model_dir))
     return dict(evaluation.values) if evaluation else {}
+
+
+def import_model(source: Source, target: Source, *, tokenizer: Source | None = None, dtype: str = "float32") -> Path:
+    """Write a model of another format as a Hugging Face directory: `babyllm import` in this process.
+
+    Args:
+        source: GGUF file, llama2.c file or Hugging Face directory.
+        target: directory to create, or an empty one.
+        tokenizer: tokenizer file of a llama2.c model; None takes the `tokenizer.bin` beside it.
+        dtype: type of the weights: "float32", "bfloat16" or "float16".
+
+    Returns:
+        The directory.
+
+    Raises:
+        UserError: the source is missing, damaged or not supported, or the target exists.
+    """
+    from babyllm.commands.training.import_ import Flags, imported
+
+    with naming_arguments():
+        given = _flags_of(Flags, {"tokenizer": tokenizer, "dtype": dtype}, {})
+        flags = command_line.parse(Flags, given, prog="import_model")
+        imported(flags, os.path.expanduser(source), os.path.expanduser(target))
+    return Path(os.path.expanduser(target))
+
+
+def export_model(
+    source: Source, target: Source, *, dtype: str | None = None, gguf: Iterable[str] = (), **settings: Any
+) -> list[str]:
+    """Write a model for other programs: `babyllm export` in this process.
+
+    Args:
+        source: run, step, adapter or Hugging Face directory.
+        target: directory to create, or an empty one.
+        dtype: type of the weights of a Hugging Face directory; None takes "bfloat16" if no GGUF file is asked for.
+        gguf: formats of GGUF files: "F32", "F16", "Q8_0".
+        settings: other settings of the command, such as `check=False` or `card={"license": "mit"}`.
+
+    Returns:
+        What was written and how it compares with the source, in a sentence for each file.
+
+    Raises:
+        UserError: the model cannot be expressed, a check failed, or the target exists.
+    """
+    from babyllm.commands.training.export import Flags, exported
+
+    with naming_arguments():
+        given = _flags_of(Flags, {"dtype": dtype, "gguf": list(gguf)}, settings)
+        flags = command_line.parse(Flags, given, prog="export_model")
+        return list(exported(flags, os.path.expanduser(source), os.path.expanduser(target)))
 
 
 def _trained(

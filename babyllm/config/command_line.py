@@ -30,7 +30,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origi
 
 import yaml
 
-from babyllm.config.option_names import instead
+from babyllm.config.option_names import instead, why_not
 from babyllm.config.option_names import nearest as nearest
 from babyllm.config.values import check, expanded, is_path
 from babyllm.errors import UserError
@@ -350,7 +350,8 @@ def _typed(node: yaml.Node, leaf: _Leaf, where: str) -> Any:
         parser = _parser(reduce(or_, arms))
         with suppress(Exception):  # odd text, such as 400 digits or "!!int ''", raises more than its ArgumentError
             return parser.parse_object({"value": content}, defaults=False, env=False).value
-    raise _mistake(f"{where} expects {_describe(kind)}, not {reprlib.repr(content)}")
+    reason = why_not(content, get_args(kind))
+    raise _mistake(f"{where} expects {_describe(kind)}, not {reprlib.repr(content)}{reason}")
 
 
 def _paths(content: Any, where: str, default: Any) -> Any:

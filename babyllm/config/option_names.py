@@ -121,6 +121,7 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
         "qlora load_in_4bit quantize quantization quantization_bit bnb_4bit_quant_type",
         ("--lora.base=nf4", "--int8"),
     ),
+    ("bnb_4bit_use_double_quant use_double_quant double_quantization", ("--lora.double_quant",)),
     (
         "seed random_seed manual_seed",
         ("--plan.seed decides weights and dropout, --data.seed the order of the data", "--seed"),
@@ -263,6 +264,14 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ("encoding", ("--read.encoding",)),
 )
 NAMES = {name: answers for names, answers in TABLE for name in names.split()}
+# Values that other tools have, a value of the same option here, and why it has no others.
+_VALUES = (
+    (
+        "fp4 int4 uint4 fp8 4bit 8bit",
+        "nf4",
+        "nf4 is the 4-bit type, since its 16 values follow a normal distribution as weights do; the 8-bit type is int8",
+    ),
+)
 _KEY = re.compile(r"--([a-z0-9_]+(?:\.[a-z0-9_]+)*)(?:=(\w+))?")
 
 
@@ -289,6 +298,17 @@ def instead(name: str, known: Collection[str], keys: Collection[str], *, is_flag
     inner = (key for key in keys if key.startswith(f"{name}."))  # `name` is a section
     near = next(inner, None) or nearest(name, known)
     return f"did you mean --{near}?" if is_flag else f"did you mean '{near}'?"
+
+
+def why_not(value: object, choices: Collection[object]) -> str:
+    """The end of a message that refuses a value: "; " and a reason if other tools have the value, else an empty text.
+
+    Args:
+        value: what was given, a text or anything else.
+        choices: values that the option accepts.
+    """
+    reasons = (reason for names, ours, reason in _VALUES if ours in choices and value in names.split())
+    return "".join(f"; {reason}" for reason in reasons)
 
 
 def named_keys(answer: str) -> list[str]:

@@ -49,7 +49,7 @@ def bits_per_byte(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str]
     """
     rows: list[tuple[int, Row]] = []
     for number, ids in enumerate(tokenizer.encode_batch(texts)):
-        document = np.array([tokenizer.eos_id, *ids, tokenizer.eos_id], np.int64)
+        document = np.array([tokenizer.begin_id, *ids, tokenizer.eos_id], np.int64)
         rows += [(number, row) for row in overlapping_rows(document, model.config.max_seq_len)]
     rows.sort(key=lambda item: len(item[1].ids))
     numbers = np.array([number for number, _ in rows], np.int64)

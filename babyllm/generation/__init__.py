@@ -199,8 +199,8 @@ def _sampling(settings: dict[str, Any]) -> Sampling:
 
 
 def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """<eos> and the ids of a text: in training, a document follows an <eos>."""
-    return [tokenizer.eos_id, *tokenizer.encode(prompt)]
+    """The ids of a text, after the one that begins texts."""
+    return [tokenizer.begin_id, *tokenizer.encode(prompt)]
 
 
 def _context(model: Transformer, requests: Sequence[tuple[Sequence[int], Sampling]]) -> int:

@@ -1,6 +1,6 @@
 """Hugging Face directories read one tensor at a time.
 
-config.json, model.safetensors in one file or several, tokenizer files -> ForeignModel
+config.json, model.safetensors in one file or several, tokenizer files -> OpenModel
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from babyllm.config.json_fields import read_json
 from babyllm.errors import UserError, in_one_line
 from babyllm.files import path_as_text
 from babyllm.integrity import check_held, check_model
-from babyllm.interop.foreign import ForeignModel, shapes
 from babyllm.interop.headers import require_fitting_header, tensor_shapes
 from babyllm.interop.hf_config import config_from_json, is_classifier
 from babyllm.interop.huggingface import generation_ends
+from babyllm.interop.open_model import OpenModel, shapes
 from babyllm.interop.weights import WEIGHTS, hf_name, weight_files
 from babyllm.tokenizer import Tokenizer
 
 
-def open_directory(directory: Path) -> ForeignModel:
+def open_directory(directory: Path) -> OpenModel:
     """The language model in a Hugging Face directory, of which no weight is read yet.
 
     Raises:
@@ -45,7 +45,7 @@ def open_directory(directory: Path) -> ForeignModel:
     require_fitting_header(files, config, path)
     places = {name: file for file in files for name in tensor_shapes([file])}
     wanted = shapes(config)
-    return ForeignModel(
+    return OpenModel(
         directory,
         config,
         partial(_parameter, directory, places, wanted),

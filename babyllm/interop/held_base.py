@@ -3,7 +3,7 @@
 model directory -> RUN_DIR/base: weights of a step as hard links where the disk allows it, all other files as copies
 
 If the vocabulary was extended or the shape changed, the weights are written out: an adapter needs those it was trained
-with.
+with. They are taken from the files of the original, mapped into memory, as the model may hold them in fewer bits.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from babyllm.errors import UserError
 from babyllm.files import sha256, whole_folder, write_sealed_json
 from babyllm.integrity import HELD, RESUME
 from babyllm.interop.hf_config import config_from_json
-from babyllm.interop.huggingface import save_model
-from babyllm.interop.weights import weight_files
-from babyllm.model.transformer import Transformer
+from babyllm.interop.huggingface import describe_model
+from babyllm.interop.weights import WEIGHTS, hf_name, save_tensors, stored_layers, weight_files
+from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
 from babyllm.tokenizer import Tokenizer
 
 BASE = "base"
@@ -58,7 +58,8 @@ def hold_base(run_dir: Path, source: Path, model: Transformer, tokenizer: Tokeni
             if stored == replace(model.config, dropout=0.0, activation_checkpointing=False):
                 _take(source, saving)
             else:
-                save_model(saving, model, tokenizer)
+                _write(source, saving, model)
+                describe_model(saving, model, tokenizer)
             files = {file.name: sha256(file) for file in sorted(saving.iterdir())}
             write_sealed_json(saving / HELD, {"source": str(source.absolute()), "files": files})
     except OSError as e:
@@ -75,6 +76,18 @@ def _take(source: Path, target: Path) -> None:
     for file in weight_files(source):
         if not (is_ours and _link(file.resolve(), target / file.name)):
             shutil.copyfile(file, target / file.name)
+
+
+def _write(source: Path, target: Path, model: Transformer) -> None:
+    """Write the weights of `source` in their stored types: the model's layers, and its own rows where it has more."""
+    tensors = stored_layers(weight_files(source), model.config.n_layers)
+    if model.config.tie_embeddings:
+        tensors.pop(f"{OUTPUT}.weight", None)
+    for name in (f"{EMBEDDING}.weight", f"{OUTPUT}.weight"):
+        rows = model.get_parameter(name).detach()
+        if len(rows) > len(tensors.get(hf_name(name), rows)):
+            tensors[hf_name(name)] = rows
+    save_tensors(tensors, target / WEIGHTS)
 
 
 def _link(file: Path, target: Path) -> bool:

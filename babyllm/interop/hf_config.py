@@ -93,7 +93,8 @@ def is_classifier(raw: dict[str, Any]) -> bool:
 def config_to_json(config: ModelConfig, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """The content of `config.json`.
 
-    `bos_token_id` is the id of <eos>: in training it separates documents, so it also begins a text.
+    `bos_token_id` is the id that begins texts: of vocabularies trained here it is that of <eos>, which separates
+    documents in training.
     """
     eos, family = tokenizer.eos_id if tokenizer else None, family_of(config)
     return {
@@ -114,7 +115,7 @@ def config_to_json(config: ModelConfig, tokenizer: Tokenizer | None) -> dict[str
         "hidden_act": "silu",
         **({"attention_bias": False, "mlp_bias": False} if family == "llama" else {"use_sliding_window": False}),
         "torch_dtype": "float32",
-        "bos_token_id": eos,
+        "bos_token_id": tokenizer.begin_id if tokenizer else None,
         "eos_token_id": eos,
         "pad_token_id": tokenizer.pad_id if tokenizer else None,
     }

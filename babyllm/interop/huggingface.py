@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from babyllm.config.json_fields import Fields, read_json
 from babyllm.errors import UserError
@@ -20,11 +20,19 @@ from babyllm.files import write_json
 from babyllm.integrity import check_held, check_model
 from babyllm.interop.headers import require_fitting_header, tensor_shapes
 from babyllm.interop.hf_config import classifier_of, config_from_json, config_to_json, is_classifier
-from babyllm.interop.weights import VALUE_HEAD, WEIGHTS, load_weights, save_tensors, weight_files, weights_to_hf
+from babyllm.interop.weights import (
+    LAYER,
+    VALUE_HEAD,
+    WEIGHTS,
+    load_weights,
+    save_tensors,
+    weight_files,
+    weights_to_hf,
+)
 from babyllm.model.config import ModelConfig
 from babyllm.model.heads import SCORE, WithHead
 from babyllm.model.interface import Model
-from babyllm.model.linear import FrozenLinear
+from babyllm.model.linear import FrozenLinear, WeightStorage
 from babyllm.model.options import ModelOptions
 from babyllm.model.transformer import OUTPUT, Transformer
 from babyllm.tokenizer import Tokenizer
@@ -121,13 +129,15 @@ def generation_ends(directory: Path) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def load_model(directory: Path, options: ModelOptions | None = None) -> Transformer:
+def load_model(directory: Path, options: ModelOptions | None = None, storage: WeightStorage = "float32") -> Transformer:
     """The model of a Hugging Face directory, in float32 on the CPU.
 
     Args:
         directory: directory of a language model.
         options: what differs from the stored shape (`ModelOptions.applied`), such as the dropout of training, which
             files do not store.
+        storage: storage of the blocks' linear layers. Other than float32 they are frozen (`FrozenLinear`). Each is
+            made as it is read, so that the model is never in memory as a whole in float32.
 
     Raises:
         UserError: a file is missing, damaged or does not fit; the message names it.
@@ -137,7 +147,7 @@ def load_model(directory: Path, options: ModelOptions | None = None) -> Transfor
         raise UserError(f"{directory}: holds a reward model or classifier; give the directory of a language model")
     with torch.device("meta"):
         model = Transformer(config)
-    _fill(model, model, directory)
+    _fill(model, model, directory, storage)
     return model
 
 
@@ -183,11 +193,17 @@ def _described(directory: Path, options: ModelOptions | None) -> tuple[dict[str,
     return raw, (options or ModelOptions()).applied(config, directory)
 
 
-def _fill(model: Model, transformer: Transformer, directory: Path) -> None:
+def _fill(model: Model, transformer: Transformer, directory: Path, storage: WeightStorage = "float32") -> None:
     """Give a model on the device "meta" the weights of a directory; `transformer` is the model or the one inside it."""
-    model.load_state_dict(load_weights(directory, model), assign=True)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not name.endswith(f"{OUTPUT}.weight") or len(parameter) > 0)
+    for name, tensor in load_weights(directory, model).items():
+        path, _, key = name.rpartition(".")
+        module = model.get_submodule(path)
+        if storage != "float32" and key == "weight" and isinstance(module, nn.Linear) and LAYER.search(name):
+            module.weight = nn.Parameter(tensor, requires_grad=False)
+            model.set_submodule(path, FrozenLinear(module, storage))
+        else:
+            is_empty = name.endswith(f"{OUTPUT}.weight") and not len(tensor)
+            setattr(module, key, nn.Parameter(tensor.float(), requires_grad=not is_empty))
     if transformer.config.tie_embeddings and len(transformer.lm_head.weight):
         transformer.lm_head.weight = transformer.embed_tokens.weight
     transformer.origin = str(directory)

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from babyllm.errors import UserError
-from babyllm.interop.foreign import ForeignModel, shapes
 from babyllm.interop.gguf.model_keys import interchanged
+from babyllm.interop.open_model import OpenModel, shapes
 from babyllm.model.config import ModelConfig, parameter_counts
 from babyllm.model.transformer import OUTPUT
 from babyllm.tokenizer import Tokenizer
@@ -38,7 +38,7 @@ _ORDER = (
 )
 
 
-def open_llama2c(path: Path, tokenizer: Path | None = None) -> ForeignModel:
+def open_llama2c(path: Path, tokenizer: Path | None = None) -> OpenModel:
     """The model in a llama2.c file, of which no weight is read yet.
 
     Args:
@@ -62,7 +62,7 @@ def open_llama2c(path: Path, tokenizer: Path | None = None) -> ForeignModel:
         vocabulary = read_tokenizer(tokenizer, config.vocab_size)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    return ForeignModel(path, config, partial(_parameter, path, config, _places(config)), vocabulary)
+    return OpenModel(path, config, partial(_parameter, path, config, _places(config)), vocabulary)
 
 
 def _config(start: bytes, path: Path) -> ModelConfig:
@@ -145,4 +145,4 @@ def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
         pieces.append(Piece(text, score, kind))
     if len(pieces) != vocab_size or at != len(content):
         raise UserError(f"{path}: is damaged, or not a tokenizer of {vocab_size} tokens; give the one of the model")
-    return sentencepiece_tokenizer(pieces, _ROLES, adds_space=True, where=str(path))
+    return sentencepiece_tokenizer(pieces, _ROLES, adds_space=True, where=str(path)).adding_bos(True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ WEIGHTS = "model.safetensors"
 VALUE_HEAD = "value_head.safetensors"
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _PREFIX = "model."
+_COMPARABLE = (torch.float32, torch.float16, torch.bfloat16)
 _OS_ERROR = re.compile(r"os error (\d+)")
 
 
@@ -78,6 +80,8 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file by their names in it, in the stored dtypes, on the CPU.
 
+    They are views of the file, mapped into memory, and take none of the process's own until they are changed.
+
     Raises:
         UserError: the file cannot be read, or a tensor holds NaN or infinity.
     """
@@ -88,7 +92,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise UserError(f"{file}: cannot be read ({in_one_line(e)})") from e
     for name, tensor in tensors.items():
         # Minimum and maximum show NaN and infinity, much faster than a test of every element.
-        if tensor.numel() and not all(map(math.isfinite, tensor.float().aminmax())):
+        comparable = tensor if tensor.dtype in _COMPARABLE else tensor.float()
+        if tensor.numel() and not all(map(math.isfinite, comparable.aminmax())):
             raise UserError(f"{file}: tensor {name!r} holds NaN or infinity; use another step or model")
     return tensors
 
@@ -99,8 +104,26 @@ def weight_files(directory: Path) -> list[Path]:
     return [one] if one.is_file() else sorted(directory.glob("model-*.safetensors"))
 
 
+def stored_layers(files: Sequence[Path], n_layers: int) -> dict[str, Tensor]:
+    """The tensors of a model's files by their Hugging Face names, as `read_tensors` returns them.
+
+    Args:
+        files: files of one model.
+        n_layers: layers wanted; those after them are left out, and so are rotary tables.
+
+    Raises:
+        UserError: a file cannot be read, or a tensor holds NaN or infinity.
+    """
+    return {
+        hf_name(name): tensor
+        for file in files
+        for name, tensor in read_tensors(file).items()
+        if "rotary_emb" not in name and _layer_of(name) < n_layers
+    }
+
+
 def load_weights(directory: Path, model: Model) -> dict[str, Tensor]:
-    """The tensors of a directory by the names of `model`'s parameters, in float32 on the CPU, from one file or several.
+    """The tensors of a directory by the names of `model`'s parameters, as `read_tensors` returns them.
 
     Args:
         directory: directory of a whole model; layers after the last of `model` are left out.
@@ -113,17 +136,11 @@ def load_weights(directory: Path, model: Model) -> dict[str, Tensor]:
     if not files:
         raise UserError(f"{directory}: holds no {WEIGHTS}")
     expected = model.state_dict()
-    names, n_layers = {hf_name(name): name for name in expected}, model.config.n_layers
+    names = {hf_name(name): name for name in expected}
     if f"{SCORE}.weight" in names and (directory / VALUE_HEAD).is_file():
         files.append(directory / VALUE_HEAD)
-    state: dict[str, Tensor] = {}
-    for file in files:
-        tensors = {
-            hf_name(name): tensor.float()
-            for name, tensor in read_tensors(file).items()
-            if "rotary_emb" not in name and _layer_of(name) < n_layers
-        }
-        state |= {names.get(name, name.removeprefix(_PREFIX)): tensor for name, tensor in tensors.items()}
+    stored = stored_layers(files, model.config.n_layers)
+    state = {names.get(name, name.removeprefix(_PREFIX)): tensor for name, tensor in stored.items()}
     output, embedding = names[f"{OUTPUT}.weight"], names[f"{_PREFIX}{EMBEDDING}.weight"]
     if not len(expected[output]):
         state[output] = torch.empty(expected[output].shape)

@@ -1,6 +1,6 @@
 """Linear layers besides the plain one: with a frozen weight in fewer bits, and with a low-rank update of it.
 
-    nn.Linear -> FrozenLinear: weight stored as float32, bfloat16, int8 or nf4, restored to float32 for each product
+    nn.Linear -> FrozenLinear: weight stored in fewer bits (`WeightStorage`), restored to float32 for each product
               -> LoraLinear: the same, plus x A^T B^T * scale, of which A and B are trained
 
 Legend: I inputs, O outputs, R rank.
@@ -21,9 +21,12 @@ from babyllm.model.norm import RMSNorm, normed_product
 from babyllm.model.swiglu import swiglu, swiglu_product
 
 _ALIGNMENT = 64  # bytes, of memory that PyTorch allocates
+_IN_NF4 = ("nf4", "nf4_double")
 
-WeightStorage = Literal["float32", "bfloat16", "int8", "nf4"]
-"""How a frozen weight is stored in memory."""
+WeightStorage = Literal["float32", "bfloat16", "int8", "nf4", "nf4_double"]
+"""How a frozen weight is stored in memory; nf4_double is nf4 with its scales in 8 bits (double quantisation)."""
+
+_STORED = ("weight", "scales", "scale_steps", "scale_mean")  # tensors of a frozen weight, as far as it has them
 
 
 class FrozenLinear(nn.Linear):
@@ -33,25 +36,28 @@ class FrozenLinear(nn.Linear):
 
     Attributes:
         storage: type in which the weight is stored.
+        scales: scales of int8 and nf4; for nf4_double the numbers of steps from which `nf4` restores them.
     """
 
+    scales: nn.Parameter
+
     def __init__(self, layer: nn.Linear, storage: WeightStorage) -> None:
-        """Take over the weight of `layer`, and its bias, which stays as it is."""
+        """Take over the weight of `layer`, with whatever is trained added, and its bias, which stays as it is.
+
+        The tensors of a `FrozenLinear` of the same storage are shared, not copied.
+        """
         super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
         self.storage = storage
         if layer.bias is not None:
             self.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
-        weight = layer.weight.detach()
-        if storage == "nf4":
-            self._table = nf4.pair_table(weight.device)
-            weight, scales = nf4.quantise(weight)
-            self.scales = nn.Parameter(scales, requires_grad=False)
-        elif storage == "int8":
-            weight, scales = int8.quantise(weight)
-            self.scales = nn.Parameter(scales, requires_grad=False)
-        elif storage == "bfloat16":
-            weight = weight.bfloat16()
-        self.weight = nn.Parameter(weight, requires_grad=False)
+        if type(layer) is FrozenLinear and layer.storage == storage:
+            stored = layer._held()
+        else:
+            stored = _quantised(dense_weight(layer).detach(), storage)
+        for name, tensor in zip(_STORED, stored, strict=False):
+            setattr(self, name, nn.Parameter(tensor.detach(), requires_grad=False))
+        if storage in _IN_NF4:
+            self._table = nf4.pair_table(self.weight.device)
 
     def base_weight(self) -> Tensor:
         """(O, I) float32: the frozen weight, restored from what is stored."""
@@ -61,14 +67,16 @@ class FrozenLinear(nn.Linear):
         """(O, I) float32: what the layer multiplies by, with whatever is trained added to the frozen weight."""
         return self.base_weight()
 
+    def _held(self) -> tuple[Tensor, ...]:
+        return tuple(getattr(self, name) for name in _STORED if hasattr(self, name))
+
     def _stored_tensors(self) -> tuple[Tensor, ...]:
-        if self.storage == "int8":
-            return self.weight, self.scales
-        if self.storage != "nf4":
-            return (self.weight,)
+        """The tensors that `_restored` needs: those held, and the table of nf4."""
+        if self.storage not in _IN_NF4:
+            return self._held()
         if self._table.device != self.weight.device:
             self._table = self._table.to(self.weight.device)
-        return self.weight, self.scales, self._table
+        return *self._held(), self._table
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
@@ -109,7 +117,20 @@ def _restored(stored: tuple[Tensor, ...], shape: torch.Size) -> Tensor:
     """The weight of `shape` in float32, from the tensors of a `FrozenLinear`."""
     if len(stored) == 1:
         return stored[0].float()
-    return int8.dequantise(*stored) if len(stored) == 2 else nf4.dequantise(stored[0], stored[1], stored[2], shape)
+    if len(stored) == 2:
+        return int8.dequantise(*stored)
+    packed, *scales, table = stored
+    return nf4.dequantise(packed, scales[0] if len(scales) == 1 else nf4.restored_scales(*scales), table, shape)
+
+
+def _quantised(weight: Tensor, storage: WeightStorage) -> tuple[Tensor, ...]:
+    """The tensors that hold a weight (O, I), in the order of `_STORED`."""
+    if storage == "int8":
+        return int8.quantise(weight)
+    if storage not in _IN_NF4:
+        return (weight.bfloat16() if storage == "bfloat16" else weight,)
+    packed, absmax = nf4.quantise(weight)
+    return (packed, absmax) if storage == "nf4" else (packed, *nf4.quantise_scales(absmax))
 
 
 class LoraLinear(FrozenLinear):

@@ -141,7 +141,7 @@ def prepare_conversations(
         discard_work(directory)
         return None
     with work_directory(directory, _files_of(directory)):
-        template.tokenizer.save(settings.directory, chat_template=template.source)
+        template.tokenizer.adding_bos(False).save(settings.directory, chat_template=template.source)
         key = made_of | {"pieces": key_of(partitions)}
         if held_out and isinstance(held_out, int):
             found = first_kept(partitions, held_out, format, held, parts / "held_out", key=key, work=work)

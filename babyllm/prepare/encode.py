@@ -182,7 +182,7 @@ def write_tokens(
     n_documents = n_tokens = 0
     try:
         writer = ShardWriter(directory, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, shard_tokens)
-        tokenizer.save(directory)
+        tokenizer.adding_bos(False).save(directory)
         for batch in batches(documents):
             for encoded in encode(batch, tokenizer, held_out, n_threads=None):
                 writer.append(encoded.ids, encoded.sizes, encoded.group.domain, encoded.group.split)

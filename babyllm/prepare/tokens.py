@@ -101,7 +101,7 @@ def tokenize(
     if is_done(directory, made_with(directory, SETTINGS, MANIFEST), settings):
         return None
     with work_directory(directory):
-        tokenizer.save(parts / "tokenizer")
+        tokenizer.adding_bos(False).save(parts / "tokenizer")  # documents follow an eos
         encode_piece = partial(
             _tokenize_piece, read=read, directory=parts / "tokenizer", sha256=tokenizer.sha256, held_out=held_out
         )
@@ -129,7 +129,7 @@ def _write(
     """Build the directory from the finished partitions, the manifest last, and return the report."""
     parts, made = directory / WORK, directory / WORK / MADE
     shutil.rmtree(made)  # left by an earlier attempt
-    tokenizer.save(made)
+    tokenizer.adding_bos(False).save(made)
     join_rejected([parts / f"{index:05d}" for index in range(len(results))], made)
     rejected = sum((Counter(result["rejected"]) for result in results), Counter[str]())
     groups = [[Group(**group) for group in result["groups"]] for result in results]

@@ -22,7 +22,7 @@ from torch import Tensor
 from babyllm.errors import UserError
 from babyllm.generation import generate_ids
 from babyllm.generation.sampling import Sampling
-from babyllm.interop.foreign import ForeignModel, load_foreign
+from babyllm.interop.open_model import OpenModel, load_open
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 
@@ -53,9 +53,9 @@ class Reader(NamedTuple):
 
 
 def prompts(tokenizer: Tokenizer, context: int) -> list[list[int]]:
-    """The ids of the texts of the check, after <eos>, as far as they and the continuation fit into a context."""
+    """The ids of the check's texts, each after the id that begins texts, cut where a context has no more room."""
     room = context - N_TOKENS
-    return [[tokenizer.eos_id, *tokenizer.encode(text)][:room] for text in TEXTS] if room > 0 else []
+    return [[tokenizer.begin_id, *tokenizer.encode(text)][:room] for text in TEXTS] if room > 0 else []
 
 
 def logits_of(model: Transformer, asked: Sequence[list[int]]) -> list[Tensor]:
@@ -64,7 +64,7 @@ def logits_of(model: Transformer, asked: Sequence[list[int]]) -> list[Tensor]:
 
 
 def checked(
-    exported: ForeignModel, kind: str, source: Sequence[Tensor], asked: Sequence[list[int]], reader: Reader | None
+    exported: OpenModel, kind: str, source: Sequence[Tensor], asked: Sequence[list[int]], reader: Reader | None
 ) -> Iterator[str]:
     """The findings about an exported model, in a sentence each.
 
@@ -78,7 +78,7 @@ def checked(
     Raises:
         UserError: the exported model computes other logits, or the other program other ids.
     """
-    model = load_foreign(exported)
+    model = load_open(exported)
     pairs = list(zip(logits_of(model, asked), source, strict=True))
     largest = max(((found - wanted).abs().max().item() for found, wanted in pairs), default=0.0)
     spread = max((wanted.std().item() for _, wanted in pairs), default=1.0)
@@ -90,7 +90,7 @@ def checked(
         yield f"{reader.name} encodes texts to the same ids and {_compared(model, kind, asked, reader)}"
 
 
-def _require_same_ids(exported: ForeignModel, reader: Reader) -> None:
+def _require_same_ids(exported: OpenModel, reader: Reader) -> None:
     for text in TEXTS:
         mine, theirs = exported.tokenizer.encode(text), reader.encode(text)
         if mine != theirs:

@@ -1,6 +1,6 @@
 """A model written for other programs: a Hugging Face directory in 16 bits, GGUF files, a Modelfile, a card.
 
-run, step, adapter or Hugging Face directory -> ForeignModel -> folder of files, checked -> the target, whole or not
+run, step, adapter or Hugging Face directory -> OpenModel -> folder of files, checked -> the target, whole or not
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from pathlib import Path
 
 from babyllm.chat.load import stored_template
 from babyllm.chat.template import ChatTemplate
-from babyllm.errors import UserError
-from babyllm.files import whole_folder, write_bytes
+from babyllm.files import new_folder, write_bytes
 from babyllm.interop.directory import open_directory
-from babyllm.interop.foreign import Dtype, ForeignModel, fill_directory, in_memory, load_foreign
 from babyllm.interop.gguf.blocks import Kind
 from babyllm.interop.gguf.convert import open_gguf, write_gguf
 from babyllm.interop.huggingface import generation_ends
 from babyllm.interop.modelfile import modelfile
+from babyllm.interop.open_model import Dtype, OpenModel, fill_directory, in_memory, load_open
 from babyllm.loading import is_adapter, load, model_directory, tokenizer_directory
 from babyllm.model.adapt.lora import merge_lora
 from babyllm.publishing.card import CardOptions, write_card
@@ -48,7 +47,7 @@ class Wanted:
     card: CardOptions = field(default_factory=CardOptions)
 
 
-def opened(source: Path) -> ForeignModel:
+def opened(source: Path) -> OpenModel:
     """The model of a run, step or directory, of which no weight is read yet; an adapter is merged into its base.
 
     Raises:
@@ -76,25 +75,20 @@ def export(source: Path, target: Path, wanted: Wanted) -> Iterator[str]:
     Raises:
         UserError: the model cannot be expressed, a check failed, or the target exists or cannot be written.
     """
-    if target.exists() and (not target.is_dir() or any(not file.name.startswith(".") for file in target.iterdir())):
-        raise UserError(f"{target}: already exists; choose another directory, new or empty")
-    model, name = opened(source), target.resolve().name
-    try:
-        with whole_folder(target.absolute()) as folder:
-            files = [folder / f"{name}-{kind}.gguf" for kind in wanted.gguf]
-            if wanted.dtype:
-                fill_directory(model, folder, wanted.dtype, wanted.shard_bytes)
-            for file, kind in zip(files, wanted.gguf, strict=True):
-                write_gguf(file, model, kind, name)
-            if files and wanted.modelfile:
-                write_bytes(folder / MODELFILE, _modelfile(model, files[0].name).encode())
-            yield from _findings(model, folder, files, wanted)
-            write_card(folder, source, wanted.card, name=name)
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+    with new_folder(target) as folder:
+        model, name = opened(source), target.resolve().name
+        files = [folder / f"{name}-{kind}.gguf" for kind in wanted.gguf]
+        if wanted.dtype:
+            fill_directory(model, folder, wanted.dtype, wanted.shard_bytes)
+        for file, kind in zip(files, wanted.gguf, strict=True):
+            write_gguf(file, model, kind, name)
+        if files and wanted.modelfile:
+            write_bytes(folder / MODELFILE, _modelfile(model, files[0].name).encode())
+        yield from _findings(model, folder, files, wanted)
+        write_card(folder, source, wanted.card, name=name)
 
 
-def _modelfile(model: ForeignModel, file: str) -> str:
+def _modelfile(model: OpenModel, file: str) -> str:
     tokenizer = model.tokenizer
     names = {i: name for name, i in tokenizer.special.items()}
     template = None if model.chat_template is None else ChatTemplate(model.chat_template, tokenizer)
@@ -102,11 +96,11 @@ def _modelfile(model: ForeignModel, file: str) -> str:
     return modelfile(file, template, [names[i] for i in ends if i in names], model.config.max_seq_len)
 
 
-def _findings(model: ForeignModel, folder: Path, files: list[Path], wanted: Wanted) -> Iterator[str]:
+def _findings(model: OpenModel, folder: Path, files: list[Path], wanted: Wanted) -> Iterator[str]:
     """A sentence about each file, with what its check found."""
     context = model.config.max_seq_len
     asked = prompts(model.tokenizer, context)
-    expected = logits_of(load_foreign(model), asked) if wanted.is_checked else []
+    expected = logits_of(load_open(model), asked) if wanted.is_checked else []
     if wanted.dtype:
         reader = transformers_reader(folder) if wanted.is_checked else None
         found = checked(open_directory(folder), wanted.dtype, expected, asked, reader) if wanted.is_checked else ()

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models
 
 from babyllm.errors import UserError, in_one_line
 
+_NOTHING_ADDED: dict[str, Any] = {"truncation": None, "padding": None, "post_processor": None}
 PROBE = "Aa 1, 今天\n"
 T = TypeVar("T")
 
@@ -44,6 +45,29 @@ def read_tokenizer_json(source: bytes, where: str) -> tuple[Tokenizer, bytes]:
     return tokenizer, source
 
 
+def with_bos(source: bytes, name: str, token_id: int) -> bytes:
+    """A `tokenizer.json` with which other programs add a bos token to texts.
+
+    Args:
+        source: bytes of the file.
+        name: name of the token.
+        token_id: its id.
+    """
+    token, text = {"SpecialToken": {"id": name, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    processor = {
+        "type": "TemplateProcessing",
+        "single": [token, text],
+        "pair": [token, text, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {name: {"id": name, "ids": [token_id], "tokens": [name]}},
+    }
+    return json.dumps(json.loads(source) | {"post_processor": processor}, ensure_ascii=False).encode()
+
+
+def is_plain(source: bytes) -> bool:
+    """Whether `read_tokenizer_json` returns these bytes again after `with_bos`."""
+    return json.dumps(json.loads(source) | _NOTHING_ADDED, ensure_ascii=False).encode() == source
+
+
 def decoder_types(tokenizer: Tokenizer) -> set[str]:
     """Type names of a tokenizer's decoder and of the decoders inside it."""
     return set() if tokenizer.decoder is None else set(_types(json.loads(tokenizer.decoder.__getstate__())))
@@ -63,7 +87,7 @@ def _joins_characters_with_spaces(tokenizer: Tokenizer) -> bool:
 
 
 def _plain(source: bytes, tokenizer: Tokenizer) -> bytes:
-    content = json.loads(source) | {"truncation": None, "padding": None, "post_processor": None}
+    content = json.loads(source) | _NOTHING_ADDED
     content["model"].pop("dropout", None)
     if _joins_characters_with_spaces(tokenizer):
         content["decoder"] = {"type": "Fuse"}

@@ -29,6 +29,7 @@ from babyllm.files import write_bytes
 from babyllm.integrity import check_tokenizer
 from babyllm.tokenizer.backends import JsonBackend, SentencePieceBackend, n_visible
 from babyllm.tokenizer.borders import PreSplit
+from babyllm.tokenizer.plain_json import is_plain, with_bos
 from babyllm.tokenizer.special_tokens import SpecialTokens, Wanted
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
@@ -47,6 +48,8 @@ class Tokenizer:
         eos_id: id that ends a document; `encode` never adds it.
         pad_id: id of padding, or None.
         unk_id: id of unknown characters, or None.
+        begin_id: id before the first token of a text: bos for vocabularies that add it to texts, as Llama's do, else
+            eos, which is before every document in training.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class Tokenizer:
         kind: Literal["model", "json"],
         roles: Mapping[str, str | None] | None = None,
         where: str = "the tokenizer",
+        *,
+        adds_bos: bool = False,
     ) -> None:
         """Build a tokenizer from the bytes of its file.
 
@@ -63,6 +68,7 @@ class Tokenizer:
             kind: "model" or "json", the type of the file.
             roles: names of the tokens for "bos", "eos", "pad" and "unk", as far as they are known.
             where: name of the file in messages.
+            adds_bos: whether other programs add the bos token to texts.
 
         Raises:
             UserError: the bytes cannot be read, a named token is missing, or no eos token is known.
@@ -82,6 +88,7 @@ class Tokenizer:
         if ids["eos"] is None:
             raise UserError(f"{where} does not name its eos_token; name it in a tokenizer_config.json beside it")
         self.bos_id, self.eos_id, self.pad_id, self.unk_id = ids["bos"], ids["eos"], ids["pad"], ids["unk"]
+        self._set_beginning(adds_bos)
         self.special = self._backend.special
         self.vocab_size = self._backend.vocab_size
         self.sha256 = hashlib.sha256(self._backend.source).hexdigest()
@@ -92,7 +99,23 @@ class Tokenizer:
         return self._kind, self._backend.source
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Tokenizer, (self._backend.source, self._kind, self._roles, self._where)
+        return _unpickled, (self._backend.source, self._kind, self._roles, self._where, self._adds_bos)
+
+    def adding_bos(self, adds_bos: bool) -> Tokenizer:
+        """This tokenizer, with or without a bos token that other programs add to texts."""
+        other = object.__new__(Tokenizer)  # with the same backend, which takes a while to build
+        other.__dict__.update(self.__dict__)
+        other._set_beginning(adds_bos)
+        return other
+
+    def _set_beginning(self, adds_bos: bool) -> None:
+        self._adds_bos = adds_bos and self.bos_id is not None
+        self.begin_id = self.bos_id if self._adds_bos and self.bos_id is not None else self.eos_id
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether other programs add the bos token to texts; `encode` does not."""
+        return self._adds_bos
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
@@ -123,6 +146,7 @@ class Tokenizer:
             source = from_vocab_txt(source, _config_beside(file), str(file))
         kind: Literal["model", "json"] = "json" if file.suffix in (".json", ".txt") else "model"
         tokenizer = cls(source, kind, _read_roles(file.parent), str(file))
+        tokenizer._set_beginning(_adds_bos(file.parent, tokenizer._roles["bos"]))
         return tokenizer.extended(name for name in tokenizer._roles.values() if name is not None)
 
     @classmethod
@@ -250,7 +274,8 @@ class Tokenizer:
         missing = [name for name in dict.fromkeys(names) if name not in self.special]
         if not missing:
             return self
-        return Tokenizer(self._backend.extended(missing), self._kind, self._roles, self._where)
+        source = self._backend.extended(missing)
+        return Tokenizer(source, self._kind, self._roles, self._where, adds_bos=self._adds_bos)
 
     def save(self, directory: str | os.PathLike[str], *, chat_template: str | None = None) -> None:
         """Write the tokenizer's files, which `load` and transformers' `AutoTokenizer` read and encode with alike.
@@ -264,8 +289,8 @@ class Tokenizer:
         directory.mkdir(parents=True, exist_ok=True)
         config: dict[str, object] = {"tokenizer_class": "PreTrainedTokenizerFast"}
         config |= {f"{role}_token": self._roles[role] for role in ROLES}
-        # Converters such as llama.cpp's read the first two and would add a bos without them.
-        config |= {"add_bos_token": False, "add_eos_token": False, "clean_up_tokenization_spaces": False}
+        # Converters such as llama.cpp's read the first two and would always add a bos without them.
+        config |= {"add_bos_token": self._adds_bos, "add_eos_token": False, "clean_up_tokenization_spaces": False}
         if chat_template is not None:
             config["chat_template"] = chat_template
         if self._kind == "model":
@@ -273,7 +298,10 @@ class Tokenizer:
         else:
             # One from another tokenizer would be preferred by `load`.
             (directory / "tokenizer.model").unlink(missing_ok=True)
-        write_bytes(directory / "tokenizer.json", self._json)
+        content, bos = self._json, self._roles["bos"]
+        if self._adds_bos and bos and (self._kind == "model" or is_plain(content)):
+            content = with_bos(content, bos, self.begin_id)
+        write_bytes(directory / "tokenizer.json", content)
         write_bytes(
             directory / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=2).encode() + b"\n"
         )
@@ -281,6 +309,12 @@ class Tokenizer:
     @cached_property
     def _json(self) -> bytes:
         return self._backend.tokenizer_json()
+
+
+def _unpickled(
+    source: bytes, kind: Literal["model", "json"], roles: Mapping[str, str | None], where: str, adds_bos: bool
+) -> Tokenizer:
+    return Tokenizer(source, kind, roles, where, adds_bos=adds_bos)
 
 
 def _config_beside(file: Path) -> Fields:
@@ -303,6 +337,18 @@ def _read_roles(directory: Path) -> dict[str, str | None]:
             elif key in config:
                 roles[role] = fields.text(key, None)
     return roles
+
+
+def _adds_bos(directory: Path, bos: str | None) -> bool:
+    """Whether the files of a Hugging Face directory say that the bos token is added to texts."""
+    config, file = _config_beside(directory / "tokenizer.json"), directory / "tokenizer.json"
+    if config.has("add_bos_token"):
+        return bool(config.boolean("add_bos_token"))
+    if file.is_file():
+        added = json.dumps(read_json(file).get("post_processor"))
+        return f'"SpecialToken": {{"id": {json.dumps(bos)}' in added
+    name: str = config.text("tokenizer_class", "")
+    return name.startswith("Llama")
 
 
 def load_tokenizer(directory: Path, sha256: str) -> Tokenizer | None:

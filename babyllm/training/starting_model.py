@@ -34,7 +34,7 @@ class StartingModel(NamedTuple):
     Attributes:
         directory: directory of the model or adapter.
         tokenizer: tokenizer of that directory.
-        model: plain model, without an adapter.
+        model: model without an adapter; with LoRA its blocks are stored as `lora.base` says.
         adapter: adapter of `directory`, to train further; None for a new one, or without LoRA.
         tokens: ids of the tokens whose rows are trained in addition to LoRA, ascending.
         is_resumed: whether `directory` is a step of this run.
@@ -68,7 +68,8 @@ def starting_model(
     """
     adapter, source = None, ""
     if config.lora.rank:
-        model, source = load_base(directory, tokenizer, config.model).eval(), f"from {directory}"
+        model = load_base(directory, tokenizer, config.model, config.lora.storage).eval()
+        source = f"from {directory}"
         if is_adapter(directory):
             adapter, source = read_adapter(directory), f"going on with the adapter of {directory}"
     else:
@@ -131,7 +132,7 @@ def _rehearse(config: AdaptedRunConfig, start: StartingModel) -> None:
     """Refuse settings that cannot work, by trying them on a model without data, before the base is stored."""
     with torch.device("meta"):
         model = Transformer(start.model.config)
-    _change(model, replace(config.lora, base="float32"), config.freeze, start.tokens)
+    _change(model, replace(config.lora, base="float32", double_quant=False), config.freeze, start.tokens)
     if start.adapter and not start.is_resumed:
         _require_same_shape(config.lora, model, start.adapter, start.directory)
 

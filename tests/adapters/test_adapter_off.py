@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from model_fixtures import Tiny, model_of, some_tokens, stirred
+from model_fixtures import Tiny, frozen_as, model_of, some_tokens, stirred
 from torch import nn
 
 from babyllm.generation.decoder import Decoder
@@ -19,7 +19,7 @@ def adapted(
     config: ModelConfig, targets: tuple[str, ...] = ("all",), storage: WeightStorage = "float32"
 ) -> Transformer:
     """A model with updates and trained rows that change what it says."""
-    model = add_lora(model_of(config), LoraConfig(rank=4, targets=list(targets), base=storage))
+    model = add_lora(model_of(config), LoraConfig(rank=4, targets=list(targets), **frozen_as(storage)))
     return stirred(train_token_rows(model, matrices_of(model, IDS)))
 
 
@@ -49,7 +49,7 @@ def test_switched_off_it_is_the_base(tiny: Tiny, is_tied: bool, targets: tuple[s
         assert torch.equal(model(tokens, tokens, returns=wanted)[name], changed[name])
 
 
-@pytest.mark.parametrize("storage", ["bfloat16", "int8", "nf4"])
+@pytest.mark.parametrize("storage", ["bfloat16", "int8", "nf4", "nf4_double"])
 def test_a_coarse_base_stays_as_coarse(tiny: Tiny, storage: WeightStorage) -> None:
     """Switched off, a base stored in fewer bits is what it is without updates."""
     base, model = model_of(tiny()), adapted(tiny(), storage=storage)

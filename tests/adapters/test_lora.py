@@ -1,10 +1,13 @@
 """LoRA: what is trained, what stays, and what the merged model is."""
 
+from typing import Any
+
 import pytest
 import torch
-from model_fixtures import Tiny, model_of, some_tokens, stirred
+from model_fixtures import Tiny, frozen_as, model_of, some_tokens, stirred
 from torch import nn
 
+from babyllm.config import parse
 from babyllm.errors import UserError
 from babyllm.interop.peft import adapter_parameters
 from babyllm.model.adapt.lora import LoraConfig, add_lora, lora_layers, merge_lora
@@ -61,11 +64,12 @@ def test_only_the_updates_are_trained(tiny: Tiny, tied: bool) -> None:
 
 
 @pytest.mark.parametrize("rslora", [False, True])
-@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "nf4"])
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "nf4", "nf4_double"])
 def test_the_merged_model_is_the_adapted_one(tiny: Tiny, storage: WeightStorage, rslora: bool) -> None:
     """Merging returns a plain model in float32 with the same logits and losses within 1e-5."""
     config = tiny()
-    options = LoraConfig(rank=4, base=storage, rslora=rslora, targets=["q_proj", "up_proj", "down_proj", "lm_head"])
+    targets = ["q_proj", "up_proj", "down_proj", "lm_head"]
+    options = LoraConfig(rank=4, **frozen_as(storage), rslora=rslora, targets=targets)
     model = stirred(add_lora(model_of(config), options))
     tokens = some_tokens(config)
     expected = model.logits(tokens)
@@ -89,11 +93,11 @@ def test_the_scale_is_alpha_over_the_rank_or_its_root(tiny: Tiny) -> None:
         torch.testing.assert_close(dense_weight(layer), expected)
 
 
-@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "nf4"])
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "nf4", "nf4_double"])
 def test_gradients_of_the_updates_are_those_of_the_merged_weights(tiny: Tiny, storage: WeightStorage) -> None:
     """With W = W0 + s B A, the gradients of A and B are s B^T dW and s dW A^T, also of the output layer."""
     config = tiny()
-    options = LoraConfig(rank=4, base=storage, targets=["all", "lm_head"])
+    options = LoraConfig(rank=4, **frozen_as(storage), targets=["all", "lm_head"])
     adapted, merged = (stirred(add_lora(model_of(config), options)) for _ in range(2))
     merge_lora(merged)
     tokens = some_tokens(config)
@@ -119,26 +123,27 @@ def test_dropout_is_on_the_update_alone_and_in_training_alone(tiny: Tiny) -> Non
         assert torch.equal(model.eval()(tokens, tokens), model(tokens, tokens))
 
 
-@pytest.mark.parametrize("storage", ["bfloat16", "int8", "nf4"])
+@pytest.mark.parametrize("storage", ["bfloat16", "int8", "nf4", "nf4_double"])
 def test_a_coarse_base_is_near_the_fine_one(tiny: Tiny, storage: WeightStorage) -> None:
     """Every linear layer of the blocks is stored in fewer bits, targets or not, and losses stay close."""
     config = tiny(d_model=64)
-    base, model = model_of(config), add_lora(model_of(config), LoraConfig(rank=4, base=storage, targets=["q_proj"]))
+    options = LoraConfig(rank=4, **frozen_as(storage), targets=["q_proj"])
+    base, model = model_of(config), add_lora(model_of(config), options)
     kinds = [type(layer) for name, layer in model.named_modules() if name.endswith(LINEAR)]
     assert kinds.count(LoraLinear) == 2 and kinds.count(FrozenLinear) == 12
     tokens = some_tokens(config)
     with torch.no_grad():
         difference = (model(tokens, tokens) - base(tokens, tokens)).abs().mean()
-    assert 0 < difference < {"bfloat16": 0.001, "int8": 0.005, "nf4": 0.03}[storage]
+    assert 0 < difference < {"bfloat16": 0.001, "int8": 0.005, "nf4": 0.03, "nf4_double": 0.03}[storage]
 
 
-@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "nf4"])
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "nf4", "nf4_double"])
 def test_checkpointed_activations_and_autocast_leave_gradients_as_they_are(tiny: Tiny, storage: WeightStorage) -> None:
     """Recomputing blocks changes no gradient; products in bfloat16 change them by rounding alone."""
     gradients = []
     for changes, autocast in (({}, False), ({"activation_checkpointing": True}, False), ({}, True)):
         config = tiny(**changes)
-        model = stirred(add_lora(model_of(config), LoraConfig(rank=4, base=storage))).train()
+        model = stirred(add_lora(model_of(config), LoraConfig(rank=4, **frozen_as(storage)))).train()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             losses = model(some_tokens(config), some_tokens(config))
         losses.mean().backward()
@@ -154,7 +159,7 @@ def test_checkpointed_activations_and_autocast_leave_gradients_as_they_are(tiny:
 def test_ddp_sees_the_updates_alone(tiny: Tiny, one_rank: None, storage: WeightStorage) -> None:
     """Wrapped for several ranks the model has the same gradients, and has no buffers to be sent in every step."""
     config = tiny()
-    plain, wrapped = (stirred(add_lora(model_of(config), LoraConfig(rank=4, base=storage))) for _ in range(2))
+    plain, wrapped = (stirred(add_lora(model_of(config), LoraConfig(rank=4, **frozen_as(storage)))) for _ in range(2))
     tokens = some_tokens(config)
     for model in (plain, nn.parallel.DistributedDataParallel(wrapped, gradient_as_bucket_view=True)):
         model(tokens, tokens).sum().backward()
@@ -183,9 +188,23 @@ def test_targets_that_cannot_be_are_named(tiny: Tiny, changes: dict[str, list[st
 
 def test_settings_that_cannot_be_are_named() -> None:
     """Each impossible number is refused with its key."""
-    for changes in ({"rank": -1}, {"alpha": 0.0}, {"dropout": 1.0}, {"lora_plus": 0.0}, {"rank": 0, "base": "nf4"}):
+    impossible: list[dict[str, Any]] = [{"rank": -1}, {"alpha": 0.0}, {"dropout": 1.0}, {"lora_plus": 0.0}]
+    impossible += [{"rank": 0, "base": "nf4"}, {"base": "int8", "double_quant": True}, {"double_quant": True}]
+    for changes in impossible:
         with pytest.raises(UserError, match=f"lora.{list(changes)[-1]}="):
             LoraConfig(**{"rank": 4, **changes})
+
+
+@pytest.mark.parametrize("name", ["fp4", "int4", "fp8"])
+def test_other_types_of_few_bits_are_refused_with_the_reason(name: str) -> None:
+    """A flag and a value in Python are answered in one line, which says what the 4-bit type is and why."""
+    message = rf"base.*{name}.*nf4 is the 4-bit type, since its 16 values follow a normal distribution"
+    options: dict[str, Any] = {"rank": 4, "base": name}
+    with pytest.raises(UserError, match=message):
+        LoraConfig(**options)
+    with pytest.raises(UserError, match=message) as found:
+        parse(LoraConfig, [f"--base={name}"], prog="test")
+    assert "\n" not in str(found.value)
 
 
 def test_rank_nothing_is_no_adapter_and_two_are_refused(tiny: Tiny) -> None:

@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from babyllm.model.adapt.nf4 import BLOCK, VALUES, dequantise, pair_table, quantise
+from babyllm.model.adapt.nf4 import (
+    BLOCK,
+    SCALE_BLOCK,
+    VALUES,
+    dequantise,
+    pair_table,
+    quantise,
+    quantise_scales,
+    restored_scales,
+)
 from babyllm.model.linear import FrozenLinear, WeightStorage, dense_weight
 
 CPU = torch.device("cpu")
@@ -73,17 +82,43 @@ def test_any_shape_can_be_stored(shape: tuple[int, int]) -> None:
     assert (back - weight).abs().max() <= 0.16 * weight.abs().max()
 
 
+@pytest.mark.parametrize("n", [1, 255, 256, 1000])
+def test_each_scale_becomes_the_nearest_step_of_its_block(n: int) -> None:
+    """No scale moves by more than half a step of its 256, equal scales stay as they are, and none becomes negative."""
+    torch.manual_seed(0)
+    absmax = torch.rand(n) * torch.logspace(-2, 1, n)
+    restored = restored_scales(*quantise_scales(absmax))
+    _, steps, _ = quantise_scales(absmax)
+    assert restored.shape == absmax.shape and (restored >= 0).all()
+    half = 0.501 * steps.repeat_interleave(SCALE_BLOCK)[:n]
+    assert ((restored - absmax).abs() <= half + 1e-6).all()
+    assert torch.equal(restored_scales(*quantise_scales(torch.full((n,), 0.75))), torch.full((n,), 0.75))
+
+
+def test_double_quantisation_loses_little_more() -> None:
+    """The error on normal weights grows by less than a hundredth of itself."""
+    layer = layer_of(512, 512)
+    with torch.no_grad():
+        layer.weight.normal_()
+    once, twice = ((dense_weight(FrozenLinear(layer, s)) - layer.weight).std() for s in ("nf4", "nf4_double"))
+    assert once < 0.1 and abs(twice / once - 1) < 0.01
+
+
 @pytest.mark.parametrize(
-    ("storage", "size"), [("float32", 4.0), ("bfloat16", 2.0), ("int8", 1 + 2 / 128), ("nf4", 0.5625)]
+    ("storage", "size"),
+    [
+        *(("float32", 4.0), ("bfloat16", 2.0), ("int8", 1 + 2 / 128), ("nf4", 0.5 + 4 / 64)),
+        ("nf4_double", 0.5 + 1 / 64 + 4 / (64 * 256) + 4 / (256 * 128)),
+    ],
 )
 def test_bytes_a_weight(storage: WeightStorage, size: float) -> None:
-    """A weight takes 4 bytes, 2, or half a byte and its 64th of a scale."""
+    """A weight takes 4 bytes, 2, or half a byte and its 64th of a scale, which takes 4 bytes or a little over one."""
     layer = FrozenLinear(layer_of(256, 128), storage)
     held_bytes = sum(p.nbytes for p in [*layer.parameters(), *layer.buffers()])
     assert held_bytes / (256 * 128) == size
 
 
-@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "nf4"])
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "nf4", "nf4_double"])
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_products_and_gradients_are_those_of_the_restored_weight(
     storage: WeightStorage, dtype: torch.dtype | None
@@ -105,7 +140,7 @@ def test_products_and_gradients_are_those_of_the_restored_weight(
     assert all(parameter.grad is None for parameter in layer.parameters())
 
 
-@pytest.mark.parametrize("storage", ["bfloat16", "nf4"])
+@pytest.mark.parametrize("storage", ["bfloat16", "nf4", "nf4_double"])
 def test_only_what_is_stored_is_kept_for_the_backward_pass(storage: WeightStorage) -> None:
     """Between forward and backward pass no copy of the weight in float32 is kept."""
     layer = FrozenLinear(layer_of(64, 128), storage)

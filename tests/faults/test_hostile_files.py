@@ -134,7 +134,7 @@ def test_what_is_no_object_is_refused_by_name(content: str, directories: dict[st
         ("rope_scaling", [1], r"rope_scaling is \[1\], where an object is wanted"),
         ("rope_scaling", {"rope_type": "yarn", "factor": "4"}, "rope_scaling: factor is '4', where a number"),
         ("rope_scaling", {"rope_type": "llama3", "factor": 4, "low_freq_factor": 4}, "high_freq_factor must be above"),
-        ("model_type", ["llama"], r"model_type \['llama'\] is not supported"),
+        ("model_type", ["llama"], r"model_type is \['llama'\], where a text is wanted"),
     ],
 )
 def test_sizes_are_compared_before_anything_is_made(

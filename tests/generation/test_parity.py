@@ -38,6 +38,11 @@ def in_nf4(model: Transformer) -> Transformer:
     return stirred(add_lora(model, LoraConfig(rank=4, base="nf4")))
 
 
+def in_nf4_twice(model: Transformer) -> Transformer:
+    """The same, with scales in eight bits."""
+    return stirred(add_lora(model, LoraConfig(rank=4, base="nf4", double_quant=True)))
+
+
 def with_value_head(model: Transformer) -> Transformer:
     """The policy within a model that has a value head."""
     return WithHead(model, has_output=True).model
@@ -83,6 +88,7 @@ VARIANTS = {
     "trained rows": Variant(change=with_rows),
     "trained rows, tied": Variant({"tie_embeddings": True}, with_rows),
     "base in nf4": Variant(change=in_nf4),
+    "base in nf4, scales in 8 bits": Variant(change=in_nf4_twice),
     "value head": Variant(change=with_value_head),
     "int8, multiplied in bfloat16": Variant(change=to_int8, tolerance=0.1),
     "int8, biases": Variant({"qkv_bias": True}, to_int8, tolerance=0.1),

@@ -72,7 +72,7 @@ def require_same(paths: dict[str, Path], ends: set[int]) -> list[int]:
     for question in QUESTIONS:
         assert len({tuple(prompt_ids(paths[name], question)) for name in ("merged", "exported", "again")}) == 1
     for name in ("merged", "exported", "again"):
-        assert set(generation_ends(paths[name])) == ends, name
+        assert ends <= set(generation_ends(paths[name])), name  # of GGUF also </s>, which ends texts by its name
     ids = prompt_ids(merged, QUESTIONS[0])
     with torch.no_grad():
         expected = load(paths["run"])[0].logits(torch.tensor([ids]))

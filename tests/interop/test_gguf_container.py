@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from babyllm.errors import UserError
-from babyllm.interop.foreign import in_memory
 from babyllm.interop.gguf.blocks import Kind, quantised
 from babyllm.interop.gguf.container import TensorSource, is_gguf, read_header, read_tensor, write_file
 from babyllm.interop.gguf.convert import open_gguf, write_gguf
+from babyllm.interop.open_model import in_memory
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from babyllm.errors import UserError
-from babyllm.interop.foreign import in_memory, load_foreign
 from babyllm.interop.gguf.blocks import Kind
 from babyllm.interop.gguf.container import TensorSource, read_header, read_tensor, write_file
 from babyllm.interop.gguf.convert import open_gguf, write_gguf
 from babyllm.interop.gguf.model_keys import gguf_name, model_metadata, read_config, rope_factors
+from babyllm.interop.open_model import in_memory, load_open
 from babyllm.model.config import ModelConfig, RopeScaling
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
@@ -54,7 +54,7 @@ def test_a_model_survives_and_transformers_reads_it(
     model = random_model(**SHAPES[shape])
     for kind in KINDS:
         write_gguf(tmp_path / f"{kind}.gguf", in_memory(model, tokenizer), kind=kind, name="a name")
-        again = load_foreign(open_gguf(tmp_path / f"{kind}.gguf"))
+        again = load_open(open_gguf(tmp_path / f"{kind}.gguf"))
         assert again.config == model.config
         theirs, ours = model.state_dict(), again.state_dict()
         if kind == "F32":
@@ -80,7 +80,7 @@ def test_eight_bits_hold_what_the_reference_makes_of_the_weights(
         path = tmp_path / f"{kind}.gguf"
         write_gguf(path, in_memory(model, tokenizer), kind=kind)
         assert read_header(path).metadata["general.file_type"] == file_type
-        state = load_foreign(open_gguf(path)).state_dict()
+        state = load_open(open_gguf(path)).state_dict()
         formats = {tensor.name: tensor.tensor_type for tensor in gguf.GGUFReader(path).tensors}
         for name, weight in model.state_dict().items():
             if model.config.tie_embeddings and name.startswith("lm_head"):
@@ -98,7 +98,7 @@ def test_stretched_positions_survive(
     """The way in which positions are stretched is read as it was written, with the same logits."""
     model = random_model(rope_scaling=STRETCHED[name])
     write_gguf(tmp_path / "a.gguf", in_memory(model, tokenizer))
-    again = load_foreign(open_gguf(tmp_path / "a.gguf"))
+    again = load_open(open_gguf(tmp_path / "a.gguf"))
     assert replace(again.config, rope_scaling=None) == replace(model.config, rope_scaling=None)
     found, expected = again.config.rope_scaling, model.config.rope_scaling
     assert found is not None and expected is not None and found.type == expected.type

@@ -72,6 +72,8 @@ def test_every_token_has_its_kind(tokenizer: Tokenizer, byte_level: Tokenizer) -
         control = {name for name, kind in types.items() if kind in (gguf.TokenType.CONTROL, gguf.TokenType.UNKNOWN)}
         assert control == set(either.special)
         assert metadata["tokenizer.ggml.add_bos_token"] is False is metadata["tokenizer.ggml.add_eos_token"]
+        adding = vocabulary_metadata(either.adding_bos(True), either.vocab_size)
+        assert adding["tokenizer.ggml.add_bos_token"] is True
         assert metadata["tokenizer.ggml.add_space_prefix"] is False
     assert types["<think>"] == gguf.TokenType.USER_DEFINED
     keys = vocabulary_metadata(tokenizer, 400)

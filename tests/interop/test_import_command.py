@@ -11,8 +11,8 @@ from babyllm import load
 from babyllm.__main__ import run
 from babyllm.chat.load import stored_template
 from babyllm.errors import UserError
-from babyllm.interop.foreign import in_memory
 from babyllm.interop.gguf.convert import write_gguf
+from babyllm.interop.open_model import in_memory
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 

@@ -12,8 +12,8 @@ import torch
 from babyllm.errors import UserError
 from babyllm.generation import generate_ids
 from babyllm.generation.sampling import Sampling
-from babyllm.interop.foreign import load_foreign
 from babyllm.interop.llama2c import open_llama2c
+from babyllm.interop.open_model import load_open
 from babyllm.model.transformer import Transformer
 
 KINDS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -23,7 +23,7 @@ def test_stories260k_has_its_golden_values(stories: Path) -> None:
     """The greedy ids and the mean loss are those that the reference computed, and texts begin and end with <s>."""
     golden = json.loads((stories / "golden_numpy.json").read_text(encoding="utf-8"))
     foreign = open_llama2c(stories / "stories260K.bin", stories / "tok512.bin")
-    model, tokenizer, ids = load_foreign(foreign), foreign.tokenizer, golden["greedy_ids"]
+    model, tokenizer, ids = load_open(foreign), foreign.tokenizer, golden["greedy_ids"]
     start = [tokenizer.eos_id, *tokenizer.encode(golden["prompt"])]
     assert start == ids[: len(start)] and tokenizer.bos_id == tokenizer.eos_id == 1
     greedy = generate_ids(model, start, Sampling(temperature=0, max_new_tokens=len(ids) - len(start)), ())
@@ -70,7 +70,7 @@ def test_a_model_is_read_as_it_was_written(tmp_path: Path, random_model: Callabl
     model = random_model(tie_embeddings=tie)
     write_llama2c(tmp_path / "model.bin", model)
     foreign = open_llama2c(tmp_path / "model.bin")
-    again = load_foreign(foreign)
+    again = load_open(foreign)
     assert again.config == model.config
     state = again.state_dict()
     assert all(torch.equal(weight, state[name]) for name, weight in model.state_dict().items())
@@ -104,4 +104,4 @@ def test_damaged_files_are_refused(tmp_path: Path, random_model: Callable[..., T
     vocabulary.write_bytes(tokens)
     model.write_bytes(whole[:28] + b"\xff" * 64 + whole[92:])
     with pytest.raises(UserError, match=r"'embed_tokens.weight' holds NaN"):
-        load_foreign(open_llama2c(model))
+        load_open(open_llama2c(model))

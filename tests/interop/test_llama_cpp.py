@@ -14,11 +14,11 @@ from interop_fixtures import TEXTS
 
 from babyllm.generation import generate_ids
 from babyllm.generation.sampling import Sampling
-from babyllm.interop.foreign import in_memory, load_foreign
 from babyllm.interop.gguf.container import read_header
 from babyllm.interop.gguf.convert import open_gguf, write_gguf
 from babyllm.interop.gguf.pre_tokenizers import SPLITS
 from babyllm.interop.gguf.tokenizer_keys import read_vocabulary
+from babyllm.interop.open_model import in_memory, load_open
 from babyllm.model.config import RopeScaling
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
@@ -149,7 +149,7 @@ def test_each_split_encodes_as_llama_cpp_does(
 def test_a_real_model_answers_alike(tmp_path: Path, opened: Callable[..., Any], smollm2: Path) -> None:
     """SmolLM2, imported and exported in F32, answers ten prompts with the same 64 tokens."""
     foreign = open_gguf(smollm2)
-    model, tokenizer = load_foreign(foreign), foreign.tokenizer
+    model, tokenizer = load_open(foreign), foreign.tokenizer
     write_gguf(tmp_path / "a.gguf", foreign, "F32")
     reference = opened(tmp_path / "a.gguf", logits_all=True)
     start, end = tokenizer.special["<|im_start|>"], tokenizer.special["<|im_end|>"]

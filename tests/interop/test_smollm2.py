@@ -8,8 +8,8 @@ from interop_fixtures import TEXTS
 
 from babyllm.__main__ import run
 from babyllm.chat.messages import Message
-from babyllm.interop.foreign import load_foreign
 from babyllm.interop.gguf.convert import open_gguf
+from babyllm.interop.open_model import load_open
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ def test_logits_and_ids_equal_those_of_transformers(smollm2: Path) -> None:
     tokens = torch.tensor([foreign.tokenizer.encode("".join(TEXTS[:2]))])
     with torch.no_grad():
         expected = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32).eval()(tokens).logits
-        found = load_foreign(foreign).logits(tokens)
+        found = load_open(foreign).logits(tokens)
     assert (found - expected).abs().max() < 1e-4 * max(expected.abs().max().item() / 10, 1)
 
 

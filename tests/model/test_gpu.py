@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_fixtures import Tiny, model_of
+from model_fixtures import Tiny, frozen_as, model_of
 from torch.nn import functional as F
 from training_fixtures import recording, stopping, tiny_config, weights
 
@@ -23,6 +23,7 @@ from babyllm.generation.decoder import Decoder
 from babyllm.model.adapt.lora import LoraConfig, add_lora, to_int8
 from babyllm.model.config import ModelConfig
 from babyllm.model.cross_entropy import IGNORE
+from babyllm.model.linear import WeightStorage
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import RuntimeConfig, start
@@ -226,13 +227,13 @@ def test_eight_bits_are_the_cpus(tiny: Tiny, device: torch.device) -> None:
     assert F.cosine_similarity(cached, expected, dim=-1).min() > 0.99
 
 
-@pytest.mark.parametrize("base", ["nf4", "int8", "bfloat16"])
-def test_adapters_on_small_bases_learn_as_on_the_cpu(tiny: Tiny, device: torch.device, base: str) -> None:
+@pytest.mark.parametrize("storage", ["nf4", "nf4_double", "int8", "bfloat16"])
+def test_adapters_on_small_bases_learn_as_on_the_cpu(tiny: Tiny, device: torch.device, storage: WeightStorage) -> None:
     """With the frozen weights in fewer bits, the adapter's gradients are the CPU's."""
     results = []
     for place in (CPU, device):
         torch.manual_seed(3)
-        model = add_lora(lively(tiny()), LoraConfig(rank=4, base=base)).to(place)  # type: ignore[arg-type]
+        model = add_lora(lively(tiny()), LoraConfig(rank=4, **frozen_as(storage))).to(place)
         results.append(losses_and_gradients(model, torch.float32))
     (exact_losses, exact), (losses, gradients) = results
     assert (losses - exact_losses).abs().max() <= 1e-4 * exact_losses.max()

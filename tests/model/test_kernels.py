@@ -113,6 +113,7 @@ KERNELS = {
     "bfloat16 product": product("bfloat16"),
     "int8 product": product("int8"),
     "nf4 product": product("nf4"),
+    "nf4 product, scales in 8 bits": product("nf4_double"),
 }
 
 

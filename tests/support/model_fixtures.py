@@ -1,12 +1,13 @@
 """Tiny models to look at: of given weights, with adapters, or ones that say prescribed ids."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from babyllm.model.config import ModelConfig
+from babyllm.model.linear import WeightStorage
 from babyllm.model.transformer import Transformer
 
 M = TypeVar("M", bound=nn.Module)
@@ -32,6 +33,12 @@ def some_tokens(config: ModelConfig, n: int = 20) -> torch.Tensor:
     """(2, n) ids, always the same."""
     torch.manual_seed(7)
     return torch.randint(config.vocab_size, (2, n))
+
+
+def frozen_as(storage: WeightStorage) -> dict[str, Any]:
+    """The options of LoRA that store the frozen weights in this way."""
+    is_double = storage == "nf4_double"
+    return {"base": "nf4" if is_double else storage, "double_quant": is_double}
 
 
 def trained(model: Transformer) -> set[str]:

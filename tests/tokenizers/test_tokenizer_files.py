@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import random
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from tokenizer_fixtures import EN, HARD, ZH, auto, byte_level, corpus, foreign_m
 
 from babyllm.errors import UserError
 from babyllm.tokenizer import Tokenizer
+from babyllm.tokenizer.plain_json import with_bos
 from babyllm.tokenizer.sentencepiece_json import with_plain_merges
 
 
@@ -187,7 +189,7 @@ def test_roles_that_cannot_be_found(tmp_path: Path, special: list[str], config: 
 
 @pytest.mark.parametrize("habit", ["bos", "cut", "pad"])
 def test_foreign_json_adds_and_cuts_nothing(tmp_path: Path, habit: str) -> None:
-    """A file that adds a bos, truncates or pads has plain ids here, and in transformers once it is saved."""
+    """A file that adds a bos, truncates or pads has plain ids here; saved, it only adds the bos in transformers."""
     path = byte_level(tmp_path / "tokenizer.json", ["<|endoftext|>", "<|begin_of_text|>"])
     foreign = tokenizers.Tokenizer.from_file(str(path))
     if habit == "bos":
@@ -206,8 +208,36 @@ def test_foreign_json_adds_and_cuts_nothing(tmp_path: Path, habit: str) -> None:
     assert b"".join(map(tokenizer.token_bytes, ids)) == text.encode()
     assert tokenizer.eos_id not in ids
     tokenizer.save(tmp_path / "saved")
-    assert auto(tmp_path / "saved")(text)["input_ids"] == ids
+    begin = [tokenizer.special["<|begin_of_text|>"]] if habit == "bos" else []
+    assert auto(tmp_path / "saved")(text)["input_ids"] == [*begin, *ids]
     assert Tokenizer.load(tmp_path / "saved").sha256 == tokenizer.sha256
+
+
+@pytest.mark.parametrize("how", ["by its configuration", "by its file", "not"])
+def test_what_begins_a_text_is_kept(trained: Tokenizer, tmp_path: Path, how: str) -> None:
+    """Where other programs add a bos token, texts begin with it, and after saving transformers still adds it."""
+    from transformers import AutoTokenizer
+
+    trained.save(tmp_path / "first")
+    config = json.loads((tmp_path / "first" / "tokenizer_config.json").read_text())
+    if how == "by its configuration":
+        config["add_bos_token"] = True
+    else:
+        del config["add_bos_token"]
+        (tmp_path / "first" / "tokenizer.model").unlink()
+    if how == "by its file":
+        file = tmp_path / "first" / "tokenizer.json"
+        file.write_bytes(with_bos(file.read_bytes(), "<s>", trained.special["<s>"]))
+    (tmp_path / "first" / "tokenizer_config.json").write_text(json.dumps(config))
+    first = Tokenizer.load(tmp_path / "first")
+    first.save(tmp_path / "second")
+    second = pickle.loads(pickle.dumps(Tokenizer.load(tmp_path / "second"))).extended(["<|more|>"])
+    bos = [trained.special["<s>"]] if how != "not" else []
+    assert first.begin_id == second.begin_id == (bos[0] if bos else trained.eos_id)
+    assert first.adds_bos == second.adds_bos == bool(bos) and not first.adding_bos(False).adds_bos
+    assert Tokenizer.load(tmp_path / "second").sha256 == first.sha256
+    text = "今天 token"
+    assert AutoTokenizer.from_pretrained(tmp_path / "second")(text)["input_ids"] == [*bos, *first.encode(text)]
 
 
 def test_role_that_is_an_ordinary_token_becomes_special(tmp_path: Path) -> None:

@@ -115,6 +115,21 @@ def test_an_adapter_learns_to_end_answers(
         assert set(changed) == learned
 
 
+@pytest.mark.parametrize("storage", ["bfloat16", "int8", "nf4"])
+def test_a_run_on_a_small_base_resumes_to_the_bit(
+    base: Path, chats: Path, tmp_path: Path, runtime: Runtime, storage: str
+) -> None:
+    """The adapter and the held base are the same after four steps and after two and two, with a grown vocabulary."""
+    run_dir, straight = tmp_path / "run", tmp_path / "straight"
+    for steps in (4, 2, 4):
+        more = (f"--lora.base={storage}", "--data.template=llama3", f"--plan.steps={steps}")
+        run(configured(base, chats, run_dir, *more), runtime)
+        if not straight.exists():
+            run_dir.rename(straight)
+    for name in ("step_00000004/adapter_model.safetensors", "base/model.safetensors"):
+        assert (run_dir / name).read_bytes() == (straight / name).read_bytes()
+
+
 @pytest.mark.parametrize("rank", [0, 2])
 def test_a_run_stretches_the_context_once(base: Path, chats: Path, tmp_path: Path, runtime: Runtime, rank: int) -> None:
     """One layer of two and twice the context, with rows longer than the old one; a resumed run keeps both."""

@@ -165,7 +165,7 @@ def test_a_resumed_run_is_the_straight_run(
     more = {
         "full": ("--model.dropout=0.1",),
         "lora": LORA,
-        "new tokens": (*LORA, "--lora.base=nf4", "--data.template=llama3"),
+        "new tokens": (*LORA, "--lora.base=nf4", "--lora.double_quant", "--data.template=llama3"),
         "frozen": ("--freeze.last_n_layers=1",),
         "packed": ("--data.pack",),
     }[kind]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Literal
 
-from babyllm.config.values import Limits
+from babyllm.config.values import Positive
 from babyllm.publishing.card import CardOptions
 
 ARGUMENTS = "SOURCE OUT"
@@ -30,7 +32,7 @@ class Flags:
     gguf: list[Literal["F32", "F16", "Q8_0"]] = field(default_factory=list)
     modelfile: bool = True
     check: bool = True
-    shard_gb: Annotated[float, Limits(0.001, 1000)] = 4.0
+    shard_gb: Positive = 4.0
     card: CardOptions = field(default_factory=CardOptions)
 
 
@@ -40,8 +42,18 @@ def run(flags: Flags, source: str, out: str) -> None:
     Raises:
         UserError: the model cannot be expressed, a check failed, or the target exists or cannot be written.
     """
-    from pathlib import Path
+    for finding in exported(flags, source, out):
+        print(finding, flush=True)
+    has_modelfile = flags.gguf and flags.modelfile
+    print(f"{out}: written" + (f"; try it: ollama create NAME -f {out}/Modelfile" if has_modelfile else ""))
 
+
+def exported(flags: Flags, source: str, out: str) -> Iterator[str]:
+    """Write the model of `source` into the directory `out`, and yield a sentence about each file.
+
+    Raises:
+        UserError: as for `run`.
+    """
     from babyllm.publishing.export import Wanted, export
 
     wanted = Wanted(
@@ -52,9 +64,4 @@ def run(flags: Flags, source: str, out: str) -> None:
         is_checked=flags.check,
         card=flags.card,
     )
-    for finding in export(Path(source), Path(out), wanted):
-        print(finding, flush=True)
-    print(
-        f"{out}: written"
-        + (f"; try it: ollama create NAME -f {out}/Modelfile" if flags.gguf and flags.modelfile else "")
-    )
+    yield from export(Path(source), Path(out), wanted)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from babyllm.config.values import PathText
 
 if TYPE_CHECKING:
-    from babyllm.interop.foreign import ForeignModel
+    from babyllm.interop.open_model import OpenModel
 
 ARGUMENTS = "SOURCE OUT"
 
@@ -35,28 +35,20 @@ def run(flags: Flags, source: str, out: str) -> None:
     Raises:
         UserError: the source is missing, damaged or not supported, or the target directory exists or cannot be written.
     """
-    from babyllm.interop.foreign import write_directory
-
-    foreign = _opened(Path(source), flags.tokenizer)
-    write_directory(foreign, Path(out), flags.dtype)
-    example = f"chat {out}" if foreign.chat_template else f'generate {out} "Once upon a time"'
+    model = imported(flags, source, out)
+    example = f"chat {out}" if model.chat_template else f'generate {out} "Once upon a time"'
     print(f"{out}: {source} in {flags.dtype}; try it: babyllm {example}")
 
 
-def _opened(source: Path, tokenizer: str | None) -> ForeignModel:
-    from babyllm.errors import UserError
-    from babyllm.interop.directory import open_directory
-    from babyllm.interop.gguf.container import is_gguf
-    from babyllm.interop.gguf.convert import open_gguf
-    from babyllm.interop.llama2c import open_llama2c
-    from babyllm.loading import model_directory
+def imported(flags: Flags, source: str, out: str) -> OpenModel:
+    """Write the model of `source` into the directory `out`, and return it.
 
-    if not source.exists():
-        raise UserError(f"{source}: does not exist; give a .gguf file, a llama2.c .bin file or a directory")
-    if source.is_file() and not is_gguf(source):
-        if source.suffix != ".bin":
-            raise UserError(f"{source}: is not a GGUF file or a llama2.c .bin file; for safetensors give the directory")
-        return open_llama2c(source, Path(tokenizer) if tokenizer else None)
-    if tokenizer:
-        raise UserError(f"--tokenizer={tokenizer}: is for llama2.c files; {source} has its own, leave the flag out")
-    return open_gguf(source) if source.is_file() else open_directory(model_directory(source))
+    Raises:
+        UserError: as for `run`.
+    """
+    from babyllm.interop.any_source import open_any
+    from babyllm.interop.open_model import write_directory
+
+    model = open_any(Path(source), Path(flags.tokenizer) if flags.tokenizer else None)
+    write_directory(model, Path(out), flags.dtype)
+    return model

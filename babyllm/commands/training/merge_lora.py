@@ -21,7 +21,7 @@ def run(flags: Flags, source: str, out: str) -> None:
     """
     from babyllm.chat.load import stored_template
     from babyllm.errors import UserError
-    from babyllm.files import whole_folder
+    from babyllm.files import new_folder
     from babyllm.interop.huggingface import generation_ends, save_model
     from babyllm.loading import is_adapter, load, model_directory, tokenizer_directory
     from babyllm.model.adapt.lora import merge_lora
@@ -29,15 +29,10 @@ def run(flags: Flags, source: str, out: str) -> None:
     directory, target = model_directory(source), Path(out)
     if not is_adapter(directory):
         raise UserError(f"{directory}: is a whole model already, there is nothing to merge")
-    if target.exists() and (not target.is_dir() or any(not file.name.startswith(".") for file in target.iterdir())):
-        raise UserError(f"{target}: already exists; choose another directory, new or empty")
-    model, tokenizer = load(directory)
-    files = tokenizer_directory(directory)
-    template, ends = stored_template(files), generation_ends(files)
-    try:
-        with whole_folder(target.absolute()) as folder:
-            save_model(folder, merge_lora(model), tokenizer, chat_template=template, end_ids=ends)
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+    with new_folder(target) as folder:
+        model, tokenizer = load(directory)
+        files = tokenizer_directory(directory)
+        template, ends = stored_template(files), generation_ends(files)
+        save_model(folder, merge_lora(model), tokenizer, chat_template=template, end_ids=ends)
     use = f'generate {target} "今天"' if template is None else f"chat {target}"
     print(f"{target}: {directory} merged with its base; try it: babyllm {use}")

@@ -1,6 +1,6 @@
 """Whole models in GGUF files, read and written one tensor at a time.
 
-file -> open_gguf -> ForeignModel -> write_gguf -> file
+file -> open_gguf -> OpenModel -> write_gguf -> file
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from babyllm.errors import UserError
 from babyllm.files import fsync
-from babyllm.interop.foreign import ForeignModel, shapes
 from babyllm.interop.gguf.blocks import Floats, Kind
 from babyllm.interop.gguf.container import Header, TensorSource, read_header, read_tensor, write_file
 from babyllm.interop.gguf.model_keys import (
@@ -28,10 +27,11 @@ from babyllm.interop.gguf.model_keys import (
     to_gguf_rows,
 )
 from babyllm.interop.gguf.tokenizer_keys import read_vocabulary, vocabulary_metadata
+from babyllm.interop.open_model import OpenModel, shapes
 from babyllm.model.config import ModelConfig
 
 
-def open_gguf(path: Path) -> ForeignModel:
+def open_gguf(path: Path) -> OpenModel:
     """The model in a GGUF file, of which no weight is read yet.
 
     Raises:
@@ -43,7 +43,7 @@ def open_gguf(path: Path) -> ForeignModel:
     expected = shapes(config)
     _require_tensors(header, expected)
     tokenizer, chat_template, end_ids = read_vocabulary(header)
-    return ForeignModel(path, config, partial(_parameter, header, config), tokenizer, chat_template, end_ids)
+    return OpenModel(path, config, partial(_parameter, header, config), tokenizer, chat_template, end_ids)
 
 
 def _require_tensors(header: Header, expected: dict[str, tuple[int, ...]]) -> None:
@@ -64,12 +64,12 @@ def _parameter(header: Header, config: ModelConfig, name: str) -> Tensor:
     return torch.from_numpy(values)
 
 
-def write_gguf(path: Path, foreign: ForeignModel, kind: Kind = "F32", name: str = "babyllm") -> None:
+def write_gguf(path: Path, opened: OpenModel, kind: Kind = "F32", name: str = "babyllm") -> None:
     """Write a model as a GGUF file, whole or not at all; one tensor at a time is in memory.
 
     Args:
         path: file to write; one that exists is replaced.
-        foreign: the model; a tied output layer is left out.
+        opened: the model; a tied output layer is left out.
         kind: format of the matrices; norms and biases are always F32.
         name: name of the model that other programs show.
 
@@ -77,14 +77,14 @@ def write_gguf(path: Path, foreign: ForeignModel, kind: Kind = "F32", name: str 
         UserError: the model, its positions or its tokenizer cannot be expressed, or a weight is not finite.
         OSError: the file cannot be written.
     """
-    config = foreign.config
+    config = opened.config
     metadata = model_metadata(config, name, kind)
     metadata |= vocabulary_metadata(
-        foreign.tokenizer, config.vocab_size, chat_template=foreign.chat_template, end_ids=foreign.end_ids
+        opened.tokenizer, config.vocab_size, chat_template=opened.chat_template, end_ids=opened.end_ids
     )
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        write_file(temporary, metadata, _sources(foreign), kind)
+        write_file(temporary, metadata, _sources(opened), kind)
         fsync(temporary)
         os.replace(temporary, path)
     finally:
@@ -92,14 +92,14 @@ def write_gguf(path: Path, foreign: ForeignModel, kind: Kind = "F32", name: str 
     fsync(path.parent)
 
 
-def _sources(foreign: ForeignModel) -> Iterator[TensorSource]:
-    config = foreign.config
+def _sources(opened: OpenModel) -> Iterator[TensorSource]:
+    config = opened.config
     factors = rope_factors(config)
     if factors is not None:
         yield TensorSource(ROPE_FACTORS, factors.shape, lambda: factors)
     for name, shape in shapes(config).items():
-        yield TensorSource(gguf_name(name), shape, partial(_values, foreign, name))
+        yield TensorSource(gguf_name(name), shape, partial(_values, opened, name))
 
 
-def _values(foreign: ForeignModel, name: str) -> Floats:
-    return to_gguf_rows(foreign.read(name).float().numpy(), name, foreign.config)
+def _values(opened: OpenModel, name: str) -> Floats:
+    return to_gguf_rows(opened.read(name).float().numpy(), name, opened.config)

@@ -80,6 +80,8 @@ def read_vocabulary(header: Header) -> Vocabulary:
     while len(tokens) > 1 and types[len(tokens) - 1] == UNUSED and len(tokens) - 1 not in roles.values():
         tokens.pop()
     tokenizer = (_pieces if kind == "llama" else _byte_level)(header, tokens, types, roles)
+    usual = kind == "llama" or fields.text(f"{KEYS}pre", "default") == "llama-bpe"
+    tokenizer = tokenizer.adding_bos(fields.boolean(f"{KEYS}add_bos_token", usual))
     ends = [fields.integer(KEYS + key, None, low=0, high=len(tokens) - 1) for key in _END_KEYS]
     ends += [tokenizer.special[name] for name in sorted(_ENDS & tokenizer.special.keys())]
     ids = dict.fromkeys(i for i in (tokenizer.eos_id, *ends) if i is not None)
@@ -192,7 +194,7 @@ def vocabulary_metadata(
     metadata |= {KEYS + _ROLE_KEYS[role]: token_id for role, token_id in ids.items() if token_id is not None}
     ends = dict.fromkeys(i for i in end_ids if i != tokenizer.eos_id)
     metadata |= {KEYS + key: token_id for key, token_id in zip(_END_KEYS, ends, strict=False)}
-    metadata |= {f"{KEYS}add_bos_token": False, f"{KEYS}add_eos_token": False}
+    metadata |= {f"{KEYS}add_bos_token": tokenizer.adds_bos, f"{KEYS}add_eos_token": False}
     if chat_template is not None:
         metadata[TEMPLATE] = _MARKS.sub(lambda m: f"{m[1]}{'endif' if m[2] else 'if true'}{m[3]}", chat_template)
     return metadata

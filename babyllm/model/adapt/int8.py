@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 _LARGEST = 127
+_PART = 1 << 20  # weights that are quantised at a time
 
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,11 +23,18 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The multiples (O, I) int8, and the scales (O,) bfloat16, the type in which products with it are computed.
     """
-    weight = weight.detach().float()
-    scale = (weight.abs().amax(dim=1) / _LARGEST).bfloat16()
-    # A row of zeros has no scale to divide by; the largest weight may be just above 127 rounded scales.
-    steps = weight / scale.float().where(scale > 0, 1.0).unsqueeze(1)
-    return steps.round_().clamp_(-_LARGEST, _LARGEST).to(torch.int8), scale
+    steps = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+    scale = torch.empty(len(weight), dtype=torch.bfloat16, device=weight.device)
+    # In parts, so that intermediate results take little memory beside the result.
+    n_rows = max(1, _PART // weight.shape[1])
+    parts = (torch.split(tensor, n_rows) for tensor in (weight.detach(), steps, scale))
+    for part, steps_part, scale_part in zip(*parts, strict=True):
+        rows = part.float()
+        scale_part.copy_(rows.abs().amax(dim=1) / _LARGEST)
+        # A row of zeros has no scale to divide by; the largest weight may be just above 127 rounded scales.
+        exact = rows / scale_part.float().where(scale_part > 0, 1.0).unsqueeze(1)
+        steps_part.copy_(exact.round_().clamp_(-_LARGEST, _LARGEST))
+    return steps, scale
 
 
 def dequantise(steps: Tensor, scale: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

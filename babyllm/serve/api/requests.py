@@ -170,7 +170,7 @@ def _prompts(body: CompletionBody, model: ServedModel, most: int) -> list[_Promp
 def _from_text(text: str, model: ServedModel) -> _Prompt:
     """A text as the beginning of a document, after <eos> as in training."""
     _require_length(len(text.encode()), model, "prompt")
-    return _Prompt([model.tokenizer.eos_id, *model.tokenizer.encode(text)], text, 1)
+    return _Prompt([model.tokenizer.begin_id, *model.tokenizer.encode(text)], text, 1)
 
 
 def _from_ids(ids: list[int], model: ServedModel) -> _Prompt:

@@ -1,6 +1,6 @@
 """Models of other formats, imported into Hugging Face directories one tensor at a time.
 
-GGUF file, llama2.c file, Hugging Face directory -> ForeignModel -> directory, or a Transformer in memory
+GGUF file, llama2.c file, Hugging Face directory -> OpenModel -> directory, or a Transformer in memory
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from babyllm.errors import UserError
-from babyllm.files import whole_folder, write_json
+from babyllm.files import new_folder, write_json
 from babyllm.interop.hf_config import config_to_json
 from babyllm.interop.huggingface import model_tensors, save_generation
 from babyllm.interop.weights import WEIGHTS, hf_name
@@ -33,7 +33,7 @@ _CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 @dataclass(frozen=True)
-class ForeignModel:
+class OpenModel:
     """A model in a file or directory, of which no weight has been read yet.
 
     Attributes:
@@ -67,39 +67,39 @@ def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def in_memory(
     model: Transformer, tokenizer: Tokenizer, chat_template: str | None = None, end_ids: Sequence[int] = ()
-) -> ForeignModel:
+) -> OpenModel:
     """A model in memory as one to write; `model` is plain, without an adapter or quantised layers."""
     tensors = model_tensors(model)[WEIGHTS]
     where = Path(model.origin or "the model")
-    return ForeignModel(
+    return OpenModel(
         where, model.config, lambda name: tensors[hf_name(name)].cpu(), tokenizer, chat_template, tuple(end_ids)
     )
 
 
-def load_foreign(foreign: ForeignModel) -> Transformer:
+def load_open(opened: OpenModel) -> Transformer:
     """The model with its weights in float32 on the CPU, in evaluation mode.
 
     Raises:
         UserError: a tensor is missing, damaged or of another shape.
     """
     with torch.device("meta"):
-        model = Transformer(foreign.config)
-    state = {name: foreign.read(name).float() for name in shapes(foreign.config)}
-    if foreign.config.tie_embeddings:
+        model = Transformer(opened.config)
+    state = {name: opened.read(name).float() for name in shapes(opened.config)}
+    if opened.config.tie_embeddings:
         state[f"{OUTPUT}.weight"] = state[f"{EMBEDDING}.weight"]
     model.load_state_dict(state, assign=True)
-    if foreign.config.tie_embeddings:
+    if opened.config.tie_embeddings:
         model.lm_head.weight = model.embed_tokens.weight
-    model.end_ids = frozenset({foreign.tokenizer.eos_id, *foreign.end_ids})
-    model.origin = str(foreign.where)
+    model.end_ids = frozenset({opened.tokenizer.eos_id, *opened.end_ids})
+    model.origin = str(opened.where)
     return model.eval()
 
 
-def write_directory(foreign: ForeignModel, target: Path, dtype: Dtype = "float32") -> None:
+def write_directory(opened: OpenModel, target: Path, dtype: Dtype = "float32") -> None:
     """Write a model as a Hugging Face directory, whole or not at all; one tensor at a time is in memory.
 
     Args:
-        foreign: the model.
+        opened: the model.
         target: directory to create, or an empty one.
         dtype: type of the weights in the directory.
 
@@ -107,26 +107,21 @@ def write_directory(foreign: ForeignModel, target: Path, dtype: Dtype = "float32
         UserError: a tensor is missing, damaged or too large for `dtype`, the vocabulary has more tokens than the model
             has rows, or the directory exists or cannot be written.
     """
-    if target.exists() and (not target.is_dir() or any(not file.name.startswith(".") for file in target.iterdir())):
-        raise UserError(f"{target}: already exists; choose another directory, new or empty")
-    config, tokenizer = foreign.config, foreign.tokenizer
+    config, tokenizer = opened.config, opened.tokenizer
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
-            f"{foreign.where}: its tokenizer has {tokenizer.vocab_size} tokens, but the model has {config.vocab_size} "
+            f"{opened.where}: its tokenizer has {tokenizer.vocab_size} tokens, but the model has {config.vocab_size} "
             "rows; give the tokenizer that belongs to the model"
         )
-    try:
-        with whole_folder(target.absolute()) as folder:
-            fill_directory(foreign, folder, dtype)
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+    with new_folder(target) as folder:
+        fill_directory(opened, folder, dtype)
 
 
-def fill_directory(foreign: ForeignModel, folder: Path, dtype: Dtype, shard_bytes: int = SHARD_BYTES) -> None:
+def fill_directory(opened: OpenModel, folder: Path, dtype: Dtype, shard_bytes: int = SHARD_BYTES) -> None:
     """Write the files of a Hugging Face directory into a folder; one tensor at a time is in memory.
 
     Args:
-        foreign: the model.
+        opened: the model.
         folder: an existing folder.
         dtype: type of the weights.
         shard_bytes: bytes of weights that one file may hold; more make several files with an index.
@@ -135,12 +130,12 @@ def fill_directory(foreign: ForeignModel, folder: Path, dtype: Dtype, shard_byte
         UserError: a tensor is missing, damaged or too large for `dtype`.
         OSError: a file cannot be written.
     """
-    config, tokenizer = foreign.config, foreign.tokenizer
+    config, tokenizer = opened.config, opened.tokenizer
     write_json(folder / "config.json", config_to_json(config, tokenizer) | {"torch_dtype": dtype})
     with torch.device("meta"):
-        save_generation(folder, Transformer(config), tokenizer, foreign.end_ids)
-    tokenizer.save(folder, chat_template=foreign.chat_template)
-    shards = _shards(_sources(foreign), getattr(torch, dtype).itemsize, shard_bytes)
+        save_generation(folder, Transformer(config), tokenizer, opened.end_ids)
+    tokenizer.save(folder, chat_template=opened.chat_template)
+    shards = _shards(_sources(opened), getattr(torch, dtype).itemsize, shard_bytes)
     if len(shards) == 1:
         write_tensors(folder / WEIGHTS, shards[0], dtype)
         return
@@ -167,9 +162,9 @@ def _shards(sources: Iterable[Source], itemsize: int, shard_bytes: int) -> list[
     return shards
 
 
-def _sources(foreign: ForeignModel) -> Iterator[Source]:
-    for name, shape in shapes(foreign.config).items():
-        yield Source(hf_name(name), shape, partial(foreign.read, name))
+def _sources(opened: OpenModel) -> Iterator[Source]:
+    for name, shape in shapes(opened.config).items():
+        yield Source(hf_name(name), shape, partial(opened.read, name))
 
 
 class Source(NamedTuple):
