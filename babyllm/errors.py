@@ -15,6 +15,11 @@ class UserError(Exception):
     """
 
 
+def in_one_line(error: BaseException) -> str:
+    """The text of a library's error for a message: its first 200 characters, in one line."""
+    return " ".join(str(error).split())[:200]
+
+
 @contextmanager
 def naming_arguments(names: Mapping[str, str] | None = None) -> Iterator[None]:
     """Make a UserError of the body name settings as in Python: `data.seq_len`, not `--data.seq_len`.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from babyllm.chat.load import stored_template
 from babyllm.config.json_fields import read_json
-from babyllm.errors import UserError
+from babyllm.errors import UserError, in_one_line
 from babyllm.files import path_as_text
 from babyllm.integrity import check_held, check_model
 from babyllm.interop.headers import require_fitting_header, tensor_shapes
@@ -64,7 +64,7 @@ def _parameter(directory: Path, places: Mapping[str, Path], shapes: Mapping[str,
         with path_as_text(file) as text, safe_open(text, "pt") as opened:
             tensor: Tensor = opened.get_tensor(key)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: cannot be read ({error})") from error
+        raise UserError(f"{file}: cannot be read ({in_one_line(error)})") from error
     if tuple(tensor.shape) != shapes[name] or not tensor.is_floating_point():
         raise UserError(f"{file}: tensor {key!r} has another shape or type than config.json asks for")
     if not all(map(math.isfinite, tensor.aminmax())):

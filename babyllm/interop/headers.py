@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from babyllm.errors import UserError
+from babyllm.errors import UserError, in_one_line
 from babyllm.files import path_as_text
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import EMBEDDING
@@ -31,7 +31,7 @@ def tensor_shapes(files: Sequence[Path]) -> dict[str, list[int]]:
             with path_as_text(file) as place, safe_open(place, "pt") as opened:
                 shapes |= {name: list(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as e:
-            raise UserError(f"{file}: cannot be read ({e})") from e
+            raise UserError(f"{file}: cannot be read ({in_one_line(e)})") from e
     return shapes
 
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from babyllm.errors import UserError
+from babyllm.errors import UserError, in_one_line
 from babyllm.files import path_as_text
 from babyllm.model.config import ModelConfig
 from babyllm.model.heads import SCORE
@@ -89,7 +89,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         with path_as_text(file) as place:
             tensors = load_file(place)
     except (SafetensorError, OSError, ValueError) as e:
-        raise UserError(f"{file}: cannot be read ({e})") from e
+        raise UserError(f"{file}: cannot be read ({in_one_line(e)})") from e
     for name, tensor in tensors.items():
         # Minimum and maximum show NaN and infinity, much faster than a test of every element.
         comparable = tensor if tensor.dtype in _COMPARABLE else tensor.float()

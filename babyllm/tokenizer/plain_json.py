@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from tokenizers import Tokenizer, models
 
-from babyllm.errors import UserError
+from babyllm.errors import UserError, in_one_line
 
 _NOTHING_ADDED: dict[str, Any] = {"truncation": None, "padding": None, "post_processor": None}
 PROBE = "Aa 1, 今天\n"
@@ -101,7 +101,7 @@ def _tried(action: Callable[[], T], complaint: str) -> T:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the library raises nothing narrower, and some damage makes it panic
-        raise UserError(f"{complaint}: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{complaint}: {in_one_line(error)}") from None
 
 
 @contextmanager

@@ -75,7 +75,8 @@ def with_value(content: Any, path: tuple[Any, ...], value: Any) -> Any:
     return copy
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in FILES.items() for name in names])
+# The first file of each kind has more mutations in test_damaged_directories.
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in FILES.items() for name in names[1:]])
 def test_any_value_is_read_or_refused_by_name(
     kind: str, name: str, directories: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -133,7 +134,7 @@ def test_what_is_no_object_is_refused_by_name(content: str, directories: dict[st
         ("rope_scaling", [1], r"rope_scaling is \[1\], where an object is wanted"),
         ("rope_scaling", {"rope_type": "yarn", "factor": "4"}, "rope_scaling: factor is '4', where a number"),
         ("rope_scaling", {"rope_type": "llama3", "factor": 4, "low_freq_factor": 4}, "high_freq_factor must be above"),
-        ("model_type", ["llama"], r"model_type \['llama'\] is not supported"),
+        ("model_type", ["llama"], r"model_type is \['llama'\], where a text is wanted"),
     ],
 )
 def test_sizes_are_compared_before_anything_is_made(

@@ -32,6 +32,7 @@ def run(flags: Flags, source: str, out: str) -> None:
     with new_folder(target) as folder:
         model, tokenizer = load(directory)
         files = tokenizer_directory(directory)
-        ends = generation_ends(files)
-        save_model(folder, merge_lora(model), tokenizer, chat_template=stored_template(files), end_ids=ends)
-    print(f'{target}: {directory} merged with its base; try it: babyllm generate {target} "今天"')
+        template, ends = stored_template(files), generation_ends(files)
+        save_model(folder, merge_lora(model), tokenizer, chat_template=template, end_ids=ends)
+    use = f'generate {target} "今天"' if template is None else f"chat {target}"
+    print(f"{target}: {directory} merged with its base; try it: babyllm {use}")

@@ -5,6 +5,7 @@ init_from -> model, tokenizer, template -> LoRA or frozen parts -> conversations
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from babyllm.evaluate.by_task import measure
 from babyllm.evaluate.greedy import greedy_answers
 from babyllm.evaluate.samples import stored_samples
 from babyllm.integrity import check_model
+from babyllm.interop.huggingface import generation_ends
 from babyllm.loading import model_directory, tokenizer_directory
 from babyllm.model.heads import transformer_of
 from babyllm.objectives.conversation import conversation_loss
@@ -59,7 +61,7 @@ def begin(config: FineTuneConfig, runtime: Runtime) -> Beginning:
         answers(config, tuning),
         tuning.template.tokenizer,
         tuning.template.source,
-        tuning.template.end_ids,
+        tuning.end_ids,
         is_measured_first=True,
     )
 
@@ -72,12 +74,14 @@ class FineTuning(NamedTuple):
         plan: plan with its number of steps.
         data: rendered conversations.
         template: chat template that rendered them, saved with every step.
+        end_ids: ids that end an answer: the template's and those of the model that the run begins with.
     """
 
     state: TrainState
     plan: Plan
     data: ConversationData
     template: ChatTemplate
+    end_ids: Sequence[int]
 
 
 def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
@@ -116,7 +120,8 @@ def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
     optimizer = make_optimizer(model, config.optim)
     average = make_average(model, config.optim)
     state = TrainState(model, optimizer, runtime.scaler(), loader, runtime, origin=start.source, average=average)
-    return FineTuning(state, plan, data, template)
+    end_ids = list(dict.fromkeys([*template.end_ids, *generation_ends(files)]))
+    return FineTuning(state, plan, data, template, end_ids)
 
 
 def _prepare(config: ConversationConfig, directory: Path, template: ChatTemplate) -> None:
@@ -211,7 +216,7 @@ def answers(config: FineTuneConfig, tuning: FineTuning) -> Show:
         with reads_in(state.runtime.device, state.runtime.dtype):
             model = transformer_of(state.model)
             found = greedy_answers(
-                model, tokenizer, samples, tuning.template.end_ids, state.runtime, max_new_tokens=ANSWER_TOKENS
+                model, tokenizer, samples, tuning.end_ids, state.runtime, max_new_tokens=ANSWER_TOKENS
             )
         return [(f"[{a.task}] {a.prompt}", a.answered) for a in found]
 
