@@ -166,9 +166,9 @@ def test_flags_become_keys() -> None:
 
 
 def test_the_page_lists_every_public_name() -> None:
-    """docs/api.md has a line for each of about thirty names, and each says in its own words what it is."""
+    """docs/api.md has a line for each of fewer than forty names, and each says in its own words what it is."""
     page = API.read_text(encoding="utf-8").partition("## Public names")[2].partition("## Public modules")[0]
     listed = re.findall(r"^\| `(\w+)", page, re.MULTILINE)
     assert sorted(listed) == babyllm.__all__
-    assert 25 <= len(listed) <= 35
+    assert 25 <= len(listed) < 40
     assert [name for name in listed if not (getattr(babyllm, name).__doc__ or "").strip()] == []
