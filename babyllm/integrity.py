@@ -31,6 +31,7 @@ from babyllm.runtime.machine import cores
 
 MEMORY, RESUME, OPTIMIZER = ".verified.json", "resume.json", "optimizer.safetensors"
 STREAM = "stream.safetensors"
+INDEX = "model.safetensors.index.json"  # the file of each tensor, where weights are in several files
 HELD = "held_from.json"  # marks a base that a run holds, as opposed to a user's folder
 BLOCK_BYTES = 1 << 22
 SILENT_S = 2.0  # checks that take longer show their progress

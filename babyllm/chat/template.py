@@ -163,7 +163,8 @@ class ChatTemplate:
         if not self.is_marked:
             raise UserError(
                 f"{self._where}: has no {{% generation %}} ... {{% endgeneration %}} around what the assistant says "
-                "and its end token; add them, or choose another with --data.template (chatml, llama3, ...)"
+                "and its end token; add them, or name the built-in template that writes the same with "
+                "--data.template=chatml, llama3, ... and --data.default_system"
             )
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from babyllm.config.json_fields import read_json
 from babyllm.errors import UserError
 from babyllm.files import sha256, whole_folder, write_sealed_json
-from babyllm.integrity import HELD, RESUME
+from babyllm.integrity import HELD, INDEX, RESUME
 from babyllm.interop.hf_config import config_from_json
 from babyllm.interop.huggingface import describe_model
 from babyllm.interop.weights import WEIGHTS, hf_name, save_tensors, stored_layers, weight_files
@@ -26,7 +26,7 @@ from babyllm.tokenizer import Tokenizer
 
 BASE = "base"
 _COPIED = (
-    *("config.json", "generation_config.json", "model.safetensors.index.json", "chat_template.jinja"),
+    *("config.json", "generation_config.json", INDEX, "chat_template.jinja"),
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"),
 )
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from babyllm.errors import UserError
 from babyllm.files import new_folder, write_json
+from babyllm.integrity import INDEX
 from babyllm.interop.hf_config import config_to_json
 from babyllm.interop.huggingface import model_tensors, save_generation
 from babyllm.interop.weights import WEIGHTS, hf_name
@@ -26,7 +27,6 @@ from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
 from babyllm.tokenizer import Tokenizer
 
-INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 4 << 30
 Dtype = Literal["float32", "bfloat16", "float16"]
 _CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}

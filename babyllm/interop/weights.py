@@ -16,8 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from babyllm.config.json_fields import Fields, read_json
 from babyllm.errors import UserError, in_one_line
 from babyllm.files import path_as_text
+from babyllm.integrity import INDEX
 from babyllm.model.config import ModelConfig
 from babyllm.model.heads import SCORE
 from babyllm.model.interface import Model
@@ -99,9 +101,22 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The files with the weights of a directory: model.safetensors, or its parts, or an empty list."""
-    one = directory / WEIGHTS
-    return [one] if one.is_file() else sorted(directory.glob("model-*.safetensors"))
+    """The files with the weights of a directory: model.safetensors, else those its index names, else its parts.
+
+    Raises:
+        UserError: the index cannot be read, or a file that it names is missing.
+    """
+    one, index = directory / WEIGHTS, directory / INDEX
+    if one.is_file():
+        return [one]
+    if not index.is_file():
+        return sorted(directory.glob("model-*.safetensors"))
+    places = Fields(read_json(index), str(index)).object("weight_map")
+    names = sorted({places.text(tensor) for tensor in places.keys()})  # noqa: SIM118
+    for name in names:
+        if Path(name).name != name or not (directory / name).is_file():
+            raise UserError(f"{index}: names the file {name[:80]!r}, which is missing; copy all files of the model")
+    return [directory / name for name in names]
 
 
 def stored_layers(files: Sequence[Path], n_layers: int) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ reported and is not an error.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -24,6 +25,7 @@ from babyllm.generation import generate_ids
 from babyllm.generation.sampling import Sampling
 from babyllm.interop.open_model import OpenModel, load_open
 from babyllm.model.transformer import Transformer
+from babyllm.progress import ProgressLine
 from babyllm.tokenizer import Tokenizer
 
 N_TOKENS = 64
@@ -100,7 +102,9 @@ def _require_same_ids(exported: OpenModel, reader: Reader) -> None:
 def _compared(model: Transformer, kind: str, asked: Sequence[list[int]], reader: Reader) -> str:
     """What the comparison of greedy tokens found."""
     gaps: list[float] = []
-    for ids in asked:
+    progress = ProgressLine(f"{reader.name}: prompts continued", len(asked), output=sys.stderr)
+    for number, ids in enumerate(asked):
+        progress.show(number)
         mine, theirs = go_on(model, ids), reader.go_on(ids)
         if mine == theirs:
             continue
@@ -113,6 +117,8 @@ def _compared(model: Transformer, kind: str, asked: Sequence[list[int]], reader:
                 f"the logits are {gap:.2g} apart; not exported"
             )
         gaps.append(gap)
+    progress.show(len(asked))
+    progress.end()
     tied = f"; after the others two tokens were tied, within {max(gaps):.2g}" if gaps else ""
     return f"writes the same {N_TOKENS} greedy tokens after {len(asked) - len(gaps)} of {len(asked)} prompts{tied}"
 

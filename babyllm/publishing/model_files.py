@@ -20,18 +20,17 @@ from safetensors import SafetensorError, safe_open
 from babyllm.config.json_fields import Fields, read_json
 from babyllm.errors import UserError
 from babyllm.files import path_as_text
-from babyllm.integrity import check_held, check_model
+from babyllm.integrity import INDEX, check_held, check_model
 from babyllm.run_directory import meant_step
 
 CARD, CURVE = "README.md", "curve.png"
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
-_INDEX = "model.safetensors.index.json"
 _WEIGHTS = (
     *("model.safetensors", "model-*-of-*.safetensors", "value_head.safetensors", "adapter_model.safetensors"),
     "*.gguf",
 )
 _BESIDE_WEIGHTS = (
-    *(CONFIG, "generation_config.json", ADAPTER_CONFIG, _INDEX),
+    *(CONFIG, "generation_config.json", ADAPTER_CONFIG, INDEX),
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja", "Modelfile"),
     *(CARD, CURVE, "LICENSE*", "NOTICE*"),
@@ -84,12 +83,12 @@ def require_publishable(directory: Path, names: Sequence[str]) -> None:
         raise UserError(f"{directory}: holds no weights (*.safetensors or *.gguf)")
     for name in _listed_parts(directory):
         if not (directory / name).is_file():
-            raise UserError(f"{directory / name}: is missing, but {_INDEX} lists it; bring it back")
+            raise UserError(f"{directory / name}: is missing, but {INDEX} lists it; bring it back")
     parameter_count(directory)  # reads the header of every file
 
 
 def _listed_parts(directory: Path) -> list[str]:
-    index = directory / _INDEX
+    index = directory / INDEX
     if not index.is_file():
         return []
     parts = Fields(read_json(index), str(index)).object("weight_map")

@@ -217,6 +217,22 @@ def test_half_precision_files_become_float32(tiny: Tiny, tmp_path: Path) -> None
     assert torch.equal(again.norm.weight, model.norm.weight.bfloat16().float())
 
 
+def test_an_index_names_the_files(tiny: Tiny, tmp_path: Path) -> None:
+    """Weights are read from the files that the index names, whatever their names, and from no others."""
+    model = model_of(tiny())
+    save_model(tmp_path, model, None)
+    tensors = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00009.safetensors")  # of another sharding
+    places = {name: f"{'ab'[i % 2]}.safetensors" for i, name in enumerate(tensors)}
+    for file in ("a.safetensors", "b.safetensors"):
+        save_file({name: tensor * 2 for name, tensor in tensors.items() if places[name] == file}, tmp_path / file)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    assert torch.equal(load_model(tmp_path).norm.weight, model.norm.weight * 2)
+    (tmp_path / "b.safetensors").unlink()
+    with pytest.raises(UserError, match=r"index\.json: names the file 'b\.safetensors', which is missing"):
+        load_model(tmp_path)
+
+
 def test_names_and_types_in_the_file_are_the_fields(tiny: Tiny, tmp_path: Path) -> None:
     """The file holds float32 tensors under Hugging Face's names, a tied output layer not a second time."""
     save_model(tmp_path, model_of(tiny(tie_embeddings=True)), None)
