@@ -81,7 +81,6 @@ class ModelConfig(Shape):
     d_model: Width
     n_heads: Width
     n_kv_heads: Width | None = None
-    head_dim: Width | None = None
     d_ff: Width | None = None
     max_seq_len: Width = 1024
     rope_theta: float = 10000.0
@@ -89,9 +88,10 @@ class ModelConfig(Shape):
     tie_embeddings: bool = False
     dropout: ShareBelow1 = 0.0
     norm_eps: Positive = 1e-5
+    activation_checkpointing: Checkpointing = False
+    head_dim: Width | None = None
     qk_norm: bool = False
     qkv_bias: bool = False
-    activation_checkpointing: Checkpointing = False
 
     def __post_init__(self) -> None:
         """Fill in the fields that are None and refuse impossible shapes.

@@ -57,7 +57,6 @@ class ModelOptions(Shape):
     d_model: Width | None = None
     n_heads: Width | None = None
     n_kv_heads: Width | None = None
-    head_dim: Width | None = None
     d_ff: Width | None = None
     max_seq_len: Width | None = None
     rope_theta: Positive | None = None
@@ -67,9 +66,10 @@ class ModelOptions(Shape):
     tie_embeddings: bool | None = None
     dropout: ShareBelow1 = 0.0
     norm_eps: Positive | None = None
+    activation_checkpointing: Checkpointing = False
+    head_dim: Width | None = None
     qk_norm: bool = False
     qkv_bias: bool = False
-    activation_checkpointing: Checkpointing = False
 
     def build(self, vocab_size: int | None = None, seq_len: int = 0) -> ModelConfig:
         """The shape that the preset and the options make.
