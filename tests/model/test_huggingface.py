@@ -166,8 +166,8 @@ def test_what_transformers_writes_is_read(tmp_path: Path, is_tied: bool, rope_ty
         assert (load_model(tmp_path / name).logits(tokens) - expected).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("family", ["Mistral", "Qwen2", "Qwen3"])
-def test_relatives_of_llama_are_read_and_written(tmp_path: Path, family: str) -> None:
+@pytest.mark.parametrize("family", ["Llama", "Mistral", "Qwen2", "Qwen3"])
+def test_each_architecture_is_read_and_written(tmp_path: Path, family: str) -> None:
     """Logits and greedy ids of transformers' own model, read here, and read by transformers after saving."""
     import transformers
 
@@ -181,7 +181,12 @@ def test_relatives_of_llama_are_read_and_written(tmp_path: Path, family: str) ->
         max_position_embeddings=64,
         initializer_range=0.5,
         tie_word_embeddings=family == "Qwen3",
-        **{"Mistral": {"sliding_window": None, "head_dim": 16}, "Qwen2": {}, "Qwen3": {"head_dim": 16}}[family],
+        **{
+            "Llama": {"head_dim": 16},
+            "Mistral": {"sliding_window": None, "head_dim": 16},
+            "Qwen2": {},
+            "Qwen3": {"head_dim": 16},
+        }[family],
     )
     torch.manual_seed(0)
     theirs = getattr(transformers, f"{family}ForCausalLM")(shape).eval()
