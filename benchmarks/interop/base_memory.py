@@ -51,7 +51,7 @@ def main() -> None:
             print(
                 f"| {storage} | {peak:,.0f} MiB, {peak / mib:.2f} | {end:,.0f} MiB, {end / mib:.2f} | {seconds:.1f} |"
             )
-            for what, value in (("peak of", peak), ("anonymous memory after", end)):
+            for what, value in (("peak of", peak), ("memory after", end)):
                 name = f"{what} reading {args.preset} as {storage}, over its float16 size"
                 found.append(figures.Figure(name, value / mib, "ratio"))
     figures.write(args, found)
