@@ -114,7 +114,8 @@ def weight_files(directory: Path) -> list[Path]:
     places = Fields(read_json(index), str(index)).object("weight_map")
     names = sorted({places.text(tensor) for tensor in places.keys()})  # noqa: SIM118
     for name in names:
-        if Path(name).name != name or not (directory / name).is_file():
+        # os.path.isfile is False, not an error, for a name that no file can have.
+        if Path(name).name != name or not os.path.isfile(directory / name):
             raise UserError(f"{index}: names the file {name[:80]!r}, which is missing; copy all files of the model")
     return [directory / name for name in names]
 

@@ -82,8 +82,8 @@ def require_publishable(directory: Path, names: Sequence[str]) -> None:
     if not weight_names(names):
         raise UserError(f"{directory}: holds no weights (*.safetensors or *.gguf)")
     for name in _listed_parts(directory):
-        if not (directory / name).is_file():
-            raise UserError(f"{directory / name}: is missing, but {INDEX} lists it; bring it back")
+        if not os.path.isfile(directory / name):
+            raise UserError(f"{directory / name[:80]}: is missing, but {INDEX} lists it; bring it back")
     parameter_count(directory)  # reads the header of every file
 
 
