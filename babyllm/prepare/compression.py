@@ -5,6 +5,7 @@ documents -> batches -> ids of each tokenizer -> Compression by tokenizer and do
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -19,6 +20,7 @@ from babyllm.pipeline.rejections import require_documents, warn_of_rejected
 from babyllm.pipeline.report import Cell, Report, Table
 from babyllm.prepare.inputs import documents_of, find_sources
 from babyllm.progress import ProgressLine
+from babyllm.run_directory import meant_step
 from babyllm.text.readers import ReadConfig
 from babyllm.tokenizer import Tokenizer
 
@@ -91,14 +93,22 @@ class Cost:
 
 
 def load_by_name(paths: Sequence[str]) -> dict[str, Tokenizer]:
-    """The tokenizers in directories or files, by the name of each file or folder, or by its path where names are equal.
+    """The tokenizers of files, directories and runs, by the name of each, or by its path where names are equal.
 
     Raises:
         UserError: a tokenizer is missing or cannot be read.
     """
     short = [Path(path).stem if Path(path).suffix == ".model" else Path(path).resolve().name for path in paths]
     names = [name if short.count(name) == 1 else path for name, path in zip(short, paths, strict=True)]
-    return {name: Tokenizer.load(path) for name, path in zip(names, paths, strict=True)}
+    return {name: _tokenizer_at(path) for name, path in zip(names, paths, strict=True)}
+
+
+def _tokenizer_at(path: str) -> Tokenizer:
+    """The tokenizer of a file, a directory, or the step that a run directory stands for."""
+    directory = Path(os.path.expanduser(path))
+    has_own = any((directory / name).is_file() for name in ("tokenizer.model", "tokenizer.json", "vocab.txt"))
+    step = None if has_own or not directory.is_dir() else meant_step(directory)
+    return Tokenizer.load(step or path)
 
 
 def cost_of(tokenizer: Tokenizer, model: ModelOptions) -> Cost:

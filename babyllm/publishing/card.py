@@ -88,6 +88,7 @@ class Described:
         names: names of the files that the card is written for.
         parameters: number of values in the files with weights; 0 if unknown.
         chats: whether a chat template is stored.
+        tokenizer: library of the tokenizer.
     """
 
     config: dict[str, Any]
@@ -95,6 +96,7 @@ class Described:
     names: list[str]
     parameters: int
     chats: bool
+    tokenizer: str
 
     @property
     def is_classifier(self) -> bool:
@@ -136,7 +138,8 @@ def _described(target: Path, source: Path) -> Described:
     settings = place / "tokenizer_config.json"
     has_template = settings.is_file() and Fields(read_json(settings), str(settings)).has("chat_template")
     chats = (place / "chat_template.jinja").is_file() or has_template
-    return Described(found[CONFIG], found[ADAPTER_CONFIG], names, parameter_count(place), chats)
+    library = "SentencePiece" if (place / "tokenizer.model").is_file() else "tokenizers"
+    return Described(found[CONFIG], found[ADAPTER_CONFIG], names, parameter_count(place), chats, library)
 
 
 # ---- the header
@@ -222,8 +225,7 @@ def _shape(described: Described) -> list[str]:
 def _data(described: Described, facts: RunFacts) -> list[str]:
     if facts.data is None:
         return []
-    library = "SentencePiece" if "tokenizer.model" in described.names else "tokenizers"
-    vocabulary = f"The tokenizer ({library}) has {facts.data.vocab_size:,} tokens."
+    vocabulary = f"The tokenizer ({described.tokenizer}) has {facts.data.vocab_size:,} tokens."
     return [*_table(facts.data.columns, facts.data.rows), "", vocabulary]
 
 

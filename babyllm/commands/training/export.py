@@ -11,6 +11,7 @@ from babyllm.config.values import Positive
 from babyllm.publishing.card import CardOptions
 
 ARGUMENTS = "SOURCE OUT"
+Kind = Literal["F32", "F16", "Q8_0"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Flags:
     Attributes:
         dtype: type of the weights of a Hugging Face directory: bfloat16, float16 or float32; null writes one in
             bfloat16 if no gguf is asked for.
-        gguf: formats of GGUF files for llama.cpp and ollama, such as [Q8_0, F16]: F32, F16, Q8_0.
+        gguf: format of a GGUF file for llama.cpp and ollama, F32, F16 or Q8_0, or a list of formats.
         modelfile: whether to write a Modelfile for ollama beside the GGUF files.
         check: whether to compare what was written with the source, and with transformers and llama.cpp where they are
             installed.
@@ -29,7 +30,7 @@ class Flags:
     """
 
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
-    gguf: list[Literal["F32", "F16", "Q8_0"]] = field(default_factory=list)
+    gguf: Kind | list[Kind] = field(default_factory=list)
     modelfile: bool = True
     check: bool = True
     shard_gb: Positive = 4.0
@@ -56,9 +57,10 @@ def exported(flags: Flags, source: str, out: str) -> Iterator[str]:
     """
     from babyllm.publishing.export import Wanted, export
 
+    kinds = [flags.gguf] if isinstance(flags.gguf, str) else flags.gguf
     wanted = Wanted(
-        dtype=flags.dtype or (None if flags.gguf else "bfloat16"),
-        gguf=list(dict.fromkeys(flags.gguf)),
+        dtype=flags.dtype or (None if kinds else "bfloat16"),
+        gguf=list(dict.fromkeys(kinds)),
         modelfile=flags.modelfile,
         shard_bytes=int(flags.shard_gb * 1e9),
         is_checked=flags.check,
