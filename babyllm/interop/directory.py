@@ -14,13 +14,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from babyllm.chat.load import stored_template
-from babyllm.config.json_fields import read_json
 from babyllm.errors import UserError, in_one_line
 from babyllm.files import path_as_text
-from babyllm.integrity import check_held, check_model
-from babyllm.interop.headers import require_fitting_header, tensor_shapes
-from babyllm.interop.hf_config import config_from_json, is_classifier
-from babyllm.interop.huggingface import generation_ends
+from babyllm.interop.headers import tensor_shapes
+from babyllm.interop.huggingface import generation_ends, read_shape
 from babyllm.interop.open_model import OpenModel, shapes
 from babyllm.interop.weights import WEIGHTS, hf_name, weight_files
 from babyllm.tokenizer import Tokenizer
@@ -33,16 +30,9 @@ def open_directory(directory: Path) -> OpenModel:
         UserError: a file is missing, damaged or does not fit, or the directory holds an adapter, a reward model or a
             classifier.
     """
-    check_model(directory)
-    check_held(directory)
-    path = directory / "config.json"
-    raw, files = read_json(path), weight_files(directory)
+    config, files = read_shape(directory), weight_files(directory)
     if not files:
         raise UserError(f"{directory}: holds no {WEIGHTS}")
-    if is_classifier(raw):
-        raise UserError(f"{directory}: holds a reward model or classifier; give the directory of a language model")
-    config = config_from_json(raw, str(path))
-    require_fitting_header(files, config, path)
     places = {name: file for file in files for name in tensor_shapes([file])}
     wanted = shapes(config)
     return OpenModel(

@@ -142,13 +142,27 @@ def load_model(directory: Path, options: ModelOptions | None = None, storage: We
     Raises:
         UserError: a file is missing, damaged or does not fit; the message names it.
     """
+    with torch.device("meta"):
+        model = Transformer(read_shape(directory, options))
+    _fill(model, model, directory, storage)
+    return model
+
+
+def read_shape(directory: Path, options: ModelOptions | None = None) -> ModelConfig:
+    """The shape of the language model in a directory, whose files are checked but for the values of its weights.
+
+    Args:
+        directory: directory of a language model.
+        options: what differs from the stored shape (`ModelOptions.applied`).
+
+    Raises:
+        UserError: a file is missing, damaged or does not fit, or the directory holds an adapter, a reward model or a
+            classifier.
+    """
     raw, config = _described(directory, options)
     if is_classifier(raw):
         raise UserError(f"{directory}: holds a reward model or classifier; give the directory of a language model")
-    with torch.device("meta"):
-        model = Transformer(config)
-    _fill(model, model, directory, storage)
-    return model
+    return config
 
 
 def load_with_head(directory: Path, options: ModelOptions | None = None) -> WithHead:

@@ -1,4 +1,4 @@
-"""Models of other formats, imported into Hugging Face directories one tensor at a time.
+"""Models of any format, read and written one tensor at a time.
 
 GGUF file, llama2.c file, Hugging Face directory -> OpenModel -> directory, or a Transformer in memory
 """
@@ -107,12 +107,6 @@ def write_directory(opened: OpenModel, target: Path, dtype: Dtype = "float32") -
         UserError: a tensor is missing, damaged or too large for `dtype`, the vocabulary has more tokens than the model
             has rows, or the directory exists or cannot be written.
     """
-    config, tokenizer = opened.config, opened.tokenizer
-    if tokenizer.vocab_size > config.vocab_size:
-        raise UserError(
-            f"{opened.where}: its tokenizer has {tokenizer.vocab_size} tokens, but the model has {config.vocab_size} "
-            "rows; give the tokenizer that belongs to the model"
-        )
     with new_folder(target) as folder:
         fill_directory(opened, folder, dtype)
 
@@ -127,10 +121,16 @@ def fill_directory(opened: OpenModel, folder: Path, dtype: Dtype, shard_bytes: i
         shard_bytes: bytes of weights that one file may hold; more make several files with an index.
 
     Raises:
-        UserError: a tensor is missing, damaged or too large for `dtype`.
+        UserError: a tensor is missing, damaged or too large for `dtype`, or the vocabulary has more tokens than the
+            model has rows.
         OSError: a file cannot be written.
     """
     config, tokenizer = opened.config, opened.tokenizer
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{opened.where}: its tokenizer has {tokenizer.vocab_size} tokens, but the model has {config.vocab_size} "
+            "rows; give the tokenizer that belongs to the model"
+        )
     write_json(folder / "config.json", config_to_json(config, tokenizer) | {"torch_dtype": dtype})
     with torch.device("meta"):
         save_generation(folder, Transformer(config), tokenizer, opened.end_ids)

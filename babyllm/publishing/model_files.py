@@ -18,7 +18,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from babyllm.config.json_fields import Fields, read_json
-from babyllm.errors import UserError
+from babyllm.errors import UserError, in_one_line
 from babyllm.files import path_as_text
 from babyllm.integrity import INDEX, check_held, check_model
 from babyllm.run_directory import meant_step
@@ -113,7 +113,7 @@ def parameter_count(directory: Path) -> int:
                         values *= size
                     total += values
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{directory / name}: cannot be read ({error})") from error
+            raise UserError(f"{directory / name}: cannot be read ({in_one_line(error)})") from error
     return total
 
 
