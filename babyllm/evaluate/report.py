@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from babyllm.evaluate.by_task import TaskResult
-from babyllm.evaluate.carry_over import diagnosis, side_by_side
-from babyllm.evaluate.greedy import GreedyAnswer
+from babyllm.evaluate.conversations.by_task import TaskResult
+from babyllm.evaluate.conversations.carry_over import diagnosis, side_by_side
+from babyllm.evaluate.conversations.greedy import GreedyAnswer
 from babyllm.pipeline.report import Cell, ExampleGroup, Fact, LabelledTexts, Report, Table
 
 _LARGEST_EXPONENT = 700.0  # e ** 710 is infinite in float64

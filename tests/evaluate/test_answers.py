@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from babyllm.chat.load import ChatTemplate
 from babyllm.chat.messages import ASSISTANT, USER, Conversation, Message
 from babyllm.errors import UserError
-from babyllm.evaluate.answers import Accuracy, closed_turns, losses, majority_shares, turn_accuracy
-from babyllm.evaluate.by_task import measure
-from babyllm.evaluate.samples import samples_of
+from babyllm.evaluate.conversations.answers import Accuracy, closed_turns, losses, majority_shares, turn_accuracy
+from babyllm.evaluate.conversations.by_task import measure
+from babyllm.evaluate.conversations.samples import samples_of
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime
 from babyllm.store.conversations import ALL

@@ -5,10 +5,10 @@ from evaluation_fixtures import talk
 from model_fixtures import Tiny, chain
 
 from babyllm.chat.load import ChatTemplate
-from babyllm.evaluate.by_task import TaskResult
-from babyllm.evaluate.carry_over import diagnosis, side_by_side
-from babyllm.evaluate.greedy import GreedyAnswer, greedy_answers
-from babyllm.evaluate.samples import draw_evenly, samples_of
+from babyllm.evaluate.conversations.by_task import TaskResult
+from babyllm.evaluate.conversations.carry_over import diagnosis, side_by_side
+from babyllm.evaluate.conversations.greedy import GreedyAnswer, greedy_answers
+from babyllm.evaluate.conversations.samples import draw_evenly, samples_of
 from babyllm.runtime import Runtime
 from babyllm.store.conversations import ALL
 

@@ -16,10 +16,10 @@ from babyllm.commands.use.eval import Flags, run
 from babyllm.config import dump
 from babyllm.data.token_config import DataConfig
 from babyllm.errors import UserError
-from babyllm.evaluate.answers import closed_turns
-from babyllm.evaluate.by_task import measure
+from babyllm.evaluate.conversations.answers import closed_turns
+from babyllm.evaluate.conversations.by_task import measure
+from babyllm.evaluate.conversations.samples import samples_of, split_samples
 from babyllm.evaluate.perplexity import perplexity
-from babyllm.evaluate.samples import samples_of, split_samples
 from babyllm.interop.huggingface import save_model
 from babyllm.model.transformer import Transformer
 from babyllm.pipeline.partitions import WorkConfig

@@ -14,8 +14,8 @@ from training_fixtures import Repeated, tiny_config, tiny_state
 
 from babyllm.data.batch import Batch
 from babyllm.evaluate import perplexity
-from babyllm.evaluate.answers import losses
-from babyllm.evaluate.samples import Sample
+from babyllm.evaluate.conversations.answers import losses
+from babyllm.evaluate.conversations.samples import Sample
 from babyllm.generation import Engine, Sampling
 from babyllm.generation.decoder import Decoder
 from babyllm.model.adapt.lora import LoraConfig, add_lora

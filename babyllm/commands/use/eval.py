@@ -15,9 +15,9 @@ from babyllm.run_directory import CONFIG
 from babyllm.runtime import Runtime, RuntimeConfig, start
 
 if TYPE_CHECKING:
-    from babyllm.evaluate.chat_files import FileSamples
+    from babyllm.evaluate.conversations.chat_files import FileSamples
+    from babyllm.evaluate.conversations.samples import AnswerIds, Sample
     from babyllm.evaluate.report import Evaluation
-    from babyllm.evaluate.samples import AnswerIds, Sample
     from babyllm.loading import ChatModel
     from babyllm.pipeline.report import Fact
     from babyllm.store.conversations import ConversationStore
@@ -160,8 +160,8 @@ def _on_conversations(
     flags: Flags, directory: str, store_dir: Path, paths: Sequence[Path], runtime: Runtime
 ) -> Evaluation:
     """Loss and accuracy by task on held-out conversations; with `fit`, beside those on training ones."""
-    from babyllm.evaluate.answers import closed_in, closed_turns
-    from babyllm.evaluate.samples import split_samples
+    from babyllm.evaluate.conversations.answers import closed_in, closed_turns
+    from babyllm.evaluate.conversations.samples import split_samples
     from babyllm.loading import load_chat_model
 
     chat = load_chat_model(directory, int8=flags.int8)
@@ -211,7 +211,7 @@ def _read(flags: Flags, chat: ChatModel, paths: Sequence[Path], data: str) -> Fi
     Raises:
         UserError: no record can be used; the message lists the reasons.
     """
-    from babyllm.evaluate.chat_files import read_samples
+    from babyllm.evaluate.conversations.chat_files import read_samples
 
     found = read_samples(paths, chat.template, flags.format, chat.model.config.max_seq_len)
     if found.samples:
@@ -230,8 +230,8 @@ def _held_out(
     facts: list[Fact],
     runtime: Runtime,
 ) -> Evaluation:
-    from babyllm.evaluate.answers import majority_shares
-    from babyllm.evaluate.by_task import measure
+    from babyllm.evaluate.conversations.answers import majority_shares
+    from babyllm.evaluate.conversations.by_task import measure
     from babyllm.evaluate.report import conversation_evaluation
 
     results = measure(chat.model, held_out, candidates, runtime, batch_tokens=flags.batch_tokens)
@@ -247,10 +247,10 @@ def _fit(
     facts: list[Fact],
     runtime: Runtime,
 ) -> Evaluation:
-    from babyllm.evaluate.by_task import measure
-    from babyllm.evaluate.greedy import greedy_answers
+    from babyllm.evaluate.conversations.by_task import measure
+    from babyllm.evaluate.conversations.greedy import greedy_answers
+    from babyllm.evaluate.conversations.samples import drawn_samples, split_samples
     from babyllm.evaluate.report import Examples, carry_over_evaluation
-    from babyllm.evaluate.samples import drawn_samples, split_samples
 
     model, template = chat.model, chat.template
     sides = {

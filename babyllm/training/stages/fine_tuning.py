@@ -17,10 +17,10 @@ from babyllm.data.conversation_config import STORE, ConversationConfig
 from babyllm.data.conversation_data import ConversationData, make_loader, open_conversation_data
 from babyllm.data.row_config import share_of
 from babyllm.errors import UserError
-from babyllm.evaluate.answers import closed_in
-from babyllm.evaluate.by_task import measure
-from babyllm.evaluate.greedy import greedy_answers
-from babyllm.evaluate.samples import stored_samples
+from babyllm.evaluate.conversations.answers import closed_in
+from babyllm.evaluate.conversations.by_task import measure
+from babyllm.evaluate.conversations.greedy import greedy_answers
+from babyllm.evaluate.conversations.samples import stored_samples
 from babyllm.integrity import check_model
 from babyllm.interop.huggingface import generation_ends
 from babyllm.loading import model_directory, tokenizer_directory

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from babyllm.evaluate.by_task import TaskResult
+from babyllm.evaluate.conversations.by_task import TaskResult
 from babyllm.pipeline.report import Table
 from babyllm.store.conversations import ALL
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.load import ChatTemplate
 from babyllm.chat.reading import read_conversations
-from babyllm.evaluate.samples import Sample, samples_of
+from babyllm.evaluate.conversations.samples import Sample, samples_of
 from babyllm.text.readers import Rejected
 
 N_REASONS = 5

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from babyllm.evaluate.samples import AnswerIds, Sample
+from babyllm.evaluate.conversations.samples import AnswerIds, Sample
 from babyllm.generation import Sampling, answers
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from babyllm.errors import UserError
-from babyllm.evaluate.answers import losses, turn_accuracy
-from babyllm.evaluate.greedy import GreedyAnswer
-from babyllm.evaluate.samples import AnswerIds, Sample
+from babyllm.evaluate.conversations.answers import losses, turn_accuracy
+from babyllm.evaluate.conversations.greedy import GreedyAnswer
+from babyllm.evaluate.conversations.samples import AnswerIds, Sample
 from babyllm.evaluate.scoring import BATCH_TOKENS
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from babyllm.evaluate.samples import AnswerIds, Sample, stored_samples
+from babyllm.evaluate.conversations.samples import AnswerIds, Sample, stored_samples
 from babyllm.evaluate.scoring import BATCH_TOKENS, Row, row_nats
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime

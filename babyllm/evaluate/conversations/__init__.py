@@ -1,0 +1,1 @@
+"""Evaluation of chat models on conversations: loss, accuracy of closed tasks, greedy answers, carry-over."""
