@@ -37,13 +37,12 @@ from babyllm.config import parse
 from babyllm.data.batch import Batch, Stream
 from babyllm.errors import UserError
 from babyllm.objectives import LossTerms
-from babyllm.objectives.conversation import conversation_loss
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime, start
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
 from babyllm.training.run import open_run
-from babyllm.training.stages.fine_tuning import new_run
+from babyllm.training.stages.fine_tuning import begin
 from babyllm.training.stages.fine_tuning_config import FineTuneConfig
 from babyllm.training.state import Every, TrainState
 from babyllm.training.watch import WatchConfig
@@ -236,12 +235,11 @@ def fine_tuning_steps(runs: dict[str, list[str]]) -> None:
     with start(CPU) as runtime:
         for out, arguments in runs.items():
             config = parse(FineTuneConfig, arguments, prog="test")
-            tuning = new_run(config, runtime)
-            loss = conversation_loss(config.normalise, tuning.data.tasks, tuning.data.is_packed)
+            stage = begin(config, runtime)
             metrics: dict[str, float] = {}
             look = Every(1, lambda state, metrics=metrics: metrics.update(state.take_metrics()))
-            train(tuning.state, loss, replace(tuning.plan, steps=1, clip_norm=0.0), [look])
-            gradient = torch.cat([p.grad.flatten() for p in tuning.state.model.parameters() if p.grad is not None])
+            train(stage.state, stage.loss, replace(stage.plan, steps=1, clip_norm=0.0), [look])
+            gradient = torch.cat([p.grad.flatten() for p in stage.state.model.parameters() if p.grad is not None])
             if runtime.is_main:
                 np.savez(out, gradient=gradient.numpy(), **metrics)
 
