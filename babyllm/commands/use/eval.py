@@ -126,7 +126,7 @@ def _on_tokens(
     flags: Flags, directory: str, path: Path, seq_len: int | None, runtime: Runtime, dtype: str = "auto", eos: int = 2
 ) -> Evaluation:
     """Loss and bits per byte of the held-out documents, by domain."""
-    from babyllm.evaluate.perplexity import perplexity
+    from babyllm.evaluate.language.perplexity import perplexity
     from babyllm.evaluate.report import text_evaluation
     from babyllm.loading import load
     from babyllm.store.shards import open_tokens
