@@ -33,6 +33,7 @@ from torch import nn
 from training_fixtures import CPU, SCRIPT, recording, stopping, tiny_config, tiny_state, weights
 
 from babyllm import run_directory
+from babyllm.__main__ import run as run_command
 from babyllm.config import parse
 from babyllm.data.batch import Batch, Stream
 from babyllm.errors import UserError
@@ -230,6 +231,11 @@ def script(arguments: list[str], name: str = SCRIPT.name) -> None:
     runpy.run_path(path, run_name="__main__")
 
 
+def command(arguments: list[str]) -> None:
+    """`babyllm ARGUMENTS`."""
+    run_command(arguments)
+
+
 def fine_tuning_steps(runs: dict[str, list[str]]) -> None:
     """Of each run, into a file, the loss of one step, its metrics, and the gradient of all ranks before clipping."""
     with start(CPU) as runtime:
@@ -246,7 +252,17 @@ def fine_tuning_steps(runs: dict[str, list[str]]) -> None:
 
 JOBS: dict[str, Callable[..., None]] = {
     job.__name__: job
-    for job in (first_half, second_half, single_steps, spike, script, fine_tuning_steps, policy_runs, contracts)
+    for job in (
+        first_half,
+        second_half,
+        single_steps,
+        spike,
+        script,
+        command,
+        fine_tuning_steps,
+        policy_runs,
+        contracts,
+    )
 }
 
 

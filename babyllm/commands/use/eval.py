@@ -1,4 +1,4 @@
-"""Measure a model: loss and accuracy on conversations, or bits per byte on token data."""
+"""Measure models: loss and accuracy on conversations, bits per byte on token data or on raw texts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from babyllm.config.values import AnyCount, Count, Members, PathText, Seed
 from babyllm.errors import UserError
 from babyllm.run_directory import CONFIG
 from babyllm.runtime import Runtime, RuntimeConfig, start
+from babyllm.text.readers import ReadConfig
 
 if TYPE_CHECKING:
     from babyllm.evaluate.conversations.chat_files import FileSamples
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from babyllm.pipeline.report import Fact
     from babyllm.store.conversations import ConversationStore
 
-ARGUMENTS = "RUN_DIR"
+ARGUMENTS = "MODEL..."
 STORE, MANIFEST = "conversations", "manifest.json"
 
 
@@ -33,42 +34,53 @@ class Flags:
     Attributes:
         data: data to evaluate on: files or folders of conversations, or a directory of token data; null takes the run's
             held-out data.
+        texts: files and folders of raw texts, or corpora, to measure perplexity, bits per byte and bits per character
+            on, of one model or of several on the same documents.
         fit: whether to compare greedy answers and losses on training and held-out conversations, and show some of both.
-        n: number of conversations of each split that are drawn for fit.
+        n: number of conversations of each split that are drawn for fit, 40 if null; largest number of documents of
+            texts, chosen by a hash of each text and the seed, all if null.
+        max_bytes: number of bytes of texts that are chosen in this way; null for no limit.
         examples: number of drawn conversations that are shown.
         characters: largest number of characters that are shown of a text.
-        seed: seed of the draw.
+        seed: seed of the draw or the choice.
         max_new_tokens: largest number of tokens of a greedy answer; if the expected answer is longer, its length.
-        seq_len: number of tokens of a row of token data; null takes the run's, else the model's.
+        seq_len: number of tokens of a row of token data or texts; null takes the run's for its token data, else the
+            model's.
+        stride: number of tokens from a row of a long text to its next row; null takes half a row.
         max_tokens: number of tokens that are read of each domain of token data; null reads all.
-        batch_tokens: number of tokens of a forward pass, including padding.
+        batch_tokens: number of tokens of a forward pass, including padding; of no effect on texts.
         json: file to write the numbers to.
         format: settings for reading records as conversations.
+        read: settings for reading texts.
         int8: whether to store all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
     """
 
     data: PathText | list[PathText] | None = None
+    texts: PathText | list[PathText] | None = None
     fit: bool = False
-    n: Count = 40
+    n: Count | None = None
+    max_bytes: Count | None = None
     examples: AnyCount = 3
     characters: AnyCount = 200
     seed: Seed = 0
     max_new_tokens: AnyCount = 128
     seq_len: Members | None = None
+    stride: Members | None = None
     max_tokens: Count | None = None
     batch_tokens: Count = 8192
     json: PathText | None = None
     format: FormatConfig = field(default_factory=FormatConfig)
+    read: ReadConfig = field(default_factory=ReadConfig)
     int8: bool = False
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
-def run(flags: Flags, directory: str) -> None:
-    """Evaluate the model of a run, step or Hugging Face directory and print a table."""
+def run(flags: Flags, *directories: str) -> None:
+    """Evaluate the models of run, step or Hugging Face directories and print tables."""
     from babyllm.pipeline.report import print_examples, print_report
 
-    evaluation = evaluated(flags, directory)
+    evaluation = evaluated(flags, *directories)
     if evaluation is None:
         return
     print_report(evaluation.report)
@@ -77,13 +89,17 @@ def run(flags: Flags, directory: str) -> None:
         _write(Path(flags.json), evaluation)
 
 
-def evaluated(flags: Flags, directory: str) -> Evaluation | None:
-    """The evaluation of the model of a run, step or Hugging Face directory; None on ranks other than 0.
+def evaluated(flags: Flags, directory: str, *others: str) -> Evaluation | None:
+    """The evaluation of the models of run, step or Hugging Face directories; None on ranks other than 0.
 
     Raises:
         UserError: a file or flag is at fault; the message names it.
         KeyboardInterrupt: a stop signal arrived.
     """
+    if flags.texts:
+        return _on_texts(flags, [directory, *others])
+    if others:
+        raise UserError(f"{others[0]}: several models are compared on --texts alone; give one model")
     place = Path(directory)
     home = next((p for p in (place, place.parent) if (p / STORE).is_dir() or (p / CONFIG).is_file()), place)
     paths = [Path(p) for p in ([flags.data] if isinstance(flags.data, str) else flags.data or [])]
@@ -106,6 +122,28 @@ def _write(path: Path, evaluation: Evaluation) -> None:
         write_json(path, evaluation.to_json())
     except OSError as error:
         raise UserError(f"--json: {path} cannot be written ({error.strerror})") from error
+
+
+# ---- raw texts
+
+
+def _on_texts(flags: Flags, directories: Sequence[str]) -> Evaluation | None:
+    from babyllm.evaluate.language.comparison import TextSettings, score_models
+    from babyllm.evaluate.language.text_report import raw_text_evaluation
+
+    if flags.data or flags.fit:
+        raise UserError("--texts: cannot be combined with --data or --fit; run the command once for each")
+    paths = [flags.texts] if isinstance(flags.texts, str) else flags.texts or []
+    settings = TextSettings(
+        flags.n, flags.max_bytes, flags.seed, flags.seq_len, flags.stride, read=flags.read, int8=flags.int8
+    )
+    with start(flags.runtime) as runtime, read_as_chosen(runtime):
+        scores, rejected = score_models(directories, paths, settings, runtime)
+        facts: list[Fact] = [("texts", ", ".join(paths))]
+        if flags.n or flags.max_bytes:
+            facts.append(("chosen with seed", flags.seed))
+        facts += [(f"rejected: {reason}", n) for reason, n in sorted(rejected.items())]
+        return raw_text_evaluation(scores, facts) if runtime.is_main else None
 
 
 # ---- token data
@@ -253,9 +291,10 @@ def _fit(
     from babyllm.evaluate.report import Examples, carry_over_evaluation
 
     model, template = chat.model, chat.template
+    n = flags.n or 40
     sides = {
-        "training": split_samples(store, "train", flags.n, flags.seed),
-        "held-out": drawn_samples(held_out, flags.n, flags.seed),
+        "training": split_samples(store, "train", n, flags.seed),
+        "held-out": drawn_samples(held_out, n, flags.seed),
     }
     results, greedy = {}, {}
     for side, samples in sides.items():
