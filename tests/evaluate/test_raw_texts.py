@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from babyllm.evaluate.language.chosen_texts import chosen_texts
 from babyllm.evaluate.language.texts import bits_per_byte, text_nats
 from babyllm.interop.huggingface import save_model
 from babyllm.loading import load
-from babyllm.runtime import RuntimeConfig
+from babyllm.runtime import Runtime, RuntimeConfig
 from babyllm.text.readers import ReadConfig
 from babyllm.tokenizer import Tokenizer
 
@@ -163,6 +164,26 @@ def test_ranks_change_nothing(models: tuple[str, str], texts: Path, tmp_path: Pa
         worker.run("command", ranks=ranks, arguments=["eval", *models, *flags, "--runtime.threads=1"])
         found.append(json.loads(out.read_text(encoding="utf-8"))["values"])
     assert found[0] == found[1] == evaluated(tmp_path, texts, *models)["values"]
+
+
+def test_a_stop_signal_ends_it(models: tuple[str, str], runtime: Runtime) -> None:
+    """No numbers are made of texts that were read in part."""
+    model, tokenizer = load(models[0])
+    signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        text_nats(model, tokenizer, ["今天"] * 9, runtime)
+
+
+def test_characters_that_a_tokenizer_loses_are_counted(tiny: Tiny, texts: Path, tmp_path: Path) -> None:
+    """A tokenizer without bytes cannot encode all characters, which makes its model look too good."""
+    tokenizer = Tokenizer.train(
+        ["天气 the model reads one token"] * 9, 60, model_type="wordpiece", hard_vocab_limit=False
+    )
+    (tmp_path / "lossy").mkdir()
+    save_model(tmp_path / "lossy", model_of(tiny(vocab_size=tokenizer.vocab_size, max_seq_len=CONTEXT)), tokenizer)
+    tokenizer.save(tmp_path / "lossy")
+    facts = dict(evaluated(tmp_path, texts / "book.txt", str(tmp_path / "lossy"))["facts"])
+    assert [n for name, n in facts.items() if "unknown" in name] == [9 * 12]
 
 
 def test_documents_are_chosen_by_their_texts(corpus: list[Document]) -> None:

@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from babyllm.evaluate.language.comparison import TextScores
 from babyllm.evaluate.report import Evaluation
 from babyllm.evaluate.statistics import Estimate
@@ -25,10 +28,12 @@ def raw_text_evaluation(scores: Mapping[str, TextScores], facts: Sequence[Fact])
         scores: scores of each model by its name; the others are compared with the first.
         facts: description of what was evaluated.
     """
+    lossy = {model: mine.unknown for model, mine in scores.items() if mine.unknown}
+    lost: list[Fact] = [(f"characters unknown to {model}, whose bits are missing", n) for model, n in lossy.items()]
     tables = [_table(scores)]
     if len(scores) > 1:
         tables.append(_differences(scores))
-    return Evaluation(Report("Evaluation on raw text", facts, tables), _values(scores))
+    return Evaluation(Report("Evaluation on raw text", [*facts, *lost], tables), _values(scores))
 
 
 def _table(scores: Mapping[str, TextScores]) -> Table:
@@ -60,14 +65,14 @@ def _values(scores: Mapping[str, TextScores]) -> dict[str, Any]:
     models: dict[str, Any] = {}
     differences: dict[str, Any] = {}
     for model, mine in scores.items():
-        models[model] = {domain: _numbers(mine, domain_part) for domain, domain_part in first.parts()}
+        models[model] = {domain: _numbers(mine, part) for domain, part in first.parts()}
         if mine is not first:
             found = {domain: mine.difference(first, part) for domain, part in first.parts()}
             differences[model] = {d: _pair(e) | {"p_value": _number(e.p_value(0.0))} for d, e in found.items()}
     return {"models": models, "differences": differences}
 
 
-def _numbers(scores: TextScores, part: Any) -> dict[str, Any]:
+def _numbers(scores: TextScores, part: NDArray[np.bool_]) -> dict[str, Any]:
     sums = {"tokens": scores.tokens, "bytes": scores.n_bytes, "characters": scores.characters}
     counts = {"documents": int(part.sum())} | {name: int(array[part].sum()) for name, array in sums.items()}
     return counts | {name: _pair(estimate) for name, estimate in scores.estimates(part).items()}
