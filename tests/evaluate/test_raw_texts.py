@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,14 @@ def test_two_models_on_the_same_documents(
     )
     assert 0 <= gap["p_value"] <= 1 and gap["error"] > 0
     assert len(report["tables"][0]["rows"]) == 2 * len(first) and len(report["tables"][1]["rows"]) == len(first)
+
+
+def test_a_model_does_not_differ_from_its_copy(models: tuple[str, str], texts: Path, tmp_path: Path) -> None:
+    """The same weights elsewhere have the same numbers, a difference of 0 and a p-value of 1."""
+    copy = shutil.copytree(models[0], tmp_path / "copy")
+    values = evaluated(tmp_path, texts, models[0], str(copy))["values"]
+    assert values["models"][models[0]] == values["models"][str(copy)]
+    assert values["differences"][str(copy)]["all"] == {"value": 0.0, "error": 0.0, "p_value": 1.0}
 
 
 def test_errors_are_those_of_a_ratio_over_documents(models: tuple[str, str], texts: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ Errors are over documents, since the tokens of a document are not independent.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,8 @@ from babyllm.runtime import Runtime
 from babyllm.store.shard_writer import TOTAL
 from babyllm.text.readers import ReadConfig
 from babyllm.tokenizer import Tokenizer
+
+_LARGEST_EXPONENT = 700.0  # e ** 710 is infinite in float64
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class TextScores:
 
     Attributes:
         seq_len: largest number of tokens of a row.
-        domains: (N,) str domain of each document.
+        domains: names of the domains.
+        domain: (N,) int64 index of each document's domain.
         nats: (N,) float64 nats of its tokens and its <eos>.
         tokens: (N,) int64 number of these tokens.
         n_bytes: (N,) int64 UTF-8 bytes of its text.
@@ -69,7 +73,8 @@ class TextScores:
     """
 
     seq_len: int
-    domains: NDArray[np.str_]
+    domains: Sequence[str]
+    domain: NDArray[np.int64]
     nats: NDArray[np.float64]
     tokens: NDArray[np.int64]
     n_bytes: NDArray[np.int64]
@@ -78,9 +83,9 @@ class TextScores:
 
     def parts(self) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         """The domains in order of their names, then "all", each with the (N,) bool mask of its documents."""
-        for domain in np.unique(self.domains).tolist():
-            yield domain, self.domains == domain
-        yield TOTAL, np.ones(len(self.domains), bool)
+        for name in sorted(self.domains):
+            yield name, self.domain == self.domains.index(name)
+        yield TOTAL, np.ones(len(self.domain), bool)
 
     def estimates(self, part: NDArray[np.bool_]) -> dict[str, Estimate]:
         """Loss (nats per token), perplexity, bits per byte and bits per character of some documents.
@@ -111,9 +116,6 @@ def _exponential(loss: Estimate) -> Estimate:
     """The perplexity of a loss, with its error to first order (the delta method)."""
     value = math.exp(loss.value) if loss.value < _LARGEST_EXPONENT else math.inf
     return loss._replace(value=value, error=value * loss.error)
-
-
-_LARGEST_EXPONENT = 700.0  # e ** 710 is infinite in float64
 
 
 def score_models(
@@ -184,16 +186,17 @@ def score_texts(
     Raises:
         KeyboardInterrupt: a stop signal arrived.
     """
-    domains: list[str] = []
-    sizes: list[tuple[int, int, int]] = []
+    domains: dict[str, int] = {}
+    read = array("q")  # four numbers of each document: domain, bytes, characters, unknown characters
 
     def texts() -> Iterator[str]:
         for document in documents:
             text = document.text.encode()
-            domains.append(document.domain)
-            sizes.append((len(text), len(document.text), tokenizer.count_unknown([text])[0]))
+            domain = domains.setdefault(document.domain, len(domains))
+            read.extend((domain, len(text), len(document.text), tokenizer.count_unknown([text])[0]))
             yield document.text
 
     found = text_nats(model, tokenizer, texts(), runtime, seq_len=seq_len, stride=stride)
-    n_bytes, characters, unknown = np.array(sizes, np.int64).reshape(-1, 3).T
-    return TextScores(seq_len, np.array(domains), found.nats, found.tokens, n_bytes, characters, int(unknown.sum()))
+    domain, n_bytes, characters, unknown = np.array(read, np.int64).reshape(-1, 4).T
+    sizes = found.tokens, n_bytes, characters, int(unknown.sum())
+    return TextScores(seq_len, list(domains), domain, found.nats, *sizes)

@@ -83,8 +83,8 @@ def _pair(estimate: Estimate) -> dict[str, float | None]:
 
 
 def _cell(estimate: Estimate) -> str:
-    value, error = f"{estimate.value:,.4g}", f"{estimate.error:,.2g}"
-    return value if math.isnan(estimate.error) else f"{value} ± {error}"
+    value, error = f"{estimate.value:,.4g}", float(f"{estimate.error:.2g}")
+    return value if math.isnan(error) else f"{value} ± {error:,g}"
 
 
 def _number(value: float) -> float | None:
