@@ -1,4 +1,4 @@
-"""Measure a model: loss and accuracy on conversations, or bits per byte on token data."""
+"""Measure models: results on tasks, loss and accuracy on conversations, or bits per byte on token data."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.commands import note_base_model, read_as_chosen
-from babyllm.config.values import AnyCount, Count, Members, PathText, Seed
+from babyllm.config.values import AnyCount, Count, Members, PathText
 from babyllm.errors import UserError
+from babyllm.evaluate.tasks.options_config import TaskOptions
 from babyllm.run_directory import CONFIG
 from babyllm.runtime import Runtime, RuntimeConfig, start
 
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from babyllm.pipeline.report import Fact
     from babyllm.store.conversations import ConversationStore
 
-ARGUMENTS = "RUN_DIR"
+ARGUMENTS = "RUN_DIR..."
 STORE, MANIFEST = "conversations", "manifest.json"
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(TaskOptions):
     """Flags of `babyllm eval`.
 
     Attributes:
@@ -37,12 +38,21 @@ class Flags:
         n: number of conversations of each split that are drawn for fit.
         examples: number of drawn conversations that are shown.
         characters: largest number of characters that are shown of a text.
-        seed: seed of the draw.
         max_new_tokens: largest number of tokens of a greedy answer; if the expected answer is longer, its length.
         seq_len: number of tokens of a row of token data; null takes the run's, else the model's.
         max_tokens: number of tokens that are read of each domain of token data; null reads all.
         batch_tokens: number of tokens of a forward pass, including padding.
+        all_steps: whether to evaluate all steps of the runs on the tasks, rather than the newest.
+        groups: whether to show the results of each group of a task.
+        cases: largest number of items that are shown of each task, those that a model got wrong or, with several
+            models, those that turned.
+        corpus: texts the model was trained on, files and folders in any format that `clean` reads; reports which items
+            are in them, and shows the nearest ones beside the cases.
+        cache: folder for the responses of models, which are not computed twice; empty takes the user's cache folder,
+            null stores nothing.
         json: file to write the numbers to.
+        markdown: file to write the tables to, in Markdown.
+        html: file to write the tables and examples to, as one page without other files.
         format: settings for reading records as conversations.
         int8: whether to store all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
@@ -53,37 +63,49 @@ class Flags:
     n: Count = 40
     examples: AnyCount = 3
     characters: AnyCount = 200
-    seed: Seed = 0
     max_new_tokens: AnyCount = 128
     seq_len: Members | None = None
     max_tokens: Count | None = None
     batch_tokens: Count = 8192
+    all_steps: bool = False
+    groups: bool = False
+    cases: AnyCount = 0
+    corpus: list[PathText] = field(default_factory=list)
+    cache: PathText | None = ""
     json: PathText | None = None
+    markdown: PathText | None = None
+    html: PathText | None = None
     format: FormatConfig = field(default_factory=FormatConfig)
     int8: bool = False
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
-def run(flags: Flags, directory: str) -> None:
-    """Evaluate the model of a run, step or Hugging Face directory and print a table."""
+def run(flags: Flags, *directories: str) -> None:
+    """Evaluate the models of run, step or Hugging Face directories and print tables."""
     from babyllm.pipeline.report import print_examples, print_report
 
-    evaluation = evaluated(flags, directory)
+    evaluation = evaluated(flags, *directories)
     if evaluation is None:
         return
     print_report(evaluation.report)
     print_examples(evaluation.report)
-    if flags.json:
-        _write(Path(flags.json), evaluation)
+    _write_files(flags, evaluation)
 
 
-def evaluated(flags: Flags, directory: str) -> Evaluation | None:
-    """The evaluation of the model of a run, step or Hugging Face directory; None on ranks other than 0.
+def evaluated(flags: Flags, *directories: str) -> Evaluation | None:
+    """The evaluation of the models of run, step or Hugging Face directories; None on ranks other than 0.
 
     Raises:
         UserError: a file or flag is at fault; the message names it.
         KeyboardInterrupt: a stop signal arrived.
     """
+    if flags.tasks:
+        with start(flags.runtime) as runtime, read_as_chosen(runtime):
+            evaluation = _on_tasks(flags, directories, runtime)
+            return evaluation if runtime.is_main else None
+    if len(directories) > 1:
+        raise UserError("RUN_DIR: several models are compared on --tasks; name some")
+    directory = directories[0]
     place = Path(directory)
     home = next((p for p in (place, place.parent) if (p / STORE).is_dir() or (p / CONFIG).is_file()), place)
     paths = [Path(p) for p in ([flags.data] if isinstance(flags.data, str) else flags.data or [])]
@@ -99,13 +121,51 @@ def evaluated(flags: Flags, directory: str) -> Evaluation | None:
         return evaluation if runtime.is_main else None
 
 
-def _write(path: Path, evaluation: Evaluation) -> None:
-    from babyllm.files import write_json
+def _write_files(flags: Flags, evaluation: Evaluation) -> None:
+    from babyllm.files import write_bytes, write_json
+    from babyllm.pipeline.report_html import page
+    from babyllm.pipeline.report_markdown import as_markdown
 
-    try:
-        write_json(path, evaluation.to_json())
-    except OSError as error:
-        raise UserError(f"--json: {path} cannot be written ({error.strerror})") from error
+    for name, path in (("json", flags.json), ("markdown", flags.markdown), ("html", flags.html)):
+        if not path:
+            continue
+        try:
+            if name == "json":
+                write_json(Path(path), evaluation.to_json())
+            else:
+                write_bytes(Path(path), (page if name == "html" else as_markdown)(evaluation.report).encode())
+        except OSError as error:
+            raise UserError(f"--{name}: {path} cannot be written ({error.strerror})") from error
+
+
+# ---- tasks
+
+
+def _on_tasks(flags: Flags, directories: Sequence[str], runtime: Runtime) -> Evaluation:
+    """Results of all models on the same items of each task."""
+    from babyllm.evaluate.tasks.evaluation import find_items
+    from babyllm.evaluate.tasks.models import evaluate_models, named_models
+    from babyllm.evaluate.tasks.task_report import task_evaluation
+    from babyllm.evaluate.tasks.training_texts import nearest, overlap
+    from babyllm.runtime.measured import cache_directory
+
+    models = named_models(directories, all_steps=flags.all_steps)
+    found = [find_items(name, flags) for name in flags.tasks]
+    corpus = [Path(path) for path in flags.corpus]
+    overlaps = {each.task.name: overlap(each.items, corpus) for each in found} if corpus and runtime.is_main else {}
+    cache = None if flags.cache is None else Path(flags.cache or cache_directory() / "eval")
+    results = list(evaluate_models(models, found, flags, runtime, int8=flags.int8, cache=cache))
+    facts: list[Fact] = [("model", model.directory) for model in models] if len(models) == 1 else []
+    facts += [(each.task.name, each.task.about) for each in found]
+    return task_evaluation(
+        results,
+        facts,
+        is_curve=flags.all_steps,
+        groups=flags.groups,
+        cases=flags.cases,
+        overlaps=overlaps,
+        neighbours=(lambda items: nearest(items, corpus)) if corpus else None,
+    )
 
 
 # ---- token data
