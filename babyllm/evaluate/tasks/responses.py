@@ -166,7 +166,7 @@ def _batches(units: Sequence[Unit], n: int) -> Iterator[list[Unit]]:
 def _exchanged(batch: Sequence[Unit], mine: Mapping[int, Any], runtime: Runtime) -> list[Response]:
     """The responses to all questions of a batch on every rank, given those to this rank's units."""
     found = [response for number, unit in enumerate(batch) for response in mine.get(number) or [[]] * len(unit)]
-    if runtime.world_size == 1:
+    if runtime.world_size == 1 or not found:
         return found
     # Each number has one rank that knows it, so that the sums are the numbers themselves.
     lengths = [int(n) for n in runtime.sum([float(len(response)) for response in found])]
