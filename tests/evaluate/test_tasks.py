@@ -16,9 +16,9 @@ from babyllm.errors import UserError
 from babyllm.evaluate.scoring import Row, row_nats
 from babyllm.evaluate.tasks.evaluation import Evaluated, Evaluator, evaluate_task, find_items
 from babyllm.evaluate.tasks.items import TaskItems
-from babyllm.evaluate.tasks.options_config import TaskOptions
 from babyllm.evaluate.tasks.prompts import Prompter
 from babyllm.evaluate.tasks.responses import weights_hash
+from babyllm.evaluate.tasks.task_options import TaskOptions
 from babyllm.interop.huggingface import save_model
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime

@@ -72,7 +72,7 @@ def write_tasks(folder: Path) -> Path:
 def task_values(model_dir: str, tasks: list[str], out: str, **options: Any) -> None:
     """Write the scores of every item, as `evaluate_task` computes them on this rank, to the file `out` + rank."""
     from babyllm.evaluate.tasks.evaluation import Evaluator, evaluate_task, find_items
-    from babyllm.evaluate.tasks.options_config import TaskOptions
+    from babyllm.evaluate.tasks.task_options import TaskOptions
     from babyllm.loading import load
     from babyllm.runtime import RuntimeConfig, start
 

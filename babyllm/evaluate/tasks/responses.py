@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from babyllm.errors import UserError
-from babyllm.evaluate.tasks.options import Unit
+from babyllm.evaluate.tasks.option_nats import Unit
 from babyllm.files import json_digest
 from babyllm.model.transformer import Transformer
 from babyllm.progress import ProgressLine

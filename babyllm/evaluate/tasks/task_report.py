@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from babyllm.evaluate.report import Evaluation
 from babyllm.evaluate.statistics import Estimate, mean_estimate, paired_difference
 from babyllm.evaluate.tasks.evaluation import Evaluated
+from babyllm.evaluate.tasks.item_scores import Result, Scored, by_group
 from babyllm.evaluate.tasks.items import Item
-from babyllm.evaluate.tasks.metrics import Result, Scored, by_group
 from babyllm.evaluate.tasks.training_texts import Near, Overlap
 from babyllm.pipeline.report import Cell, ExampleGroup, Fact, LabelledTexts, Report, Table
 

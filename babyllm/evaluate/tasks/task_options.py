@@ -17,8 +17,8 @@ class TaskOptions:
         shots: number of examples in a prompt; null takes the task's.
         chat: whether to ask in the form of a chat, through the model's chat template.
         delimiter: text between a prompt and its answer, such as " "; null takes the task's.
-        limit: number of items of a task, drawn evenly over its groups; null takes all.
-        seed: seed of that draw.
+        limit: number of items of a task, drawn evenly over its groups, or of documents of texts; null takes all.
+        seed: seed of the draw.
         permute: whether to list the options with their letters in every cyclic order, and take the mean.
         batch_size: number of questions after which results are stored; the results do not depend on it.
     """

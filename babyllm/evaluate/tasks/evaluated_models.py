@@ -12,8 +12,8 @@ from typing import NamedTuple
 from babyllm.errors import UserError
 from babyllm.evaluate.tasks.evaluation import Evaluator, evaluate_task
 from babyllm.evaluate.tasks.items import TaskItems
-from babyllm.evaluate.tasks.options_config import TaskOptions
 from babyllm.evaluate.tasks.responses import weights_hash
+from babyllm.evaluate.tasks.task_options import TaskOptions
 from babyllm.evaluate.tasks.task_report import ModelResults
 from babyllm.loading import load, load_chat_model
 from babyllm.run_directory import step_directories
