@@ -53,9 +53,7 @@ class ResponseFile:
             if not path.exists():
                 path.write_text(json.dumps(description, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
-            raise UserError(
-                f"{path}: cannot be written ({error.strerror}); name another folder with --cache"
-            ) from error
+            raise UserError(f"--cache: {path} cannot be written ({error.strerror}); name another folder") from error
         return cls(path)
 
     def read(self) -> dict[str, Response]:

@@ -26,10 +26,12 @@ class ModelResults(NamedTuple):
 
     Attributes:
         name: name of the model in tables.
+        key: name of the model in values.
         evaluated: evaluation of each task, in the same order for all models.
     """
 
     name: str
+    key: str
     evaluated: Sequence[Evaluated]
 
 
@@ -66,8 +68,8 @@ def task_evaluation(
         tables += [_groups(models, number) for number in range(len(models[0].evaluated))]
     examples = _cases(models, cases, neighbours) if cases else None
     report = Report("Evaluation on tasks", [*facts, *_warnings(models)], tables, examples=examples)
-    values = {model.name: {each.task.name: _values(each) for each in model.evaluated} for model in models}
-    return Evaluation(report, values if len(models) > 1 else values[models[0].name])
+    values = {model.key: {each.task.name: _values(each) for each in model.evaluated} for model in models}
+    return Evaluation(report, values if len(models) > 1 else values[models[0].key])
 
 
 def _warnings(models: Sequence[ModelResults]) -> list[Fact]:

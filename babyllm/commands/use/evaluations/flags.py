@@ -63,7 +63,7 @@ class Flags(TaskOptions):
     all_steps: bool = False
     groups: bool = False
     cases: AnyCount = 0
-    corpus: list[PathText] = field(default_factory=list)
+    corpus: PathText | list[PathText] = field(default_factory=list)
     cache: PathText | None = ""
     json: PathText | None = None
     markdown: PathText | None = None
