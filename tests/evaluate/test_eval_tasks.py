@@ -81,7 +81,8 @@ def test_models_are_compared_on_the_same_items(
     shutil.copytree(one, other)
     task = f"--tasks={folder / 'pairs.yaml'}"
     corpus = tmp_path / "corpus.txt"
-    corpus.write_text("今天天气很好news公司the price\n" * 3, encoding="utf-8")
+    pairs = map(json.loads, (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines())
+    corpus.write_text("\n".join(pair["good"] for pair in pairs), encoding="utf-8")
     models = [one, str(run_dir / "step_00000030"), str(other)]
     found = evaluated(tmp_path, *models, task, "--cases=2", f"--corpus={corpus}")
     side_by_side, differences, overlaps = found["tables"]
