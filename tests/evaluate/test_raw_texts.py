@@ -214,7 +214,7 @@ def test_documents_are_chosen_by_their_texts(corpus: list[Document]) -> None:
 def test_a_choice_is_the_same_for_every_tokenizer(models: tuple[str, str], texts: Path, tmp_path: Path) -> None:
     """With a limit, both models read the chosen documents; the readers' settings are those of `clean`."""
     read = ReadConfig(domain="web")
-    values = evaluated(tmp_path, texts, *models, n=9, seed=3, read=read)["values"]["models"]
+    values = evaluated(tmp_path, texts, *models, limit=9, seed=3, read=read)["values"]["models"]
     sizes = [[values[model][domain]["bytes"] for domain in ("web", "all")] for model in models]
     assert sizes[0] == sizes[1] and values[models[0]]["all"]["documents"] == 9
 

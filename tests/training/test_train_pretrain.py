@@ -206,7 +206,7 @@ def test_a_configuration_file_is_checked_like_flags(
 ) -> None:
     """An unknown key in the file is named with the nearest known one."""
     (tmp_path / "mine.yaml").write_text("plan:\n  peak_rl: 0.1\n")
-    assert "mine.yaml: unknown key 'plan.peak_rl': did you mean 'plan.peak_lr'?" in refused(
+    assert "mine.yaml:2: unknown key 'plan.peak_rl': did you mean 'plan.peak_lr'?" in refused(
         run, capsys, "--config=mine.yaml"
     )
 
