@@ -119,14 +119,14 @@ def _exponential(loss: Estimate) -> Estimate:
 
 
 def score_models(
-    directories: Sequence[str], paths: Sequence[str], settings: TextSettings, runtime: Runtime
+    models: Mapping[str, str], paths: Sequence[str], settings: TextSettings, runtime: Runtime
 ) -> tuple[dict[str, TextScores], Mapping[str, int]]:
     """The scores of each model on the same documents, and the number of rejected records by reason.
 
     Every rank must call it, and ranks share the work. One model at a time is in memory.
 
     Args:
-        directories: run, step or Hugging Face directories of the models.
+        models: run, step or Hugging Face directory of each model, by its name.
         paths: files and folders of texts, or corpora.
         settings: settings of the choice and the reading of documents.
         runtime: device, dtype and ranks.
@@ -135,21 +135,20 @@ def score_models(
         UserError: a file or flag is at fault; the message names it.
         KeyboardInterrupt: a stop signal arrived.
     """
-    lengths = {directory: _row_length(directory, settings) for directory in directories}
-    if len(lengths) < len(directories):
-        raise UserError(f"{max(directories, key=directories.count)}: is given twice; leave it out once")
+    lengths = {name: _row_length(directory, settings) for name, directory in models.items()}
     files = TextFiles([Path(path) for path in paths], settings.read)
     documents = chosen_texts(files, settings.n, settings.max_bytes, settings.seed)
     scores: dict[str, TextScores] = {}
-    for directory, seq_len in lengths.items():
+    for name, directory in models.items():
         model, tokenizer = load(directory, int8=settings.int8)
         model.to(runtime.device)
-        scores[directory] = score_texts(model, tokenizer, documents, runtime, seq_len=seq_len, stride=settings.stride)
+        found = score_texts(model, tokenizer, documents, runtime, seq_len=lengths[name], stride=settings.stride)
         del model  # before the next one is read
-        if not len(scores[directory].nats):
+        if not len(found.nats):
             reasons = "; ".join(f"{n:,} x {reason}" for reason, n in files.rejected.most_common(3))
             raise UserError(f"--texts: {', '.join(paths)} holds no text ({reasons or 'only empty files'})")
-        if not np.array_equal(scores[directory].n_bytes, scores[directories[0]].n_bytes):
+        scores[name] = found
+        if not np.array_equal(found.n_bytes, next(iter(scores.values())).n_bytes):
             raise UserError(f"--texts: {', '.join(paths)} changed while it was read; run the command again")
     return scores, files.rejected
 
