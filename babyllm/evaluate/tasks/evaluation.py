@@ -6,19 +6,19 @@ TaskItems -> questions -> units -> responses (stored, shared among ranks) -> Sco
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from babyllm.chat.load import ChatTemplate
-from babyllm.config.values import AnyCount, Count, PathText, Seed
 from babyllm.evaluate.conversations.samples import draw_evenly
+from babyllm.evaluate.tasks.item_scores import Result, Scored, best_metric, generated_scores, option_scores, results
 from babyllm.evaluate.tasks.items import Item, TaskItems, read_items
-from babyllm.evaluate.tasks.metrics import Result, Scored, best_metric, generated_scores, option_scores, results
-from babyllm.evaluate.tasks.options import OptionReader, Unit, units
+from babyllm.evaluate.tasks.option_nats import OptionReader, Unit, units
 from babyllm.evaluate.tasks.prompts import Prompter, Question
 from babyllm.evaluate.tasks.responses import Response, ResponseFile, responses_to
 from babyllm.evaluate.tasks.task import BUILT_IN, Task, load_task
+from babyllm.evaluate.tasks.task_options import TaskOptions
 from babyllm.generation import Sampling, answers
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime
@@ -27,33 +27,6 @@ from babyllm.tokenizer import Tokenizer
 
 GENERATED_TOGETHER = 16
 """Number of answers that are generated together."""
-
-
-@dataclass(frozen=True)
-class TaskOptions:
-    """Settings of an evaluation on tasks.
-
-    Attributes:
-        tasks: names of built-in tasks, and paths of YAML files with tasks of your own.
-        task_dir: folder with the data of built-in tasks, each in a folder with the task's name.
-        shots: number of examples in a prompt; null takes the task's.
-        chat: whether to ask in the form of a chat, through the model's chat template.
-        delimiter: text between a prompt and its answer, such as " "; null takes the task's.
-        limit: number of items of a task, drawn evenly over its groups; null takes all.
-        seed: seed of that draw.
-        permute: whether to list the options with their letters in every cyclic order, and take the mean.
-        batch_size: number of questions after which results are stored; the results do not depend on it.
-    """
-
-    tasks: list[str] = field(default_factory=list)
-    task_dir: PathText = "data/eval"
-    shots: AnyCount | None = None
-    chat: bool = False
-    delimiter: str | None = None
-    limit: Count | None = None
-    seed: Seed = 0
-    permute: bool = False
-    batch_size: Count = 16
 
 
 class Evaluated(NamedTuple):
