@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from model_fixtures import Tiny
-from training_fixtures import Killer
+from training_fixtures import Killer, Worker
 
 from babyllm.chat.load import ChatTemplate, load_template
 from babyllm.chat.messages import USER, Message
@@ -272,3 +272,14 @@ def test_the_report(base_model: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "rouge_l" in capsys.readouterr().out
     with pytest.raises(UserError, match="metric rouge: unknown"):
         predicted(base_model, source, tmp_path / "2.jsonl", metrics=["rouge"])
+
+
+def test_ranks_share_the_records(base_model: str, worker: Worker, tmp_path: Path) -> None:
+    """Two ranks write the same bytes as one, and rank 0 reports."""
+    source = write(tmp_path / "in.jsonl", *questions(6), "broken")
+    flags = ["--max_new_tokens=2", "--samples=128", "--temperature=1", "--runtime.device=cpu", "--runtime.threads=1"]
+    one, two = (str(tmp_path / f"{n}.jsonl") for n in (1, 2))
+    for out, ranks in ((one, 1), (two, 2)):
+        worker.run("command", ranks=ranks, arguments=["predict", base_model, str(source), out, *flags])
+    assert Path(one).read_bytes() == Path(two).read_bytes()
+    assert worker.output.read_text().count("records that could not be used") == 1
