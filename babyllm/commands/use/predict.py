@@ -1,4 +1,4 @@
-"""Answer the records of a file, in bounded memory, and write them with the answers to another file.
+"""Answer the records of a file, and write them with the answers to another file, in bounded memory.
 
 Conversations lose their last answer, which becomes the reference; records with a prompt are answered or continued. A
 command that was killed goes on where it stopped:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from babyllm.prediction import Answering, Work
 
 ARGUMENTS = "RUN_DIR IN OUT.jsonl"
-_WINDOW = 256  # answers that are made as a whole: a killed process loses at most so many
+_WINDOW = 128  # answers that are made as a whole: a killed process loses at most so many
 
 
 @dataclass(frozen=True)
