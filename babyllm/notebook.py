@@ -148,7 +148,7 @@ def evaluate_model(
 
     Returns:
         For token data {"<domain>/loss": nats per token, "<domain>/bpb": bits per byte}; for conversations {"loss",
-        "accuracy", "n" ...} by task; for tasks {"value", "stderr", "chance", "verdict" ...} by task and metric, of
+        "accuracy", "n" ...} by task; for tasks {"value", "error", "chance", "verdict" ...} by task and metric, of
         several models by their directories first.
 
     Raises:

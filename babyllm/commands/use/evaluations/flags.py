@@ -31,7 +31,7 @@ class Flags(TaskOptions):
         stride: number of tokens from a row of a long text to its next row; null takes half a row.
         max_tokens: number of tokens that are read of each domain of token data; null reads all.
         batch_tokens: number of tokens of a forward pass, including padding; of no effect on texts.
-        all_steps: whether to evaluate all steps of the runs on the tasks, rather than the newest.
+        all_steps: whether to evaluate all steps of the runs on the tasks or texts, rather than the newest.
         groups: whether to show the results of each group of a task.
         cases: largest number of items that are shown of each task, those that a model got wrong or, with several
             models, those that turned.
