@@ -20,7 +20,7 @@ LAYERS = (
     ("errors", "console", "files", "progress", "documents", "ragged"),
     ("config", "integrity", "run_directory", "optim", "schedule", "runtime"),
     ("model", "tokenizer", "store", "pipeline"),
-    ("text", "chat", "interop", "loading", "generation", "prediction"),
+    ("text", "chat", "endpoint", "interop", "loading", "generation", "prediction"),
     ("prepare",),
     ("data", "evaluate"),
     ("objectives", "recipes"),
@@ -91,7 +91,10 @@ def test_no_module_imports_itself_by_a_detour() -> None:
     assert finished == set(MODULES)
 
 
-TORCH_FREE = ("errors", "files", "documents", "ragged", "config", "schedule", "tokenizer", "store", "pipeline", "text")
+TORCH_FREE = (
+    *("errors", "files", "documents", "ragged", "config", "schedule", "tokenizer", "store", "pipeline", "text"),
+    *("endpoint",),
+)
 
 
 def test_text_and_tokenizers_need_no_torch() -> None:
