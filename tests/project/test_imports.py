@@ -22,7 +22,7 @@ LAYERS = (
     ("model", "tokenizer", "store", "pipeline"),
     ("text", "chat", "endpoint", "interop", "loading", "generation", "prediction"),
     ("prepare",),
-    ("data", "evaluate"),
+    ("data", "evaluate", "judging"),
     ("objectives", "recipes"),
     ("training", "serve"),
     ("inspection",),
@@ -93,7 +93,7 @@ def test_no_module_imports_itself_by_a_detour() -> None:
 
 TORCH_FREE = (
     *("errors", "files", "documents", "ragged", "config", "schedule", "tokenizer", "store", "pipeline", "text"),
-    *("endpoint",),
+    *("endpoint", "judging"),
 )
 
 
