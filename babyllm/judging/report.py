@@ -112,7 +112,7 @@ def _judge(comparisons: Sequence[Comparison]) -> Table:
         ("comparisons whose two orders disagree (ties)", *_part(sum(map(_disagrees, both)), len(both))),
         ("verdicts for the answer shown first", *_part(n_first, len(decided))),
         ("replies without a verdict", *_part(problems.total(), 2 * len(repeats))),
-        *((f"  {reason}", *_part(n, 2 * len(repeats))) for reason, n in problems.most_common(5)),
+        *((f"  because {reason}", *_part(n, 2 * len(repeats))) for reason, n in problems.most_common(5)),
     ]
     if varied:
         rows.append(("pairs whose repeats differ", *_part(sum(len(set(v)) > 1 for v in varied), len(varied))))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from babyllm.commands import note
-from babyllm.config.values import Count, Few, PathText, Seed
+from babyllm.config.values import Count, Few, PathText, Positive, Seed
 from babyllm.endpoint.config import EndpointConfig
 from babyllm.errors import UserError
 from babyllm.judging.answer_files import FieldNames
@@ -37,7 +37,7 @@ class Flags:
     """Flags of `babyllm judge`.
 
     Attributes:
-        method: pairs compares two files in both orders, scores gives each answer 1 to 10 on each dimension; null takes
+        method: pairs compares two files in both orders, scores rates each answer from 1 to 10 by dimension; null takes
             pairs for two files.
         dimensions: dimensions of scores with their weights.
         repeats: number of times that each answer or pair is judged.
@@ -53,7 +53,7 @@ class Flags:
     """
 
     method: Literal["pairs", "scores"] | None = None
-    dimensions: dict[str, float] = field(default_factory=lambda: {"helpful": 1.0, "honest": 1.0, "harmless": 1.0})
+    dimensions: dict[str, Positive] = field(default_factory=lambda: {"helpful": 1.0, "honest": 1.0, "harmless": 1.0})
     repeats: Few = 1
     language: Language = "en"
     prompt_file: PathText | None = None
