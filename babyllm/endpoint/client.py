@@ -112,7 +112,7 @@ class Client:
         self._not_before = 0.0  # on the loop's clock: a busy server asked all requests to wait
         headers = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
         headers["Content-Type"] = "application/json"
-        limits = httpx.Limits(max_connections=self._config.concurrency)
+        limits = httpx.Limits(max_keepalive_connections=self._config.concurrency)
         self._http = httpx.AsyncClient(
             headers=headers, timeout=None, limits=limits
         )  # a reply has one limit, as a whole
@@ -183,8 +183,10 @@ class Client:
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not for longer than until the client closes, when nothing more is sent."""
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._closing.wait(), max(0.0, seconds))
+        if seconds > 0:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), seconds)
+        if self._closing.is_set():
             raise asyncio.CancelledError
 
     async def _attempt(self, key: str, fields: dict[str, Any]) -> Reply:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from babyllm.files import locked
 
 FILE = "replies.jsonl"
 _PATIENCE_S = 30.0
+_KEY = re.compile(rb'\{"key": "(\w+)", ')  # reading a line's reply waits until it is wanted, since files grow large
 
 
 class ReplyCache:
@@ -52,8 +54,7 @@ class ReplyCache:
         offset, length = self._places[key]
         with self._path.open("rb") as file:
             file.seek(offset)
-            found = _parsed(file.read(length))
-        return found[1] if found and found[0] == key else None
+            return _parsed(file.read(length))
 
     def put(self, key: str, reply: Any) -> None:
         """Store a reply; it survives the end of the process from now on.
@@ -84,8 +85,8 @@ class ReplyCache:
             for line in file:
                 if not line.endswith(b"\n"):  # half a line, which its writer may yet complete
                     break
-                if found := _parsed(line):
-                    self._places[found[0]] = (self._end, len(line))
+                if found := _KEY.match(line):
+                    self._places[found[1].decode()] = (self._end, len(line))
                 self._end += len(line)
 
     def _unusable(self, error: OSError) -> UserError:
@@ -94,10 +95,9 @@ class ReplyCache:
         )
 
 
-def _parsed(line: bytes) -> tuple[str, Any] | None:
-    """The key and the reply of a line; None for a damaged one."""
+def _parsed(line: bytes) -> Any:
+    """The reply of a line; None for a damaged one."""
     try:
-        value = json.loads(line)
-        return (value["key"], value["reply"]) if isinstance(value["key"], str) else None
+        return json.loads(line)["reply"]
     except (ValueError, RecursionError, TypeError, KeyError):
         return None

@@ -31,6 +31,9 @@ class FakeEndpoint(ThreadingHTTPServer):
         self.is_open = threading.Event()  # cleared, no answer begins
         self.is_open.set()
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # a killed client
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/v1"

@@ -17,6 +17,7 @@ from fake_endpoint import (
     SECRET,
     Answer,
     FakeEndpoint,
+    Handler,
     cut,
     drips,
     fails,
@@ -180,19 +181,19 @@ def test_nothing_is_asked_twice(tmp_path: Path) -> None:
 def test_the_cache_survives_a_cut_at_every_byte(tmp_path: Path) -> None:
     """Whatever a killed process has left of the last line, the others are read and further ones are added."""
     cache = ReplyCache(tmp_path)
-    for key in ("one", "二"):
+    for key in ("one", "two"):
         cache.put(key, {"text": f"{key}\ud800 龘"})
     whole = (tmp_path / FILE).read_bytes()
     first = whole.index(b"\n") + 1
     for end in range(len(whole) + 1):
         (tmp_path / FILE).write_bytes(whole[:end])
         torn = ReplyCache(tmp_path)
-        assert (torn.get("one") is not None) == (end >= first) and (torn.get("二") is not None) == (end == len(whole))
+        assert (torn.get("one") is not None) == (end >= first) and (torn.get("two") is not None) == (end == len(whole))
         torn.put("three", 3)
         later = ReplyCache(tmp_path)
         assert later.get("three") == 3 and (later.get("one") is not None) == (end >= first - 1)
-    (tmp_path / FILE).write_bytes(b'\xff\xfe\n[1]\n{"key": 1, "reply": 2}\n' + whole)
-    assert ReplyCache(tmp_path).get("二") == {"text": "二\ud800 龘"}
+    (tmp_path / FILE).write_bytes(b'\xff\xfe\n[1]\n{"key": 1, "reply": 2}\n{"key": "two", "rep\n' + whole)
+    assert ReplyCache(tmp_path).get("two") == {"text": "two\ud800 龘"}
 
 
 def test_two_processes_share_a_cache(tmp_path: Path) -> None:
@@ -276,6 +277,21 @@ def test_the_key_is_sent_and_kept_secret(
     written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert SECRET not in str(caught.value) + repr(found) + repr(config) + "".join(capfd.readouterr())
     assert written and SECRET.encode() not in written
+
+
+def test_an_early_end_keeps_what_is_under_way_and_sends_no_more(tmp_path: Path) -> None:
+    """A caller that leaves early gets the replies under way into the cache, and what was not sent stays unsent."""
+
+    def slow(handler: Handler) -> None:
+        time.sleep(0.2)
+        says("late")(handler)
+
+    with faking(lambda said, n: slow) as server:
+        with Client(config_of(server, concurrency=2), tmp_path) as client:
+            next(client.replies(asking(*map(str, range(9)))))
+            _until(lambda: server.asked.total() == 4)
+        assert server.asked.total() == 4
+    assert len((tmp_path / FILE).read_text().splitlines()) == 4
 
 
 WORKER = """

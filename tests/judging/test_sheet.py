@@ -103,9 +103,9 @@ def test_choices_are_compared_with_the_judge(tmp_path: Path, capsys: pytest.Capt
     pairs = [Pair(f"p{i}\n0", f"p{i}", f"A{i}", f"B{i}") for i in range(8)]
     sheet = make_sheet(pairs, 4)
     choices = {item.id: ("2" if item.is_swapped else "1") for item in sheet.items if int(item.pair.a[1]) < 6}
-    for name, value in (("one", choices), ("two", {item: "tie" for item in choices})):
+    for name, value in (("one", choices), ("out/choices-two", {item: "tie" for item in choices})):
         (tmp_path / f"{name}.json").write_text(json.dumps({"sheet": sheet.id, "choices": value}))
-    people = f"--people=[{tmp_path}/one.json, {tmp_path}/two.json]"
+    people = f"--people=[{tmp_path}/one.json, {tmp_path}/out/choices-two.json]"
     run([*arguments, people])
     (table,) = json.loads((tmp_path / "out" / "report.json").read_text())["tables"]
     assert [row[1:5] + row[7:] for row in table["rows"]] == [

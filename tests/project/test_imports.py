@@ -102,7 +102,14 @@ def test_text_and_tokenizers_need_no_torch() -> None:
     for name, path in MODULES.items():
         if top(name) in TORCH_FREE:
             assert "torch" not in {other.split(".")[0] for other in imports(path)}, name
-    for name in ("model.config", "store.shards", "prepare.encode", "data.order.shuffle"):
+    for name in (
+        "model.config",
+        "store.shards",
+        "prepare.encode",
+        "data.order.shuffle",
+        "endpoint.client",
+        "judging.report",
+    ):
         assert "torch" not in loaded_by(f"import babyllm.{name}"), name
 
 

@@ -211,7 +211,8 @@ def _written(out: Path, names: Sequence[str]) -> Iterator[Path]:
     """A folder whose files replace those of an earlier call in OUT, if the body succeeds."""
     from babyllm.pipeline.output import MADE, WORK, discard_work, publish, work_directory
 
-    with work_directory(out, [CACHE, SHEET, *RESULTS]):
+    choices = [file.name for file in out.glob("choices-*.json")]  # of people, who may keep them where the sheet is
+    with work_directory(out, [CACHE, SHEET, *RESULTS, *choices]):
         yield out / WORK / MADE
         publish(out, names, [name for name in reversed(names) if (out / name).exists()])
     discard_work(out)
