@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 
 from babyllm.config.values import check
-from babyllm.endpoint.config import EndpointConfig, Request, address, body_of, key_of
+from babyllm.endpoint.config import EndpointConfig, Request, address, body_of, is_this_machine, key_of
 from babyllm.endpoint.replies import Again, Reply, parse_body, read_reply
 from babyllm.endpoint.reply_cache import ReplyCache
 from babyllm.endpoint.spending import Spending, check_budget
@@ -113,9 +113,12 @@ class Client:
         headers = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
         headers["Content-Type"] = "application/json"
         limits = httpx.Limits(max_keepalive_connections=self._config.concurrency)
-        self._http = httpx.AsyncClient(
-            headers=headers, timeout=None, limits=limits
-        )  # a reply has one limit, as a whole
+        try:  # a reply has one limit of time, as a whole, and this machine is reached without a proxy
+            self._http = httpx.AsyncClient(
+                headers=headers, timeout=None, limits=limits, trust_env=not is_this_machine(self._address)
+            )
+        except (ImportError, ValueError) as error:
+            raise UserError(f"the proxy in the environment cannot be used: {in_one_line(error)}") from None
 
     async def _close(self) -> None:
         self._closing.set()
@@ -209,6 +212,8 @@ class Client:
             raise
         except asyncio.TimeoutError:
             raise Again(f"the reply was not complete within {self._config.timeout_s:g} s") from None
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise UserError(f"--endpoint.url={self._config.url}: is not an address ({in_one_line(error)})") from None
         except httpx.ConnectError as error:
             is_unpaid = True
             raise Again(f"the endpoint cannot be reached ({in_one_line(error)})") from None

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -89,6 +90,15 @@ def address(config: EndpointConfig) -> str:
     if parts.username is not None or parts.query or parts.fragment:  # not shown, since a secret may be among them
         raise UserError("--endpoint.url: give it without user, ? and #; --endpoint.key_variable names the key's place")
     return config.url.rstrip("/").removesuffix(_PATH) + _PATH
+
+
+def is_this_machine(url: str) -> bool:
+    """Whether an address is one of this machine's own."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def key_of(config: EndpointConfig) -> str | None:

@@ -279,6 +279,23 @@ def test_the_key_is_sent_and_kept_secret(
     assert written and SECRET.encode() not in written
 
 
+def test_this_machine_is_reached_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy in the environment is not asked for a local endpoint; one that cannot be used is a line for others."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "socks9://127.0.0.1:9")
+    with faking(echo) as server:
+        assert replies(config_of(server), asking("a"))[0].text == "re: a"
+    with pytest.raises(UserError, match="the proxy in the environment cannot be used"):
+        replies(EndpointConfig(url="http://endpoint.invalid/v1", model="m"), asking("a"))
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'x' * 80}.invalid"])
+def test_an_impossible_host_is_named(host: str) -> None:
+    """A host that no name server can know ends the work with a line."""
+    with pytest.raises(UserError, match=r"--endpoint\.url|cannot be reached"):
+        replies(EndpointConfig(url=f"http://{host}/v1", model="m", retries=0), asking(*map(str, range(20))))
+
+
 def test_an_early_end_keeps_what_is_under_way_and_sends_no_more(tmp_path: Path) -> None:
     """A caller that leaves early gets the replies under way into the cache, and what was not sent stays unsent."""
 
