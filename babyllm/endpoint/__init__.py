@@ -4,7 +4,7 @@
         for reply in client.replies([Request([{"role": "user", "content": "..."}])]):
             reply.text, reply.finish, reply.usage, reply.error
 
-Request -> key -> ReplyCache, else -> Spending (the budget) -> HTTP, retried -> read_reply -> ReplyCache -> Reply
+Request -> key -> ReplyCache, else -> Spending (the budget) -> Transport, retried -> ReplyCache -> Reply
 
 `config` needs no library, `client` needs httpx.
 """

@@ -20,24 +20,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import httpx
-
 from babyllm.config.values import check
-from babyllm.endpoint.config import EndpointConfig, Request, address, body_of, is_this_machine, key_of
-from babyllm.endpoint.replies import Again, Reply, parse_body, read_reply
+from babyllm.endpoint.config import EndpointConfig, Request, address, body_of, key_of
+from babyllm.endpoint.replies import Again, Reply, read_reply
 from babyllm.endpoint.reply_cache import ReplyCache
 from babyllm.endpoint.spending import Spending, check_budget
-from babyllm.errors import UserError, in_one_line
+from babyllm.endpoint.transport import Transport
+from babyllm.errors import UserError
 from babyllm.files import json_digest
 from babyllm.progress import ProgressLine
 
-MAX_REPLY_BYTES = 64 << 20
 MAX_WAIT_S = 300.0  # a server that asks to wait for longer is not waited for
 MAX_BACKOFF_S = 60.0
 MAX_FAILURES = 10  # in a row, each after all its attempts: the endpoint is down
 GRACE_S = 3.0  # for requests under way at an early end, whose replies may have been paid for
 _AHEAD = 4  # requests taken up per request that may be under way, so that a slow one holds few others up
-_MIN_SECRET = 8  # a shorter key, such as "none", occurs in texts by chance
 
 
 class Client:
@@ -64,7 +61,11 @@ class Client:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
+        try:
+            asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
+        except BaseException:
+            self._stop()
+            raise
         return self
 
     def __exit__(
@@ -73,10 +74,13 @@ class Client:
         try:
             asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
         finally:  # a second Ctrl-C does not wait
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(1.0)
-            if not self._thread.is_alive():
-                self._loop.close()
+            self._stop()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(1.0)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     def replies(self, requests: Sequence[Request]) -> Iterator[Reply]:
         """The replies in the order of the requests, as they come; a progress line on stderr shows how many there are.
@@ -110,15 +114,8 @@ class Client:
         self._closing, self._slots = asyncio.Event(), asyncio.Semaphore(self._config.concurrency)
         self._settled = asyncio.Event()  # set when an attempt has ended
         self._not_before = 0.0  # on the loop's clock: a busy server asked all requests to wait
-        headers = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
-        headers["Content-Type"] = "application/json"
-        limits = httpx.Limits(max_keepalive_connections=self._config.concurrency)
-        try:  # a reply has one limit of time, as a whole, and this machine is reached without a proxy
-            self._http = httpx.AsyncClient(
-                headers=headers, timeout=None, limits=limits, trust_env=not is_this_machine(self._address)
-            )
-        except (ImportError, ValueError) as error:
-            raise UserError(f"the proxy in the environment cannot be used: {in_one_line(error)}") from None
+        config = self._config
+        self._transport = Transport(self._address, self._secret, config.timeout_s, config.concurrency)
 
     async def _close(self) -> None:
         self._closing.set()
@@ -129,7 +126,7 @@ class Client:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        await self._http.aclose()
+        await self._transport.close()
 
     async def _reply(self, request: Request) -> Reply:
         fields = body_of(self._config, request)
@@ -138,9 +135,11 @@ class Client:
         task = self._asked.get(key)
         if task is None:
             found = self._cache.get(key)
-            if found is not None:
-                self.spending.n_cached += 1
-                return replace(read_reply(found), is_cached=True)
+            with suppress(Again):  # a line that somebody has changed
+                if found is not None:
+                    reply = read_reply(found)
+                    self.spending.n_cached += 1
+                    return replace(reply, is_cached=True)
             task = self._asked[key] = asyncio.create_task(self._answered(key, fields))
             task.add_done_callback(lambda _: self._asked.pop(key))
             return await asyncio.shield(task)
@@ -172,7 +171,7 @@ class Client:
         self.spending.n_failed += 1
         if self._failures >= MAX_FAILURES:
             raise UserError(
-                f"{self._address}: {self._failures} requests in a row had no reply: {why}; what was answered is "
+                f"{self._address}: {MAX_FAILURES} requests in a row had no reply: {why}; what was answered is "
                 "stored, so the same command goes on from there"
             )
         return Reply(error=why)
@@ -198,27 +197,17 @@ class Client:
         await self._admit(most)
         usage, is_unpaid = None, False
         try:
-            status, headers, text = await asyncio.wait_for(self._post(content), self._config.timeout_s)
-            is_unpaid = status != 200
-            value = parse_body(status, headers, text)
+            value = await self._transport.send(content)
             if isinstance(value, Reply):
+                is_unpaid = True
                 return value
             reply = read_reply(value)
             usage = reply.usage
             self._cache.put(key, value)
             return reply
         except Again as failure:
-            usage = failure.usage
+            usage, is_unpaid = failure.usage, failure.is_unpaid
             raise
-        except asyncio.TimeoutError:
-            raise Again(f"the reply was not complete within {self._config.timeout_s:g} s") from None
-        except (httpx.InvalidURL, UnicodeError) as error:
-            raise UserError(f"--endpoint.url={self._config.url}: is not an address ({in_one_line(error)})") from None
-        except httpx.ConnectError as error:
-            is_unpaid = True
-            raise Again(f"the endpoint cannot be reached ({in_one_line(error)})") from None
-        except httpx.HTTPError as error:
-            raise Again(f"the connection broke ({in_one_line(error) or type(error).__name__})") from None
         finally:
             self.spending.settle(usage, most, is_unpaid=is_unpaid)
             self._settled.set()
@@ -237,25 +226,5 @@ class Client:
                 )
             self._settled.clear()
             await self._settled.wait()
+            await self._pause(0)
         self.spending.reserve(most)
-
-    async def _post(self, content: bytes) -> tuple[int, httpx.Headers, str]:
-        """The status, headers and text of a response, the key in it made unreadable.
-
-        Raises:
-            Again: the body is too large, or is not UTF-8.
-        """
-        body = bytearray()
-        async with self._http.stream("POST", self._address, content=content) as response:
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_REPLY_BYTES:
-                    raise Again(f"the reply is larger than {MAX_REPLY_BYTES >> 20} MiB")
-        try:
-            text = body.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise Again("the reply is not UTF-8 text") from None
-        if self._secret and len(self._secret) >= _MIN_SECRET:
-            for form in (self._secret, json.dumps(self._secret)[1:-1]):
-                text = text.replace(form, "[key]")
-        return response.status_code, response.headers, text

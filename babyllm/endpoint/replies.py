@@ -59,12 +59,15 @@ class Again(Exception):
 
     Attributes:
         wait_s: seconds that the server asks to wait; None if it does not say.
+        is_unpaid: whether the attempt has certainly cost nothing.
         usage: tokens of the failed attempt, where the server says.
     """
 
-    def __init__(self, reason: str, wait_s: float | None = None, *, usage: Usage | None = None) -> None:
+    def __init__(
+        self, reason: str, wait_s: float | None = None, *, is_unpaid: bool = False, usage: Usage | None = None
+    ) -> None:
         super().__init__(reason)
-        self.wait_s, self.usage = wait_s, usage
+        self.wait_s, self.is_unpaid, self.usage = wait_s, is_unpaid, usage
 
 
 def parse_body(status: int, headers: Mapping[str, str], text: str) -> dict[str, Any] | Reply:
@@ -138,7 +141,7 @@ def _refused(status: int, said: str, headers: Mapping[str, str], code: object) -
     if code == "insufficient_quota":  # sent with 429, although waiting does not help
         status = 402
     if status in _PASSING or status >= 500:
-        raise Again(line, retry_after(headers, time.time()))
+        raise Again(line, retry_after(headers, time.time()), is_unpaid=True)
     if status in _OF_ALL:
         raise UserError(f"{line}: {_OF_ALL[status]}")
     if 300 <= status < 400:

@@ -265,17 +265,21 @@ def test_the_key_is_sent_and_kept_secret(
     monkeypatch.setenv("THE_KEY", SECRET)
 
     def choose(said: str, n: int) -> Answer:
+        if said == "c":
+            return lambda handler: (handler.wfile.write(f"{SECRET}\r\n\r\n".encode()), hangs_up(handler))[1]
         return says(f"your key is {SECRET}") if said == "a" else fails(400, f"wrong key {SECRET}")
 
     with faking(choose) as server:
-        config = config_of(server, key_variable="THE_KEY")
-        found = replies(config, asking("a", "b"), tmp_path)
+        config = config_of(server, key_variable="THE_KEY", retries=1)
+        found = replies(config, asking("a", "b", "c"), tmp_path)
     assert {header["Authorization"] for header in server.headers} == {f"Bearer {SECRET}"}
     assert found[0].text == "your key is [key]" and "wrong key [key]" in str(found[1].error)
-    with faking(lambda said, n: fails(401, f"wrong key {SECRET}")) as server, pytest.raises(UserError) as caught:
-        replies(config_of(server, key_variable="THE_KEY"), asking("a"), tmp_path)
+    for answer in (fails(401, f"wrong key {SECRET}"), sends(b"", 302, Location=f"/v2?key={SECRET}")):
+        with faking(lambda said, n, answer=answer: answer) as server, pytest.raises(UserError) as caught:
+            replies(config_of(server, key_variable="THE_KEY"), asking("d"), tmp_path)
+        assert "[key]" in str(caught.value) and SECRET not in str(caught.value)
     written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
-    assert SECRET not in str(caught.value) + repr(found) + repr(config) + "".join(capfd.readouterr())
+    assert SECRET not in repr(found) + repr(config) + "".join(capfd.readouterr())
     assert written and SECRET.encode() not in written
 
 
