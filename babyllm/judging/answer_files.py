@@ -9,14 +9,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from babyllm.chat.formats import FormatConfig, to_conversation
+from babyllm.chat.messages import ASSISTANT, Unusable
 from babyllm.errors import UserError
 
 PROMPTS = ("prompt", "question", "instruction", "query")
-ANSWERS = ("prediction", "answer", "response", "output", "completion")
+ANSWERS = ("answer", "response", "output", "completion")
+PREDICTION, PREDICTIONS = "prediction", "predictions"
 REFERENCES = ("reference", "references")
 MESSAGES = "messages"
 
@@ -27,8 +31,9 @@ class FieldNames:
 
     Attributes:
         prompt: field of the prompt, a text or a list of messages; null takes prompt, question, instruction (with
-            input), query or messages.
-        answer: field of the answer; null takes prediction, answer, response, output or completion.
+            input), query, messages or the usual formats of conversations.
+        answer: field of the answer; null takes prediction, predictions, answer, response, output or completion, else
+            the end of the conversation.
         reference: field of the reference answer, a text or a list of texts; null takes reference or references.
         id: field that says which records of two files belong together; null compares their prompts.
     """
@@ -44,7 +49,7 @@ class Answer:
     """An answer to a prompt.
 
     Attributes:
-        key: id of the record, or its prompt and the number of the prompt's earlier occurrences in the file.
+        key: id of the record, or else its prompt, with the number of earlier answers to it in the file.
         prompt: what was asked.
         text: the answer.
         reference: a good answer to compare with; None if there is none.
@@ -78,25 +83,30 @@ class Pair:
 def read_answers(path: Path, names: FieldNames) -> list[Answer]:
     """The answers of a file in lines of JSON, such as `babyllm predict` writes.
 
+    A record with several predictions has as many answers. A record without one, beside others that have some, could
+    not be answered and is left out.
+
     Raises:
         UserError: the file cannot be read, or a record lacks its prompt or answer; the message names the line.
     """
-    answers: list[Answer] = []
-    seen: Counter[str] = Counter()
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not UTF-8 text; answers are lines of JSON") from None
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            answer = _answer(_record(line, f"{path}:{number}"), names, f"{path}:{number}")
-            key = answer.key if names.id else f"{answer.prompt}\n{seen[answer.prompt]}"
-            seen[key if names.id else answer.prompt] += 1
-            if names.id and seen[key] > 1:
-                raise UserError(f"{path}:{number}: the id {key} occurs twice; give each record its own {names.id}")
-            answers.append(Answer(key, answer.prompt, answer.text, answer.reference))
+    records = {f"{path}:{n}": _record(line, f"{path}:{n}") for n, line in enumerate(lines, 1) if line.strip()}
+    if names.answer is None and any(_predictions(record) for record in records.values()):
+        records = {where: record for where, record in records.items() if _predictions(record)}
+    seen: Counter[str] = Counter()
+    answers = []
+    for where, record in records.items():
+        name, prompt, texts, reference = _parts(record, names, where)
+        if names.id and seen[name]:
+            raise UserError(f"{where}: the id {name} occurs twice; give each record its own {names.id}")
+        for text in texts:
+            answers.append(Answer(f"{name}\n{seen[name]}", prompt, text, reference))
+            seen[name] += 1
     if not answers:
         raise UserError(f"{path}: holds no answers; give lines of JSON with a prompt and an answer")
     return answers
@@ -113,7 +123,9 @@ def matched(first: Sequence[Answer], second: Sequence[Answer]) -> list[Pair]:
     for a in first:
         if b := by_key.get(a.key):
             if a.prompt != b.prompt:
-                raise UserError(f"the id {a.key} has two prompts; give ids that mean the same in both files")
+                raise UserError(
+                    f"the id {a.key.partition(chr(10))[0]} has two prompts; give ids that mean the same in both files"
+                )
             pairs.append(Pair(a.key, a.prompt, a.text, b.text, a.reference if a.reference is not None else b.reference))
     return pairs
 
@@ -128,30 +140,42 @@ def _record(line: str, where: str) -> dict[str, Any]:
     return record
 
 
-def _answer(record: dict[str, Any], names: FieldNames, where: str) -> Answer:
+def _predictions(record: dict[str, Any]) -> list[str]:
+    """The answers that `babyllm predict` has added to a record."""
+    found = record.get(PREDICTIONS, record.get(PREDICTION))
+    texts = found if isinstance(found, list) else [found]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _parts(record: dict[str, Any], names: FieldNames, where: str) -> tuple[str, str, list[str], str | None]:
+    """The id, or else the prompt; the prompt, the answers and the reference answer of a record."""
     prompt, last = _prompt(record, names.prompt, where)
-    text = _field(record, names.answer, ANSWERS)
-    reference = _field(record, names.reference, REFERENCES)
-    if text is None and names.answer is None:
+    texts = _predictions(record) if names.answer is None else []
+    text = None if texts else _field(record, names.answer, ANSWERS)
+    if not texts and text is None and names.answer is None:
         text, last = last, None
-    for value, what in ((prompt, "prompt"), (text, "answer")):
+    texts = texts if text is None else [text]
+    for value, what in ((prompt, "prompt"), (texts or None, "answer")):
         if value is None:
             raise UserError(f"{where}: has no {what} (fields {', '.join(record)}); name its field with --fields.{what}")
-    key = record.get(names.id) if names.id else ""
-    if not isinstance(key, (str, int)):
+    name = record.get(names.id) if names.id else prompt
+    if not isinstance(name, (str, int)):
         raise UserError(f"{where}: has no id in the field {names.id}; check --fields.id")
-    assert prompt is not None and text is not None
-    return Answer(str(key), prompt, text, last if reference is None else reference)
+    reference = _field(record, names.reference, REFERENCES)
+    return str(name), prompt or "", texts, last if reference is None else reference
 
 
 def _prompt(record: dict[str, Any], name: str | None, where: str) -> tuple[str | None, str | None]:
-    """The prompt, and the assistant's message at the end of a conversation: an answer, or one to compare with."""
+    """The prompt, and the last answer of a conversation, which is the answer or one to compare with."""
     prompt = _field(record, name, PROMPTS)
     messages = record.get(name or MESSAGES)
     if prompt is None and isinstance(messages, list):
-        spoken = _messages(messages, where)
-        last = spoken.pop()[1] if spoken and spoken[-1][0] == "assistant" else None
-        return (_conversation(spoken) if spoken else None), last
+        return _asked(_messages(messages, where))
+    if prompt is None and name is None:
+        rest = {key: value for key, value in record.items() if key not in (PREDICTION, PREDICTIONS, *REFERENCES)}
+        with suppress(Unusable):
+            conversation = to_conversation(rest, FormatConfig(), task="", id="")
+            return _asked([(message.role, message.content) for message in conversation.messages])
     if name is None and "instruction" in record and isinstance(record.get("input"), str):
         prompt = f"{prompt}\n{record['input']}".strip()
     return prompt, None
@@ -173,8 +197,9 @@ def _messages(values: list[Any], where: str) -> list[tuple[str, str]]:
     return [(str(role), str(content)) for role, content in found]
 
 
-def _conversation(spoken: Sequence[tuple[str, str]]) -> str:
-    """Messages as one text; a single question is shown without its role."""
+def _asked(spoken: list[tuple[str, str]]) -> tuple[str | None, str | None]:
+    """The messages as one text, without an answer at their end, and that answer."""
+    last = spoken.pop()[1] if spoken and spoken[-1][0] == ASSISTANT else None
     if len(spoken) == 1:
-        return spoken[0][1]
-    return "\n\n".join(f"[{role}]\n{content}" for role, content in spoken)
+        return spoken[0][1], last  # a single question is shown without its role
+    return "\n\n".join(f"[{role}]\n{content}" for role, content in spoken) or None, last

@@ -16,6 +16,7 @@ from fake_endpoint import SECRET, Answer, FakeEndpoint, cut, fails, faking, hang
 
 from babyllm.__main__ import run
 from babyllm.errors import UserError
+from babyllm.judging.answer_files import FieldNames, read_answers
 
 PAIR = re.compile(r"<answer_a>\n(.*)\n</answer_a>.*<answer_b>\n(.*)\n</answer_b>", re.DOTALL)
 
@@ -255,3 +256,40 @@ def test_one_file_and_two_methods(files: list[str], tmp_path: Path) -> None:
     with faking(lambda said, n: says("helpful: 5\nhonest: 6\nharmless: 7")) as server:
         run(["judge", files[0], str(tmp_path / "out"), *flags(server)])
     assert read(tmp_path / "out")[0][0]["means"]["total"] == 6
+
+
+@pytest.mark.parametrize(
+    ("record", "prompt", "answers", "reference"),
+    [
+        ({"instruction": "译", "input": "猫", "prediction": "cat", "output": "Cat"}, "译\n猫", ["cat"], None),
+        ({"prompt": "p", "predictions": ["a", "b"], "references": ["x", "y"]}, "p", ["a", "b"], "x\ny"),
+        ({"messages": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}]}, "p", ["a"], None),
+        (
+            {"conversations": [{"from": "human", "value": "p"}, {"from": "gpt", "value": "r"}], "prediction": "a"},
+            *("p", ["a"], "r"),
+        ),
+        ({"kind": "QA", "input": "p", "target": "r", "prediction": "a", "reference": "own"}, "p", ["a"], "own"),
+        (
+            {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "p"}], "prediction": "a"},
+            *("[system]\ns\n\n[user]\np", ["a"], None),
+        ),
+    ],
+)
+def test_usual_records_are_read(
+    record: dict[str, Any], prompt: str, answers: list[str], reference: str | None, tmp_path: Path
+) -> None:
+    """Prompt, answers and reference are found in what `predict` writes for the usual formats."""
+    found = read_answers(write(tmp_path / "a.jsonl", [record]), FieldNames())
+    assert [(answer.prompt, answer.text, answer.reference) for answer in found] == [
+        (prompt, answer, reference) for answer in answers
+    ]
+    assert len({answer.key for answer in found}) == len(answers)
+
+
+def test_a_record_that_was_not_answered_is_left_out(tmp_path: Path) -> None:
+    """Where `predict` reports an error, the right answer is not taken for the model's; equal ids are refused."""
+    records = [{"question": f"q{i}", "answer": "right", "id": 1} | ({"prediction": "p"} if i else {}) for i in range(3)]
+    found = read_answers(write(tmp_path / "a.jsonl", records), FieldNames())
+    assert [(answer.prompt, answer.text) for answer in found] == [("q1", "p"), ("q2", "p")]
+    with pytest.raises(UserError, match=r"a\.jsonl:3: the id 1 occurs twice"):
+        read_answers(tmp_path / "a.jsonl", FieldNames(id="id"))
