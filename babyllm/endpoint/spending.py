@@ -55,9 +55,8 @@ class Spending:
             body: request as it is sent.
             fields: the same as a JSON object.
         """
-        limit = fields.get("max_tokens", fields.get("max_completion_tokens"))
-        limit = limit if isinstance(limit, int) else 0
-        return self._price(len(body), limit * max(1, fields.get("n") or 1)) or 0.0
+        n = fields.get("n")
+        return self._price(len(body), (_limit(fields) or 0) * (n if isinstance(n, int) else 1)) or 0.0
 
     def fits(self, most: float) -> bool:
         """Whether a request of this largest cost may be sent now."""
@@ -122,5 +121,11 @@ def check_budget(config: EndpointConfig, fields: dict[str, Any]) -> None:
         return
     if config.price_in is None or config.price_out is None:
         raise UserError("--endpoint.max_cost: needs --endpoint.price_in and --endpoint.price_out, per million tokens")
-    if not isinstance(fields.get("max_tokens", fields.get("max_completion_tokens")), int):
+    if _limit(fields) is None:
         raise UserError("--endpoint.max_cost: needs --endpoint.max_tokens, else a reply may cost anything")
+
+
+def _limit(fields: dict[str, Any]) -> int | None:
+    """The largest number of tokens of a reply, under the old or the new name."""
+    limits = [fields.get(name) for name in ("max_tokens", "max_completion_tokens")]
+    return max((limit for limit in limits if isinstance(limit, int)), default=None)

@@ -75,7 +75,7 @@ def sheet_page(sheet: Sheet) -> bytes:
     ]
     # In a script element only "<" can end the data; as an escape it cannot.
     data = json.dumps({"id": sheet.id, "items": items}).replace("<", "\\u003c")
-    page = (get_data("babyllm.judging", "sheet/page.html") or b"").decode()
+    page = (get_data("babyllm.judging", "page/sheet.html") or b"").decode()
     before, _, after = page.partition(_DATA)
     return f"{before}{data}{after}".encode()
 

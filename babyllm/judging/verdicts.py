@@ -12,7 +12,8 @@ Choice = Literal["A", "B", "tie"]
 LOWEST, HIGHEST = 1.0, 10.0
 UNCLEAR, CUT = "the reply has no verdict", "the reply was cut before its verdict; raise --endpoint.max_tokens"
 
-_MARKS = r"""[\s*_`"'「」【】\[\]()（）<>{}]*"""
+# At most so many, since a text of marks alone would take time that grows with the square of its length.
+_MARKS = r"""[\s*_`"'「」【】\[\]()（）<>{}]{0,12}"""
 # Not "A or B", nor the A of "Answer" or of the article in "a tie".
 _LETTER = r"(?P<letter>[AB])(?![A-Za-z])(?!\s*(?:/|&|,|、|\||or\b|and\b|vs|和|与|或))"
 _CHOICE = rf"(?:{_LETTER}|(?P<tie>(?i:(?:an?\s+)?tie|draw|C)\b|平局|平手))"

@@ -37,6 +37,7 @@ from babyllm.judging.verdicts import choice_in, scores_in
         ("Verdict: Both", None),
         ("Both are good. A", None),
         ("A is better.", None),
+        pytest.param("Verdict:" + "* \n" * 100_000, None, id="marks"),
         ("", None),
     ],
 )
