@@ -9,20 +9,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from babyllm.chat.formats import FormatConfig, to_conversation
-from babyllm.chat.messages import ASSISTANT, Unusable
+from babyllm.chat.formats import FormatConfig, to_question
+from babyllm.chat.messages import Unusable
 from babyllm.errors import UserError
 
-PROMPTS = ("prompt", "question", "instruction", "query")
 ANSWERS = ("answer", "response", "output", "completion")
 PREDICTION, PREDICTIONS = "prediction", "predictions"
 REFERENCES = ("reference", "references")
-MESSAGES = "messages"
+_ADDED = (PREDICTION, PREDICTIONS, "finish", "error", *REFERENCES)  # by `babyllm predict`, or never shown to a model
 
 
 @dataclass(frozen=True)
@@ -30,11 +28,10 @@ class FieldNames:
     """The fields of a record; null looks for the usual names.
 
     Attributes:
-        prompt: field of the prompt, a text or a list of messages; null takes prompt, question, instruction (with
-            input), query, messages or the usual formats of conversations.
-        answer: field of the answer; null takes prediction, predictions, answer, response, output or completion, else
-            the end of the conversation.
-        reference: field of the reference answer, a text or a list of texts; null takes reference or references.
+        prompt: field of the prompt, a text or a list of messages; null finds it in the usual formats of conversations.
+        answer: field of the answer; null takes prediction or predictions, else the end of the conversation.
+        reference: field of the reference answer, a text or a list of texts; null takes reference or references, else
+            the end of a conversation that has a prediction.
         id: field that says which records of two files belong together; null compares their prompts.
     """
 
@@ -149,36 +146,37 @@ def _predictions(record: dict[str, Any]) -> list[str]:
 
 def _parts(record: dict[str, Any], names: FieldNames, where: str) -> tuple[str, str, list[str], str | None]:
     """The id, or else the prompt; the prompt, the answers and the reference answer of a record."""
-    prompt, last = _prompt(record, names.prompt, where)
+    prompt, last = _asked(record, names, where)
     texts = _predictions(record) if names.answer is None else []
-    text = None if texts else _field(record, names.answer, ANSWERS)
-    if not texts and text is None and names.answer is None:
-        text, last = last, None
-    texts = texts if text is None else [text]
-    for value, what in ((prompt, "prompt"), (texts or None, "answer")):
-        if value is None:
-            raise UserError(f"{where}: has no {what} (fields {', '.join(record)}); name its field with --fields.{what}")
+    if not texts:
+        text = last if names.answer is None else None
+        text, last = _field(record, names.answer, ANSWERS) if text is None else text, None
+        if text is None:
+            raise UserError(f"{where}: has no answer (fields {', '.join(record)}); name its field with --fields.answer")
+        texts = [text]
     name = record.get(names.id) if names.id else prompt
     if not isinstance(name, (str, int)):
         raise UserError(f"{where}: has no id in the field {names.id}; check --fields.id")
     reference = _field(record, names.reference, REFERENCES)
-    return str(name), prompt or "", texts, last if reference is None else reference
+    return str(name), prompt, texts, last if reference is None else reference
 
 
-def _prompt(record: dict[str, Any], name: str | None, where: str) -> tuple[str | None, str | None]:
-    """The prompt, and the last answer of a conversation, which is the answer or one to compare with."""
-    prompt = _field(record, name, PROMPTS)
-    messages = record.get(name or MESSAGES)
-    if prompt is None and isinstance(messages, list):
-        return _asked(_messages(messages, where))
-    if prompt is None and name is None:
-        rest = {key: value for key, value in record.items() if key not in (PREDICTION, PREDICTIONS, *REFERENCES)}
-        with suppress(Unusable):
-            conversation = to_conversation(rest, FormatConfig(), task="", id="")
-            return _asked([(message.role, message.content) for message in conversation.messages])
-    if name is None and "instruction" in record and isinstance(record.get("input"), str):
-        prompt = f"{prompt}\n{record['input']}".strip()
-    return prompt, None
+def _asked(record: dict[str, Any], names: FieldNames, where: str) -> tuple[str, str | None]:
+    """The prompt, and the answer that the record had before a model was asked; None if it had none."""
+    value = record.get(names.prompt) if names.prompt else None
+    if names.prompt and not isinstance(value, list):
+        if (prompt := _field(record, names.prompt, ())) is None:
+            raise UserError(f"{where}: has no prompt in the field {names.prompt}; check --fields.prompt")
+        return prompt, None
+    known = (*_ADDED, names.answer, names.reference, names.id)
+    rest = {"messages": value} if names.prompt else {key: each for key, each in record.items() if key not in known}
+    try:
+        messages, last = to_question(rest, FormatConfig())
+    except Unusable as error:
+        raise UserError(f"{where}: {error}; name its fields with --fields.prompt and --fields.answer") from None
+    if len(messages) == 1:
+        return messages[0].content, last  # a single question is shown without its role
+    return "\n\n".join(f"[{message.role}]\n{message.content}" for message in messages), last
 
 
 def _field(record: dict[str, Any], name: str | None, usual: Sequence[str]) -> str | None:
@@ -187,19 +185,3 @@ def _field(record: dict[str, Any], name: str | None, usual: Sequence[str]) -> st
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
         return "\n".join(value)
     return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
-
-
-def _messages(values: list[Any], where: str) -> list[tuple[str, str]]:
-    """Role and content of each message."""
-    found = [(value.get("role"), value.get("content")) for value in values if isinstance(value, dict)]
-    if len(found) != len(values) or not all(isinstance(part, str) for message in found for part in message):
-        raise UserError(f"{where}: a message is an object with role and content, both texts")
-    return [(str(role), str(content)) for role, content in found]
-
-
-def _asked(spoken: list[tuple[str, str]]) -> tuple[str | None, str | None]:
-    """The messages as one text, without an answer at their end, and that answer."""
-    last = spoken.pop()[1] if spoken and spoken[-1][0] == ASSISTANT else None
-    if len(spoken) == 1:
-        return spoken[0][1], last  # a single question is shown without its role
-    return "\n\n".join(f"[{role}]\n{content}" for role, content in spoken) or None, last

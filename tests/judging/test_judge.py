@@ -212,8 +212,8 @@ def test_a_killed_judge_goes_on(files: list[str], tmp_path: Path, monkeypatch: p
         ("{", "a.jsonl:2: is not JSON"),
         ("[1]", "a.jsonl:2: is not a JSON object"),
         ('{"prompt": "p"}', r"a.jsonl:2: has no answer \(fields prompt\); name its field with --fields.answer"),
-        ('{"answer": "p"}', "a.jsonl:2: has no prompt"),
-        ('{"messages": [1], "answer": "p"}', "a.jsonl:2: a message is an object"),
+        ('{"answer": "p"}', "a.jsonl:2: no conversation: .*name its fields with --fields.prompt"),
+        ('{"messages": [1], "answer": "p"}', "a.jsonl:2: a message is not an object"),
     ],
 )
 def test_a_bad_record_is_named(line: str, words: str, tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_one_file_and_two_methods(files: list[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "prompt", "answers", "reference"),
     [
-        ({"instruction": "译", "input": "猫", "prediction": "cat", "output": "Cat"}, "译\n猫", ["cat"], None),
+        ({"instruction": "译", "input": "猫", "prediction": "cat", "output": "Cat"}, "译\n猫", ["cat"], "Cat"),
         ({"prompt": "p", "predictions": ["a", "b"], "references": ["x", "y"]}, "p", ["a", "b"], "x\ny"),
         ({"messages": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}]}, "p", ["a"], None),
         (
