@@ -94,7 +94,7 @@ def _on_tasks(config: RunConfig, stage: Beginning) -> Measure | None:
     names = [f"{part}/{name}" for part in (*stage.parts, "all") for name in ("loss", "bpb", "accuracy")]
     measure, of_tasks = None, list[str]()
     if config.evaluate.names:
-        from babyllm.training.task_measure import on_tasks
+        from babyllm.training.stages.task_measure import on_tasks
 
         measure, of_tasks = on_tasks(config.evaluate, stage.tokenizer, stage.chat_template, stage.parts)
     require_known(config.best, [*names, *of_tasks])
