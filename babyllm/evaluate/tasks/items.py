@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,8 +65,8 @@ class TaskItems(NamedTuple):
 
     def examples_for(self, item: Item) -> list[Item]:
         """The examples of an item's prompt: the first of its group, or of all if its group has none."""
-        found = self.examples.get(item.group) or [each for of_group in self.examples.values() for each in of_group]
-        return [example for example in found if example.id != item.id][: self.task.shots]
+        found = self.examples.get(item.group) or chain.from_iterable(self.examples.values())
+        return list(islice((example for example in found if example.id != item.id), self.task.shots))
 
 
 def read_items(task: Task, folder: Path) -> TaskItems:
@@ -82,25 +83,32 @@ def read_items(task: Task, folder: Path) -> TaskItems:
     files = _files(task.items, task, folder, "items")
     items = [item for file in files for item in _items(file, folder, templates)]
     if not items:
-        raise UserError(f"{folder}: the files {task.items} of task {task.name} hold no items")
+        raise UserError(f"{folder}: the files {_either(task.items)} of task {task.name} hold no items")
     examples: dict[str, list[Item]] = defaultdict(list)
     shown = _files(task.examples, task, folder, "examples") if task.examples and task.shots else []
     for item in (item for file in shown for item in _items(file, folder, templates)):
         examples[item.group].append(item)
     if task.shots and not examples:
-        raise UserError(f"{folder}: the files {task.examples} of task {task.name} hold no examples")
+        raise UserError(f"{folder}: the files {_either(task.examples)} of task {task.name} hold no examples")
     digest = json_digest([asdict(task), [[file.name, sha256(file)] for file in (*files, *shown)]])
     return TaskItems(task, items, examples, digest)
 
 
-def _files(pattern: str, task: Task, folder: Path, key: str) -> list[Path]:
-    try:
-        found = sorted(path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith("."))
-    except (ValueError, NotImplementedError, IndexError) as error:
-        raise UserError(f"task {task.name}: '{key}' expects a pattern such as test/*.csv, not {pattern!r}") from error
-    if not found:
-        raise UserError(f"{folder}: has no file {pattern} for task {task.name}; name its folder with --task_dir")
-    return found
+def _files(patterns: str | list[str], task: Task, folder: Path, key: str) -> list[Path]:
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        try:
+            found = sorted(path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith("."))
+        except (ValueError, NotImplementedError, IndexError, OSError) as error:
+            raise UserError(
+                f"task {task.name}: '{key}' expects a pattern such as test/*.csv, not {pattern!r}"
+            ) from error
+        if found:
+            return found
+    raise UserError(f"{folder}: has no file {_either(patterns)} for task {task.name}; name its folder with --task_dir")
+
+
+def _either(patterns: str | list[str] | None) -> str:
+    return " or ".join(patterns) if isinstance(patterns, list) else str(patterns)
 
 
 # ---- records
@@ -149,7 +157,7 @@ def _items(file: Path, folder: Path, templates: _Templates) -> Iterator[Item]:
                 item_id = f"{place}#{number}" if templates.task.each else place
                 if item := templates.item({"file": name, **fields}, item_id):
                     yield item
-        except (_Unfit, jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        except (_Unfit, ValueError, RecursionError) as error:
             where = folder / place
             raise UserError(f"{where}: does not fit task {templates.task.name}: {_one_line(error)}") from None
 
@@ -202,7 +210,7 @@ class _Templates:
         def compiled(key: str, text: str) -> jinja2.Template:
             try:
                 return environment.from_string(text)
-            except (jinja2.TemplateError, RecursionError, ValueError, OverflowError) as error:
+            except Exception as error:  # what Python's compiler raises depends on its version
                 raise UserError(f"task {task.name}: '{key}' is not a valid template: {_one_line(error)}") from None
 
         names = ("where", "group", "description", "question", "answer", "reference", "target")
@@ -256,7 +264,10 @@ class _Templates:
 
 def _rendered(template: jinja2.Template, fields: Mapping[str, Any]) -> str:
     n_characters = sum(len(value) for value in fields.values() if isinstance(value, str))
-    return within_budget(lambda: template.render(fields), 1, n_characters)
+    try:
+        return within_budget(lambda: template.render(fields), 1, n_characters)
+    except Exception as error:  # a template is a program, which can raise anything
+        raise _Unfit(_one_line(error) or type(error).__name__) from None
 
 
 def _one_line(error: BaseException) -> str:

@@ -29,8 +29,9 @@ class Task:
     Attributes:
         about: description of the task for people, with its source.
         name: name of the task; empty takes that of the file.
-        items: files with the items, relative to the task's folder, such as test/*.csv.
-        examples: files with examples for few-shot prompts; null for a task without any.
+        items: files with the items, relative to the task's folder, such as test/*.csv; of several patterns the first
+            that matches.
+        examples: files with examples for few-shot prompts, like `items`; null for a task without any.
         shots: number of examples in a prompt.
         columns: names of the columns of CSV and TSV files without a header, such as question,A,B,C,D,answer.
         each: path of a list in a record, whose elements are the items; several for lists within lists.
@@ -54,10 +55,10 @@ class Task:
         best: metric that stands for the task where one number is needed; empty takes the first.
     """
 
-    items: str
+    items: str | list[str]
     about: str = ""
     name: str = ""
-    examples: str | None = None
+    examples: str | list[str] | None = None
     shots: AnyCount = 0
     columns: str | None = None
     each: list[str] = field(default_factory=list)
