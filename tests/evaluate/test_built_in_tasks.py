@@ -154,3 +154,12 @@ def test_every_built_in_task_is_complete() -> None:
         assert len(task.about) > 20 and task.best, name
         assert task.has_letters == (name in EXAMS), name
         assert all(len(line) <= 120 for line in (BUILT_IN / f"{name}.yaml").read_text(encoding="utf-8").splitlines())
+
+
+def test_the_page_lists_every_built_in_task() -> None:
+    """docs/tasks.md lists each built-in task with its kind, its best metric and its own description."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    entries = [" ".join(each.split("\n\n")[0].split()) for each in page.split("\n- ")[1:]]
+    names = {"options": "options", "pairs": "minimal pairs", "generated": "generated answer"}
+    tasks = [load_task(name) for name in built_in()]
+    assert sorted(entries) == sorted(f"`{t.name}` ({names[t.kind]}, `{t.best}`): {t.about}" for t in tasks)

@@ -18,23 +18,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from babyllm.errors import UserError
-from babyllm.recipes.pairs import characters, grammar, idioms, sources
+from babyllm.recipes.pairs import grammar, hanzi, idioms, sources
 from babyllm.recipes.pairs.crossing import Pair
 from babyllm.recipes.sample import require_absent
 
 Make = Callable[[random.Random, int], list[Pair]]
 PARADIGMS: dict[str, dict[str, Make]] = {
     "pronunciation": {
-        **{f"pinyin_{part}": partial(characters.readings, differs=part) for part in ("final", "initial", "tone")},
-        "polyphone": characters.polyphones,
-        "homophone": partial(characters.alike, frame="“{0}”和“{1}”同音。", whole=True),
-        "rhyme": partial(characters.alike, frame="“{0}”和“{1}”押韵。", whole=False),
+        **{f"pinyin_{part}": partial(hanzi.readings, differs=part) for part in ("final", "initial", "tone")},
+        "polyphone": hanzi.polyphones,
+        "homophone": partial(hanzi.alike, frame="“{0}”和“{1}”同音。", whole=True),
+        "rhyme": partial(hanzi.alike, frame="“{0}”和“{1}”押韵。", whole=False),
     },
     "structure": {
-        **{f"component_{side}": partial(characters.sides, side=side) for side in characters.SIDES},
-        "structure": characters.structures,
-        "radical": characters.radicals,
-        "strokes": characters.strokes,
+        **{f"component_{side}": partial(hanzi.sides, side=side) for side in hanzi.SIDES},
+        "structure": hanzi.structures,
+        "radical": hanzi.radicals,
+        "strokes": hanzi.strokes,
     },
     "idiom": {
         "idiom_homophone": idioms.homophones,
