@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
-
-from babyllm.chat.jinja.sandbox import Sandbox, within_budget
 from babyllm.errors import UserError
-from babyllm.evaluate.tasks.task import Task
+from babyllm.evaluate.tasks.task import TEMPLATES, Task, patterns
+from babyllm.evaluate.tasks.task_templates import Unfit, compiled, one_line, rendered
 from babyllm.files import json_digest, sha256
 from babyllm.text.readers import WHOLE_FILES, ReadConfig, Rejected, Source, find_partitions
 from babyllm.text.readers.formats.table import RECORDS, TABLES
@@ -65,8 +64,8 @@ class TaskItems(NamedTuple):
 
     def examples_for(self, item: Item) -> list[Item]:
         """The examples of an item's prompt: the first of its group, or of all if its group has none."""
-        found = self.examples.get(item.group) or [each for of_group in self.examples.values() for each in of_group]
-        return [example for example in found if example.id != item.id][: self.task.shots]
+        found = self.examples.get(item.group) or chain.from_iterable(self.examples.values())
+        return list(islice((example for example in found if example.id != item.id), self.task.shots))
 
 
 def read_items(task: Task, folder: Path) -> TaskItems:
@@ -80,28 +79,37 @@ def read_items(task: Task, folder: Path) -> TaskItems:
         UserError: a file is missing or damaged, or a record lacks what the task needs; the message names its line.
     """
     templates = _Templates(task)
-    files = _files(task.items, task, folder, "items")
+    files = _files(task.items, task, folder)
     items = [item for file in files for item in _items(file, folder, templates)]
     if not items:
-        raise UserError(f"{folder}: the files {task.items} of task {task.name} hold no items")
+        raise UserError(
+            f"{folder}: the files {' or '.join(patterns(task.items or []))} of task {task.name} hold no items"
+        )
     examples: dict[str, list[Item]] = defaultdict(list)
-    shown = _files(task.examples, task, folder, "examples") if task.examples and task.shots else []
+    shown = _files(task.examples, task, folder) if task.examples and task.shots else []
     for item in (item for file in shown for item in _items(file, folder, templates)):
         examples[item.group].append(item)
     if task.shots and not examples:
-        raise UserError(f"{folder}: the files {task.examples} of task {task.name} hold no examples")
+        raise UserError(
+            f"{folder}: the files {' or '.join(patterns(task.examples or []))} of task {task.name} hold no examples"
+        )
     digest = json_digest([asdict(task), [[file.name, sha256(file)] for file in (*files, *shown)]])
     return TaskItems(task, items, examples, digest)
 
 
-def _files(pattern: str, task: Task, folder: Path, key: str) -> list[Path]:
-    try:
-        found = sorted(path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith("."))
-    except (ValueError, NotImplementedError, IndexError) as error:
-        raise UserError(f"task {task.name}: '{key}' expects a pattern such as test/*.csv, not {pattern!r}") from error
-    if not found:
-        raise UserError(f"{folder}: has no file {pattern} for task {task.name}; name its folder with --task_dir")
-    return found
+def _files(value: str | list[str], task: Task, folder: Path) -> list[Path]:
+    for pattern in patterns(value):
+        try:
+            found = sorted(path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith("."))
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be searched for {pattern!r} ({error.strerror})") from error
+        if found:
+            return found
+    raise UserError(f"{folder}: has no file {_either(value)} for task {task.name}; name its folder with --task_dir")
+
+
+def _either(value: str | list[str]) -> str:
+    return " or ".join(patterns(value))
 
 
 # ---- records
@@ -127,9 +135,10 @@ def _records(file: Path, folder: Path, columns: str | None) -> Iterator[tuple[An
         for found in RECORDS[source.format](source, config, _AsRecord()):
             place = found.place if isinstance(found, Rejected) else found[1]
             offset = place.removeprefix(f"{source.name}:")
-            line = offset if lines is None or not offset.isdecimal() else str(lines.at(int(offset)))
+            line = str(lines.at(int(offset))) if lines and offset.isdecimal() else offset
             if isinstance(found, Rejected):
-                raise UserError(f"{file}:{line}: {found.reason}; mend it or leave it out")
+                where = file if offset == place else f"{file}:{line}"  # some faults are the whole file's
+                raise UserError(f"{where}: {found.reason.partition(' (see --read.')[0]}; mend it or leave it out")
             yield found[0], f"{name}:{line}"
 
 
@@ -150,13 +159,9 @@ def _items(file: Path, folder: Path, templates: _Templates) -> Iterator[Item]:
                 item_id = f"{place}#{number}" if templates.task.each else place
                 if item := templates.item({"file": name, **fields}, item_id):
                     yield item
-        except (_Unfit, jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        except (Unfit, ValueError, RecursionError) as error:
             where = folder / place
-            raise UserError(f"{where}: does not fit task {templates.task.name}: {_one_line(error)}") from None
-
-
-class _Unfit(Exception):
-    """A record that lacks what the task needs; the message says what."""
+            raise UserError(f"{where}: does not fit task {templates.task.name}: {one_line(error)}") from None
 
 
 def _named(record: Any) -> dict[str, Any]:
@@ -164,7 +169,7 @@ def _named(record: Any) -> dict[str, Any]:
     if isinstance(record, list):
         return {str(number): value for number, value in enumerate(record)}
     if not isinstance(record, dict):
-        raise _Unfit("it is not an object with fields")
+        raise Unfit("it is not an object with fields")
     return {str(key): value for key, value in record.items()}
 
 
@@ -175,7 +180,7 @@ def _elements(fields: dict[str, Any], each: Sequence[str]) -> Iterator[dict[str,
         return
     elements = _at_path(fields, each[0])
     if not isinstance(elements, list):
-        raise _Unfit(f"'each': {each[0]} is not a list")
+        raise Unfit(f"'each': {each[0]} is not a list")
     for element in elements:
         inner = _named(element) if isinstance(element, (dict, list)) else {"element": element}
         yield from _elements({**fields, "parent": fields, **inner}, each[1:])
@@ -185,7 +190,7 @@ def _at_path(fields: Mapping[str, Any], path: str) -> Any:
     value: Any = fields
     for key in path.split("."):
         if not isinstance(value, Mapping) or key not in value:
-            raise _Unfit(f"it has no field {path}")
+            raise Unfit(f"it has no field {path}")
         value = value[key]
     return value
 
@@ -198,17 +203,8 @@ class _Templates:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        environment = Sandbox({}, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-
-        def compiled(key: str, text: str) -> jinja2.Template:
-            try:
-                return environment.from_string(text)
-            except (jinja2.TemplateError, RecursionError, ValueError, OverflowError) as error:
-                raise UserError(f"task {task.name}: '{key}' is not a valid template: {_one_line(error)}") from None
-
-        names = ("where", "group", "description", "question", "answer", "reference", "target")
-        self._templates = {name: compiled(name, getattr(task, name)) for name in names}
-        self._options = [compiled("options", text) for text in task.options] if isinstance(task.options, list) else []
+        self._templates = {name: compiled(getattr(task, name)) for name in TEMPLATES}
+        self._options = [compiled(text) for text in task.options] if isinstance(task.options, list) else []
 
     def item(self, fields: dict[str, Any], item_id: str) -> Item | None:
         """The item made of the fields of a record; None if it does not meet the task's condition."""
@@ -232,33 +228,24 @@ class _Templates:
         if isinstance(task.options, str):
             found = _at_path(fields, task.options)
             if not isinstance(found, list) or not all(isinstance(text, (str, int, float)) for text in found):
-                raise _Unfit(f"{task.options} is not a list of texts")
+                raise Unfit(f"{task.options} is not a list of texts")
             options = tuple(str(text) for text in found)
         else:
-            options = tuple(_rendered(template, fields) for template in self._options)
+            options = tuple(rendered(template, fields) for template in self._options)
         if len(options) < 2:
-            raise _Unfit(f"it has {len(options)} options, fewer than two")
+            raise Unfit(f"it has {len(options)} options, fewer than two")
         if task.has_letters and len(options) > len(task.labels):
-            raise _Unfit(f"it has {len(options)} options, more than the {len(task.labels)} letters of 'labels'")
+            raise Unfit(f"it has {len(options)} options, more than the {len(task.labels)} letters of 'labels'")
         if any(not text.strip() for text in options):
-            raise _Unfit("an option is empty")
+            raise Unfit("an option is empty")
         return options
 
     def _answer(self, text: str, n_options: int) -> int:
         labels = self.task.labels or "ABCDEFGHIJKLMNOP"
         index = labels.find(text) if len(text) == 1 and text in labels else int(text) if text.isdecimal() else -1
         if not 0 <= index < n_options:
-            raise _Unfit(f"the answer {text[:40]!r} is neither a letter nor the index of one of {n_options} options")
+            raise Unfit(f"the answer {text[:40]!r} is neither a letter nor the index of one of {n_options} options")
         return index
 
     def _text(self, name: str, fields: Mapping[str, Any]) -> str:
-        return _rendered(self._templates[name], fields)
-
-
-def _rendered(template: jinja2.Template, fields: Mapping[str, Any]) -> str:
-    n_characters = sum(len(value) for value in fields.values() if isinstance(value, str))
-    return within_budget(lambda: template.render(fields), 1, n_characters)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+        return rendered(self._templates[name], fields)

@@ -16,6 +16,7 @@ from typing import Literal
 from babyllm.config import load
 from babyllm.config.values import AnyCount, Count, Share
 from babyllm.errors import UserError
+from babyllm.evaluate.tasks.task_templates import Unfit, compiled
 
 BUILT_IN = Path(__file__).parent / "built_in"
 LETTERS = "ABCDEFGHIJKLMNOP"
@@ -29,8 +30,9 @@ class Task:
     Attributes:
         about: description of the task for people, with its source.
         name: name of the task; empty takes that of the file.
-        items: files with the items, relative to the task's folder, such as test/*.csv.
-        examples: files with examples for few-shot prompts; null for a task without any.
+        items: files with the items, relative to the task's folder, such as test/*.csv; of several patterns the first
+            that matches.
+        examples: files with examples for few-shot prompts, like `items`; null for a task without any.
         shots: number of examples in a prompt.
         columns: names of the columns of CSV and TSV files without a header, such as question,A,B,C,D,answer.
         each: path of a list in a record, whose elements are the items; several for lists within lists.
@@ -54,10 +56,10 @@ class Task:
         best: metric that stands for the task where one number is needed; empty takes the first.
     """
 
-    items: str
+    items: str | list[str]
     about: str = ""
     name: str = ""
-    examples: str | None = None
+    examples: str | list[str] | None = None
     shots: AnyCount = 0
     columns: str | None = None
     each: list[str] = field(default_factory=list)
@@ -118,22 +120,46 @@ def load_task(name: str) -> Task:
     return replace(task, name=task.name or file.stem)
 
 
+TEMPLATES = ("where", "group", "description", "question", "answer", "reference", "target")
+"""The fields of a task that are templates, besides its options."""
+
+
 def _check(task: Task, file: Path) -> None:
-    def fail(message: str) -> None:
-        raise UserError(f"{file}: {message}")
+    def fail(key: str, message: str) -> None:
+        raise UserError(f"{file}:{_line_of(key, file)}: '{key}' {message}")
 
     if not task.items:
-        fail("'items' is empty; name the files with the items, such as test/*.csv")
+        fail("items", "is empty; name the files with the items, such as test/*.csv")
+    for key in ("items", "examples"):
+        for pattern in patterns(getattr(task, key) or []):
+            try:
+                next(Path("none").glob(pattern), None)
+            except (ValueError, NotImplementedError, IndexError):
+                fail(key, f"expects a pattern such as test/*.csv, not {pattern!r}")
     if task.kind == "generated":
-        _require(file, task, ("reference", "metrics", "question"), "a task without 'options' is generated")
+        for key in ("reference", "metrics", "question"):
+            if not getattr(task, key):
+                fail(key, "is empty; a task without 'options' is generated and needs it")
     elif not task.answer:
-        fail("'answer' is empty; write the letter of the right option or its index from 0, such as '{{ label }}'")
+        fail("answer", "is empty; write the letter of the right option or its index from 0, such as '{{ label }}'")
     if task.shots and not task.examples:
-        fail("'shots' needs 'examples', the files with the examples")
+        fail("shots", "needs 'examples', the files with the examples")
     if len(set(task.labels)) < len(task.labels):
-        fail("'labels' holds a letter twice")
+        fail("labels", "holds a letter twice")
+    options = task.options if isinstance(task.options, list) else []
+    for key, text in (*((name, getattr(task, name)) for name in TEMPLATES), *(("options", each) for each in options)):
+        try:
+            compiled(text)
+        except Unfit as error:
+            fail(key, f"is not a valid template: {error}")
 
 
-def _require(file: Path, task: Task, names: Sequence[str], why: str) -> None:
-    if missing := [name for name in names if not getattr(task, name)]:
-        raise UserError(f"{file}: '{missing[0]}' is empty; {why} and needs it")
+def patterns(value: str | Sequence[str]) -> list[str]:
+    """The patterns of files in a field of a task."""
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _line_of(key: str, file: Path) -> int:
+    """The line of a key in a file; the first line for a key that is not there."""
+    lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    return next((n for n, line in enumerate(lines, 1) if line.lstrip("{\"' ").startswith(key)), 1)
