@@ -175,6 +175,11 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ("logging_steps log_interval log_steps log_freq", ("--log_every",)),
     ("save_total_limit keep_last keep_checkpoints max_checkpoints", ("--keep",)),
     ("patience early_stopping early_stopping_patience", ("--early_stop",)),
+    ("metric_for_best_model greater_is_better best_metric", ("--best",)),
+    (
+        "load_best_model_at_end save_best",
+        ("the best step by --best is always kept, and --early_stop makes it the one that the run stands for",),
+    ),
     (
         "eval_iters eval_samples max_eval_samples",
         ("--data.eval_tokens", "--data.eval_conversations", "--max_tokens"),
