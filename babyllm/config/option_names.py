@@ -290,8 +290,9 @@ def instead(name: str, known: Collection[str], keys: Collection[str], *, is_flag
         is_flag: whether the advice is for a command line; for a file it is written as YAML.
     """
     section, _, last = name.rpartition(".")
+    in_section = any(f"--{key}" in NAMES.get(last, ()) for key in keys if key.startswith(f"{section}."))
     is_ours = section and any(key.rpartition(".")[2] == last for key in keys)  # only the section is wrong
-    words = [] if is_ours else [word.lower().replace("-", "_") for word in (name, last)]
+    words = [] if is_ours and not in_section else [word.lower().replace("-", "_") for word in (name, last)]
     for found in chain.from_iterable(NAMES.get(word, ()) for word in words):
         need, answer = ("", found) if isinstance(found, str) else found
         if all(key in keys for key in named_keys(answer)) and (not need or need in keys):
