@@ -26,6 +26,7 @@ COMMANDS = {
     "generate": "use",
     "import": "training",
     "inspect": "corpus",
+    "judge": "use",
     "merge-lora": "training",
     "plan": "training",
     "predict": "use",
@@ -42,7 +43,7 @@ COMMANDS = {
 STAGES = ("pretrain", "sft")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
-    *("clean", "dedup", "export", "import", "merge-lora", "predict"),
+    *("clean", "dedup", "export", "import", "judge", "merge-lora", "predict"),
     *("serve", "tokenize", "train-tokenizer", "upload"),
 )
 

@@ -18,7 +18,8 @@ import numpy as np
 from babyllm.chat.load import ChatTemplate
 from babyllm.errors import UserError
 from babyllm.evaluate.answer_metrics.matching import contains
-from babyllm.evaluate.needle_prompts import N_VALUES, Needle, NeedleConfig, NeedlePrompts
+from babyllm.evaluate.needle_config import NeedleConfig
+from babyllm.evaluate.needle_prompts import N_VALUES, Needle, NeedlePrompts
 from babyllm.evaluate.report import Evaluation
 from babyllm.evaluate.statistics import Estimate, mean_estimate, verdict
 from babyllm.evaluate.tasks.option_nats import OptionReader, units

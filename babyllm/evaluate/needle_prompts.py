@@ -5,15 +5,14 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from babyllm.chat.load import ChatTemplate
 from babyllm.chat.messages import USER, Message
-from babyllm.config.values import Count, Members, PathText, Seed, Share
 from babyllm.errors import UserError
+from babyllm.evaluate.needle_config import NeedleConfig
 from babyllm.tokenizer import Tokenizer
 
 N_VALUES = 10
@@ -75,27 +74,6 @@ _WORDINGS = {
 }
 
 
-@dataclass(frozen=True)
-class NeedleConfig:
-    """The prompts of a needle test.
-
-    Attributes:
-        lengths: numbers of tokens of the prompts; empty takes a quarter, a half and all of the model's context.
-        depths: places of the fact, from 0 at the beginning of the text to 1 at its end.
-        repeats: number of prompts of each length and depth, with facts of their own.
-        language: language of fact and question.
-        text: file of text that surrounds the fact; null takes some sentences, over and over.
-        seed: seed of names, numbers and places in the text.
-    """
-
-    lengths: list[Members] = field(default_factory=list)
-    depths: list[Share] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
-    repeats: Count = 10
-    language: Literal["zh", "en"] = "zh"
-    text: PathText | None = None
-    seed: Seed = 0
-
-
 class Needle(NamedTuple):
     """A prompt with a fact.
 
@@ -128,7 +106,7 @@ class NeedlePrompts:
             UserError: the text is blank.
         """
         self._tokenizer, self._template, self._seed = tokenizer, template, config.seed
-        self._words = _WORDINGS[config.language]
+        self._words = _WORDINGS[config.language or "zh"]
         sentences = [match[0] for match in _SENTENCE.finditer(text or self._words.filler)]
         self._sentences = [sentence for sentence in sentences if sentence.strip()]
         if not self._sentences:

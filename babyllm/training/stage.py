@@ -112,7 +112,7 @@ def _on_tasks(found: Sequence[TaskItems], config: RunConfig, stage: Beginning) -
     plain = [f"plain/{name}" for name in stage.results if name.startswith("all/")] if stage.state.average else []
     measure, of_tasks = None, list[str]()
     if found:
-        from babyllm.training.task_measure import on_tasks, results_on
+        from babyllm.training.stages.task_measure import on_tasks, results_on
 
         of_tasks = results_on(found, stage.results)
         measure = on_tasks(found, config.evaluate, stage.tokenizer, stage.chat_template, stage.end_ids)

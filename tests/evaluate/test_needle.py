@@ -9,7 +9,8 @@ import pytest
 from babyllm.chat.load import ChatTemplate
 from babyllm.errors import UserError
 from babyllm.evaluate.needle import needle_evaluation, needle_results, needle_table
-from babyllm.evaluate.needle_prompts import NeedleConfig, NeedlePrompts
+from babyllm.evaluate.needle_config import NeedleConfig
+from babyllm.evaluate.needle_prompts import NeedlePrompts
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime
 from babyllm.tokenizer import Tokenizer

@@ -20,9 +20,9 @@ LAYERS = (
     ("errors", "console", "files", "progress", "documents", "ragged"),
     ("config", "integrity", "run_directory", "optim", "schedule", "runtime"),
     ("model", "tokenizer", "store", "pipeline"),
-    ("text", "chat", "interop", "loading", "generation", "prediction"),
+    ("text", "chat", "endpoint", "interop", "loading", "generation", "prediction"),
     ("prepare",),
-    ("data", "evaluate"),
+    ("data", "evaluate", "judging"),
     ("objectives", "recipes"),
     ("training", "serve"),
     ("inspection",),
@@ -91,7 +91,10 @@ def test_no_module_imports_itself_by_a_detour() -> None:
     assert finished == set(MODULES)
 
 
-TORCH_FREE = ("errors", "files", "documents", "ragged", "config", "schedule", "tokenizer", "store", "pipeline", "text")
+TORCH_FREE = (
+    *("errors", "files", "documents", "ragged", "config", "schedule", "tokenizer", "store", "pipeline", "text"),
+    *("endpoint", "judging"),
+)
 
 
 def test_text_and_tokenizers_need_no_torch() -> None:
@@ -99,7 +102,14 @@ def test_text_and_tokenizers_need_no_torch() -> None:
     for name, path in MODULES.items():
         if top(name) in TORCH_FREE:
             assert "torch" not in {other.split(".")[0] for other in imports(path)}, name
-    for name in ("model.config", "store.shards", "prepare.encode", "data.order.shuffle"):
+    for name in (
+        "model.config",
+        "store.shards",
+        "prepare.encode",
+        "data.order.shuffle",
+        "endpoint.client",
+        "judging.report",
+    ):
         assert "torch" not in loaded_by(f"import babyllm.{name}"), name
 
 

@@ -11,8 +11,8 @@ from training_fixtures import Worker
 
 import babyllm
 from babyllm.errors import UserError
-from babyllm.training import task_measure
 from babyllm.training.recording.records import read_metrics
+from babyllm.training.stages import task_measure
 
 TINY = {"n_layers": 1, "d_model": 32, "n_heads": 2, "max_seq_len": 64}
 
