@@ -175,6 +175,11 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ("logging_steps log_interval log_steps log_freq", ("--log_every",)),
     ("save_total_limit keep_last keep_checkpoints max_checkpoints", ("--keep",)),
     ("patience early_stopping early_stopping_patience", ("--early_stop",)),
+    ("metric_for_best_model greater_is_better best_metric", ("--best",)),
+    (
+        "load_best_model_at_end save_best",
+        ("the best step by --best is always kept, and --early_stop makes it the one that the run stands for",),
+    ),
     (
         "eval_iters eval_samples max_eval_samples",
         ("--data.eval_tokens", "--data.eval_conversations", "--max_tokens"),
@@ -285,8 +290,9 @@ def instead(name: str, known: Collection[str], keys: Collection[str], *, is_flag
         is_flag: whether the advice is for a command line; for a file it is written as YAML.
     """
     section, _, last = name.rpartition(".")
+    in_section = any(f"--{key}" in NAMES.get(last, ()) for key in keys if key.startswith(f"{section}."))
     is_ours = section and any(key.rpartition(".")[2] == last for key in keys)  # only the section is wrong
-    words = [] if is_ours else [word.lower().replace("-", "_") for word in (name, last)]
+    words = [] if is_ours and not in_section else [word.lower().replace("-", "_") for word in (name, last)]
     for found in chain.from_iterable(NAMES.get(word, ()) for word in words):
         need, answer = ("", found) if isinstance(found, str) else found
         if all(key in keys for key in named_keys(answer)) and (not need or need in keys):

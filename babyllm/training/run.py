@@ -135,12 +135,13 @@ class Run:
                 if state.heed_stop_signal():
                     return False
                 self._report(state, result, show)
+                if state.step:
+                    judge(state, result)
             except Exception:
                 if stream is not None:
                     self._save_unevaluated(state, stream)
                 raise
             if state.step:
-                judge(state, result)
                 state.stop_reason = out_of_patience(state, self.patience) or state.stop_reason
             if self._saved == state.step:
                 self._flush()
@@ -253,7 +254,9 @@ class Run:
         step = int(runtime.sum([float(newest)])[0])
         if step < 0:
             return False
+        best_by = state.best_by
         load_checkpoint(state, self.directory / step_name(step))
+        judge_by(state, best_by)  # a step from before a change has the old name
         state.stream.leave_out(row)
         state.memory.rollbacks += 1
         runtime.barrier()  # every rank has read the step before it is overwritten

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from babyllm.console import lasting_output
 from babyllm.objectives import Loss
@@ -16,12 +17,15 @@ from babyllm.runtime import Runtime, start
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import take
-from babyllm.training.best import require_known
+from babyllm.training.best import LOSS, require_known
 from babyllm.training.loop import train
 from babyllm.training.parallel import choose_forms
 from babyllm.training.run import Measure, Show, open_run
 from babyllm.training.run_config import C, RunConfig
 from babyllm.training.state import TrainState
+
+if TYPE_CHECKING:
+    from babyllm.evaluate.tasks.items import TaskItems
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Beginning:
         chat_template: Jinja template to save with each step; None for a model that does not chat.
         end_ids: tokens that end an answer, in addition to <eos>.
         is_measured_first: whether to evaluate on the held-out data before the first step.
-        parts: names of the parts of the held-out data, such as domains, by which its results are named.
+        results: names of the results that `measure` may return, such as zh/loss.
     """
 
     state: TrainState
@@ -50,7 +54,7 @@ class Beginning:
     chat_template: str | None = None
     end_ids: Sequence[int] = ()
     is_measured_first: bool = False
-    parts: Sequence[str] = ()
+    results: Sequence[str] = ()
 
 
 def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> Beginning:
@@ -67,10 +71,11 @@ def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> Beginnin
         UserError: the configuration, the data or the run directory is at fault.
     """
     with lasting_output(), start(config.runtime) as runtime, take(config, runtime):
+        found = _items(config)  # before the data, which may take hours to prepare
         stage = begin(config, runtime)
         choose_forms(stage.state.model, runtime, config.data.longest_seq_len)
         chat = stage.chat_template, stage.end_ids
-        on_tasks = _on_tasks(config, stage)
+        on_tasks = _on_tasks(found, config, stage)
         with open_run(config, stage.state, stage.tokenizer, stage.plan, *chat, is_taken=True) as run:
             evaluation = run.evaluation(config.eval_every, stage.measure, stage.show, on_tasks)
             if stage.is_measured_first and stage.state.step == 0:
@@ -85,17 +90,32 @@ def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> Beginnin
     return stage
 
 
-def _on_tasks(config: RunConfig, stage: Beginning) -> Measure | None:
+def _items(config: RunConfig) -> list[TaskItems]:
+    """The items of the run's tasks.
+
+    Raises:
+        UserError: a task or its data are missing or malformed.
+    """
+    if not config.evaluate.names:
+        return []
+    from babyllm.evaluate.tasks.evaluation import find_items  # a run without tasks loads none of this
+
+    return [find_items(name, config.evaluate) for name in config.evaluate.names]
+
+
+def _on_tasks(found: Sequence[TaskItems], config: RunConfig, stage: Beginning) -> Measure | None:
     """The function that evaluates on the run's tasks, if it has any.
 
     Raises:
-        UserError: a task is at fault, or no result can have the name by which steps are to be judged.
+        UserError: the tasks do not fit the run, or no result has the name by which steps are to be judged.
     """
-    names = [f"{part}/{name}" for part in (*stage.parts, "all") for name in ("loss", "bpb", "accuracy")]
+    plain = [f"plain/{name}" for name in stage.results if name.startswith("all/")] if stage.state.average else []
     measure, of_tasks = None, list[str]()
-    if config.evaluate.names:
-        from babyllm.training.stages.task_measure import on_tasks
+    if found:
+        from babyllm.training.stages.task_measure import on_tasks, results_on
 
-        measure, of_tasks = on_tasks(config.evaluate, stage.tokenizer, stage.chat_template, stage.parts)
-    require_known(config.best, [*names, *of_tasks])
+        of_tasks = results_on(found, stage.results)
+        measure = on_tasks(found, config.evaluate, stage.tokenizer, stage.chat_template, stage.end_ids)
+    if config.best != LOSS:
+        require_known(config.best, [*stage.results, *plain, *of_tasks])
     return measure

@@ -5,7 +5,7 @@ TaskItems -> questions -> units -> responses (stored, shared among ranks) -> Sco
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,10 @@ from babyllm.tokenizer import Tokenizer
 
 GENERATED_TOGETHER = 16
 """Number of answers that are generated together."""
+
+
+class Incomplete(KeyboardInterrupt):
+    """A stop signal arrived before all responses were there, on one of the ranks; every rank raises it."""
 
 
 class Evaluated(NamedTuple):
@@ -63,6 +67,7 @@ class Evaluator(NamedTuple):
         runtime: device and ranks.
         cache: folder for responses; None stores nothing.
         weights_sha256: hash of the weights (`weights_hash`), which tells stored responses apart.
+        end_ids: ids of tokens that end an answer, in addition to the model's (`Transformer.end_ids`).
         is_quiet: whether to show no progress.
     """
 
@@ -72,6 +77,7 @@ class Evaluator(NamedTuple):
     runtime: Runtime
     cache: Path | None = None
     weights_sha256: str = ""
+    end_ids: Collection[int] = ()
     is_quiet: bool = False
 
 
@@ -110,7 +116,7 @@ def _drawn(items: list[Item], options: TaskOptions) -> list[Item]:
 def evaluate_task(evaluator: Evaluator, found: TaskItems, options: TaskOptions) -> Evaluated:
     """The evaluation of a model on the items of a task; every rank must call it.
 
-    After a stop signal the responses are incomplete, and the call ends with KeyboardInterrupt; those that were stored
+    After a stop signal the responses are incomplete, and the call ends with `Incomplete`; those that were stored
     are not computed again.
 
     Args:
@@ -120,7 +126,7 @@ def evaluate_task(evaluator: Evaluator, found: TaskItems, options: TaskOptions) 
 
     Raises:
         UserError: an item does not fit into the model's context, or the cache cannot be written.
-        KeyboardInterrupt: a stop signal arrived on one of the ranks.
+        Incomplete: a stop signal arrived on one of the ranks.
     """
     prompter = Prompter(found, evaluator.tokenizer, evaluator.model.config.max_seq_len, evaluator.template)
     questions = {item.id: list(prompter.questions(item, permute=options.permute)) for item in found.items}
@@ -144,7 +150,7 @@ def _responses(
         def answer(unit: Unit) -> list[Response]:
             asked = [(question.contexts[0], sampling) for question in unit]
             with reads_in(runtime.device, runtime.reading_dtype):
-                made = answers(evaluator.model, evaluator.tokenizer, asked, evaluator.model.end_ids)
+                made = answers(evaluator.model, evaluator.tokenizer, asked, evaluator.end_ids)
             return [[float(byte) for byte in each.text.encode()] for each in made]
     else:
         planned = units(questions)
@@ -152,7 +158,7 @@ def _responses(
     title = "" if evaluator.is_quiet else f"{task.name}: questions"
     made = responses_to(planned, answer, runtime, batch_size=options.batch_size, stored=stored, title=title)
     if any(question.key not in made for question in questions):
-        raise KeyboardInterrupt
+        raise Incomplete
     return made
 
 

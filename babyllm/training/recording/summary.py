@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from babyllm.model.attention import attention_form
@@ -46,7 +47,9 @@ def _of_tasks(result: dict[str, float]) -> list[str]:
     for name in result:
         if f"{name}_stderr" in result:
             firsts.setdefault(name.partition("/")[0], name)
-    return [f"{name.replace('/', ' ')} {result[name]:.3f} ± {result[f'{name}_stderr']:.3f}" for name in firsts.values()]
+    errors = {name: result[f"{name}_stderr"] for name in firsts.values()}
+    known = {name: "" if math.isnan(error) else f" ± {error:.3f}" for name, error in errors.items()}
+    return [f"{name.replace('/', ' ')} {result[name]:.3f}{error}" for name, error in known.items()]
 
 
 def summary(state: TrainState, plan: Plan, seconds: float, losses: dict[str, float]) -> list[str]:

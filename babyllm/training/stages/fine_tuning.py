@@ -34,7 +34,7 @@ from babyllm.run_directory import CONFIG, latest
 from babyllm.runtime import Runtime
 from babyllm.runtime.precision import reads_in
 from babyllm.schedule import Plan
-from babyllm.store.conversations import ConversationStore
+from babyllm.store.conversations import ALL, ConversationStore
 from babyllm.store.shards import Split
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.parallel import prepare
@@ -66,7 +66,7 @@ def begin(config: FineTuneConfig, runtime: Runtime) -> Beginning:
         tuning.template.source,
         tuning.end_ids,
         is_measured_first=True,
-        parts=tuning.data.store.tasks_of("val"),
+        results=_results(tuning.data.store),
     )
 
 
@@ -201,6 +201,12 @@ def held_out(config: FineTuneConfig, tuning: FineTuning) -> Measure:
         return result | {f"{task}/accuracy": m.accuracy for task, m in found.items() if m.accuracy is not None}
 
     return measured_by_task
+
+
+def _results(store: ConversationStore) -> list[str]:
+    """The names of the results that `held_out` may return."""
+    tasks, closed = [*store.tasks_of("val"), ALL], {*closed_in(store), ALL}
+    return [f"{task}/loss" for task in tasks] + [f"{task}/accuracy" for task in tasks if task in closed]
 
 
 def _first(store: ConversationStore, split: Split, n: int) -> list[int]:

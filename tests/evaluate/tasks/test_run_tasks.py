@@ -1,6 +1,7 @@
 """Tasks while training: what is recorded, by what a step is best, what is refused before the first step."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from training_fixtures import Worker
 import babyllm
 from babyllm.errors import UserError
 from babyllm.training.recording.records import read_metrics
+from babyllm.training.stages import task_measure
 
 TINY = {"n_layers": 1, "d_model": 32, "n_heads": 2, "max_seq_len": 64}
 
@@ -90,7 +92,10 @@ def test_a_step_is_best_by_the_named_result(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"best": "pairs/acc"}, r"best=pairs/acc: there is no such result on held-out data; choose among all/accuracy"),
+        (
+            {"best": "pairs/acc"},
+            r"best=pairs/acc: there is no such result on held-out data; choose among all/bpb, all/loss, ",
+        ),
         ({"evaluate": {"tasks": "none"}}, "there is no task none"),
         ({"evaluate": {"tasks": "news.yaml"}}, "evaluate.tasks: news is also the name of a part of the held-out data"),
         ({"evaluate": {"tasks": "letters.yaml", "chat": True}}, "evaluate.chat: this run has no chat template"),
@@ -110,3 +115,77 @@ def test_mistakes_are_found_before_the_first_step(
     with pytest.raises(UserError, match=message):
         trained(token_dir, tmp_path / "run", steps=1, **{**settings, "evaluate": evaluate})
     assert not list((tmp_path / "run").glob("step_*"))
+
+
+def test_a_stop_while_tasks_are_evaluated_changes_nothing(token_dir: Path, folder: Path, tmp_path: Path) -> None:
+    """The step is saved without a result, and the resumed run evaluates it and records what a straight run does."""
+    settings: dict[str, Any] = {"evaluate": {"tasks": str(folder / "pairs.yaml")}, "steps": 2, "eval_every": 1}
+    straight = held_out(trained(token_dir, tmp_path / "straight", **settings).run_dir)
+    began = task_measure.evaluate_task
+
+    def stopped(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return began(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task_measure, "evaluate_task", stopped)
+        run = trained(token_dir, tmp_path / "stopped", **settings)
+    assert (run.step, run.stop_reason) == (1, "stop signal") and not held_out(run.run_dir)
+    found = held_out(trained(token_dir, tmp_path / "stopped", **settings).run_dir)
+    values = [
+        {step: {n: v for n, v in record.items() if n.startswith("val/")} for step, record in records.items()}
+        for records in (found, straight)
+    ]
+    assert values[0] == values[1]
+
+
+def test_a_chat_is_asked_through_the_runs_template(token_dir: Path, folder: Path, tmp_path: Path) -> None:
+    """In fine-tuning, generated answers and options equal `babyllm eval --chat` on the saved step, also with LoRA."""
+    base = trained(token_dir, tmp_path / "base", steps=2, eval_every=0).run_dir
+    (folder / "written.yaml").write_text(
+        'items: pairs.jsonl\nquestion: "{{ good }}"\nreference: "{{ bad }}"\nmetrics: [rouge_l]\nmax_new_tokens: 8\n',
+        encoding="utf-8",
+    )
+    chats = tmp_path / "chats.jsonl"
+    talks = [
+        [{"role": "user", "content": f"今天 {i}"}, {"role": "assistant", "content": "天气很好"}] for i in range(16)
+    ]
+    chats.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks), encoding="utf-8")
+    tasks = [str(folder / name) for name in ("written.yaml", "letters.yaml")]
+    on_cpu = {"device": "cpu", "dtype": "float32", "threads": 1}
+    run = babyllm.finetune(
+        chats,
+        tmp_path / "run",
+        init_from=base,
+        steps=3,
+        data={"seq_len": 32, "global_batch": 2, "held_out": 0.2},
+        evaluate={"tasks": tasks, "chat": True, "shots": 0},
+        best="written/rouge_l",
+        runtime={**on_cpu, "attention": "fused"},
+        lora={"rank": 2},
+    )
+    expected = babyllm.evaluate_model(
+        run.run_dir, tasks=tasks, chat=True, shots=0, cache=None, runtime={"device": "cpu", "threads": 1}
+    )
+    for task, metrics in expected.items():
+        for metric, values in metrics.items():
+            assert run.metrics[f"val/{task}/{metric}"] == values["value"]
+
+
+def test_a_result_that_never_comes_loses_no_step(token_dir: Path, folder: Path, tmp_path: Path) -> None:
+    """If the named result is missing from the first evaluation, the trained step is saved before the run ends."""
+    chats = tmp_path / "chats.jsonl"
+    talks = [[{"role": "user", "content": "今天"}, {"role": "assistant", "content": f"天气 {i}"}] for i in range(16)]
+    chats.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks), encoding="utf-8")
+    base = trained(token_dir, tmp_path / "base", steps=1, eval_every=0).run_dir
+    with pytest.raises(UserError, match="best=all/accuracy: there is no such result on held-out data; choose among"):
+        babyllm.finetune(
+            chats,
+            tmp_path / "run",
+            init_from=base,
+            steps=2,
+            data={"seq_len": 32, "global_batch": 2, "held_out": 0.2},
+            best="all/accuracy",
+            runtime={"device": "cpu", "dtype": "float32", "threads": 1},
+        )
+    assert (tmp_path / "run" / "step_00000002" / "model.safetensors").is_file()
