@@ -20,7 +20,7 @@ LAYERS = (
     ("errors", "console", "files", "progress", "documents", "ragged"),
     ("config", "integrity", "run_directory", "optim", "schedule", "runtime"),
     ("model", "tokenizer", "store", "pipeline"),
-    ("text", "chat", "interop", "loading", "generation"),
+    ("text", "chat", "sandbox", "interop", "loading", "generation"),
     ("prepare",),
     ("data", "evaluate"),
     ("objectives", "recipes"),
@@ -91,7 +91,10 @@ def test_no_module_imports_itself_by_a_detour() -> None:
     assert finished == set(MODULES)
 
 
-TORCH_FREE = ("errors", "files", "documents", "ragged", "config", "schedule", "tokenizer", "store", "pipeline", "text")
+TORCH_FREE = (
+    *("errors", "files", "documents", "ragged", "config", "schedule", "tokenizer", "store", "pipeline", "text"),
+    "sandbox",
+)
 
 
 def test_text_and_tokenizers_need_no_torch() -> None:
