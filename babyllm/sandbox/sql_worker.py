@@ -51,7 +51,7 @@ FUNCTIONS = {
     *("sinh", "soundex", "sqrt", "strftime", "string_agg", "substr", "substring", "sum", "tan", "tanh", "time"),
     *("timediff", "total", "trim", "trunc", "typeof", "unhex", "unicode", "unixepoch", "unlikely", "upper"),
 }
-CATALOGUE = ("sqlite_master", "sqlite_schema")
+CATALOGUE, TEMPORARY = ("sqlite_master", "sqlite_schema"), ("sqlite_temp_master", "sqlite_temp_schema")
 
 
 class Refused(Exception):
@@ -79,7 +79,7 @@ class Authorizer:
             return self._allow(not second or (first or "").lower() in self.tables, f"table {first}")
         if action == sqlite3.SQLITE_FUNCTION:
             return self._allow((second or "").lower() in FUNCTIONS, f"function {second}")
-        names = CATALOGUE_ACTIONS if first in CATALOGUE else ACTIONS
+        names = CATALOGUE_ACTIONS if first in (*CATALOGUE, *TEMPORARY) else ACTIONS
         return self._allow(False, names.get(action) or CREATE_OR_DROP.get(action) or f"action {action}")
 
     def _allow(self, is_allowed: bool, what: str) -> int:
