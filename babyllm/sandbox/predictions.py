@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,11 +31,13 @@ class Scored:
 
     Attributes:
         line: line of the record in its file, from 1.
+        record: the record.
         database: name of its database.
         match: what became of the prediction.
     """
 
     line: int
+    record: Mapping[str, Any]
     database: str
     match: Match
 
@@ -65,9 +67,11 @@ class SqlScores:
     @cached_property
     def by_database(self) -> dict[str, tuple[int, int]]:
         """The number of right predictions and of all, for each database by name; the clusters of a standard error."""
-        n = Counter(item.database for item in self.items)
-        n_right = Counter(item.database for item in self.items if item.match.is_right)
-        return {name: (n_right[name], n[name]) for name in sorted(n)}
+        return _shares((item.database, item.match.is_right) for item in self.items)
+
+    def by(self, field: str) -> dict[str, tuple[int, int]]:
+        """The number of right predictions and of all, for each value of a field of the records, as text."""
+        return _shares((str(item.record.get(field, "")), item.match.is_right) for item in self.items)
 
     @cached_property
     def reasons(self) -> Counter[str]:
@@ -100,6 +104,13 @@ class SqlScores:
         return "\n".join(lines)
 
 
+def _shares(results: Iterable[tuple[str, bool]]) -> dict[str, tuple[int, int]]:
+    right: dict[str, list[bool]] = {}
+    for name, is_right in results:
+        right.setdefault(name, []).append(is_right)
+    return {name: (sum(found), len(found)) for name, found in sorted(right.items())}
+
+
 def score_predictions(path: Path, databases: Path, limits: QueryLimits | None = None, workers: int = 1) -> SqlScores:
     """The execution accuracy of a file of predictions.
 
@@ -115,12 +126,12 @@ def score_predictions(path: Path, databases: Path, limits: QueryLimits | None = 
         UserError: the file cannot be read, a record lacks a field, or a database has no file.
     """
     # All records are read first: a mistake in the last one is reported before any work.
-    records = [(line, *_needed(path, line, record, databases)) for line, record in _records(path)]
+    records = [(line, record, *_needed(path, line, record, databases)) for line, record in _records(path)]
     with Sandbox(limits, workers) as sandbox, ThreadPoolExecutor(workers) as pool:
 
-        def scored(record: tuple[int, str, list[Path], str, str]) -> Scored:
-            line, name, files, expected, prediction = record
-            return Scored(line, name, query_match(sandbox, files, prediction, expected))
+        def scored(item: tuple[int, Mapping[str, Any], str, list[Path], str, str]) -> Scored:
+            line, record, name, files, expected, prediction = item
+            return Scored(line, record, name, query_match(sandbox, files, prediction, expected))
 
         items = list(pool.map(scored, records))
     return SqlScores(

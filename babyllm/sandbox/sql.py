@@ -84,12 +84,14 @@ class Sandbox:
             it is first needed.
 
     Raises:
-        UserError: a limit is out of its range.
+        UserError: a limit is out of its range, or there are no workers.
     """
 
     def __init__(self, limits: QueryLimits | None = None, workers: Few = 1) -> None:
         self.limits = limits or QueryLimits()
         check(self.limits)
+        if workers < 1:
+            raise UserError(f"workers={workers}: must be at least 1")
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
         for _ in range(workers):
             self._idle.put(_Worker(self.limits))
@@ -142,6 +144,8 @@ def _address(database: Path) -> str:
         OSError: it cannot be read.
     """
     path = database.resolve(strict=True)
+    if not path.is_file():  # reading from a pipe would wait without end
+        raise ValueError("not an SQLite file")
     with path.open("rb") as file:
         if file.read(len(HEADER)) != HEADER:
             raise ValueError("not an SQLite file")

@@ -22,6 +22,7 @@ from typing import Any
 INSTRUCTIONS = 5_000  # of SQLite's virtual machine, between two looks at the clock
 OVERHEAD_BYTES = 256 << 20  # for Python itself and an answer on its way, beside SQLite's heap
 MAX_FILES = 32
+SEPARATOR = ", "
 SPARE_SECONDS = 5
 ACTIONS = {
     **{sqlite3.SQLITE_ALTER_TABLE: "ALTER TABLE", sqlite3.SQLITE_ANALYZE: "ANALYZE", sqlite3.SQLITE_ATTACH: "ATTACH"},
@@ -167,10 +168,10 @@ def _rows(cursor: sqlite3.Cursor, limits: dict[str, Any], deadline: float) -> It
         # Texts are counted before they are copied into JSON, which may take six bytes for one.
         is_short = size + sum(len(cell) for cell in row if isinstance(cell, str | bytes)) <= limits["answer_bytes"]
         text = _written(row) if is_short else ""
-        size += len(text)
+        size += len(text) + len(SEPARATOR)
         if not is_short or size > limits["answer_bytes"]:
             raise Refused(f"too large: more than {limits['answer_bytes']} bytes")
-        yield f", {text}" if number else text
+        yield SEPARATOR + text if number else text
 
 
 def _written(row: tuple[Any, ...]) -> str:

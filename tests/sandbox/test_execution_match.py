@@ -229,6 +229,7 @@ def test_a_file_is_scored_by_database(predictions: Callable[..., Path]) -> None:
         scores = score_predictions(path, path.parent / "databases", workers=workers)
         assert (scores.accuracy, scores.exact) == (2 / 5, 1 / 5)
         assert scores.by_database == {"one": (2, 2), "two": (0, 3)}
+        assert scores.by("db") == {"": (1, 4), "one": (1, 1)}
         assert scores.reasons == {"other rows": 1, "empty": 1, "no such table": 1}
         assert [(item.line, item.match.fault) for item in scores.left_out] == [(5, "no such column: nope")]
         assert scores.as_json()["left_out"] == {"no such column": 1}

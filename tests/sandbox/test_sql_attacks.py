@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from babyllm.errors import UserError
 from babyllm.sandbox import QueryLimits, QueryResult, Sandbox
 
 NUMBERS = "WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r)"
@@ -177,13 +178,13 @@ def test_odd_values_are_plain_values(sandbox: Sandbox, database: Path) -> None:
 
 
 def test_limits_of_rows_and_size_are_exact(database: Path) -> None:
-    """As many rows as the limit come back, one more is refused; texts are counted with their quotes."""
+    """As many rows as the limit come back, one more is refused; sizes are those of the rows in JSON."""
     with Sandbox(QueryLimits(rows=43, answer_bytes=1000)) as sandbox:
         assert len(sandbox.query(database, "SELECT id FROM person").rows) == 43
         result = sandbox.query(database, "SELECT 1 UNION ALL SELECT id FROM person")
         assert result.reason == "too many rows: more than 43"
-        assert sandbox.query(database, f"SELECT '{'x' * 996}'").rows
-        assert sandbox.query(database, f"SELECT '{'x' * 997}'").kind == "too large"
+        assert sandbox.query(database, f"SELECT '{'x' * 994}'").rows
+        assert sandbox.query(database, f"SELECT '{'x' * 995}'").kind == "too large"
 
 
 def test_files_that_are_not_databases_are_the_files_fault(sandbox: Sandbox, database: Path, tmp_path: Path) -> None:
@@ -227,6 +228,13 @@ def test_threads_share_a_pool(database: Path) -> None:
     for number, (first, second) in found.items():
         assert second.rows == ((number,),)
         assert first.reason == "timeout" if number % 4 == 0 else first.rows == ((number,),)
+
+
+def test_impossible_limits_are_refused() -> None:
+    """A limit out of its range, and a pool without processes, are a user's mistake."""
+    for limits, workers in ((QueryLimits(seconds=0), 1), (QueryLimits(rows=0), 1), (QueryLimits(), 0)):
+        with pytest.raises(UserError, match="must be"):
+            Sandbox(limits, workers)
 
 
 def test_a_closed_sandbox_starts_again(database: Path) -> None:
