@@ -222,18 +222,19 @@ def test_a_file_is_scored_by_database(predictions: Callable[..., Path]) -> None:
         {"db": "one", "query": right, "prediction": "SELECT 43"},
         {"db_id": "two", "reference": right, "prediction": "SELECT 43"},
         {"database": "two", "output": right, "prediction": None},
+        {"database": "one", "sql": right, "error": "the prompt is too long"},
         {"database": "two", "sql": "SELECT nope FROM person", "prediction": right},
         {"database": "two", "sql": right, "prediction": "SELECT count(id) FROM persons"},
     )
     for workers in (1, 3):
         scores = score_predictions(path, path.parent / "databases", workers=workers)
-        assert (scores.accuracy, scores.exact) == (2 / 5, 1 / 5)
-        assert scores.by_database == {"one": (2, 2), "two": (0, 3)}
-        assert scores.by("db") == {"": (1, 4), "one": (1, 1)}
-        assert scores.reasons == {"other rows": 1, "empty": 1, "no such table": 1}
-        assert [(item.line, item.match.fault) for item in scores.left_out] == [(5, "no such column: nope")]
+        assert (scores.accuracy, scores.exact) == (2 / 6, 1 / 6)
+        assert scores.by_database == {"one": (2, 3), "two": (0, 3)}
+        assert scores.by("db") == {"": (1, 5), "one": (1, 1)}
+        assert scores.reasons == {"other rows": 1, "empty": 2, "no such table": 1}
+        assert [(item.line, item.match.fault) for item in scores.left_out] == [(6, "no such column: nope")]
         assert scores.as_json()["left_out"] == {"no such column": 1}
-    assert "execution accuracy 40.0% (2 of 5)" in str(scores) and "line 5" in str(scores)
+    assert "execution accuracy 33.3% (2 of 6)" in str(scores) and "line 6" in str(scores)
 
 
 def test_mistakes_in_a_file_are_named(predictions: Callable[..., Path], tmp_path: Path) -> None:

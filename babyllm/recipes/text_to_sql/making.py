@@ -23,7 +23,7 @@ from babyllm.documents import is_held_out
 from babyllm.errors import UserError
 from babyllm.files import new_folder
 from babyllm.recipes.text_to_sql.made_databases import Database, load_databases, rows_of, write_database
-from babyllm.recipes.text_to_sql.questions import Draft, Template, draft, load_templates
+from babyllm.recipes.text_to_sql.sql_questions import Draft, Template, draft, load_templates
 from babyllm.sandbox import QueryResult, Sandbox
 
 TRAIN, TEST, DATABASES = "train.jsonl", "test.jsonl", "databases"

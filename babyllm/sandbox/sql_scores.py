@@ -20,7 +20,7 @@ from babyllm.sandbox.sql import QueryLimits, Sandbox
 
 DATABASE = ("database", "db", "db_id")
 EXPECTED = ("sql", "query", "reference", "output")
-PREDICTION = ("prediction",)
+PREDICTION, ERROR = "prediction", "error"
 SUFFIXES = (".sqlite", ".sqlite3", ".db")
 MAX_REASONS = 12
 
@@ -170,7 +170,9 @@ def _records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _needed(path: Path, line: int, record: Mapping[str, Any], databases: Path) -> tuple[str, list[Path], str, str]:
     name, expected = (_text(path, line, record, names) for names in (DATABASE, EXPECTED))
-    prediction = "" if record.get(*PREDICTION, "") is None else _text(path, line, record, PREDICTION)
+    # `babyllm predict` writes an error in place of the prediction of a record that it cannot use.
+    is_missing = record.get(PREDICTION, "") is None or (PREDICTION not in record and ERROR in record)
+    prediction = "" if is_missing else _text(path, line, record, (PREDICTION,))
     files = database_files(databases, name)
     if not files:
         raise UserError(f"{path}, line {line}: {databases} has no file of the database {name[:80]!r}")
