@@ -6,7 +6,7 @@ score_predictions(file, databases) -> execution accuracy of a file of prediction
 """
 
 from babyllm.sandbox.execution import Match, query_match
-from babyllm.sandbox.sql_scores import SqlScores, score_predictions
 from babyllm.sandbox.sql import QueryLimits, QueryResult, Sandbox
+from babyllm.sandbox.sql_scores import SqlScores, score_predictions
 
 __all__ = ["Match", "QueryLimits", "QueryResult", "Sandbox", "SqlScores", "query_match", "score_predictions"]
