@@ -18,7 +18,7 @@ from babyllm.sandbox.sql import Value
 Row = tuple[Value, ...]
 TOLERANCE = 1e-6  # relative; and absolute near zero, for sums of floats in another order
 NEAR_ZERO = 1e-9
-MAX_TRIALS = 2_000  # assignments of columns that are tried; only results made for it need more
+MAX_TRIALS = 500  # assignments of columns that are tried; only results made for it need more
 
 
 def same_rows(found: Sequence[Row], expected: Sequence[Row], in_order: bool = False) -> bool:
