@@ -26,13 +26,13 @@ from functools import cache, reduce
 from operator import or_
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from babyllm.config.option_names import instead, why_not
 from babyllm.config.option_names import nearest as nearest
-from babyllm.config.values import check, expanded, is_path
+from babyllm.config.values import check, described, expanded, is_path
 from babyllm.errors import UserError
 
 C = TypeVar("C")
@@ -196,7 +196,7 @@ def _build(kind: Any, leaves: Mapping[str, _Leaf], values: Mapping[str, Any], pr
         else:
             arguments[name] = values.get(key, leaves[key].default)
             if arguments[name] is MISSING:
-                raise UserError(f"--{key} is missing: give it a value, {_describe(hints[name])}")
+                raise UserError(f"--{key} is missing: give it a value, {described(hints[name])}")
     return kind(**arguments)
 
 
@@ -204,7 +204,7 @@ def _help(leaves: Mapping[str, _Leaf], prog: str, description: str) -> str:
     rows = {"config FILE.yaml": "Read values from this file; flags override them."} | _SWITCHES
     for key, leaf in leaves.items():
         default = "required" if leaf.default is MISSING else f"default {_show(leaf.default) or repr('')}"
-        rows[key] = f"{leaf.doc} ({_describe(leaf.kind)}; {default})".lstrip()
+        rows[key] = f"{leaf.doc} ({described(leaf.kind)}; {default})".lstrip()
     head = f"usage: {prog} [--config FILE.yaml] [--section.key=value ...]\n\n{description}".rstrip() + "\n"
     return "\n".join(
         [head]
@@ -234,7 +234,7 @@ def _flags(argv: Iterable[str], leaves: Mapping[str, _Leaf]) -> dict[str, str]:
                 if name in leaves and bool in _arms(leaves[name].kind):
                     flags[name] = "true"
                     continue
-                expected = _describe(leaves[name].kind) if name in leaves else "FILE.yaml"
+                expected = described(leaves[name].kind) if name in leaves else "FILE.yaml"
                 raise _mistake(f"--{name} has no value: write --{name}=VALUE, it expects {expected}")
             if name == "config" and name in flags:
                 raise _mistake("--config is given twice: put all values into one file")
@@ -260,8 +260,8 @@ def _read(path: str | Path, leaves: Mapping[str, _Leaf]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, node in _entries(root, leaves, str(path)):
         if key in values:
-            raise _mistake(f"{path}: duplicate key '{key}': keep one of them")
-        values[key] = _typed(node, leaves[key], f"{path}: '{key}'")
+            raise _mistake(f"{_line(path, node)}: duplicate key '{key}': keep one of them")
+        values[key] = _typed(node, leaves[key], f"{_line(path, node)}: '{key}'")
     return values
 
 
@@ -280,7 +280,13 @@ def _entries(node: yaml.Node, leaves: Mapping[str, _Leaf], path: str, prefix: st
         elif key in sections:
             yield from _entries(child, leaves, path, f"{key}.")
         else:
-            raise _mistake(f"{path}: unknown key '{key}': {instead(key, [*leaves, *sections], leaves, is_flag=False)}")
+            advice = instead(key, [*leaves, *sections], leaves, is_flag=False)
+            raise _mistake(f"{_line(path, child)}: unknown key '{key}': {advice}")
+
+
+def _line(path: str | Path, node: yaml.Node) -> str:
+    """A file with the line of a node; a flag is a node of its own, without a line."""
+    return f"{path}:{node.start_mark.line + 1}" if node.start_mark else str(path)
 
 
 def _mistake(message: str) -> UserError:
@@ -351,7 +357,7 @@ def _typed(node: yaml.Node, leaf: _Leaf, where: str) -> Any:
         with suppress(Exception):  # odd text, such as 400 digits or "!!int ''", raises more than its ArgumentError
             return parser.parse_object({"value": content}, defaults=False, env=False).value
     reason = why_not(content, get_args(kind))
-    raise _mistake(f"{where} expects {_describe(kind)}, not {reprlib.repr(content)}{reason}")
+    raise _mistake(f"{where} expects {described(kind)}, not {reprlib.repr(content)}{reason}")
 
 
 def _paths(content: Any, where: str, default: Any) -> Any:
@@ -381,19 +387,3 @@ def _arms(kind: Any) -> tuple[Any, ...]:
 
 def _is_container(kind: Any) -> bool:
     return get_origin(kind) in (list, dict, tuple)
-
-
-def _describe(kind: Any) -> str:
-    """A type as a user writes its values: `int | null`, `cosine | linear`, `[float, float]`."""
-    origin, args = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return " | ".join(map(_show, args))
-    if origin in (Union, UnionType):
-        return " | ".join(map(_describe, args))
-    inner = ["..." if arg is Ellipsis else _describe(arg) for arg in args]
-    if origin is dict:
-        return f"{{{inner[0]}: {inner[1]}, ...}}"
-    if origin in (list, tuple):
-        return f"[{', '.join(inner)}{', ...' if origin is list else ''}]"
-    names: dict[Any, str] = {NoneType: "null", bool: "true | false", str: "text"}
-    return names.get(kind) or str(kind.__name__)

@@ -12,7 +12,8 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from babyllm.errors import UserError
 
@@ -154,3 +155,21 @@ def _limits_in(hint: Any) -> Iterator[tuple[type, Limits]]:
     else:
         for part in get_args(hint):
             yield from _limits_in(part)
+
+
+def described(hint: Any) -> str:
+    """A type as a user writes its values: `int | null`, `cosine | linear`, `[float, float]`."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return described(args[0])
+    if origin is Literal:
+        return " | ".join(map(str, args))
+    if origin in (Union, UnionType):
+        return " | ".join(map(described, args))
+    inner = ["..." if arg is Ellipsis else described(arg) for arg in args]
+    if origin is dict:
+        return f"{{{inner[0]}: {inner[1]}, ...}}"
+    if origin in (list, tuple):
+        return f"[{', '.join(inner)}{', ...' if origin is list else ''}]"
+    names: dict[Any, str] = {type(None): "null", bool: "true | false", str: "text"}
+    return names.get(hint) or str(hint.__name__)

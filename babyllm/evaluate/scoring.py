@@ -7,7 +7,7 @@ Legend: R rows, L ids of a row, B rows of a batch, T targets of the longest row 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from babyllm.runtime.precision import reads_in
 
 BATCH_TOKENS = 8192
 """Default number of tokens per forward pass, including padding."""
+_POOL_BATCHES = 16  # Number of batches whose rows are sorted by length together.
 
 
 class Row(NamedTuple):
@@ -46,20 +47,20 @@ class Row(NamedTuple):
         return self.ids[1:][self.is_scored[1:]]
 
 
-def overlapping_rows(ids: NDArray[np.int64], seq_len: int) -> Iterator[Row]:
-    """Rows of at most `seq_len` targets that overlap by half, in which each id but the first is scored once.
+def overlapping_rows(ids: NDArray[np.int64], seq_len: int, stride: int | None = None) -> Iterator[Row]:
+    """Rows of at most `seq_len` targets that overlap, in which each id but the first is scored once.
 
     Args:
         ids: (L,) int64 ids of a document, including the <eos> before it.
         seq_len: largest number of targets of a row.
+        stride: ids from the beginning of a row to that of the next, from 1 to `seq_len`; None overlaps by half.
     """
-    start, n_context = 0, 0
+    start, n_context, step = 0, 0, stride or seq_len - seq_len // 2
     while True:
         part = ids[start : start + seq_len + 1]
         yield Row(part, np.arange(len(part)) > n_context)
         if start + seq_len + 1 >= len(ids):
             return
-        step = seq_len - seq_len // 2
         start, n_context = start + step, seq_len - step
 
 
@@ -78,6 +79,31 @@ def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
         batch.append(index)
     if batch:
         yield batch
+
+
+def row_batches(rows: Iterable[Row], batch_tokens: int) -> Iterator[tuple[list[int], list[Row]]]:
+    """Batches of rows of similar length: the indices in `rows`, and the rows.
+
+    A batch depends on the rows and on `batch_tokens` alone.
+
+    Args:
+        rows: rows of any lengths, of which a few batches are held in memory.
+        batch_tokens: largest number of tokens of a batch, including padding, unless it has a single row.
+    """
+    pool: list[Row] = []
+    n_before = n_tokens = 0
+    for row in rows:
+        pool.append(row)
+        n_tokens += len(row.ids)
+        if n_tokens >= _POOL_BATCHES * batch_tokens:
+            yield from _packed(pool, n_before, batch_tokens)
+            n_before, pool, n_tokens = n_before + len(pool), [], 0
+    yield from _packed(pool, n_before, batch_tokens)
+
+
+def _packed(pool: Sequence[Row], n_before: int, batch_tokens: int) -> Iterator[tuple[list[int], list[Row]]]:
+    for batch in batches([len(row.ids) for row in pool], batch_tokens):
+        yield [n_before + index for index in batch], [pool[index] for index in batch]
 
 
 @torch.no_grad()

@@ -239,9 +239,9 @@ class Decoder:
         gate, up = layer.gate_up(h).chunk(2, dim=1)
         x.add_(layer.down(F.silu(gate).mul_(up)))
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy the cache of the first `length` tokens of row `source` to row `target`."""
-        self._cache[:, target, :, :length] = self._cache[:, source, :, :length]
+    def move(self, source: int, target: int, end: int, begin: int = 0) -> None:
+        """Copy the cache of the tokens from `begin` to `end`, exclusive, of row `source` to row `target`."""
+        self._cache[:, target, :, begin:end] = self._cache[:, source, :, begin:end]
 
     def swap(self, one: int, other: int, length: int) -> None:
         """Exchange the caches of the first `length` tokens of two rows."""

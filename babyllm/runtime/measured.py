@@ -14,16 +14,21 @@ from pathlib import Path
 from babyllm.files import write_json
 
 
+def cache_directory() -> Path:
+    """The folder for what can be computed again: `~/.cache/babyllm`, or inside of `XDG_CACHE_HOME`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "babyllm"
+
+
 def remembered(key: str, measure: Callable[[], str]) -> str:
     """The choice made for `key` before on this machine, or that of `measure`, which is then stored.
 
-    Where the cache cannot be read or written, each call measures. `XDG_CACHE_HOME` moves the cache.
+    Where the cache cannot be read or written, each call measures.
 
     Args:
         key: everything that the choice depends on, such as processor, versions and shape.
         measure: function that measures and returns the choice.
     """
-    file = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "babyllm" / "measured.json"
+    file = cache_directory() / "measured.json"
     choices: dict[str, str] = {}
     with suppress(OSError, ValueError, TypeError):
         choices = dict(json.loads(file.read_text(encoding="utf-8")))

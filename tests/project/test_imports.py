@@ -20,9 +20,9 @@ LAYERS = (
     ("errors", "console", "files", "progress", "documents", "ragged"),
     ("config", "integrity", "run_directory", "optim", "schedule", "runtime"),
     ("model", "tokenizer", "store", "pipeline"),
-    ("text", "chat", "sandbox", "interop", "loading", "generation"),
+    ("text", "chat", "sandbox", "endpoint", "interop", "loading", "generation", "prediction"),
     ("prepare",),
-    ("data", "evaluate"),
+    ("data", "evaluate", "judging"),
     ("objectives", "recipes"),
     ("training", "serve"),
     ("inspection",),
@@ -93,7 +93,7 @@ def test_no_module_imports_itself_by_a_detour() -> None:
 
 TORCH_FREE = (
     *("errors", "files", "documents", "ragged", "config", "schedule", "tokenizer", "store", "pipeline", "text"),
-    "sandbox",
+    *("endpoint", "judging", "sandbox"),
 )
 
 
@@ -102,7 +102,14 @@ def test_text_and_tokenizers_need_no_torch() -> None:
     for name, path in MODULES.items():
         if top(name) in TORCH_FREE:
             assert "torch" not in {other.split(".")[0] for other in imports(path)}, name
-    for name in ("model.config", "store.shards", "prepare.encode", "data.order.shuffle"):
+    for name in (
+        "model.config",
+        "store.shards",
+        "prepare.encode",
+        "data.order.shuffle",
+        "endpoint.client",
+        "judging.report",
+    ):
         assert "torch" not in loaded_by(f"import babyllm.{name}"), name
 
 

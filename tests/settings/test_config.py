@@ -1,5 +1,6 @@
 """import json"""
 
+import re
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, dataclass, replace
@@ -32,8 +33,14 @@ def file_mistake(folder: Path, text: str) -> str:
         from_file(folder, text)
     message = str(caught.value)
     assert "\n" not in message
+    message = without_line(message)
     assert message.startswith(f"{folder / 'x.yaml'}: ")
     return message.removeprefix(f"{folder / 'x.yaml'}: ")
+
+
+def without_line(message: str) -> str:
+    """A message about a file, without the number of the line that comes after the file's name."""
+    return re.sub(r"(x\.yaml):\d+:", r"\1:", message)
 
 
 # ---- precedence
@@ -325,14 +332,14 @@ def test_a_mistake_in_a_file_is_told_in_one_line(tmp_path: Path, text: str, mess
     assert file_mistake(tmp_path, text) == message
     with pytest.raises(UserError) as caught:
         config.load(Options, tmp_path / "x.yaml")
-    assert str(caught.value) == f"{tmp_path / 'x.yaml'}: {message}"
+    assert without_line(str(caught.value)) == f"{tmp_path / 'x.yaml'}: {message}"
 
 
 def test_a_wrong_line_is_told_although_a_flag_overrides_it(tmp_path: Path) -> None:
     """A file is checked in full."""
     file = tmp_path / "x.yaml"
     file.write_text("steps: fast")
-    assert mistake(f"--config={file}", "--steps=3") == f"{file}: 'steps' expects int, not 'fast'"
+    assert mistake(f"--config={file}", "--steps=3") == f"{file}:1: 'steps' expects int, not 'fast'"
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def read_benchmarks(files: Sequence[Source], n: int) -> Benchmarks:
     tokens = words(fold(pa.array(texts, pa.large_string())))
     is_short = tokens.lengths() < n
     n_short = np.bincount(np.array(of_file, np.int64)[is_short], minlength=len(files)).tolist()
-    found = _grams(tokens, n)
+    found = grams_of(tokens, n)
     grams, first = np.unique(found.values, return_index=True)
     return Benchmarks(n, grams, np.searchsorted(found.offsets, first, side="right") - 1, texts, of_file, n_short)
 
@@ -122,7 +122,7 @@ def matches(folded: Ragged, benchmarks: Benchmarks) -> tuple[NDArray[np.int64], 
         (texts,) int64 number of shared n-grams, and (texts,) int64 index in `benchmarks.grams` of the first of them,
         which has no meaning for a text without any.
     """
-    found = _grams(words(folded), benchmarks.n)
+    found = grams_of(words(folded), benchmarks.n)
     n_texts = len(found.offsets) - 1
     if not len(benchmarks.grams):
         return np.zeros(n_texts, np.int64), np.zeros(n_texts, np.int64)
@@ -146,7 +146,7 @@ def load(path: Path, n: int) -> Benchmarks:
     return Benchmarks(n, grams, question.view(np.int64), [], [], [])
 
 
-def _grams(tokens: Ragged, n: int) -> Ragged:
+def grams_of(tokens: Ragged, n: int) -> Ragged:
     """The n-grams of texts with at least n words; `ngrams` would make one n-gram of a shorter text."""
     grams = ngrams(tokens, n)
     lengths = tokens.lengths()
