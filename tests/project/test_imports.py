@@ -20,7 +20,7 @@ LAYERS = (
     ("errors", "console", "files", "progress", "documents", "ragged"),
     ("config", "integrity", "run_directory", "optim", "schedule", "runtime"),
     ("model", "tokenizer", "store", "pipeline"),
-    ("text", "chat", "endpoint", "interop", "loading", "generation", "prediction"),
+    ("text", "chat", "sandbox", "endpoint", "interop", "loading", "generation", "prediction"),
     ("prepare",),
     ("data", "evaluate", "judging"),
     ("objectives", "recipes"),
@@ -93,7 +93,7 @@ def test_no_module_imports_itself_by_a_detour() -> None:
 
 TORCH_FREE = (
     *("errors", "files", "documents", "ragged", "config", "schedule", "tokenizer", "store", "pipeline", "text"),
-    *("endpoint", "judging"),
+    *("endpoint", "judging", "sandbox"),
 )
 
 
