@@ -37,7 +37,7 @@ try:
     from lm_eval.models.utils import normalize_gen_kwargs
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 except ImportError as missing:
-    raise UserError(f'the harness needs {missing.name}: pip install "babyllm[harness]"') from None
+    raise UserError(f'lm-evaluation-harness lacks {missing.name}: pip install "babyllm[harness]"') from None
 
 GENERATED_TOGETHER = 16
 """Number of answers that are generated together."""
@@ -67,7 +67,8 @@ class BabyLM(TemplateLM):  # type: ignore[misc]
 
         Args:
             pretrained: run, step, Hugging Face or adapter directory.
-            device: cpu, cuda or mps; None takes the first of cuda, mps and cpu that is available.
+            device: cpu, cuda or mps; None takes the first of cuda, mps and cpu that is available, and so does cuda:0,
+                which is what the command line passes if no device is named.
             dtype: float32, bfloat16 or float16; auto depends on the device.
             max_length: largest number of tokens that are read together; None takes the model's.
             int8: whether to store all matrices in 8 bits.
@@ -81,7 +82,8 @@ class BabyLM(TemplateLM):  # type: ignore[misc]
         super().__init__()
         if dtype not in ("auto", "float32", "bfloat16", "float16"):
             raise UserError(f"dtype={dtype}: choose auto, float32, bfloat16 or float16")
-        self._config = RuntimeConfig(device=device or "auto", dtype=dtype, threads=threads)  # type: ignore[arg-type]
+        place = "auto" if device in (None, "cuda:0") else str(device)
+        self._config = RuntimeConfig(device=place, dtype=dtype, threads=threads)  # type: ignore[arg-type]
         self._name, self._chat = str(pretrained), load_chat_model(pretrained, int8=int8)
         self._model, self._ids_of = self._chat.model, self._chat.tokenizer.encode
         context = self._model.config.max_seq_len
@@ -120,8 +122,11 @@ class BabyLM(TemplateLM):  # type: ignore[misc]
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         context_ids, ids = super()._encode_pair(context, continuation)
-        # The whole may have no more ids than the context.
-        return (context_ids, ids) if ids else (context_ids[:-1], context_ids[-1:])
+        if ids:
+            return context_ids, ids
+        # A token across the border leaves the continuation no token of its own.
+        whole = self.tok_encode(context + continuation)
+        return whole[:-1] or [self.prefix_token_id], whole[-1:]
 
     def _ids_with_special(self, text: str) -> list[int]:
         """The ids of a rendered chat, in which special tokens are spelled out."""
