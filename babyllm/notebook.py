@@ -135,29 +135,34 @@ def load_chat(
         return ChatSession(Engine(found.model.to(on), slots=1), found.template, sampling, Session(system))
 
 
-def evaluate_model(model_dir: Source, data: Source | Iterable[Source] | None = None, **settings: Any) -> dict[str, Any]:
+def evaluate_model(
+    model_dir: Source | Iterable[Source], data: Source | Iterable[Source] | None = None, **settings: Any
+) -> dict[str, Any]:
     """The results of `babyllm eval`, as numbers by name.
 
     Args:
-        model_dir: run, step, Hugging Face or adapter directory of the model.
+        model_dir: run, step, Hugging Face or adapter directory of the model; several for tasks and texts.
         data: directory of token data, or files and folders of conversations; None takes the data that the run held
             out.
-        settings: other flags of `babyllm eval`, such as `max_tokens=100_000`.
+        settings: other flags of `babyllm eval`, such as `tasks=["xcopa"]` or `max_tokens=100_000`.
 
     Returns:
         For token data {"<domain>/loss": nats per token, "<domain>/bpb": bits per byte}; for conversations {"loss",
-        "accuracy", "n" ...} by task.
+        "accuracy", "n" ...} by task; for tasks {"value", "error", "chance", "verdict" ...} by task and metric, of
+        several models by their directories first.
 
     Raises:
         UserError: an argument or the data is at fault; the message names it.
         KeyboardInterrupt: Ctrl-C was pressed.
     """
-    from babyllm.commands.use.eval import Flags, evaluated
+    from babyllm.commands.use.eval import evaluated
+    from babyllm.commands.use.evaluations.flags import Flags
 
+    directories = [model_dir] if isinstance(model_dir, str | os.PathLike) else model_dir
     path = data if data is None or isinstance(data, str | os.PathLike) else [str(each) for each in data]
     with naming_arguments():
         flags = command_line.parse(Flags, _flags_of(Flags, {"data": path}, settings), prog="evaluate_model")
-        evaluation = evaluated(flags, os.path.expanduser(model_dir))
+        evaluation = evaluated(flags, *(os.path.expanduser(each) for each in directories))
     return dict(evaluation.values) if evaluation else {}
 
 

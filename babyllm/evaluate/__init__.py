@@ -3,6 +3,6 @@
 Models run in `Runtime.reading_dtype`, unless the call is inside an autocast (`babyllm.runtime.precision`).
 """
 
-from babyllm.evaluate.perplexity import perplexity
+from babyllm.evaluate.language.perplexity import perplexity
 
 __all__ = ["perplexity"]

@@ -7,7 +7,7 @@ Legend: R rows, L ids of a row, B rows of a batch, T targets of the longest row 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from babyllm.runtime.precision import reads_in
 
 BATCH_TOKENS = 8192
 """Default number of tokens per forward pass, including padding."""
+_POOL_BATCHES = 16  # Number of batches whose rows are sorted by length together.
 _HEAD_TOKENS = 256  # tokens whose logits are in memory together
 
 
@@ -61,20 +62,20 @@ class Score(NamedTuple):
     is_greedy: bool
 
 
-def overlapping_rows(ids: NDArray[np.int64], seq_len: int) -> Iterator[Row]:
-    """Rows of at most `seq_len` targets that overlap by half, in which each id but the first is scored once.
+def overlapping_rows(ids: NDArray[np.int64], seq_len: int, stride: int | None = None) -> Iterator[Row]:
+    """Rows of at most `seq_len` targets that overlap, in which each id but the first is scored once.
 
     Args:
         ids: (L,) int64 ids of a document, including the <eos> before it.
         seq_len: largest number of targets of a row.
+        stride: ids from the beginning of a row to that of the next, from 1 to `seq_len`; None overlaps by half.
     """
-    start, n_context = 0, 0
+    start, n_context, step = 0, 0, stride or seq_len - seq_len // 2
     while True:
         part = ids[start : start + seq_len + 1]
         yield Row(part, np.arange(len(part)) > n_context)
         if start + seq_len + 1 >= len(ids):
             return
-        step = seq_len - seq_len // 2
         start, n_context = start + step, seq_len - step
 
 
@@ -93,6 +94,31 @@ def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
         batch.append(index)
     if batch:
         yield batch
+
+
+def row_batches(rows: Iterable[Row], batch_tokens: int) -> Iterator[tuple[list[int], list[Row]]]:
+    """Batches of rows of similar length: the indices in `rows`, and the rows.
+
+    A batch depends on the rows and on `batch_tokens` alone.
+
+    Args:
+        rows: rows of any lengths, of which a few batches are held in memory.
+        batch_tokens: largest number of tokens of a batch, including padding, unless it has a single row.
+    """
+    pool: list[Row] = []
+    n_before = n_tokens = 0
+    for row in rows:
+        pool.append(row)
+        n_tokens += len(row.ids)
+        if n_tokens >= _POOL_BATCHES * batch_tokens:
+            yield from _packed(pool, n_before, batch_tokens)
+            n_before, pool, n_tokens = n_before + len(pool), [], 0
+    yield from _packed(pool, n_before, batch_tokens)
+
+
+def _packed(pool: Sequence[Row], n_before: int, batch_tokens: int) -> Iterator[tuple[list[int], list[Row]]]:
+    for batch in batches([len(row.ids) for row in pool], batch_tokens):
+        yield [n_before + index for index in batch], [pool[index] for index in batch]
 
 
 @torch.no_grad()
@@ -127,10 +153,10 @@ def row_scores(model: Transformer, rows: Sequence[Row], runtime: Runtime | None 
         found = model(tokens, targets, n_targets=n_targets, returns=("nats", "hidden"))
         weight = dense_weight(model.lm_head).to(found["hidden"].dtype)
         likeliest = [F.linear(part, weight).argmax(-1) for part in found["hidden"][is_scored].split(_HEAD_TOKENS)]
-    is_missed = torch.zeros_like(targets)
-    is_missed[is_scored] = (torch.cat(likeliest) != targets[is_scored]).long()
-    nats = found["nats"].sum(dim=1, dtype=sum_dtype(tokens.device)).tolist()
-    return [Score(n, not missed) for n, missed in zip(nats, is_missed.sum(dim=1).tolist(), strict=True)]
+    greedy = targets.clone()
+    greedy[is_scored] = torch.cat(likeliest)
+    nats = found["nats"].sum(dim=1, dtype=sum_dtype(tokens.device))
+    return [Score(*each) for each in zip(nats.tolist(), (greedy == targets).all(dim=1).tolist(), strict=True)]
 
 
 def _padded(model: Transformer, rows: Sequence[Row], runtime: Runtime | None) -> tuple[torch.Tensor, torch.Tensor, int]:

@@ -14,10 +14,13 @@ from torch import nn
 
 from babyllm.data.batch import Batch
 from babyllm.objectives import Loss, LossTerms
+from babyllm.objectives.token_groups import Groups, losses_of_groups
 from babyllm.store.conversations import LossAverage
 
 
-def conversation_loss(average: LossAverage, tasks: Sequence[str], is_packed: bool = False) -> Loss:
+def conversation_loss(
+    average: LossAverage, tasks: Sequence[str], is_packed: bool = False, groups: Groups | None = None
+) -> Loss:
     """The loss over conversations in nats, averaged over one unit, with the mean of each task as a metric.
 
     Args:
@@ -25,11 +28,12 @@ def conversation_loss(average: LossAverage, tasks: Sequence[str], is_packed: boo
             mean nats of a turn's tokens.
         tasks: names of the task ids in batch["channels"].
         is_packed: whether a row holds several conversations, which must not see each other.
+        groups: groups of tokens whose losses are metrics too. A task with the name of a group takes its place.
 
     Returns:
         A loss of a batch with "tokens", "targets" and "channels" (B, T) int64, "weights" (B, T) float32 and "lengths"
         (B,) int64; when packed also "positions" and "documents" (B, T) int64. Its metrics are "loss" and "loss/<task>"
-        in nats, and "padding", a share from 0 to 1.
+        in nats, those of the groups in nats per token, and "padding", a share from 0 to 1.
     """
 
     def loss(model: nn.Module, batch: Batch) -> LossTerms:
@@ -45,6 +49,8 @@ def conversation_loss(average: LossAverage, tasks: Sequence[str], is_packed: boo
         metrics = {
             "loss": (total.detach(), torch.tensor(float(batch.units[average]))),
             "padding": (n_places - batch["lengths"].sum(), n_places),
+            # Weights are not 0 where there is a target.
+            **losses_of_groups(weighted.detach() / weights, batch["targets"], groups or {}),
             **{f"loss/{task}": (nats[i], shares[i]) for i, task in enumerate(tasks)},
         }
         return LossTerms({average: total}, metrics)

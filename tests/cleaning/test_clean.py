@@ -23,7 +23,7 @@ from babyllm.config import parse
 from babyllm.documents import Document
 from babyllm.errors import UserError
 from babyllm.evaluate import perplexity
-from babyllm.evaluate.texts import bits_per_byte, load_scorer
+from babyllm.evaluate.language.texts import bits_per_byte, load_scorer
 from babyllm.interop.huggingface import save_model
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer

@@ -19,7 +19,7 @@ from babyllm.errors import UserError
 from babyllm.evaluate.conversations.answers import closed_turns
 from babyllm.evaluate.conversations.by_task import measure
 from babyllm.evaluate.conversations.samples import samples_of, split_samples
-from babyllm.evaluate.perplexity import perplexity
+from babyllm.evaluate.language.perplexity import perplexity
 from babyllm.interop.huggingface import save_model
 from babyllm.model.transformer import Transformer
 from babyllm.pipeline.partitions import WorkConfig

@@ -33,17 +33,17 @@ from torch import nn
 from training_fixtures import CPU, SCRIPT, recording, stopping, tiny_config, tiny_state, weights
 
 from babyllm import run_directory
+from babyllm.__main__ import run as run_command
 from babyllm.config import parse
 from babyllm.data.batch import Batch, Stream
 from babyllm.errors import UserError
 from babyllm.objectives import LossTerms
-from babyllm.objectives.conversation import conversation_loss
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import Runtime, start
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
 from babyllm.training.run import open_run
-from babyllm.training.stages.fine_tuning import new_run
+from babyllm.training.stages.fine_tuning import begin
 from babyllm.training.stages.fine_tuning_config import FineTuneConfig
 from babyllm.training.state import Every, TrainState
 from babyllm.training.watch import WatchConfig
@@ -231,24 +231,38 @@ def script(arguments: list[str], name: str = SCRIPT.name) -> None:
     runpy.run_path(path, run_name="__main__")
 
 
+def command(arguments: list[str]) -> None:
+    """`babyllm ARGUMENTS`."""
+    run_command(arguments)
+
+
 def fine_tuning_steps(runs: dict[str, list[str]]) -> None:
     """Of each run, into a file, the loss of one step, its metrics, and the gradient of all ranks before clipping."""
     with start(CPU) as runtime:
         for out, arguments in runs.items():
             config = parse(FineTuneConfig, arguments, prog="test")
-            tuning = new_run(config, runtime)
-            loss = conversation_loss(config.normalise, tuning.data.tasks, tuning.data.is_packed)
+            stage = begin(config, runtime)
             metrics: dict[str, float] = {}
             look = Every(1, lambda state, metrics=metrics: metrics.update(state.take_metrics()))
-            train(tuning.state, loss, replace(tuning.plan, steps=1, clip_norm=0.0), [look])
-            gradient = torch.cat([p.grad.flatten() for p in tuning.state.model.parameters() if p.grad is not None])
+            train(stage.state, stage.loss, replace(stage.plan, steps=1, clip_norm=0.0), [look])
+            gradient = torch.cat([p.grad.flatten() for p in stage.state.model.parameters() if p.grad is not None])
             if runtime.is_main:
                 np.savez(out, gradient=gradient.numpy(), **metrics)
 
 
 JOBS: dict[str, Callable[..., None]] = {
     job.__name__: job
-    for job in (first_half, second_half, single_steps, spike, script, fine_tuning_steps, policy_runs, contracts)
+    for job in (
+        first_half,
+        second_half,
+        single_steps,
+        spike,
+        script,
+        command,
+        fine_tuning_steps,
+        policy_runs,
+        contracts,
+    )
 }
 
 

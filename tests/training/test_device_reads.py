@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from babyllm.model.cross_entropy import IGNORE
 from babyllm.objectives import Loss
 from babyllm.objectives.conversation import conversation_loss
 from babyllm.objectives.lm import language_model
+from babyllm.objectives.token_groups import token_groups
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.store.shards import open_tokens
@@ -100,7 +102,10 @@ def test_forward_and_backward_read_nothing(
         add_lora(model, LoraConfig(rank=2, base="nf4", dropout=0.1))
     is_chat = kind == "conversations"
     batch = chat_batch(is_packed) if is_chat else lm_batch(is_packed)
-    loss: Loss = conversation_loss("turn", ["x"], is_packed) if is_chat else language_model
+    groups = token_groups([1, 2, 3], [2], model.config.vocab_size, torch.device("cpu"))
+    loss: Loss = partial(language_model, groups=groups)
+    if is_chat:
+        loss = conversation_loss("turn", ["x"], is_packed, groups)
     with DeviceReads() as counts, torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
         terms = loss(model, batch)
         torch.stack(list(terms.sums.values())).sum().backward()

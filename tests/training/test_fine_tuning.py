@@ -145,6 +145,23 @@ def test_the_loss_of_each_task_is_exact_over_ranks(base: Path, chats: Path, step
             assert abs(float(np.load(steps / f"token, {name}.npz")[f"loss/{task}"]) - expected) < 1e-5, (name, task)
 
 
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_loss_of_end_tokens_is_exact(base: Path, chats: Path, steps: Path, unit: str) -> None:
+    """It is a mean per token, whatever the loss is a mean over and the layout is; here no other token is special."""
+    model, tokenizer = babyllm.load(base)
+    template, ends = load_template("plain", tokenizer), []
+    for line in chats.read_text(encoding="utf-8").splitlines():
+        rendered = template.render([Message(**message) for message in json.loads(line)["messages"]])
+        ids = torch.from_numpy(rendered.ids.astype(np.int64))[None]
+        is_end = (rendered.turns[1:] > 0) & np.isin(rendered.ids[1:], template.end_ids)
+        ends.append(model(ids[:, :-1], ids[:, 1:])[0].detach()[torch.from_numpy(is_end)])
+    expected = float(torch.cat(ends).mean())
+    for name in LAYOUTS:
+        found = np.load(steps / f"{unit}, {name}.npz")
+        assert abs(float(found["loss/end"]) - expected) < 1e-5, name
+        assert found["loss/special"] == found["loss/end"], name
+
+
 def test_by_turn_is_each_turn_as_a_sample_of_its_own(chats: Path, steps: Path) -> None:
     """The mean over turns equals the mean over conversations if each answer is its own conversation."""
     whole, each = np.load(steps / "turn, padded.npz"), np.load(steps / "each.npz")
@@ -208,7 +225,10 @@ def test_mixes_stages_and_replay(worker: Worker, base: Path, chats: Path, token_
         worker.run("script", name="train_sft.py", arguments=arguments)
         records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
         assert [record["step"] for record in records] == list(range(1, 9))
-        tasks = [{k.removeprefix("loss/") for k in record if k.startswith("loss/")} for record in records]
+        tasks = [
+            {k.removeprefix("loss/") for k in record if k.startswith("loss/")} - {"special", "end"}
+            for record in records
+        ]
         assert tasks[:4] == [{"judge"}] * 4
         assert set().union(*tasks[4:]) == {"judge", "tell", "replay"}
         assert all(0 <= record["padding"] < 0.8 for record in records)

@@ -5,6 +5,7 @@ import random
 import re
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from babyllm.data.token_data import open_pretraining_data
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.options import ModelOptions
 from babyllm.objectives import LossTerms
+from babyllm.objectives.conversation import conversation_loss
 from babyllm.objectives.lm import language_model
+from babyllm.objectives.token_groups import token_groups
 from babyllm.optim.config import OptimConfig
 from babyllm.runtime import Runtime, start
 from babyllm.schedule import Plan, learning_rate
@@ -69,6 +72,34 @@ def test_every_target_of_the_global_batch_weighs_the_same(data: Path, runtime: R
     assert state.take_metrics()["loss"] == pytest.approx(loss.item(), rel=1e-6)
     assert state.grad_norm == pytest.approx(float(expected.norm()), rel=1e-5)
     assert state.tokens == int((targets != IGNORE).sum())
+
+
+@pytest.mark.parametrize("micro_batch", [1, 8])
+def test_special_and_end_tokens_have_losses_of_their_own(data: Path, runtime: Runtime, micro_batch: int) -> None:
+    """They are means over the targets of each group, of the whole global batch; a group without targets has none."""
+    tokens, targets = ragged_rows()
+    state = tiny_state(tiny_config(data), runtime)
+    nats = state.model(tokens, targets).detach()
+    special = [*range(0, 50), *range(100, 290)]
+    state.stream = Repeated(micro_batches(tokens, targets, micro_batch))
+    for ends in (range(200, 260), []):
+        groups = token_groups(special, ends, 290, runtime.device)
+        train(state, partial(language_model, groups=groups), replace(CONSTANT, steps=state.step + 1, peak_lr=0.0))
+        found = state.take_metrics()
+        expected = {"loss": targets != IGNORE, "loss/special": torch.isin(targets, torch.tensor(special))}
+        expected |= {"loss/end": torch.isin(targets, torch.tensor(ends))} if ends else {}
+        assert found == pytest.approx({name: float(nats[mask].mean()) for name, mask in expected.items()}, rel=1e-6)
+
+
+def test_a_task_with_the_name_of_a_group_keeps_it(data: Path, runtime: Runtime) -> None:
+    """The loss of a task called "end" is recorded as such, in place of that of the end tokens."""
+    tokens, targets = ragged_rows()
+    weights = (targets != IGNORE).float()
+    more = {"weights": weights, "channels": torch.zeros_like(tokens), "lengths": torch.full((8,), 16)}
+    batch = Batch({"tokens": tokens, "targets": targets, **more}, {"token": int(weights.sum())})
+    groups = token_groups([0], [2], 290, runtime.device)
+    metrics = conversation_loss("token", ["end"], groups=groups)(tiny_state(tiny_config(data), runtime).model, batch)[1]
+    assert float(metrics["loss/end"][1]) == weights.sum() and "loss/special" in metrics
 
 
 def test_each_sum_of_a_loss_is_divided_by_its_own_unit(data: Path, runtime: Runtime) -> None:

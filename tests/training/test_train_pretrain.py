@@ -63,6 +63,7 @@ def test_a_run_leaves_all_its_records(data: Path, tmp_path: Path) -> None:
     assert [record["step"] for record in records] == list(range(1, 13))
     for record in records:
         assert {"step", "loss", "lr", "grad_norm", "tokens", "tokens_per_s", "mfu"} <= record.keys()
+        assert record["loss/end"] == record["loss/special"]
         assert all(value is not None and value >= 0 for value in record.values())
     assert records[-1]["tokens"] == pytest.approx(12 * 8 * 16, abs=2 * 16)
     held_out = {f"val/{domain}/{unit}" for domain in ("left", "right", "all") for unit in ("loss", "bpb")}

@@ -41,6 +41,6 @@ def run(flags: Flags, *arguments: str) -> None:
 
 
 def _load_scorer(model: str) -> Scorer:
-    from babyllm.evaluate.texts import load_scorer  # imports torch, which is rarely needed here
+    from babyllm.evaluate.language.texts import load_scorer  # imports torch, which is rarely needed here
 
     return load_scorer(model)

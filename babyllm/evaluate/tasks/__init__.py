@@ -2,6 +2,6 @@
 
     task.yaml + records -> Item -> prompts -> ids -> nats of each option, or a generated answer -> metrics -> estimates
 
-`task` reads task files, `items` the records, `prompts` writes what the model reads, `options` and `generated` run it,
-`responses` shares the work among ranks and stores it, `metrics` and `results` turn responses into numbers.
+`task` reads task files, `items` the records, `prompts` writes what the model reads, `option_nats` reads it,
+`responses` shares the work among ranks and stores it, `item_scores` and `task_report` turn responses into numbers.
 """

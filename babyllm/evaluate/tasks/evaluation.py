@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 from babyllm.chat.load import ChatTemplate
 from babyllm.evaluate.conversations.samples import draw_evenly
+from babyllm.evaluate.tasks.item_scores import Result, Scored, best_metric, generated_scores, option_scores, results
 from babyllm.evaluate.tasks.items import Item, TaskItems, read_items
-from babyllm.evaluate.tasks.metrics import Result, Scored, best_metric, generated_scores, option_scores, results
-from babyllm.evaluate.tasks.options import OptionReader, Unit, units
-from babyllm.evaluate.tasks.options_config import TaskOptions
+from babyllm.evaluate.tasks.option_nats import OptionReader, Unit, units
 from babyllm.evaluate.tasks.prompts import Prompter, Question
 from babyllm.evaluate.tasks.responses import Response, ResponseFile, responses_to
 from babyllm.evaluate.tasks.task import BUILT_IN, Task, load_task
+from babyllm.evaluate.tasks.task_options import TaskOptions
 from babyllm.generation import Sampling, answers
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime

@@ -35,7 +35,8 @@ class Item:
         question: text of the question.
         options: texts of the options; empty for a generated answer.
         answer: index of the right option; -1 for a generated answer.
-        reference: right answer of a task whose answers are generated.
+        reference: right answer of a task whose answers are generated; text that is scored after each option of a task
+            with a `target`.
     """
 
     id: str

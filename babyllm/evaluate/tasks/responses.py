@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from babyllm.errors import UserError
-from babyllm.evaluate.tasks.options import Unit
+from babyllm.evaluate.tasks.option_nats import Unit
 from babyllm.files import json_digest
 from babyllm.model.transformer import Transformer
 from babyllm.progress import ProgressLine
@@ -53,9 +53,7 @@ class ResponseFile:
             if not path.exists():
                 path.write_text(json.dumps(description, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
-            raise UserError(
-                f"{path}: cannot be written ({error.strerror}); name another folder with --cache"
-            ) from error
+            raise UserError(f"--cache: {path} cannot be written ({error.strerror}); name another folder") from error
         return cls(path)
 
     def read(self) -> dict[str, Response]:
@@ -166,7 +164,7 @@ def _batches(units: Sequence[Unit], n: int) -> Iterator[list[Unit]]:
 def _exchanged(batch: Sequence[Unit], mine: Mapping[int, Any], runtime: Runtime) -> list[Response]:
     """The responses to all questions of a batch on every rank, given those to this rank's units."""
     found = [response for number, unit in enumerate(batch) for response in mine.get(number) or [[]] * len(unit)]
-    if runtime.world_size == 1:
+    if runtime.world_size == 1 or not found:
         return found
     # Each number has one rank that knows it, so that the sums are the numbers themselves.
     lengths = [int(n) for n in runtime.sum([float(len(response)) for response in found])]

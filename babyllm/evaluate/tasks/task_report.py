@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 from babyllm.evaluate.report import Evaluation
 from babyllm.evaluate.statistics import Estimate, mean_estimate, paired_difference
 from babyllm.evaluate.tasks.evaluation import Evaluated
+from babyllm.evaluate.tasks.item_scores import Result, Scored, by_group
 from babyllm.evaluate.tasks.items import Item
-from babyllm.evaluate.tasks.metrics import Result, Scored, by_group
 from babyllm.evaluate.tasks.training_texts import Near, Overlap
 from babyllm.pipeline.report import Cell, ExampleGroup, Fact, LabelledTexts, Report, Table
 
+_TITLE = "results in per cent, ± standard errors over groups; * stands for its task"
 Neighbours = Callable[[Sequence[Item]], list[list[Near]]]
 """Returns the training texts nearest to each item."""
 
@@ -26,10 +27,12 @@ class ModelResults(NamedTuple):
 
     Attributes:
         name: name of the model in tables.
+        key: name of the model in values.
         evaluated: evaluation of each task, in the same order for all models.
     """
 
     name: str
+    key: str
     evaluated: Sequence[Evaluated]
 
 
@@ -66,8 +69,8 @@ def task_evaluation(
         tables += [_groups(models, number) for number in range(len(models[0].evaluated))]
     examples = _cases(models, cases, neighbours) if cases else None
     report = Report("Evaluation on tasks", [*facts, *_warnings(models)], tables, examples=examples)
-    values = {model.name: {each.task.name: _values(each) for each in model.evaluated} for model in models}
-    return Evaluation(report, values if len(models) > 1 else values[models[0].name])
+    values = {model.key: {each.task.name: _values(each) for each in model.evaluated} for model in models}
+    return Evaluation(report, values if len(models) > 1 else values[models[0].key])
 
 
 def _warnings(models: Sequence[ModelResults]) -> list[Fact]:
@@ -89,28 +92,23 @@ def _results_table(evaluated: Sequence[Evaluated]) -> Table:
             estimate = result.estimate
             low, high = estimate.interval
             interval = "" if math.isnan(low) else f"{low * _scale(result):.1f} to {high * _scale(result):.1f}"
-            cells = [_cell(result, estimate.value), _cell(result, estimate.error), interval]
             chance = None if result.chance is None else _cell(result, result.chance)
             name = result.metric + (" *" if result is each.best else "")
-            rows.append([each.task.name, name, *cells, chance, result.verdict, estimate.n, estimate.n_clusters])
-    return Table(
-        "results in per cent, with standard errors over groups; * stands for its task",
-        ["task", "metric", "result", "error", "95 % interval", "chance", "verdict", "items", "groups"],
-        rows,
-    )
+            cells: list[Cell] = [_shown(result, estimate), interval, chance, result.verdict]
+            rows.append([each.task.name, name, *cells, estimate.n, estimate.n_clusters])
+    columns = ["task", "metric", "result", "95 % interval", "chance", "verdict", "items", "groups"]
+    return Table(_TITLE, columns, rows)
 
 
 def _side_by_side(models: Sequence[ModelResults]) -> Table:
-    columns = ["task", "metric", *(column for model in models for column in (model.name, "error")), "chance"]
+    columns = ["task", "metric", *(model.name for model in models), "chance"]
     rows: list[list[Cell]] = []
     for number, each in enumerate(models[0].evaluated):
         for index, result in enumerate(each.results):
             row: list[Cell] = [each.task.name, result.metric + (" *" if result is each.best else "")]
-            for model in models:
-                theirs = model.evaluated[number].results[index]
-                row += [_cell(theirs, theirs.estimate.value), _cell(theirs, theirs.estimate.error)]
+            row += [_shown(result, model.evaluated[number].results[index].estimate) for model in models]
             rows.append([*row, None if result.chance is None else _cell(result, result.chance)])
-    return Table("results in per cent, with standard errors over groups; * stands for its task", columns, rows)
+    return Table(_TITLE, columns, rows)
 
 
 def _differences(models: Sequence[ModelResults]) -> Table:
@@ -124,25 +122,21 @@ def _differences(models: Sequence[ModelResults]) -> Table:
             difference, p = compared(each.scored, theirs, metric)
             better, worse = turned(each.scored, theirs, metric)
             words = "no difference shown" if not p < 0.05 else "better" if difference.value > 0 else "worse"
-            cells: list[Cell] = [_cell(each.best, difference.value), _cell(each.best, difference.error), p, words]
+            cells: list[Cell] = [_shown(each.best, difference), _p(p), words]
             rows.append([each.task.name, metric, other.name, *cells, len(better), len(worse)])
     return Table(
         f"difference from {first.name} on the same items, in per cent",
-        ["task", "metric", "model", "difference", "error", "p", "at 5 %", "turned right", "turned wrong"],
+        ["task", "metric", "model", "difference", "p", "at 5 %", "turned right", "turned wrong"],
         rows,
     )
 
 
 def _curve(models: Sequence[ModelResults]) -> Table:
     """The results of each step by the metric that stands for each task."""
-    columns = [name for each in models[0].evaluated for name in (f"{each.task.name} {each.best.metric}", "error")]
-    rows: list[list[Cell]] = []
-    for model in models:
-        cells = (
-            _cell(e.best, value) for e in model.evaluated for value in (e.best.estimate.value, e.best.estimate.error)
-        )
-        rows.append([model.name, *cells])
-    return Table("results by step in per cent, with standard errors over groups", ["step", *columns], rows)
+    columns = [f"{each.task.name} {each.best.metric}" for each in models[0].evaluated]
+    bests = [(model.name, [each.best for each in model.evaluated]) for model in models]
+    rows = [[name, *(_shown(best, best.estimate) for best in of_model)] for name, of_model in bests]
+    return Table("results by step in per cent, ± standard errors over groups", ["step", *columns], rows)
 
 
 def _falls(models: Sequence[ModelResults]) -> Table:
@@ -153,11 +147,11 @@ def _falls(models: Sequence[ModelResults]) -> Table:
         ours = top.evaluated[number]
         difference, p = compared(ours.scored, last.scored, ours.best.metric)
         name = "no fall shown" if not p < 0.05 else "falls" if difference.value < 0 else "rises"
-        values = [_cell(ours.best, value) for value in (ours.best.estimate.value, difference.value, difference.error)]
-        rows.append([last.task.name, ours.best.metric, top.name, values[0], models[-1].name, *values[1:], p, name])
+        cells: list[Cell] = [_shown(ours.best, ours.best.estimate), models[-1].name, _shown(ours.best, difference)]
+        rows.append([last.task.name, ours.best.metric, top.name, *cells, _p(p), name])
     return Table(
         "from the highest step to the last, on the same items; the highest of many steps is partly luck",
-        ["task", "metric", "highest", "result", "last", "difference", "error", "p", "at 5 %"],
+        ["task", "metric", "highest", "result", "last", "difference", "p", "at 5 %"],
         rows,
     )
 
@@ -199,11 +193,11 @@ def _contamination(models: Sequence[ModelResults], overlaps: Mapping[str, Overla
 def _groups(models: Sequence[ModelResults], number: int) -> Table:
     best = models[0].evaluated[number].best
     found = [by_group(model.evaluated[number].scored, best.metric) for model in models]
-    columns = ["group", "items", *(column for model in models for column in (model.name, "error"))]
-    rows: list[list[Cell]] = []
-    for group, estimate in found[0].items():
-        cells = [_cell(best, value) for side in found for value in (side[group].value, side[group].error)]
-        rows.append([group, estimate.n, *cells])
+    columns = ["group", "items", *(model.name for model in models)]
+    groups = found[0].items()
+    rows: list[list[Cell]] = [
+        [group, estimate.n, *(_shown(best, side[group]) for side in found)] for group, estimate in groups
+    ]
     return Table(f"{models[0].evaluated[number].task.name}: {best.metric} by group, in per cent", columns, rows)
 
 
@@ -243,7 +237,7 @@ def _values(evaluated: Evaluated) -> dict[str, Any]:
     return {
         result.metric: {
             "value": result.estimate.value,
-            "stderr": result.estimate.error,
+            "error": None if math.isnan(result.estimate.error) else result.estimate.error,
             "n": result.estimate.n,
             "groups": result.estimate.n_clusters,
             "chance": result.chance,
@@ -256,6 +250,15 @@ def _values(evaluated: Evaluated) -> dict[str, Any]:
 def _scale(result: Result) -> float:
     """What a value is multiplied by to be one of a hundred; BLEU and chrF are already."""
     return 1.0 if result.metric in ("bleu", "chrf") else 100.0
+
+
+def _shown(result: Result, estimate: Estimate) -> str:
+    value, error = estimate.value * _scale(result), estimate.error * _scale(result)
+    return f"{value:.1f}" if math.isnan(error) else f"{value:.1f} ± {error:.1f}"
+
+
+def _p(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
 
 
 def _cell(result: Result, value: float) -> float | None:

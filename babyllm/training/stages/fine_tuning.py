@@ -26,6 +26,7 @@ from babyllm.interop.huggingface import generation_ends
 from babyllm.loading import model_directory, tokenizer_directory
 from babyllm.model.heads import transformer_of
 from babyllm.objectives.conversation import conversation_loss
+from babyllm.objectives.token_groups import token_groups
 from babyllm.optim.average import make_average
 from babyllm.optim.build import make_optimizer
 from babyllm.pipeline.report import print_report
@@ -53,10 +54,12 @@ def begin(config: FineTuneConfig, runtime: Runtime) -> Beginning:
         UserError: the model, the data, the template and the plan do not fit each other.
     """
     tuning = new_run(config, runtime)
+    special = tuning.template.tokenizer.special.values()
+    groups = token_groups(special, tuning.end_ids, tuning.state.model.config.vocab_size, runtime.device)
     return Beginning(
         tuning.state,
         tuning.plan,
-        conversation_loss(config.normalise, tuning.data.tasks, tuning.data.is_packed),
+        conversation_loss(config.normalise, tuning.data.tasks, tuning.data.is_packed, groups),
         held_out(config, tuning),
         answers(config, tuning),
         tuning.template.tokenizer,

@@ -6,6 +6,7 @@ texts or token data -> PretrainingData -> model, loader, plan -> TrainState -> B
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from babyllm.data.token_data import PretrainingData, make_loader, open_pretraining_data
@@ -15,6 +16,7 @@ from babyllm.generation import generate
 from babyllm.loading import model_directory, tokenizer_directory
 from babyllm.model.heads import transformer_of
 from babyllm.objectives.lm import language_model
+from babyllm.objectives.token_groups import token_groups
 from babyllm.optim.average import make_average
 from babyllm.optim.build import make_optimizer
 from babyllm.runtime import Runtime
@@ -42,7 +44,10 @@ def begin(config: PretrainConfig, runtime: Runtime) -> Beginning:
     data = open_pretraining_data(config.data, config.model.vocab_size, runtime)
     state, plan = new_state(config, data, runtime)
     measure, show = held_out(config, data), samples(config, data.tokenizer)
-    return Beginning(state, plan, language_model, measure, show, data.tokenizer)
+    special = data.tokenizer.special.values() if data.tokenizer else ()
+    ends, vocab_size = [data.tokens.manifest.eos_id], state.model.config.vocab_size
+    loss = partial(language_model, groups=token_groups(special, ends, vocab_size, runtime.device))
+    return Beginning(state, plan, loss, measure, show, data.tokenizer)
 
 
 def _prepared(config: PretrainConfig, runtime: Runtime) -> PretrainConfig:

@@ -5,6 +5,7 @@ directories, or all steps of a run -> load -> Evaluator -> each task -> ModelRes
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +13,8 @@ from typing import NamedTuple
 from babyllm.errors import UserError
 from babyllm.evaluate.tasks.evaluation import Evaluator, evaluate_task
 from babyllm.evaluate.tasks.items import TaskItems
-from babyllm.evaluate.tasks.options_config import TaskOptions
 from babyllm.evaluate.tasks.responses import weights_hash
+from babyllm.evaluate.tasks.task_options import TaskOptions
 from babyllm.evaluate.tasks.task_report import ModelResults
 from babyllm.loading import load, load_chat_model
 from babyllm.run_directory import step_directories
@@ -25,15 +26,17 @@ class NamedModel(NamedTuple):
 
     Attributes:
         name: name in tables.
+        key: name in values: the directory as it was given, or the step.
         directory: run, step, Hugging Face or adapter directory.
     """
 
     name: str
+    key: str
     directory: str
 
 
 def named_models(directories: Sequence[str], *, all_steps: bool) -> list[NamedModel]:
-    """The models in directories, named as they were given; with `all_steps` all steps of the runs, the oldest first.
+    """The models in directories, without what all paths begin with; with `all_steps` all steps, the oldest first.
 
     Raises:
         UserError: a directory is given twice, or has no steps.
@@ -41,14 +44,15 @@ def named_models(directories: Sequence[str], *, all_steps: bool) -> list[NamedMo
     if len(set(directories)) < len(directories):
         raise UserError("RUN_DIR: a model is given twice; name each once")
     if not all_steps:
-        return [NamedModel(directory, directory) for directory in directories]
+        names = _short([os.path.normpath(directory) for directory in directories])
+        return [NamedModel(*pair, pair[1]) for pair in zip(names, directories, strict=True)]
     found = []
     for directory in directories:
         steps = step_directories(Path(directory))
         if not steps:
             raise UserError(f"{directory}: has no steps for --all_steps; give a run directory")
         prefix = f"{directory} " if len(directories) > 1 else ""
-        found += [NamedModel(f"{prefix}step {step}", str(path)) for step, path in steps.items()]
+        found += [NamedModel(f"{prefix}step {n}", f"{prefix}step {n}", str(path)) for n, path in steps.items()]
     return found
 
 
@@ -77,7 +81,14 @@ def evaluate_models(
     """
     for model in models:
         evaluator = _evaluator(model.directory, options, runtime, int8, cache)
-        yield ModelResults(model.name, [evaluate_task(evaluator, each, options) for each in found])
+        yield ModelResults(model.name, model.key, [evaluate_task(evaluator, each, options) for each in found])
+
+
+def _short(paths: Sequence[str]) -> list[str]:
+    """Paths without the folders that all of them begin with."""
+    parts = [Path(path).parts for path in paths]
+    n = next((i for i, names in enumerate(zip(*parts, strict=False)) if len(set(names)) > 1), 0)
+    return ["/".join(each[n:]) for each in parts] if all(len(each) > n for each in parts) else list(paths)
 
 
 def _evaluator(directory: str, options: TaskOptions, runtime: Runtime, int8: bool, cache: Path | None) -> Evaluator:

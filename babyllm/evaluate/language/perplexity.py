@@ -8,19 +8,26 @@ Bits per byte compares models with different tokenizers: nats / ln 2 / UTF-8 byt
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from babyllm.evaluate.scoring import BATCH_TOKENS, Row, batches, evaluating, overlapping_rows, sum_dtype, target_nats
+from babyllm.evaluate.scoring import (
+    BATCH_TOKENS,
+    Row,
+    evaluating,
+    overlapping_rows,
+    row_batches,
+    sum_dtype,
+    target_nats,
+)
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime
 from babyllm.store.shards import TokenData, TokenStream
 
 READ_TOKENS = 1 << 20
-_POOL_BATCHES = 16  # Number of batches whose rows are sorted by length together.
 _Score = tuple[torch.Tensor, int, int]  # nats, on the device; tokens; bytes
 
 
@@ -60,8 +67,9 @@ def perplexity(
         for domain in domains:
             stream = data.stream("val", domain)
             documents = _documents(stream, data.manifest.eos_id, max_tokens)
-            rows = _row_batches(documents, data.manifest.eos_id, seq_len, batch_tokens)
-            sums = np.array(runtime.sum(_score(model, rows, runtime, token_bytes)))  # nats, tokens, bytes
+            rows = _rows(documents, data.manifest.eos_id, seq_len)
+            score = _score(model, row_batches(rows, batch_tokens), runtime, token_bytes)
+            sums = np.array(runtime.sum(score))  # nats, tokens, bytes
             if sums[1] == len(stream) and data.text_bytes("val", domain):
                 sums[2] = data.text_bytes("val", domain)
             if sums[1]:
@@ -97,30 +105,20 @@ def _documents(stream: TokenStream, eos_id: int, max_tokens: int | None) -> Iter
         yield rest[: limit - n_yielded]
 
 
-def _row_batches(
-    documents: Iterator[NDArray[np.int64]], eos_id: int, seq_len: int, batch_tokens: int
-) -> Iterator[list[Row]]:
-    """Batches of rows of similar length, of at most `batch_tokens` tokens including padding."""
-    pool: list[Row] = []
+def _rows(documents: Iterator[NDArray[np.int64]], eos_id: int, seq_len: int) -> Iterator[Row]:
     for document in documents:
-        pool.extend(overlapping_rows(np.concatenate([[eos_id], document]), seq_len))
-        if sum(len(row.ids) for row in pool) >= _POOL_BATCHES * batch_tokens:
-            yield from _packed(pool, batch_tokens)
-            pool = []
-    yield from _packed(pool, batch_tokens)
-
-
-def _packed(pool: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
-    for batch in batches([len(row.ids) for row in pool], batch_tokens):
-        yield [pool[index] for index in batch]
+        yield from overlapping_rows(np.concatenate([[eos_id], document]), seq_len)
 
 
 def _score(
-    model: Transformer, rows: Iterator[list[Row]], runtime: Runtime, token_bytes: NDArray[np.int64] | None
+    model: Transformer,
+    found: Iterator[tuple[list[int], list[Row]]],
+    runtime: Runtime,
+    token_bytes: NDArray[np.int64] | None,
 ) -> list[float]:
     """Nats, tokens and bytes of this rank's share of the batches; a stop signal cuts it short."""
     scores: list[_Score] = []
-    for index, batch in enumerate(rows):
+    for index, (_, batch) in enumerate(found):
         if runtime.stop_requested:
             break
         if index % runtime.world_size == runtime.rank:

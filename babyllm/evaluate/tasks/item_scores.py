@@ -34,11 +34,13 @@ class Scored(NamedTuple):
         item: the item.
         scores: score by metric, 0 to 1.
         answered: answer of the model: its option by the task's best metric, or the generated text.
+        nats: nats of the options by form of the question, such as "text"; empty for a generated answer.
     """
 
     item: Item
     scores: Mapping[str, float]
     answered: str
+    nats: Mapping[str, Response]
 
 
 class Result(NamedTuple):
@@ -93,7 +95,8 @@ def option_scores(task: Task, item: Item, questions: Sequence[Question], respons
         choose("acc_norm", nats / [len(option) for option in item.options])
         choose("acc_bytes", nats / [len(option.encode()) for option in item.options])
         choose("acc_pmi", nats - np.array(responses[by_form["bare"].key]))
-    return Scored(item, scores, item.options[choices[best_metric(task, list(scores))]])
+    answered = item.options[choices[best_metric(task, list(scores))]]
+    return Scored(item, scores, answered, {form: responses[question.key] for form, question in by_form.items()})
 
 
 def generated_scores(task: Task, item: Item, text: str) -> Scored:
@@ -106,7 +109,7 @@ def generated_scores(task: Task, item: Item, text: str) -> Scored:
 
     if unknown := [name for name in task.metrics if name not in METRICS]:
         raise UserError(f"task {task.name}: there is no metric {unknown[0]}; choose among {', '.join(METRICS)}")
-    return Scored(item, {name: METRICS[name](text, [item.reference]) for name in task.metrics}, text)
+    return Scored(item, {name: METRICS[name](text, [item.reference]) for name in task.metrics}, text, {})
 
 
 def best_metric(task: Task, metrics: Sequence[str]) -> str:

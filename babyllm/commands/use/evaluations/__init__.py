@@ -1,0 +1,1 @@
+"""The evaluations of `babyllm eval`, one module for each kind of data."""

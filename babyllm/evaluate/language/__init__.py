@@ -1,0 +1,1 @@
+"""Evaluation of language models on text: loss, perplexity and bits per byte."""
