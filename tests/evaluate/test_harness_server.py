@@ -45,11 +45,11 @@ def client(server: Server, saved: Path, **more: Any) -> Any:
     return LocalCompletionsAPI(**place, tokenizer_backend="huggingface", custom_prefix_token_id=begin, **more)
 
 
-@pytest.mark.parametrize("more", [{}, {"batch_size": 8}, {"num_concurrent": 4}, {"tokenized_requests": False}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"batch_size": 8}, {"num_concurrent": 4}], ids=str)
 def test_local_completions_has_our_numbers(
     server: Server, saved: Path, ours: Any, tmp_path: Path, more: dict[str, Any]
 ) -> None:
-    """Scores of options by a server equal those of the model itself, however requests are sent."""
+    """Scores of options by a server equal those of the model itself, however many requests are sent together."""
     write_made(tmp_path)
     tasks = their_tasks(tmp_path, "xcopa", "text", our_items(tmp_path, "xcopa", "").task)
     asked, expected = their_numbers(client(server, saved, **more), tasks), their_numbers(ours, tasks)

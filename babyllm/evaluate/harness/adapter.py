@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -22,7 +23,7 @@ from babyllm.chat.messages import Message, Unusable
 from babyllm.errors import UserError
 from babyllm.evaluate.harness.grouped import Pair, questions_of
 from babyllm.evaluate.scoring import Row, Score, row_nats
-from babyllm.evaluate.tasks.options import OptionReader, units
+from babyllm.evaluate.tasks.option_nats import OptionReader, Unit, units
 from babyllm.evaluate.tasks.responses import weights_hash
 from babyllm.generation import Sampling, answers
 from babyllm.loading import load_chat_model
@@ -113,12 +114,12 @@ class BabyLM(TemplateLM):  # type: ignore[misc]
 
         Args:
             string: text.
-            add_special_tokens: whether the token that begins a text is put before it; None does so if the files of the
-                vocabulary say that, and the text has no such token.
+            add_special_tokens: False leaves out the token that begins a text, which otherwise comes first if the files
+                of the vocabulary say so.
         """
         ids = self._ids_of(string)
-        adds = self._chat.tokenizer.adds_bos and ids[:1] != [self.prefix_token_id]
-        return [self.prefix_token_id, *ids] if (adds if add_special_tokens is None else add_special_tokens) else ids
+        is_wanted = self._chat.tokenizer.adds_bos and add_special_tokens is not False
+        return [self.prefix_token_id, *ids] if is_wanted and ids[:1] != [self.prefix_token_id] else ids
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         context_ids, ids = super()._encode_pair(context, continuation)
@@ -179,22 +180,23 @@ class BabyLM(TemplateLM):  # type: ignore[misc]
                 beginning.
         """
         pairs = [self._fitted(context, continuation) for _, context, continuation in requests]
-        questions = questions_of(pairs)
-        found: dict[Pair, Score] = {}
+        texts: dict[Pair, list[tuple[str, str]]] = defaultdict(list)
+        for pair, (text, *_ids) in zip(pairs, requests, strict=True):
+            texts[pair].append(text)
+        found: dict[Pair, tuple[float, bool]] = {}
         with self._runtime() as runtime:
-            planned = units(questions)
+            planned = units(questions_of(texts))
             reader = OptionReader(self._model, planned, runtime)
-            progress = ProgressLine("requests", len(set(pairs)), output=sys.stderr)
+            progress = ProgressLine("requests", len(texts), output=sys.stderr)
             for unit in planned:
                 _stop_if_requested(runtime)
-                for question, scores in zip(unit, reader.scores(unit), strict=True):
-                    found.update(zip(zip(question.contexts, question.options, strict=True), scores, strict=True))
+                for pair, score in _scored(unit, reader):
+                    found[pair] = (-score.nats, score.is_greedy)
+                    for text in texts[pair]:
+                        self.cache_hook.add_partial("loglikelihood", text, found[pair])
                 progress.show(len(found))
             progress.end()
-        results = [(-found[pair].nats, found[pair].is_greedy) for pair in pairs]
-        for (text, *_ids), result in zip(requests, results, strict=True):
-            self.cache_hook.add_partial("loglikelihood", text, result)
-        return results
+        return [found[pair] for pair in pairs]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """The log-probability of each text in nats, after the token that begins a text.
@@ -273,6 +275,12 @@ class BabyLM(TemplateLM):  # type: ignore[misc]
 
     def _runtime(self) -> AbstractContextManager[Runtime]:
         return start(self._config)
+
+
+def _scored(unit: Unit, reader: OptionReader) -> Iterator[tuple[Pair, Score]]:
+    """Each context and continuation of a unit with its score."""
+    for question, scores in zip(unit, reader.scores(unit), strict=True):
+        yield from zip(zip(question.contexts, question.options, strict=True), scores, strict=True)
 
 
 def _row(context: Sequence[int], scored: Sequence[int]) -> Row:
