@@ -28,6 +28,7 @@ COMMANDS = {
     "inspect": "corpus",
     "merge-lora": "training",
     "plan": "training",
+    "predict": "use",
     "pretrain": "training",
     "serve": "use",
     "sft": "training",
@@ -40,7 +41,10 @@ COMMANDS = {
 # Commands that read their own flags, as the scripts `train_*.py` do, and may start other processes.
 STAGES = ("pretrain", "sft")
 # Commands whose result is what they write or serve; the result of the others is what they print.
-WRITERS = ("clean", "dedup", "export", "import", "merge-lora", "serve", "tokenize", "train-tokenizer", "upload")
+WRITERS = (
+    *("clean", "dedup", "export", "import", "merge-lora", "predict"),
+    *("serve", "tokenize", "train-tokenizer", "upload"),
+)
 
 
 def run(argv: Sequence[str]) -> None:

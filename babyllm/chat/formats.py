@@ -9,7 +9,8 @@ Each record's own fields decide, so a file may mix formats. Contents are kept un
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -134,6 +135,54 @@ def to_conversation(record: Mapping[str, Any], config: FormatConfig, *, task: st
     """
     fields = RecordFields(record)
     shape = _shape(fields, config)
+    messages, left = _messages(fields, shape, config)
+    _check(messages)
+    task = _task(fields, config) or task
+    return Conversation(tuple(messages), task, id, (*fields.left(), *left))
+
+
+def to_question(record: Mapping[str, Any], config: FormatConfig) -> tuple[list[Message], str | None]:
+    """The messages of a record before its last answer, and that answer; None if the record ends with a question.
+
+    An answer may be missing or blank. If messages come after the last answer, they belong to the question. A field
+    `reference` is taken for a right answer, which is not shown, unless the settings name it.
+
+    Raises:
+        Unusable: the record asks for nothing.
+    """
+    fields = RecordFields({name: value for name, value in record.items() if name != REFERENCE or name == config.system})
+    messages, _ = _messages(fields, _asking_shape(fields, config), config)
+    answer = messages.pop().content if messages and messages[-1].role == ASSISTANT else ""
+    if all(message.role == SYSTEM for message in messages):
+        raise Unusable("nothing before the answer")
+    if not answer.strip() and any(message.role == USER for message in messages):
+        _check([*messages, Message(ASSISTANT, "the answer to come")])
+        return messages, None
+    _check([*messages, Message(ASSISTANT, answer)] if answer.strip() else messages)
+    return messages, answer
+
+
+def _asking_shape(fields: RecordFields, config: FormatConfig) -> Shape:
+    """The shape of a record whose answer may be missing."""
+    try:
+        shape = _shape(fields, config)
+    except Unrecognised:
+        if (found := _shape_without_answer(fields, config)) is None:
+            raise
+        shape = found
+    return shape._replace(answer=f"{shape.answer.removesuffix('?')}?") if shape.answer else shape
+
+
+def _shape_without_answer(fields: RecordFields, config: FormatConfig) -> Shape | None:
+    for name in ("answer", "target", "答案"):  # one of them goes with each usual name of a question
+        if fields.get(name) is None:
+            with suppress(Unusable):
+                return _shape(RecordFields({**fields.values, name: ""}), config)
+    return None
+
+
+def _messages(fields: RecordFields, shape: Shape, config: FormatConfig) -> tuple[list[Message], Iterable[str]]:
+    """The messages of a record, and the names of fields of messages that were not used."""
     refuse_media(fields)
     talk = Talk(config.roles, config.speakers)
     if shape.answer:
@@ -144,9 +193,7 @@ def to_conversation(record: Mapping[str, Any], config: FormatConfig, *, task: st
     messages = _with_system(messages, fields, config, shape)
     if is_masked(fields):
         messages = [replace(message, weight=message.weight or 0) for message in messages]
-    _check(messages)
-    task = _task(fields, config) or task
-    return Conversation(tuple(messages), task, id, (*fields.left(), *talk.left))
+    return messages, talk.left
 
 
 def columns_of(names: Sequence[str], config: FormatConfig) -> list[str]:
@@ -206,6 +253,8 @@ def _asked(fields: RecordFields, shape: Shape, config: FormatConfig, talk: Talk)
     values = {name: _value(fields, name, "prompt") for name in shape.fields}
     yield from _said(list(values.values()), talk) or _question(fields, shape, values, talk)
     answer = _value(fields, shape.answer, "answer")
+    if answer is None:
+        return
     if several := _said([answer], talk):
         yield from several
         return

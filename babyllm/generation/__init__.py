@@ -25,6 +25,7 @@ __all__ = [
     "Token",
     "answers",
     "beam_search",
+    "completions",
     "generate",
     "generate_ids",
     "stream",
@@ -41,7 +42,8 @@ class Completion(NamedTuple):
     Attributes:
         text: text of the answer, without the stop string that ended it.
         tokens: drawn tokens, including those of a stop string, but not an end token.
-        finish: "stop" for an end token or a stop string, "length" for the limit.
+        finish: "stop" for an end token or a stop string, "length" for the limit, "error" for scores that are not
+            numbers.
     """
 
     text: str
@@ -167,19 +169,45 @@ def answers(
     Raises:
         UserError: a prompt leaves no room in the model's context, or the scores are not numbers.
     """
+    found = completions(model, tokenizer, requests, end_ids)
+    if any(answer.finish == "error" for answer in found):
+        raise UserError(NO_NUMBERS)
+    return found
+
+
+def completions(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    requests: Sequence[tuple[Sequence[int], Sampling]],
+    end_ids: Container[int],
+    *,
+    lead: str = "",
+    slots: int = _SLOTS,
+) -> list[Completion]:
+    """As `answers`, but an answer whose scores are not numbers ends with the finish reason "error" (`NO_NUMBERS`).
+
+    Args:
+        model: a model in any mode; it runs as in evaluation mode.
+        tokenizer: tokenizer of the model.
+        requests: token ids of each prompt, at least one, and the settings of its draws; those given first begin first.
+        end_ids: ids of tokens that end an answer, in addition to the model's (`Transformer.end_ids`).
+        lead: text that is left out at the beginning of an answer (`babyllm.chat.session.answer_lead`).
+        slots: largest number of answers that are decoded together.
+
+    Raises:
+        UserError: a prompt leaves no room in the model's context.
+    """
     if not requests:
         return []
-    engine = Engine(model, slots=min(len(requests), _SLOTS), context=_context(model, requests))
+    engine = Engine(model, slots=min(len(requests), slots), context=_context(model, requests))
     texts: dict[int, AnswerText] = {}
     for ids, sampling in requests:
-        texts[engine.submit(ids, sampling, end_ids)] = AnswerText(tokenizer, sampling.stop)
+        texts[engine.submit(ids, sampling, end_ids)] = AnswerText(tokenizer, sampling.stop, lead)
     pieces: dict[int, list[str]] = {number: [] for number in texts}
     tokens: dict[int, list[Token]] = {number: [] for number in texts}
     finishes: dict[int, Finish] = {}
     while not engine.is_idle:
         for number, token, finish in engine.step():
-            if finish == "error":
-                raise UserError(NO_NUMBERS)
             if token is not None:
                 tokens[number].append(token)
                 pieces[number].append(texts[number].add(token.id))

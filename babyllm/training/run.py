@@ -5,7 +5,6 @@ open_run -> config.yaml, environment.json, newest checkpoint -> Run -> `every`: 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,6 +24,7 @@ from babyllm.runtime.machine import lacking
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import ENVIRONMENT, take, unwritable
+from babyllm.training.best import judge, judge_by, out_of_patience
 from babyllm.training.checkpoint import Saver, resume
 from babyllm.training.checkpoint import load as load_checkpoint
 from babyllm.training.recording.log import RunLog
@@ -36,7 +36,7 @@ from babyllm.training.state import Every, TrainState, Watch
 from babyllm.training.watch import WatchConfig
 
 Measure = Callable[[TrainState], dict[str, float]]
-"""Returns the results on held-out data, by name; called by every rank. The step with the lowest "all/loss" is best."""
+"""Returns the results on held-out data, by name; called by every rank."""
 Show = Callable[[TrainState], list[tuple[str, str]]]
 """Returns (prompt, the model's text) pairs for people to read; called by every rank, written by rank 0."""
 
@@ -114,12 +114,12 @@ class Run:
 
         return Every(steps, record, at_stop=True)
 
-    def evaluation(self, steps: int, measure: Measure, show: Show) -> Every:
-        """Evaluate on held-out data and show sampled text every `steps` steps.
+    def evaluation(self, steps: int, measure: Measure, show: Show, on_tasks: Measure | None = None) -> Every:
+        """Evaluate on held-out data, and on tasks if there are any, and show sampled text every `steps` steps.
 
-        A step with the lowest "all/loss" so far is saved; `patience` evaluations without a lower one end the run. If an
-        evaluation fails or a stop signal cuts it short, the step is saved and the resumed run evaluates it again. At
-        step 0 the results are only recorded.
+        A step with the best result so far is saved (`TrainState.best_by`); `patience` evaluations without a better one
+        end the run. If an evaluation fails or a stop signal cuts it short, the step is saved and the resumed run
+        evaluates it again. At step 0 the results are only recorded.
         """
 
         def evaluate(state: TrainState) -> bool:
@@ -129,6 +129,9 @@ class Run:
             stream = gather(state.stream, state.runtime) if is_unsaved else None
             try:
                 result = evaluated(state.average, partial(measure, state))
+                if on_tasks:
+                    with averaged(state.average):
+                        result |= on_tasks(state)
                 if state.heed_stop_signal():
                     return False
                 self._report(state, result, show)
@@ -137,8 +140,8 @@ class Run:
                     self._save_unevaluated(state, stream)
                 raise
             if state.step:
-                _judge(state, result.get("all/loss"))
-                state.stop_reason = _out_of_patience(state, self.patience) or state.stop_reason
+                judge(state, result)
+                state.stop_reason = out_of_patience(state, self.patience) or state.stop_reason
             if self._saved == state.step:
                 self._flush()
                 self.saver.update(state)
@@ -153,7 +156,7 @@ class Run:
         self.losses = {f"val/{name}": value for name, value in result.items()}
         if self.log and self.losses:
             self.log.record(state.step, self.losses)
-        rise = risen(state.best, result.get("all/loss"))
+        rise = risen(state, result.get(state.best_by))
         self.message(f"step {state.step}: {held_out_line(result)}{rise}")
         with averaged(state.average):
             shown = show(state)
@@ -229,7 +232,7 @@ class Run:
             UserError: the directory cannot be written.
         """
         if self.log and self._saved >= 0:
-            is_over = _out_of_patience(state, self.patience) is not None
+            is_over = out_of_patience(state, self.patience) is not None
             try:
                 point(self.directory, state.best[1] if is_over and state.best else self._saved)
             except OSError as e:
@@ -271,24 +274,6 @@ class Run:
             self.log = RunLog(self.directory, start_step=state.step, total_steps=self.n_steps)
 
 
-def _judge(state: TrainState, loss: float | None) -> None:
-    if loss is None:
-        return
-    if math.isfinite(loss) and (state.best is None or loss < state.best[0]):
-        state.best, state.bad_evaluations = (loss, state.step), 0
-    else:
-        state.bad_evaluations += 1
-
-
-def _out_of_patience(state: TrainState, patience: int) -> str | None:
-    if not patience or not state.best or state.bad_evaluations < patience:
-        return None
-    return (
-        f"no lower held-out loss in {state.bad_evaluations} evaluations, the best was at step {state.best[1]}; "
-        "raise --early_stop to go on"
-    )
-
-
 @contextmanager
 def open_run(
     config: RunConfig,
@@ -324,7 +309,8 @@ def open_run(
         if not is_taken:
             stack.enter_context(take(config, runtime))
         newest = resume(directory, state, tokenizer)
-        state.stop_reason, first_step = _out_of_patience(state, config.early_stop), state.step
+        judged_anew = judge_by(state, config.best)
+        state.stop_reason, first_step = out_of_patience(state, config.early_stop), state.step
         run = Run(
             directory,
             Saver(directory, tokenizer, config.keep, chat_template, end_ids),
@@ -338,7 +324,7 @@ def open_run(
         # After the records are cut, since the old ones were made with the configuration stored there.
         changed = _write_config(directory, config) if runtime.is_main else []
         remarks = [f"changed since the last start: {line}" for line in changed] if newest else lacking()
-        for line in (*remarks, headline(state, plan, newest)):
+        for line in (*remarks, *filter(None, [judged_anew]), headline(state, plan, newest)):
             run.message(line)
         run.point(state)
         try:
@@ -355,7 +341,7 @@ def open_run(
             lines = summary(state, plan, time.monotonic() - began, run.losses)
             best = state.best[1] if state.best and state.bad_evaluations else None
             how = {"has_tokenizer": tokenizer is not None, "chats": chat_template is not None}
-            print("\n".join(lines + hints(directory, best=best, **how)))
+            print("\n".join(lines + hints(directory, state.best_by, best=best, **how)))
 
 
 def _write_config(directory: Path, config: RunConfig) -> list[str]:

@@ -12,6 +12,7 @@ from babyllm.config import load
 from babyllm.config.values import AnyCount, Count, PathText, expand_paths
 from babyllm.data.row_config import RowConfig
 from babyllm.errors import UserError
+from babyllm.evaluate.tasks.task_options import TaskOptions
 from babyllm.model.options import ModelOptions
 from babyllm.optim.config import OptimConfig
 from babyllm.run_directory import CONFIG
@@ -32,7 +33,10 @@ class RunConfig:
         eval_every: steps between evaluations; 0 evaluates only at the end.
         save_every: steps between checkpoints; 0 saves only at the end.
         keep: number of newest checkpoints to keep, in addition to the best.
-        early_stop: evaluations in a row without a lower held-out loss that end the run; 0 never ends it.
+        early_stop: evaluations in a row without a better result that end the run; 0 never ends it.
+        best: result on held-out data by which a step is best, such as all/loss, zh/bpb or xcopa/acc_pmi; a lower loss
+            or bpb is better, and a higher value of anything else.
+        evaluate: tasks that the model is evaluated on at each evaluation.
     """
 
     run_dir: PathText = "runs/run"
@@ -48,6 +52,8 @@ class RunConfig:
     save_every: AnyCount = 250
     keep: Count = 2
     early_stop: AnyCount = 0
+    best: str = "all/loss"
+    evaluate: TaskOptions = field(default_factory=TaskOptions)
 
     def __post_init__(self) -> None:
         """Expand `~` in paths."""

@@ -16,10 +16,11 @@ from babyllm.runtime import Runtime, start
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import take
+from babyllm.training.best import require_known
 from babyllm.training.loop import train
 from babyllm.training.parallel import choose_forms
 from babyllm.training.run import Measure, Show, open_run
-from babyllm.training.run_config import C
+from babyllm.training.run_config import C, RunConfig
 from babyllm.training.state import TrainState
 
 
@@ -37,6 +38,7 @@ class Beginning:
         chat_template: Jinja template to save with each step; None for a model that does not chat.
         end_ids: tokens that end an answer, in addition to <eos>.
         is_measured_first: whether to evaluate on the held-out data before the first step.
+        parts: names of the parts of the held-out data, such as domains, by which its results are named.
     """
 
     state: TrainState
@@ -48,6 +50,7 @@ class Beginning:
     chat_template: str | None = None
     end_ids: Sequence[int] = ()
     is_measured_first: bool = False
+    parts: Sequence[str] = ()
 
 
 def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> Beginning:
@@ -67,8 +70,9 @@ def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> Beginnin
         stage = begin(config, runtime)
         choose_forms(stage.state.model, runtime, config.data.longest_seq_len)
         chat = stage.chat_template, stage.end_ids
+        on_tasks = _on_tasks(config, stage)
         with open_run(config, stage.state, stage.tokenizer, stage.plan, *chat, is_taken=True) as run:
-            evaluation = run.evaluation(config.eval_every, stage.measure, stage.show)
+            evaluation = run.evaluation(config.eval_every, stage.measure, stage.show, on_tasks)
             if stage.is_measured_first and stage.state.step == 0:
                 with runtime.patience():
                     evaluation.run(stage.state)
@@ -79,3 +83,19 @@ def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> Beginnin
             ]
             train(stage.state, stage.loss, stage.plan, every, run.watch)
     return stage
+
+
+def _on_tasks(config: RunConfig, stage: Beginning) -> Measure | None:
+    """The function that evaluates on the run's tasks, if it has any.
+
+    Raises:
+        UserError: a task is at fault, or no result can have the name by which steps are to be judged.
+    """
+    names = [f"{part}/{name}" for part in (*stage.parts, "all") for name in ("loss", "bpb", "accuracy")]
+    measure, of_tasks = None, list[str]()
+    if config.evaluate.names:
+        from babyllm.training.task_measure import on_tasks
+
+        measure, of_tasks = on_tasks(config.evaluate, stage.tokenizer, stage.chat_template, stage.parts)
+    require_known(config.best, [*names, *of_tasks])
+    return measure

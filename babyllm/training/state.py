@@ -33,7 +33,8 @@ class TrainState:
         step: number of finished optimizer steps.
         tokens: number of tokens read over all ranks: unit "input" of the batches if they have it, else unit "token".
         skipped: number of steps not taken, for instance because their gradients were not finite.
-        best: (lowest mean held-out loss so far in nats, its step); None before the first evaluation.
+        best: (best result so far by `best_by`, its step); None before the first evaluation.
+        best_by: name of the result on held-out data by which a step is best.
         bad_evaluations: number of evaluations since `best`.
         stop_reason: why the loop must end before the plan does; None if it need not.
         pending: whether an action due at this step has yet to run.
@@ -56,6 +57,7 @@ class TrainState:
     tokens: int = 0
     skipped: int = 0
     best: tuple[float, int] | None = None
+    best_by: str = "all/loss"
     bad_evaluations: int = 0
     stop_reason: str | None = None
     pending: bool = False

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from babyllm.evaluate.language.chosen_texts import chosen_texts
 from babyllm.evaluate.language.texts import bits_per_byte, text_nats
 from babyllm.interop.huggingface import save_model
 from babyllm.loading import load
+from babyllm.run_directory import write_resume
 from babyllm.runtime import Runtime, RuntimeConfig
 from babyllm.text.readers import ReadConfig
 from babyllm.tokenizer import Tokenizer
@@ -117,7 +119,7 @@ def test_two_models_on_the_same_documents(
     """Each model has a row in each domain, with errors over documents, and differs from the first by an estimate."""
     report = evaluated(tmp_path, texts, *models)
     values, shown = report["values"], capsys.readouterr().out
-    assert "perplexity per token" in shown and "p-value" in shown and "±" in shown
+    assert "perplexity per token" in shown and "at 5 %" in shown and "±" in shown
     assert sum(n for name, n in report["facts"] if name.startswith("rejected: ")) == 1
     first, second = (values["models"][model] for model in models)
     for domain, mine in first.items():
@@ -132,6 +134,24 @@ def test_two_models_on_the_same_documents(
     )
     assert 0 <= gap["p_value"] <= 1 and gap["error"] > 0
     assert len(report["tables"][0]["rows"]) == 2 * len(first) and len(report["tables"][1]["rows"]) == len(first)
+
+
+def test_all_steps_of_a_run(models: tuple[str, str], texts: Path, tmp_path: Path) -> None:
+    """With --all_steps the steps of a run stand side by side, named by their numbers."""
+    for step in (2, 10):
+        place = shutil.copytree(models[0], tmp_path / "run" / f"step_{step:08d}")
+        write_resume(place, {"step": step, "sha256": {}})
+    report = evaluated(tmp_path, texts / "book.txt", str(tmp_path / "run"), all_steps=True)
+    assert list(report["values"]["models"]) == ["step 2", "step 10"]
+    assert [row[1] for row in report["tables"][0]["rows"][:2]] == ["step 2", "step 10"]
+
+
+def test_a_model_does_not_differ_from_its_copy(models: tuple[str, str], texts: Path, tmp_path: Path) -> None:
+    """The same weights elsewhere have the same numbers, a difference of 0 and a p-value of 1."""
+    copy = shutil.copytree(models[0], tmp_path / "copy")
+    values = evaluated(tmp_path, texts, models[0], str(copy))["values"]
+    assert values["models"][models[0]] == values["models"][str(copy)]
+    assert values["differences"][str(copy)]["all"] == {"value": 0.0, "error": 0.0, "p_value": 1.0}
 
 
 def test_errors_are_those_of_a_ratio_over_documents(models: tuple[str, str], texts: Path, tmp_path: Path) -> None:

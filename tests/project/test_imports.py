@@ -20,7 +20,7 @@ LAYERS = (
     ("errors", "console", "files", "progress", "documents", "ragged"),
     ("config", "integrity", "run_directory", "optim", "schedule", "runtime"),
     ("model", "tokenizer", "store", "pipeline"),
-    ("text", "chat", "interop", "loading", "generation"),
+    ("text", "chat", "interop", "loading", "generation", "prediction"),
     ("prepare",),
     ("data", "evaluate"),
     ("objectives", "recipes"),

@@ -48,6 +48,10 @@ def evaluated(flags: Flags, *directories: str) -> Evaluation | None:
             evaluation = on_texts(flags, directories, runtime)
         elif len(directories) > 1:
             raise UserError(f"{directories[1]}: several models are compared on --tasks or --texts; give some")
+        elif flags.needle.language:
+            from babyllm.commands.use.evaluations.on_needle import on_needle
+
+            evaluation = on_needle(flags, directories[0], runtime)
         else:
             evaluation = _of_one(flags, directories[0], runtime)
         if runtime.stop_requested:

@@ -9,6 +9,7 @@ Errors are over documents, since the tokens of a document are not independent.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,8 @@ from babyllm.runtime import Runtime
 from babyllm.store.shard_writer import TOTAL
 from babyllm.text.readers import ReadConfig
 from babyllm.tokenizer import Tokenizer
+
+_LARGEST_EXPONENT = 700.0  # e ** 710 is infinite in float64
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class TextScores:
 
     Attributes:
         seq_len: largest number of tokens of a row.
-        domains: (N,) str domain of each document.
+        domains: names of the domains.
+        domain: (N,) int64 index of each document's domain.
         nats: (N,) float64 nats of its tokens and its <eos>.
         tokens: (N,) int64 number of these tokens.
         n_bytes: (N,) int64 UTF-8 bytes of its text.
@@ -69,7 +73,8 @@ class TextScores:
     """
 
     seq_len: int
-    domains: NDArray[np.str_]
+    domains: Sequence[str]
+    domain: NDArray[np.int64]
     nats: NDArray[np.float64]
     tokens: NDArray[np.int64]
     n_bytes: NDArray[np.int64]
@@ -78,9 +83,9 @@ class TextScores:
 
     def parts(self) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         """The domains in order of their names, then "all", each with the (N,) bool mask of its documents."""
-        for domain in np.unique(self.domains).tolist():
-            yield domain, self.domains == domain
-        yield TOTAL, np.ones(len(self.domains), bool)
+        for name in sorted(self.domains):
+            yield name, self.domain == self.domains.index(name)
+        yield TOTAL, np.ones(len(self.domain), bool)
 
     def estimates(self, part: NDArray[np.bool_]) -> dict[str, Estimate]:
         """Loss (nats per token), perplexity, bits per byte and bits per character of some documents.
@@ -113,18 +118,15 @@ def _exponential(loss: Estimate) -> Estimate:
     return loss._replace(value=value, error=value * loss.error)
 
 
-_LARGEST_EXPONENT = 700.0  # e ** 710 is infinite in float64
-
-
 def score_models(
-    directories: Sequence[str], paths: Sequence[str], settings: TextSettings, runtime: Runtime
+    models: Mapping[str, str], paths: Sequence[str], settings: TextSettings, runtime: Runtime
 ) -> tuple[dict[str, TextScores], Mapping[str, int]]:
     """The scores of each model on the same documents, and the number of rejected records by reason.
 
     Every rank must call it, and ranks share the work. One model at a time is in memory.
 
     Args:
-        directories: run, step or Hugging Face directories of the models.
+        models: run, step or Hugging Face directory of each model, by its name.
         paths: files and folders of texts, or corpora.
         settings: settings of the choice and the reading of documents.
         runtime: device, dtype and ranks.
@@ -133,21 +135,20 @@ def score_models(
         UserError: a file or flag is at fault; the message names it.
         KeyboardInterrupt: a stop signal arrived.
     """
-    lengths = {directory: _row_length(directory, settings) for directory in directories}
-    if len(lengths) < len(directories):
-        raise UserError(f"{max(directories, key=directories.count)}: is given twice; leave it out once")
+    lengths = {name: _row_length(directory, settings) for name, directory in models.items()}
     files = TextFiles([Path(path) for path in paths], settings.read)
     documents = chosen_texts(files, settings.n, settings.max_bytes, settings.seed)
     scores: dict[str, TextScores] = {}
-    for directory, seq_len in lengths.items():
+    for name, directory in models.items():
         model, tokenizer = load(directory, int8=settings.int8)
         model.to(runtime.device)
-        scores[directory] = score_texts(model, tokenizer, documents, runtime, seq_len=seq_len, stride=settings.stride)
+        found = score_texts(model, tokenizer, documents, runtime, seq_len=lengths[name], stride=settings.stride)
         del model  # before the next one is read
-        if not len(scores[directory].nats):
+        if not len(found.nats):
             reasons = "; ".join(f"{n:,} x {reason}" for reason, n in files.rejected.most_common(3))
             raise UserError(f"--texts: {', '.join(paths)} holds no text ({reasons or 'only empty files'})")
-        if not np.array_equal(scores[directory].n_bytes, scores[directories[0]].n_bytes):
+        scores[name] = found
+        if not np.array_equal(found.n_bytes, next(iter(scores.values())).n_bytes):
             raise UserError(f"--texts: {', '.join(paths)} changed while it was read; run the command again")
     return scores, files.rejected
 
@@ -184,16 +185,17 @@ def score_texts(
     Raises:
         KeyboardInterrupt: a stop signal arrived.
     """
-    domains: list[str] = []
-    sizes: list[tuple[int, int, int]] = []
+    domains: dict[str, int] = {}
+    read = array("q")  # four numbers of each document: domain, bytes, characters, unknown characters
 
     def texts() -> Iterator[str]:
         for document in documents:
             text = document.text.encode()
-            domains.append(document.domain)
-            sizes.append((len(text), len(document.text), tokenizer.count_unknown([text])[0]))
+            domain = domains.setdefault(document.domain, len(domains))
+            read.extend((domain, len(text), len(document.text), tokenizer.count_unknown([text])[0]))
             yield document.text
 
     found = text_nats(model, tokenizer, texts(), runtime, seq_len=seq_len, stride=stride)
-    n_bytes, characters, unknown = np.array(sizes, np.int64).reshape(-1, 3).T
-    return TextScores(seq_len, np.array(domains), found.nats, found.tokens, n_bytes, characters, int(unknown.sum()))
+    domain, n_bytes, characters, unknown = np.array(read, np.int64).reshape(-1, 4).T
+    sizes = found.tokens, n_bytes, characters, int(unknown.sum())
+    return TextScores(seq_len, list(domains), domain, found.nats, *sizes)

@@ -21,18 +21,22 @@ _SHOWN = {
 }
 
 
-def raw_text_evaluation(scores: Mapping[str, TextScores], facts: Sequence[Fact]) -> Evaluation:
+def raw_text_evaluation(
+    scores: Mapping[str, TextScores], facts: Sequence[Fact], names: Mapping[str, str] | None = None
+) -> Evaluation:
     """The evaluation of one or more models on the same documents.
 
     Args:
-        scores: scores of each model by its name; the others are compared with the first.
+        scores: scores of each model by its name in values; the others are compared with the first.
         facts: description of what was evaluated.
+        names: names of the models in tables; None takes those in values.
     """
-    lossy = {model: mine.unknown for model, mine in scores.items() if mine.unknown}
+    shown = {name if names is None else names[name]: mine for name, mine in scores.items()}
+    lossy = {model: mine.unknown for model, mine in shown.items() if mine.unknown}
     lost: list[Fact] = [(f"characters unknown to {model}, whose bits are missing", n) for model, n in lossy.items()]
-    tables = [_table(scores)]
+    tables = [_table(shown)]
     if len(scores) > 1:
-        tables.append(_differences(scores))
+        tables.append(_differences(shown))
     return Evaluation(Report("Evaluation on raw text", [*facts, *lost], tables), _values(scores))
 
 
@@ -54,9 +58,11 @@ def _differences(scores: Mapping[str, TextScores]) -> Table:
     for domain, part in base.parts():
         for model, mine in others:
             difference = mine.difference(base, part)
-            rows.append([domain, model, _cell(difference), _number(difference.p_value(0.0))])
-    title = f"bits per byte, minus those of {first} on the same documents"
-    return Table(title, ["domain", "model", "difference", "p-value"], rows)
+            p = difference.p_value(0.0)
+            words = "no difference shown" if not p < 0.05 else "better" if difference.value < 0 else "worse"
+            rows.append([domain, model, _cell(difference), "< 0.0001" if p < 0.0001 else _number(p), words])
+    title = f"difference from {first} in bits per byte on the same documents"
+    return Table(title, ["domain", "model", "difference", "p", "at 5 %"], rows)
 
 
 def _values(scores: Mapping[str, TextScores]) -> dict[str, Any]:
@@ -83,8 +89,8 @@ def _pair(estimate: Estimate) -> dict[str, float | None]:
 
 
 def _cell(estimate: Estimate) -> str:
-    value, error = f"{estimate.value:,.4g}", f"{estimate.error:,.2g}"
-    return value if math.isnan(estimate.error) else f"{value} ± {error}"
+    value, error = f"{estimate.value:,.4g}", float(f"{estimate.error:.2g}")
+    return value if math.isnan(error) else f"{value} ± {error:,g}"
 
 
 def _number(value: float) -> float | None:

@@ -9,6 +9,7 @@ on any number of ranks, if each has the same device and number of threads.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -68,8 +69,7 @@ def text_nats(
     Raises:
         KeyboardInterrupt: a stop signal arrived at a rank.
     """
-    text_of_row: list[int] = []
-    n_tokens: list[int] = []
+    text_of_row, n_tokens = array("q"), array("q")
 
     def rows() -> Iterator[Row]:
         for ids in _documents(tokenizer, texts):
@@ -86,8 +86,8 @@ def text_nats(
     of_rows[indices] = sums
     if runtime:
         of_rows = np.array(runtime.sum(of_rows.tolist()))  # exact, since all ranks but one have 0
-    nats = np.bincount(np.array(text_of_row, np.int64), of_rows, len(n_tokens))
-    return TextNats(nats.astype(np.float64), np.array(n_tokens, np.int64))
+    nats = np.bincount(np.array(text_of_row), of_rows, len(n_tokens))
+    return TextNats(nats.astype(np.float64), np.array(n_tokens))
 
 
 def _row_sums(

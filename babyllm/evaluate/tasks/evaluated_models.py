@@ -95,7 +95,7 @@ def _evaluator(directory: str, options: TaskOptions, runtime: Runtime, int8: boo
     if options.chat:
         chat = load_chat_model(directory, int8=int8)
         chat.require_template_tokens(directory)
-        model, tokenizer, template = chat.model, chat.tokenizer, chat.template
+        model, tokenizer, template = chat.model, chat.template.tokenizer, chat.template
     else:
         (model, tokenizer), template = load(directory, int8=int8), None
     digest = weights_hash(model) if cache and runtime.is_main else ""

@@ -63,6 +63,7 @@ class Evaluator(NamedTuple):
         runtime: device and ranks.
         cache: folder for responses; None stores nothing.
         weights_sha256: hash of the weights (`weights_hash`), which tells stored responses apart.
+        is_quiet: whether to show no progress.
     """
 
     model: Transformer
@@ -71,6 +72,7 @@ class Evaluator(NamedTuple):
     runtime: Runtime
     cache: Path | None = None
     weights_sha256: str = ""
+    is_quiet: bool = False
 
 
 def find_items(name: str, options: TaskOptions) -> TaskItems:
@@ -147,9 +149,8 @@ def _responses(
     else:
         planned = units(questions)
         answer = OptionReader(evaluator.model, planned, runtime).nats
-    made = responses_to(
-        planned, answer, runtime, batch_size=options.batch_size, stored=stored, title=f"{task.name}: questions"
-    )
+    title = "" if evaluator.is_quiet else f"{task.name}: questions"
+    made = responses_to(planned, answer, runtime, batch_size=options.batch_size, stored=stored, title=title)
     if any(question.key not in made for question in questions):
         raise KeyboardInterrupt
     return made
@@ -179,9 +180,9 @@ def _scored(task: Task, item: Item, questions: Sequence[Question], responses: Ma
 
 
 def as_values(evaluated: Evaluated) -> dict[str, float]:
-    """The results as numbers by name: "<task>/<metric>" and its standard error "<task>/<metric>_stderr"."""
+    """The results by name, the best metric first: "<task>/<metric>" and its standard error, with "_stderr" after it."""
     values: dict[str, float] = {}
-    for result in evaluated.results:
+    for result in (evaluated.best, *evaluated.results):
         name = f"{evaluated.task.name}/{result.metric}"
         values |= {name: result.estimate.value, f"{name}_stderr": result.estimate.error}
     return values

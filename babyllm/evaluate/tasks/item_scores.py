@@ -133,6 +133,15 @@ def results(task: Task, found: Sequence[Scored]) -> list[Result]:
     return made
 
 
+def metric_names(task: Task) -> list[str]:
+    """The names of a task's metrics, in the order of its results."""
+    if task.kind == "generated":
+        return task.metrics
+    letters = ["acc_letter"] if task.has_letters else []
+    rest = ["acc_mean", "acc_slln"] if task.kind == "pairs" or task.target else ["acc_norm", "acc_bytes", "acc_pmi"]
+    return [*letters, "acc", *rest]
+
+
 def by_group(found: Sequence[Scored], metric: str) -> dict[str, Estimate]:
     """The mean score by group, each with the usual standard error, sorted by name."""
     scores: dict[str, list[float]] = defaultdict(list)

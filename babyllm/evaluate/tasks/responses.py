@@ -111,7 +111,7 @@ def responses_to(
         runtime: ranks, which share the units.
         batch_size: number of questions of each rank after which responses are exchanged and stored.
         stored: file of responses on rank 0; None stores nothing.
-        title: name of the questions in the progress line.
+        title: name of the questions in the progress line; empty shows none.
     """
     known, missing = _known(units, stored, runtime)
     n_questions, n_missing = sum(map(len, units)), sum(map(len, missing))
@@ -129,9 +129,9 @@ def responses_to(
         n_missing -= len(new)
         if stored:
             stored.add(new)
-        if runtime.is_main:
+        if runtime.is_main and title:
             progress.show(n_questions - n_missing)
-    if runtime.is_main:
+    if runtime.is_main and title:
         progress.end()
     return known
 

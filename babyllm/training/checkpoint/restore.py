@@ -87,6 +87,7 @@ def load(state: TrainState, directory: Path) -> None:
         state.scaler.load_state_dict(resume["scaler"])
     state.step, state.tokens, state.skipped = resume["step"], resume["tokens"], resume["skipped"]
     state.best = tuple(resume["best"]) if resume["best"] else None
+    state.best_by = resume.get("best_by", state.best_by)
     state.bad_evaluations, state.pending = resume["bad_evaluations"], resume["pending"]
     state.memory = Memory(**resume.get("memory", {}))
     if state.runtime.attention == "auto":  # the form measured when the run began; another one rounds differently

@@ -36,7 +36,7 @@ class Snapshot:
 
     Attributes:
         step: number of finished optimizer steps.
-        best: step with the lowest held-out loss so far; None before the first evaluation.
+        best: the best step so far; None before the first evaluation.
         model: model of the run, for its configuration and its layers; its weights may have changed since.
         tensors: tensors by the file that has them, and by their names there.
         resume: contents of resume.json that need no file.
@@ -90,6 +90,7 @@ def resume_values(state: TrainState, stream: Any) -> dict[str, Any]:
         "tokens": state.tokens,
         "skipped": state.skipped,
         "best": state.best,
+        "best_by": state.best_by,
         "bad_evaluations": state.bad_evaluations,
         "pending": state.pending,
         "stream": stream,

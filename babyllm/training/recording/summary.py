@@ -8,6 +8,7 @@ from babyllm.model.attention import attention_form
 from babyllm.progress import format_duration
 from babyllm.run_directory import step_name
 from babyllm.schedule import Plan
+from babyllm.training.best import LOSS, in_words, is_better, is_lower_better
 from babyllm.training.state import STOP_SIGNAL, TrainState
 
 
@@ -36,7 +37,16 @@ def held_out_line(result: dict[str, float]) -> str:
         found = [f"{n.removesuffix(ending)} {v:.3f}" for n, v in result.items() if n.endswith(ending)]
         if found and not (unit == "loss" and parts):
             parts.append(f"held-out {unit}: {', '.join(found)}")
-    return "; ".join(parts) or "nothing held out"
+    return "; ".join(parts + _of_tasks(result)) or "nothing held out"
+
+
+def _of_tasks(result: dict[str, float]) -> list[str]:
+    """The first metric of each task, with its standard error."""
+    firsts: dict[str, str] = {}
+    for name in result:
+        if f"{name}_stderr" in result:
+            firsts.setdefault(name.partition("/")[0], name)
+    return [f"{name.replace('/', ' ')} {result[name]:.3f} ± {result[f'{name}_stderr']:.3f}" for name in firsts.values()]
 
 
 def summary(state: TrainState, plan: Plan, seconds: float, losses: dict[str, float]) -> list[str]:
@@ -63,19 +73,23 @@ def summary(state: TrainState, plan: Plan, seconds: float, losses: dict[str, flo
     return lines
 
 
-def risen(best: tuple[float, int] | None, loss: float | None) -> str:
-    """A remark on a held-out loss above the lowest so far, which is (nats, step); empty for one that is not."""
-    if best is None or loss is None or loss <= best[0]:
+def risen(state: TrainState, value: float | None) -> str:
+    """A remark on a result that is worse than the best so far (`TrainState.best`); empty for one that is not."""
+    if state.best is None or value is None or not is_better(state.best_by, state.best[0], value):
         return ""
-    return f"; lowest at step {best[1]}, {loss - best[0]:.3f} nats below"
+    best, step = state.best
+    if state.best_by == LOSS:
+        return f"; lowest at step {step}, {value - best:.3f} nats below"
+    return f"; best {state.best_by} {best:.3f} at step {step}"
 
 
-def hints(run_dir: Path, *, best: int | None, has_tokenizer: bool, chats: bool) -> list[str]:
+def hints(run_dir: Path, best_by: str, *, best: int | None, has_tokenizer: bool, chats: bool) -> list[str]:
     """The commands to try a run's model and to see its curves.
 
     Args:
         run_dir: directory of the run.
-        best: step with the lowest held-out loss; None if no later step was evaluated.
+        best_by: name of the result by which a step is best.
+        best: the best step; None if no later step was evaluated.
         has_tokenizer: whether the model can be given text.
         chats: whether it answers messages.
     """
@@ -83,7 +97,9 @@ def hints(run_dir: Path, *, best: int | None, has_tokenizer: bool, chats: bool) 
     lines = []
     if best is not None:
         model = run_dir / step_name(best)
-        lines.append(f"the held-out loss was lowest at step {best}, which is kept; the steps since learn by heart")
+        extreme = "lowest" if is_lower_better(best_by) else "highest"
+        since = "; the steps since learn by heart" if best_by == LOSS else ""
+        lines.append(f"the {in_words(best_by)} was {extreme} at step {best}, which is kept{since}")
     if has_tokenizer:
         use = f"babyllm chat {model}" if chats else f'babyllm generate {model} "今天"'
         lines.append(f"try it: {use}")

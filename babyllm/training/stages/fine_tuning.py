@@ -66,6 +66,7 @@ def begin(config: FineTuneConfig, runtime: Runtime) -> Beginning:
         tuning.template.source,
         tuning.end_ids,
         is_measured_first=True,
+        parts=tuning.data.store.tasks_of("val"),
     )
 
 

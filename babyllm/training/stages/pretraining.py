@@ -47,7 +47,7 @@ def begin(config: PretrainConfig, runtime: Runtime) -> Beginning:
     special = data.tokenizer.special.values() if data.tokenizer else ()
     ends, vocab_size = [data.tokens.manifest.eos_id], state.model.config.vocab_size
     loss = partial(language_model, groups=token_groups(special, ends, vocab_size, runtime.device))
-    return Beginning(state, plan, loss, measure, show, data.tokenizer)
+    return Beginning(state, plan, loss, measure, show, data.tokenizer, parts=data.tokens.domains("val"))
 
 
 def _prepared(config: PretrainConfig, runtime: Runtime) -> PretrainConfig:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.config.values import AnyCount, Count, Members, PathText
+from babyllm.evaluate.needle_config import NeedleConfig
 from babyllm.evaluate.tasks.task_options import TaskOptions
 from babyllm.runtime import RuntimeConfig
 from babyllm.text.readers import ReadConfig
@@ -31,7 +32,7 @@ class Flags(TaskOptions):
         stride: number of tokens from a row of a long text to its next row; null takes half a row.
         max_tokens: number of tokens that are read of each domain of token data; null reads all.
         batch_tokens: number of tokens of a forward pass, including padding; of no effect on texts.
-        all_steps: whether to evaluate all steps of the runs on the tasks, rather than the newest.
+        all_steps: whether to evaluate all steps of the runs on the tasks or texts, rather than the newest.
         groups: whether to show the results of each group of a task.
         cases: largest number of items that are shown of each task, those that a model got wrong or, with several
             models, those that turned.
@@ -42,6 +43,7 @@ class Flags(TaskOptions):
         json: file to write the numbers to.
         markdown: file to write the tables to, in Markdown.
         html: file to write the tables and examples to, as one page without other files.
+        needle: settings of a needle test: a fact at some depth of a long prompt.
         format: settings for reading records as conversations.
         read: settings for reading texts.
         int8: whether to store all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
@@ -68,6 +70,7 @@ class Flags(TaskOptions):
     json: PathText | None = None
     markdown: PathText | None = None
     html: PathText | None = None
+    needle: NeedleConfig = field(default_factory=NeedleConfig)
     format: FormatConfig = field(default_factory=FormatConfig)
     read: ReadConfig = field(default_factory=ReadConfig)
     int8: bool = False
