@@ -8,14 +8,16 @@ Legend: R rows, L ids of a row, B rows of a batch, T targets of the longest row 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from babyllm.model.cross_entropy import IGNORE
+from babyllm.model.linear import dense_weight
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime
 from babyllm.runtime.precision import reads_in
@@ -23,6 +25,7 @@ from babyllm.runtime.precision import reads_in
 BATCH_TOKENS = 8192
 """Default number of tokens per forward pass, including padding."""
 _POOL_BATCHES = 16  # Number of batches whose rows are sorted by length together.
+_HEAD_TOKENS = 256  # tokens whose logits are in memory together
 
 
 class Row(NamedTuple):
@@ -45,6 +48,18 @@ class Row(NamedTuple):
     def scored_ids(self) -> NDArray[np.int64]:
         """The scored ids, (n,) int64."""
         return self.ids[1:][self.is_scored[1:]]
+
+
+class Score(NamedTuple):
+    """The score of a text.
+
+    Attributes:
+        nats: minus its log-probability, in nats.
+        is_greedy: whether each of its tokens is the most probable one there.
+    """
+
+    nats: float
+    is_greedy: bool
 
 
 def overlapping_rows(ids: NDArray[np.int64], seq_len: int, stride: int | None = None) -> Iterator[Row]:
@@ -117,16 +132,46 @@ def target_nats(model: Transformer, rows: Sequence[Row], runtime: Runtime | None
         rows: B rows, which are padded to the longest.
         runtime: device and dtype of inference; None computes in float32 on the model's device.
     """
+    tokens, targets, n_targets = _padded(model, rows, runtime)
+    with _reading(tokens.device, runtime):
+        nats: torch.Tensor = model(tokens, targets, n_targets=n_targets)
+    return nats
+
+
+@torch.no_grad()
+def row_scores(model: Transformer, rows: Sequence[Row], runtime: Runtime | None = None) -> list[Score]:
+    """The score of the scored ids of each row, which are read in one forward pass.
+
+    Args:
+        model: model to evaluate; it is in evaluation mode meanwhile.
+        rows: rows, which are padded to the longest.
+        runtime: device and dtype of inference; None computes in float32 on the model's device.
+    """
+    tokens, targets, n_targets = _padded(model, rows, runtime)
+    is_scored = targets != IGNORE
+    with evaluating(model), _reading(tokens.device, runtime):
+        found = model(tokens, targets, n_targets=n_targets, returns=("nats", "hidden"))
+        weight = dense_weight(model.lm_head).to(found["hidden"].dtype)
+        likeliest = [F.linear(part, weight).argmax(-1) for part in found["hidden"][is_scored].split(_HEAD_TOKENS)]
+    greedy = targets.clone()
+    greedy[is_scored] = torch.cat(likeliest)
+    nats = found["nats"].sum(dim=1, dtype=sum_dtype(tokens.device))
+    return [Score(*each) for each in zip(nats.tolist(), (greedy == targets).all(dim=1).tolist(), strict=True)]
+
+
+def _padded(model: Transformer, rows: Sequence[Row], runtime: Runtime | None) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Tokens and targets (B, T) on the device of inference, and the number of targets."""
     device = model.embed_tokens.weight.device if runtime is None else runtime.device
     tokens = np.zeros((len(rows), max(len(row.ids) for row in rows) - 1), np.int64)
     targets = np.full_like(tokens, IGNORE)
     for line, row in enumerate(rows):
         tokens[line, : len(row.ids) - 1] = row.ids[:-1]
         targets[line, : len(row.ids) - 1] = row.targets
-    inputs = (_on_device(array, device) for array in (tokens, targets))
-    with reads_in(device, torch.float32 if runtime is None else runtime.reading_dtype):
-        nats: torch.Tensor = model(*inputs, n_targets=int((targets != IGNORE).sum()))
-    return nats
+    return _on_device(tokens, device), _on_device(targets, device), int((targets != IGNORE).sum())
+
+
+def _reading(device: torch.device, runtime: Runtime | None) -> AbstractContextManager[Any]:
+    return reads_in(device, torch.float32 if runtime is None else runtime.reading_dtype)
 
 
 def row_nats(

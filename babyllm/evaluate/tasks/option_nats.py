@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from babyllm.evaluate.scoring import Row, batches, row_nats
+from babyllm.evaluate.scoring import Row, Score, batches, row_nats, row_scores
 from babyllm.evaluate.tasks.prompts import Ids, Question
 from babyllm.generation.decoder import PREFILL_TOKENS, Decoder
 from babyllm.model.transformer import Transformer
@@ -76,25 +76,25 @@ class OptionReader:
 
     def nats(self, unit: Unit) -> list[list[float]]:
         """Minus the log-probability of each option of each question of a unit after its context, in nats."""
+        if not _is_short(unit[0]):
+            return [[score.nats for score in scores] for scores in self.scores(unit)]
+        rows = _rows(unit)
+        nats = iter(row_nats(self._model, rows, self._runtime, batch_tokens=len(rows) * max(len(r.ids) for r in rows)))
+        return [[float(next(nats)) for _ in question.options] for question in unit]
+
+    def scores(self, unit: Unit) -> list[list[Score]]:
+        """The score of each option of each question of a unit; short units take longer than in `nats`."""
         if _is_short(unit[0]):
-            return self._together(unit)
+            scores = iter(row_scores(self._model, _rows(unit), self._runtime))
+            return [[next(scores) for _ in question.options] for question in unit]
         question = unit[0]
         with torch.inference_mode(), torch.autocast(self._decoder.device.type, enabled=False):
             return [self._alone(question.contexts[0], question.options, question.n_shared)]
 
-    def _together(self, unit: Unit) -> list[list[float]]:
-        rows = [
-            Row(np.array([*context, *option], np.int64), np.arange(len(context) + len(option)) >= len(context))
-            for question in unit
-            for context, option in zip(question.contexts, question.options, strict=True)
-        ]
-        nats = iter(row_nats(self._model, rows, self._runtime, batch_tokens=len(rows) * max(len(r.ids) for r in rows)))
-        return [[float(next(nats)) for _ in question.options] for question in unit]
-
-    def _alone(self, context: Ids, options: Sequence[Ids], n_shared: int) -> list[float]:
+    def _alone(self, context: Ids, options: Sequence[Ids], n_shared: int) -> list[Score]:
         self._share(context[:n_shared])
         first = self._read(context[n_shared:], n_shared)
-        nats = [-float(first[option[0]]) for option in options]
+        scores = [Score(-float(first[option[0]]), option[0] == int(first.argmax())) for option in options]
         rest = [option[:-1] for option in options]
         longest = max(map(len, rest))
         if longest:
@@ -103,8 +103,9 @@ class OptionReader:
             logits = self._decoder.read_all(tokens, 0, [len(context)] * len(options))
             for row, option in enumerate(options):
                 if len(option) > 1:
-                    nats[row] += _sum_of(logits[row, : len(option) - 1], option[1:])
-        return nats
+                    more = _score_of(logits[row, : len(option) - 1], option[1:])
+                    scores[row] = Score(scores[row].nats + more.nats, scores[row].is_greedy and more.is_greedy)
+        return scores
 
     def _share(self, ids: Ids) -> None:
         """Read the ids that questions share, unless they are in the cache already."""
@@ -130,10 +131,20 @@ class OptionReader:
         self._n_rows_with_shared = max(self._n_rows_with_shared, n_rows)
 
 
-def _sum_of(logits: Tensor, ids: Ids) -> float:
-    """Minus the sum of the log-probabilities of `ids` under logits (T, V), in nats."""
-    chosen = logits.double().log_softmax(-1).gather(1, torch.tensor(ids)[:, None])
-    return -float(chosen.sum())
+def _score_of(logits: Tensor, ids: Ids) -> Score:
+    """The score of `ids` under logits (T, V)."""
+    targets = torch.tensor(ids)
+    chosen = logits.double().log_softmax(-1).gather(1, targets[:, None])
+    return Score(-float(chosen.sum()), bool((logits.argmax(-1) == targets).all()))
+
+
+def _rows(unit: Unit) -> list[Row]:
+    """A row of each option of each question, after its context."""
+    return [
+        Row(np.array([*context, *option], np.int64), np.arange(len(context) + len(option)) >= len(context))
+        for question in unit
+        for context, option in zip(question.contexts, question.options, strict=True)
+    ]
 
 
 def _n_read(question: Question) -> int:
