@@ -2,6 +2,7 @@
 
 import json
 import random
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,7 @@ from babyllm.chat.session import answer_lead
 from babyllm.commands.use.predict import Flags, run
 from babyllm.errors import UserError
 from babyllm.evaluate.answer_metrics import METRICS
+from babyllm.evaluate.predictions import evaluate_predictions
 from babyllm.generation import Sampling, answers, generate
 from babyllm.interop.huggingface import save_model
 from babyllm.loading import load
@@ -283,3 +285,21 @@ def test_ranks_share_the_records(base_model: str, worker: Worker, tmp_path: Path
         worker.run("command", ranks=ranks, arguments=["predict", base_model, str(source), out, *flags])
     assert Path(one).read_bytes() == Path(two).read_bytes()
     assert worker.output.read_text().count("records that could not be used") == 1
+
+
+def test_predicted_queries_are_run(tmp_path: Path) -> None:
+    """With databases, a file of predictions has an execution accuracy, with its error over databases."""
+    with sqlite3.connect(tmp_path / "shop.sqlite") as shop:
+        shop.execute("create table item(name text)")
+        shop.execute("insert into item values ('pen')")
+    (tmp_path / "school.sqlite").write_bytes((tmp_path / "shop.sqlite").read_bytes())
+    sql = "select name from item"
+    rows = [("shop", sql.upper()), ("shop", "select 1"), ("school", "drop table item"), ("school", sql)]
+    records = [{"database": n, "sql": sql, "prediction": q, "finish": "stop", "reference": sql} for n, q in rows]
+    file = tmp_path / "predictions.jsonl"
+    file.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    found = evaluate_predictions(file, [], databases=tmp_path)
+    execution = found.values["metrics"]["execution"]
+    assert execution["value"] == 0.5 and execution["error"] == pytest.approx(0.0)
+    assert execution["by_database"]["shop"] == {"right": 1, "n": 2}
+    assert {row[0] for row in found.report.tables[1].rows} == {"other rows", "not allowed"}

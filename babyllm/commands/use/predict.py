@@ -40,6 +40,7 @@ class Flags(SamplingFlags):
         chat: whether conversations are rendered with the chat template; false continues plain texts; null decides by
             whether the model has a template.
         metrics: metrics of the answers against the references, such as [exact,rouge_l,bleu].
+        databases: folder of SQLite files; reports whether predicted SQL queries return the right rows.
         json: file to write the numbers to.
         slots: number of answers that are decoded together.
         format: settings for reading records as conversations.
@@ -53,6 +54,7 @@ class Flags(SamplingFlags):
     samples: Few = 1
     chat: bool | None = None
     metrics: list[str] = field(default_factory=list)
+    databases: PathText | None = None
     json: PathText | None = None
     slots: Few = 16
     format: FormatConfig = field(default_factory=FormatConfig)
@@ -122,11 +124,13 @@ def _report(flags: Flags, directory: str, source: str, out: str, work: Work) -> 
     from babyllm.evaluate.predictions import evaluate_predictions
     from babyllm.files import write_json
     from babyllm.pipeline.report import Fact, print_report
+    from babyllm.runtime.machine import cores
 
     facts: list[Fact] = [("model", directory), ("input", source), ("output", out)]
     if work.seconds:
         facts += [("tokens drawn", work.n_tokens), ("tokens/s", round(work.n_tokens / work.seconds, 1))]
-    evaluation = evaluate_predictions(Path(out), flags.metrics, facts)
+    databases = Path(flags.databases) if flags.databases else None
+    evaluation = evaluate_predictions(Path(out), flags.metrics, facts, databases=databases, workers=cores())
     print_report(evaluation.report)
     if flags.json:
         try:
