@@ -88,7 +88,8 @@ def _short(paths: Sequence[str]) -> list[str]:
     """Paths without the folders that all of them begin with."""
     parts = [Path(path).parts for path in paths]
     n = next((i for i, names in enumerate(zip(*parts, strict=False)) if len(set(names)) > 1), 0)
-    return ["/".join(each[n:]) for each in parts] if all(len(each) > n for each in parts) else list(paths)
+    is_apart = len(paths) > 1 and all(len(each) > n for each in parts)
+    return [Path(*each[n:]).as_posix() for each in parts] if is_apart else list(paths)
 
 
 def _evaluator(directory: str, options: TaskOptions, runtime: Runtime, int8: bool, cache: Path | None) -> Evaluator:
