@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 CONFIDENCE = 0.95
+_NORMAL = 1.959964  # the normal distribution has 95 % of its mass within this many standard deviations
 Verdict = Literal["above chance", "not distinguished from chance", "below chance", "too few to say"]
 
 
@@ -45,6 +46,17 @@ class Estimate(NamedTuple):
 
         reach = self.error * float(stdtrit(self.n_clusters - 1, (1 + CONFIDENCE) / 2))
         return (self.value - reach, self.value + reach)
+
+    @property
+    def share_interval(self) -> tuple[float, float]:
+        """The 95 % interval of a share; if all items score 0, or all 1, that of Wilson (1927) over clusters.
+
+        The usual interval has no width there, as if nothing else could happen.
+        """
+        if self.error != 0 or self.value not in (0.0, 1.0):
+            return self.interval
+        room = _NORMAL**2 / (self.n_clusters + _NORMAL**2)
+        return (0.0, room) if self.value == 0 else (1 - room, 1.0)
 
     def p_value(self, expected: float) -> float:
         """The two-sided p-value of the hypothesis that the true mean is `expected`; NaN for a single cluster."""
@@ -108,7 +120,7 @@ def paired_difference(
 
 def verdict(estimate: Estimate, chance: float) -> Verdict:
     """What an accuracy says about a model that might be guessing: whether its interval leaves out the chance level."""
-    low, high = estimate.interval
+    low, high = estimate.share_interval
     if math.isnan(low):
         return "too few to say"
     if low > chance:

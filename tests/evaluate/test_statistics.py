@@ -59,5 +59,7 @@ def test_a_verdict_names_what_the_interval_says() -> None:
     assert verdict(mean_estimate([1.0, 0.0], ["a", "a"]), 0.25) == "too few to say"
     assert mean_estimate([0.1] * 7).error == 0 and mean_estimate([0.1] * 7).p_value(0.1) == pytest.approx(1, abs=1)
     assert verdict(mean_estimate([1.0] * 5), 0.5) == "above chance"
+    assert verdict(mean_estimate([1.0] * 3), 0.5) == "not distinguished from chance"
+    assert mean_estimate([0.0] * 40).share_interval == pytest.approx((0, 0.0876), abs=1e-4)
     low, high = Estimate(0.5, 0.1, 10, 2).interval
     assert (low, high) == pytest.approx((0.5 - 1.2706, 0.5 + 1.2706), abs=1e-3)  # Student's t with 1 degree of freedom

@@ -90,7 +90,7 @@ def _results_table(evaluated: Sequence[Evaluated]) -> Table:
     for each in evaluated:
         for result in each.results:
             estimate = result.estimate
-            low, high = estimate.interval
+            low, high = estimate.share_interval if _scale(result) == 100 else estimate.interval
             interval = "" if math.isnan(low) else f"{low * _scale(result):.1f} to {high * _scale(result):.1f}"
             chance = None if result.chance is None else _cell(result, result.chance)
             name = result.metric + (" *" if result is each.best else "")
