@@ -15,6 +15,7 @@ import shutil
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -212,6 +213,8 @@ def spike(data: str, out: str) -> None:
 
         def go_back(state: TrainState, row: int) -> bool:
             if not runtime.is_main:
+                while not Path(out, "step_00000008", "resume.json").exists():  # written beside training by rank 0
+                    time.sleep(0.01)
                 run.directory = Path(out, f"seen_by_{runtime.rank}")
                 shutil.copytree(out, run.directory, ignore=shutil.ignore_patterns("seen_by_*", ".*"))
                 (run.directory / "step_00000009").mkdir()
