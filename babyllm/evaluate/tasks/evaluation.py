@@ -15,7 +15,7 @@ from babyllm.evaluate.conversations.samples import draw_evenly
 from babyllm.evaluate.tasks.item_scores import Result, Scored, best_metric, generated_scores, option_scores, results
 from babyllm.evaluate.tasks.items import Item, TaskItems, read_items
 from babyllm.evaluate.tasks.option_nats import OptionReader, Unit, units
-from babyllm.evaluate.tasks.prompts import Prompter, Question
+from babyllm.evaluate.tasks.prompts import Prompter, Question, questions_hash
 from babyllm.evaluate.tasks.responses import Response, ResponseFile, responses_to
 from babyllm.evaluate.tasks.task import BUILT_IN, Task, load_task
 from babyllm.evaluate.tasks.task_options import TaskOptions
@@ -142,7 +142,7 @@ def _responses(
     evaluator: Evaluator, found: TaskItems, questions: Sequence[Question], options: TaskOptions
 ) -> dict[str, Response]:
     task, runtime = found.task, evaluator.runtime
-    stored = _file(evaluator, evaluator.cache, found, options) if evaluator.cache and runtime.is_main else None
+    stored = _file(evaluator, evaluator.cache, found, questions) if evaluator.cache and runtime.is_main else None
     if task.kind == "generated":
         planned = [tuple(questions[i : i + GENERATED_TOGETHER]) for i in range(0, len(questions), GENERATED_TOGETHER)]
         sampling = Sampling(max_new_tokens=task.max_new_tokens, temperature=0, stop=tuple(task.stop))
@@ -162,16 +162,15 @@ def _responses(
     return made
 
 
-def _file(evaluator: Evaluator, cache: Path, found: TaskItems, options: TaskOptions) -> ResponseFile:
-    """The file of the responses of this model to these questions."""
+def _file(evaluator: Evaluator, cache: Path, found: TaskItems, questions: Sequence[Question]) -> ResponseFile:
+    """The file of the responses of this model to these questions, of which each id counts."""
     description = {
         "task": found.task.name,
         "task_sha256": found.sha256,
-        "items": [item.id for item in found.items] if options.limit is not None else "all",
+        "questions_sha256": questions_hash(questions),
         "weights_sha256": evaluator.weights_sha256,
         "tokenizer_sha256": evaluator.tokenizer.sha256,
-        "template": evaluator.template.source if evaluator.template else None,
-        "permute": options.permute,
+        "end_ids": sorted(evaluator.end_ids),
         "device": evaluator.runtime.device.type,
         "dtype": dtype_name(evaluator.runtime.reading_dtype),
     }

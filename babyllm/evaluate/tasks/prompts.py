@@ -12,9 +12,12 @@ token across the border, which would make the two inseparable, belongs to the co
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
+
+import numpy as np
 
 from babyllm.chat.load import ChatTemplate
 from babyllm.chat.messages import ASSISTANT, USER, Message
@@ -48,6 +51,17 @@ class Question(NamedTuple):
     n_shared: int = 0
     n_examples: int = 0
     n_cut: int = 0
+
+
+def questions_hash(questions: Sequence[Question]) -> str:
+    """The hexadecimal sha256 of all that a model reads for questions."""
+    digest = hashlib.sha256()
+    for question in questions:
+        contexts = dict.fromkeys(question.contexts)
+        digest.update(f"{question.key} {question.n_shared} {list(map(len, question.options))}".encode())
+        for ids in (*contexts, *question.options):
+            digest.update(np.array([len(ids), *ids], np.int64).tobytes())
+    return digest.hexdigest()
 
 
 class _Form(NamedTuple):
