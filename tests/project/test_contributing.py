@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 TASKS = (
     *("optimizer", "learning-rate schedule", "filter", "filter with a resource", "deduplication method", "reader"),
-    *("chat template", "loss", "training stage", "evaluation metric", "endpoint", "command"),
+    *("chat template", "loss", "training stage", "evaluation task", "evaluation metric"),
+    *("endpoint", "command"),
 )
 
 
