@@ -89,6 +89,25 @@ def test_a_step_is_best_by_the_named_result(
     assert resume["best"] == [held_out(again.run_dir)[7]["val/all/bpb"], 7]
 
 
+def test_patience_counts_from_the_named_result(token_dir: Path, folder: Path, tmp_path: Path) -> None:
+    """The run ends two evaluations after its highest accuracy, and `latest` names the step that had it."""
+    run = trained(
+        *(token_dir, tmp_path / "run"),
+        steps=60,
+        eval_every=1,
+        save_every=1,
+        early_stop=2,
+        best="pairs/acc",
+        evaluate={"tasks": str(folder / "pairs.yaml")},
+    )
+    accuracies = {step: record["val/pairs/acc"] for step, record in held_out(run.run_dir).items()}
+    top = min(step for step, value in accuracies.items() if value == max(accuracies.values()))
+    assert run.step == top + 2 < 60
+    why = f"no higher pairs/acc in 2 evaluations, the best was at step {top}"
+    assert run.stop_reason and run.stop_reason.startswith(why)
+    assert (run.run_dir / "latest").read_text(encoding="utf-8").strip() == f"step_{top:08d}"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
