@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from babyllm.evaluate.tasks.prompts import MIN_SHARED, Ids, Question
+from babyllm.evaluate.tasks.prompts import MIN_SHARED, Ids, Question, n_equal
 
 Pair = tuple[Ids, Ids]
 MOST_OPTIONS = 16
@@ -45,7 +45,7 @@ def _shared(contexts: Iterable[Ids]) -> dict[Ids, int]:
     group: list[Ids] = []
     n = 0
     for context in contexts:
-        fewer = _n_equal(group[0][:n], context[:-1]) if group else 0
+        fewer = n_equal(group[0][:n], context[:-1]) if group else 0
         # One more member saves reading `fewer` ids, and costs the others what they share beyond these.
         if group and fewer >= MIN_SHARED and len(group) * (n - fewer) <= fewer:
             group.append(context)
@@ -55,7 +55,3 @@ def _shared(contexts: Iterable[Ids]) -> dict[Ids, int]:
         if len(group) > 1:
             found.update(dict.fromkeys(group, n))
     return found
-
-
-def _n_equal(a: Ids, b: Ids) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -81,7 +81,9 @@ def evaluate_models(
     """
     for model in models:
         evaluator = _evaluator(model.directory, options, runtime, int8, cache)
-        yield ModelResults(model.name, model.key, [evaluate_task(evaluator, each, options) for each in found])
+        evaluated = [evaluate_task(evaluator, each, options) for each in found]
+        del evaluator  # before the next model is read
+        yield ModelResults(model.name, model.key, evaluated)
 
 
 def _short(paths: Sequence[str]) -> list[str]:

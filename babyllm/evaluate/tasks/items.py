@@ -82,17 +82,13 @@ def read_items(task: Task, folder: Path) -> TaskItems:
     files = _files(task.items, task, folder)
     items = [item for file in files for item in _items(file, folder, templates)]
     if not items:
-        raise UserError(
-            f"{folder}: the files {' or '.join(patterns(task.items or []))} of task {task.name} hold no items"
-        )
+        raise UserError(f"{folder}: the files {_either(task.items)} of task {task.name} hold no items")
     examples: dict[str, list[Item]] = defaultdict(list)
     shown = _files(task.examples, task, folder) if task.examples and task.shots else []
     for item in (item for file in shown for item in _items(file, folder, templates)):
         examples[item.group].append(item)
     if task.shots and not examples:
-        raise UserError(
-            f"{folder}: the files {' or '.join(patterns(task.examples or []))} of task {task.name} hold no examples"
-        )
+        raise UserError(f"{folder}: the files {_either(task.examples or [])} of task {task.name} hold no examples")
     digest = json_digest([asdict(task), [[file.name, sha256(file)] for file in (*files, *shown)]])
     return TaskItems(task, items, examples, digest)
 
@@ -128,7 +124,7 @@ class _AsRecord:
 def _records(file: Path, folder: Path, columns: str | None) -> Iterator[tuple[Any, str]]:
     """The records of a file, each with its file and line for messages, which is the item's id, too."""
     name = file.relative_to(folder).as_posix()
-    for source in _sources(file, name, columns):
+    for source in _sources(file, columns):
         config = ReadConfig(domain="file", columns=columns)
         is_table = source.format in TABLES
         lines = None if is_table else LineNumbers(source, config)
@@ -142,7 +138,7 @@ def _records(file: Path, folder: Path, columns: str | None) -> Iterator[tuple[An
             yield found[0], f"{name}:{line}"
 
 
-def _sources(file: Path, name: str, columns: str | None) -> list[Source]:
+def _sources(file: Path, columns: str | None) -> list[Source]:
     found = [
         s for p in find_partitions([file], ReadConfig(domain="file", columns=columns), WHOLE_FILES) for s in p.sources
     ]

@@ -197,7 +197,7 @@ class Prompter:
         if kept != text:
             context, text, continuation = self._begun(kept), kept, text[len(kept) :] + continuation
         whole = self._begun(text + continuation) if text else tuple(self.tokenizer.encode(continuation))
-        border = min(_n_equal(context, whole), len(whole) - 1)
+        border = min(n_equal(context, whole), len(whole) - 1)
         return whole[:border], whole[border:]
 
     def _n_shared(self, item: Item, form: _Form, examples: Sequence[Item], contexts: Sequence[Ids]) -> int:
@@ -206,7 +206,7 @@ class Prompter:
             same = self._begun(self._before(item, form, examples))
         else:
             same = self._context_ids(item, form, examples, "")
-        n = min(min(_n_equal(same, context), len(context) - 1) for context in contexts)
+        n = min(min(n_equal(same, context), len(context) - 1) for context in contexts)
         return n if n >= MIN_SHARED else 0
 
 
@@ -230,6 +230,6 @@ def rotated(options: Sequence[T], shift: int) -> list[T]:
     return [*options[shift:], *options[:shift]]
 
 
-def _n_equal(a: Sequence[int], b: Sequence[int]) -> int:
+def n_equal(a: Sequence[int], b: Sequence[int]) -> int:
     """The number of equal ids at the beginning."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from babyllm.config import load
@@ -132,9 +132,7 @@ def _check(task: Task, file: Path) -> None:
         fail("items", "is empty; name the files with the items, such as test/*.csv")
     for key in ("items", "examples"):
         for pattern in patterns(getattr(task, key) or []):
-            try:
-                next(Path("none").glob(pattern), None)
-            except (ValueError, NotImplementedError, IndexError):
+            if not _is_pattern(pattern):
                 fail(key, f"expects a pattern such as test/*.csv, not {pattern!r}")
     if task.kind == "generated":
         for key in ("reference", "metrics", "question"):
@@ -152,6 +150,17 @@ def _check(task: Task, file: Path) -> None:
             compiled(text)
         except Unfit as error:
             fail(key, f"is not a valid template: {error}")
+
+
+def _is_pattern(text: str) -> bool:
+    """Whether a text is a pattern of files below a folder."""
+    if not text or PurePath(text).anchor:
+        return False
+    try:
+        next(Path("none").glob(text), None)
+    except (ValueError, IndexError):
+        return False
+    return True
 
 
 def patterns(value: str | Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from babyllm.evaluate.report import Evaluation
@@ -43,7 +43,7 @@ def task_evaluation(
     is_curve: bool = False,
     groups: bool = False,
     cases: int = 0,
-    overlaps: Mapping[str, Overlap] | None = None,
+    overlaps: Sequence[Overlap] = (),
     neighbours: Neighbours | None = None,
 ) -> Evaluation:
     """The evaluation of models on tasks.
@@ -54,7 +54,7 @@ def task_evaluation(
         is_curve: whether the models are steps of a run, which are shown one below the other.
         groups: whether to show the results of each group.
         cases: largest number of items that are shown of each kind.
-        overlaps: items of each task that were found in a corpus, by the name of the task.
+        overlaps: items of each task that were found in a corpus; empty if none was given.
         neighbours: function that finds the training texts nearest to items; None shows none.
     """
     if is_curve:
@@ -67,7 +67,7 @@ def task_evaluation(
         tables.append(_contamination(models, overlaps))
     if groups:
         tables += [_groups(models, number) for number in range(len(models[0].evaluated))]
-    examples = _cases(models, cases, neighbours) if cases else None
+    examples = _examples(_cases(models, cases), neighbours) if cases else None
     report = Report("Evaluation on tasks", [*facts, *_warnings(models)], tables, examples=examples)
     values = {model.key: {each.task.name: _values(each) for each in model.evaluated} for model in models}
     return Evaluation(report, values if len(models) > 1 else values[models[0].key])
@@ -171,10 +171,10 @@ def turned(
     return better, [(a, b) for a, b in pairs if b.scores[metric] < a.scores[metric]]
 
 
-def _contamination(models: Sequence[ModelResults], overlaps: Mapping[str, Overlap]) -> Table:
+def _contamination(models: Sequence[ModelResults], overlaps: Sequence[Overlap]) -> Table:
     rows: list[list[Cell]] = []
     for number, each in enumerate(models[0].evaluated):
-        found = overlaps[each.task.name]
+        found = overlaps[number]
         for model in models:
             theirs = model.evaluated[number]
             sides = []
@@ -201,7 +201,15 @@ def _groups(models: Sequence[ModelResults], number: int) -> Table:
     return Table(f"{models[0].evaluated[number].task.name}: {best.metric} by group, in per cent", columns, rows)
 
 
-def _cases(models: Sequence[ModelResults], n: int, neighbours: Neighbours | None) -> list[ExampleGroup]:
+class _Cases(NamedTuple):
+    """Items of one kind, each as the scores of two models, or of one twice."""
+
+    title: str
+    pairs: Sequence[tuple[Scored, Scored]]
+    names: Sequence[str]
+
+
+def _cases(models: Sequence[ModelResults], n: int) -> list[_Cases]:
     """Items that a model got wrong, or that turned from one model to another."""
     groups = []
     first = models[0]
@@ -209,27 +217,29 @@ def _cases(models: Sequence[ModelResults], n: int, neighbours: Neighbours | None
         metric = each.best.metric
         if len(models) == 1:
             wrong = [(scored, scored) for scored in each.scored if scored.scores[metric] < 1][:n]
-            groups.append(_case_group(f"{each.task.name}: wrong by {metric}", wrong, [first.name], neighbours))
+            groups.append(_Cases(f"{each.task.name}: wrong by {metric}", wrong, [first.name]))
         for other in models[1:]:
             sides = turned(each.scored, other.evaluated[number].scored, metric)
             for side, word in zip(sides, ("right", "wrong"), strict=True):
                 title = f"{each.task.name}: turned {word} by {metric}, from {first.name} to {other.name}"
-                groups.append(_case_group(title, side[:n], [first.name, other.name], neighbours))
+                groups.append(_Cases(title, side[:n], [first.name, other.name]))
     return groups
 
 
-def _case_group(
-    title: str, pairs: Sequence[tuple[Scored, Scored]], names: Sequence[str], neighbours: Neighbours | None
-) -> ExampleGroup:
-    near = neighbours([pair[0].item for pair in pairs]) if neighbours and pairs else [[] for _ in pairs]
-    items = []
-    for pair, texts in zip(pairs, near, strict=True):
-        item = pair[0].item
-        right = item.options[item.answer] if item.options else item.reference
-        answered = [f"{name}: {each.answered}" for name, each in zip(names, pair, strict=False)]
-        beside = [f"training text ({each.share:.0%} of its words in a row): {each.text}" for each in texts]
-        items.append(LabelledTexts(f"{item.id} {item.question}".strip(), [f"right: {right}", *answered, *beside]))
-    return ExampleGroup(title, items)
+def _examples(groups: Sequence[_Cases], neighbours: Neighbours | None) -> list[ExampleGroup]:
+    items = [pair[0].item for group in groups for pair in group.pairs]
+    near = iter(neighbours(items) if neighbours and items else [[] for _ in items])  # one reading of the corpus
+    return [
+        ExampleGroup(group.title, [_case(pair, group.names, next(near)) for pair in group.pairs]) for group in groups
+    ]
+
+
+def _case(pair: tuple[Scored, Scored], names: Sequence[str], near: Sequence[Near]) -> LabelledTexts:
+    item = pair[0].item
+    right = item.options[item.answer] if item.options else item.reference
+    answered = [f"{name}: {each.answered}" for name, each in zip(names, pair, strict=False)]
+    beside = [f"training text ({each.share:.0%} of its words in a row): {each.text}" for each in near]
+    return LabelledTexts(f"{item.id} {item.question}".strip(), [f"right: {right}", *answered, *beside])
 
 
 def _values(evaluated: Evaluated) -> dict[str, Any]:

@@ -62,19 +62,23 @@ def text_of(item: Item) -> str:
     return f"{item.question}\n{right}" if item.question else right
 
 
-def overlap(items: Sequence[Item], corpus: Sequence[Path], n_words: int = CONTAMINATION_WORDS) -> Overlap:
-    """The items that share an n-gram of words with a corpus, as `dedup --decontaminate` would find them.
+def overlaps(
+    tasks: Sequence[Sequence[Item]], corpus: Sequence[Path], n_words: int = CONTAMINATION_WORDS
+) -> list[Overlap]:
+    """The items of each task that share an n-gram of words with a corpus, as `dedup --decontaminate` would find them.
+
+    The corpus is read once.
 
     Args:
-        items: items of a task.
+        tasks: items of each task.
         corpus: files and folders of texts, in any format that `clean` reads.
         n_words: number of words of an n-gram.
 
     Raises:
         UserError: a file cannot be read.
     """
+    items = [item for of_task in tasks for item in of_task]
     tokens = words(_folded([text_of(item) for item in items]))
-    is_short = tokens.lengths() < n_words
     grams = grams_of(tokens, n_words)
     known = np.unique(grams.values)
     is_seen = np.zeros(len(known), np.bool_)
@@ -82,10 +86,12 @@ def overlap(items: Sequence[Item], corpus: Sequence[Path], n_words: int = CONTAM
         is_seen[_places(known, grams_of(words(folded), n_words).values)] = True
     of_item = np.repeat(np.arange(len(items)), grams.lengths())
     seen = np.bincount(of_item[is_seen[np.searchsorted(known, grams.values)]], minlength=len(items)) > 0
-    return Overlap(
-        frozenset(item.id for item, flag in zip(items, seen, strict=True) if flag),
-        frozenset(item.id for item, flag in zip(items, is_short, strict=True) if flag),
-    )
+    flags = iter(zip(seen.tolist(), (tokens.lengths() < n_words).tolist(), strict=True))
+    found = []
+    for of_task in tasks:
+        mine = [(item.id, *next(flags)) for item in of_task]
+        found.append(Overlap(frozenset(i for i, is_in, _ in mine if is_in), frozenset(i for i, _, few in mine if few)))
+    return found
 
 
 def nearest(items: Sequence[Item], corpus: Sequence[Path], n: int = 1, characters: int = 200) -> list[list[Near]]:

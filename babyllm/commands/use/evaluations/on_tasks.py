@@ -10,7 +10,7 @@ from babyllm.evaluate.report import Evaluation
 from babyllm.evaluate.tasks.evaluated_models import evaluate_models, named_models
 from babyllm.evaluate.tasks.evaluation import find_items
 from babyllm.evaluate.tasks.task_report import task_evaluation
-from babyllm.evaluate.tasks.training_texts import nearest, overlap
+from babyllm.evaluate.tasks.training_texts import nearest, overlaps
 from babyllm.pipeline.report import Fact
 from babyllm.runtime import Runtime
 from babyllm.runtime.measured import cache_directory
@@ -21,7 +21,8 @@ def on_tasks(flags: Flags, directories: Sequence[str], runtime: Runtime) -> Eval
     models = named_models(directories, all_steps=flags.all_steps)
     found = [find_items(name, flags) for name in flags.names]
     corpus = [Path(path) for path in ([flags.corpus] if isinstance(flags.corpus, str) else flags.corpus)]
-    overlaps = {each.task.name: overlap(each.items, corpus) for each in found} if corpus and runtime.is_main else {}
+    with runtime.main_first():
+        shared = overlaps([each.items for each in found], corpus) if corpus and runtime.is_main else []
     cache = None if flags.cache is None else Path(flags.cache or cache_directory() / "eval")
     results = list(evaluate_models(models, found, flags, runtime, int8=flags.int8, cache=cache))
     facts: list[Fact] = [(model.name, model.directory) for model in models if model.name != model.directory]
@@ -33,6 +34,6 @@ def on_tasks(flags: Flags, directories: Sequence[str], runtime: Runtime) -> Eval
         is_curve=flags.all_steps,
         groups=flags.groups,
         cases=flags.cases,
-        overlaps=overlaps,
-        neighbours=(lambda items: nearest(items, corpus)) if corpus else None,
+        overlaps=shared,
+        neighbours=(lambda items: nearest(items, corpus)) if corpus and runtime.is_main else None,
     )
