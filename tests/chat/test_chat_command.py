@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-import torch
-from model_fixtures import Tiny, chain
+from model_fixtures import Tiny, chain, decisive
 
 from babyllm.chat.load import ChatTemplate, load_template
 from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message
@@ -44,12 +43,7 @@ def saved(directory: Path, model: Transformer, template: ChatTemplate) -> Path:
 
 def talkative(config: ModelConfig) -> Transformer:
     """A random model whose next token depends on all it reads."""
-    torch.manual_seed(3)
-    model = Transformer(config).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(std=0.3) if weight.dim() > 1 else weight.uniform_(0.5, 1.5)
-    return model
+    return decisive(config, seed=3)
 
 
 def command(directory: Path, *flags: str) -> list[str]:

@@ -1,9 +1,8 @@
 """What the tests of evaluation share: a template, a model with large weights, conversations."""
 
 import pytest
-import torch
 from evaluation_fixtures import some_conversations
-from model_fixtures import Tiny
+from model_fixtures import Tiny, decisive
 
 from babyllm.chat.load import ChatTemplate, load_template
 from babyllm.chat.messages import Conversation
@@ -18,12 +17,7 @@ def template(tokenizer: Tokenizer) -> ChatTemplate:
 
 @pytest.fixture(scope="session")
 def model(tiny: Tiny) -> Transformer:
-    torch.manual_seed(0)
-    model = Transformer(tiny(max_seq_len=128)).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(std=0.3) if weight.dim() > 1 else weight.uniform_(0.5, 1.5)
-    return model
+    return decisive(tiny(max_seq_len=128))
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_fixtures import decisive
 
 from babyllm.errors import UserError
 from babyllm.generation import beam_search, generate
@@ -20,12 +21,7 @@ Tiny = Callable[..., ModelConfig]
 
 
 def model_of(config: ModelConfig, seed: int) -> Transformer:
-    torch.manual_seed(seed)
-    model = Transformer(config).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(std=0.3) if weight.dim() > 1 else weight.uniform_(0.5, 1.5)
-    return model
+    return decisive(config, seed)
 
 
 def texts(size: int, n: int, end: int) -> Iterator[tuple[int, ...]]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from model_fixtures import chain
+from model_fixtures import chain, decisive
 
 import babyllm
 from babyllm.chat.load import load_template
@@ -27,12 +27,7 @@ Tiny = Callable[..., ModelConfig]
 
 
 def model_of(config: ModelConfig) -> Transformer:
-    torch.manual_seed(0)
-    model = Transformer(config).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(std=0.3) if weight.dim() > 1 else weight.uniform_(0.5, 1.5)
-    return model
+    return decisive(config)
 
 
 def constant(config: ModelConfig, first: list[float]) -> Transformer:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from model_fixtures import Tiny
+from model_fixtures import Tiny, decisive
 from training_fixtures import Killer, Worker
 
 from babyllm.chat.load import ChatTemplate, load_template
@@ -36,12 +35,7 @@ Record = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def model(tiny: Tiny) -> Transformer:
-    torch.manual_seed(0)
-    model = Transformer(tiny(max_seq_len=128)).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(std=0.3) if weight.dim() > 1 else weight.uniform_(0.5, 1.5)
-    return model
+    return decisive(tiny(max_seq_len=128))
 
 
 @pytest.fixture(scope="module")

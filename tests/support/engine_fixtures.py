@@ -3,6 +3,7 @@
 from collections.abc import Container, Sequence
 
 import torch
+from model_fixtures import decisive
 
 from babyllm.generation import Engine, Sampling, Token
 from babyllm.model.config import ModelConfig
@@ -12,12 +13,7 @@ GREEDY = Sampling(temperature=0, max_new_tokens=12)
 
 
 def model_of(config: ModelConfig) -> Transformer:
-    torch.manual_seed(0)
-    model = Transformer(config).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(std=0.3) if weight.dim() > 1 else weight.uniform_(0.5, 1.5)
-    return model
+    return decisive(config)
 
 
 def plain(model: Transformer, prompt: Sequence[int], n: int, ends: Container[int] = ()) -> list[int]:

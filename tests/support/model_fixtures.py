@@ -20,6 +20,16 @@ def model_of(config: ModelConfig) -> Transformer:
     return Transformer(config).eval()
 
 
+def decisive(config: ModelConfig, seed: int = 0) -> Transformer:
+    """A random model with large weights: its scores are spread, and its next token depends on all it reads."""
+    torch.manual_seed(seed)
+    model = Transformer(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.3) if weight.dim() > 1 else weight.uniform_(0.5, 1.5)
+    return model
+
+
 def stirred(model: M) -> M:
     """The model with updates that are not nothing, ours or peft's."""
     torch.manual_seed(5)

@@ -9,8 +9,7 @@ from typing import Any
 
 import httpx
 import openai
-import torch
-from model_fixtures import chain
+from model_fixtures import chain, decisive
 
 from babyllm.chat.load import ChatTemplate, load_template
 from babyllm.model.config import ModelConfig
@@ -29,12 +28,7 @@ PATIENCE_S = 20.0
 
 def talkative(config: ModelConfig) -> Transformer:
     """A random model whose next token depends on all it reads."""
-    torch.manual_seed(3)
-    model = Transformer(config).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(std=0.3) if weight.dim() > 1 else weight.uniform_(0.5, 1.5)
-    return model
+    return decisive(config, seed=3)
 
 
 def endless_model(tiny: Callable[..., ModelConfig], tokenizer: Tokenizer) -> Transformer:
