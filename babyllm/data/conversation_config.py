@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from babyllm.chat.formats import FormatConfig
-from babyllm.config.values import AnyCount, Count, Members, PathText, Share, expand_paths
-from babyllm.data.row_config import RowConfig
-from babyllm.pipeline.partitions import WorkConfig
-
-if TYPE_CHECKING:
-    pass
-
+from babyllm.config.values import AnyCount, Count, Members, PathText
+from babyllm.data.chat_config import ChatConfig
 
 SAMPLE = "data/sample_sft"
 STORE = "conversations"  # in the run directory
 
 
 @dataclass(frozen=True)
-class ConversationConfig(RowConfig):
+class ConversationConfig(ChatConfig):
     """The section `data` of a fine-tuning configuration; a sequence is a conversation, and domains are its tasks.
 
     Attributes:
         global_batch: conversations (rows, when packed) per optimizer step, over all ranks.
         path: files or folders of conversations (.jsonl, .json, .csv, .parquet), or a list of them; null takes the
             sample set.
-        held_out_path: files whose conversations are all held out, in addition to data.held_out of the others.
         held_out: share or number of the conversations that are held out, such as 0.02 or 200; a hash of each decides,
             so equal conversations are in the same split.
-        format: rules by which records are read.
-        template: chatml, llama3, llama2, alpaca, plain, or a .jinja file; null takes the one stored with the model,
-            else chatml.
-        efficient_eos: whether the token that ends a turn is also the separator before the next turn.
-        default_system: system message that a built-in template adds to conversations without one; stored with the
-            template. null keeps that of a stored template; an empty text adds none.
         turns: answers that are trained on: all of them, the last, or each as a conversation of its own (each).
         prompts: whether messages of other roles than the assistant are trained on, too.
         weights: weight 0 or 1 by role, such as {narrator: 1}, for messages without a weight of their own.
@@ -49,17 +36,9 @@ class ConversationConfig(RowConfig):
         pack: whether several conversations share a row.
         eval_conversations: held-out conversations of each task that are read at each evaluation.
         replay: directory of token shards whose text is mixed in as the task "replay", by data.mix or data.stages.
-        work: use of the machine when the conversations are prepared.
     """
 
     global_batch: Members = 32
-    path: PathText | list[PathText] | None = None
-    held_out_path: list[PathText] = field(default_factory=list)
-    held_out: AnyCount | Share = 0.02
-    format: FormatConfig = field(default_factory=FormatConfig)
-    template: PathText | None = None
-    efficient_eos: bool = False
-    default_system: str | None = None
     turns: Literal["all", "last", "each"] = "all"
     prompts: bool = False
     weights: dict[str, int] = field(default_factory=dict)
@@ -71,8 +50,3 @@ class ConversationConfig(RowConfig):
     pack: bool = False
     eval_conversations: AnyCount = 500
     replay: PathText | None = None
-    work: WorkConfig = field(default_factory=WorkConfig)
-
-    def __post_init__(self) -> None:
-        """Expand `~` in paths."""
-        expand_paths(self)

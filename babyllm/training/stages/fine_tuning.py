@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from babyllm.chat.limits import MessageLimits
-from babyllm.chat.load import ChatTemplate, Supervise, load_template, stored_template
+from babyllm.chat.load import ChatTemplate, Supervise, stored_template
 from babyllm.config import differences
 from babyllm.config import load as load_config
 from babyllm.data.conversation_config import STORE, ConversationConfig
@@ -22,25 +22,21 @@ from babyllm.evaluate.conversations.by_task import measure
 from babyllm.evaluate.conversations.greedy import greedy_answers
 from babyllm.evaluate.conversations.samples import stored_samples
 from babyllm.integrity import check_model
-from babyllm.interop.huggingface import generation_ends
-from babyllm.loading import model_directory, tokenizer_directory
 from babyllm.model.heads import transformer_of
 from babyllm.objectives.conversation import conversation_loss
 from babyllm.objectives.token_groups import token_groups
-from babyllm.optim.average import make_average
-from babyllm.optim.build import make_optimizer
 from babyllm.pipeline.report import print_report
-from babyllm.run_directory import CONFIG, latest
+from babyllm.run_directory import CONFIG
 from babyllm.runtime import Runtime
 from babyllm.runtime.precision import reads_in
 from babyllm.schedule import Plan
 from babyllm.store.conversations import ALL, ConversationStore
 from babyllm.store.shards import Split
-from babyllm.tokenizer import Tokenizer
 from babyllm.training.parallel import prepare
 from babyllm.training.run import Measure, Show
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.fine_tuning_config import FineTuneConfig
+from babyllm.training.stages.opening import new_state, open_stage
 from babyllm.training.starting_model import adapted, starting_model
 from babyllm.training.state import TrainState
 
@@ -94,38 +90,25 @@ def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
     Raises:
         UserError: the model, the data, the template and the plan do not fit each other.
     """
-    run_dir = Path(config.run_dir)
-    newest = latest(run_dir)
-    directory = newest or _beginning(config)
-    files = tokenizer_directory(directory)
-    tokenizer = Tokenizer.load(files)
-    template = load_template(
-        config.data.template,
-        tokenizer,
-        files,
-        config.data.efficient_eos,
-        config.data.default_system,
-        config.data.format.allow_special,
-    )
+    opening = open_stage(config, config.data)
+    template = opening.template
     template.require_marks()
-    if newest:
-        _require_same_settings(config, newest, template)
-    start = starting_model(config, directory, tokenizer, template, is_resumed=newest is not None)
+    if opening.is_resumed:
+        _require_same_settings(config, opening.directory, template)
+    start = starting_model(config, opening.directory, opening.tokenizer, template, is_resumed=opening.is_resumed)
     # Errors that do not depend on the data are raised before it is prepared, which may take hours.
     config.plan.check()
     share_of(config.data, start.model.config, runtime)
     model = adapted(config, start, template, runtime)
+    store = Path(config.run_dir) / STORE
     with runtime.main_first():
         if runtime.is_main:
-            _prepare(config.data, run_dir / STORE, template)
-    data = open_conversation_data(config.data, run_dir / STORE, template.tokenizer.sha256, config.normalise, runtime)
+            _prepare(config.data, store, template)
+    data = open_conversation_data(config.data, store, template.tokenizer.sha256, config.normalise, runtime)
     model = prepare(model, runtime)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
-    optimizer = make_optimizer(model, config.optim)
-    average = make_average(model, config.optim)
-    state = TrainState(model, optimizer, runtime.scaler(), loader, runtime, origin=start.source, average=average)
-    end_ids = list(dict.fromkeys([*template.end_ids, *generation_ends(files)]))
-    return FineTuning(state, plan, data, template, end_ids)
+    state = new_state(config, model, loader, runtime, start.source)
+    return FineTuning(state, plan, data, template, opening.end_ids)
 
 
 def _prepare(config: ConversationConfig, directory: Path, template: ChatTemplate) -> None:
@@ -133,7 +116,7 @@ def _prepare(config: ConversationConfig, directory: Path, template: ChatTemplate
     from babyllm.prepare.conversations import prepare_conversations  # a resumed run does not need its readers
 
     report = prepare_conversations(
-        [Path(path) for path in ([config.path] if isinstance(config.path, str) else config.path or [])],
+        [Path(path) for path in config.paths],
         directory,
         template,
         config.format,
@@ -148,14 +131,6 @@ def _prepare(config: ConversationConfig, directory: Path, template: ChatTemplate
     )
     if report:
         print_report(report)
-
-
-def _beginning(config: FineTuneConfig) -> Path:
-    """The directory of the model or adapter that a new run begins with."""
-    try:
-        return model_directory(config.init_from)
-    except UserError as e:
-        raise UserError(f"--init_from: {e}; train a model first (babyllm pretrain), or name another one") from e
 
 
 _DECIDING = (

@@ -1,0 +1,47 @@
+"""The settings of chats that the sections `data` of fine-tuning and alignment share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from babyllm.chat.formats import FormatConfig
+from babyllm.config.values import AnyCount, PathText, Share, expand_paths
+from babyllm.data.row_config import RowConfig
+from babyllm.pipeline.partitions import WorkConfig
+
+
+@dataclass(frozen=True)
+class ChatConfig(RowConfig):
+    """Files of chats, and the template that renders them.
+
+    Attributes:
+        path: files or folders (.jsonl, .json, .csv, .parquet), or a list of them; null takes the sample set.
+        held_out_path: files whose records are all held out, in addition to data.held_out of the others.
+        held_out: share or number of the records that are held out, such as 0.02 or 200; a hash of each decides, so
+            equal records are in the same split.
+        format: rules by which records are read.
+        template: chatml, llama3, llama2, alpaca, plain, or a .jinja file; null takes the one stored with the model,
+            else chatml.
+        efficient_eos: whether the token that ends a turn is also the separator before the next turn.
+        default_system: system message that a built-in template adds to conversations without one; stored with the
+            template. null keeps that of a stored template; an empty text adds none.
+        work: use of the machine when the records are prepared.
+    """
+
+    path: PathText | list[PathText] | None = None
+    held_out_path: list[PathText] = field(default_factory=list)
+    held_out: AnyCount | Share = 0.02
+    format: FormatConfig = field(default_factory=FormatConfig)
+    template: PathText | None = None
+    efficient_eos: bool = False
+    default_system: str | None = None
+    work: WorkConfig = field(default_factory=WorkConfig)
+
+    def __post_init__(self) -> None:
+        """Expand `~` in paths."""
+        expand_paths(self)
+
+    @property
+    def paths(self) -> list[str]:
+        """The files and folders of `path`, as a list."""
+        return [self.path] if isinstance(self.path, str) else list(self.path or [])
