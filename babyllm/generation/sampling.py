@@ -85,11 +85,14 @@ class Token(NamedTuple):
         logprob: log-probability in nats in the model's own distribution, before penalty, temperature and filters; None
             if it was not computed.
         top: ids and log-probabilities (nats) of the most probable tokens in that distribution, the most probable first.
+        drawn: log-probability in nats in the distribution it was drawn from, after penalty, temperature and filters; 0
+            for a token that was chosen and not drawn, None if `logprob` is.
     """
 
     id: int
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
+    drawn: float | None = None
 
 
 def penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
@@ -141,15 +144,17 @@ class Sampler:
         if self._seen is not None:
             adjusted = penalised(logits, self._seen, sampling.repetition_penalty)
         if sampling.temperature == 0 or sampling.top_k == 1:
-            drawn = int(adjusted.argmax())
+            drawn, share = int(adjusted.argmax()), 1.0
         else:
             ids, probs = candidates(adjusted, sampling)
             index = int(torch.searchsorted(probs.cumsum(0), self._random.random(), right=True))
-            drawn = int(ids[min(index, len(ids) - 1)])
+            index = min(index, len(ids) - 1)
+            drawn, share = int(ids[index]), float(probs[index])
         if self._seen is not None:
             self._seen[drawn] = True
         if sampling.logprobs is None:
             return Token(drawn)
         logprobs = logits.log_softmax(0)
         top = logprobs.topk(min(sampling.logprobs, len(logprobs)))
-        return Token(drawn, float(logprobs[drawn]), tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
+        most = tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True))
+        return Token(drawn, float(logprobs[drawn]), most, math.log(share))

@@ -77,6 +77,7 @@ class WithHead(Model):
         lengths: Tensor | None = None,
         weights: Tensor | None = None,
         n_targets: int | None = None,
+        temperature: float = 1.0,
         returns: Sequence[Output] = (),
     ) -> Tensor | dict[str, Tensor]:
         """The head's values; or several results of one pass.
@@ -89,6 +90,7 @@ class WithHead(Model):
             lengths: (B,) int64 numbers of tokens of each row; with it, the values are those of each row's last token.
             weights: as in `Transformer.forward`.
             n_targets: as in `Transformer.forward`.
+            temperature: as in `Transformer.forward`; values do not depend on it.
             returns: names of the results wanted, those of `Transformer.forward` and "values".
 
         Returns:
@@ -99,7 +101,8 @@ class WithHead(Model):
             KeyError: a result needs targets, and there are none; its name.
         """
         asked = (*(name for name in returns if name not in ("values", "hidden")), "hidden")
-        found = self.model(tokens, targets, positions, documents, weights=weights, n_targets=n_targets, returns=asked)
+        of_targets = {"weights": weights, "n_targets": n_targets, "temperature": temperature}
+        found = self.model(tokens, targets, positions, documents, **of_targets, returns=asked)
         if not returns or "values" in returns:
             found["values"] = self._values(found["hidden"], lengths)
         return {name: found[name] for name in returns} if returns else found["values"]

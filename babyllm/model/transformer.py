@@ -125,6 +125,7 @@ class Transformer(Model):
         *,
         weights: Tensor | None = None,
         n_targets: int | None = None,
+        temperature: float = 1.0,
         returns: Sequence[Output] = (),
     ) -> Tensor | dict[str, Tensor]:
         """Negative log-likelihood of every target in nats, 0 where it is `IGNORE`; or several results of one pass.
@@ -137,6 +138,7 @@ class Transformer(Model):
             weights: (B, T) float32 constants that the nats are multiplied by; None for 1.
             n_targets: upper bound on the number of targets other than `IGNORE`, if known: the output layer then skips
                 most of the others without reading from the device.
+            temperature: divisor of the logits, so that answers are scored in the distribution they were sampled from.
             returns: names of the results wanted: "nats", "entropy" (per token, in nats) and "hidden". All of them
                 carry gradients. Entropy costs one more product with the output layer in the backward pass.
 
@@ -148,11 +150,12 @@ class Transformer(Model):
         """
         hidden = self.hidden(tokens, positions, documents)
         wanted, found = returns or ("nats",), {"hidden": hidden}
+        scaled = hidden if temperature == 1 else hidden / temperature  # the output layer has no bias
         if targets is not None and "entropy" in wanted:
-            nats, found["entropy"] = losses_and_entropies(hidden, dense_weight(self.lm_head), targets, n_targets)
+            nats, found["entropy"] = losses_and_entropies(scaled, dense_weight(self.lm_head), targets, n_targets)
             found["nats"] = nats if weights is None else nats * weights
         elif targets is not None and "nats" in wanted:
-            found["nats"] = token_losses(hidden, dense_weight(self.lm_head), targets, weights, n_targets)
+            found["nats"] = token_losses(scaled, dense_weight(self.lm_head), targets, weights, n_targets)
         return {name: found[name] for name in returns} if returns else found["nats"]
 
     @torch.no_grad()

@@ -147,7 +147,20 @@ def test_log_probabilities_are_the_models_own() -> None:
     alone = Sampler(Sampling(logprobs=0), [], 8).draw(logits)
     assert alone.logprob == pytest.approx(expected[alone.id]) and alone.top == ()
     assert len(Sampler(Sampling(logprobs=99), [], 8).draw(logits).top) == 8
-    assert Sampler(Sampling(), [], 8).draw(logits)[1:] == (None, ())
+    assert Sampler(Sampling(), [], 8).draw(logits)[1:] == (None, (), None)
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.4}, {"temperature": 2.0, "top_k": 3, "top_p": 0.9}])
+def test_a_token_knows_how_probable_its_draw_was(settings: dict[str, float]) -> None:
+    """`drawn` is the log-probability in the distribution that the token was drawn from; 0 without a draw."""
+    logits = torch.tensor(LOGITS)
+    sampling = replace(Sampling(top_k=None, seed=1, logprobs=0), **settings)
+    expected = plain_candidates(logits, sampling)
+    sampler = Sampler(sampling, [], 8)
+    for _ in range(20):
+        token = sampler.draw(logits)
+        assert token.drawn == pytest.approx(math.log(expected[token.id]), abs=1e-6)
+    assert Sampler(Sampling(temperature=0, logprobs=0), [], 8).draw(logits).drawn == 0
 
 
 def test_a_seed_repeats_the_draws() -> None:

@@ -19,7 +19,7 @@ from babyllm.model.adapt.lora import LoraConfig, add_lora, lora_layers
 from babyllm.model.adapt.token_rows import train_token_rows
 from babyllm.model.config import ModelConfig
 from babyllm.model.heads import WithHead
-from babyllm.model.interface import Model
+from babyllm.model.interface import Model, Output
 from babyllm.objectives import LossTerms
 from babyllm.optim.build import make_optimizer
 from babyllm.optim.config import OptimConfig
@@ -74,6 +74,20 @@ def test_losses_and_values_come_from_one_call(tiny: Tiny) -> None:
     alone = policy(tokens, tokens.roll(-1, 1), returns=("nats", "entropy"))
     assert list(found) == ["values", "nats", "entropy"] and found["values"].shape == (2, 20)
     assert torch.equal(found["nats"], alone["nats"]) and torch.equal(found["entropy"], alone["entropy"])
+
+
+@pytest.mark.parametrize("returns", [(), ("nats", "entropy")])
+def test_answers_are_scored_at_the_temperature_of_their_sampling(tiny: Tiny, returns: tuple[Output, ...]) -> None:
+    """Losses and entropies are those of the logits divided by the temperature."""
+    model = model_of(tiny())
+    tokens = some_tokens(model.config)
+    targets = tokens.roll(-1, 1)
+    logprobs = (model.logits(tokens) / 0.7).log_softmax(-1)
+    found = model(tokens, targets, temperature=0.7, returns=returns)
+    nats = found["nats"] if isinstance(found, dict) else found
+    torch.testing.assert_close(nats, -logprobs.gather(-1, targets[..., None]).squeeze(-1))
+    if isinstance(found, dict):
+        torch.testing.assert_close(found["entropy"], -(logprobs.exp() * logprobs).sum(-1))
 
 
 def test_training_sees_a_model(tiny: Tiny) -> None:

@@ -16,6 +16,7 @@ class RowArrays:
 
     Attributes:
         arrays: arrays by name, (n, T), or (n, 2, T) for pairs, int64, or float32 for "weights". "targets" is required.
+            An array of another width, such as (n, 1) for one number in each row, has no columns of tokens.
         lengths: inputs that are not padding, (n,) int64, or (n, 2) for pairs; None where no row is padded.
         units: number in each row of every unit other than tokens, such as "turn"; (n,) int64 by name.
     """
@@ -30,12 +31,16 @@ class RowArrays:
     def trimmed(self, multiple: int) -> dict[str, NDArray[Any]]:
         """The arrays (n, width) cut to the longest row, rounded up to a multiple, and "lengths" (n,) int64.
 
-        If no row is padded, the arrays are returned unchanged, without "lengths".
+        Arrays of another width than that of the targets are unchanged. If no row is padded, all arrays are, and there
+        are no "lengths".
         """
         if self.lengths is None:
             return self.arrays
-        width = -(-int(self.lengths.max()) // multiple) * multiple
-        columns = {name: np.ascontiguousarray(array[..., :width]) for name, array in self.arrays.items()}
+        whole, width = self["targets"].shape[-1], -(-int(self.lengths.max()) // multiple) * multiple
+        columns = {
+            name: np.ascontiguousarray(array[..., :width]) if array.shape[-1] == whole else array
+            for name, array in self.arrays.items()
+        }
         return columns | {"lengths": self.lengths}
 
 
