@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 N_BINS = 10
 """Bins of the calibration error."""
+RESULTS = ("loss", "accuracy", "accuracy_err", "longer", "score/chosen", "score/rejected", "margin", "calibration")
+"""The names of what `pair_results` returns."""
 _PLAIN = ("n", "nats", "right", "chosen", "rejected", "margin", "longer")
 
 
@@ -55,13 +57,7 @@ def pair_results(sums: list[float]) -> dict[str, float]:
     of = dict(zip(_PLAIN, sums, strict=False))
     n, confidence, right = of["n"], np.array(sums[len(_PLAIN) : -N_BINS]), np.array(sums[-N_BINS:])
     accuracy = of["right"] / n
-    return {
-        "loss": of["nats"] / n,
-        "accuracy": accuracy,
-        "accuracy_err": (accuracy * (1 - accuracy) / max(n - 1, 1)) ** 0.5,
-        "longer": of["longer"] / n,
-        "score/chosen": of["chosen"] / n,
-        "score/rejected": of["rejected"] / n,
-        "margin": of["margin"] / n,
-        "calibration": float(np.abs(confidence - right).sum()) / n,
-    }
+    error = (accuracy * (1 - accuracy) / max(n - 1, 1)) ** 0.5
+    means = [of[name] / n for name in ("longer", "chosen", "rejected", "margin")]
+    found = [of["nats"] / n, accuracy, error, *means, float(np.abs(confidence - right).sum()) / n]
+    return dict(zip(RESULTS, found, strict=True))

@@ -5,15 +5,15 @@ init_from -> model with a head -> LoRA or frozen parts -> pairs in the run direc
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from babyllm.data.pair_config import STORE
-from babyllm.data.pair_data import PairData, make_pair_loader, open_pair_data
-from babyllm.data.row_config import share_of
-from babyllm.evaluate.preferences import pair_results, pair_sums
+from babyllm.data.pair_data import PairData, make_pair_loader, open_pair_data, pair_share, prepare_pair_data
+from babyllm.evaluate.preferences import RESULTS, pair_results, pair_sums
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.objectives.reward import last_scores, reward_loss, whole_answers
 from babyllm.runtime import Runtime
@@ -22,7 +22,6 @@ from babyllm.training.parallel import prepare
 from babyllm.training.run import Measure
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.opening import new_state, open_stage
-from babyllm.training.stages.preference.preparing import prepare_stage_pairs
 from babyllm.training.stages.preference.reward_config import RewardConfig
 from babyllm.training.stages.preference.starting_head import starting_head
 from babyllm.training.state import TrainState
@@ -40,18 +39,19 @@ def begin(config: RewardConfig, runtime: Runtime) -> Beginning:
     opening = open_stage(config, config.data, before="babyllm sft")
     opening.template.require_marks()
     model, source = starting_head(config, opening, LABELS, runtime)
+    # A score is read at the end token, for which a row that predicts it has no input.
+    options = replace(config.data, seq_len=config.data.seq_len - 1)
     # Errors that do not depend on the data are raised before it is prepared.
     config.plan.check()
-    share_of(config.data, model.config, runtime)
+    pair_share(options, model.config, runtime)
     store = Path(config.run_dir) / STORE
     with runtime.main_first():
         if runtime.is_main:
-            prepare_stage_pairs(config.data, store, opening.template)
-    data = open_pair_data(config.data, store, runtime)
+            prepare_pair_data(options, store, opening.template)
+    data = open_pair_data(options, store, opening.template.tokenizer.sha256, runtime)
     model = prepare(model, runtime)
-    loader, plan = make_pair_loader(config.data, data, model.config, runtime, config.plan)
+    loader, plan = make_pair_loader(options, data, model.config, runtime, config.plan)
     state = new_state(config, model, loader, runtime, source)
-    results = [f"all/{name}" for name in pair_results(pair_sums(np.zeros((1, 2)), np.ones((1, 2), np.int64)))]
     return Beginning(
         state,
         plan,
@@ -62,19 +62,20 @@ def begin(config: RewardConfig, runtime: Runtime) -> Beginning:
         opening.template.source,
         opening.end_ids,
         is_measured_first=True,
-        results=results,
+        results=[f"all/{name}" for name in RESULTS],
     )
 
 
 def held_out(config: RewardConfig, data: PairData) -> Measure:
     """A function that scores the held-out pairs, shared among ranks; see `pair_results`."""
-    rows = data.rows(config.data.seq_len, "val")
+    rows = data.rows("val")
     n = min(len(rows), config.data.eval_pairs)
+    n_sums = len(pair_sums(np.zeros((1, 2)), np.ones((1, 2), np.int64)))
 
     @torch.no_grad()
     def measured(state: TrainState) -> dict[str, float]:
         runtime, model = state.runtime, state.model.eval()
-        sums = np.zeros(len(pair_sums(np.zeros((1, 2)), np.ones((1, 2), np.int64))))
+        sums = np.zeros(n_sums)
         for start in range(runtime.rank * BATCH_PAIRS, n, runtime.world_size * BATCH_PAIRS):
             found = rows.rows(np.arange(start, min(start + BATCH_PAIRS, n)))
             columns = {name: torch.from_numpy(found[name]) for name in ("tokens", "targets")}
