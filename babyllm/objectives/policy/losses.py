@@ -64,8 +64,8 @@ def sequence_ratio(answers: Answers) -> Tensor:
 def clipped(ratio: Tensor, answers: Answers, options: PolicyOptions) -> Tensor:
     """The clipped surrogate (Schulman et al. 2017, equation 7).
 
-    The dual clip limits it where the advantage is negative (Ye et al. 2020, equation 5). Clipping farther above 1 than below is DAPO's (Yu et al.
-    2025, equation 10).
+    The dual clip limits it where the advantage is negative (Ye et al. 2020, equation 5). DAPO clips farther above 1
+    than below (Yu et al. 2025, equation 10).
     """
     if options.dual_clip:
         ratio = torch.where(answers.advantages < 0, ratio.clamp(max=options.dual_clip), ratio)
