@@ -209,12 +209,12 @@ def test_estimates_of_advantages_are_exact_in_expectation(ending: World, lam: fl
     """Per-token rewards with k1: any values do at lam 1, and the true values at every lam."""
     mine, theirs = (ending.logp(model).detach() for model in (ending.model, ending.reference))
     rewards = in_reward(_at_the_end(ending), mine, theirs, ending.mask, 0.4)
-    prefixes = ending.tokens.cumsum(1) * 0 + (ending.tokens * V ** torch.arange(LENGTH)).cumsum(1)
+    prefixes = (ending.tokens * V ** torch.arange(LENGTH)).cumsum(1)  # a number for each
     values = torch.cos(prefixes.double())  # a function of the state alone
     if baseline == "exact":
         whole, p = rewards.flip(1).cumsum(1).flip(1), mine.sum(1).exp()
         for t in range(LENGTH):
-            for prefix in prefixes[:, t].unique():
+            for prefix in torch.unique(prefixes[:, t]):
                 at = (prefixes[:, t] == prefix) & ending.mask[:, t]
                 values[at, t] = (p[at] * whole[at, t]).sum() / p[at].sum() if at.any() else 0.0
     values = torch.cat([values, torch.full_like(values[:, :1], 9.0)], 1)
@@ -233,6 +233,43 @@ def test_k1_in_the_reward_of_each_token_is_k2_in_its_loss(ending: World) -> None
     in_loss_k2 = ending.expected(PolicyOptions("reinforce", kl=kl), torch.zeros(len(mine), 1).double())
     close(ending.expected(PolicyOptions("reinforce"), advantages), -ending.expected(PolicyOptions("ppo"), -advantages))
     close(ending.expected(PolicyOptions("reinforce"), advantages), in_loss_k2)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "cispo"])
+def test_gradients_are_what_finite_differences_say(ending: World, name: LossName) -> None:
+    """Away from the policy that drew the answers, with clipping, a divergence and an entropy bonus."""
+    options = PolicyOptions(name, 0.1, 0.3, 1.5, KlConfig("loss", "k3", coefficient=0.5), entropy=0.1)
+    loss, theirs = policy_loss(options, max_answer=LENGTH, temperature=TEMPERATURE), Writer(4)
+    with torch.no_grad():
+        for mine, other in zip(theirs.parameters(), ending.model.parameters(), strict=True):
+            mine.copy_(other + 0.3 * mine)
+    old, reference = (ending.logp(model).detach() for model in (theirs, ending.reference))
+    tensors = {"tokens": ending.tokens, "targets": ending.targets, "old": old, "reference": reference}
+    units = {"token": int(ending.mask.sum()), "sequence": len(old)}
+    batch = Batch({**tensors, "advantages": ending.rewards.unsqueeze(1)}, units)
+    found = loss(ending.model, batch)
+    assert found.metrics["clip/low"][0] > 0 and found.metrics["clip/high"][0] > 0
+
+    def of(embedding: Tensor, output: Tensor) -> Tensor:
+        weights = {"embedding": embedding, "output": output}
+        terms = loss(_Called(ending.model, weights), batch)
+        return torch.stack(list(terms.sums.values()))
+
+    inputs = tuple(p.detach().clone().requires_grad_() for p in ending.model.parameters())
+    assert torch.autograd.gradcheck(of, inputs, fast_mode=True, eps=1e-7)
+
+
+class _Called(nn.Module):
+    """A model that is called with other weights than its own."""
+
+    def __init__(self, model: nn.Module, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+        self._called = lambda *args, **options: torch.func.functional_call(model, weights, args, options)
+
+    def forward(self, *args: object, **options: object) -> dict[str, Tensor]:
+        """The model's results."""
+        found: dict[str, Tensor] = self._called(*args, **options)
+        return found
 
 
 def test_an_entropy_bonus(ending: World) -> None:
