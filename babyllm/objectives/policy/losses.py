@@ -102,10 +102,10 @@ class PolicyLoss(NamedTuple):
     """A loss of a policy.
 
     Attributes:
-        ratio: function that gives the ratio of new to old probability at each place.
-        per_token: function of ratio, answers and options that gives the loss of each token, (n, T).
+        ratio: function that returns the ratio of new to old probability at each place.
+        per_token: function of ratio, answers and options that returns the loss of each token, (n, T).
         unit: unit that the loss is a mean over: "token" or "sequence".
-        weight: function of the mask and the most tokens of an answer that gives the weight of each place.
+        weight: function of the mask and the most tokens of an answer that returns the weight of each place.
     """
 
     ratio: Callable[[Answers], Tensor]

@@ -14,7 +14,7 @@ from babyllm.objectives.policy.advantages import Total, alone
 def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> Tensor:
     """Half the squared error of each value, of the worse of the value and the clipped one (Ouyang et al. 2022 use it).
 
-    The clipped value is no farther than `clip` from the one the rollout had (Schulman et al., code of 2017), so a step
+    The clipped value is at most `clip` away from the one the rollout had (Schulman et al., code of 2017), so a step
     that moves a value farther has no gradient there.
 
     Args:
