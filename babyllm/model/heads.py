@@ -124,7 +124,7 @@ def _no_output(width: int, device: torch.device) -> nn.Linear:
 
 
 def transformer_of(model: Model) -> Transformer:
-    """The transformer that a model is, that its head is on or that is its actor: what generation and evaluation read."""
+    """The transformer that a model is, or that its head is on, or its actor: what generation and evaluation read."""
     if isinstance(model, WithHead):
         return model.model
     found = getattr(model, "actor", model)  # of an `ActorCritic`, which stands above this module
