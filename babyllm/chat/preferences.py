@@ -30,6 +30,7 @@ from babyllm.chat.records.preferred import (
     margin_of,
     said_in,
     sides_of,
+    unpacked,
     verdict_of,
     without_preference,
 )
@@ -131,7 +132,7 @@ def to_preference(record: Mapping[str, Any], config: FormatConfig, *, task: str,
     sides = sides_of(fields, *named)
     talk = Talk(config.roles, config.speakers)
     if sides is not None:
-        values = [(fields.lookup(name), name) for name in sides]
+        values = [(unpacked(fields.lookup(name)), name) for name in sides]
         rest = {name: value for name, value in without_preference(fields).items() if name not in sides}
         prompt, chosen, rejected = _parted(rest, config, [said_in(*value, talk) for value in values], values)
         return _pair(prompt, chosen, rejected, margin_of(fields), difficulty_of(fields), task, id)

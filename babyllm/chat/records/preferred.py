@@ -77,10 +77,7 @@ def said_in(value: Any, name: str, talk: Talk) -> list[Message]:
         Unusable: the value is neither text nor messages.
     """
     if isinstance(value, str):
-        stored = _stored(value)
-        if stored is None:
-            return [talk.named(message) for message in spoken_in(value, name) or [Message(ASSISTANT, value)]]
-        value = stored
+        return [talk.named(message) for message in spoken_in(value, name) or [Message(ASSISTANT, value)]]
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list) or not value:
@@ -90,15 +87,15 @@ def said_in(value: Any, name: str, talk: Talk) -> list[Message]:
     return list(talk.messages(value, name))
 
 
-def _stored(text: str) -> Any:
-    """The messages that a table holds as JSON text; None if the text is not such JSON."""
-    if not text.lstrip().startswith(("[", "{")):
-        return None
+def unpacked(value: Any) -> Any:
+    """The messages that a table holds as JSON text, or the value itself."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
+        return value
     try:
-        value = json.loads(text)
+        found = json.loads(value)
     except (ValueError, RecursionError):
-        return None
-    return value if is_talk([value] if isinstance(value, dict) else value) else None
+        return value
+    return found if is_talk([found] if isinstance(found, dict) else found) else value
 
 
 class Scored(NamedTuple):
