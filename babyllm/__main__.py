@@ -31,6 +31,7 @@ COMMANDS = {
     "plan": "training",
     "predict": "use",
     "pretrain": "training",
+    "sample": "use",
     "serve": "use",
     "sft": "training",
     "tokenize": "corpus",
@@ -44,7 +45,7 @@ STAGES = ("pretrain", "sft")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "dedup", "export", "import", "judge", "merge-lora", "predict"),
-    *("serve", "tokenize", "train-tokenizer", "upload"),
+    *("sample", "serve", "tokenize", "train-tokenizer", "upload"),
 )
 
 
