@@ -157,7 +157,7 @@ def sample_file(
 
     Args:
         answering: how the records are answered.
-        rewarding: how answers are rewarded; None gives no rewards.
+        rewarding: how answers are rewarded; None leaves them without rewards.
         choosing: how records are made of answers.
         source: file or folder of records.
         files: files to write.

@@ -192,7 +192,7 @@ def scored_with(reward: Callable[..., Any]) -> Record:
 
 
 def test_what_a_reward_may_return() -> None:
-    """NaN, infinities and None are no rewards, an empty answer is not asked about, and records are what was read."""
+    """NaN, infinities and None count for nothing, an empty answer is not asked about, and records are what was read."""
     seen: list[Any] = []
 
     def reward(prompts: Sequence[Any], answers: Sequence[str], records: Sequence[Mapping[str, Any]]) -> list[Any]:
