@@ -32,6 +32,7 @@ COMMANDS = {
     "predict": "use",
     "pretrain": "training",
     "reward": "training",
+    "sample": "use",
     "serve": "use",
     "sft": "training",
     "tokenize": "corpus",
@@ -45,7 +46,7 @@ STAGES = ("pretrain", "sft", "reward")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "dedup", "export", "import", "judge", "merge-lora", "predict"),
-    *("serve", "tokenize", "train-tokenizer", "upload"),
+    *("sample", "serve", "tokenize", "train-tokenizer", "upload"),
 )
 
 
