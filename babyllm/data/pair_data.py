@@ -6,6 +6,7 @@ section `data` -> PairStore -> Pairs | Answers -> shuffled in length buckets, or
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from babyllm.config.values import check
 from babyllm.data.loader import Loader
 from babyllm.data.order.curriculum import Curriculum, until_step
 from babyllm.data.order.length_buckets import ByLength
-from babyllm.data.order.shuffle import Order, Shuffled
+from babyllm.data.order.shuffle import Order, Rows, Shuffled
 from babyllm.data.pair_config import PairConfig
 from babyllm.data.row_config import Share, share_of
 from babyllm.data.rows.pairs import Answers, Pairs
@@ -40,18 +41,24 @@ class PairData:
     Attributes:
         store: the prepared pairs.
         seq_len: columns of a row.
+        change: function of a split and its rows that returns the rows in their place; None for none.
     """
 
     store: PairStore
     seq_len: int
-    _rows: dict[tuple[Split, str | None, int], PairRows] = field(default_factory=dict)
+    change: Callable[[Split, PairRows], Rows] | None = None
+    _rows: dict[tuple[Split, str | None, int], Rows] = field(default_factory=dict)
+
+    def mapped(self, change: Callable[[Split, PairRows], Rows]) -> PairData:
+        """The same data, whose rows are those that `change` makes of them, such as rows with a reference."""
+        return PairData(self.store, self.seq_len, change)
 
     @property
     def fingerprint(self) -> str:
         """A hash of everything that decides the data."""
         return self.store.fingerprint
 
-    def rows(self, split: Split, task: str | None = None, seq_len: int | None = None) -> PairRows:
+    def rows(self, split: Split, task: str | None = None, seq_len: int | None = None) -> Rows:
         """The rows of a split, or of one task in it: `Pairs` or `Answers`, by the kind of the store.
 
         Args:
@@ -65,7 +72,8 @@ class PairData:
         key = (split, task, seq_len or self.seq_len)
         if key not in self._rows:
             kind = Pairs if self.store.kind == "pairs" else Answers
-            self._rows[key] = kind(self.store, *key)
+            rows = kind(self.store, *key)
+            self._rows[key] = self.change(split, rows) if self.change else rows
         return self._rows[key]
 
 

@@ -8,26 +8,24 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
+from torch import Tensor
 
+from babyllm.data.batch import Batch
 from babyllm.data.pair_config import STORE
 from babyllm.data.pair_data import PairData, make_pair_loader, open_pair_data, pair_share, prepare_pair_data
-from babyllm.evaluate.preferences import RESULTS, pair_results, pair_sums
-from babyllm.model.cross_entropy import IGNORE
+from babyllm.evaluate.preferences import RESULTS
 from babyllm.objectives.reward import last_scores, reward_loss, whole_answers
 from babyllm.runtime import Runtime
-from babyllm.runtime.precision import reads_in
 from babyllm.training.parallel import prepare
 from babyllm.training.run import Measure
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.opening import new_state, open_stage
+from babyllm.training.stages.preference.held_out_pairs import scored_pairs
 from babyllm.training.stages.preference.reward_config import RewardConfig
 from babyllm.training.stages.preference.starting_head import starting_head
 from babyllm.training.state import TrainState
 
 LABELS = ("reward",)
-BATCH_PAIRS = 8
 
 
 def begin(config: RewardConfig, runtime: Runtime) -> Beginning:
@@ -67,25 +65,15 @@ def begin(config: RewardConfig, runtime: Runtime) -> Beginning:
 
 
 def held_out(config: RewardConfig, data: PairData) -> Measure:
-    """A function that scores the held-out pairs, shared among ranks; see `pair_results`."""
+    """A function that scores the held-out pairs; see `pair_results`."""
     rows = data.rows("val")
     n = min(len(rows), config.data.eval_pairs)
-    n_sums = len(pair_sums(np.zeros((1, 2)), np.ones((1, 2), np.int64)))
 
-    @torch.no_grad()
     def measured(state: TrainState) -> dict[str, float]:
-        runtime, model = state.runtime, state.model.eval()
-        sums = np.zeros(n_sums)
-        for start in range(runtime.rank * BATCH_PAIRS, n, runtime.world_size * BATCH_PAIRS):
-            found = rows.rows(np.arange(start, min(start + BATCH_PAIRS, n)))
-            columns = {name: torch.from_numpy(found[name]) for name in ("tokens", "targets")}
-            tokens, targets = (column.flatten(0, 1).to(runtime.device) for column in columns.values())
-            ids, lengths = whole_answers(tokens, targets)
-            with reads_in(runtime.device, runtime.dtype):
-                values = model(ids).view(-1, 2, ids.shape[1])
-            scores = last_scores(values, lengths.view(-1, 2)).double().cpu().numpy()
-            sums += pair_sums(scores, (found["targets"] != IGNORE).sum(-1))
-        model.train()
-        return {f"all/{name}": value for name, value in pair_results(runtime.sum(sums.tolist())).items()}
+        def scores(batch: Batch) -> Tensor:
+            ids, lengths = whole_answers(*(batch[name].flatten(0, 1) for name in ("tokens", "targets")))
+            return last_scores(state.model(ids).view(-1, 2, ids.shape[1]), lengths.view(-1, 2))
+
+        return scored_pairs(state, rows, n, scores)
 
     return measured

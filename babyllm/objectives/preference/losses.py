@@ -1,0 +1,200 @@
+"""The losses of direct preference optimisation and its relatives, as sums over pairs or answers.
+
+batch -> one forward pass over both sides -> log-probabilities of answers -> PREFERENCE_LOSSES -> sum over pairs
+
+Legend: B pairs or answers, T columns of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from babyllm.data.batch import Batch
+from babyllm.model.adapt.lora import adapter_off
+from babyllm.model.cross_entropy import IGNORE
+from babyllm.objectives import Loss, LossTerms, Mean
+from babyllm.objectives.preference.preference_options import PreferenceName, PreferenceOptions
+
+
+class Sides(NamedTuple):
+    """What a loss of a pair is a function of; all (B, 2), the chosen answer first.
+
+    Attributes:
+        logps: log-probabilities of the answers in nats, with gradient.
+        reference: those of the reference model; 0 for a loss without one.
+        lengths: tokens of the answers.
+    """
+
+    logps: Tensor
+    reference: Tensor
+    lengths: Tensor
+
+    @property
+    def log_ratios(self) -> Tensor:
+        """Log-probabilities less those of the reference, (B, 2)."""
+        return self.logps - self.reference
+
+
+def gap(of_sides: Tensor) -> Tensor:
+    """Chosen less rejected: (B, 2) -> (B,)."""
+    return of_sides[:, 0] - of_sides[:, 1]
+
+
+def sigmoid(sides: Sides, options: PreferenceOptions) -> Tensor:
+    """Direct preference optimisation (Rafailov et al. 2023, equation 7), conservative with label smoothing."""
+    margin, smoothing = options.beta * gap(sides.log_ratios), options.label_smoothing
+    return -(1 - smoothing) * F.logsigmoid(margin) - smoothing * F.logsigmoid(-margin)
+
+
+def robust(sides: Sides, options: PreferenceOptions) -> Tensor:
+    """The unbiased loss under wrong labels (Chowdhury et al. 2024, equation 12)."""
+    margin, smoothing = options.beta * gap(sides.log_ratios), options.label_smoothing
+    return (-(1 - smoothing) * F.logsigmoid(margin) + smoothing * F.logsigmoid(-margin)) / (1 - 2 * smoothing)
+
+
+def hinge(sides: Sides, options: PreferenceOptions) -> Tensor:
+    """The hinge loss of the margin (Zhao et al. 2023, equation 7, with the reference's log-probabilities)."""
+    return F.relu(1 - options.beta * gap(sides.log_ratios))
+
+
+def ipo(sides: Sides, options: PreferenceOptions) -> Tensor:
+    """Identity preference optimisation (Azar et al. 2024, equation 17), of the mean over an answer's tokens."""
+    return (gap(sides.log_ratios / sides.lengths) - 1 / (2 * options.beta)) ** 2
+
+
+def ipo_sum(sides: Sides, options: PreferenceOptions) -> Tensor:
+    """Identity preference optimisation (Azar et al. 2024, equation 17), of the sum over an answer's tokens."""
+    return (gap(sides.log_ratios) - 1 / (2 * options.beta)) ** 2
+
+
+def orpo(sides: Sides, options: PreferenceOptions) -> Tensor:
+    """The chosen answer's mean nats, and its odds over the rejected one's (Hong et al. 2024, equations 6 and 7)."""
+    means = sides.logps / sides.lengths
+    log_odds = means - torch.log1p(-means.exp())
+    return -means[:, 0] - options.beta * F.logsigmoid(gap(log_odds))
+
+
+def simpo(sides: Sides, options: PreferenceOptions) -> Tensor:
+    """Mean log-probabilities as rewards, which must differ by gamma (Meng et al. 2024, equation 6)."""
+    return -F.logsigmoid(options.beta * gap(sides.logps / sides.lengths) - options.gamma)
+
+
+PREFERENCE_LOSSES: dict[PreferenceName, Callable[[Sides, PreferenceOptions], Tensor]] = {
+    "sigmoid": sigmoid,
+    "ipo": ipo,
+    "ipo_sum": ipo_sum,
+    "hinge": hinge,
+    "robust": robust,
+    "orpo": orpo,
+    "simpo": simpo,
+}
+
+
+def preference_loss(options: PreferenceOptions, *, by_adapter: bool = False) -> Loss:
+    """The loss of a model over pairs of answers.
+
+    Args:
+        options: loss by name, and its settings.
+        by_adapter: whether the reference is the model itself with its adapter switched off, read in a second pass, and
+            not "reference" of the batch.
+
+    Returns:
+        A loss over unit "pair" of a batch with "tokens" and "targets" (B, 2, T) int64, chosen answers first, and, if
+        the loss needs one, "reference" (B, 2) float32, the log-probabilities of the reference model in nats. Its
+        metrics, by pair, are "loss", "rewards/chosen", "rewards/rejected", "rewards/margin" and "rewards/accuracy" (the
+        implicit rewards, beta times the change since the reference), "logps/chosen" and "logps/rejected" in nats.
+
+    Raises:
+        UserError: the options do not fit each other.
+    """
+    options.check()
+    if options.is_unpaired:
+        return verdict_loss(options, by_adapter=by_adapter)
+    of_pair = PREFERENCE_LOSSES[options.name]
+
+    def loss(model: nn.Module, batch: Batch) -> LossTerms:
+        targets = batch["targets"]
+        logps = answer_logps(model, batch)
+        lengths = (targets != IGNORE).sum(-1)
+        reference = _reference(model, batch, by_adapter) if options.needs_reference else torch.zeros_like(logps)
+        sides = Sides(logps, reference, lengths)
+        if options.length_normalised:
+            sides = Sides(logps / lengths, reference / lengths, torch.ones_like(lengths))
+        losses = of_pair(sides, options)
+        if options.sft_weight:
+            losses = losses - options.sft_weight * (logps / lengths)[:, 0]
+        n = torch.tensor(float(batch.units["pair"]))
+        rewards = options.beta * sides.log_ratios.detach()
+        if options.name in ("orpo", "simpo"):
+            rewards = rewards / lengths
+        return LossTerms({"pair": losses.sum()}, _measured(losses, rewards, logps, n))
+
+    return loss
+
+
+def answer_logps(model: nn.Module, batch: Batch) -> Tensor:
+    """The log-probability of each answer in nats, the shape of the rows: (B, 2) for pairs, (B,) for single answers."""
+    tokens, targets = batch["tokens"], batch["targets"]
+    rows = (tokens.flatten(0, -2), targets.flatten(0, -2))
+    nats: Tensor = model(*rows, n_targets=batch.units.get("token"))
+    return -nats.sum(-1).view(tokens.shape[:-1])
+
+
+def _reference(model: nn.Module, batch: Batch, by_adapter: bool) -> Tensor:
+    """The log-probabilities of the reference model, in the shape of `answer_logps` or (B, 1)."""
+    if not by_adapter:
+        return batch["reference"]
+    with adapter_off(model):
+        return answer_logps(model, batch)
+
+
+@torch.no_grad()
+def _measured(losses: Tensor, rewards: Tensor, logps: Tensor, n: Tensor) -> dict[str, Mean]:
+    margins = gap(rewards)
+    sums = {
+        "loss": losses.sum(),
+        "rewards/chosen": rewards[:, 0].sum(),
+        "rewards/rejected": rewards[:, 1].sum(),
+        "rewards/margin": margins.sum(),
+        "rewards/accuracy": ((margins > 0) + 0.5 * (margins == 0)).sum(),
+        "logps/chosen": logps[:, 0].sum(),
+        "logps/rejected": logps[:, 1].sum(),
+    }
+    return {name: (total, n) for name, total in sums.items()}
+
+
+def verdict_loss(options: PreferenceOptions, *, by_adapter: bool = False) -> Loss:
+    """Good answers become more probable and bad ones less (D'Oosterlinck et al. 2024, section 4, unpaired).
+
+    It is KTO (Ethayarajh et al. 2024, equation 8) with a reference point of 0. KTO's own is estimated over the answers
+    of a batch, so a step's gradient would depend on how it is divided.
+
+    Returns:
+        A loss over unit "answer" of a batch with "tokens" and "targets" (B, T) int64, "desirable" and "reference"
+        (B, 1) float32.
+    """
+
+    def loss(model: nn.Module, batch: Batch) -> LossTerms:
+        logps = answer_logps(model, batch)
+        rewards = options.beta * (logps - _reference(model, batch, by_adapter).view_as(logps))
+        is_good = batch["desirable"].squeeze(1) > 0
+        weights = torch.where(is_good, options.desirable_weight, options.undesirable_weight)
+        losses = weights * torch.sigmoid(torch.where(is_good, -rewards, rewards))
+        n, found = torch.tensor(float(batch.units["answer"])), rewards.detach()
+        right = torch.where(is_good, found > 0, found < 0)
+        metrics = {
+            "loss": (losses.detach().sum(), n),
+            "rewards/chosen": (found.masked_fill(~is_good, 0.0).sum(), is_good.sum()),
+            "rewards/rejected": (found.masked_fill(is_good, 0.0).sum(), (~is_good).sum()),
+            "rewards/accuracy": (right.sum(), n),
+            "logps/chosen": (logps.detach().masked_fill(~is_good, 0.0).sum(), is_good.sum()),
+            "logps/rejected": (logps.detach().masked_fill(is_good, 0.0).sum(), (~is_good).sum()),
+        }
+        return LossTerms({"answer": losses.sum()}, metrics)
+
+    return loss

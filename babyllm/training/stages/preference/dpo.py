@@ -1,0 +1,117 @@
+"""Direct preference optimisation: what a run begins with, as plain values.
+
+init_from -> model -> LoRA or frozen parts -> pairs in the run directory -> reference log-probabilities -> TrainState
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from babyllm.data.batch import Batch
+from babyllm.data.order.shuffle import Rows
+from babyllm.data.pair_config import STORE
+from babyllm.data.pair_data import PairData, make_pair_loader, open_pair_data, pair_share, prepare_pair_data
+from babyllm.data.rows.references import WithReference
+from babyllm.errors import UserError
+from babyllm.evaluate.preferences import RESULTS
+from babyllm.model.adapt.lora import adapter_off
+from babyllm.objectives.preference.losses import answer_logps, preference_loss
+from babyllm.runtime import Runtime
+from babyllm.store.pair_store import Kind
+from babyllm.store.shards import Split
+from babyllm.training.parallel import prepare
+from babyllm.training.run import Measure
+from babyllm.training.stage import Beginning
+from babyllm.training.stages.opening import new_state, open_stage
+from babyllm.training.stages.preference.dpo_config import DpoConfig
+from babyllm.training.stages.preference.held_out_pairs import scored_pairs
+from babyllm.training.stages.preference.reference import reference_tables
+from babyllm.training.starting_model import adapted, starting_model
+from babyllm.training.state import TrainState
+
+BOTH_FALL = "both answers have become less probable than under the reference ({:.1f} and {:.1f} nats an answer)"
+SPLITS: tuple[Split, ...] = ("train", "val")
+
+
+def begin(config: DpoConfig, runtime: Runtime) -> Beginning:
+    """A run at step 0; every rank must call it.
+
+    Raises:
+        UserError: the model, the data, the template and the plan do not fit each other.
+    """
+    config.loss.check()
+    if config.reference == "adapter_off" and not config.lora.rank:
+        raise UserError("--reference=adapter_off: needs LoRA (--lora.rank=16), or --reference=stored")
+    kind: Kind = "answers" if config.loss.is_unpaired else "pairs"
+    opening = open_stage(config, config.data, before="babyllm sft")
+    template, tokenizer = opening.template, opening.tokenizer
+    template.require_marks()
+    start = starting_model(config, opening.directory, tokenizer, template, is_resumed=opening.is_resumed)
+    # Errors that do not depend on the data are raised before it is prepared.
+    config.plan.check()
+    pair_share(config.data, start.model.config, runtime, kind)
+    model = adapted(config, start, template, runtime)
+    store = Path(config.run_dir) / STORE
+    with runtime.main_first():
+        if runtime.is_main:
+            prepare_pair_data(config.data, store, template, kind)
+    data = open_pair_data(config.data, store, template.tokenizer.sha256, runtime, kind)
+    model = prepare(model, runtime)
+    if config.loss.needs_reference and config.reference == "stored":
+        rows: dict[Split, Rows] = {split: data.rows(split) for split in SPLITS if data.store.chats.tasks_of(split)}
+        tables = reference_tables(model, rows, store, data.fingerprint, runtime, is_resumed=opening.is_resumed)
+        data = data.mapped(lambda split, of_split: WithReference(of_split, tables[split]))
+    loader, plan = make_pair_loader(config.data, data, model.config, runtime, config.plan)
+    state = new_state(config, model, loader, runtime, start.source)
+    by_adapter = config.reference == "adapter_off"
+    return Beginning(
+        state,
+        plan,
+        preference_loss(config.loss, by_adapter=by_adapter),
+        held_out(config, data),
+        lambda state: [],
+        template.tokenizer,
+        template.source,
+        opening.end_ids,
+        is_measured_first=True,
+        results=[f"all/{name}" for name in RESULTS],
+    )
+
+
+def held_out(config: DpoConfig, data: PairData) -> Measure:
+    """A function that measures the implicit rewards of held-out pairs, beta times the change of log-probabilities.
+
+    Its results are those of `pair_results`; the scores are the rewards, in nats times beta. It prints a line when both
+    answers have become less probable, which pairs can cause whose answers resemble each other (Pal et al. 2024).
+    Losses of single answers have no pairs to measure, and losses without a reference compare mean log-probabilities.
+    """
+    if config.loss.is_unpaired or not data.store.chats.tasks_of("val"):
+        return lambda state: {}
+    rows, loss = data.rows("val"), config.loss
+    n = min(len(rows), config.data.eval_pairs)
+
+    def measured(state: TrainState) -> dict[str, float]:
+        def scores(batch: Batch) -> Tensor:
+            logps = answer_logps(state.model, batch)
+            if not loss.needs_reference:
+                return loss.beta * logps / (batch["targets"] >= 0).sum(-1)
+            if config.reference == "stored":
+                return loss.beta * (logps - batch["reference"])
+            with adapter_off(state.model):
+                return loss.beta * (logps - answer_logps(state.model, batch))
+
+        found = scored_pairs(state, rows, n, scores)
+        if loss.needs_reference and state.runtime.is_main:
+            _warn(found, loss.beta)
+        return found
+
+    return measured
+
+
+def _warn(found: Mapping[str, float], beta: float) -> None:
+    falls = [-found[f"all/score/{side}"] / beta for side in ("chosen", "rejected")]
+    if min(falls) > 0.5:
+        print(BOTH_FALL.format(*falls))
