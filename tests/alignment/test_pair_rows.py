@@ -204,7 +204,7 @@ def test_easy_and_hard_rows_each_come_in_epochs() -> None:
 
 
 def test_a_curriculum_is_a_pure_function_of_the_row() -> None:
-    """Rows read one by one, or in any order, are those read together; another seed gives another order."""
+    """Rows read one by one, or in any order, are those read together; their lengths are known without them."""
     curriculum = order(50, 0.1, 0.7, 9, 8)
     together = curriculum.rows(np.arange(200))["targets"]
     mixed = np.random.default_rng(0).permutation(200)

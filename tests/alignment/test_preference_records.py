@@ -176,7 +176,7 @@ def test_single_answers_with_a_verdict(record: dict[str, Any], is_desirable: boo
     ],
 )
 def test_bad_records_are_refused_with_the_reason(record: dict[str, Any], told: str) -> None:
-    """A record that is no preference is not guessed at; the reason names what is missing."""
+    """Nothing is guessed where a record lacks a part of a preference; the reason names the part."""
     with pytest.raises(Unusable) as error:
         read(record)
     assert str(error.value).startswith(told)
