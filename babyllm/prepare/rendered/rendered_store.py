@@ -113,7 +113,7 @@ class Job(Generic[S]):
         require: function that refuses an outcome without anything to train on.
         report: function that returns the report.
         labels: numbers kept for the chats; None for none.
-        more: function `(folders, folder, settings)` that renders into a folder what follows from all partitions together.
+        more: function `(folders, folder, settings)` that renders into a folder what follows from all partitions.
     """
 
     title: str
