@@ -2,7 +2,8 @@
 
 ModelConfig <-> config.json (babyllm.interop.hf_config); Transformer <-> model.safetensors (float32, Hugging Face
 names); tokenizer <-> its files. A reward model or classifier is transformers' LlamaForSequenceClassification. A policy
-with a value head is a LlamaForCausalLM whose head is in a separate file, which transformers does not read.
+with a value head is a LlamaForCausalLM whose head is in a separate file, which transformers does not read. One with a
+critic of its own is the actor's directory, with the critic's, a LlamaForSequenceClassification, in the folder critic.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from babyllm.interop.weights import (
     weight_files,
     weights_to_hf,
 )
+from babyllm.model.actor_critic import CRITIC, ActorCritic
 from babyllm.model.config import ModelConfig
 from babyllm.model.heads import SCORE, WithHead
 from babyllm.model.interface import Model
@@ -54,7 +56,7 @@ def save_model(
 
     Args:
         directory: an existing directory.
-        model: a `Transformer` or a `WithHead`, without an adapter.
+        model: a `Transformer`, a `WithHead` or an `ActorCritic`, without an adapter.
         tokenizer: tokenizer whose files are written too; None writes none.
         chat_template: Jinja template, stored with the tokenizer.
         end_ids: tokens that end an answer.
@@ -69,13 +71,18 @@ def save_model(
 
 
 def model_tensors(model: Model) -> dict[str, dict[str, Tensor]]:
-    """The tensors of each file that `save_model` writes, by the file's name and theirs, not copied.
+    """The tensors of each file that `save_model` writes, by the file's path in the directory and their names.
+
+    They are the model's own, not copies.
 
     Raises:
         UserError: the model has quantised weights or an adapter.
     """
     if any(isinstance(layer, FrozenLinear) for layer in model.modules()):
         raise UserError("the model is adapted or held in fewer bits; babyllm.merge_lora makes it one that can be saved")
+    if isinstance(model, ActorCritic):
+        of_critic = model_tensors(model.critic)
+        return {**model_tensors(model.actor), **{f"{CRITIC}/{name}": file for name, file in of_critic.items()}}
     tensors = weights_to_hf(model.state_dict(), model.config)
     if isinstance(model, WithHead) and model.has_output:
         return {VALUE_HEAD: {f"{SCORE}.weight": tensors.pop(f"{SCORE}.weight")}, WEIGHTS: tensors}
@@ -91,13 +98,19 @@ def describe_model(
     end_ids: Sequence[int] = (),
 ) -> None:
     """Write what `save_model` writes, without the weights: no value of a tensor is read."""
-    config = config_to_json(model.config, tokenizer)
-    if isinstance(model, WithHead):
-        config |= _head_to_json(model)
-    write_json(directory / "config.json", config)
+    write_json(directory / "config.json", _config(model, tokenizer))
+    if isinstance(model, ActorCritic):
+        (directory / CRITIC).mkdir(exist_ok=True)
+        write_json(directory / CRITIC / "config.json", _config(model.critic, tokenizer))
     save_generation(directory, model, tokenizer, end_ids)
     if tokenizer:
         tokenizer.save(directory, chat_template=chat_template)
+
+
+def _config(model: Model, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """The content of config.json."""
+    config = config_to_json(model.config, tokenizer)
+    return config | _head_to_json(model) if isinstance(model, WithHead) else config
 
 
 def _head_to_json(model: WithHead) -> dict[str, Any]:
@@ -190,6 +203,19 @@ def load_with_head(directory: Path, options: ModelOptions | None = None) -> With
         model = WithHead(Transformer(config), names, has_output=has_output)
     _fill(model, model.model, directory)
     return model
+
+
+def load_actor_critic(directory: Path, options: ModelOptions | None = None) -> ActorCritic:
+    """The policy of a Hugging Face directory and the critic in its folder critic, in float32 on the CPU.
+
+    Args:
+        directory: directory of a language model with a critic beside it.
+        options: what differs from the actor's stored shape (`ModelOptions.applied`).
+
+    Raises:
+        UserError: a file is missing, damaged or does not fit.
+    """
+    return ActorCritic(load_model(directory, options), load_with_head(directory / CRITIC))
 
 
 def _described(directory: Path, options: ModelOptions | None) -> tuple[dict[str, Any], ModelConfig]:

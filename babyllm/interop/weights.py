@@ -20,6 +20,7 @@ from babyllm.config.json_fields import Fields, read_json
 from babyllm.errors import UserError, in_one_line
 from babyllm.files import path_as_text
 from babyllm.integrity import INDEX
+from babyllm.model.actor_critic import CRITIC, ActorCritic
 from babyllm.model.config import ModelConfig
 from babyllm.model.heads import SCORE
 from babyllm.model.interface import Model
@@ -143,11 +144,14 @@ def load_weights(directory: Path, model: Model) -> dict[str, Tensor]:
 
     Args:
         directory: directory of a whole model; layers after the last of `model` are left out.
-        model: a `Transformer` or a `WithHead`, on any device; not changed.
+        model: a `Transformer`, a `WithHead` or an `ActorCritic`, on any device; not changed.
 
     Raises:
         UserError: a file cannot be read, or tensors are missing, unknown, of another shape or not finite.
     """
+    if isinstance(model, ActorCritic):
+        parts = {"actor": (directory, model.actor), CRITIC: (directory / CRITIC, model.critic)}
+        return {f"{part}.{name}": x for part, its in parts.items() for name, x in load_weights(*its).items()}
     files = weight_files(directory)
     if not files:
         raise UserError(f"{directory}: holds no {WEIGHTS}")

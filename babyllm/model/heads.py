@@ -124,8 +124,9 @@ def _no_output(width: int, device: torch.device) -> nn.Linear:
 
 
 def transformer_of(model: Model) -> Transformer:
-    """The transformer that a model is, or that its head is on: what generation and evaluation read."""
+    """The transformer that a model is, or that its head is on, or its actor: what generation and evaluation read."""
     if isinstance(model, WithHead):
         return model.model
-    assert isinstance(model, Transformer)
-    return model
+    found = getattr(model, "actor", model)  # of an `ActorCritic`, which stands above this module
+    assert isinstance(found, Transformer)
+    return found

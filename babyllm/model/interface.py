@@ -1,4 +1,4 @@
-"""What training asks of a model: `Model`, which `Transformer` and `WithHead` are.
+"""What training asks of a model: `Model`, which `Transformer`, `WithHead` and `ActorCritic` are.
 
 training -> model(tokens, targets, ..., returns=...) -> per-token values -> loss
 

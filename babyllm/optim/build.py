@@ -13,10 +13,11 @@ from babyllm.optim.muon import MuonAdamW
 
 
 class _Kind(NamedTuple):
-    """The parameters of a group: whether Muon updates them, whether they decay, and the factor of the learning rate."""
+    """The parameters of a group: whether Muon updates them, their decay, and their learning rate's factor."""
 
     is_muon: bool
     is_decayed: bool
+    weight_decay: float
     lr_scale: float
 
 
@@ -27,8 +28,10 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
     until the training loop sets that of the schedule, times the group's `lr_scale` if it has one.
 
     Args:
-        model: model, whose frozen parameters are left out. A module may have `lr_scales`, factors of the learning rate
-            by the names of its own parameters, as `LoraLinear` does; the factors of `config` are then not applied.
+        model: model, whose frozen parameters are left out. A module may have `lr_scales`, factors of the learning rate.
+            They are by the names of its own parameters, as in `LoraLinear`, where the factors of `config` are then not
+            applied; or by those of its parts, as in `ActorCritic`, where they are applied too. `weight_decays`, by the
+            names of parts, replace that of `config`.
         config: settings of the optimizer.
 
     Raises:
@@ -42,7 +45,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
     groups = [
         {
             "params": parameters,
-            "weight_decay": config.weight_decay if kind.is_decayed else 0.0,
+            "weight_decay": kind.weight_decay if kind.is_decayed else 0.0,
             **({"lr_scale": kind.lr_scale} if kind.lr_scale != 1 else {}),
             **({"is_muon": True} if kind.is_muon else {}),
         }
@@ -56,14 +59,17 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
 
 
 def _kind(model: nn.Module, name: str, parameter: nn.Parameter, config: OptimConfig) -> _Kind:
-    path, _, key = name.rpartition(".")
-    module = model.get_submodule(path)
-    is_decayed = parameter.dim() >= 2
+    *parts, key = name.split(".")
+    module, scale, decay, is_decayed = model, 1.0, config.weight_decay, parameter.dim() >= 2
+    for part in parts:
+        scale *= getattr(module, "lr_scales", {}).get(part, 1.0)
+        decay = getattr(module, "weight_decays", {}).get(part, decay)
+        module = module.get_submodule(part)
     own = getattr(module, "lr_scales", None)
     if own is not None:
-        return _Kind(False, is_decayed, own.get(key, 1.0))
+        return _Kind(False, is_decayed, decay, scale * own.get(key, 1.0))
     if isinstance(module, nn.Embedding):
-        return _Kind(False, is_decayed, config.embedding_lr)
+        return _Kind(False, is_decayed, decay, scale * config.embedding_lr)
     if parameter.dim() == 2 and ".layers." in f".{name}":
-        return _Kind(config.matrices == "muon", is_decayed, config.matrices_lr)
-    return _Kind(False, is_decayed, 1.0)
+        return _Kind(config.matrices == "muon", is_decayed, decay, scale * config.matrices_lr)
+    return _Kind(False, is_decayed, decay, scale)

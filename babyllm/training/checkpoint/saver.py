@@ -133,9 +133,10 @@ class Saver:
         self._describe(directory, snapshot.model)
         for name, tensors in snapshot.tensors.items():
             save_tensors(tensors, directory / name)
-        for file in directory.iterdir():
-            fsync(file)
-        digests = {file.name: sha256(file) for file in sorted(directory.iterdir())}
+        for path in directory.rglob("*"):
+            fsync(path)
+        files = sorted(path for path in directory.rglob("*") if path.is_file())
+        digests = {file.relative_to(directory).as_posix(): sha256(file) for file in files}
         write_resume(directory, {**snapshot.resume, "base": base_digest(snapshot.model), "sha256": digests})
 
     def _describe(self, directory: Path, model: Model) -> None:
