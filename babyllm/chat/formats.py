@@ -121,6 +121,20 @@ class FormatConfig:
         )
 
 
+@dataclass(frozen=True)
+class PreferenceFormat(FormatConfig):
+    """How records become preferences.
+
+    Attributes:
+        chosen: field of the better answer, or of a conversation that ends with it; null takes chosen, response_chosen,
+            chosen_response and the like.
+        rejected: field of the worse answer; null takes the usual names.
+    """
+
+    chosen: str | None = None
+    rejected: str | None = None
+
+
 def to_conversation(record: Mapping[str, Any], config: FormatConfig, *, task: str, id: str) -> Conversation:
     """The conversation of a record.
 

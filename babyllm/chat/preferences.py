@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from babyllm.chat.formats import FormatConfig, task_of, to_conversation, to_question
+from babyllm.chat.formats import FormatConfig, PreferenceFormat, task_of, to_conversation, to_question
 from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message, Unusable
 from babyllm.chat.reading import SECTION, read_partition, reason_of
 from babyllm.chat.records.fields import RecordFields
@@ -39,21 +39,16 @@ from babyllm.config.json_fields import kind_of
 from babyllm.text.readers import Partition, Rejected, Source
 from babyllm.text.readers.records import BadRecord
 
+__all__ = [
+    "Preference",
+    "PreferenceFormat",
+    "PreferencePair",
+    "RatedAnswer",
+    "read_preference_partition",
+    "to_preference",
+]
+
 WOULD_DO = "prompt + chosen + rejected, conversations + chosen + rejected, completions with scores, or messages + label"
-
-
-@dataclass(frozen=True)
-class PreferenceFormat(FormatConfig):
-    """How records become preferences.
-
-    Attributes:
-        chosen: field of the better answer, or of a conversation that ends with it; null takes chosen, response_chosen,
-            chosen_response and the like.
-        rejected: field of the worse answer; null takes the usual names.
-    """
-
-    chosen: str | None = None
-    rejected: str | None = None
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from babyllm.chat.formats import PreferenceFormat
 from babyllm.chat.limits import MessageLimits
-from babyllm.chat.preferences import PreferenceFormat
 from babyllm.config.values import AnyCount, Count, Members
 from babyllm.data.chat_config import ChatConfig
 from babyllm.data.order.curriculum import CurriculumConfig

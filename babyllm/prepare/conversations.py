@@ -23,7 +23,7 @@ from babyllm.pipeline.partitions import WorkConfig
 from babyllm.pipeline.report import Report
 from babyllm.prepare.conversations_report import Key, Result, Tally, report_of, require_training
 from babyllm.prepare.held_out import contents_of, is_apart
-from babyllm.prepare.rendered.blocks import Block, kinds_of, write_blocks
+from babyllm.prepare.rendered.chat_blocks import Block, kinds_of, write_blocks
 from babyllm.prepare.rendered.rendered_store import Job, Outcome, RenderSettings, render_store
 from babyllm.store.shards import Split
 from babyllm.text.readers import Partition, Rejected

@@ -27,7 +27,7 @@ from babyllm.pipeline.partitions import WorkConfig
 from babyllm.pipeline.report import Report
 from babyllm.prepare.conversations_report import Key, Result, Tally, require_training
 from babyllm.prepare.held_out import contents_of, is_apart
-from babyllm.prepare.rendered.blocks import Block, Labels, kinds_of, write_blocks
+from babyllm.prepare.rendered.chat_blocks import Block, Labels, kinds_of, write_blocks
 from babyllm.prepare.rendered.pair_report import pairs_report
 from babyllm.prepare.rendered.rendered_store import Job, Outcome, RenderSettings, render_store
 from babyllm.store.pair_store import ANSWER, ANSWERS, PAIR, PAIRS, Kind

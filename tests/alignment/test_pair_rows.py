@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from preference_fixtures import SEQ_LEN, data, pairs, store_of
+from preference_fixtures import ONE, SEQ_LEN, data, pairs, store_of
 
+from babyllm.chat.formats import FormatConfig
+from babyllm.chat.load import Supervise, load_template
 from babyllm.data.order.curriculum import Curriculum, CurriculumConfig
 from babyllm.data.order.shuffle import Rows
 from babyllm.data.pair_config import PairConfig
@@ -16,8 +18,10 @@ from babyllm.data.rows.arrays import RowArrays
 from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
 from babyllm.model.cross_entropy import IGNORE
+from babyllm.prepare.conversations import prepare_conversations
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
+from babyllm.store.pair_store import PairStore
 from babyllm.tokenizer import Tokenizer
 
 __all__ = ["data"]
@@ -147,6 +151,30 @@ def test_a_store_of_another_tokenizer_is_refused(data: PairData, runtime: Runtim
         open_pair_data(CONFIG, data.store.chats.directory, "0" * 64, runtime)
 
 
+def test_damaged_labels_are_found(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """A changed margin is an error that names the file, as a missing one is."""
+    store_of(tmp_path, pairs(6), tokenizer)
+    file = tmp_path / "store" / "pairs.bin"
+    content = file.read_bytes()
+    file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    with pytest.raises(UserError, match=r"pairs\.bin"):
+        PairStore.open(tmp_path / "store")
+    file.unlink()
+    with pytest.raises(UserError, match=r"pairs\.bin"):
+        PairStore.open(tmp_path / "store")
+
+
+def test_conversations_are_not_taken_for_pairs(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """A store of conversations is refused by name."""
+    file = tmp_path / "chats.jsonl"
+    file.write_text('{"prompt": "q", "completion": "a"}\n', encoding="utf-8")
+    template = load_template("chatml", tokenizer)
+    settings: dict[str, Any] = {"seq_len": SEQ_LEN, "supervise": Supervise(), "held_out": 0, "work": ONE}
+    prepare_conversations([file], tmp_path / "store", template, FormatConfig(), **settings)
+    with pytest.raises(UserError, match="holds conversations, not pairs"):
+        PairStore.open(tmp_path / "store")
+
+
 # ---- curriculum
 
 
@@ -204,7 +232,7 @@ def test_easy_and_hard_rows_each_come_in_epochs() -> None:
 
 
 def test_a_curriculum_is_a_pure_function_of_the_row() -> None:
-    """Rows read one by one, or in any order, are those read together; another seed gives another order."""
+    """Rows read one by one, or in any order, are those read together; their lengths are known without them."""
     curriculum = order(50, 0.1, 0.7, 9, 8)
     together = curriculum.rows(np.arange(200))["targets"]
     mixed = np.random.default_rng(0).permutation(200)

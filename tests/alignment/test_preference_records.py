@@ -1,5 +1,7 @@
 """Preferences from records: every usual shape, the reason for every bad one, and what becomes of all of them."""
 
+import csv
+import gzip
 import json
 import os
 from collections.abc import Sequence
@@ -7,6 +9,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from preference_fixtures import SEQ_LEN, facts, pairs, prepare, template, write
 
@@ -105,6 +109,34 @@ def test_a_text_that_quotes_a_conversation_is_an_answer() -> None:
 def test_fields_can_be_named() -> None:
     """Settings name the fields of the answers where their names are not the usual ones."""
     assert is_pair(read({"prompt": "q", "win": "good", "lose": "bad"}, chosen="win", rejected="lose"))
+    record = {"标题": "q", "two": {"win": "good", "lose": "bad"}}
+    assert is_pair(read(record, prompt="标题", chosen="two.win", rejected="two.lose"))
+    with pytest.raises(Unusable, match=r"no chosen answer: there is no field win; name it with format\.chosen"):
+        read({"prompt": "q", "chosen": "good", "rejected": "bad"}, chosen="win")
+
+
+@pytest.mark.parametrize("suffix", [".json", ".csv", ".parquet", ".jsonl.gz"])
+def test_every_kind_of_file_is_read(tmp_path: Path, suffix: str) -> None:
+    """Tables, which hold lists as such or as JSON text, and compressed files hold the same pairs as JSON lines."""
+    sides = {"chosen": messages(*EARLIER, BETTER), "rejected": messages(*EARLIER, WORSE)}
+    records = [{"prompt": "q", "score_chosen": 8.5, "score_rejected": 3.0, **sides}] * 2
+    file = tmp_path / f"pairs{suffix}"
+    if suffix == ".json":
+        file.write_text(json.dumps(records), encoding="utf-8")
+    elif suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(records), file)
+    elif suffix == ".csv":
+        with file.open("w", encoding="utf-8", newline="") as table:
+            writer = csv.DictWriter(table, list(records[0]))
+            writer.writeheader()
+            texts = {name: json.dumps(value) for name, value in sides.items()}
+            writer.writerows([{**record, **texts} for record in records])
+    else:
+        file.write_bytes(gzip.compress("\n".join(map(json.dumps, records)).encode()))
+    (partition,) = find_conversation_partitions([file], 1 << 30)
+    found = list(read_preference_partition(partition, PreferenceFormat()))
+    assert len(found) == 2 and all(is_pair(pair, EARLIER) for pair in found)
+    assert [pair.margin for pair in found if isinstance(pair, PreferencePair)] == [5.5, 5.5]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +208,7 @@ def test_single_answers_with_a_verdict(record: dict[str, Any], is_desirable: boo
     ],
 )
 def test_bad_records_are_refused_with_the_reason(record: dict[str, Any], told: str) -> None:
-    """A record that is no preference is not guessed at; the reason names what is missing."""
+    """Nothing is guessed where a record lacks a part of a preference; the reason names the part."""
     with pytest.raises(Unusable) as error:
         read(record)
     assert str(error.value).startswith(told)

@@ -31,7 +31,7 @@ from babyllm.pipeline.report import Report
 from babyllm.pipeline.report_html import REPORT_FILES, write_report
 from babyllm.prepare.conversations_report import Key, Result, Tally
 from babyllm.prepare.held_out import first_kept
-from babyllm.prepare.rendered.blocks import Labels, join, join_rejected, kinds_of, load_once
+from babyllm.prepare.rendered.chat_blocks import Labels, join, join_rejected, kinds_of, load_once
 from babyllm.store.conversations import FORMAT_VERSION, IDS, INDEX, MANIFEST, TURNS, Group, Manifest, is_store
 from babyllm.store.pair_store import ANSWERS, PAIRS
 from babyllm.store.shards import token_dtype
@@ -113,7 +113,7 @@ class Job(Generic[S]):
         require: function that refuses an outcome without anything to train on.
         report: function that returns the report.
         labels: numbers kept for the chats; None for none.
-        more: function that renders, into a folder, what only all partitions together can tell; given their folders.
+        more: function `(folders, folder, settings)` that renders into a folder what follows from all partitions.
     """
 
     title: str
