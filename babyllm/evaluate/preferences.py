@@ -1,4 +1,4 @@
-"""How well scores tell the chosen answer from the rejected one, from sums that ranks can add up.
+"""How well scores rank the chosen answer above the rejected one, from sums that ranks can add up.
 
 scores of pairs -> pair_sums on each rank -> Runtime.sum -> pair_results
 """

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from babyllm.model.config import ModelConfig
+from babyllm.model.kernels.norm import RMSNorm
 from babyllm.model.linear import joint
-from babyllm.model.norm import RMSNorm
 from babyllm.model.rope import split_rotated
 
 Form = Literal["fused", "blocks"]

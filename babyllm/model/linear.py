@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from babyllm.model.adapt import int8, nf4
-from babyllm.model.norm import RMSNorm, normed_product
-from babyllm.model.swiglu import swiglu, swiglu_product
+from babyllm.model.kernels.norm import RMSNorm, normed_product
+from babyllm.model.kernels.swiglu import swiglu, swiglu_product
 
 _ALIGNMENT = 64  # bytes, of memory that PyTorch allocates
 _IN_NF4 = ("nf4", "nf4_double")

@@ -28,8 +28,8 @@ from babyllm.model.config import ModelConfig
 from babyllm.model.cross_entropy import token_losses
 from babyllm.model.entropy import losses_and_entropies
 from babyllm.model.interface import Model, Output
+from babyllm.model.kernels.norm import RMSNorm
 from babyllm.model.linear import after_swiglu, dense_weight, joint
-from babyllm.model.norm import RMSNorm
 from babyllm.model.rope import rope_table
 
 EMBEDDING, OUTPUT = "embed_tokens", "lm_head"  # names of the matrices with a row for each token

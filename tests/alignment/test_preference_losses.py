@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from babyllm.data.batch import Batch
 from babyllm.errors import UserError
 from babyllm.model.cross_entropy import IGNORE
-from babyllm.objectives.preference.losses import PREFERENCE_LOSSES, preference_loss
+from babyllm.objectives.preference.preference_losses import PREFERENCE_LOSSES, preference_loss
 from babyllm.objectives.preference.preference_options import PreferenceOptions
 
 B, T, V = 5, 7, 12

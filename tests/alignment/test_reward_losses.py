@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from babyllm.data.batch import Batch
 from babyllm.model.cross_entropy import IGNORE
-from babyllm.objectives.reward import RewardOptions, reward_loss, whole_answers
+from babyllm.objectives.bradley_terry import RewardOptions, reward_loss, whole_answers
 
 PAIRS = (([5, 6, 7, 8, 9], [5, 6, 7, 4]), ([1, 2, 3], [1, 9, 9, 9, 2, 3]), ([4, 4], [4, 5]))
 PROMPT = (2, 1, 1)  # ids of each pair's prompt

@@ -126,7 +126,7 @@ def test_an_adapter_scores_as_its_run_does(train: Callable[..., Path], tmp_path:
 
 
 def test_a_run_starts_from_another_reward_model(train: Callable[..., Path], straight: Path, tmp_path: Path) -> None:
-    """Its head goes on from where it was; its own name is no language model's."""
+    """Its head goes on from where it was; a language model has none."""
     further = train(tmp_path / "run", "--plan.peak_lr=1e-6", init_from=straight)
     torch.testing.assert_close(tensors(further), tensors(straight), rtol=0, atol=1e-4)
     with pytest.raises(UserError, match="has neither"):

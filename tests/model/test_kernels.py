@@ -8,10 +8,10 @@ from torch import Tensor
 
 from babyllm.model.attention import BLOCK, causal_attention, plain_attention
 from babyllm.model.cross_entropy import plain_token_losses, token_losses
+from babyllm.model.kernels.norm import RMSNorm, normed_product, plain_rms_norm
+from babyllm.model.kernels.swiglu import plain_swiglu, swiglu, swiglu_product
 from babyllm.model.linear import FrozenLinear, WeightStorage, plain_product
-from babyllm.model.norm import RMSNorm, normed_product, plain_rms_norm
 from babyllm.model.rope import plain_rotation, split_rotated
-from babyllm.model.swiglu import plain_swiglu, swiglu, swiglu_product
 
 Pair = tuple[Callable[..., Tensor], Callable[..., Tensor], list[Tensor]]
 

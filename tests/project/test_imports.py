@@ -35,7 +35,7 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 
 def module_name(path: Path) -> str:
-    """babyllm/model/norm.py -> babyllm.model.norm; a package has the name of its folder."""
+    """babyllm/model/kernels/norm.py -> babyllm.model.kernels.norm; a package has the name of its folder."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 

@@ -18,7 +18,7 @@ from babyllm.data.rows.references import WithReference
 from babyllm.errors import UserError
 from babyllm.evaluate.preferences import RESULTS
 from babyllm.model.adapt.lora import adapter_off
-from babyllm.objectives.preference.losses import answer_logps, preference_loss
+from babyllm.objectives.preference.preference_losses import answer_logps, preference_loss
 from babyllm.runtime import Runtime
 from babyllm.store.pair_store import Kind
 from babyllm.store.shards import Split

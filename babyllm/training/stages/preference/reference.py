@@ -21,7 +21,7 @@ from babyllm.data.rows.references import MARK, reference_file
 from babyllm.errors import UserError
 from babyllm.files import read_sealed_json, write_sealed_json
 from babyllm.model.interface import Model
-from babyllm.objectives.preference.losses import answer_logps
+from babyllm.objectives.preference.preference_losses import answer_logps
 from babyllm.progress import ProgressLine
 from babyllm.runtime import Runtime
 from babyllm.store.shards import Split

@@ -14,7 +14,7 @@ from babyllm.data.batch import Batch
 from babyllm.data.pair_config import STORE
 from babyllm.data.pair_data import PairData, make_pair_loader, open_pair_data, pair_share, prepare_pair_data
 from babyllm.evaluate.preferences import RESULTS
-from babyllm.objectives.reward import last_scores, reward_loss, whole_answers
+from babyllm.objectives.bradley_terry import last_scores, reward_loss, whole_answers
 from babyllm.runtime import Runtime
 from babyllm.training.parallel import prepare
 from babyllm.training.run import Measure

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from babyllm.config.values import AnyCount, PathText
 from babyllm.data.pair_config import SAMPLE, PairConfig
-from babyllm.objectives.reward import RewardOptions
+from babyllm.objectives.bradley_terry import RewardOptions
 from babyllm.optim.config import OptimConfig
 from babyllm.schedule import Plan
 from babyllm.training.adapted_config import AdaptedRunConfig

@@ -1,0 +1,1 @@
+"""Operations with hand-written backward passes: the norm and SwiGLU."""

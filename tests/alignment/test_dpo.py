@@ -1,0 +1,123 @@
+"""Direct preference optimisation through its script: ranks, resuming, the reference, what is measured."""
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from preference_fixtures import pairs, write
+from safetensors.torch import load_file
+from training_fixtures import Worker
+
+from babyllm.interop.huggingface import save_model
+from babyllm.model.config import ModelConfig
+from babyllm.model.transformer import Transformer
+from babyllm.tokenizer import Tokenizer
+from babyllm.training.recording.records import read_metrics
+
+DEVICE = ("--runtime.device=cpu", "--runtime.dtype=float32", "--runtime.threads=1", "--data.work.workers=1")
+LORA = ("--lora.rank=4", "--reference=adapter_off")
+WHOLE, ADAPTER = "model.safetensors", "adapter_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def train(
+    worker: Worker,
+    tokenizer: Tokenizer,
+    tiny: Callable[..., ModelConfig],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., Path]:
+    """Runs train_dpo.py in a directory and returns it."""
+    base = tmp_path_factory.mktemp("base")
+    torch.manual_seed(1)
+    save_model(base, Transformer(tiny(max_seq_len=96)), tokenizer)
+    file = write(tmp_path_factory.mktemp("pairs") / "pairs.jsonl", pairs(40))
+
+    def trained(run_dir: Path, *more: str, ranks: int = 1, steps: int = 4, expects: int = 0) -> Path:
+        settings = (f"--init_from={base}", f"--data.path={file}", f"--run_dir={run_dir}", "--data.template=plain")
+        sizes = ("--data.seq_len=96", "--data.held_out=0.2", "--data.global_batch=8", "--data.micro_batch=2")
+        plan = (f"--plan.steps={steps}", "--plan.peak_lr=0.01", "--save_every=2", "--eval_every=2", "--keep=9")
+        arguments = [*settings, *sizes, *plan, "--log_every=1", *DEVICE, *more]
+        worker.start("script", ranks=ranks, arguments=arguments, name="train_dpo.py")
+        assert worker.wait() == [expects] * ranks, worker.output.read_text()
+        return run_dir
+
+    return trained
+
+
+@pytest.fixture(scope="module")
+def straight(train: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    return train(tmp_path_factory.mktemp("straight") / "run")
+
+
+def tensors(run: Path, step: int = 4, name: str = WHOLE) -> dict[str, torch.Tensor]:
+    return load_file(run / f"step_{step:08d}" / name)
+
+
+def resumed(run: Path, copy: Path, train: Callable[..., Path], *more: str) -> Path:
+    """A copy of a run, without what came after step 2, that goes on."""
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "step_00000004")
+    (copy / "latest").write_text("step_00000002\n", encoding="utf-8")
+    return train(copy, *more)
+
+
+def test_two_ranks_are_one_with_the_whole_batch(train: Callable[..., Path], straight: Path, tmp_path: Path) -> None:
+    """Weights after four steps, within 1e-5, and the reference that the ranks computed together."""
+    run = train(tmp_path / "run", ranks=2)
+    torch.testing.assert_close(tensors(run), tensors(straight), rtol=0, atol=1e-5)
+    for split in ("train", "val"):
+        one, two = (
+            torch.frombuffer(bytearray((r / "pairs" / f"reference.{split}.f32").read_bytes()), dtype=torch.float32)
+            for r in (straight, run)
+        )
+        torch.testing.assert_close(two, one, rtol=0, atol=1e-4)
+
+
+def test_the_first_loss_knows_nothing_and_the_last_something(straight: Path) -> None:
+    """The model begins as its own reference: a loss of log 2, margins of 0; then it prefers what was chosen."""
+    records = read_metrics(straight)
+    first = next(record for record in records if "loss" in record)
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert first["rewards/margin"] == pytest.approx(0, abs=1e-5)
+    last = [record for record in records if "val/all/accuracy" in record][-1]
+    assert last["val/all/accuracy"] is not None and last["val/all/accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("more", [(), LORA, ("--loss.name=apo_zero_unpaired",)], ids=str)
+def test_a_resumed_run_is_the_straight_one(train: Callable[..., Path], tmp_path: Path, more: tuple[str, ...]) -> None:
+    """To the bit: in full, with the adapter switched off for the reference, and for answers with verdicts."""
+    run = train(tmp_path / "run", *more)
+    copy = resumed(run, tmp_path / "copy", train, *more)
+    name = ADAPTER if more == LORA else WHOLE
+    one, other = tensors(run, name=name), tensors(copy, name=name)
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_adapter_switched_off_is_the_stored_reference(train: Callable[..., Path], tmp_path: Path) -> None:
+    """Either way the same adapter is learned."""
+    by_file = train(tmp_path / "stored", "--lora.rank=4")
+    by_adapter = train(tmp_path / "off", *LORA)
+    torch.testing.assert_close(tensors(by_file, name=ADAPTER), tensors(by_adapter, name=ADAPTER), rtol=0, atol=1e-5)
+    assert not (by_adapter / "pairs" / "reference.json").exists()
+
+
+def test_a_resumed_run_cannot_make_its_reference_again(
+    train: Callable[..., Path], straight: Path, worker: Worker, tmp_path: Path
+) -> None:
+    """Without the file it says so, since the model has changed since; a new run reuses what fits and is cut short."""
+    copy = tmp_path / "copy"
+    shutil.copytree(straight, copy)
+    (copy / "pairs" / "reference.json").unlink()
+    train(copy, steps=6, expects=1)
+    assert "only the starting model can compute" in worker.output.read_text()
+
+
+def test_losses_without_reference_need_none(train: Callable[..., Path], tmp_path: Path) -> None:
+    """SimPO trains without a file of the reference."""
+    run = train(tmp_path / "run", "--loss.name=simpo", "--loss.beta=2", "--loss.sft_weight=0.1")
+    assert not list((run / "pairs").glob("reference*"))
+    assert read_metrics(run)[-1]["step"] == 4
