@@ -32,6 +32,8 @@ class WithHead(Model):
         score: the head, D -> N, without bias.
         labels: a name for each of the N outputs.
         has_output: whether the transformer keeps its output layer, so that losses and values come from one call.
+        lr_scales: factors of the learning rate by the names of its parts (`babyllm.optim`).
+        weight_decays: weight decays by part, in place of `OptimConfig.weight_decay`.
     """
 
     def __init__(self, model: Transformer, labels: Sequence[str] = ("reward",), *, has_output: bool = False) -> None:
@@ -44,6 +46,8 @@ class WithHead(Model):
         """
         super().__init__()
         self.model, self.labels, self.has_output = model, tuple(labels), has_output
+        self.lr_scales: dict[str, float] = {}
+        self.weight_decays: dict[str, float] = {}
         width, device = model.config.d_model, model.embed_tokens.weight.device
         if not has_output:
             model.lm_head = _no_output(width, device)

@@ -1,0 +1,1 @@
+"""Stages in which a model learns from what it writes itself."""

@@ -1,0 +1,97 @@
+"""The critic of a policy: where it comes from, and the values of what the policy wrote.
+
+actor, CriticConfig -> with_critic -> ActorCritic, or WithHead for one trunk -> values_of -> (n, T + 1)
+
+Legend: n answers, T places of a row.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from babyllm.errors import UserError
+from babyllm.interop.huggingface import load_with_head
+from babyllm.loading import model_directory, tokenizer_directory
+from babyllm.model.actor_critic import CRITIC, ActorCritic
+from babyllm.model.adapt.lora import lora_layers
+from babyllm.model.heads import SCORE, WithHead
+from babyllm.model.interface import Model
+from babyllm.model.transformer import Transformer
+from babyllm.tokenizer import Tokenizer
+from babyllm.training.stages.policy.critic_config import CriticConfig
+
+VALUE = "value"  # label of a critic's head
+
+
+def with_critic(
+    actor: Transformer, config: CriticConfig, tokenizer: Tokenizer, *, reward_model: str, step: Path | None = None
+) -> Model:
+    """The policy and its critic as one model, which takes over `actor`.
+
+    Args:
+        actor: policy as it will be trained, with its adapter if it has one.
+        config: origin of the critic.
+        tokenizer: tokenizer of the policy.
+        reward_model: run, step or directory of the reward model.
+        step: step directory of this run that will be loaded into the model; None for a new run.
+
+    Raises:
+        UserError: the reward model cannot be read or has several labels or another tokenizer; or the policy has an
+            adapter, and the critic is not on its trunk.
+    """
+    if config.of == "trunk":
+        model = WithHead(actor, [VALUE], has_output=True)
+        model.lr_scales = {SCORE: config.lr}
+        model.weight_decays = {} if config.weight_decay is None else {SCORE: config.weight_decay}
+        return model
+    if lora_layers(actor):
+        raise UserError(f"--critic.of={config.of}: with --lora.rank the critic is on the trunk; set --critic.of=trunk")
+    if step is not None:
+        critic = load_with_head(step / CRITIC)
+    elif config.of == "own":
+        critic = WithHead(copy.deepcopy(actor), [VALUE])
+    else:
+        critic = _from_reward(actor, tokenizer, reward_model)
+    critic.labels = (VALUE,)
+    return ActorCritic(actor, critic, critic_lr=config.lr, critic_decay=config.weight_decay)
+
+
+def _from_reward(actor: Transformer, tokenizer: Tokenizer, reward_model: str) -> WithHead:
+    """The reward model, which must read the policy's tokens and have one label."""
+    advice = "give another reward model, or --critic.of=own"
+    try:
+        directory = model_directory(reward_model)
+    except UserError as e:
+        raise UserError(f"the critic begins as the reward model: {e}; {advice}") from e
+    critic = load_with_head(directory)
+    if len(critic.labels) != 1 or critic.has_output:
+        raise UserError(f"{directory}: is no reward model, whose head has one label and no language model; {advice}")
+    has_same_tokens = Tokenizer.load(tokenizer_directory(directory)).sha256 == tokenizer.sha256
+    if not has_same_tokens or critic.config.vocab_size != actor.config.vocab_size:
+        raise UserError(f"{directory}: has another tokenizer than the policy, whose tokens the critic reads; {advice}")
+    return critic
+
+
+@torch.no_grad()
+def values_of(model: Model, whole: Tensor, micro_batch: int) -> Tensor:
+    """The critic's value of the state after each token, (n, T + 1) float32; `model` is left as it was.
+
+    Values of states after the first column belong to the tokens drawn next: `values[:, t]` is that of the state in
+    which the token `whole[:, t + 1]` was drawn.
+
+    Args:
+        model: the result of `with_critic`.
+        whole: (n, T + 1) int64 ids, the last token of each answer included, padded on the right.
+        micro_batch: rows read at a time.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        found = [model(part, returns=("values",))["values"] for part in torch.split(whole, micro_batch)]
+    finally:
+        model.train(was_training)
+    return torch.cat(found).float()
