@@ -157,9 +157,9 @@ def test_where_a_critic_comes_from(trained: tuple[Transformer, Tokenizer, Path],
         torch.testing.assert_close(values, model.critic(tokens))
         if of == "reward":
             torch.testing.assert_close(values, critic(tokens))
-        (tmp_path / of).mkdir()
-        save_model(tmp_path / of, model, tokenizer)
-        again = with_critic(copy.deepcopy(policy), config, tokenizer, reward_model="nothing", step=tmp_path / of)
+        (step := tmp_path / f"from_{of}").mkdir()
+        save_model(step, model, tokenizer)
+        again = with_critic(copy.deepcopy(policy), config, tokenizer, reward_model="nothing", step=step)
         torch.testing.assert_close(again.state_dict(), model.state_dict())
     add_lora(policy, LoraConfig(rank=2))
     trunk = with_critic(policy, CriticConfig(of="trunk", lr=5.0), tokenizer, reward_model="nothing")

@@ -69,7 +69,7 @@ def _from_reward(actor: Transformer, tokenizer: Tokenizer, reward_model: str) ->
         raise UserError(f"the critic begins as the reward model: {e}; {advice}") from e
     critic = load_with_head(directory)
     if len(critic.labels) != 1 or critic.has_output:
-        raise UserError(f"{directory}: is no reward model, whose head has one label and no language model; {advice}")
+        raise UserError(f"{directory}: holds no reward model, which has one label; {advice}")
     has_same_tokens = Tokenizer.load(tokenizer_directory(directory)).sha256 == tokenizer.sha256
     if not has_same_tokens or critic.config.vocab_size != actor.config.vocab_size:
         raise UserError(f"{directory}: has another tokenizer than the policy, whose tokens the critic reads; {advice}")
