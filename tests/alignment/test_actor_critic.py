@@ -140,7 +140,7 @@ def trained(tmp_path: Path, tiny: Tiny, tokenizer: Tokenizer) -> tuple[Transform
 
 
 def test_where_a_critic_comes_from(trained: tuple[Transformer, Tokenizer, Path], tmp_path: Path) -> None:
-    """From the reward model with its head, from the policy with a new head, or on its trunk; when resumed from the step."""
+    """From the reward model with its head, the policy with a new head, or its trunk; when resumed from the step."""
     policy, tokenizer, reward = trained
     critic = load_with_head(reward)
     tokens = some_tokens(policy.config, 6)
@@ -183,7 +183,7 @@ def test_a_critic_that_does_not_fit_is_refused(trained: tuple[Transformer, Token
         with pytest.raises(UserError, match=message):
             with_critic(policy, CriticConfig(), tokenizer, reward_model=str(tmp_path / name))
     add_lora(policy, LoraConfig(rank=2))
-    with pytest.raises(UserError, match="set --critic[.]of=trunk"):
+    with pytest.raises(UserError, match=r"set --critic\.of=trunk"):
         with_critic(policy, CriticConfig(), tokenizer, reward_model=str(reward))
 
 
