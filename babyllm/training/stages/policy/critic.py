@@ -1,7 +1,7 @@
 """The critic of a policy: where it comes from, and the values of what the policy wrote.
 
 actor, CriticConfig -> with_critic -> ActorCritic, or WithHead for one trunk -> values_of -> (n, T + 1)
-answers, scores -> Critique: values, reference, credit -> what the loss of PPO reads
+answers, scores -> Critique: values, credit -> what the loss of PPO reads
 
 Legend: n answers, T places of a row.
 """
@@ -20,14 +20,12 @@ from babyllm.interop.huggingface import load_with_head
 from babyllm.loading import model_directory, tokenizer_directory
 from babyllm.model.actor_critic import CRITIC, ActorCritic
 from babyllm.model.adapt.lora import lora_layers
-from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.heads import SCORE, WithHead
 from babyllm.model.interface import Model
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.policy.credit import Credit, Scored
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.stages.policy.critic_config import CriticConfig
-from babyllm.training.stages.policy.reference import Reference
 
 VALUE = "value"  # label of a critic's head
 
@@ -109,39 +107,33 @@ class Critique:
     Attributes:
         model: policy and critic.
         credit: what turns scores into advantages, with its memory.
-        reference: model that the policy is kept near to; None without a divergence.
-        temperature: temperature that the answers were drawn at.
         micro_batch: rows read at a time.
         metrics: numbers about the last rollout, the same on every rank.
     """
 
     model: Model
     credit: Credit
-    reference: Reference | None
-    temperature: float
     micro_batch: int
     metrics: dict[str, float] = field(default_factory=dict)
 
-    def __call__(
-        self, whole: Tensor, targets: Tensor, old: Tensor, scores: Tensor, is_truncated: Tensor
-    ) -> dict[str, Tensor]:
+    def __call__(self, whole: Tensor, found: Scored, kept: Tensor) -> dict[str, Tensor]:
         """Tensors by the names that `policy_loss` reads; every rank must call it, in one context of precision.
 
         Args:
             whole: (n, T + 1) int64 ids of prompts and answers, padded on the right.
-            targets: (n, T) int64, `whole` from its second column on where that is a token of the answer, else `IGNORE`.
-            old: (n, T) float32 log-probabilities of the targets when they were drawn, in nats; 0 elsewhere.
-            scores: (n,), what each answer was found to be worth.
-            is_truncated: (n,) bool, whether an answer was cut off.
+            found: the answers with their scores, without values.
+            kept: (n,) bool, the answers that are learned from.
 
         Returns:
-            "advantages", "returns", "values" and, with a reference, "reference", each (n, T) float32.
+            "advantages", "returns" and "values", each (n, T) float32; the first two are 0 for answers that are not
+            learned from.
         """
-        values = values_of(self.model, whole, self.micro_batch)
-        reference = None
-        if self.reference is not None:
-            reference = self.reference(whole[:, :-1], targets, self.temperature, self.micro_batch)
-        credited = self.credit(Scored(scores, old, reference, values, targets != IGNORE, is_truncated))
+        values = values_of(self.model, whole, self.micro_batch).to(found.old.device)
+        of_kept = [None if x is None else x[kept] for x in found._replace(values=values)]
+        credited = self.credit(Scored(*of_kept))  # type: ignore[arg-type]
         self.metrics = credited.metrics
-        found = {"advantages": credited.advantages, "returns": credited.returns, "values": values[:, :-1].contiguous()}
-        return found if reference is None else {**found, "reference": reference}
+        tensors = {"values": values[:, :-1].contiguous()}
+        for name, x in (("advantages", credited.advantages), ("returns", credited.returns)):
+            tensors[name] = torch.zeros_like(tensors["values"])
+            tensors[name][kept] = x
+        return tensors
