@@ -1,1 +1,1 @@
-"""Stages in which a model learns from what it writes itself."""
+"""Stages in which a model trains on its own answers."""
