@@ -28,6 +28,7 @@ from babyllm.training.stages.opening import new_state, open_stage
 from babyllm.training.stages.policy.grpo_advantages import GroupAdvantages
 from babyllm.training.stages.policy.grpo_config import GrpoConfig
 from babyllm.training.stages.policy.held_out_reward import RESULTS, answers, held_out
+from babyllm.training.stages.policy.policy_run_config import PolicyRunConfig
 from babyllm.training.stages.policy.reference_model import reference_of
 from babyllm.training.starting_model import adapted, starting_model
 
@@ -83,7 +84,7 @@ def begin(config: GrpoConfig, runtime: Runtime) -> Beginning:
     )
 
 
-def plan_of(config: GrpoConfig, prompts: Prompts) -> Plan:
+def plan_of(config: PolicyRunConfig, prompts: Prompts) -> Plan:
     """The plan with its number of steps: in an epoch each prompt is answered by one group.
 
     Raises:

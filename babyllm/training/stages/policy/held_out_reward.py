@@ -10,13 +10,13 @@ from babyllm.rollouts.rollout_stream import Rollouts
 from babyllm.rollouts.sample_records import write_page
 from babyllm.runtime import Runtime
 from babyllm.training.run import Measure, Show
-from babyllm.training.stages.policy.grpo_config import GrpoConfig
+from babyllm.training.stages.policy.policy_run_config import PolicyRunConfig
 from babyllm.training.state import TrainState
 
 RESULTS = ("all/reward", "all/reward_error", "all/length", "all/truncated")
 
 
-def held_out(config: GrpoConfig, prompts: Prompts, stream: Rollouts, runtime: Runtime) -> Measure:
+def held_out(config: PolicyRunConfig, prompts: Prompts, stream: Rollouts, runtime: Runtime) -> Measure:
     """A function that returns the mean reward on held-out prompts, its standard error, length and share cut off.
 
     Raises:
