@@ -31,6 +31,7 @@ COMMANDS = {
     "plan": "training",
     "predict": "use",
     "pretrain": "training",
+    "reward": "training",
     "sample": "use",
     "serve": "use",
     "sft": "training",
@@ -41,7 +42,7 @@ COMMANDS = {
 }
 """The folder of each command's module in `babyllm.commands`."""
 # Commands that read their own flags, as the scripts `train_*.py` do, and may start other processes.
-STAGES = ("pretrain", "sft")
+STAGES = ("pretrain", "sft", "reward")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "dedup", "export", "import", "judge", "merge-lora", "predict"),
