@@ -1,0 +1,1 @@
+"""Stages that train a policy on its own answers."""
