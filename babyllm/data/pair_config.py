@@ -11,7 +11,7 @@ from babyllm.config.values import AnyCount, Count, Members
 from babyllm.data.chat_config import ChatConfig
 from babyllm.data.order.curriculum import CurriculumConfig
 
-SAMPLE = "data/sample_preference"
+SAMPLE = "data/sample_pairs"
 STORE = "pairs"  # in the run directory
 
 
@@ -37,7 +37,7 @@ class PairConfig(ChatConfig):
         eval_pairs: held-out pairs that are read at each evaluation.
     """
 
-    seq_len: Members = 512
+    seq_len: Members = 256
     global_batch: Members = 32
     format: PreferenceFormat = field(default_factory=PreferenceFormat)
     max_prompt: Count | None = None
