@@ -32,6 +32,8 @@ COMMANDS = {
     "plan": "training",
     "predict": "use",
     "pretrain": "training",
+    "reward": "training",
+    "sample": "use",
     "serve": "use",
     "sft": "training",
     "tokenize": "corpus",
@@ -41,11 +43,11 @@ COMMANDS = {
 }
 """The folder of each command's module in `babyllm.commands`."""
 # Commands that read their own flags, as the scripts `train_*.py` do, and may start other processes.
-STAGES = ("grpo", "pretrain", "sft")
+STAGES = ("pretrain", "sft", "reward", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "dedup", "export", "import", "judge", "merge-lora", "predict"),
-    *("serve", "tokenize", "train-tokenizer", "upload"),
+    *("sample", "serve", "tokenize", "train-tokenizer", "upload"),
 )
 
 

@@ -137,7 +137,7 @@ def to_conversation(record: Mapping[str, Any], config: FormatConfig, *, task: st
     shape = _shape(fields, config)
     messages, left = _messages(fields, shape, config)
     _check(messages)
-    task = _task(fields, config) or task
+    task = task_of(fields, config) or task
     return Conversation(tuple(messages), task, id, (*fields.left(), *left))
 
 
@@ -340,7 +340,7 @@ def _require_characters(text: str) -> None:
         raise Unusable("a lone surrogate, so it is not valid Unicode") from None
 
 
-def _task(fields: RecordFields, config: FormatConfig) -> str:
+def task_of(fields: RecordFields, config: FormatConfig) -> str:
     """The task that a record names; empty if it does not name one."""
     task = ""
     if config.task_field is not None:

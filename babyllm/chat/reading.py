@@ -8,7 +8,7 @@ Files are read by `babyllm.text.readers`, which bound the memory and handle enco
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from babyllm.text.readers import Partition, ReadConfig, Rejected, Source, find_p
 from babyllm.text.readers.archives import read_files
 from babyllm.text.readers.formats.table import ARCHIVES, RECORDS, TABLES
 from babyllm.text.readers.line_numbers import LineNumbers
-from babyllm.text.readers.records import TOO_LONG, BadRecord, rejected
+from babyllm.text.readers.records import TOO_LONG, BadRecord, Maker, T, rejected
 
 READ = ReadConfig(domain="file")
 SECTION = "data.format"  # section of a training run with the settings of `FormatConfig`
@@ -81,16 +81,26 @@ def read_conversation_partition(
     The id of a conversation is its file and, after a colon, the offset in bytes at which it begins, or its row in
     Parquet. A rejected record also has its line, unless its file was split into partitions.
     """
+    yield from read_partition(partition, partial(_Conversations, config=config, section=section))
+
+
+def read_partition(partition: Partition, makers: Callable[[Source], Maker[T]]) -> Iterator[T | Rejected]:
+    """What is made of every record of a partition, in order, or the reason why the record was rejected.
+
+    Args:
+        partition: partition of `find_conversation_partitions`.
+        makers: function from a file to what makes something of its records.
+    """
     for source in partition.sources:
-        yield from read_files(source, READ, partial(_read, config=config, section=section))
+        yield from read_files(source, READ, partial(_read, makers=makers))
 
 
-def _read(source: Source, config: FormatConfig, section: str) -> Iterator[Conversation | Rejected]:
+def _read(source: Source, makers: Callable[[Source], Maker[T]]) -> Iterator[T | Rejected]:
     """Every record of a file that is not an archive."""
     if source.format not in RECORDS:
         yield rejected(source.name, NO_CONVERSATIONS)
         return
-    make = _Conversations(source, config, section)
+    make = makers(source)
     lines = LineNumbers(source, READ) if source.format not in TABLES and source.end is None else None
     for item in RECORDS[source.format](source, READ, make):
         yield _explained(item, source, lines) if isinstance(item, Rejected) else item
@@ -124,7 +134,7 @@ class _Conversations:
             found = to_conversation(record, self._config, task=self._source.domain, id=place)
             return replace(found, left_out=(*found.left_out, *self._unread)) if self._unread else found
         except Unusable as error:
-            raise BadRecord(self._reason(error)) from None
+            raise BadRecord(reason_of(error, self._section)) from None
 
     def columns(self, names: Sequence[str]) -> list[str]:
         """The columns that conversations are made from.
@@ -138,10 +148,11 @@ class _Conversations:
                 self._unread = tuple(name[:NAME_CHARACTERS] for name in names if name not in needed)
             return needed
         except Unusable as error:
-            raise BadRecord(self._reason(error)) from None
+            raise BadRecord(reason_of(error, self._section)) from None
 
-    def _reason(self, error: Unusable) -> str:
-        """Why a record is unusable, and the flags that would help."""
-        if not isinstance(error, Unrecognised) or not error.settings:
-            return str(error)
-        return f"{error}; name them, such as {as_flags(error.settings, self._section)}"
+
+def reason_of(error: Unusable, section: str) -> str:
+    """Why a record is unusable, and the flags of a section that would help."""
+    if not isinstance(error, Unrecognised) or not error.settings:
+        return str(error)
+    return f"{error}; name them, such as {as_flags(error.settings, section)}"

@@ -98,17 +98,17 @@ def describe_model(
     end_ids: Sequence[int] = (),
 ) -> None:
     """Write what `save_model` writes, without the weights: no value of a tensor is read."""
-    write_json(directory / "config.json", _config(model, tokenizer))
+    write_json(directory / "config.json", model_to_json(model, tokenizer))
     if isinstance(model, ActorCritic):
         (directory / CRITIC).mkdir(exist_ok=True)
-        write_json(directory / CRITIC / "config.json", _config(model.critic, tokenizer))
+        write_json(directory / CRITIC / "config.json", model_to_json(model.critic, tokenizer))
     save_generation(directory, model, tokenizer, end_ids)
     if tokenizer:
         tokenizer.save(directory, chat_template=chat_template)
 
 
-def _config(model: Model, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """The content of config.json."""
+def model_to_json(model: Model, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """The content of config.json: that of `config_to_json`, and the labels of a head."""
     config = config_to_json(model.config, tokenizer)
     return config | _head_to_json(model) if isinstance(model, WithHead) else config
 

@@ -1,4 +1,4 @@
-"""A policy and its critic as one model, so that one call gives the losses of both all they need.
+"""A policy and its critic as one model, so that one call returns what the losses of both need.
 
 tokens, targets -> actor -> nats, entropies        tokens -> critic -> values
 

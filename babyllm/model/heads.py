@@ -130,3 +130,8 @@ def transformer_of(model: Model) -> Transformer:
     found = getattr(model, "actor", model)  # of an `ActorCritic`, which stands above this module
     assert isinstance(found, Transformer)
     return found
+
+
+def writes(model: Model) -> bool:
+    """Whether a model can write text; reward models and classifiers cannot."""
+    return not isinstance(model, WithHead) or model.has_output

@@ -10,5 +10,19 @@ ranks, or on where an earlier process was killed.
 from babyllm.prediction.answering import Answering
 from babyllm.prediction.predict_file import Work, predict_file
 from babyllm.prediction.questions import Asking, Question
+from babyllm.prediction.sample_file import Rewarding, Sampled, sample_file
+from babyllm.prediction.sample_rules import Choosing, Rule, tally
 
-__all__ = ["Answering", "Asking", "Question", "Work", "predict_file"]
+__all__ = [
+    "Answering",
+    "Asking",
+    "Choosing",
+    "Question",
+    "Rewarding",
+    "Rule",
+    "Sampled",
+    "Work",
+    "predict_file",
+    "sample_file",
+    "tally",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from babyllm.chat.messages import Unusable
 from babyllm.chat.session import answer_lead
@@ -29,6 +29,17 @@ class Lines(NamedTuple):
 
     text: bytes
     n_tokens: int
+
+
+class LineMaker(Protocol):
+    """Makes the lines of a file, window by window."""
+
+    @property
+    def window(self) -> int:
+        """The number of records whose lines are made as a whole."""
+
+    def lines(self, records: Sequence[Mapping[str, Any] | Rejected], first: int) -> Lines:
+        """The lines of a window of records, the first of which has the number `first` in the input, from 0."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class Answering:
         asked = [self._asked(record) for record in records]
         answered = self._answered({i: each for i, each in enumerate(asked) if isinstance(each, Question)}, first)
         lines = [
-            _line({**_fields(record), **self._said(each, answered.get(i, []))})
+            as_line({**fields_of(record), **self._said(each, answered.get(i, []))})
             for i, (record, each) in enumerate(zip(records, asked, strict=True))
         ]
         n_tokens = sum(len(answer.tokens) for answers in answered.values() for answer in answers)
@@ -114,14 +125,15 @@ class Answering:
         return {**reference, PREDICTIONS: texts, FINISH: finishes}
 
 
-def _fields(record: Mapping[str, Any] | Rejected) -> Mapping[str, Any]:
+def fields_of(record: Mapping[str, Any] | Rejected) -> Mapping[str, Any]:
     """A record as it is; of one that cannot be read its place, its line and its beginning."""
     if not isinstance(record, Rejected):
         return record
     return {"place": record.place, "line": record.line, "excerpt": record.excerpt}
 
 
-def _line(value: Mapping[str, Any]) -> bytes:
+def as_line(value: Mapping[str, Any]) -> bytes:
+    """An object as a line of JSON in UTF-8."""
     # Tables hold dates and other values that JSON lacks; a lone surrogate becomes the escape that it was in JSON.
     text = json.dumps(value, ensure_ascii=False, default=str)
     return f"{text}\n".encode("utf-8", "backslashreplace")

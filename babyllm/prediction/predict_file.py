@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from babyllm.errors import UserError
-from babyllm.prediction.answering import Answering
+from babyllm.prediction.answering import LineMaker
 from babyllm.prediction.ordered_output import OrderedOutput, ordered_output
 from babyllm.prediction.questions import find_records, read_records
 from babyllm.runtime import Runtime
@@ -32,7 +32,7 @@ class Work(NamedTuple):
 
 
 def predict_file(
-    answering: Answering,
+    answering: LineMaker,
     source: Path,
     out: Path,
     runtime: Runtime,
@@ -45,7 +45,7 @@ def predict_file(
     the file is complete already, nothing is done. Every rank must call it.
 
     Args:
-        answering: how the records are answered.
+        answering: how the records are answered, or what else makes lines of them.
         source: file or folder of records.
         out: JSON lines file to write.
         runtime: ranks, which share the records.
@@ -74,7 +74,7 @@ def predict_file(
 
 
 def _answer(
-    answering: Answering,
+    answering: LineMaker,
     windows: Iterator[list[dict[str, Any] | Rejected]],
     output: OrderedOutput,
     runtime: Runtime,
@@ -93,7 +93,8 @@ def _answer(
         n_tokens += n_new
         if runtime.is_main and time.monotonic() > noted + _NOTE_S:
             noted = time.monotonic()
-            note(f"{first + len(records):,} records, {n_tokens / (noted - start):,.0f} tokens/s")
+            speed = f", {n_tokens / (noted - start):,.0f} tokens/s" if n_tokens else ""
+            note(f"{first + len(records):,} records{speed}")
     return n_tokens, n_windows
 
 

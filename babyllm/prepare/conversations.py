@@ -1,78 +1,44 @@
 """Files of conversations rendered into a store, on all cores, with the outcome of every record.
 
-files -> partitions -> one process each: read, choose the split, render, fit -> a file of ids by split and task
-      -> ids.bin, turns.bin, index.bin; rejected.jsonl; report.json; conversations.json, the commit mark
-
-Conversations are sorted by split, task and input order, so the store depends neither on the number of workers nor on
-the size of the partitions. It is a cache beside the run: other settings or files rebuild it.
+partition -> read, choose the split, render, fit -> blocks of ids by split and task -> `rendered.rendered_store`
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache, partial
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.limits import MessageLimits, limited
 from babyllm.chat.load import ChatTemplate, Rendered, Supervise, TooLong, fit, split_turns
 from babyllm.chat.messages import Conversation, Unusable
-from babyllm.chat.reading import READ, find_conversation_partitions, read_conversation_partition
+from babyllm.chat.reading import read_conversation_partition
 from babyllm.chat.supervise import message_weights
-from babyllm.documents import check_held_out
-from babyllm.files import read_sealed_json, write_sealed_json
-from babyllm.pipeline.output import MADE, REJECTED, WORK, discard_work, publish, rejected_published, work_directory
-from babyllm.pipeline.partitions import WorkConfig, run_partitions
+from babyllm.pipeline.output import REJECTED
+from babyllm.pipeline.partitions import WorkConfig
 from babyllm.pipeline.report import Report
-from babyllm.pipeline.report_html import REPORT_FILES, write_report
 from babyllm.prepare.conversations_report import Key, Result, Tally, report_of, require_training
-from babyllm.prepare.held_out import first_kept, is_apart
-from babyllm.store.conversations import FORMAT_VERSION, IDS, INDEX, MANIFEST, RECORD, TURNS, Group, Manifest, is_store
-from babyllm.store.shards import Split, little_endian, token_dtype
-from babyllm.text.readers import Partition, Rejected, Source, key_of
-from babyllm.text.readers.line_numbers import LineNumbers
+from babyllm.prepare.held_out import contents_of, is_apart
+from babyllm.prepare.rendered.blocks import Block, kinds_of, write_blocks
+from babyllm.prepare.rendered.rendered_store import Job, Outcome, RenderSettings, render_store
+from babyllm.store.shards import Split
+from babyllm.text.readers import Partition, Rejected
 from babyllm.text.readers.records import rejected
-from babyllm.tokenizer import TOKENIZER_FILES, load_tokenizer
 
-PIECE = "conversations.bin"
-# Rendering is slow, so even small files are split over cores; where depends on the files alone.
-MIN_PIECE_BYTES, PIECE_SHARE = 1 << 20, 1 / 16
-COPY_BYTES = 1 << 22
 READING = 3  # version of how records become conversations; a store of another version is rebuilt
 
 
-@dataclass(frozen=True)
-class _Settings:
+@dataclass(frozen=True, kw_only=True)
+class _Settings(RenderSettings):
     """The settings that, with the files, decide the result; sent to worker processes."""
 
-    format: FormatConfig
     supervise: Supervise
     is_split: bool
-    seq_len: int
     too_long: TooLong
-    limits: MessageLimits
-    held_out: float
-    held_out_files: tuple[str, ...]
-    directory: Path
-    template: str
-    tokenizer_sha256: str
-    first_kept: bytes = b""
-
-    def makes(self) -> dict[str, Any]:
-        """The settings as JSON values, without the template's location and without what follows from the files."""
-        values = asdict(self)
-        del values["directory"], values["first_kept"]
-        return values | {"held_out_files": list(self.held_out_files)}
 
 
 def prepare_conversations(
@@ -114,122 +80,49 @@ def prepare_conversations(
         UserError: a setting is not valid, an input cannot be read, no conversation is left to train on, or the
             directory cannot be written.
     """
-    if held_out < 0 or not isinstance(held_out, int):
-        check_held_out(held_out)
-    work = work or WorkConfig()
-    partitions = _partitions([*paths, *held_out_paths], work.partition_bytes)
-    files = {source.path: source for partition in partitions for source in partition.sources}
-    held = tuple(s.name for file, s in files.items() if any(p == file or p in file.parents for p in held_out_paths))
-    sha256, parts = template.tokenizer.sha256, directory / WORK
     settings = _Settings(
-        format,
-        supervise,
-        is_split,
-        seq_len,
-        too_long,
-        limits,
-        held_out,
-        held,
-        parts / "template",
-        template.source,
-        sha256,
+        format=format,
+        supervise=supervise,
+        is_split=is_split,
+        seq_len=seq_len,
+        too_long=too_long,
+        limits=limits,
+        held_out=held_out,
     )
-    inputs = [[source.name, *source.stamp] for source in files.values()]
-    made = {"version": FORMAT_VERSION, "reading": READING, "settings": settings.makes(), "inputs": inputs}
-    made_of = json.loads(json.dumps(made))
-    if _made_of(directory) == made_of:
-        discard_work(directory)
-        return None
-    with work_directory(directory, _files_of(directory)):
-        template.tokenizer.adding_bos(False).save(settings.directory, chat_template=template.source)
-        key = made_of | {"pieces": key_of(partitions)}
-        if held_out and isinstance(held_out, int):
-            found = first_kept(partitions, held_out, format, held, parts / "held_out", key=key, work=work)
-            settings = replace(settings, first_kept=found)
-        results = run_partitions(
-            partitions,
-            partial(_prepare_piece, settings=settings),
-            parts,
-            key=key,
-            workers=work.workers,
-            sizes=[partition.size_bytes for partition in partitions],
-            title="conversations",
-        )
-        report = _write(directory, settings, [Result.of(result) for result in results], template, files, made_of)
-    discard_work(directory)
-    return report
+    return render_store(paths, held_out_paths, directory, template, settings, work or WorkConfig(), _JOB)
 
 
-def _partitions(paths: Sequence[Path], partition_bytes: int) -> list[Partition]:
-    total = sum(partition.size_bytes for partition in find_conversation_partitions(paths, partition_bytes))
-    return find_conversation_partitions(paths, min(partition_bytes, max(MIN_PIECE_BYTES, round(total * PIECE_SHARE))))
+def _require(outcome: Outcome) -> None:
+    require_training(outcome.directory, outcome.tallies, outcome.result)
 
 
-def _made_of(directory: Path) -> Any:
-    try:
-        return read_sealed_json(directory / MANIFEST)["made_of"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _report(outcome: Outcome) -> Report:
+    return report_of(outcome.directory, outcome.groups, outcome.tallies, outcome.result)
 
 
 # ---- one partition
 
 
-@dataclass
-class _Block:
-    """The rendered conversations of a split and task, and their counts."""
-
-    ids: list[bytes] = field(default_factory=list)
-    turns: list[bytes] = field(default_factory=list)
-    records: list[tuple[int, int, int, int]] = field(default_factory=list)
-    tokens: int = 0
-
-    def add(self, rendered: Rendered, ids_kind: np.dtype[Any], turns_kind: np.dtype[Any]) -> None:
-        supervised = rendered.turns[1:][rendered.turns[1:] > 0]  # the first id is not a target
-        n_turns, n_ids = int(np.count_nonzero(np.bincount(supervised))), len(rendered.ids)
-        self.records.append((self.tokens, n_ids, n_turns, len(supervised)))
-        self.ids.append(rendered.ids.astype(ids_kind).tobytes())
-        self.turns.append(rendered.turns.astype(turns_kind).tobytes())
-        self.tokens += n_ids
-
-    def group(self, key: Key) -> Group:
-        _, lengths, turns, supervised = zip(*self.records, strict=True)
-        return Group(*key, len(self.records), sum(turns), self.tokens, sum(supervised), max(lengths))
+def _contents(partition: Partition, format: FormatConfig) -> Iterator[str]:
+    for found in read_conversation_partition(partition, format):
+        if not isinstance(found, Rejected):
+            yield contents_of(found.messages)
 
 
-def _prepare_piece(partition: Partition, folder: Path, *, settings: _Settings) -> dict[str, Any]:
+def _prepare_piece(partition: Partition, folder: Path, settings: _Settings) -> dict[str, Any]:
     """Render the conversations of a partition into one file, one split and task after the other."""
-    allowed = tuple(settings.format.allow_special)
-    template = _load_once(settings.directory, settings.template, settings.tokenizer_sha256, allowed)
-    ids_kind, turns_kind = _kinds(template.tokenizer.vocab_size, settings.seq_len)
+    template = settings.loaded()
+    kinds = kinds_of(template.tokenizer.vocab_size, settings.seq_len)
     result = Result()
-    blocks: dict[Key, _Block] = {}
+    blocks: dict[Key, Block] = {}
     with (folder / REJECTED).open("w", encoding="utf-8") as unused:
         for key, found in _rendered(partition, settings, template, result):
             if isinstance(found, Rejected):
                 unused.write(json.dumps(asdict(found), ensure_ascii=False) + "\n")
             else:
-                blocks.setdefault(key, _Block()).add(found, ids_kind, turns_kind)
-    result.groups = [block.group(key) for key, block in blocks.items()]
-    with (folder / PIECE).open("wb") as file:
-        for block in blocks.values():
-            file.writelines([np.array(block.records, RECORD).tobytes(), *block.ids, *block.turns])
-        file.flush()
-        os.fsync(file.fileno())
+                blocks.setdefault(key, Block()).add(found, kinds)
+    result.groups = write_blocks(folder, blocks)
     return result.to_json()
-
-
-@lru_cache(maxsize=1)
-def _load_once(directory: Path, source: str, sha256: str, allow_special: tuple[str, ...]) -> ChatTemplate:
-    """The template of a worker process; cached, because a tokenizer may take a while to load."""
-    tokenizer = load_tokenizer(directory, sha256)
-    assert tokenizer is not None
-    return ChatTemplate(source, tokenizer, allow_special=allow_special)
-
-
-def _kinds(vocab_size: int, seq_len: int) -> tuple[np.dtype[Any], np.dtype[Any]]:
-    """The types on disk of ids and of turn numbers; a conversation has at most as many turns as ids."""
-    return little_endian(token_dtype(vocab_size)), little_endian(token_dtype(seq_len + 2))
 
 
 def _rendered(
@@ -243,7 +136,7 @@ def _rendered(
                 result.rejected[record.reason] += 1
                 yield ("train", ""), record
                 continue
-            is_val = is_held or is_apart(record, settings.held_out, settings.first_kept)
+            is_val = is_held or is_apart(contents_of(record.messages), settings.held_out, settings.first_kept)
             split: Split = "val" if is_val else "train"
             key = split, record.task
             tally = result.tallies.setdefault(key, Tally())
@@ -288,109 +181,4 @@ def _fitted(
     return rendered
 
 
-# ---- all partitions together
-
-
-def _files_of(directory: Path) -> list[str]:
-    """The files of a finished store, which another store may replace; the commit mark first."""
-    names = (MANIFEST, IDS, TURNS, INDEX, REJECTED, *REPORT_FILES, *TOKENIZER_FILES)
-    return [name for name in names if (directory / name).is_file()] if is_store(directory) else []
-
-
-def _write(
-    directory: Path,
-    settings: _Settings,
-    results: Sequence[Result],
-    template: ChatTemplate,
-    files: Mapping[Path, Source],
-    made_of: Any,
-) -> Report:
-    """Build the store from the finished partitions, the manifest last, and return the report."""
-    parts, made, before = directory / WORK, directory / WORK / MADE, _files_of(directory)
-    folders = [parts / f"{index:05d}" for index in range(len(results))]
-    shutil.rmtree(made)  # left by an earlier attempt
-    shutil.copytree(settings.directory, made)
-    _join_rejected(folders, made, files)
-    tallies: dict[Key, Tally] = {}
-    for result in results:
-        for key, tally in result.tallies.items():
-            tallies[key] = tallies.get(key, Tally()) + tally
-    skipped = sum((result.skipped for result in results), Counter[str]())
-    unusable = sum((result.rejected for result in results), Counter[str]())
-    left_out = sum((result.left_out for result in results), Counter[str]())
-    cut = sum((result.cut for result in results), Counter[str]())
-    with rejected_published(directory, [name for name in before if name == REJECTED]):
-        require_training(directory, tallies, skipped, unusable)
-    tokenizer = template.tokenizer
-    groups, digests = _join(made, folders, results, _kinds(tokenizer.vocab_size, settings.seq_len))
-    report = report_of(directory, groups, tallies, skipped, unusable, left_out, cut)
-    write_report(made, report)
-    names = token_dtype(tokenizer.vocab_size), token_dtype(settings.seq_len + 2)
-    manifest = Manifest(*names, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, tuple(groups), digests)
-    write_sealed_json(made / MANIFEST, {"manifest": asdict(manifest), "made_of": made_of})
-    publish(directory, [*(name for name in sorted(os.listdir(made)) if name != MANIFEST), MANIFEST], before)
-    return report
-
-
-def _join_rejected(folders: Sequence[Path], directory: Path, files: Mapping[Path, Source]) -> None:
-    """Join the unused records into one `rejected.jsonl`, in order; add line numbers for files of several partitions."""
-    lines = {s.name: LineNumbers(replace(s, start=0, end=None), READ) for s in files.values() if s.format != ".parquet"}
-    target = directory / REJECTED
-    with target.open("w", encoding="utf-8") as joined:
-        for folder in folders:
-            with (folder / REJECTED).open(encoding="utf-8") as piece:
-                for text in piece:
-                    record = json.loads(text)
-                    name, _, offset = record["place"].rpartition(":")
-                    if record["line"] is None and name in lines and offset.isdigit():
-                        record["line"] = lines[name].at(int(offset))
-                    joined.write(json.dumps(record, ensure_ascii=False) + "\n")
-    if not target.stat().st_size:
-        target.unlink()
-
-
-def _join(
-    directory: Path, folders: Sequence[Path], results: Sequence[Result], kinds: tuple[np.dtype[Any], np.dtype[Any]]
-) -> tuple[list[Group], dict[str, str]]:
-    """Write the three files, one split and task after the other; returns the totals, and each file's sha256."""
-    places: dict[Key, list[tuple[Path, int, Group]]] = {}
-    for folder, result in zip(folders, results, strict=True):
-        offset = 0
-        for group in result.groups:
-            places.setdefault((group.split, group.task), []).append((folder / PIECE, offset, group))
-            offset += group.conversations * RECORD.itemsize + group.tokens * sum(kind.itemsize for kind in kinds)
-    groups: list[Group] = []
-    digests = {name: hashlib.sha256() for name in (IDS, TURNS, INDEX)}
-    before = 0
-    with ExitStack() as stack:
-        out = {name: stack.enter_context((directory / name).open("wb")) for name in digests}
-
-        def write(name: str, content: bytes) -> None:
-            out[name].write(content)
-            digests[name].update(content)
-
-        for key in sorted(places):
-            mine = [group for _, _, group in places[key]]
-            for path, offset, group in places[key]:
-                with path.open("rb") as piece:
-                    piece.seek(offset)
-                    records = np.fromfile(piece, RECORD, group.conversations)
-                    records["offset"] += before
-                    write(INDEX, records.tobytes())
-                    for name, kind in zip((IDS, TURNS), kinds, strict=True):
-                        left = group.tokens * kind.itemsize
-                        while left:
-                            left -= len(content := piece.read(min(left, COPY_BYTES)))
-                            write(name, content)
-                before += group.tokens
-            groups.append(_total(key, mine))
-        for file in out.values():
-            file.flush()
-            os.fsync(file.fileno())
-    return groups, {name: digest.hexdigest() for name, digest in digests.items()}
-
-
-def _total(key: Key, groups: Sequence[Group]) -> Group:
-    counted = ("conversations", "turns", "tokens", "supervised")
-    sums = {name: sum(getattr(group, name) for group in groups) for name in counted}
-    return Group(*key, **sums, longest=max(group.longest for group in groups))
+_JOB: Job[_Settings] = Job("conversations", {"reading": READING}, _prepare_piece, _contents, _require, _report)

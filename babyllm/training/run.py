@@ -17,6 +17,7 @@ from babyllm.data.stream_state import StreamState, gather
 from babyllm.errors import UserError
 from babyllm.files import write_bytes, write_json
 from babyllm.model.config import flops_per_token
+from babyllm.model.heads import writes
 from babyllm.optim.average import averaged, evaluated
 from babyllm.run_directory import CONFIG, point, step_directories, step_name
 from babyllm.runtime import environment, memory_bytes, peak_flops
@@ -343,7 +344,8 @@ def open_run(
             run.log.close(summary=state.step > first_step or not (directory / PLOT_FILE).exists())
             lines = summary(state, plan, time.monotonic() - began, run.losses)
             best = state.best[1] if state.best and state.bad_evaluations else None
-            how = {"has_tokenizer": tokenizer is not None, "chats": chat_template is not None}
+            can_write = tokenizer is not None and writes(state.model)
+            how = {"has_tokenizer": can_write, "chats": chat_template is not None}
             print("\n".join(lines + hints(directory, state.best_by, best=best, **how)))
 
 

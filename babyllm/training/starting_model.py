@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from babyllm.chat.load import ChatTemplate, stored_template
+from babyllm.config.json_fields import read_json
 from babyllm.errors import UserError
 from babyllm.interop.held_base import BASE, hold_base
+from babyllm.interop.hf_config import is_classifier
+from babyllm.interop.huggingface import load_with_head
 from babyllm.interop.peft import Adapter, fill_adapter, read_adapter
 from babyllm.loading import base_directory, is_adapter, load, load_base, tokenizer_directory
 from babyllm.model.adapt.freezing import FreezeConfig, freeze
@@ -22,6 +26,7 @@ from babyllm.model.adapt.grow import grow_vocabulary
 from babyllm.model.adapt.lora import LoraConfig, add_lora, lora_layers, merge_lora
 from babyllm.model.adapt.token_rows import matrices_of, train_token_rows
 from babyllm.model.config import require_context
+from babyllm.model.options import ModelOptions
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime, seed_all
 from babyllm.tokenizer import Tokenizer
@@ -73,7 +78,7 @@ def starting_model(
         if is_adapter(directory):
             adapter, source = read_adapter(directory), f"going on with the adapter of {directory}"
     else:
-        model = load(directory, options=config.model)[0]
+        model = _whole(directory, config.model)
         if lora_layers(model):
             source = f"from {directory} merged into its base {model.origin}, to be trained in full"
             merge_lora(model)
@@ -82,6 +87,21 @@ def starting_model(
     if config.lora.rank and not is_resumed:
         tokens |= _unlearned(config, directory, tokenizer, template)
     return StartingModel(directory, tokenizer, model, adapter, sorted(tokens), is_resumed, source)
+
+
+def _whole(directory: Path, options: ModelOptions) -> Transformer:
+    """The model of a directory, also where it has a head, for training in full; an adapter is not yet merged."""
+    return load_with_head(directory, options).model if _has_head(directory) else load(directory, options=options)[0]
+
+
+def head_of(directory: Path) -> Tensor | None:
+    """The weight (labels, D) of the head in the directory of a reward model or classifier; None for other models."""
+    return load_with_head(directory).score.weight.detach() if _has_head(directory) else None
+
+
+def _has_head(directory: Path) -> bool:
+    file = directory / "config.json"
+    return file.is_file() and is_classifier(read_json(file))
 
 
 def _unlearned(config: AdaptedRunConfig, directory: Path, tokenizer: Tokenizer, template: ChatTemplate) -> set[int]:

@@ -142,7 +142,7 @@ def test_finished_pieces_are_kept(
 
     work = WorkConfig(1, 9000)
     with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot be written"):
-        patch.setattr("babyllm.prepare.conversations.write_report", full)
+        patch.setattr("babyllm.prepare.rendered.rendered_store.write_report", full)
         prepare(files, tmp_path, template, work=work)
     with pytest.raises(UserError, match="no finished store"):
         ConversationStore.open(tmp_path)

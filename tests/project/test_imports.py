@@ -23,7 +23,7 @@ LAYERS = (
     ("text", "chat", "sandbox", "endpoint", "interop", "loading", "generation", "prediction"),
     ("prepare",),
     ("data", "evaluate", "judging"),
-    ("objectives", "recipes"),
+    ("objectives", "recipes", "reward_model"),
     ("training", "serve", "rollouts"),
     ("inspection",),
     ("publishing",),

@@ -1,4 +1,4 @@
-"""The commands that train, `babyllm pretrain` and `babyllm sft`, which are the scripts under another name."""
+"""The commands that train, such as `babyllm pretrain`, which are the scripts under another name."""
 
 import os
 import runpy
@@ -13,7 +13,7 @@ from babyllm.__main__ import run
 from babyllm.runtime.launching.launch import own_command
 from babyllm.training.recording.records import read_metrics
 
-STAGES = {"pretrain": "train_pretrain.py", "sft": "train_sft.py"}
+STAGES = {"pretrain": "train_pretrain.py", "sft": "train_sft.py", "reward": "train_reward.py"}
 
 
 def printed_by_script(name: str, flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:

@@ -156,8 +156,8 @@ def refuse_others(fields: RecordFields) -> None:
         found += [n for n in VERDICTS if isinstance(v := fields.get(n), bool) or str(v).lower() in ("true", "false")]
     if found:
         raise Unusable(
-            f"made for preferences, not for conversations: it has {' and '.join(found)} besides; leave the file out, "
-            "or name the format that is to be taken from it"
+            f"made for preferences, not for conversations: it has {' and '.join(found)} besides; train on it with "
+            "babyllm dpo or babyllm reward, leave the file out, or name the format that is to be taken from it"
         )
     root = fields.get("prompt")
     if (isinstance(root, dict) and "replies" in root) or fields.values.keys() >= _TREE:

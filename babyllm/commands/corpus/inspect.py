@@ -142,7 +142,7 @@ def _show_conversations(flags: Flags, place: Path) -> None:
 
 
 def _show_store(flags: Flags, place: Path) -> None:
-    """Print a report on conversations prepared for a run, and some of them with supervised tokens coloured."""
+    """Print a report on conversations or pairs prepared for a run, and some of them with supervised tokens coloured."""
     import random
     import sys
 
@@ -151,17 +151,22 @@ def _show_store(flags: Flags, place: Path) -> None:
     from babyllm.pipeline.report import Report, print_report
     from babyllm.runtime.machine import shows_colours
     from babyllm.store.conversations import ConversationStore
+    from babyllm.store.pair_store import kind_of_store
     from babyllm.tokenizer import Tokenizer
 
     store, tokenizer = ConversationStore.open(place, verify=flags.verify), Tokenizer.load(place)
     print_report(Report.from_json(read_json(place / "report.json")))
+    sides = {"pairs": ("chosen | ", "rejected | ")}.get(kind_of_store(store), ("",))
     rng = random.Random(flags.seed)
     for group in store.manifest.groups:
-        span = store.span(group.split, group.task)
+        chats = store.span(group.split, group.task)
+        span = range(chats.start // len(sides), chats.stop // len(sides))
         for number in rng.sample(span, min(flags.conversations or flags.examples, len(span))):
-            ids, turns = store.conversation(number)
-            print(f"\n{group.split} | {group.task} | {len(ids):,} tokens, {int((turns > 0).sum()):,} trained on")
-            print(coloured(ids, turns, tokenizer, shows_colours(sys.stdout)))
+            for i, side in enumerate(sides):
+                ids, turns = store.conversation(len(sides) * number + i)
+                n_supervised = int((turns > 0).sum())
+                print(f"\n{group.split} | {group.task} | {side}{len(ids):,} tokens, {n_supervised:,} trained on")
+                print(coloured(ids, turns, tokenizer, shows_colours(sys.stdout)))
 
 
 def _tokenizer_place(name: str) -> Path:

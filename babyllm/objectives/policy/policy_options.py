@@ -120,3 +120,26 @@ class ValueOptions:
 
     weight: Positive = 0.1
     clip: Rate = 0.2
+
+
+@dataclass(frozen=True)
+class CreditOptions:
+    """How the scores of answers become advantages of tokens.
+
+    Attributes:
+        gamma: discount of a reward one token later.
+        lam: weight of estimates that reach one token further (lambda of GAE); 1 takes what was earned alone.
+        whiten: whether advantages are brought to mean 0 and variance 1 over the global batch.
+        clip_score: largest size of a score; 0 for no limit.
+        normalise: whether scores are divided by the standard deviation of all scores so far, after their mean is taken
+            off.
+        truncated: what an answer that was cut off earns: bootstrap (no score; the value of the state it has reached
+            stands for what was to come) or score (its own, as if it had ended there).
+    """
+
+    gamma: Share = 1.0
+    lam: Share = 0.95
+    whiten: bool = True
+    clip_score: Rate = 0.0
+    normalise: bool = False
+    truncated: Literal["bootstrap", "score"] = "bootstrap"

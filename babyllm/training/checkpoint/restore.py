@@ -15,8 +15,7 @@ from babyllm.data.stream_state import join
 from babyllm.errors import UserError
 from babyllm.files import path_as_text
 from babyllm.integrity import OPTIMIZER, STREAM
-from babyllm.interop.hf_config import config_to_json
-from babyllm.interop.huggingface import ADAPTER_CONFIG
+from babyllm.interop.huggingface import ADAPTER_CONFIG, model_to_json
 from babyllm.interop.peft import fill_adapter, read_adapter
 from babyllm.interop.weights import load_weights
 from babyllm.model.adapt.lora import lora_layers
@@ -57,7 +56,7 @@ def resume(directory: Path, state: TrainState, tokenizer: Tokenizer | None) -> P
 def _require_same_model(directory: Path, state: TrainState, tokenizer: Tokenizer | None) -> None:
     if not (directory / "config.json").is_file():
         return  # an adapter: its base is compared on loading
-    theirs, mine = read_json(directory / "config.json"), config_to_json(state.model.config, tokenizer)
+    theirs, mine = read_json(directory / "config.json"), model_to_json(state.model, tokenizer)
     changed = [f"{key} {theirs.get(key)} (now {mine[key]})" for key in mine if theirs.get(key) != mine[key]]
     if changed:
         read_resume(directory)  # if the file is damaged, report that instead

@@ -1,0 +1,124 @@
+"""Answer the records of a file several times, and make pairs or records to train on of the answers, by a reward.
+
+A rule says what is written: pairs of the best and the worst answer (prompt, chosen, rejected), the best answers as
+messages, or all answers with their rewards. With --chosen=data the record's own answer is chosen and the model's is
+rejected, for which no reward is needed. A command that was killed goes on where it stopped:
+
+    babyllm sample RUN_DIR prompts.jsonl pairs.jsonl --samples=8 --reward=runs/reward
+    babyllm sample RUN_DIR chats.jsonl pairs.jsonl --chosen=data
+    babyllm sample RUN_DIR sums.jsonl sft.jsonl --rule=best --reward=exact_match --at_least=1
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from babyllm.commands import note, read_as_chosen
+from babyllm.commands.answer_flags import AnswerFlags, answering
+from babyllm.config.values import Few, Finite, PathText, Rate, Seed
+from babyllm.console import leaving_at_once
+from babyllm.errors import UserError
+from babyllm.runtime import ordinary_signals, start
+
+if TYPE_CHECKING:
+    from babyllm.prediction import Choosing, Sampled, Work
+
+ARGUMENTS = "RUN_DIR IN OUT.jsonl"
+_SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Flags(AnswerFlags):
+    """Flags of `babyllm sample`.
+
+    Attributes:
+        seed: seed of the draws, from which each record's own is derived; null draws differently each time.
+        samples: number of answers to each record; null takes 4, or 1 if no reward chooses among them.
+        reward: score of the answers: the directory of a reward model, a function as module:function, or exact_match or
+            length; null scores nothing.
+        rule: records to write: pairs (prompt, chosen, rejected), best (messages, to fine-tune on) or all (prompt,
+            answers, rewards).
+        chosen: chosen answer of a pair: the best of the model's, or the record's own (data).
+        at_least: least reward of a best or chosen answer.
+        margin: least difference of the two rewards of a pair; equal ones never make a pair.
+        cut: whether answers that max_new_tokens cut off are used, too.
+        answers: file with all answers, which other rules and rewards can share; null takes OUT.answers.jsonl.
+    """
+
+    seed: Seed | None = 0
+    samples: Few | None = None
+    reward: str | None = None
+    rule: Literal["pairs", "best", "all"] = "pairs"
+    chosen: Literal["best", "data"] = "best"
+    at_least: Finite | None = None
+    margin: Rate = 0.0
+    cut: bool = False
+    answers: PathText | None = None
+
+
+def run(flags: Flags, directory: str, source: str, out: str) -> None:
+    """Write what the rule makes of the model's answers to the records of a file, and print the counts.
+
+    Raises:
+        UserError: the flags contradict each other, the model, the reward or the input cannot be read, or a file was
+            begun with other settings.
+    """
+    from babyllm.prediction import Choosing, Rule, Sampled, sample_file
+
+    rule = Rule(flags.rule, flags.chosen, flags.at_least, flags.margin, flags.cut)
+    samples = _checked(flags, rule.needs_reward)
+    choosing = Choosing(rule, flags.format)
+    files = Sampled(Path(out), Path(flags.answers) if flags.answers else None)
+    with start(flags.runtime) as runtime, ordinary_signals(), read_as_chosen(runtime):
+        with leaving_at_once():
+            from babyllm.prediction.reward_functions import load_rewarding
+
+            rewarding = load_rewarding(flags.reward, flags.format) if flags.reward else None
+            asked, settings = answering(flags, samples, directory, runtime)
+        work = sample_file(asked, rewarding, choosing, Path(source), files, runtime, settings, note)
+        if runtime.is_main:
+            _report(flags, directory, source, files, choosing, work)
+
+
+def _checked(flags: Flags, needs_reward: bool) -> int:
+    """The number of answers to each record.
+
+    Raises:
+        UserError: flags contradict each other.
+    """
+    if needs_reward and not flags.reward:
+        raise UserError(
+            f"--rule={flags.rule}: a reward chooses the answers; give --reward, or --chosen=data for the record's own"
+            if flags.rule == "pairs"
+            else f"--rule={flags.rule}: a reward chooses the answers; give --reward"
+        )
+    samples = flags.samples or (_SAMPLES if flags.reward or flags.rule == "all" else 1)
+    if samples > 1 and flags.temperature == 0:
+        raise UserError(f"--samples={samples}: equal answers at temperature 0; give a --temperature above 0")
+    if samples == 1 and flags.rule == "pairs" and flags.chosen == "best":
+        raise UserError("--samples=1: a pair is the best and the worst of several answers; give --samples=2 or more")
+    return samples
+
+
+def _report(flags: Flags, directory: str, source: str, files: Sampled, choosing: Choosing, work: Work) -> None:
+    from babyllm.pipeline.report import Fact, Report, Table, print_report
+    from babyllm.prediction import tally
+
+    found = tally(files.last(flags.reward is not None), choosing)
+    facts: list[Fact] = [("model", directory), ("input", source), ("output", str(files.out))]
+    if work.seconds:
+        facts += [("tokens drawn", work.n_tokens), ("tokens/s", round(work.n_tokens / work.seconds, 1))]
+    if found.rewards:
+        facts += [("reward", flags.reward), ("mean reward", sum(found.rewards) / len(found.rewards))]
+    facts += [("records", found.n_records), ("records written", found.n_written)]
+    tables = [
+        Table(title, ["reason", unit], [[reason, n] for reason, n in counts.most_common()])
+        for title, unit, counts in (
+            ("records that were dropped", "records", found.dropped),
+            ("answers that were not used", "answers", found.unused),
+        )
+        if counts
+    ]
+    print_report(Report("Sampled answers", facts, tables))

@@ -1,0 +1,248 @@
+"""Files of chats rendered into a store, whatever the chats are: the part that conversations and pairs share.
+
+files -> partitions -> Job.piece, one process each -> a file of blocks by split and task
+      -> ids.bin, turns.bin, index.bin, labels; rejected.jsonl; report.json; conversations.json, the commit mark
+
+The chats are sorted by split, task and input order, so the store depends neither on the number of workers nor on the
+size of the partitions. It is a cache beside the run: other settings or files rebuild it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from babyllm.chat.formats import FormatConfig
+from babyllm.chat.limits import MessageLimits
+from babyllm.chat.load import ChatTemplate
+from babyllm.chat.reading import find_conversation_partitions
+from babyllm.documents import check_held_out
+from babyllm.files import read_sealed_json, write_sealed_json
+from babyllm.pipeline.output import MADE, REJECTED, WORK, discard_work, publish, rejected_published, work_directory
+from babyllm.pipeline.partitions import WorkConfig, run_partitions
+from babyllm.pipeline.report import Report
+from babyllm.pipeline.report_html import REPORT_FILES, write_report
+from babyllm.prepare.conversations_report import Key, Result, Tally
+from babyllm.prepare.held_out import first_kept
+from babyllm.prepare.rendered.blocks import Labels, join, join_rejected, kinds_of, load_once
+from babyllm.store.conversations import FORMAT_VERSION, IDS, INDEX, MANIFEST, TURNS, Group, Manifest, is_store
+from babyllm.store.pair_store import ANSWERS, PAIRS
+from babyllm.store.shards import token_dtype
+from babyllm.text.readers import Partition, Source, key_of
+from babyllm.tokenizer import TOKENIZER_FILES
+
+# Rendering is slow, so even small files are split over cores; where depends on the files alone.
+MIN_PIECE_BYTES, PIECE_SHARE = 1 << 20, 1 / 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderSettings:
+    """The settings that, with the files, decide the result; sent to worker processes.
+
+    Attributes:
+        format: rules by which records are read.
+        seq_len: largest number of inputs of a chat.
+        limits: largest lengths of messages.
+        held_out: share of the records that are held out or, as an integer, their number.
+        held_out_files: names of files that are held out in any case.
+        directory: directory of the tokenizer.
+        template: text of the chat template.
+        tokenizer_sha256: sha256 of the tokenizer.
+        first_kept: smallest hash that is not held out, where `held_out` is a number.
+    """
+
+    format: FormatConfig
+    seq_len: int
+    limits: MessageLimits
+    held_out: float
+    held_out_files: tuple[str, ...] = ()
+    directory: Path = Path()
+    template: str = ""
+    tokenizer_sha256: str = ""
+    first_kept: bytes = b""
+
+    def makes(self) -> dict[str, Any]:
+        """The settings as JSON values, without the template's location and without what follows from the files."""
+        values = asdict(self)
+        del values["directory"], values["first_kept"]
+        return values | {"held_out_files": list(self.held_out_files)}
+
+    def loaded(self) -> ChatTemplate:
+        """The template, with its tokenizer."""
+        return load_once(self.directory, self.template, self.tokenizer_sha256, tuple(self.format.allow_special))
+
+
+S = TypeVar("S", bound=RenderSettings)
+
+
+class Outcome(NamedTuple):
+    """What became of all records together, for a report.
+
+    Attributes:
+        directory: directory of the store.
+        made: directory that holds its finished files.
+        groups: sizes of each split and task.
+        tallies: outcomes of each split and task.
+        result: counts of all partitions; its groups and tallies are empty.
+    """
+
+    directory: Path
+    made: Path
+    groups: Sequence[Group]
+    tallies: Mapping[Key, Tally]
+    result: Result
+
+
+@dataclass(frozen=True)
+class Job(Generic[S]):
+    """What differs between stores.
+
+    Attributes:
+        title: title of the progress line.
+        version: JSON values that change when the reading of records does.
+        piece: function `(partition, folder, settings)` that renders a partition into a folder and returns the JSON form
+            of a `Result`.
+        contents: function `(partition, format)` that returns the text of each record that decides its split.
+        require: function that refuses an outcome without anything to train on.
+        report: function that returns the report.
+        labels: numbers kept for the chats; None for none.
+        more: function that renders, into a folder, what only all partitions together can tell; given their folders.
+    """
+
+    title: str
+    version: Mapping[str, Any]
+    piece: Callable[..., dict[str, Any]]
+    contents: Callable[..., Iterator[str]]
+    require: Callable[[Outcome], None]
+    report: Callable[[Outcome], Report]
+    labels: Labels | None = None
+    more: Callable[[Sequence[Path], Path, S], Result] | None = None
+
+
+def render_store(
+    paths: Sequence[Path],
+    held_out_paths: Sequence[Path],
+    directory: Path,
+    template: ChatTemplate,
+    settings: S,
+    work: WorkConfig,
+    job: Job[S],
+) -> Report | None:
+    """Render chats into a store, on all cores, and return the report; None if the same store exists already.
+
+    If a call is interrupted, the same call continues with the partitions that are left. A store of other settings or
+    files is replaced.
+
+    Args:
+        paths: files and folders of chats.
+        held_out_paths: files and folders whose chats are all in the "val" split.
+        directory: directory of the store; created if absent.
+        template: chat template that renders them; it and its tokenizer are saved in the directory.
+        settings: settings; those that follow from the other arguments are filled in here.
+        work: number of processes, and bytes of a partition.
+        job: how the records are read and rendered.
+
+    Raises:
+        UserError: a setting is not valid, an input cannot be read, nothing is left to train on, or the directory
+            cannot be written.
+    """
+    held_out = settings.held_out
+    if held_out < 0 or not isinstance(held_out, int):
+        check_held_out(held_out)
+    partitions = _partitions([*paths, *held_out_paths], work.partition_bytes)
+    files = {source.path: source for partition in partitions for source in partition.sources}
+    held = tuple(s.name for file, s in files.items() if any(p == file or p in file.parents for p in held_out_paths))
+    sha256, parts = template.tokenizer.sha256, directory / WORK
+    where = parts / "template"
+    settings = replace(
+        settings, held_out_files=held, directory=where, template=template.source, tokenizer_sha256=sha256
+    )
+    inputs = [[source.name, *source.stamp] for source in files.values()]
+    made = {"version": FORMAT_VERSION, **job.version, "settings": settings.makes(), "inputs": inputs}
+    made_of = json.loads(json.dumps(made))
+    if _made_of(directory) == made_of:
+        discard_work(directory)
+        return None
+    with work_directory(directory, _files_of(directory)):
+        template.tokenizer.adding_bos(False).save(where, chat_template=template.source)
+        key = made_of | {"pieces": key_of(partitions)}
+        if held_out and isinstance(held_out, int):
+            contents = partial(job.contents, format=settings.format)
+            found = first_kept(partitions, held_out, contents, held, parts / "held_out", key=key, work=work)
+            settings = replace(settings, first_kept=found)
+        results = run_partitions(
+            partitions,
+            partial(job.piece, settings=settings),
+            parts,
+            key=key,
+            workers=work.workers,
+            sizes=[partition.size_bytes for partition in partitions],
+            title=job.title,
+        )
+        report = _write(directory, settings, [Result.of(result) for result in results], template, files, made_of, job)
+    discard_work(directory)
+    return report
+
+
+def _partitions(paths: Sequence[Path], partition_bytes: int) -> list[Partition]:
+    total = sum(partition.size_bytes for partition in find_conversation_partitions(paths, partition_bytes))
+    return find_conversation_partitions(paths, min(partition_bytes, max(MIN_PIECE_BYTES, round(total * PIECE_SHARE))))
+
+
+def _made_of(directory: Path) -> Any:
+    try:
+        return read_sealed_json(directory / MANIFEST)["made_of"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _files_of(directory: Path) -> list[str]:
+    """The files of a finished store, which another store may replace; the commit mark first."""
+    names = (MANIFEST, IDS, TURNS, INDEX, PAIRS, ANSWERS, REJECTED, *REPORT_FILES, *TOKENIZER_FILES)
+    return [name for name in names if (directory / name).is_file()] if is_store(directory) else []
+
+
+def _write(
+    directory: Path,
+    settings: S,
+    results: Sequence[Result],
+    template: ChatTemplate,
+    files: Mapping[Path, Source],
+    made_of: Any,
+    job: Job[S],
+) -> Report:
+    """Build the store from the finished partitions, the manifest last, and return the report."""
+    parts, made, before = directory / WORK, directory / WORK / MADE, _files_of(directory)
+    folders = [parts / f"{index:05d}" for index in range(len(results))]
+    if job.more:
+        (more := parts / "more").mkdir(exist_ok=True)
+        results = [*results, job.more(folders, more, settings)]
+        folders.append(more)
+    shutil.rmtree(made)  # left by an earlier attempt
+    shutil.copytree(settings.directory, made)
+    join_rejected(folders, made, files)
+    tallies: dict[Key, Tally] = {}
+    for result in results:
+        for key, tally in result.tallies.items():
+            tallies[key] = tallies.get(key, Tally()) + tally
+    counters = ("skipped", "rejected", "left_out", "cut")
+    counts = (sum((getattr(result, name) for result in results), Counter[str]()) for name in counters)
+    outcome = Outcome(directory, made, [], tallies, Result([], {}, *counts))
+    with rejected_published(directory, [name for name in before if name == REJECTED]):
+        job.require(outcome)
+    tokenizer = template.tokenizer
+    groups, digests = join(made, folders, results, kinds_of(tokenizer.vocab_size, settings.seq_len), job.labels)
+    report = job.report(outcome._replace(groups=groups))
+    write_report(made, report)
+    names = token_dtype(tokenizer.vocab_size), token_dtype(settings.seq_len + 2)
+    manifest = Manifest(*names, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, tuple(groups), digests)
+    write_sealed_json(made / MANIFEST, {"manifest": asdict(manifest), "made_of": made_of})
+    publish(directory, [*(name for name in sorted(os.listdir(made)) if name != MANIFEST), MANIFEST], before)
+    return report

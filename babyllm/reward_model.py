@@ -1,0 +1,140 @@
+"""A reward model or classifier read from a directory, and its scores of conversations and texts.
+
+run, step or adapter directory -> load_reward_model -> RewardModel -> conversations -> scores
+
+It has a tokenizer and a template of its own, which may differ from those of the model whose answers it scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from babyllm.chat.load import ChatTemplate, Supervise, load_template
+from babyllm.chat.messages import Message, Unusable
+from babyllm.config.json_fields import Fields, read_json
+from babyllm.errors import UserError
+from babyllm.evaluate.scoring import batches
+from babyllm.integrity import check_model
+from babyllm.interop.huggingface import load_with_head
+from babyllm.interop.peft import fill_adapter, read_adapter
+from babyllm.loading import is_adapter, load_base, model_directory, tokenizer_directory
+from babyllm.model.adapt.lora import add_lora, merge_lora
+from babyllm.model.adapt.token_rows import matrices_of, train_token_rows
+from babyllm.model.heads import WithHead
+from babyllm.tokenizer import Tokenizer
+
+BATCH_TOKENS = 4096
+SCALE = "reward_scale.json"
+"""The file beside a step's weights with the mean and the deviation that its scores are brought to 0 and 1 by."""
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A reward model that is read only.
+
+    Attributes:
+        model: transformer with a head, in evaluation mode.
+        tokenizer: tokenizer of the model.
+        template: chat template that renders conversations for it.
+        mean: mean of its scores on reference answers, which is taken off.
+        deviation: standard deviation of those scores, by which they are divided.
+    """
+
+    model: WithHead
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    mean: float = 0.0
+    deviation: float = 1.0
+    _supervise: Supervise = field(default_factory=lambda: Supervise("last"))
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.model.score.weight.device
+
+    def ids(self, messages: Sequence[Message]) -> list[int] | None:
+        """The ids of a conversation up to the end token of its last answer; None if the context is too short.
+
+        Raises:
+            Unusable: the template refuses the messages.
+        """
+        rendered = self.template.render(messages, self._supervise)
+        found = rendered.turns.nonzero()[0]
+        if not len(found):
+            raise Unusable("it does not end with an answer")
+        ids: list[int] = rendered.ids[: found[-1] + 1].tolist()
+        return ids if len(ids) <= self.model.config.max_seq_len else None
+
+    def scores(
+        self, conversations: Sequence[Sequence[Message]], batch_tokens: int = BATCH_TOKENS
+    ) -> list[float | None]:
+        """The score of each conversation's last answer, in its order; None for one longer than the context.
+
+        Args:
+            conversations: conversations, each ending with an answer.
+            batch_tokens: largest number of tokens of a forward pass, including padding.
+
+        Raises:
+            Unusable: the template refuses a conversation.
+        """
+        scores = self.values([self.ids(messages) for messages in conversations], batch_tokens)
+        return [None if score is None else (float(score) - self.mean) / self.deviation for score in scores]
+
+    @torch.no_grad()
+    def values(self, rows: Sequence[Sequence[int] | None], batch_tokens: int = BATCH_TOKENS) -> list[Tensor | None]:
+        """The head's outputs at the last id of each row: () for one label, else (labels,); None for None."""
+        known = [i for i, row in enumerate(rows) if row is not None]
+        given = [torch.tensor(rows[i]) for i in known]
+        found: list[Tensor | None] = [None] * len(rows)
+        for batch in batches([len(row) for row in given], batch_tokens):
+            ids = torch.nn.utils.rnn.pad_sequence([given[i] for i in batch], batch_first=True)
+            lengths = torch.tensor([len(given[i]) for i in batch])
+            values = self.model(ids.to(self.device), lengths=lengths.to(self.device)).cpu()
+            for i, value in zip(batch, values, strict=True):
+                found[known[i]] = value
+        return found
+
+
+def load_reward_model(path: str | Path) -> RewardModel:
+    """The reward model or classifier of a run, step, adapter or Hugging Face directory, with adapters merged.
+
+    Raises:
+        UserError: the directory holds no model with a head, or a file is missing, damaged or does not fit.
+    """
+    directory = model_directory(path)
+    files = tokenizer_directory(directory)
+    tokenizer = Tokenizer.load(files)
+    with torch.inference_mode(False):
+        model = _adapted(directory, tokenizer) if is_adapter(directory) else load_with_head(directory)
+    mean, deviation = _scale(directory)
+    return RewardModel(model.eval(), tokenizer, load_template(None, tokenizer, files), mean, deviation)
+
+
+def _adapted(directory: Path, tokenizer: Tokenizer) -> WithHead:
+    """The base of an adapter with a head, with the adapter merged."""
+    check_model(directory)
+    adapter = read_adapter(directory)
+    base = load_base(directory, tokenizer)
+    add_lora(base, adapter.config)
+    train_token_rows(base, {name: ids for name, ids in adapter.tokens.items() if name in matrices_of(base, ids)})
+    model = WithHead(base)
+    try:
+        fill_adapter(model, adapter, directory)
+    except UserError as e:
+        raise UserError(f"{directory}: is not the adapter of a reward model ({e})") from e
+    merge_lora(model.model)
+    return model
+
+
+def _scale(directory: Path) -> tuple[float, float]:
+    """Mean and deviation stored with a model; 0 and 1 without."""
+    file = directory / SCALE
+    if not file.is_file():
+        return 0.0, 1.0
+    fields = Fields(read_json(file), str(file))
+    return fields.number("mean", low=-1e12), fields.number("deviation", low=1e-12)

@@ -1,0 +1,1 @@
+"""Stages of training on preferences: reward models, classifiers, and direct preference optimisation."""

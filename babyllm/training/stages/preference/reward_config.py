@@ -1,0 +1,45 @@
+"""The configuration of reward models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from babyllm.config.values import AnyCount, PathText
+from babyllm.data.pair_config import SAMPLE, PairConfig
+from babyllm.objectives.reward import RewardOptions
+from babyllm.optim.config import OptimConfig
+from babyllm.schedule import Plan
+from babyllm.training.adapted_config import AdaptedRunConfig
+from babyllm.training.run_config import settled
+
+
+@dataclass(frozen=True)
+class RewardConfig(AdaptedRunConfig):
+    """The configuration of `train_reward.py`.
+
+    Attributes:
+        loss: loss by which the scores of two answers are compared.
+    """
+
+    run_dir: PathText = "runs/reward"
+    init_from: PathText = "runs/sft"
+    data: PairConfig = field(default_factory=PairConfig)
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(weight_decay=0.0))
+    plan: Plan = field(default_factory=lambda: Plan(epochs=1, peak_lr=1e-3))
+    eval_every: AnyCount = 200
+    save_every: AnyCount = 200
+    best: str = "all/loss"
+    loss: RewardOptions = field(default_factory=RewardOptions)
+
+
+def resolved(config: RewardConfig) -> RewardConfig:
+    """The same configuration with the number of processes, and with the sample pairs if it names no data.
+
+    Raises:
+        UserError: there is no such device, or too few of them.
+    """
+    config = settled(config)
+    if config.data.path is not None:
+        return config
+    train, held_out = f"{SAMPLE}/train.jsonl", [f"{SAMPLE}/heldout.jsonl"]
+    return replace(config, data=replace(config.data, path=train, held_out_path=held_out, held_out=0.0))

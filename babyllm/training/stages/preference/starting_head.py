@@ -1,0 +1,35 @@
+"""The model with a head that a reward model or classifier begins with: a trained model, or one with a head already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from babyllm.model.heads import WithHead
+from babyllm.runtime import Runtime
+from babyllm.training.adapted_config import AdaptedRunConfig
+from babyllm.training.stages.opening import Opening
+from babyllm.training.starting_model import adapted, head_of, starting_model
+
+
+def starting_head(
+    config: AdaptedRunConfig, opening: Opening, labels: Sequence[str], runtime: Runtime
+) -> tuple[WithHead, str]:
+    """The model to train, and the origin of its weights in words; every rank must call it.
+
+    The transformer is adapted or frozen as the configuration says; the head is always trained. It is drawn at random,
+    unless the directory has a head with as many labels.
+
+    Raises:
+        UserError: the model cannot be read, or changed as the configuration says.
+    """
+    start = starting_model(
+        config, opening.directory, opening.tokenizer, opening.template, is_resumed=opening.is_resumed
+    )
+    head = head_of(opening.directory)
+    model = WithHead(adapted(config, start, opening.template, runtime), labels)
+    if head is not None and head.shape == model.score.weight.shape:
+        with torch.no_grad():
+            model.score.weight.copy_(head)
+    return model, start.source
