@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from babyllm.config.values import PathText
 from babyllm.errors import UserError
 from babyllm.objectives.policy.policy_options import CreditOptions, KlConfig, PolicyOptions
-from babyllm.rollouts.rollout_config import RewardConfig, RolloutConfig
+from babyllm.rollouts.rollout_config import AlarmConfig, RewardConfig, RolloutConfig
 from babyllm.training.run_config import settled
 from babyllm.training.stages.policy.critic_config import CriticConfig
 from babyllm.training.stages.policy.policy_run_config import PolicyRunConfig
@@ -23,6 +23,7 @@ class PpoConfig(PolicyRunConfig):
     rollout: RolloutConfig = field(default_factory=lambda: RolloutConfig(group=1, epochs=4))
     reward: RewardConfig = field(default_factory=lambda: RewardConfig(functions={"reward_model": 1.0}))
     loss: PolicyOptions = field(default_factory=lambda: PolicyOptions("ppo", kl=KlConfig("reward")))
+    alarms: AlarmConfig = field(default_factory=lambda: AlarmConfig(flat=0.0))
     credit: CreditOptions = field(default_factory=CreditOptions)
     critic: CriticConfig = field(default_factory=CriticConfig)
 
