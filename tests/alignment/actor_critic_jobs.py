@@ -14,10 +14,9 @@ from babyllm.data.loader import Loader
 from babyllm.data.order.shuffle import Shuffled
 from babyllm.data.row_config import Share
 from babyllm.data.rows.arrays import RowArrays
-from babyllm.model.actor_critic import ActorCritic
 from babyllm.model.adapt.lora import LoraConfig, add_lora
 from babyllm.model.cross_entropy import IGNORE
-from babyllm.model.heads import WithHead
+from babyllm.model.heads import ActorCritic, WithHead
 from babyllm.model.interface import Model
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.policy.losses import policy_loss

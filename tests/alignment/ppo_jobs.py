@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from policy_run_fixtures import PATTERN
 
 from babyllm.config import parse
 from babyllm.runtime import Runtime, RuntimeConfig, start
@@ -13,6 +12,8 @@ from babyllm.training.loop import train
 from babyllm.training.stages.policy.ppo import begin
 from babyllm.training.stages.policy.ppo_config import PpoConfig
 from babyllm.training.state import Every, TrainState
+
+PATTERN = ".*a.*"
 
 
 def configured(base: Path, prompts: Path, run_dir: Path, *more: str) -> PpoConfig:

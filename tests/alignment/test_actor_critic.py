@@ -16,9 +16,8 @@ from training_fixtures import Worker
 from babyllm.errors import UserError
 from babyllm.interop.huggingface import load_actor_critic, load_model, load_with_head, save_model
 from babyllm.interop.weights import load_weights
-from babyllm.model.actor_critic import ActorCritic
 from babyllm.model.adapt.lora import LoraConfig, add_lora
-from babyllm.model.heads import WithHead, transformer_of
+from babyllm.model.heads import ActorCritic, WithHead, transformer_of
 from babyllm.model.transformer import Transformer
 from babyllm.optim.build import make_optimizer
 from babyllm.optim.config import OptimConfig

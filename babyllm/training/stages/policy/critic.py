@@ -18,9 +18,8 @@ from torch import Tensor
 from babyllm.errors import UserError
 from babyllm.interop.huggingface import load_with_head
 from babyllm.loading import model_directory, tokenizer_directory
-from babyllm.model.actor_critic import CRITIC, ActorCritic
 from babyllm.model.adapt.lora import lora_layers
-from babyllm.model.heads import SCORE, WithHead
+from babyllm.model.heads import CRITIC, SCORE, ActorCritic, WithHead
 from babyllm.model.interface import Model
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.policy.credit import Credit, Scored
