@@ -25,11 +25,13 @@ COMMANDS = {
     "eval": "use",
     "export": "training",
     "generate": "use",
+    "grpo": "training",
     "import": "training",
     "inspect": "corpus",
     "judge": "use",
     "merge-lora": "training",
     "plan": "training",
+    "ppo": "training",
     "predict": "use",
     "pretrain": "training",
     "reward": "training",
@@ -43,7 +45,7 @@ COMMANDS = {
 }
 """The folder of each command's module in `babyllm.commands`."""
 # Commands that read their own flags, as the scripts `train_*.py` do, and may start other processes.
-STAGES = ("pretrain", "sft", "reward", "dpo")
+STAGES = ("pretrain", "sft", "reward", "dpo", "ppo", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "dedup", "export", "import", "judge", "merge-lora", "predict"),

@@ -1,8 +1,8 @@
 """The sample pairs and prompts for alignment: `python data/sample_pairs.py`; see `babyllm.recipes.sample_pairs`."""
 
-from babyllm.recipes.sample_pairs import DIRECTORY, pairs, prepare_pair_sample, prompts
+from babyllm.recipes.sample_pairs import DIRECTORY, pairs, prepare_pairs_sample, prompts
 
-__all__ = ["pairs", "prepare_pair_sample", "prompts"]
+__all__ = ["pairs", "prepare_pairs_sample", "prompts"]
 
 if __name__ == "__main__":
-    prepare_pair_sample(DIRECTORY)
+    prepare_pairs_sample(DIRECTORY)

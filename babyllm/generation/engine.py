@@ -39,11 +39,13 @@ class Event(NamedTuple):
         token: next token of the answer; None if this is an end token, or no token was drawn.
         finish: finish reason: "stop" for an end token, "length" for the limit, "error" for scores that are not
             numbers (`NO_NUMBERS`); None if the answer goes on.
+        end: end token that was drawn, where `finish` is "stop".
     """
 
     number: int
     token: Token | None
     finish: Finish | None
+    end: Token | None = None
 
 
 EFFORT = 32
@@ -340,7 +342,7 @@ class Engine:
             request.last = token.id
             request.n_left -= 1
             if token.id in self._end_ids or token.id in request.end_ids:
-                events.append(Event(request.number, None, "stop"))
+                events.append(Event(request.number, None, "stop", token))
             else:
                 events.append(Event(request.number, token, None if request.n_left else "length"))
         for i in reversed(range(len(rows))):

@@ -30,9 +30,8 @@ from babyllm.interop.weights import (
     weight_files,
     weights_to_hf,
 )
-from babyllm.model.actor_critic import CRITIC, ActorCritic
 from babyllm.model.config import ModelConfig
-from babyllm.model.heads import SCORE, WithHead
+from babyllm.model.heads import CRITIC, SCORE, ActorCritic, WithHead
 from babyllm.model.interface import Model
 from babyllm.model.linear import FrozenLinear, WeightStorage
 from babyllm.model.options import ModelOptions

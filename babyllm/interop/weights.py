@@ -20,9 +20,8 @@ from babyllm.config.json_fields import Fields, read_json
 from babyllm.errors import UserError, in_one_line
 from babyllm.files import path_as_text
 from babyllm.integrity import INDEX
-from babyllm.model.actor_critic import CRITIC, ActorCritic
 from babyllm.model.config import ModelConfig
-from babyllm.model.heads import SCORE
+from babyllm.model.heads import CRITIC, SCORE, ActorCritic
 from babyllm.model.interface import Model
 from babyllm.model.transformer import EMBEDDING, OUTPUT
 

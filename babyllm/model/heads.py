@@ -1,6 +1,7 @@
-"""Heads that rate texts: rewards, values and classes from a transformer's hidden states.
+"""Heads that rate texts: rewards, values and classes from a transformer's hidden states; and a policy with a critic.
 
 tokens (B, T) -> Transformer -> hidden states (B, T, D) -> score -> values of each token, or of the last one of each row
+tokens, targets -> ActorCritic: actor -> nats, entropies; critic -> values
 
 Legend: B batch, T time, D model width, N labels.
 Parameters carry the names of transformers' LlamaForSequenceClassification: `model.layers...`, `score.weight`. They are
@@ -10,6 +11,7 @@ read and written by babyllm.interop.huggingface.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from babyllm.model.interface import Model, Output
 from babyllm.model.transformer import INIT_STD, Transformer
 
 SCORE = "score"  # name of the head in files
+CRITIC = "critic"  # name of a critic's parameters, and of its folder beside its actor's files
 
 
 class WithHead(Model):
@@ -32,6 +35,8 @@ class WithHead(Model):
         score: the head, D -> N, without bias.
         labels: a name for each of the N outputs.
         has_output: whether the transformer keeps its output layer, so that losses and values come from one call.
+        lr_scales: factors of the learning rate by the names of its parts (`babyllm.optim`).
+        weight_decays: weight decays by part, in place of `OptimConfig.weight_decay`.
     """
 
     def __init__(self, model: Transformer, labels: Sequence[str] = ("reward",), *, has_output: bool = False) -> None:
@@ -44,6 +49,8 @@ class WithHead(Model):
         """
         super().__init__()
         self.model, self.labels, self.has_output = model, tuple(labels), has_output
+        self.lr_scales: dict[str, float] = {}
+        self.weight_decays: dict[str, float] = {}
         width, device = model.config.d_model, model.embed_tokens.weight.device
         if not has_output:
             model.lm_head = _no_output(width, device)
@@ -123,13 +130,100 @@ def _no_output(width: int, device: torch.device) -> nn.Linear:
     return layer
 
 
+class ActorCritic(Model):
+    """A policy and a separate model of values; their shapes may differ, their vocabulary may not.
+
+    Attributes:
+        actor: the policy.
+        critic: the model of values, with one label.
+        lr_scales: factors of the learning rate, by the parts "actor" and "critic".
+        weight_decays: weight decays by part, in place of `OptimConfig.weight_decay`.
+    """
+
+    def __init__(
+        self, actor: Transformer, critic: WithHead, *, critic_lr: float = 1.0, critic_decay: float | None = None
+    ) -> None:
+        """Take over both models.
+
+        Args:
+            actor: the policy.
+            critic: model of values without an output layer of its own.
+            critic_lr: learning rate of the critic, as a multiple of the actor's.
+            critic_decay: weight decay of the critic; None for that of the actor.
+
+        Raises:
+            ValueError: the critic has several labels, its own output layer or another vocabulary.
+        """
+        super().__init__()
+        if len(critic.labels) != 1 or critic.has_output or critic.config.vocab_size != actor.config.vocab_size:
+            raise ValueError("a critic has one label, no output layer, and the vocabulary of its actor")
+        self.actor, self.critic = actor, critic
+        self.lr_scales = {CRITIC: critic_lr}
+        self.weight_decays = {} if critic_decay is None else {CRITIC: critic_decay}
+
+    @property
+    def config(self) -> ModelConfig:
+        """The actor's shape."""
+        return self.actor.config
+
+    @property
+    def origin(self) -> str | None:
+        """The directory the actor's weights were read from; None if they were drawn."""
+        return self.actor.origin
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The blocks of both, the actor's first."""
+        return nn.ModuleList([*self.actor.layers, *self.critic.layers])
+
+    def forward(
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+        *,
+        weights: Tensor | None = None,
+        n_targets: int | None = None,
+        temperature: float = 1.0,
+        returns: Sequence[Output] = (),
+    ) -> Tensor | dict[str, Tensor]:
+        """The actor's nats; or several results of both.
+
+        Args:
+            tokens: (B, T) int64 ids.
+            targets: as in `Transformer.forward`.
+            positions: as in `Transformer.forward`.
+            documents: as in `Transformer.forward`.
+            weights: as in `Transformer.forward`.
+            n_targets: as in `Transformer.forward`.
+            temperature: as in `Transformer.forward`.
+            returns: names of the results wanted; "values" (B, T) float32 are the critic's, all others the actor's.
+
+        Returns:
+            (B, T) nats without `returns`; else the results by name, as `Output` describes them.
+
+        Raises:
+            KeyError: a result needs targets, and there are none; its name.
+        """
+        of_actor = [name for name in returns if name != "values"]
+        found: dict[str, Any] = {}
+        if of_actor or not returns:
+            options = {"weights": weights, "n_targets": n_targets, "temperature": temperature}
+            found = self.actor(tokens, targets, positions, documents, **options, returns=of_actor or ("nats",))
+        if "values" in returns:
+            found["values"] = self.critic(tokens, None, positions, documents)
+        return {name: found[name] for name in returns} if returns else found["nats"]
+
+
 def transformer_of(model: Model) -> Transformer:
     """The transformer that a model is, or that its head is on, or its actor: what generation and evaluation read."""
     if isinstance(model, WithHead):
         return model.model
-    found = getattr(model, "actor", model)  # of an `ActorCritic`, which stands above this module
-    assert isinstance(found, Transformer)
-    return found
+    if isinstance(model, ActorCritic):
+        return model.actor
+    assert isinstance(model, Transformer)
+    return model
 
 
 def writes(model: Model) -> bool:

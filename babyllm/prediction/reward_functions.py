@@ -47,7 +47,9 @@ def load_rewarding(name: str, format: FormatConfig) -> Rewarding:
         return Rewarding(BUILT_IN[name], name, format=format)
     module, _, function = name.partition(":")
     if not function:
-        raise UserError(f"--reward={name}: write one of {', '.join(BUILT_IN)}, or module:function")
+        raise UserError(
+            f"--reward={name}: write one of {', '.join(BUILT_IN)}, module:function or the directory of a reward model"
+        )
     if (here := os.getcwd()) not in sys.path:  # `babyllm` itself is run from another folder
         sys.path.insert(0, here)
     try:

@@ -136,7 +136,7 @@ def _said(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
-def prepare_pair_sample(data_path: str | list[str]) -> None:
+def prepare_pairs_sample(data_path: str | list[str]) -> None:
     """Make `data/sample_pairs` unless it is there already, if that folder or a file of it is to be read.
 
     Raises:

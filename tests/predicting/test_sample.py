@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from model_fixtures import Tiny, decisive
 from training_fixtures import Killer, Worker
 
 from babyllm.chat.formats import FormatConfig, to_conversation
 from babyllm.chat.load import load_template
+from babyllm.chat.messages import Message
+from babyllm.chat.preferences import PreferenceFormat, PreferencePair, to_preference
 from babyllm.commands.use.sample import Flags, run
 from babyllm.errors import UserError
 from babyllm.generation import Sampling
 from babyllm.interop.huggingface import save_model
+from babyllm.model.heads import WithHead
 from babyllm.model.transformer import Transformer
 from babyllm.prediction import Choosing, Rewarding, Rule, Sampled, sample_file, tally
 from babyllm.prediction.answering import Answering
 from babyllm.prediction.questions import Asking
+from babyllm.reward_model import load_reward_model
 from babyllm.runtime import Runtime, RuntimeConfig
 from babyllm.tokenizer import Tokenizer
 
@@ -211,6 +216,31 @@ def test_what_a_reward_may_return() -> None:
             scored_with(wrong)
 
 
+def test_a_reward_model_scores_answers(
+    chat_model: str, tiny: Tiny, tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A reward model with its own template scores whole conversations, and its pairs are read as preferences."""
+    folder = tmp_path / "reward"
+    folder.mkdir()
+    template = load_template("plain", tokenizer)
+    torch.manual_seed(1)
+    head = WithHead(Transformer(tiny(max_seq_len=24)))
+    save_model(folder, head, template.tokenizer)
+    template.tokenizer.save(folder, chat_template=template.source)
+    source = write(tmp_path / "in.jsonl", *TALKS, {"prompt": "今天" * 20})
+    pairs = sampled(chat_model, source, tmp_path / "out.jsonl", reward=str(folder), temperature=2.0)
+    reward = load_reward_model(folder)
+    for pair in pairs:
+        prompt = [Message(turn["role"], turn["content"]) for turn in pair["prompt"]]
+        scores = reward.scores([[*prompt, Message("assistant", pair[side])] for side in ("chosen", "rejected")])
+        assert [pair["chosen_reward"], pair["rejected_reward"]] == pytest.approx(scores)
+        found = to_preference(pair, PreferenceFormat(), task="", id="")
+        assert isinstance(found, PreferencePair)
+        assert found.margin == pair["chosen_reward"] - pair["rejected_reward"] > 0
+        assert [m.content for m in (*found.prompt, found.chosen[-1])] == [*(m.content for m in prompt), pair["chosen"]]
+    assert len(pairs) == 3 and "without a reward" in capsys.readouterr().out
+
+
 @pytest.fixture
 def sampling(model: Transformer, tokenizer: Tokenizer, runtime: Runtime, tmp_path: Path) -> Callable[..., Path]:
     """`sampling(out)`: pairs from 9 records, some of them unusable, in windows of 4."""
@@ -257,9 +287,8 @@ def test_another_reward_needs_another_file(sampling: Callable[..., Path], tmp_pa
 
 
 def test_ranks_share_the_records(chat_model: str, worker: Worker, tmp_path: Path) -> None:
-    """Two ranks write the same bytes as one, with a reward from a module of the user's, and rank 0 reports."""
+    """Two ranks write the same bytes as one, and rank 0 reports."""
     source = write(tmp_path / "in.jsonl", *TALKS, "broken")
-    (tmp_path / "my_rewards.py").write_text("def vowels(prompts, answers, records):\n    return map(hash, answers)\n")
     flags = ["--max_new_tokens=2", "--samples=128", "--temperature=1", "--cut=true", "--reward=length", "--rule=all"]
     flags += ["--runtime.device=cpu", "--runtime.threads=1"]
     one, two = (str(tmp_path / f"{n}.jsonl") for n in (1, 2))

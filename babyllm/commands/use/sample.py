@@ -11,19 +11,25 @@ rejected, for which no reward is needed. A command that was killed goes on where
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from babyllm.commands import note, read_as_chosen
 from babyllm.commands.answer_flags import AnswerFlags, answering
 from babyllm.config.values import Few, Finite, PathText, Rate, Seed
 from babyllm.console import leaving_at_once
 from babyllm.errors import UserError
-from babyllm.runtime import ordinary_signals, start
+from babyllm.files import json_digest
+from babyllm.runtime import Runtime, ordinary_signals, start
 
 if TYPE_CHECKING:
-    from babyllm.prediction import Choosing, Sampled, Work
+    from babyllm.prediction import Choosing, Rewarding, Sampled, Work
+    from babyllm.prediction.sample_rules import Turns
+    from babyllm.reward_model import RewardModel
 
 ARGUMENTS = "RUN_DIR IN OUT.jsonl"
 _SAMPLES = 4
@@ -73,9 +79,7 @@ def run(flags: Flags, directory: str, source: str, out: str) -> None:
     files = Sampled(Path(out), Path(flags.answers) if flags.answers else None)
     with start(flags.runtime) as runtime, ordinary_signals(), read_as_chosen(runtime):
         with leaving_at_once():
-            from babyllm.prediction.reward_functions import load_rewarding
-
-            rewarding = load_rewarding(flags.reward, flags.format) if flags.reward else None
+            rewarding = _rewarding(flags.reward, flags, runtime) if flags.reward else None
             asked, settings = answering(flags, samples, directory, runtime)
         work = sample_file(asked, rewarding, choosing, Path(source), files, runtime, settings, note)
         if runtime.is_main:
@@ -100,6 +104,47 @@ def _checked(flags: Flags, needs_reward: bool) -> int:
     if samples == 1 and flags.rule == "pairs" and flags.chosen == "best":
         raise UserError("--samples=1: a pair is the best and the worst of several answers; give --samples=2 or more")
     return samples
+
+
+def _rewarding(name: str, flags: Flags, runtime: Runtime) -> Rewarding:
+    """The reward of a name, or the reward model of a directory.
+
+    Raises:
+        UserError: there is no such reward, or the directory holds no reward model.
+    """
+    from babyllm.prediction import Rewarding
+    from babyllm.prediction.reward_functions import BUILT_IN, load_rewarding
+
+    if name in BUILT_IN or not Path(name).expanduser().is_dir():
+        return load_rewarding(name, flags.format)
+    from babyllm.evaluate.tasks.responses import weights_hash
+    from babyllm.reward_model import load_reward_model
+
+    model = load_reward_model(name)
+    if len(model.model.labels) != 1:
+        raise UserError(f"--reward={name}: a classifier with {len(model.model.labels)} classes; give a reward model")
+    head = [model.model.score.weight.flatten().tolist(), model.mean, model.deviation]
+    settings = {"reward model": json_digest([weights_hash(model.model.model), head])}
+    model.model.to(runtime.device)
+    return Rewarding(partial(_scores, model), name, settings, flags.format)
+
+
+def _scores(
+    model: RewardModel, prompts: Sequence[Turns], answers: Sequence[str], records: Sequence[Mapping[str, Any]]
+) -> list[float | None]:
+    """The scores of answers; None where a conversation is too long for the reward model or its template refuses it."""
+    from babyllm.chat.messages import ASSISTANT, Message, Unusable
+
+    found: list[float | None] = [None] * len(answers)
+    talks = {}
+    for place, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        turns = [Message(turn["role"], turn["content"]) for turn in prompt]
+        with suppress(Unusable):
+            model.ids(talk := [*turns, Message(ASSISTANT, answer)])
+            talks[place] = talk
+    for place, score in zip(talks, model.scores(list(talks.values())), strict=True):
+        found[place] = score
+    return found
 
 
 def _report(flags: Flags, directory: str, source: str, files: Sampled, choosing: Choosing, work: Work) -> None:

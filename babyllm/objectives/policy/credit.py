@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from babyllm.objectives.policy.advantages import Total, alone, gae, whiten
-from babyllm.objectives.policy.kl import adapted_coefficient, in_reward
+from babyllm.objectives.policy.kl import adapted_coefficient, in_reward, k3
 from babyllm.objectives.policy.policy_options import CreditOptions, KlConfig
 from babyllm.objectives.policy.value import explained_variance
 
@@ -84,13 +84,16 @@ class Credit:
         is_charged = self.kl.place == "reward" and found.reference is not None
         if found.reference is not None:
             apart = (found.old - found.reference).masked_fill(~mask, 0.0).sum(1)
-            metrics["kl/answer"] = self._mean(apart)
+            metrics["answer_kl"] = self._mean(apart)
+            near = k3((found.old - found.reference).masked_fill(~mask, 0.0)).double().sum()
+            whole, n_tokens = self.total([float(near), float(mask.sum())])
+            metrics["kl"] = whole / max(n_tokens, 1.0)
         if is_charged:
             assert found.reference is not None
             rewards = in_reward(rewards, found.old, found.reference, mask, self.coefficient)
-            metrics["kl/coefficient"] = self.coefficient
+            metrics["kl_coefficient"] = self.coefficient
             if self.kl.target:
-                self.coefficient = adapted_coefficient(self.coefficient, metrics["kl/answer"], self.kl.target)
+                self.coefficient = adapted_coefficient(self.coefficient, metrics["answer_kl"], self.kl.target)
         is_open = found.is_truncated & (self.options.truncated == "bootstrap")
         advantages, returns = gae(rewards, found.values, mask, is_open, self.options.gamma, self.options.lam)
         metrics["explained_variance"] = explained_variance(found.values[:, :-1], returns, mask, self.total)

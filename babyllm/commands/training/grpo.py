@@ -1,0 +1,44 @@
+"""Train a model on its own answers to prompts, by rewards that can be computed, in a process per GPU or core.
+
+Each prompt is answered several times; answers that are rewarded above the mean of their group become more likely.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from babyllm.runtime import Runtime
+    from babyllm.training.stage import Beginning
+    from babyllm.training.stages.policy.grpo_config import GrpoConfig
+
+ARGUMENTS = ""
+
+
+def begin(config: GrpoConfig, runtime: Runtime) -> Beginning:
+    """A run at step 0. Every rank must call this.
+
+    Raises:
+        UserError: the model, the prompts, the rewards and the plan do not fit each other.
+    """
+    from babyllm.training.stages.policy import grpo
+
+    return grpo.begin(config, runtime)
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "babyllm grpo") -> None:
+    """Read the configuration, then train in as many processes as it says.
+
+    Args:
+        argv: flags; None takes those of this program.
+        prog: name of the program in its help.
+
+    Raises:
+        UserError: a flag is wrong, or the run fails by a user's mistake.
+    """
+    from babyllm.training.script import run_stage
+    from babyllm.training.stages.policy.grpo_config import GrpoConfig, resolved
+
+    run_stage(sys.argv[1:] if argv is None else argv, GrpoConfig, begin, resolved, prog, __doc__ or "")

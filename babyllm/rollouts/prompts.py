@@ -1,0 +1,119 @@
+"""Prompts of files: rendered for the model, with the record that rewards look at.
+
+files -> records -> messages before the last answer -> ids -> short enough? -> training or held-out prompts
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from babyllm.chat.formats import to_question
+from babyllm.chat.load import ChatTemplate
+from babyllm.chat.messages import Message, Unusable
+from babyllm.data.prompt_config import PromptConfig
+from babyllm.documents import is_held_out, spread_key
+from babyllm.errors import UserError
+from babyllm.prediction.questions import REFERENCE, find_records, read_records, references
+from babyllm.text.readers import Rejected
+
+TOO_LONG = "longer than data.max_prompt"
+
+
+class Prompt(NamedTuple):
+    """A prompt.
+
+    Attributes:
+        ids: ids that the model reads, up to where its answer begins.
+        messages: messages that the ids render.
+        record: record of the file. Its last answer is the field `reference`, if the record names no right answer.
+    """
+
+    ids: list[int]
+    messages: list[Message]
+    record: dict[str, Any]
+
+    @property
+    def turns(self) -> list[dict[str, Any]]:
+        """The messages as dictionaries with `role` and `content`."""
+        return [{"role": message.role, "content": message.content} for message in self.messages]
+
+    @property
+    def text(self) -> str:
+        """The content of the messages, for people to read and to tell prompts apart."""
+        return "\n".join(message.content for message in self.messages)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of a run.
+
+    Attributes:
+        train: prompts that are trained on.
+        held_out: prompts that are evaluated on.
+        left_out: number of records that cannot be prompts, by reason.
+    """
+
+    train: list[Prompt]
+    held_out: list[Prompt]
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        """One line for people: how many there are, and what was left out."""
+        reasons = "".join(f"; {n:,} left out: {reason}" for reason, n in self.left_out.most_common(3))
+        return f"{len(self.train):,} prompts, {len(self.held_out):,} held out{reasons}"
+
+
+def read_prompts(config: PromptConfig, template: ChatTemplate) -> Prompts:
+    """The prompts that a configuration names; the same on every rank.
+
+    Raises:
+        UserError: a file is missing, or no prompt is left to train on.
+    """
+    limit, left_out = config.prompt_limit, Counter[str]()
+    found = [prompt for path in config.paths for prompt in _read(Path(path), config, template, limit, left_out)]
+    train, held_out = _split(found, config.held_out)
+    for path in config.held_out_path:
+        held_out += _read(Path(path), config, template, limit, left_out)
+    if not train:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in left_out.most_common(3)) or "there are no records"
+        raise UserError(
+            f"data.path={config.path}: no prompt is left to train on ({reasons}); give other files or limits"
+        )
+    return Prompts(train, held_out, left_out)
+
+
+def _read(path: Path, config: PromptConfig, template: ChatTemplate, limit: int, left_out: Counter[str]) -> list[Prompt]:
+    found = []
+    for record in read_records(find_records(path)):
+        if isinstance(record, Rejected):
+            left_out[record.reason] += 1
+            continue
+        try:
+            messages, answer = to_question(record, config.format)
+            ids = template.prompt(messages)
+        except (Unusable, UserError) as error:
+            left_out[str(error)] += 1
+            continue
+        if len(ids) > limit:
+            left_out[TOO_LONG] += 1
+            continue
+        if answer is not None and not references(record):
+            record = {**record, REFERENCE: answer}
+        found.append(Prompt(list(ids), messages, record))
+    return found
+
+
+def _split(prompts: Sequence[Prompt], held_out: int | float) -> tuple[list[Prompt], list[Prompt]]:
+    """Training and held-out prompts, each in the order of the files."""
+    if isinstance(held_out, int):
+        keys = sorted({spread_key(prompt.text) for prompt in prompts})[:held_out]
+        chosen = set(keys)
+        flags = [spread_key(prompt.text) in chosen for prompt in prompts]
+    else:
+        flags = [is_held_out(prompt.text, held_out) for prompt in prompts]
+    train = [prompt for prompt, flag in zip(prompts, flags, strict=True) if not flag]
+    return train, [prompt for prompt, flag in zip(prompts, flags, strict=True) if flag]

@@ -1,0 +1,92 @@
+"""Rewards that are built in: equal texts and numbers, form, length, SQL, and a reward model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from babyllm.errors import UserError
+from babyllm.evaluate.answer_metrics.matching import exact, number
+from babyllm.prediction.questions import references
+from babyllm.rollouts.rollout_config import RewardConfig
+from babyllm.sandbox.execution import query_match
+from babyllm.sandbox.sql import Sandbox
+from babyllm.sandbox.sql_scores import database_files
+
+Turns = list[dict[str, Any]]
+RewardFunction = Callable[[Sequence[Turns], Sequence[str], Sequence[Mapping[str, Any]]], list[float | None]]
+"""Rewards of answers, given for each the messages before it and its record; None where there is no reward."""
+
+_DATABASE, _QUERY = ("db_id", "database"), ("query", "sql", "SQL", "gold")
+
+
+def _compared(
+    compare: Callable[[str, Sequence[str]], float],
+    prompts: Sequence[Turns],
+    answers: Sequence[str],
+    records: Sequence[Mapping[str, Any]],
+) -> list[float | None]:
+    """What a comparison with the right answers of each record says; None for a record without any."""
+    right = [references(record) for record in records]
+    return [compare(answer, texts) if texts else None for answer, texts in zip(answers, right, strict=True)]
+
+
+def _format(config: RewardConfig) -> RewardFunction:
+    """1 for an answer that the whole pattern matches, else 0."""
+    if config.pattern is None:
+        raise UserError("reward.functions: format needs a regular expression; give --reward.pattern")
+    try:
+        pattern = re.compile(config.pattern, re.DOTALL)
+    except re.error as error:
+        raise UserError(f"reward.pattern={config.pattern}: not a regular expression ({error})") from error
+    return lambda prompts, answers, records: [float(bool(pattern.fullmatch(answer))) for answer in answers]
+
+
+def _length(config: RewardConfig) -> RewardFunction:
+    """1 up to the target length in characters, from there linear to 0 at twice as many; 0 for an empty answer."""
+
+    def score(answer: str) -> float:
+        return min(1.0, max(0.0, 2 - len(answer) / config.target_length)) if answer else 0.0
+
+    return lambda prompts, answers, records: [score(answer) for answer in answers]
+
+
+def _sql(config: RewardConfig) -> RewardFunction:
+    """1 for a query that returns the rows of the record's own query, else 0; None if the record has none that runs."""
+    if config.databases is None:
+        raise UserError("reward.functions: sql needs a folder of SQLite files; give --reward.databases")
+    folder, sandbox = Path(config.databases), Sandbox()
+
+    def score(answer: str, record: Mapping[str, Any]) -> float | None:
+        name = next((record[key] for key in _DATABASE if isinstance(record.get(key), str)), "")
+        known = [record[key] for key in _QUERY if isinstance(record.get(key), str)] or references(record)
+        files = database_files(folder, name)
+        if not files or not known:
+            return None
+        match = query_match(sandbox, files, answer, known[0])
+        return None if match.fault else float(match.is_right)
+
+    return lambda prompts, answers, records: [score(*pair) for pair in zip(answers, records, strict=True)]
+
+
+def _reward_model(config: RewardConfig) -> RewardFunction:
+    """The score of a reward model, with its own tokenizer and template; None for a text longer than its context."""
+    from babyllm.rollouts.rewards.model_reward import ModelReward  # other rewards need no second model
+
+    if config.model is None:
+        raise UserError("reward.functions: reward_model needs a directory; give --reward.model=runs/reward")
+    return ModelReward(config.model)
+
+
+MAKERS: dict[str, Callable[[RewardConfig], RewardFunction]] = {
+    "exact_match": lambda config: partial(_compared, exact),
+    "number_match": lambda config: partial(_compared, number),
+    "format": _format,
+    "length": _length,
+    "sql": _sql,
+    "reward_model": _reward_model,
+}
+"""A function that makes each reward from the section `reward`."""

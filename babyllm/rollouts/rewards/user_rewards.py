@@ -1,0 +1,105 @@
+"""Rewards of a user's own module, computed in a process of their own, which may print, fail or hang.
+
+module:function -> child process -> a line of JSON for each call -> rewards
+                                 -> no line in time: the process is killed, and the next call starts another
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from babyllm.rollouts.rewards.built_in_rewards import Turns
+
+START_S = 120.0  # to import the module
+
+
+class RewardFailed(Exception):
+    """A call that gave no rewards; the message is the reason."""
+
+
+class UserReward:
+    """A function `module:function` of a module that Python finds in the folder where the run was started.
+
+    What the function prints goes to the standard error output.
+    """
+
+    def __init__(self, name: str, timeout_s: float) -> None:
+        self.name, self._timeout_s = name, timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __call__(
+        self, prompts: Sequence[Turns], answers: Sequence[str], records: Sequence[Mapping[str, Any]]
+    ) -> list[float | None]:
+        """The rewards of answers; None where the function returns None or a number that is not finite.
+
+        Raises:
+            RewardFailed: the function raised, hung, ended its process or returned something else than a list of
+                numbers, one for each answer.
+        """
+        request = json.dumps([list(prompts), list(answers), list(records)], default=str)
+        reply = self._answer(request)
+        if "error" in reply:
+            raise RewardFailed(str(reply["error"]))
+        rewards = reply["rewards"]
+        if not isinstance(rewards, list) or len(rewards) != len(answers):
+            n = len(rewards) if isinstance(rewards, list) else type(rewards).__name__
+            raise RewardFailed(f"returned {n} rewards for {len(answers)} answers")
+        return [None if reward is None or not math.isfinite(reward) else float(reward) for reward in rewards]
+
+    def _answer(self, request: str) -> dict[str, Any]:
+        """The reply of the child to a request."""
+        if self._process is None:
+            self._process = _start(self.name)
+            first = self._line(START_S)
+            if "error" in first:
+                self.close()
+                return first
+        with contextlib.suppress(OSError):
+            assert self._process.stdin is not None
+            self._process.stdin.write(request.encode() + b"\n")
+            self._process.stdin.flush()
+        return self._line(self._timeout_s)
+
+    def _line(self, seconds: float) -> dict[str, Any]:
+        process = self._process
+        assert process is not None and process.stdout is not None
+        is_late = threading.Event()
+
+        def end() -> None:
+            is_late.set()
+            process.kill()
+
+        timer = threading.Timer(seconds, end)
+        timer.start()
+        line = process.stdout.readline()
+        timer.cancel()
+        try:
+            found: dict[str, Any] = json.loads(line)
+            return found
+        except ValueError:
+            self.close()
+            return {"error": f"took more than {seconds:g} s" if is_late.is_set() else "ended its process"}
+
+    def close(self) -> None:
+        """End the child."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            for pipe in (process.stdin, process.stdout):
+                if pipe:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+            process.wait()
+
+
+def _start(name: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "babyllm.rollouts.rewards.reward_worker", name]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=os.getcwd())

@@ -1,0 +1,93 @@
+"""How rollouts are drawn and rewarded, as sections of a configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from babyllm.config.values import (
+    AnyCount,
+    Count,
+    Few,
+    Members,
+    PathText,
+    Positive,
+    PositiveSeconds,
+    Rate,
+    Seed,
+    expand_paths,
+)
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """How answers are drawn.
+
+    Attributes:
+        group: answers to each prompt; divides data.global_batch over every rank.
+        temperature: divisor of the logits. Answers are scored at the same temperature; top-k, top-p and penalties are
+            not offered, since the loss could not score them alike.
+        epochs: number of steps that each rollout is used for.
+        resample: number of times that a group whose rewards are all equal is replaced by one of another prompt.
+        slots: largest number of answers that a rank writes together.
+        seed: seed of the order of prompts and of the draws.
+        samples: number of answers of each rollout that are written to samples.jsonl.
+    """
+
+    group: Members = 8
+    temperature: Positive = 1.0
+    epochs: Count = 1
+    resample: AnyCount = 0
+    slots: Few = 64
+    seed: Seed = 1
+    samples: AnyCount = 4
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """What answers are rewarded for.
+
+    Attributes:
+        functions: weights by name, such as {number_match: 1, format: 0.2}. A name is one of those built in
+            (exact_match, number_match, format, length, sql, reward_model) or module:function of your own.
+        held_out: as functions, for the held-out prompts alone; null takes the same.
+        pattern: regular expression that a whole answer must match, for "format".
+        target_length: number of characters, for "length", which is 1 up to there and falls to 0 at twice as many.
+        databases: folder of SQLite files, for "sql".
+        model: run or directory of a reward model, for "reward_model".
+        timeout_s: seconds in which a function of your own must return.
+        patience: calls in a row that may fail before the run ends; until then their answers have no reward.
+    """
+
+    functions: dict[str, float] = field(default_factory=lambda: {"exact_match": 1.0})
+    held_out: dict[str, float] | None = None
+    pattern: str | None = None
+    target_length: Count = 200
+    databases: PathText | None = None
+    model: PathText | None = None
+    timeout_s: PositiveSeconds = 60.0
+    patience: Count = 3
+
+    def __post_init__(self) -> None:
+        """Expand `~` in paths."""
+        expand_paths(self)
+
+
+@dataclass(frozen=True)
+class AlarmConfig:
+    """Limits beyond which a line of the log warns; 0 switches an alarm off.
+
+    Attributes:
+        flat: share of the groups whose rewards are all equal.
+        clipped: share of the tokens whose ratio is clipped.
+        entropy: share of the first rollout's entropy that the present one falls below.
+        length: factor by which answers are longer than in the first rollout.
+        kl: divergence from the reference, in nats per token.
+        every: rollouts between two lines of the same alarm.
+    """
+
+    flat: Rate = 0.8
+    clipped: Rate = 0.3
+    entropy: Rate = 0.3
+    length: Rate = 2.0
+    kl: Rate = 0.5
+    every: Count = 10

@@ -1,0 +1,1 @@
+"""Stages in which a model trains on its own answers."""

@@ -1,0 +1,105 @@
+"""Group-relative policy optimisation: what a run begins with.
+
+init_from -> model, tokenizer, template -> prompts -> Rollouts (answers, rewards, advantages) -> policy loss
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from babyllm.data.batch import Batch
+from babyllm.data.row_config import share_of
+from babyllm.errors import UserError
+from babyllm.objectives import Loss, LossTerms
+from babyllm.objectives.policy.losses import policy_loss
+from babyllm.rollouts.alarms import Alarms
+from babyllm.rollouts.prompts import Prompts, read_prompts
+from babyllm.rollouts.rewards.reward_sum import make_rewards
+from babyllm.rollouts.rollout_stream import Answering, Rollouts
+from babyllm.rollouts.sample_records import write_samples
+from babyllm.runtime import Runtime
+from babyllm.schedule import Plan
+from babyllm.training.parallel import prepare
+from babyllm.training.stage import Beginning
+from babyllm.training.stages.opening import new_state, open_stage
+from babyllm.training.stages.policy.grpo_advantages import GroupAdvantages
+from babyllm.training.stages.policy.grpo_config import GrpoConfig
+from babyllm.training.stages.policy.held_out_reward import RESULTS, answers, held_out
+from babyllm.training.stages.policy.policy_run_config import PolicyRunConfig
+from babyllm.training.stages.policy.reference_model import reference_of
+from babyllm.training.starting_model import adapted, starting_model
+
+
+def begin(config: GrpoConfig, runtime: Runtime) -> Beginning:
+    """A run at step 0; every rank must call it.
+
+    Raises:
+        UserError: the model, the prompts, the rewards and the plan do not fit each other.
+    """
+    config.plan.check()
+    config.loss.check("loss.")
+    if config.loss.loss == "reinforce" and config.rollout.group < 2:
+        raise UserError("--rollout.group=1: the loss reinforce compares answers to one prompt; give at least 2")
+    opening = open_stage(config, config.data, before="babyllm sft")
+    prompts = read_prompts(config.data, opening.template)
+    if runtime.is_main:
+        print(prompts)
+    start = starting_model(config, opening.directory, opening.tokenizer, opening.template, opening.is_resumed)
+    model = prepare(adapted(config, start, opening.template, runtime), runtime)
+    share = share_of(config.data, model.config, runtime)
+    kl = config.loss.kl
+    temperature = config.rollout.temperature
+    reference = None if kl.place == "none" else reference_of(config, model, runtime, temperature, share.micro_batch)
+    advantages = GroupAdvantages(config.loss, config.scale, config.rollout.group, runtime, reference, kl.coefficient)
+    answering = Answering(
+        model, opening.tokenizer.decode, opening.end_ids, config.rollout, config.data.max_new_tokens, runtime
+    )
+    stream = Rollouts(
+        answering,
+        prompts.train,
+        make_rewards(config.reward, config.reward.functions),
+        advantages,
+        config.rollout,
+        share,
+        config.data.seq_len,
+        masks_truncated=config.loss.mask_truncated,
+        alarms=Alarms(config.alarms),
+        record=partial(write_samples, Path(config.run_dir), config.rollout.samples),
+    )
+    state = new_state(config, model, stream, runtime, start.source)
+    return Beginning(
+        state,
+        plan_of(config, prompts),
+        watched(policy_loss(config.loss, max_answer=config.data.max_new_tokens, temperature=temperature), stream),
+        held_out(config, prompts, stream, runtime),
+        answers(prompts, stream, config.samples, runtime),
+        opening.template.tokenizer,
+        opening.template.source,
+        opening.end_ids,
+        is_measured_first=bool(prompts.held_out),
+        results=RESULTS,
+    )
+
+
+def plan_of(config: PolicyRunConfig, prompts: Prompts) -> Plan:
+    """The plan with its number of steps: in an epoch each prompt is answered by one group.
+
+    Raises:
+        UserError: the phases do not fit the steps.
+    """
+    rows = len(prompts.train) * config.rollout.group * config.rollout.epochs
+    return config.plan.with_steps(rows, config.data.global_batch)
+
+
+def watched(loss: Loss, stream: Rollouts) -> Loss:
+    """The same loss, which also lets the stream's alarms know what it clips."""
+
+    def told(model: nn.Module, batch: Batch) -> LossTerms:
+        terms = loss(model, batch)
+        stream.watch_clipping(terms.metrics["clip/low"], terms.metrics["clip/high"])
+        return terms
+
+    return told

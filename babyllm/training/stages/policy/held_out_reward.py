@@ -1,0 +1,70 @@
+"""The mean reward of a policy on held-out prompts, drawn with the same seeds at each evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from babyllm.rollouts.prompts import Prompts
+from babyllm.rollouts.rewards.reward_sum import make_rewards
+from babyllm.rollouts.rollout_stream import Rollouts
+from babyllm.rollouts.sample_records import write_page
+from babyllm.runtime import Runtime
+from babyllm.training.run import Measure, Show
+from babyllm.training.stages.policy.policy_run_config import PolicyRunConfig
+from babyllm.training.state import TrainState
+
+RESULTS = ("all/reward", "all/reward_error", "all/length", "all/truncated")
+
+
+def held_out(config: PolicyRunConfig, prompts: Prompts, stream: Rollouts, runtime: Runtime) -> Measure:
+    """A function that returns the mean reward on held-out prompts, its standard error, length and share cut off.
+
+    Raises:
+        UserError: a reward of `reward.held_out` is not known.
+    """
+    weights = config.reward.functions if config.reward.held_out is None else config.reward.held_out
+    rewards = make_rewards(config.reward, weights)
+    asked = prompts.held_out[: config.data.eval_prompts]
+
+    def measure(state: TrainState) -> dict[str, float]:
+        if runtime.is_main:
+            write_page(Path(config.run_dir))
+        if not asked:
+            return {}
+        found = stream.answering.held_out(asked, rewards, config.rollout.seed)
+        known = [answer.reward for answer in found if answer.reward == answer.reward]
+        n, total, n_all, tokens, truncated = runtime.sum(
+            [
+                float(len(known)),
+                sum(known),
+                float(len(found)),
+                float(sum(len(answer.drawn.ids) for answer in found)),
+                float(sum(answer.drawn.finish == "length" for answer in found)),
+            ]
+        )
+        lengths = {"all/length": tokens / n_all, "all/truncated": truncated / n_all}
+        if not n:
+            return lengths
+        mean = total / n
+        square = runtime.sum([sum((reward - mean) ** 2 for reward in known)])[0]
+        error = (square / max(n - 1, 1) / n) ** 0.5
+        lines = stream.alarms.evaluated(mean, error) if stream.alarms else []
+        if runtime.is_main:
+            for line in lines:
+                print(line)
+        return {"all/reward": mean, "all/reward_error": error} | lengths
+
+    return measure
+
+
+def answers(prompts: Prompts, stream: Rollouts, n: int, runtime: Runtime) -> Show:
+    """A function that returns answers to the first held-out prompts, drawn as in training; rank 0 writes them."""
+
+    def show(state: TrainState) -> list[tuple[str, str]]:
+        if not runtime.is_main:
+            return []
+        asked = prompts.held_out[:n]
+        texts = stream.answering.texts(asked, range(len(asked)))
+        return [(prompt.text, text) for prompt, text in zip(asked, texts, strict=True)]
+
+    return show

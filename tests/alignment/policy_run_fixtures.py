@@ -1,0 +1,81 @@
+"""Tiny policies that answer short prompts, and runs of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from babyllm.config import parse
+from babyllm.interop.huggingface import save_model
+from babyllm.model.config import ModelConfig
+from babyllm.model.transformer import Transformer
+from babyllm.runtime import Runtime, RuntimeConfig, start
+from babyllm.tokenizer import Tokenizer
+from babyllm.training import checkpoint
+from babyllm.training.loop import train
+from babyllm.training.stage import Beginning
+from babyllm.training.stages.policy.grpo import begin
+from babyllm.training.stages.policy.grpo_config import GrpoConfig
+from babyllm.training.state import Every, TrainState
+
+PATTERN = ".*a.*"
+
+
+def write_policy(directory: Path, tokenizer: Tokenizer, shape: ModelConfig) -> Path:
+    """A run with one step of a random model whose scores are spread."""
+    step = directory / "step_00000001"
+    step.mkdir(parents=True)
+    torch.manual_seed(1)
+    model = Transformer(shape)
+    with torch.no_grad():
+        model.embed_tokens.weight.mul_(10)
+    save_model(step, model, tokenizer)
+    return directory
+
+
+def write_prompts(file: Path, n: int = 24) -> Path:
+    """Short prompts with a right answer each."""
+    records = [{"prompt": "abcdefgh"[i % 8] * (1 + i // 8), "reference": str(i)} for i in range(n)]
+    file.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return file
+
+
+def configured(base: Path, prompts: Path, run_dir: Path, *more: str) -> GrpoConfig:
+    """A run of eight steps of 16 answers in groups of 4, which rewards the letter a."""
+    arguments = [
+        *(f"--init_from={base}", f"--data.path={prompts}", f"--run_dir={run_dir}", "--data.template=chatml"),
+        *("--data.seq_len=32", "--data.max_new_tokens=6", "--data.max_prompt=26", "--data.global_batch=16"),
+        *("--rollout.group=4", "--rollout.epochs=2", "--data.held_out=4", "--plan.steps=8", "--plan.peak_lr=0.003"),
+        *("--reward.functions={format: 1}", f"--reward.pattern={PATTERN}", "--save_every=0", "--eval_every=0"),
+        *("--runtime.device=cpu", "--runtime.dtype=float32", "--runtime.threads=1", "--runtime.processes=1", *more),
+    ]
+    return parse(GrpoConfig, arguments, prog="test")
+
+
+def trained(config: GrpoConfig, runtime: Runtime, save_to: Path | None = None, load: Path | None = None) -> Any:
+    """The beginning of a run that was trained to its end, and the metrics of each step."""
+    stage: Beginning = begin(config, runtime)
+    if load:
+        checkpoint.load(stage.state, load)
+    seen: list[dict[str, float]] = []
+
+    def look(state: TrainState) -> None:
+        seen.append(state.take_metrics() | {"grad_norm": state.grad_norm})
+        if save_to:
+            checkpoint.save(state, save_to, None, keep=99)
+
+    train(state=stage.state, loss=stage.loss, plan=stage.plan, every=[Every(1, look)])
+    return stage, seen
+
+
+def grpo_steps(base: str, prompts: str, out: str) -> None:
+    """Leave the metrics, and the weights after two steps, of a run on all ranks."""
+    with start(RuntimeConfig(device="cpu", dtype="float32", threads=1)) as runtime:
+        config = configured(Path(base), Path(prompts), Path(out, "run"), "--plan.steps=2", "--data.micro_batch=4")
+        stage, seen = trained(config, runtime)
+        flat = torch.cat([p.detach().flatten() for p in stage.state.model.parameters()])
+        torch.save((flat, seen, stage.state.stream.metrics()), Path(out, f"{runtime.rank}.pt"))
+
+
+JOBS = {"grpo_steps": grpo_steps}

@@ -1,0 +1,131 @@
+"""GRPO as a stage: it learns, resumes to the bit amid a rollout, and ranks do not change it."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from policy_run_fixtures import configured, trained, write_policy, write_prompts
+from training_fixtures import Worker
+
+from babyllm.errors import UserError
+from babyllm.model.config import ModelConfig
+from babyllm.runtime import Runtime
+from babyllm.tokenizer import Tokenizer
+from babyllm.training.stage import train_stage
+from babyllm.training.stages.policy.grpo import begin
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny: Callable[..., ModelConfig]) -> Path:
+    """A run to start from; tests must not change it."""
+    return write_policy(tmp_path_factory.mktemp("policy") / "base", tokenizer, tiny())
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prompts with right answers."""
+    return write_prompts(tmp_path_factory.mktemp("prompts") / "prompts.jsonl")
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """Processes for the jobs of these tests."""
+    with Worker(tmp_path_factory.mktemp("worker"), ["tests.alignment.policy_run_fixtures"]) as started:
+        yield started
+
+
+LOSSES = ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "reinforce")
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_each_loss_raises_what_is_rewarded(
+    loss: str, base: Path, prompts: Path, tmp_path: Path, runtime: Runtime
+) -> None:
+    """Some rollouts raise the reward on held-out prompts, and the first step has a ratio of one."""
+    epochs = "1" if loss == "reinforce" else "2"
+    more = ("--plan.steps=16", "--data.global_batch=32", f"--loss.loss={loss}", f"--rollout.epochs={epochs}")
+    config = configured(base, prompts, tmp_path / "run", *more, "--plan.peak_lr=0.02")
+    stage = begin(config, runtime)
+    before = stage.measure(stage.state)
+    stage, seen = trained(config, runtime)
+    assert seen[0]["ratio"] == pytest.approx(1.0, abs=1e-5)
+    after = stage.measure(stage.state)
+    assert after["all/reward"] > before["all/reward"] + 0.2, (before, after)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("--lora.rank=4", "--loss.kl.place=loss", "--rollout.resample=1"),
+        ("--loss.kl.place=reward", "--loss.kl.target=0.01", "--loss.mask_truncated"),
+    ],
+    ids=["full", "lora", "kl"],
+)
+def test_a_run_goes_on_amid_a_rollout_to_the_bit(
+    more: tuple[str, ...], base: Path, prompts: Path, tmp_path: Path, runtime: Runtime
+) -> None:
+    """From a step amid a rollout every later metric, and every file of the last step, is that of the straight run."""
+    config = configured(base, prompts, tmp_path / "run", *more)
+    _, straight = trained(config, runtime, save_to=tmp_path / "straight")
+    middle = tmp_path / "straight" / "step_00000003"
+    assert (middle / "stream.safetensors").is_file()
+    _, resumed = trained(config, runtime, save_to=tmp_path / "resumed", load=middle)
+    assert resumed == straight[3:]
+    last = [tmp_path / name / "step_00000008" for name in ("straight", "resumed")]
+    assert [p.name for p in last[0].iterdir() if p.read_bytes() != (last[1] / p.name).read_bytes()] == []
+
+
+def test_two_ranks_train_as_one(base: Path, prompts: Path, tmp_path: Path, worker: Worker) -> None:
+    """After two steps on two ranks the weights are those of one rank within 1e-5, and so is every number."""
+    found = {}
+    for ranks in (1, 2):
+        out = tmp_path / str(ranks)
+        out.mkdir()
+        arguments = {"base": str(base), "prompts": str(prompts), "out": str(out)}
+        worker.run("grpo_steps", ranks=ranks, **arguments)
+        found[ranks] = [torch.load(out / f"{rank}.pt") for rank in range(ranks)]
+    assert torch.equal(found[2][0][0], found[2][1][0])
+    torch.testing.assert_close(found[1][0][0], found[2][0][0], rtol=0, atol=1e-5)
+    one, two = ({k: v for k, v in found[n][0][2].items() if "_per_s" not in k and "seconds" not in k} for n in (1, 2))
+    assert one == pytest.approx(two, abs=1e-5)
+    assert [step["loss"] for step in found[1][0][1]] == pytest.approx(
+        [step["loss"] for step in found[2][0][1]], abs=1e-5
+    )
+
+
+def test_a_run_leaves_answers_to_leaf_through(base: Path, prompts: Path, tmp_path: Path) -> None:
+    """A whole run records rewards, writes samples.jsonl and samples.html, and goes on where it ended."""
+    run_dir = tmp_path / "run"
+    train_stage(configured(base, prompts, run_dir, "--plan.steps=2", "--eval_every=1"), begin)
+    train_stage(configured(base, prompts, run_dir, "--plan.steps=4", "--eval_every=1"), begin)
+    lines = [json.loads(line) for line in (run_dir / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    rollouts = [line for line in lines if line["name"].startswith("rollout/")]
+    assert [line["step"] for line in rollouts] == [1] * 4 + [3] * 4
+    assert set(rollouts[0]) >= {"prompt", "text", "rewards", "advantage", "finish"}
+    page = (run_dir / "samples.html").read_text(encoding="utf-8")
+    assert page.count("<article") >= 4 and "http" not in page
+    metrics = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {"rollout/reward", "rollout/flat", "rollout/truncated", "clip/low", "entropy"} <= set(metrics[-1])
+    assert "val/all/reward" in metrics[0] and "val/all/reward_error" in metrics[-1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--data.global_batch=18",), "does not divide into groups of rollout.group=4"),
+        (("--data.max_prompt=30",), "no room for prompts of 30 tokens"),
+        (("--data.max_prompt=1",), "no prompt is left to train on"),
+        (("--reward.functions={nothing: 1}",), "there is no nothing; write one of exact_match"),
+        (("--reward.functions={sql: 1}",), "give --reward.databases"),
+        (("--loss.loss=reinforce", "--rollout.group=1"), "give at least 2"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    flags: tuple[str, ...], message: str, base: Path, prompts: Path, tmp_path: Path, runtime: Runtime
+) -> None:
+    """Settings that do not fit each other are refused by name before the first step."""
+    with pytest.raises(UserError, match=message):
+        begin(configured(base, prompts, tmp_path / "run", *flags), runtime)

@@ -1,0 +1,145 @@
+"""PPO as a stage: it learns, resumes to the bit amid a rollout, and ranks do not change it."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from model_fixtures import decisive
+from policy_run_fixtures import write_policy, write_prompts
+from ppo_jobs import configured, trained
+from training_fixtures import Worker
+
+from babyllm.errors import UserError
+from babyllm.interop.huggingface import save_model
+from babyllm.model.config import ModelConfig
+from babyllm.model.cross_entropy import IGNORE
+from babyllm.model.heads import WithHead
+from babyllm.runtime import Runtime
+from babyllm.tokenizer import Tokenizer
+from babyllm.training.stage import train_stage
+from babyllm.training.stages.policy.ppo import begin
+from babyllm.training.stages.policy.ppo_advantages import whole_rows
+
+Tiny = Callable[..., ModelConfig]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny: Tiny) -> Path:
+    """A run to start from; tests must not change it."""
+    return write_policy(tmp_path_factory.mktemp("policy") / "base", tokenizer, tiny())
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prompts with right answers."""
+    return write_prompts(tmp_path_factory.mktemp("prompts") / "prompts.jsonl")
+
+
+@pytest.mark.parametrize("of", ["own", "trunk"])
+def test_it_raises_what_is_rewarded(of: str, base: Path, prompts: Path, tmp_path: Path, runtime: Runtime) -> None:
+    """Forty steps raise the reward on held-out prompts, and the critic comes nearer to the returns."""
+    more = (
+        "--plan.steps=40",
+        "--data.global_batch=32",
+        f"--critic.of={of}",
+        "--plan.peak_lr=0.01",
+        "--critic.weight=1",
+    )
+    config = configured(base, prompts, tmp_path / "run", *more)
+    stage = begin(config, runtime)
+    before = stage.measure(stage.state)
+    stage, seen = trained(config, runtime)
+    assert seen[0]["ratio"] == pytest.approx(1.0, abs=1e-5) and seen[0]["kl"] == pytest.approx(0.0, abs=1e-6)
+    after = stage.measure(stage.state)
+    assert after["all/reward"] > before["all/reward"] + 0.2, (before, after)
+    assert seen[-1]["value_loss"] < seen[0]["value_loss"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--critic.of=own", "--loss.kl.target=0.01", "--credit.normalise"),
+        ("--critic.of=trunk", "--lora.rank=4", "--optim.average=0.9"),
+        ("--critic.of=own", "--optim.average=0.9", "--loss.kl.place=loss", "--critic.lr=3"),
+    ],
+    ids=["adaptive", "lora", "average"],
+)
+def test_a_run_goes_on_amid_a_rollout_to_the_bit(
+    more: tuple[str, ...], base: Path, prompts: Path, tmp_path: Path, runtime: Runtime
+) -> None:
+    """From a step amid a rollout every later metric, and every file of the last step, is that of the straight run."""
+    config = configured(base, prompts, tmp_path / "run", *more)
+    _, straight = trained(config, runtime, save_to=tmp_path / "straight")
+    middle = tmp_path / "straight" / "step_00000003"
+    assert (middle / "stream.safetensors").is_file()
+    _, resumed = trained(config, runtime, save_to=tmp_path / "resumed", load=middle)
+    assert resumed == straight[3:]
+    last = [tmp_path / name / "step_00000008" for name in ("straight", "resumed")]
+    files = [{p.relative_to(step): p.read_bytes() for p in step.rglob("*") if p.is_file()} for step in last]
+    assert files[0] == files[1]
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """Processes that know these runs."""
+    with Worker(tmp_path_factory.mktemp("worker"), ["tests.alignment.ppo_jobs"]) as started:
+        yield started
+
+
+def test_two_ranks_train_as_one(base: Path, prompts: Path, tmp_path: Path, worker: Worker) -> None:
+    """After two steps on two ranks the weights are those of one rank within 1e-5, and so are the numbers."""
+    found = {}
+    for ranks in (1, 2):
+        out = tmp_path / str(ranks)
+        out.mkdir()
+        worker.run("ppo_steps", ranks=ranks, base=str(base), prompts=str(prompts), out=str(out))
+        found[ranks] = [torch.load(out / f"{rank}.pt") for rank in range(ranks)]
+    assert torch.equal(found[2][0][0], found[2][1][0])
+    torch.testing.assert_close(found[1][0][0], found[2][0][0], rtol=0, atol=1e-5)
+    for one, two in zip(found[1][0][1], found[2][0][1], strict=True):
+        assert one == pytest.approx(two, abs=1e-4)
+
+
+def test_a_reward_model_scores_and_begins_the_critic(
+    base: Path, prompts: Path, tmp_path: Path, tokenizer: Tokenizer, tiny: Tiny
+) -> None:
+    """A whole run leaves the actor's directory with the critic in it, and goes on from there."""
+    reward = tmp_path / "reward" / "step_00000001"
+    reward.mkdir(parents=True)
+    shape = json.loads((base / "step_00000001" / "config.json").read_text(encoding="utf-8"))
+    model = WithHead(decisive(tiny(vocab_size=shape["vocab_size"]), 3))
+    save_model(reward, model, tokenizer)
+    flags = (f"--reward.model={reward.parent}", "--reward.functions={reward_model: 1}", "--critic.of=reward")
+    more = (*flags, "--eval_every=2", "--save_every=2")
+    for steps in (2, 4):
+        train_stage(configured(base, prompts, tmp_path / "run", *more, f"--plan.steps={steps}"), begin)
+    last = tmp_path / "run" / "step_00000004"
+    assert (last / "critic" / "model.safetensors").is_file()
+    metrics = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {"value_loss", "rollout/explained_variance", "rollout/answer_kl", "rollout/too_short"} < set(metrics[-1])
+    assert "val/all/reward" in metrics[0]
+
+
+def test_what_an_answer_was_drawn_after_and_led_to(base: Path) -> None:
+    """Rows of whole answers hold the last token too, which is a target alone."""
+    tokens = torch.tensor([[5, 6, 7, 8, 0, 0], [5, 9, 0, 0, 0, 0]])
+    targets = torch.tensor([[IGNORE, 7, 8, 2, IGNORE, IGNORE], [9, 3, *[IGNORE] * 4]])
+    assert whole_rows(tokens, targets).tolist() == [[5, 6, 7, 8, 2, 0, 0], [5, 9, 3, 0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--critic.of=own", "--lora.rank=2"), "set --critic[.]of=trunk"),
+        (("--critic.of=reward", "--reward.model=missing"), "the critic begins as the reward model"),
+        (("--loss.kl.estimator=k3",), "has in the reward the gradient of no divergence"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    flags: tuple[str, ...], message: str, base: Path, prompts: Path, tmp_path: Path, runtime: Runtime
+) -> None:
+    """Settings that do not fit each other are refused by name before the first step."""
+    with pytest.raises(UserError, match=message):
+        begin(configured(base, prompts, tmp_path / "run", *flags), runtime)
