@@ -43,7 +43,7 @@ COMMANDS = {
 }
 """The folder of each command's module in `babyllm.commands`."""
 # Commands that read their own flags, as the scripts `train_*.py` do, and may start other processes.
-STAGES = ("grpo", "pretrain", "reward", "sft")
+STAGES = ("pretrain", "sft", "reward", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "dedup", "export", "import", "judge", "merge-lora", "predict"),

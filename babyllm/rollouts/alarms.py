@@ -31,7 +31,7 @@ class Alarms:
     since: list[float] = field(default_factory=list)
 
     def rollout(self, number: int, values: dict[str, float]) -> list[str]:
-        """The lines that a rollout gives cause for.
+        """The lines that a rollout causes.
 
         Args:
             number: number of the rollout.
@@ -66,7 +66,7 @@ class Alarms:
             yield "kl", f"{far}; raise loss.kl.coefficient"
 
     def evaluated(self, reward: float, error: float) -> list[str]:
-        """The line that an evaluation gives cause for: training reward rose since the first one, this one did not.
+        """The line that an evaluation causes: training reward rose since the first one, this one did not.
 
         Args:
             reward: mean reward on held-out prompts.

@@ -54,7 +54,7 @@ class Prompts:
     Attributes:
         train: prompts that are trained on.
         held_out: prompts that are evaluated on.
-        left_out: number of records that are no prompts, by reason.
+        left_out: number of records that cannot be prompts, by reason.
     """
 
     train: list[Prompt]

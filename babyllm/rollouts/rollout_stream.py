@@ -177,9 +177,8 @@ class Rollouts:
         self._mine = share.global_batch // share.world_size
         if self._mine % config.group:
             raise UserError(
-                f"data.global_batch={share.global_batch}: the {self._mine} answers of each of {share.world_size} ranks "
-                f"are no whole groups of rollout.group={config.group}; give a multiple of "
-                f"{config.group * share.world_size}"
+                f"data.global_batch={share.global_batch}: does not divide into groups of rollout.group={config.group} on "
+                f"{share.world_size} ranks; give a multiple of {config.group * share.world_size}"
             )
         self.answering, self._prompts, self._rewards, self._advantages = answering, prompts, rewards, advantages
         self._config, self._share, self._width = config, share, seq_len
@@ -231,19 +230,17 @@ class Rollouts:
         """The answers of this rank's groups, and how many of them were replaced."""
         size, n_groups = self._config.group, self._share.global_batch // self._config.group
         first = self._share.rank * self._mine // size
-        groups = np.arange(self._round * n_groups + first, self._round * n_groups + first + self._mine // size)
-        found = self._groups(groups, [self._prompt(int(group)) for group in groups], 0)
+        begin = self._round * n_groups + first
+        groups = list(range(begin, begin + self._mine // size))
+        found = self._groups(groups, [self._prompt(group) for group in groups], 0)
         n_resampled = 0
         for attempt in range(1, self._config.resample + 1):
             flat = [i for i, group in enumerate(found) if is_flat([answer.reward for answer in group])]
             if not flat:
                 break
             n_resampled += len(flat)
-            numbers = groups[flat]
-            others = [
-                self._prompts[derive_seed(self._config.seed, _PROMPT, int(g), attempt) % len(self._prompts)]
-                for g in numbers
-            ]
+            numbers = [groups[i] for i in flat]
+            others = [self._spare(number, attempt) for number in numbers]
             for i, group in zip(flat, self._groups(numbers, others, attempt), strict=True):
                 found[i] = group
         return [answer for group in found for answer in group], n_resampled
@@ -254,11 +251,13 @@ class Rollouts:
         order = shuffled_in_turn(np.array([place], np.int64), len(self._prompts), self._config.seed, epoch)
         return self._prompts[int(order[0])]
 
+    def _spare(self, number: int, attempt: int) -> Prompt:
+        """The prompt that takes the place of a group's own."""
+        return self._prompts[derive_seed(self._config.seed, _PROMPT, number, attempt) % len(self._prompts)]
+
     def _groups(self, numbers: Sequence[int], prompts: Sequence[Prompt], attempt: int) -> list[list[Answered]]:
         size = self._config.group
-        seeds = [
-            derive_seed(self._config.seed, _DRAW, int(number), attempt, i) for number in numbers for i in range(size)
-        ]
+        seeds = [derive_seed(self._config.seed, _DRAW, number, attempt, i) for number in numbers for i in range(size)]
         found = self.answering([prompt for prompt in prompts for _ in range(size)], seeds, self._rewards)
         return [found[i : i + size] for i in range(0, len(found), size)]
 

@@ -26,7 +26,7 @@ from babyllm.config.values import Few, Finite, PathText, PositiveSeconds, Rate, 
 from babyllm.console import leaving_at_once
 from babyllm.errors import UserError
 from babyllm.files import json_digest, sha256
-from babyllm.runtime import Runtime, ordinary_signals, start
+from babyllm.runtime import ordinary_signals, start
 
 if TYPE_CHECKING:
     from babyllm.prediction import Choosing, Rewarding, Sampled, Work
@@ -82,9 +82,9 @@ def run(flags: Flags, directory: str, source: str, out: str) -> None:
     choosing = Choosing(rule, flags.format)
     files = Sampled(Path(out), Path(flags.answers) if flags.answers else None)
     with start(flags.runtime) as runtime, ordinary_signals(), read_as_chosen(runtime):
-        with _rewarding(flags, runtime) as rewarding:
-            with leaving_at_once():
-                asked, settings = answering(flags, samples, directory, runtime)
+        with leaving_at_once():
+            asked, settings = answering(flags, samples, directory, runtime)
+        with _rewarding(flags) as rewarding:
             work = sample_file(asked, rewarding, choosing, Path(source), files, runtime, settings, note)
         if runtime.is_main:
             _report(flags, directory, source, files, choosing, work)
@@ -111,7 +111,7 @@ def _checked(flags: Flags, needs_reward: bool) -> int:
 
 
 @contextmanager
-def _rewarding(flags: Flags, runtime: Runtime) -> Iterator[Rewarding | None]:
+def _rewarding(flags: Flags) -> Iterator[Rewarding | None]:
     """How answers are rewarded; None without a reward.
 
     Raises:
@@ -123,23 +123,22 @@ def _rewarding(flags: Flags, runtime: Runtime) -> Iterator[Rewarding | None]:
     if name is None:
         yield None
     elif Path(name).expanduser().is_dir():
-        yield Rewarding(*_model_reward(name, runtime), flags.format)
+        from babyllm.rollouts.rewards.model_reward import ModelReward
+
+        yield Rewarding(ModelReward(name), name, _weights_of(name), flags.format)
     else:
         with _function(name, flags.timeout_s) as reward:
             yield Rewarding(reward, name, _source_of(name), flags.format)
 
 
-def _model_reward(name: str, runtime: Runtime) -> tuple[RewardFunction, str, dict[str, Any]]:
-    """The scores of the reward model in a directory, its name, and what they depend on."""
-    from babyllm.evaluate.tasks.responses import weights_hash
-    from babyllm.reward_model import load_reward_model
-    from babyllm.rollouts.rewards.model_scores import reward_of
+def _weights_of(name: str) -> dict[str, Any]:
+    """What the scores of a reward model depend on: its files of weights, and the scale of its scores."""
+    from babyllm.loading import model_directory
+    from babyllm.reward_model import SCALE
 
-    model = load_reward_model(name)
-    head = [model.model.score.weight.flatten().tolist(), model.mean, model.deviation]
-    settings = {"reward model": json_digest([weights_hash(model.model.model), head])}
-    model.model.to(runtime.device)
-    return reward_of(model, f"--reward={name}"), name, settings
+    directory = model_directory(name)
+    files = [*sorted(directory.glob("*.safetensors")), *directory.glob(SCALE)]
+    return {"reward model": json_digest([sha256(file) for file in files])}
 
 
 @contextmanager

@@ -72,11 +72,21 @@ def _sql(config: RewardConfig) -> RewardFunction:
     return lambda prompts, answers, records: [score(*pair) for pair in zip(answers, records, strict=True)]
 
 
+def _reward_model(config: RewardConfig) -> RewardFunction:
+    """The score of a reward model, with its own tokenizer and template; None for a text longer than its context."""
+    from babyllm.rollouts.rewards.model_reward import ModelReward  # other rewards need no second model
+
+    if config.model is None:
+        raise UserError("reward.functions: reward_model needs a directory; give --reward.model=runs/reward")
+    return ModelReward(config.model)
+
+
 MAKERS: dict[str, Callable[[RewardConfig], RewardFunction]] = {
     "exact_match": lambda config: partial(_compared, exact),
     "number_match": lambda config: partial(_compared, number),
     "format": _format,
     "length": _length,
     "sql": _sql,
+    "reward_model": _reward_model,
 }
 """A function that makes each reward from the section `reward`."""

@@ -102,6 +102,6 @@ def make_rewards(
             functions[name] = UserReward(name, config.timeout_s)
         else:
             raise UserError(
-                f"reward.functions: {name} is no reward; write one of {', '.join(makers)}, or module:function"
+                f"reward.functions: there is no {name}; write one of {', '.join(makers)}, or module:function"
             )
     return Rewards(functions, dict(weights), config.patience, report)

@@ -94,7 +94,7 @@ def plan_of(config: GrpoConfig, prompts: Prompts) -> Plan:
 
 
 def watched(loss: Loss, stream: Rollouts) -> Loss:
-    """The same loss, which also tells the stream's alarms what it clips."""
+    """The same loss, which also lets the stream's alarms know what it clips."""
 
     def told(model: nn.Module, batch: Batch) -> LossTerms:
         terms = loss(model, batch)

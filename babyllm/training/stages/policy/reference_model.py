@@ -49,7 +49,7 @@ def reference_of(
         model.eval()
         found = []
         with adapter_off(model), torch.no_grad(), reads_in(runtime.device, runtime.dtype):
-            for some in zip(tokens.split(micro_batch), targets.split(micro_batch), strict=True):
+            for some in zip(torch.split(tokens, micro_batch), torch.split(targets, micro_batch), strict=True):
                 nats = model(*(x.to(runtime.device) for x in some), temperature=temperature)
                 found.append(-nats.float().cpu())
         model.train(was_training)

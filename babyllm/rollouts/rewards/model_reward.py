@@ -1,0 +1,44 @@
+"""Rewards by a reward model, which is read from its own directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from babyllm.chat.messages import ASSISTANT, Message, Unusable
+from babyllm.reward_model import RewardModel, load_reward_model
+
+
+class ModelReward:
+    """The score of a reward model. It runs on the GPU if the run does; two rewards of one directory share it."""
+
+    def __init__(self, directory: str) -> None:
+        self._model = _loaded(directory)
+
+    def __call__(
+        self, prompts: Sequence[Sequence[Mapping[str, Any]]], answers: Sequence[str], records: Sequence[Any]
+    ) -> list[float | None]:
+        """The scores, in standard deviations where the model has a scale; None where its template or context fails."""
+        rows = [self._ids(turns, answer) for turns, answer in zip(prompts, answers, strict=True)]
+        values = self._model.values(rows)
+        mean, deviation = self._model.mean, self._model.deviation
+        return [None if value is None else (float(value) - mean) / deviation for value in values]
+
+    def _ids(self, turns: Sequence[Mapping[str, Any]], answer: str) -> list[int] | None:
+        messages = [Message(turn["role"], turn["content"]) for turn in turns]
+        try:
+            return self._model.ids([*messages, Message(ASSISTANT, answer)])
+        except Unusable:
+            return None
+
+
+@lru_cache(maxsize=4)
+def _loaded(directory: str) -> RewardModel:
+    model = load_reward_model(directory)
+    if torch.cuda.is_initialized():
+        model.model.to(torch.device("cuda", torch.cuda.current_device()))
+    model.model.requires_grad_(False)
+    return model
