@@ -82,6 +82,17 @@ def line(*answers: tuple[str, float | None], finish: str = "stop", **more: Any) 
     return {"prompt": "今", "predictions": texts, "finish": [finish] * len(texts), "rewards": rewards, **more}
 
 
+@pytest.fixture
+def longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A reward function of a module in the working directory: the number of characters."""
+    monkeypatch.chdir(tmp_path)
+    code = (
+        "def longer(prompts, answers, records):\n    print('scored')\n    return [len(answer) for answer in answers]\n"
+    )
+    (tmp_path / "my_rewards.py").write_text(code)
+    return "my_rewards:longer"
+
+
 QUESTION = [{"role": "user", "content": "今"}]
 
 
@@ -132,12 +143,12 @@ def test_pairs_with_the_answer_of_the_data(record: Record, expected: Any) -> Non
     assert found == expected
 
 
-def test_the_best_answers_are_conversations(chat_model: str, tmp_path: Path) -> None:
+def test_the_best_answers_are_conversations(chat_model: str, longer: str, tmp_path: Path) -> None:
     """Rejection sampling writes messages that end with the answer of the highest reward, if that is high enough."""
     source = write(tmp_path / "in.jsonl", *TALKS)
-    lines = sampled(chat_model, source, tmp_path / "all.jsonl", reward="length", rule="all", temperature=2.0)
+    lines = sampled(chat_model, source, tmp_path / "all.jsonl", reward=longer, rule="all", temperature=2.0)
     answers = tmp_path / "all.answers.jsonl"
-    flags = {"reward": "length", "rule": "best", "temperature": 2.0, "samples": 4, "answers": str(answers)}
+    flags = {"reward": longer, "rule": "best", "temperature": 2.0, "samples": 4, "answers": str(answers)}
     best = sampled(chat_model, source, tmp_path / "best.jsonl", **flags)
     for record, whole, talk in zip(best, lines, TALKS, strict=True):
         top = max(len(text) for text in whole["answers"] if text.strip())
@@ -178,8 +189,8 @@ def test_answers_of_the_data_against_those_of_the_model(
         ({"rule": "best"}, "--rule=best: a reward chooses the answers; give --reward"),
         ({"reward": "length", "temperature": 0.0}, "--samples=4: equal answers at temperature 0"),
         ({"reward": "length", "samples": 1}, "--samples=1: a pair is the best and the worst"),
-        ({"reward": "lenght"}, "--reward=lenght: write one of exact_match, length"),
-        ({"reward": "json:nothing"}, "--reward=json:nothing: cannot be imported"),
+        ({"reward": "lenght"}, "--reward=lenght: write one of exact_match, number_match, length"),
+        ({"reward": "nowhere:nothing"}, "--reward=nowhere:nothing: there is no module nowhere here"),
     ],
 )
 def test_flags_that_cannot_be(chat_model: str, tmp_path: Path, flags: Record, message: str) -> None:
@@ -298,18 +309,22 @@ def test_ranks_share_the_records(chat_model: str, worker: Worker, tmp_path: Path
     assert worker.output.read_text().count("records written") == 1
 
 
-def test_a_function_of_ones_own(chat_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`module:function` finds a module in the working directory; a changed function is another reward."""
-    monkeypatch.chdir(tmp_path)
-    source = write(tmp_path / "in.jsonl", *TALKS)
-    (tmp_path / "my_own_rewards.py").write_text(
-        "def longer(prompts, answers, records):\n"
-        "    return [len(a) + len(p[-1]['content']) * 100 for p, a in zip(prompts, answers)]\n"
-    )
-    flags = {"reward": "my_own_rewards:longer", "rule": "all", "temperature": 1.0}
-    lines = sampled(chat_model, source, tmp_path / "out.jsonl", **flags)
-    for whole in lines:
-        expected = [len(text) + 100 * len(whole["prompt"][-1]["content"]) for text in whole["answers"]]
-        assert [r for r in whole["rewards"] if r] == [
-            r for r, text in zip(expected, whole["answers"], strict=True) if text.strip()
-        ]
+def test_a_function_that_fails(chat_model: str, longer: str, tmp_path: Path) -> None:
+    """A function that raises, hangs or is not there ends the command with its name; once mended, it goes on."""
+    source, module = write(tmp_path / "in.jsonl", *TALKS), tmp_path / "my_rewards.py"
+    whole = module.read_text()
+    flags = {"rule": "all", "temperature": 1.0, "timeout_s": 1.0, "samples": 2}
+    for body, message in (
+        ("raise ValueError('no')", "my_rewards:longer: raised ValueError: no; mend it"),
+        ("import time; time.sleep(60)", "my_rewards:longer: took more than 1 s"),
+    ):
+        module.write_text(f"def longer(*arguments):\n    {body}\n")
+        out = tmp_path / f"{len(body)}.jsonl"
+        with pytest.raises(UserError, match=message):
+            sampled(chat_model, source, out, reward=longer, **flags)
+        assert len(read(out.with_suffix(".answers.jsonl"))) == len(TALKS)
+    module.write_text(whole)
+    with pytest.raises(UserError, match="was begun with another reward function"):
+        sampled(chat_model, source, out, reward=longer, **flags)
+    answers = str(out.with_suffix(".answers.jsonl"))
+    assert len(sampled(chat_model, source, tmp_path / "1.jsonl", reward=longer, answers=answers, **flags)) == 3

@@ -11,28 +11,30 @@ rejected, for which no reward is needed. A command that was killed goes on where
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from babyllm.commands import note, read_as_chosen
 from babyllm.commands.answer_flags import AnswerFlags, answering
-from babyllm.config.values import Few, Finite, PathText, Rate, Seed
+from babyllm.config.values import Few, Finite, PathText, PositiveSeconds, Rate, Seed
 from babyllm.console import leaving_at_once
 from babyllm.errors import UserError
-from babyllm.files import json_digest
-from babyllm.runtime import Runtime, ordinary_signals, start
+from babyllm.files import json_digest, sha256
+from babyllm.runtime import ordinary_signals, start
 
 if TYPE_CHECKING:
     from babyllm.prediction import Choosing, Rewarding, Sampled, Work
-    from babyllm.prediction.sample_rules import Turns
-    from babyllm.reward_model import RewardModel
+    from babyllm.rollouts.rewards.built_in_rewards import RewardFunction, Turns
 
 ARGUMENTS = "RUN_DIR IN OUT.jsonl"
 _SAMPLES = 4
+_BUILT_IN = ("exact_match", "number_match", "length")  # those that need no settings
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ class Flags(AnswerFlags):
     Attributes:
         seed: seed of the draws, from which each record's own is derived; null draws differently each time.
         samples: number of answers to each record; null takes 4, or 1 if no reward chooses among them.
-        reward: score of the answers: the directory of a reward model, a function as module:function, or exact_match or
-            length; null scores nothing.
+        reward: score of the answers: the directory of a reward model, a function as module:function, or exact_match,
+            number_match or length; null scores nothing.
+        timeout_s: seconds in which a function must score a window of answers.
         rule: records to write: pairs (prompt, chosen, rejected), best (messages, to fine-tune on) or all (prompt,
             answers, rewards).
         chosen: chosen answer of a pair: the best of the model's, or the record's own (data).
@@ -56,6 +59,7 @@ class Flags(AnswerFlags):
     seed: Seed | None = 0
     samples: Few | None = None
     reward: str | None = None
+    timeout_s: PositiveSeconds = 600.0
     rule: Literal["pairs", "best", "all"] = "pairs"
     chosen: Literal["best", "data"] = "best"
     at_least: Finite | None = None
@@ -79,9 +83,9 @@ def run(flags: Flags, directory: str, source: str, out: str) -> None:
     files = Sampled(Path(out), Path(flags.answers) if flags.answers else None)
     with start(flags.runtime) as runtime, ordinary_signals(), read_as_chosen(runtime):
         with leaving_at_once():
-            rewarding = _rewarding(flags.reward, flags, runtime) if flags.reward else None
             asked, settings = answering(flags, samples, directory, runtime)
-        work = sample_file(asked, rewarding, choosing, Path(source), files, runtime, settings, note)
+        with _rewarding(flags) as rewarding:
+            work = sample_file(asked, rewarding, choosing, Path(source), files, runtime, settings, note)
         if runtime.is_main:
             _report(flags, directory, source, files, choosing, work)
 
@@ -106,45 +110,88 @@ def _checked(flags: Flags, needs_reward: bool) -> int:
     return samples
 
 
-def _rewarding(name: str, flags: Flags, runtime: Runtime) -> Rewarding:
-    """The reward of a name, or the reward model of a directory.
+@contextmanager
+def _rewarding(flags: Flags) -> Iterator[Rewarding | None]:
+    """How answers are rewarded; None without a reward.
 
     Raises:
         UserError: there is no such reward, or the directory holds no reward model.
     """
     from babyllm.prediction import Rewarding
-    from babyllm.prediction.reward_functions import BUILT_IN, load_rewarding
 
-    if name in BUILT_IN or not Path(name).expanduser().is_dir():
-        return load_rewarding(name, flags.format)
-    from babyllm.evaluate.tasks.responses import weights_hash
-    from babyllm.reward_model import load_reward_model
+    name = flags.reward
+    if name is None:
+        yield None
+    elif Path(name).expanduser().is_dir():
+        from babyllm.rollouts.rewards.model_reward import ModelReward
 
-    model = load_reward_model(name)
-    if len(model.model.labels) != 1:
-        raise UserError(f"--reward={name}: a classifier with {len(model.model.labels)} classes; give a reward model")
-    head = [model.model.score.weight.flatten().tolist(), model.mean, model.deviation]
-    settings = {"reward model": json_digest([weights_hash(model.model.model), head])}
-    model.model.to(runtime.device)
-    return Rewarding(partial(_scores, model), name, settings, flags.format)
+        yield Rewarding(ModelReward(name), name, _weights_of(name), flags.format)
+    else:
+        with _function(name, flags.timeout_s) as reward:
+            yield Rewarding(reward, name, _source_of(name), flags.format)
 
 
-def _scores(
-    model: RewardModel, prompts: Sequence[Turns], answers: Sequence[str], records: Sequence[Mapping[str, Any]]
-) -> list[float | None]:
-    """The scores of answers; None where a conversation is too long for the reward model or its template refuses it."""
-    from babyllm.chat.messages import ASSISTANT, Message, Unusable
+def _weights_of(name: str) -> dict[str, Any]:
+    """What the scores of a reward model depend on: its files of weights, and the scale of its scores."""
+    from babyllm.loading import model_directory
+    from babyllm.reward_model import SCALE
 
-    found: list[float | None] = [None] * len(answers)
-    talks = {}
-    for place, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        turns = [Message(turn["role"], turn["content"]) for turn in prompt]
-        with suppress(Unusable):
-            model.ids(talk := [*turns, Message(ASSISTANT, answer)])
-            talks[place] = talk
-    for place, score in zip(talks, model.scores(list(talks.values())), strict=True):
-        found[place] = score
-    return found
+    directory = model_directory(name)
+    files = [*sorted(directory.glob("*.safetensors")), *directory.glob(SCALE)]
+    return {"reward model": json_digest([sha256(file) for file in files])}
+
+
+@contextmanager
+def _function(name: str, timeout_s: float) -> Iterator[RewardFunction]:
+    """A built-in reward, or a function of a user's module in a process of its own."""
+    from babyllm.rollouts.rewards.built_in_rewards import MAKERS
+    from babyllm.rollouts.rewards.user_rewards import RewardFailed, UserReward
+    from babyllm.rollouts.rollout_config import RewardConfig
+
+    if name in _BUILT_IN:
+        yield MAKERS[name](RewardConfig())
+        return
+    if not all(name.partition(":")):
+        raise UserError(
+            f"--reward={name}: write one of {', '.join(_BUILT_IN)}, module:function or the directory of a reward model"
+        )
+    reward = UserReward(name, timeout_s)
+
+    def score(
+        prompts: Sequence[Turns], answers: Sequence[str], records: Sequence[Mapping[str, Any]]
+    ) -> list[float | None]:
+        try:
+            return reward(prompts, answers, records)
+        except RewardFailed as error:
+            raise UserError(
+                f"--reward={name}: {error}; mend it and start the same command again, which keeps the answers"
+            ) from error
+
+    try:
+        yield score
+    finally:
+        reward.close()
+
+
+def _source_of(name: str) -> dict[str, Any]:
+    """What the rewards of a function depend on: the text of its module.
+
+    Raises:
+        UserError: there is no such module.
+    """
+    module, _, function = name.partition(":")
+    if not function:
+        return {}
+    if (here := os.getcwd()) not in sys.path:  # where the function's own process looks for it
+        sys.path.insert(0, here)
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        raise UserError(f"--reward={name}: there is no module {module} here; start the command in its folder")
+    is_file = spec.origin is not None and Path(spec.origin).is_file()
+    return {"reward function": sha256(Path(str(spec.origin)))} if is_file else {}
 
 
 def _report(flags: Flags, directory: str, source: str, files: Sampled, choosing: Choosing, work: Work) -> None:
