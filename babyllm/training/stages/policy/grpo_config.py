@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from babyllm.config.values import AnyCount, AnyMembers, PathText
 from babyllm.data.prompt_config import PromptConfig
-from babyllm.errors import UserError
 from babyllm.objectives.policy.advantages import Scale
 from babyllm.objectives.policy.policy_options import PolicyOptions
 from babyllm.optim.config import OptimConfig
@@ -49,8 +48,6 @@ def resolved(config: GrpoConfig) -> GrpoConfig:
     """The same configuration with the number of processes.
 
     Raises:
-        UserError: it names no prompts, or there is no such device, or too few of them.
+        UserError: there is no such device, or too few of them.
     """
-    if not config.data.paths:
-        raise UserError("data.path: names no prompts; give --data.path=prompts.jsonl")
     return settled(config)
