@@ -8,6 +8,7 @@ from babyllm.config.values import (
     AnyCount,
     Count,
     Few,
+    Finite,
     Members,
     PathText,
     Positive,
