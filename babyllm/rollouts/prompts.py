@@ -73,6 +73,8 @@ def read_prompts(config: PromptConfig, template: ChatTemplate) -> Prompts:
     Raises:
         UserError: a file is missing, or no prompt is left to train on.
     """
+    if not config.paths:
+        raise UserError("data.path: names no prompts; give --data.path=prompts.jsonl")
     limit, left_out = config.prompt_limit, Counter[str]()
     found = [prompt for path in config.paths for prompt in _read(Path(path), config, template, limit, left_out)]
     train, held_out = _split(found, config.held_out)

@@ -8,6 +8,7 @@ from babyllm.config.values import (
     AnyCount,
     Count,
     Few,
+    Finite,
     Members,
     PathText,
     Positive,
@@ -58,8 +59,8 @@ class RewardConfig:
         patience: calls in a row that may fail before the run ends; until then their answers have no reward.
     """
 
-    functions: dict[str, float] = field(default_factory=lambda: {"exact_match": 1.0})
-    held_out: dict[str, float] | None = None
+    functions: dict[str, Finite] = field(default_factory=lambda: {"exact_match": 1.0})
+    held_out: dict[str, Finite] | None = None
     pattern: str | None = None
     target_length: Count = 200
     databases: PathText | None = None

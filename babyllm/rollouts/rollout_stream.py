@@ -177,8 +177,9 @@ class Rollouts:
         self._mine = share.global_batch // share.world_size
         if self._mine % config.group:
             raise UserError(
-                f"data.global_batch={share.global_batch}: does not divide into groups of rollout.group={config.group} on "
-                f"{share.world_size} ranks; give a multiple of {config.group * share.world_size}"
+                f"data.global_batch={share.global_batch}: does not divide into groups of "
+                f"rollout.group={config.group} on {share.world_size} ranks; give a multiple of "
+                f"{config.group * share.world_size}"
             )
         self.answering, self._prompts, self._rewards, self._advantages = answering, prompts, rewards, advantages
         self._config, self._share, self._width = config, share, seq_len

@@ -142,7 +142,7 @@ def our_turn(engine: Engine, prompts: torch.Tensor, n_new: int) -> Turn:
     numbers = [engine.submit(ids, Sampling(max_new_tokens=n_new, temperature=0)) for ids in prompts.tolist()]
     answers: dict[int, list[int]] = {number: [] for number in numbers}
     while not engine.is_idle:
-        for number, token, _ in engine.step():
+        for number, token, *_ in engine.step():
             assert token is not None
             answers[number].append(token.id)
         if not first and all(answers.values()):

@@ -115,7 +115,7 @@ def test_a_run_leaves_answers_to_leaf_through(base: Path, prompts: Path, tmp_pat
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--data.global_batch=18",), "does not divide into groups of rollout.group=4"),
+        (("--data.global_batch=18",), "does not divide into groups of rollout.group=4 on 1 ranks"),
         (("--data.max_prompt=30",), "no room for prompts of 30 tokens"),
         (("--data.max_prompt=1",), "no prompt is left to train on"),
         (("--reward.functions={nothing: 1}",), "there is no nothing; write one of exact_match"),

@@ -94,13 +94,15 @@ def test_failures_cost_rewards_until_patience_ends(user: Callable[..., UserRewar
         parts = rewards.parts([TURNS], ["a"], [{}])
         assert parts == {"mine:raising": [None]} and math.isnan(rewards.total(parts)[0])
     assert "1 answers have no reward" in said[0]
-    with pytest.raises(UserError, match="mine:raising raised KeyError.* 3 times in a row"):
+    with pytest.raises(UserError, match=r"mine:raising raised KeyError.* 3 times in a row"):
         rewards.parts([TURNS], ["a"], [{}])
 
 
 def values(config: RewardConfig, answers: list[str], record: dict[str, object]) -> list[float]:
     rewards = make_rewards(config, config.functions)
-    return rewards.total(rewards.parts([TURNS] * len(answers), answers, [record] * len(answers)))
+    found = rewards.total(rewards.parts([TURNS] * len(answers), answers, [record] * len(answers)))
+    rewards.close()
+    return found
 
 
 def test_built_in_rewards_add_up_by_weight() -> None:

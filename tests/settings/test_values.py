@@ -21,6 +21,7 @@ from babyllm.loading import model_directory
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.stages.fine_tuning_config import FineTuneConfig
 from babyllm.training.stages.preference.dpo_config import DpoConfig
+from babyllm.training.stages.policy.grpo_config import GrpoConfig
 from babyllm.training.stages.preference.reward_config import RewardConfig
 from babyllm.training.stages.pretraining_config import PretrainConfig
 
@@ -30,7 +31,8 @@ def kinds() -> dict[str, Any]:
     """The configurations of all commands and scripts."""
     modules = [import_module(module_of(name)) for name in COMMANDS if name not in STAGES]
     flags = {module.__name__: module.Flags for module in modules}
-    return {"pretrain": PretrainConfig, "sft": FineTuneConfig, "reward": RewardConfig, "dpo": DpoConfig} | flags
+    stages = {"reward": RewardConfig, "classifier": ClassifierConfig, "dpo": DpoConfig, "ppo": PpoConfig, "grpo": GrpoConfig}
+    return {"pretrain": PretrainConfig, "sft": FineTuneConfig} | stages | flags
 
 
 def parse(kind: Any, *argv: str) -> Any:

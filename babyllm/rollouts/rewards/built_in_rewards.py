@@ -54,22 +54,37 @@ def _length(config: RewardConfig) -> RewardFunction:
     return lambda prompts, answers, records: [score(answer) for answer in answers]
 
 
-def _sql(config: RewardConfig) -> RewardFunction:
+class SqlReward:
     """1 for a query that returns the rows of the record's own query, else 0; None if the record has none that runs."""
-    if config.databases is None:
-        raise UserError("reward.functions: sql needs a folder of SQLite files; give --reward.databases")
-    folder, sandbox = Path(config.databases), Sandbox()
 
-    def score(answer: str, record: Mapping[str, Any]) -> float | None:
+    def __init__(self, databases: Path) -> None:
+        self._databases, self._sandbox = databases, Sandbox()
+
+    def __call__(
+        self, prompts: Sequence[Turns], answers: Sequence[str], records: Sequence[Mapping[str, Any]]
+    ) -> list[float | None]:
+        """The rewards of answers, which are queries or have one in a fenced block."""
+        return [self._score(*pair) for pair in zip(answers, records, strict=True)]
+
+    def _score(self, answer: str, record: Mapping[str, Any]) -> float | None:
         name = next((record[key] for key in _DATABASE if isinstance(record.get(key), str)), "")
         known = [record[key] for key in _QUERY if isinstance(record.get(key), str)] or references(record)
-        files = database_files(folder, name)
+        files = database_files(self._databases, name)
         if not files or not known:
             return None
-        match = query_match(sandbox, files, answer, known[0])
+        match = query_match(self._sandbox, files, answer, known[0])
         return None if match.fault else float(match.is_right)
 
-    return lambda prompts, answers, records: [score(*pair) for pair in zip(answers, records, strict=True)]
+    def close(self) -> None:
+        """End the processes that run queries."""
+        self._sandbox.close()
+
+
+def _sql(config: RewardConfig) -> RewardFunction:
+    """`SqlReward` on the configured folder."""
+    if config.databases is None:
+        raise UserError("reward.functions: sql needs a folder of SQLite files; give --reward.databases")
+    return SqlReward(Path(config.databases))
 
 
 def _reward_model(config: RewardConfig) -> RewardFunction:

@@ -38,7 +38,7 @@ class ModelReward:
 @lru_cache(maxsize=4)
 def _loaded(directory: str) -> RewardModel:
     model = load_reward_model(directory)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         model.model.to(torch.device("cuda", torch.cuda.current_device()))
     model.model.requires_grad_(False)
     return model

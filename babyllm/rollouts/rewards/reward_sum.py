@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from babyllm.errors import UserError
-from babyllm.rollouts.rewards.built_in_rewards import MAKERS, RewardFunction, Turns
+from babyllm.rollouts.rewards.built_in_rewards import MAKERS, RewardFunction, SqlReward, Turns
 from babyllm.rollouts.rewards.user_rewards import RewardFailed, UserReward
 from babyllm.rollouts.rollout_config import RewardConfig
 
@@ -71,7 +71,7 @@ class Rewards:
     def close(self) -> None:
         """End the processes of functions."""
         for function in self.functions.values():
-            if isinstance(function, UserReward):
+            if isinstance(function, UserReward | SqlReward):
                 function.close()
 
 

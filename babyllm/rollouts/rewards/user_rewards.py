@@ -13,7 +13,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from babyllm.rollouts.rewards.built_in_rewards import Turns
@@ -34,6 +35,7 @@ class UserReward:
     def __init__(self, name: str, timeout_s: float) -> None:
         self.name, self._timeout_s = name, timeout_s
         self._process: subprocess.Popen[bytes] | None = None
+        self._end: Callable[[], object] = lambda: None
 
     def __call__(
         self, prompts: Sequence[Turns], answers: Sequence[str], records: Sequence[Mapping[str, Any]]
@@ -58,6 +60,7 @@ class UserReward:
         """The reply of the child to a request."""
         if self._process is None:
             self._process = _start(self.name)
+            self._end = weakref.finalize(self, _end, self._process)  # also when the run ends
             first = self._line(START_S)
             if "error" in first:
                 self.close()
@@ -90,14 +93,18 @@ class UserReward:
 
     def close(self) -> None:
         """End the child."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            for pipe in (process.stdin, process.stdout):
-                if pipe:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
-            process.wait()
+        self._process = None
+        self._end()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a child and close its pipes."""
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    process.wait()
 
 
 def _start(name: str) -> subprocess.Popen[bytes]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from babyllm.config.values import PathText
-from babyllm.errors import UserError
 from babyllm.objectives.policy.advantages import Scale
 from babyllm.training.run_config import settled
 from babyllm.training.stages.policy.policy_run_config import PolicyRunConfig
@@ -29,8 +28,6 @@ def resolved(config: GrpoConfig) -> GrpoConfig:
     """The same configuration with the number of processes.
 
     Raises:
-        UserError: it names no prompts, or there is no such device, or too few of them.
+        UserError: there is no such device, or too few of them.
     """
-    if not config.data.paths:
-        raise UserError("data.path: names no prompts; give --data.path=prompts.jsonl")
     return settled(config)
