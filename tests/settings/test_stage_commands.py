@@ -13,7 +13,7 @@ from babyllm.__main__ import run
 from babyllm.runtime.launching.launch import own_command
 from babyllm.training.recording.records import read_metrics
 
-STAGES = {"pretrain": "train_pretrain.py", "sft": "train_sft.py", "reward": "train_reward.py"}
+STAGES = {name: f"train_{name}.py" for name in ("pretrain", "sft", "reward", "classifier")}
 
 
 def printed_by_script(name: str, flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:

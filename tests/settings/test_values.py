@@ -20,6 +20,7 @@ from babyllm.errors import UserError
 from babyllm.loading import model_directory
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.stages.fine_tuning_config import FineTuneConfig
+from babyllm.training.stages.preference.classifier_config import ClassifierConfig
 from babyllm.training.stages.preference.reward_config import RewardConfig
 from babyllm.training.stages.pretraining_config import PretrainConfig
 
@@ -29,7 +30,8 @@ def kinds() -> dict[str, Any]:
     """The configurations of all commands and scripts."""
     modules = [import_module(module_of(name)) for name in COMMANDS if name not in STAGES]
     flags = {module.__name__: module.Flags for module in modules}
-    return {"pretrain": PretrainConfig, "sft": FineTuneConfig, "reward": RewardConfig} | flags
+    stages = {"pretrain": PretrainConfig, "sft": FineTuneConfig, "reward": RewardConfig}
+    return stages | {"classifier": ClassifierConfig} | flags
 
 
 def parse(kind: Any, *argv: str) -> Any:
