@@ -136,7 +136,7 @@ def test_the_loss_is_the_cross_entropy_of_last_tokens(tiny: Callable[..., ModelC
 
     def loss(rows: slice) -> float:
         batch = Batch({"tokens": tokens[rows], "targets": targets[rows]}, {"text": len(tokens[rows])})
-        return float(classification_loss(model, batch).sums["text"])
+        return classification_loss(model, batch).sums["text"].item()
 
     whole = loss(slice(None))
     logits = [model(tokens[i : i + 1, :n])[0, -1].detach().double().numpy() for i, n in enumerate(lengths)]
