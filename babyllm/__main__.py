@@ -19,6 +19,7 @@ from babyllm.errors import UserError
 
 COMMANDS = {
     "chat": "use",
+    "classifier": "training",
     "clean": "corpus",
     "dedup": "corpus",
     "dpo": "training",
@@ -45,7 +46,7 @@ COMMANDS = {
 }
 """The folder of each command's module in `babyllm.commands`."""
 # Commands that read their own flags, as the scripts `train_*.py` do, and may start other processes.
-STAGES = ("pretrain", "sft", "reward", "dpo", "ppo", "grpo")
+STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "dedup", "export", "import", "judge", "merge-lora", "predict"),

@@ -7,6 +7,7 @@ It has a tokenizer and a template of its own, which may differ from those of the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from babyllm.chat.load import ChatTemplate, Supervise, load_template
 from babyllm.chat.messages import Message, Unusable
 from babyllm.config.json_fields import Fields, read_json
+from babyllm.data.labelling.label_data import ids_of_texts
 from babyllm.errors import UserError
 from babyllm.evaluate.scoring import batches
 from babyllm.integrity import check_model
@@ -25,12 +27,14 @@ from babyllm.interop.peft import fill_adapter, read_adapter
 from babyllm.loading import is_adapter, load_base, model_directory, tokenizer_directory
 from babyllm.model.adapt.lora import add_lora, merge_lora
 from babyllm.model.adapt.token_rows import matrices_of, train_token_rows
-from babyllm.model.heads import WithHead
+from babyllm.model.heads import SCORE, WithHead
 from babyllm.tokenizer import Tokenizer
 
 BATCH_TOKENS = 4096
 SCALE = "reward_scale.json"
 """The file beside a step's weights with the mean and the deviation that its scores are brought to 0 and 1 by."""
+LABELS = "labels.json"
+"""The file in the run directory of a classifier with the names of its labels, which its adapters lack."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,26 @@ class RewardModel:
         scores = self.values([self.ids(messages) for messages in conversations], batch_tokens)
         return [None if score is None else (float(score) - self.mean) / self.deviation for score in scores]
 
+    def label_probabilities(
+        self, texts: Sequence[str | tuple[str, str]], batch_tokens: int = BATCH_TOKENS
+    ) -> list[dict[str, float]]:
+        """The probability of each label, by its name, of each text or pair of texts.
+
+        Args:
+            texts: texts; what is longer than the context is cut at its end, as in training.
+            batch_tokens: largest number of tokens of a forward pass, including padding.
+
+        Raises:
+            UserError: the model has one output, so it is a reward model.
+        """
+        if len(self.model.labels) < 2:
+            raise UserError("a reward model has no labels; score conversations with it, or load a classifier")
+        parts = [(text,) if isinstance(text, str) else text for text in texts]
+        most = self.model.config.max_seq_len
+        values = self.values([ids_of_texts(part, self.tokenizer, most) for part in parts], batch_tokens)
+        found = [value.double().softmax(0).tolist() for value in values if value is not None]
+        return [dict(zip(self.model.labels, row, strict=True)) for row in found]
+
     @torch.no_grad()
     def values(self, rows: Sequence[Sequence[int] | None], batch_tokens: int = BATCH_TOKENS) -> list[Tensor | None]:
         """The head's outputs at the last id of each row: () for one label, else (labels,); None for None."""
@@ -122,13 +146,21 @@ def _adapted(directory: Path, tokenizer: Tokenizer) -> WithHead:
     base = load_base(directory, tokenizer)
     add_lora(base, adapter.config)
     train_token_rows(base, {name: ids for name, ids in adapter.tokens.items() if name in matrices_of(base, ids)})
-    model = WithHead(base)
+    head = next((tensor for name, tensor in adapter.tensors.items() if name == f"{SCORE}.weight"), None)
+    model = WithHead(base, _labels(directory, 1 if head is None else len(head)))
     try:
         fill_adapter(model, adapter, directory)
     except UserError as e:
         raise UserError(f"{directory}: is not the adapter of a reward model ({e})") from e
     merge_lora(model.model)
     return model
+
+
+def _labels(directory: Path, n: int) -> list[str]:
+    """The names of the `n` outputs of an adapter's head."""
+    file = directory.parent / LABELS
+    stored = json.loads(file.read_text(encoding="utf-8")) if n > 1 and file.is_file() else []
+    return stored if len(stored) == n else ["reward"] if n == 1 else [f"LABEL_{i}" for i in range(n)]
 
 
 def _scale(directory: Path) -> tuple[float, float]:

@@ -22,6 +22,8 @@ from babyllm.tokenizer import Tokenizer
 from babyllm.training.stages.fine_tuning_config import FineTuneConfig
 from babyllm.training.stages.preference.dpo_config import DpoConfig
 from babyllm.training.stages.policy.grpo_config import GrpoConfig
+from babyllm.training.stages.preference.classifier_config import ClassifierConfig
+from babyllm.training.stages.policy.ppo_config import PpoConfig
 from babyllm.training.stages.preference.reward_config import RewardConfig
 from babyllm.training.stages.pretraining_config import PretrainConfig
 

@@ -1,0 +1,1 @@
+"""Texts with labels: the settings, files and rows of classifiers."""

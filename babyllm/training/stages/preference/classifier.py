@@ -1,0 +1,91 @@
+"""Classifiers: what a run begins with, as plain values.
+
+init_from -> model with a head, one output per label -> LoRA or frozen parts -> texts in memory -> TrainState
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from babyllm.data.chat_config import ChatConfig
+from babyllm.data.labelling.label_data import LabelData, make_label_loader, read_label_data
+from babyllm.evaluate.label_results import RESULTS, label_results, label_sums
+from babyllm.objectives.classification import classification_loss, labels_and_lengths
+from babyllm.reward_model import LABELS
+from babyllm.runtime import Runtime
+from babyllm.runtime.precision import reads_in
+from babyllm.training.parallel import prepare
+from babyllm.training.run import Measure
+from babyllm.training.stage import Beginning
+from babyllm.training.stages.opening import new_state, open_stage
+from babyllm.training.stages.preference.classifier_config import ClassifierConfig
+from babyllm.training.stages.preference.starting_head import starting_head
+from babyllm.training.state import TrainState
+
+BATCH_TEXTS = 16
+
+
+def begin(config: ClassifierConfig, runtime: Runtime) -> Beginning:
+    """A run at step 0; every rank must call it.
+
+    Raises:
+        UserError: the model, the data and the plan do not fit each other.
+    """
+    # Texts are read without a template; "plain" adds no tokens to the vocabulary.
+    opening = open_stage(config, ChatConfig(template="plain"))
+    config.plan.check()
+    data = read_label_data(config.data, opening.template.tokenizer)
+    model, source = starting_head(config, opening, data.labels, runtime)
+    model = prepare(model, runtime)
+    loader, plan = make_label_loader(config.data, data, model.config, runtime, config.plan)
+    if runtime.is_main:
+        _keep_labels(Path(config.run_dir), data)
+    state = new_state(config, model, loader, runtime, source)
+    return Beginning(
+        state,
+        plan,
+        classification_loss,
+        held_out(data),
+        lambda state: [],
+        opening.template.tokenizer,
+        opening.template.source,
+        opening.end_ids,
+        is_measured_first=True,
+        results=[f"all/{name}" for name in RESULTS],
+    )
+
+
+def _keep_labels(run_dir: Path, data: LabelData) -> None:
+    """Store the names of the labels for adapters, whose files have no place for them; print what was read."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / LABELS).write_text(json.dumps(data.labels, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"{len(data.train):,} texts to train on, {len(data.val):,} held out; labels: {', '.join(data.labels)}")
+    if data.n_cut:
+        print(f"{data.n_cut:,} texts are longer than data.seq_len and were cut")
+    for reason, n in data.rejected.most_common(3):
+        print(f"{n:,} records left out: {reason}")
+
+
+def held_out(data: LabelData) -> Measure:
+    """A function that classifies the held-out texts, shared among ranks; see `label_results`."""
+    n_sums = 1 + len(data.labels) ** 2
+
+    @torch.no_grad()
+    def measured(state: TrainState) -> dict[str, float]:
+        runtime, model = state.runtime, state.model.eval()
+        sums = np.zeros(n_sums)
+        for start in range(runtime.rank * BATCH_TEXTS, len(data.val), runtime.world_size * BATCH_TEXTS):
+            columns = data.val.rows(np.arange(start, min(start + BATCH_TEXTS, len(data.val)))).trimmed(8)
+            tokens, targets = (torch.from_numpy(columns[name]).to(runtime.device) for name in ("tokens", "targets"))
+            labels, lengths = labels_and_lengths(targets)
+            with reads_in(runtime.device, runtime.dtype):
+                logits = model(tokens, lengths=lengths)
+            sums += label_sums(labels.cpu().numpy(), logits.double().cpu().numpy())
+        model.train()
+        return {f"all/{name}": value for name, value in label_results(runtime.sum(sums.tolist())).items()}
+
+    return measured
