@@ -52,7 +52,7 @@ class PpoAdvantages:
         of_answers = [None if x is None else x[:, :width] for x in (old, reference, mask)]
         is_truncated = rollout.tensors["truncated"].squeeze(1)
         scored = Scored(rollout.rewards, of_answers[0], of_answers[1], old, of_answers[2], is_truncated)  # type: ignore[arg-type]
-        whole = whole_rows(tokens, targets)[:, : width + 1].to(self._runtime.device)
+        whole = whole_rows(tokens, targets)[:, : width + 1].contiguous().to(self._runtime.device)
         with reads_in(self._runtime.device, self._runtime.dtype):
             found = self._critique(whole, scored, kept)
         n, n_short = self._runtime.sum([float(len(kept)), float(is_short.sum())])
