@@ -25,7 +25,7 @@ from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.transformer import Transformer
 from babyllm.rollouts.alarms import Alarms
 from babyllm.rollouts.answering_prompts import Drawn, draw_answers
-from babyllm.rollouts.prompts import Prompt
+from babyllm.rollouts.prompt_files import Prompt
 from babyllm.rollouts.rewards.reward_sum import Rewards
 from babyllm.rollouts.rollout_config import RolloutConfig
 from babyllm.runtime import Runtime

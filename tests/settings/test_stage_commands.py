@@ -13,9 +13,7 @@ from babyllm.__main__ import run
 from babyllm.runtime.launching.launch import own_command
 from babyllm.training.recording.records import read_metrics
 
-STAGES = {
-    name: f"train_{name}.py" for name in ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
-}
+STAGES = {name: f"train_{name}.py" for name in ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")}
 
 
 def printed_by_script(name: str, flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:

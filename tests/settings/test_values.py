@@ -20,10 +20,10 @@ from babyllm.errors import UserError
 from babyllm.loading import model_directory
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.stages.fine_tuning_config import FineTuneConfig
-from babyllm.training.stages.preference.dpo_config import DpoConfig
 from babyllm.training.stages.policy.grpo_config import GrpoConfig
-from babyllm.training.stages.preference.classifier_config import ClassifierConfig
 from babyllm.training.stages.policy.ppo_config import PpoConfig
+from babyllm.training.stages.preference.classifier_config import ClassifierConfig
+from babyllm.training.stages.preference.dpo_config import DpoConfig
 from babyllm.training.stages.preference.reward_config import RewardConfig
 from babyllm.training.stages.pretraining_config import PretrainConfig
 
@@ -33,7 +33,13 @@ def kinds() -> dict[str, Any]:
     """The configurations of all commands and scripts."""
     modules = [import_module(module_of(name)) for name in COMMANDS if name not in STAGES]
     flags = {module.__name__: module.Flags for module in modules}
-    stages = {"reward": RewardConfig, "classifier": ClassifierConfig, "dpo": DpoConfig, "ppo": PpoConfig, "grpo": GrpoConfig}
+    stages = {
+        "reward": RewardConfig,
+        "classifier": ClassifierConfig,
+        "dpo": DpoConfig,
+        "ppo": PpoConfig,
+        "grpo": GrpoConfig,
+    }
     return {"pretrain": PretrainConfig, "sft": FineTuneConfig} | stages | flags
 
 

@@ -23,11 +23,11 @@ def begin(config: RewardConfig, runtime: Runtime) -> Beginning:
     Raises:
         UserError: the model, the data, the template and the plan do not fit each other.
     """
-    from babyllm.recipes.sample_pairs import prepare_pair_sample
+    from babyllm.recipes.sample_pairs import prepare_pairs_sample
     from babyllm.training.stages.preference import reward
 
     with runtime.main_first():
-        prepare_pair_sample(config.data.path or "")
+        prepare_pairs_sample(config.data.path or "")
     return reward.begin(config, runtime)
 
 

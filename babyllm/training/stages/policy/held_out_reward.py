@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from babyllm.rollouts.prompts import Prompts
+from babyllm.rollouts.prompt_files import Prompts
 from babyllm.rollouts.rewards.reward_sum import make_rewards
 from babyllm.rollouts.rollout_stream import Rollouts
 from babyllm.rollouts.sample_records import write_page

@@ -16,7 +16,7 @@ from babyllm.model.interface import Model
 from babyllm.objectives.policy.credit import Credit
 from babyllm.objectives.policy.losses import policy_loss
 from babyllm.rollouts.alarms import Alarms
-from babyllm.rollouts.prompts import Prompts, read_prompts
+from babyllm.rollouts.prompt_files import Prompts, read_prompts
 from babyllm.rollouts.rewards.reward_sum import make_rewards
 from babyllm.rollouts.rollout_stream import Answering, Rollouts
 from babyllm.rollouts.sample_records import write_samples

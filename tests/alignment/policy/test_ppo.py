@@ -84,7 +84,7 @@ def test_a_run_goes_on_amid_a_rollout_to_the_bit(
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """Processes that know these runs."""
-    with Worker(tmp_path_factory.mktemp("worker"), ["tests.alignment.ppo_jobs"]) as started:
+    with Worker(tmp_path_factory.mktemp("worker"), ["tests.alignment.policy.ppo_jobs"]) as started:
         yield started
 
 

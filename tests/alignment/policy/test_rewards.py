@@ -57,7 +57,7 @@ def test_a_function_of_the_user_may_print(user: Callable[..., UserReward]) -> No
 
 
 def test_rewards_that_are_not_numbers_are_none(user: Callable[..., UserReward]) -> None:
-    """NaN, None and infinity are no reward; whole numbers are."""
+    """Whole numbers are rewards; NaN, None and infinity are not."""
     assert asked(user("odd"), *"abcd") == [None, None, 1.0, None]
 
 
@@ -73,7 +73,7 @@ def test_rewards_that_are_not_numbers_are_none(user: Callable[..., UserReward]) 
     ],
 )
 def test_a_function_that_fails_is_named(user: Callable[..., UserReward], name: str, message: str) -> None:
-    """A failed call says why, and the next call is made anew."""
+    """A failed call says why, and the next call starts another process."""
     reward = user(name)
     for _ in range(2):
         with pytest.raises(RewardFailed, match=message):

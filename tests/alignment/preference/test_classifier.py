@@ -35,7 +35,7 @@ LABELS = ("bad", "fine", "good")
 
 
 def records(n: int) -> list[dict[str, str]]:
-    """Texts whose last character tells the label."""
+    """Texts whose last character decides the label."""
     rng, ends = random.Random(0), dict(zip(LABELS, "坏中好", strict=True))
     labels = [rng.choice(LABELS) for _ in range(n)]
     return [{"text": "".join(rng.choices("今天我们去公园", k=rng.randint(1, 9))) + ends[x], "label": x} for x in labels]
@@ -103,7 +103,7 @@ def test_a_resumed_run_is_the_straight_one(train: Callable[..., Path], tmp_path:
 
 
 def test_a_classifier_learns_what_tells_labels_apart(train: Callable[..., Path], tmp_path: Path) -> None:
-    """A few dozen steps are enough for a label that the last character tells; probabilities add up to 1."""
+    """A few dozen steps are enough for a label that the last character decides; probabilities add up to 1."""
     model = load_reward_model(train(tmp_path / "run", "--plan.steps=60", "--eval_every=0", "--save_every=0"))
     found = model.label_probabilities([row["text"] for row in records(120)])
     right = [max(p, key=lambda name: p[name]) == row["label"] for p, row in zip(found, records(120), strict=True)]

@@ -32,7 +32,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """Processes for the jobs of these tests."""
-    with Worker(tmp_path_factory.mktemp("worker"), ["tests.alignment.policy_run_fixtures"]) as started:
+    with Worker(tmp_path_factory.mktemp("worker"), ["tests.alignment.policy.policy_run_fixtures"]) as started:
         yield started
 
 

@@ -16,7 +16,7 @@ from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.transformer import Transformer
 from babyllm.rollouts.alarms import Alarms
 from babyllm.rollouts.answering_prompts import draw_answers
-from babyllm.rollouts.prompts import TOO_LONG, read_prompts
+from babyllm.rollouts.prompt_files import TOO_LONG, read_prompts
 from babyllm.rollouts.rollout_config import AlarmConfig
 from babyllm.rollouts.rollout_stream import is_flat
 from babyllm.runtime import Runtime
@@ -179,6 +179,6 @@ def test_a_reward_that_rises_in_training_alone_is_named() -> None:
 
 
 def test_a_group_without_two_known_rewards_is_flat() -> None:
-    """NaN is no reward."""
+    """NaN is not a reward."""
     nan = float("nan")
     assert is_flat([nan, nan]) and is_flat([1.0, nan]) and is_flat([1.0, 1.0]) and not is_flat([1.0, nan, 0.0])

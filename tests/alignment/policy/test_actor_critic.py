@@ -103,7 +103,7 @@ def test_a_resumed_run_is_the_straight_one(kind: str, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """Processes that know these runs."""
-    with Worker(tmp_path_factory.mktemp("worker"), ["tests.alignment.actor_critic_jobs"]) as started:
+    with Worker(tmp_path_factory.mktemp("worker"), ["tests.alignment.policy.actor_critic_jobs"]) as started:
         yield started
 
 
