@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 N_BINS = 10
 """Bins of the calibration error."""
-RESULTS = ("loss", "accuracy", "accuracy_err", "longer", "score/chosen", "score/rejected", "margin", "calibration")
+RESULTS = ("loss", "accuracy", "accuracy_stderr", "longer", "score/chosen", "score/rejected", "margin", "calibration")
 """The names of what `pair_results` returns."""
 _PLAIN = ("n", "nats", "right", "chosen", "rejected", "margin", "longer")
 
@@ -49,7 +49,7 @@ def pair_results(sums: list[float]) -> dict[str, float]:
 
     Returns:
         loss: mean of -log sigmoid(margin), in nats.
-        accuracy, accuracy_err: share of pairs whose chosen answer has the higher score, and its standard error.
+        accuracy, accuracy_stderr: share of pairs whose chosen answer has the higher score, and its standard error.
         longer: the same share for a rule that prefers the longer answer.
         score/chosen, score/rejected, margin: means.
         calibration: mean distance of confidence and accuracy, over 10 bins of confidence (Guo et al. 2017, equation 3).

@@ -20,6 +20,9 @@ from babyllm.model.cross_entropy import IGNORE
 from babyllm.objectives import Loss, LossTerms, Mean
 from babyllm.objectives.preference.preference_options import PreferenceName, PreferenceOptions
 
+NEAREST = 1e-6
+"""The least nats of a token that ORPO computes odds of."""
+
 
 class Sides(NamedTuple):
     """What a loss of a pair is a function of; all (B, 2), the chosen answer first.
@@ -75,7 +78,8 @@ def ipo_sum(sides: Sides, options: PreferenceOptions) -> Tensor:
 def orpo(sides: Sides, options: PreferenceOptions) -> Tensor:
     """The chosen answer's mean nats, and its odds over the rejected one's (Hong et al. 2024, equations 6 and 7)."""
     means = sides.logps / sides.lengths
-    log_odds = means - torch.log1p(-means.exp())
+    certain = means.clamp(max=-NEAREST)  # the odds of an answer that is certain are infinite
+    log_odds = certain - torch.log(-torch.expm1(certain))
     return -means[:, 0] - options.beta * F.logsigmoid(gap(log_odds))
 
 

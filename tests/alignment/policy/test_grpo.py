@@ -109,7 +109,7 @@ def test_a_run_leaves_answers_to_leaf_through(base: Path, prompts: Path, tmp_pat
     assert page.count("<article") >= 4 and "http" not in page
     metrics = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {"rollout/reward", "rollout/flat", "rollout/truncated", "clip/low", "entropy"} <= set(metrics[-1])
-    assert "val/all/reward" in metrics[0] and "val/all/reward_error" in metrics[-1]
+    assert "val/all/reward" in metrics[0] and "val/all/reward_stderr" in metrics[-1]
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_the_adapter_switched_off_is_the_stored_reference(train: Callable[..., P
 def test_a_resumed_run_cannot_make_its_reference_again(
     train: Callable[..., Path], straight: Path, worker: Worker, tmp_path: Path
 ) -> None:
-    """Without the file it says so, since the model has changed since; a new run reuses what fits and is cut short."""
+    """Without the file it says so, since the model has changed since."""
     copy = tmp_path / "copy"
     shutil.copytree(straight, copy)
     (copy / "pairs" / "reference.json").unlink()

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from babyllm.data.batch import Batch
 from babyllm.errors import UserError
 from babyllm.model.cross_entropy import IGNORE
-from babyllm.objectives.preference.preference_losses import PREFERENCE_LOSSES, preference_loss
+from babyllm.objectives.preference.preference_losses import PREFERENCE_LOSSES, Sides, preference_loss
 from babyllm.objectives.preference.preference_options import PreferenceOptions
 
 B, T, V = 5, 7, 12
@@ -168,6 +168,15 @@ def test_settings_without_effect_are_refused(options: PreferenceOptions, wrong: 
     """By the flag that has none."""
     with pytest.raises(UserError, match=f"--loss.{wrong}"):
         preference_loss(options)
+
+
+def test_orpo_is_finite_for_an_answer_that_is_certain() -> None:
+    """In float32, where 1 less its probability is 0."""
+    logps = torch.tensor([[0.0, -2.0], [-1e-9, -1e-9]], requires_grad=True)
+    sides = Sides(logps, torch.zeros(2, 2), torch.ones(2, 2))
+    loss = PREFERENCE_LOSSES["orpo"](sides, PreferenceOptions("orpo")).sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert logps.grad is not None and logps.grad.isfinite().all() and loss.isfinite()
 
 
 def recorded(loss: Tensor, model: Table) -> tuple[Tensor, Tensor]:

@@ -148,7 +148,7 @@ def test_results_of_pairs_equal_their_definitions() -> None:
     found = pair_results(parts.tolist())
     margins = scores[:, 0] - scores[:, 1]
     assert found["accuracy"] == pytest.approx((margins > 0).mean())
-    assert found["accuracy_err"] == pytest.approx((margins > 0).std(ddof=1) / 200**0.5)
+    assert found["accuracy_stderr"] == pytest.approx((margins > 0).std(ddof=1) / 200**0.5)
     assert found["loss"] == pytest.approx(np.log1p(np.exp(-margins)).mean())
     assert found["longer"] == pytest.approx((np.sign(lengths[:, 0] - lengths[:, 1]) / 2 + 0.5).mean())
     confidence, error = 1 / (1 + np.exp(-np.abs(margins))), 0.0

@@ -13,7 +13,7 @@ from babyllm.training.run import Measure, Show
 from babyllm.training.stages.policy.policy_run_config import PolicyRunConfig
 from babyllm.training.state import TrainState
 
-RESULTS = ("all/reward", "all/reward_error", "all/length", "all/truncated")
+RESULTS = ("all/reward", "all/reward_stderr", "all/length", "all/truncated")
 
 
 def held_out(config: PolicyRunConfig, prompts: Prompts, stream: Rollouts, runtime: Runtime) -> Measure:
@@ -52,7 +52,7 @@ def held_out(config: PolicyRunConfig, prompts: Prompts, stream: Rollouts, runtim
         if runtime.is_main:
             for line in lines:
                 print(line)
-        return {"all/reward": mean, "all/reward_error": error} | lengths
+        return {"all/reward": mean, "all/reward_stderr": error} | lengths
 
     return measure
 

@@ -77,8 +77,13 @@ def begin(config: DpoConfig, runtime: Runtime) -> Beginning:
         template.source,
         opening.end_ids,
         is_measured_first=True,
-        results=[f"all/{name}" for name in RESULTS],
+        results=[f"all/{name}" for name in RESULTS] if is_measured(config, data) else [],
     )
+
+
+def is_measured(config: DpoConfig, data: PairData) -> bool:
+    """Whether there are held-out pairs to measure; single answers are not compared."""
+    return not config.loss.is_unpaired and bool(data.store.chats.tasks_of("val"))
 
 
 def held_out(config: DpoConfig, data: PairData) -> Measure:
@@ -88,7 +93,7 @@ def held_out(config: DpoConfig, data: PairData) -> Measure:
     answers have become less probable, which pairs can cause whose answers resemble each other (Pal et al. 2024).
     Losses of single answers have no pairs to measure, and losses without a reference compare mean log-probabilities.
     """
-    if config.loss.is_unpaired or not data.store.chats.tasks_of("val"):
+    if not is_measured(config, data):
         return lambda state: {}
     rows, loss = data.rows("val"), config.loss
     n = min(len(rows), config.data.eval_pairs)

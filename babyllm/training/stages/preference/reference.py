@@ -61,7 +61,9 @@ def reference_tables(
         digest = _digest(model)
         mark = made_of | {"model": digest}
         if runtime.sum([float(runtime.is_main and _made_of(directory) != mark)])[0]:
-            _compute(model, rows, directory, digest, runtime)
+            if runtime.is_main:
+                (directory / MARK).unlink(missing_ok=True)  # it would vouch for what is about to be replaced
+            _compute(model, rows, directory, f"{digest[:16]}.{fingerprint[:16]}", runtime)
             if runtime.is_main:
                 write_sealed_json(directory / MARK, mark)
             runtime.barrier()
@@ -84,23 +86,23 @@ def _digest(model: Model) -> str:
     return digest.hexdigest()
 
 
-def _compute(model: Model, rows: dict[Split, Rows], directory: Path, digest: str, runtime: Runtime) -> None:
+def _compute(model: Model, rows: dict[Split, Rows], directory: Path, made_of: str, runtime: Runtime) -> None:
     was_training = model.training
     model.eval()
     with runtime.patience():
         for split, of_split in rows.items():
-            mine = _part(directory, split, digest, runtime.rank, runtime.world_size)
+            mine = _part(directory, split, made_of, runtime.rank, runtime.world_size)
             _fill(model, of_split, mine, range(*_bounds(len(of_split), runtime.rank, runtime.world_size)), runtime)
             runtime.barrier()
             if runtime.is_main:
-                parts = [_part(directory, split, digest, r, runtime.world_size) for r in range(runtime.world_size)]
+                parts = [_part(directory, split, made_of, r, runtime.world_size) for r in range(runtime.world_size)]
                 _join(parts, reference_file(directory, split))
     model.train(was_training)
 
 
-def _part(directory: Path, split: Split, digest: str, rank: int, world_size: int) -> Path:
-    """The file of a rank; another model or number of ranks has other files."""
-    return directory / f"reference.{split}.{digest[:16]}.{rank}-of-{world_size}"
+def _part(directory: Path, split: Split, made_of: str, rank: int, world_size: int) -> Path:
+    """The file of a rank; another model, other pairs or another number of ranks have other files."""
+    return directory / f"reference.{split}.{made_of}.{rank}-of-{world_size}"
 
 
 def _bounds(n: int, rank: int, world_size: int) -> tuple[int, int]:
