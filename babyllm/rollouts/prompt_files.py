@@ -75,11 +75,17 @@ def read_prompts(config: PromptConfig, template: ChatTemplate) -> Prompts:
     """
     if not config.paths:
         raise UserError("data.path: names no prompts; give --data.path=prompts.jsonl")
+    if config.is_mixed:
+        raise UserError("data.mix, data.interleave, data.concat and data.stages are not for prompts; leave them out")
     limit, left_out = config.prompt_limit, Counter[str]()
     found = [prompt for path in config.paths for prompt in _read(Path(path), config, template, limit, left_out)]
     train, held_out = _split(found, config.held_out)
     for path in config.held_out_path:
         held_out += _read(Path(path), config, template, limit, left_out)
+    if config.held_out_path:
+        texts = {prompt.text for prompt in held_out}
+        left_out["held out too"] = sum(prompt.text in texts for prompt in train)
+        train = [prompt for prompt in train if prompt.text not in texts]
     if not train:
         reasons = ", ".join(f"{n} {reason}" for reason, n in left_out.most_common(3)) or "there are no records"
         raise UserError(

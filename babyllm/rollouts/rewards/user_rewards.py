@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -78,7 +79,7 @@ class UserReward:
 
         def end() -> None:
             is_late.set()
-            process.kill()
+            _kill(process)
 
         timer = threading.Timer(seconds, end)
         timer.start()
@@ -99,7 +100,7 @@ class UserReward:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Kill a child and close its pipes."""
-    process.kill()
+    _kill(process)
     for pipe in (process.stdin, process.stdout):
         if pipe:
             with contextlib.suppress(OSError):
@@ -107,6 +108,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a child and all that it has started, which would hold its pipes open."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def _start(name: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "babyllm.rollouts.rewards.reward_worker", name]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=os.getcwd())
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=os.getcwd(), start_new_session=True)

@@ -13,7 +13,7 @@ from babyllm.rollouts.rewards.user_rewards import RewardFailed, UserReward
 from babyllm.rollouts.rollout_config import RewardConfig
 
 MODULE = """
-import os, sys, time
+import os, subprocess, sys, time
 def shout(prompts, answers, records):
     print("not an answer")
     return [float(len(answer)) + records[i]["bonus"] for i, answer in enumerate(answers)]
@@ -24,6 +24,7 @@ def words(prompts, answers, records): return ["good"] * len(answers)
 def nothing(prompts, answers, records): return None
 def hanging(prompts, answers, records): time.sleep(60)
 def leaving(prompts, answers, records): os._exit(3)
+def forking(prompts, answers, records): subprocess.run(["sleep", "60"])
 def roles(prompts, answers, records): return [float(turns[-1]["role"] == "user") for turns in prompts]
 """
 TURNS = [{"role": "user", "content": "hi"}]
@@ -84,6 +85,13 @@ def test_a_function_that_hangs_is_ended(user: Callable[..., UserReward]) -> None
     """After its time the process is killed."""
     with pytest.raises(RewardFailed, match=r"took more than 0\.3 s"):
         asked(user("hanging", 0.3), "a")
+
+
+def test_a_function_whose_child_hangs_is_ended(user: Callable[..., UserReward]) -> None:
+    """What it has started is killed with it, so that nobody waits for its pipe."""
+    reward = user("forking", 0.5)
+    with pytest.raises(RewardFailed, match="took more than"):
+        asked(reward, "a")
 
 
 def test_failures_cost_rewards_until_patience_ends(user: Callable[..., UserReward]) -> None:

@@ -41,8 +41,10 @@ def begin(config: GrpoConfig, runtime: Runtime) -> Beginning:
     """
     config.plan.check()
     config.loss.check("loss.")
-    if config.loss.loss == "reinforce" and config.rollout.group < 2:
-        raise UserError("--rollout.group=1: the loss reinforce compares answers to one prompt; give at least 2")
+    if config.rollout.group < 2:
+        raise UserError("--rollout.group=1: answers are compared with others to the same prompt; give at least 2")
+    if config.loss.loss == "reinforce" and config.rollout.epochs > 1:
+        raise UserError("--rollout.epochs: the loss reinforce is exact for one use of a rollout; give 1")
     opening = open_stage(config, config.data, before="babyllm sft")
     prompts = read_prompts(config.data, opening.template)
     if runtime.is_main:
@@ -55,7 +57,7 @@ def begin(config: GrpoConfig, runtime: Runtime) -> Beginning:
     reference = None if kl.place == "none" else reference_of(config, model, runtime, temperature, share.micro_batch)
     advantages = GroupAdvantages(config.loss, config.scale, config.rollout.group, runtime, reference, kl.coefficient)
     answering = Answering(
-        model, opening.tokenizer.decode, opening.end_ids, config.rollout, config.data.max_new_tokens, runtime
+        model, opening.template.tokenizer.decode, opening.end_ids, config.rollout, config.data.max_new_tokens, runtime
     )
     stream = Rollouts(
         answering,

@@ -80,10 +80,9 @@ def _rollouts(config: PpoConfig, model: Model, opening: Opening, prompts: Prompt
         _require_beginning(config)
         reference = reference_of(config, policy, runtime, temperature, share.micro_batch)
     critique = Critique(model, Credit(config.credit, kl, runtime.sum), share.micro_batch)
+    decode = opening.template.tokenizer.decode
     return Rollouts(
-        Answering(
-            policy, opening.tokenizer.decode, opening.end_ids, config.rollout, config.data.max_new_tokens, runtime
-        ),
+        Answering(policy, decode, opening.end_ids, config.rollout, config.data.max_new_tokens, runtime),
         prompts.train,
         make_rewards(config.reward, config.reward.functions),
         PpoAdvantages(critique, reference, runtime),
