@@ -35,7 +35,8 @@ def held_out_line(result: dict[str, float]) -> str:
     """The results on held-out data, in one line."""
     parts: list[str] = []
     for unit, ending in (("bits per byte", "/bpb"), ("loss", "/loss"), ("accuracy", "/accuracy")):
-        found = [f"{n.removesuffix(ending)} {v:.3f}" for n, v in result.items() if n.endswith(ending)]
+        mine = {n: v for n, v in result.items() if n.endswith(ending) and f"{n}_stderr" not in result}
+        found = [f"{n.removesuffix(ending)} {v:.3f}" for n, v in mine.items()]
         if found and not (unit == "loss" and parts):
             parts.append(f"held-out {unit}: {', '.join(found)}")
     return "; ".join(parts + _of_tasks(result)) or "nothing held out"
