@@ -63,7 +63,7 @@ class Prompts:
 
     def __str__(self) -> str:
         """One line for people: how many there are, and what was left out."""
-        reasons = "".join(f"; {n:,} left out: {reason}" for reason, n in self.left_out.most_common(3))
+        reasons = "".join(f"; {n:,} left out: {reason}" for reason, n in self.left_out.most_common(3) if n)
         return f"{len(self.train):,} prompts, {len(self.held_out):,} held out{reasons}"
 
 
@@ -84,7 +84,7 @@ def read_prompts(config: PromptConfig, template: ChatTemplate) -> Prompts:
         held_out += _read(Path(path), config, template, limit, left_out)
     if config.held_out_path:
         texts = {prompt.text for prompt in held_out}
-        left_out["held out too"] = sum(prompt.text in texts for prompt in train)
+        left_out["held out too"] += sum(prompt.text in texts for prompt in train)
         train = [prompt for prompt in train if prompt.text not in texts]
     if not train:
         reasons = ", ".join(f"{n} {reason}" for reason, n in left_out.most_common(3)) or "there are no records"
