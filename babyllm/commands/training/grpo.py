@@ -1,6 +1,7 @@
 """Train a model on its own answers to prompts, by rewards that can be computed, in a process per GPU or core.
 
-Each prompt is answered several times; answers that are rewarded above the mean of their group become more likely.
+Each prompt is answered several times; answers that are rewarded above the mean of their group become more likely. With
+no arguments it raises the reward that `runs/reward` gives the reviews of `runs/sft`, on the sample prompts.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ ARGUMENTS = ""
 
 
 def begin(config: GrpoConfig, runtime: Runtime) -> Beginning:
-    """A run at step 0. Every rank must call this.
+    """A run at step 0; the sample prompts are made first if the configuration names them. Every rank must call this.
 
     Raises:
         UserError: the model, the prompts, the rewards and the plan do not fit each other.
     """
+    from babyllm.recipes.sample_pairs import prepare_pairs_sample
     from babyllm.training.stages.policy import grpo
 
+    with runtime.main_first():
+        prepare_pairs_sample(config.data.path or "")
     return grpo.begin(config, runtime)
 
 

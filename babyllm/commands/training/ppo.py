@@ -1,6 +1,7 @@
 """Train a model on its own answers by a reward model, with a critic, in a process per GPU or core.
 
 Answers that are worth more than the critic expected become more likely, and pay for leaving the model they began with.
+With no arguments it raises the reward that `runs/reward` gives the reviews of `runs/sft`, on the sample prompts.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ ARGUMENTS = ""
 
 
 def begin(config: PpoConfig, runtime: Runtime) -> Beginning:
-    """A run at step 0. Every rank must call this.
+    """A run at step 0; the sample prompts are made first if the configuration names them. Every rank must call this.
 
     Raises:
         UserError: the model, the critic, the prompts, the rewards and the plan do not fit each other.
     """
+    from babyllm.recipes.sample_pairs import prepare_pairs_sample
     from babyllm.training.stages.policy import ppo
 
+    with runtime.main_first():
+        prepare_pairs_sample(config.data.path or "")
     return ppo.begin(config, runtime)
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from babyllm.config.values import PathText
 from babyllm.objectives.policy.advantages import Scale
-from babyllm.training.run_config import settled
-from babyllm.training.stages.policy.policy_run_config import PolicyRunConfig
+from babyllm.training.stages.policy.policy_run_config import PolicyRunConfig, completed
 
 
 @dataclass(frozen=True)
@@ -25,9 +24,9 @@ class GrpoConfig(PolicyRunConfig):
 
 
 def resolved(config: GrpoConfig) -> GrpoConfig:
-    """The same configuration with the number of processes.
+    """The same configuration with what `completed` adds.
 
     Raises:
         UserError: there is no such device, or too few of them.
     """
-    return settled(config)
+    return completed(config)

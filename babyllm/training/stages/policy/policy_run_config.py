@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from babyllm.config.values import AnyCount, AnyMembers, PathText
+from babyllm.data.pair_config import SAMPLE
 from babyllm.data.prompt_config import PromptConfig
 from babyllm.objectives.policy.policy_options import PolicyOptions
 from babyllm.optim.config import OptimConfig
 from babyllm.rollouts.rollout_config import AlarmConfig, RewardConfig, RolloutConfig
 from babyllm.schedule import Plan
 from babyllm.training.adapted_config import AdaptedRunConfig
+from babyllm.training.run_config import settled
+
+REWARD_RUN = "runs/reward"
 
 
 @dataclass(frozen=True)
@@ -35,3 +40,24 @@ class PolicyRunConfig(AdaptedRunConfig):
     save_every: AnyCount = 50
     best: str = "all/reward"
     samples: AnyMembers = 3
+
+
+P = TypeVar("P", bound=PolicyRunConfig)
+
+
+def completed(config: P) -> P:
+    """The same configuration with the number of processes and, for the reward model, its run.
+
+    If it names no prompts, it takes the sample prompts and the reward model that the sample pairs have trained.
+
+    Raises:
+        UserError: there is no such device, or too few of them.
+    """
+    data, reward = config.data, config.reward
+    if data.path is None:
+        prompts, held_out = f"{SAMPLE}/prompts.jsonl", [f"{SAMPLE}/heldout_prompts.jsonl"]
+        data = replace(data, path=prompts, held_out_path=held_out, held_out=0.0)
+        reward = replace(reward, functions={"reward_model": 1.0})
+    if reward.model is None and "reward_model" in reward.functions:
+        reward = replace(reward, model=REWARD_RUN)
+    return settled(replace(config, data=data, reward=reward))

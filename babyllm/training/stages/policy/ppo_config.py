@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from babyllm.config.values import PathText
-from babyllm.errors import UserError
 from babyllm.objectives.policy.policy_options import CreditOptions, KlConfig, PolicyOptions
 from babyllm.rollouts.rollout_config import AlarmConfig, RewardConfig, RolloutConfig
-from babyllm.training.run_config import settled
 from babyllm.training.stages.policy.critic_config import CriticConfig
-from babyllm.training.stages.policy.policy_run_config import PolicyRunConfig
-
-REWARD_RUN = "runs/reward"
+from babyllm.training.stages.policy.policy_run_config import PolicyRunConfig, completed
 
 
 @dataclass(frozen=True)
@@ -29,13 +25,9 @@ class PpoConfig(PolicyRunConfig):
 
 
 def resolved(config: PpoConfig) -> PpoConfig:
-    """The same configuration with the number of processes and the reward model.
+    """The same configuration with what `completed` adds.
 
     Raises:
-        UserError: it names no prompts, or there is no such device, or too few of them.
+        UserError: there is no such device, or too few of them.
     """
-    if not config.data.paths:
-        raise UserError("data.path: names no prompts; give --data.path=prompts.jsonl")
-    if config.reward.model is None:
-        config = replace(config, reward=replace(config.reward, model=REWARD_RUN))
-    return settled(config)
+    return completed(config)
