@@ -1,7 +1,7 @@
 """Train a model on its own answers to prompts, by rewards that can be computed, in a process per GPU or core.
 
 Each prompt is answered several times; answers that are rewarded above the mean of their group become more likely. With
-no arguments it raises the reward that `runs/reward` gives the reviews of `runs/sft`, on the sample prompts.
+no arguments it raises the score of reviews by `runs/reward` when `runs/sft` writes them, on the sample prompts.
 """
 
 from __future__ import annotations
