@@ -99,7 +99,7 @@ def test_generate_takes_any_prompt(
     [
         (
             ["generat"],
-            "no such command; choose one of chat, clean, dedup, eval, export, generate, import, inspect, judge",
+            "no such command; choose one of chat, classifier, clean, dedup, dpo, eval, export, generate",
         ),
         (["generate"], "usage: babyllm generate RUN_DIR"),
         (["generate", "/nowhere", "hello"], "/nowhere: does not exist; give the directory of a run"),
