@@ -65,6 +65,19 @@ def resumed(run: Path, copy: Path, train: Callable[..., Path], *more: str) -> Pa
     return train(copy, *more)
 
 
+def test_four_ranks_are_one_for_any_micro_batch(train: Callable[..., Path], straight: Path, tmp_path: Path) -> None:
+    """Weights after four steps, within 1e-5."""
+    for more, ranks in ((), 4), (("--data.micro_batch=8",), 1):
+        run = train(tmp_path / f"run-{ranks}", *more, ranks=ranks)
+        torch.testing.assert_close(tensors(run), tensors(straight), rtol=0, atol=1e-5)
+
+
+def test_two_ranks_learn_one_adapter(train: Callable[..., Path], tmp_path: Path) -> None:
+    """With the adapter switched off for the reference, under DDP, within 1e-5."""
+    one, two = train(tmp_path / "one", *LORA), train(tmp_path / "two", *LORA, ranks=2)
+    torch.testing.assert_close(tensors(two, name=ADAPTER), tensors(one, name=ADAPTER), rtol=0, atol=1e-5)
+
+
 def test_two_ranks_are_one_with_the_whole_batch(train: Callable[..., Path], straight: Path, tmp_path: Path) -> None:
     """Weights after four steps, within 1e-5, and the reference that the ranks computed together."""
     run = train(tmp_path / "run", ranks=2)
@@ -87,12 +100,12 @@ def test_the_first_loss_knows_nothing_and_the_last_something(straight: Path) -> 
     assert last["val/all/accuracy"] is not None and last["val/all/accuracy"] > 0.9
 
 
-@pytest.mark.parametrize("more", [(), LORA, ("--loss.name=apo_zero_unpaired",)], ids=str)
+@pytest.mark.parametrize("more", [(), LORA, ("--lora.rank=4",), ("--loss.name=apo_zero_unpaired",)], ids=str)
 def test_a_resumed_run_is_the_straight_one(train: Callable[..., Path], tmp_path: Path, more: tuple[str, ...]) -> None:
-    """To the bit: in full, with the adapter switched off for the reference, and for answers with verdicts."""
+    """To the bit: in full, with an adapter and the reference either way, and for answers with verdicts."""
     run = train(tmp_path / "run", *more)
     copy = resumed(run, tmp_path / "copy", train, *more)
-    name = ADAPTER if more == LORA else WHOLE
+    name = ADAPTER if "--lora.rank=4" in more else WHOLE
     one, other = tensors(run, name=name), tensors(copy, name=name)
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
@@ -103,6 +116,14 @@ def test_the_adapter_switched_off_is_the_stored_reference(train: Callable[..., P
     by_adapter = train(tmp_path / "off", *LORA)
     torch.testing.assert_close(tensors(by_file, name=ADAPTER), tensors(by_adapter, name=ADAPTER), rtol=0, atol=1e-5)
     assert not (by_adapter / "pairs" / "reference.json").exists()
+
+
+def test_a_line_warns_when_both_answers_fall(train: Callable[..., Path], worker: Worker, tmp_path: Path) -> None:
+    """Which a high learning rate causes, and equal answers of the model and its reference do not."""
+    train(tmp_path / "run", "--plan.peak_lr=0.05")
+    before, _, after = worker.output.read_text().partition("step 0: held-out")
+    assert "both answers have become less probable" in after
+    assert "both answers have become less probable" not in before
 
 
 def test_a_resumed_run_cannot_make_its_reference_again(

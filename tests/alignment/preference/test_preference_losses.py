@@ -187,8 +187,11 @@ def recorded(loss: Tensor, model: Table) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.trl
-@pytest.mark.parametrize("name", ["sigmoid", "ipo", "hinge", "robust"])
-def test_losses_and_gradients_equal_those_of_dpo_in_trl(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "in_trl"),
+    [*((name, name) for name in ("sigmoid", "ipo", "hinge", "robust")), ("sigmoid, by length", "sigmoid_norm")],
+)
+def test_losses_and_gradients_equal_those_of_dpo_in_trl(name: str, in_trl: str) -> None:
     """DPOTrainer's own method on the same log-probabilities, within 1e-5."""
     trainer, options, given = pytest.importorskip("trl").DPOTrainer, OPTIONS[name], batch()
     theirs, ours = Table(), Table()
@@ -207,7 +210,7 @@ def test_losses_and_gradients_equal_those_of_dpo_in_trl(name: str) -> None:
         model=SimpleNamespace(training=False),
         precompute_ref_logps=True,
         f_divergence_type="reverse_kl",
-        loss_types=[name],
+        loss_types=[in_trl],
         loss_weights=[1.0],
         beta=options.beta,
         label_smoothing=options.label_smoothing,
@@ -240,4 +243,38 @@ def test_losses_and_gradients_equal_those_without_reference_in_trl(name: str) ->
     else:
         expected = recorded(module.CPOTrainer.cpo_loss(itself, means[:, 0], means[:, 1])[0].mean(), theirs)
     found = recorded(preference_loss(options)(ours, given).sums["pair"] / B, ours)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.trl
+def test_losses_and_gradients_of_single_answers_equal_those_of_kto_in_trl() -> None:
+    """KTOTrainer's own method without the reference point, with weights, within 1e-5."""
+    trainer, given = pytest.importorskip("trl").KTOTrainer, single()
+    options = PreferenceOptions("apo_zero_unpaired", beta=0.3, desirable_weight=2.0, undesirable_weight=0.5)
+    theirs, ours = Table(), Table()
+    tokens, targets = given["tokens"], given["targets"]
+    whole = torch.cat([tokens, targets[:, -1:].clamp_min(0)], 1)
+
+    def model(**_: object) -> SimpleNamespace:
+        logps = -nats_of(theirs.weight, tokens, targets)
+        return SimpleNamespace(log_probs=logps, entropy=torch.zeros_like(logps), mean_logits=torch.zeros_like(logps))
+
+    itself = SimpleNamespace(
+        **{key: False for key in ("aux_loss_enabled", "calculate_KL")},
+        model=SimpleNamespace(training=False),
+        precompute_ref_logps=True,
+        loss_type=options.name,
+        beta=options.beta,
+        desirable_weight=options.desirable_weight,
+        undesirable_weight=options.undesirable_weight,
+        accelerator=SimpleNamespace(device="cpu", gather_for_metrics=lambda x: x),
+        _compute_kl_logps=lambda *_: None,
+        _metrics={"eval": defaultdict(list)},
+        _total_train_tokens=0,
+    )
+    inputs: dict[str, Any] = {"input_ids": whole, "attention_mask": torch.ones_like(whole)}
+    inputs["completion_mask"] = F.pad((targets != IGNORE).long(), (1, 0))
+    inputs |= {"label": given["desirable"].squeeze(1) > 0, "ref_logps": given["reference"].squeeze(1)}
+    expected = recorded(trainer._compute_loss(itself, model, inputs, return_outputs=False), theirs)
+    found = recorded(preference_loss(options)(ours, given).sums["answer"] / (2 * B), ours)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
