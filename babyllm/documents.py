@@ -7,6 +7,7 @@ Both hash the text, so neither depends on the order of documents, on their files
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -62,6 +63,18 @@ def is_held_out(text: str | bytes, fraction: float) -> bool:
 def spread_key(text: str | bytes) -> bytes:
     """An 8-byte hash of a text (str, or UTF-8 bytes), evenly spread; documents with the smallest are held out."""
     return blake2b(text.encode() if isinstance(text, str) else text, digest_size=8).digest()
+
+
+def held_out_flags(texts: Sequence[str], held_out: float) -> list[bool]:
+    """Whether each of some texts is held out: a share of them or, as an integer, a number.
+
+    Equal texts are in the same split, so those equal to the last of a number are held out as well.
+    """
+    if not isinstance(held_out, int):
+        return [is_held_out(text, held_out) for text in texts]
+    keys = [spread_key(text) for text in texts]
+    last = sorted(keys)[:held_out][-1:]
+    return [bool(last) and key <= last[0] for key in keys]
 
 
 @lru_cache(maxsize=4)

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from babyllm.chat.load import ChatTemplate, Supervise, load_template
 from babyllm.chat.messages import Message, Unusable
-from babyllm.config.json_fields import Fields, read_json
 from babyllm.data.labelling.label_data import ids_of_texts
 from babyllm.errors import UserError
 from babyllm.evaluate.scoring import batches
@@ -31,8 +30,6 @@ from babyllm.model.heads import SCORE, WithHead
 from babyllm.tokenizer import Tokenizer
 
 BATCH_TOKENS = 4096
-SCALE = "reward_scale.json"
-"""The file beside a step's weights with the mean and the deviation that its scores are brought to 0 and 1 by."""
 LABELS = "labels.json"
 """The file in the run directory of a classifier with the names of its labels, which its adapters lack."""
 
@@ -45,15 +42,11 @@ class RewardModel:
         model: transformer with a head, in evaluation mode.
         tokenizer: tokenizer of the model.
         template: chat template that renders conversations for it.
-        mean: mean of its scores on reference answers, which is taken off.
-        deviation: standard deviation of those scores, by which they are divided.
     """
 
     model: WithHead
     tokenizer: Tokenizer
     template: ChatTemplate
-    mean: float = 0.0
-    deviation: float = 1.0
     _supervise: Supervise = field(default_factory=lambda: Supervise("last"))
 
     @property
@@ -62,32 +55,32 @@ class RewardModel:
         return self.model.score.weight.device
 
     def ids(self, messages: Sequence[Message]) -> list[int] | None:
-        """The ids of a conversation up to the end token of its last answer; None if the context is too short.
+        """The ids of a conversation up to the end token of its last answer.
 
-        Raises:
-            Unusable: the template refuses the messages.
+        Returns:
+            None if the context is too short, the template refuses the messages, or they do not end with an answer.
         """
-        rendered = self.template.render(messages, self._supervise)
+        try:
+            rendered = self.template.render(messages, self._supervise)
+        except Unusable:
+            return None
         found = rendered.turns.nonzero()[0]
         if not len(found):
-            raise Unusable("it does not end with an answer")
+            return None
         ids: list[int] = rendered.ids[: found[-1] + 1].tolist()
         return ids if len(ids) <= self.model.config.max_seq_len else None
 
     def scores(
         self, conversations: Sequence[Sequence[Message]], batch_tokens: int = BATCH_TOKENS
     ) -> list[float | None]:
-        """The score of each conversation's last answer, in its order; None for one longer than the context.
+        """The score of each conversation's last answer, in its order; None where `ids` is.
 
         Args:
             conversations: conversations, each ending with an answer.
             batch_tokens: largest number of tokens of a forward pass, including padding.
-
-        Raises:
-            Unusable: the template refuses a conversation.
         """
         scores = self.values([self.ids(messages) for messages in conversations], batch_tokens)
-        return [None if score is None else (float(score) - self.mean) / self.deviation for score in scores]
+        return [None if score is None else float(score) for score in scores]
 
     def label_probabilities(
         self, texts: Sequence[str | tuple[str, str]], batch_tokens: int = BATCH_TOKENS
@@ -135,8 +128,7 @@ def load_reward_model(path: str | Path) -> RewardModel:
     tokenizer = Tokenizer.load(files)
     with torch.inference_mode(False):
         model = _adapted(directory, tokenizer) if is_adapter(directory) else load_with_head(directory)
-    mean, deviation = _scale(directory)
-    return RewardModel(model.eval(), tokenizer, load_template(None, tokenizer, files), mean, deviation)
+    return RewardModel(model.eval(), tokenizer, load_template(None, tokenizer, files))
 
 
 def _adapted(directory: Path, tokenizer: Tokenizer) -> WithHead:
@@ -161,12 +153,3 @@ def _labels(directory: Path, n: int) -> list[str]:
     file = directory.parent / LABELS
     stored = json.loads(file.read_text(encoding="utf-8")) if n > 1 and file.is_file() else []
     return stored if len(stored) == n else ["reward"] if n == 1 else [f"LABEL_{i}" for i in range(n)]
-
-
-def _scale(directory: Path) -> tuple[float, float]:
-    """Mean and deviation stored with a model; 0 and 1 without."""
-    file = directory / SCALE
-    if not file.is_file():
-        return 0.0, 1.0
-    fields = Fields(read_json(file), str(file))
-    return fields.number("mean", low=-1e12), fields.number("deviation", low=1e-12)

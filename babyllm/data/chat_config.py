@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.config.values import AnyCount, PathText, Share, expand_paths
 from babyllm.data.row_config import RowConfig
 from babyllm.pipeline.partitions import WorkConfig
+
+C = TypeVar("C", bound="ChatConfig")
 
 
 @dataclass(frozen=True)
@@ -45,3 +48,15 @@ class ChatConfig(RowConfig):
     def paths(self) -> list[str]:
         """The files and folders of `path`, as a list."""
         return [self.path] if isinstance(self.path, str) else list(self.path or [])
+
+    def or_sample(self: C, directory: str, train: str = "train.jsonl", held_out: str = "heldout.jsonl") -> C:
+        """The same settings, with the files of a sample set if they name none.
+
+        Args:
+            directory: directory of the set.
+            train: name of its file to train on.
+            held_out: name of its file that is held out.
+        """
+        if self.path is not None:
+            return self
+        return replace(self, path=f"{directory}/{train}", held_out_path=[f"{directory}/{held_out}"], held_out=0.0)

@@ -21,7 +21,7 @@ from babyllm.data.order.length_buckets import ByLength
 from babyllm.data.order.shuffle import Order, Rows, Shuffled
 from babyllm.data.pair_config import PairConfig
 from babyllm.data.row_config import Share, share_of
-from babyllm.data.rows.pairs import Answers, Pairs
+from babyllm.data.rows.pair_rows import Answers, Pairs
 from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
 from babyllm.pipeline.report import print_report
@@ -89,7 +89,7 @@ def prepare_pair_data(config: PairConfig, directory: Path, template: ChatTemplat
     Raises:
         UserError: a setting is not valid, a file cannot be read, or nothing is left to train on.
     """
-    from babyllm.prepare.pairs import prepare_pairs  # a resumed run does not need its readers
+    from babyllm.prepare.preference_pairs import prepare_pairs  # a resumed run does not need its readers
 
     report = prepare_pairs(
         [Path(path) for path in config.paths],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-RESULTS = ("loss", "accuracy", "accuracy_err", "macro_f1", "majority")
+RESULTS = ("loss", "accuracy", "accuracy_stderr", "macro_f1", "majority")
 """The names of what `label_results` returns."""
 
 
@@ -34,7 +34,7 @@ def label_results(sums: list[float]) -> dict[str, float]:
 
     Returns:
         loss: cross-entropy in nats per text.
-        accuracy, accuracy_err: share of texts whose label is chosen, and its standard error.
+        accuracy, accuracy_stderr: share of texts whose label is chosen, and its standard error.
         macro_f1: mean over labels of 2 * right / (chosen + there), 0 for a label that is neither chosen nor there.
         majority: share of the most frequent label, which is the accuracy of always choosing it.
     """
@@ -44,8 +44,5 @@ def label_results(sums: list[float]) -> dict[str, float]:
     accuracy = float(right.sum() / n)
     error = (accuracy * (1 - accuracy) / max(n - 1, 1)) ** 0.5
     f1 = 2 * right / np.maximum(there + counts.sum(0), 1)
-    return dict(
-        zip(
-            RESULTS, (sums[0] / float(n), accuracy, float(error), float(f1.mean()), float(there.max() / n)), strict=True
-        )
-    )
+    found = (sums[0] / float(n), accuracy, float(error), float(f1.mean()), float(there.max() / n))
+    return dict(zip(RESULTS, found, strict=True))

@@ -204,19 +204,6 @@ def load_with_head(directory: Path, options: ModelOptions | None = None) -> With
     return model
 
 
-def load_actor_critic(directory: Path, options: ModelOptions | None = None) -> ActorCritic:
-    """The policy of a Hugging Face directory and the critic in its folder critic, in float32 on the CPU.
-
-    Args:
-        directory: directory of a language model with a critic beside it.
-        options: what differs from the actor's stored shape (`ModelOptions.applied`).
-
-    Raises:
-        UserError: a file is missing, damaged or does not fit.
-    """
-    return ActorCritic(load_model(directory, options), load_with_head(directory / CRITIC))
-
-
 def _described(directory: Path, options: ModelOptions | None) -> tuple[dict[str, Any], ModelConfig]:
     """The content of a directory's config.json and its configuration, after a check that the weights' shapes fit it."""
     check_model(directory)

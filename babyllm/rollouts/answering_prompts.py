@@ -1,17 +1,27 @@
-"""Answers drawn from a model's own distribution, with the log-probability of every draw.
+"""Answers drawn from a model's own distribution, with the log-probability of every draw, and rewarded.
 
-prompts, seeds -> Engine -> tokens, log-probabilities, finish reason of each answer
+prompts, seeds -> Engine -> tokens, log-probabilities, finish reason of each answer -> text -> rewards -> Answered
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from babyllm.errors import UserError
 from babyllm.generation.engine import Engine, Finish
 from babyllm.generation.sampling import NO_NUMBERS, Sampling, Token
 from babyllm.model.transformer import Transformer
+from babyllm.rollouts.prompt_files import Prompt
+from babyllm.rollouts.rewards.reward_sum import Rewards
+from babyllm.rollouts.rollout_config import RolloutConfig
+from babyllm.runtime import Runtime
+from babyllm.runtime.precision import reads_in
+from babyllm.runtime.seeds import derive_seed
+
+_HELD_OUT = 3  # makes the seeds of held-out prompts others than those of rollouts
 
 
 @dataclass
@@ -87,3 +97,83 @@ def draw_answers(
                 answer.finish = event.finish
     engine.release()
     return list(found.values())
+
+
+@dataclass
+class Answered:
+    """A prompt, an answer to it, and its rewards.
+
+    Attributes:
+        prompt: the prompt.
+        drawn: the answer as ids.
+        text: its text, without end token.
+        reward: weighted sum of its rewards; NaN if it lacks one.
+        parts: rewards by name.
+    """
+
+    prompt: Prompt
+    drawn: Drawn
+    text: str
+    reward: float
+    parts: dict[str, float | None]
+
+
+class Answering:
+    """Answers prompts with the weights that a model has now, and rewards them."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        decode: Callable[[Sequence[int]], str],
+        end_ids: Sequence[int],
+        config: RolloutConfig,
+        max_new_tokens: int,
+        runtime: Runtime,
+    ) -> None:
+        """Keep what answers depend on.
+
+        Args:
+            model: policy, on its device.
+            decode: function from ids to text.
+            end_ids: ids that end an answer.
+            config: section `rollout`.
+            max_new_tokens: largest number of tokens of an answer.
+            runtime: runtime of the run.
+        """
+        self.model, self.runtime, self._decode = model, runtime, decode
+        self._draw = partial(
+            draw_answers,
+            max_new_tokens=max_new_tokens,
+            temperature=config.temperature,
+            end_ids=end_ids,
+            slots=config.slots,
+        )
+        self.seconds = {"sampling": 0.0, "scoring": 0.0}
+
+    def texts(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[str]:
+        """The text of an answer to each prompt."""
+        return [self._decode(each.content) for each in self._drawn(prompts, seeds)]
+
+    def _drawn(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Drawn]:
+        with reads_in(self.runtime.device, self.runtime.dtype):  # as the run trains
+            return self._draw(self.model, [prompt.ids for prompt in prompts], seeds)
+
+    def __call__(self, prompts: Sequence[Prompt], seeds: Sequence[int], rewards: Rewards) -> list[Answered]:
+        """An answer to each prompt, with its reward."""
+        began = time.perf_counter()
+        drawn = self._drawn(prompts, seeds)
+        sampled = time.perf_counter()
+        texts = [self._decode(each.content) for each in drawn]
+        parts = rewards.parts([prompt.turns for prompt in prompts], texts, [prompt.record for prompt in prompts])
+        totals = rewards.total(parts)
+        self.seconds["sampling"] += sampled - began
+        self.seconds["scoring"] += time.perf_counter() - sampled
+        return [
+            Answered(prompt, each, text, total, {name: values[i] for name, values in parts.items()})
+            for i, (prompt, each, text, total) in enumerate(zip(prompts, drawn, texts, totals, strict=True))
+        ]
+
+    def held_out(self, prompts: Sequence[Prompt], rewards: Rewards, seed: int) -> list[Answered]:
+        """This rank's answers to held-out prompts, with the same seeds at each call."""
+        mine = range(self.runtime.rank, len(prompts), self.runtime.world_size)
+        return self([prompts[i] for i in mine], [derive_seed(seed, _HELD_OUT, i) for i in mine], rewards)

@@ -15,9 +15,10 @@ from babyllm.chat.formats import to_question
 from babyllm.chat.load import ChatTemplate
 from babyllm.chat.messages import Message, Unusable
 from babyllm.data.prompt_config import PromptConfig
-from babyllm.documents import is_held_out, spread_key
+from babyllm.documents import held_out_flags
 from babyllm.errors import UserError
 from babyllm.prediction.questions import REFERENCE, find_records, read_records, references
+from babyllm.prediction.sample_rules import Turns, turns
 from babyllm.text.readers import Rejected
 
 TOO_LONG = "longer than data.max_prompt"
@@ -37,9 +38,9 @@ class Prompt(NamedTuple):
     record: dict[str, Any]
 
     @property
-    def turns(self) -> list[dict[str, Any]]:
+    def turns(self) -> Turns:
         """The messages as dictionaries with `role` and `content`."""
-        return [{"role": message.role, "content": message.content} for message in self.messages]
+        return turns(self.messages)
 
     @property
     def text(self) -> str:
@@ -115,13 +116,8 @@ def _read(path: Path, config: PromptConfig, template: ChatTemplate, limit: int, 
     return found
 
 
-def _split(prompts: Sequence[Prompt], held_out: int | float) -> tuple[list[Prompt], list[Prompt]]:
+def _split(prompts: Sequence[Prompt], held_out: float) -> tuple[list[Prompt], list[Prompt]]:
     """Training and held-out prompts, each in the order of the files."""
-    if isinstance(held_out, int):
-        keys = sorted({spread_key(prompt.text) for prompt in prompts})[:held_out]
-        chosen = set(keys)
-        flags = [spread_key(prompt.text) in chosen for prompt in prompts]
-    else:
-        flags = [is_held_out(prompt.text, held_out) for prompt in prompts]
+    flags = held_out_flags([prompt.text for prompt in prompts], held_out)
     train = [prompt for prompt, flag in zip(prompts, flags, strict=True) if not flag]
     return train, [prompt for prompt, flag in zip(prompts, flags, strict=True) if flag]

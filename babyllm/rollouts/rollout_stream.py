@@ -7,10 +7,11 @@ Legend: n answers of this rank, T columns of a row. A group, the answers to one 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -22,39 +23,17 @@ from babyllm.data.order.shuffle import shuffled_in_turn
 from babyllm.data.row_config import Share
 from babyllm.errors import UserError
 from babyllm.model.cross_entropy import IGNORE
-from babyllm.model.transformer import Transformer
 from babyllm.rollouts.alarms import Alarms
-from babyllm.rollouts.answering_prompts import Drawn, draw_answers
+from babyllm.rollouts.answering_prompts import Answered, Answering
 from babyllm.rollouts.prompt_files import Prompt
 from babyllm.rollouts.rewards.reward_sum import Rewards
 from babyllm.rollouts.rollout_config import RolloutConfig
-from babyllm.runtime import Runtime
-from babyllm.runtime.precision import reads_in
 from babyllm.runtime.seeds import derive_seed
 
 Advantages = Callable[["Rollout"], dict[str, Tensor]]
 """Makes the tensors (n, ...) that a loss reads beside tokens, targets and old log-probabilities; all ranks call it."""
 
-_DRAW, _PROMPT, _HELD_OUT = 1, 2, 3  # what a derived seed is for
-
-
-@dataclass
-class Answered:
-    """A prompt, an answer to it, and its rewards.
-
-    Attributes:
-        prompt: the prompt.
-        drawn: the answer as ids.
-        text: its text, without end token.
-        reward: weighted sum of its rewards; NaN if it lacks one.
-        parts: rewards by name.
-    """
-
-    prompt: Prompt
-    drawn: Drawn
-    text: str
-    reward: float
-    parts: dict[str, float | None]
+_DRAW, _PROMPT = 1, 2  # what a derived seed is for; answers to held-out prompts have another
 
 
 @dataclass
@@ -73,66 +52,6 @@ class Rollout:
     rewards: Tensor
     answers: list[Answered]
     numbers: dict[str, float] = field(default_factory=dict)
-
-
-class Answering:
-    """Answers prompts with the weights that a model has now, and rewards them."""
-
-    def __init__(
-        self,
-        model: Transformer,
-        decode: Callable[[Sequence[int]], str],
-        end_ids: Sequence[int],
-        config: RolloutConfig,
-        max_new_tokens: int,
-        runtime: Runtime,
-    ) -> None:
-        """Keep what answers depend on.
-
-        Args:
-            model: policy, on its device.
-            decode: function from ids to text.
-            end_ids: ids that end an answer.
-            config: section `rollout`.
-            max_new_tokens: largest number of tokens of an answer.
-            runtime: runtime of the run.
-        """
-        self.model, self.runtime, self._decode = model, runtime, decode
-        self._draw = partial(
-            draw_answers,
-            max_new_tokens=max_new_tokens,
-            temperature=config.temperature,
-            end_ids=end_ids,
-            slots=config.slots,
-        )
-        self.seconds = {"sampling": 0.0, "scoring": 0.0}
-
-    def texts(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[str]:
-        """The text of an answer to each prompt."""
-        with reads_in(self.runtime.device, self.runtime.dtype):
-            drawn = self._draw(self.model, [prompt.ids for prompt in prompts], seeds)
-        return [self._decode(each.content) for each in drawn]
-
-    def __call__(self, prompts: Sequence[Prompt], seeds: Sequence[int], rewards: Rewards) -> list[Answered]:
-        """An answer to each prompt, with its reward."""
-        began = time.perf_counter()
-        with reads_in(self.runtime.device, self.runtime.dtype):  # as the run trains
-            drawn = self._draw(self.model, [prompt.ids for prompt in prompts], seeds)
-        sampled = time.perf_counter()
-        texts = [self._decode(each.content) for each in drawn]
-        parts = rewards.parts([prompt.turns for prompt in prompts], texts, [prompt.record for prompt in prompts])
-        totals = rewards.total(parts)
-        self.seconds["sampling"] += sampled - began
-        self.seconds["scoring"] += time.perf_counter() - sampled
-        return [
-            Answered(prompt, each, text, total, {name: values[i] for name, values in parts.items()})
-            for i, (prompt, each, text, total) in enumerate(zip(prompts, drawn, texts, totals, strict=True))
-        ]
-
-    def held_out(self, prompts: Sequence[Prompt], rewards: Rewards, seed: int) -> list[Answered]:
-        """This rank's answers to held-out prompts, with the same seeds at each call."""
-        mine = range(self.runtime.rank, len(prompts), self.runtime.world_size)
-        return self([prompts[i] for i in mine], [derive_seed(seed, _HELD_OUT, i) for i in mine], rewards)
 
 
 class Rollouts:
@@ -185,6 +104,7 @@ class Rollouts:
         self._config, self._share, self._width = config, share, seq_len
         self._masks_truncated, self.alarms, self._record, self._report = masks_truncated, alarms, record, report
         self._runtime = answering.runtime
+        self._made_of = {"prompts": _digest(prompts), "rollout.seed": config.seed, "rollout.group": config.group}
         self._round, self._epoch, self._step = 0, config.epochs, 0
         self._tensors: dict[str, Tensor] = {}
         self._numbers: dict[str, float] = {}
@@ -367,14 +287,21 @@ class Rollouts:
             "alarms": self.alarms.state() if self.alarms else None,
             "advantages": getattr(self._advantages, "state", dict)(),
             "rollout": {name: RankRows(tensor) for name, tensor in kept.items()},
+            "made_of": self._made_of,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on amid a rollout with this rank's rows of it.
 
         Raises:
-            UserError: the rollout was made with another number of answers or another length.
+            UserError: the run was begun with other prompts, another seed or group, or is amid a rollout of another
+                number of answers or another length.
         """
+        if changed := [name for name, value in self._made_of.items() if state["made_of"][name] != value]:
+            raise UserError(
+                f"{', '.join(changed)}: not as when the run began, so its order of prompts and draws would be another; "
+                "keep them as they were, or choose another --run_dir"
+            )
         self._round, self._epoch, self._step = state["round"], state["epoch"], state["step"]
         self._numbers, self._times = dict(state["numbers"]), {}
         if self.alarms and state["alarms"]:
@@ -394,3 +321,8 @@ class Rollouts:
 def is_flat(rewards: Sequence[float]) -> bool:
     """Whether no two known rewards of a group differ, so that it teaches nothing; NaN is unknown."""
     return len({reward for reward in rewards if reward == reward}) < 2
+
+
+def _digest(prompts: Sequence[Prompt]) -> str:
+    """A hash of the ids of prompts, in their order."""
+    return sha256(json.dumps([prompt.ids for prompt in prompts]).encode()).hexdigest()

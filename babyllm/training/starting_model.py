@@ -44,6 +44,7 @@ class StartingModel(NamedTuple):
         tokens: ids of the tokens whose rows are trained in addition to LoRA, ascending.
         is_resumed: whether `directory` is a step of this run.
         source: origin of the weights, in words, for the headline.
+        head: weight (labels, D) of the head of a reward model or classifier; None for other models.
     """
 
     directory: Path
@@ -53,6 +54,7 @@ class StartingModel(NamedTuple):
     tokens: list[int]
     is_resumed: bool
     source: str
+    head: Tensor | None = None
 
 
 def starting_model(
@@ -71,14 +73,14 @@ def starting_model(
         UserError: the configuration asks for another shape than that of the directory; or the model's context is
             shorter than the data's rows; or a file is missing or does not fit.
     """
-    adapter, source = None, ""
+    adapter, head, source = None, None, ""
     if config.lora.rank:
         model = load_base(directory, tokenizer, config.model, config.lora.storage).eval()
         source = f"from {directory}"
         if is_adapter(directory):
             adapter, source = read_adapter(directory), f"going on with the adapter of {directory}"
     else:
-        model = _whole(directory, config.model)
+        model, head = _whole(directory, config.model)
         if lora_layers(model):
             source = f"from {directory} merged into its base {model.origin}, to be trained in full"
             merge_lora(model)
@@ -86,22 +88,16 @@ def starting_model(
     tokens = {i for ids in adapter.tokens.values() for i in ids} if adapter else set()
     if config.lora.rank and not is_resumed:
         tokens |= _unlearned(config, directory, tokenizer, template)
-    return StartingModel(directory, tokenizer, model, adapter, sorted(tokens), is_resumed, source)
+    return StartingModel(directory, tokenizer, model, adapter, sorted(tokens), is_resumed, source, head)
 
 
-def _whole(directory: Path, options: ModelOptions) -> Transformer:
-    """The model of a directory, also where it has a head, for training in full; an adapter is not yet merged."""
-    return load_with_head(directory, options).model if _has_head(directory) else load(directory, options=options)[0]
-
-
-def head_of(directory: Path) -> Tensor | None:
-    """The weight (labels, D) of the head in the directory of a reward model or classifier; None for other models."""
-    return load_with_head(directory).score.weight.detach() if _has_head(directory) else None
-
-
-def _has_head(directory: Path) -> bool:
+def _whole(directory: Path, options: ModelOptions) -> tuple[Transformer, Tensor | None]:
+    """The model of a directory, for training in full, and the weight of its head; an adapter is not yet merged."""
     file = directory / "config.json"
-    return file.is_file() and is_classifier(read_json(file))
+    if file.is_file() and is_classifier(read_json(file)):
+        headed = load_with_head(directory, options)
+        return headed.model, headed.score.weight.detach()
+    return load(directory, options=options)[0], None
 
 
 def _unlearned(config: AdaptedRunConfig, directory: Path, tokenizer: Tokenizer, template: ChatTemplate) -> set[int]:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from babyllm.chat.limits import MessageLimits, limited
 from babyllm.chat.load import load_template
-from babyllm.chat.messages import ASSISTANT, USER, Conversation, Message
+from babyllm.chat.messages import Conversation
+from babyllm.chat.preferences import PreferenceFormat, PreferencePair, read_preference_partition
+from babyllm.chat.reading import find_conversation_partitions
 from babyllm.evaluate.statistics import mean_estimate, paired_difference
 from babyllm.loading import load
 from babyllm.model.transformer import Transformer
+from babyllm.objectives.bradley_terry import bradley_terry
 
-ROLES = {"human": USER, "gpt": ASSISTANT, "system": "system"}
 BATCH = 8
+MOST = 512  # ids of a side; longer pairs are left out
 
 
 class Tail(nn.Module):
@@ -50,19 +54,19 @@ def measure(options: argparse.Namespace) -> None:
     model, tokenizer = load(options.model)
     template = load_template("chatml", tokenizer, Path(options.model))
     limits = MessageLimits(options.prompt_tokens, options.answer_tokens)
-    records = [(file.stem, record) for file in options.pairs for record in json.loads(file.read_text(encoding="utf-8"))]
-    sides, lengths, kept = [], [], []
-    for name, record in records:
-        asked = [Message(ROLES[m["from"]], m["value"]) for m in record["conversations"]]
-        answers = [Message(ASSISTANT, record[key]["value"]) for key in ("chosen", "rejected")]
-        whole = [Conversation((*asked, answer)) for answer in answers]
-        ids = [template.render(limited(c, limits, tokenizer).conversation.messages).ids for c in whole]
-        if max(map(len, ids)) > 512 or ids[0].tolist() == ids[1].tolist():
-            continue
-        kept.append(name)
-        lengths.append([len(answer.content) for answer in answers])
-        sides += [torch.from_numpy(side.astype("int64")) for side in ids]
-    print(f"{len(kept)} pairs of {len(records)}, {sum(map(len, sides)):,} tokens", flush=True)
+    sides, lengths, kept, n_read = [], [], [], 0
+    for file in options.pairs:
+        for pair in _pairs(file):
+            n_read += 1
+            answers = (pair.chosen, pair.rejected)
+            whole = [limited(Conversation((*pair.prompt, *answer)), limits, tokenizer) for answer in answers]
+            ids = [template.render(each.conversation.messages).ids for each in whole]
+            if max(map(len, ids)) > min(MOST, model.config.max_seq_len) or ids[0].tolist() == ids[1].tolist():
+                continue
+            kept.append(file.stem)
+            lengths.append([len(answer[-1].content) for answer in answers])
+            sides += [torch.from_numpy(side.astype("int64")) for side in ids]
+    print(f"{len(kept)} pairs of {n_read}, {sum(map(len, sides)):,} tokens", flush=True)
     states = _hidden(model, sides, options.layers)
     print(f"hidden states after {time.perf_counter() - began:.0f} s", flush=True)
     margins = _margins(model, states, options)
@@ -79,6 +83,14 @@ def measure(options: argparse.Namespace) -> None:
             result |= {label: round(estimate.value, 4), f"{label}_err": round(estimate.error, 4)}
         print(json.dumps(result), flush=True)
     print(f"in {time.perf_counter() - began:.0f} s")
+
+
+def _pairs(file: Path) -> Iterator[PreferencePair]:
+    """The pairs of a file."""
+    for partition in find_conversation_partitions([file], sys.maxsize):
+        for found in read_preference_partition(partition, PreferenceFormat()):
+            if isinstance(found, PreferencePair):
+                yield found
 
 
 @torch.no_grad()
@@ -114,7 +126,7 @@ def _margins(model: Transformer, states: list[Tensor], options: argparse.Namespa
         for step in range(n_steps):
             at = step * BATCH % (len(train) - BATCH + 1)
             found = _of_pairs(tail, states, train[at : at + BATCH], rotations)
-            loss = -F.logsigmoid(found).mean()
+            loss = bradley_terry(found, torch.zeros_like(found)).mean()
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(tail.parameters(), 1.0)
             optimizer.step()

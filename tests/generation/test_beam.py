@@ -45,7 +45,7 @@ def test_with_enough_beams_the_best_of_all_texts_is_found(tiny: Tiny, seed: int,
     best = sorted(scores.values(), reverse=True)[:3]
     found = beam_search(model, [2, 3], num_beams=200, n=3, length_penalty=penalty, max_new_tokens=n, end_ids=[1])
     assert [beam.ids for beam in found] == [tuple(i for i in ids if i != 1) for _, ids in best]
-    assert [beam.score for beam in found] == pytest.approx([score for score, _ in best], rel=1e-5, abs=1e-4)
+    assert [beam.score for beam in found] == pytest.approx([score for score, _ in best], abs=1e-4)
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.5, -1.0])
@@ -89,7 +89,7 @@ def test_results_are_those_of_transformers(
             end_ids=[3, 4],
         )
         assert [beam.ids for beam in found] == expected
-        assert [beam.score for beam in found] == pytest.approx(out.sequences_scores.tolist(), rel=1e-5, abs=1e-4)
+        assert [beam.score for beam in found] == pytest.approx(out.sequences_scores.tolist(), rel=2e-6, abs=1e-4)
         n_early += any(len(ids) < 12 for ids in expected)
     assert n_early, "some texts end before the limit"
 

@@ -18,7 +18,7 @@ FOLDERS = [
 FILES = [file for folder in FOLDERS for file in folder.glob("*.py")]
 MAX_MODULES, MAX_LINES = 12, 400
 # Names that say the kind of a module, which several folders have one of.
-KINDS = {"config", "stage", "report", "conversations", "pairs", "preferences", "records"}
+KINDS = {"config", "stage", "report", "conversations", "records"}
 # What a reader opens from a script to a checkpoint.
 SPINE = (
     *("commands/training/pretrain.py", "training/stages/pretraining.py", "data/token_data.py", "data/loader.py"),

@@ -30,7 +30,8 @@ from babyllm.runtime import ordinary_signals, start
 
 if TYPE_CHECKING:
     from babyllm.prediction import Choosing, Rewarding, Sampled, Work
-    from babyllm.rollouts.rewards.built_in_rewards import RewardFunction, Turns
+    from babyllm.prediction.sample_rules import Turns
+    from babyllm.rollouts.rewards.built_in_rewards import RewardFunction
 
 ARGUMENTS = "RUN_DIR IN OUT.jsonl"
 _SAMPLES = 4
@@ -132,12 +133,10 @@ def _rewarding(flags: Flags) -> Iterator[Rewarding | None]:
 
 
 def _weights_of(name: str) -> dict[str, Any]:
-    """What the scores of a reward model depend on: its files of weights, and the scale of its scores."""
+    """What the scores of a reward model depend on: its files of weights."""
     from babyllm.loading import model_directory
-    from babyllm.reward_model import SCALE
 
-    directory = model_directory(name)
-    files = [*sorted(directory.glob("*.safetensors")), *directory.glob(SCALE)]
+    files = sorted(model_directory(name).glob("*.safetensors"))
     return {"reward model": json_digest([sha256(file) for file in files])}
 
 

@@ -23,7 +23,7 @@ from babyllm.data.loader import Loader
 from babyllm.data.order.length_buckets import ByLength
 from babyllm.data.order.shuffle import Shuffled
 from babyllm.data.row_config import share_of
-from babyllm.documents import is_held_out, spread_key
+from babyllm.documents import held_out_flags
 from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
 from babyllm.runtime import Runtime
@@ -90,7 +90,7 @@ def read_label_data(config: LabelConfig, tokenizer: Tokenizer) -> LabelData:
     rejected: Counter[str] = Counter()
     found = list(_read(config.paths, config, rejected))
     apart = list(_read(config.held_out_path, config, rejected)) if config.held_out_path else []
-    held = _held_out(found, config.held_out)
+    held = held_out_flags(["\0".join(item.texts) for item in found], config.held_out)
     train, val = (
         [item for item, is_held in zip(found, held, strict=True) if is_held == side] for side in (False, True)
     )
@@ -129,16 +129,6 @@ def _by_number(label: str) -> tuple[bool, int, str]:
     """Whole numbers in their order, then names in theirs."""
     is_number = label.isascii() and label.isdigit() and len(label) < 10
     return (not is_number, int(label) if is_number else 0, label)
-
-
-def _held_out(found: Sequence[_Text], held_out: float) -> list[bool]:
-    """Whether each text is held out: by its hash."""
-    texts = ["\0".join(item.texts) for item in found]
-    if not isinstance(held_out, int):
-        return [is_held_out(text, held_out) for text in texts]
-    keys = [spread_key(text) for text in texts]
-    last = sorted(keys)[:held_out][-1:]
-    return [bool(last) and key <= last[0] for key in keys]
 
 
 def _require(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from babyllm.objectives.policy.advantages import Total, alone, gae, whiten
-from babyllm.objectives.policy.kl import adapted_coefficient, in_reward, k3
+from babyllm.objectives.policy.kl import adapted_coefficient, in_reward, measured
 from babyllm.objectives.policy.policy_options import CreditOptions, KlConfig
 from babyllm.objectives.policy.value import explained_variance
 
@@ -83,11 +83,7 @@ class Credit:
         rewards = self._at_last(self._adjusted(found.scores), found)
         is_charged = self.kl.place == "reward" and found.reference is not None
         if found.reference is not None:
-            apart = (found.old - found.reference).masked_fill(~mask, 0.0).sum(1)
-            metrics["answer_kl"] = self._mean(apart)
-            near = k3((found.old - found.reference).masked_fill(~mask, 0.0)).double().sum()
-            whole, n_tokens = self.total([float(near), float(mask.sum())])
-            metrics["kl"] = whole / max(n_tokens, 1.0)
+            metrics |= measured(found.old, found.reference, mask, self.total)[0]
         if is_charged:
             assert found.reference is not None
             rewards = in_reward(rewards, found.old, found.reference, mask, self.coefficient)

@@ -26,6 +26,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from babyllm.objectives.policy.advantages import Total, alone
 from babyllm.objectives.policy.policy_options import Estimator
 
 CHANGE = 0.2  # largest relative error that the controller acts on
@@ -86,6 +87,27 @@ def in_loss(
         return ESTIMATORS[estimator](difference).masked_fill(~mask, 0.0)
     parts = mask / mask.sum(1, keepdim=True).clamp_min(1)
     return ESTIMATORS[estimator](difference.sum(1, keepdim=True)) * parts
+
+
+def measured(old: Tensor, reference: Tensor, mask: Tensor, total: Total = alone) -> tuple[dict[str, float], Tensor]:
+    """How far the policy that drew answers is from the reference, over all ranks; every rank must call it.
+
+    Args:
+        old: (n, T) log-probabilities, in nats, of the policy that drew the tokens.
+        reference: (n, T) log-probabilities of the reference model, at the same temperature.
+        mask: (n, T) bool, True for the tokens of the answers.
+        total: function that sums over ranks.
+
+    Returns:
+        "kl", the mean of a token by k3, and "answer_kl", that of an answer by k1, in nats; and (n,) float64, k1 of each
+        answer of this rank.
+    """
+    change = (old - reference).masked_fill(~mask, 0.0).double()
+    of_answers = change.sum(1)
+    near = k3(change).sum()  # 0 where there is no token
+    own = [float(near), float(mask.sum()), float(of_answers.sum()), float(len(of_answers))]
+    near_sum, n_tokens, whole, n = total(own)
+    return {"kl": near_sum / max(n_tokens, 1.0), "answer_kl": whole / max(n, 1.0)}, of_answers
 
 
 def adapted_coefficient(coefficient: float, kl: float, target: float, gain: float = 0.1) -> float:

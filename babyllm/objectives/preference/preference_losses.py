@@ -125,7 +125,9 @@ def preference_loss(options: PreferenceOptions, *, by_adapter: bool = False) -> 
         targets = batch["targets"]
         logps = answer_logps(model, batch)
         lengths = (targets != IGNORE).sum(-1)
-        reference = _reference(model, batch, by_adapter) if options.needs_reference else torch.zeros_like(logps)
+        reference = (
+            reference_logps(model, batch, by_adapter=by_adapter) if options.needs_reference else torch.zeros_like(logps)
+        )
         sides = Sides(logps, reference, lengths)
         if options.length_normalised:
             sides = Sides(logps / lengths, reference / lengths, torch.ones_like(lengths))
@@ -149,8 +151,17 @@ def answer_logps(model: nn.Module, batch: Batch) -> Tensor:
     return -nats.sum(-1).view(tokens.shape[:-1])
 
 
-def _reference(model: nn.Module, batch: Batch, by_adapter: bool) -> Tensor:
-    """The log-probabilities of the reference model, in the shape of `answer_logps` or (B, 1)."""
+def reference_logps(model: nn.Module, batch: Batch, *, by_adapter: bool) -> Tensor:
+    """The log-probability of each answer under the reference model in nats.
+
+    Args:
+        model: model that is trained.
+        batch: rows; with "reference", (B, 2) or (B, 1), unless `by_adapter`.
+        by_adapter: whether the reference is the model with its adapter switched off, which is read now.
+
+    Returns:
+        (B, 2), or (B, 1) or (B,) for single answers.
+    """
     if not by_adapter:
         return batch["reference"]
     with adapter_off(model):
@@ -185,7 +196,7 @@ def verdict_loss(options: PreferenceOptions, *, by_adapter: bool = False) -> Los
 
     def loss(model: nn.Module, batch: Batch) -> LossTerms:
         logps = answer_logps(model, batch)
-        rewards = options.beta * (logps - _reference(model, batch, by_adapter).view_as(logps))
+        rewards = options.beta * (logps - reference_logps(model, batch, by_adapter=by_adapter).view_as(logps))
         is_good = batch["desirable"].squeeze(1) > 0
         weights = torch.where(is_good, options.desirable_weight, options.undesirable_weight)
         losses = weights * torch.sigmoid(torch.where(is_good, -rewards, rewards))

@@ -11,12 +11,12 @@ from typing import Any
 from babyllm.errors import UserError
 from babyllm.evaluate.answer_metrics.matching import exact, number
 from babyllm.prediction.questions import references
+from babyllm.prediction.sample_rules import Turns
 from babyllm.rollouts.rollout_config import RewardConfig
 from babyllm.sandbox.execution import query_match
 from babyllm.sandbox.sql import Sandbox
 from babyllm.sandbox.sql_scores import database_files
 
-Turns = list[dict[str, Any]]
 RewardFunction = Callable[[Sequence[Turns], Sequence[str], Sequence[Mapping[str, Any]]], list[float | None]]
 """Rewards of answers, given for each the messages before it and its record; None where there is no reward."""
 

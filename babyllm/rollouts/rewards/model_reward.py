@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from babyllm.chat.messages import ASSISTANT, Message, Unusable
+from babyllm.chat.messages import ASSISTANT, Message
 from babyllm.reward_model import RewardModel, load_reward_model
 
 
@@ -21,18 +21,10 @@ class ModelReward:
     def __call__(
         self, prompts: Sequence[Sequence[Mapping[str, Any]]], answers: Sequence[str], records: Sequence[Any]
     ) -> list[float | None]:
-        """The scores, in standard deviations where the model has a scale; None where its template or context fails."""
-        rows = [self._ids(turns, answer) for turns, answer in zip(prompts, answers, strict=True)]
-        values = self._model.values(rows)
-        mean, deviation = self._model.mean, self._model.deviation
-        return [None if value is None else (float(value) - mean) / deviation for value in values]
-
-    def _ids(self, turns: Sequence[Mapping[str, Any]], answer: str) -> list[int] | None:
-        messages = [Message(turn["role"], turn["content"]) for turn in turns]
-        try:
-            return self._model.ids([*messages, Message(ASSISTANT, answer)])
-        except Unusable:
-            return None
+        """The scores; None for an answer that the model cannot read (`RewardModel.ids`)."""
+        asked = [[Message(turn["role"], turn["content"]) for turn in turns] for turns in prompts]
+        pairs = zip(asked, answers, strict=True)
+        return self._model.scores([[*messages, Message(ASSISTANT, answer)] for messages, answer in pairs])
 
 
 @lru_cache(maxsize=4)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from babyllm.errors import UserError
-from babyllm.rollouts.rewards.built_in_rewards import MAKERS, RewardFunction, SqlReward, Turns
+from babyllm.prediction.sample_rules import Turns
+from babyllm.rollouts.rewards.built_in_rewards import MAKERS, RewardFunction, SqlReward
 from babyllm.rollouts.rewards.user_rewards import RewardFailed, UserReward
 from babyllm.rollouts.rollout_config import RewardConfig
 

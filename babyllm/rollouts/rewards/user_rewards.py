@@ -18,7 +18,8 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from babyllm.rollouts.rewards.built_in_rewards import Turns
+from babyllm.errors import UserError
+from babyllm.prediction.sample_rules import Turns
 
 START_S = 120.0  # to import the module
 
@@ -44,6 +45,7 @@ class UserReward:
         """The rewards of answers; None where the function returns None or a number that is not finite.
 
         Raises:
+            UserError: the function cannot be imported, which no later call would change.
             RewardFailed: the function raised, hung, ended its process or returned something else than a list of
                 numbers, one for each answer.
         """
@@ -65,7 +67,7 @@ class UserReward:
             first = self._line(START_S)
             if "error" in first:
                 self.close()
-                return first
+                raise UserError(f"the reward {self.name} {first['error']}; correct it or its module:function")
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.write(request.encode() + b"\n")

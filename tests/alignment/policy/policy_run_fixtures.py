@@ -1,8 +1,8 @@
 """Tiny policies that answer short prompts, and runs of them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -10,7 +10,7 @@ from babyllm.config import parse
 from babyllm.interop.huggingface import save_model
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
-from babyllm.runtime import Runtime, RuntimeConfig, start
+from babyllm.runtime import RuntimeConfig, start
 from babyllm.tokenizer import Tokenizer
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
@@ -53,29 +53,46 @@ def configured(base: Path, prompts: Path, run_dir: Path, *more: str) -> GrpoConf
     return parse(GrpoConfig, arguments, prog="test")
 
 
-def trained(config: GrpoConfig, runtime: Runtime, save_to: Path | None = None, load: Path | None = None) -> Any:
-    """The beginning of a run that was trained to its end, and the metrics of each step."""
-    stage: Beginning = begin(config, runtime)
+def trained(stage: Beginning, save_to: Path | None = None, load: Path | None = None) -> list[dict[str, float]]:
+    """Train a run to its end; the metrics of each step, those of the stream included."""
     if load:
         checkpoint.load(stage.state, load)
     seen: list[dict[str, float]] = []
 
     def look(state: TrainState) -> None:
-        seen.append(state.take_metrics() | {"grad_norm": state.grad_norm})
+        of_stream = {k: v for k, v in state.stream.metrics().items() if "second" not in k and "per_s" not in k}
+        seen.append(state.take_metrics() | of_stream | {"grad_norm": state.grad_norm})
         if save_to:
             checkpoint.save(state, save_to, None, keep=99)
 
-    train(state=stage.state, loss=stage.loss, plan=stage.plan, every=[Every(1, look)])
-    return stage, seen
+    train(stage.state, stage.loss, stage.plan, [Every(1, look)])
+    return seen
+
+
+def require_exact_resume(begin: Callable[[], Beginning], folder: Path) -> None:
+    """A run of eight steps and one from its third, amid a rollout, have the same metrics and the same last files."""
+    straight = trained(begin(), save_to=folder / "straight")
+    middle = folder / "straight" / "step_00000003"
+    assert (middle / "stream.safetensors").is_file()
+    resumed = trained(begin(), save_to=folder / "resumed", load=middle)
+    assert resumed == straight[3:]
+    last = [folder / name / "step_00000008" for name in ("straight", "resumed")]
+    files = [{p.relative_to(step): p.read_bytes() for p in step.rglob("*") if p.is_file()} for step in last]
+    assert files[0] == files[1]
+
+
+def leave_steps(stage: Beginning, out: Path) -> None:
+    """Leave the weights and the metrics of a run after its steps."""
+    seen = trained(stage)
+    flat = torch.cat([p.detach().flatten() for p in stage.state.model.parameters()])
+    torch.save((flat, seen), out)
 
 
 def grpo_steps(base: str, prompts: str, out: str) -> None:
     """Leave the metrics, and the weights after two steps, of a run on all ranks."""
     with start(RuntimeConfig(device="cpu", dtype="float32", threads=1)) as runtime:
         config = configured(Path(base), Path(prompts), Path(out, "run"), "--plan.steps=2", "--data.micro_batch=4")
-        stage, seen = trained(config, runtime)
-        flat = torch.cat([p.detach().flatten() for p in stage.state.model.parameters()])
-        torch.save((flat, seen, stage.state.stream.metrics()), Path(out, f"{runtime.rank}.pt"))
+        leave_steps(begin(config, runtime), Path(out, f"{runtime.rank}.pt"))
 
 
 JOBS = {"grpo_steps": grpo_steps}

@@ -1,19 +1,12 @@
 """Tiny runs of PPO, for processes of their own too."""
 
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from babyllm.config import parse
-from babyllm.runtime import Runtime, RuntimeConfig, start
-from babyllm.training import checkpoint
-from babyllm.training.loop import train
+from babyllm.runtime import RuntimeConfig, start
 from babyllm.training.stages.policy.ppo import begin
 from babyllm.training.stages.policy.ppo_config import PpoConfig
-from babyllm.training.state import Every, TrainState
-
-PATTERN = ".*a.*"
+from tests.alignment.policy.policy_run_fixtures import PATTERN, leave_steps
 
 
 def configured(base: Path, prompts: Path, run_dir: Path, *more: str) -> PpoConfig:
@@ -29,30 +22,11 @@ def configured(base: Path, prompts: Path, run_dir: Path, *more: str) -> PpoConfi
     return parse(PpoConfig, arguments, prog="test")
 
 
-def trained(config: PpoConfig, runtime: Runtime, save_to: Path | None = None, load: Path | None = None) -> Any:
-    """The beginning of a run that was trained to its end, and the metrics of each step."""
-    stage = begin(config, runtime)
-    if load:
-        checkpoint.load(stage.state, load)
-    seen: list[dict[str, float]] = []
-
-    def look(state: TrainState) -> None:
-        of_stream = {k: v for k, v in state.stream.metrics().items() if "second" not in k and "per_s" not in k}
-        seen.append(state.take_metrics() | of_stream | {"grad_norm": state.grad_norm})
-        if save_to:
-            checkpoint.save(state, save_to, None, keep=99)
-
-    train(stage.state, stage.loss, stage.plan, [Every(1, look)])
-    return stage, seen
-
-
 def ppo_steps(base: str, prompts: str, out: str) -> None:
     """Leave the metrics, and the weights after two steps, of a run on all ranks."""
     with start(RuntimeConfig(device="cpu", dtype="float32", threads=1)) as runtime:
         config = configured(Path(base), Path(prompts), Path(out, "run"), "--plan.steps=2", "--data.micro_batch=4")
-        stage, seen = trained(config, runtime)
-        flat = torch.cat([p.detach().flatten() for p in stage.state.model.parameters()])
-        torch.save((flat, seen), Path(out, f"{runtime.rank}.pt"))
+        leave_steps(begin(config, runtime), Path(out, f"{runtime.rank}.pt"))
 
 
 JOBS = {"ppo_steps": ppo_steps}

@@ -14,7 +14,7 @@ from model_fixtures import Tiny, decisive, some_tokens
 from training_fixtures import Worker
 
 from babyllm.errors import UserError
-from babyllm.interop.huggingface import load_actor_critic, load_model, load_with_head, save_model
+from babyllm.interop.huggingface import load_model, load_with_head, save_model
 from babyllm.interop.weights import load_weights
 from babyllm.model.adapt.lora import LoraConfig, add_lora
 from babyllm.model.heads import ActorCritic, WithHead, transformer_of
@@ -75,7 +75,7 @@ def test_a_directory_holds_both(tmp_path: Path) -> None:
 
     model = two_models().eval()
     save_model(tmp_path, model, None)
-    again = load_actor_critic(tmp_path)
+    again = ActorCritic(load_model(tmp_path), load_with_head(tmp_path / "critic"))
     torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
     assert again.origin == str(tmp_path) and again.critic.labels == ("value",)
     torch.testing.assert_close(load_model(tmp_path).state_dict(), model.actor.state_dict(), rtol=0, atol=0)

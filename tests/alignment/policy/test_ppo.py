@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from model_fixtures import decisive
-from policy_run_fixtures import write_policy, write_prompts
-from ppo_jobs import configured, trained
+from policy_run_fixtures import require_exact_resume, trained, write_policy, write_prompts
+from ppo_jobs import configured
 from training_fixtures import Worker
 
 from babyllm.errors import UserError
@@ -50,7 +50,8 @@ def test_it_raises_what_is_rewarded(of: str, base: Path, prompts: Path, tmp_path
     config = configured(base, prompts, tmp_path / "run", *more)
     stage = begin(config, runtime)
     before = stage.measure(stage.state)
-    stage, seen = trained(config, runtime)
+    stage = begin(config, runtime)
+    seen = trained(stage)
     assert seen[0]["ratio"] == pytest.approx(1.0, abs=1e-5) and seen[0]["kl"] == pytest.approx(0.0, abs=1e-6)
     after = stage.measure(stage.state)
     assert after["all/reward"] > before["all/reward"] + 0.2, (before, after)
@@ -71,14 +72,7 @@ def test_a_run_goes_on_amid_a_rollout_to_the_bit(
 ) -> None:
     """From a step amid a rollout every later metric, and every file of the last step, is that of the straight run."""
     config = configured(base, prompts, tmp_path / "run", *more)
-    _, straight = trained(config, runtime, save_to=tmp_path / "straight")
-    middle = tmp_path / "straight" / "step_00000003"
-    assert (middle / "stream.safetensors").is_file()
-    _, resumed = trained(config, runtime, save_to=tmp_path / "resumed", load=middle)
-    assert resumed == straight[3:]
-    last = [tmp_path / name / "step_00000008" for name in ("straight", "resumed")]
-    files = [{p.relative_to(step): p.read_bytes() for p in step.rglob("*") if p.is_file()} for step in last]
-    assert files[0] == files[1]
+    require_exact_resume(lambda: begin(config, runtime), tmp_path)
 
 
 @pytest.fixture(scope="module")

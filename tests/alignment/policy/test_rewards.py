@@ -70,7 +70,6 @@ def test_rewards_that_are_not_numbers_are_none(user: Callable[..., UserReward]) 
         ("words", "raised ValueError"),
         ("nothing", "raised TypeError"),
         ("leaving", "ended its process"),
-        ("missing", "cannot be imported"),
     ],
 )
 def test_a_function_that_fails_is_named(user: Callable[..., UserReward], name: str, message: str) -> None:
@@ -79,6 +78,12 @@ def test_a_function_that_fails_is_named(user: Callable[..., UserReward], name: s
     for _ in range(2):
         with pytest.raises(RewardFailed, match=message):
             asked(reward, "a", "b")
+
+
+def test_a_function_that_cannot_be_imported_is_an_error_at_once(user: Callable[..., UserReward]) -> None:
+    """No patience helps there, so the first call names it."""
+    with pytest.raises(UserError, match=r"mine:missing cannot be imported \(AttributeError"):
+        asked(user("missing"), "a")
 
 
 def test_a_function_that_hangs_is_ended(user: Callable[..., UserReward]) -> None:

@@ -110,6 +110,19 @@ def test_batches_have_what_the_losses_read(base: Path, tmp_path: Path, runtime: 
     assert {f"rollout/seconds/{name}" for name in ("sampling", "scoring", "training")} <= set(numbers)
 
 
+@pytest.mark.parametrize("wrong", ["rollout.group", "rollout.seed", "prompts"])
+def test_a_run_goes_on_with_its_own_prompts_alone(base: Path, tmp_path: Path, runtime: Runtime, wrong: str) -> None:
+    """Another order of prompts or draws is refused by name."""
+    prompts = write_prompts(tmp_path / "prompts.jsonl")
+    stored = begin(configured(base, prompts, tmp_path / "run"), runtime).state.stream.state_dict()
+    if wrong == "prompts":
+        write_prompts(prompts, n=16)
+    more = [] if wrong == "prompts" else [f"--{wrong}=2"]
+    other = begin(configured(base, prompts, tmp_path / "run", *more), runtime).state.stream
+    with pytest.raises(UserError, match=f"^{wrong}: not as when the run began"):
+        other.load_state_dict(stored)
+
+
 def test_groups_without_variance_are_replaced_on_request(base: Path, tmp_path: Path, runtime: Runtime) -> None:
     """With `resample` fewer groups are flat, and the count of those replaced is recorded."""
     prompts, flat = write_prompts(tmp_path / "prompts.jsonl"), []

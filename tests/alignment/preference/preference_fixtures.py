@@ -12,7 +12,7 @@ from babyllm.chat.preferences import PreferenceFormat
 from babyllm.data.pair_data import PairData
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.pipeline.report import Report
-from babyllm.prepare.pairs import prepare_pairs
+from babyllm.prepare.preference_pairs import prepare_pairs
 from babyllm.store.pair_store import PairStore
 from babyllm.tokenizer import Tokenizer
 

@@ -126,6 +126,12 @@ def test_a_line_warns_when_both_answers_fall(train: Callable[..., Path], worker:
     assert "both answers have become less probable" not in before
 
 
+def test_settings_without_effect_are_refused(train: Callable[..., Path], worker: Worker, tmp_path: Path) -> None:
+    """A loss without a reference has none to switch an adapter off for."""
+    train(tmp_path / "run", *LORA, "--loss.name=orpo", expects=1)
+    assert "--reference=adapter_off: has no effect on orpo" in worker.output.read_text()
+
+
 def test_a_resumed_run_cannot_make_its_reference_again(
     train: Callable[..., Path], straight: Path, worker: Worker, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from training_fixtures import Worker
 
 from babyllm.chat.messages import Message
 from babyllm.errors import UserError
-from babyllm.evaluate.preferences import RESULTS, pair_results, pair_sums
+from babyllm.evaluate.pair_results import RESULTS, pair_results, pair_sums
 from babyllm.interop.huggingface import save_model
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
@@ -87,6 +87,12 @@ def test_a_resumed_run_is_the_straight_one(train: Callable[..., Path], tmp_path:
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
     before = tensors(run, 2, name)
     assert any(not torch.equal(before[key], one[key]) for key in one if "score" in key)
+
+
+def test_a_run_without_held_out_pairs_measures_nothing(train: Callable[..., Path], tmp_path: Path) -> None:
+    """It trains as any other."""
+    run = train(tmp_path / "run", "--data.held_out=0")
+    assert not any("val/all/loss" in record for record in read_metrics(run)) and tensors(run)
 
 
 def test_transformers_has_the_same_scores(straight: Path) -> None:

@@ -5,30 +5,18 @@ init_from -> model, tokenizer, template -> prompts -> Rollouts (answers, rewards
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
-
-from torch import nn
-
-from babyllm.data.batch import Batch
 from babyllm.data.row_config import share_of
 from babyllm.errors import UserError
-from babyllm.objectives import Loss, LossTerms
 from babyllm.objectives.policy.losses import policy_loss
-from babyllm.rollouts.alarms import Alarms
-from babyllm.rollouts.prompt_files import Prompts, read_prompts
-from babyllm.rollouts.rewards.reward_sum import make_rewards
-from babyllm.rollouts.rollout_stream import Answering, Rollouts
-from babyllm.rollouts.sample_records import write_samples
+from babyllm.rollouts.prompt_files import read_prompts
 from babyllm.runtime import Runtime
-from babyllm.schedule import Plan
 from babyllm.training.parallel import prepare
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.opening import new_state, open_stage
 from babyllm.training.stages.policy.grpo_advantages import GroupAdvantages
 from babyllm.training.stages.policy.grpo_config import GrpoConfig
 from babyllm.training.stages.policy.held_out_reward import RESULTS, answers, held_out
-from babyllm.training.stages.policy.policy_run_config import PolicyRunConfig
+from babyllm.training.stages.policy.policy_stage import plan_of, rollouts_of, watched
 from babyllm.training.stages.policy.reference_model import reference_of
 from babyllm.training.starting_model import adapted, starting_model
 
@@ -56,21 +44,7 @@ def begin(config: GrpoConfig, runtime: Runtime) -> Beginning:
     temperature = config.rollout.temperature
     reference = None if kl.place == "none" else reference_of(config, model, runtime, temperature, share.micro_batch)
     advantages = GroupAdvantages(config.loss, config.scale, config.rollout.group, runtime, reference, kl.coefficient)
-    answering = Answering(
-        model, opening.template.tokenizer.decode, opening.end_ids, config.rollout, config.data.max_new_tokens, runtime
-    )
-    stream = Rollouts(
-        answering,
-        prompts.train,
-        make_rewards(config.reward, config.reward.functions),
-        advantages,
-        config.rollout,
-        share,
-        config.data.seq_len,
-        masks_truncated=config.loss.mask_truncated,
-        alarms=Alarms(config.alarms),
-        record=partial(write_samples, Path(config.run_dir), config.rollout.samples),
-    )
+    stream = rollouts_of(config, model, opening, prompts, advantages, share, runtime)
     state = new_state(config, model, stream, runtime, start.source)
     return Beginning(
         state,
@@ -84,24 +58,3 @@ def begin(config: GrpoConfig, runtime: Runtime) -> Beginning:
         is_measured_first=bool(prompts.held_out),
         results=RESULTS,
     )
-
-
-def plan_of(config: PolicyRunConfig, prompts: Prompts) -> Plan:
-    """The plan with its number of steps: in an epoch each prompt is answered by one group.
-
-    Raises:
-        UserError: the phases do not fit the steps.
-    """
-    rows = len(prompts.train) * config.rollout.group * config.rollout.epochs
-    return config.plan.with_steps(rows, config.data.global_batch)
-
-
-def watched(loss: Loss, stream: Rollouts) -> Loss:
-    """The same loss, which also lets the stream's alarms know what it clips."""
-
-    def told(model: nn.Module, batch: Batch) -> LossTerms:
-        terms = loss(model, batch)
-        stream.watch_clipping(terms.metrics["clip/low"], terms.metrics["clip/high"])
-        return terms
-
-    return told

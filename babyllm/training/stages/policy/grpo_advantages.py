@@ -10,7 +10,7 @@ from torch import Tensor
 
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.objectives.policy.advantages import Scale, group_advantages, leave_one_out
-from babyllm.objectives.policy.kl import adapted_coefficient, k3
+from babyllm.objectives.policy.kl import adapted_coefficient, measured
 from babyllm.objectives.policy.policy_options import PolicyOptions
 from babyllm.rollouts.rollout_stream import Rollout
 from babyllm.runtime import Runtime
@@ -46,13 +46,10 @@ class GroupAdvantages:
         if self.reference is not None:
             found["reference"] = self.reference(tensors["tokens"], tensors["targets"])
             mask = tensors["targets"] != IGNORE
-            change = (tensors["old"] - found["reference"]).masked_fill(~mask, 0.0).double()
-            near = k3(change).sum()  # 0 where there is no target
-            own = [float(near), float(mask.sum()), float(change.sum()), float(len(change))]
-            near_sum, n_tokens, whole, n = self.runtime.sum(own)
-            rollout.numbers |= {"kl": near_sum / max(n_tokens, 1), "answer_kl": whole / max(n, 1)}
+            numbers, of_answers = measured(tensors["old"], found["reference"], mask, self.runtime.sum)
+            rollout.numbers |= numbers
             if self.options.kl.place == "reward":
-                rewards = rewards - self.coefficient * change.sum(1)
+                rewards = rewards - self.coefficient * of_answers
                 rollout.numbers["kl_coefficient"] = self.coefficient
                 if self.options.kl.target:
                     now = rollout.numbers["answer_kl"]

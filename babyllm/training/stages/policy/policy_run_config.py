@@ -55,8 +55,7 @@ def completed(config: P) -> P:
     """
     data, reward = config.data, config.reward
     if data.path is None:
-        prompts, held_out = f"{SAMPLE}/prompts.jsonl", [f"{SAMPLE}/heldout_prompts.jsonl"]
-        data = replace(data, path=prompts, held_out_path=held_out, held_out=0.0)
+        data = data.or_sample(SAMPLE, "prompts.jsonl", "heldout_prompts.jsonl")
         reward = replace(reward, functions={"reward_model": 1.0})
     if reward.model is None and "reward_model" in reward.functions:
         reward = replace(reward, model=REWARD_RUN)

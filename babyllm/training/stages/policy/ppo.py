@@ -5,28 +5,20 @@ init_from -> policy, reference; reward model -> critic -> Rollouts (answers, sco
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
-
 from babyllm.data.row_config import share_of
-from babyllm.errors import UserError
-from babyllm.loading import model_directory
 from babyllm.model.heads import transformer_of
 from babyllm.model.interface import Model
 from babyllm.objectives.policy.credit import Credit
 from babyllm.objectives.policy.losses import policy_loss
-from babyllm.rollouts.alarms import Alarms
 from babyllm.rollouts.prompt_files import Prompts, read_prompts
-from babyllm.rollouts.rewards.reward_sum import make_rewards
-from babyllm.rollouts.rollout_stream import Answering, Rollouts
-from babyllm.rollouts.sample_records import write_samples
+from babyllm.rollouts.rollout_stream import Rollouts
 from babyllm.runtime import Runtime
 from babyllm.training.parallel import prepare
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.opening import Opening, new_state, open_stage
 from babyllm.training.stages.policy.critic import Critique, with_critic
-from babyllm.training.stages.policy.grpo import plan_of, watched
 from babyllm.training.stages.policy.held_out_reward import RESULTS, answers, held_out
+from babyllm.training.stages.policy.policy_stage import plan_of, rollouts_of, watched
 from babyllm.training.stages.policy.ppo_advantages import PpoAdvantages
 from babyllm.training.stages.policy.ppo_config import PpoConfig
 from babyllm.training.stages.policy.reference_model import reference_of
@@ -75,29 +67,7 @@ def _rollouts(config: PpoConfig, model: Model, opening: Opening, prompts: Prompt
     """The stream of a policy with a critic."""
     policy, share = transformer_of(model), share_of(config.data, model.config, runtime)
     temperature, kl = config.rollout.temperature, config.loss.kl
-    reference = None
-    if kl.place != "none":
-        _require_beginning(config)
-        reference = reference_of(config, policy, runtime, temperature, share.micro_batch)
+    reference = None if kl.place == "none" else reference_of(config, policy, runtime, temperature, share.micro_batch)
     critique = Critique(model, Credit(config.credit, kl, runtime.sum), share.micro_batch)
-    decode = opening.template.tokenizer.decode
-    return Rollouts(
-        Answering(policy, decode, opening.end_ids, config.rollout, config.data.max_new_tokens, runtime),
-        prompts.train,
-        make_rewards(config.reward, config.reward.functions),
-        PpoAdvantages(critique, reference, runtime),
-        config.rollout,
-        share,
-        config.data.seq_len,
-        masks_truncated=config.loss.mask_truncated,
-        alarms=Alarms(config.alarms),
-        record=partial(write_samples, Path(config.run_dir), config.rollout.samples),
-    )
-
-
-def _require_beginning(config: PpoConfig) -> None:
-    """Refuse to resume without the model that the run began with."""
-    try:
-        model_directory(config.init_from)
-    except UserError as e:
-        raise UserError(f"--init_from: {e}; the policy is held near to the model that the run began with") from e
+    advantages = PpoAdvantages(critique, reference, runtime)
+    return rollouts_of(config, policy, opening, prompts, advantages, share, runtime)

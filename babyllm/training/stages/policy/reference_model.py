@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from babyllm.errors import UserError
 from babyllm.loading import is_adapter, load, model_directory
 from babyllm.model.adapt.grow import grow_vocabulary
 from babyllm.model.adapt.lora import adapter_off, merge_lora
@@ -37,7 +38,10 @@ def reference_of(
     Raises:
         UserError: `init_from` is not there any more.
     """
-    directory = model_directory(config.init_from)
+    try:
+        directory = model_directory(config.init_from)
+    except UserError as e:
+        raise UserError(f"--init_from: {e}; the policy is held near to the model that the run began with") from e
     if config.lora.rank and not is_adapter(directory):
         model = policy
     else:

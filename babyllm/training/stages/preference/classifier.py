@@ -8,25 +8,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
-import torch
-
+from babyllm.data.batch import Batch
 from babyllm.data.chat_config import ChatConfig
 from babyllm.data.labelling.label_data import LabelData, make_label_loader, read_label_data
 from babyllm.evaluate.label_results import RESULTS, label_results, label_sums
+from babyllm.model.interface import Model
 from babyllm.objectives.classification import classification_loss, labels_and_lengths
 from babyllm.reward_model import LABELS
 from babyllm.runtime import Runtime
-from babyllm.runtime.precision import reads_in
 from babyllm.training.parallel import prepare
 from babyllm.training.run import Measure
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.opening import new_state, open_stage
 from babyllm.training.stages.preference.classifier_config import ClassifierConfig
+from babyllm.training.stages.preference.row_sums import row_sums
 from babyllm.training.stages.preference.starting_head import starting_head
 from babyllm.training.state import TrainState
-
-BATCH_TEXTS = 16
 
 
 def begin(config: ClassifierConfig, runtime: Runtime) -> Beginning:
@@ -71,21 +68,16 @@ def _keep_labels(run_dir: Path, data: LabelData) -> None:
 
 
 def held_out(data: LabelData) -> Measure:
-    """A function that classifies the held-out texts, shared among ranks; see `label_results`."""
-    n_sums = 1 + len(data.labels) ** 2
+    """A function that classifies the held-out texts; see `label_results`."""
 
-    @torch.no_grad()
+    def sums_of(model: Model, batch: Batch) -> list[float]:
+        labels, lengths = labels_and_lengths(batch["targets"])
+        logits = model(batch["tokens"], lengths=lengths)
+        return label_sums(labels.cpu().numpy(), logits.double().cpu().numpy())
+
     def measured(state: TrainState) -> dict[str, float]:
-        runtime, model = state.runtime, state.model.eval()
-        sums = np.zeros(n_sums)
-        for start in range(runtime.rank * BATCH_TEXTS, len(data.val), runtime.world_size * BATCH_TEXTS):
-            columns = data.val.rows(np.arange(start, min(start + BATCH_TEXTS, len(data.val)))).trimmed(8)
-            tokens, targets = (torch.from_numpy(columns[name]).to(runtime.device) for name in ("tokens", "targets"))
-            labels, lengths = labels_and_lengths(targets)
-            with reads_in(runtime.device, runtime.dtype):
-                logits = model(tokens, lengths=lengths)
-            sums += label_sums(labels.cpu().numpy(), logits.double().cpu().numpy())
-        model.train()
-        return {f"all/{name}": value for name, value in label_results(runtime.sum(sums.tolist())).items()}
+        n_sums = 1 + len(data.labels) ** 2
+        sums = row_sums(state, data.val, len(data.val), n_sums, lambda batch: sums_of(state.model, batch))
+        return {f"all/{name}": value for name, value in label_results(sums).items()}
 
     return measured

@@ -6,19 +6,17 @@ init_from -> model -> LoRA or frozen parts -> pairs in the run directory -> refe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from torch import Tensor
 
 from babyllm.data.batch import Batch
 from babyllm.data.order.shuffle import Rows
-from babyllm.data.pair_config import STORE
-from babyllm.data.pair_data import PairData, make_pair_loader, open_pair_data, pair_share, prepare_pair_data
+from babyllm.data.pair_data import PairData, make_pair_loader, pair_share
 from babyllm.data.rows.references import WithReference
 from babyllm.errors import UserError
-from babyllm.evaluate.preferences import RESULTS
-from babyllm.model.adapt.lora import adapter_off
-from babyllm.objectives.preference.preference_losses import answer_logps, preference_loss
+from babyllm.model.cross_entropy import IGNORE
+from babyllm.model.interface import Model
+from babyllm.objectives.preference.preference_losses import answer_logps, preference_loss, reference_logps
 from babyllm.runtime import Runtime
 from babyllm.store.pair_store import Kind
 from babyllm.store.shards import Split
@@ -27,12 +25,13 @@ from babyllm.training.run import Measure
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.opening import new_state, open_stage
 from babyllm.training.stages.preference.dpo_config import DpoConfig
-from babyllm.training.stages.preference.held_out_pairs import scored_pairs
 from babyllm.training.stages.preference.reference import reference_tables
+from babyllm.training.stages.preference.run_pairs import held_out_pairs, results_on, run_pairs
 from babyllm.training.starting_model import adapted, starting_model
 from babyllm.training.state import TrainState
 
 BOTH_FALL = "both answers have become less probable than under the reference ({:.1f} and {:.1f} nats an answer)"
+FALL_NATS = 0.5  # of an answer, by which both must have fallen before a line warns
 SPLITS: tuple[Split, ...] = ("train", "val")
 
 
@@ -45,6 +44,8 @@ def begin(config: DpoConfig, runtime: Runtime) -> Beginning:
     config.loss.check()
     if config.reference == "adapter_off" and not config.lora.rank:
         raise UserError("--reference=adapter_off: needs LoRA (--lora.rank=16), or --reference=stored")
+    if config.reference == "adapter_off" and not config.loss.needs_reference:
+        raise UserError(f"--reference=adapter_off: has no effect on {config.loss.name}, which has none; leave it out")
     kind: Kind = "answers" if config.loss.is_unpaired else "pairs"
     opening = open_stage(config, config.data, before="babyllm sft")
     template, tokenizer = opening.template, opening.tokenizer
@@ -54,15 +55,13 @@ def begin(config: DpoConfig, runtime: Runtime) -> Beginning:
     config.plan.check()
     pair_share(config.data, start.model.config, runtime, kind)
     model = adapted(config, start, template, runtime)
-    store = Path(config.run_dir) / STORE
-    with runtime.main_first():
-        if runtime.is_main:
-            prepare_pair_data(config.data, store, template, kind)
-    data = open_pair_data(config.data, store, template.tokenizer.sha256, runtime, kind)
+    data = run_pairs(config.data, config.run_dir, template, runtime, kind)
     model = prepare(model, runtime)
     if config.loss.needs_reference and config.reference == "stored":
         rows: dict[Split, Rows] = {split: data.rows(split) for split in SPLITS if data.store.chats.tasks_of(split)}
-        tables = reference_tables(model, rows, store, data.fingerprint, runtime, is_resumed=opening.is_resumed)
+        tables = reference_tables(
+            model, rows, data.store.chats.directory, data.fingerprint, runtime, is_resumed=opening.is_resumed
+        )
         data = data.mapped(lambda split, of_split: WithReference(of_split, tables[split]))
     loader, plan = make_pair_loader(config.data, data, model.config, runtime, config.plan)
     state = new_state(config, model, loader, runtime, start.source)
@@ -77,13 +76,8 @@ def begin(config: DpoConfig, runtime: Runtime) -> Beginning:
         template.source,
         opening.end_ids,
         is_measured_first=True,
-        results=[f"all/{name}" for name in RESULTS] if is_measured(config, data) else [],
+        results=results_on(data, config.data.eval_pairs),
     )
-
-
-def is_measured(config: DpoConfig, data: PairData) -> bool:
-    """Whether there are held-out pairs to measure; single answers are not compared."""
-    return not config.loss.is_unpaired and bool(data.store.chats.tasks_of("val"))
 
 
 def held_out(config: DpoConfig, data: PairData) -> Measure:
@@ -93,23 +87,19 @@ def held_out(config: DpoConfig, data: PairData) -> Measure:
     answers have become less probable, which pairs can cause whose answers resemble each other (Pal et al. 2024).
     Losses of single answers have no pairs to measure, and losses without a reference compare mean log-probabilities.
     """
-    if not is_measured(config, data):
-        return lambda state: {}
-    rows, loss = data.rows("val"), config.loss
-    n = min(len(rows), config.data.eval_pairs)
+    loss = config.loss
+
+    def scores(model: Model, batch: Batch) -> Tensor:
+        logps = answer_logps(model, batch)
+        if not loss.needs_reference:
+            return loss.beta * logps / (batch["targets"] != IGNORE).sum(-1)
+        return loss.beta * (logps - reference_logps(model, batch, by_adapter=config.reference == "adapter_off"))
+
+    measure = held_out_pairs(data, config.data.eval_pairs, scores)
 
     def measured(state: TrainState) -> dict[str, float]:
-        def scores(batch: Batch) -> Tensor:
-            logps = answer_logps(state.model, batch)
-            if not loss.needs_reference:
-                return loss.beta * logps / (batch["targets"] >= 0).sum(-1)
-            if config.reference == "stored":
-                return loss.beta * (logps - batch["reference"])
-            with adapter_off(state.model):
-                return loss.beta * (logps - answer_logps(state.model, batch))
-
-        found = scored_pairs(state, rows, n, scores)
-        if loss.needs_reference and state.runtime.is_main:
+        found = measure(state)
+        if found and loss.needs_reference and state.runtime.is_main:
             _warn(found, loss.beta)
         return found
 
@@ -118,5 +108,5 @@ def held_out(config: DpoConfig, data: PairData) -> Measure:
 
 def _warn(found: Mapping[str, float], beta: float) -> None:
     falls = [-found[f"all/score/{side}"] / beta for side in ("chosen", "rejected")]
-    if min(falls) > 0.5:
+    if min(falls) > FALL_NATS:
         print(BOTH_FALL.format(*falls))

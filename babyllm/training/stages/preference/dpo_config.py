@@ -41,8 +41,4 @@ def resolved(config: DpoConfig) -> DpoConfig:
     Raises:
         UserError: there is no such device, or too few of them.
     """
-    config = settled(config)
-    if config.data.path is not None:
-        return config
-    train, held_out = f"{SAMPLE}/train.jsonl", [f"{SAMPLE}/heldout.jsonl"]
-    return replace(config, data=replace(config.data, path=train, held_out_path=held_out, held_out=0.0))
+    return settled(replace(config, data=config.data.or_sample(SAMPLE)))

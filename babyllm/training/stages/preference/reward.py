@@ -6,24 +6,20 @@ init_from -> model with a head -> LoRA or frozen parts -> pairs in the run direc
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from torch import Tensor
 
 from babyllm.data.batch import Batch
-from babyllm.data.pair_config import STORE
-from babyllm.data.pair_data import PairData, make_pair_loader, open_pair_data, pair_share, prepare_pair_data
-from babyllm.evaluate.preferences import RESULTS
+from babyllm.data.pair_data import make_pair_loader, pair_share
+from babyllm.model.interface import Model
 from babyllm.objectives.bradley_terry import last_scores, reward_loss, whole_answers
 from babyllm.runtime import Runtime
 from babyllm.training.parallel import prepare
-from babyllm.training.run import Measure
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.opening import new_state, open_stage
-from babyllm.training.stages.preference.held_out_pairs import scored_pairs
 from babyllm.training.stages.preference.reward_config import RewardConfig
+from babyllm.training.stages.preference.run_pairs import held_out_pairs, results_on, run_pairs
 from babyllm.training.stages.preference.starting_head import starting_head
-from babyllm.training.state import TrainState
 
 LABELS = ("reward",)
 
@@ -42,11 +38,7 @@ def begin(config: RewardConfig, runtime: Runtime) -> Beginning:
     # Errors that do not depend on the data are raised before it is prepared.
     config.plan.check()
     pair_share(options, model.config, runtime)
-    store = Path(config.run_dir) / STORE
-    with runtime.main_first():
-        if runtime.is_main:
-            prepare_pair_data(options, store, opening.template)
-    data = open_pair_data(options, store, opening.template.tokenizer.sha256, runtime)
+    data = run_pairs(options, config.run_dir, opening.template, runtime)
     model = prepare(model, runtime)
     loader, plan = make_pair_loader(options, data, model.config, runtime, config.plan)
     state = new_state(config, model, loader, runtime, source)
@@ -54,26 +46,17 @@ def begin(config: RewardConfig, runtime: Runtime) -> Beginning:
         state,
         plan,
         reward_loss(config.loss),
-        held_out(config, data),
+        held_out_pairs(data, options.eval_pairs, scores),
         lambda state: [],
         opening.template.tokenizer,
         opening.template.source,
         opening.end_ids,
         is_measured_first=True,
-        results=[f"all/{name}" for name in RESULTS],
+        results=results_on(data, options.eval_pairs),
     )
 
 
-def held_out(config: RewardConfig, data: PairData) -> Measure:
-    """A function that scores the held-out pairs; see `pair_results`."""
-    rows = data.rows("val")
-    n = min(len(rows), config.data.eval_pairs)
-
-    def measured(state: TrainState) -> dict[str, float]:
-        def scores(batch: Batch) -> Tensor:
-            ids, lengths = whole_answers(*(batch[name].flatten(0, 1) for name in ("tokens", "targets")))
-            return last_scores(state.model(ids).view(-1, 2, ids.shape[1]), lengths.view(-1, 2))
-
-        return scored_pairs(state, rows, n, scores)
-
-    return measured
+def scores(model: Model, batch: Batch) -> Tensor:
+    """The scores (B, 2) of both sides of pairs, at their end tokens."""
+    ids, lengths = whole_answers(*(batch[name].flatten(0, 1) for name in ("tokens", "targets")))
+    return last_scores(model(ids).view(-1, 2, ids.shape[1]), lengths.view(-1, 2))

@@ -10,7 +10,7 @@ from babyllm.model.heads import WithHead
 from babyllm.runtime import Runtime
 from babyllm.training.adapted_config import AdaptedRunConfig
 from babyllm.training.stages.opening import Opening
-from babyllm.training.starting_model import adapted, head_of, starting_model
+from babyllm.training.starting_model import adapted, starting_model
 
 
 def starting_head(
@@ -27,9 +27,8 @@ def starting_head(
     start = starting_model(
         config, opening.directory, opening.tokenizer, opening.template, is_resumed=opening.is_resumed
     )
-    head = head_of(opening.directory)
     model = WithHead(adapted(config, start, opening.template, runtime), labels)
-    if head is not None and head.shape == model.score.weight.shape:
+    if start.head is not None and start.head.shape == model.score.weight.shape:
         with torch.no_grad():
-            model.score.weight.copy_(head)
+            model.score.weight.copy_(start.head)
     return model, start.source

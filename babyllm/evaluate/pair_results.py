@@ -13,6 +13,8 @@ N_BINS = 10
 RESULTS = ("loss", "accuracy", "accuracy_stderr", "longer", "score/chosen", "score/rejected", "margin", "calibration")
 """The names of what `pair_results` returns."""
 _PLAIN = ("n", "nats", "right", "chosen", "rejected", "margin", "longer")
+N_SUMS = len(_PLAIN) + 2 * N_BINS
+"""The number of sums that `pair_sums` returns."""
 
 
 def pair_sums(scores: NDArray[np.float64], lengths: NDArray[np.int64]) -> list[float]:

@@ -19,17 +19,17 @@ from babyllm.store.pair_store import PairStore
 from babyllm.store.shards import Split
 
 
-class Pairs:
-    """Rows of one pair each; its sides are padded at the end.
+class _Spans:
+    """Rows of a span of a store: of a split, or of one task in it.
 
     Args:
-        store: the pairs.
+        store: the pairs or answers.
         split: "train" or "val".
         task: name of one task; None takes all.
         seq_len: columns of a row.
 
     Raises:
-        UserError: there are no pairs, or one is longer than a row.
+        UserError: there are none, or one is longer than a row.
     """
 
     def __init__(self, store: PairStore, split: Split, task: str | None, seq_len: int) -> None:
@@ -38,8 +38,12 @@ class Pairs:
         require_length(store.chats, split, task, seq_len)
 
     def __len__(self) -> int:
-        """The number of pairs, one in each row."""
+        """The number of pairs or answers, one in each row."""
         return len(self._span)
+
+
+class Pairs(_Spans):
+    """Rows of one pair each; its sides are padded at the end."""
 
     def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n,) int64, the inputs of the longer side of each row, for (n,) indices."""
@@ -72,27 +76,8 @@ class Pairs:
         return lengths
 
 
-class Answers:
-    """Rows of one answer with a verdict each, padded at the end.
-
-    Args:
-        store: the answers.
-        split: "train" or "val".
-        task: name of one task; None takes all.
-        seq_len: columns of a row.
-
-    Raises:
-        UserError: there are no answers, or one is longer than a row.
-    """
-
-    def __init__(self, store: PairStore, split: Split, task: str | None, seq_len: int) -> None:
-        self._store, self._seq_len = store, seq_len
-        self._span, self._first = store.span(split, task), store.span(split).start
-        require_length(store.chats, split, task, seq_len)
-
-    def __len__(self) -> int:
-        """The number of answers, one in each row."""
-        return len(self._span)
+class Answers(_Spans):
+    """Rows of one answer with a verdict each, padded at the end."""
 
     def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n,) int64, the inputs of each row that are not padding, for (n,) indices."""

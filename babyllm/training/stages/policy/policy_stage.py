@@ -1,0 +1,82 @@
+"""What the stages share in which a model trains on its own answers: the stream, the plan, the alarm of clipping."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from babyllm.data.batch import Batch
+from babyllm.data.row_config import Share
+from babyllm.model.transformer import Transformer
+from babyllm.objectives import Loss, LossTerms
+from babyllm.rollouts.alarms import Alarms
+from babyllm.rollouts.answering_prompts import Answering
+from babyllm.rollouts.prompt_files import Prompts
+from babyllm.rollouts.rewards.reward_sum import make_rewards
+from babyllm.rollouts.rollout_stream import Advantages, Rollouts
+from babyllm.rollouts.sample_records import write_samples
+from babyllm.runtime import Runtime
+from babyllm.schedule import Plan
+from babyllm.training.stages.opening import Opening
+from babyllm.training.stages.policy.policy_run_config import PolicyRunConfig
+
+
+def rollouts_of(
+    config: PolicyRunConfig,
+    policy: Transformer,
+    opening: Opening,
+    prompts: Prompts,
+    advantages: Advantages,
+    share: Share,
+    runtime: Runtime,
+) -> Rollouts:
+    """The stream of a policy's answers.
+
+    Args:
+        config: configuration of the stage.
+        policy: policy, on its device.
+        opening: template and end tokens of the answers.
+        prompts: prompts of the run.
+        advantages: function that makes the tensors of the loss.
+        share: this rank's share of a rollout.
+        runtime: runtime of the run.
+
+    Raises:
+        UserError: a reward is not known, or groups do not divide evenly over ranks.
+    """
+    decode = opening.template.tokenizer.decode
+    return Rollouts(
+        Answering(policy, decode, opening.end_ids, config.rollout, config.data.max_new_tokens, runtime),
+        prompts.train,
+        make_rewards(config.reward, config.reward.functions),
+        advantages,
+        config.rollout,
+        share,
+        config.data.seq_len,
+        masks_truncated=config.loss.mask_truncated,
+        alarms=Alarms(config.alarms),
+        record=partial(write_samples, Path(config.run_dir), config.rollout.samples),
+    )
+
+
+def plan_of(config: PolicyRunConfig, prompts: Prompts) -> Plan:
+    """The plan with its number of steps: in an epoch each prompt is answered by one group.
+
+    Raises:
+        UserError: the phases do not fit the steps.
+    """
+    rows = len(prompts.train) * config.rollout.group * config.rollout.epochs
+    return config.plan.with_steps(rows, config.data.global_batch)
+
+
+def watched(loss: Loss, stream: Rollouts) -> Loss:
+    """The same loss, which also lets the stream's alarms know what it clips."""
+
+    def told(model: nn.Module, batch: Batch) -> LossTerms:
+        terms = loss(model, batch)
+        stream.watch_clipping(terms.metrics["clip/low"], terms.metrics["clip/high"])
+        return terms
+
+    return told
