@@ -84,7 +84,7 @@ def prepare_pair_data(config: PairConfig, directory: Path, template: ChatTemplat
         config: the section `data`.
         directory: directory of the store.
         template: chat template that renders them.
-        kind: "pairs", or "answers" for losses of single answers (KTO).
+        kind: "pairs", or "answers" for losses of single answers.
 
     Raises:
         UserError: a setting is not valid, a file cannot be read, or nothing is left to train on.
@@ -117,7 +117,7 @@ def open_pair_data(
         directory: directory of the prepared pairs.
         tokenizer_sha256: sha256 of the tokenizer that must have made their ids.
         runtime: runtime of the run; its rank 0 verifies the files.
-        kind: "pairs", or "answers" for losses of single answers (KTO).
+        kind: "pairs", or "answers" for losses of single answers.
 
     Raises:
         UserError: a file is missing or damaged, another tokenizer made the ids, or a task has a reserved name.

@@ -75,7 +75,7 @@ def prepare_pairs(
         template: chat template that renders them; it and its tokenizer are saved in the directory.
         format: rules by which records become preferences; `PreferenceFormat` also names the answers.
         seq_len: largest number of inputs of a side.
-        kind: "pairs", or "answers" for losses of single answers (KTO).
+        kind: "pairs", or "answers" for losses of single answers.
         limits: largest lengths of messages.
         held_out: share of the records in the "val" split or, as an integer, their number; a hash of the prompt decides.
         held_out_paths: files and folders whose preferences are all in the "val" split.
