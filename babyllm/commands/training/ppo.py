@@ -1,7 +1,8 @@
 """Train a model on its own answers by a reward model, with a critic, in a process per GPU or core.
 
 Answers that are worth more than the critic expected become more likely, and pay for leaving the model they began with.
-With no arguments it raises the score of reviews by `runs/reward` when `runs/sft` writes them, on the sample prompts.
+With no arguments it raises the score of reviews by `runs/reward` when `runs/sft` writes them, on the sample prompts: 48
+steps at a learning rate of 3e-4, with a divergence of about 10 nats an answer as the limit.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from babyllm.config.values import PathText
 from babyllm.objectives.policy.advantages import Scale
 from babyllm.training.stages.policy.policy_run_config import PolicyRunConfig, completed
 
+SAMPLE_STEPS = 20
+
 
 @dataclass(frozen=True)
 class GrpoConfig(PolicyRunConfig):
@@ -29,4 +31,4 @@ def resolved(config: GrpoConfig) -> GrpoConfig:
     Raises:
         UserError: there is no such device, or too few of them.
     """
-    return completed(config)
+    return completed(config, SAMPLE_STEPS)

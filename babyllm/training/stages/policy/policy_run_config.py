@@ -8,7 +8,7 @@ from typing import TypeVar
 from babyllm.config.values import AnyCount, AnyMembers, PathText
 from babyllm.data.pair_config import SAMPLE
 from babyllm.data.prompt_config import PromptConfig
-from babyllm.objectives.policy.policy_options import PolicyOptions
+from babyllm.objectives.policy.policy_options import KlConfig, PolicyOptions
 from babyllm.optim.config import OptimConfig
 from babyllm.rollouts.rollout_config import AlarmConfig, RewardConfig, RolloutConfig
 from babyllm.schedule import Plan
@@ -16,6 +16,8 @@ from babyllm.training.adapted_config import AdaptedRunConfig
 from babyllm.training.run_config import settled
 
 REWARD_RUN = "runs/reward"
+SAMPLE_LR = 3e-4
+SAMPLE_KL = KlConfig("reward", coefficient=0.2, target=10.0)
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,29 @@ class PolicyRunConfig(AdaptedRunConfig):
 P = TypeVar("P", bound=PolicyRunConfig)
 
 
-def completed(config: P) -> P:
+def completed(config: P, sample_steps: int) -> P:
     """The same configuration with the number of processes and, for the reward model, its run.
 
-    If it names no prompts, it takes the sample prompts and the reward model that the sample pairs have trained.
+    If it names no prompts, it takes the sample prompts and the reward model that the sample pairs have trained. Then
+    the number of steps, the learning rate and `loss.kl` are those of the sample where they are left as they are.
+
+    Args:
+        config: configuration of a stage.
+        sample_steps: number of steps on the sample prompts.
 
     Raises:
         UserError: there is no such device, or too few of them.
     """
-    data, reward = config.data, config.reward
+    data, reward, plan, loss = config.data, config.reward, config.plan, config.loss
     if data.path is None:
+        default = type(config)()
         data = data.or_sample(SAMPLE, "prompts.jsonl", "heldout_prompts.jsonl")
         reward = replace(reward, functions={"reward_model": 1.0})
+        if plan.peak_lr == default.plan.peak_lr:
+            plan = replace(plan, peak_lr=SAMPLE_LR)
+        if plan.steps is None and plan.epochs == default.plan.epochs:
+            plan = replace(plan, steps=sample_steps)
+        loss = replace(loss, kl=SAMPLE_KL) if loss.kl == default.loss.kl else loss
     if reward.model is None and "reward_model" in reward.functions:
         reward = replace(reward, model=REWARD_RUN)
-    return settled(replace(config, data=data, reward=reward))
+    return settled(replace(config, data=data, reward=reward, plan=plan, loss=loss))

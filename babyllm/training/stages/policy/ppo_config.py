@@ -10,6 +10,8 @@ from babyllm.rollouts.rollout_config import AlarmConfig, RewardConfig, RolloutCo
 from babyllm.training.stages.policy.critic_config import CriticConfig
 from babyllm.training.stages.policy.policy_run_config import PolicyRunConfig, completed
 
+SAMPLE_STEPS = 48
+
 
 @dataclass(frozen=True)
 class PpoConfig(PolicyRunConfig):
@@ -30,4 +32,4 @@ def resolved(config: PpoConfig) -> PpoConfig:
     Raises:
         UserError: there is no such device, or too few of them.
     """
-    return completed(config)
+    return completed(config, SAMPLE_STEPS)
