@@ -111,7 +111,8 @@ class Run:
                 values["scaler_scale"] = state.scaler.get_scale()
             if self.log:
                 self.log.record(state.step, values)
-                self.log.progress(state.step, values.get("loss"), tokens_per_s)
+                name = "rollout/reward" if "rollout/reward" in values else "loss"  # a policy's loss says little
+                self.log.progress(state.step, values.get(name), tokens_per_s, name=name.split("/")[-1])
 
         return Every(steps, record, at_stop=True)
 

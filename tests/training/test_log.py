@@ -304,6 +304,26 @@ def test_the_picture_shows_records_and_reference(tmp_path):
     assert plot_losses(tmp_path / "a").read_bytes() != whole
 
 
+def test_the_picture_of_a_policy_shows_rewards(tmp_path):
+    """A policy's plot depends on rewards, their held-out errors and the divergence, and not on its loss."""
+    rows = [
+        {"loss": 0.1 * step, "lr": 1e-4, "rollout/reward": step, "rollout/answer_kl": 2 * step} for step in range(5)
+    ]
+    rows[-1] |= {"val/all/reward": 3.0, "val/all/reward_stderr": 0.5}
+
+    def drawn(rows):
+        log = new_log(tmp_path / "policy")
+        for step, row in enumerate(rows):
+            log.record(step, row)
+        log.close()
+        return (tmp_path / "policy" / "loss.png").read_bytes()
+
+    first = drawn(rows)
+    assert drawn([row | {"loss": 7.0} for row in rows]) == first
+    for name in ("rollout/reward", "rollout/answer_kl", "val/all/reward", "val/all/reward_stderr"):
+        assert drawn([*rows[:-1], rows[-1] | {name: 9.0}]) != first
+
+
 def test_a_run_without_records_can_be_closed(tmp_path):
     """A run stopped before its first record still ends without an error."""
     new_log(tmp_path / "deep" / "run").close()

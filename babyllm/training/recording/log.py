@@ -85,16 +85,19 @@ class RunLog:
         append(self._samples, json_line({"step": step, "name": name, "text": text}))
         self._events.add_text(step, name, text)
 
-    def progress(self, step: int, loss: float | None, tokens_per_s: float, note: str = "") -> None:
+    def progress(
+        self, step: int, value: float | None, tokens_per_s: float, note: str = "", *, name: str = "loss"
+    ) -> None:
         """Show the run's progress: one rewritten line on a terminal, else at most one line every ten seconds.
 
         Args:
             step: finished optimizer steps.
-            loss: mean training loss, in nats; None shows none.
+            value: mean training loss in nats, or what `name` says; None shows none.
             tokens_per_s: tokens per second over all ranks.
             note: text at the end of the line.
+            name: name of the value.
         """
-        shown = "" if loss is None else f"loss {loss:.4f} | "
+        shown = "" if value is None else f"{name} {value:.4f} | "
         self._progress.show(step, f"{shown}{tokens_per_s:,.0f} tok/s", note)
 
     def message(self, text: str) -> None:

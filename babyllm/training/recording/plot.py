@@ -1,4 +1,4 @@
-"""The plot of a run: losses and learning rate over its steps, from metrics.jsonl to loss.png."""
+"""The plot of a run: losses, or rewards and divergence, and learning rate over its steps, in loss.png."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PLOT_FILE = "loss.png"
+REWARD, KL = "rollout/reward", "rollout/answer_kl"
 _CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC")
 
 
 def plot_losses(run_dir: Path, reference: Path | None = None, target: Path | None = None) -> Path:
     """Plot the losses and the learning rate of a run over its steps; returns the path of the image.
 
+    A policy's loss says little. Its rewards are drawn instead, with the held-out reward and its standard error, and
+    below them the divergence from the reference in nats per answer.
+
     Args:
         run_dir: directory of the run; `loss` is drawn raw and smoothed, each `val/<domain>/loss` as its own line.
-        reference: metrics.jsonl of another run, whose training loss is drawn in grey for comparison.
+        reference: metrics.jsonl of another run, whose training loss or reward is drawn in grey for comparison.
         target: file of the image; None writes loss.png in the directory of the run.
 
     Raises:
@@ -39,16 +43,21 @@ def plot_losses(run_dir: Path, reference: Path | None = None, target: Path | Non
     fonts = ["DejaVu Sans", *(name for name in _CJK_FONTS if name in known_fonts)]
     with matplotlib.rc_context({"font.family": fonts}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=(9, 6), dpi=120, layout="constrained")  # no pyplot: no global state, no display
-        losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        figure = Figure(figsize=(9, 6.5), dpi=120, layout="constrained")  # no pyplot: no global state, no display
+        name = REWARD if any(REWARD in record for record in records) else "loss"
+        below = {KL: "KL, nats"} if any(KL in record for record in records) else {}
+        below["lr"] = "learning rate"
+        top, *others = figure.subplots(1 + len(below), 1, sharex=True, height_ratios=[4] + [1] * len(below))
         if reference is not None:
-            steps, values = _curve(read_records(reference), "loss")
-            losses.plot(steps, _smooth(values), color="0.6", label="reference")
-        _draw_losses(losses, records)
-        losses.set_title(_plain(run_dir.resolve().name))
-        rates.plot(*_curve(records, "lr"), color="tab:green")
-        rates.set(xlabel="step", ylabel="learning rate")
-        for axes in (losses, rates):
+            steps, values = _curve(read_records(reference), name)
+            top.plot(steps, _smooth(values), color="0.6", label="reference")
+        _draw(top, records, name)
+        top.set_title(_plain(run_dir.resolve().name))
+        for axes, (curve, label) in zip(others, below.items(), strict=True):
+            axes.plot(*_curve(records, curve), color="tab:green")
+            axes.set_ylabel(label)
+        others[-1].set_xlabel("step")
+        for axes in (top, *others):
             axes.grid(alpha=0.3)
         try:
             figure.savefig(target)
@@ -57,14 +66,20 @@ def plot_losses(run_dir: Path, reference: Path | None = None, target: Path | Non
     return target
 
 
-def _draw_losses(axes: Axes, records: list[dict[str, float | None]]) -> None:
-    steps, values = _curve(records, "loss")
+def _draw(axes: Axes, records: list[dict[str, float | None]], name: str) -> None:
+    """Draw the training curve of a name, and each held-out curve of the same kind."""
+    kind = name.split("/")[-1]
+    steps, values = _curve(records, name)
     axes.plot(steps, values, color="tab:blue", alpha=0.35, linewidth=0.8)
     axes.plot(steps, _smooth(values), color="tab:blue", label="train (smoothed)")
-    names = {name: None for record in records for name in record if fnmatch.fnmatchcase(name, "val/*/loss")}
-    for number, name in enumerate(names):
-        axes.plot(*_curve(records, name), color=f"C{1 + number % 9}", marker="o", markersize=3, label=_plain(name))
-    axes.set_ylabel("loss")
+    names = {name: None for record in records for name in record if fnmatch.fnmatchcase(name, f"val/*/{kind}")}
+    for number, held_out in enumerate(names):
+        color, (steps, values) = f"C{1 + number % 9}", _curve(records, held_out)
+        axes.plot(steps, values, color=color, marker="o", markersize=3, label=_plain(held_out))
+        errors = _curve(records, f"{held_out}_stderr")[1] if name == REWARD else []
+        if len(errors) == len(values):
+            axes.errorbar(steps, values, errors, color=color, linestyle="none")
+    axes.set_ylabel(kind)
     axes.legend()
 
 
