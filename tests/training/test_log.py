@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from babyllm.errors import UserError
-from babyllm.progress import format_duration
 from babyllm.training.recording.log import RunLog
 from babyllm.training.recording.plot import plot_losses
 from babyllm.training.recording.records import read_metrics
@@ -381,22 +380,6 @@ def test_time_left_comes_from_recent_steps(tmp_path, capsys):
     assert re.fullmatch(r"1:\d\d:\d\d", left[0])  # 40,010 steps of 0.1 s, all that is known after the first interval
     minutes, seconds = re.fullmatch(r"(\d+) min (\d\d) s", left[-1]).groups()
     assert 1200 <= int(minutes) * 60 + int(seconds) < 2400  # 40,000 steps of 0.03 s or a little more
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.4, "0 s"),
-        (59.7, "1 min 00 s"),
-        (725, "12 min 05 s"),
-        (3723, "1:02:03"),
-        (86_399, "23:59:59"),
-        (2 * 86_400 + 3 * 3600, "2 d 03 h"),
-    ],
-)
-def test_durations_read_well(seconds, text):
-    """A duration is written in units that suit its length."""
-    assert format_duration(seconds) == text
 
 
 def test_importing_the_log_is_light():
