@@ -47,7 +47,8 @@ def reference_tables(
         is_resumed: whether `model` has been trained already, so that the values must be on disk.
 
     Raises:
-        UserError: the values of a resumed run are missing or belong to other pairs, or cannot be written.
+        UserError: the values of a resumed run are missing or belong to other pairs, cannot be written, or a stop was
+            asked for.
     """
     made_of = {"fingerprint": fingerprint, "rows": {split: len(of_split) for split, of_split in rows.items()}}
     if is_resumed:
@@ -63,9 +64,15 @@ def reference_tables(
         if runtime.sum([float(runtime.is_main and _made_of(directory) != mark)])[0]:
             if runtime.is_main:
                 (directory / MARK).unlink(missing_ok=True)  # it would vouch for what is about to be replaced
-            _compute(model, rows, directory, f"{digest[:16]}.{fingerprint[:16]}", runtime)
-            if runtime.is_main:
-                write_sealed_json(directory / MARK, mark)
+            try:
+                _compute(model, rows, directory, f"{digest[:16]}.{fingerprint[:16]}", runtime)
+                if runtime.is_main:
+                    write_sealed_json(directory / MARK, mark)
+            except OSError as e:
+                raise UserError(
+                    f"{directory}: the reference cannot be written ({e.strerror}); free the disk, then start the same "
+                    "command again, which goes on from there"
+                ) from e
             runtime.barrier()
     return {split: _read(reference_file(directory, split), len(of_split)) for split, of_split in rows.items()}
 
@@ -89,6 +96,10 @@ def _digest(model: Model) -> str:
 def _compute(model: Model, rows: dict[Split, Rows], directory: Path, made_of: str, runtime: Runtime) -> None:
     was_training = model.training
     model.eval()
+    if runtime.is_main:
+        for file in directory.glob("reference.*-of-*"):
+            if made_of not in file.name:
+                file.unlink()  # of another model or other pairs
     with runtime.patience():
         for split, of_split in rows.items():
             mine = _part(directory, split, made_of, runtime.rank, runtime.world_size)
