@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from dpo_run_fixtures import ADAPTER, LORA, WHOLE, resumed, tensors, train
@@ -54,6 +55,17 @@ def test_the_first_loss_knows_nothing_and_the_last_something(straight: Path) -> 
     assert first["rewards/margin"] == pytest.approx(0, abs=1e-5)
     last = [record for record in records if "val/all/accuracy" in record][-1]
     assert last["val/all/accuracy"] is not None and last["val/all/accuracy"] > 0.9
+
+
+def test_log_probabilities_of_held_out_answers_are_measured(straight: Path) -> None:
+    """Those of the reference at first, and then these with the implicit rewards added, for each side."""
+    measured = [record for record in read_metrics(straight) if "val/all/logps/chosen" in record]
+    stored = np.fromfile(straight / "pairs" / "reference.val.f32", "<f4").reshape(-1, 2)
+    for side, name in enumerate(("chosen", "rejected")):
+        first, last = (float(measured[i][f"val/all/logps/{name}"] or 0.0) for i in (0, -1))
+        assert first == pytest.approx(float(stored[:, side].mean()), abs=1e-4)
+        reward = float(measured[-1][f"val/all/score/{name}"] or 0.0)
+        assert last == pytest.approx(first + reward / 0.1, abs=1e-3) and last != first
 
 
 @pytest.mark.parametrize("more", [(), LORA, ("--lora.rank=4",), ("--loss.name=apo_zero_unpaired",)], ids=str)

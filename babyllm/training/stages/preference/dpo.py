@@ -33,6 +33,7 @@ from babyllm.training.state import TrainState
 
 BOTH_FALL = "both answers have become less probable than under the reference ({:.1f} and {:.1f} nats an answer)"
 FALL_NATS = 0.5  # of an answer, by which both must have fallen before a line warns
+OTHERS = ("logps",)  # what is measured on held-out pairs beside their scores
 
 
 def begin(config: DpoConfig, runtime: Runtime) -> Beginning:
@@ -77,7 +78,7 @@ def begin(config: DpoConfig, runtime: Runtime) -> Beginning:
         template.source,
         opening.end_ids,
         is_measured_first=True,
-        results=results_on(data, config.data.eval_pairs),
+        results=results_on(data, config.data.eval_pairs, OTHERS),
     )
 
 
@@ -92,19 +93,21 @@ def _with_reference(data: PairData, model: Model, runtime: Runtime, *, is_resume
 def held_out(config: DpoConfig, data: PairData) -> Measure:
     """A function that measures the implicit rewards of held-out pairs, beta times the change of log-probabilities.
 
-    Its results are those of `pair_results`; the scores are the rewards, in nats times beta. It prints a line when both
+    Its results are those of `pair_results`, where the scores are the rewards, in nats times beta, and the mean
+    log-probabilities of both answers, "all/logps/chosen" and "all/logps/rejected", in nats. It prints a line when both
     answers have become less probable, which pairs can cause whose answers resemble each other (Pal et al. 2024).
     Losses of single answers have no pairs to measure, and losses without a reference compare mean log-probabilities.
     """
     loss = config.loss
 
-    def scores(model: Model, batch: Batch) -> Tensor:
+    def scores(model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
         logps = answer_logps(model, batch)
         if not loss.needs_reference:
-            return loss.beta * logps / (batch["targets"] != IGNORE).sum(-1)
-        return loss.beta * (logps - reference_logps(model, batch, by_adapter=config.reference == "adapter_off"))
+            return loss.beta * logps / (batch["targets"] != IGNORE).sum(-1), logps
+        reference = reference_logps(model, batch, by_adapter=config.reference == "adapter_off")
+        return loss.beta * (logps - reference), logps
 
-    measure = held_out_pairs(data, config.data.eval_pairs, scores)
+    measure = held_out_pairs(data, config.data.eval_pairs, scores, OTHERS)
 
     def measured(state: TrainState) -> dict[str, float]:
         found = measure(state)
