@@ -105,10 +105,10 @@ class Answers(_Spans):
 class Mismatched(Answers):
     """Rows of one answer with a verdict each, and beside it an answer to another prompt as if it were to this one.
 
-    The other answer depends on the split alone. The answers lie in a circle, those to one prompt side by side in the
-    order of their first; the other answer of each is so many places on as the commonest prompt has answers. So it
-    is never to the same prompt, and each answer is the other one of one row. Its end is cut where it makes a row longer
-    than the longest record of the row's task.
+    The other answer depends on the split alone. The answers lie in a circle, in the order of the store, those to one
+    prompt side by side. The other answer is k places on, where k is the most answers that any prompt has. So it is
+    never to the same prompt, and each answer is the other one of exactly one row. Its end is cut where it would make
+    the row longer than the longest record of the row's task.
 
     Raises:
         UserError: more than half of the answers are to one prompt.

@@ -178,8 +178,9 @@ def test_losses_of_single_answers_equal_their_formulas(name: PreferenceName) -> 
 def test_the_reference_point_is_one_for_the_whole_step(size: int, runtime: Runtime) -> None:
     """The mean log-ratio of the other answers, in micro-batches of any size; their own sides are left."""
     step = [mismatched(range(i, i + size)) for i in range(0, 2 * B, size)]
-    (found,) = WithReferencePoint(iter([step]), Table(), runtime)  # type: ignore[arg-type]
     whole, model = mismatched(), Table()
+    (found,) = WithReferencePoint(iter([step]), model, runtime)  # type: ignore[arg-type]
+    assert model.training and model.weight.grad is None
     logps = -nats_of(model.weight.detach(), whole["tokens"][:, 1], whole["targets"][:, 1]).sum(-1)
     expected = float((logps - whole["reference"][:, 1]).mean())
     assert expected > 1 and len(found) == 2 * B // size

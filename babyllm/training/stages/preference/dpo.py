@@ -1,6 +1,7 @@
 """Direct preference optimisation: what a run begins with, as plain values.
 
-init_from -> model -> LoRA or frozen parts -> pairs in the run directory -> reference log-probabilities -> TrainState
+init_from -> model -> LoRA or frozen parts -> pairs in the run directory -> reference log-probabilities
+-> loader (with a reference point for each step) -> TrainState
 """
 
 from __future__ import annotations

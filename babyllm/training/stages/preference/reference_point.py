@@ -56,15 +56,16 @@ class WithReferencePoint:
         """The reference point of a step in nats, the same on every rank."""
         was_training = self._model.training
         self._model.eval()
-        total = 0.0
+        sums: list[torch.Tensor] = []
         for batch in batches:
             others = _side(batch, 1)
             with self._runtime.autocast():
                 logps = answer_logps(self._model, others)
                 reference = reference_logps(self._model, others, by_adapter=self._by_adapter)
-            total += float((logps - reference.view_as(logps)).double().sum())
+            sums.append((logps - reference.view_as(logps)).sum())
         self._model.train(was_training)
-        total, n = self._runtime.sum([total, float(sum(len(batch["tokens"]) for batch in batches))])
+        mine = [sum(torch.stack(sums).tolist()), float(sum(len(batch["tokens"]) for batch in batches))]
+        total, n = self._runtime.sum(mine)
         return max(0.0, total / n)
 
     def metrics(self) -> dict[str, float]:
