@@ -1,13 +1,14 @@
 """The data of training on preferences: prepared pairs, or answers with verdicts, and the loader over them.
 
-section `data` -> PairStore -> Pairs | Answers -> shuffled in length buckets, or a Curriculum, or a Mixture of tasks
--> Loader
+section `data` -> PairStore -> Pairs | Answers | Mismatched -> shuffled in length buckets, or a Curriculum, or a Mixture
+of tasks -> Loader
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from babyllm.data.order.length_buckets import ByLength
 from babyllm.data.order.shuffle import Order, Rows, Shuffled
 from babyllm.data.pair_config import PairConfig
 from babyllm.data.row_config import Share, share_of
-from babyllm.data.rows.pair_rows import Answers, Pairs
+from babyllm.data.rows.pair_rows import Answers, Mismatched, Pairs
 from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
 from babyllm.pipeline.report import print_report
@@ -42,24 +43,32 @@ class PairData:
         store: the prepared pairs.
         seq_len: columns of a row.
         change: function of a split and its rows that returns the rows in their place; None for none.
+        is_mismatched: whether each row of an answer also holds the answer to another prompt.
     """
 
     store: PairStore
     seq_len: int
     change: Callable[[Split, PairRows], Rows] | None = None
+    is_mismatched: bool = False
     _rows: dict[tuple[Split, str | None, int], Rows] = field(default_factory=dict)
 
     def mapped(self, change: Callable[[Split, PairRows], Rows]) -> PairData:
         """The same data, whose rows are those that `change` makes of them, such as rows with a reference."""
-        return PairData(self.store, self.seq_len, change)
+        return PairData(self.store, self.seq_len, change, self.is_mismatched)
+
+    def mismatched(self) -> PairData:
+        """The same answers, each beside the answer to another prompt: rows of `Mismatched`."""
+        return PairData(self.store, self.seq_len, self.change, is_mismatched=True)
 
     @property
     def fingerprint(self) -> str:
         """A hash of everything that decides the data."""
+        if self.is_mismatched:
+            return sha256(f"{self.store.fingerprint} {Mismatched.__name__}".encode()).hexdigest()
         return self.store.fingerprint
 
     def rows(self, split: Split, task: str | None = None, seq_len: int | None = None) -> Rows:
-        """The rows of a split, or of one task in it: `Pairs` or `Answers`, by the kind of the store.
+        """The rows of a split, or of one task in it: `Pairs` or `Answers`, by the kind of the store, or `Mismatched`.
 
         Args:
             split: "train" or "val".
@@ -67,11 +76,11 @@ class PairData:
             seq_len: columns of a row; None takes those of the data.
 
         Raises:
-            UserError: there are no pairs, or one is longer than a row.
+            UserError: there are no pairs, one is longer than a row, or all answers have one prompt.
         """
         key = (split, task, seq_len or self.seq_len)
         if key not in self._rows:
-            kind = Pairs if self.store.kind == "pairs" else Answers
+            kind = Mismatched if self.is_mismatched else Pairs if self.store.kind == "pairs" else Answers
             rows = kind(self.store, *key)
             self._rows[key] = self.change(split, rows) if self.change else rows
         return self._rows[key]

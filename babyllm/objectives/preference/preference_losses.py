@@ -1,6 +1,7 @@
 """The losses of direct preference optimisation and its relatives, as sums over pairs or answers.
 
 batch -> one forward pass over both sides -> log-probabilities of answers -> PREFERENCE_LOSSES -> sum over pairs
+single answers with verdicts -> one forward pass -> UNPAIRED_LOSSES -> sum over answers
 
 Legend: B pairs or answers, T columns of a row.
 """
@@ -118,7 +119,7 @@ def preference_loss(options: PreferenceOptions, *, by_adapter: bool = False) -> 
     """
     options.check()
     if options.is_unpaired:
-        return verdict_loss(options, by_adapter=by_adapter)
+        return verdict_loss(options, UNPAIRED_LOSSES[options.name], by_adapter=by_adapter)
     of_pair = PREFERENCE_LOSSES[options.name]
 
     def loss(model: nn.Module, batch: Batch) -> LossTerms:
@@ -183,33 +184,76 @@ def _measured(losses: Tensor, rewards: Tensor, logps: Tensor, n: Tensor) -> dict
     return {name: (total, n) for name, total in sums.items()}
 
 
-def verdict_loss(options: PreferenceOptions, *, by_adapter: bool = False) -> Loss:
-    """Good answers become more probable and bad ones less (D'Oosterlinck et al. 2024, section 4, unpaired).
+class Verdicts(NamedTuple):
+    """What a loss of a single answer is a function of; all (B,).
 
-    It is KTO (Ethayarajh et al. 2024, equation 8) with a reference point of 0. KTO's own is estimated over the answers
-    of a batch, so a step's gradient would depend on how it is divided.
+    Attributes:
+        log_ratios: log-probabilities of the answers less those of the reference model, in nats, with gradient.
+        is_good: bool, whether the answer is a good one.
+        point: the reference point of the step in nats, without gradient; 0 for a loss without one.
+    """
+
+    log_ratios: Tensor
+    is_good: Tensor
+    point: Tensor
+
+    def toward_good(self, rewards: Tensor) -> Tensor:
+        """Rewards (B,) with the sign by which a higher one is right: as they are for good answers, negated for bad."""
+        return torch.where(self.is_good, rewards, -rewards)
+
+
+def kto(verdicts: Verdicts, options: PreferenceOptions) -> Tensor:
+    """Good answers gain on the reference point, and bad ones lose (Ethayarajh et al. 2024, equation 8)."""
+    return torch.sigmoid(-verdicts.toward_good(options.beta * (verdicts.log_ratios - verdicts.point)))
+
+
+def apo_zero_unpaired(verdicts: Verdicts, options: PreferenceOptions) -> Tensor:
+    """Good answers gain on the reference model, and bad ones lose (D'Oosterlinck et al. 2024, section 4, unpaired)."""
+    return torch.sigmoid(-verdicts.toward_good(options.beta * verdicts.log_ratios))
+
+
+UNPAIRED_LOSSES: dict[PreferenceName, Callable[[Verdicts, PreferenceOptions], Tensor]] = {
+    "kto": kto,
+    "apo_zero_unpaired": apo_zero_unpaired,
+}
+
+
+def verdict_loss(
+    options: PreferenceOptions, of_answer: Callable[[Verdicts, PreferenceOptions], Tensor], *, by_adapter: bool = False
+) -> Loss:
+    """The loss of a model over single answers with verdicts.
+
+    Args:
+        options: settings of the loss; the weights of good and of bad answers are applied here.
+        of_answer: loss of each answer, (B,), before it is weighted.
+        by_adapter: whether the reference is the model itself with its adapter switched off.
 
     Returns:
         A loss over unit "answer" of a batch with "tokens" and "targets" (B, T) int64, "desirable" and "reference"
-        (B, 1) float32.
+        (B, 1) float32 and, for a loss with a reference point, "point" (B, 1) float32, the same number for all answers
+        of the step. Its metrics are those of `preference_loss` without the margin, and "reference_point" in nats.
     """
 
     def loss(model: nn.Module, batch: Batch) -> LossTerms:
         logps = answer_logps(model, batch)
-        rewards = options.beta * (logps - reference_logps(model, batch, by_adapter=by_adapter).view_as(logps))
-        is_good = batch["desirable"].squeeze(1) > 0
-        weights = torch.where(is_good, options.desirable_weight, options.undesirable_weight)
-        losses = weights * torch.sigmoid(torch.where(is_good, -rewards, rewards))
-        n, found = torch.tensor(float(batch.units["answer"])), rewards.detach()
-        right = torch.where(is_good, found > 0, found < 0)
-        metrics = {
-            "loss": (losses.detach().sum(), n),
-            "rewards/chosen": (found.masked_fill(~is_good, 0.0).sum(), is_good.sum()),
-            "rewards/rejected": (found.masked_fill(is_good, 0.0).sum(), (~is_good).sum()),
-            "rewards/accuracy": (right.sum(), n),
-            "logps/chosen": (logps.detach().masked_fill(~is_good, 0.0).sum(), is_good.sum()),
-            "logps/rejected": (logps.detach().masked_fill(is_good, 0.0).sum(), (~is_good).sum()),
-        }
+        ratios = logps - reference_logps(model, batch, by_adapter=by_adapter).view_as(logps)
+        point = batch["point"].view_as(logps) if options.has_reference_point else torch.zeros_like(logps)
+        verdicts = Verdicts(ratios, batch["desirable"].squeeze(1) > 0, point.detach())
+        weights = torch.where(verdicts.is_good, options.desirable_weight, options.undesirable_weight)
+        losses = weights * of_answer(verdicts, options)
+        metrics = _measured_verdicts(losses, verdicts, logps, options, torch.tensor(float(batch.units["answer"])))
         return LossTerms({"answer": losses.sum()}, metrics)
 
     return loss
+
+
+@torch.no_grad()
+def _measured_verdicts(
+    losses: Tensor, verdicts: Verdicts, logps: Tensor, options: PreferenceOptions, n: Tensor
+) -> dict[str, Mean]:
+    rewards, is_good = options.beta * verdicts.log_ratios, verdicts.is_good
+    metrics = {"loss": (losses.sum(), n), "rewards/accuracy": ((verdicts.toward_good(rewards) > 0).sum(), n)}
+    for side, here in (("chosen", is_good), ("rejected", ~is_good)):
+        metrics[f"rewards/{side}"] = (rewards.masked_fill(~here, 0.0).sum(), here.sum())
+        metrics[f"logps/{side}"] = (logps.masked_fill(~here, 0.0).sum(), here.sum())
+    return metrics | ({"reference_point": (verdicts.point.sum(), n)} if options.has_reference_point else {})

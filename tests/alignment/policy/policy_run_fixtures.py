@@ -88,10 +88,11 @@ def leave_steps(stage: Beginning, out: Path) -> None:
     torch.save((flat, seen), out)
 
 
-def grpo_steps(base: str, prompts: str, out: str) -> None:
+def grpo_steps(base: str, prompts: str, out: str, micro_batch: int) -> None:
     """Leave the metrics, and the weights after two steps, of a run on all ranks."""
     with start(RuntimeConfig(device="cpu", dtype="float32", threads=1)) as runtime:
-        config = configured(Path(base), Path(prompts), Path(out, "run"), "--plan.steps=2", "--data.micro_batch=4")
+        more = ("--plan.steps=2", f"--data.micro_batch={micro_batch}")
+        config = configured(Path(base), Path(prompts), Path(out, "run"), *more)
         leave_steps(begin(config, runtime), Path(out, f"{runtime.rank}.pt"))
 
 

@@ -22,10 +22,11 @@ def configured(base: Path, prompts: Path, run_dir: Path, *more: str) -> PpoConfi
     return parse(PpoConfig, arguments, prog="test")
 
 
-def ppo_steps(base: str, prompts: str, out: str) -> None:
+def ppo_steps(base: str, prompts: str, out: str, micro_batch: int) -> None:
     """Leave the metrics, and the weights after two steps, of a run on all ranks."""
     with start(RuntimeConfig(device="cpu", dtype="float32", threads=1)) as runtime:
-        config = configured(Path(base), Path(prompts), Path(out, "run"), "--plan.steps=2", "--data.micro_batch=4")
+        more = ("--plan.steps=2", f"--data.micro_batch={micro_batch}")
+        config = configured(Path(base), Path(prompts), Path(out, "run"), *more)
         leave_steps(begin(config, runtime), Path(out, f"{runtime.rank}.pt"))
 
 

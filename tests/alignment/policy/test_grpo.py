@@ -73,19 +73,21 @@ def test_a_run_goes_on_amid_a_rollout_to_the_bit(
     require_exact_resume(lambda: begin(config, runtime), tmp_path)
 
 
-def test_two_ranks_train_as_one(base: Path, prompts: Path, tmp_path: Path, worker: Worker) -> None:
-    """After two steps on two ranks the weights are those of one rank within 1e-5, and so is every number."""
-    found = {}
-    for ranks in (1, 2):
+def test_ranks_train_as_one(base: Path, prompts: Path, tmp_path: Path, worker: Worker) -> None:
+    """After two steps on two ranks and on four the weights are those of one within 1e-5, and so is every number."""
+    found: dict[int, list[tuple[torch.Tensor, list[dict[str, float]]]]] = {}
+    for ranks, micro_batch in ((1, 8), (2, 4), (4, 2)):
         out = tmp_path / str(ranks)
         out.mkdir()
-        arguments = {"base": str(base), "prompts": str(prompts), "out": str(out)}
+        arguments = {"base": str(base), "prompts": str(prompts), "out": str(out), "micro_batch": micro_batch}
         worker.run("grpo_steps", ranks=ranks, **arguments)
         found[ranks] = [torch.load(out / f"{rank}.pt") for rank in range(ranks)]
-    assert torch.equal(found[2][0][0], found[2][1][0])
-    torch.testing.assert_close(found[1][0][0], found[2][0][0], rtol=0, atol=1e-5)
-    for one, two in zip(found[1][0][1], found[2][0][1], strict=True):
-        assert one == pytest.approx(two, abs=1e-5) and "rollout/reward" in one
+    (alone, numbers), *_ = found[1]
+    for of_ranks in found.values():
+        assert all(torch.equal(weights, of_ranks[0][0]) for weights, _ in of_ranks)
+        torch.testing.assert_close(of_ranks[0][0], alone, rtol=0, atol=1e-5)
+        for mine, one in zip(of_ranks[0][1], numbers, strict=True):
+            assert mine == pytest.approx(one, abs=1e-5) and "rollout/reward" in one
 
 
 def test_a_run_leaves_answers_to_leaf_through(base: Path, prompts: Path, tmp_path: Path) -> None:

@@ -77,9 +77,12 @@ def tensors(run: Path, step: int = 4, name: str = "model.safetensors") -> dict[s
     return load_file(run / f"step_{step:08d}" / name)
 
 
-def test_two_ranks_are_one_with_the_whole_batch(train: Callable[..., Path], straight: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ranks", "micro_batch"), [(2, 2), (4, 1)])
+def test_ranks_are_one_with_the_whole_batch(
+    train: Callable[..., Path], straight: Path, tmp_path: Path, ranks: int, micro_batch: int
+) -> None:
     """Weights and held-out results after four steps, within 1e-5."""
-    run = train(tmp_path / "run", ranks=2)
+    run = train(tmp_path / "run", f"--data.micro_batch={micro_batch}", ranks=ranks)
     torch.testing.assert_close(tensors(run), tensors(straight), rtol=0, atol=1e-5)
     last = [next(r for r in reversed(read_metrics(each)) if "val/all/macro_f1" in r) for each in (run, straight)]
     assert last[0]["val/all/loss"] == pytest.approx(last[1]["val/all/loss"], abs=1e-5)

@@ -5,64 +5,21 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from preference_fixtures import pairs, write
-from safetensors.torch import load_file
+from dpo_run_fixtures import ADAPTER, LORA, WHOLE, resumed, tensors, train
 from training_fixtures import Worker
 
-from babyllm.interop.huggingface import save_model
-from babyllm.model.config import ModelConfig
-from babyllm.model.transformer import Transformer
-from babyllm.tokenizer import Tokenizer
 from babyllm.training.recording.records import read_metrics
 
-DEVICE = ("--runtime.device=cpu", "--runtime.dtype=float32", "--runtime.threads=1", "--data.work.workers=1")
-LORA = ("--lora.rank=4", "--reference=adapter_off")
-WHOLE, ADAPTER = "model.safetensors", "adapter_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def train(
-    worker: Worker,
-    tokenizer: Tokenizer,
-    tiny: Callable[..., ModelConfig],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[..., Path]:
-    """Runs train_dpo.py in a directory and returns it."""
-    base = tmp_path_factory.mktemp("base")
-    torch.manual_seed(1)
-    save_model(base, Transformer(tiny(max_seq_len=96)), tokenizer)
-    file = write(tmp_path_factory.mktemp("pairs") / "pairs.jsonl", pairs(40))
-
-    def trained(run_dir: Path, *more: str, ranks: int = 1, steps: int = 4, expects: int = 0) -> Path:
-        settings = (f"--init_from={base}", f"--data.path={file}", f"--run_dir={run_dir}", "--data.template=plain")
-        sizes = ("--data.seq_len=96", "--data.held_out=0.2", "--data.global_batch=8", "--data.micro_batch=2")
-        plan = (f"--plan.steps={steps}", "--plan.peak_lr=0.01", "--save_every=2", "--eval_every=2", "--keep=9")
-        arguments = [*settings, *sizes, *plan, "--log_every=1", *DEVICE, *more]
-        worker.start("script", ranks=ranks, arguments=arguments, name="train_dpo.py")
-        assert worker.wait() == [expects] * ranks, worker.output.read_text()
-        return run_dir
-
-    return trained
+__all__ = ["train"]
 
 
 @pytest.fixture(scope="module")
 def straight(train: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
     return train(tmp_path_factory.mktemp("straight") / "run")
-
-
-def tensors(run: Path, step: int = 4, name: str = WHOLE) -> dict[str, torch.Tensor]:
-    return load_file(run / f"step_{step:08d}" / name)
-
-
-def resumed(run: Path, copy: Path, train: Callable[..., Path], *more: str) -> Path:
-    """A copy of a run, without what came after step 2, that goes on."""
-    shutil.copytree(run, copy)
-    shutil.rmtree(copy / "step_00000004")
-    (copy / "latest").write_text("step_00000002\n", encoding="utf-8")
-    return train(copy, *more)
 
 
 def test_four_ranks_are_one_for_any_micro_batch(train: Callable[..., Path], straight: Path, tmp_path: Path) -> None:
@@ -98,6 +55,17 @@ def test_the_first_loss_knows_nothing_and_the_last_something(straight: Path) -> 
     assert first["rewards/margin"] == pytest.approx(0, abs=1e-5)
     last = [record for record in records if "val/all/accuracy" in record][-1]
     assert last["val/all/accuracy"] is not None and last["val/all/accuracy"] > 0.9
+
+
+def test_log_probabilities_of_held_out_answers_are_measured(straight: Path) -> None:
+    """Those of the reference at first, and then these with the implicit rewards added, for each side."""
+    measured = [record for record in read_metrics(straight) if "val/all/logps/chosen" in record]
+    stored = np.fromfile(straight / "pairs" / "reference.val.f32", "<f4").reshape(-1, 2)
+    for side, name in enumerate(("chosen", "rejected")):
+        first, last = (float(measured[i][f"val/all/logps/{name}"] or 0.0) for i in (0, -1))
+        assert first == pytest.approx(float(stored[:, side].mean()), abs=1e-4)
+        reward = float(measured[-1][f"val/all/score/{name}"] or 0.0)
+        assert last == pytest.approx(first + reward / 0.1, abs=1e-3) and last != first
 
 
 @pytest.mark.parametrize("more", [(), LORA, ("--lora.rank=4",), ("--loss.name=apo_zero_unpaired",)], ids=str)

@@ -14,10 +14,13 @@ from torch.nn import functional as F
 from babyllm.data.batch import Batch
 from babyllm.errors import UserError
 from babyllm.model.cross_entropy import IGNORE
-from babyllm.objectives.preference.preference_losses import PREFERENCE_LOSSES, Sides, preference_loss
-from babyllm.objectives.preference.preference_options import PreferenceOptions
+from babyllm.objectives.preference.preference_losses import PREFERENCE_LOSSES, UNPAIRED_LOSSES, Sides, preference_loss
+from babyllm.objectives.preference.preference_options import PreferenceName, PreferenceOptions
+from babyllm.runtime import Runtime
+from babyllm.training.stages.preference.reference_point import WithReferencePoint
 
 B, T, V = 5, 7, 12
+POINT, SHIFT = 0.7, -8.0  # nats: a reference point, and how much less the reference thinks of other answers
 LENGTHS = ((3, 5), (1, 6), (4, 4), (2, 1), (5, 3))
 REFERENCE = torch.tensor([[-4.0, -9.0], [-2.0, -7.0], [-6.0, -5.5], [-3.0, -1.0], [-8.0, -6.0]], dtype=torch.float64)
 
@@ -54,13 +57,23 @@ def batch(chosen: range = range(B)) -> Batch:
 
 
 def single(chosen: range = range(2 * B)) -> Batch:
-    """The sides as single answers, every other one good."""
+    """The sides as single answers, every other one good, with a reference point."""
     found = batch()
     rows = list(chosen)
     tensors = {name: found[name].flatten(0, 1)[rows] for name in ("tokens", "targets")}
     tensors["reference"] = REFERENCE.reshape(-1, 1)[rows]
     tensors["desirable"] = torch.tensor([[1.0], [0.0]]).repeat(B, 1)[rows]
+    tensors["numbers"], tensors["point"] = torch.tensor(rows)[:, None], torch.full((len(rows), 1), POINT)
     return Batch(tensors, {"answer": len(rows), "token": 1})
+
+
+def mismatched(chosen: range = range(2 * B)) -> Batch:
+    """The single answers, each with one to another prompt as a second side."""
+    own, other = single(chosen), single()
+    rows = [(row + 2) % (2 * B) for row in chosen]
+    tensors = {name: torch.stack([own[name], other[name][rows]], 1) for name in ("tokens", "targets")}
+    tensors["reference"] = torch.cat([own["reference"], other["reference"][rows] + SHIFT], 1)
+    return Batch(tensors | {name: own[name] for name in ("desirable", "numbers")}, own.units)
 
 
 OPTIONS = {
@@ -115,10 +128,10 @@ def test_losses_equal_their_formulas(name: str) -> None:
     assert {option.name for option in OPTIONS.values()} == set(PREFERENCE_LOSSES)
 
 
-@pytest.mark.parametrize("name", [*OPTIONS, "apo_zero_unpaired"])
-def test_gradients_equal_finite_differences(name: str) -> None:
-    """In float64."""
-    options = OPTIONS.get(name, PreferenceOptions("apo_zero_unpaired"))
+@pytest.mark.parametrize("name", [*OPTIONS, *UNPAIRED_LOSSES])
+def test_gradients_equal_finite_differences(name: PreferenceName) -> None:
+    """In float64, where a reference point is held."""
+    options = OPTIONS.get(name, PreferenceOptions(name))
     given = single() if options.is_unpaired else batch()
 
     def loss(weight: Tensor) -> Tensor:
@@ -131,10 +144,10 @@ def test_gradients_equal_finite_differences(name: str) -> None:
     assert torch.autograd.gradcheck(loss, (Table().weight,))
 
 
-@pytest.mark.parametrize("name", [*OPTIONS, "apo_zero_unpaired"])
-def test_a_step_may_be_divided_in_any_way(name: str) -> None:
+@pytest.mark.parametrize("name", [*OPTIONS, *UNPAIRED_LOSSES])
+def test_a_step_may_be_divided_in_any_way(name: PreferenceName) -> None:
     """Losses and metrics of micro-batches of one add up to those of all."""
-    options = OPTIONS.get(name, PreferenceOptions("apo_zero_unpaired", undesirable_weight=0.5))
+    options = OPTIONS.get(name, PreferenceOptions(name, undesirable_weight=0.5))
     make: Callable[..., Batch] = single if options.is_unpaired else batch
     model, loss, n = Table(), preference_loss(options), 2 * B if options.is_unpaired else B
     whole, parts = loss(model, make()), [loss(model, make(range(i, i + 1))) for i in range(n)]
@@ -145,15 +158,44 @@ def test_a_step_may_be_divided_in_any_way(name: str) -> None:
         assert sum(float(part.metrics[metric][1]) for part in parts) == float(count)
 
 
-def test_good_answers_alone_and_bad_ones_alone() -> None:
-    """The unpaired loss is 1 - sigmoid of a good answer's reward, and sigmoid of a bad one's."""
+@pytest.mark.parametrize("name", UNPAIRED_LOSSES)
+def test_losses_of_single_answers_equal_their_formulas(name: PreferenceName) -> None:
+    """A weight less the value of the answer, which is a sigmoid of its distance from the reference point."""
     model, given = Table(), single()
-    options = PreferenceOptions("apo_zero_unpaired", desirable_weight=2.0)
-    logps = -nats_of(model.weight.detach(), given["tokens"], given["targets"]).sum(-1)
-    rewards = 0.1 * (logps - given["reference"].squeeze(1))
-    good = given["desirable"].squeeze(1) > 0
-    expected = (2 * (1 - torch.sigmoid(rewards[good]))).sum() + torch.sigmoid(rewards[~good]).sum()
-    torch.testing.assert_close(preference_loss(options)(model, given).sums["answer"].detach(), expected)
+    logps = -nats_of(model.weight.detach(), given["tokens"], given["targets"]).sum(-1).numpy()
+    ratios, point = logps - REFERENCE.reshape(-1).numpy(), POINT if name == "kto" else 0.0
+    expected = 0.0
+    for ratio, is_good in zip(ratios, [True, False] * B, strict=True):
+        weight, distance = (2.0, ratio - point) if is_good else (0.6, point - ratio)
+        expected += weight - weight / (1 + np.exp(-0.3 * distance))
+    options = PreferenceOptions(name, beta=0.3, desirable_weight=2.0, undesirable_weight=0.6)
+    terms = preference_loss(options)(model, given)
+    assert float(terms.sums["answer"].detach()) == pytest.approx(expected, abs=1e-6)
+    assert ("reference_point" in terms.metrics) == (name == "kto")
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 10])
+def test_the_reference_point_is_one_for_the_whole_step(size: int, runtime: Runtime) -> None:
+    """The mean log-ratio of the other answers, in micro-batches of any size; their own sides are left."""
+    step = [mismatched(range(i, i + size)) for i in range(0, 2 * B, size)]
+    whole, model = mismatched(), Table()
+    (found,) = WithReferencePoint(iter([step]), model, runtime)  # type: ignore[arg-type]
+    assert model.training and model.weight.grad is None
+    logps = -nats_of(model.weight.detach(), whole["tokens"][:, 1], whole["targets"][:, 1]).sum(-1)
+    expected = float((logps - whole["reference"][:, 1]).mean())
+    assert expected > 1 and len(found) == 2 * B // size
+    for batch, own in zip(found, (single(range(i, i + size)) for i in range(0, 2 * B, size)), strict=True):
+        torch.testing.assert_close(batch["point"], torch.full((size, 1), expected))
+        assert all(torch.equal(batch[name], own[name]) for name in batch.tensors if name != "point")
+        assert batch.units == {"answer": size, "token": int((own["targets"] != IGNORE).sum())}
+
+
+def test_the_reference_point_is_at_least_0(runtime: Runtime) -> None:
+    """Where other answers have become less probable than under the reference."""
+    given = mismatched()
+    given.tensors["reference"] = torch.zeros_like(given["reference"])
+    (found,) = WithReferencePoint(iter([[given]]), Table(), runtime)  # type: ignore[arg-type]
+    assert (found[0]["point"] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -247,34 +289,41 @@ def test_losses_and_gradients_equal_those_without_reference_in_trl(name: str) ->
 
 
 @pytest.mark.trl
-def test_losses_and_gradients_of_single_answers_equal_those_of_kto_in_trl() -> None:
-    """KTOTrainer's own method without the reference point, with weights, within 1e-5."""
-    trainer, given = pytest.importorskip("trl").KTOTrainer, single()
-    options = PreferenceOptions("apo_zero_unpaired", beta=0.3, desirable_weight=2.0, undesirable_weight=0.5)
+@pytest.mark.parametrize("name", UNPAIRED_LOSSES)
+def test_losses_and_gradients_of_single_answers_equal_those_of_trl(name: PreferenceName, runtime: Runtime) -> None:
+    """KTOTrainer's own method on a whole batch, with weights, within 1e-5; ours in micro-batches of two."""
+    trainer, given = pytest.importorskip("trl").KTOTrainer, mismatched()
+    options = PreferenceOptions(name, beta=0.3, desirable_weight=2.0, undesirable_weight=0.5)
     theirs, ours = Table(), Table()
-    tokens, targets = given["tokens"], given["targets"]
-    whole = torch.cat([tokens, targets[:, -1:].clamp_min(0)], 1)
+    inputs: dict[str, Any] = {"label": given["desirable"].squeeze(1) > 0}
+    for side, prefix in enumerate(("", "KL_")):
+        tokens, targets = given["tokens"][:, side], given["targets"][:, side]
+        inputs[f"{prefix}input_ids"] = whole = torch.cat([tokens, targets[:, -1:].clamp_min(0)], 1)
+        inputs[f"{prefix}attention_mask"] = torch.ones_like(whole)
+        inputs[f"{prefix}completion_mask"] = F.pad((targets != IGNORE).long(), (1, 0))
+        inputs[f"ref_{prefix}logps"] = given["reference"][:, side]
 
-    def model(**_: object) -> SimpleNamespace:
-        logps = -nats_of(theirs.weight, tokens, targets)
+    def model(input_ids: Tensor, labels: Tensor, **_: object) -> SimpleNamespace:
+        logps = -nats_of(theirs.weight, input_ids[:, :-1], labels[:, 1:])
         return SimpleNamespace(log_probs=logps, entropy=torch.zeros_like(logps), mean_logits=torch.zeros_like(logps))
 
     itself = SimpleNamespace(
-        **{key: False for key in ("aux_loss_enabled", "calculate_KL")},
+        aux_loss_enabled=False,
+        calculate_KL=name == "kto",
         model=SimpleNamespace(training=False),
         precompute_ref_logps=True,
-        loss_type=options.name,
+        loss_type=name,
         beta=options.beta,
         desirable_weight=options.desirable_weight,
         undesirable_weight=options.undesirable_weight,
         accelerator=SimpleNamespace(device="cpu", gather_for_metrics=lambda x: x),
-        _compute_kl_logps=lambda *_: None,
         _metrics={"eval": defaultdict(list)},
         _total_train_tokens=0,
     )
-    inputs: dict[str, Any] = {"input_ids": whole, "attention_mask": torch.ones_like(whole)}
-    inputs["completion_mask"] = F.pad((targets != IGNORE).long(), (1, 0))
-    inputs |= {"label": given["desirable"].squeeze(1) > 0, "ref_logps": given["reference"].squeeze(1)}
+    itself._compute_kl_logps = lambda *arguments: trainer._compute_kl_logps(itself, *arguments)
     expected = recorded(trainer._compute_loss(itself, model, inputs, return_outputs=False), theirs)
-    found = recorded(preference_loss(options)(ours, given).sums["answer"] / (2 * B), ours)
+    step = [mismatched(range(i, i + 2)) for i in range(0, 2 * B, 2)]
+    (divided,) = WithReferencePoint(iter([step]), ours, runtime)  # type: ignore[arg-type]
+    sums = [preference_loss(options)(ours, part).sums["answer"] for part in divided]
+    found = recorded(torch.stack(sums).sum() / (2 * B), ours)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

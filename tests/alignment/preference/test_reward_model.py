@@ -66,10 +66,14 @@ def held_out_results(run: Path) -> dict[str, float | None]:
     return next(record for record in reversed(read_metrics(run)) if "val/all/loss" in record)
 
 
-def test_two_ranks_are_one_with_the_whole_batch(train: Callable[..., Path], straight: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ranks", "micro_batch"), [(2, 2), (4, 1)])
+def test_ranks_are_one_with_the_whole_batch(
+    train: Callable[..., Path], straight: Path, tmp_path: Path, ranks: int, micro_batch: int
+) -> None:
     """Weights and held-out results after four steps, within 1e-5."""
-    torch.testing.assert_close(tensors(train(tmp_path / "run", ranks=2)), tensors(straight), rtol=0, atol=1e-5)
-    last = [held_out_results(run) for run in (tmp_path / "run", straight)]
+    run = train(tmp_path / "run", f"--data.micro_batch={micro_batch}", ranks=ranks)
+    torch.testing.assert_close(tensors(run), tensors(straight), rtol=0, atol=1e-5)
+    last = [held_out_results(each) for each in (run, straight)]
     names = [f"val/all/{name}" for name in RESULTS]
     assert [last[0][name] for name in names] == pytest.approx([last[1][name] for name in names], abs=1e-5)
 

@@ -46,7 +46,7 @@ def begin(config: RewardConfig, runtime: Runtime) -> Beginning:
         state,
         plan,
         reward_loss(config.loss),
-        held_out_pairs(data, options.eval_pairs, scores),
+        held_out_pairs(data, options.eval_pairs, lambda model, batch: [scores(model, batch)]),
         lambda state: [],
         opening.template.tokenizer,
         opening.template.source,
