@@ -43,17 +43,19 @@ class Client:
     Args:
         config: settings of the endpoint.
         cache: directory of replies where `config.cache` names none; None keeps them in memory.
+        shows_progress: whether a line on stderr shows how many replies there are.
 
     Raises:
         UserError: a setting is wrong, the key is missing, or the cache cannot be used.
     """
 
-    def __init__(self, config: EndpointConfig, cache: Path | None = None) -> None:
+    def __init__(self, config: EndpointConfig, cache: Path | None = None, *, shows_progress: bool = True) -> None:
         check(config, "endpoint.")
         self._config, self._address, self._secret = config, address(config), key_of(config)
         check_budget(config, body_of(config, Request([])))
         self._cache = ReplyCache(Path(config.cache) if config.cache else cache)
         self.spending = Spending(config)
+        self._shows_progress = shows_progress
         self._asked: dict[str, asyncio.Task[Reply]] = {}
         self._failures = 0  # in a row
 
@@ -83,7 +85,7 @@ class Client:
             self._loop.close()
 
     def replies(self, requests: Sequence[Request]) -> Iterator[Reply]:
-        """The replies in the order of the requests, as they come; a progress line on stderr shows how many there are.
+        """The replies in the order of the requests, as they come.
 
         A request that fails has a reply with an `error`, and the others go on. After an exception or Ctrl-C, the same
         call goes on where it stopped, because the cache has what was answered.
@@ -104,7 +106,8 @@ class Client:
                     n_taken += 1
                 yield waiting.popleft().result()
                 cost = self.spending.cost
-                progress.show(n_done + 1, "" if cost is None else f"cost {cost:.4f}")
+                if self._shows_progress:
+                    progress.show(n_done + 1, "" if cost is None else f"cost {cost:.4f}")
         finally:
             progress.end()
 

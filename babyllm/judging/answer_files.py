@@ -174,9 +174,16 @@ def _asked(record: dict[str, Any], names: FieldNames, where: str) -> tuple[str, 
         messages, last = to_question(rest, FormatConfig())
     except Unusable as error:
         raise UserError(f"{where}: {error}; name its fields with --fields.prompt and --fields.answer") from None
-    if len(messages) == 1:
-        return messages[0].content, last  # a single question is shown without its role
-    return "\n\n".join(f"[{message.role}]\n{message.content}" for message in messages), last
+    return asked_text([(message.role, message.content) for message in messages]), last
+
+
+def asked_text(turns: Sequence[tuple[str, str]]) -> str:
+    """What a judge reads of a conversation before an answer: a single question is shown without its role.
+
+    Args:
+        turns: role and content of each message.
+    """
+    return turns[0][1] if len(turns) == 1 else "\n\n".join(f"[{role}]\n{content}" for role, content in turns)
 
 
 def _field(record: dict[str, Any], name: str | None, usual: Sequence[str]) -> str | None:

@@ -99,10 +99,10 @@ class Rewarding:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"--reward={self.name}: raised {type(error).__name__}: {error}; correct it") from error
+            raise UserError(f"reward {self.name}: raised {type(error).__name__}: {error}; correct it") from error
         if len(given) != len(answers):
             raise UserError(
-                f"--reward={self.name}: gave {len(given)} rewards for {len(answers)} answers; give one for each"
+                f"reward {self.name}: gave {len(given)} rewards for {len(answers)} answers; give one for each"
             )
         return given
 
@@ -110,7 +110,7 @@ class Rewarding:
         try:
             number = math.nan if value is None else float(value)
         except (TypeError, ValueError):
-            raise UserError(f"--reward={self.name}: gave {value!r} for an answer; give a number or None") from None
+            raise UserError(f"reward {self.name}: gave {value!r} for an answer; give a number or None") from None
         return number if math.isfinite(number) else None
 
 
@@ -135,6 +135,11 @@ class Sampled:
     def rewards_file(self) -> Path:
         """The file with all answers and their rewards."""
         return self.out.with_name(f"{self.out.stem}.rewards.jsonl")
+
+    @property
+    def replies(self) -> Path:
+        """The directory with the replies of a judge."""
+        return self.out.with_name(f"{self.out.stem}.judge")
 
     def last(self, has_rewards: bool) -> Path:
         """The file that the rule reads."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
 
 from babyllm.config.values import (
     AnyCount,
@@ -17,6 +19,8 @@ from babyllm.config.values import (
     Seed,
     expand_paths,
 )
+from babyllm.endpoint.config import EndpointConfig
+from babyllm.judging.judge_prompts import Language
 
 
 @dataclass(frozen=True)
@@ -44,33 +48,87 @@ class RolloutConfig:
 
 
 @dataclass(frozen=True)
-class RewardConfig:
+class JudgeConfig:
+    """A model that gives answers scores from 1 to 10, for the reward "judge".
+
+    Attributes:
+        dimensions: dimensions that are scored, with their weights; the reward is the weighted mean.
+        language: language of the built-in text that the judge reads.
+        prompt_file: text of your own that the judge reads, with {prompt}, {answer}, {reference}, {dimensions} and
+            {form}; null takes the built-in one.
+        endpoint: model that judges, and what that may cost. Replies are stored and never asked for twice: null as its
+            cache stores them beside what the command writes.
+    """
+
+    dimensions: dict[str, Positive] = field(default_factory=lambda: {"helpful": 1.0})
+    language: Language = "en"
+    prompt_file: PathText | None = None
+    endpoint: EndpointConfig = field(default_factory=lambda: EndpointConfig(temperature=0.0))
+
+    def __post_init__(self) -> None:
+        """Expand `~` in paths."""
+        expand_paths(self)
+
+
+R = TypeVar("R", bound="RewardOptions")
+
+
+@dataclass(frozen=True)
+class RewardOptions:
     """What answers are rewarded for.
 
     Attributes:
         functions: weights by name, such as {number_match: 1, format: 0.2}. A name is one of those built in
-            (exact_match, number_match, format, length, sql, reward_model) or module:function of your own.
-        held_out: as functions, for the held-out prompts alone; null takes the same.
+            (exact_match, number_match, format, length, sql, reward_model, judge) or module:function of your own.
         pattern: regular expression that a whole answer must match, for "format".
         target_length: number of characters, for "length", which is 1 up to there and falls to 0 at twice as many.
         databases: folder of SQLite files, for "sql".
         model: run or directory of a reward model, for "reward_model".
+        judge: model that scores answers, for "judge".
         timeout_s: seconds in which a function of your own must return.
+    """
+
+    functions: dict[str, Finite] = field(default_factory=dict)
+    pattern: str | None = None
+    target_length: Count = 200
+    databases: PathText | None = None
+    model: PathText | None = None
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    timeout_s: PositiveSeconds = 60.0
+
+    def __post_init__(self) -> None:
+        """Expand `~` in paths."""
+        expand_paths(self)
+
+    def of_rank(self: R, world_size: int, cache: Path) -> R:
+        """The same rewards for one of several ranks, which share what the judge may cost and be asked at a time.
+
+        Args:
+            world_size: number of ranks.
+            cache: directory of the judge's replies where its endpoint names none.
+        """
+        endpoint = self.judge.endpoint
+        endpoint = replace(
+            endpoint,
+            cache=endpoint.cache or str(cache),
+            concurrency=max(1, endpoint.concurrency // world_size),
+            max_cost=endpoint.max_cost and endpoint.max_cost / world_size,
+        )
+        return replace(self, judge=replace(self.judge, endpoint=endpoint))
+
+
+@dataclass(frozen=True)
+class RewardConfig(RewardOptions):
+    """What a policy's answers are rewarded for.
+
+    Attributes:
+        held_out: as functions, for the held-out prompts alone; null takes the same.
         patience: calls in a row that may fail before the run ends; until then their answers have no reward.
     """
 
     functions: dict[str, Finite] = field(default_factory=lambda: {"exact_match": 1.0})
     held_out: dict[str, Finite] | None = None
-    pattern: str | None = None
-    target_length: Count = 200
-    databases: PathText | None = None
-    model: PathText | None = None
-    timeout_s: PositiveSeconds = 60.0
     patience: Count = 3
-
-    def __post_init__(self) -> None:
-        """Expand `~` in paths."""
-        expand_paths(self)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from fake_endpoint import faking, says
 from model_fixtures import Tiny, decisive
 from training_fixtures import Killer, Worker
 
@@ -17,6 +18,7 @@ from babyllm.chat.load import load_template
 from babyllm.chat.messages import Message
 from babyllm.chat.preferences import PreferenceFormat, PreferencePair, to_preference
 from babyllm.commands.use.sample import Flags, run
+from babyllm.endpoint.config import EndpointConfig
 from babyllm.errors import UserError
 from babyllm.generation import Sampling
 from babyllm.interop.huggingface import save_model
@@ -26,6 +28,7 @@ from babyllm.prediction import Choosing, Rewarding, Rule, Sampled, sample_file, 
 from babyllm.prediction.answering import Answering
 from babyllm.prediction.questions import Asking
 from babyllm.reward_model import load_reward_model
+from babyllm.rollouts.rollout_config import JudgeConfig, RewardOptions
 from babyllm.runtime import Runtime, RuntimeConfig
 from babyllm.tokenizer import Tokenizer
 
@@ -57,7 +60,16 @@ def read(path: Path) -> list[Record]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def by_name(name: str, timeout_s: float = 60.0) -> RewardOptions:
+    """A built-in reward, a function, or the directory of a reward model, alone."""
+    if Path(name).is_dir():
+        return RewardOptions(model=name)
+    return RewardOptions({name: 1.0}, timeout_s=timeout_s)
+
+
 def sampled(directory: str, source: Path, out: Path, **flags: Any) -> list[Record]:
+    if isinstance(name := flags.get("reward"), str):
+        flags["reward"] = by_name(name, timeout_s=flags.pop("timeout_s", 60.0))
     run(Flags(**{"max_new_tokens": 5, "cut": True, **flags}, runtime=CPU), directory, str(source), str(out))
     return read(out)
 
@@ -185,12 +197,12 @@ def test_answers_of_the_data_against_those_of_the_model(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({}, "--rule=pairs: a reward chooses the answers; give --reward, or --chosen=data"),
-        ({"rule": "best"}, "--rule=best: a reward chooses the answers; give --reward"),
+        ({}, "--rule=pairs: a reward chooses the answers; give --reward.functions or --reward.model, or --chosen=data"),
+        ({"rule": "best"}, "--rule=best: a reward chooses the answers; give --reward.functions or --reward.model"),
         ({"reward": "length", "temperature": 0.0}, "--samples=4: equal answers at temperature 0"),
         ({"reward": "length", "samples": 1}, "--samples=1: a pair is the best and the worst"),
-        ({"reward": "lenght"}, "--reward=lenght: write one of exact_match, number_match, length"),
-        ({"reward": "nowhere:nothing"}, "--reward=nowhere:nothing: there is no module nowhere here"),
+        ({"reward": "lenght"}, "there is no lenght; write one of exact_match, number_match, format"),
+        ({"reward": "nowhere:nothing"}, "nowhere:nothing: there is no module nowhere here"),
     ],
 )
 def test_flags_that_cannot_be(chat_model: str, tmp_path: Path, flags: Record, message: str) -> None:
@@ -300,7 +312,14 @@ def test_another_reward_needs_another_file(sampling: Callable[..., Path], tmp_pa
 def test_ranks_share_the_records(chat_model: str, worker: Worker, tmp_path: Path) -> None:
     """Two ranks write the same bytes as one, and rank 0 reports."""
     source = write(tmp_path / "in.jsonl", *TALKS, "broken")
-    flags = ["--max_new_tokens=2", "--samples=128", "--temperature=1", "--cut=true", "--reward=length", "--rule=all"]
+    flags = [
+        "--max_new_tokens=2",
+        "--samples=128",
+        "--temperature=1",
+        "--cut=true",
+        "--reward.functions={length: 1}",
+        "--rule=all",
+    ]
     flags += ["--runtime.device=cpu", "--runtime.threads=1"]
     one, two = (str(tmp_path / f"{n}.jsonl") for n in (1, 2))
     for out, ranks in ((one, 1), (two, 2)):
@@ -315,8 +334,8 @@ def test_a_function_that_fails(chat_model: str, longer: str, tmp_path: Path) -> 
     whole = module.read_text()
     flags = {"rule": "all", "temperature": 1.0, "timeout_s": 1.0, "samples": 2}
     for body, message in (
-        ("raise ValueError('no')", "my_rewards:longer: raised ValueError: no; mend it"),
-        ("import time; time.sleep(60)", "my_rewards:longer: took more than 1 s"),
+        ("raise ValueError('no')", "my_rewards:longer raised ValueError: no; mend it"),
+        ("import time; time.sleep(60)", "my_rewards:longer took more than 1 s"),
     ):
         module.write_text(f"def longer(*arguments):\n    {body}\n")
         out = tmp_path / f"{len(body)}.jsonl"
@@ -324,7 +343,25 @@ def test_a_function_that_fails(chat_model: str, longer: str, tmp_path: Path) -> 
             sampled(chat_model, source, out, reward=longer, **flags)
         assert len(read(out.with_suffix(".answers.jsonl"))) == len(TALKS)
     module.write_text(whole)
-    with pytest.raises(UserError, match="was begun with another reward function"):
+    with pytest.raises(UserError, match="was begun with another my_rewards:longer"):
         sampled(chat_model, source, out, reward=longer, **flags)
     answers = str(out.with_suffix(".answers.jsonl"))
     assert len(sampled(chat_model, source, tmp_path / "1.jsonl", reward=longer, answers=answers, **flags)) == 3
+
+
+def test_rewards_are_those_of_the_stages(chat_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rewards that need settings and a judge add up by weight, and a second call pays nothing."""
+    source = write(tmp_path / "in.jsonl", *TALKS)
+    out = tmp_path / "out.jsonl"
+    flags: Record = {"rule": "all", "temperature": 1.0, "samples": 3}
+    with faking(lambda said, n: says("helpful: 4")) as server:
+        judge = JudgeConfig(endpoint=EndpointConfig(url=server.url, model="m"))
+        options = RewardOptions({"format": 2.0, "judge": 0.5}, pattern=".+", judge=judge)
+        for line in sampled(chat_model, source, out, reward=options, **flags):
+            assert line["rewards"] == [4.0 if text.strip() else None for text in line["answers"]]
+        n_asked = sum(server.asked.values())
+        out.unlink()
+        (tmp_path / "out.rewards.jsonl").unlink()
+        sampled(chat_model, source, out, reward=options, **flags)
+        assert sum(server.asked.values()) == n_asked == len(server.asked)
+    assert "format, judge" in capsys.readouterr().out

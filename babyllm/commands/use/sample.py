@@ -4,9 +4,9 @@ A rule says what is written: pairs of the best and the worst answer (prompt, cho
 messages, or all answers with their rewards. With --chosen=data the record's own answer is chosen and the model's is
 rejected, for which no reward is needed. A command that was killed goes on where it stopped:
 
-    babyllm sample RUN_DIR prompts.jsonl pairs.jsonl --samples=8 --reward=runs/reward
+    babyllm sample RUN_DIR prompts.jsonl pairs.jsonl --samples=8 --reward.model=runs/reward
     babyllm sample RUN_DIR chats.jsonl pairs.jsonl --chosen=data
-    babyllm sample RUN_DIR sums.jsonl sft.jsonl --rule=best --reward=exact_match --at_least=1
+    babyllm sample RUN_DIR sums.jsonl sft.jsonl --rule=best --reward.functions='{exact_match: 1}' --at_least=1
 """
 
 from __future__ import annotations
@@ -16,26 +16,25 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from babyllm.commands import note, read_as_chosen
 from babyllm.commands.answer_flags import AnswerFlags, answering
-from babyllm.config.values import Few, Finite, PathText, PositiveSeconds, Rate, Seed
+from babyllm.config.values import Few, Finite, PathText, Rate, Seed
 from babyllm.console import leaving_at_once
 from babyllm.errors import UserError
 from babyllm.files import json_digest, sha256
-from babyllm.runtime import ordinary_signals, start
+from babyllm.rollouts.rollout_config import JudgeConfig, RewardOptions
+from babyllm.runtime import Runtime, ordinary_signals, start
 
 if TYPE_CHECKING:
     from babyllm.prediction import Choosing, Rewarding, Sampled, Work
     from babyllm.prediction.sample_rules import Turns
-    from babyllm.rollouts.rewards.built_in_rewards import RewardFunction
 
 ARGUMENTS = "RUN_DIR IN OUT.jsonl"
 _SAMPLES = 4
-_BUILT_IN = ("exact_match", "number_match", "length")  # those that need no settings
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,8 @@ class Flags(AnswerFlags):
     Attributes:
         seed: seed of the draws, from which each record's own is derived; null draws differently each time.
         samples: number of answers to each record; null takes 4, or 1 if no reward chooses among them.
-        reward: score of the answers: the directory of a reward model, a function as module:function, or exact_match,
-            number_match or length; null scores nothing.
-        timeout_s: seconds in which a function must score a window of answers.
+        reward: what answers are scored by, as in train_grpo.py; a reward model that is named alone is the only
+            reward. Without any, nothing is scored.
         rule: records to write: pairs (prompt, chosen, rejected), best (messages, to fine-tune on) or all (prompt,
             answers, rewards).
         chosen: chosen answer of a pair: the best of the model's, or the record's own (data).
@@ -59,8 +57,7 @@ class Flags(AnswerFlags):
 
     seed: Seed | None = 0
     samples: Few | None = None
-    reward: str | None = None
-    timeout_s: PositiveSeconds = 600.0
+    reward: RewardOptions = field(default_factory=lambda: RewardOptions(timeout_s=600.0))
     rule: Literal["pairs", "best", "all"] = "pairs"
     chosen: Literal["best", "data"] = "best"
     at_least: Finite | None = None
@@ -85,7 +82,7 @@ def run(flags: Flags, directory: str, source: str, out: str) -> None:
     with start(flags.runtime) as runtime, ordinary_signals(), read_as_chosen(runtime):
         with leaving_at_once():
             asked, settings = answering(flags, samples, directory, runtime)
-        with _rewarding(flags) as rewarding:
+        with _rewarding(flags, runtime, files.replies) as rewarding:
             work = sample_file(asked, rewarding, choosing, Path(source), files, runtime, settings, note)
         if runtime.is_main:
             _report(flags, directory, source, files, choosing, work)
@@ -97,13 +94,15 @@ def _checked(flags: Flags, needs_reward: bool) -> int:
     Raises:
         UserError: flags contradict each other.
     """
-    if needs_reward and not flags.reward:
+    has_reward = bool(_weights(flags))
+    if needs_reward and not has_reward:
         raise UserError(
-            f"--rule={flags.rule}: a reward chooses the answers; give --reward, or --chosen=data for the record's own"
+            f"--rule={flags.rule}: a reward chooses the answers; give --reward.functions or --reward.model, or "
+            "--chosen=data for the record's own"
             if flags.rule == "pairs"
-            else f"--rule={flags.rule}: a reward chooses the answers; give --reward"
+            else f"--rule={flags.rule}: a reward chooses the answers; give --reward.functions or --reward.model"
         )
-    samples = flags.samples or (_SAMPLES if flags.reward or flags.rule == "all" else 1)
+    samples = flags.samples or (_SAMPLES if has_reward or flags.rule == "all" else 1)
     if samples > 1 and flags.temperature == 0:
         raise UserError(f"--samples={samples}: equal answers at temperature 0; give a --temperature above 0")
     if samples == 1 and flags.rule == "pairs" and flags.chosen == "best":
@@ -112,75 +111,77 @@ def _checked(flags: Flags, needs_reward: bool) -> int:
 
 
 @contextmanager
-def _rewarding(flags: Flags) -> Iterator[Rewarding | None]:
-    """How answers are rewarded; None without a reward.
+def _rewarding(flags: Flags, runtime: Runtime, replies: Path) -> Iterator[Rewarding | None]:
+    """How answers are rewarded, as in the stages that train on them; None without a reward.
+
+    Args:
+        flags: flags of the command.
+        runtime: ranks, which share what a judge may cost.
+        replies: directory of a judge's replies.
 
     Raises:
-        UserError: there is no such reward, or the directory holds no reward model.
+        UserError: there is no such reward, or what it needs is missing.
     """
     from babyllm.prediction import Rewarding
+    from babyllm.rollouts.rewards.reward_sum import make_rewards
 
-    name = flags.reward
-    if name is None:
+    weights = _weights(flags)
+    if not weights:
         yield None
-    elif Path(name).expanduser().is_dir():
-        from babyllm.rollouts.rewards.model_reward import ModelReward
+        return
+    settings = {"weights": weights, **_settings(flags.reward, weights)}
+    rewards = make_rewards(flags.reward.of_rank(runtime.world_size, replies), weights)
 
-        yield Rewarding(ModelReward(name), name, _weights_of(name), flags.format)
-    else:
-        with _function(name, flags.timeout_s) as reward:
-            yield Rewarding(reward, name, _source_of(name), flags.format)
+    def score(prompts: Sequence[Turns], answers: Sequence[str], records: Sequence[Mapping[str, Any]]) -> list[float]:
+        return rewards.total(rewards.parts(prompts, answers, records))
+
+    try:
+        yield Rewarding(score, ", ".join(weights), settings, flags.format)
+    finally:
+        rewards.close()
 
 
-def _weights_of(name: str) -> dict[str, Any]:
+def _weights(flags: Flags) -> dict[str, float]:
+    """The weights of the rewards; a reward model that is named alone is the only one."""
+    return dict(flags.reward.functions) or ({"reward_model": 1.0} if flags.reward.model else {})
+
+
+def _settings(options: RewardOptions, weights: Mapping[str, float]) -> dict[str, Any]:
+    """What the rewards depend on beside their weights."""
+    found: dict[str, Any] = {name: _source_of(name) for name in weights if ":" in name}
+    for name, option in (("format", "pattern"), ("length", "target_length"), ("sql", "databases")):
+        if name in weights:
+            found[option] = getattr(options, option)
+    if "reward_model" in weights and options.model:
+        found["reward model"] = _weights_of(options.model)
+    if "judge" in weights:
+        found["judge"] = _judge_of(options.judge)
+    return found
+
+
+def _weights_of(directory: str) -> str:
     """What the scores of a reward model depend on: its files of weights."""
     from babyllm.loading import model_directory
 
-    files = sorted(model_directory(name).glob("*.safetensors"))
-    return {"reward model": json_digest([sha256(file) for file in files])}
+    files = sorted(model_directory(directory).glob("*.safetensors"))
+    return json_digest([sha256(file) for file in files])
 
 
-@contextmanager
-def _function(name: str, timeout_s: float) -> Iterator[RewardFunction]:
-    """A built-in reward, or a function of a user's module in a process of its own."""
-    from babyllm.rollouts.rewards.built_in_rewards import MAKERS
-    from babyllm.rollouts.rewards.user_rewards import RewardFailed, UserReward
-    from babyllm.rollouts.rollout_config import RewardConfig
-
-    if name in _BUILT_IN:
-        yield MAKERS[name](RewardConfig())
-        return
-    if not all(name.partition(":")):
-        raise UserError(
-            f"--reward={name}: write one of {', '.join(_BUILT_IN)}, module:function or the directory of a reward model"
-        )
-    reward = UserReward(name, timeout_s)
-
-    def score(
-        prompts: Sequence[Turns], answers: Sequence[str], records: Sequence[Mapping[str, Any]]
-    ) -> list[float | None]:
-        try:
-            return reward(prompts, answers, records)
-        except RewardFailed as error:
-            raise UserError(
-                f"--reward={name}: {error}; mend it and start the same command again, which keeps the answers"
-            ) from error
-
-    try:
-        yield score
-    finally:
-        reward.close()
+def _judge_of(config: JudgeConfig) -> dict[str, Any]:
+    """What the scores of a judge depend on: what it reads, and who it is."""
+    file = config.prompt_file
+    endpoint = {name: getattr(config.endpoint, name) for name in ("url", "model", "temperature", "seed", "body")}
+    text = sha256(Path(file)) if file and Path(file).is_file() else None
+    return {"dimensions": config.dimensions, "language": config.language, "prompt": text, **endpoint}
 
 
-def _source_of(name: str) -> dict[str, Any]:
-    """What the rewards of a function depend on: the text of its module.
+def _source_of(name: str) -> str | None:
+    """What the rewards of a function depend on: the text of its module; None for one without a file.
 
     Raises:
         UserError: there is no such module.
     """
-    module, _, function = name.partition(":")
-    if not function:
-        return {}
+    module = name.partition(":")[0]
     if (here := os.getcwd()) not in sys.path:  # where the function's own process looks for it
         sys.path.insert(0, here)
     try:
@@ -188,21 +189,21 @@ def _source_of(name: str) -> dict[str, Any]:
     except (ImportError, ValueError):
         spec = None
     if spec is None:
-        raise UserError(f"--reward={name}: there is no module {module} here; start the command in its folder")
+        raise UserError(f"reward.functions: {name}: there is no module {module} here; start the command in its folder")
     is_file = spec.origin is not None and Path(spec.origin).is_file()
-    return {"reward function": sha256(Path(str(spec.origin)))} if is_file else {}
+    return sha256(Path(str(spec.origin))) if is_file else None
 
 
 def _report(flags: Flags, directory: str, source: str, files: Sampled, choosing: Choosing, work: Work) -> None:
     from babyllm.pipeline.report import Fact, Report, Table, print_report
     from babyllm.prediction import tally
 
-    found = tally(files.last(flags.reward is not None), choosing)
+    found = tally(files.last(bool(_weights(flags))), choosing)
     facts: list[Fact] = [("model", directory), ("input", source), ("output", str(files.out))]
     if work.seconds:
         facts += [("tokens drawn", work.n_tokens), ("tokens/s", round(work.n_tokens / work.seconds, 1))]
     if found.rewards:
-        facts += [("reward", flags.reward), ("mean reward", sum(found.rewards) / len(found.rewards))]
+        facts += [("reward", ", ".join(_weights(flags))), ("mean reward", sum(found.rewards) / len(found.rewards))]
     facts += [("records", found.n_records), ("records written", found.n_written)]
     tables = [
         Table(title, ["reason", unit], [[reason, n] for reason, n in counts.most_common()])

@@ -11,7 +11,7 @@ from babyllm.errors import UserError
 from babyllm.prediction.sample_rules import Turns
 from babyllm.rollouts.rewards.built_in_rewards import MAKERS, RewardFunction, SqlReward
 from babyllm.rollouts.rewards.user_rewards import RewardFailed, UserReward
-from babyllm.rollouts.rollout_config import RewardConfig
+from babyllm.rollouts.rollout_config import RewardOptions
 
 
 @dataclass
@@ -50,10 +50,11 @@ class Rewards:
             found = self.functions[name](prompts, answers, records)
         except RewardFailed as error:
             self._failures[name] = self._failures.get(name, 0) + 1
-            if self._failures[name] >= self.patience:
+            if (n := self._failures[name]) >= self.patience:
+                often = f", {n} times in a row" if n > 1 else ""
                 raise UserError(
-                    f"reward.functions: {name} {error}, {self._failures[name]} times in a row; mend the function and "
-                    "start the same command again, which goes on from the last saved step"
+                    f"reward.functions: {name} {error}{often}; mend it and start the same command again, which goes on "
+                    "from what is saved"
                 ) from error
             self.report(f"reward {name} {error}; {len(answers)} answers have no reward")
             return [None] * len(answers)
@@ -77,10 +78,11 @@ class Rewards:
 
 
 def make_rewards(
-    config: RewardConfig,
+    config: RewardOptions,
     weights: Mapping[str, float],
-    makers: Mapping[str, Callable[[RewardConfig], RewardFunction]] = MAKERS,
+    makers: Mapping[str, Callable[[RewardOptions], RewardFunction]] = MAKERS,
     report: Callable[[str], None] = print,
+    patience: int = 1,
 ) -> Rewards:
     """The rewards of a configuration.
 
@@ -89,6 +91,7 @@ def make_rewards(
         weights: weights by name.
         makers: functions that make the built-in rewards, by name.
         report: function that prints a line.
+        patience: calls of one reward in a row that may fail before that is an error.
 
     Raises:
         UserError: there is no such reward, or its settings are missing.
@@ -105,4 +108,4 @@ def make_rewards(
             raise UserError(
                 f"reward.functions: there is no {name}; write one of {', '.join(makers)}, or module:function"
             )
-    return Rewards(functions, dict(weights), config.patience, report)
+    return Rewards(functions, dict(weights), patience, report)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from babyllm.rollouts.prompt_files import Prompts
-from babyllm.rollouts.rewards.reward_sum import make_rewards
 from babyllm.rollouts.rollout_stream import Rollouts
 from babyllm.rollouts.sample_records import write_page
 from babyllm.runtime import Runtime
 from babyllm.training.run import Measure, Show
 from babyllm.training.stages.policy.policy_run_config import PolicyRunConfig
+from babyllm.training.stages.policy.policy_stage import rewards_of
 from babyllm.training.state import TrainState
 
 RESULTS = ("all/reward", "all/reward_stderr", "all/length", "all/truncated")
@@ -23,7 +23,7 @@ def held_out(config: PolicyRunConfig, prompts: Prompts, stream: Rollouts, runtim
         UserError: a reward of `reward.held_out` is not known.
     """
     weights = config.reward.functions if config.reward.held_out is None else config.reward.held_out
-    rewards = make_rewards(config.reward, weights)
+    rewards = rewards_of(config, weights, runtime)
     asked = prompts.held_out[: config.data.eval_prompts]
 
     def measure(state: TrainState) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,13 +15,15 @@ from babyllm.objectives import Loss, LossTerms
 from babyllm.rollouts.alarms import Alarms
 from babyllm.rollouts.answering_prompts import Answering
 from babyllm.rollouts.prompt_files import Prompts
-from babyllm.rollouts.rewards.reward_sum import make_rewards
+from babyllm.rollouts.rewards.reward_sum import Rewards, make_rewards
 from babyllm.rollouts.rollout_stream import Advantages, Rollouts
 from babyllm.rollouts.sample_records import write_samples
 from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.training.stages.opening import Opening
 from babyllm.training.stages.policy.policy_run_config import PolicyRunConfig
+
+REPLIES = "judge"  # folder in the run directory
 
 
 def rollouts_of(
@@ -50,7 +53,7 @@ def rollouts_of(
     return Rollouts(
         Answering(policy, decode, opening.end_ids, config.rollout, config.data.max_new_tokens, runtime),
         prompts.train,
-        make_rewards(config.reward, config.reward.functions),
+        rewards_of(config, config.reward.functions, runtime),
         advantages,
         config.rollout,
         share,
@@ -59,6 +62,21 @@ def rollouts_of(
         alarms=Alarms(config.alarms),
         record=partial(write_samples, Path(config.run_dir), config.rollout.samples),
     )
+
+
+def rewards_of(config: PolicyRunConfig, weights: Mapping[str, float], runtime: Runtime) -> Rewards:
+    """The rewards of this rank's answers; a judge's replies are stored in the run directory.
+
+    Args:
+        config: configuration of the stage.
+        weights: weights of the rewards by name.
+        runtime: runtime of the run.
+
+    Raises:
+        UserError: a reward is not known, or its settings are missing.
+    """
+    options = config.reward.of_rank(runtime.world_size, Path(config.run_dir) / REPLIES)
+    return make_rewards(options, weights, patience=config.reward.patience)
 
 
 def plan_of(config: PolicyRunConfig, prompts: Prompts) -> Plan:
