@@ -78,9 +78,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("data"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """A process that starts the ranks of runs."""
+    """A process that starts the ranks of runs; one for all tests, since it takes seconds to begin."""
     with Worker(tmp_path_factory.mktemp("worker")) as worker:
         yield worker
 

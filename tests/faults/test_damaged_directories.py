@@ -29,7 +29,6 @@ from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 
-N_MUTATIONS = 2_000
 ROOM_BYTES = 256 << 20
 SHAPES: dict[str, dict[str, Any]] = {
     "llama": {"rope_scaling": None},
@@ -246,16 +245,17 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("n_mutations", [240, pytest.param(2_000, marks=pytest.mark.campaign)])
 @pytest.mark.parametrize("files", CASES)
 @pytest.mark.usefixtures("little_room")
 @torch.no_grad()
 def test_any_damage_is_named_or_harmless(
-    files: str, directories: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    files: str, n_mutations: int, directories: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A damaged file is a UserError of one line that names a file, or the model works; nothing else is printed."""
     rng, refused = random.Random(0), 0
     place = tmp_path / "model"
-    for number in range(N_MUTATIONS):
+    for number in range(n_mutations):
         kind, name, door = CASES[files][number % len(CASES[files])]
         shutil.copytree(directories[kind], place)
         damage(place / name, rng)
@@ -268,5 +268,5 @@ def test_any_damage_is_named_or_harmless(
             shutil.copytree(place, tmp_path / "kept")
             raise AssertionError(f"mutation {number}: {name or 'parts'} of {kind}") from error
         shutil.rmtree(place)
-    assert N_MUTATIONS // 4 < refused < N_MUTATIONS
+    assert n_mutations // 4 < refused < n_mutations
     assert capfd.readouterr() == ("", "")

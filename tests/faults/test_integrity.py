@@ -49,8 +49,14 @@ from babyllm.tokenizer import Tokenizer
 from babyllm.training import checkpoint
 from tests.support.disk_fixtures import store_corpus
 
-N_FLIPS = 300
 Read = Callable[[Path], Any]
+
+
+@pytest.fixture(params=[48, pytest.param(300, marks=pytest.mark.campaign)])
+def n_flips(request: pytest.FixtureRequest) -> int:
+    """How many bits are turned over."""
+    n: int = request.param
+    return n
 
 
 @contextmanager
@@ -104,11 +110,11 @@ def read_model(directory: Path) -> Any:
     return model.config, weights, tokenizer.sha256, tokenizer.special, tokenizer.eos_id
 
 
-def damage(directory: Path, read: Read, names: list[str]) -> int:
+def damage(directory: Path, read: Read, names: list[str], n_flips: int) -> int:
     """How many flips of a bit, each file of `names` in turn, change what is read without an error."""
     rng = random.Random(5)
     expected, silent = read(directory), 0
-    for i in range(N_FLIPS):
+    for i in range(n_flips):
         file = directory / names[i % len(names)]
         with flipped(file, rng.randrange(8 * file.stat().st_size)):
             try:
@@ -124,41 +130,41 @@ def names_in(directory: Path, *without: str) -> list[str]:
     return sorted(file.name for file in directory.iterdir() if file.is_file() and not file.name.startswith(hidden))
 
 
-def test_a_corpus_never_changes_in_silence(tmp_path: Path, corpus: list[Document]) -> None:
+def test_a_corpus_never_changes_in_silence(tmp_path: Path, n_flips: int, corpus: list[Document]) -> None:
     """No flipped bit of a corpus's files or its description changes a document or a count."""
     store_corpus(tmp_path, [corpus[:150], corpus[150:]])
-    assert damage(tmp_path, read_corpus, names_in(tmp_path)) == 0
+    assert damage(tmp_path, read_corpus, names_in(tmp_path), n_flips) == 0
 
 
-def test_pages_of_parquet_never_change_in_silence(tmp_path: Path, corpus: list[Document]) -> None:
+def test_pages_of_parquet_never_change_in_silence(tmp_path: Path, n_flips: int, corpus: list[Document]) -> None:
     """What goes bad in a corpus after it was found whole is noticed where its pages are read."""
     store_corpus(tmp_path, [corpus[:150], corpus[150:]])
     parts = open_corpus(tmp_path)
-    assert damage(tmp_path, lambda _: list(parts.documents()), ["0.parquet", "1.parquet"]) == 0
+    assert damage(tmp_path, lambda _: list(parts.documents()), ["0.parquet", "1.parquet"], n_flips) == 0
 
 
-def test_token_data_never_changes_in_silence(tmp_path: Path, token_dir: Path) -> None:
+def test_token_data_never_changes_in_silence(tmp_path: Path, n_flips: int, token_dir: Path) -> None:
     """No flipped bit of a shard or the manifest changes an id or a count."""
     shutil.copytree(token_dir, tmp_path, dirs_exist_ok=True)
-    assert damage(tmp_path, read_tokens, names_in(tmp_path, "tokenizer")) == 0
+    assert damage(tmp_path, read_tokens, names_in(tmp_path, "tokenizer"), n_flips) == 0
 
 
-def test_a_store_never_changes_in_silence(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_store_never_changes_in_silence(tmp_path: Path, n_flips: int, tokenizer: Tokenizer) -> None:
     """No flipped bit of a store of conversations or its description changes an id or a turn."""
     make_store(tmp_path / "store", tokenizer)
-    assert damage(tmp_path / "store", read_store, names_in(tmp_path / "store", "token", "chat")) == 0
+    assert damage(tmp_path / "store", read_store, names_in(tmp_path / "store", "token", "chat"), n_flips) == 0
 
 
-def test_a_step_never_changes_in_silence(tmp_path: Path, data: Path, runtime: Runtime) -> None:
+def test_a_step_never_changes_in_silence(tmp_path: Path, n_flips: int, data: Path, runtime: Runtime) -> None:
     """No flipped bit of a step directory changes the model or the tokenizer that is loaded from it."""
     state = tiny_state(tiny_config(data), runtime)
     checkpoint.save(state, tmp_path, Tokenizer.load(data), keep=1)
     step = run_directory.latest(tmp_path)
     assert step is not None
-    assert damage(step, read_model, names_in(step, "optimizer")) == 0
+    assert damage(step, read_model, names_in(step, "optimizer"), n_flips) == 0
 
 
-def test_an_adapter_never_changes_in_silence(tmp_path: Path, data: Path, runtime: Runtime) -> None:
+def test_an_adapter_never_changes_in_silence(tmp_path: Path, n_flips: int, data: Path, runtime: Runtime) -> None:
     """No flipped bit of an adapter's step directory changes the model that is loaded from it."""
     state = tiny_state(tiny_config(data), runtime)
     (tmp_path / "base").mkdir()
@@ -167,10 +173,10 @@ def test_an_adapter_never_changes_in_silence(tmp_path: Path, data: Path, runtime
     checkpoint.save(state, tmp_path / "run", Tokenizer.load(data), keep=1)
     step = run_directory.latest(tmp_path / "run")
     assert step is not None
-    assert damage(step, read_model, names_in(step, "optimizer")) == 0
+    assert damage(step, read_model, names_in(step, "optimizer"), n_flips) == 0
 
 
-def test_a_held_base_never_changes_in_silence(tmp_path: Path, data: Path, runtime: Runtime) -> None:
+def test_a_held_base_never_changes_in_silence(tmp_path: Path, n_flips: int, data: Path, runtime: Runtime) -> None:
     """No flipped bit of the base that a run holds changes the model that is loaded by its adapter, or from it."""
     state, tokenizer = tiny_state(tiny_config(data), runtime), Tokenizer.load(data)
     (tmp_path / "mine").mkdir()
@@ -179,12 +185,14 @@ def test_a_held_base_never_changes_in_silence(tmp_path: Path, data: Path, runtim
     base = tmp_path / "run" / "base"
     state.model = stirred(add_lora(babyllm.load(base)[0], LoraConfig(rank=2)))
     checkpoint.save(state, tmp_path / "run", tokenizer, keep=1)
-    assert damage(base, lambda _: read_model(tmp_path / "run"), names_in(base)) == 0
-    assert damage(base, read_model, names_in(base)) == 0
+    assert damage(base, lambda _: read_model(tmp_path / "run"), names_in(base), n_flips) == 0
+    assert damage(base, read_model, names_in(base), n_flips) == 0
 
 
 @pytest.mark.parametrize("kind", ["tokens", "training"])
-def test_a_tokenizer_never_changes_in_silence(tmp_path: Path, token_dir: Path, tokenizer: Tokenizer, kind: str) -> None:
+def test_a_tokenizer_never_changes_in_silence(
+    tmp_path: Path, n_flips: int, token_dir: Path, tokenizer: Tokenizer, kind: str
+) -> None:
     """No flipped bit of a tokenizer beside token data, or where it was trained, makes it another one in silence."""
     place = tmp_path / "place"
     if kind == "tokens":
@@ -193,7 +201,7 @@ def test_a_tokenizer_never_changes_in_silence(tmp_path: Path, token_dir: Path, t
         words = "".join(json.dumps({"text": f"今天 the model {i}"}) + "\n" for i in range(50))
         (tmp_path / "words.jsonl").write_text(words, encoding="utf-8")
         learn_vocabulary([tmp_path / "words.jsonl"], place, VocabularyConfig(vocab_size=300), work=WorkConfig(1))
-    assert damage(place, lambda path: Tokenizer.load(path).sha256, ["tokenizer.model"]) == 0
+    assert damage(place, lambda path: Tokenizer.load(path).sha256, ["tokenizer.model"], n_flips) == 0
     elsewhere = tmp_path / "elsewhere"
     Tokenizer.load(place).save(elsewhere)
     assert Tokenizer.load(place / "tokenizer.json").vocab_size == Tokenizer.load(elsewhere).vocab_size

@@ -20,7 +20,6 @@ from babyllm.runtime import start
 from babyllm.training import checkpoint
 from babyllm.training.recording.records import read_metrics
 
-N_KILLS = 20
 N_STEPS = 80
 TIMEOUT_S = 120.0
 
@@ -80,8 +79,9 @@ def check_invariants(run_dir: Path, data: Path) -> None:
 
 
 @pytest.mark.slow
-def test_twenty_kills_change_nothing(worker: Worker, data: Path, tmp_path: Path) -> None:
-    """A run killed twenty times, starting, training or saving, ends like one left alone; no state between is broken."""
+@pytest.mark.parametrize("n_kills", [6, pytest.param(20, marks=pytest.mark.campaign)])
+def test_kills_change_nothing(worker: Worker, data: Path, tmp_path: Path, n_kills: int) -> None:
+    """A run killed many times, starting, training or saving, ends like one left alone; no state between is broken."""
     more = (f"--plan.steps={N_STEPS}", "--save_every=2", "--eval_every=10")
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     began = time.monotonic()
@@ -94,7 +94,7 @@ def test_twenty_kills_change_nothing(worker: Worker, data: Path, tmp_path: Path)
     rng = random.Random(0)
     statuses: list[int] = []
     n_while_saving = 0
-    for kill in range(N_KILLS):
+    for kill in range(n_kills):
         before = newest(killed)
         (pid,) = worker.start("script", arguments=arguments(data, killed, *more))
         moment_s = rng.uniform(0, 1.5 * startup_s)
@@ -110,7 +110,7 @@ def test_twenty_kills_change_nothing(worker: Worker, data: Path, tmp_path: Path)
         statuses += worker.wait()
         n_while_saving += (killed / ".saving").exists()
         check_invariants(killed, data)
-    assert statuses == [-signal.SIGKILL] * N_KILLS, worker.output.read_text()
+    assert statuses == [-signal.SIGKILL] * n_kills, worker.output.read_text()
     assert n_while_saving > 0 and 0 < newest(killed) < N_STEPS
 
     worker.run("script", arguments=arguments(data, killed, *more))

@@ -1,6 +1,7 @@
 """Runs jobs in processes of their own: started once, it imports torch, and each job's ranks are forked from it.
 
     one line {"job", "ranks", "output", "arguments"} -> process ids, one per rank -> exit statuses when all have ended
+    one line {"load"}, a module with a table JOBS of more jobs -> "ready"
 
 Importing torch takes seconds, forking milliseconds. Before the fork nothing happens but imports, in one thread, so a
 job's process is as new as one started by hand: its own process group, DDP, optimizer and random generators.
@@ -288,14 +289,21 @@ def _fork(request: dict[str, Any], rank: int, port: int) -> int:
     raise SystemExit(0)
 
 
-def main() -> None:
-    """Serve until standard input ends; arguments name modules with more jobs."""
-    for name in sys.argv[1:]:
+def _load(modules: list[str]) -> None:
+    for name in modules:
         JOBS.update(importlib.import_module(name).JOBS)
     assert threading.active_count() == 1
     print(json.dumps("ready"), flush=True)
+
+
+def main() -> None:
+    """Serve until standard input ends; arguments name modules with more jobs."""
+    _load(sys.argv[1:])
     for line in sys.stdin:
         request = json.loads(line)
+        if "load" in request:
+            _load([request["load"]])
+            continue
         open(request["output"], "w", encoding="utf-8").close()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -14,7 +14,6 @@ from tokenizer_fixtures import corpus, foreign_model
 from babyllm.errors import UserError
 from babyllm.tokenizer import Tokenizer
 
-N_MUTATIONS = 2_000
 VALUES: list[Any] = [
     *(None, True, 0, -1, 1e308, 2**32 - 1, 2**63, 10**40, 0.5, float("nan"), float("inf")),
     *("", "a", "</s>", "\ud800", "[" * 50, "(", "x" * 500, [], ["a"], [[]], {}, {"a": 1}, {"type": "BPE"}),
@@ -121,13 +120,14 @@ def use(place: Path, out: Path) -> None:
     tokenizer.save(out)
 
 
+@pytest.mark.parametrize("n_mutations", [300, pytest.param(2_000, marks=pytest.mark.campaign)])
 @pytest.mark.filterwarnings("ignore:tokenizer.json may split some texts")
-def test_any_damage_is_named_or_harmless(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_any_damage_is_named_or_harmless(tmp_path: Path, n_mutations: int, capfd: pytest.CaptureFixture[str]) -> None:
     """A damaged file is a UserError of one line that names a file, or the tokenizer works; nothing else is printed."""
     rng = random.Random(0)
     files = list(kinds(tmp_path))
     refused = 0
-    for number in range(N_MUTATIONS):
+    for number in range(n_mutations):
         file = files[number % len(files)]
         raw = file.read_bytes()
         other = with_another_field if file.suffix == ".model" else with_another_value
@@ -141,5 +141,5 @@ def test_any_damage_is_named_or_harmless(tmp_path: Path, capfd: pytest.CaptureFi
         except BaseException as error:
             raise AssertionError(f"mutation {number} of {file.parent.name}/{file.name}") from error
         file.write_bytes(raw)
-    assert N_MUTATIONS // 4 < refused < N_MUTATIONS
+    assert n_mutations // 4 < refused < n_mutations
     assert capfd.readouterr() == ("", "")

@@ -92,9 +92,10 @@ def test_a_step_is_saved_before_it_is_evaluated(data: Path, runtime: Runtime, tm
     assert sorted(run_directory.step_directories(run_dir)) == [4, 8]
 
 
+@pytest.mark.parametrize("stride", [31, pytest.param(9, marks=pytest.mark.campaign)])
 @pytest.mark.parametrize("at", [4, 8])
 def test_a_kill_around_an_evaluation_changes_nothing(
-    killer: Killer, data: Path, runtime: Runtime, tmp_path: Path, at: int
+    killer: Killer, data: Path, runtime: Runtime, tmp_path: Path, at: int, stride: int
 ) -> None:
     """A run killed while it evaluates its best or its last step, then resumed, ends with the same files."""
     ran(a_run(data, tmp_path / "straight"), runtime)
@@ -111,8 +112,8 @@ def test_a_kill_around_an_evaluation_changes_nothing(
         except Kill:
             ran(config, runtime)
         assert left(Path(config.run_dir)) == expected
-        k += 9
-    assert k > 9
+        k += stride
+    assert k > stride
 
 
 @pytest.mark.parametrize("at", [4, 6])

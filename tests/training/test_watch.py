@@ -244,7 +244,15 @@ def test_a_float16_run_goes_back(data: Path, runtime: Runtime, tmp_path: Path) -
     assert state.scaler.get_scale() == 16.0
 
 
-@pytest.mark.parametrize(("kind", "stride"), [("shuffled", 9), ("staged", 25)])
+@pytest.mark.parametrize(
+    ("kind", "stride"),
+    [
+        ("shuffled", 31),
+        ("staged", 43),
+        pytest.param("shuffled", 9, marks=pytest.mark.campaign),
+        pytest.param("staged", 25, marks=pytest.mark.campaign),
+    ],
+)
 def test_a_kill_around_a_rollback_changes_nothing(
     killer: Killer, data: Path, runtime: Runtime, tmp_path: Path, kind: str, stride: int
 ) -> None:

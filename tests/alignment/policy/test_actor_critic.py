@@ -2,7 +2,6 @@
 
 import copy
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,10 +100,10 @@ def test_a_resumed_run_is_the_straight_one(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+def worker(worker: Worker) -> Worker:
     """Processes that know these runs."""
-    with Worker(tmp_path_factory.mktemp("worker"), ["tests.alignment.policy.actor_critic_jobs"]) as started:
-        yield started
+    worker.load("tests.alignment.policy.actor_critic_jobs")
+    return worker
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """GRPO as a stage: it learns, resumes to the bit amid a rollout, and ranks do not change it."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,10 +30,10 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+def worker(worker: Worker) -> Worker:
     """Processes for the jobs of these tests."""
-    with Worker(tmp_path_factory.mktemp("worker"), ["tests.alignment.policy.policy_run_fixtures"]) as started:
-        yield started
+    worker.load("tests.alignment.policy.policy_run_fixtures")
+    return worker
 
 
 LOSSES = ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "reinforce")

@@ -1,7 +1,7 @@
 """PPO as a stage: it learns, resumes to the bit amid a rollout, and ranks do not change it."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,10 +76,10 @@ def test_a_run_goes_on_amid_a_rollout_to_the_bit(
 
 
 @pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+def worker(worker: Worker) -> Worker:
     """Processes that know these runs."""
-    with Worker(tmp_path_factory.mktemp("worker"), ["tests.alignment.policy.ppo_jobs"]) as started:
-        yield started
+    worker.load("tests.alignment.policy.ppo_jobs")
+    return worker
 
 
 def test_ranks_train_as_one(base: Path, prompts: Path, tmp_path: Path, worker: Worker) -> None:

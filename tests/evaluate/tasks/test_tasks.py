@@ -190,9 +190,9 @@ def test_batch_size_and_ranks_change_no_digit(folder: Path, model_dir: Path, wor
 
 
 @pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
-    with Worker(tmp_path_factory.mktemp("worker"), ["evaluation_fixtures"]) as started:
-        yield started
+def worker(worker: Worker) -> Worker:
+    worker.load("evaluation_fixtures")
+    return worker
 
 
 # ---- what is stored
