@@ -13,8 +13,8 @@ check:  ## Format, lint, types, words
 	mypy
 	$(PYTHON) -m pytest -q tests/project/test_words.py
 
-test:  ## The whole suite, about ten minutes on two cores
-	$(PYTHON) -m pytest
+test:  ## The whole suite, on all cores, at most four
+	$(PYTHON) -m pytest -n auto --maxprocesses=4 --dist worksteal
 
 docs:  ## Pages drawn from data
 	$(PYTHON) -m benchmarks.history
