@@ -150,10 +150,6 @@ class Answering:
         )
         self.seconds = {"sampling": 0.0, "scoring": 0.0}
 
-    def texts(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[str]:
-        """The text of an answer to each prompt."""
-        return [self._decode(each.content) for each in self._drawn(prompts, seeds)]
-
     def _drawn(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Drawn]:
         with reads_in(self.runtime.device, self.runtime.dtype):  # as the run trains
             return self._draw(self.model, [prompt.ids for prompt in prompts], seeds)

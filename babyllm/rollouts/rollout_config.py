@@ -132,6 +132,29 @@ class RewardConfig(RewardOptions):
 
 
 @dataclass(frozen=True)
+class PtxConfig:
+    """Text that a policy learns beside its answers, so that it forgets less (Ouyang et al. 2022, equation 2).
+
+    Attributes:
+        weight: weight of the mean nats of a token of this text in the loss; 0 for none.
+        path: directory of token shards made with the model's tokenizer, or a file or folder of conversations.
+        rows: rows in each step, over all ranks.
+        seq_len: tokens of a row.
+        seed: seed of the order of the rows.
+    """
+
+    weight: Rate = 0.0
+    path: PathText | None = None
+    rows: Members = 16
+    seq_len: Members = 128
+    seed: Seed = 1
+
+    def __post_init__(self) -> None:
+        """Expand `~` in paths."""
+        expand_paths(self)
+
+
+@dataclass(frozen=True)
 class AlarmConfig:
     """Limits beyond which a line of the log warns; 0 switches an alarm off.
 

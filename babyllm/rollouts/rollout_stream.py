@@ -209,10 +209,11 @@ class Rollouts:
             "length": (float(mask.sum()), len(answers)),
             "truncated": (float(rollout.tensors["truncated"].sum()), len(answers)),
             "unrewarded": (float(len(answers) - len(known)), len(answers)),
-            "flat": (float(sum(flat)), len(flat)),
             "resampled": (float(n_resampled), len(flat)),
             "entropy": (-float(rollout.tensors["old"].double().sum()), int(mask.sum())),
         }
+        if size > 1:
+            own["flat"] = (float(sum(flat)), len(flat))
         for name in self._rewards.functions:
             values = [value for answer in answers if (value := answer.parts[name]) is not None]
             own[f"reward/{name}"] = (sum(values), len(values))

@@ -1,7 +1,7 @@
 """Tiny policies that answer short prompts, and runs of them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -88,11 +88,11 @@ def leave_steps(stage: Beginning, out: Path) -> None:
     torch.save((flat, seen), out)
 
 
-def grpo_steps(base: str, prompts: str, out: str, micro_batch: int) -> None:
+def grpo_steps(base: str, prompts: str, out: str, micro_batch: int, more: Sequence[str] = ()) -> None:
     """Leave the metrics, and the weights after two steps, of a run on all ranks."""
     with start(RuntimeConfig(device="cpu", dtype="float32", threads=1)) as runtime:
-        more = ("--plan.steps=2", f"--data.micro_batch={micro_batch}")
-        config = configured(Path(base), Path(prompts), Path(out, "run"), *more)
+        steps = ("--plan.steps=2", f"--data.micro_batch={micro_batch}")
+        config = configured(Path(base), Path(prompts), Path(out, "run"), *steps, *more)
         leave_steps(begin(config, runtime), Path(out, f"{runtime.rank}.pt"))
 
 

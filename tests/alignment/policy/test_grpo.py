@@ -104,6 +104,8 @@ def test_a_run_leaves_answers_to_leaf_through(base: Path, prompts: Path, tmp_pat
     metrics = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {"rollout/reward", "rollout/flat", "rollout/truncated", "clip/low", "entropy"} <= set(metrics[-1])
     assert "val/all/reward" in metrics[0] and "val/all/reward_stderr" in metrics[-1]
+    shown = [line for line in lines if line["name"] == "sample/0"]
+    assert [line["step"] for line in shown] == [0, 1, 2, 3, 4] and all("[reward " in line["text"] for line in shown)
 
 
 @pytest.mark.parametrize(

@@ -5,17 +5,21 @@ init_from -> model, tokenizer, template -> prompts -> Rollouts (answers, rewards
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from babyllm.data.row_config import share_of
 from babyllm.errors import UserError
 from babyllm.objectives.policy.losses import policy_loss
+from babyllm.objectives.policy.ptx_loss import with_ptx_loss
 from babyllm.rollouts.prompt_files import read_prompts
+from babyllm.rollouts.ptx import with_ptx
 from babyllm.runtime import Runtime
 from babyllm.training.parallel import prepare
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.opening import new_state, open_stage
 from babyllm.training.stages.policy.grpo_advantages import GroupAdvantages
 from babyllm.training.stages.policy.grpo_config import GrpoConfig
-from babyllm.training.stages.policy.held_out_reward import RESULTS, answers, held_out
+from babyllm.training.stages.policy.held_out_reward import RESULTS, held_out
 from babyllm.training.stages.policy.policy_stage import plan_of, rollouts_of, watched
 from babyllm.training.stages.policy.reference_model import reference_of
 from babyllm.training.starting_model import adapted, starting_model
@@ -45,13 +49,16 @@ def begin(config: GrpoConfig, runtime: Runtime) -> Beginning:
     reference = None if kl.place == "none" else reference_of(config, model, runtime, temperature, share.micro_batch)
     advantages = GroupAdvantages(config.loss, config.scale, config.rollout.group, runtime, reference, kl.coefficient)
     stream = rollouts_of(config, model, opening, prompts, advantages, share, runtime)
-    state = new_state(config, model, stream, runtime, start.source)
+    mixed = with_ptx(stream, config.ptx, Path(config.run_dir), opening.template, model.config, runtime)
+    state = new_state(config, model, mixed, runtime, start.source)
+    loss = policy_loss(config.loss, max_answer=config.data.max_new_tokens, temperature=temperature)
+    measure, show = held_out(config, prompts, stream, runtime)
     return Beginning(
         state,
         plan_of(config, prompts),
-        watched(policy_loss(config.loss, max_answer=config.data.max_new_tokens, temperature=temperature), stream),
-        held_out(config, prompts, stream, runtime),
-        answers(prompts, stream, config.samples, runtime),
+        with_ptx_loss(watched(loss, stream), config.ptx.weight),
+        measure,
+        show,
         opening.template.tokenizer,
         opening.template.source,
         opening.end_ids,

@@ -1,4 +1,4 @@
-"""The mean reward of a policy on held-out prompts, drawn with the same seeds at each evaluation."""
+"""The rewards of a policy on held-out prompts, drawn with the same seeds at each evaluation: their mean, and some."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from babyllm.training.state import TrainState
 RESULTS = ("all/reward", "all/reward_stderr", "all/length", "all/truncated")
 
 
-def held_out(config: PolicyRunConfig, prompts: Prompts, stream: Rollouts, runtime: Runtime) -> Measure:
-    """A function that returns the mean reward on held-out prompts, its standard error, length and share cut off.
+def held_out(config: PolicyRunConfig, prompts: Prompts, stream: Rollouts, runtime: Runtime) -> tuple[Measure, Show]:
+    """Two functions, of what held-out prompts are answered.
+
+    One returns the mean reward, its standard error, length and share cut off. The other returns answers to the first
+    `config.samples` prompts, drawn as in training, with their rewards; rank 0 writes them.
 
     Raises:
         UserError: a reward of `reward.held_out` is not known.
@@ -54,17 +57,11 @@ def held_out(config: PolicyRunConfig, prompts: Prompts, stream: Rollouts, runtim
                 print(line)
         return {"all/reward": mean, "all/reward_stderr": error} | lengths
 
-    return measure
-
-
-def answers(prompts: Prompts, stream: Rollouts, n: int, runtime: Runtime) -> Show:
-    """A function that returns answers to the first held-out prompts, drawn as in training; rank 0 writes them."""
-
     def show(state: TrainState) -> list[tuple[str, str]]:
         if not runtime.is_main:
             return []
-        asked = prompts.held_out[:n]
-        texts = stream.answering.texts(asked, range(len(asked)))
-        return [(prompt.text, text) for prompt, text in zip(asked, texts, strict=True)]
+        shown = prompts.held_out[: config.samples]
+        found = stream.answering(shown, range(len(shown)), rewards)
+        return [(answer.prompt.text, f"{answer.text} [reward {answer.reward:.3g}]") for answer in found]
 
-    return show
+    return measure, show

@@ -10,7 +10,7 @@ from babyllm.data.pair_config import SAMPLE
 from babyllm.data.prompt_config import PromptConfig
 from babyllm.objectives.policy.policy_options import KlConfig, PolicyOptions
 from babyllm.optim.config import OptimConfig
-from babyllm.rollouts.rollout_config import AlarmConfig, RewardConfig, RolloutConfig
+from babyllm.rollouts.rollout_config import AlarmConfig, PtxConfig, RewardConfig, RolloutConfig
 from babyllm.schedule import Plan
 from babyllm.training.adapted_config import AdaptedRunConfig
 from babyllm.training.run_config import settled
@@ -36,6 +36,7 @@ class PolicyRunConfig(AdaptedRunConfig):
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     loss: PolicyOptions = field(default_factory=PolicyOptions)
+    ptx: PtxConfig = field(default_factory=PtxConfig)
     alarms: AlarmConfig = field(default_factory=AlarmConfig)
     log_every: AnyCount = 1
     eval_every: AnyCount = 50

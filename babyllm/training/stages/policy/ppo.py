@@ -5,19 +5,23 @@ init_from -> policy, reference; reward model -> critic -> Rollouts (answers, sco
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from babyllm.data.row_config import share_of
 from babyllm.model.heads import transformer_of
 from babyllm.model.interface import Model
 from babyllm.objectives.policy.credit import Credit
 from babyllm.objectives.policy.losses import policy_loss
+from babyllm.objectives.policy.ptx_loss import with_ptx_loss
 from babyllm.rollouts.prompt_files import Prompts, read_prompts
+from babyllm.rollouts.ptx import with_ptx
 from babyllm.rollouts.rollout_stream import Rollouts
 from babyllm.runtime import Runtime
 from babyllm.training.parallel import prepare
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.opening import Opening, new_state, open_stage
 from babyllm.training.stages.policy.critic import Critique, with_critic
-from babyllm.training.stages.policy.held_out_reward import RESULTS, answers, held_out
+from babyllm.training.stages.policy.held_out_reward import RESULTS, held_out
 from babyllm.training.stages.policy.policy_stage import plan_of, rollouts_of, watched
 from babyllm.training.stages.policy.ppo_advantages import PpoAdvantages
 from babyllm.training.stages.policy.ppo_config import PpoConfig
@@ -49,12 +53,14 @@ def begin(config: PpoConfig, runtime: Runtime) -> Beginning:
         temperature=config.rollout.temperature,
         critic=config.critic,
     )
+    mixed = with_ptx(stream, config.ptx, Path(config.run_dir), opening.template, model.config, runtime)
+    measure, show = held_out(config, prompts, stream, runtime)
     return Beginning(
-        new_state(config, model, stream, runtime, start.source),
+        new_state(config, model, mixed, runtime, start.source),
         plan_of(config, prompts),
-        watched(loss, stream),
-        held_out(config, prompts, stream, runtime),
-        answers(prompts, stream, config.samples, runtime),
+        with_ptx_loss(watched(loss, stream), config.ptx.weight),
+        measure,
+        show,
         opening.template.tokenizer,
         opening.template.source,
         opening.end_ids,

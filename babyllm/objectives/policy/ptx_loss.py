@@ -1,0 +1,32 @@
+"""The share of text in the loss of a policy."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from babyllm.data.batch import Batch
+from babyllm.model.cross_entropy import IGNORE
+from babyllm.objectives import Loss, LossTerms
+
+
+def with_ptx_loss(loss: Loss, weight: float) -> Loss:
+    """A policy's loss plus a weight times the mean nats of a token of text (Ouyang et al. 2022, equation 2).
+
+    Args:
+        loss: loss of micro-batches of answers.
+        weight: weight of the text.
+
+    Returns:
+        A loss of micro-batches of either kind. Those whose unit "ptx_token" is not 0 hold text, "tokens" and "targets"
+        (B, T) int64, and are summed over that unit; their metric is "ptx/loss" in nats per token.
+    """
+
+    def either(model: nn.Module, batch: Batch) -> LossTerms:
+        if not batch.units["ptx_token"]:
+            return loss(model, batch)
+        n_targets = batch.units["ptx_token"]
+        nats = model(**batch.tensors, n_targets=n_targets, returns=("nats",))["nats"]
+        n_tokens = (batch["targets"] != IGNORE).sum()
+        return LossTerms({"ptx_token": weight * nats.sum()}, {"ptx/loss": (nats.detach().sum(), n_tokens)})
+
+    return either if weight else loss
