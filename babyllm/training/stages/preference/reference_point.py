@@ -8,6 +8,7 @@ loader -> micro-batches of a step, rows (B, 2, T): own answer, answer to another
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -57,16 +58,21 @@ class WithReferencePoint:
         was_training = self._model.training
         self._model.eval()
         sums: list[torch.Tensor] = []
-        for batch in batches:
-            others = _side(batch, 1)
-            with self._runtime.autocast():
-                logps = answer_logps(self._model, others)
-                reference = reference_logps(self._model, others, by_adapter=self._by_adapter)
-            sums.append((logps - reference.view_as(logps)).sum())
+        with self._uncompiled():
+            for batch in batches:
+                others = _side(batch, 1)
+                with self._runtime.autocast():
+                    logps = answer_logps(self._model, others)
+                    reference = reference_logps(self._model, others, by_adapter=self._by_adapter)
+                sums.append((logps - reference.view_as(logps)).sum())
         self._model.train(was_training)
         mine = [sum(torch.stack(sums).tolist()), float(sum(len(batch["tokens"]) for batch in batches))]
         total, n = self._runtime.sum(mine)
         return max(0.0, total / n)
+
+    def _uncompiled(self) -> AbstractContextManager[Any]:
+        """The model is compiled within its first step, so a resumed run would round its first point otherwise."""
+        return torch.compiler.set_stance("force_eager") if self._runtime.compile else nullcontext()
 
     def metrics(self) -> dict[str, float]:
         """Numbers by name about the position."""
