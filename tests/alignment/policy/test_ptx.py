@@ -45,7 +45,7 @@ def chats(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_text_is_summed_over_its_own_tokens(tiny: Callable[..., ModelConfig]) -> None:
-    """A micro-batch of text has the gradient of the language-modelling loss times the weight; others are the policy's."""
+    """Text has the gradient of the language-modelling loss times the weight; the rest is the policy's."""
     model = Transformer(tiny())
     tokens = torch.randint(64, (2, 9), generator=torch.Generator().manual_seed(1))
     tensors = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:].contiguous()}
@@ -91,5 +91,5 @@ def test_a_run_goes_on_to_the_bit_and_learns_the_text(
 
 def test_a_weight_needs_a_text(base: Path, prompts: Path, tmp_path: Path, runtime: Runtime) -> None:
     """One line says which flag names it."""
-    with pytest.raises(UserError, match="name what is learned, such as --ptx.path=data/sample"):
+    with pytest.raises(UserError, match="name what is learned, such as --ptx"):
         begin(configured(base, prompts, tmp_path / "run", "--ptx.weight=1"), runtime)
