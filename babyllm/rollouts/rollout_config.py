@@ -70,11 +70,11 @@ class JudgeConfig:
         expand_paths(self)
 
 
-R = TypeVar("R", bound="RewardOptions")
+R = TypeVar("R", bound="AnswerRewards")
 
 
 @dataclass(frozen=True)
-class RewardOptions:
+class AnswerRewards:
     """What answers are rewarded for.
 
     Attributes:
@@ -118,7 +118,7 @@ class RewardOptions:
 
 
 @dataclass(frozen=True)
-class RewardConfig(RewardOptions):
+class RewardConfig(AnswerRewards):
     """What a policy's answers are rewarded for.
 
     Attributes:

@@ -28,7 +28,7 @@ from babyllm.prediction import Choosing, Rewarding, Rule, Sampled, sample_file, 
 from babyllm.prediction.answering import Answering
 from babyllm.prediction.questions import Asking
 from babyllm.reward_model import load_reward_model
-from babyllm.rollouts.rollout_config import JudgeConfig, RewardOptions
+from babyllm.rollouts.rollout_config import AnswerRewards, JudgeConfig
 from babyllm.runtime import Runtime, RuntimeConfig
 from babyllm.tokenizer import Tokenizer
 
@@ -60,11 +60,11 @@ def read(path: Path) -> list[Record]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def by_name(name: str, timeout_s: float = 60.0) -> RewardOptions:
+def by_name(name: str, timeout_s: float = 60.0) -> AnswerRewards:
     """A built-in reward, a function, or the directory of a reward model, alone."""
     if Path(name).is_dir():
-        return RewardOptions(model=name)
-    return RewardOptions({name: 1.0}, timeout_s=timeout_s)
+        return AnswerRewards(model=name)
+    return AnswerRewards({name: 1.0}, timeout_s=timeout_s)
 
 
 def sampled(directory: str, source: Path, out: Path, **flags: Any) -> list[Record]:
@@ -356,7 +356,7 @@ def test_rewards_are_those_of_the_stages(chat_model: str, tmp_path: Path, capsys
     flags: Record = {"rule": "all", "temperature": 1.0, "samples": 3}
     with faking(lambda said, n: says("helpful: 4")) as server:
         judge = JudgeConfig(endpoint=EndpointConfig(url=server.url, model="m"))
-        options = RewardOptions({"format": 2.0, "judge": 0.5}, pattern=".+", judge=judge)
+        options = AnswerRewards({"format": 2.0, "judge": 0.5}, pattern=".+", judge=judge)
         for line in sampled(chat_model, source, out, reward=options, **flags):
             assert line["rewards"] == [4.0 if text.strip() else None for text in line["answers"]]
         n_asked = sum(server.asked.values())

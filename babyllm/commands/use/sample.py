@@ -26,7 +26,7 @@ from babyllm.config.values import Few, Finite, PathText, Rate, Seed
 from babyllm.console import leaving_at_once
 from babyllm.errors import UserError
 from babyllm.files import json_digest, sha256
-from babyllm.rollouts.rollout_config import JudgeConfig, RewardOptions
+from babyllm.rollouts.rollout_config import AnswerRewards, JudgeConfig
 from babyllm.runtime import Runtime, ordinary_signals, start
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Flags(AnswerFlags):
 
     seed: Seed | None = 0
     samples: Few | None = None
-    reward: RewardOptions = field(default_factory=lambda: RewardOptions(timeout_s=600.0))
+    reward: AnswerRewards = field(default_factory=lambda: AnswerRewards(timeout_s=600.0))
     rule: Literal["pairs", "best", "all"] = "pairs"
     chosen: Literal["best", "data"] = "best"
     at_least: Finite | None = None
@@ -146,7 +146,7 @@ def _weights(flags: Flags) -> dict[str, float]:
     return dict(flags.reward.functions) or ({"reward_model": 1.0} if flags.reward.model else {})
 
 
-def _settings(options: RewardOptions, weights: Mapping[str, float]) -> dict[str, Any]:
+def _settings(options: AnswerRewards, weights: Mapping[str, float]) -> dict[str, Any]:
     """What the rewards depend on beside their weights."""
     found: dict[str, Any] = {name: _source_of(name) for name in weights if ":" in name}
     for name, option in (("format", "pattern"), ("length", "target_length"), ("sql", "databases")):

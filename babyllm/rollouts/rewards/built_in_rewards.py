@@ -12,7 +12,7 @@ from babyllm.errors import UserError
 from babyllm.evaluate.answer_metrics.matching import exact, number
 from babyllm.prediction.questions import references
 from babyllm.prediction.sample_rules import Turns
-from babyllm.rollouts.rollout_config import RewardOptions
+from babyllm.rollouts.rollout_config import AnswerRewards
 from babyllm.sandbox.execution import query_match
 from babyllm.sandbox.sql import Sandbox
 from babyllm.sandbox.sql_scores import database_files
@@ -34,7 +34,7 @@ def _compared(
     return [compare(answer, texts) if texts else None for answer, texts in zip(answers, right, strict=True)]
 
 
-def _format(config: RewardOptions) -> RewardFunction:
+def _format(config: AnswerRewards) -> RewardFunction:
     """1 for an answer that the whole pattern matches, else 0."""
     if config.pattern is None:
         raise UserError("reward.functions: format needs a regular expression; give --reward.pattern")
@@ -45,7 +45,7 @@ def _format(config: RewardOptions) -> RewardFunction:
     return lambda prompts, answers, records: [float(bool(pattern.fullmatch(answer))) for answer in answers]
 
 
-def _length(config: RewardOptions) -> RewardFunction:
+def _length(config: AnswerRewards) -> RewardFunction:
     """1 up to the target length in characters, from there linear to 0 at twice as many; 0 for an empty answer."""
 
     def score(answer: str) -> float:
@@ -80,14 +80,14 @@ class SqlReward:
         self._sandbox.close()
 
 
-def _sql(config: RewardOptions) -> RewardFunction:
+def _sql(config: AnswerRewards) -> RewardFunction:
     """`SqlReward` on the configured folder."""
     if config.databases is None:
         raise UserError("reward.functions: sql needs a folder of SQLite files; give --reward.databases")
     return SqlReward(Path(config.databases))
 
 
-def _reward_model(config: RewardOptions) -> RewardFunction:
+def _reward_model(config: AnswerRewards) -> RewardFunction:
     """The score of a reward model, with its own tokenizer and template; None for a text longer than its context."""
     from babyllm.rollouts.rewards.model_reward import ModelReward  # other rewards need no second model
 
@@ -96,14 +96,14 @@ def _reward_model(config: RewardOptions) -> RewardFunction:
     return ModelReward(config.model)
 
 
-def _judge(config: RewardOptions) -> RewardFunction:
+def _judge(config: AnswerRewards) -> RewardFunction:
     """The score that a model at an endpoint gives, from 1 to 10; None where its reply has none."""
     from babyllm.rollouts.rewards.judge_reward import JudgeReward  # other rewards need no client
 
     return JudgeReward(config.judge)
 
 
-MAKERS: dict[str, Callable[[RewardOptions], RewardFunction]] = {
+MAKERS: dict[str, Callable[[AnswerRewards], RewardFunction]] = {
     "exact_match": lambda config: partial(_compared, exact),
     "number_match": lambda config: partial(_compared, number),
     "format": _format,

@@ -11,7 +11,7 @@ from babyllm.errors import UserError
 from babyllm.prediction.sample_rules import Turns
 from babyllm.rollouts.rewards.built_in_rewards import MAKERS, RewardFunction, SqlReward
 from babyllm.rollouts.rewards.user_rewards import RewardFailed, UserReward
-from babyllm.rollouts.rollout_config import RewardOptions
+from babyllm.rollouts.rollout_config import AnswerRewards
 
 
 @dataclass
@@ -78,9 +78,9 @@ class Rewards:
 
 
 def make_rewards(
-    config: RewardOptions,
+    config: AnswerRewards,
     weights: Mapping[str, float],
-    makers: Mapping[str, Callable[[RewardOptions], RewardFunction]] = MAKERS,
+    makers: Mapping[str, Callable[[AnswerRewards], RewardFunction]] = MAKERS,
     report: Callable[[str], None] = print,
     patience: int = 1,
 ) -> Rewards:

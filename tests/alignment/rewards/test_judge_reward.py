@@ -12,7 +12,7 @@ from babyllm.endpoint.config import EndpointConfig
 from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
 from babyllm.rollouts.rewards.reward_sum import make_rewards
-from babyllm.rollouts.rollout_config import JudgeConfig, RewardOptions
+from babyllm.rollouts.rollout_config import AnswerRewards, JudgeConfig
 from babyllm.runtime import Runtime
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.stages.policy.grpo import begin
@@ -32,12 +32,12 @@ def by_length(said: str, n: int) -> Answer:
     return says(f"Long.\nhelpful: {min(10, max(1, len(shown(said))))}")
 
 
-def judged(server: FakeEndpoint, *, dimensions: dict[str, float] | None = None, **more: Any) -> RewardOptions:
+def judged(server: FakeEndpoint, *, dimensions: dict[str, float] | None = None, **more: Any) -> AnswerRewards:
     endpoint = EndpointConfig(**{"url": server.url, "model": "m", "backoff_s": 0.001, "retries": 1, **more})
-    return RewardOptions({"judge": 0.5}, judge=JudgeConfig(dimensions or {"helpful": 1.0}, endpoint=endpoint))
+    return AnswerRewards({"judge": 0.5}, judge=JudgeConfig(dimensions or {"helpful": 1.0}, endpoint=endpoint))
 
 
-def parts(options: RewardOptions, *answers: str, record: dict[str, Any] | None = None) -> list[float | None]:
+def parts(options: AnswerRewards, *answers: str, record: dict[str, Any] | None = None) -> list[float | None]:
     rewards = make_rewards(options, options.functions)
     return rewards.parts([TURNS] * len(answers), answers, [record or {}] * len(answers))["judge"]
 
@@ -89,7 +89,7 @@ def test_settings_are_named_as_they_are_given(change: dict[str, Any], message: s
 def test_ranks_share_what_a_judge_may_cost() -> None:
     """Together they stay below the budget and the number of requests at a time."""
     endpoint = EndpointConfig(price_in=1, price_out=1, max_cost=3.0, concurrency=8)
-    options = RewardOptions(judge=JudgeConfig(endpoint=endpoint)).of_rank(3, Path("x"))
+    options = AnswerRewards(judge=JudgeConfig(endpoint=endpoint)).of_rank(3, Path("x"))
     assert options.judge.endpoint.max_cost == 1.0 and options.judge.endpoint.concurrency == 2
     assert options.judge.endpoint.cache == "x"
 

@@ -10,7 +10,7 @@ import pytest
 from babyllm.errors import UserError
 from babyllm.rollouts.rewards.reward_sum import Rewards, make_rewards
 from babyllm.rollouts.rewards.user_rewards import RewardFailed, UserReward
-from babyllm.rollouts.rollout_config import RewardOptions
+from babyllm.rollouts.rollout_config import AnswerRewards
 
 MODULE = """
 import os, subprocess, sys, time
@@ -111,7 +111,7 @@ def test_failures_cost_rewards_until_patience_ends(user: Callable[..., UserRewar
         rewards.parts([TURNS], ["a"], [{}])
 
 
-def values(config: RewardOptions, answers: list[str], record: dict[str, object]) -> list[float]:
+def values(config: AnswerRewards, answers: list[str], record: dict[str, object]) -> list[float]:
     rewards = make_rewards(config, config.functions)
     found = rewards.total(rewards.parts([TURNS] * len(answers), answers, [record] * len(answers)))
     rewards.close()
@@ -120,12 +120,12 @@ def values(config: RewardOptions, answers: list[str], record: dict[str, object])
 
 def test_built_in_rewards_add_up_by_weight() -> None:
     """Equal texts, equal numbers, form and length, each with its weight; an empty answer is scored."""
-    config = RewardOptions(
+    config = AnswerRewards(
         {"exact_match": 1, "number_match": 2, "format": 4, "length": 8}, pattern=r"\d+", target_length=4
     )
     found = values(config, ["18", "it is 18", "", "7" * 6], {"reference": "18"})
     assert found == [15.0, 2 + 0.0, 0.0, 4 + 8 * 0.5]
-    assert math.isnan(values(RewardOptions({"exact_match": 1}), ["a"], {})[0])
+    assert math.isnan(values(AnswerRewards({"exact_match": 1}), ["a"], {})[0])
 
 
 def test_queries_are_rewarded_by_their_rows(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_queries_are_rewarded_by_their_rows(tmp_path: Path) -> None:
         database.execute("insert into t values (1), (2)")
     database.close()
     record = {"db_id": "shop", "query": "select sum(a) from t"}
-    config = RewardOptions({"sql": 1}, databases=str(tmp_path))
+    config = AnswerRewards({"sql": 1}, databases=str(tmp_path))
     assert values(config, ["SELECT 3", "select 4", "", "drop table t"], record) == [1.0, 0.0, 0.0, 0.0]
     assert math.isnan(values(config, ["select 3"], {**record, "db_id": "../shop"})[0])
 
