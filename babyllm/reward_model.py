@@ -20,6 +20,7 @@ from babyllm.chat.messages import Message, Unusable
 from babyllm.data.labelling.label_data import ids_of_texts
 from babyllm.errors import UserError
 from babyllm.evaluate.scoring import batches
+from babyllm.files import read_sealed_json
 from babyllm.integrity import check_model
 from babyllm.interop.huggingface import load_with_head
 from babyllm.interop.peft import fill_adapter, read_adapter
@@ -34,6 +35,10 @@ LABELS = "labels.json"
 """The file in the run directory of a classifier with the names of its labels, which its adapters lack."""
 
 
+SCALES = "scales.json"
+"""The file in the run directory of a reward model with mean and spread of its scores on a reference set, by step."""
+
+
 @dataclass(frozen=True)
 class RewardModel:
     """A reward model that is read only.
@@ -42,11 +47,15 @@ class RewardModel:
         model: transformer with a head, in evaluation mode.
         tokenizer: tokenizer of the model.
         template: chat template that renders conversations for it.
+        mean: mean of the head's outputs on the reference set, which scores are relative to.
+        std: their standard deviation.
     """
 
     model: WithHead
     tokenizer: Tokenizer
     template: ChatTemplate
+    mean: float = 0.0
+    std: float = 1.0
     _supervise: Supervise = field(default_factory=lambda: Supervise("last"))
 
     @property
@@ -75,12 +84,14 @@ class RewardModel:
     ) -> list[float | None]:
         """The score of each conversation's last answer, in its order; None where `ids` is.
 
+        With a reference set (`reference_set` of `train_reward.py`), its answers have scores of mean 0 and spread 1.
+
         Args:
             conversations: conversations, each ending with an answer.
             batch_tokens: largest number of tokens of a forward pass, including padding.
         """
         scores = self.values([self.ids(messages) for messages in conversations], batch_tokens)
-        return [None if score is None else float(score) for score in scores]
+        return [None if score is None else (float(score) - self.mean) / self.std for score in scores]
 
     def label_probabilities(
         self, texts: Sequence[str | tuple[str, str]], batch_tokens: int = BATCH_TOKENS
@@ -128,7 +139,38 @@ def load_reward_model(path: str | Path) -> RewardModel:
     tokenizer = Tokenizer.load(files)
     with torch.inference_mode(False):
         model = _adapted(directory, tokenizer) if is_adapter(directory) else load_with_head(directory)
-    return RewardModel(model.eval(), tokenizer, load_template(None, tokenizer, files))
+    return RewardModel(model.eval(), tokenizer, load_template(None, tokenizer, files), *scale_of(directory))
+
+
+def stored_scales(file: Path) -> dict[str, dict[str, float]]:
+    """The means and spreads in a file of scales, by step; empty without one.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        return dict(read_sealed_json(file))
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{file}: is damaged; remove it to have scores as the head computes them") from e
+
+
+def scale_of(step: Path) -> tuple[float, float]:
+    """The mean and the spread that the scores of a step are relative to; 0 and 1 without a reference set.
+
+    Raises:
+        UserError: the file is damaged, or the scores of this step were not measured.
+    """
+    file = step.parent / SCALES
+    scales = stored_scales(file)
+    if scales and step.name not in scales:
+        raise UserError(
+            f"{step}: its scores were not measured on the reference set; choose one of {', '.join(sorted(scales))}, or "
+            f"remove {file} to have scores as the head computes them"
+        )
+    found = scales.get(step.name, {"mean": 0.0, "std": 1.0})
+    return found["mean"], found["std"] or 1.0
 
 
 def _adapted(directory: Path, tokenizer: Tokenizer) -> WithHead:

@@ -253,8 +253,9 @@ class Tokenizer:
         return sum(unknown for unknown, _ in counts), sum(visible for _, visible in counts)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`; special tokens are left out, incomplete UTF-8 becomes U+FFFD."""
-        return self._backend.decode([int(i) for i in ids])
+        """Text of `ids`; special tokens and ids beyond the vocabulary are left out, incomplete UTF-8 becomes U+FFFD."""
+        # A model may have more rows than the tokenizer has tokens, and draw one of them.
+        return self._backend.decode([int(i) for i in ids if i < self.vocab_size])
 
     def token_bytes(self, token_id: int) -> bytes:
         """UTF-8 bytes of a token, empty for special tokens; a character may be spread over several tokens."""

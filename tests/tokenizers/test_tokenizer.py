@@ -155,6 +155,7 @@ def test_hard_text_round_trips(trained: Tokenizer, bytewise: Tokenizer, text: st
     for tokenizer in (trained, bytewise):
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text
+        assert tokenizer.decode([*ids, tokenizer.vocab_size, tokenizer.vocab_size + 7]) == text  # rows without a token
         assert b"".join(map(tokenizer.token_bytes, ids)) == text.encode()
 
 

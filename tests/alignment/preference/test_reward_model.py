@@ -167,3 +167,20 @@ def test_results_of_pairs_equal_their_definitions() -> None:
         if here.any():
             error += here.mean() * abs(confidence[here].mean() - (margins[here] > 0).mean())
     assert found["calibration"] == pytest.approx(error)
+
+
+def test_scores_are_relative_to_a_reference_set(train: Callable[..., Path], tmp_path: Path) -> None:
+    """Its answers have mean 0 and spread 1, after a run with two ranks too; the head's own outputs stay as they are."""
+    talks = [[Message("user", f"{i} 天"), Message("assistant", "好。" * (1 + i % 4))] for i in range(9)]
+    records = [{"messages": [{"role": m.role, "content": m.content} for m in talk]} for talk in talks]
+    file = write(tmp_path / "reference.jsonl", records)
+    run = train(tmp_path / "run", f"--reference_set={file}", "--save_every=1", ranks=2)
+    model = load_reward_model(run)
+    scores = np.array(model.scores(talks))
+    assert abs(scores.mean()) < 1e-4 and abs(scores.std() - 1) < 1e-4
+    raw = np.array([float(value) for value in model.values([model.ids(talk) for talk in talks])])
+    np.testing.assert_allclose(raw, scores * model.std + model.mean, atol=1e-5)
+    last = read_metrics(run)[-1]
+    assert last["val/all/reference/mean"] == pytest.approx(raw.mean(), abs=1e-5)
+    with pytest.raises(UserError, match="were not measured on the reference set; choose one of step_00000000"):
+        load_reward_model(run / "step_00000003")

@@ -23,6 +23,7 @@ from babyllm.model.heads import CRITIC, SCORE, ActorCritic, WithHead
 from babyllm.model.interface import Model
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.policy.credit import Credit, Scored
+from babyllm.reward_model import scale_of
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.stages.policy.critic_config import CriticConfig
 
@@ -75,6 +76,8 @@ def _from_reward(actor: Transformer, tokenizer: Tokenizer, reward_model: str) ->
     has_same_tokens = Tokenizer.load(tokenizer_directory(directory)).sha256 == tokenizer.sha256
     if not has_same_tokens or critic.config.vocab_size != actor.config.vocab_size:
         raise UserError(f"{directory}: has another tokenizer than the policy, whose tokens the critic reads; {advice}")
+    with torch.no_grad():
+        critic.score.weight.div_(scale_of(directory)[1])  # the head has no bias, so the mean is left to training
     return critic
 
 

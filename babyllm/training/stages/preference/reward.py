@@ -19,6 +19,8 @@ from babyllm.training.stage import Beginning
 from babyllm.training.stages.opening import new_state, open_stage
 from babyllm.training.stages.preference.reward_config import RewardConfig
 from babyllm.training.stages.preference.run_pairs import held_out_pairs, results_on, run_pairs
+from babyllm.training.stages.preference.score_scale import RESULTS as SCALED
+from babyllm.training.stages.preference.score_scale import with_scale
 from babyllm.training.stages.preference.starting_head import starting_head
 
 LABELS = ("reward",)
@@ -42,17 +44,18 @@ def begin(config: RewardConfig, runtime: Runtime) -> Beginning:
     model = prepare(model, runtime)
     loader, plan = make_pair_loader(options, data, model.config, runtime, config.plan)
     state = new_state(config, model, loader, runtime, source)
+    measure = held_out_pairs(data, options.eval_pairs, lambda model, batch: [scores(model, batch)])
     return Beginning(
         state,
         plan,
         reward_loss(config.loss),
-        held_out_pairs(data, options.eval_pairs, lambda model, batch: [scores(model, batch)]),
+        with_scale(measure, config, opening.template, runtime),
         lambda state: [],
         opening.template.tokenizer,
         opening.template.source,
         opening.end_ids,
         is_measured_first=True,
-        results=results_on(data, options.eval_pairs),
+        results=[*results_on(data, options.eval_pairs), *(SCALED if config.reference_set else ())],
     )
 
 

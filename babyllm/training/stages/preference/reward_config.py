@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from babyllm.config.values import AnyCount, PathText
+from babyllm.config.values import AnyCount, PathText, expand_paths
 from babyllm.data.pair_config import SAMPLE, PairConfig
 from babyllm.objectives.bradley_terry import RewardOptions
 from babyllm.optim.config import OptimConfig
@@ -19,6 +19,9 @@ class RewardConfig(AdaptedRunConfig):
 
     Attributes:
         loss: loss by which the scores of two answers are compared.
+        reference_set: file or folder of conversations, such as those that the policy was fine-tuned on. At each
+            evaluation the mean and spread of the scores of their last answers are measured, and the scores that rewards
+            take from that step are relative to them (Ouyang et al. 2022, section 3.5). null leaves scores as they are.
     """
 
     run_dir: PathText = "runs/reward"
@@ -30,6 +33,12 @@ class RewardConfig(AdaptedRunConfig):
     save_every: AnyCount = 200
     best: str = "all/loss"
     loss: RewardOptions = field(default_factory=RewardOptions)
+    reference_set: PathText | None = None
+
+    def __post_init__(self) -> None:
+        """Expand `~` in paths."""
+        super().__post_init__()
+        expand_paths(self)
 
 
 def resolved(config: RewardConfig) -> RewardConfig:
