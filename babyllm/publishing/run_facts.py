@@ -15,6 +15,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,18 @@ def without_folders(value: Any) -> Any:
     return re.split(r"[/\\]", value.rstrip("/\\"))[-1] if is_path else value
 
 
+_STAGES = {
+    "pretrain": "pretraining_config:PretrainConfig",
+    "sft": "fine_tuning_config:FineTuneConfig",
+    "reward": "preference.reward_config:RewardConfig",
+    "classifier": "preference.classifier_config:ClassifierConfig",
+    "dpo": "preference.dpo_config:DpoConfig",
+    "ppo": "policy.ppo_config:PpoConfig",
+    "grpo": "policy.grpo_config:GrpoConfig",
+}
+"""The configuration of each command that trains."""
+
+
 def _command(path: Path, names: set[str]) -> str:
     """The command with all values of a run that differ from the defaults; empty for an unknown kind of run."""
     name, kind = _stage(names)
@@ -233,13 +246,12 @@ def _command(path: Path, names: set[str]) -> str:
 
 def _stage(names: set[str]) -> tuple[str, Any]:
     """The command and the type of the configuration that has these fields; the type is None if there is none."""
-    from babyllm.training.stages.pretraining_config import PretrainConfig
-
-    if names == {one.name for one in fields(PretrainConfig)}:
-        return "pretrain", PretrainConfig
-    from babyllm.training.stages.fine_tuning_config import FineTuneConfig  # loads torch
-
-    return ("sft", FineTuneConfig) if names == {one.name for one in fields(FineTuneConfig)} else ("", None)
+    for command, where in _STAGES.items():  # each is loaded when the ones before it do not fit
+        module, _, name = where.partition(":")
+        kind = getattr(import_module(f"babyllm.training.stages.{module}"), name)
+        if names == {one.name for one in fields(kind)}:
+            return command, kind
+    return "", None
 
 
 def _at(tree: Any, key: str) -> Any:

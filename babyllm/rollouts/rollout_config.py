@@ -49,7 +49,7 @@ class RolloutConfig:
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """A model that gives answers scores from 1 to 10, for the reward "judge".
+    """A model that scores answers from 1 to 10, for the reward "judge".
 
     Attributes:
         dimensions: dimensions that are scored, with their weights; the reward is the weighted mean.

@@ -7,8 +7,15 @@ from typing import Any
 import pytest
 import yaml
 
+from babyllm.config import parse, to_dict
 from babyllm.errors import UserError
 from babyllm.publishing.card import CardOptions, write_card
+from babyllm.training.stages.fine_tuning_config import FineTuneConfig
+from babyllm.training.stages.policy.grpo_config import GrpoConfig
+from babyllm.training.stages.policy.ppo_config import PpoConfig
+from babyllm.training.stages.preference.classifier_config import ClassifierConfig
+from babyllm.training.stages.preference.dpo_config import DpoConfig
+from babyllm.training.stages.preference.reward_config import RewardConfig
 
 
 def card(target: Path) -> tuple[dict[str, Any], str]:
@@ -39,6 +46,24 @@ def test_a_card_reports_what_the_files_of_a_run_say(written_run: Path, tmp_path:
     assert "| layers | 2 |" in text and "中文简介" in text and "hf download me/model --local-dir model" in text
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert str(written_run.parent) not in text and str(token_dir) not in text
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        ("sft", FineTuneConfig),
+        ("reward", RewardConfig),
+        ("classifier", ClassifierConfig),
+        ("dpo", DpoConfig),
+        ("ppo", PpoConfig),
+        ("grpo", GrpoConfig),
+    ],
+)
+def test_a_card_names_the_command_of_every_stage(run_copy: Path, tmp_path: Path, command: str, kind: type) -> None:
+    """With the values that differ from its defaults."""
+    (run_copy / "config.yaml").write_text(yaml.safe_dump(to_dict(parse(kind, ["--plan.steps=7"], prog="test"))))
+    write_card(tmp_path, run_copy)
+    assert f"babyllm {command} \\\n  --plan.steps=7\n" in card(tmp_path)[1]
 
 
 def test_a_model_without_a_run_has_a_card_without_the_sections_of_one(foreign: Path) -> None:

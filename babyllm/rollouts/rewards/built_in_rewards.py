@@ -97,7 +97,7 @@ def _reward_model(config: AnswerRewards) -> RewardFunction:
 
 
 def _judge(config: AnswerRewards) -> RewardFunction:
-    """The score that a model at an endpoint gives, from 1 to 10; None where its reply has none."""
+    """The score of an answer by a model at an endpoint, from 1 to 10; None where its reply has none."""
     from babyllm.rollouts.rewards.judge_reward import JudgeReward  # other rewards need no client
 
     return JudgeReward(config.judge)
