@@ -155,7 +155,9 @@ def test_home_directories_expand_in_every_path(tmp_path: Path, monkeypatch: pyte
 def test_every_path_is_declared_as_one(name: str) -> None:
     """A key whose name or text says that it is a path is marked as such."""
     words = ("path", "dir", "file", "run_dir", "init_from", "template", "tokenizer", "replay", "model", "feedback")
-    texts = {key: hint for key, hint in fields_of(kinds()[name]) if str in parts(hint) and key != "endpoint.model"}
+    texts = {
+        key: hint for key, hint in fields_of(kinds()[name]) if str in parts(hint) and not key.endswith("endpoint.model")
+    }
     unmarked = [key for key in texts if not is_path(texts[key]) and key.rpartition(".")[2] in words]
     assert unmarked == []
     assert PATH == "path"
