@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
 import torch
+from training_fixtures import Worker
 
 from babyllm.config import parse
 from babyllm.interop.huggingface import save_model
@@ -79,6 +81,34 @@ def require_exact_resume(begin: Callable[[], Beginning], folder: Path) -> None:
     last = [folder / name / "step_00000008" for name in ("straight", "resumed")]
     files = [{p.relative_to(step): p.read_bytes() for p in step.rglob("*") if p.is_file()} for step in last]
     assert files[0] == files[1]
+
+
+def require_equal_ranks(
+    worker: Worker, job: str, folder: Path, sizes: dict[int, int], tolerance: float, **arguments: str | list[str]
+) -> list[dict[str, float]]:
+    """After two steps on several ranks the weights are those of one within 1e-5, and the numbers too; returns them.
+
+    Args:
+        worker: processes that know the job, which calls `leave_steps`.
+        job: name of the job.
+        folder: folder for what the ranks leave.
+        sizes: micro-batch by number of ranks; one rank is among them.
+        tolerance: tolerance of the numbers.
+        arguments: what the job is given beside.
+    """
+    found: dict[int, list[tuple[torch.Tensor, list[dict[str, float]]]]] = {}
+    for ranks, micro_batch in sizes.items():
+        out = folder / str(ranks)
+        out.mkdir()
+        worker.run(job, ranks=ranks, out=str(out), micro_batch=micro_batch, **arguments)
+        found[ranks] = [torch.load(out / f"{rank}.pt") for rank in range(ranks)]
+    (alone, numbers), *_ = found[1]
+    for of_ranks in found.values():
+        assert all(torch.equal(weights, of_ranks[0][0]) for weights, _ in of_ranks)
+        torch.testing.assert_close(of_ranks[0][0], alone, rtol=0, atol=1e-5)
+        for mine, one in zip(of_ranks[0][1], numbers, strict=True):
+            assert mine == pytest.approx(one, abs=tolerance)
+    return numbers
 
 
 def leave_steps(stage: Beginning, out: Path) -> None:

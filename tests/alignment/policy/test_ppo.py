@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from model_fixtures import decisive
-from policy_run_fixtures import require_exact_resume, trained, write_policy, write_prompts
+from policy_run_fixtures import require_equal_ranks, require_exact_resume, trained, write_policy, write_prompts
 from ppo_jobs import configured
 from training_fixtures import Worker
 
@@ -84,19 +84,9 @@ def worker(worker: Worker) -> Worker:
 
 def test_ranks_train_as_one(base: Path, prompts: Path, tmp_path: Path, worker: Worker) -> None:
     """After two steps on two ranks and on four the weights are those of one within 1e-5, and so are the numbers."""
-    found: dict[int, list[tuple[torch.Tensor, list[dict[str, float]]]]] = {}
-    for ranks, micro_batch in ((1, 8), (2, 4), (4, 2)):
-        out = tmp_path / str(ranks)
-        out.mkdir()
-        arguments = {"base": str(base), "prompts": str(prompts), "out": str(out), "micro_batch": micro_batch}
-        worker.run("ppo_steps", ranks=ranks, **arguments)
-        found[ranks] = [torch.load(out / f"{rank}.pt") for rank in range(ranks)]
-    (alone, numbers), *_ = found[1]
-    for of_ranks in found.values():
-        assert all(torch.equal(weights, of_ranks[0][0]) for weights, _ in of_ranks)
-        torch.testing.assert_close(of_ranks[0][0], alone, rtol=0, atol=1e-5)
-        for mine, one in zip(of_ranks[0][1], numbers, strict=True):
-            assert mine == pytest.approx(one, abs=1e-4)
+    given = {"base": str(base), "prompts": str(prompts)}
+    numbers = require_equal_ranks(worker, "ppo_steps", tmp_path, {1: 8, 2: 4, 4: 2}, 1e-4, **given)
+    assert all("rollout/reward" in step for step in numbers)
 
 
 def test_a_reward_model_scores_and_begins_the_critic(

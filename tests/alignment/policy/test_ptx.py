@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from policy_run_fixtures import configured, require_exact_resume, trained, write_policy, write_prompts
+from policy_run_fixtures import (
+    configured,
+    require_equal_ranks,
+    require_exact_resume,
+    trained,
+    write_policy,
+    write_prompts,
+)
 from training_fixtures import Worker
 
 from babyllm.data.batch import Batch
@@ -67,16 +74,9 @@ def test_ranks_and_micro_batches_do_not_change_it(
 ) -> None:
     """After two steps with text of token shards two ranks have the weights of one within 1e-5."""
     worker.load("tests.alignment.policy.policy_run_fixtures")
-    found = []
-    for ranks, micro_batch in ((1, 8), (2, 4)):
-        out = tmp_path / str(ranks)
-        out.mkdir()
-        arguments = {"base": str(base), "prompts": str(prompts), "out": str(out), "micro_batch": micro_batch}
-        worker.run("grpo_steps", ranks=ranks, more=[*SHARE, f"--ptx.path={token_dir}"], **arguments)
-        found += [torch.load(out / f"{rank}.pt") for rank in range(ranks)]
-    for weights, numbers in found[1:]:
-        torch.testing.assert_close(weights, found[0][0], rtol=0, atol=1e-5)
-        assert numbers[-1]["ptx/loss"] == pytest.approx(found[0][1][-1]["ptx/loss"], abs=1e-5)
+    given = {"base": str(base), "prompts": str(prompts), "more": [*SHARE, f"--ptx.path={token_dir}"]}
+    numbers = require_equal_ranks(worker, "grpo_steps", tmp_path, {1: 8, 2: 4}, 1e-5, **given)
+    assert all("ptx/loss" in step for step in numbers)
 
 
 def test_a_run_goes_on_to_the_bit_and_learns_the_text(
