@@ -23,7 +23,7 @@ from babyllm.tokenizer import Tokenizer
 SETTINGS = Settings(Access("127.0.0.1"), port=0, max_body_bytes=1 << 20, feedback=None, grace_s=5)
 NAME = "tiny"
 CHAT, COMPLETE = "/v1/chat/completions", "/v1/completions"
-PATIENCE_S = 20.0
+PATIENCE_S = 90.0  # for a machine with much else to do
 
 
 def talkative(config: ModelConfig) -> Transformer:
