@@ -20,7 +20,7 @@ from babyllm.training.stages.opening import new_state, open_stage
 from babyllm.training.stages.preference.reward_config import RewardConfig
 from babyllm.training.stages.preference.run_pairs import held_out_pairs, results_on, run_pairs
 from babyllm.training.stages.preference.score_scale import RESULTS as SCALED
-from babyllm.training.stages.preference.score_scale import with_scale
+from babyllm.training.stages.preference.score_scale import reference_set, with_scale
 from babyllm.training.stages.preference.starting_head import starting_head
 
 LABELS = ("reward",)
@@ -38,6 +38,7 @@ def begin(config: RewardConfig, runtime: Runtime) -> Beginning:
     # A score is read at the end token, for which a row that predicts it has no input.
     options = replace(config.data, seq_len=config.data.seq_len - 1)
     # Errors that do not depend on the data are raised before it is prepared.
+    talks = reference_set(config)
     config.plan.check()
     pair_share(options, model.config, runtime)
     data = run_pairs(options, config.run_dir, opening.template, runtime)
@@ -49,7 +50,7 @@ def begin(config: RewardConfig, runtime: Runtime) -> Beginning:
         state,
         plan,
         reward_loss(config.loss),
-        with_scale(measure, config, opening.template, runtime),
+        with_scale(measure, talks, config, opening.template, runtime),
         lambda state: [],
         opening.template.tokenizer,
         opening.template.source,

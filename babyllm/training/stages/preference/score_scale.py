@@ -5,10 +5,11 @@ conversations -> scores, shared among ranks -> mean, standard deviation -> scale
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from babyllm.chat.load import ChatTemplate
-from babyllm.chat.messages import Conversation
+from babyllm.chat.messages import Conversation, Message
 from babyllm.chat.reading import read_conversations
 from babyllm.errors import UserError
 from babyllm.files import write_sealed_json
@@ -23,25 +24,38 @@ from babyllm.training.state import TrainState
 RESULTS = ("all/reference/mean", "all/reference/std")
 
 
-def with_scale(measure: Measure, config: RewardConfig, template: ChatTemplate, runtime: Runtime) -> Measure:
+def reference_set(config: RewardConfig) -> list[Sequence[Message]]:
+    """The conversations of the reference set; none without one.
+
+    Raises:
+        UserError: the set cannot be read.
+    """
+    if config.reference_set is None:
+        return []
+    path = Path(config.reference_set)
+    if not path.exists():
+        raise UserError(f"--reference_set={path}: does not exist; give a file or folder of conversations")
+    found = read_conversations(path, config.data.format)
+    return [each.messages for each in found if isinstance(each, Conversation)]
+
+
+def with_scale(
+    measure: Measure, talks: Sequence[Sequence[Message]], config: RewardConfig, template: ChatTemplate, runtime: Runtime
+) -> Measure:
     """The measurement with the mean and the standard deviation of the scores on the reference set.
 
     Args:
         measure: measurement of the run; returned as it is without a reference set.
+        talks: conversations of `reference_set`.
         config: configuration of the stage.
         template: template of the model.
         runtime: runtime of the run; every rank scores its share.
 
     Raises:
-        UserError: the set cannot be read, or holds fewer than two answers that the model can read.
+        UserError: when measured, fewer than two answers can be read by the model.
     """
     if config.reference_set is None:
         return measure
-    talks = [
-        found.messages
-        for found in read_conversations(Path(config.reference_set), config.data.format)
-        if isinstance(found, Conversation)
-    ]
     mine = talks[runtime.rank :: runtime.world_size]
 
     def measured(state: TrainState) -> dict[str, float]:
@@ -54,7 +68,7 @@ def with_scale(measure: Measure, config: RewardConfig, template: ChatTemplate, r
         n, total = runtime.sum([float(len(known)), sum(known)])
         if n < 2:
             raise UserError(
-                f"reference_set={config.reference_set}: {int(n)} conversations end with an answer that the model can "
+                f"--reference_set={config.reference_set}: {int(n)} conversations end with an answer that the model can "
                 "read; give at least two"
             )
         mean = total / n
