@@ -160,11 +160,12 @@ def _settings(options: AnswerRewards, weights: Mapping[str, float]) -> dict[str,
 
 
 def _weights_of(directory: str) -> str:
-    """What the scores of a reward model depend on: its files of weights."""
+    """What the scores of a reward model depend on: its files of weights, and what they are relative to."""
     from babyllm.loading import model_directory
+    from babyllm.reward_model import scale_of
 
-    files = sorted(model_directory(directory).glob("*.safetensors"))
-    return json_digest([sha256(file) for file in files])
+    step = model_directory(directory)
+    return json_digest([*(sha256(file) for file in sorted(step.glob("*.safetensors"))), *map(str, scale_of(step))])
 
 
 def _judge_of(config: JudgeConfig) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from babyllm.data.batch import Batch
-from babyllm.model.cross_entropy import IGNORE
 from babyllm.objectives import Loss, LossTerms
 
 
@@ -26,7 +26,7 @@ def with_ptx_loss(loss: Loss, weight: float) -> Loss:
             return loss(model, batch)
         n_targets = batch.units["ptx_token"]
         nats = model(**batch.tensors, n_targets=n_targets, returns=("nats",))["nats"]
-        n_tokens = (batch["targets"] != IGNORE).sum()
-        return LossTerms({"ptx_token": weight * nats.sum()}, {"ptx/loss": (nats.detach().sum(), n_tokens)})
+        total = nats.sum()
+        return LossTerms({"ptx_token": weight * total}, {"ptx/loss": (total.detach(), torch.tensor(float(n_targets)))})
 
     return either if weight else loss

@@ -43,6 +43,18 @@ def write_prompts(file: Path, n: int = 24) -> Path:
     return file
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny: Callable[..., ModelConfig]) -> Path:
+    """A run to start from; tests must not change it."""
+    return write_policy(tmp_path_factory.mktemp("policy") / "base", tokenizer, tiny())
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prompts with right answers."""
+    return write_prompts(tmp_path_factory.mktemp("prompts") / "prompts.jsonl")
+
+
 def configured(base: Path, prompts: Path, run_dir: Path, *more: str) -> GrpoConfig:
     """A run of eight steps of 16 answers in groups of 4, which rewards the letter a."""
     arguments = [

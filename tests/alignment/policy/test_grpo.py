@@ -1,38 +1,25 @@
 """GRPO as a stage: it learns, resumes to the bit amid a rollout, and ranks do not change it."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from policy_run_fixtures import (
+    base,
     configured,
+    prompts,
     require_equal_ranks,
     require_exact_resume,
     trained,
-    write_policy,
-    write_prompts,
 )
 from training_fixtures import Worker
 
 from babyllm.errors import UserError
-from babyllm.model.config import ModelConfig
 from babyllm.runtime import Runtime
-from babyllm.tokenizer import Tokenizer
 from babyllm.training.stage import train_stage
 from babyllm.training.stages.policy.grpo import begin
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny: Callable[..., ModelConfig]) -> Path:
-    """A run to start from; tests must not change it."""
-    return write_policy(tmp_path_factory.mktemp("policy") / "base", tokenizer, tiny())
-
-
-@pytest.fixture(scope="module")
-def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prompts with right answers."""
-    return write_prompts(tmp_path_factory.mktemp("prompts") / "prompts.jsonl")
+__all__ = ["base", "prompts"]
 
 
 @pytest.fixture(scope="module")

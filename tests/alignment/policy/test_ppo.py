@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from model_fixtures import decisive
-from policy_run_fixtures import require_equal_ranks, require_exact_resume, trained, write_policy, write_prompts
+from policy_run_fixtures import base, prompts, require_equal_ranks, require_exact_resume, trained
 from ppo_jobs import configured
 from training_fixtures import Worker
 
@@ -24,17 +24,7 @@ from babyllm.training.stages.policy.ppo_advantages import whole_rows
 
 Tiny = Callable[..., ModelConfig]
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny: Tiny) -> Path:
-    """A run to start from; tests must not change it."""
-    return write_policy(tmp_path_factory.mktemp("policy") / "base", tokenizer, tiny())
-
-
-@pytest.fixture(scope="module")
-def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prompts with right answers."""
-    return write_prompts(tmp_path_factory.mktemp("prompts") / "prompts.jsonl")
+__all__ = ["base", "prompts"]
 
 
 @pytest.mark.parametrize("of", ["own", "trunk"])

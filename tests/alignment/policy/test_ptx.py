@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from policy_run_fixtures import (
+    base,
     configured,
+    prompts,
     require_equal_ranks,
     require_exact_resume,
     trained,
-    write_policy,
-    write_prompts,
 )
 from training_fixtures import Worker
 
@@ -24,22 +24,11 @@ from babyllm.objectives import LossTerms
 from babyllm.objectives.lm import language_model
 from babyllm.objectives.policy.ptx_loss import with_ptx_loss
 from babyllm.runtime import Runtime
-from babyllm.tokenizer import Tokenizer
 from babyllm.training.stages.policy.grpo import begin
 
 SHARE = ("--ptx.weight=0.5", "--ptx.rows=8", "--ptx.seq_len=24")
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny: Callable[..., ModelConfig]) -> Path:
-    """A run to start from; tests must not change it."""
-    return write_policy(tmp_path_factory.mktemp("policy") / "base", tokenizer, tiny())
-
-
-@pytest.fixture(scope="module")
-def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prompts with right answers."""
-    return write_prompts(tmp_path_factory.mktemp("prompts") / "prompts.jsonl")
+__all__ = ["base", "prompts"]
 
 
 @pytest.fixture(scope="module")

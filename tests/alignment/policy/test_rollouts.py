@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from policy_run_fixtures import configured, write_policy, write_prompts
+from policy_run_fixtures import base, configured, write_prompts
 
 from babyllm.chat.load import load_template
 from babyllm.data.prompt_config import PromptConfig
@@ -22,6 +22,8 @@ from babyllm.rollouts.rollout_stream import is_flat
 from babyllm.runtime import Runtime
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.stages.policy.grpo import begin
+
+__all__ = ["base"]
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +85,6 @@ def test_prompts_are_read_with_their_records(tmp_path: Path, tokenizer: Tokenize
     assert not {prompt.text for prompt in found.train} & {prompt.text for prompt in found.held_out}
     assert template.tokenizer.decode(found.train[0].ids).rstrip().endswith("assistant")
     assert "left out: longer than data.max_prompt" in str(found)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny: Callable[..., ModelConfig]) -> Path:
-    """A run to start from; tests must not change it."""
-    return write_policy(tmp_path_factory.mktemp("policy") / "base", tokenizer, tiny())
 
 
 def test_batches_have_what_the_losses_read(base: Path, tmp_path: Path, runtime: Runtime) -> None:

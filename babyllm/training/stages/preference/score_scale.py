@@ -60,10 +60,11 @@ def with_scale(
 
     def measured(state: TrainState) -> dict[str, float]:
         assert isinstance(state.model, WithHead)
+        was_training = state.model.training
         state.model.eval()
         with runtime.autocast():
             scores = RewardModel(state.model, template.tokenizer, template).scores(mine)
-        state.model.train()
+        state.model.train(was_training)
         known = [score for score in scores if score is not None]
         n, total = runtime.sum([float(len(known)), sum(known)])
         if n < 2:
