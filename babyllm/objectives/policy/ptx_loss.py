@@ -26,7 +26,9 @@ def with_ptx_loss(loss: Loss, weight: float) -> Loss:
             return loss(model, batch)
         n_targets = batch.units["ptx_token"]
         nats = model(**batch.tensors, n_targets=n_targets, returns=("nats",))["nats"]
-        total = nats.sum()
+        # Text has no values, and DDP waits for a gradient of every parameter, those of a critic too.
+        none = sum((p.flatten()[0] * 0 for p in model.parameters() if p.requires_grad), nats.new_zeros(()))
+        total = nats.sum() + none
         return LossTerms({"ptx_token": weight * total}, {"ptx/loss": (total.detach(), torch.tensor(float(n_targets)))})
 
     return either if weight else loss

@@ -1,5 +1,6 @@
 """Tiny runs of PPO, for processes of their own too."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from babyllm.config import parse
@@ -22,11 +23,11 @@ def configured(base: Path, prompts: Path, run_dir: Path, *more: str) -> PpoConfi
     return parse(PpoConfig, arguments, prog="test")
 
 
-def ppo_steps(base: str, prompts: str, out: str, micro_batch: int) -> None:
+def ppo_steps(base: str, prompts: str, out: str, micro_batch: int, more: Sequence[str] = ()) -> None:
     """Leave the metrics, and the weights after two steps, of a run on all ranks."""
     with start(RuntimeConfig(device="cpu", dtype="float32", threads=1)) as runtime:
-        more = ("--plan.steps=2", f"--data.micro_batch={micro_batch}")
-        config = configured(Path(base), Path(prompts), Path(out, "run"), *more)
+        steps = ("--plan.steps=2", f"--data.micro_batch={micro_batch}")
+        config = configured(Path(base), Path(prompts), Path(out, "run"), *steps, *more)
         leave_steps(begin(config, runtime), Path(out, f"{runtime.rank}.pt"))
 
 
