@@ -22,6 +22,7 @@ LAYERS = (
     ("model", "tokenizer", "store", "pipeline"),
     ("text", "chat", "sandbox", "endpoint", "interop", "loading", "generation", "prediction"),
     ("prepare",),
+    ("chat_corpus",),
     ("data", "evaluate", "judging"),
     ("objectives", "recipes", "reward_model"),
     ("training", "serve", "rollouts"),

@@ -1,12 +1,16 @@
-"""Repair the documents of files or corpora, and drop those that are not worth learning from."""
+"""Repair documents or conversations of files or corpora, and drop those that are not worth learning from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
+from babyllm.chat.formats import FormatConfig
+from babyllm.chat_corpus.chat_filters import ChatFilters
+from babyllm.errors import UserError
 from babyllm.pipeline.partitions import WorkConfig
-from babyllm.pipeline.report import print_report
+from babyllm.pipeline.report import Report, print_report
 from babyllm.text.clean.filters import CleanConfig
 from babyllm.text.clean.filters.contract import Scorer
 from babyllm.text.clean.stage import clean
@@ -20,24 +24,41 @@ class Flags(CleanConfig):
     """Flags of `babyllm clean`.
 
     Attributes:
-        read: settings for reading files other than corpora.
+        kind: contents of the files: documents, which become a corpus, or conversations, which become chat files of the
+            same form.
+        chat: filters of conversations.
+        format: settings for reading records as conversations.
+        read: settings for reading files other than corpora as documents.
         work: number of processes and size of partitions.
     """
 
+    kind: Literal["documents", "conversations"] = "documents"
+    chat: ChatFilters = field(default_factory=ChatFilters)
+    format: FormatConfig = field(default_factory=FormatConfig)
     read: ReadConfig = field(default_factory=ReadConfig)
     work: WorkConfig = field(default_factory=WorkConfig)
 
 
 def run(flags: Flags, *arguments: str) -> None:
-    """Clean the files and corpora IN into the corpus OUT and print the report."""
+    """Clean the files and corpora IN into OUT and print the report."""
     *inputs, out = map(Path, arguments)
-    config = CleanConfig(**{f.name: getattr(flags, f.name) for f in fields(CleanConfig)})
-    report = clean(inputs, out, config, read=flags.read, work=flags.work, load_scorer=_load_scorer)
+    report = _cleaned(flags, inputs, out)
     if report is None:
         print(f"{out}: complete already, with these settings and inputs; nothing to do")
         return
     print_report(report)
     print(f"\n{out / 'report.html'} shows this with plots and examples")
+
+
+def _cleaned(flags: Flags, inputs: list[Path], out: Path) -> Report | None:
+    config = CleanConfig(**{f.name: getattr(flags, f.name) for f in fields(CleanConfig)})
+    if flags.kind == "documents":
+        return clean(inputs, out, config, read=flags.read, work=flags.work, load_scorer=_load_scorer)
+    if config.filters != CleanConfig().filters:
+        raise UserError("--filters: is for documents; name the filters of conversations in --chat.filters, by role")
+    from babyllm.chat_corpus.clean_chats import clean_chats
+
+    return clean_chats(inputs, out, config, flags.chat, flags.format, work=flags.work, load_scorer=_load_scorer)
 
 
 def _load_scorer(model: str) -> Scorer:

@@ -1,23 +1,51 @@
-"""Write the documents of corpora without exact and near duplicates, and without overlaps with evaluation sets."""
+"""Write documents or conversations without exact and near duplicates, and without overlaps with evaluation sets."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
-from babyllm.pipeline.report import print_report
+from babyllm.chat.formats import FormatConfig
+from babyllm.pipeline.report import Report, print_report
 from babyllm.text.dedup.dedup_config import DedupConfig
 from babyllm.text.dedup.stage import dedup
 
 ARGUMENTS = "IN... OUT"
-Flags = DedupConfig
 
 
-def run(flags: DedupConfig, *arguments: str) -> None:
-    """Deduplicate the corpora IN into the corpus OUT and print the report."""
+@dataclass(frozen=True)
+class Flags(DedupConfig):
+    """Flags of `babyllm dedup`.
+
+    Attributes:
+        kind: contents of IN: documents, in corpora; or conversations, in chat files that are written in the form they
+            came in. With conversations, --against names chat files too.
+        by: text by which conversations are compared: the question (the user's messages), the answer (the assistant's),
+            or both.
+        format: settings for reading records as conversations.
+    """
+
+    kind: Literal["documents", "conversations"] = "documents"
+    by: Literal["question", "answer", "both"] = "both"
+    format: FormatConfig = field(default_factory=FormatConfig)
+
+
+def run(flags: Flags, *arguments: str) -> None:
+    """Deduplicate IN into OUT and print the report."""
     *inputs, out = map(Path, arguments)
-    report = dedup(inputs, out, flags)
+    report = _unique(flags, inputs, out)
     if report is None:
         print(f"{out}: is complete, there is nothing to do")
         return
     print_report(report)
     print(f"\n{out / 'report.html'}")
+
+
+def _unique(flags: Flags, inputs: list[Path], out: Path) -> Report | None:
+    config = DedupConfig(**{f.name: getattr(flags, f.name) for f in fields(DedupConfig)})
+    if flags.kind == "documents":
+        return dedup(inputs, out, config)
+    from babyllm.chat_corpus.dedup_chats import dedup_chats
+
+    return dedup_chats(inputs, out, config, flags.by, flags.format)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from babyllm.documents import Document
 from babyllm.errors import UserError
+from babyllm.store.chat_files import is_chat_files, open_chat_files
 from babyllm.store.corpus import MANIFEST, PART_MARK, is_corpus, open_corpus
 from babyllm.store.parquet import FAULTS, open_parquet
 from babyllm.text.readers.archives import archive_pieces
@@ -226,13 +227,17 @@ def _below(root: Path, label: str, config: ReadConfig, skipped: Counter[str]) ->
 def _walk(
     folder: Path, parts: tuple[str, ...], config: ReadConfig, skipped: Counter[str], above: frozenset[str]
 ) -> Iterator[tuple[Path, tuple[str, ...], str, str]]:
-    """Files to read below a folder: path, parts of the name, format, compression; those in the manifest of a corpus."""
+    """Files to read below a folder: path, parts of the name, format, compression; or what a manifest lists."""
     real = os.path.realpath(folder)
     if real in above:  # a link to a folder that holds it
         return
     if is_corpus(folder):
         files = sorted(part.file for part in open_corpus(folder).parts)
         yield from ((folder / file, (*parts, file), "corpus", "") for file in files)
+        return
+    if is_chat_files(folder):  # the reports beside the files are left out
+        for name in sorted(chats.file for chats in open_chat_files(folder).files):
+            yield folder / name, (*parts, *name.split("/")), *kind(name, config)
         return
     for name, path, is_folder, is_link, is_file in _entries(folder):
         if is_hidden(name):

@@ -1,0 +1,98 @@
+"""The records of chat files with all their fields, and the conversation in each.
+
+partition -> read_records -> ChatRecord | Rejected
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from babyllm.chat.formats import FormatConfig, columns_of, to_conversation
+from babyllm.chat.messages import ASSISTANT, USER, Conversation, Unusable
+from babyllm.chat.reading import find_conversation_partitions, read_partition, reason_of
+from babyllm.config.json_fields import kind_of
+from babyllm.text.readers import Partition, Rejected, Source
+from babyllm.text.readers.records import BadRecord
+
+SECTION = "format"  # section of the offline commands with the settings of `FormatConfig`
+MIN_PIECE_BYTES, PIECE_SHARE = 1 << 20, 1 / 16  # even small files are split over cores
+
+
+class ChatRecord(NamedTuple):
+    """A record of a chat file.
+
+    Attributes:
+        fields: all its fields, by the names and in the order of the file.
+        conversation: the conversation in it; its id is the file and the offset in bytes, or the row of a table.
+        source: file that it is from.
+    """
+
+    fields: dict[str, Any]
+    conversation: Conversation
+    source: Source
+
+
+def find_chats(paths: Sequence[Path], partition_bytes: int) -> list[Partition]:
+    """The partitions of chat files, small enough that all cores share even a few files; where depends on the files.
+
+    Raises:
+        UserError: a path does not exist, is given twice or holds no such file.
+    """
+    total = sum(partition.size_bytes for partition in find_conversation_partitions(paths, partition_bytes))
+    return find_conversation_partitions(paths, min(partition_bytes, max(MIN_PIECE_BYTES, round(total * PIECE_SHARE))))
+
+
+def read_records(partition: Partition, format: FormatConfig) -> Iterator[ChatRecord | Rejected]:
+    """Every record of a partition, in order, or the reason why it holds no conversation."""
+    yield from read_partition(partition, partial(_Records, format=format))
+
+
+class _Records:
+    """Makes chat records of the records of one source."""
+
+    def __init__(self, source: Source, format: FormatConfig) -> None:
+        self._source, self._format = source, format
+
+    def document(self, record: Any, place: str) -> ChatRecord:
+        """The record with its conversation.
+
+        Raises:
+            BadRecord: the record is not a conversation.
+        """
+        if not isinstance(record, dict):
+            raise BadRecord(f"not an object with fields but {kind_of(record)}")
+        try:
+            found = to_conversation(record, self._format, task=self._source.domain, id=place)
+        except Unusable as error:
+            raise BadRecord(reason_of(error, SECTION)) from None
+        return ChatRecord(record, found, self._source)
+
+    def columns(self, names: Sequence[str]) -> list[str]:
+        """All columns, because the whole record is written again.
+
+        Raises:
+            BadRecord: the columns cannot hold a conversation.
+        """
+        try:
+            columns_of(names, self._format)
+        except Unusable as error:
+            raise BadRecord(reason_of(error, SECTION)) from None
+        return list(names)
+
+
+def text_of(conversation: Conversation) -> str:
+    """The contents of all messages, each with its reasoning, one below the other."""
+    return "\n".join(text for m in conversation.messages for text in (m.reasoning, m.content) if text)
+
+
+def questions_of(conversation: Conversation) -> list[str]:
+    """The contents of the user's messages."""
+    return [message.content for message in conversation.messages if message.role == USER]
+
+
+def answers_of(conversation: Conversation) -> list[str]:
+    """The contents of the assistant's messages."""
+    return [message.content for message in conversation.messages if message.role == ASSISTANT]
