@@ -39,6 +39,7 @@ COMMANDS = {
     "sample": "use",
     "serve": "use",
     "sft": "training",
+    "split": "corpus",
     "tokenize": "corpus",
     "tokens": "corpus",
     "train-tokenizer": "corpus",
@@ -50,7 +51,7 @@ STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "dedup", "export", "import", "judge", "merge-lora", "predict"),
-    *("sample", "serve", "tokenize", "train-tokenizer", "upload"),
+    *("sample", "serve", "split", "tokenize", "train-tokenizer", "upload"),
 )
 
 

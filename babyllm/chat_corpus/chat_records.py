@@ -5,20 +5,27 @@ partition -> read_records -> ChatRecord | Rejected
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from babyllm.chat.formats import FormatConfig, columns_of, to_conversation
+from babyllm.chat.formats import FormatConfig, columns_of, task_of, to_conversation, to_question
 from babyllm.chat.messages import ASSISTANT, USER, Conversation, Unusable
+from babyllm.chat.preferences import PreferencePair, to_preference
 from babyllm.chat.reading import find_conversation_partitions, read_partition, reason_of
+from babyllm.chat.records.fields import RecordFields
 from babyllm.config.json_fields import kind_of
 from babyllm.text.readers import Partition, Rejected, Source
 from babyllm.text.readers.records import BadRecord
 
 SECTION = "format"  # section of the offline commands with the settings of `FormatConfig`
 MIN_PIECE_BYTES, PIECE_SHARE = 1 << 20, 1 / 16  # even small files are split over cores
+
+
+Reading = Callable[..., Conversation]
+"""A function `(record, format, task=..., id=...)` that returns the conversation of a record, or raises `Unusable`."""
 
 
 class ChatRecord(NamedTuple):
@@ -45,16 +52,44 @@ def find_chats(paths: Sequence[Path], partition_bytes: int) -> list[Partition]:
     return find_conversation_partitions(paths, min(partition_bytes, max(MIN_PIECE_BYTES, round(total * PIECE_SHARE))))
 
 
-def read_records(partition: Partition, format: FormatConfig) -> Iterator[ChatRecord | Rejected]:
-    """Every record of a partition, in order, or the reason why it holds no conversation."""
-    yield from read_partition(partition, partial(_Records, format=format))
+def read_records(
+    partition: Partition, format: FormatConfig, of: Reading = to_conversation
+) -> Iterator[ChatRecord | Rejected]:
+    """Every record of a partition, in order, or the reason why it holds no conversation.
+
+    Args:
+        partition: partition to read.
+        format: rules by which records become conversations.
+        of: function that returns the conversation of a record: `to_conversation` or `to_any`.
+    """
+    yield from read_partition(partition, partial(_Records, format=format, of=of))
+
+
+def to_any(record: Mapping[str, Any], config: FormatConfig, *, task: str, id: str) -> Conversation:
+    """The conversation of a record that may also be a preference, with its chosen answer, or a prompt without answer.
+
+    Raises:
+        Unusable: the record is none of these.
+    """
+    try:
+        return to_conversation(record, config, task=task, id=id)
+    except Unusable as error:
+        with suppress(Unusable):
+            found = to_preference(record, config, task=task, id=id)
+            messages = (*found.prompt, *found.chosen) if isinstance(found, PreferencePair) else found.messages
+            return Conversation(tuple(messages), found.task, id)
+        with suppress(Unusable):
+            asked, answer = to_question(record, config)
+            if answer is None:
+                return Conversation(tuple(asked), task_of(RecordFields(record), config) or task, id)
+        raise error
 
 
 class _Records:
     """Makes chat records of the records of one source."""
 
-    def __init__(self, source: Source, format: FormatConfig) -> None:
-        self._source, self._format = source, format
+    def __init__(self, source: Source, format: FormatConfig, of: Reading) -> None:
+        self._source, self._format, self._of = source, format, of
 
     def document(self, record: Any, place: str) -> ChatRecord:
         """The record with its conversation.
@@ -65,7 +100,7 @@ class _Records:
         if not isinstance(record, dict):
             raise BadRecord(f"not an object with fields but {kind_of(record)}")
         try:
-            found = to_conversation(record, self._format, task=self._source.domain, id=place)
+            found = self._of(record, self._format, task=self._source.domain, id=place)
         except Unusable as error:
             raise BadRecord(reason_of(error, SECTION)) from None
         return ChatRecord(record, found, self._source)
@@ -77,7 +112,8 @@ class _Records:
             BadRecord: the columns cannot hold a conversation.
         """
         try:
-            columns_of(names, self._format)
+            if self._of is to_conversation:
+                columns_of(names, self._format)
         except Unusable as error:
             raise BadRecord(reason_of(error, SECTION)) from None
         return list(names)
