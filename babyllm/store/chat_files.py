@@ -6,8 +6,11 @@ directory        -> open_chat_files  -> the files, checked
 
 from __future__ import annotations
 
+import json
 import re
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,9 @@ from babyllm.integrity import digests, require_whole
 
 FORMAT_VERSION = 1
 CHATS = "chats.json"
+TEST = "test"
+"""The name of the part of a split that is for the end."""
+_USES = ".uses.jsonl"
 _BEGINNING = re.compile(rb'\s*\{\s*"version":\s*\d+,\s*"files":')
 
 
@@ -103,3 +109,24 @@ def open_chat_files(directory: Path) -> ChatFiles:
             raise UserError(f"{directory / file.file}: missing, though {CHATS} names it; {advice}")
     require_whole(directory, {file.file: file.sha256 for file in found.files}, advice)
     return found
+
+
+def earlier_uses(path: Path, model: str) -> int | None:
+    """The number of earlier uses of a test set, to which this one is added; None if the path is not in a test set.
+
+    A test set is a part of that name that `babyllm split` made. Its result is honest as long as nothing is chosen by
+    it, so each use is written down in `.uses.jsonl` beside its files; a directory that is read-only counts as new.
+
+    Args:
+        path: the directory of the test set, or a file or folder in it.
+        model: model that is tested.
+    """
+    directory = next((folder for folder in (path, *path.resolve().parents) if is_chat_files(folder)), None)
+    if directory is None or open_chat_files(directory).about.get("part") != TEST:
+        return None
+    uses, before = directory / _USES, 0
+    with suppress(OSError):
+        before = len(uses.read_text(encoding="utf-8").splitlines())
+    with suppress(OSError), uses.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"model": model, "time": int(time.time())}, ensure_ascii=False) + "\n")
+    return before

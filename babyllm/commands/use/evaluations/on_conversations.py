@@ -17,6 +17,7 @@ from babyllm.evaluate.report import Evaluation, Examples, carry_over_evaluation,
 from babyllm.loading import ChatModel, load_chat_model
 from babyllm.pipeline.report import Fact
 from babyllm.runtime import Runtime
+from babyllm.store.chat_files import earlier_uses
 from babyllm.store.conversations import ConversationStore
 
 
@@ -38,6 +39,7 @@ def on_conversations(
         candidates = closed_turns(held_out) | candidates
         facts.append(("records that could not be used", found.unused.total()))
         facts += [(f"not used: {reason}", n) for reason, n in found.frequent_reasons()]
+        facts += _test_sets(paths, directory, runtime)
     else:
         assert store
         held_out = split_samples(store, "val")
@@ -48,6 +50,18 @@ def on_conversations(
     if store is None:
         raise UserError(f"--fit: {directory} has no training conversations ({store_dir}); it takes the run's directory")
     return _fit(flags, chat, candidates, store, held_out, facts, runtime)
+
+
+def _test_sets(paths: Sequence[Path], model: str, runtime: Runtime) -> list[Fact]:
+    """How often each test set was used before; this use is written down."""
+    if not runtime.is_main:
+        return []
+    uses = [(path, earlier_uses(path, model)) for path in paths]
+    return [
+        (f"earlier uses of the test set {path}", f"{n:,}; what was chosen by them makes a result too good" if n else 0)
+        for path, n in uses
+        if n is not None
+    ]
 
 
 def _store(store_dir: Path, chat: ChatModel, directory: str, runtime: Runtime) -> ConversationStore | None:
