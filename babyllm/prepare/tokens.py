@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from babyllm.chat.reading import find_conversation_partitions
 from babyllm.config import to_dict
 from babyllm.documents import check_held_out
 from babyllm.errors import UserError
@@ -42,16 +43,18 @@ from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.pipeline.rejections import require_documents, warn_of_rejected
 from babyllm.pipeline.report import Fact, Report
 from babyllm.pipeline.report_html import write_report
-from babyllm.prepare.encode import SHARD_TOKENS, Group, encode, group_table
+from babyllm.prepare.encode import SHARD_TOKENS, Encoded, Group, encode, group_table
 from babyllm.prepare.inputs import Source, batches_of, find_sources, identity, pieces
+from babyllm.prepare.rendered.chat_documents import ChatDocuments
 from babyllm.progress import ProgressLine
 from babyllm.store.shard_writer import ShardWriter
 from babyllm.store.shards import MANIFEST, Split, little_endian, token_dtype
-from babyllm.text.readers import ReadConfig
+from babyllm.text.readers import Partition, ReadConfig
 from babyllm.tokenizer import Tokenizer, load_tokenizer
 
 SETTINGS = "tokenize.json"
 TOKENS = "tokens.bin"
+CHAT_BYTES = 4 << 20  # chats are slow to render, so their partitions are small
 SIZES_BYTES = 2 * 8  # two int64 for each document: its tokens and bytes
 
 
@@ -64,6 +67,7 @@ def tokenize(
     shard_tokens: int = SHARD_TOKENS,
     read: ReadConfig | None = None,
     work: WorkConfig | None = None,
+    chats: ChatDocuments | None = None,
 ) -> Report | None:
     """Encode corpora or files into a token data directory, on all cores, and return the report; None if it exists.
 
@@ -78,6 +82,7 @@ def tokenize(
         shard_tokens: number of tokens at which a shard is closed.
         read: settings of the readers.
         work: number of processes, and bytes of a partition.
+        chats: how conversations become documents, for paths of chat files; their template's tokenizer is `tokenizer`.
 
     Raises:
         UserError: a setting is not valid, an input cannot be read or holds no document, the tokenizer cannot encode
@@ -89,12 +94,17 @@ def tokenize(
         raise UserError(f"--shard_tokens={shard_tokens}: must be at least 1")
     read, work = read or ReadConfig(), work or WorkConfig()
     require_apart(directory, paths)
-    sources = find_sources(paths, read, work.partition_bytes)
+    sources: Sequence[Source]
+    if chats:
+        sources = find_conversation_partitions(paths, min(work.partition_bytes, CHAT_BYTES))
+    else:
+        sources = find_sources(paths, read, work.partition_bytes)
     makes_parts = {
         "inputs": identity(paths, sources),
         "tokenizer": tokenizer.sha256,
         "held_out": held_out,
         "read": to_dict(read),
+        **({"chats": chats.makes()} if chats else {}),
     }
     settings = makes_parts | {"shard_tokens": shard_tokens}
     parts = directory / WORK
@@ -103,7 +113,12 @@ def tokenize(
     with work_directory(directory):
         tokenizer.adding_bos(False).save(parts / "tokenizer")  # documents follow an eos
         encode_piece = partial(
-            _tokenize_piece, read=read, directory=parts / "tokenizer", sha256=tokenizer.sha256, held_out=held_out
+            _tokenize_piece,
+            read=read,
+            directory=parts / "tokenizer",
+            sha256=tokenizer.sha256,
+            held_out=held_out,
+            chats=chats,
         )
         results = run_partitions(
             sources,
@@ -160,7 +175,14 @@ def _judge_unknown(groups: Sequence[Group]) -> None:
 
 
 def _tokenize_piece(
-    source: Source, folder: Path, *, read: ReadConfig, directory: Path, sha256: str, held_out: float
+    source: Source,
+    folder: Path,
+    *,
+    read: ReadConfig,
+    directory: Path,
+    sha256: str,
+    held_out: float,
+    chats: ChatDocuments | None,
 ) -> dict[str, Any]:
     """Write the ids and sizes of a partition's documents into one file, one domain and split after the other."""
     tokenizer = _load_once(directory, sha256)
@@ -168,15 +190,16 @@ def _tokenize_piece(
     groups: dict[tuple[str, Split], Group] = {}
     blocks: dict[tuple[str, Split], tuple[list[bytes], list[bytes]]] = {}
     rejected = Counter[str]()
-    for batch in batches_of(source, read, rejected, folder):
-        if n_empty := batch[0].count(b""):
-            rejected["the text is empty"] += n_empty
-        for encoded in encode(batch, tokenizer, held_out, n_threads=1):
-            key = encoded.group.domain, encoded.group.split
-            groups[key] = groups[key] + encoded.group if key in groups else encoded.group
-            ids, sizes = blocks.setdefault(key, ([], []))
-            ids.append(encoded.ids.astype(kind).tobytes())
-            sizes.append(encoded.sizes.tobytes())
+    if chats and isinstance(source, Partition):
+        found = chats.encoded(source, tokenizer, held_out, rejected, folder)
+    else:
+        found = _encoded(source, read, tokenizer, held_out, rejected, folder)
+    for encoded in found:
+        key = encoded.group.domain, encoded.group.split
+        groups[key] = groups[key] + encoded.group if key in groups else encoded.group
+        ids, sizes = blocks.setdefault(key, ([], []))
+        ids.append(encoded.ids.astype(kind).tobytes())
+        sizes.append(encoded.sizes.tobytes())
     # One file for all: every other file would cost milliseconds for its fsync and for its deletion.
     with open(folder / TOKENS, "wb") as file:
         for ids, sizes in blocks.values():
@@ -184,6 +207,15 @@ def _tokenize_piece(
         file.flush()
         os.fsync(file.fileno())
     return {"groups": [asdict(group) for group in groups.values()], "rejected": dict(rejected)}
+
+
+def _encoded(
+    source: Source, read: ReadConfig, tokenizer: Tokenizer, held_out: float, rejected: Counter[str], folder: Path
+) -> Iterator[Encoded]:
+    for batch in batches_of(source, read, rejected, folder):
+        if n_empty := batch[0].count(b""):
+            rejected["the text is empty"] += n_empty
+        yield from encode(batch, tokenizer, held_out, n_threads=1)
 
 
 @lru_cache(maxsize=1)

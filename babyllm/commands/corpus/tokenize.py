@@ -1,12 +1,18 @@
-"""Encode corpora or files into token shards by domain, with a held-out split, on all cores."""
+"""Encode corpora, files or conversations into token shards by domain, with a held-out split, on all cores."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
+from babyllm.chat.formats import FormatConfig
 from babyllm.config.values import Count, PathText, Share
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.text.readers import ReadConfig
+
+if TYPE_CHECKING:
+    from babyllm.prepare.rendered.chat_documents import ChatDocuments
+    from babyllm.tokenizer import Tokenizer
 
 ARGUMENTS = "IN... OUT"
 
@@ -17,6 +23,13 @@ class Flags:
 
     Attributes:
         tokenizer: directory or file of the tokenizer.
+        kind: contents of the files: documents, or conversations that become documents.
+        rendering: form of conversations: template, as in fine-tuning, with all tokens trained on; or text, the contents
+            of their messages one below the other.
+        template: chat template: chatml, llama3, llama2, alpaca, plain or a Jinja file; null takes the one stored with
+            the tokenizer, else chatml.
+        domain: domain of all conversations; null takes their tasks.
+        format: settings for reading records as conversations.
         held_out: share of the documents in the split "val", chosen by a hash of each text.
         shard_tokens: number of tokens at which a shard is closed.
         read: settings for reading files other than corpora.
@@ -24,6 +37,11 @@ class Flags:
     """
 
     tokenizer: PathText
+    kind: Literal["documents", "conversations"] = "documents"
+    rendering: Literal["template", "text"] = "template"
+    template: PathText | None = None
+    domain: str | None = None
+    format: FormatConfig = field(default_factory=FormatConfig)
     held_out: Share = 0.02
     shard_tokens: Count = 1 << 28
     read: ReadConfig = field(default_factory=ReadConfig)
@@ -39,16 +57,35 @@ def run(flags: Flags, *arguments: str) -> None:
     from babyllm.tokenizer import Tokenizer
 
     *inputs, out = map(Path, arguments)
+    tokenizer = Tokenizer.load(flags.tokenizer)
+    chats = _chats(flags, tokenizer) if flags.kind == "conversations" else None
     report = tokenize(
         inputs,
-        Tokenizer.load(flags.tokenizer),
+        chats.template.tokenizer if chats and chats.template else tokenizer,
         out,
         held_out=flags.held_out,
         shard_tokens=flags.shard_tokens,
         read=flags.read,
         work=flags.work,
+        chats=chats,
     )
     if report is None:
         print(f"{out}: complete already, with these settings and inputs; nothing to do")
     else:
         print_report(report)
+
+
+def _chats(flags: Flags, tokenizer: Tokenizer) -> ChatDocuments:
+    """How conversations become documents."""
+    from pathlib import Path
+
+    from babyllm.chat.load import load_template
+    from babyllm.prepare.rendered.chat_documents import ChatDocuments
+
+    template = None
+    if flags.rendering == "template":
+        place = Path(flags.tokenizer)
+        directory = place if place.is_dir() else place.parent
+        template = load_template(flags.template, tokenizer, directory, allow_special=flags.format.allow_special)
+        template.require_marks()
+    return ChatDocuments(flags.format, template, flags.domain or "")
