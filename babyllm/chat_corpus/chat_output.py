@@ -186,7 +186,7 @@ def join_chats(folders: Sequence[Path], pieces: Sequence[Sequence[Mapping[str, A
 
     Args:
         folders: folders of the partitions, in order.
-        pieces: for each partition, the result of `ChatSink.close`.
+        pieces: the result of `ChatSink.close` for each partition.
         made: directory of the files.
 
     Returns:

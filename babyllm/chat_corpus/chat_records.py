@@ -69,7 +69,7 @@ def to_any(record: Mapping[str, Any], config: FormatConfig, *, task: str, id: st
     """The conversation of a record that may also be a preference, with its chosen answer, or a prompt without answer.
 
     Raises:
-        Unusable: the record is none of these.
+        Unusable: the record is neither.
     """
     try:
         return to_conversation(record, config, task=task, id=id)

@@ -29,7 +29,7 @@ from babyllm.errors import UserError
 from babyllm.pipeline.output import discard_work, is_done, require_apart, work_directory
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.pipeline.report import Report
-from babyllm.store.chat_files import about_chat_files
+from babyllm.store.chat_folders import about_chat_files
 from babyllm.store.corpus import add_counts
 from babyllm.text.clean.filters import CleanConfig
 from babyllm.text.clean.filters.chain import Removed, Step, Tally, build
@@ -205,7 +205,7 @@ def _edited(
     sink: ChatSink,
     format: FormatConfig,
 ) -> Iterator[ChatRecord]:
-    """The records as an edit changes their texts; one that is no conversation afterwards is rejected."""
+    """The records as an edit changes their texts; one that is then not a conversation is rejected."""
     places = [
         [
             (i, place, text)

@@ -30,7 +30,7 @@ from babyllm.errors import UserError
 from babyllm.files import fsync, sha256
 from babyllm.pipeline.output import MADE, discard_work, is_done, require_apart, work_directory
 from babyllm.pipeline.report import Report
-from babyllm.store.chat_files import about_chat_files
+from babyllm.store.chat_folders import about_chat_files
 from babyllm.store.corpus import Count, Part, is_corpus, write_corpus, write_part
 from babyllm.store.parquet import open_parquet, parquet_writer
 from babyllm.text.dedup.decontaminate import evaluation_files
@@ -208,7 +208,7 @@ def _keep(partition: Partition, folder: Path, *, format: FormatConfig, reasons: 
 
 
 def _copy_table(source: Path, target: Path, prefix: str) -> None:
-    """Copy a table; ids lose the prefix that tells the inputs from the files of --against."""
+    """Copy a table; ids lose the prefix of the inputs, which the files of --against do not have."""
     with open_parquet(source) as file, parquet_writer(target, file.schema_arrow) as out:
         for batch in file.iter_batches():
             table = pa.Table.from_batches([batch])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from babyllm.chat.formats import PreferenceFormat
+from babyllm.config.values import Share
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.pipeline.report import print_report
 
@@ -23,7 +24,7 @@ class Flags:
         work: number of processes and size of partitions.
     """
 
-    parts: dict[str, float] = field(default_factory=lambda: {"train": 0.9, "val": 0.05, "test": 0.05})
+    parts: dict[str, Share] = field(default_factory=lambda: {"train": 0.9, "val": 0.05, "test": 0.05})
     format: PreferenceFormat = field(default_factory=PreferenceFormat)
     work: WorkConfig = field(default_factory=WorkConfig)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from babyllm.documents import Document
 from babyllm.errors import UserError
-from babyllm.store.chat_files import is_chat_files, open_chat_files
+from babyllm.store.chat_folders import is_chat_files, open_chat_files
 from babyllm.store.corpus import MANIFEST, PART_MARK, is_corpus, open_corpus
 from babyllm.store.parquet import FAULTS, open_parquet
 from babyllm.text.readers.archives import archive_pieces

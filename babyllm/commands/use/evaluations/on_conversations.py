@@ -17,7 +17,7 @@ from babyllm.evaluate.report import Evaluation, Examples, carry_over_evaluation,
 from babyllm.loading import ChatModel, load_chat_model
 from babyllm.pipeline.report import Fact
 from babyllm.runtime import Runtime
-from babyllm.store.chat_files import earlier_uses
+from babyllm.store.chat_folders import earlier_uses
 from babyllm.store.conversations import ConversationStore
 
 
