@@ -322,6 +322,29 @@ class ChatTemplate:
             return ()  # some tokenizers add a prefix even to an empty text
         return self._short(text) if len(text) <= CACHED_CHARACTERS else self.tokenizer.encode(text)
 
+    def answer_header(self) -> list[int]:
+        """The shortest context of an answer: the ids before it that depend on no message, at least one.
+
+        They are the begin token, if conversations of this template begin with it, and what the template writes to ask
+        for an answer, such as `<|im_start|>assistant` and a line break. If a template writes neither, it is the token
+        before every document in training (`Tokenizer.begin_id`).
+        """
+        for messages in SAMPLES:
+            shape = Shape(tuple(message.role for message in messages[:-1]))
+            with suppress(Unusable):
+                given, pieces = self._plan(shape, False)
+                asked, _ = self._plan(shape, True)
+                same = next(
+                    (i for i, pair in enumerate(zip(given, asked, strict=False)) if len({*pair}) > 1), len(given)
+                )
+                parts = self._border.split(asked[same:])
+                named = [(part, self.tokenizer.special.get(part)) for part in parts if not MARKS.match(part)]
+                ids = [i for part, special in named for i in (self._ids(part) if special is None else (special,))]
+                first = pieces[0].special if pieces else None
+                begin = [first] if first is not None and first == self.tokenizer.bos_id else []
+                return [*(begin if ids[:1] != begin else []), *ids] or [self.tokenizer.begin_id]
+        return [self.tokenizer.begin_id]
+
     def special_ids(self) -> list[int]:
         """Ids of the special tokens of an ordinary exchange, and of those that contents may hold."""
         found: set[int] = set()

@@ -25,7 +25,7 @@ LAYERS = (
     ("chat_corpus",),
     ("data", "evaluate", "judging"),
     ("objectives", "recipes", "reward_model"),
-    ("training", "serve", "rollouts"),
+    ("training", "serve", "rollouts", "selection"),
     ("inspection",),
     ("publishing",),
     ("commands",),

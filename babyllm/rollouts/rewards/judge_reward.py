@@ -9,7 +9,7 @@ import atexit
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,18 @@ if TYPE_CHECKING:
 class JudgeReward:
     """The weighted mean of the judge's scores. Rewards of one endpoint share its client, and so what it may cost."""
 
-    def __init__(self, config: JudgeConfig) -> None:
-        with _named():
+    def __init__(self, config: JudgeConfig, section: str = "reward.judge") -> None:
+        """Read the judge's prompt and open the client.
+
+        Args:
+            config: judge and dimensions.
+            section: name of the settings' section on the command line, for messages.
+
+        Raises:
+            UserError: a setting or the prompt's file is at fault.
+        """
+        self._named = partial(_named, section)
+        with self._named():
             check_weights(config.dimensions)
             file = None if config.prompt_file is None else Path(config.prompt_file)
             self._prompt = judge_prompt("score", config.language, file)
@@ -53,7 +63,7 @@ class JudgeReward:
             Answer("", asked_text([(turn["role"], turn["content"]) for turn in turns]), text, _reference(record))
             for turns, text, record in zip(prompts, answers, records, strict=True)
         ]
-        with _named():
+        with self._named():
             found = score(asked, self._prompt, self._lines, self._weights, 1, self._client.replies)
             totals = [one.means(self._weights).get("total") for one in found]
             if not any(total is not None for total in totals):
@@ -67,12 +77,12 @@ def _reference(record: Mapping[str, Any]) -> str | None:
 
 
 @contextmanager
-def _named() -> Iterator[None]:
-    """Errors name settings as they are called in the section `reward`."""
+def _named(section: str) -> Iterator[None]:
+    """Errors name settings as they are called in a section."""
     try:
         yield
     except (UserError, RewardFailed) as error:
-        text = re.sub(r"--(endpoint|dimensions|prompt_file)\b", r"--reward.judge.\1", str(error))
+        text = re.sub(r"--(endpoint|dimensions|prompt_file)\b", rf"--{section}.\1", str(error))
         raise type(error)(text) from error
 
 

@@ -34,8 +34,17 @@ class UserReward:
     What the function prints goes to the standard error output.
     """
 
-    def __init__(self, name: str, timeout_s: float) -> None:
+    def __init__(self, name: str, timeout_s: float, *, result: str = "reward", subject: str = "answer") -> None:
+        """Take a function, which is imported at the first call.
+
+        Args:
+            name: `module:function`.
+            timeout_s: seconds in which a call must return.
+            result: word for what the function returns, for messages.
+            subject: word for what it is called with.
+        """
         self.name, self._timeout_s = name, timeout_s
+        self._result, self._subject = result, subject
         self._process: subprocess.Popen[bytes] | None = None
         self._end: Callable[[], object] = lambda: None
 
@@ -49,14 +58,17 @@ class UserReward:
             RewardFailed: the function raised, hung, ended its process or returned something else than a list of
                 numbers, one for each answer.
         """
-        request = json.dumps([list(prompts), list(answers), list(records)], default=str)
-        reply = self._answer(request)
+        return self.numbers([list(prompts), list(answers), list(records)], len(answers))
+
+    def numbers(self, arguments: Sequence[Any], n: int) -> list[float | None]:
+        """What the function returns for these arguments, JSON values: n numbers; errors are those of a call."""
+        reply = self._answer(json.dumps(arguments, default=str))
         if "error" in reply:
             raise RewardFailed(str(reply["error"]))
         rewards = reply["rewards"]
-        if not isinstance(rewards, list) or len(rewards) != len(answers):
-            n = len(rewards) if isinstance(rewards, list) else type(rewards).__name__
-            raise RewardFailed(f"returned {n} rewards for {len(answers)} answers")
+        if not isinstance(rewards, list) or len(rewards) != n:
+            got = len(rewards) if isinstance(rewards, list) else type(rewards).__name__
+            raise RewardFailed(f"returned {got} {self._result}s for {n} {self._subject}s")
         return [None if reward is None or not math.isfinite(reward) else float(reward) for reward in rewards]
 
     def _answer(self, request: str) -> dict[str, Any]:
@@ -67,7 +79,7 @@ class UserReward:
             first = self._line(START_S)
             if "error" in first:
                 self.close()
-                raise UserError(f"the reward {self.name} {first['error']}; correct it or its module:function")
+                raise UserError(f"the {self._result} {self.name} {first['error']}; correct it or its module:function")
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.write(request.encode() + b"\n")
