@@ -39,6 +39,7 @@ COMMANDS = {
     "sample": "use",
     "serve": "use",
     "sft": "training",
+    "select": "corpus",
     "split": "corpus",
     "tokenize": "corpus",
     "tokens": "corpus",
@@ -51,7 +52,7 @@ STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "dedup", "export", "import", "judge", "merge-lora", "predict"),
-    *("sample", "serve", "split", "tokenize", "train-tokenizer", "upload"),
+    *("sample", "select", "serve", "split", "tokenize", "train-tokenizer", "upload"),
 )
 
 
