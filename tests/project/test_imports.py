@@ -24,7 +24,7 @@ LAYERS = (
     ("prepare",),
     ("data", "evaluate", "judging"),
     ("objectives", "recipes", "reward_model"),
-    ("training", "serve", "rollouts"),
+    ("training", "serve", "rollouts", "selection"),
     ("inspection",),
     ("publishing",),
     ("commands",),
