@@ -20,7 +20,7 @@ CENTRES_AT_ONCE = 512  # with 512 rows, a product of 1 MiB
 ROWS_AT_ONCE = 512
 _UNIT = 2.0**-24  # rounding error of float32, relative
 _SMALLEST = 2.0**-126  # what a flush of small numbers to zero loses at most
-_PAIRS_AT_ONCE = 1 << 18  # values of pairs, compared in float64
+_VALUES_AT_ONCE = 1 << 18  # of vectors that are compared in float64
 
 
 class Side(NamedTuple):
@@ -49,6 +49,15 @@ def squared(a: F32, b: F32) -> F64:
     differences = np.subtract(a, b, dtype=np.float64)
     differences *= differences
     return np.asarray(differences.sum(axis=1))
+
+
+def squared_pairs(a: F32, b: F32, rows: Rows, columns: Rows) -> F64:
+    """(m,) float64, the squared distances of `a[rows]` to `b[columns]`, some at a time."""
+    at_once, distances = max(1, _VALUES_AT_ONCE // a.shape[1]), np.empty(len(rows))
+    for begin in range(0, len(rows), at_once):
+        some = slice(begin, begin + at_once)
+        distances[some] = squared(a[rows[some]], b[columns[some]])
+    return distances
 
 
 def approximate(rows: Side, centres: Side) -> tuple[F32, F32]:
@@ -95,10 +104,8 @@ def _lower(rows: Side, centres: Side, first: int, best: F64, found: Rows) -> Non
     reach = np.minimum(reach, best[open_rows] + slack[open_rows])
     which, columns = np.nonzero(products[open_rows] <= reach[:, None])
     places = open_rows[which]
-    at_once = max(1, _PAIRS_AT_ONCE // rows.vectors.shape[1])
-    for begin in range(0, len(places), at_once):
-        row, column = places[begin : begin + at_once], columns[begin : begin + at_once]
-        _keep_lowest(row, column + first, squared(rows.vectors[row], centres.vectors[column]), best, found)
+    distances = squared_pairs(rows.vectors, centres.vectors, places, columns)
+    _keep_lowest(places, columns + first, distances, best, found)
 
 
 def _keep_lowest(row: Rows, centre: Rows, distance: F64, best: F64, found: Rows) -> None:
