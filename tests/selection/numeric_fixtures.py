@@ -18,7 +18,7 @@ def vectors(kind: str, n: int = 500, width: int = 12) -> NDArray[np.float32]:
         "grid": rng.integers(1, 4, (n, width)),
         "equal": np.full((n, width), 0.1),
         "clusters": 9 * spread[rng.integers(0, 8, n)] + 0.01 * spread,
-        "narrow": spread[:, :2] @ spread[:2] + 50,
+        "narrow": spread[:, :2] @ spread[:2] + 5000 * spread[0],
     }[kind]
     return values.astype(np.float16 if kind == "half" else np.float32)
 

@@ -28,20 +28,24 @@ class Side(NamedTuple):
 
     Attributes:
         vectors: (n, d) float32.
-        squares: (n,) float32, their squared lengths.
+        shifted: (n, d) float32, the vectors minus a common origin. Near the mean of all, their lengths, on which the
+            bound depends, are about as large as the distances.
+        squares: (n,) float32, squared lengths of the shifted vectors.
     """
 
     vectors: F32
+    shifted: F32
     squares: F32
 
     def part(self, rows: slice | NDArray[np.int64]) -> Side:
         """Some of the vectors."""
-        return Side(self.vectors[rows], self.squares[rows])
+        return Side(*(column[rows] for column in self))
 
 
-def side(vectors: F32) -> Side:
-    """Vectors, (n, d) float32, with their squared lengths."""
-    return Side(vectors, np.einsum("nd,nd->n", vectors, vectors))
+def side(vectors: F32, origin: F32) -> Side:
+    """Vectors, (n, d) float32, with what their products need; all that are compared have one (d,) float32 origin."""
+    shifted = vectors - origin
+    return Side(vectors, shifted, np.einsum("nd,nd->n", shifted, shifted))
 
 
 def squared(a: F32, b: F32) -> F64:
@@ -62,7 +66,7 @@ def squared_pairs(a: F32, b: F32, rows: Rows, columns: Rows) -> F64:
 
 def approximate(rows: Side, centres: Side) -> tuple[F32, F32]:
     """(m, p) float32 squared distances of rows to centres, and (m,) float32 bounds on their errors."""
-    products = rows.vectors @ centres.vectors.T
+    products: F32 = rows.shifted @ centres.shifted.T
     products *= -2
     products += rows.squares[:, None]
     products += centres.squares

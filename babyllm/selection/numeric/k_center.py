@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from babyllm.errors import UserError
 from babyllm.selection.numeric.distances import Side, approximate, nearest, side, squared
-from babyllm.selection.numeric.vectors import F64, Metric, Rows, Vectors
+from babyllm.selection.numeric.vectors import F32, F64, Metric, Rows, Vectors
 
 _LEAST, _MOST = 256, 8192  # vectors of a pool
 _GROUP = 512  # vectors of a pool that are brought up to date together
@@ -81,7 +81,7 @@ def k_center(
     old = np.flatnonzero(np.isin(np.arange(len(data)) if data.among is None else data.among, there))
     if k > len(data) - len(old):
         raise UserError(f"k={k:,}: there are only {len(data) - len(old):,} vectors to choose from")
-    cover = _Cover(data, side(everything.take(there) if len(there) else data.take(begin)), k + 1)
+    cover = _Cover(data, everything.take(there) if len(there) else data.take(begin), k + 1)
     cover.limits[old] = -1
     cover.limits[begin] = -1
     rows, radii = cover.choose(k - len(begin))
@@ -93,13 +93,9 @@ def k_center(
 
 def nearest_to_mean(data: Vectors) -> Rows:
     """(1,) int64, the place of the vector nearest to the mean of all, the lowest one of several."""
-    total = np.zeros(data.width)
-    for _, block in data.blocks():
-        total += block.sum(axis=0, dtype=np.float64)
-    mean = (total / len(data)).astype(np.float32)
     best, place = np.inf, 0
     for places, block in data.blocks():
-        distances = squared(block, mean)
+        distances = squared(block, data.mean)
         here = int(distances.argmin())
         if distances[here] < best:
             best, place = float(distances[here]), places.start + here
@@ -122,15 +118,12 @@ class _Cover:
         first_radius: largest squared distance to the centres at the beginning.
     """
 
-    def __init__(self, data: Vectors, centres: Side, more: int) -> None:
-        self._data, self._n = data, len(centres.vectors)
-        self._centres = Side(
-            np.concatenate([centres.vectors, np.empty((more, data.width), np.float32)]),
-            np.concatenate([centres.squares, np.empty(more, np.float32)]),
-        )
+    def __init__(self, data: Vectors, centres: F32, more: int) -> None:
+        self._data, self._n = data, len(centres)
+        self._centres = side(np.concatenate([centres, np.zeros((more, data.width), np.float32)]), data.mean)
         self.limits = np.empty(len(data))
         for places, block in data.blocks():
-            self.limits[places] = nearest(side(block), centres)[1]
+            self.limits[places] = nearest(side(block, data.mean), self._centres.part(slice(self._n)))[1]
         self._seen = np.full(len(data), self._n, np.int32)
         self.first_radius = float(self.limits.max(initial=0))
 
@@ -166,12 +159,12 @@ class _Cover:
         for begin in range(0, len(places), _GROUP):
             group = places[begin : begin + _GROUP]
             newer = self._centres.part(slice(int(self._seen[group[0]]), self._n))
-            self.limits[group] = nearest(side(self._data.take(group)), newer, self.limits[group])[1]
+            self.limits[group] = nearest(side(self._data.take(group), self._data.mean), newer, self.limits[group])[1]
         self._seen[places] = self._n
 
     def _from_pool(self, pool: _Pool, most: int) -> tuple[list[int], list[float]]:
         """The next centres as long as they must be in the pool, and the squared distance of each when it is chosen."""
-        vectors, limits = side(self._data.take(pool.places)), self.limits[pool.places]
+        vectors, limits = side(self._data.take(pool.places), self._data.mean), self.limits[pool.places]
         chosen: list[int] = []
         farthest: list[float] = []
         while len(chosen) < most:
@@ -179,8 +172,8 @@ class _Cover:
             place, distance = int(pool.places[i]), float(limits[i])
             if distance < 0 or distance < pool.bound or (distance == pool.bound and place > pool.bound_place):
                 break
-            self._centres.vectors[self._n] = vectors.vectors[i]
-            self._centres.squares[self._n] = vectors.squares[i]
+            for column, own in zip(self._centres, vectors, strict=True):
+                column[self._n] = own[i]
             self._n += 1
             chosen.append(place)
             farthest.append(distance)

@@ -83,9 +83,9 @@ def assign(data: Vectors, centres: F32) -> tuple[Rows, F64]:
     Returns:
         (n,) int64 number of the nearest centre, the lowest one of several; (n,) float64 squared distance to it.
     """
-    labels, squares, to = np.empty(len(data), np.int64), np.empty(len(data)), side(centres)
+    labels, squares, to = np.empty(len(data), np.int64), np.empty(len(data)), side(centres, data.mean)
     for places, block in data.blocks():
-        labels[places], squares[places] = nearest(side(block), to)
+        labels[places], squares[places] = nearest(side(block, data.mean), to)
     return labels, squares
 
 
@@ -121,7 +121,7 @@ def _lower(data: Vectors, place: int, squares: F64) -> None:
     """Lower squared distances to those from one vector, in place."""
     row = data.take(np.array([place]))
     for places, block in data.blocks():
-        squares[places] = nearest(side(block), side(row), squares[places])[1]
+        squares[places] = nearest(side(block, data.mean), side(row, data.mean), squares[places])[1]
 
 
 def _means(data: Vectors, old: F32, labels: Rows) -> F32:

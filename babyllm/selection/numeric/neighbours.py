@@ -61,11 +61,11 @@ def neighbours(
 
 def _of_block(data: Vectors, places: Rows, k: int) -> tuple[Rows, F64]:
     """(m, k) int64 places and float64 squared distances of the nearest others of some vectors."""
-    block = side(data.take(places))
+    block = side(data.take(places), data.mean)
     found, best = np.full((len(places), k), -1, np.int64), np.full((len(places), k), np.inf)
     for where, others in data.blocks():
         for begin in range(0, len(others), CENTRES_AT_ONCE):
-            some = side(others[begin : begin + CENTRES_AT_ONCE])
+            some = side(others[begin : begin + CENTRES_AT_ONCE], data.mean)
             _insert(block, some, places, where.start + begin, found, best)
     return found, best
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -80,6 +81,18 @@ class Vectors:
         for first in range(0, len(self), step):
             places = slice(first, min(len(self), first + step))
             yield places, self.take(places)
+
+    @cached_property
+    def mean(self) -> F32:
+        """(d,) float32, the mean of all vectors, which are read for it.
+
+        Raises:
+            UserError: a vector is not finite, too long or, for the cosine, zero.
+        """
+        total = np.zeros(self.width)
+        for _, block in self.blocks():
+            total += block.sum(axis=0, dtype=np.float64)
+        return (total / max(1, len(self))).astype(np.float32)
 
     def rows(self, places: Rows) -> Rows:
         """(m,) int64, the rows of the array at these (m,) places."""
