@@ -110,6 +110,7 @@ def test_text_and_tokenizers_need_no_torch() -> None:
         "data.order.shuffle",
         "endpoint.client",
         "judging.report",
+        *(f"selection.numeric.{name}" for name in ("diverse_top", "importance", "neighbours", "quality_rule")),
     ):
         assert "torch" not in loaded_by(f"import babyllm.{name}"), name
 
