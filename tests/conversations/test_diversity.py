@@ -111,7 +111,7 @@ def test_topic_switches() -> None:
 
 
 def test_the_topic_threshold_is_a_share_of_the_question() -> None:
-    """One term in 20 shared with the turn before is no switch; one in 21 is."""
+    """A question is a switch if one of its 21 terms is in the turn before, and not if one of 20 is."""
     words = [f"word{i:02}" for i in range(21)]
     for n, switches in ((20, 0), (21, 1)):
         d = diversity_of([talk("begin", "word00 only", " ".join(words[:n]), "fine")])

@@ -94,7 +94,9 @@ def _diversity(batch: Sequence[Conversation]) -> Diversity:
     has_prompt = np.array([bool(prompt.strip()) for prompt in prompts], bool)
     asked, asked_keys = [prompt for prompt in prompts if prompt.strip()], prompt_keys[has_prompt]
     tasks = [conversation.task for conversation in batch]
-    keys = _conversation_keys(batch)
+    systems = [_system(conversation) for conversation in batch]
+    pairs = mix(prompt_keys * GOLDEN + answer_keys)
+    keys = _conversation_keys(systems, pairs, n_turns)
     tokens = tokens_of(prompts + answers)
     owners = np.repeat(np.arange(len(batch)), n_turns)
     scripts, script_tokens = main_scripts(tokens, np.concatenate([owners, owners]), len(batch))
@@ -113,12 +115,12 @@ def _diversity(batch: Sequence[Conversation]) -> Diversity:
         script_tokens=script_tokens,
         tasks=TextTally.of_texts(tasks),
         top_tasks=TextTally.of_texts([task.partition("/")[0] for task in tasks]),
-        systems=TextTally.of_texts([text for conversation in batch if (text := _system(conversation))]),
+        systems=TextTally.of_texts([text for text in systems if text]),
         conversations=Tally.of(keys),
         turns=Tally.of(n_turns.astype(np.uint64)),
         prompts=TextTally.of_texts(asked, asked_keys),
         answers=TextTally.of_texts(answers, answer_keys),
-        pairs=Tally.of(mix(prompt_keys * GOLDEN + answer_keys)),
+        pairs=Tally.of(pairs),
         prompt_openings=_openings(asked),
         answer_openings=_openings(answers),
         prompt_lengths=Tally.of(np.array([len(prompt) for prompt in asked], np.uint64)),
@@ -140,13 +142,9 @@ def _openings(texts: Sequence[str]) -> TextTally:
     return TextTally.of_texts([begin for text in texts if (begin := opening(text))])
 
 
-def _conversation_keys(batch: Sequence[Conversation]) -> U64:
-    """(conversations,) uint64 hashes of the roles and contents of each conversation."""
-    messages = [message for conversation in batch for message in conversation.messages]
-    roles = [message.role for message in messages]
-    keys = mix(text_keys([message.content for message in messages]) * GOLDEN + text_keys(roles))
-    lengths = np.array([len(conversation.messages) for conversation in batch])
-    return hash_rows(Ragged(keys, offsets_of(lengths)))[0]
+def _conversation_keys(systems: Sequence[str], pairs: U64, n_turns: NDArray[np.int64]) -> U64:
+    """(conversations,) uint64 hashes of conversations, from their system messages and the keys of their turns."""
+    return mix(text_keys(systems) * GOLDEN + hash_rows(Ragged(pairs, offsets_of(n_turns)))[0])
 
 
 def _switches(tokens: Tokens, n_turns: NDArray[np.int64]) -> tuple[int, int]:

@@ -67,7 +67,7 @@ class Diversity:
         tasks: tasks of the conversations, such as "reasoning/common sense".
         top_tasks: first levels of these tasks, such as "reasoning".
         systems: system messages, one for each conversation that has any.
-        conversations: whole conversations, by a hash of roles and contents.
+        conversations: whole conversations, by a hash of system messages and turns.
         turns: numbers of turns of the conversations.
         prompts: texts before an answer, without blank ones.
         answers: texts of the answers.
