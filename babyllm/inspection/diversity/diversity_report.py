@@ -8,6 +8,7 @@ import numpy as np
 
 from babyllm.inspection.diversity.facets import (
     SAMPLE_TITLE,
+    STANDARD_ERROR,
     distances_of,
     lengths,
     scale_of,
@@ -36,8 +37,8 @@ def report_of(diversity: Diversity, before: Diversity | None = None, title: str 
     Args:
         diversity: what is counted about the set.
         before: what is counted about the set that it was selected from; None for a report without a comparison. With
-            it, distances and numbers of different tokens are of samples of one size, so that a set's size does not
-            change them, and tokens have the tf-idf weights of the set before.
+            it, distances, repetitions and numbers of different tokens are those of samples of one size, so that a
+            set's size does not change them, and tokens have the tf-idf weights of the set before.
         title: first line of the report.
     """
     sides = [diversity] if before is None else [before, diversity]
@@ -46,7 +47,11 @@ def report_of(diversity: Diversity, before: Diversity | None = None, title: str 
     tables = [
         *_warnings([warnings_of(side, found) for side, found in zip(sides, apart, strict=True)]),
         *([] if before is None else [_facts("Sizes", [dict(sizes(side)) for side in sides])]),
-        _facts("Shares", [dict(shares(side)) for side in sides], is_share=True),
+        _facts(
+            f"Shares{'' if before is None else ' (of repetitions: among as many drawn from each set)'}",
+            [dict(shares(side, scale)) for side in sides],
+            is_share=True,
+        ),
         _facts("Lengths in characters, and turns", [dict(lengths(side)) for side in sides]),
         _facts(
             "Tokens: Chinese characters, and words of other scripts (quotients fall as a set grows, numbers among as "
@@ -81,7 +86,10 @@ def _facts(title: str, found: Sequence[dict[str, Cell]], is_share: bool = False)
     if len(found) == 1:
         return Table(title, ["fact", "share" if is_share else "value"], [[name, found[0][name]] for name in names])
     pairs = [[facts.get(name) for facts in found] for name in names]
-    rows = [[name, *pair, _change(*pair)] for name, pair in zip(names, pairs, strict=True)]
+    changes = [
+        None if name.startswith(STANDARD_ERROR) else _change(*pair) for name, pair in zip(names, pairs, strict=True)
+    ]
+    rows = [[name, *pair, change] for name, pair, change in zip(names, pairs, changes, strict=True)]
     return Table(title, ["fact", BEFORE + suffix, AFTER + suffix, f"change{' in share' if is_share else ''}"], rows)
 
 

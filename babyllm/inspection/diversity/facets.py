@@ -16,6 +16,7 @@ from babyllm.pipeline.report import Fact
 
 DRAWN = 10_000
 """Number of tokens, or of pairs of tokens, in which different ones are counted."""
+STANDARD_ERROR = "standard error"
 QUANTILES = (("10 % up to", 0.1), ("median", 0.5), ("90 % up to", 0.9), ("99 % up to", 0.99), ("longest", 1.0))
 
 
@@ -24,7 +25,7 @@ class Scale(NamedTuple):
 
     Attributes:
         sample: number of conversations whose distances are measured.
-        drawn: number of tokens in which different ones are counted, by the name of a tally.
+        drawn: number of tokens, pairs of tokens or texts in which different ones are counted, by the name of a tally.
         reference: texts in which documents with a token are counted; None takes those of each set.
     """
 
@@ -34,7 +35,8 @@ class Scale(NamedTuple):
 
 
 SIDES = ("prompt", "answer")
-_DRAWN_FROM = [f"{side}_{unit}" for side in SIDES for unit in ("tokens", "pairs")]
+_TOKENS = [f"{side}_{unit}" for side in SIDES for unit in ("tokens", "pairs")]
+_TEXTS = ("conversations", "pairs", "prompts", "answers")
 
 
 def tally_of(diversity: Diversity, name: str) -> Tally:
@@ -46,7 +48,8 @@ def tally_of(diversity: Diversity, name: str) -> Tally:
 def scale_of(diversity: Diversity, before: Diversity | None) -> Scale:
     """The scale on which a set and another one before it are measured."""
     sets = [diversity] if before is None else [diversity, before]
-    drawn = {name: min(DRAWN, *(tally_of(d, name).total for d in sets)) for name in _DRAWN_FROM}
+    drawn = {name: min(tally_of(d, name).total for d in sets) for name in (*_TOKENS, *_TEXTS)}
+    drawn |= {name: min(DRAWN, drawn[name]) for name in _TOKENS}
     sample = min(len(d.sample.texts) for d in sets)
     return Scale(sample, drawn, None if before is None else before.sample.texts[:sample])
 
@@ -71,12 +74,12 @@ def sizes(d: Diversity) -> Iterator[Fact]:
         yield "effective number of tasks of the first level", math.exp(d.top_tasks.table.entropy)
 
 
-def shares(d: Diversity) -> Iterator[Fact]:
-    """Shares of the conversations, turns or tokens."""
-    yield "conversations that repeat an earlier one", d.conversations.repeated_share
-    yield "pairs of prompt and answer that repeat an earlier one", d.pairs.repeated_share
-    yield "prompts that repeat an earlier one", d.prompts.table.repeated_share
-    yield "answers that repeat an earlier one", d.answers.table.repeated_share
+def shares(d: Diversity, scale: Scale) -> Iterator[Fact]:
+    """Shares of the conversations, turns or tokens; those of repetitions among as many drawn from each set."""
+    names = {name: name for name in _TEXTS} | {"pairs": "pairs of prompt and answer"}
+    for name, n in ((name, scale.drawn[name]) for name in _TEXTS):
+        tally = tally_of(d, name)
+        yield f"{names[name]} that repeat an earlier one", max(0.0, 1 - tally.distinct_in(n) / n) if n else 0.0
     yield "blank answers", _share(d.counts.get("blank_answers", 0), d.answers.total)
     yield "conversations without a system message", 1 - _share(d.systems.total, d.n)
     yield "conversations of several turns", 1 - _share(d.turns.below(2), d.n)
@@ -119,9 +122,9 @@ def spread(found: Distances | None) -> Iterator[Fact]:
         return
     yield "conversations in the sample", found.n
     yield "mean distance, 1 - Jaccard of pairs of tokens", found.jaccard.value
-    yield "its standard error", found.jaccard.error
+    yield f"{STANDARD_ERROR} of this distance of pairs of tokens", found.jaccard.error
     yield "mean distance, 1 - cosine of tf-idf", found.cosine.value
-    yield "its standard error ", found.cosine.error
+    yield f"{STANDARD_ERROR} of this distance of tf-idf", found.cosine.error
     yield "mean share of pairs of tokens that another one has, too", found.overlap
 
 

@@ -136,7 +136,7 @@ class Diversity:
 
 
 def merge(parts: Iterable[Diversity]) -> Diversity:
-    """The diversity of the conversations of all parts; it does not depend on their order or number."""
+    """The diversity of the conversations of all parts; what a report shows does not depend on their order or number."""
     return reduce(Diversity.__add__, parts, Diversity.nothing())
 
 
