@@ -124,7 +124,9 @@ def _top(title: str, name: str, sides: Sides, of: Callable[[Diversity], TextTall
         counts = [_count(tally, key) for tally in tallies]
         largest = max((count or 0) / max(1, total) for count, total in zip(counts, totals, strict=True))
         rows.append((-largest, text, key, counts))
-    return _counted(title, name, [(text, counts) for _, text, _, counts in sorted(rows, key=lambda r: r[:3])], totals)
+    return _counted(
+        title, name, [(text, counts) for _, text, _, counts in sorted(rows, key=lambda r: r[:3])[:n]], totals
+    )
 
 
 def _count(tally: TextTally, key: int) -> int | None:

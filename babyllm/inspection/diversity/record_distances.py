@@ -24,11 +24,13 @@ class Mean(NamedTuple):
 
     Attributes:
         value: mean.
-        error: standard error by which the mean of a sample differs from that of all conversations.
+        error: standard error as a sample of all conversations; 0 if it is all of them.
+        chance: standard error as a sample of endlessly many such conversations.
     """
 
     value: float
     error: float
+    chance: float
 
 
 class Distances(NamedTuple):
@@ -64,15 +66,16 @@ def distances(texts: Sequence[str], total: int, reference: Sequence[str] | None 
         return None
     tokens = tokens_of(texts).rows
     shingles = counted(pairs_of(tokens))[0]
-    scale = 2 * math.sqrt(max(0.0, 1 - n / total) / n)
+    left = math.sqrt(max(0.0, 1 - n / total))
     of_others, overlap = _jaccard(shingles)
     weights = _weights(tokens if reference is None else tokens_of(reference).rows)
-    return Distances(n, _mean(of_others, scale), _mean(_cosine(tokens, weights), scale), overlap)
+    return Distances(n, _mean(of_others, left), _mean(_cosine(tokens, weights), left), overlap)
 
 
-def _mean(of_others: F64, scale: float) -> Mean:
-    """The mean distance, from the mean similarity of each text to the others."""
-    return Mean(1 - float(of_others.mean()), scale * float(of_others.std(ddof=1)))
+def _mean(of_others: F64, left: float) -> Mean:
+    """The mean distance, from the mean similarity of each text to the others; `left` is the factor of the error."""
+    chance = 2 * float(of_others.std(ddof=1)) / math.sqrt(len(of_others))
+    return Mean(1 - float(of_others.mean()), left * chance, chance)
 
 
 def _jaccard(sets: Ragged) -> tuple[F64, float]:

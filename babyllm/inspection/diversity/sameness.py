@@ -143,7 +143,7 @@ def _switches(d: Diversity) -> Iterator[str]:
 
 
 def _close(apart: Distances | None) -> Iterator[str]:
-    if apart and apart.n >= LEAST and apart.jaccard.value + ERRORS * apart.jaccard.error < CLOSE:
+    if apart and apart.n >= LEAST and apart.jaccard.value + ERRORS * apart.jaccard.chance < CLOSE:
         yield (
             f"two conversations have {100 * (1 - apart.jaccard.value):.0f} % of their pairs of tokens in common on "
             "average"

@@ -4,14 +4,15 @@ import json
 import os
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conversations_fixtures import write_jsonl
+from diversity_fixtures import talk, varied
 
 from babyllm.__main__ import run as babyllm
-from babyllm.chat.messages import Conversation, Message
+from babyllm.chat.messages import Conversation
 from babyllm.commands.corpus.inspect import Flags, run
 from babyllm.errors import UserError
 from babyllm.inspection.diversity.diversity_report import report_of
@@ -19,22 +20,6 @@ from babyllm.inspection.diversity.gather import diversity_of
 from babyllm.inspection.diversity.sameness import is_many, least_share, warnings_of
 from babyllm.pipeline.report import Cell, Report
 from babyllm.pipeline.report_html import page
-
-
-def talk(*texts: str, system: str = "", task: str = "chat", id: str = "") -> Conversation:
-    """A conversation of these texts, of the user and the assistant by turns."""
-    said = [Message(("user", "assistant")[i % 2], text) for i, text in enumerate(texts)]
-    return Conversation(tuple([Message("system", system)] * bool(system) + said), task, id)
-
-
-def varied(n: int, seed: int = 0, **options: str) -> list[Conversation]:
-    """Conversations of one turn that hardly repeat anything."""
-    rng = random.Random(seed)
-
-    def text(length: int) -> str:
-        return "".join(chr(rng.randrange(0x4E00, 0x9000)) for _ in range(length))
-
-    return [talk(text(20), text(40), id=f"{seed}:{i}", **options) for i in range(n)]
 
 
 def rows(report: Report, title: str) -> dict[str, list[Cell]]:
@@ -191,6 +176,12 @@ def shown(capsys: pytest.CaptureFixture[str], path: Path, **flags: Any) -> str:
     return capsys.readouterr().out
 
 
+def write_jsonl(file: Path, records: Sequence[Any]) -> Path:
+    lines = [record if isinstance(record, str) else json.dumps(record, ensure_ascii=False) for record in records]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
 def record(question: str, answer: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], **more}
 
@@ -208,7 +199,7 @@ def test_a_file_of_chats_and_bad_records(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_a_selection_beside_its_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """--compared_with shows the set before and the set after; files' order and division do not matter."""
-    records = [record(f"问题{i}", f"{i * i}是这个问题的答案吧") for i in range(40)]
+    records = [record(*(message.content for message in one.messages)) for one in varied(40)]
     before, after = tmp_path / "before", tmp_path / "after.jsonl"
     before.mkdir()
     write_jsonl(before / "b.jsonl", records[:25])

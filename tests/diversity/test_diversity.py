@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from diversity_fixtures import talk
 
 from babyllm.chat.messages import Conversation, Message
 from babyllm.inspection.diversity.diversity_report import report_of
@@ -18,13 +19,6 @@ from babyllm.inspection.diversity.tallies import HELD, Tally, TextTally, text_ke
 from babyllm.inspection.diversity.terms import opening, pairs_of, tokens_of
 from babyllm.inspection.diversity.totals import SAMPLE, Diversity, merge
 from babyllm.text.readers import Rejected
-
-
-def talk(*texts: str, system: str = "", task: str = "chat", id: str = "") -> Conversation:
-    """A conversation of these texts, of the user and the assistant by turns."""
-    said = [Message(("user", "assistant")[i % 2], text) for i, text in enumerate(texts)]
-    return Conversation(tuple([Message("system", system)] * bool(system) + said), task, id)
-
 
 FEW = [
     talk("今天天气怎么样？", "今天是晴天。", system="你是助手", task="chat/weather", id="a:0"),
