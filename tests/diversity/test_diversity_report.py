@@ -20,6 +20,7 @@ from babyllm.inspection.diversity.gather import diversity_of
 from babyllm.inspection.diversity.sameness import is_many, least_share, warnings_of
 from babyllm.pipeline.report import Cell, Report
 from babyllm.pipeline.report_html import page
+from babyllm.text.readers import Rejected
 
 
 def rows(report: Report, title: str) -> dict[str, list[Cell]]:
@@ -36,6 +37,15 @@ def test_no_warnings_without_reason() -> None:
     assert warnings_of(diversity_of(varied(500))) == []
     assert warnings_of(diversity_of([talk("你好", "好", system="a", id=str(i)) for i in range(5)])) == []
     assert warnings_of(diversity_of([])) == []
+    assert warnings_of(diversity_of([*varied(100), *[Rejected("x", "no answer", "")] * 12])) == []
+
+
+def test_many_rejected_records() -> None:
+    """A share of rejected records beyond 10 % has a warning with the most frequent reason."""
+    rejected = [Rejected("x", "no answer", "")] * 40 + [Rejected("x", "no question", "")] * 10
+    assert warnings_of(diversity_of([*varied(150), *rejected])) == [
+        "50 records (25 %) were rejected, 40 of them: no answer"
+    ]
 
 
 def test_equal_answers() -> None:

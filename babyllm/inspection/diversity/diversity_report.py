@@ -10,6 +10,7 @@ from babyllm.inspection.diversity.facets import (
     SAMPLE_TITLE,
     STANDARD_ERROR,
     distances_of,
+    estimates,
     lengths,
     scale_of,
     shares,
@@ -66,6 +67,8 @@ def report_of(diversity: Diversity, before: Diversity | None = None, title: str 
     ]
     rejected = [_rejected(sides)] if any(side.rejected for side in sides) else []
     facts: list[Fact] = list(sizes(diversity)) if before is None else []
+    estimated = dict.fromkeys(text for side in sides for text in estimates(side))
+    facts += [("different ones are estimated", ", ".join(estimated))] if estimated else []
     return Report(title, facts, [table for table in [*tables, *rejected] if table.rows], _histograms(sides))
 
 

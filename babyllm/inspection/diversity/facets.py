@@ -74,6 +74,13 @@ def sizes(d: Diversity) -> Iterator[Fact]:
         yield "effective number of tasks of the first level", math.exp(d.top_tasks.table.entropy)
 
 
+def estimates(d: Diversity) -> Iterator[str]:
+    """What there are too many different ones of to count exactly, with the share that is counted."""
+    for name in (*_TEXTS, *_TOKENS, "tasks", "systems", "prompt_openings", "answer_openings"):
+        if level := tally_of(d, name).level:
+            yield f"{name.replace('_', ' ')} (from one of {1 << level})"
+
+
 def shares(d: Diversity, scale: Scale) -> Iterator[Fact]:
     """Shares of the conversations, turns or tokens; those of repetitions among as many drawn from each set."""
     names = {name: name for name in _TEXTS} | {"pairs": "pairs of prompt and answer"}

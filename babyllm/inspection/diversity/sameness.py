@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from babyllm.inspection.diversity.record_distances import Distances
 from babyllm.inspection.diversity.tallies import Tally, TextTally
 from babyllm.inspection.diversity.totals import Diversity
+from babyllm.pipeline.rejections import MANY
 
 ERRORS = 3.0  # standard errors of the interval
 LEAST = 10  # smallest number of equal things that a warning is about
@@ -52,6 +53,7 @@ def warnings_of(diversity: Diversity, apart: Distances | None = None) -> list[st
         *_frequent("answers", d.answer_tokens),
         *_switches(d),
         *_close(apart),
+        *_rejected(d),
     ]
 
 
@@ -140,6 +142,13 @@ def _switches(d: Diversity) -> Iterator[str]:
             f"{_share(switches, n)} of the later questions share next to nothing with the turn before; conversations "
             "may be joined from unrelated ones"
         )
+
+
+def _rejected(d: Diversity) -> Iterator[str]:
+    count = sum(d.rejected.values())
+    if is_many(count, n := count + d.n, MANY):
+        reason, most = max(d.rejected.items(), key=lambda item: (item[1], item[0]))
+        yield f"{count:,} records ({_share(count, n)}) were rejected, {most:,} of them: {reason}"
 
 
 def _close(apart: Distances | None) -> Iterator[str]:

@@ -119,13 +119,13 @@ class Tally:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON value that `of_json` reads."""
-        arrays = {"keys": _text_of(self.keys, "<u8"), "counts": _text_of(self.counts, "<i8")}
+        arrays = {"keys": _text_of(self.keys), "counts": _text_of(self.counts)}
         return {**arrays, "total": self.total, "level": self.level, "limit": self.limit}
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> Tally:
         """The tally from the JSON value of `to_json`."""
-        keys, counts = _array_of(value["keys"], "<u8"), _array_of(value["counts"], "<i8")
+        keys, counts = _array_of(value["keys"], np.uint64), _array_of(value["counts"], np.int64)
         return cls(keys, counts, value["total"], value["level"], value["limit"])
 
     def _at(self, level: int) -> Tally:
@@ -215,13 +215,13 @@ class TextTally:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON value that `of_json` reads."""
-        arrays = {"held": _text_of(self.held, "<u8"), "weights": _text_of(self.weights, "<i8")}
+        arrays = {"held": _text_of(self.held), "weights": _text_of(self.weights)}
         return {"table": self.table.to_json(), **arrays, "texts": list(self.texts)}
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> TextTally:
         """The tally from the JSON value of `to_json`."""
-        held, weights = _array_of(value["held"], "<u8"), _array_of(value["weights"], "<i8")
+        held, weights = _array_of(value["held"], np.uint64), _array_of(value["weights"], np.int64)
         return cls(Tally.of_json(value["table"]), held, weights, tuple(value["texts"]))
 
 
@@ -261,9 +261,13 @@ def _held(keys: U64, weights: I64) -> tuple[I64, I64]:
     return stays, left[stays]
 
 
-def _text_of(array: NDArray[Any], dtype: str) -> str:
-    return base64.b64encode(array.astype(dtype).tobytes()).decode()
+def _text_of(array: NDArray[Any]) -> str:
+    """Whole numbers of at least 0 as text: their size in bytes, the smallest that fits, and base64."""
+    largest = int(array.max()) if len(array) else 0
+    size = next(size for size in (1, 2, 4, 8) if largest < 1 << 8 * size)
+    return f"{size}:{base64.b64encode(array.astype(f'<u{size}').tobytes()).decode()}"
 
 
-def _array_of(text: str, dtype: str) -> NDArray[Any]:
-    return np.frombuffer(base64.b64decode(text), dtype).astype(dtype[1:])
+def _array_of(text: str, kind: type[Any]) -> NDArray[Any]:
+    size, _, data = text.partition(":")
+    return np.frombuffer(base64.b64decode(data), f"<u{size}").astype(kind)
