@@ -31,6 +31,10 @@ class Flags:
         seed: seed of the draw of random documents.
         characters: number of characters to show of a document.
         conversations: number of random conversations to show from files of conversations; 0 reads files as documents.
+        diversity: whether to report how varied the conversations of a file or folder are, with warnings where many say
+            the same; this needs no tokenizer.
+        compared_with: file or folder of the conversations before a selection; --diversity then shows both, with the
+            change.
         template: chat template of conversations: chatml, llama3, llama2, alpaca, plain or a Jinja file; null takes the
             one stored with the tokenizer, else chatml.
         efficient_eos: whether only an answer's end token separates it from the next turn.
@@ -51,6 +55,8 @@ class Flags:
     seed: Seed = 0
     characters: AnyCount = 200
     conversations: AnyCount = 0
+    diversity: bool = False
+    compared_with: PathText | None = None
     template: PathText | None = None
     efficient_eos: bool = False
     default_system: str | None = None
@@ -78,6 +84,11 @@ def run(flags: Flags, path: str) -> None:
     place = Path(path)
     if not place.exists():
         raise UserError(f"{path}: no such file or directory")
+    if flags.compared_with and not flags.diversity:
+        raise UserError("--compared_with: is for --diversity; add that flag, or leave this one out")
+    if flags.diversity:
+        _show_diversity(flags, place)
+        return
     if is_store(place):
         _show_store(flags, place)
         return
@@ -139,6 +150,23 @@ def _show_conversations(flags: Flags, place: Path) -> None:
     print_report(report)
     for label, (ids, turns) in examples:
         print(f"\n{label}\n{coloured(ids, turns, template.tokenizer, shows_colours(sys.stdout))}")
+
+
+def _show_diversity(flags: Flags, place: Path) -> None:
+    """Print a report on how varied conversations are, beside others if these are named."""
+    from pathlib import Path
+
+    from babyllm.errors import UserError
+    from babyllm.inspection.diversity.diversity_report import report_of
+    from babyllm.inspection.diversity.reading_chats import diversity_at
+    from babyllm.pipeline.report import print_report
+
+    if flags.conversations:
+        raise UserError("--diversity: reports on all conversations; leave out --conversations, or --diversity")
+    others = flags.compared_with
+    before = None if others is None else diversity_at(Path(others), flags.format)
+    title = f"diversity: {place}" if others is None else f"diversity: {others} (before), {place} (after)"
+    print_report(report_of(diversity_at(place, flags.format), before, title))
 
 
 def _show_store(flags: Flags, place: Path) -> None:
