@@ -46,7 +46,7 @@ def build_scorer(config: SelectConfig, runtime: Runtime) -> tuple[Scorer | None,
         models["reward"] = model_identity(model_directory(config.reward))
     found: list[Scorer] = []
     for name in config.scores:
-        if name.startswith(FIELD):
+        if name.startswith(FIELD) or name == "importance":  # made after a pass over the files
             continue
         if name == "text":
             found.append(TextStatistics(chat.tokenizer if chat else None))

@@ -99,12 +99,10 @@ def _in_share(candidates: Candidates, config: SelectConfig) -> NDArray[np.bool_]
         if name not in candidates.tasks and name not in stems:
             known = ", ".join(sorted({*candidates.tasks, *stems})[:10])
             raise UserError(f"--share: there is no task or file {name}; there are {known}")
-    shares = np.array(
-        [
-            config.share.get(task, config.share.get(file, 1.0))
-            for task, file in zip(candidates.tasks, stems, strict=True)
-        ]
-    )
+    of_tasks = {name: share for name, share in config.share.items() if name in candidates.tasks}
+    of_files = {name: share for name, share in config.share.items() if name not in of_tasks}
+    groups = zip(candidates.tasks, stems, strict=True)
+    shares = np.array([of_tasks.get(task, of_files.get(file, 1.0)) for task, file in groups])
     return uniform(text_keys(candidates.keys), config.seed) < shares
 
 

@@ -8,47 +8,51 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from babyllm.chat.formats import FormatConfig
+from babyllm.chat.messages import Conversation
 from babyllm.chat.reading import find_conversation_partitions
 from babyllm.chat_corpus.chat_output import ChatSink
 from babyllm.chat_corpus.chat_records import find_chats, read_records
 from babyllm.chat_corpus.chat_stage import ChatRun, identity
+from babyllm.chat_corpus.diversity.diversity_report import report_of
+from babyllm.chat_corpus.diversity.gather import diversity_of
+from babyllm.chat_corpus.diversity.totals import Diversity, merge
 from babyllm.config.values import check, without_paths
 from babyllm.errors import UserError
-from babyllm.files import fsync, sha256
+from babyllm.files import sha256
 from babyllm.integrity import RESUME, read_record
 from babyllm.pipeline.output import MADE, discard_work, is_done, require_apart, work_directory
 from babyllm.pipeline.report import Report
 from babyllm.selection.choosing import Choice, choose
+from babyllm.selection.importance_scores import count_chats, count_target_chats, ratios_to
+from babyllm.selection.numeric.quality_rule import load
 from babyllm.selection.score_tables import (
     FIELD,
     KEY,
-    PLACE,
     TABLE,
     Candidates,
     read_candidates,
     score_partitions,
 )
-from babyllm.selection.scorers.scored_batches import Scorer
+from babyllm.selection.scorers.scored_batches import Scorer, Together
 from babyllm.selection.scorers.vector_files import VectorFile
 from babyllm.selection.select_config import SelectConfig
-from babyllm.selection.selection_report import selection_report
+from babyllm.selection.selection_report import selection_report, write_scores
 from babyllm.store.chat_folders import about_chat_files
-from babyllm.store.parquet import open_parquet, parquet_writer
+from babyllm.store.parquet import open_parquet
 from babyllm.text.readers import Partition, Rejected
 
 MODEL_PIECE_BYTES = 1 << 17  # models are slow: an interrupted command repeats at most this much
-WHERE = "where.npz"
+WHERE, STARTS = "where.npz", "starts.json"
 
 
 def select_chats(
@@ -77,8 +81,9 @@ def select_chats(
         return None
     fields = [name.removeprefix(FIELD) for name in config.scores if name.startswith(FIELD)]
     with work_directory(out) as directory:
-        run = _run(inputs, directory, about, config, has_model=scorer is not None)
-        score_partitions(run, scorer, fields, config.format)
+        run = _run(inputs, directory, about, config, _needs_one_process(config))
+        scorers = [*([scorer] if scorer else []), *_importance(run, config)]
+        score_partitions(run, Together(scorers) if scorers else None, fields, config.format)
         vectors = VectorFile(config.vectors, config.vector_column) if config.vectors else None
         table = Path(config.table) if config.table else None
         candidates = read_candidates(run.folders("scores"), table, vectors, directory)
@@ -90,9 +95,10 @@ def select_chats(
         keep = partial(_keep, directory=directory, names=names, format=config.format)
         digest = [_digest(rows) for rows in choice.kept]
         results = run.run(keep, "kept", "select: bytes written", more=digest)
-        _write_scores(candidates, choice, directory / MADE / TABLE)
+        write_scores(candidates, choice, directory / MADE / TABLE)
         unreadable = _sum([result["unreadable"] for result in results])
         report = selection_report(candidates, choice, config, names, unreadable)
+        report = _with_diversity(report, run, keep.keywords, digest)
         reasons = unreadable | _sum([{why: 1} for why in choice.why if why])
         run.publish(
             out,
@@ -109,12 +115,26 @@ def select_chats(
 
 
 def _run(
-    inputs: Sequence[Path], directory: Path, about: dict[str, Any], config: SelectConfig, has_model: bool
+    inputs: Sequence[Path], directory: Path, about: dict[str, Any], config: SelectConfig, in_one_process: bool
 ) -> ChatRun:
-    if not has_model:
+    if not in_one_process:
         return ChatRun(directory, find_chats(inputs, config.work.partition_bytes), about, config.work)
     size = min(config.work.partition_bytes, MODEL_PIECE_BYTES)
     return ChatRun(directory, find_conversation_partitions(inputs, size), about, replace(config.work, workers=1))
+
+
+def _needs_one_process(config: SelectConfig) -> bool:
+    """Whether a scorer has a model, an endpoint or a process of its own."""
+    return any(name not in ("text", "importance") and not name.startswith(FIELD) for name in config.scores)
+
+
+def _importance(run: ChatRun, config: SelectConfig) -> list[Scorer]:
+    """The scorer of likeness to the target, after a pass over all partitions; empty if it is not asked for."""
+    if not config.target:
+        return []
+    target = count_target_chats([Path(path) for path in config.target], config.format, config.importance)
+    work = partial(count_chats, format=config.format, config=config.importance)
+    return [ratios_to(target, run.run(work, "counts", "select: bytes counted"), config.importance)]
 
 
 def _about(inputs: Sequence[Path], config: SelectConfig, models: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,6 +148,7 @@ def _about(inputs: Sequence[Path], config: SelectConfig, models: Mapping[str, An
         if (path := getattr(config, name)) and Path(path).is_file()
     }
     chosen = [identity([Path(path)]) for path in config.chosen]
+    target = identity([Path(path) for path in config.target]) if config.target else []
     about = {
         "stage": "select",
         "inputs": identity(inputs),
@@ -136,6 +157,7 @@ def _about(inputs: Sequence[Path], config: SelectConfig, models: Mapping[str, An
         "models": dict(models),
         "files": files,
         "chosen": chosen,
+        "target": target,
     }
     values: dict[str, Any] = json.loads(json.dumps(about, default=str))
     return values
@@ -150,10 +172,8 @@ def model_identity(directory: Path) -> dict[str, str]:
 
 
 def _with_quality(candidates: Candidates, path: Path) -> Candidates:
-    """The candidates with the score `quality` of a fitted linear rule."""
-    from babyllm.selection.numeric.quality_rule import load_rule
-
-    return replace(candidates, scores=candidates.scores | {"quality": load_rule(path).apply(candidates.scores)})
+    """The candidates with the score `quality`: minus the logarithm of the loss that a fitted rule predicts."""
+    return replace(candidates, scores=candidates.scores | {"quality": -load(path).predict(candidates.scores)})
 
 
 def _already(candidates: Candidates, chosen: Sequence[str]) -> NDArray[np.int64]:
@@ -213,7 +233,7 @@ def _save_places(run: ChatRun, candidates: Candidates, choice: Choice) -> None:
         with open_parquet(folder / TABLE) as file:
             starts[_name(partition)] = first
             first += file.metadata.num_rows
-    (run.directory / "starts.json").write_text(json.dumps(starts), encoding="utf-8")
+    (run.directory / STARTS).write_text(json.dumps(starts), encoding="utf-8")
 
 
 def _name(partition: Partition) -> str:
@@ -221,12 +241,19 @@ def _name(partition: Partition) -> str:
     return f"{first.name}:{first.start}"
 
 
+def _level(partition: Partition, directory: Path) -> tuple[int, NDArray[np.int64]]:
+    """The number of a partition's first conversation, and the smallest set of each conversation of all."""
+    first = json.loads((directory / STARTS).read_text(encoding="utf-8"))[_name(partition)]
+    with np.load(directory / WHERE) as where:
+        return int(first), where["level"]
+
+
 def _keep(
     partition: Partition, folder: Path, *, directory: Path, names: Sequence[str], format: FormatConfig
 ) -> dict[str, Any]:
-    number = json.loads((directory / "starts.json").read_text(encoding="utf-8"))[_name(partition)]
+    number, level = _level(partition, directory)
     with np.load(directory / WHERE) as where:
-        level, why, reasons = where["level"], where["why"], where["reasons"].tolist()
+        why, reasons = where["why"], where["reasons"].tolist()
     sink, unreadable = ChatSink(folder), dict[str, int]()
     for record in read_records(partition, format):
         if isinstance(record, Rejected):
@@ -242,22 +269,30 @@ def _keep(
     return {"unreadable": unreadable, "pieces": sink.close()}
 
 
-def _write_scores(candidates: Candidates, choice: Choice, path: Path) -> None:
-    """The scores of all conversations, with the rank of those that are kept, from 0, and why others are not."""
-    rank = np.full(len(candidates), -1, np.int64)
-    rank[choice.kept[-1]] = np.arange(len(choice.kept[-1]))
-    columns: dict[str, Any] = {
-        KEY: candidates.keys,
-        PLACE: candidates.places,
-        "file": candidates.files,
-        "task": candidates.tasks,
-        "bytes": candidates.sizes,
-        **candidates.scores,
-        "missing": [reason or None for reason in candidates.reasons],
-        "rank": pa.array(rank, mask=rank < 0),
-        "why": [reason or None for reason in choice.why],
-    }
-    table = pa.table(columns)
-    with parquet_writer(path, table.schema) as file:
-        file.write_table(table, row_group_size=1 << 16)
-    fsync(path)
+# ---- how varied the kept ones are
+
+
+def _with_diversity(report: Report, run: ChatRun, settings: Mapping[str, Any], digest: Sequence[str]) -> Report:
+    """The report, followed by how varied the kept conversations are beside all that were read."""
+    work = partial(_diverse, directory=settings["directory"], format=settings["format"])
+    results = run.run(work, "diversity", "select: bytes compared", more=list(digest))
+    before, after = (merge([Diversity.of(result[side]) for result in results]) for side in ("read", "kept"))
+    varied = report_of(after, before)
+    return replace(
+        report,
+        tables=[*report.tables, *varied.tables],
+        histograms=[*(report.histograms or ()), *(varied.histograms or ())],
+    )
+
+
+def _diverse(partition: Partition, folder: Path, *, directory: Path, format: FormatConfig) -> dict[str, Any]:
+    del folder
+    first, level = _level(partition, directory)
+
+    def chats() -> Iterator[Conversation]:
+        for record in read_records(partition, format):
+            if not isinstance(record, Rejected):
+                yield record.conversation
+
+    kept = (chat for number, chat in enumerate(chats(), first) if level[number] >= 0)
+    return {"read": diversity_of(chats()).to_json(), "kept": diversity_of(kept).to_json()}

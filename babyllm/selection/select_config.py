@@ -12,10 +12,15 @@ from babyllm.errors import UserError
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.rollouts.rollout_config import JudgeConfig
 from babyllm.runtime.config import RuntimeConfig
+from babyllm.selection.numeric.importance import ImportanceConfig
 
 Rule = Literal["top", "bottom", "random", "linear", "logarithmic", "weighted", "k_center", "k_means", "diverse"]
-SCORERS = ("text", "ifd", "loss", "embed", "reward", "judge", "necessity")
-MAIN_COLUMN = {"ifd": "ifd", "loss": "answer_loss", "reward": "reward", "judge": "judge", "necessity": "necessity"}
+SCORERS = ("text", "ifd", "loss", "embed", "importance", "reward", "judge", "necessity")
+MAIN_COLUMN = {
+    **{name: name for name in ("ifd", "reward", "judge", "necessity")},
+    "loss": "answer_loss",
+    "importance": "importance_draw",
+}
 VECTOR_RULES = ("k_center", "k_means", "diverse")
 _LIMIT = re.compile(r"([1-9]\d{0,14}) ?(|records?|tokens?|[kmg]?b)", re.IGNORECASE)
 _SIZES = {"b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
@@ -33,12 +38,15 @@ class SelectConfig:
 
     Attributes:
         scores: scorers: text (lengths, ratios, lexical diversity), ifd (losses of answers after their prompt and
-            alone, and their ratios), loss (losses after the prompt), embed (a vector), reward, judge, necessity (the
+            alone, and their ratios), loss (losses after the prompt), embed (a vector), importance (likeness to
+            a target, of documents too), reward, judge, necessity (the
             reward of the model's own answers), field:NAME (a number in the record) or module:function of your own.
         model: run or directory of the language model, for ifd, loss and embed.
         reward: run or directory of the reward model, for reward and necessity.
         predictions: file that `babyllm predict` wrote, with the model's own answers, for necessity.
         judge: model that scores answers, for judge.
+        target: files of what is wanted, for importance.
+        importance: settings of importance.
         embed: tokens whose last hidden states are averaged, for embed: those of the prompt, the answer, or both.
         answers: answers that ifd and loss read: all that are trained on, or the last of each conversation.
         table: Parquet file with one row for each conversation, in their order; its numbers are scores.
@@ -75,6 +83,8 @@ class SelectConfig:
     reward: PathText | None = None
     predictions: PathText | None = None
     judge: JudgeConfig = field(default_factory=JudgeConfig)
+    target: list[PathText] = field(default_factory=list)
+    importance: ImportanceConfig = field(default_factory=ImportanceConfig)
     embed: Literal["prompt", "answer", "both"] = "prompt"
     answers: Literal["all", "last"] = "all"
     table: PathText | None = None
@@ -157,6 +167,8 @@ class SelectConfig:
         for setting, names in needs:
             if getattr(self, setting) is None and (asking := [name for name in names if name in self.scores]):
                 raise UserError(f"--{setting}: is missing, and the scorer {asking[0]} needs it")
+        if ("importance" in self.scores) != bool(self.target):
+            raise UserError("--target: the scorer importance needs it, and nothing else does; give both or neither")
         rule = self.chosen_rule
         has_vectors = self.vectors is not None or "embed" in self.scores
         if (rule in VECTOR_RULES or self.weights) and not has_vectors:

@@ -12,12 +12,12 @@ import pytest
 from diversity_fixtures import talk
 
 from babyllm.chat.messages import Conversation, Message
-from babyllm.inspection.diversity.diversity_report import report_of
-from babyllm.inspection.diversity.gather import Turn, diversity_of, turns_of
-from babyllm.inspection.diversity.record_distances import distances
-from babyllm.inspection.diversity.tallies import HELD, Tally, TextTally, text_keys
-from babyllm.inspection.diversity.terms import opening, pairs_of, tokens_of
-from babyllm.inspection.diversity.totals import SAMPLE, Diversity, merge
+from babyllm.chat_corpus.diversity.diversity_report import report_of
+from babyllm.chat_corpus.diversity.gather import Turn, diversity_of, turns_of
+from babyllm.chat_corpus.diversity.record_distances import distances
+from babyllm.chat_corpus.diversity.tallies import HELD, Tally, TextTally, text_keys
+from babyllm.chat_corpus.diversity.terms import opening, pairs_of, tokens_of
+from babyllm.chat_corpus.diversity.totals import SAMPLE, Diversity, merge
 from babyllm.text.readers import Rejected
 
 FEW = [

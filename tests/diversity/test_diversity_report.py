@@ -13,11 +13,11 @@ from diversity_fixtures import talk, varied
 
 from babyllm.__main__ import run as babyllm
 from babyllm.chat.messages import Conversation
+from babyllm.chat_corpus.diversity.diversity_report import report_of
+from babyllm.chat_corpus.diversity.gather import diversity_of
+from babyllm.chat_corpus.diversity.sameness import is_many, least_share, warnings_of
 from babyllm.commands.corpus.inspect import Flags, run
 from babyllm.errors import UserError
-from babyllm.inspection.diversity.diversity_report import report_of
-from babyllm.inspection.diversity.gather import diversity_of
-from babyllm.inspection.diversity.sameness import is_many, least_share, warnings_of
 from babyllm.pipeline.report import Cell, Report
 from babyllm.pipeline.report_html import page
 from babyllm.text.readers import Rejected

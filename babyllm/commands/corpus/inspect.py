@@ -156,9 +156,9 @@ def _show_diversity(flags: Flags, place: Path) -> None:
     """Print a report on how varied conversations are, beside others if these are named."""
     from pathlib import Path
 
+    from babyllm.chat_corpus.diversity.diversity_report import report_of
+    from babyllm.chat_corpus.diversity.reading_chats import diversity_at
     from babyllm.errors import UserError
-    from babyllm.inspection.diversity.diversity_report import report_of
-    from babyllm.inspection.diversity.reading_chats import diversity_at
     from babyllm.pipeline.report import print_report
 
     if flags.conversations:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.chat.messages import ASSISTANT, SYSTEM, Conversation
-from babyllm.inspection.diversity.tallies import Tally, TextTally, text_keys
-from babyllm.inspection.diversity.terms import (
+from babyllm.chat_corpus.diversity.tallies import Tally, TextTally, text_keys
+from babyllm.chat_corpus.diversity.terms import (
     Tokens,
     main_scripts,
     opening,
@@ -22,7 +22,7 @@ from babyllm.inspection.diversity.terms import (
     shared_shares,
     tokens_of,
 )
-from babyllm.inspection.diversity.totals import SAMPLE, Diversity, Sample, merge
+from babyllm.chat_corpus.diversity.totals import SAMPLE, Diversity, Sample, merge
 from babyllm.ragged import GOLDEN, U64, Ragged, hash_rows, mix, offsets_of
 from babyllm.text.readers import Rejected
 

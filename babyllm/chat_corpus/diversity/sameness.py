@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from babyllm.inspection.diversity.record_distances import Distances
-from babyllm.inspection.diversity.tallies import Tally, TextTally
-from babyllm.inspection.diversity.totals import Diversity
+from babyllm.chat_corpus.diversity.record_distances import Distances
+from babyllm.chat_corpus.diversity.tallies import Tally, TextTally
+from babyllm.chat_corpus.diversity.totals import Diversity
 from babyllm.pipeline.rejections import MANY
 
 ERRORS = 3.0  # standard errors of the interval

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from babyllm.inspection.diversity.terms import pairs_of, tokens_of
+from babyllm.chat_corpus.diversity.terms import pairs_of, tokens_of
 from babyllm.ragged import Ragged
 from babyllm.text.dedup.near.shingles import counted
 

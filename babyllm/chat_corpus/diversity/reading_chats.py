@@ -9,9 +9,9 @@ from pathlib import Path
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.messages import Conversation
 from babyllm.chat.reading import find_conversation_partitions, read_conversation_partition
+from babyllm.chat_corpus.diversity.gather import diversity_of
+from babyllm.chat_corpus.diversity.totals import Diversity
 from babyllm.errors import UserError
-from babyllm.inspection.diversity.gather import diversity_of
-from babyllm.inspection.diversity.totals import Diversity
 from babyllm.pipeline.rejections import told
 from babyllm.progress import ProgressLine
 from babyllm.store.conversations import is_store

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from babyllm.inspection.diversity.facets import (
+from babyllm.chat_corpus.diversity.facets import (
     SAMPLE_TITLE,
     STANDARD_ERROR,
     distances_of,
@@ -18,10 +18,10 @@ from babyllm.inspection.diversity.facets import (
     spread,
     words,
 )
-from babyllm.inspection.diversity.sameness import warnings_of
-from babyllm.inspection.diversity.tallies import HELD, Tally, TextTally
-from babyllm.inspection.diversity.terms import SCRIPTS
-from babyllm.inspection.diversity.totals import Diversity, Numbers
+from babyllm.chat_corpus.diversity.sameness import warnings_of
+from babyllm.chat_corpus.diversity.tallies import HELD, Tally, TextTally
+from babyllm.chat_corpus.diversity.terms import SCRIPTS
+from babyllm.chat_corpus.diversity.totals import Diversity, Numbers
 from babyllm.pipeline.report import Bin, Cell, Fact, Histogram, Report, Table
 from babyllm.text.clean.report import EDGES
 

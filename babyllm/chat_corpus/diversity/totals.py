@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from babyllm.inspection.diversity.tallies import Tally, TextTally
+from babyllm.chat_corpus.diversity.tallies import Tally, TextTally
 
 SAMPLE = 1000
 """Largest number of conversations whose distances are measured."""

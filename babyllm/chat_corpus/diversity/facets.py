@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from babyllm.inspection.diversity.record_distances import Distances, distances
-from babyllm.inspection.diversity.sameness import FREQUENT, frequent_tokens
-from babyllm.inspection.diversity.tallies import Tally
-from babyllm.inspection.diversity.totals import SAMPLE, Diversity
+from babyllm.chat_corpus.diversity.record_distances import Distances, distances
+from babyllm.chat_corpus.diversity.sameness import FREQUENT, frequent_tokens
+from babyllm.chat_corpus.diversity.tallies import Tally
+from babyllm.chat_corpus.diversity.totals import SAMPLE, Diversity
 from babyllm.pipeline.report import Fact
 
 DRAWN = 10_000
