@@ -110,6 +110,7 @@ def prepare_pair_data(config: PairConfig, directory: Path, template: ChatTemplat
         limits=config.limits,
         held_out=config.held_out,
         held_out_paths=[Path(path) for path in config.held_out_path],
+        repetitions=config.repetitions,
         work=config.work,
     )
     if report:

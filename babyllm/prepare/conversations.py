@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.limits import MessageLimits, limited
@@ -22,9 +22,10 @@ from babyllm.pipeline.output import REJECTED
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.pipeline.report import Report
 from babyllm.prepare.conversations_report import Key, Result, Tally, report_of, require_training
-from babyllm.prepare.held_out import contents_of, is_apart
+from babyllm.prepare.held_out import contents_of, identity_of, is_apart
 from babyllm.prepare.rendered.chat_blocks import Block, kinds_of, write_blocks
 from babyllm.prepare.rendered.rendered_store import Job, Outcome, RenderSettings, render_store
+from babyllm.prepare.rendered.unused import repeated
 from babyllm.store.shards import Split
 from babyllm.text.readers import Partition, Rejected
 from babyllm.text.readers.records import rejected
@@ -54,6 +55,7 @@ def prepare_conversations(
     limits: MessageLimits = MessageLimits(),  # noqa: B008  # frozen
     held_out: float = 0.02,
     held_out_paths: Sequence[Path] = (),
+    repetitions: Literal["drop", "keep"] = "keep",
     work: WorkConfig | None = None,
 ) -> Report | None:
     """Render conversations into a store, on all cores, and return the report; None if the same store exists already.
@@ -74,6 +76,8 @@ def prepare_conversations(
         held_out: share of the conversations in the "val" split or, as an integer, their number; a hash of roles and
             contents decides.
         held_out_paths: files and folders whose conversations are all in the "val" split.
+        repetitions: whether conversations that repeat another one exactly are dropped. Of equal ones the first stays;
+            one of `held_out_paths` stays before any of the others.
         work: number of processes, and bytes of a partition.
 
     Raises:
@@ -88,6 +92,7 @@ def prepare_conversations(
         too_long=too_long,
         limits=limits,
         held_out=held_out,
+        repetitions=repetitions,
     )
     return render_store(paths, held_out_paths, directory, template, settings, work or WorkConfig(), _JOB)
 
@@ -103,10 +108,12 @@ def _report(outcome: Outcome) -> Report:
 # ---- one partition
 
 
-def _contents(partition: Partition, format: FormatConfig) -> Iterator[str]:
-    for found in read_conversation_partition(partition, format):
-        if not isinstance(found, Rejected):
-            yield contents_of(found.messages)
+def _contents(conversation: Conversation) -> str:
+    return contents_of(conversation.messages)
+
+
+def _identity(conversation: Conversation) -> str:
+    return identity_of(conversation.messages)
 
 
 def _prepare_piece(partition: Partition, folder: Path, settings: _Settings) -> dict[str, Any]:
@@ -129,6 +136,7 @@ def _rendered(
     partition: Partition, settings: _Settings, template: ChatTemplate, result: Result
 ) -> Iterator[tuple[Key, Rendered | Rejected]]:
     """The conversations of a partition as ids, and the unused records with reasons; `result` counts both."""
+    repeats, number = settings.repeats_of(partition), -1
     for source in partition.sources:
         is_held = source.name in settings.held_out_files
         for record in read_conversation_partition(Partition((source,), source.size_bytes), settings.format):
@@ -141,6 +149,11 @@ def _rendered(
             key = split, record.task
             tally = result.tallies.setdefault(key, Tally())
             tally.conversations += 1
+            number += 1
+            if number in repeats:
+                tally.count("repeated", 0)
+                yield key, repeated(record.id, repeats[number], record.messages[0].content)
+                continue
             result.count_left_out(record.left_out)
             for found in _samples(record, settings, template, tally, result.cut):
                 if isinstance(found, Rejected):
@@ -181,4 +194,7 @@ def _fitted(
     return rendered
 
 
-_JOB: Job[_Settings] = Job("conversations", {"reading": READING}, _prepare_piece, _contents, _require, _report)
+_JOB: Job[_Settings] = Job(
+    *("conversations", {"reading": READING}, _prepare_piece, read_conversation_partition, _contents, _identity),
+    *(_require, _report),
+)

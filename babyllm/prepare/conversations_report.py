@@ -30,6 +30,7 @@ class Tally:
         dropped: number of samples used without their oldest turns.
         truncated: number of samples whose end was cut off.
         skipped: number of samples that are not used.
+        repeated: number of conversations that are not used because they repeat another one exactly.
         turns_lost: number of supervised turns that were dropped, cut off or skipped.
     """
 
@@ -38,6 +39,7 @@ class Tally:
     dropped: int = 0
     truncated: int = 0
     skipped: int = 0
+    repeated: int = 0
     turns_lost: int = 0
 
     def count(self, outcome: str, turns_lost: int) -> None:
@@ -127,6 +129,11 @@ def require_training(
             f"data.held_out: all {total['val'].conversations:,} {kind}s are held out, none is left to train on; "
             f"add {kind}s, or hold out fewer"
         )
+    if total["train"].repeated and total["train"].repeated == total["train"].conversations:
+        raise UserError(
+            f"data.path: all of its {total['train'].repeated:,} {kind}s repeat held-out ones; give others, or keep "
+            "them with --data.repetitions=keep"
+        )
     if total["train"].conversations:
         raise UserError(
             f"data.path: none of its {total['train'].conversations:,} {kind}s can be used{most_often}; {advice} "
@@ -147,6 +154,7 @@ def report_of(
     tokens = sum(group.tokens for group in groups)
     read = sum(tally.conversations for tally in tallies.values())
     facts: list[Fact] = [("records", read + result.rejected.total()), ("conversations", read), ("tokens", tokens)]
+    facts += repetitions(tallies)
     facts += facts_of(result)
     used = Table(
         "used, by task",
@@ -155,10 +163,16 @@ def report_of(
     )
     outcomes = Table(
         "what became of the conversations",
-        ["split", "task", "conversations", "whole", "dropped", "truncated", "skipped", "turns lost"],
+        ["split", "task", "conversations", "whole", "dropped", "truncated", "skipped", "repeated", "turns lost"],
         [[*key, *astuple(tallies[key])] for key in sorted(tallies)],
     )
     return Report(f"conversations: {directory}", facts, [used, outcomes])
+
+
+def repetitions(tallies: Tallies) -> list[Fact]:
+    """How many records repeat another one and were dropped; nothing if there are none."""
+    dropped = sum(tally.repeated for tally in tallies.values())
+    return [("exact repetitions dropped", dropped)] if dropped else []
 
 
 def facts_of(result: Result) -> list[Fact]:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from math import nan
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.limits import MessageLimits, limited
@@ -26,10 +26,11 @@ from babyllm.pipeline.output import REJECTED
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.pipeline.report import Report
 from babyllm.prepare.conversations_report import Key, Result, Tally, require_training
-from babyllm.prepare.held_out import contents_of, is_apart
+from babyllm.prepare.held_out import contents_of, identity_of, is_apart
 from babyllm.prepare.rendered.chat_blocks import Block, Labels, kinds_of, write_blocks
 from babyllm.prepare.rendered.pair_report import pairs_report
 from babyllm.prepare.rendered.rendered_store import Job, Outcome, RenderSettings, render_store
+from babyllm.prepare.rendered.unused import repeated
 from babyllm.store.pair_store import ANSWER, ANSWERS, PAIR, PAIRS, Kind
 from babyllm.text.readers import Partition, Rejected
 from babyllm.text.readers.records import rejected
@@ -59,6 +60,7 @@ def prepare_pairs(
     limits: MessageLimits = MessageLimits(),  # noqa: B008  # frozen
     held_out: float = 0.02,
     held_out_paths: Sequence[Path] = (),
+    repetitions: Literal["drop", "keep"] = "keep",
     work: WorkConfig | None = None,
 ) -> Report | None:
     """Render preferences into a store, on all cores, and return the report; None if the same store exists already.
@@ -79,23 +81,39 @@ def prepare_pairs(
         limits: largest lengths of messages.
         held_out: share of the records in the "val" split or, as an integer, their number; a hash of the prompt decides.
         held_out_paths: files and folders whose preferences are all in the "val" split.
+        repetitions: whether preferences that repeat another one exactly are dropped, whatever their numbers say. Of
+            equal ones the first stays; one of `held_out_paths` stays before any of the others.
         work: number of processes, and bytes of a partition.
 
     Raises:
         UserError: a setting is not valid, an input cannot be read, nothing is left to train on, or the directory
             cannot be written.
     """
-    settings = _Settings(format=format, seq_len=seq_len, limits=limits, held_out=held_out, kind=kind)
+    settings = _Settings(
+        format=format, seq_len=seq_len, limits=limits, held_out=held_out, repetitions=repetitions, kind=kind
+    )
     return render_store(paths, held_out_paths, directory, template, settings, work or WorkConfig(), _JOBS[kind])
 
 
-def _contents(partition: Partition, format: FormatConfig) -> Iterator[str]:
-    for found in read_preference_partition(partition, format):
-        if not isinstance(found, Rejected):
-            yield contents_of(found.prompt)
+def _contents(preference: Preference) -> str:
+    return contents_of(preference.prompt)
+
+
+def _identity(preference: Preference) -> str:
+    if isinstance(preference, PreferencePair):
+        return identity_of(preference.prompt, preference.chosen, preference.rejected)
+    return f"{preference.is_desirable} {identity_of(preference.messages)}"
 
 
 # ---- one partition
+
+
+class _Found(NamedTuple):
+    """A record, whether its file is held out, and the place of the record that it repeats, if there is one."""
+
+    item: Preference | Rejected
+    is_held: bool
+    original: str = ""
 
 
 class _Rated(NamedTuple):
@@ -120,19 +138,23 @@ def _prepare_piece(partition: Partition, folder: Path, settings: _Settings) -> d
     """Render the preferences of a partition into one file, one split and task after the other."""
     with (folder / RATED).open("w", encoding="utf-8") as rated:
 
-        def found() -> Iterator[tuple[Preference | Rejected, bool]]:
+        def found() -> Iterator[_Found]:
+            repeats, number = settings.repeats_of(partition), -1
             for source in partition.sources:
                 is_held = source.name in settings.held_out_files
                 for item in read_preference_partition(Partition((source,), source.size_bytes), settings.format):
-                    if isinstance(item, RatedAnswer) and settings.kind == "pairs":
+                    number += not isinstance(item, Rejected)
+                    if not isinstance(item, Rejected) and number in repeats:
+                        yield _Found(item, is_held, repeats[number])
+                    elif isinstance(item, RatedAnswer) and settings.kind == "pairs":
                         rated.write(_Rated(item, is_held).to_json())
                     else:
-                        yield item, is_held
+                        yield _Found(item, is_held)
 
         return _write_piece(folder, found(), settings).to_json()
 
 
-def _write_piece(folder: Path, found: Iterator[tuple[Preference | Rejected, bool]], settings: _Settings) -> Result:
+def _write_piece(folder: Path, found: Iterator[_Found], settings: _Settings) -> Result:
     """Render preferences, each with whether its file is held out, into a folder."""
     template = settings.loaded()
     kinds = kinds_of(template.tokenizer.vocab_size, settings.seq_len)
@@ -143,13 +165,19 @@ def _write_piece(folder: Path, found: Iterator[tuple[Preference | Rejected, bool
         def refuse(item: Rejected) -> None:
             unused.write(json.dumps(asdict(item), ensure_ascii=False) + "\n")
 
-        for item, is_held in found:
+        for item, is_held, original in found:
             if isinstance(item, Rejected):
                 result.rejected[item.reason] += 1
                 refuse(item)
                 continue
             is_val = is_held or is_apart(contents_of(item.prompt), settings.held_out, settings.first_kept)
             key: Key = "val" if is_val else "train", item.task
+            if original:
+                tally = result.tallies.setdefault(key, Tally())
+                tally.conversations += 1
+                tally.count("repeated", 0)
+                refuse(repeated(item.id, original, item.prompt[-1].content))
+                continue
             for one in item.rated() if isinstance(item, PreferencePair) and settings.kind == "answers" else [item]:
                 tally = result.tallies.setdefault(key, Tally())
                 tally.conversations += 1
@@ -215,27 +243,27 @@ def _pair_ratings(folders: Sequence[Path], folder: Path, settings: _Settings) ->
                 answers = by_prompt.setdefault(contents_of(rated.answer.prompt), {True: [], False: []})
                 answers[rated.answer.is_desirable].append(rated)
 
-    def found() -> Iterator[tuple[Preference | Rejected, bool]]:
+    def found() -> Iterator[_Found]:
         for answers in by_prompt.values():
             yield from _paired(answers)
 
     return _write_piece(folder, found(), settings)
 
 
-def _paired(answers: Mapping[bool, Sequence[_Rated]]) -> Iterator[tuple[Preference | Rejected, bool]]:
+def _paired(answers: Mapping[bool, Sequence[_Rated]]) -> Iterator[_Found]:
     """The pairs of the answers to one prompt by verdict: each answer is in one, those of the fewer in several."""
     good, bad = answers[True], answers[False]
     if not good or not bad:
         for rated in (*good, *bad):
             answer = rated.answer
-            yield rejected(answer.id, ALONE, answer.messages[-1].content), rated.is_held
+            yield _Found(rejected(answer.id, ALONE, answer.messages[-1].content), rated.is_held)
         return
     for i in range(max(len(good), len(bad))):
         one, other = good[i % len(good)], bad[i % len(bad)]
         chosen, worse = one.answer, other.answer
         sides = (chosen.messages[-1:], worse.messages[-1:])
         pair = PreferencePair(chosen.prompt, *sides, task=chosen.task, id=chosen.id)
-        yield pair, any(rated.is_held for rated in (*good, *bad))
+        yield _Found(pair, any(rated.is_held for rated in (*good, *bad)))
 
 
 # ---- all partitions together
@@ -256,12 +284,14 @@ def _report_of_answers(outcome: Outcome) -> Report:
 
 _JOBS: dict[Kind, Job[_Settings]] = {
     "pairs": Job(
-        *("pairs", {"reading of preferences": READING}, _prepare_piece, _contents, _require, _report_of_pairs),
+        *("pairs", {"reading of preferences": READING}, _prepare_piece, read_preference_partition, _contents),
+        *(_identity, _require, _report_of_pairs),
         labels=Labels(PAIRS, PAIR, 2),
         more=_pair_ratings,
     ),
     "answers": Job(
-        *("answers", {"reading of preferences": READING}, _prepare_piece, _contents, _require, _report_of_answers),
+        *("answers", {"reading of preferences": READING}, _prepare_piece, read_preference_partition, _contents),
+        *(_identity, _require, _report_of_answers),
         labels=Labels(ANSWERS, ANSWER),
     ),
 }

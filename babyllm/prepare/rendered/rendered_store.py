@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.limits import MessageLimits
@@ -31,11 +31,13 @@ from babyllm.pipeline.report import Report
 from babyllm.pipeline.report_html import REPORT_FILES, write_report
 from babyllm.prepare.conversations_report import Key, Result, Tally
 from babyllm.prepare.held_out import first_kept
-from babyllm.prepare.rendered.chat_blocks import Labels, join, join_rejected, kinds_of, load_once
+from babyllm.prepare.rendered.chat_blocks import Labels, join, kinds_of, load_once
+from babyllm.prepare.rendered.repetitions import find_repetitions, repeats_of
+from babyllm.prepare.rendered.unused import join_rejected
 from babyllm.store.conversations import FORMAT_VERSION, IDS, INDEX, MANIFEST, TURNS, Group, Manifest, is_store
 from babyllm.store.pair_store import ANSWERS, PAIRS
 from babyllm.store.shards import token_dtype
-from babyllm.text.readers import Partition, Source, key_of
+from babyllm.text.readers import Partition, Rejected, Source, key_of
 from babyllm.tokenizer import TOKENIZER_FILES
 
 # Rendering is slow, so even small files are split over cores; where depends on the files alone.
@@ -51,32 +53,42 @@ class RenderSettings:
         seq_len: largest number of inputs of a chat.
         limits: largest lengths of messages.
         held_out: share of the records that are held out or, as an integer, their number.
+        repetitions: whether records that repeat another one exactly are dropped.
         held_out_files: names of files that are held out in any case.
         directory: directory of the tokenizer.
         template: text of the chat template.
         tokenizer_sha256: sha256 of the tokenizer.
         first_kept: smallest hash that is not held out, where `held_out` is a number.
+        repeats: directory of the repetitions that are dropped; None if they are kept.
     """
 
     format: FormatConfig
     seq_len: int
     limits: MessageLimits
     held_out: float
+    repetitions: Literal["drop", "keep"] = "keep"
     held_out_files: tuple[str, ...] = ()
     directory: Path = Path()
     template: str = ""
     tokenizer_sha256: str = ""
     first_kept: bytes = b""
+    repeats: Path | None = None
 
     def makes(self) -> dict[str, Any]:
         """The settings as JSON values, without the template's location and without what follows from the files."""
         values = asdict(self)
-        del values["directory"], values["first_kept"]
+        del values["directory"], values["first_kept"], values["repeats"]
+        if self.repetitions == "keep":  # as in stores made before there was the setting
+            del values["repetitions"]
         return values | {"held_out_files": list(self.held_out_files)}
 
     def loaded(self) -> ChatTemplate:
         """The template, with its tokenizer."""
         return load_once(self.directory, self.template, self.tokenizer_sha256, tuple(self.format.allow_special))
+
+    def repeats_of(self, partition: Partition) -> dict[int, str]:
+        """The numbers of the usable records that repeat another one and are dropped, each with that one's place."""
+        return repeats_of(self.repeats, partition)
 
 
 S = TypeVar("S", bound=RenderSettings)
@@ -109,7 +121,9 @@ class Job(Generic[S]):
         version: JSON values that change when the reading of records does.
         piece: function `(partition, folder, settings)` that renders a partition into a folder and returns the JSON form
             of a `Result`.
-        contents: function `(partition, format)` that returns the text of each record that decides its split.
+        read: function `(partition, format)` that returns its records, or the reasons why they cannot be used.
+        contents: function that returns the text of a record that decides its split.
+        identity: function that returns a text that only equal records share.
         require: function that refuses an outcome without anything to train on.
         report: function that returns the report.
         labels: numbers kept for the chats; None for none.
@@ -119,7 +133,9 @@ class Job(Generic[S]):
     title: str
     version: Mapping[str, Any]
     piece: Callable[..., dict[str, Any]]
-    contents: Callable[..., Iterator[str]]
+    read: Callable[[Partition, FormatConfig], Iterator[Any]]
+    contents: Callable[[Any], str]
+    identity: Callable[[Any], str]
     require: Callable[[Outcome], None]
     report: Callable[[Outcome], Report]
     labels: Labels | None = None
@@ -173,9 +189,13 @@ def render_store(
     with work_directory(directory, _files_of(directory)):
         template.tokenizer.adding_bos(False).save(where, chat_template=template.source)
         key = made_of | {"pieces": key_of(partitions)}
+        if settings.repetitions == "drop":
+            records = partial(_identities, read=job.read, identity=job.identity, format=settings.format)
+            find_repetitions(partitions, records, held, parts / "repetitions", key=key, work=work)
+            settings = replace(settings, repeats=parts / "repetitions")
         if held_out and isinstance(held_out, int):
-            contents = partial(job.contents, format=settings.format)
-            found = first_kept(partitions, held_out, contents, held, parts / "held_out", key=key, work=work)
+            contents = partial(_contents, read=job.read, contents=job.contents, settings=settings)
+            found = first_kept(partitions, held_out, contents, parts / "held_out", key=key, work=work)
             settings = replace(settings, first_kept=found)
         results = run_partitions(
             partitions,
@@ -189,6 +209,28 @@ def render_store(
         report = _write(directory, settings, [Result.of(result) for result in results], template, files, made_of, job)
     discard_work(directory)
     return report
+
+
+def _identities(
+    partition: Partition, read: Callable[..., Iterator[Any]], identity: Callable[[Any], str], format: FormatConfig
+) -> Iterator[tuple[str, str]]:
+    """The place of each usable record of a partition, and a text that only equal records share."""
+    for record in read(partition, format):
+        if not isinstance(record, Rejected):
+            yield record.id, identity(record)
+
+
+def _contents(
+    partition: Partition, read: Callable[..., Iterator[Any]], contents: Callable[[Any], str], settings: RenderSettings
+) -> Iterator[str]:
+    """The texts that decide the split of those records of a partition for which it is not settled."""
+    repeats, number = settings.repeats_of(partition), -1
+    for source in partition.sources:
+        for record in read(Partition((source,), source.size_bytes), settings.format):
+            if not isinstance(record, Rejected):
+                number += 1
+                if number not in repeats and source.name not in settings.held_out_files:
+                    yield contents(record)
 
 
 def _partitions(paths: Sequence[Path], partition_bytes: int) -> list[Partition]:

@@ -6,6 +6,7 @@ init_from -> model, tokenizer, template -> LoRA or frozen parts -> conversations
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ from babyllm.store.shards import Split
 from babyllm.training.parallel import prepare
 from babyllm.training.run import Measure, Show
 from babyllm.training.stage import Beginning
+from babyllm.training.stages.as_begun import as_begun
 from babyllm.training.stages.fine_tuning_config import FineTuneConfig
 from babyllm.training.stages.opening import new_state, open_stage
 from babyllm.training.starting_model import adapted, starting_model
@@ -127,6 +129,7 @@ def _prepare(config: ConversationConfig, directory: Path, template: ChatTemplate
         limits=MessageLimits(config.max_prompt, config.max_answer, config.cut_prompt, config.cut_answer),
         held_out=config.held_out,
         held_out_paths=[Path(path) for path in config.held_out_path],
+        repetitions=config.repetitions,
         work=config.work,
     )
     if report:
@@ -135,7 +138,7 @@ def _prepare(config: ConversationConfig, directory: Path, template: ChatTemplate
 
 _DECIDING = (
     *("seq_len", "seed", "held_out", "turns", "prompts", "weights", "too_long", "pack", "format"),
-    *("max_prompt", "max_answer", "cut_prompt", "cut_answer"),
+    *("max_prompt", "max_answer", "cut_prompt", "cut_answer", "repetitions"),
 )
 _RENDERING = ("template", "efficient_eos", "default_system")
 
@@ -148,6 +151,7 @@ def _require_same_settings(config: FineTuneConfig, step: Path, template: ChatTem
     except UserError:  # from another version of babyllm; the loader compares the data itself
         return
     is_other_text = stored_template(step) != template.source
+    before = replace(before, data=as_begun(before.run_dir, before.data))
     keys = [*_DECIDING, *(_RENDERING if is_other_text else ())]
     if before.data.stages or config.data.stages:
         keys.remove("seq_len")
