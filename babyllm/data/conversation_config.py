@@ -18,8 +18,8 @@ class ConversationConfig(ChatConfig):
 
     Attributes:
         global_batch: conversations (rows, when packed) per optimizer step, over all ranks.
-        path: files or folders of conversations (.jsonl, .json, .csv, .parquet), or a list of them; null takes the
-            sample set.
+        path: files or folders of conversations (.jsonl, .json, .csv, .parquet), names of data.registry, or a list of
+            them; null takes the sample set.
         held_out: share or number of the conversations that are held out, such as 0.02 or 200; a hash of each decides,
             so equal conversations are in the same split.
         repetitions: whether conversations that repeat an earlier one exactly are dropped, or kept. A conversation of

@@ -15,6 +15,7 @@ from babyllm.data.conversation_config import ConversationConfig
 from babyllm.data.loader import Loader
 from babyllm.data.order.length_buckets import ByLength
 from babyllm.data.order.shuffle import Rows, Shuffled
+from babyllm.data.order.weights import weighted
 from babyllm.data.row_config import share_of
 from babyllm.data.rows.conversations import Conversations, PackedConversations
 from babyllm.data.rows.replay import REPLAY, Replay
@@ -127,6 +128,7 @@ def make_loader(
         UserError: `global_batch` or `micro_batch` does not divide evenly, or the mixture or the plan is not valid.
     """
     share = share_of(config, model, runtime)
+    config = weighted(config, data.store.directory, lambda task: len(data.rows(config.longest_seq_len, task)))
     order: Mixture | Shuffled
     if config.is_mixed:
         from babyllm.data.order.mixing import mixture

@@ -23,8 +23,8 @@ class PairConfig(ChatConfig):
         seq_len: tokens per side of a pair; pairs with a longer side are left out.
         global_batch: pairs per optimizer step, over all ranks.
         micro_batch: pairs per rank and forward pass; null chooses a number that fits the device.
-        path: files or folders of preferences (.jsonl, .json, .csv, .parquet), or a list of them; null takes the sample
-            set.
+        path: files or folders of preferences (.jsonl, .json, .csv, .parquet), names of data.registry, or a list of
+            them; null takes the sample set.
         held_out: share or number of the pairs that are held out, such as 0.02 or 200; a hash of each prompt decides, so
             pairs with the same prompt are in the same split.
         repetitions: whether preferences that repeat an earlier one exactly are dropped, or kept. A preference of

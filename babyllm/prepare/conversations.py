@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from babyllm.chat.limits import MessageLimits, limited
 from babyllm.chat.load import ChatTemplate, Rendered, Supervise, TooLong, fit, split_turns
 from babyllm.chat.messages import Conversation, Unusable
 from babyllm.chat.reading import read_conversation_partition
+from babyllm.chat.registry.data_set import DataSet
 from babyllm.chat.supervise import message_weights
 from babyllm.pipeline.output import REJECTED
 from babyllm.pipeline.partitions import WorkConfig
@@ -24,8 +25,9 @@ from babyllm.pipeline.report import Report
 from babyllm.prepare.conversations_report import Key, Result, Tally, report_of, require_training
 from babyllm.prepare.held_out import contents_of, identity_of, is_apart
 from babyllm.prepare.rendered.chat_blocks import Block, kinds_of, write_blocks
-from babyllm.prepare.rendered.rendered_store import Job, Outcome, RenderSettings, render_store
-from babyllm.prepare.rendered.unused import repeated
+from babyllm.prepare.rendered.render_settings import RenderSettings, records_of
+from babyllm.prepare.rendered.rendered_store import Job, Outcome, render_store
+from babyllm.prepare.rendered.unused import left
 from babyllm.store.shards import Split
 from babyllm.text.readers import Partition, Rejected
 from babyllm.text.readers.records import rejected
@@ -43,7 +45,7 @@ class _Settings(RenderSettings):
 
 
 def prepare_conversations(
-    paths: Sequence[Path],
+    paths: Sequence[Path | DataSet],
     directory: Path,
     template: ChatTemplate,
     format: FormatConfig,
@@ -54,7 +56,7 @@ def prepare_conversations(
     too_long: TooLong = "drop_oldest",
     limits: MessageLimits = MessageLimits(),  # noqa: B008  # frozen
     held_out: float = 0.02,
-    held_out_paths: Sequence[Path] = (),
+    held_out_paths: Sequence[Path | DataSet] = (),
     repetitions: Literal["drop", "keep"] = "keep",
     work: WorkConfig | None = None,
 ) -> Report | None:
@@ -64,7 +66,7 @@ def prepare_conversations(
     files is replaced.
 
     Args:
-        paths: files and folders of conversations.
+        paths: files, folders and data sets of conversations.
         directory: directory of the store; created if absent.
         template: chat template that renders them; it and its tokenizer are saved in the directory.
         format: rules by which records become conversations.
@@ -75,7 +77,7 @@ def prepare_conversations(
         limits: largest lengths of messages.
         held_out: share of the conversations in the "val" split or, as an integer, their number; a hash of roles and
             contents decides.
-        held_out_paths: files and folders whose conversations are all in the "val" split.
+        held_out_paths: files, folders and data sets whose conversations are all in the "val" split.
         repetitions: whether conversations that repeat another one exactly are dropped. Of equal ones the first stays;
             one of `held_out_paths` stays before any of the others.
         work: number of processes, and bytes of a partition.
@@ -102,7 +104,7 @@ def _require(outcome: Outcome) -> None:
 
 
 def _report(outcome: Outcome) -> Report:
-    return report_of(outcome.directory, outcome.groups, outcome.tallies, outcome.result)
+    return report_of(outcome.directory, outcome.groups, outcome.tallies, outcome.result, outcome.data)
 
 
 # ---- one partition
@@ -136,29 +138,33 @@ def _rendered(
     partition: Partition, settings: _Settings, template: ChatTemplate, result: Result
 ) -> Iterator[tuple[Key, Rendered | Rejected]]:
     """The conversations of a partition as ids, and the unused records with reasons; `result` counts both."""
-    repeats, number = settings.repeats_of(partition), -1
-    for source in partition.sources:
-        is_held = source.name in settings.held_out_files
-        for record in read_conversation_partition(Partition((source,), source.size_bytes), settings.format):
-            if isinstance(record, Rejected):
-                result.rejected[record.reason] += 1
-                yield ("train", ""), record
-                continue
-            is_val = is_held or is_apart(contents_of(record.messages), settings.held_out, settings.first_kept)
-            split: Split = "val" if is_val else "train"
-            key = split, record.task
-            tally = result.tallies.setdefault(key, Tally())
-            tally.conversations += 1
-            number += 1
-            if number in repeats:
-                tally.count("repeated", 0)
-                yield key, repeated(record.id, repeats[number], record.messages[0].content)
-                continue
-            result.count_left_out(record.left_out)
-            for found in _samples(record, settings, template, tally, result.cut):
-                if isinstance(found, Rejected):
-                    result.skipped[found.reason] += 1
-                yield key, found
+    for record in records_of(partition, settings, read_conversation_partition, _identity):
+        item, of_data = record.item, result.of_data(record.data_index)
+        of_data.records += 1
+        if isinstance(item, Rejected):
+            result.rejected[item.reason] += 1
+            of_data.unused += 1
+            yield ("train", ""), item
+            continue
+        contents, data_set = _contents(item), settings.data[record.data_index]
+        is_val = record.is_held or is_apart(contents, settings.held_out, settings.first_kept)
+        split: Split = "val" if is_val else "train"
+        key = split, data_set.task or item.task
+        tally = result.tallies.setdefault(key, Tally())
+        tally.conversations += 1
+        if not record.is_read:
+            if unread := left(record, tally, of_data, item.messages[0].content):
+                yield key, unread
+            continue
+        result.count_left_out(item.left_out)
+        conversation = replace(item, messages=data_set.with_system(item.messages, contents))
+        is_used = False
+        for found in _samples(conversation, settings, template, tally, result.cut):
+            if isinstance(found, Rejected):
+                result.skipped[found.reason] += 1
+            is_used |= not isinstance(found, Rejected)
+            yield key, found
+        of_data.use(*key, is_used)
 
 
 def _samples(

@@ -1,4 +1,4 @@
-"""Exact repetitions: which are dropped, which stay, and what is told of them."""
+"""Exact repetitions: which are dropped, which stay, and what the report says of them."""
 
 import json
 import random
@@ -69,7 +69,7 @@ def contents(directory: Path) -> list[bytes]:
 
 
 def test_each_conversation_is_trained_on_once(repeating: Path, tmp_path: Path, template: ChatTemplate) -> None:
-    """The first of equal conversations stays; each other one is counted, and told with its line and the first's."""
+    """The first of equal conversations stays; each other one is counted and listed with its line and that of the first."""
     out = tmp_path / "out"
     report = prepare(repeating, out, template, repetitions="drop", held_out=0.2)
     assert facts_of(report)["exact repetitions dropped"] == 60
@@ -180,7 +180,7 @@ def test_files_that_only_repeat_held_out_ones_are_refused(tmp_path: Path, templa
 
 
 def test_an_empty_file_and_one_record_are_no_repetitions(tmp_path: Path, template: ChatTemplate) -> None:
-    """Partitions without usable records and stores without repetitions tell of none."""
+    """Partitions without usable records and stores without repetitions count none."""
     (tmp_path / "in").mkdir()
     write_jsonl(tmp_path / "in" / "a.jsonl", ["{broken"])
     write_jsonl(tmp_path / "in" / "b.jsonl", [asked("问", "答")])

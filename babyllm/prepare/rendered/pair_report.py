@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from babyllm.pipeline.report import Cell, Fact, Report, Table
 from babyllm.prepare.conversations_report import facts_of, repetitions
+from babyllm.prepare.rendered.data_record import data_table
 from babyllm.prepare.rendered.rendered_store import Outcome
 from babyllm.store.conversations import INDEX, RECORD, Group
 from babyllm.store.pair_store import ANSWER, ANSWERS
@@ -33,10 +34,13 @@ def pairs_report(outcome: Outcome, chats: int) -> Report:
     lengths = _pair_lengths(outcome, supervised) if chats == 2 else _answer_lengths(outcome, supervised)
     outcomes = Table(
         f"what became of the {kind}",
-        ["split", "task", kind, "used", "skipped", "repeated"],
-        [[*key, t.conversations, t.used, t.skipped, t.repeated] for key, t in sorted(outcome.tallies.items())],
+        ["split", "task", kind, "used", "skipped", "not drawn", "repeated"],
+        [
+            [*key, t.conversations, t.used, t.skipped, t.not_drawn, t.repeated]
+            for key, t in sorted(outcome.tallies.items())
+        ],
     )
-    return Report(f"{kind}: {outcome.directory}", facts, [lengths, outcomes])
+    return Report(f"{kind}: {outcome.directory}", facts, [lengths, outcomes, *data_table(outcome.data)])
 
 
 def _pair_lengths(outcome: Outcome, supervised: NDArray[np.int64]) -> Table:

@@ -13,16 +13,15 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from babyllm.chat.formats import FormatConfig
-from babyllm.chat.limits import MessageLimits
 from babyllm.chat.load import ChatTemplate
 from babyllm.chat.reading import find_conversation_partitions
+from babyllm.chat.registry.data_set import DataSet
 from babyllm.documents import check_held_out
 from babyllm.files import read_sealed_json, write_sealed_json
 from babyllm.pipeline.output import MADE, REJECTED, WORK, discard_work, publish, rejected_published, work_directory
@@ -31,64 +30,21 @@ from babyllm.pipeline.report import Report
 from babyllm.pipeline.report_html import REPORT_FILES, write_report
 from babyllm.prepare.conversations_report import Key, Result, Tally
 from babyllm.prepare.held_out import first_kept
-from babyllm.prepare.rendered.chat_blocks import Labels, join, kinds_of, load_once
-from babyllm.prepare.rendered.repetitions import find_repetitions, repeats_of
+from babyllm.prepare.rendered.chat_blocks import Labels, join, kinds_of
+from babyllm.prepare.rendered.data_record import DataTally, described, sources_by_data
+from babyllm.prepare.rendered.record_keys import ALL_KEYS, cuts_of, write_keys
+from babyllm.prepare.rendered.render_settings import Read, RenderSettings, files_of, places_of, undecided
+from babyllm.prepare.rendered.repetitions import write_repetitions
 from babyllm.prepare.rendered.unused import join_rejected
 from babyllm.store.conversations import FORMAT_VERSION, IDS, INDEX, MANIFEST, TURNS, Group, Manifest, is_store
+from babyllm.store.data_sets import DATA_SETS, DataRecord, read_data_sets, write_data_sets
 from babyllm.store.pair_store import ANSWERS, PAIRS
 from babyllm.store.shards import token_dtype
-from babyllm.text.readers import Partition, Rejected, Source, key_of
+from babyllm.text.readers import Partition, Source, key_of
 from babyllm.tokenizer import TOKENIZER_FILES
 
 # Rendering is slow, so even small files are split over cores; where depends on the files alone.
 MIN_PIECE_BYTES, PIECE_SHARE = 1 << 20, 1 / 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class RenderSettings:
-    """The settings that, with the files, decide the result; sent to worker processes.
-
-    Attributes:
-        format: rules by which records are read.
-        seq_len: largest number of inputs of a chat.
-        limits: largest lengths of messages.
-        held_out: share of the records that are held out or, as an integer, their number.
-        repetitions: whether records that repeat another one exactly are dropped.
-        held_out_files: names of files that are held out in any case.
-        directory: directory of the tokenizer.
-        template: text of the chat template.
-        tokenizer_sha256: sha256 of the tokenizer.
-        first_kept: smallest hash that is not held out, where `held_out` is a number.
-        repeats: directory of the repetitions that are dropped; None if they are kept.
-    """
-
-    format: FormatConfig
-    seq_len: int
-    limits: MessageLimits
-    held_out: float
-    repetitions: Literal["drop", "keep"] = "keep"
-    held_out_files: tuple[str, ...] = ()
-    directory: Path = Path()
-    template: str = ""
-    tokenizer_sha256: str = ""
-    first_kept: bytes = b""
-    repeats: Path | None = None
-
-    def makes(self) -> dict[str, Any]:
-        """The settings as JSON values, without the template's location and without what follows from the files."""
-        values = asdict(self)
-        del values["directory"], values["first_kept"], values["repeats"]
-        if self.repetitions == "keep":  # as in stores made before there was the setting
-            del values["repetitions"]
-        return values | {"held_out_files": list(self.held_out_files)}
-
-    def loaded(self) -> ChatTemplate:
-        """The template, with its tokenizer."""
-        return load_once(self.directory, self.template, self.tokenizer_sha256, tuple(self.format.allow_special))
-
-    def repeats_of(self, partition: Partition) -> dict[int, str]:
-        """The numbers of the usable records that repeat another one and are dropped, each with that one's place."""
-        return repeats_of(self.repeats, partition)
 
 
 S = TypeVar("S", bound=RenderSettings)
@@ -103,6 +59,7 @@ class Outcome(NamedTuple):
         groups: sizes of each split and task.
         tallies: outcomes of each split and task.
         result: counts of all partitions; its groups and tallies are empty.
+        data: what became of the records of each data set.
     """
 
     directory: Path
@@ -110,6 +67,7 @@ class Outcome(NamedTuple):
     groups: Sequence[Group]
     tallies: Mapping[Key, Tally]
     result: Result
+    data: Sequence[DataRecord]
 
 
 @dataclass(frozen=True)
@@ -133,7 +91,7 @@ class Job(Generic[S]):
     title: str
     version: Mapping[str, Any]
     piece: Callable[..., dict[str, Any]]
-    read: Callable[[Partition, FormatConfig], Iterator[Any]]
+    read: Read
     contents: Callable[[Any], str]
     identity: Callable[[Any], str]
     require: Callable[[Outcome], None]
@@ -143,8 +101,8 @@ class Job(Generic[S]):
 
 
 def render_store(
-    paths: Sequence[Path],
-    held_out_paths: Sequence[Path],
+    paths: Sequence[Path | DataSet],
+    held_out_paths: Sequence[Path | DataSet],
     directory: Path,
     template: ChatTemplate,
     settings: S,
@@ -157,8 +115,8 @@ def render_store(
     files is replaced.
 
     Args:
-        paths: files and folders of chats.
-        held_out_paths: files and folders whose chats are all in the "val" split.
+        paths: files, folders and data sets of chats.
+        held_out_paths: files, folders and data sets whose chats are all in the "val" split.
         directory: directory of the store; created if absent.
         template: chat template that renders them; it and its tokenizer are saved in the directory.
         settings: settings; those that follow from the other arguments are filled in here.
@@ -172,29 +130,37 @@ def render_store(
     held_out = settings.held_out
     if held_out < 0 or not isinstance(held_out, int):
         check_held_out(held_out)
-    partitions = _partitions([*paths, *held_out_paths], work.partition_bytes)
+    data = tuple(one if isinstance(one, DataSet) else DataSet((one,)) for one in (*paths, *held_out_paths))
+    partitions = _partitions([path for one in data for path in one.paths], work.partition_bytes)
     files = {source.path: source for partition in partitions for source in partition.sources}
-    held = tuple(s.name for file, s in files.items() if any(p == file or p in file.parents for p in held_out_paths))
+    indices = files_of(data, [(path, source.name) for path, source in files.items()])
     sha256, parts = template.tokenizer.sha256, directory / WORK
     where = parts / "template"
     settings = replace(
-        settings, held_out_files=held, directory=where, template=template.source, tokenizer_sha256=sha256
+        settings,
+        held_out_files=tuple(name for name, index in indices if index >= len(paths)),
+        data=data,
+        files=indices,
+        directory=where,
+        template=template.source,
+        tokenizer_sha256=sha256,
     )
+    settings.reading()  # contradictions are found before any work
     inputs = [[source.name, *source.stamp] for source in files.values()]
     made = {"version": FORMAT_VERSION, **job.version, "settings": settings.makes(), "inputs": inputs}
     made_of = json.loads(json.dumps(made))
     if _made_of(directory) == made_of:
         discard_work(directory)
+        _describe_again(directory, data)
         return None
     with work_directory(directory, _files_of(directory)):
         template.tokenizer.adding_bos(False).save(where, chat_template=template.source)
         key = made_of | {"pieces": key_of(partitions)}
-        if settings.repetitions == "drop":
-            records = partial(_identities, read=job.read, identity=job.identity, format=settings.format)
-            find_repetitions(partitions, records, held, parts / "repetitions", key=key, work=work)
-            settings = replace(settings, repeats=parts / "repetitions")
+        settings = _chosen(partitions, settings, parts, work, job, key)
         if held_out and isinstance(held_out, int):
-            contents = partial(_contents, read=job.read, contents=job.contents, settings=settings)
+            contents = partial(
+                undecided, settings=settings, read=job.read, identity=job.identity, contents=job.contents
+            )
             found = first_kept(partitions, held_out, contents, parts / "held_out", key=key, work=work)
             settings = replace(settings, first_kept=found)
         results = run_partitions(
@@ -211,26 +177,27 @@ def render_store(
     return report
 
 
-def _identities(
-    partition: Partition, read: Callable[..., Iterator[Any]], identity: Callable[[Any], str], format: FormatConfig
-) -> Iterator[tuple[str, str]]:
-    """The place of each usable record of a partition, and a text that only equal records share."""
-    for record in read(partition, format):
-        if not isinstance(record, Rejected):
-            yield record.id, identity(record)
+def _chosen(partitions: Sequence[Partition], settings: S, parts: Path, work: WorkConfig, job: Job[S], key: Any) -> S:
+    """The settings with the part of each data set that is read, and the repetitions that are dropped."""
+    is_limited = any(one.limit is not None for one in settings.data)
+    files, keys, place = dict(settings.files), None, parts / "keys"
+    if settings.repetitions == "drop" or is_limited:
+        records = partial(places_of, settings=settings, read=job.read, identity=job.identity)
+        keys = write_keys(partitions, records, place, key=key, work=work)
+    cuts = cuts_of(keys, files, settings.data)
+    if settings.repetitions == "drop" and keys:
+        by_file = {name: cuts[index] for name, index in files.items()}
+        write_repetitions(keys, partitions, frozenset(settings.held_out_files), by_file, place)
+    is_sampled = any(cut < ALL_KEYS for cut in cuts)
+    repeats = place if settings.repetitions == "drop" else None
+    return replace(settings, cuts=cuts if is_sampled else (), repeats=repeats)
 
 
-def _contents(
-    partition: Partition, read: Callable[..., Iterator[Any]], contents: Callable[[Any], str], settings: RenderSettings
-) -> Iterator[str]:
-    """The texts that decide the split of those records of a partition for which it is not settled."""
-    repeats, number = settings.repeats_of(partition), -1
-    for source in partition.sources:
-        for record in read(Partition((source,), source.size_bytes), settings.format):
-            if not isinstance(record, Rejected):
-                number += 1
-                if number not in repeats and source.name not in settings.held_out_files:
-                    yield contents(record)
+def _describe_again(directory: Path, data: Sequence[DataSet]) -> None:
+    """Record what people have changed in a registry since, where it does not decide what is read."""
+    before = read_data_sets(directory)
+    if len(before) == len(data):
+        write_data_sets(directory, [replace(old, **one.about()) for old, one in zip(before, data, strict=True)])
 
 
 def _partitions(paths: Sequence[Path], partition_bytes: int) -> list[Partition]:
@@ -247,7 +214,7 @@ def _made_of(directory: Path) -> Any:
 
 def _files_of(directory: Path) -> list[str]:
     """The files of a finished store, which another store may replace; the commit mark first."""
-    names = (MANIFEST, IDS, TURNS, INDEX, PAIRS, ANSWERS, REJECTED, *REPORT_FILES, *TOKENIZER_FILES)
+    names = (MANIFEST, IDS, TURNS, INDEX, PAIRS, ANSWERS, REJECTED, DATA_SETS, *REPORT_FILES, *TOKENIZER_FILES)
     return [name for name in names if (directory / name).is_file()] if is_store(directory) else []
 
 
@@ -275,14 +242,22 @@ def _write(
         for key, tally in result.tallies.items():
             tallies[key] = tallies.get(key, Tally()) + tally
     counters = ("skipped", "rejected", "left_out", "cut")
-    counts = (sum((getattr(result, name) for result in results), Counter[str]()) for name in counters)
-    outcome = Outcome(directory, made, [], tallies, Result([], {}, *counts))
+    counts: dict[str, Any] = {
+        name: sum((getattr(result, name) for result in results), Counter[str]()) for name in counters
+    }
+    sources = sources_by_data(files, dict(settings.files), len(settings.data))
+    data = [
+        described(one, sources[index], sum((result.data.get(index, DataTally()) for result in results), DataTally()))
+        for index, one in enumerate(settings.data)
+    ]
+    outcome = Outcome(directory, made, [], tallies, Result(**counts), data)
     with rejected_published(directory, [name for name in before if name == REJECTED]):
         job.require(outcome)
     tokenizer = template.tokenizer
     groups, digests = join(made, folders, results, kinds_of(tokenizer.vocab_size, settings.seq_len), job.labels)
     report = job.report(outcome._replace(groups=groups))
     write_report(made, report)
+    write_data_sets(made, data)
     names = token_dtype(tokenizer.vocab_size), token_dtype(settings.seq_len + 2)
     manifest = Manifest(*names, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, tuple(groups), digests)
     write_sealed_json(made / MANIFEST, {"manifest": asdict(manifest), "made_of": made_of})

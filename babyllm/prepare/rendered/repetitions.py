@@ -1,7 +1,6 @@
 """Records that repeat an earlier one exactly: found over all partitions before anything is rendered.
 
-partition -> a 16-byte key of each record, one process each -> ranges of keys, each sorted by itself
-          -> for each partition: the records that repeat another one, and which
+keys -> ranges of them, each sorted by itself -> for each partition: the records that repeat another one, and which
 
 Of equal records the first one stays, in the order of the files; one of a held-out file stays before any of the others.
 The result depends on the files alone. Apart from what is found, the memory is that of `RANGE` records.
@@ -10,63 +9,35 @@ The result depends on the files alone. Apart from what is found, the memory is t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from itertools import islice
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from babyllm.documents import exact_key
-from babyllm.pipeline.partitions import WorkConfig, run_partitions
+from babyllm.prepare.rendered.record_keys import ALL_KEYS, KEY, KEYS, PLACES, Keys
 from babyllm.ragged import offsets_of
 from babyllm.text.readers import Partition, key_of
 
-Records = Callable[[Partition], Iterator[tuple[str, str]]]
-"""A function that returns, for each usable record of a partition, its place and a text that only equal records share.
-
-A place is the record's file and, after a colon, a number."""
-KEYS, PLACES = "keys.bin", "places.json"
-KEY = np.dtype([("high", "<u8"), ("low", "<u8"), ("file", "<u4"), ("at", "<i8")])
 REPEAT = np.dtype([("record", "<i8"), ("partition", "<i8"), ("first", "<i8")])
 RANGE = 1 << 20
 APART = np.int64(1) << np.int64(62)  # added to the numbers of records outside held-out files, so that these come first
 
 
-def find_repetitions(
-    partitions: Sequence[Partition],
-    records: Records,
-    apart: Sequence[str],
-    directory: Path,
-    *,
-    key: Any,
-    work: WorkConfig,
+def write_repetitions(
+    keys: Keys, partitions: Sequence[Partition], apart: Container[str], cuts: Mapping[str, int], directory: Path
 ) -> None:
-    """Find the records that repeat another one, for `repeats_of`.
+    """Find the records that repeat another one, and write them for `repeats_of`.
 
     Args:
-        partitions: partitions of all files, which are read for it.
-        records: what is read from a partition.
+        keys: keys of all records.
+        partitions: partitions that they are from.
         apart: names of the held-out files.
-        directory: directory of the result.
-        key: JSON value that changes when the input does.
-        work: number of processes.
+        cuts: for each file, the number that the first halves of keys are below if their records are read.
+        directory: directory of the result, that of the keys.
     """
-    counts: list[list[list[Any]]] = run_partitions(
-        partitions,
-        partial(_write_keys, records=records),
-        directory,
-        key=[key, "repetitions"],
-        workers=work.workers,
-        sizes=[partition.size_bytes for partition in partitions],
-        title="repetitions",
-    )
-    files = [directory / f"{index:05d}" / KEYS for index in range(len(partitions))]
-    is_apart = [[(name in set(apart), n) for name, n in sources] for sources in counts]
-    firsts = offsets_of(np.array([sum(n for _, n in sources) for sources in counts], np.int64))
-    repeats, originals = _repeats(files, is_apart, firsts)
+    firsts = offsets_of(np.array([sum(n for _, n in spans) for spans in keys.spans], np.int64))
+    repeats, originals = _repeats(keys, firsts, apart, cuts)
     ends = np.searchsorted(repeats, firsts)
     for index, partition in enumerate(partitions):
         here = slice(ends[index], ends[index + 1])
@@ -81,7 +52,7 @@ def repeats_of(directory: Path | None, partition: Partition) -> dict[int, str]:
     """The numbers of a partition's usable records that repeat another one, each with the place of that one.
 
     Args:
-        directory: directory of `find_repetitions`; None if repetitions are kept.
+        directory: directory of `write_repetitions`; None if repetitions are kept.
         partition: one of its partitions.
     """
     if directory is None:
@@ -98,45 +69,19 @@ def repeats_of(directory: Path | None, partition: Partition) -> dict[int, str]:
     return places
 
 
-def _write_keys(partition: Partition, folder: Path, *, records: Records) -> list[list[Any]]:
-    """Write the key and the place of each record; returns the name of each source with its number of records."""
-    names: dict[str, int] = {}
-    counts: list[list[Any]] = []
-    with (folder / KEYS).open("wb") as file:
-        for source in partition.sources:
-            found = _rows(records(Partition((source,), source.size_bytes)), names)
-            n = 0
-            while len(rows := np.array(list(islice(found, 1 << 14)), KEY)):
-                file.write(rows.tobytes())
-                n += len(rows)
-            counts.append([source.name, n])
-    (folder / PLACES).write_text(json.dumps(list(names), ensure_ascii=False), encoding="utf-8")
-    return counts
-
-
-def _rows(records: Iterator[tuple[str, str]], names: dict[str, int]) -> Iterator[tuple[int, int, int, int]]:
-    for place, text in records:
-        name, _, at = place.rpartition(":")
-        key = exact_key(text)
-        high, low = int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big")
-        yield high, low, names.setdefault(name, len(names)), int(at)
-
-
 def _repeats(
-    files: Sequence[Path], is_apart: Sequence[Sequence[tuple[bool, int]]], firsts: NDArray[np.int64]
+    keys: Keys, firsts: NDArray[np.int64], apart: Container[str], cuts: Mapping[str, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The numbers of the records that repeat another one, increasing, and the numbers of those that stay: (n,) int64.
 
-    Records are numbered over all files, beginning at (F + 1,) `firsts`.
+    The records of a partition are numbered from its entry of `firsts`.
     """
-    bits = max(0, (int(firsts[-1]) // RANGE).bit_length())
+    bits = (int(firsts[-1]) // RANGE).bit_length()
     repeats, originals = [], []
     for part in range(1 << bits):
-        pieces = [
-            _in_range(file, apart, int(first), part, bits)
-            for file, apart, first in zip(files, is_apart, firsts, strict=False)
-        ]
-        high, low, order = (np.concatenate(column) for column in zip(*pieces, strict=True))
+        pieces = [_in_range(keys, i, part, bits, apart, cuts) for i in range(len(keys.spans))]
+        high, low = (np.concatenate([piece[column] for piece in pieces]) for column in (0, 1))
+        order = np.concatenate([piece[2] + first for piece, first in zip(pieces, firsts, strict=False)])
         by_key = np.lexsort((order, low, high))
         high, low, order = high[by_key], low[by_key], order[by_key]
         is_new = np.ones(len(high), bool)
@@ -151,14 +96,19 @@ def _repeats(
 
 
 def _in_range(
-    file: Path, is_apart: Sequence[tuple[bool, int]], first: int, part: int, bits: int
+    keys: Keys, partition: int, part: int, bits: int, apart: Container[str], cuts: Mapping[str, int]
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64]]:
-    """The halves of the keys of a file in one of 2^bits ranges, and the numbers of their records, as `APART` orders."""
-    if not file.stat().st_size:  # an empty file cannot be mapped
-        return np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.int64)
-    rows = np.memmap(file, KEY, "r")
+    """The halves of a partition's keys in one of 2^bits ranges, and the numbers of their records, as `APART` orders.
+
+    Records that are not read are left out.
+    """
+    rows, spans = keys.rows(partition), keys.spans[partition]
     here = np.flatnonzero((rows["high"] >> np.uint64(64 - bits)) == part) if bits else np.arange(len(rows))
-    ends = np.cumsum([n for _, n in is_apart])
-    flags = np.array([flag for flag, _ in is_apart])[np.searchsorted(ends, here, side="right")]
+    span = np.searchsorted(np.cumsum([n for _, n in spans]), here, side="right")
+    if any(cuts[file] < ALL_KEYS for file, _ in spans):
+        last = np.array([cuts[file] - 1 for file, _ in spans], np.uint64)
+        is_read = rows["high"][here] <= last[span]
+        here, span = here[is_read], span[is_read]
+    order = np.where(np.array([file in apart for file, _ in spans])[span], 0, APART)
     found = rows[here]
-    return found["high"], found["low"], here + first + np.where(flags, 0, APART)
+    return found["high"], found["low"], here + order

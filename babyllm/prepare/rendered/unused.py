@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from babyllm.chat.reading import READ
 from babyllm.pipeline.output import REJECTED
+from babyllm.prepare.conversations_report import Tally
+from babyllm.prepare.rendered.data_record import DataTally
+from babyllm.prepare.rendered.render_settings import Record
 from babyllm.text.readers import Rejected, Source
 from babyllm.text.readers.line_numbers import LineNumbers
 from babyllm.text.readers.records import rejected
@@ -21,9 +24,22 @@ from babyllm.text.readers.records import rejected
 _REPEATS = "repeats "  # before the place of the record that stays
 
 
-def repeated(place: str, original: str, excerpt: str) -> Rejected:
-    """The report of a record that repeats the one at the place `original`."""
-    return rejected(place, f"{_REPEATS}{original}", excerpt)
+def left(record: Record, tally: Tally, of_data: DataTally, excerpt: str) -> Rejected | None:
+    """The report of a usable record that is not read because it repeats another one; None for one that is not drawn.
+
+    Args:
+        record: the record.
+        tally: outcomes of its split and task, in which it is counted.
+        of_data: outcomes of its data set, in which it is counted too.
+        excerpt: beginning of the record.
+    """
+    if not record.is_drawn:
+        tally.count("not_drawn", 0)
+        of_data.not_drawn += 1
+        return None
+    tally.count("repeated", 0)
+    of_data.repeated += 1
+    return rejected(record.item.id, f"{_REPEATS}{record.original}", excerpt)
 
 
 def join_rejected(folders: Sequence[Path], directory: Path, files: Mapping[Path, Source]) -> None:

@@ -32,6 +32,7 @@ from babyllm.runtime import Runtime
 from babyllm.runtime.precision import reads_in
 from babyllm.schedule import Plan
 from babyllm.store.conversations import ALL, ConversationStore
+from babyllm.store.data_sets import changed_data_sets, read_data_sets
 from babyllm.store.shards import Split
 from babyllm.training.parallel import prepare
 from babyllm.training.run import Measure, Show
@@ -117,8 +118,9 @@ def _prepare(config: ConversationConfig, directory: Path, template: ChatTemplate
     """Render the conversations that the configuration names into a store, unless they are there already."""
     from babyllm.prepare.conversations import prepare_conversations  # a resumed run does not need its readers
 
+    paths, held_out_paths = config.data_sets()
     report = prepare_conversations(
-        [Path(path) for path in config.paths],
+        paths,
         directory,
         template,
         config.format,
@@ -128,7 +130,7 @@ def _prepare(config: ConversationConfig, directory: Path, template: ChatTemplate
         too_long=config.too_long,
         limits=MessageLimits(config.max_prompt, config.max_answer, config.cut_prompt, config.cut_answer),
         held_out=config.held_out,
-        held_out_paths=[Path(path) for path in config.held_out_path],
+        held_out_paths=held_out_paths,
         repetitions=config.repetitions,
         work=config.work,
     )
@@ -157,6 +159,9 @@ def _require_same_settings(config: FineTuneConfig, step: Path, template: ChatTem
         keys.remove("seq_len")
     old, new = (ConversationConfig(**{key: getattr(c.data, key) for key in keys}) for c in (before, config))
     changed = [f"data.{line}" for line in differences(old, new)]
+    if not changed:
+        read = [data_set for sets in config.data.data_sets() for data_set in sets]
+        changed = changed_data_sets(read_data_sets(run_dir / STORE), {one.name: one.deciding() for one in read})
     if is_other_text and not changed:
         changed = [f"the text of data.template={config.data.template} has changed"]
     if changed:
