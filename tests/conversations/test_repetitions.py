@@ -69,7 +69,7 @@ def contents(directory: Path) -> list[bytes]:
 
 
 def test_each_conversation_is_trained_on_once(repeating: Path, tmp_path: Path, template: ChatTemplate) -> None:
-    """The first of equal conversations stays; each other one is counted and listed with its line and that of the first."""
+    """The first of equal conversations stays; each other one is counted, and listed with both lines."""
     out = tmp_path / "out"
     report = prepare(repeating, out, template, repetitions="drop", held_out=0.2)
     assert facts_of(report)["exact repetitions dropped"] == 60
