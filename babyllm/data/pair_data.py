@@ -20,7 +20,7 @@ from babyllm.data.loader import Loader
 from babyllm.data.order.curriculum import Curriculum, until_step
 from babyllm.data.order.length_buckets import ByLength
 from babyllm.data.order.shuffle import Order, Rows, Shuffled
-from babyllm.data.order.weights import weighted
+from babyllm.data.order.weights import weighted, without_groups
 from babyllm.data.pair_config import PairConfig
 from babyllm.data.row_config import Share, share_of
 from babyllm.data.rows.pair_rows import Answers, Mismatched, Pairs
@@ -162,7 +162,8 @@ def make_pair_loader(
         if config.curriculum.by is not None:
             raise UserError("data.curriculum.by: cannot be combined with a mixture of tasks; leave one of them out")
         amounts = {task: len(data.rows("train", task)) for task in data.store.chats.tasks_of("train")}
-        mixed, plan = mixture(config, amounts, lambda seq_len, task: data.rows("train", task, seq_len), plan)
+        divided = without_groups(config, amounts)
+        mixed, plan = mixture(divided, amounts, lambda seq_len, task: data.rows("train", task, seq_len), plan)
         order = ByLength(mixed, config.global_batch, config.seed, mixed.borders)
     else:
         rows = data.rows("train", None, config.seq_len)

@@ -34,6 +34,7 @@ from babyllm.schedule import Plan
 from babyllm.store.conversations import ALL, ConversationStore
 from babyllm.store.data_sets import changed_data_sets, read_data_sets
 from babyllm.store.shards import Split
+from babyllm.store.task_groups import parts_of_results
 from babyllm.training.parallel import prepare
 from babyllm.training.run import Measure, Show
 from babyllm.training.stage import Beginning
@@ -173,7 +174,10 @@ def _require_same_settings(config: FineTuneConfig, step: Path, template: ChatTem
 
 
 def held_out(config: FineTuneConfig, tuning: FineTuning) -> Measure:
-    """A function that returns each task's held-out loss in nats and, if its answers are a small set, its accuracy."""
+    """A function that returns held-out losses in nats and, where answers are a small set, accuracies.
+
+    They are those of each task, of each group of tasks and of all tasks.
+    """
     store = tuning.data.store
     samples = stored_samples(store, _first(store, "val", config.data.eval_conversations))
     candidates = closed_in(store)
@@ -189,8 +193,9 @@ def held_out(config: FineTuneConfig, tuning: FineTuning) -> Measure:
 
 def _results(store: ConversationStore) -> list[str]:
     """The names of the results that `held_out` may return."""
-    tasks, closed = [*store.tasks_of("val"), ALL], {*closed_in(store), ALL}
-    return [f"{task}/loss" for task in tasks] + [f"{task}/accuracy" for task in tasks if task in closed]
+    parts, closed = parts_of_results(store.tasks_of("val")), closed_in(store).keys()
+    with_accuracy = [name for name, tasks in parts.items() if closed >= set(tasks)]
+    return [f"{name}/loss" for name in (*parts, ALL)] + [f"{name}/accuracy" for name in (*with_accuracy, ALL)]
 
 
 def _first(store: ConversationStore, split: Split, n: int) -> list[int]:
