@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from babyllm.chat.formats import FormatConfig
+from babyllm.chat.registry.data_set import DataSet
+from babyllm.chat.registry.registry_file import named_data
 from babyllm.config.values import AnyCount, PathText, Share, expand_paths
 from babyllm.data.row_config import RowConfig
 from babyllm.pipeline.partitions import WorkConfig
@@ -18,8 +20,11 @@ class ChatConfig(RowConfig):
     """Files of chats, and the template that renders them.
 
     Attributes:
-        path: files or folders (.jsonl, .json, .csv, .parquet), or a list of them; null takes the sample set.
-        held_out_path: files whose records are all held out, in addition to data.held_out of the others.
+        path: files or folders (.jsonl, .json, .csv, .parquet), names of data.registry, or a list of them; null takes
+            the sample set.
+        registry: YAML file that describes data sets by name; null takes data/datasets.yaml, if there is one.
+        held_out_path: files, or names of data.registry, whose records are all held out, in addition to data.held_out of
+            the others.
         held_out: share or number of the records that are held out, such as 0.02 or 200; a hash of each decides, so
             equal records are in the same split.
         format: rules by which records are read.
@@ -32,6 +37,7 @@ class ChatConfig(RowConfig):
     """
 
     path: PathText | list[PathText] | None = None
+    registry: PathText | None = None
     held_out_path: list[PathText] = field(default_factory=list)
     held_out: AnyCount | Share = 0.02
     format: FormatConfig = field(default_factory=FormatConfig)
@@ -48,6 +54,15 @@ class ChatConfig(RowConfig):
     def paths(self) -> list[str]:
         """The files and folders of `path`, as a list."""
         return [self.path] if isinstance(self.path, str) else list(self.path or [])
+
+    def data_sets(self) -> tuple[list[DataSet], list[DataSet]]:
+        """The data sets and paths that are read, and those whose records are all held out.
+
+        Raises:
+            UserError: a name is neither a path nor in the registry, or a file of a data set does not exist.
+        """
+        named = named_data([*self.paths, *self.held_out_path], self.registry)
+        return named[: len(self.paths)], named[len(self.paths) :]
 
     def or_sample(self: C, directory: str, train: str = "train.jsonl", held_out: str = "heldout.jsonl") -> C:
         """The same settings, with the files of a sample set if they name none.

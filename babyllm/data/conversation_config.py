@@ -18,10 +18,12 @@ class ConversationConfig(ChatConfig):
 
     Attributes:
         global_batch: conversations (rows, when packed) per optimizer step, over all ranks.
-        path: files or folders of conversations (.jsonl, .json, .csv, .parquet), or a list of them; null takes the
-            sample set.
+        path: files or folders of conversations (.jsonl, .json, .csv, .parquet), names of data.registry, or a list of
+            them; null takes the sample set.
         held_out: share or number of the conversations that are held out, such as 0.02 or 200; a hash of each decides,
             so equal conversations are in the same split.
+        repetitions: whether conversations that repeat an earlier one exactly are dropped, or kept. A conversation of
+            held_out_path stays rather than its copy in other files.
         turns: answers that are trained on: all of them, the last, or each as a conversation of its own (each).
         prompts: whether messages of other roles than the assistant are trained on, too.
         weights: weight 0 or 1 by role, such as {narrator: 1}, for messages without a weight of their own.
@@ -39,6 +41,7 @@ class ConversationConfig(ChatConfig):
     """
 
     global_batch: Members = 32
+    repetitions: Literal["drop", "keep"] = "drop"
     turns: Literal["all", "last", "each"] = "all"
     prompts: bool = False
     weights: dict[str, int] = field(default_factory=dict)

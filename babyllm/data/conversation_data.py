@@ -15,6 +15,7 @@ from babyllm.data.conversation_config import ConversationConfig
 from babyllm.data.loader import Loader
 from babyllm.data.order.length_buckets import ByLength
 from babyllm.data.order.shuffle import Rows, Shuffled
+from babyllm.data.order.weights import weighted, without_groups
 from babyllm.data.row_config import share_of
 from babyllm.data.rows.conversations import Conversations, PackedConversations
 from babyllm.data.rows.replay import REPLAY, Replay
@@ -25,6 +26,7 @@ from babyllm.runtime import Runtime
 from babyllm.schedule import Plan
 from babyllm.store.conversations import ALL, ConversationStore, LossAverage
 from babyllm.store.shards import TokenData, open_tokens
+from babyllm.store.task_groups import group_of
 from babyllm.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -99,8 +101,8 @@ def open_conversation_data(
     with runtime.main_first():
         store = ConversationStore.open(directory, check=runtime.is_main)
         replay = open_tokens(config.replay, check=runtime.is_main) if config.replay else None
-    if ALL in store.tasks:
-        raise UserError(f"{directory}: a task of the conversations is named '{ALL}', like their total; rename it")
+    if ALL in (names := {name for task in store.tasks for name in (task, group_of(task))}):
+        raise UserError(f"{directory}: a task or a group of tasks is named '{ALL}', like their total; rename it")
     if replay:
         if not config.is_mixed:
             raise UserError(
@@ -113,8 +115,8 @@ def open_conversation_data(
                 f"data.replay={config.replay}: was made with another tokenizer than the model's; tokenise that text "
                 "with the model's tokenizer"
             )
-        if REPLAY in store.tasks:
-            raise UserError(f"{directory}: a task of the conversations is named '{REPLAY}', like the replay; rename it")
+        if REPLAY in names:
+            raise UserError(f"{directory}: a task or a group of tasks is named '{REPLAY}', like the replay; rename it")
     return ConversationData(store, replay, normalise, config.pack, config.seed)
 
 
@@ -127,6 +129,7 @@ def make_loader(
         UserError: `global_batch` or `micro_batch` does not divide evenly, or the mixture or the plan is not valid.
     """
     share = share_of(config, model, runtime)
+    config = weighted(config, data.store.directory, lambda task: len(data.rows(config.longest_seq_len, task)))
     order: Mixture | Shuffled
     if config.is_mixed:
         from babyllm.data.order.mixing import mixture
@@ -134,7 +137,7 @@ def make_loader(
         amounts = {task: len(data.rows(config.longest_seq_len, task)) for task in data.store.tasks_of("train")}
         if data.replay:
             amounts[REPLAY] = len(data.rows(config.longest_seq_len, REPLAY))
-        order, plan = mixture(config, amounts, data.rows, plan)
+        order, plan = mixture(without_groups(config, amounts), amounts, data.rows, plan)
         borders = order.borders
     else:
         order, borders = Shuffled(data.rows(config.seq_len), config.seed), []

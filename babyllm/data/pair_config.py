@@ -23,10 +23,12 @@ class PairConfig(ChatConfig):
         seq_len: tokens per side of a pair; pairs with a longer side are left out.
         global_batch: pairs per optimizer step, over all ranks.
         micro_batch: pairs per rank and forward pass; null chooses a number that fits the device.
-        path: files or folders of preferences (.jsonl, .json, .csv, .parquet), or a list of them; null takes the sample
-            set.
+        path: files or folders of preferences (.jsonl, .json, .csv, .parquet), names of data.registry, or a list of
+            them; null takes the sample set.
         held_out: share or number of the pairs that are held out, such as 0.02 or 200; a hash of each prompt decides, so
             pairs with the same prompt are in the same split.
+        repetitions: whether preferences that repeat an earlier one exactly are dropped, or kept. A preference of
+            held_out_path stays rather than its copy in other files.
         format: rules by which records are read as preferences.
         max_prompt: largest number of tokens in a message of a prompt, without the template's tokens; null for no limit.
         max_answer: largest number of tokens in an answer; null for no limit.
@@ -39,6 +41,7 @@ class PairConfig(ChatConfig):
 
     seq_len: Members = 256
     global_batch: Members = 32
+    repetitions: Literal["drop", "keep"] = "drop"
     format: PreferenceFormat = field(default_factory=PreferenceFormat)
     max_prompt: Count | None = None
     max_answer: Count | None = None

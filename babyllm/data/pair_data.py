@@ -20,6 +20,7 @@ from babyllm.data.loader import Loader
 from babyllm.data.order.curriculum import Curriculum, until_step
 from babyllm.data.order.length_buckets import ByLength
 from babyllm.data.order.shuffle import Order, Rows, Shuffled
+from babyllm.data.order.weights import weighted, without_groups
 from babyllm.data.pair_config import PairConfig
 from babyllm.data.row_config import Share, share_of
 from babyllm.data.rows.pair_rows import Answers, Mismatched, Pairs
@@ -100,8 +101,9 @@ def prepare_pair_data(config: PairConfig, directory: Path, template: ChatTemplat
     """
     from babyllm.prepare.preference_pairs import prepare_pairs  # a resumed run does not need its readers
 
+    paths, held_out_paths = config.data_sets()
     report = prepare_pairs(
-        [Path(path) for path in config.paths],
+        paths,
         directory,
         template,
         config.format,
@@ -109,7 +111,8 @@ def prepare_pair_data(config: PairConfig, directory: Path, template: ChatTemplat
         kind=kind,
         limits=config.limits,
         held_out=config.held_out,
-        held_out_paths=[Path(path) for path in config.held_out_path],
+        held_out_paths=held_out_paths,
+        repetitions=config.repetitions,
         work=config.work,
     )
     if report:
@@ -152,13 +155,15 @@ def make_pair_loader(
     """
     share = pair_share(config, model, runtime, data.store.kind)
     order: Order
+    config = weighted(config, data.store.chats.directory, lambda task: len(data.rows("train", task)))
     if config.is_mixed:
         from babyllm.data.order.mixing import mixture
 
         if config.curriculum.by is not None:
             raise UserError("data.curriculum.by: cannot be combined with a mixture of tasks; leave one of them out")
         amounts = {task: len(data.rows("train", task)) for task in data.store.chats.tasks_of("train")}
-        mixed, plan = mixture(config, amounts, lambda seq_len, task: data.rows("train", task, seq_len), plan)
+        divided = without_groups(config, amounts)
+        mixed, plan = mixture(divided, amounts, lambda seq_len, task: data.rows("train", task, seq_len), plan)
         order = ByLength(mixed, config.global_batch, config.seed, mixed.borders)
     else:
         rows = data.rows("train", None, config.seq_len)

@@ -17,7 +17,7 @@ class PromptConfig(ChatConfig):
     compare with it.
 
     Attributes:
-        path: files or folders of prompts (.jsonl, .json, .csv, .parquet), or a list of them.
+        path: files or folders of prompts (.jsonl, .json, .csv, .parquet), names of data.registry, or a list of them.
         global_batch: answers per rollout, over all ranks, each of which one optimizer step reads.
         seq_len: largest number of tokens of a prompt and its answer together.
         max_new_tokens: largest number of tokens of an answer, its end token included.

@@ -32,7 +32,8 @@ class RowConfig:
         micro_batch: sequences per rank and forward pass; null chooses a number that fits the device.
         seed: seed of the order of the data.
         mix: weights of domains, such as {zh: 0.7, en: 0.3}; other domains are not read. An epoch of plan.epochs is the
-            amount that these domains hold.
+            amount that these domains hold. For tasks such as reasoning/maths, the group reasoning may be named: its
+            weight is divided among its tasks in proportion to their rows.
         interleave: end of the run: before any domain repeats (first), or once every domain has been read in full
             (last). Domains are mixed by data.mix, or equally without it. plan.epochs is ignored, plan.steps is not.
         concat: domains one after another, such as [en, zh], each shuffled; the run ends when all have been read once,

@@ -11,6 +11,7 @@ from babyllm.evaluate.conversations.by_task import TaskResult
 from babyllm.evaluate.conversations.carry_over import diagnosis, side_by_side
 from babyllm.evaluate.conversations.greedy import GreedyAnswer
 from babyllm.pipeline.report import Cell, ExampleGroup, Fact, LabelledTexts, Report, Table
+from babyllm.store.task_groups import groups_of, task_of_result
 
 _LARGEST_EXPONENT = 700.0  # e ** 710 is infinite in float64
 
@@ -72,7 +73,9 @@ def conversation_evaluation(
         majority: accuracy of always giving the most frequent answer, by closed task.
         facts: description of what was evaluated.
     """
-    rows = [[task, r.n, r.loss, r.accuracy, r.n_answers, r.chance, majority.get(task)] for task, r in results.items()]
+    groups = groups_of(results)
+    most = {name: None if name in groups else majority.get(task_of_result(name)) for name in results}
+    rows = [[name, r.n, r.loss, r.accuracy, r.n_answers, r.chance, most[name]] for name, r in results.items()]
     table = Table(
         "held-out conversations; loss in nats per supervised token, the others as shares",
         ["task", "conversations", "loss", "accuracy", "of answers", "chance", "most frequent answer"],

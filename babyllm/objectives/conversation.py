@@ -16,12 +16,13 @@ from babyllm.data.batch import Batch
 from babyllm.objectives import Loss, LossTerms
 from babyllm.objectives.token_groups import Groups, losses_of_groups
 from babyllm.store.conversations import LossAverage
+from babyllm.store.task_groups import groups_of, result_name
 
 
 def conversation_loss(
     average: LossAverage, tasks: Sequence[str], is_packed: bool = False, groups: Groups | None = None
 ) -> Loss:
-    """The loss over conversations in nats, averaged over one unit, with the mean of each task as a metric.
+    """The loss over conversations in nats, averaged over one unit, with the means of tasks and their groups as metrics.
 
     Args:
         average: unit that counts once. For "turn" the loss is the mean, over the turns of the global batch, of the
@@ -32,9 +33,12 @@ def conversation_loss(
 
     Returns:
         A loss of a batch with "tokens", "targets" and "channels" (B, T) int64, "weights" (B, T) float32 and "lengths"
-        (B,) int64; when packed also "positions" and "documents" (B, T) int64. Its metrics are "loss" and "loss/<task>"
-        in nats, those of the groups in nats per token, and "padding", a share from 0 to 1.
+        (B,) int64; when packed also "positions" and "documents" (B, T) int64. Its metrics are "loss", "loss/<task>" and
+        "loss/<group of tasks>" in nats, those of the groups in nats per token, and "padding", a share from 0 to 1.
     """
+    task_groups = groups_of(tasks)
+    names = [result_name(task, task_groups) for task in tasks]
+    members = {name: torch.tensor([tasks.index(task) for task in mine]) for name, mine in task_groups.items()}
 
     def loss(model: nn.Module, batch: Batch) -> LossTerms:
         where = (batch["positions"], batch["documents"]) if is_packed else ()
@@ -45,13 +49,16 @@ def conversation_loss(
         channels = batch["channels"].flatten()
         nats.index_add_(0, channels, weighted.detach().flatten())
         shares.index_add_(0, channels, weights.flatten())
+        for name, indices in members.items():
+            members[name] = indices.to(nats.device)  # copied in the first step
         n_places = torch.tensor(float(weights.numel()))
         metrics = {
             "loss": (total.detach(), torch.tensor(float(batch.units[average]))),
             "padding": (n_places - batch["lengths"].sum(), n_places),
             # Weights are not 0 where there is a target.
             **losses_of_groups(weighted.detach() / weights, batch["targets"], groups or {}),
-            **{f"loss/{task}": (nats[i], shares[i]) for i, task in enumerate(tasks)},
+            **{f"loss/{name}": (nats[i], shares[i]) for i, name in enumerate(names)},
+            **{f"loss/{name}": (nats[mine].sum(), shares[mine].sum()) for name, mine in members.items()},
         }
         return LossTerms({average: total}, metrics)
 

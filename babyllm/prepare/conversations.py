@@ -8,23 +8,26 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.limits import MessageLimits, limited
 from babyllm.chat.load import ChatTemplate, Rendered, Supervise, TooLong, fit, split_turns
 from babyllm.chat.messages import Conversation, Unusable
 from babyllm.chat.reading import read_conversation_partition
+from babyllm.chat.registry.data_set import DataSet
 from babyllm.chat.supervise import message_weights
 from babyllm.pipeline.output import REJECTED
 from babyllm.pipeline.partitions import WorkConfig
 from babyllm.pipeline.report import Report
 from babyllm.prepare.conversations_report import Key, Result, Tally, report_of, require_training
-from babyllm.prepare.held_out import contents_of, is_apart
+from babyllm.prepare.held_out import contents_of, identity_of, is_apart
 from babyllm.prepare.rendered.chat_blocks import Block, kinds_of, write_blocks
-from babyllm.prepare.rendered.rendered_store import Job, Outcome, RenderSettings, render_store
+from babyllm.prepare.rendered.render_settings import RenderSettings, records_of
+from babyllm.prepare.rendered.rendered_store import Job, Outcome, render_store
+from babyllm.prepare.rendered.unused import left
 from babyllm.store.shards import Split
 from babyllm.text.readers import Partition, Rejected
 from babyllm.text.readers.records import rejected
@@ -42,7 +45,7 @@ class _Settings(RenderSettings):
 
 
 def prepare_conversations(
-    paths: Sequence[Path],
+    paths: Sequence[Path | DataSet],
     directory: Path,
     template: ChatTemplate,
     format: FormatConfig,
@@ -53,7 +56,8 @@ def prepare_conversations(
     too_long: TooLong = "drop_oldest",
     limits: MessageLimits = MessageLimits(),  # noqa: B008  # frozen
     held_out: float = 0.02,
-    held_out_paths: Sequence[Path] = (),
+    held_out_paths: Sequence[Path | DataSet] = (),
+    repetitions: Literal["drop", "keep"] = "keep",
     work: WorkConfig | None = None,
 ) -> Report | None:
     """Render conversations into a store, on all cores, and return the report; None if the same store exists already.
@@ -62,7 +66,7 @@ def prepare_conversations(
     files is replaced.
 
     Args:
-        paths: files and folders of conversations.
+        paths: files, folders and data sets of conversations.
         directory: directory of the store; created if absent.
         template: chat template that renders them; it and its tokenizer are saved in the directory.
         format: rules by which records become conversations.
@@ -73,7 +77,9 @@ def prepare_conversations(
         limits: largest lengths of messages.
         held_out: share of the conversations in the "val" split or, as an integer, their number; a hash of roles and
             contents decides.
-        held_out_paths: files and folders whose conversations are all in the "val" split.
+        held_out_paths: files, folders and data sets whose conversations are all in the "val" split.
+        repetitions: whether conversations that repeat another one exactly are dropped. Of equal ones the first stays;
+            one of `held_out_paths` stays before any of the others.
         work: number of processes, and bytes of a partition.
 
     Raises:
@@ -88,6 +94,7 @@ def prepare_conversations(
         too_long=too_long,
         limits=limits,
         held_out=held_out,
+        repetitions=repetitions,
     )
     return render_store(paths, held_out_paths, directory, template, settings, work or WorkConfig(), _JOB)
 
@@ -97,16 +104,18 @@ def _require(outcome: Outcome) -> None:
 
 
 def _report(outcome: Outcome) -> Report:
-    return report_of(outcome.directory, outcome.groups, outcome.tallies, outcome.result)
+    return report_of(outcome.directory, outcome.groups, outcome.tallies, outcome.result, outcome.data)
 
 
 # ---- one partition
 
 
-def _contents(partition: Partition, format: FormatConfig) -> Iterator[str]:
-    for found in read_conversation_partition(partition, format):
-        if not isinstance(found, Rejected):
-            yield contents_of(found.messages)
+def _contents(conversation: Conversation) -> str:
+    return contents_of(conversation.messages)
+
+
+def _identity(conversation: Conversation) -> str:
+    return identity_of(conversation.messages)
 
 
 def _prepare_piece(partition: Partition, folder: Path, settings: _Settings) -> dict[str, Any]:
@@ -129,23 +138,33 @@ def _rendered(
     partition: Partition, settings: _Settings, template: ChatTemplate, result: Result
 ) -> Iterator[tuple[Key, Rendered | Rejected]]:
     """The conversations of a partition as ids, and the unused records with reasons; `result` counts both."""
-    for source in partition.sources:
-        is_held = source.name in settings.held_out_files
-        for record in read_conversation_partition(Partition((source,), source.size_bytes), settings.format):
-            if isinstance(record, Rejected):
-                result.rejected[record.reason] += 1
-                yield ("train", ""), record
-                continue
-            is_val = is_held or is_apart(contents_of(record.messages), settings.held_out, settings.first_kept)
-            split: Split = "val" if is_val else "train"
-            key = split, record.task
-            tally = result.tallies.setdefault(key, Tally())
-            tally.conversations += 1
-            result.count_left_out(record.left_out)
-            for found in _samples(record, settings, template, tally, result.cut):
-                if isinstance(found, Rejected):
-                    result.skipped[found.reason] += 1
-                yield key, found
+    for record in records_of(partition, settings, read_conversation_partition, _identity):
+        item, of_data = record.item, result.of_data(record.data_index)
+        of_data.records += 1
+        if isinstance(item, Rejected):
+            result.rejected[item.reason] += 1
+            of_data.unused += 1
+            yield ("train", ""), item
+            continue
+        contents, data_set = _contents(item), settings.data[record.data_index]
+        is_val = record.is_held or is_apart(contents, settings.held_out, settings.first_kept)
+        split: Split = "val" if is_val else "train"
+        key = split, data_set.task or item.task
+        tally = result.tallies.setdefault(key, Tally())
+        tally.conversations += 1
+        if not record.is_read:
+            if unread := left(record, tally, of_data, item.messages[0].content):
+                yield key, unread
+            continue
+        result.count_left_out(item.left_out)
+        conversation = replace(item, messages=data_set.with_system(item.messages, contents))
+        is_used = False
+        for found in _samples(conversation, settings, template, tally, result.cut):
+            if isinstance(found, Rejected):
+                result.skipped[found.reason] += 1
+            is_used |= not isinstance(found, Rejected)
+            yield key, found
+        of_data.use(*key, is_used)
 
 
 def _samples(
@@ -181,4 +200,7 @@ def _fitted(
     return rendered
 
 
-_JOB: Job[_Settings] = Job("conversations", {"reading": READING}, _prepare_piece, _contents, _require, _report)
+_JOB: Job[_Settings] = Job(
+    *("conversations", {"reading": READING}, _prepare_piece, read_conversation_partition, _contents, _identity),
+    *(_require, _report),
+)

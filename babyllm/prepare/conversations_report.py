@@ -14,7 +14,9 @@ from typing import Any
 from babyllm.errors import UserError
 from babyllm.pipeline.output import REJECTED
 from babyllm.pipeline.report import Fact, Report, Table
+from babyllm.prepare.rendered.data_record import DataTally, data_table
 from babyllm.store.conversations import Group
+from babyllm.store.data_sets import DataRecord
 from babyllm.store.shards import Split
 
 MAX_NAMES = 1000  # of unused fields that are counted by name; others are counted together
@@ -30,6 +32,8 @@ class Tally:
         dropped: number of samples used without their oldest turns.
         truncated: number of samples whose end was cut off.
         skipped: number of samples that are not used.
+        not_drawn: number of conversations beyond the limit or the share of their data set.
+        repeated: number of conversations that are not used because they repeat another one exactly.
         turns_lost: number of supervised turns that were dropped, cut off or skipped.
     """
 
@@ -38,6 +42,8 @@ class Tally:
     dropped: int = 0
     truncated: int = 0
     skipped: int = 0
+    not_drawn: int = 0
+    repeated: int = 0
     turns_lost: int = 0
 
     def count(self, outcome: str, turns_lost: int) -> None:
@@ -68,6 +74,7 @@ class Result:
         rejected: number of records that are not conversations, by reason.
         left_out: number of conversations with an unused field, by its name.
         cut: number of messages that were cut, by kind.
+        data: outcomes of the records of each data set, by its index.
     """
 
     groups: list[Group] = field(default_factory=list)
@@ -76,6 +83,11 @@ class Result:
     rejected: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     cut: Counter[str] = field(default_factory=Counter)
+    data: dict[int, DataTally] = field(default_factory=dict)
+
+    def of_data(self, index: int) -> DataTally:
+        """The outcomes of a data set so far, to count another record in."""
+        return self.data.setdefault(index, DataTally())
 
     def count_left_out(self, names: Sequence[str]) -> None:
         """Count a conversation for each unused field of its record."""
@@ -91,6 +103,7 @@ class Result:
             "rejected": dict(self.rejected),
             "left_out": dict(self.left_out),
             "cut": dict(self.cut),
+            "data": [[index, tally.to_json()] for index, tally in self.data.items()],
         }
 
     @classmethod
@@ -98,8 +111,10 @@ class Result:
         """The result whose `to_json` returned these values."""
         tallies = {(split, task): Tally(**tally) for split, task, tally in values["tallies"]}
         groups = [Group(**group) for group in values["groups"]]
-        counters = (Counter[str](values[name]) for name in ("skipped", "rejected", "left_out", "cut"))
-        return cls(groups, tallies, *counters)
+        names = ("skipped", "rejected", "left_out", "cut")
+        counters = {name: Counter[str](values[name]) for name in names}
+        data = {index: DataTally.of(tally) for index, tally in values.get("data", [])}
+        return cls(groups, tallies, **counters, data=data)
 
 
 Tallies = Mapping[tuple[Split, str], Tally]
@@ -127,6 +142,11 @@ def require_training(
             f"data.held_out: all {total['val'].conversations:,} {kind}s are held out, none is left to train on; "
             f"add {kind}s, or hold out fewer"
         )
+    if total["train"].repeated and total["train"].repeated == total["train"].conversations:
+        raise UserError(
+            f"data.path: all of its {total['train'].repeated:,} {kind}s repeat held-out ones; give others, or keep "
+            "them with --data.repetitions=keep"
+        )
     if total["train"].conversations:
         raise UserError(
             f"data.path: none of its {total['train'].conversations:,} {kind}s can be used{most_often}; {advice} "
@@ -142,11 +162,13 @@ def report_of(
     groups: Sequence[Group],
     tallies: Tallies,
     result: Result,
+    data: Sequence[DataRecord] = (),
 ) -> Report:
     """The report: the size of each split and task, the outcome of every record, and what was left out or cut."""
     tokens = sum(group.tokens for group in groups)
     read = sum(tally.conversations for tally in tallies.values())
     facts: list[Fact] = [("records", read + result.rejected.total()), ("conversations", read), ("tokens", tokens)]
+    facts += repetitions(tallies)
     facts += facts_of(result)
     used = Table(
         "used, by task",
@@ -155,10 +177,16 @@ def report_of(
     )
     outcomes = Table(
         "what became of the conversations",
-        ["split", "task", "conversations", "whole", "dropped", "truncated", "skipped", "turns lost"],
+        ["split", "task", *(name.replace("_", " ") for name in vars(Tally()))],
         [[*key, *astuple(tallies[key])] for key in sorted(tallies)],
     )
-    return Report(f"conversations: {directory}", facts, [used, outcomes])
+    return Report(f"conversations: {directory}", facts, [used, outcomes, *data_table(data)])
+
+
+def repetitions(tallies: Tallies) -> list[Fact]:
+    """How many records repeat another one and were dropped; nothing if there are none."""
+    dropped = sum(tally.repeated for tally in tallies.values())
+    return [("exact repetitions dropped", dropped)] if dropped else []
 
 
 def facts_of(result: Result) -> list[Fact]:

@@ -10,6 +10,7 @@ depends on the files alone.
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
@@ -45,11 +46,16 @@ def contents_of(messages: Sequence[Message]) -> str:
     return "\0".join([*texts, ""])
 
 
+def identity_of(*parts: Sequence[Message]) -> str:
+    """A text that only lists of messages with equal roles, contents, reasoning, tools and weights share."""
+    said = [[[m.role, m.content, m.reasoning, m.tools, m.weight] for m in messages] for messages in parts]
+    return json.dumps(said, ensure_ascii=False)
+
+
 def first_kept(
     partitions: Sequence[Partition],
     n: int,
     contents: Callable[[Partition], Iterable[str]],
-    apart: Sequence[str],
     directory: Path,
     *,
     key: Any,
@@ -60,8 +66,8 @@ def first_kept(
     Args:
         partitions: partitions of all files, which are read for it.
         n: number of records to hold out; those equal to the last of them are held out as well.
-        contents: function from a partition to the text of each record that decides, as of `contents_of`.
-        apart: names of files that are held out in any case.
+        contents: function from a partition to the texts that decide, as of `contents_of`: one for each record that is
+            not held out in any case.
         directory: directory for the results of each partition.
         key: JSON value that changes when the input does.
         work: number of processes.
@@ -71,7 +77,7 @@ def first_kept(
     """
     results = run_partitions(
         partitions,
-        partial(_smallest, n=n + 1, contents=contents, apart=tuple(apart)),
+        partial(_smallest, n=n + 1, contents=contents),
         directory,
         key=[key, "held out"],
         workers=work.workers,
@@ -86,13 +92,5 @@ def first_kept(
     return max(found[n], last + b"\0")
 
 
-def _smallest(
-    partition: Partition, _: Path, *, n: int, contents: Callable[[Partition], Iterable[str]], apart: tuple[str, ...]
-) -> list[str]:
-    keys = (
-        spread_key(text)
-        for source in partition.sources
-        if source.name not in apart
-        for text in contents(Partition((source,), source.size_bytes))
-    )
-    return [key.hex() for key in heapq.nsmallest(n, keys)]
+def _smallest(partition: Partition, _: Path, *, n: int, contents: Callable[[Partition], Iterable[str]]) -> list[str]:
+    return [key.hex() for key in heapq.nsmallest(n, map(spread_key, contents(partition)))]

@@ -224,9 +224,19 @@ def _shape(described: Described) -> list[str]:
 
 def _data(described: Described, facts: RunFacts) -> list[str]:
     if facts.data is None:
-        return []
+        return _data_sets(facts)
     vocabulary = f"The tokenizer ({described.tokenizer}) has {facts.data.vocab_size:,} tokens."
-    return [*_table(facts.data.columns, facts.data.rows), "", vocabulary]
+    return [*_table(facts.data.columns, facts.data.rows), "", vocabulary, *_data_sets(facts)]
+
+
+def _data_sets(facts: RunFacts) -> list[str]:
+    """The data sets of a registry, with the licences that it names."""
+    rows = [
+        [one.name, one.records, sum(one.train.values()), sum(one.val.values()), one.licence or "not stated", one.source]
+        for one in facts.data_sets
+    ]
+    table = _table(["data set", "records", "trained on", "held out", "licence", "source"], rows)
+    return ["", *table] if table else []
 
 
 def _results(facts: RunFacts) -> list[str]:

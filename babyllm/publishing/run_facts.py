@@ -24,11 +24,13 @@ from babyllm.config.command_line import keys
 from babyllm.config.json_fields import Fields, read_json
 from babyllm.config.values import MAX_COUNT
 from babyllm.data.conversation_config import STORE
+from babyllm.data.pair_config import STORE as PAIRS
 from babyllm.errors import UserError
 from babyllm.inspection.runs import read_config
 from babyllm.integrity import RESUME
 from babyllm.run_directory import CONFIG, LATEST
 from babyllm.store.conversations import MANIFEST as CONVERSATIONS
+from babyllm.store.data_sets import DataRecord, read_data_sets
 from babyllm.store.shards import MANIFEST as TOKENS
 from babyllm.training.recording.records import METRICS_FILE, SAMPLES_FILE, read_metrics, read_records
 
@@ -67,6 +69,7 @@ class RunFacts:
         command: command that repeats the run; empty if unknown.
         environment: versions and machine.
         data: size of the data; None if unknown.
+        data_sets: data sets of a registry that the data were made from.
         loss: training loss at the step, in nats; None if unknown.
         held_out: value by measure ("bpb", "loss", "accuracy") by domain or task, at the step or the last one before.
         tokens_per_s: median number of tokens per second; None if unknown.
@@ -82,6 +85,7 @@ class RunFacts:
     command: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
     data: Data | None = None
+    data_sets: list[DataRecord] = field(default_factory=list)
     loss: float | None = None
     held_out: dict[str, dict[str, float]] = field(default_factory=dict)
     tokens_per_s: float | None = None
@@ -117,6 +121,7 @@ def read_run(step_dir: Path) -> RunFacts | None:
         _command(run_dir / CONFIG, set(config)),
         _object(run_dir / "environment.json"),
         _data(run_dir, config),
+        [one for store in (STORE, PAIRS) for one in read_data_sets(run_dir / store) if one.name],
         languages=_languages(run_dir / SAMPLES_FILE, step),
         **_figures(run_dir, step),
     )

@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from babyllm.chat.formats import to_question
 from babyllm.chat.load import ChatTemplate
 from babyllm.chat.messages import Message, Unusable
+from babyllm.chat.registry.data_set import DataSet
 from babyllm.data.prompt_config import PromptConfig
 from babyllm.documents import held_out_flags
 from babyllm.errors import UserError
 from babyllm.prediction.questions import REFERENCE, find_records, read_records, references
 from babyllm.prediction.sample_rules import Turns, turns
+from babyllm.prepare.held_out import contents_of
 from babyllm.text.readers import Rejected
 
 TOO_LONG = "longer than data.max_prompt"
@@ -79,10 +80,12 @@ def read_prompts(config: PromptConfig, template: ChatTemplate) -> Prompts:
     if config.is_mixed:
         raise UserError("data.mix, data.interleave, data.concat and data.stages are not for prompts; leave them out")
     limit, left_out = config.prompt_limit, Counter[str]()
-    found = [prompt for path in config.paths for prompt in _read(Path(path), config, template, limit, left_out)]
+    read, apart = config.data_sets()
+    _require_whole([*read, *apart])
+    found = [prompt for one in read for prompt in _read(one, config, template, limit, left_out)]
     train, held_out = _split(found, config.held_out)
-    for path in config.held_out_path:
-        held_out += _read(Path(path), config, template, limit, left_out)
+    for one in apart:
+        held_out += _read(one, config, template, limit, left_out)
     if config.held_out_path:
         texts = {prompt.text for prompt in held_out}
         left_out["held out too"] += sum(prompt.text in texts for prompt in train)
@@ -95,14 +98,26 @@ def read_prompts(config: PromptConfig, template: ChatTemplate) -> Prompts:
     return Prompts(train, held_out, left_out)
 
 
-def _read(path: Path, config: PromptConfig, template: ChatTemplate, limit: int, left_out: Counter[str]) -> list[Prompt]:
-    found = []
-    for record in read_records(find_records(path)):
+def _require_whole(data: Sequence[DataSet]) -> None:
+    """Refuse what a registry says of conversations only."""
+    for one in data:
+        if one.is_sampled or one.weight != 1:
+            raise UserError(
+                f"data set {one.name}: its limit, share and weight are not for prompts; leave them out there"
+            )
+
+
+def _read(
+    data_set: DataSet, config: PromptConfig, template: ChatTemplate, limit: int, left_out: Counter[str]
+) -> list[Prompt]:
+    found, format = [], data_set.reading(config.format)
+    for record in (one for path in data_set.paths for one in read_records(find_records(path))):
         if isinstance(record, Rejected):
             left_out[record.reason] += 1
             continue
         try:
-            messages, answer = to_question(record, config.format)
+            asked, answer = to_question(record, format)
+            messages = list(data_set.with_system(asked, contents_of(asked)))
             ids = template.prompt(messages)
         except (Unusable, UserError) as error:
             left_out[str(error)] += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,11 +13,12 @@ from babyllm.evaluate.scoring import BATCH_TOKENS
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime
 from babyllm.store.conversations import ALL
+from babyllm.store.task_groups import group_of, parts_of_results
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The results of a model on the conversations of one task, or of all tasks.
+    """The results of a model on the conversations of one task, of a group of tasks, or of all tasks.
 
     Attributes:
         n: number of conversations.
@@ -53,7 +53,9 @@ def measure(
     greedy: Sequence[GreedyAnswer] = (),
     batch_tokens: int = BATCH_TOKENS,
 ) -> dict[str, TaskResult]:
-    """The results of each task and of "all"; empty without samples; every rank must call it.
+    """The results of each task, of each group of tasks and of "all"; empty without samples; every rank must call it.
+
+    Of a group and of all tasks the loss is the mean over their tokens, and the accuracy that over their answers.
 
     Args:
         model: model to evaluate; it is in evaluation mode meanwhile.
@@ -64,39 +66,30 @@ def measure(
         batch_tokens: tokens per forward pass, including padding.
 
     Raises:
-        UserError: a task has the name of the total, "all".
+        UserError: a task or a group has the name of the total, "all".
     """
-    if any(sample.task == ALL for sample in samples):
-        raise UserError(f"a task of the conversations has the name {ALL!r}, as the total has; give it another")
+    if any(ALL in (sample.task, group_of(sample.task)) for sample in samples):
+        raise UserError(f"a task or a group of tasks is named '{ALL}', like the total; give it another name")
     nats = losses(model, samples, runtime, batch_tokens=batch_tokens)
     accuracies = turn_accuracy(model, samples, candidates, runtime, batch_tokens=batch_tokens)
-    exact: dict[str, list[bool]] = defaultdict(list)
-    for answer in greedy:
-        exact[answer.task].append(answer.is_exact)
-    results = {}
-    for task, (value, n_tokens) in nats.items():
-        found = accuracies.get(task)
-        results[task] = TaskResult(
-            n=sum(sample.task == task for sample in samples),
-            loss=value / n_tokens,
-            exact=_mean(exact[task]),
-            accuracy=found and found.correct / found.n,
-            chance=found and 1 / len(candidates[task]),
-            n_answers=found and found.n,
-        )
-    if not results:
+    if not nats:
         return {}
-    is_closed = results.keys() <= accuracies.keys()
-    n_asked = sum(found.n for found in accuracies.values())
-    results[ALL] = TaskResult(
-        n=len(samples),
-        loss=sum(value for value, _ in nats.values()) / sum(n_tokens for _, n_tokens in nats.values()),
-        exact=_mean([answer.is_exact for answer in greedy]),
-        accuracy=sum(found.correct for found in accuracies.values()) / n_asked if is_closed else None,
-        chance=sum(f.n / len(candidates[t]) for t, f in accuracies.items()) / n_asked if is_closed else None,
-        n_answers=n_asked if is_closed else None,
-    )
-    return results
+    parts = parts_of_results(nats) | {ALL: list(nats)}
+
+    def result_of(tasks: Sequence[str]) -> TaskResult:
+        found = [accuracies[task] for task in tasks if task in accuracies]
+        is_closed, n_asked = len(found) == len(tasks), sum(each.n for each in found)
+        asked = [each.n / len(candidates[task]) for task, each in accuracies.items() if task in tasks]
+        return TaskResult(
+            n=sum(sample.task in tasks for sample in samples),
+            loss=sum(nats[task][0] for task in tasks) / sum(nats[task][1] for task in tasks),
+            exact=_mean([answer.is_exact for answer in greedy if answer.task in tasks]),
+            accuracy=sum(each.correct for each in found) / n_asked if is_closed else None,
+            chance=sum(asked) / n_asked if is_closed else None,
+            n_answers=n_asked if is_closed else None,
+        )
+
+    return {name: result_of(tasks) for name, tasks in parts.items()}
 
 
 def _mean(values: Sequence[bool]) -> float | None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from babyllm.evaluate.conversations.by_task import TaskResult
 from babyllm.pipeline.report import Table
 from babyllm.store.conversations import ALL
+from babyllm.store.task_groups import groups_of
 
 # Thresholds of `diagnosis`.
 LEARNED_SCORE = 0.5
@@ -20,7 +21,8 @@ LOSS_RATIO, LOSS_GAP = 1.25, 0.1
 
 def mean_score(results: Mapping[str, TaskResult]) -> float:
     """The mean of the tasks' scores (`TaskResult.score`), weighted by their numbers of conversations."""
-    tasks = [result for task, result in results.items() if task != ALL]
+    totals = {*groups_of(results), ALL}
+    tasks = [result for task, result in results.items() if task not in totals]
     return sum(result.score * result.n for result in tasks) / sum(result.n for result in tasks)
 
 

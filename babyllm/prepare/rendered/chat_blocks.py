@@ -7,11 +7,10 @@ rendered chats -> Block by split and task -> write_blocks -> a file for each par
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,13 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from babyllm.chat.load import ChatTemplate, Rendered
-from babyllm.chat.reading import READ
-from babyllm.pipeline.output import REJECTED
 from babyllm.prepare.conversations_report import Key, Result
 from babyllm.store.conversations import IDS, INDEX, RECORD, TURNS, Group
 from babyllm.store.shards import little_endian, token_dtype
-from babyllm.text.readers import Source
-from babyllm.text.readers.line_numbers import LineNumbers
 from babyllm.tokenizer import load_tokenizer
 
 PIECE = "conversations.bin"
@@ -95,23 +90,6 @@ def load_once(directory: Path, source: str, sha256: str, allow_special: tuple[st
     tokenizer = load_tokenizer(directory, sha256)
     assert tokenizer is not None
     return ChatTemplate(source, tokenizer, allow_special=allow_special)
-
-
-def join_rejected(folders: Sequence[Path], directory: Path, files: Mapping[Path, Source]) -> None:
-    """Join the unused records into one `rejected.jsonl`, in order; add line numbers for files of several partitions."""
-    lines = {s.name: LineNumbers(replace(s, start=0, end=None), READ) for s in files.values() if s.format != ".parquet"}
-    target = directory / REJECTED
-    with target.open("w", encoding="utf-8") as joined:
-        for folder in folders:
-            with (folder / REJECTED).open(encoding="utf-8") as piece:
-                for text in piece:
-                    record = json.loads(text)
-                    name, _, offset = record["place"].rpartition(":")
-                    if record["line"] is None and name in lines and offset.isdigit():
-                        record["line"] = lines[name].at(int(offset))
-                    joined.write(json.dumps(record, ensure_ascii=False) + "\n")
-    if not target.stat().st_size:
-        target.unlink()
 
 
 def join(

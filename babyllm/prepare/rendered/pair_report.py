@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.pipeline.report import Cell, Fact, Report, Table
-from babyllm.prepare.conversations_report import facts_of
+from babyllm.prepare.conversations_report import facts_of, repetitions
+from babyllm.prepare.rendered.data_record import data_table
 from babyllm.prepare.rendered.rendered_store import Outcome
 from babyllm.store.conversations import INDEX, RECORD, Group
 from babyllm.store.pair_store import ANSWER, ANSWERS
@@ -28,15 +29,18 @@ def pairs_report(outcome: Outcome, chats: int) -> Report:
     used = sum(group.conversations for group in outcome.groups) // chats
     tokens = sum(group.tokens for group in outcome.groups)
     facts: list[Fact] = [(f"{kind} read", read), (f"{kind} used", used), ("tokens", tokens)]
-    facts += facts_of(outcome.result)
+    facts += repetitions(outcome.tallies) + facts_of(outcome.result)
     supervised = np.fromfile(outcome.made / INDEX, RECORD)["supervised"].astype(np.int64)
     lengths = _pair_lengths(outcome, supervised) if chats == 2 else _answer_lengths(outcome, supervised)
     outcomes = Table(
         f"what became of the {kind}",
-        ["split", "task", kind, "used", "skipped"],
-        [[*key, t.conversations, t.used, t.skipped] for key, t in sorted(outcome.tallies.items())],
+        ["split", "task", kind, "used", "skipped", "not drawn", "repeated"],
+        [
+            [*key, t.conversations, t.used, t.skipped, t.not_drawn, t.repeated]
+            for key, t in sorted(outcome.tallies.items())
+        ],
     )
-    return Report(f"{kind}: {outcome.directory}", facts, [lengths, outcomes])
+    return Report(f"{kind}: {outcome.directory}", facts, [lengths, outcomes, *data_table(outcome.data)])
 
 
 def _pair_lengths(outcome: Outcome, supervised: NDArray[np.int64]) -> Table:

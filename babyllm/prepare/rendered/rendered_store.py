@@ -13,16 +13,15 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from babyllm.chat.formats import FormatConfig
-from babyllm.chat.limits import MessageLimits
 from babyllm.chat.load import ChatTemplate
 from babyllm.chat.reading import find_conversation_partitions
+from babyllm.chat.registry.data_set import DataSet
 from babyllm.documents import check_held_out
 from babyllm.files import read_sealed_json, write_sealed_json
 from babyllm.pipeline.output import MADE, REJECTED, WORK, discard_work, publish, rejected_published, work_directory
@@ -31,8 +30,14 @@ from babyllm.pipeline.report import Report
 from babyllm.pipeline.report_html import REPORT_FILES, write_report
 from babyllm.prepare.conversations_report import Key, Result, Tally
 from babyllm.prepare.held_out import first_kept
-from babyllm.prepare.rendered.chat_blocks import Labels, join, join_rejected, kinds_of, load_once
+from babyllm.prepare.rendered.chat_blocks import Labels, join, kinds_of
+from babyllm.prepare.rendered.data_record import DataTally, described, sources_by_data
+from babyllm.prepare.rendered.record_keys import ALL_KEYS, cuts_of, write_keys
+from babyllm.prepare.rendered.render_settings import Read, RenderSettings, files_of, places_of, undecided
+from babyllm.prepare.rendered.repetitions import write_repetitions
+from babyllm.prepare.rendered.unused import join_rejected
 from babyllm.store.conversations import FORMAT_VERSION, IDS, INDEX, MANIFEST, TURNS, Group, Manifest, is_store
+from babyllm.store.data_sets import DATA_SETS, DataRecord, read_data_sets, write_data_sets
 from babyllm.store.pair_store import ANSWERS, PAIRS
 from babyllm.store.shards import token_dtype
 from babyllm.text.readers import Partition, Source, key_of
@@ -40,43 +45,6 @@ from babyllm.tokenizer import TOKENIZER_FILES
 
 # Rendering is slow, so even small files are split over cores; where depends on the files alone.
 MIN_PIECE_BYTES, PIECE_SHARE = 1 << 20, 1 / 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class RenderSettings:
-    """The settings that, with the files, decide the result; sent to worker processes.
-
-    Attributes:
-        format: rules by which records are read.
-        seq_len: largest number of inputs of a chat.
-        limits: largest lengths of messages.
-        held_out: share of the records that are held out or, as an integer, their number.
-        held_out_files: names of files that are held out in any case.
-        directory: directory of the tokenizer.
-        template: text of the chat template.
-        tokenizer_sha256: sha256 of the tokenizer.
-        first_kept: smallest hash that is not held out, where `held_out` is a number.
-    """
-
-    format: FormatConfig
-    seq_len: int
-    limits: MessageLimits
-    held_out: float
-    held_out_files: tuple[str, ...] = ()
-    directory: Path = Path()
-    template: str = ""
-    tokenizer_sha256: str = ""
-    first_kept: bytes = b""
-
-    def makes(self) -> dict[str, Any]:
-        """The settings as JSON values, without the template's location and without what follows from the files."""
-        values = asdict(self)
-        del values["directory"], values["first_kept"]
-        return values | {"held_out_files": list(self.held_out_files)}
-
-    def loaded(self) -> ChatTemplate:
-        """The template, with its tokenizer."""
-        return load_once(self.directory, self.template, self.tokenizer_sha256, tuple(self.format.allow_special))
 
 
 S = TypeVar("S", bound=RenderSettings)
@@ -91,6 +59,7 @@ class Outcome(NamedTuple):
         groups: sizes of each split and task.
         tallies: outcomes of each split and task.
         result: counts of all partitions; its groups and tallies are empty.
+        data: what became of the records of each data set.
     """
 
     directory: Path
@@ -98,6 +67,7 @@ class Outcome(NamedTuple):
     groups: Sequence[Group]
     tallies: Mapping[Key, Tally]
     result: Result
+    data: Sequence[DataRecord]
 
 
 @dataclass(frozen=True)
@@ -109,7 +79,9 @@ class Job(Generic[S]):
         version: JSON values that change when the reading of records does.
         piece: function `(partition, folder, settings)` that renders a partition into a folder and returns the JSON form
             of a `Result`.
-        contents: function `(partition, format)` that returns the text of each record that decides its split.
+        read: function `(partition, format)` that returns its records, or the reasons why they cannot be used.
+        contents: function that returns the text of a record that decides its split.
+        identity: function that returns a text that only equal records share.
         require: function that refuses an outcome without anything to train on.
         report: function that returns the report.
         labels: numbers kept for the chats; None for none.
@@ -119,7 +91,9 @@ class Job(Generic[S]):
     title: str
     version: Mapping[str, Any]
     piece: Callable[..., dict[str, Any]]
-    contents: Callable[..., Iterator[str]]
+    read: Read
+    contents: Callable[[Any], str]
+    identity: Callable[[Any], str]
     require: Callable[[Outcome], None]
     report: Callable[[Outcome], Report]
     labels: Labels | None = None
@@ -127,8 +101,8 @@ class Job(Generic[S]):
 
 
 def render_store(
-    paths: Sequence[Path],
-    held_out_paths: Sequence[Path],
+    paths: Sequence[Path | DataSet],
+    held_out_paths: Sequence[Path | DataSet],
     directory: Path,
     template: ChatTemplate,
     settings: S,
@@ -141,8 +115,8 @@ def render_store(
     files is replaced.
 
     Args:
-        paths: files and folders of chats.
-        held_out_paths: files and folders whose chats are all in the "val" split.
+        paths: files, folders and data sets of chats.
+        held_out_paths: files, folders and data sets whose chats are all in the "val" split.
         directory: directory of the store; created if absent.
         template: chat template that renders them; it and its tokenizer are saved in the directory.
         settings: settings; those that follow from the other arguments are filled in here.
@@ -156,26 +130,38 @@ def render_store(
     held_out = settings.held_out
     if held_out < 0 or not isinstance(held_out, int):
         check_held_out(held_out)
-    partitions = _partitions([*paths, *held_out_paths], work.partition_bytes)
+    data = tuple(one if isinstance(one, DataSet) else DataSet((one,)) for one in (*paths, *held_out_paths))
+    partitions = _partitions([path for one in data for path in one.paths], work.partition_bytes)
     files = {source.path: source for partition in partitions for source in partition.sources}
-    held = tuple(s.name for file, s in files.items() if any(p == file or p in file.parents for p in held_out_paths))
+    indices = files_of(data, [(path, source.name) for path, source in files.items()])
     sha256, parts = template.tokenizer.sha256, directory / WORK
     where = parts / "template"
     settings = replace(
-        settings, held_out_files=held, directory=where, template=template.source, tokenizer_sha256=sha256
+        settings,
+        held_out_files=tuple(name for name, index in indices if index >= len(paths)),
+        data=data,
+        files=indices,
+        directory=where,
+        template=template.source,
+        tokenizer_sha256=sha256,
     )
+    settings.reading()  # contradictions are found before any work
     inputs = [[source.name, *source.stamp] for source in files.values()]
     made = {"version": FORMAT_VERSION, **job.version, "settings": settings.makes(), "inputs": inputs}
     made_of = json.loads(json.dumps(made))
     if _made_of(directory) == made_of:
         discard_work(directory)
+        _describe_again(directory, data)
         return None
     with work_directory(directory, _files_of(directory)):
         template.tokenizer.adding_bos(False).save(where, chat_template=template.source)
         key = made_of | {"pieces": key_of(partitions)}
+        settings = _chosen(partitions, settings, parts, work, job, key)
         if held_out and isinstance(held_out, int):
-            contents = partial(job.contents, format=settings.format)
-            found = first_kept(partitions, held_out, contents, held, parts / "held_out", key=key, work=work)
+            contents = partial(
+                undecided, settings=settings, read=job.read, identity=job.identity, contents=job.contents
+            )
+            found = first_kept(partitions, held_out, contents, parts / "held_out", key=key, work=work)
             settings = replace(settings, first_kept=found)
         results = run_partitions(
             partitions,
@@ -189,6 +175,29 @@ def render_store(
         report = _write(directory, settings, [Result.of(result) for result in results], template, files, made_of, job)
     discard_work(directory)
     return report
+
+
+def _chosen(partitions: Sequence[Partition], settings: S, parts: Path, work: WorkConfig, job: Job[S], key: Any) -> S:
+    """The settings with the part of each data set that is read, and the repetitions that are dropped."""
+    is_limited = any(one.limit is not None for one in settings.data)
+    files, keys, place = dict(settings.files), None, parts / "keys"
+    if settings.repetitions == "drop" or is_limited:
+        records = partial(places_of, settings=settings, read=job.read, identity=job.identity)
+        keys = write_keys(partitions, records, place, key=key, work=work)
+    cuts = cuts_of(keys, files, settings.data)
+    if settings.repetitions == "drop" and keys:
+        by_file = {name: cuts[index] for name, index in files.items()}
+        write_repetitions(keys, partitions, frozenset(settings.held_out_files), by_file, place)
+    is_sampled = any(cut < ALL_KEYS for cut in cuts)
+    repeats = place if settings.repetitions == "drop" else None
+    return replace(settings, cuts=cuts if is_sampled else (), repeats=repeats)
+
+
+def _describe_again(directory: Path, data: Sequence[DataSet]) -> None:
+    """Record what people have changed in a registry since, where it does not decide what is read."""
+    before = read_data_sets(directory)
+    if len(before) == len(data):
+        write_data_sets(directory, [replace(old, **one.about()) for old, one in zip(before, data, strict=True)])
 
 
 def _partitions(paths: Sequence[Path], partition_bytes: int) -> list[Partition]:
@@ -205,7 +214,7 @@ def _made_of(directory: Path) -> Any:
 
 def _files_of(directory: Path) -> list[str]:
     """The files of a finished store, which another store may replace; the commit mark first."""
-    names = (MANIFEST, IDS, TURNS, INDEX, PAIRS, ANSWERS, REJECTED, *REPORT_FILES, *TOKENIZER_FILES)
+    names = (MANIFEST, IDS, TURNS, INDEX, PAIRS, ANSWERS, REJECTED, DATA_SETS, *REPORT_FILES, *TOKENIZER_FILES)
     return [name for name in names if (directory / name).is_file()] if is_store(directory) else []
 
 
@@ -233,14 +242,22 @@ def _write(
         for key, tally in result.tallies.items():
             tallies[key] = tallies.get(key, Tally()) + tally
     counters = ("skipped", "rejected", "left_out", "cut")
-    counts = (sum((getattr(result, name) for result in results), Counter[str]()) for name in counters)
-    outcome = Outcome(directory, made, [], tallies, Result([], {}, *counts))
+    counts: dict[str, Any] = {
+        name: sum((getattr(result, name) for result in results), Counter[str]()) for name in counters
+    }
+    sources = sources_by_data(files, dict(settings.files), len(settings.data))
+    data = [
+        described(one, sources[index], sum((result.data.get(index, DataTally()) for result in results), DataTally()))
+        for index, one in enumerate(settings.data)
+    ]
+    outcome = Outcome(directory, made, [], tallies, Result(**counts), data)
     with rejected_published(directory, [name for name in before if name == REJECTED]):
         job.require(outcome)
     tokenizer = template.tokenizer
     groups, digests = join(made, folders, results, kinds_of(tokenizer.vocab_size, settings.seq_len), job.labels)
     report = job.report(outcome._replace(groups=groups))
     write_report(made, report)
+    write_data_sets(made, data)
     names = token_dtype(tokenizer.vocab_size), token_dtype(settings.seq_len + 2)
     manifest = Manifest(*names, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.sha256, tuple(groups), digests)
     write_sealed_json(made / MANIFEST, {"manifest": asdict(manifest), "made_of": made_of})

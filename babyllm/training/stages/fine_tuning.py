@@ -6,6 +6,7 @@ init_from -> model, tokenizer, template -> LoRA or frozen parts -> conversations
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,10 +32,13 @@ from babyllm.runtime import Runtime
 from babyllm.runtime.precision import reads_in
 from babyllm.schedule import Plan
 from babyllm.store.conversations import ALL, ConversationStore
+from babyllm.store.data_sets import changed_data_sets, read_data_sets
 from babyllm.store.shards import Split
+from babyllm.store.task_groups import parts_of_results
 from babyllm.training.parallel import prepare
 from babyllm.training.run import Measure, Show
 from babyllm.training.stage import Beginning
+from babyllm.training.stages.as_begun import as_begun
 from babyllm.training.stages.fine_tuning_config import FineTuneConfig
 from babyllm.training.stages.opening import new_state, open_stage
 from babyllm.training.starting_model import adapted, starting_model
@@ -115,8 +119,9 @@ def _prepare(config: ConversationConfig, directory: Path, template: ChatTemplate
     """Render the conversations that the configuration names into a store, unless they are there already."""
     from babyllm.prepare.conversations import prepare_conversations  # a resumed run does not need its readers
 
+    paths, held_out_paths = config.data_sets()
     report = prepare_conversations(
-        [Path(path) for path in config.paths],
+        paths,
         directory,
         template,
         config.format,
@@ -126,7 +131,8 @@ def _prepare(config: ConversationConfig, directory: Path, template: ChatTemplate
         too_long=config.too_long,
         limits=MessageLimits(config.max_prompt, config.max_answer, config.cut_prompt, config.cut_answer),
         held_out=config.held_out,
-        held_out_paths=[Path(path) for path in config.held_out_path],
+        held_out_paths=held_out_paths,
+        repetitions=config.repetitions,
         work=config.work,
     )
     if report:
@@ -135,7 +141,7 @@ def _prepare(config: ConversationConfig, directory: Path, template: ChatTemplate
 
 _DECIDING = (
     *("seq_len", "seed", "held_out", "turns", "prompts", "weights", "too_long", "pack", "format"),
-    *("max_prompt", "max_answer", "cut_prompt", "cut_answer"),
+    *("max_prompt", "max_answer", "cut_prompt", "cut_answer", "repetitions"),
 )
 _RENDERING = ("template", "efficient_eos", "default_system")
 
@@ -148,11 +154,15 @@ def _require_same_settings(config: FineTuneConfig, step: Path, template: ChatTem
     except UserError:  # from another version of babyllm; the loader compares the data itself
         return
     is_other_text = stored_template(step) != template.source
+    before = replace(before, data=as_begun(before.run_dir, before.data))
     keys = [*_DECIDING, *(_RENDERING if is_other_text else ())]
     if before.data.stages or config.data.stages:
         keys.remove("seq_len")
     old, new = (ConversationConfig(**{key: getattr(c.data, key) for key in keys}) for c in (before, config))
     changed = [f"data.{line}" for line in differences(old, new)]
+    if not changed:
+        read = [data_set for sets in config.data.data_sets() for data_set in sets]
+        changed = changed_data_sets(read_data_sets(run_dir / STORE), {one.name: one.deciding() for one in read})
     if is_other_text and not changed:
         changed = [f"the text of data.template={config.data.template} has changed"]
     if changed:
@@ -164,7 +174,10 @@ def _require_same_settings(config: FineTuneConfig, step: Path, template: ChatTem
 
 
 def held_out(config: FineTuneConfig, tuning: FineTuning) -> Measure:
-    """A function that returns each task's held-out loss in nats and, if its answers are a small set, its accuracy."""
+    """A function that returns held-out losses in nats and, where answers are a small set, accuracies.
+
+    They are those of each task, of each group of tasks and of all tasks.
+    """
     store = tuning.data.store
     samples = stored_samples(store, _first(store, "val", config.data.eval_conversations))
     candidates = closed_in(store)
@@ -180,8 +193,9 @@ def held_out(config: FineTuneConfig, tuning: FineTuning) -> Measure:
 
 def _results(store: ConversationStore) -> list[str]:
     """The names of the results that `held_out` may return."""
-    tasks, closed = [*store.tasks_of("val"), ALL], {*closed_in(store), ALL}
-    return [f"{task}/loss" for task in tasks] + [f"{task}/accuracy" for task in tasks if task in closed]
+    parts, closed = parts_of_results(store.tasks_of("val")), closed_in(store).keys()
+    with_accuracy = [name for name, tasks in parts.items() if closed >= set(tasks)]
+    return [f"{name}/loss" for name in (*parts, ALL)] + [f"{name}/accuracy" for name in (*with_accuracy, ALL)]
 
 
 def _first(store: ConversationStore, split: Split, n: int) -> list[int]:

@@ -11,6 +11,7 @@ from babyllm.optim.config import OptimConfig
 from babyllm.schedule import Plan
 from babyllm.training.adapted_config import AdaptedRunConfig
 from babyllm.training.run_config import settled
+from babyllm.training.stages.as_begun import as_begun
 
 
 @dataclass(frozen=True)
@@ -47,4 +48,4 @@ def resolved(config: RewardConfig) -> RewardConfig:
     Raises:
         UserError: there is no such device, or too few of them.
     """
-    return settled(replace(config, data=config.data.or_sample(SAMPLE)))
+    return settled(replace(config, data=as_begun(config.run_dir, config.data).or_sample(SAMPLE)))
