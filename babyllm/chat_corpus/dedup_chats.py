@@ -162,7 +162,7 @@ def _reasons(unique: Path, prefix: str) -> dict[str, str]:
     with open_parquet(unique / CLUSTERS) as file:
         for batch in file.iter_batches(columns=["id", "cluster", "removed", "similarity", "method"]):
             for row in batch.filter(batch.column("removed")).to_pylist():
-                alike = "equals" if row["method"] == "exact" else f"is {row['similarity']:.2f} similar to"
+                alike = "repeats" if row["method"] == "exact" else f"is {row['similarity']:.2f} similar to"
                 reasons[row["id"].removeprefix(prefix)] = f"{alike} {row['cluster'].removeprefix(prefix)}"
     if (unique / CONTAMINATED).is_file():
         with open_parquet(unique / CONTAMINATED) as file:

@@ -41,7 +41,7 @@ from babyllm.pipeline.partitions import WorkConfig
 from babyllm.pipeline.rejections import warn_of_rejected
 from babyllm.pipeline.report import Cell, Fact, Report, Table
 from babyllm.pipeline.report_html import REPORT_FILES, write_report
-from babyllm.prepare.rendered.chat_blocks import join_rejected
+from babyllm.prepare.rendered.unused import join_rejected
 from babyllm.store.chat_folders import CHATS, write_chat_files
 from babyllm.text.readers import Partition, Rejected
 

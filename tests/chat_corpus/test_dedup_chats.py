@@ -75,7 +75,7 @@ def test_near_duplicates_equal_brute_force(tmp_path: Path, by: By, threshold: fl
     rejected = lines_of(tmp_path / "out" / "rejected.jsonl")
     assert sorted(group[number] for number in kept) == sorted(set(group))
     assert kept == sorted(kept) and len(kept) + len(rejected) == len(chats)
-    assert all(line["line"] and " chats.jsonl:" in line["reason"] for line in rejected)
+    assert all(line["line"] and " chats.jsonl" in line["reason"] for line in rejected)
 
 
 def test_exact_repetitions_name_what_stays(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_exact_repetitions_name_what_stays(tmp_path: Path) -> None:
     file = written(tmp_path / "chats.jsonl", [same, {"instruction": "别的", "output": "另外"}, same, {"bad": 1}])
     dedup_chats([file], tmp_path / "out", DedupConfig(near=[], work=ONE), "both", FormatConfig())
     repeated, bad = lines_of(tmp_path / "out" / "rejected.jsonl")
-    assert repeated["line"] == 3 and repeated["reason"] == "equals chats.jsonl:0"
+    assert repeated["line"] == 3 and repeated["reason"] == "repeats line 1 of chats.jsonl"
     assert bad["line"] == 4
     assert pq.read_table(tmp_path / "out" / "clusters.parquet").num_rows == 2
 
