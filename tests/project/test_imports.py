@@ -25,7 +25,7 @@ LAYERS = (
     ("data", "evaluate", "judging"),
     ("objectives", "recipes", "reward_model"),
     ("training", "serve", "rollouts"),
-    ("inspection",),
+    ("inspection", "studies"),
     ("publishing",),
     ("commands",),
     ("notebook",),
