@@ -72,14 +72,16 @@ def excess_losses(proxy: Path, reference: Path) -> tuple[list[str], NDArray[np.f
     for directory, found in ((reference, of_reference), (proxy, of_proxy)):
         if not found:
             raise UserError(f"{directory}: has no evaluation on held-out data; run it with --eval_every above 0")
-    final = of_reference[-1][1]
-    domains = sorted(set(final) & set(of_proxy[-1][1]) - {_ALL})
-    missing = sorted((set(final) ^ set(of_proxy[-1][1])) - {_ALL})
+    final, every = of_reference[-1][1], {domain for _, losses in of_proxy for domain in losses}
+    domains = sorted((set(final) & every) - {_ALL})
+    missing = sorted((set(final) ^ every) - {_ALL})
     if missing:
         raise UserError(f"{proxy} and {reference}: only one is evaluated on {', '.join(missing)}; use one data set")
     if len(domains) < 2:
         raise UserError(f"{reference}: has the domain {', '.join(domains) or 'all'} alone; a mixture needs two or more")
     whole = [losses for _, losses in of_proxy if all(domain in losses for domain in domains)]
+    if not whole:
+        raise UserError(f"{proxy}: has no evaluation with finite losses of {', '.join(domains)}; choose another run")
     return domains, np.array([[losses[domain] - final[domain] for domain in domains] for losses in whole], np.float64)
 
 

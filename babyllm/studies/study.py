@@ -68,7 +68,7 @@ def read_study(path: Path, out: str | None = None) -> Study:
     """The study in a YAML file.
 
     Args:
-        path: the file; docs/studies.md says which keys it has.
+        path: the file; its keys are the attributes of `Study`, and sweep: lists of values by key, in place of arms.
         out: directory for the study, in place of that in the file.
 
     Raises:
