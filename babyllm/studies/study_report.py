@@ -52,7 +52,7 @@ def _facts(study: Study, runs: Sequence[PlannedRun], results: Results, failed: M
             (
                 WARNING,
                 f"{n_compared} arms are compared with one control, so one of them may look different by chance; "
-                "verdicts count p after Holm's correction",
+                "verdicts count p after Holm's correction within each result",
             )
         )
     if len(study.seeds) == 1:
