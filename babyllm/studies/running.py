@@ -46,6 +46,7 @@ class _Child:
     run: PlannedRun
     process: subprocess.Popen[bytes]
     began: float = field(default_factory=time.monotonic)
+    is_asked_to_stop: bool = False
 
 
 def run_before(study: Study, stop: StopSignal, program: Sequence[str] = OWN_PROGRAM) -> None:
@@ -167,7 +168,6 @@ class _Queue:
             total = self._ended + len(self._pending)
             self._progress.line.message(f"{self._ended} of {total} runs are finished already")
         error: UserError | None = None
-        has_asked = False
         try:
             while self._running or (self._pending and not error and not self._stop.is_set):
                 while self._pending and len(self._running) < self._jobs and not error and not self._stop.is_set:
@@ -179,10 +179,8 @@ class _Queue:
                         self._end(child)
                     except UserError as found:
                         error = error or found
-                if (error or self._stop.is_set) and not has_asked:
-                    has_asked = True
-                    for child in self._running:
-                        ask_to_stop(child.process)
+                if error or self._stop.is_set:
+                    self._ask_all_to_stop()
                 self._progress.show([child.run for child in self._running])
         finally:
             for child in self._running:
@@ -200,10 +198,16 @@ class _Queue:
         self._running.append(_Child(run, start_child(command, run.log)))
         self._progress.line.message(f"{run.label}: started, its output is in {run.log}")
 
+    def _ask_all_to_stop(self) -> None:
+        for child in self._running:
+            if not child.is_asked_to_stop:
+                child.is_asked_to_stop = True
+                ask_to_stop(child.process)
+
     def _end(self, child: _Child) -> None:
         """Note how a run has ended; one that was asked to stop goes on at the next start."""
         run, status = child.run, child.process.returncode
-        if self._stop.is_set:
+        if self._stop.is_set or child.is_asked_to_stop:
             return
         reason = last_words(run.log, status) if status else ""
         if not status and not note_end(run):

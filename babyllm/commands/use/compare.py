@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from babyllm.commands import note
 from babyllm.config.values import Few
 from babyllm.errors import UserError
 
@@ -59,6 +60,8 @@ def run(flags: Flags, study_file: str, out: str | None = None) -> None:
             runs = planned_runs(study, study_file)
             for each in runs:
                 require_same(each)
+            if flags.jobs > 1 and any("runtime.processes" not in each.values for each in runs):
+                note("each run may take all cores; give base the flag runtime.processes=1 for several runs at once")
             failed = {} if flags.table else run_all(study, runs, stop, jobs=flags.jobs, keep_going=flags.keep_going)
         except Stopped:
             print(f"stopped; the same command goes on from here, and --table shows what is finished in {study.out}")
