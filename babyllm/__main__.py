@@ -21,6 +21,7 @@ COMMANDS = {
     "chat": "use",
     "classifier": "training",
     "clean": "corpus",
+    "compare": "use",
     "dedup": "corpus",
     "dpo": "training",
     "eval": "use",
@@ -31,6 +32,7 @@ COMMANDS = {
     "inspect": "corpus",
     "judge": "use",
     "merge-lora": "training",
+    "mix": "use",
     "plan": "training",
     "ppo": "training",
     "predict": "use",
@@ -51,7 +53,7 @@ COMMANDS = {
 STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
-    *("clean", "dedup", "export", "import", "judge", "merge-lora", "predict"),
+    *("clean", "compare", "dedup", "export", "import", "judge", "merge-lora", "mix", "predict"),
     *("sample", "select", "serve", "split", "tokenize", "train-tokenizer", "upload"),
 )
 

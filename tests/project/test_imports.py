@@ -26,7 +26,7 @@ LAYERS = (
     ("data", "evaluate", "judging"),
     ("objectives", "recipes", "reward_model"),
     ("training", "serve", "rollouts", "selection"),
-    ("inspection",),
+    ("inspection", "studies"),
     ("publishing",),
     ("commands",),
     ("notebook",),

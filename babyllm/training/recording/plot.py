@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,17 +34,11 @@ def plot_losses(run_dir: Path, reference: Path | None = None, target: Path | Non
     Raises:
         UserError: a metrics.jsonl is missing or damaged, or the image cannot be written.
     """
-    import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.font_manager import get_font_names
 
     records = read_metrics(run_dir)
     target = target or run_dir / PLOT_FILE
-    # Domains are often named in Chinese, for which matplotlib's default font has no glyphs.
-    known_fonts = set(get_font_names())
-    fonts = ["DejaVu Sans", *(name for name in _CJK_FONTS if name in known_fonts)]
-    with matplotlib.rc_context({"font.family": fonts}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with any_script():
         figure = Figure(figsize=(9, 6.5), dpi=120, layout="constrained")  # no pyplot: no global state, no display
         name = REWARD if any(REWARD in record for record in records) else "loss"
         below = {KL: "KL, nats"} if any(KL in record for record in records) else {}
@@ -52,7 +48,7 @@ def plot_losses(run_dir: Path, reference: Path | None = None, target: Path | Non
             steps, values = _curve(read_records(reference), name)
             top.plot(steps, _smooth(values), color="0.6", label="reference")
         _draw(top, records, name)
-        top.set_title(_plain(run_dir.resolve().name))
+        top.set_title(plain(run_dir.resolve().name))
         for axes, (curve, label) in zip(others, below.items(), strict=True):
             axes.plot(*_curve(records, curve), color="tab:green")
             axes.set_ylabel(label)
@@ -66,6 +62,20 @@ def plot_losses(run_dir: Path, reference: Path | None = None, target: Path | Non
     return target
 
 
+@contextmanager
+def any_script() -> Iterator[None]:
+    """Fonts in which matplotlib draws Chinese names too, if the machine has any, while the body runs."""
+    import matplotlib
+    from matplotlib.font_manager import get_font_names
+
+    # Domains are often named in Chinese, for which matplotlib's default font has no glyphs.
+    known_fonts = set(get_font_names())
+    fonts = ["DejaVu Sans", *(name for name in _CJK_FONTS if name in known_fonts)]
+    with matplotlib.rc_context({"font.family": fonts}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
 def _draw(axes: Axes, records: list[dict[str, float | None]], name: str) -> None:
     """Draw the training curve of a name, and each held-out curve of the same kind."""
     kind = name.split("/")[-1]
@@ -75,7 +85,7 @@ def _draw(axes: Axes, records: list[dict[str, float | None]], name: str) -> None
     names = {name: None for record in records for name in record if fnmatch.fnmatchcase(name, f"val/*/{kind}")}
     for number, held_out in enumerate(names):
         color, (steps, values) = f"C{1 + number % 9}", _curve(records, held_out)
-        axes.plot(steps, values, color=color, marker="o", markersize=3, label=_plain(held_out))
+        axes.plot(steps, values, color=color, marker="o", markersize=3, label=plain(held_out))
         errors = _curve(records, f"{held_out}_stderr")[1] if name == REWARD else []
         if len(errors) == len(values):
             axes.errorbar(steps, values, errors, color=color, linestyle="none")
@@ -83,7 +93,8 @@ def _draw(axes: Axes, records: list[dict[str, float | None]], name: str) -> None
     axes.legend()
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A name as matplotlib shows it unchanged."""
     return name.replace("$", r"\$")  # matplotlib reads text between two dollars as a formula
 
 
