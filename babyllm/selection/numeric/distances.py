@@ -113,9 +113,11 @@ def _lower(rows: Side, centres: Side, first: int, best: F64, found: Rows) -> Non
 
 
 def _keep_lowest(row: Rows, centre: Rows, distance: F64, best: F64, found: Rows) -> None:
-    """Put the least distance of each row into `best`, and the lowest centre with it into `found`."""
-    order = np.lexsort((centre, distance, row))
-    heads = order[np.flatnonzero(np.diff(row[order], prepend=-1))]
-    heads = heads[distance[heads] < best[row[heads]]]
-    best[row[heads]] = distance[heads]
-    found[row[heads]] = centre[heads]
+    """Put the least distance of each row, rows ascending, into `best`, and the lowest centre with it into `found`."""
+    if (row[1:] == row[:-1]).any():
+        order = np.lexsort((centre, distance, row))
+        heads = order[np.flatnonzero(np.diff(row[order], prepend=-1))]
+        row, centre, distance = row[heads], centre[heads], distance[heads]
+    nearer = distance < best[row]
+    best[row[nearer]] = distance[nearer]
+    found[row[nearer]] = centre[nearer]

@@ -25,6 +25,7 @@ from babyllm.selection.numeric.distances import Side, approximate, nearest, side
 from babyllm.selection.numeric.vectors import F32, F64, Metric, Rows, Vectors
 
 _LEAST, _MOST = 256, 8192  # vectors of a pool
+_POOL_VALUES = 1 << 20  # what the vectors of a pool hold at most, unless they are the least: 4 MiB
 _GROUP = 512  # vectors of a pool that are brought up to date together
 
 
@@ -54,7 +55,7 @@ def k_center(
 
     Of equally far vectors, the lowest row is chosen. Distances are float64 functions of two vectors, so the result is
     that of the plain algorithm, whatever the blocks and the number of threads. Memory, besides the array, is some 40
-    bytes a vector, the centres as float32, and blocks of a few MiB.
+    bytes a vector, two copies of the centres as float32, and blocks of a few MiB.
 
     Args:
         values: (all, d) float32 or float16 array, which may be a memory map.
@@ -131,14 +132,14 @@ class _Cover:
         """(k,) int64 places of the next centres, and (k,) float64 largest squared distance after each."""
         chosen: list[int] = []
         farthest: list[float] = []
-        size = _LEAST
+        size, most = _LEAST, max(_LEAST, min(_MOST, _POOL_VALUES // self._data.width))
         while len(chosen) <= k and self.limits.max(initial=-1) >= 0:
             pool = self._pool(size)
             self._refresh(pool.places)
             picked, distances = self._from_pool(pool, k + 1 - len(chosen))
             chosen += picked
             farthest += distances
-            size = min(_MOST, max(_LEAST, 8 * len(picked) if picked else 2 * size))
+            size = min(most, max(_LEAST, 8 * len(picked) if picked else 2 * size))
         farthest += [0.0] * (k + 1 - len(farthest))  # with all vectors chosen, nothing is left to cover
         return np.array(chosen[:k], np.int64), np.array(farthest[1 : k + 1])
 

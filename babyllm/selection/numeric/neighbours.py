@@ -17,6 +17,7 @@ from babyllm.selection.numeric.k_means import assign
 from babyllm.selection.numeric.vectors import F64, Metric, Rows, Vectors
 
 _ROWS = 512
+_MANY = 2  # pairs for each neighbour, above which only the nearest in a block are compared exactly
 
 
 class Neighbours(NamedTuple):
@@ -77,10 +78,11 @@ def _insert(block: Side, others: Side, places: Rows, first: int, found: Rows, be
     inside = np.flatnonzero((own >= 0) & (own < len(others.vectors)))
     products[inside, own[inside]] = np.inf
     k = best.shape[1]
-    reach = best[:, -1] + slack
-    if products.shape[1] > k:
-        reach = np.minimum(reach, np.partition(products, k - 1, axis=1)[:, k - 1] + 2.0 * slack)
-    rows, columns = np.nonzero((products <= reach[:, None]) & np.isfinite(products))
+    near = products <= (best[:, -1] + slack)[:, None]
+    if np.count_nonzero(near) > _MANY * k * len(best) and products.shape[1] > k:
+        near &= products <= (np.partition(products, k - 1, axis=1)[:, k - 1] + 2.0 * slack)[:, None]
+    near[inside, own[inside]] = False
+    rows, columns = np.nonzero(near)
     distances = squared_pairs(block.vectors, others.vectors, rows, columns)
     m = len(best)
     all_rows = np.concatenate([np.repeat(np.arange(m), k), rows])
