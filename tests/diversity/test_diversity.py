@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -132,6 +133,26 @@ def some(n: int, seed: int) -> list[Conversation]:
         )
         for i in range(n)
     ]
+
+
+def plain_terms(text: str) -> set[str]:
+    """The terms of a text, one by one: pairs of Chinese characters and words of at least four letters."""
+    tokens = re.findall("[一-鿿]|[a-zа-я0-9]+", text)
+    pairs = {a + b for a, b in itertools.pairwise(tokens) if min(a[0], b[0]) >= "一"}
+    return pairs | {token for token in tokens if token[0] < "一" and len(token) >= 4}
+
+
+def test_topic_switches_equal_a_direct_count() -> None:
+    """Switches of many conversations at once equal those found turn by turn with sets of terms."""
+    conversations = some(600, 8)
+    follow_ups = switches = 0
+    for before, turn in (pair for one in conversations for pair in itertools.pairwise(turns_of(one))):
+        if terms := plain_terms(turn.prompt):
+            follow_ups += 1
+            shared = terms & (plain_terms(before.prompt) | plain_terms(before.answer))
+            switches += len(shared) / len(terms) < 0.05
+    counts = diversity_of(conversations).counts
+    assert (counts["follow_ups"], counts["switches"]) == (follow_ups, switches) and 50 < switches < follow_ups
 
 
 def test_parts_add_up_in_any_order() -> None:

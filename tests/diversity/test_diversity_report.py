@@ -12,10 +12,11 @@ import pytest
 from diversity_fixtures import talk, varied
 
 from babyllm.__main__ import run as babyllm
-from babyllm.chat.messages import Conversation
+from babyllm.chat.messages import Conversation, Message
 from babyllm.chat_corpus.diversity.diversity_report import report_of
 from babyllm.chat_corpus.diversity.gather import diversity_of
 from babyllm.chat_corpus.diversity.sameness import is_many, least_share, warnings_of
+from babyllm.chat_corpus.diversity.totals import Diversity
 from babyllm.commands.corpus.inspect import Flags, run
 from babyllm.errors import UserError
 from babyllm.pipeline.report import Cell, Report
@@ -161,6 +162,17 @@ def test_before_and_after() -> None:
     assert sample["conversations in the sample"] == [60, 60, 0]
     assert sample["standard error of this distance of tf-idf"][1:] == [0, None]
     assert page(report)
+
+
+def test_sets_without_conversations_or_turns() -> None:
+    """A selection that keeps nothing, or conversations without an answer, have a report too."""
+    silent = diversity_of([Conversation((Message("user", "?"),)), Conversation((Message("system", "x"),))])
+    whole = diversity_of(varied(3))
+    nothing = Diversity.nothing({"broken": 2})
+    for report in (report_of(silent), report_of(nothing, whole), report_of(silent, nothing)):
+        assert page(report) and "Distances" not in [table.title for table in report.tables]
+    assert rows(report_of(nothing, whole), "Sizes")["conversations"] == [3, 0, -3]
+    assert Diversity.of(json.loads(json.dumps(nothing.to_json()))).rejected == {"broken": 2}
 
 
 def test_a_random_part_repeats_as_much() -> None:
