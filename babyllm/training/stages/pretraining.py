@@ -81,7 +81,7 @@ def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -
     """
     model = prepare(model_of(config, data), runtime)
     _check_prompts(config, data.tokenizer, model.config.max_seq_len)
-    loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
+    loader, plan = make_loader(config.data, data, model.config, runtime, config.plan, Path(config.run_dir))
     optimizer, average = make_optimizer(model, config.optim), make_average(model, config.optim)
     return TrainState(model, optimizer, runtime.scaler(), loader, runtime, average=average), plan
 
