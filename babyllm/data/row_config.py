@@ -72,9 +72,9 @@ class CompetenceConfig:
     That share is the competence (Platanios et al. 2019). Once it is 1, the order is that without a curriculum.
 
     Attributes:
-        by: measure of difficulty. It is the rarity of tokens, or of runs of two or three (unigram, bigram, trigram),
-            the number of parts of speech (pos), the length of the texts in tokens (length), the place of the domain in
-            sources, a number of the file column, the loss of the model itself (loss), or chance (random). null is none.
+        by: measure of difficulty: rarity of tokens, or of runs of two or three (unigram, bigram, trigram), number of
+            different parts of speech (pos), length of the texts in tokens (length), place of the domain in sources,
+            number in the file column, loss of the model itself (loss), or chance (random); null for no curriculum.
         pace: curve of the competence from begin to until, linear or root; step adds increment every interval steps.
         start: competence at first.
         begin: step, or share of all steps, at which the competence begins to grow; for loss at least renew.

@@ -122,7 +122,7 @@ def make_loader(
         measured = Measured(
             rows,
             data.tokens.domains("train"),
-            lambda: data.domains_of(config.seq_len),
+            lambda places: places[data.domains_of(config.seq_len)],
             data.tokens.manifest.vocab_size,
             data.tokenizer,
             [fingerprint, config.seq_len],

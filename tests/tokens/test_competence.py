@@ -134,13 +134,13 @@ def test_a_step_draws_uniformly_among_the_rows_it_may() -> None:
     counts = Counter(row for rows in steps for row in rows)
     assert set(counts) == set(np.flatnonzero(difficulty < 30).tolist())
     # Without repeats inside a step the counts vary less than independent draws do: by (1 - batch / allowed).
-    assert 0.001 < chisquare(list(counts.values())).pvalue
+    assert chisquare(list(counts.values())).pvalue > 0.001
     statistic = chisquare(list(counts.values())).statistic / (1 - BATCH / 30)
     assert 10 < statistic < 60  # 29 degrees of freedom
     pairs = Counter(tuple(sorted(rows[:2])) for rows in steps)
-    assert len(pairs) == 435 and 0.001 < chisquare(list(pairs.values())).pvalue
+    assert len(pairs) == 435 and chisquare(list(pairs.values())).pvalue > 0.001
     places = Counter((place, row) for rows in steps for place, row in enumerate(rows))
-    assert len(places) == 240 and 0.001 < chisquare(list(places.values())).pvalue
+    assert len(places) == 240 and chisquare(list(places.values())).pvalue > 0.001
 
 
 def test_competence_is_raised_until_a_step_can_be_filled() -> None:

@@ -1,4 +1,8 @@
-"""How many different parts of speech a row has: |set(pos)| of CBC, by jieba's tagger on the decoded text."""
+"""How many different parts of speech a row has: |set(pos)| of CBC, by jieba's tagger on the decoded text.
+
+The tagger does not guess words that its dictionary lacks, which would take ten times as long: their characters are
+words of their own.
+"""
 
 from __future__ import annotations
 
@@ -46,5 +50,5 @@ def n_parts_of_speech(data: Rows, tokenizer: Tokenizer | None) -> NDArray[np.flo
     for chunk in chunks(data, "rows tagged", chunk_rows=64):
         for row, (begin, end) in enumerate(zip(chunk.ids.offsets[:-1], chunk.ids.offsets[1:], strict=True)):
             text = tokenizer.decode(chunk.ids.values[begin:end].tolist())
-            out[chunk.first + row] = len({word.flag for word in tagger.lcut(text)})
+            out[chunk.first + row] = len({word.flag for word in tagger.lcut(text, HMM=False)})
     return out

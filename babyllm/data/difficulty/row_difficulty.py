@@ -39,7 +39,8 @@ class Measured:
     Attributes:
         rows: training rows.
         domains: names of the domains, or tasks.
-        domain_of: function that returns the (n,) int64 index in `domains` of each row.
+        places_of: function of a number for each domain, (len(domains),), that returns the (n,) number of each row: that
+            of its domain, or the greatest of its domains.
         vocab_size: number of different ids.
         tokenizer: tokenizer of the rows; None if there is none.
         made_of: values, as JSON, that decide the rows: a stored result is theirs alone.
@@ -47,7 +48,7 @@ class Measured:
 
     rows: Rows
     domains: Sequence[str]
-    domain_of: Callable[[], NDArray[np.int64]]
+    places_of: Callable[[NDArray[np.int64]], NDArray[np.int64]]
     vocab_size: int
     tokenizer: Tokenizer | None
     made_of: Sequence[str | int | bool]
@@ -113,7 +114,7 @@ def _computed(config: CompetenceConfig, data: Measured, seed: int) -> Numbers:
     chance = _chance(len(data.rows), seed)
     if config.by == "sources":
         places = np.array([config.sources.index(domain) for domain in data.domains])
-        return places[data.domain_of()] + chance  # within a domain the rows come in an order of chance
+        return data.places_of(places) + chance  # within a domain the rows come in an order of chance
     return chance
 
 

@@ -106,7 +106,9 @@ def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
             _prepare(config.data, store, template)
     data = open_conversation_data(config.data, store, template.tokenizer.sha256, config.normalise, runtime)
     model = prepare(model, runtime)
-    loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
+    loader, plan = make_loader(
+        config.data, data, model.config, runtime, config.plan, template.tokenizer, Path(config.run_dir)
+    )
     state = new_state(config, model, loader, runtime, start.source)
     return FineTuning(state, plan, data, template, opening.end_ids)
 
