@@ -37,6 +37,7 @@ from babyllm.training.run import Measure, Show
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.fine_tuning_config import FineTuneConfig
 from babyllm.training.stages.opening import new_state, open_stage
+from babyllm.training.stages.renewal import renewals
 from babyllm.training.starting_model import adapted, starting_model
 from babyllm.training.state import TrainState
 
@@ -52,6 +53,7 @@ def begin(config: FineTuneConfig, runtime: Runtime) -> Beginning:
     tuning = new_run(config, runtime)
     special = tuning.template.tokenizer.special.values()
     groups = token_groups(special, tuning.end_ids, tuning.state.model.config.vocab_size, runtime.device)
+    curriculum, seq_len, apart = config.data.curriculum, config.data.seq_len, tuning.data.is_packed
     return Beginning(
         tuning.state,
         tuning.plan,
@@ -63,6 +65,7 @@ def begin(config: FineTuneConfig, runtime: Runtime) -> Beginning:
         tuning.end_ids,
         is_measured_first=True,
         results=_results(tuning.data.store),
+        renewals=renewals(curriculum, tuning.plan, tuning.data.rows, seq_len, apart),
     )
 
 
