@@ -7,6 +7,7 @@ from typing import Literal
 
 from babyllm.config.values import AnyCount, Count, Members, PathText
 from babyllm.data.chat_config import ChatConfig
+from babyllm.data.row_config import CompetenceConfig
 
 SAMPLE = "data/sample_sft"
 STORE = "conversations"  # in the run directory
@@ -35,6 +36,7 @@ class ConversationConfig(ChatConfig):
         cut_prompt: side at which a prompt above max_prompt is cut, left or right; skip leaves its conversation out.
         cut_answer: side at which an answer above max_answer is cut, or skip; an answer whose end is cut off has no end
             token.
+        curriculum: order of easy and hard conversations, or rows of them when packed; sources are tasks.
         pack: whether several conversations share a row.
         eval_conversations: held-out conversations of each task that are read at each evaluation.
         replay: directory of token shards whose text is mixed in as the task "replay", by data.mix or data.stages.
@@ -50,6 +52,7 @@ class ConversationConfig(ChatConfig):
     max_answer: Count | None = None
     cut_prompt: Literal["left", "right", "skip"] = "left"
     cut_answer: Literal["left", "right", "skip"] = "right"
+    curriculum: CompetenceConfig = field(default_factory=CompetenceConfig)
     pack: bool = False
     eval_conversations: AnyCount = 500
     replay: PathText | None = None

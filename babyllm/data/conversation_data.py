@@ -1,20 +1,24 @@
 """The data of supervised fine-tuning: prepared conversations, and the loader over them.
 
 section `data` -> ConversationStore -> rows of one conversation, or packed -> shuffled, or a Mixture of tasks
--> length buckets -> Loader
+-> length buckets, after a curriculum if there is one -> Loader
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from babyllm.config.values import check
 from babyllm.data.conversation_config import ConversationConfig
 from babyllm.data.loader import Loader
-from babyllm.data.order.length_buckets import ByLength
-from babyllm.data.order.shuffle import Rows, Shuffled
+from babyllm.data.order.length_buckets import ByLength, MeasuredOrder
+from babyllm.data.order.shuffle import Order, Rows, Shuffled
 from babyllm.data.order.weights import weighted, without_groups
 from babyllm.data.row_config import share_of
 from babyllm.data.rows.conversations import Conversations, PackedConversations
@@ -27,10 +31,10 @@ from babyllm.schedule import Plan
 from babyllm.store.conversations import ALL, ConversationStore, LossAverage
 from babyllm.store.shards import TokenData, open_tokens
 from babyllm.store.task_groups import group_of
-from babyllm.tokenizer import load_tokenizer
+from babyllm.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
-    from babyllm.data.order.mixing import Mixture
+    from babyllm.data.difficulty.row_difficulty import Measured
 
 
 @dataclass(frozen=True)
@@ -121,28 +125,74 @@ def open_conversation_data(
 
 
 def make_loader(
-    config: ConversationConfig, data: ConversationData, model: ModelConfig, runtime: Runtime, plan: Plan
+    config: ConversationConfig,
+    data: ConversationData,
+    model: ModelConfig,
+    runtime: Runtime,
+    plan: Plan,
+    tokenizer: Tokenizer | None = None,
+    run_dir: Path | None = None,
 ) -> tuple[Loader, Plan]:
-    """The loader of this rank, and the plan with its number of steps.
+    """The loader of this rank, and the plan with its number of steps; every rank must call it.
+
+    Args:
+        config: the section `data`.
+        data: the prepared conversations.
+        model: shape of the model, for a micro-batch that fits.
+        runtime: runtime of the run.
+        plan: plan of the run.
+        tokenizer: tokenizer of the conversations, for a curriculum by parts of speech.
+        run_dir: directory in which the difficulty of rows is stored; None stores nothing.
 
     Raises:
-        UserError: `global_batch` or `micro_batch` does not divide evenly, or the mixture or the plan is not valid.
+        UserError: `global_batch` or `micro_batch` does not divide evenly, or the mixture, the curriculum or the plan is
+            not valid.
     """
     share = share_of(config, model, runtime)
     config = weighted(config, data.store.directory, lambda task: len(data.rows(config.longest_seq_len, task)))
-    order: Mixture | Shuffled
-    if config.is_mixed:
+    scored = None
+
+    def in_buckets(order: MeasuredOrder, borders: Sequence[int] = ()) -> Order:
+        # Packed rows all have nearly the same length already.
+        return order if data.is_packed else ByLength(order, config.global_batch, config.seed, borders)
+
+    if config.is_mixed and config.curriculum.by is None:
         from babyllm.data.order.mixing import mixture
 
         amounts = {task: len(data.rows(config.longest_seq_len, task)) for task in data.store.tasks_of("train")}
         if data.replay:
             amounts[REPLAY] = len(data.rows(config.longest_seq_len, REPLAY))
-        order, plan = mixture(without_groups(config, amounts), amounts, data.rows, plan)
-        borders = order.borders
+        mixed, plan = mixture(without_groups(config, amounts), amounts, data.rows, plan)
+        order = in_buckets(mixed, mixed.borders)
     else:
-        order, borders = Shuffled(data.rows(config.seq_len), config.seed), []
-        plan = plan.with_steps(len(order), config.global_batch)
-    # Packed rows all have nearly the same length already.
-    sorted_order = order if data.is_packed else ByLength(order, config.global_batch, config.seed, borders)
+        shuffled = Shuffled(data.rows(config.seq_len), config.seed)
+        plan = plan.with_steps(len(shuffled), config.global_batch)
+        if config.curriculum.by is None:
+            order = in_buckets(shuffled)
+        else:
+            from babyllm.data.order.competence_order import by_competence
+
+            of_rows = _measured(config, data, tokenizer)
+            order = curriculum = by_competence(
+                config, config.curriculum, of_rows, lambda rows: in_buckets(shuffled, rows), runtime, plan, run_dir
+            )
+            scored = curriculum if config.curriculum.by == "loss" else None
     pin = runtime.device.type == "cuda"
-    return Loader(sorted_order, share, config.seed, data.fingerprint, pin_memory=pin), plan
+    return Loader(order, share, config.seed, data.fingerprint, pin_memory=pin, scored=scored), plan
+
+
+def _measured(config: ConversationConfig, data: ConversationData, tokenizer: Tokenizer | None) -> Measured:
+    """What the measures of difficulty read."""
+    from babyllm.data.difficulty.row_difficulty import Measured
+
+    rows, tasks = data.rows(config.seq_len), data.store.tasks_of("train")
+
+    def hardest(places: NDArray[np.int64]) -> NDArray[np.int64]:
+        from babyllm.data.difficulty.row_ids import chunks
+
+        of_task = np.array([places[tasks.index(task)] if task in tasks else -1 for task in data.store.tasks])
+        channels = [np.where(c.arrays["documents"] >= 0, of_task[c.arrays["channels"]], -1) for c in chunks(rows)]
+        return np.concatenate([of_rows.max(axis=1) for of_rows in channels])
+
+    made_of = (data.fingerprint, config.seq_len, data.is_packed, data.seed)
+    return Measured(rows, tasks, hardest, data.store.manifest.vocab_size, tokenizer, made_of)

@@ -2,6 +2,7 @@
 
 row r of the run -> epoch r // n, index r % n -> shuffled by (seed, epoch) -> window --+
                  -> phase -> domain, index within it -> shuffled -> window ------------+-> this rank's share -> Batch
+                 -> step -> competence -> one of the rows that are easy enough --------+
 
 The global batch does not depend on the number of ranks, the micro-batch size or prefetching. A rank takes its
 contiguous part of it.
@@ -15,11 +16,12 @@ import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from babyllm.data.batch import Batch
 from babyllm.data.order.shuffle import Order
@@ -27,7 +29,11 @@ from babyllm.data.row_config import Share
 from babyllm.errors import UserError
 from babyllm.model.cross_entropy import IGNORE
 
+if TYPE_CHECKING:
+    from babyllm.data.order.competence import Competence
+
 PREFETCH_STEPS = 2
+_ORDERED_BY = ("curriculum", "vocabulary")
 
 
 @dataclass(frozen=True)
@@ -93,10 +99,20 @@ class Loader:
         seed: seed of the order.
         fingerprint: hash of the data, stored with the position and compared when a position is loaded.
         pin_memory: whether batches are in pinned memory, which CUDA copies asynchronously.
+        scored: curriculum that is, or is in, `order`, and whose difficulty `renew` replaces; None for none.
     """
 
-    def __init__(self, order: Order, share: Share, seed: int, fingerprint: str = "", pin_memory: bool = False) -> None:
-        self._reader = _Reader(order, share, pin_memory)
+    def __init__(
+        self,
+        order: Order,
+        share: Share,
+        seed: int,
+        fingerprint: str = "",
+        pin_memory: bool = False,
+        scored: Competence | None = None,
+    ) -> None:
+        self._reader, self._scored = _Reader(order, share, pin_memory), scored
+        self._scores: Tensor | None = None
         self._made_of = {"fingerprint": fingerprint, "seed": seed}
         self._consumed = 0
         self._left_out: list[list[int]] = []
@@ -131,13 +147,21 @@ class Loader:
         self._left_out.append([self._consumed, row])
         self._consumed = row
 
+    def renew(self, scores: Tensor | None) -> None:
+        """Order the rows that follow by new scores, (n,) on the CPU, greater for harder rows; None for none yet."""
+        self.close()
+        self._scores = scores
+        if self._scored:
+            self._scored.renew(None if scores is None else scores.numpy())
+
     def state_dict(self) -> dict[str, Any]:
         """The number of rows returned or left out, over all ranks, and the settings that decided their order.
 
-        If rows were left out, "left_out" lists them as ranges [first, end).
+        If rows were left out, "left_out" lists them as ranges [first, end). The scores of `renew` are "scores".
         """
         left_out = {"left_out": [list(stretch) for stretch in self._left_out]} if self._left_out else {}
-        return {"consumed_rows": self._consumed, **left_out, **self._identity(self._consumed)}
+        scores = {} if self._scores is None else {"scores": self._scores}
+        return {"consumed_rows": self._consumed, **left_out, **scores, **self._identity(self._consumed)}
 
     def _identity(self, consumed: int) -> dict[str, Any]:
         return self._made_of | self._reader.order.identity(consumed)
@@ -157,6 +181,12 @@ class Loader:
                 "another way; keep the stages that have begun (an until that is a share moves with plan.steps; later "
                 "stages may change), or choose another --run_dir"
             )
+        for name in _ORDERED_BY:
+            if state.get(name) != identity.get(name):
+                raise UserError(
+                    f"data.{name}: the {consumed} sequences trained on so far were ordered in another way; keep its "
+                    "settings and files (a step that is a share moves with plan.steps), or choose another --run_dir"
+                )
         for name, mine in identity.items():
             if state.get(name) != mine:
                 raise UserError(
@@ -167,6 +197,7 @@ class Loader:
         self.close()
         self._consumed = consumed
         self._left_out = [list(stretch) for stretch in state.get("left_out", [])]
+        self.renew(state.get("scores"))
 
     def close(self) -> None:
         """Stop prefetching."""

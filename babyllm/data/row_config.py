@@ -1,17 +1,18 @@
-"""The rows of a run and how a step is split: the part of the section `data` that all training stages share.
+"""The rows of a run, their order and how a step is split: the parts of the section `data` that stages share.
 
-RowConfig, rows of each domain -> Shuffled, or a Mixture (`order.mixing`) -> Share -> Loader
+RowConfig, rows of each domain -> Shuffled, a Mixture (`order.mixing`) or a curriculum -> Share -> Loader
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from babyllm.config.values import Members, Seed, check
+from babyllm.config.values import AnyCount, Count, Limits, Members, PathText, Seed, check, expand_paths
+from babyllm.config.values import Share as Portion
 from babyllm.errors import UserError
 from babyllm.model.config import ModelConfig
 from babyllm.runtime import Runtime, device_memory
@@ -63,6 +64,45 @@ class RowConfig:
         """Tokens per sequence in the phase with the longest sequences."""
         lengths = [stage.get("seq_len", self.seq_len) for stage in self.stages or [{}]]
         return max((length for length in lengths if isinstance(length, int) and length > 0), default=self.seq_len)
+
+
+@dataclass(frozen=True)
+class CompetenceConfig:
+    """The order of easy and hard rows: each step draws from the easiest, up to a share of all that grows.
+
+    That share is the competence (Platanios et al. 2019). Once it is 1, the order is that without a curriculum.
+
+    Attributes:
+        by: measure of difficulty: rarity of tokens, or of runs of two or three (unigram, bigram, trigram), number of
+            different parts of speech (pos), length of the texts in tokens (length), place of the domain in sources,
+            number in the file column, loss of the model itself (loss), or chance (random); null for no curriculum.
+        pace: curve of the competence from begin to until, linear or root; step adds increment every interval steps.
+        start: competence at first.
+        begin: step, or share of all steps, at which the competence begins to grow; for loss at least renew.
+        until: step, or share of all steps, from which the competence is 1; not used by the pace step.
+        increment: growth of the competence at each step of the pace step.
+        interval: number of optimizer steps between two increments of the pace step.
+        renew: number of steps, or share of all steps, between two measurements of the loss. Before the first, all rows
+            are read in the ordinary order.
+        sources: domains from the easiest to the hardest.
+        column: file of one number per row, greater for harder, in the order of the rows of the training data: .npy, or
+            .parquet with one column, or with the column difficulty.
+    """
+
+    by: Literal["random", "length", "unigram", "bigram", "trigram", "pos", "column", "sources", "loss"] | None = None
+    pace: Literal["linear", "root", "step"] = "linear"
+    start: Portion = 0.1
+    begin: AnyCount | Portion = 0
+    until: AnyCount | Portion = 0.5
+    increment: Annotated[float, Limits(0, 1, above=True)] = 4e-4
+    interval: Count = 1
+    renew: Count | Annotated[float, Limits(0, 1, above=True)] = 0.0625
+    sources: list[str] = field(default_factory=list)
+    column: PathText | None = None
+
+    def __post_init__(self) -> None:
+        """Expand `~` in paths."""
+        expand_paths(self)
 
 
 @dataclass(frozen=True)

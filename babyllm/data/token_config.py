@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from babyllm.config.values import Count, Members, PathText, TokenId, expand_paths
-from babyllm.data.row_config import RowConfig
+from babyllm.data.row_config import CompetenceConfig, RowConfig
 
 SAMPLE = "data/sample"
 
@@ -21,6 +21,7 @@ class DataConfig(RowConfig):
         clean: whether raw texts go through the filters of babyllm clean first.
         tokenizer: directory or file of the tokenizer for raw texts; null takes that of init_from, or trains one with
             model.vocab_size tokens.
+        curriculum: order of easy and hard rows.
         mask_documents: whether a token attends only to its own document, with positions that restart there.
         eval_tokens: held-out tokens read per domain at each evaluation.
         verify: whether the checksum of every shard is verified again, even if an earlier start has verified it.
@@ -32,6 +33,7 @@ class DataConfig(RowConfig):
     path: PathText = SAMPLE
     clean: bool = False
     tokenizer: PathText | None = None
+    curriculum: CompetenceConfig = field(default_factory=CompetenceConfig)
     mask_documents: bool = False
     eval_tokens: Count = 1_000_000
     verify: bool = False

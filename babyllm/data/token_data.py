@@ -1,6 +1,6 @@
 """The pretraining data of a run: checked shards, their tokenizer, and the loader over their windows.
 
-section `data` -> open_tokens -> Windows, or a Mixture of the windows of each domain -> Share -> Loader
+section `data` -> open_tokens -> Windows, or a Mixture of the windows of each domain, or a curriculum -> Share -> Loader
 """
 
 from __future__ import annotations
@@ -8,6 +8,9 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from babyllm.config.values import check
 from babyllm.data.loader import Loader
@@ -40,6 +43,13 @@ class PretrainingData:
         name = "the training data" if domain is None else f"the domain {domain}"
         stream, eos_id = self.tokens.stream("train", domain), self.tokens.manifest.eos_id
         return Windows(stream, seq_len, eos_id, self.mask_documents, name)
+
+    def domains_of(self, seq_len: int) -> NDArray[np.int64]:
+        """(n,) int64, the index in `tokens.domains("train")` of the domain of each row's first input."""
+        shards = [shard for shard in self.tokens.manifest.shards if shard.split == "train"]
+        names, ends = self.tokens.domains("train"), np.cumsum([shard.tokens for shard in shards])
+        firsts = np.arange(len(self.windows(seq_len))) * seq_len
+        return np.array([names.index(shard.domain) for shard in shards])[np.searchsorted(ends, firsts, side="right")]
 
 
 def open_pretraining_data(
@@ -79,16 +89,49 @@ def open_pretraining_data(
 
 
 def make_loader(
-    config: DataConfig, data: PretrainingData, model: ModelConfig, runtime: Runtime, plan: Plan
+    config: DataConfig,
+    data: PretrainingData,
+    model: ModelConfig,
+    runtime: Runtime,
+    plan: Plan,
+    run_dir: Path | None = None,
 ) -> tuple[Loader, Plan]:
-    """The loader of this rank, and the plan with its number of steps.
+    """The loader of this rank, and the plan with its number of steps; every rank must call it.
+
+    Args:
+        config: the section `data`.
+        data: the checked shards.
+        model: shape of the model, for a micro-batch that fits.
+        runtime: runtime of the run.
+        plan: plan of the run.
+        run_dir: directory in which the difficulty of rows is stored; None stores nothing.
 
     Raises:
-        UserError: `global_batch` or `micro_batch` does not divide evenly, or the mixture or the plan is not valid.
+        UserError: `global_batch` or `micro_batch` does not divide evenly, or the mixture, the curriculum or the plan is
+            not valid.
     """
     share = share_of(config, model, runtime)
     order: Order
-    if config.is_mixed:
+    fingerprint = data.tokens.manifest.fingerprint()
+    scored = None
+    if config.curriculum.by is not None:
+        from babyllm.data.order.competence_order import Measured, by_competence
+
+        rows = data.windows(config.seq_len)
+        plan = plan.with_steps(len(rows), config.global_batch)
+        measured = Measured(
+            rows,
+            data.tokens.domains("train"),
+            lambda places: places[data.domains_of(config.seq_len)],
+            data.tokens.manifest.vocab_size,
+            data.tokenizer,
+            [fingerprint, config.seq_len],
+        )
+        order = curriculum = by_competence(
+            config, config.curriculum, measured, lambda _: Shuffled(rows, config.seed), runtime, plan, run_dir
+        )
+        scored = curriculum if config.curriculum.by == "loss" else None
+    elif config.is_mixed:
         from babyllm.data.order.mixing import mixture
 
         tokens = {domain: len(data.tokens.stream("train", domain)) for domain in data.tokens.domains("train")}
@@ -96,5 +139,5 @@ def make_loader(
     else:
         order = Shuffled(data.windows(config.seq_len), config.seed)
         plan = plan.with_steps(len(order), config.global_batch)
-    fingerprint = data.tokens.manifest.fingerprint()
-    return Loader(order, share, config.seed, fingerprint, pin_memory=runtime.device.type == "cuda"), plan
+    pin = runtime.device.type == "cuda"
+    return Loader(order, share, config.seed, fingerprint, pin_memory=pin, scored=scored), plan

@@ -168,6 +168,21 @@ class Run:
                 self.log.text(state.step, f"sample/{i}", f"{prompt}{text}")
                 self.message(f"    {' '.join(prompt.split())[-100:]}|{text!r}"[:160])
 
+    def renewing(self, change: Every) -> Every:
+        """An action that changes the state of the stream; if the step is saved already, it is saved again.
+
+        Place it before the saving in the loop's `every`.
+        """
+
+        def renew(state: TrainState) -> object:
+            self._require_open()
+            done = change.run(state)
+            if self._saved == state.step:
+                self._save(state)
+            return done
+
+        return change._replace(run=renew)
+
     def saving(self, steps: int) -> Every:
         """Save a step directory every `steps` steps, at the end and at a stop signal; it is written beside training.
 

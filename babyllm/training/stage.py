@@ -22,7 +22,7 @@ from babyllm.training.loop import train
 from babyllm.training.parallel import choose_forms
 from babyllm.training.run import Measure, Show, open_run
 from babyllm.training.run_config import C, RunConfig
-from babyllm.training.state import TrainState
+from babyllm.training.state import Every, TrainState
 
 if TYPE_CHECKING:
     from babyllm.evaluate.tasks.items import TaskItems
@@ -43,6 +43,7 @@ class Beginning:
         end_ids: tokens that end an answer, in addition to <eos>.
         is_measured_first: whether to evaluate on the held-out data before the first step.
         results: names of the results that `measure` may return, such as zh/loss.
+        renewals: actions between steps that change the state of the stream.
     """
 
     state: TrainState
@@ -55,6 +56,7 @@ class Beginning:
     end_ids: Sequence[int] = ()
     is_measured_first: bool = False
     results: Sequence[str] = ()
+    renewals: Sequence[Every] = ()
 
 
 def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> Beginning:
@@ -83,6 +85,7 @@ def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> Beginnin
                     evaluation.run(stage.state)
             every = [
                 run.logging(config.log_every, config.data.longest_seq_len),
+                *map(run.renewing, stage.renewals),
                 run.saving(config.save_every),
                 evaluation,
             ]

@@ -41,6 +41,7 @@ from babyllm.training.stage import Beginning
 from babyllm.training.stages.as_begun import as_begun
 from babyllm.training.stages.fine_tuning_config import FineTuneConfig
 from babyllm.training.stages.opening import new_state, open_stage
+from babyllm.training.stages.renewal import renewals
 from babyllm.training.starting_model import adapted, starting_model
 from babyllm.training.state import TrainState
 
@@ -56,6 +57,7 @@ def begin(config: FineTuneConfig, runtime: Runtime) -> Beginning:
     tuning = new_run(config, runtime)
     special = tuning.template.tokenizer.special.values()
     groups = token_groups(special, tuning.end_ids, tuning.state.model.config.vocab_size, runtime.device)
+    curriculum, seq_len, apart = config.data.curriculum, config.data.seq_len, tuning.data.is_packed
     return Beginning(
         tuning.state,
         tuning.plan,
@@ -67,6 +69,7 @@ def begin(config: FineTuneConfig, runtime: Runtime) -> Beginning:
         tuning.end_ids,
         is_measured_first=True,
         results=_results(tuning.data.store),
+        renewals=renewals(curriculum, tuning.plan, tuning.data.rows, seq_len, apart),
     )
 
 
@@ -110,7 +113,9 @@ def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
             _prepare(config.data, store, template)
     data = open_conversation_data(config.data, store, template.tokenizer.sha256, config.normalise, runtime)
     model = prepare(model, runtime)
-    loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
+    loader, plan = make_loader(
+        config.data, data, model.config, runtime, config.plan, template.tokenizer, Path(config.run_dir)
+    )
     state = new_state(config, model, loader, runtime, start.source)
     return FineTuning(state, plan, data, template, opening.end_ids)
 

@@ -29,6 +29,7 @@ from babyllm.training.run import Measure, Show
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.pretraining_config import PREPARED, TOKENS, PretrainConfig
 from babyllm.training.stages.pretraining_model import model_of
+from babyllm.training.stages.renewal import renewals
 from babyllm.training.state import TrainState
 
 SAMPLE_TOKENS = 80
@@ -48,7 +49,9 @@ def begin(config: PretrainConfig, runtime: Runtime) -> Beginning:
     ends, vocab_size = [data.tokens.manifest.eos_id], state.model.config.vocab_size
     loss = partial(language_model, groups=token_groups(special, ends, vocab_size, runtime.device))
     results = [f"{domain}/{unit}" for domain in (*data.tokens.domains("val"), "all") for unit in ("loss", "bpb")]
-    return Beginning(state, plan, loss, measure, show, data.tokenizer, results=results)
+    curriculum, seq_len, apart = config.data.curriculum, config.data.seq_len, config.data.mask_documents
+    renewed = renewals(curriculum, plan, data.windows, seq_len, apart)
+    return Beginning(state, plan, loss, measure, show, data.tokenizer, results=results, renewals=renewed)
 
 
 def _prepared(config: PretrainConfig, runtime: Runtime) -> PretrainConfig:
@@ -81,7 +84,7 @@ def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -
     """
     model = prepare(model_of(config, data), runtime)
     _check_prompts(config, data.tokenizer, model.config.max_seq_len)
-    loader, plan = make_loader(config.data, data, model.config, runtime, config.plan)
+    loader, plan = make_loader(config.data, data, model.config, runtime, config.plan, Path(config.run_dir))
     optimizer, average = make_optimizer(model, config.optim), make_average(model, config.optim)
     return TrainState(model, optimizer, runtime.scaler(), loader, runtime, average=average), plan
 
