@@ -158,13 +158,16 @@ def read_candidates(
         UserError: the table or the vectors cannot be read, or are not as many as the conversations.
     """
     texts: dict[str, list[str]] = {name: [] for name in (KEY, PLACE, FILE, TASK, REASON)}
+    once: dict[str, str] = {}  # names of files and tasks, and reasons, which are few, are in memory once
     numbers: dict[str, list[NDArray[Any]]] = {}
     for folder in folders:
         with open_parquet(folder / TABLE) as file:
             for batch in file.iter_batches(use_threads=False):
                 for name in batch.schema.names:
-                    if name in texts:
+                    if name in (KEY, PLACE):
                         texts[name] += batch.column(name).to_pylist()
+                    elif name in texts:
+                        texts[name] += [once.setdefault(text, text) for text in batch.column(name).to_pylist()]
                     else:
                         numbers.setdefault(name, []).append(batch.column(name).to_numpy(zero_copy_only=False))
     joined = {name: np.concatenate(parts) for name, parts in numbers.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -99,7 +100,7 @@ def select_chats(
         unreadable = _sum([result["unreadable"] for result in results])
         report = selection_report(candidates, choice, config, names, unreadable)
         report = _with_diversity(report, run, keep.keywords, digest)
-        reasons = unreadable | _sum([{why: 1} for why in choice.why if why])
+        reasons = unreadable | Counter(filter(None, choice.why))
         run.publish(
             out,
             "kept",
