@@ -100,20 +100,27 @@ def cuts_of(keys: Keys | None, files: dict[str, int], data: Sequence[DataSet]) -
     cuts = [ALL_KEYS if one.share >= 1 else math.ceil(one.share * ALL_KEYS) for one in data]
     for index, one in enumerate(data):
         if one.limit is not None and keys is not None:
-            halves = np.unique(np.concatenate([np.empty(0, np.uint64), *_halves(keys, files, index)]))
-            if one.limit < len(halves):
-                cuts[index] = min(cuts[index], int(halves[one.limit]))
+            cuts[index] = min(cuts[index], _cut(keys, files, index, one.limit))
     return tuple(cuts)
 
 
-def _halves(keys: Keys, files: dict[str, int], index: int) -> Iterator[NDArray[np.uint64]]:
-    """The first halves of the keys of a data set."""
+def _cut(keys: Keys, files: dict[str, int], index: int, limit: int) -> int:
+    """The number that the first halves of the `limit` smallest different keys of a data set are below."""
+    halves = np.empty(sum(n for spans in keys.spans for file, n in spans if files[file] == index), np.uint64)
+    end = 0
     for partition, spans in enumerate(keys.spans):
         rows, begin = keys.rows(partition), 0
         for file, n in spans:
             if files[file] == index:
-                yield rows["high"][begin : begin + n]
+                halves[end : end + n] = rows["high"][begin : begin + n]
+                end += n
             begin += n
+    halves.sort()
+    is_new = np.ones(len(halves), bool)
+    is_new[1:] = halves[1:] != halves[:-1]
+    if np.count_nonzero(is_new) <= limit:
+        return ALL_KEYS
+    return int(halves[np.searchsorted(np.cumsum(is_new), limit + 1)])
 
 
 def _write(partition: Partition, folder: Path, *, records: Records) -> list[Span]:

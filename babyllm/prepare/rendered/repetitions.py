@@ -3,7 +3,7 @@
 keys -> ranges of them, each sorted by itself -> for each partition: the records that repeat another one, and which
 
 Of equal records the first one stays, in the order of the files; one of a held-out file stays before any of the others.
-The result depends on the files alone. Apart from what is found, the memory is that of `RANGE` records.
+The result depends on the files alone. The memory is that of `RANGE` records, and 16 bytes for each one that is found.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from babyllm.ragged import offsets_of
 from babyllm.text.readers import Partition, key_of
 
 REPEAT = np.dtype([("record", "<i8"), ("partition", "<i8"), ("first", "<i8")])
-RANGE = 1 << 20
+RANGE = 1 << 19
+HALF, MASK = np.uint64(32), np.uint64(0xFFFFFFFF)
 APART = np.int64(1) << np.int64(62)  # added to the numbers of records outside held-out files, so that these come first
 
 
@@ -37,14 +38,15 @@ def write_repetitions(
         directory: directory of the result, that of the keys.
     """
     firsts = offsets_of(np.array([sum(n for _, n in spans) for spans in keys.spans], np.int64))
-    repeats, originals = _repeats(keys, firsts, apart, cuts)
-    ends = np.searchsorted(repeats, firsts)
+    pairs = _repeats(keys, firsts, apart, cuts)
+    ends = np.searchsorted(pairs, firsts.astype(np.uint64) << HALF)
     for index, partition in enumerate(partitions):
-        here = slice(ends[index], ends[index + 1])
-        found = np.empty(here.stop - here.start, REPEAT)
-        found["record"] = repeats[here] - firsts[index]
-        found["partition"] = np.searchsorted(firsts, originals[here], side="right") - 1
-        found["first"] = originals[here] - firsts[found["partition"]]
+        mine = pairs[ends[index] : ends[index + 1]]
+        originals = (mine & MASK).astype(np.int64)
+        found = np.empty(len(mine), REPEAT)
+        found["record"] = (mine >> HALF).astype(np.int64) - firsts[index]
+        found["partition"] = np.searchsorted(firsts, originals, side="right") - 1
+        found["first"] = originals - firsts[found["partition"]]
         np.save(directory / f"{key_of([partition])}.npy", found)
 
 
@@ -71,13 +73,14 @@ def repeats_of(directory: Path | None, partition: Partition) -> dict[int, str]:
 
 def _repeats(
     keys: Keys, firsts: NDArray[np.int64], apart: Container[str], cuts: Mapping[str, int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The numbers of the records that repeat another one, increasing, and the numbers of those that stay: (n,) int64.
+) -> NDArray[np.uint64]:
+    """(n,) uint64, increasing: the number of each record that repeats another one, then that of the one that stays.
 
-    The records of a partition are numbered from its entry of `firsts`.
+    They are the upper and the lower half. The records of a partition are numbered from its entry of `firsts`.
     """
+    assert firsts[-1] <= MASK, "too many records"
     bits = (int(firsts[-1]) // RANGE).bit_length()
-    repeats, originals = [], []
+    repeats = []
     for part in range(1 << bits):
         pieces = [_in_range(keys, i, part, bits, apart, cuts) for i in range(len(keys.spans))]
         high, low = (np.concatenate([piece[column] for piece in pieces]) for column in (0, 1))
@@ -87,12 +90,11 @@ def _repeats(
         is_new = np.ones(len(high), bool)
         is_new[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
         first = np.maximum.accumulate(np.where(is_new, np.arange(len(high)), 0))
-        numbers = order & ~APART
-        repeats.append(numbers[~is_new])
-        originals.append(numbers[first[~is_new]])
-    found, stay = np.concatenate(repeats), np.concatenate(originals)
-    by_number = np.argsort(found)
-    return found[by_number], stay[by_number]
+        numbers = (order & ~APART).astype(np.uint64)
+        repeats.append((numbers[~is_new] << HALF) | numbers[first[~is_new]])
+    found = np.concatenate(repeats)
+    found.sort()
+    return found
 
 
 def _in_range(
