@@ -1,4 +1,4 @@
-"""A vocabulary that grows: tokens that a step does not know yet are <unk> among its inputs and are no targets.
+"""A vocabulary that grows: a step reads tokens that it does not know yet as <unk>, and is not trained to predict them.
 
 row number -> step -> pace -> share of the vocabulary -> number of known tokens
 rows of another order -> unknown inputs replaced, unknown targets ignored
