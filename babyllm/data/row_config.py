@@ -106,6 +106,28 @@ class CompetenceConfig:
 
 
 @dataclass(frozen=True)
+class VocabularyConfig:
+    """A vocabulary that grows: tokens not yet known are <unk> among the inputs, and are not trained on as targets.
+
+    Special tokens and single bytes are always known. Evaluations always know all tokens.
+
+    Attributes:
+        by: order in which tokens become known: the most frequent ones first (rank), or by part of speech, nouns first
+            (pos); null knows all from the start.
+        pace: curve of the share of known tokens from begin to until.
+        start: share of the tokens that are known at first.
+        begin: step, or share of all steps, at which the share begins to grow.
+        until: step, or share of all steps, from which all tokens are known.
+    """
+
+    by: Literal["rank", "pos"] | None = None
+    pace: Literal["linear", "log"] = "linear"
+    start: Portion = 0.2
+    begin: AnyCount | Portion = 0.1
+    until: AnyCount | Portion = 0.8
+
+
+@dataclass(frozen=True)
 class Share:
     """The split of a global batch: `global_batch` rows over `world_size` ranks, in micro-batches of `micro_batch` rows.
 

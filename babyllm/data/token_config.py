@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from babyllm.config.values import Count, Members, PathText, TokenId, expand_paths
-from babyllm.data.row_config import CompetenceConfig, RowConfig
+from babyllm.data.row_config import CompetenceConfig, RowConfig, VocabularyConfig
 
 SAMPLE = "data/sample"
 
@@ -22,6 +22,7 @@ class DataConfig(RowConfig):
         tokenizer: directory or file of the tokenizer for raw texts; null takes that of init_from, or trains one with
             model.vocab_size tokens.
         curriculum: order of easy and hard rows.
+        vocabulary: tokens that become known one after another.
         mask_documents: whether a token attends only to its own document, with positions that restart there.
         eval_tokens: held-out tokens read per domain at each evaluation.
         verify: whether the checksum of every shard is verified again, even if an earlier start has verified it.
@@ -34,6 +35,7 @@ class DataConfig(RowConfig):
     clean: bool = False
     tokenizer: PathText | None = None
     curriculum: CompetenceConfig = field(default_factory=CompetenceConfig)
+    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
     mask_documents: bool = False
     eval_tokens: Count = 1_000_000
     verify: bool = False

@@ -12,9 +12,11 @@ from babyllm.data.order.shuffle import Rows
 from babyllm.evaluate.scoring import BATCH_TOKENS, evaluating
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.transformer import Transformer
+from babyllm.progress import ProgressLine
 from babyllm.runtime import Runtime
 
 SUMMED_ROWS = 1 << 20
+SHOWN_BLOCKS = 32  # more than these take long enough for a progress line
 
 
 @torch.no_grad()
@@ -37,6 +39,7 @@ def row_losses(
         (len(data),) float32 on the CPU, in nats per target; 0 for a row without targets.
     """
     per_block = max(1, BATCH_TOKENS // seq_len)
+    line = ProgressLine("rows scored", len(data)) if runtime.is_main and len(data) > SHOWN_BLOCKS * per_block else None
     total = np.zeros(len(data))
     with evaluating(model):
         for first in range(runtime.rank * per_block, len(data), runtime.world_size * per_block):
@@ -51,5 +54,9 @@ def row_losses(
             means = nats.float().sum(dim=1) / is_target.sum(dim=1).clamp_min(1)
             total[numbers] = means.cpu().numpy()
             runtime.beat(step)
+            if line:
+                line.show(int(numbers[-1]) + 1)
+    if line:
+        line.end()
     parts = [total[first : first + SUMMED_ROWS] for first in range(0, len(total), SUMMED_ROWS)]
     return torch.tensor([value for part in parts for value in runtime.sum(part.tolist())], dtype=torch.float32)

@@ -1,11 +1,12 @@
 """Curricula of conversations: easy rows first, then the ordinary order in its length buckets."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conversations_fixtures import SEQ_LEN
 from training_fixtures import CPU
 
@@ -16,7 +17,11 @@ from babyllm.data.difficulty.text_lengths import text_lengths
 from babyllm.data.loader import Loader
 from babyllm.data.row_config import CompetenceConfig
 from babyllm.errors import UserError
+from babyllm.evaluate.row_losses import row_losses
+from babyllm.model.config import ModelConfig
+from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.options import ModelOptions
+from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime, start
 from babyllm.schedule import Plan
 from babyllm.store.conversations import ConversationStore
@@ -131,3 +136,30 @@ def test_a_curriculum_beside_a_mixture_of_tasks_is_refused(store: ConversationSt
     model = ModelOptions(n_layers=1, d_model=8, n_heads=1).build(400, SEQ_LEN)
     with pytest.raises(UserError, match=r"data\.curriculum\.by: cannot be combined with data\.mix"):
         make_loader(config, data_of(store), model, runtime, Plan(steps=STEPS))
+
+
+def test_rows_are_scored_by_the_mean_loss_of_their_answers(
+    store: ConversationStore, runtime: Runtime, tiny: Callable[..., ModelConfig]
+) -> None:
+    """A conversation has the same mean loss padded among others and alone; a packed row has that of its answers."""
+    torch.manual_seed(1)
+    model = Transformer(tiny(max_seq_len=SEQ_LEN)).eval()
+    rows = data_of(store).rows(SEQ_LEN)
+    found = row_losses(model, rows, runtime, SEQ_LEN, in_documents=False)
+    sums: dict[tuple[int, ...], tuple[float, int]] = {}
+    for i in range(0, len(rows)):
+        arrays, length = rows.rows(np.array([i])), int(rows.lengths(np.array([i]))[0])
+        tokens, targets = (torch.from_numpy(arrays[name][:, :length]) for name in ("tokens", "targets"))
+        with torch.no_grad():
+            total = model(tokens, targets).sum().item()
+        n_targets = int((targets != IGNORE).sum())
+        sums[tuple(tokens[0].tolist())] = total, n_targets
+        assert found[i].item() == pytest.approx(total / n_targets, rel=1e-4)
+    packed = data_of(store, is_packed=True).rows(SEQ_LEN)
+    of_packs = row_losses(model, packed, runtime, SEQ_LEN, in_documents=True)
+    arrays = packed.rows(np.arange(len(packed)))
+    for i in range(len(packed)):
+        documents = arrays["documents"][i]
+        members = [tuple(arrays["tokens"][i][documents == d].tolist()) for d in range(documents.max() + 1)]
+        wanted = sum(sums[m][0] for m in members) / sum(sums[m][1] for m in members)
+        assert of_packs[i].item() == pytest.approx(wanted, rel=1e-4)

@@ -96,7 +96,7 @@ class _Ranking:
 
     Args:
         difficulty: (n,) numbers, greater for harder rows.
-        at_least: number of rows that a step draws.
+        at_least: number of rows that a step draws, at most n.
     """
 
     def __init__(self, difficulty: NDArray[Any], at_least: int) -> None:
@@ -105,13 +105,7 @@ class _Ranking:
         # For each difficulty, the number of rows of at most that difficulty, and their share of all: epsilon.
         self._counts = np.flatnonzero(is_last) + 1
         self._shares = self._counts / len(difficulty)
-        first = int(np.searchsorted(self._counts, at_least))
-        if first == len(self._counts):
-            raise UserError(
-                f"data.global_batch={at_least}: a step of a curriculum draws no row twice, and there are only "
-                f"{len(difficulty):,} rows; choose a smaller global_batch"
-            )
-        self.lowest = float(self._shares[first])
+        self.lowest = float(self._shares[np.searchsorted(self._counts, at_least)])
 
     def allowed(self, competence: float) -> int:
         """The number of rows whose epsilon is at most the competence."""
@@ -150,6 +144,11 @@ class Competence:
         self._data, self._pace, self._global_batch = data, pace, global_batch
         self._seed = hash_ints(seed, *b"competence")
         self._full_from = pace.full_from
+        if self._full_from and len(data) < global_batch:
+            raise UserError(
+                f"data.global_batch={global_batch}: a step of a curriculum draws no row twice, and there are only "
+                f"{len(data):,} rows; choose a smaller global_batch"
+            )
         borders = {step * global_batch for step in (pace.renew, self._full_from) if 0 < step < MAX_STEP}
         self._ordinary = ordinary(sorted(borders))
         digest = "" if difficulty is None else hashlib.sha256(np.ascontiguousarray(difficulty).tobytes()).hexdigest()
@@ -159,7 +158,8 @@ class Competence:
 
     def renew(self, difficulty: NDArray[Any] | None) -> None:
         """Draw by another difficulty, (n,) numbers, from now on; None restores the ordinary order."""
-        self._ranking = None if difficulty is None else _Ranking(difficulty, self._global_batch)
+        is_used = self._full_from > 0
+        self._ranking = _Ranking(difficulty, self._global_batch) if is_used and difficulty is not None else None
         self.difficulty = difficulty
 
     def competence(self, step: int) -> float:

@@ -1,4 +1,4 @@
-"""A curriculum by the model's own loss: at every so many steps all training rows are scored, and ordered anew."""
+"""A curriculum by the model's own loss: every so many steps all training rows are scored and sorted again."""
 
 from __future__ import annotations
 
