@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from babyllm.errors import UserError
 from babyllm.run_directory import meant_step
+from babyllm.selection.numeric.doremi import DoReMiConfig, average, update
 from babyllm.training.recording.records import read_metrics
 
 _LOSS = re.compile(r"val/(.+)/loss")
@@ -41,16 +42,11 @@ def doremi_weights(excess: NDArray[np.float64], *, eta: float = 1.0, smoothing: 
     Returns:
         (D,) weights that add up to 1.
     """
-    _, n_domains = excess.shape
-    log_weights, weights = np.zeros(n_domains), []
+    config, weights, history = DoReMiConfig(eta, smoothing), np.full(excess.shape[1], 1 / excess.shape[1]), []
     for row in np.maximum(excess, 0.0):
-        log_weights = log_weights + eta * row
-        shares = np.exp(log_weights - log_weights.max())
-        shares = (1 - smoothing) * shares / shares.sum() + smoothing / n_domains
-        log_weights = np.log(shares)
-        weights.append(shares)
-    mean: NDArray[np.float64] = np.sum(weights, axis=0) / len(weights)
-    return mean
+        weights = update(weights, row, config)
+        history.append(weights)
+    return average(np.array(history))
 
 
 def excess_losses(proxy: Path, reference: Path) -> tuple[list[str], NDArray[np.float64]]:

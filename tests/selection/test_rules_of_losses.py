@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from babyllm.errors import UserError
-from babyllm.selection.numeric.doremi import DoReMiConfig, Excess, average, excess, means, update
+from babyllm.selection.numeric.doremi import DoReMiConfig, average, update
 from babyllm.selection.numeric.quality_rule import fit, load
 
 
@@ -131,17 +131,6 @@ def test_weights_follow_the_formula() -> None:
     assert update(weights, losses, DoReMiConfig(2.0, 0.1)) == pytest.approx(expected)
     assert update(weights, np.full(3, 9.0), DoReMiConfig(1.0, 0.0)) == pytest.approx(weights)
     assert average(np.array([[0.2, 0.8], [0.6, 0.4]])) == pytest.approx([0.4, 0.6])
-
-
-def test_excess_losses_are_cut_at_zero_token_by_token() -> None:
-    """Tokens that the model predicts better than the reference count as 0; parts of a batch add up."""
-    losses, reference = np.array([3.0, 1.0, 2.0, 5.0]), np.array([2.0, 4.0, 0.5, 5.0])
-    domains = np.array([0, 0, 1, 1])
-    found = excess(losses, reference, domains, 3)
-    assert found.sums.tolist() == [1, 1.5, 0] and found.tokens.tolist() == [2, 2, 0]
-    parts = [excess(losses[some], reference[some], domains[some], 3) for some in (slice(0, 3), slice(3, 4))]
-    added = Excess(*(sum(column) for column in zip(*parts, strict=True)))  # type: ignore[arg-type]
-    assert means(added, np.array([7.0, 7.0, 7.0])).tolist() == [0.5, 0.75, 7]
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,23 @@
 """Weights of domains from how much worse a model does on each than a reference model (DoReMi).
 
 Xie et al. 2023, DoReMi: Optimizing Data Mixtures Speeds Up Language Model Pretraining (arXiv:2305.10429), algorithm 1.
-A small model learns while the weights move towards domains on which its loss exceeds that of the reference model; the
-mean of the weights over all steps is the mixture that larger models then learn from.
+The weights move towards domains on which a model's loss exceeds that of the reference model; the mean of the weights
+over all updates is the mixture that larger models then learn from.
 
-    losses of tokens -> `excess`: sums and numbers of tokens by domain, which add up over micro-batches and ranks
-    -> `means` -> `update`: the weights of the next step -> after the last step `average` of all of them
+    excess losses by domain -> `update`: the next weights -> after the last update `average` of all of them
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.config.values import Positive, ShareBelow1
 from babyllm.errors import UserError
-from babyllm.selection.numeric.vectors import F64, Rows
+from babyllm.selection.numeric.vectors import F64
 
 
 @dataclass(frozen=True)
@@ -32,42 +31,6 @@ class DoReMiConfig:
 
     step_size: Positive = 1.0
     smoothing: ShareBelow1 = 1e-3
-
-
-class Excess(NamedTuple):
-    """What the tokens of a batch add, by domain.
-
-    Attributes:
-        sums: (domains,) float64 sums of excess losses in nats.
-        tokens: (domains,) int64 numbers of tokens.
-    """
-
-    sums: F64
-    tokens: Rows
-
-
-def excess(losses: NDArray[Any], reference: NDArray[Any], domains: NDArray[Any], n_domains: int) -> Excess:
-    """Sum max(loss - reference loss, 0) over the tokens of each domain.
-
-    Args:
-        losses: (tokens,) losses of the model in nats.
-        reference: (tokens,) losses of the reference model.
-        domains: (tokens,) integer numbers of the domains, from 0.
-        n_domains: number of domains.
-    """
-    above = np.maximum(np.asarray(losses, np.float64) - np.asarray(reference, np.float64), 0)
-    sums = np.bincount(domains, above, n_domains).astype(np.float64)
-    return Excess(sums, np.bincount(domains, minlength=n_domains).astype(np.int64))
-
-
-def means(total: Excess, before: F64) -> F64:
-    """(domains,) float64 mean excess losses in nats; for a domain without tokens, that of the step before.
-
-    Args:
-        total: sums of the whole step.
-        before: (domains,) mean excess losses of the step before; zeros in the first.
-    """
-    return np.where(total.tokens > 0, total.sums / np.maximum(total.tokens, 1), before)
 
 
 def update(weights: F64, excess_losses: F64, config: DoReMiConfig) -> F64:
