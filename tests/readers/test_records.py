@@ -18,6 +18,8 @@ from babyllm.text.readers import ReadConfig, find_partitions
 
 # ---- addresses
 
+CONVERSATION = "a conversation, which train_sft.py takes with --data.path, and other commands with --kind=conversations"
+
 
 @pytest.mark.parametrize(
     "record",
@@ -107,13 +109,10 @@ def test_conversations_are_no_documents(name: str, turn: dict[str, str], tmp_pat
     put(tmp_path / "in/a.jsonl", json_lines({"id": 1, name: [turn, turn]}))
     pq.write_table(pa.Table.from_pylist([{"id": 1, "messages": [turn]}]), tmp_path / "in/b.parquet")
     assert reasons(read(tmp_path / "in")) == [
-        f"a conversation, which train_sft.py takes with --data.path; --read.text={name} reads what is said in it"
-        for name in (name, "messages")
+        f"{CONVERSATION}; --read.text={name} reads what is said in it" for name in (name, "messages")
     ]
     assert texts(read(tmp_path / "in/a.jsonl", text=name)) == [f"{TEXT}\n{TEXT}"]
-    assert reasons(read(put(tmp_path / "b.jsonl", json_lines([turn])))) == [
-        "a conversation, which train_sft.py takes with --data.path"
-    ]
+    assert reasons(read(put(tmp_path / "b.jsonl", json_lines([turn])))) == [CONVERSATION]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".ndjson"])

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from babyllm.chat.formats import FormatConfig
+from babyllm.errors import UserError
 from babyllm.pipeline.report import Report, print_report
+from babyllm.store.chat_folders import is_chat_files
 from babyllm.text.dedup.dedup_config import DedupConfig
 from babyllm.text.dedup.stage import dedup
 
@@ -45,6 +47,8 @@ def run(flags: Flags, *arguments: str) -> None:
 def _unique(flags: Flags, inputs: list[Path], out: Path) -> Report | None:
     config = DedupConfig(**{f.name: getattr(flags, f.name) for f in fields(DedupConfig)})
     if flags.kind == "documents":
+        if chats := [path for path in inputs if path.is_file() or is_chat_files(path)]:
+            raise UserError(f"{chats[0]}: is not a corpus; for files of conversations, add --kind=conversations")
         return dedup(inputs, out, config)
     from babyllm.chat_corpus.dedup_chats import dedup_chats
 

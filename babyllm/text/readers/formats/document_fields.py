@@ -282,4 +282,6 @@ def _conversation(name: str, value: Any) -> str:
     if not (isinstance(value, list) and value and isinstance(value[0], dict) and TURN.keys() & value[0].keys()):
         return ""
     hint = f"; --read.text={name} reads what is said in it" if name else ""
-    return f"a conversation, which train_sft.py takes with --data.path{hint}"
+    return (
+        f"a conversation, which train_sft.py takes with --data.path, and other commands with --kind=conversations{hint}"
+    )
