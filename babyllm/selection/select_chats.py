@@ -54,6 +54,7 @@ from babyllm.text.readers import Partition, Rejected
 
 MODEL_PIECE_BYTES = 1 << 17  # models are slow: an interrupted command repeats at most this much
 WHERE, STARTS = "where.npz", "starts.json"
+SIDES = ("read.json", "kept.json")  # how varied the conversations of a partition are
 
 
 def select_chats(
@@ -276,8 +277,8 @@ def _keep(
 def _with_diversity(report: Report, run: ChatRun, settings: Mapping[str, Any], digest: Sequence[str]) -> Report:
     """The report, followed by how varied the kept conversations are beside all that were read."""
     work = partial(_diverse, directory=settings["directory"], format=settings["format"])
-    results = run.run(work, "diversity", "select: bytes compared", more=list(digest))
-    before, after = (merge([Diversity.of(result[side]) for result in results]) for side in ("read", "kept"))
+    run.run(work, "diversity", "select: bytes compared", more=list(digest))
+    before, after = (merge(_stored(run.folders("diversity"), side)) for side in SIDES)
     varied = report_of(after, before)
     return replace(
         report,
@@ -286,8 +287,12 @@ def _with_diversity(report: Report, run: ChatRun, settings: Mapping[str, Any], d
     )
 
 
-def _diverse(partition: Partition, folder: Path, *, directory: Path, format: FormatConfig) -> dict[str, Any]:
-    del folder
+def _stored(folders: Sequence[Path], side: str) -> Iterator[Diversity]:
+    for folder in folders:
+        yield Diversity.of(json.loads((folder / side).read_text(encoding="utf-8")))
+
+
+def _diverse(partition: Partition, folder: Path, *, directory: Path, format: FormatConfig) -> None:
     first, level = _level(partition, directory)
 
     def chats() -> Iterator[Conversation]:
@@ -296,4 +301,5 @@ def _diverse(partition: Partition, folder: Path, *, directory: Path, format: For
                 yield record.conversation
 
     kept = (chat for number, chat in enumerate(chats(), first) if level[number] >= 0)
-    return {"read": diversity_of(chats()).to_json(), "kept": diversity_of(kept).to_json()}
+    for side, some in zip(SIDES, (chats(), kept), strict=True):
+        (folder / side).write_text(json.dumps(diversity_of(some).to_json()), encoding="utf-8")
