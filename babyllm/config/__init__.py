@@ -1,5 +1,5 @@
 """Settings: dataclasses, one YAML file and `--section.key=value`, and limits for their values."""
 
-from babyllm.config.command_line import differences, dump, load, load_by_name, nearest, parse, to_dict
+from babyllm.config.command_line import differences, dump, load, nearest, parse, to_dict
 
-__all__ = ["differences", "dump", "load", "load_by_name", "nearest", "parse", "to_dict"]
+__all__ = ["differences", "dump", "load", "nearest", "parse", "to_dict"]

@@ -33,12 +33,12 @@ import yaml
 from babyllm.config.option_names import instead, why_not
 from babyllm.config.option_names import nearest as nearest
 from babyllm.config.values import check, described, expanded, is_path
-from babyllm.config.yaml_nodes import NULLS, compose, content_of, is_null, items_of, mistake, place_of
 from babyllm.errors import UserError
 
 C = TypeVar("C")
 
-MAX_FILE_BYTES = 1 << 20  # of a configuration file
+_NULLS = ("", "~", "null", "none")
+MAX_FILE_BYTES, MAX_NESTING = 1 << 20, 20  # limits of a configuration file
 _SWITCHES = {
     "print_config": "Print the resolved configuration as YAML and exit.",
     "debug": "Show a traceback with a user's error.",
@@ -69,7 +69,8 @@ def parse(
         print(_help(leaves, prog, description))
         raise SystemExit(0)
     flags = _flags(argv, leaves)
-    values = _read(_paths(flags["config"], "--config", MISSING), leaves) if "config" in flags else {}
+    file = _paths(flags["config"], "--config", MISSING) if "config" in flags else None
+    values = {} if file is None else _values(read_node(file), leaves, file)
     for key, text in flags.items():
         if key in leaves:
             values[key] = _typed(_flag_node(text, leaves[key].kind, f"--{key}"), leaves[key], f"--{key}")
@@ -90,31 +91,15 @@ def load(kind: type[C], path: str | Path) -> C:
         UserError: for an unknown key, a value of the wrong type or beyond its limits, a missing value or an unreadable
             file.
     """
+    return from_node(kind, read_node(path), path)
+
+
+def from_node(kind: type[C], node: yaml.Node, path: str | Path) -> C:
+    """The configuration in a node of the YAML file at `path`, as `load` reads a whole file."""
     leaves = _leaves(kind)
-    config: C = _build(kind, leaves, _read(path, leaves))
+    config: C = _build(kind, leaves, _values(node, leaves, path))
     check(config)
     return config
-
-
-def load_by_name(kind: type[C], path: str | Path) -> dict[str, C]:
-    """The configurations of one type in the YAML file at `path`, each below a name of its own.
-
-    Raises:
-        UserError: as `load` does, or for a name that is given twice.
-    """
-    leaves, root, found = _leaves(kind), _root(path), dict[str, C]()
-    if not isinstance(root, yaml.MappingNode):
-        raise mistake(f"{path}: holds no names with settings below them, such as 'name: {{path: FILE}}'")
-    for name, node in items_of(root, str(path)).items():
-        if not isinstance(node, yaml.MappingNode):
-            raise mistake(f"{place_of(path, node)}: '{name}' has no settings below it, such as 'path: FILE'")
-        try:
-            found[name] = _build(kind, leaves, _values(node, leaves, path))
-            check(found[name])
-        except UserError as error:
-            text = str(error).removeprefix("--")
-            raise mistake(text if text.startswith(f"{path}:") else f"{path}: {name}: {text}") from None
-    return found
 
 
 def keys(kind: Any) -> list[str]:
@@ -162,7 +147,7 @@ class _Dumper(yaml.SafeDumper):
 
     def _text(self, value: str) -> yaml.Node:
         # YAML would fold Unicode's line breaks into spaces; only double quotes escape them.
-        style = '"' if not value.isprintable() else "'" if value.lower() in NULLS else None
+        style = '"' if not value.isprintable() else "'" if value.lower() in _NULLS else None
         return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
@@ -246,63 +231,58 @@ def _flags(argv: Iterable[str], leaves: Mapping[str, _Leaf]) -> dict[str, str]:
     while rest:
         argument = rest.pop(0)
         if not argument.startswith("--"):
-            raise mistake(f"unexpected argument '{argument}': options are written --section.key=value")
+            raise _mistake(f"unexpected argument '{argument}': options are written --section.key=value")
         name, equals, text = argument[2:].partition("=")
         if name in _SWITCHES and equals:
-            raise mistake(f"--{name} takes no value")
+            raise _mistake(f"--{name} takes no value")
         if name in leaves or name == "config":
             if not equals and (not rest or rest[0].startswith("--")):
                 if name in leaves and bool in _arms(leaves[name].kind):
                     flags[name] = "true"
                     continue
                 expected = described(leaves[name].kind) if name in leaves else "FILE.yaml"
-                raise mistake(f"--{name} has no value: write --{name}=VALUE, it expects {expected}")
+                raise _mistake(f"--{name} has no value: write --{name}=VALUE, it expects {expected}")
             if name == "config" and name in flags:
-                raise mistake("--config is given twice: put all values into one file")
+                raise _mistake("--config is given twice: put all values into one file")
             text = text if equals else rest.pop(0)
         elif name not in _SWITCHES:
-            raise mistake(f"unknown option --{name}: {instead(name, [*leaves, 'config', *_SWITCHES], leaves)}")
+            raise _mistake(f"unknown option --{name}: {instead(name, [*leaves, 'config', *_SWITCHES], leaves)}")
         flags[name] = text
     return flags
 
 
-def _read(path: str | Path, leaves: Mapping[str, _Leaf]) -> dict[str, Any]:
-    """The values in a YAML file by dotted key."""
-    return _values(_root(path), leaves, path)
-
-
-def _root(path: str | Path) -> yaml.Node:
-    """The content of a YAML file."""
+def read_node(path: str | Path) -> yaml.Node:
+    """The content of a YAML file of settings, within limits of size and depth."""
     try:
         with Path(path).open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
-            raise mistake(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, so not a configuration file")
-        return compose(content.decode("utf-8-sig"), str(path))
+            raise _mistake(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, so not a configuration file")
+        return _compose(content.decode("utf-8-sig"), str(path))
     except OSError as error:
-        raise mistake(f"{path}: this configuration file cannot be read: {error.strerror}") from None
+        raise _mistake(f"{path}: this configuration file cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise mistake(f"{path}: a configuration file is UTF-8 text, this is something else") from None
+        raise _mistake(f"{path}: a configuration file is UTF-8 text, this is something else") from None
 
 
 def _values(root: yaml.Node, leaves: Mapping[str, _Leaf], path: str | Path) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, node in _entries(root, leaves, str(path)):
         if key in values:
-            raise mistake(f"{place_of(path, node)}: duplicate key '{key}': keep one of them")
-        values[key] = _typed(node, leaves[key], f"{place_of(path, node)}: '{key}'")
+            raise _mistake(f"{_line(path, node)}: duplicate key '{key}': keep one of them")
+        values[key] = _typed(node, leaves[key], f"{_line(path, node)}: '{key}'")
     return values
 
 
 def _entries(node: yaml.Node, leaves: Mapping[str, _Leaf], path: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The keys of the configuration below `prefix`, each with its node."""
-    if is_null(node):
+    if _is_null(node):
         return
     if not isinstance(node, yaml.MappingNode):
         place = f"'{prefix[:-1]}' is a section: it" if prefix else "a configuration file"
-        raise mistake(f"{path}: {place} holds lines 'key: value', not {reprlib.repr(content_of(node, path))}")
+        raise _mistake(f"{path}: {place} holds lines 'key: value', not {reprlib.repr(_content(node, path))}")
     sections = dict.fromkeys(key[: dot.start()] for key in leaves for dot in re.finditer(r"\.", key))
-    for name, child in items_of(node, path, prefix).items():
+    for name, child in _items(node, path, prefix).items():
         key = prefix + name
         if key in leaves:
             yield key, child
@@ -310,7 +290,16 @@ def _entries(node: yaml.Node, leaves: Mapping[str, _Leaf], path: str, prefix: st
             yield from _entries(child, leaves, path, f"{key}.")
         else:
             advice = instead(key, [*leaves, *sections], leaves, is_flag=False)
-            raise mistake(f"{place_of(path, child)}: unknown key '{key}': {advice}")
+            raise _mistake(f"{_line(path, child)}: unknown key '{key}': {advice}")
+
+
+def _line(path: str | Path, node: yaml.Node) -> str:
+    """A file with the line of a node; a flag is a node of its own, without a line."""
+    return f"{path}:{node.start_mark.line + 1}" if node.start_mark else str(path)
+
+
+def _mistake(message: str) -> UserError:
+    return UserError(" ".join(message.split()))  # what the user wrote may hold line breaks; a message is one line
 
 
 # ---- YAML nodes to typed values
@@ -318,28 +307,66 @@ def _entries(node: yaml.Node, leaves: Mapping[str, _Leaf], path: str, prefix: st
 
 def _flag_node(text: str, kind: Any, where: str) -> yaml.Node:
     if text.startswith(("[", "{")) and any(map(_is_container, _arms(kind))):
-        return compose(text, where)
+        return _compose(text, where)
     return yaml.ScalarNode("", text, style=None if text else "'")
+
+
+def _compose(text: str, where: str) -> yaml.Node:
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.BaseLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise yaml.YAMLError("aliases are not supported, write the value out")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_NESTING:
+                raise yaml.YAMLError(f"more than {MAX_NESTING} lists and sections within each other")
+        return yaml.compose(text, Loader=yaml.BaseLoader) or yaml.ScalarNode("", "")
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
+        raise _mistake(f"{where}: not valid YAML{line}: {getattr(error, 'problem', None) or error}") from None
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and not node.style and node.value.lower() in _NULLS
+
+
+def _items(node: yaml.MappingNode, where: str, prefix: str = "") -> dict[str, yaml.Node]:
+    items: dict[str, yaml.Node] = {}
+    for name, child in node.value:
+        if not isinstance(name, yaml.ScalarNode):
+            raise _mistake(f"{where}: a key is a word, not {_content(name, where)}")
+        if name.value in items:
+            raise _mistake(f"{where}: duplicate key '{prefix}{name.value}': keep one of them")
+        items[name.value] = child
+    return items
+
+
+def _content(node: yaml.Node, where: str) -> Any:
+    """The text of a scalar, or a list or mapping of texts."""
+    if isinstance(node, yaml.MappingNode):
+        return {key: _content(child, where) for key, child in _items(node, where).items()}
+    return [_content(child, where) for child in node.value] if isinstance(node, yaml.SequenceNode) else node.value
 
 
 def _typed(node: yaml.Node, leaf: _Leaf, where: str) -> Any:
     """The value of a field; jsonargparse converts the text to numbers, choices and collections."""
-    kind, content = leaf.kind, content_of(node, where)
-    if leaf.is_path and not (is_null(node) and NoneType in _arms(kind)):
+    kind, content = leaf.kind, _content(node, where)
+    if leaf.is_path and not (_is_null(node) and NoneType in _arms(kind)):
         content = _paths(content, where, leaf.default)
-    if is_null(node) and NoneType in _arms(kind):
+    if _is_null(node) and NoneType in _arms(kind):
         return None
     if isinstance(node, yaml.ScalarNode) and node.style and str in _arms(kind):
         return content
     is_container = isinstance(node, yaml.CollectionNode)
     arms = [arm for arm in _arms(kind) if arm is not NoneType and _is_container(arm) == is_container]
     arms.sort(key=lambda arm: arm is str)  # anything is text, so text is the last resort
-    if arms and not (is_null(node) and content in ("", "~", "null")):
+    if arms and not (_is_null(node) and content in ("", "~", "null")):
         parser = _parser(reduce(or_, arms))
         with suppress(Exception):  # odd text, such as 400 digits or "!!int ''", raises more than its ArgumentError
             return parser.parse_object({"value": content}, defaults=False, env=False).value
     reason = why_not(content, get_args(kind))
-    raise mistake(f"{where} expects {described(kind)}, not {reprlib.repr(content)}{reason}")
+    raise _mistake(f"{where} expects {described(kind)}, not {reprlib.repr(content)}{reason}")
 
 
 def _paths(content: Any, where: str, default: Any) -> Any:
@@ -351,7 +378,7 @@ def _paths(content: Any, where: str, default: Any) -> Any:
     try:
         return expanded(content)
     except UserError as error:
-        raise mistake(f"{where} {error}") from None
+        raise _mistake(f"{where} {error}") from None
 
 
 @cache

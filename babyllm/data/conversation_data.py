@@ -19,7 +19,7 @@ from babyllm.data.conversation_config import ConversationConfig
 from babyllm.data.loader import Loader
 from babyllm.data.order.length_buckets import ByLength, MeasuredOrder
 from babyllm.data.order.shuffle import Order, Rows, Shuffled
-from babyllm.data.order.weights import weighted, without_groups
+from babyllm.data.order.task_weights import weighted, without_groups
 from babyllm.data.row_config import share_of
 from babyllm.data.rows.conversations import Conversations, PackedConversations
 from babyllm.data.rows.replay import REPLAY, Replay

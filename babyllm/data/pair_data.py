@@ -20,7 +20,7 @@ from babyllm.data.loader import Loader
 from babyllm.data.order.curriculum import Curriculum, until_step
 from babyllm.data.order.length_buckets import ByLength
 from babyllm.data.order.shuffle import Order, Rows, Shuffled
-from babyllm.data.order.weights import weighted, without_groups
+from babyllm.data.order.task_weights import weighted, without_groups
 from babyllm.data.pair_config import PairConfig
 from babyllm.data.row_config import Share, share_of
 from babyllm.data.rows.pair_rows import Answers, Mismatched, Pairs

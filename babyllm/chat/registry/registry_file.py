@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 from babyllm.chat.formats import PreferenceFormat
 from babyllm.chat.registry.data_set import DataSet
-from babyllm.config import load_by_name, nearest
+from babyllm.config import nearest
+from babyllm.config.by_name import load_by_name
 from babyllm.config.values import Count, Limits, PathText, Positive, expand_paths
 from babyllm.errors import UserError
 
@@ -84,7 +85,7 @@ class DataSetEntry:
                 raise UserError(f"'{name}' and 'format.{name}' are given; leave one of them out")
 
     def given(self) -> dict[str, Any]:
-        """The settings of `data.format` that it gives."""
+        """The settings of `data.format` that are set in it."""
         usual = PreferenceFormat()
         names = [one.name for one in fields(usual) if getattr(self.format, one.name) != getattr(usual, one.name)]
         inner = {name: getattr(self.format, name) for name in names}

@@ -40,7 +40,7 @@ class RenderSettings:
         template: text of the chat template.
         tokenizer_sha256: sha256 of the tokenizer.
         first_kept: smallest hash that is not held out, where `held_out` is a number.
-        cuts: for each data set the number that the first halves of keys are below if their records are read.
+        cuts: limit of each data set; its records are read if the first halves of their keys are below it.
         repeats: directory of the repetitions that are dropped; None if they are kept.
     """
 

@@ -34,7 +34,7 @@ def write_repetitions(
         keys: keys of all records.
         partitions: partitions that they are from.
         apart: names of the held-out files.
-        cuts: for each file, the number that the first halves of keys are below if their records are read.
+        cuts: limit of each file; its records are read if the first halves of their keys are below it.
         directory: directory of the result, that of the keys.
     """
     firsts = offsets_of(np.array([sum(n for _, n in spans) for spans in keys.spans], np.int64))

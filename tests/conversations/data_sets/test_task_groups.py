@@ -14,7 +14,7 @@ from babyllm.chat.messages import Conversation, Message
 from babyllm.config import parse
 from babyllm.data.conversation_config import ConversationConfig
 from babyllm.data.conversation_data import make_loader, open_conversation_data
-from babyllm.data.order.weights import without_groups
+from babyllm.data.order.task_weights import without_groups
 from babyllm.data.row_config import RowConfig
 from babyllm.errors import UserError
 from babyllm.evaluate.conversations.answers import closed_turns

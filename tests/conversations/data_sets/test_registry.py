@@ -35,7 +35,7 @@ from babyllm.tokenizer import Tokenizer
 from babyllm.training.stages.fine_tuning import new_run
 from babyllm.training.stages.fine_tuning_config import FineTuneConfig
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SEQ_LEN = 200
 
 
@@ -94,7 +94,7 @@ MISTAKES = {
     "a: {task: t}\n": "a: path is missing",
     "a: {path: []}\n": "a: 'path' is empty",
     "a: a.jsonl\n": "datasets.yaml:1: 'a' has no settings below it",
-    "a: {path: a.jsonl}\na: {path: b.jsonl}\n": "duplicate key 'a'",
+    "a: {path: a.jsonl}\na: {path: b.jsonl}\n": "duplicate name 'a'",
     "- a\n": "holds no names",
     "": "holds no names",
     "a: {path: [}\n": "not valid YAML in line 1",
@@ -213,7 +213,7 @@ def test_a_repetition_of_a_record_that_is_not_read_stays(tmp_path: Path, templat
 
 
 def test_workers_change_nothing(registry: Path, tmp_path: Path, template: ChatTemplate) -> None:
-    """Another number of processes gives the same store and the same record of its data sets."""
+    """Another number of processes makes the same store and the same record of its data sets."""
     for name, work in (("1", ONE), ("2", WorkConfig(2, 700))):
         prepare(named_data(["a", "b", "c"], str(registry)), tmp_path / name, template, work=work, held_out=5)
     names = ("ids.bin", "turns.bin", "index.bin", DATA_SETS)
