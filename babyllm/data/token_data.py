@@ -140,7 +140,7 @@ def make_loader(
         order = Shuffled(data.windows(config.seq_len), config.seed)
         plan = plan.with_steps(len(order), config.global_batch)
     if config.vocabulary.by is not None:
-        from babyllm.data.order.vocabulary import with_known_tokens
+        from babyllm.data.order.known_tokens import with_known_tokens
 
         stream, vocab_size = data.tokens.stream("train"), data.tokens.manifest.vocab_size
         order = with_known_tokens(config, config.vocabulary, order, stream, data.tokenizer, vocab_size, runtime, plan)

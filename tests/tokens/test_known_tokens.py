@@ -14,7 +14,7 @@ from training_fixtures import CPU, tiny_config
 
 from babyllm.data.difficulty.token_places import ALWAYS, token_places
 from babyllm.data.loader import Loader
-from babyllm.data.order.vocabulary import VocabularyPace
+from babyllm.data.order.known_tokens import VocabularyPace
 from babyllm.data.row_config import CompetenceConfig, Share, VocabularyConfig
 from babyllm.data.token_config import DataConfig
 from babyllm.data.token_data import PretrainingData, make_loader, open_pretraining_data

@@ -23,7 +23,7 @@ from babyllm.data.order.shuffle import Rows
 from babyllm.errors import UserError
 from babyllm.ragged import Ragged, mix, positions
 
-MAX_GRAMS = 1 << 26
+MAX_GRAMS = 1 << 24
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
 

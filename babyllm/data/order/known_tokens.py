@@ -123,7 +123,7 @@ def with_known_tokens(
         stream: training tokens.
         tokenizer: tokenizer of the stream.
         vocab_size: number of ids.
-        runtime: runtime of the run; its rank 0 counts first, with the files in its cache.
+        runtime: runtime of the run; its rank 0 counts first.
         plan: plan with its number of steps.
 
     Raises:
