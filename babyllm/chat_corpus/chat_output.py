@@ -25,6 +25,8 @@ from babyllm.chat_corpus.chat_records import ChatRecord
 from babyllm.errors import UserError
 from babyllm.files import fsync
 from babyllm.pipeline.output import REJECTED
+from babyllm.pipeline.report_html import REPORT_FILES
+from babyllm.store.chat_folders import CHATS
 from babyllm.store.parquet import open_parquet, parquet_writer
 from babyllm.text.readers import Rejected, Source
 from babyllm.text.readers.formats.json_values import JSON_SUFFIXES, holds_lines, json_blocks
@@ -33,6 +35,8 @@ from babyllm.text.readers.formats.table import ARCHIVES, TABLES
 ROWS = 1024  # rows of a table that are converted together
 COPY_BYTES = 1 << 20
 EXCERPT = 200  # characters of a rejected conversation that are listed
+OWN_FILES = (CHATS, REJECTED, *REPORT_FILES, "scores.parquet", "clusters.parquet", "contaminated.parquet")
+APART = "data"
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,14 @@ class ChatSink:
 
 
 def output_name(source: Source, part: str = "") -> str:
-    """The path of the file that holds what is kept of a source."""
+    """The path of the file that holds what is kept of a source; one named like a file of ours goes into a folder."""
     name = source.name
     for suffix in ARCHIVES:
         name = name.replace(f"{suffix}/", "/")
     name = name.lstrip("/")
-    return f"{part}/{name}" if part else name
+    if part:
+        return f"{part}/{name}"
+    return f"{APART}/{name}" if name in OWN_FILES else name
 
 
 class _PieceWriter:

@@ -106,16 +106,18 @@ def _in_share(candidates: Candidates, config: SelectConfig) -> NDArray[np.bool_]
     return uniform(text_keys(candidates.keys), config.seed) < shares
 
 
-def score(candidates: Candidates, name: str, flag: str) -> NDArray[np.float64]:
-    """The score of this name, (n,) float64.
+def score(candidates: Candidates, name: str, flag: str = "by") -> NDArray[np.float64]:
+    """The score of this name, or the product of several joined by *, (n,) float64.
 
     Raises:
         UserError: there is none; the message names `flag`.
     """
-    if name not in candidates.scores:
-        known = ", ".join(sorted(candidates.scores)) or "none; add some with --scores"
-        raise UserError(f"--{flag}: there is no score {name}; there are {known}")
-    return candidates.scores[name]
+    for factor in name.split("*"):
+        if factor not in candidates.scores:
+            known = ", ".join(sorted(candidates.scores)) or "none; add some with --scores"
+            raise UserError(f"--{flag}: there is no score {factor}; there are {known}")
+    product: NDArray[np.float64] = np.prod([candidates.scores[factor] for factor in name.split("*")], axis=0)
+    return product
 
 
 def _bound(candidates: Candidates, config: SelectConfig, why: NDArray[np.object_]) -> None:
@@ -185,7 +187,7 @@ def _ordered(
     if rule == "diverse":
         assert vectors is not None
         values = np.full(len(candidates), np.nan)
-        values[rows] = candidates.scores[str(config.column)][rows]
+        values[rows] = score(candidates, str(config.column))[rows]
         return diverse_top(vectors, values, n, threshold=config.similar).rows, None
     keys = [candidates.keys[row] for row in rows]
     if rule == "weighted":
@@ -193,7 +195,7 @@ def _ordered(
         draws = uniform(text_keys(keys), config.seed)
         # The order of weighted draws without replacement (Efraimidis and Spirakis 2006).
         return rows[np.argsort(np.where(weights > 0, -np.log(draws) / np.maximum(weights, 1e-300), np.inf))][:n], None
-    values = np.zeros(len(rows)) if rule == "random" else candidates.scores[str(config.column)][rows]
+    values = np.zeros(len(rows)) if rule == "random" else score(candidates, str(config.column))[rows]
     return rows[rank(keys, values, RuleConfig(rule, seed=config.seed)).rows][:n], None
 
 
@@ -201,7 +203,7 @@ def _weights(candidates: Candidates, config: SelectConfig, rows: Rows, n: int) -
     """The weight of each of some rows for a weighted draw."""
     vectors = candidates.vectors
     if config.weights is None:
-        found = candidates.scores[str(config.column)][rows]
+        found = score(candidates, str(config.column))[rows]
         if (found < 0).any():
             raise UserError(f"--by={config.column}: weights must be at least 0; bound them with --within")
         return found

@@ -53,7 +53,8 @@ class SelectConfig:
         vectors: file of one vector for each conversation, in their order: .npy, or Parquet with a column of lists.
         vector_column: column of a Parquet file of vectors; null takes the only one.
         quality_rule: file of a fitted rule of quality, whose result is the score quality.
-        by: score that ranks the records; null takes the main one of the only scorer.
+        by: score that ranks the records, or a product such as complexity*quality; null takes the main one of the only
+            scorer.
         within: bounds of scores by name, such as {ifd: [0, 1]}; null in a pair is no bound. Others are dropped.
         rule: rule that keeps: top or bottom (by score), random, linear or logarithmic (random, rarer with the rank),
             weighted (random by `weights`), k_center (each the farthest from those before), k_means (the nearest to the

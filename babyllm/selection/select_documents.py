@@ -59,6 +59,10 @@ def select_documents(inputs: Sequence[Path], out: Path, config: SelectConfig) ->
     config.check()
     if others := [name for name in config.scores if name not in _KNOWN]:
         raise UserError(f"--scores: {others[0]} is for conversations; documents have {', '.join(_KNOWN)}")
+    if (budget := config.budget()) and budget[1] == "tokens":
+        raise UserError(
+            f"--limit={config.limit}: documents have no tokens yet; give a number of records, or such as 10MB"
+        )
     if len(config.amounts) > 1 or config.chosen or config.table or config.vectors:
         raise UserError("--keep as a list, --chosen, --table and --vectors are for conversations; leave them out")
     require_apart(out, [*inputs, *map(Path, config.target)])

@@ -95,6 +95,18 @@ def test_groups_have_the_same_share(tmp_path: Path) -> None:
         assert sorted(n for n in kept if n % 3 == task) == sorted(order[:6])
 
 
+def test_products_of_scores_rank(tmp_path: Path) -> None:
+    """DEITA's score is a product, and records that resemble better ones are left out."""
+    source, vectors = chats(tmp_path / "in"), np.zeros((N, 2), np.float32)
+    vectors[:, 0], vectors[::2, 1] = 1, 1  # two directions
+    np.save(tmp_path / "v.npy", vectors)
+    flags = ["--scores=[field:score, text]", "--by=score*answer_characters", f"--vectors={tmp_path / 'v.npy'}"]
+    order = sorted(range(N), key=lambda n: -math.sin(n) * (n % 9 + 1))
+    assert sorted(select(source, tmp_path / "top", *flags, "--keep=5")[""]) == sorted(order[:5])
+    two = [next(n for n in order if n % 2 == side) for side in (0, 1)]
+    assert sorted(select(source, tmp_path / "out", *flags, "--rule=diverse", "--keep=5")[""]) == sorted(two)
+
+
 @pytest.mark.parametrize(("limit", "n"), [("7", 7), ("1KB", None)])
 def test_limits_stop_in_the_order_of_the_rule(tmp_path: Path, limit: str, n: int | None) -> None:
     """A limit keeps the first records of the order that fit."""
