@@ -69,7 +69,7 @@ def measure(
         UserError: a task or a group has the name of the total, "all".
     """
     if any(ALL in (sample.task, group_of(sample.task)) for sample in samples):
-        raise UserError(f"a task or a group of tasks is named '{ALL}', like the total; give it another name")
+        raise UserError(f"a task or a group of tasks has the name '{ALL}', as the total has; give it another")
     nats = losses(model, samples, runtime, batch_tokens=batch_tokens)
     accuracies = turn_accuracy(model, samples, candidates, runtime, batch_tokens=batch_tokens)
     if not nats:

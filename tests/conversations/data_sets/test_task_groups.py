@@ -173,7 +173,7 @@ def test_no_group_has_the_name_of_the_total(
     with pytest.raises(UserError, match="is named 'all', like their total"):
         opened(file, tmp_path / "out", template, runtime)
     talk = Conversation((Message("user", "a"), Message("assistant", "b")), task=task)
-    with pytest.raises(UserError, match="is named 'all', like the total"):
+    with pytest.raises(UserError, match="has the name 'all', as the total has"):
         measure(model, samples_of(template, [talk], SEQ_LEN), {}, runtime)
 
 
