@@ -1,6 +1,5 @@
 """A head for parts of speech, which trains with a model and is not part of it when it is saved."""
 
-import json
 import os
 import random
 import signal
@@ -14,12 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch.nn import functional as F
 from training_fixtures import FLAGS, Kill, Worker, tiny_config
 
 from babyllm.data.difficulty.parts_of_speech import load_tagger
 from babyllm.data.difficulty.token_places import NAMES, NO_CLASS, token_classes
+from babyllm.data.order.tagged_targets import TaggedTargets
+from babyllm.data.rows.arrays import RowArrays
 from babyllm.data.token_data import open_pretraining_data
 from babyllm.documents import Document
 from babyllm.errors import UserError
@@ -224,15 +226,35 @@ def test_the_head_may_be_left_off_later_and_not_begun_later(
         train_stage(a_run(tagged, plain), begin)
 
 
-def test_another_stage_of_training_starts_from_the_model(tagged: Path, straight: Path, tmp_path: Path) -> None:
-    """A run that begins with the weights of one with a head has no head, or a new one."""
-    for weight in (0.0, 0.5):
-        config = a_run(tagged, tmp_path / str(weight), weight, init_from=str(straight))
-        config = replace(config, plan=replace(config.plan, steps=1))
-        train_stage(config, begin)
-        step = step_directories(tmp_path / str(weight))[1]
-        assert (step / AUXILIARY).exists() == bool(weight)
-    assert json.loads((step / "resume.json").read_text())["step"] == 1
+def test_another_run_starts_from_the_model_alone(tagged: Path, straight: Path, tmp_path: Path) -> None:
+    """A run that begins with the weights of one with a head has none, or a new one that its seed alone decides."""
+    for name, weight in (("without", 0.0), ("one", 0.5), ("two", 0.5)):
+        config = a_run(tagged, tmp_path / name, weight, init_from=str(straight))
+        train_stage(replace(config, plan=replace(config.plan, steps=1)), begin)
+        assert (step_directories(tmp_path / name)[1] / AUXILIARY).exists() == bool(weight)
+    first = [losses_of(tmp_path / name, "loss/pos") for name in ("one", "two")]
+    assert first[0] == first[1] != losses_of(straight, "loss/pos")[-1:]
+
+
+def test_targets_that_are_ignored_have_no_class() -> None:
+    """The unit counts targets with a class alone, also where padding stands and id 0 has a class; rows stay."""
+
+    class Padded:
+        def rows(self, numbers: NDArray[np.int64]) -> RowArrays:
+            targets = np.array([[0, 1, 2, IGNORE], [2, IGNORE, IGNORE, IGNORE]])[numbers]
+            return RowArrays({"tokens": targets.clip(0), "targets": targets}, units={"turn": np.ones(len(numbers), np.int64)})
+
+        def identity(self, consumed: int) -> dict[str, Any]:
+            return {"of": consumed}
+
+        def metrics(self, consumed: int) -> dict[str, float]:
+            return {"epoch": 1.0}
+
+    order = TaggedTargets(Padded(), np.array([4, 0, NO_CLASS]))
+    read, before = order.rows(np.arange(2)), Padded().rows(np.arange(2))
+    assert read.units["tagged"].tolist() == [2, 0] and read.units["turn"].tolist() == [1, 1]
+    assert all((read[name] == before[name]).all() for name in before.arrays)
+    assert order.identity(3) == {"of": 3} and order.metrics(3) == {"epoch": 1.0}
 
 
 def test_without_jieba_the_message_says_what_to_install(
