@@ -30,7 +30,7 @@ from babyllm.runtime import ordinary_signals
 from babyllm.runtime.machine import cores
 
 MEMORY, RESUME, OPTIMIZER = ".verified.json", "resume.json", "optimizer.safetensors"
-STREAM = "stream.safetensors"
+STREAM, AUXILIARY = "stream.safetensors", "auxiliary_head.safetensors"
 INDEX = "model.safetensors.index.json"  # the file of each tensor, where weights are in several files
 HELD = "held_from.json"  # marks a base that a run holds, as opposed to a user's folder
 BLOCK_BYTES = 1 << 22
@@ -249,7 +249,7 @@ def check_held(directory: Path) -> None:
 def check_model(directory: Path) -> None:
     """Compare the files of a model directory with the checksums in its resume.json, if it has one.
 
-    The files of the optimizer and the stream are left out: only a resumed run reads them.
+    The files of the optimizer, the stream and an auxiliary head are left out: only a resumed run reads them.
 
     Raises:
         UserError: a file is missing or has changed since it was saved.
@@ -257,7 +257,7 @@ def check_model(directory: Path) -> None:
     if not (directory / RESUME).is_file():
         return
     own = f"use another step, or, if you changed it yourself, a copy of {directory} without {RESUME}"
-    compare_step(directory, read_record(directory, "use another step"), own, without=[OPTIMIZER, STREAM])
+    compare_step(directory, read_record(directory, "use another step"), own, without=[OPTIMIZER, STREAM, AUXILIARY])
 
 
 def read_record(directory: Path, advice: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from babyllm.config.values import check
 from babyllm.data.loader import Loader
 from babyllm.data.order.shuffle import Order, Shuffled
+from babyllm.data.order.tagged_targets import TaggedTargets
 from babyllm.data.row_config import share_of
 from babyllm.data.rows.windows import Windows
 from babyllm.data.token_config import DataConfig
@@ -28,11 +29,15 @@ from babyllm.tokenizer import Tokenizer, load_tokenizer
 
 @dataclass(frozen=True)
 class PretrainingData:
-    """Checked shards, and the tokenizer that made them (None where none lies beside them)."""
+    """Checked shards, and the tokenizer that made them (None where none lies beside them).
+
+    For a model with an auxiliary head `classes` (V,) int64 has the class of each id, negative for none.
+    """
 
     tokens: TokenData
     tokenizer: Tokenizer | None
     mask_documents: bool
+    classes: NDArray[np.int64] | None = None
 
     def windows(self, seq_len: int, domain: str | None = None) -> Windows:
         """The training rows of `seq_len` inputs, of one domain or of all.
@@ -144,5 +149,7 @@ def make_loader(
 
         stream, vocab_size = data.tokens.stream("train"), data.tokens.manifest.vocab_size
         order = with_known_tokens(config, config.vocabulary, order, stream, data.tokenizer, vocab_size, runtime, plan)
+    if data.classes is not None:
+        order = TaggedTargets(order, data.classes)
     pin = runtime.device.type == "cuda"
     return Loader(order, share, config.seed, fingerprint, pin_memory=pin, scored=scored), plan

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from babyllm.config.json_fields import Fields, read_json
 from babyllm.errors import UserError
 from babyllm.files import write_json
-from babyllm.integrity import check_held, check_model
+from babyllm.integrity import AUXILIARY, check_held, check_model
 from babyllm.interop.headers import require_fitting_header, tensor_shapes
 from babyllm.interop.hf_config import classifier_of, config_from_json, config_to_json, is_classifier
 from babyllm.interop.weights import (
@@ -31,7 +31,7 @@ from babyllm.interop.weights import (
     weights_to_hf,
 )
 from babyllm.model.config import ModelConfig
-from babyllm.model.heads import CRITIC, SCORE, ActorCritic, WithHead
+from babyllm.model.heads import CRITIC, SCORE, ActorCritic, WithAuxiliary, WithHead
 from babyllm.model.interface import Model
 from babyllm.model.linear import FrozenLinear, WeightStorage
 from babyllm.model.options import ModelOptions
@@ -84,7 +84,8 @@ def model_tensors(model: Model) -> dict[str, dict[str, Tensor]]:
         return {**model_tensors(model.actor), **{f"{CRITIC}/{name}": file for name, file in of_critic.items()}}
     tensors = weights_to_hf(model.state_dict(), model.config)
     if isinstance(model, WithHead) and model.has_output:
-        return {VALUE_HEAD: {f"{SCORE}.weight": tensors.pop(f"{SCORE}.weight")}, WEIGHTS: tensors}
+        file = AUXILIARY if isinstance(model, WithAuxiliary) else VALUE_HEAD
+        return {file: {f"{SCORE}.weight": tensors.pop(f"{SCORE}.weight")}, WEIGHTS: tensors}
     return {WEIGHTS: tensors}
 
 
@@ -107,9 +108,11 @@ def describe_model(
 
 
 def model_to_json(model: Model, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """The content of config.json: that of `config_to_json`, and the labels of a head."""
+    """The content of config.json: that of `config_to_json`, and the labels of a head that is not auxiliary."""
     config = config_to_json(model.config, tokenizer)
-    return config | _head_to_json(model) if isinstance(model, WithHead) else config
+    if isinstance(model, WithHead) and not isinstance(model, WithAuxiliary):
+        return config | _head_to_json(model)
+    return config
 
 
 def _head_to_json(model: WithHead) -> dict[str, Any]:

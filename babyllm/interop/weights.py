@@ -19,7 +19,7 @@ from torch import Tensor
 from babyllm.config.json_fields import Fields, read_json
 from babyllm.errors import UserError, in_one_line
 from babyllm.files import path_as_text
-from babyllm.integrity import INDEX
+from babyllm.integrity import AUXILIARY, INDEX
 from babyllm.model.config import ModelConfig
 from babyllm.model.heads import CRITIC, SCORE, ActorCritic
 from babyllm.model.interface import Model
@@ -156,8 +156,8 @@ def load_weights(directory: Path, model: Model) -> dict[str, Tensor]:
         raise UserError(f"{directory}: holds no {WEIGHTS}")
     expected = model.state_dict()
     names = {hf_name(name): name for name in expected}
-    if f"{SCORE}.weight" in names and (directory / VALUE_HEAD).is_file():
-        files.append(directory / VALUE_HEAD)
+    if f"{SCORE}.weight" in names:
+        files += [file for name in (VALUE_HEAD, AUXILIARY) if (file := directory / name).is_file()]
     stored = stored_layers(files, model.config.n_layers)
     state = {names.get(name, name.removeprefix(_PREFIX)): tensor for name, tensor in stored.items()}
     output, embedding = names[f"{OUTPUT}.weight"], names[f"{_PREFIX}{EMBEDDING}.weight"]

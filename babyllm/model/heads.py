@@ -2,6 +2,7 @@
 
 tokens (B, T) -> Transformer -> hidden states (B, T, D) -> score -> values of each token, or of the last one of each row
 tokens, targets -> ActorCritic: actor -> nats, entropies; critic -> values
+tokens, targets -> WithAuxiliary: nats, and values of a head that is dropped after training
 
 Legend: B batch, T time, D model width, N labels.
 Parameters carry the names of transformers' LlamaForSequenceClassification: `model.layers...`, `score.weight`. They are
@@ -121,6 +122,22 @@ class WithHead(Model):
         with torch.autocast(hidden.device.type, enabled=False):  # 16-bit values could not tell close rewards apart
             values: Tensor = self.score(hidden.to(self.score.weight.dtype)).float()
         return values.squeeze(-1) if len(self.labels) == 1 else values
+
+
+class WithAuxiliary(WithHead):
+    """A language model with a head that only helps to train it; to every reader of its files it has no head.
+
+    Only the files for resuming a run have the head.
+    """
+
+    def __init__(self, model: Transformer, labels: Sequence[str]) -> None:
+        """Take over `model`, with its output layer.
+
+        Args:
+            model: transformer.
+            labels: names of the outputs, at least two.
+        """
+        super().__init__(model, labels, has_output=True)
 
 
 def _no_output(width: int, device: torch.device) -> nn.Linear:

@@ -5,8 +5,6 @@ rows -> measured: rank 0 computes -> difficulty.npy, sealed by difficulty.json -
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +15,16 @@ from numpy.typing import NDArray
 from babyllm.data.difficulty.given_numbers import given_numbers
 from babyllm.data.difficulty.gram_rarity import rarity
 from babyllm.data.difficulty.parts_of_speech import n_parts_of_speech
+from babyllm.data.difficulty.stored_numbers import computed_once
 from babyllm.data.difficulty.text_lengths import text_lengths
 from babyllm.data.order.shuffle import Rows, hash_ints
 from babyllm.data.row_config import CompetenceConfig
 from babyllm.errors import UserError
-from babyllm.files import read_sealed_json, write_bytes, write_sealed_json
 from babyllm.ragged import GOLDEN, mix
 from babyllm.runtime import Runtime
 from babyllm.tokenizer import Tokenizer
 
-NUMBERS, SEAL = "difficulty.npy", "difficulty.json"  # in the run directory
+NUMBERS = "difficulty.npy"  # in the run directory
 VERSION = 1  # of the measures: a change of any of them makes stored numbers void
 Numbers = NDArray[np.float64]
 GRAMS = {"unigram": 1, "bigram": 2, "trigram": 3}
@@ -77,16 +75,8 @@ def difficulty(
         return None
     if config.by == "column":
         return given_numbers(Path(config.column or ""), len(data.rows))
-    if directory is None:
-        return _computed(config, data, seed)
     made_of = [VERSION, config.by, config.sources, seed, len(data.rows), *data.made_of]
-    with runtime.main_first():
-        found = _stored(directory, made_of)
-        if found is None:
-            found = _computed(config, data, seed)
-            if runtime.is_main:
-                _store(directory, made_of, found)
-        return found
+    return computed_once(directory, NUMBERS, made_of, lambda: _computed(config, data, seed), runtime)
 
 
 def _require_fitting(config: CompetenceConfig, data: Measured) -> None:
@@ -123,28 +113,3 @@ def _chance(n: int, seed: int) -> Numbers:
     state = np.arange(n, dtype=np.uint64) * GOLDEN + np.uint64(hash_ints(seed, *b"difficulty"))
     chance: Numbers = (mix(state) >> np.uint64(11)) / float(1 << 53)
     return chance
-
-
-def _store(directory: Path, made_of: Sequence[object], numbers: Numbers) -> None:
-    content = io.BytesIO()
-    np.save(content, numbers)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        write_bytes(directory / NUMBERS, content.getvalue())
-        digest = hashlib.sha256(content.getvalue()).hexdigest()
-        write_sealed_json(directory / SEAL, {"made_of": list(made_of), "numbers_sha256": digest})
-    except OSError as error:
-        raise UserError(f"{directory}: cannot be written ({error.strerror}); choose another --run_dir") from error
-
-
-def _stored(directory: Path, made_of: Sequence[object]) -> Numbers | None:
-    """The stored numbers; None if there are none, they are of other data or settings, or they are damaged."""
-    try:
-        seal = read_sealed_json(directory / SEAL)
-        content = (directory / NUMBERS).read_bytes()
-        if seal["made_of"] != list(made_of) or seal["numbers_sha256"] != hashlib.sha256(content).hexdigest():
-            return None
-        found: Numbers = np.load(io.BytesIO(content), allow_pickle=False)
-        return found
-    except (OSError, ValueError, KeyError):
-        return None

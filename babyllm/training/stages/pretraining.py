@@ -6,7 +6,6 @@ texts or token data -> PretrainingData -> model, loader, plan -> TrainState -> B
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from babyllm.data.token_data import PretrainingData, make_loader, open_pretraining_data
@@ -15,7 +14,6 @@ from babyllm.evaluate import perplexity
 from babyllm.generation import generate
 from babyllm.loading import model_directory, tokenizer_directory
 from babyllm.model.heads import transformer_of
-from babyllm.objectives.lm import language_model
 from babyllm.objectives.token_groups import token_groups
 from babyllm.optim.average import make_average
 from babyllm.optim.build import make_optimizer
@@ -27,6 +25,7 @@ from babyllm.tokenizer import Tokenizer
 from babyllm.training.parallel import prepare
 from babyllm.training.run import Measure, Show
 from babyllm.training.stage import Beginning
+from babyllm.training.stages.pos_head import loss_of, with_classes
 from babyllm.training.stages.pretraining_config import PREPARED, TOKENS, PretrainConfig
 from babyllm.training.stages.pretraining_model import model_of
 from babyllm.training.stages.renewal import renewals
@@ -42,12 +41,12 @@ def begin(config: PretrainConfig, runtime: Runtime) -> Beginning:
         UserError: the model, the data and the plan do not fit each other.
     """
     config = _prepared(config, runtime)
-    data = open_pretraining_data(config.data, config.model.vocab_size, runtime)
+    data = with_classes(open_pretraining_data(config.data, config.model.vocab_size, runtime), config, runtime)
     state, plan = new_state(config, data, runtime)
     measure, show = held_out(config, data), samples(config, data.tokenizer)
     special = data.tokenizer.special.values() if data.tokenizer else ()
     ends, vocab_size = [data.tokens.manifest.eos_id], state.model.config.vocab_size
-    loss = partial(language_model, groups=token_groups(special, ends, vocab_size, runtime.device))
+    loss = loss_of(config, data, token_groups(special, ends, vocab_size, runtime.device), runtime)
     results = [f"{domain}/{unit}" for domain in (*data.tokens.domains("val"), "all") for unit in ("loss", "bpb")]
     curriculum, seq_len, apart = config.data.curriculum, config.data.seq_len, config.data.mask_documents
     renewed = renewals(curriculum, plan, data.windows, seq_len, apart)

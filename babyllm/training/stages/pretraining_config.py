@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from babyllm.config.values import AnyCount, PathText
+from babyllm.config.values import AnyCount, PathText, Rate
 from babyllm.data.token_config import DataConfig
 from babyllm.model.options import CPU_PRESET, GPU_PRESET
 from babyllm.optim.config import OptimConfig
@@ -22,11 +22,24 @@ PREPARED, TOKENS = "data", "tokens"  # in the run directory: what is made from r
 
 
 @dataclass(frozen=True)
+class AuxiliaryConfig:
+    """What a model also learns to predict, with heads that are not part of the saved model.
+
+    Attributes:
+        pos_weight: weight of the loss of a head that predicts the part of speech of each next token, by jieba; 0 trains
+            no such head. A run that began without the head cannot begin to train one, but may leave it off later.
+    """
+
+    pos_weight: Rate = 0.0
+
+
+@dataclass(frozen=True)
 class PretrainConfig(RunConfig):
     """The configuration of `train_pretrain.py`.
 
     Attributes:
         init_from: run, step or Hugging Face directory of the weights to start from; null draws new ones.
+        aux: auxiliary heads, which train with the model.
         prompts: texts to continue at each evaluation.
     """
 
@@ -34,6 +47,7 @@ class PretrainConfig(RunConfig):
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(matrices="muon", matrices_lr=2.0, embedding_lr=12.0))
     plan: Plan = field(default_factory=lambda: Plan(epochs=1.5, warmup=0.02, cosine=0, stable=0, decay=0.98))
+    aux: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
     eval_every: AnyCount = 250
     prompts: list[str] = field(default_factory=lambda: ["今天", "这本书", "酒店"])
 

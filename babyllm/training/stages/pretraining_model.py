@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from babyllm.data.difficulty.token_places import NAMES, OTHER
 from babyllm.data.token_data import PretrainingData
 from babyllm.errors import UserError
 from babyllm.interop.huggingface import load_model
 from babyllm.loading import model_directory
 from babyllm.model.config import ModelConfig, parameter_counts, require_context
+from babyllm.model.heads import WithAuxiliary
+from babyllm.model.interface import Model
 from babyllm.model.transformer import Transformer
 from babyllm.run_directory import latest
 from babyllm.runtime import seed_all
@@ -27,12 +30,22 @@ def _require_memory(shape: ModelConfig) -> None:
         )
 
 
-def model_of(config: PretrainConfig, data: PretrainingData) -> Transformer:
+def model_of(config: PretrainConfig, data: PretrainingData) -> Model:
     """The model of a run at step 0; for a run with `init_from` that has a saved step, the model of its newest step.
+
+    Where the data have classes it has a new auxiliary head, drawn apart, so that the model itself is the same.
 
     Raises:
         UserError: the model does not fit the data or the machine.
     """
+    model = _without_head(config, data)
+    if data.classes is None:
+        return model
+    seed_all(config.plan.seed, *b"pos")
+    return WithAuxiliary(model, (*NAMES, OTHER))
+
+
+def _without_head(config: PretrainConfig, data: PretrainingData) -> Transformer:
     vocab_size = data.tokens.manifest.vocab_size
     if config.init_from is None:
         seed_all(config.plan.seed)
