@@ -242,7 +242,8 @@ def test_targets_that_are_ignored_have_no_class() -> None:
     class Padded:
         def rows(self, numbers: NDArray[np.int64]) -> RowArrays:
             targets = np.array([[0, 1, 2, IGNORE], [2, IGNORE, IGNORE, IGNORE]])[numbers]
-            return RowArrays({"tokens": targets.clip(0), "targets": targets}, units={"turn": np.ones(len(numbers), np.int64)})
+            arrays = {"tokens": targets.clip(0), "targets": targets}
+            return RowArrays(arrays, units={"turn": np.ones(len(numbers), np.int64)})
 
         def identity(self, consumed: int) -> dict[str, Any]:
             return {"of": consumed}
