@@ -239,7 +239,7 @@ def test_cleaned_files_are_read_without_their_reports(tmp_path: Path) -> None:
     file.write_text("".join(json.dumps(alpaca(n)) + "\n" for n in range(3)) + "{}\n", encoding="utf-8")
     cleaned([file], out)
     assert cleaned([out], tmp_path / "again") == []
-    assert read_form(tmp_path / "again" / "out" / "talk.jsonl") == read_form(out / "talk.jsonl")
+    assert read_form(tmp_path / "again" / "talk.jsonl") == read_form(out / "talk.jsonl")
     with (out / "talk.jsonl").open("a", encoding="utf-8") as damaged:
         damaged.write("{}\n")
     with pytest.raises(UserError, match=r"talk\.jsonl"):

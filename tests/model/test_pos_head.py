@@ -228,7 +228,8 @@ def test_the_head_may_be_left_off_later_and_not_begun_later(
 
 def test_another_run_starts_from_the_model_alone(tagged: Path, straight: Path, tmp_path: Path) -> None:
     """A run that begins with the weights of one with a head has none, or a new one that its seed alone decides."""
-    for name, weight in (("without", 0.0), ("one", 0.5), ("two", 0.5)):
+    for i, (name, weight) in enumerate((("without", 0.0), ("one", 0.5), ("two", 0.5))):
+        torch.manual_seed(i)
         config = a_run(tagged, tmp_path / name, weight, init_from=str(straight))
         train_stage(replace(config, plan=replace(config.plan, steps=1)), begin)
         assert (step_directories(tmp_path / name)[1] / AUXILIARY).exists() == bool(weight)
@@ -242,8 +243,8 @@ def test_targets_that_are_ignored_have_no_class() -> None:
     class Padded:
         def rows(self, numbers: NDArray[np.int64]) -> RowArrays:
             targets = np.array([[0, 1, 2, IGNORE], [2, IGNORE, IGNORE, IGNORE]])[numbers]
-            arrays = {"tokens": targets.clip(0), "targets": targets}
-            return RowArrays(arrays, units={"turn": np.ones(len(numbers), np.int64)})
+            turns = np.ones(len(numbers), np.int64)
+            return RowArrays({"tokens": targets.clip(0), "targets": targets}, units={"turn": turns})
 
         def identity(self, consumed: int) -> dict[str, Any]:
             return {"of": consumed}

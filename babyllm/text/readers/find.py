@@ -145,7 +145,10 @@ def _check(config: ReadConfig) -> None:
 
 
 def _roots(paths: Sequence[Path]) -> list[tuple[Path, str]]:
-    """The paths with their names in ids: the shortest suffixes of equal depth that distinguish them."""
+    """The paths with their names in ids: the shortest suffixes of equal depth that distinguish them.
+
+    A single directory of chat files has none.
+    """
     real = [path.resolve() for path in paths]
     for path, given in zip(real, paths, strict=True):
         if not path.exists():
@@ -153,6 +156,8 @@ def _roots(paths: Sequence[Path]) -> list[tuple[Path, str]]:
         if real.count(path) > 1 or any(other in path.parents for other in real):
             raise UserError(f"{given}: is given twice, by itself or as part of another path; leave it out once")
     absolute = [Path(os.path.abspath(path)) for path in paths]
+    if len(paths) == 1 and is_chat_files(paths[0]):  # stage after stage keeps the names of the files
+        return [(paths[0], "")]
     for depth in count(1):
         labels = ["/".join(part.strip("/\\") for part in path.parts[-depth:]) for path in absolute]
         if len(set(labels)) == len(labels):
@@ -221,7 +226,7 @@ def _below(root: Path, label: str, config: ReadConfig, skipped: Counter[str]) ->
     folder = os.path.basename(os.path.abspath(root))
     for path, parts, format, compression in _walk(root, (), config, skipped, frozenset()):
         domain = domain_of(parts, folder, False, format, config)
-        yield _source(path, "/".join((label, *parts)), format, compression, domain)
+        yield _source(path, "/".join((*([label] if label else []), *parts)), format, compression, domain)
 
 
 def _walk(
