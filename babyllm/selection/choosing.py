@@ -32,8 +32,8 @@ class Choice:
 
     Attributes:
         kept: numbers of the conversations in each nested set, from the smallest to the largest, in the rule's order.
-        why: for each conversation that is in no set the reason, else an empty text.
-        radius: for k_center, the largest distance to a centre after the last choice; None for other rules.
+        why: reason for each conversation that is in no set; empty for those in one.
+        radius: largest distance to a centre after the last choice of k_center; None for other rules.
     """
 
     kept: list[Rows]

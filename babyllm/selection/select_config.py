@@ -55,7 +55,7 @@ class SelectConfig:
         quality_rule: file of a fitted rule of quality, whose result is the score quality.
         by: score that ranks the records, or a product such as complexity*quality; null takes the main one of the only
             scorer.
-        within: bounds of scores by name, such as {ifd: [0, 1]}; null in a pair is no bound. Others are dropped.
+        within: bounds of scores by name, such as {ifd: [0, 1]}; null leaves a side open. Others are dropped.
         rule: rule that keeps: top or bottom (by score), random, linear or logarithmic (random, rarer with the rank),
             weighted (random by `weights`), k_center (each the farthest from those before), k_means (the nearest to the
             centres of clusters), diverse (by score, without those similar to better ones).
