@@ -205,7 +205,7 @@ def _vectors(folders: Sequence[Path], n: int, file: VectorFile | None, directory
             f"--vectors={file.path}: holds {file.n:,} vectors for {n:,} conversations; give one for each, in order"
         )
     if file is not None and file.path.suffix == ".npy":
-        mapped: NDArray[Any] = np.load(file.path, mmap_mode="r", allow_pickle=False)
+        mapped: NDArray[Any] = np.load(file.path, mmap_mode="r")
         return mapped
     parts: Iterator[NDArray[np.float32]]
     if file is not None:

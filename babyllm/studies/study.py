@@ -116,7 +116,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read, or holds something else.
     """
     try:
-        value = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+        value = _Loader(path.read_text(encoding="utf-8-sig")).get_single_data()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, ValueError) as error:

@@ -25,7 +25,7 @@ def given_numbers(file: Path, n_rows: int) -> NDArray[np.float64]:
     """
     where = f"data.curriculum.column={file}"
     try:
-        found = np.load(file, allow_pickle=False) if file.suffix == ".npy" else _from_table(file)
+        found = np.load(file) if file.suffix == ".npy" else _from_table(file)
         numbers = np.asarray(found, np.float64)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{where}: cannot be read as numbers ({error}); write a .npy or .parquet file") from error

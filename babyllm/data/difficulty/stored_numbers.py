@@ -64,7 +64,7 @@ def _stored(file: Path, made_of: Sequence[object]) -> NDArray[Any] | None:
         content = file.read_bytes()
         if seal["made_of"] != list(made_of) or seal["numbers_sha256"] != hashlib.sha256(content).hexdigest():
             return None
-        found: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+        found: NDArray[Any] = np.load(io.BytesIO(content))
         return found
     except (OSError, ValueError, KeyError):
         return None

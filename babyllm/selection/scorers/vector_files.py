@@ -64,7 +64,7 @@ class VectorFile:
     def _matrix(self) -> NDArray[Any]:
         """The matrix of a .npy file, which is read as it is needed."""
         try:
-            found = np.load(self.path, mmap_mode="r", allow_pickle=False)
+            found = np.load(self.path, mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{self.path}: cannot be read as .npy ({error})") from None
         if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in "fiu":
