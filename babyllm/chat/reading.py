@@ -27,6 +27,8 @@ from babyllm.text.readers.line_numbers import LineNumbers
 from babyllm.text.readers.records import TOO_LONG, BadRecord, Maker, T, rejected
 
 READ = ReadConfig(domain="file")
+# Chats are slow to process, so even small files are split over cores; where depends on the files alone.
+MIN_PIECE_BYTES, PIECE_SHARE = 1 << 20, 1 / 16
 SECTION = "data.format"  # section of a training run with the settings of `FormatConfig`
 NO_CONVERSATIONS = "a file of a kind that holds no conversations"
 
@@ -53,6 +55,16 @@ def find_conversation_partitions(paths: Sequence[Path], partition_bytes: int) ->
             ".zip archives of them"
         )
     return found
+
+
+def find_chats(paths: Sequence[Path], partition_bytes: int) -> list[Partition]:
+    """The partitions of chat files, small enough that all cores share even a few files; where depends on the files.
+
+    Raises:
+        UserError: a path does not exist, is given twice or holds no such file.
+    """
+    total = sum(partition.size_bytes for partition in find_conversation_partitions(paths, partition_bytes))
+    return find_conversation_partitions(paths, min(partition_bytes, max(MIN_PIECE_BYTES, round(total * PIECE_SHARE))))
 
 
 def read_conversations(

@@ -8,21 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from babyllm.chat.formats import FormatConfig, columns_of, task_of, to_conversation, to_question
 from babyllm.chat.messages import ASSISTANT, USER, Conversation, Unusable
 from babyllm.chat.preferences import PreferencePair, to_preference
-from babyllm.chat.reading import find_conversation_partitions, read_partition, reason_of
+from babyllm.chat.reading import read_partition, reason_of
 from babyllm.chat.records.fields import RecordFields
 from babyllm.config.json_fields import kind_of
 from babyllm.text.readers import Partition, Rejected, Source
 from babyllm.text.readers.records import BadRecord
 
 SECTION = "format"  # section of the offline commands with the settings of `FormatConfig`
-MIN_PIECE_BYTES, PIECE_SHARE = 1 << 20, 1 / 16  # even small files are split over cores
-
 
 Reading = Callable[..., Conversation]
 """A function `(record, format, task=..., id=...)` that returns the conversation of a record, or raises `Unusable`."""
@@ -40,16 +37,6 @@ class ChatRecord(NamedTuple):
     fields: dict[str, Any]
     conversation: Conversation
     source: Source
-
-
-def find_chats(paths: Sequence[Path], partition_bytes: int) -> list[Partition]:
-    """The partitions of chat files, small enough that all cores share even a few files; where depends on the files.
-
-    Raises:
-        UserError: a path does not exist, is given twice or holds no such file.
-    """
-    total = sum(partition.size_bytes for partition in find_conversation_partitions(paths, partition_bytes))
-    return find_conversation_partitions(paths, min(partition_bytes, max(MIN_PIECE_BYTES, round(total * PIECE_SHARE))))
 
 
 def read_records(

@@ -1,12 +1,13 @@
 """What the stages that write chat files share: the work on all partitions, and the publication of the result.
 
-inputs -> partitions -> work, one process each: a ChatSink -> ChatOutcome
+inputs -> partitions -> work, one process each: a ChatSink -> pieces
 pieces of all partitions -> files, rejected.jsonl, report.json, report.html -> chats.json, the commit mark
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,6 @@ from babyllm.pipeline.report_html import REPORT_FILES, write_report
 from babyllm.prepare.rendered.unused import join_rejected
 from babyllm.store.chat_folders import CHATS, write_chat_files
 from babyllm.text.readers import WHOLE_FILES, Partition, key_of
-
-ChatWork = Callable[[Partition, Path], dict[str, Any]]
-"""Work on a partition: writes a `ChatSink` into a folder, and returns JSON values with its pieces as "pieces"."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class ChatRun:
         """
         made, folders = self.directory / MADE, self.folders(folder)
         sources = {source.path: source for partition in self.partitions for source in partition.sources}
-        join_rejected(folders, made, {path: replace(s, start=0, end=None) for path, s in sources.items()})
+        join_rejected(folders, made, sources)
         files = join_chats(folders, [result["pieces"] for result in results], made)
         with rejected_published(out):
             require_conversations(sum(files.values()), reasons, out)
@@ -110,6 +108,14 @@ def identity(inputs: Sequence[Path]) -> list[Any]:
         for source in partition.sources
     }
     return [[name, *source.stamp] for name, source in sorted(sources.items())]
+
+
+def summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The sum of counts by name."""
+    total = Counter[str]()
+    for count in counts:
+        total.update(count)
+    return dict(total)
 
 
 def require_conversations(n: int, reasons: Mapping[str, int], out: Path) -> None:

@@ -17,10 +17,10 @@ from typing import Any
 
 from babyllm.chat.formats import FormatConfig, to_conversation
 from babyllm.chat.messages import Unusable
-from babyllm.chat.reading import READ
+from babyllm.chat.reading import READ, find_chats
 from babyllm.chat_corpus.chat_filters import EVERY, ChatFilters, reason_against
 from babyllm.chat_corpus.chat_output import ChatSink
-from babyllm.chat_corpus.chat_records import ChatRecord, find_chats, read_records, text_of
+from babyllm.chat_corpus.chat_records import ChatRecord, read_records, text_of
 from babyllm.chat_corpus.chat_stage import ChatRun, identity, in_words_of_chats
 from babyllm.chat_corpus.record_texts import texts_in, with_texts
 from babyllm.config.values import check, without_paths

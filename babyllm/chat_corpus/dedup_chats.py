@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from babyllm.chat.formats import FormatConfig
+from babyllm.chat.reading import find_chats
 from babyllm.chat_corpus.chat_output import ChatSink
-from babyllm.chat_corpus.chat_records import ChatRecord, answers_of, find_chats, questions_of, read_records
-from babyllm.chat_corpus.chat_stage import ChatRun, identity, in_words_of_chats
+from babyllm.chat_corpus.chat_records import ChatRecord, answers_of, questions_of, read_records
+from babyllm.chat_corpus.chat_stage import ChatRun, identity, in_words_of_chats, summed
 from babyllm.config.json_fields import read_json
 from babyllm.config.values import without_paths
 from babyllm.documents import Document, exact_key
@@ -86,7 +87,7 @@ def dedup_chats(inputs: Sequence[Path], out: Path, config: DedupConfig, by: By, 
         for name in tables:
             _copy_table(unique / name, directory / MADE / name, prefix)
         counts = [sum(result[name] for result in results) for name in ("read", "removed")]
-        unreadable = _sum(result["unreadable"] for result in results)
+        unreadable = summed(result["unreadable"] for result in results)
         report = _report(report, by, unreadable)
         reasons = unreadable | {"repeats another one, or is in an evaluation set": counts[1]}
         run.publish(
@@ -218,14 +219,6 @@ def _copy_table(source: Path, target: Path, prefix: str) -> None:
                     table = table.set_column(table.column_names.index(name), name, bare)
             out.write_table(table.cast(file.schema_arrow))
     fsync(target)
-
-
-def _sum(counts: Iterator[Mapping[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for count in counts:
-        for name, n in count.items():
-            total[name] = total.get(name, 0) + n
-    return total
 
 
 def _report(report: Report, by: By, unreadable: Mapping[str, int]) -> Report:

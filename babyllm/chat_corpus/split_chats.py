@@ -20,9 +20,10 @@ from typing import Any
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.messages import Conversation
+from babyllm.chat.reading import find_chats
 from babyllm.chat_corpus.chat_output import ChatSink, join_chats
-from babyllm.chat_corpus.chat_records import find_chats, questions_of, read_records, text_of, to_any
-from babyllm.chat_corpus.chat_stage import ChatRun, identity, require_conversations
+from babyllm.chat_corpus.chat_records import questions_of, read_records, text_of, to_any
+from babyllm.chat_corpus.chat_stage import ChatRun, identity, require_conversations, summed
 from babyllm.documents import spread_key
 from babyllm.errors import UserError
 from babyllm.files import write_json
@@ -130,10 +131,7 @@ def _write(
     sources = {source.path: source for partition in run.partitions for source in partition.sources}
     join_rejected(folders, made, sources)
     files = join_chats(folders, [result["pieces"] for result in results], made)
-    unreadable: dict[str, int] = {}
-    for result in results:
-        for reason, n in result["unreadable"].items():
-            unreadable[reason] = unreadable.get(reason, 0) + n
+    unreadable = summed(result["unreadable"] for result in results)
     with rejected_published(out):
         require_conversations(sum(files.values()), unreadable, out)
     of_part = {part: {n: k for n, k in files.items() if n.startswith(f"{part}/")} for part in parts}

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.messages import Conversation
-from babyllm.chat_corpus.chat_records import find_chats, read_records, text_of
+from babyllm.chat.reading import find_chats
+from babyllm.chat_corpus.chat_records import read_records, text_of
 from babyllm.errors import UserError
 from babyllm.prepare.inputs import documents_of, find_sources
 from babyllm.selection.numeric.importance import ImportanceConfig, count, log_ratios, noisy, weigh

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from babyllm.chat.formats import FormatConfig
 from babyllm.chat.messages import Conversation
-from babyllm.chat.reading import find_conversation_partitions
+from babyllm.chat.reading import find_chats, find_conversation_partitions
 from babyllm.chat_corpus.chat_output import ChatSink
-from babyllm.chat_corpus.chat_records import find_chats, read_records
-from babyllm.chat_corpus.chat_stage import ChatRun, identity
+from babyllm.chat_corpus.chat_records import read_records
+from babyllm.chat_corpus.chat_stage import ChatRun, identity, summed
 from babyllm.chat_corpus.diversity.diversity_report import report_of
 from babyllm.chat_corpus.diversity.gather import diversity_of
 from babyllm.chat_corpus.diversity.totals import Diversity, merge
@@ -53,7 +53,7 @@ from babyllm.store.parquet import open_parquet
 from babyllm.text.readers import Partition, Rejected
 
 MODEL_PIECE_BYTES = 1 << 17  # models are slow: an interrupted command repeats at most this much
-WHERE, STARTS = "where.npz", "starts.json"
+LEVELS, WHY, REASONS, STARTS = "levels.npy", "why.npy", "reasons.json", "starts.json"
 SIDES = ("read.json", "kept.json")  # how varied the conversations of a partition are
 
 
@@ -98,7 +98,7 @@ def select_chats(
         digest = [_digest(rows) for rows in choice.kept]
         results = run.run(keep, "kept", "select: bytes written", more=digest)
         write_scores(candidates, choice, directory / MADE / TABLE)
-        unreadable = _sum([result["unreadable"] for result in results])
+        unreadable = summed(result["unreadable"] for result in results)
         report = selection_report(candidates, choice, config, names, unreadable)
         report = _with_diversity(report, run, keep.keywords, digest)
         reasons = unreadable | Counter(filter(None, choice.why))
@@ -209,14 +209,6 @@ def _digest(rows: NDArray[np.int64]) -> str:
     return hashlib.sha256(rows.tobytes()).hexdigest()
 
 
-def _sum(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for count in counts:
-        for name, n in count.items():
-            total[name] = total.get(name, 0) + n
-    return total
-
-
 # ---- the kept records of each partition
 
 
@@ -228,7 +220,9 @@ def _save_places(run: ChatRun, candidates: Candidates, choice: Choice) -> None:
     reasons = sorted(set(choice.why))
     numbers = {reason: number for number, reason in enumerate(reasons)}
     why = np.array([numbers[reason] for reason in choice.why], np.int64)
-    np.savez(run.directory / WHERE, level=level, why=why, reasons=np.array(reasons))
+    np.save(run.directory / LEVELS, level)
+    np.save(run.directory / WHY, why)
+    (run.directory / REASONS).write_text(json.dumps(reasons, ensure_ascii=False), encoding="utf-8")
     first = 0
     starts = {}
     for partition, folder in zip(run.partitions, run.folders("scores"), strict=True):
@@ -246,16 +240,15 @@ def _name(partition: Partition) -> str:
 def _level(partition: Partition, directory: Path) -> tuple[int, NDArray[np.int64]]:
     """The number of a partition's first conversation, and the smallest set of each conversation of all."""
     first = json.loads((directory / STARTS).read_text(encoding="utf-8"))[_name(partition)]
-    with np.load(directory / WHERE) as where:
-        return int(first), where["level"]
+    return int(first), np.load(directory / LEVELS, mmap_mode="r")
 
 
 def _keep(
     partition: Partition, folder: Path, *, directory: Path, names: Sequence[str], format: FormatConfig
 ) -> dict[str, Any]:
     number, level = _level(partition, directory)
-    with np.load(directory / WHERE) as where:
-        why, reasons = where["why"], where["reasons"].tolist()
+    why = np.load(directory / WHY, mmap_mode="r")
+    reasons = json.loads((directory / REASONS).read_text(encoding="utf-8"))
     sink, unreadable = ChatSink(folder), dict[str, int]()
     for record in read_records(partition, format):
         if isinstance(record, Rejected):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from babyllm.chat.load import ChatTemplate
-from babyllm.chat.reading import find_conversation_partitions
+from babyllm.chat.reading import find_chats
 from babyllm.chat.registry.data_set import DataSet
 from babyllm.documents import check_held_out
 from babyllm.files import read_sealed_json, write_sealed_json
@@ -42,10 +42,6 @@ from babyllm.store.pair_store import ANSWERS, PAIRS
 from babyllm.store.shards import token_dtype
 from babyllm.text.readers import Partition, Source, key_of
 from babyllm.tokenizer import TOKENIZER_FILES
-
-# Rendering is slow, so even small files are split over cores; where depends on the files alone.
-MIN_PIECE_BYTES, PIECE_SHARE = 1 << 20, 1 / 16
-
 
 S = TypeVar("S", bound=RenderSettings)
 
@@ -131,7 +127,7 @@ def render_store(
     if held_out < 0 or not isinstance(held_out, int):
         check_held_out(held_out)
     data = tuple(one if isinstance(one, DataSet) else DataSet((one,)) for one in (*paths, *held_out_paths))
-    partitions = _partitions([path for one in data for path in one.paths], work.partition_bytes)
+    partitions = find_chats([path for one in data for path in one.paths], work.partition_bytes)
     files = {source.path: source for partition in partitions for source in partition.sources}
     indices = files_of(data, [(path, source.name) for path, source in files.items()])
     sha256, parts = template.tokenizer.sha256, directory / WORK
@@ -198,11 +194,6 @@ def _describe_again(directory: Path, data: Sequence[DataSet]) -> None:
     before = read_data_sets(directory)
     if len(before) == len(data):
         write_data_sets(directory, [replace(old, **one.about()) for old, one in zip(before, data, strict=True)])
-
-
-def _partitions(paths: Sequence[Path], partition_bytes: int) -> list[Partition]:
-    total = sum(partition.size_bytes for partition in find_conversation_partitions(paths, partition_bytes))
-    return find_conversation_partitions(paths, min(partition_bytes, max(MIN_PIECE_BYTES, round(total * PIECE_SHARE))))
 
 
 def _made_of(directory: Path) -> Any:

@@ -109,7 +109,7 @@ def test_workers_and_pieces_change_nothing(
     """Another number of processes, pieces of another size and ranges of another length give the same store."""
     prepare(repeating, tmp_path / "one", template, repetitions="drop", held_out=held_out)
     monkeypatch.setattr(repetitions, "RANGE", 13)
-    monkeypatch.setattr("babyllm.prepare.rendered.rendered_store.MIN_PIECE_BYTES", 500)
+    monkeypatch.setattr("babyllm.chat.reading.MIN_PIECE_BYTES", 500)
     prepare(repeating, tmp_path / "two", template, repetitions="drop", held_out=held_out, work=work)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
