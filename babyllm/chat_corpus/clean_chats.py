@@ -157,8 +157,11 @@ def _work(partition: Partition, folder: Path, *, job: _Job) -> dict[str, Any]:
         add_counts(outcome.read, map(_document, batch))
         kept: Sequence[ChatRecord] = batch
         for label, role, edits, step in steps:
-            apply = _edited if edits else _tested
-            kept = list(apply(kept, role, step, label, outcome.tallies[label], sink, job.format))
+            tally = outcome.tallies[label]
+            if edits:
+                kept = list(_edited(kept, role, step, label, tally, sink, job.format))
+            else:
+                kept = list(_tested(kept, role, step, label, tally, sink))
         kept = list(_ruled(kept, job.filters, outcome.tallies[TURNS], sink))
         for record in kept:
             _count(outcome.after, record)
@@ -244,10 +247,8 @@ def _tested(
     label: str,
     tally: Tally,
     sink: ChatSink,
-    format: FormatConfig,
 ) -> Iterator[ChatRecord]:
     """The records none of whose messages a test rejects."""
-    del format
     flat = [
         (i, message.content)
         for i, record in enumerate(records)
