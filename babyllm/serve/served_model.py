@@ -26,6 +26,8 @@ class ServedModel:
         why_no_chat: error message for chat requests if there is no template.
         has_learned_chat: whether a template was stored with the model.
         created: time at which its weights were written, in seconds since 1970.
+        aliases: further names that clients may use; "*" stands for every name that no model has.
+        parent: name of the base model of an adapter; empty for a whole model.
     """
 
     name: str
@@ -36,6 +38,8 @@ class ServedModel:
     why_no_chat: str = ""
     has_learned_chat: bool = True
     created: int = 0
+    aliases: tuple[str, ...] = ()
+    parent: str = ""
     _names: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -20,16 +20,17 @@ from typing import Any, NamedTuple
 import uvicorn
 
 from babyllm.errors import UserError
-from babyllm.serve.api.feedback import FeedbackFile
+from babyllm.serve.api.feedback.feedback_file import FeedbackFile
 from babyllm.serve.api.problem import Problem
-from babyllm.serve.app import Service, make_app
+from babyllm.serve.app import make_app
+from babyllm.serve.catalog import Catalog
+from babyllm.serve.endpoints.service import Service
 from babyllm.serve.engine_thread import CLOSING, EngineThread, Loading
 from babyllm.serve.http.connection import Connection, ConnectionLimit
 from babyllm.serve.http.middleware import Access
 from babyllm.serve.http.notices import Notices
 from babyllm.serve.http.open_files import max_connections
 from babyllm.serve.metrics import Metrics
-from babyllm.serve.served_model import ServedModel
 
 BACKLOG = 1024  # connections that the system holds until they are accepted
 ACCEPTED_AT_ONCE = 64  # connections accepted before any other work, such as closing those beyond the limit
@@ -58,16 +59,16 @@ class Settings:
 
 
 class Ready(NamedTuple):
-    """A server whose model is loaded.
+    """A server whose models are loaded.
 
     Attributes:
         url: address of the server.
-        model: description of the model.
+        catalog: descriptions of the models.
         stop: function that ends the server as SIGTERM does; may be called from any thread.
     """
 
     url: str
-    model: ServedModel
+    catalog: Catalog
     stop: Callable[[], None]
 
 
@@ -110,18 +111,18 @@ async def _serve(
         loop.call_soon_threadsafe(server.handle_exit, signal.SIGTERM, None)
 
     def on_change() -> None:
-        if engine.failure is not None and engine.served is None:
+        if engine.failure is not None and engine.catalog is None:
             server.should_exit = True
-        elif engine.failure is None and engine.served is not None and not service.is_closing:
-            on_ready(Ready(url_of(listener), engine.served, stop))
+        elif engine.failure is None and engine.catalog is not None and not service.is_closing:
+            on_ready(Ready(url_of(listener), engine.catalog, stop))
 
     engine = EngineThread(loading, metrics, on_change)
-    service, notices = Service(engine, metrics, feedback, settings.max_body_bytes), Notices()
+    service, notices = Service(engine, metrics, settings.max_body_bytes), Notices()
     limit = ConnectionLimit(max_connections(), notices)
-    server = _Server(make_app(service, settings.access, notices), limit, service, settings.grace_s)
+    server = _Server(make_app(service, feedback, settings.access, notices), limit, service, settings.grace_s)
     loop.set_exception_handler(partial(_log_failure, notices))
     await server.serve(sockets=[listener])
-    failure = None if engine.served is not None else engine.failure
+    failure = None if engine.catalog is not None else engine.failure
     await asyncio.to_thread(engine.stop, THREAD_END_S)
     return failure
 

@@ -8,7 +8,9 @@ import pytest
 from model_fixtures import Tiny
 from serve_fixtures import CHAT, COMPLETE, Server, load_of, serving, talkative
 
-from babyllm.serve.api.schemas import ChatCompletionBody, CompletionBody, FeedbackBody
+from babyllm.serve.api.chat.chat_body import ChatCompletionBody
+from babyllm.serve.api.completions.completion_body import CompletionBody
+from babyllm.serve.api.feedback.feedback_body import FeedbackBody
 from babyllm.tokenizer import Tokenizer
 
 BODIES = {CHAT: ChatCompletionBody, COMPLETE: CompletionBody, "/v1/feedback": FeedbackBody}

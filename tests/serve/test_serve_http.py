@@ -26,7 +26,7 @@ from serve_fixtures import (
     until,
 )
 
-from babyllm.serve.api import response as api_response
+from babyllm.serve.api.generation import generation_response as api_response
 from babyllm.serve.http import open_files
 from babyllm.serve.http.notices import Notices
 from babyllm.tokenizer import Tokenizer

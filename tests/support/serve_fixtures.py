@@ -103,7 +103,7 @@ def serving(
         readies.append(ready)
         is_ready.set()
 
-    loading = Loading(load, nullcontext, slots, queue, 1)
+    loading = Loading(lambda: [load()], nullcontext, slots, queue, 1)
     thread = threading.Thread(target=serve, args=(chosen, loading, tell))
     thread.start()
     assert is_ready.wait(PATIENCE_S)

@@ -93,9 +93,9 @@ def run(flags: Flags, directory: str) -> None:
         _note(f"anyone who reaches {flags.host} can use this server: give --api_key, or leave out --host")
     with start(flags.runtime) as runtime:
 
-        def load() -> tuple[Transformer, ServedModel]:
+        def load() -> list[tuple[Transformer, ServedModel]]:
             model, served = load_served_model(directory, flags.name, flags.context, flags.int8)
-            return model.to(runtime.device), served
+            return [(model.to(runtime.device), served)]
 
         loading = Loading(load, partial(read_as_chosen, runtime), flags.slots, flags.queue, torch.get_num_threads())
         settings = Settings(
@@ -158,7 +158,7 @@ def _origins(given: str | list[str]) -> tuple[str, ...]:
 
 def _tell_ready(ready: Ready) -> None:
     """Print the address of the server, once the model is loaded."""
-    address, model = ready.url, ready.model
+    address, model = ready.url, ready.catalog.base
     if model.template is None:
         _note(model.why_no_chat)
     elif not model.has_learned_chat:

@@ -16,8 +16,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from babyllm.serve.api.generation.generation_response import GONE
 from babyllm.serve.api.problem import Problem, to_json
-from babyllm.serve.api.response import GONE
 from babyllm.serve.http.notices import Notices
 from babyllm.serve.metrics import Metrics
 

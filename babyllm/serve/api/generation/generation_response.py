@@ -15,9 +15,9 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from babyllm.serve.api.choice import ChoiceDelta
+from babyllm.serve.api.generation.choice import ChoiceDelta
+from babyllm.serve.api.generation.serializer import CompletedChoice, Serializer, usage_of
 from babyllm.serve.api.problem import to_json
-from babyllm.serve.api.serializers import CompletedChoice, Serializer, usage_of
 from babyllm.serve.engine_thread import EngineThread, Ticket
 
 SILENCE_S = 10.0
@@ -86,24 +86,28 @@ class GenerationResponse(Response):
         request = self._ticket.request
         await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
         await send(_body(COMMENT, has_more=True))  # so that proxies forward the headers
-        await self._send_events(send, *self._serializer.opening_chunks())
+        await self._send_events(send, *self._serializer.opening_events())
         n_left = len(request.choices)
         while n_left:
             delta = await self._next_of_stream(send)
             if delta.problem:
                 # The status is already sent, so an error event reports it. No [DONE] follows an incomplete answer.
-                await self._send_events(send, delta.problem.body(), is_end=True)
+                await self._send_events(send, *self._serializer.failure_events(delta.problem), is_end=True)
                 return
             if delta.text or delta.tokens or delta.finish:
-                await self._send_events(send, self._serializer.chunk(delta))
+                await self._send_events(send, *self._serializer.delta_events(delta))
             n_left -= delta.is_last
-        await self._send_events(send, *self._serializer.closing_chunks(usage_of(request, self._n_tokens)))
-        await send(_body(b"data: [DONE]\n\n"))
+        await self._send_events(send, *self._serializer.closing_events(usage_of(request, self._n_tokens)))
+        await send(_body(b"" if self._serializer.is_typed else b"data: [DONE]\n\n"))
 
     async def _send_events(self, send: Send, *events: dict[str, Any], is_end: bool = False) -> None:
-        content = b"".join(b"data: %b\n\n" % to_json(event) for event in events)
+        content = b"".join(map(self._event, events))
         if content:
             await send(_body(content, has_more=not is_end))
+
+    def _event(self, event: dict[str, Any]) -> bytes:
+        name = b"event: %b\n" % event["type"].encode() if self._serializer.is_typed else b""
+        return b"%bdata: %b\n\n" % (name, to_json(event))
 
 
 def _body(content: bytes, has_more: bool = False) -> Message:

@@ -1,0 +1,60 @@
+"""Answers of /v1/chat/completions as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from babyllm.serve.api.generation.choice import ChoiceDelta, OffsetToken
+from babyllm.serve.api.generation.generation_request import GenerationRequest
+from babyllm.serve.api.generation.serializer import CompletedChoice, Envelope, Json, finite
+from babyllm.serve.served_model import ServedModel
+
+
+class ChatSerializer(Envelope):
+    """Answers of /v1/chat/completions."""
+
+    def __init__(self, request: GenerationRequest, model: ServedModel) -> None:
+        """Begin a response; arguments as for `Envelope`."""
+        super().__init__(request, model, "chatcmpl", ("chat.completion", "chat.completion.chunk"))
+
+    def response(self, answers: Sequence[CompletedChoice], usage: dict[str, int]) -> Json:
+        """The response that holds all answers."""
+        choices = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": "".join(answer.text), "refusal": None},
+                "logprobs": self._logprobs(answer.tokens),
+                "finish_reason": answer.finish,
+            }
+            for index, answer in enumerate(answers)
+        ]
+        return self.whole(choices, usage)
+
+    def opening_events(self) -> list[Json]:
+        """Who speaks."""
+        message = {"role": "assistant", "content": ""}
+        return [
+            self.chunk({"index": index, "delta": message, "logprobs": None, "finish_reason": None})
+            for index in range(len(self.request.choices))
+        ]
+
+    def delta_events(self, delta: ChoiceDelta) -> list[Json]:
+        """The chunk of a delta."""
+        message = {"content": delta.text} if delta.text else {}
+        logprobs = self._logprobs(delta.tokens) if delta.tokens else None
+        choice = {"index": delta.number, "delta": message, "logprobs": logprobs, "finish_reason": delta.finish}
+        return [self.chunk(choice)]
+
+    def _logprobs(self, tokens: Sequence[OffsetToken]) -> Json | None:
+        if self.request.logprobs is None:
+            return None
+        content = []
+        for placed in tokens:
+            token = placed.token
+            top = [self._named(other, logprob) for other, logprob in token.top]
+            content.append({**self._named(token.id, token.logprob), "top_logprobs": top})
+        return {"content": content, "refusal": None}
+
+    def _named(self, token_id: int, logprob: float | None) -> Json:
+        raw = self.model.token_bytes(token_id)
+        return {"token": raw.decode(errors="replace"), "logprob": finite(logprob), "bytes": list(raw)}
