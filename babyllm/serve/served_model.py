@@ -7,9 +7,11 @@ from functools import cached_property
 from pathlib import Path
 
 from babyllm.chat.load import ChatTemplate
+from babyllm.chat.messages import USER, Message, Unusable
 from babyllm.chat.session import answer_lead
 from babyllm.loading import load_chat_model, model_directory
 from babyllm.model.transformer import Transformer
+from babyllm.serve.api.chat.answer_parts import CLOSE, OPEN, Begin
 from babyllm.tokenizer import Tokenizer
 
 
@@ -55,6 +57,17 @@ class ServedModel:
     def lead(self) -> str:
         """Text that the template puts before an answer; it does not belong to the answer."""
         return answer_lead(self.template) if self.template else ""
+
+    @cached_property
+    def begin(self) -> Begin:
+        """What an answer in a chat begins with; a template without a mark for reasoning leaves it in the content."""
+        if self.template is None or CLOSE not in self.template.source:
+            return "content"
+        try:
+            prompt = self.template.prompt_text([Message(USER, "?")])
+        except Unusable:
+            return "either"
+        return "reasoning" if prompt.rstrip().endswith(OPEN) else "either"
 
     @cached_property
     def longest_token(self) -> int:

@@ -58,6 +58,9 @@ class ChatMessage(Body):
         Annotated[Unicode, Expected(CONTENT), Tag("(text)")] | Annotated[list[TextPart], Tag("(parts)")],
         Discriminator(_branch, custom_error_type=WRONG, custom_error_message=f"must be {CONTENT}"),
     ] = Field(description="text of the message")
+    reasoning_content: Text = Field("", description="reasoning before the content of an answer")
+    reasoning: Text = Field("", description="another name of reasoning_content")
+    prefix: Flag = Field(False, description="whether this last message, an answer, is continued")
 
     @model_validator(mode="before")
     @classmethod
@@ -66,10 +69,17 @@ class ChatMessage(Body):
             return {**value, "content": ""}
         return value
 
+    @model_validator(mode="after")
+    def _only_answers_think(self) -> ChatMessage:
+        for name in ("reasoning_content", "reasoning", "prefix"):
+            if getattr(self, name) and self.role != ASSISTANT:
+                raise PydanticCustomError(WRONG, "has {name}, which only an answer can have", {"name": name})
+        return self
+
     def message(self) -> Message:
         """The message in the form that chats use, with its parts joined."""
         content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return Message(ROLES[self.role], content)
+        return Message(ROLES[self.role], content, reasoning=self.reasoning_content or self.reasoning)
 
 
 Messages: TypeAlias = Annotated[
@@ -77,12 +87,23 @@ Messages: TypeAlias = Annotated[
 ]
 
 
-class ChatCompletionBody(GenerationBody):
+class MessagesBody(Body):
+    """Fields of a conversation and of where its prompt ends."""
+
+    messages: Messages = Field(description="conversation up to the answer")
+    add_generation_prompt: Flag | None = Field(
+        None, description="whether the prompt ends with what precedes an answer; true unless an answer is continued"
+    )
+    continue_final_message: Flag = Field(
+        False, description="whether the last message, an answer, is continued; the new text is returned"
+    )
+
+
+class ChatCompletionBody(MessagesBody, GenerationBody):
     """The body of POST /v1/chat/completions."""
 
     harmless, neutral = HARMLESS, {**NEUTRAL, "add_special_tokens": (False,)}
 
-    messages: Messages = Field(description="conversation up to the answer")
     max_tokens: Annotated[int, Integer(1, UNLIMITED), MAY_BE_UNLIMITED] = Field(
         UNLIMITED, description="largest number of tokens of the answer; -1 for no limit"
     )
@@ -91,6 +112,13 @@ class ChatCompletionBody(GenerationBody):
     )
     logprobs: Flag = Field(False, description="whether each token comes with its log-probability")
     top_logprobs: Annotated[int, Integer(0, MAX_TOP_LOGPROBS)] = Field(0, description="alternatives of each token")
+    separate_reasoning: Flag = Field(
+        True, description="whether reasoning that the template marks is sent as reasoning_content"
+    )
+    include_reasoning: Flag = Field(True, description="whether reasoning that is split off is sent at all")
+    reasoning_format: Annotated[Literal["auto", "none", "deepseek"], Expected("auto, deepseek or none")] = Field(
+        "auto", description="none leaves reasoning in the content"
+    )
     chat_template_kwargs: Annotated[dict[str, Any], Expected("a JSON object"), EMPTY_IS_OBJECT] = Field(
         {}, description="settings that the chat template does not read"
     )

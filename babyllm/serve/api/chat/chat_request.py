@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from babyllm.chat.messages import Unusable
-from babyllm.serve.api.chat.chat_body import ChatCompletionBody
+from babyllm.serve.api.chat.chat_body import ChatCompletionBody, MessagesBody
+from babyllm.serve.api.chat.chat_prompt import ChatPrompt, chat_prompt
 from babyllm.serve.api.generation.generation_request import (
     ChoiceRequest,
     GenerationRequest,
@@ -12,7 +12,7 @@ from babyllm.serve.api.generation.generation_request import (
     sampling_of,
 )
 from babyllm.serve.api.problem import Problem
-from babyllm.serve.api.prompt_limits import require_context, require_length
+from babyllm.serve.api.prompt_limits import require_context
 from babyllm.serve.api.validation import UNSUPPORTED, shown
 from babyllm.serve.served_model import ServedModel
 
@@ -32,20 +32,38 @@ def chat_request(body: ChatCompletionBody, model: ServedModel, limits: Limits) -
     if body.top_logprobs and not body.logprobs:
         raise Problem(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
     _check_template_settings(body, model)
-    if model.template is None:
-        raise Problem(400, model.why_no_chat, param="messages", code="no_chat_template")
-    messages = [message.message() for message in body.messages]
-    require_length(sum(len(message.content.encode()) for message in messages), model, "messages")
-    try:
-        ids = model.template.prompt(messages)
-    except Unusable as error:
-        raise Problem(400, f"messages: {error}", param="messages") from None
+    ids, lead, begin = prompt_of(body, model)
     require_context(len(ids), model, 1, "messages")
     limit = min(model.context - len(ids), body.max_tokens, body.max_completion_tokens)
     logprobs = body.top_logprobs if body.logprobs else None
     samplings = sampling_of(body, limit, logprobs).several(body.n)
-    choices = [ChoiceRequest(ids, sampling, model.end_ids, model.lead) for sampling in samplings]
-    return GenerationRequest(choices, len(ids), body.stream, body.stream_options.include_usage, logprobs)
+    is_split = body.separate_reasoning and body.reasoning_format != "none"
+    return GenerationRequest(
+        [ChoiceRequest(ids, sampling, model.end_ids, lead) for sampling in samplings],
+        len(ids),
+        body.stream,
+        body.stream_options.include_usage,
+        logprobs,
+        begin if is_split else "content",
+        body.include_reasoning,
+    )
+
+
+def prompt_of(body: MessagesBody, model: ServedModel) -> ChatPrompt:
+    """The prompt of the messages of a body.
+
+    Raises:
+        Problem: as for `chat_prompt`, or the fields that decide where the prompt ends contradict each other.
+    """
+    last, asks = body.messages[-1], body.add_generation_prompt
+    continues = body.continue_final_message or last.prefix
+    if continues and asks:
+        message = "add_generation_prompt must be false, or absent, where the last message is continued"
+        raise Problem(400, message, param="add_generation_prompt")
+    if any(message.prefix for message in body.messages[:-1]):
+        raise Problem(400, "prefix: only the last message can be continued", param="prefix")
+    messages = [message.message() for message in body.messages]
+    return chat_prompt(messages, model, asks=asks is not False, continues=continues, param="messages")
 
 
 def _check_template_settings(body: ChatCompletionBody, model: ServedModel) -> None:

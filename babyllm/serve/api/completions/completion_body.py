@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from babyllm.serve.api.field_types import MAY_BE_UNLIMITED, UNLIMITED, Flag, Prompts, false_is_none
 from babyllm.serve.api.generation.generation_body import MAX_TOP_LOGPROBS, GenerationBody
-from babyllm.serve.api.neutral import HARMLESS, NEUTRAL
+from babyllm.serve.api.neutral import HARMLESS, NEUTRAL, NEUTRAL_IN_COMPLETIONS
 from babyllm.serve.api.validation import Integer
 
 COMPLETION_TOKENS = 16  # the API's default
@@ -17,7 +17,7 @@ COMPLETION_TOKENS = 16  # the API's default
 class CompletionBody(GenerationBody):
     """The body of POST /v1/completions."""
 
-    harmless, neutral = HARMLESS, {**NEUTRAL, "add_special_tokens": (True,), "top_logprobs": (0,)}
+    harmless, neutral = HARMLESS, {**NEUTRAL, **NEUTRAL_IN_COMPLETIONS}
 
     prompt: Prompts = Field(
         description="text that the answer continues, or its token ids; several prompts have several answers"

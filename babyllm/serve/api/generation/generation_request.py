@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from babyllm.errors import UserError
 from babyllm.generation.sampling import Sampling
+from babyllm.serve.api.chat.answer_parts import Begin
 from babyllm.serve.api.generation.generation_body import GenerationBody, SamplingBody
 from babyllm.serve.api.problem import Problem
 from babyllm.serve.api.validation import UNSUPPORTED
@@ -61,6 +62,8 @@ class GenerationRequest:
         is_stream: whether the answer is sent as a stream of deltas.
         has_usage: whether a stream ends with the token counts.
         logprobs: number of alternatives sent with each token; None sends no log-probabilities.
+        begin: what each answer begins with; "content" if reasoning is not split off.
+        has_reasoning: whether reasoning that is split off is sent.
     """
 
     choices: list[ChoiceRequest]
@@ -68,6 +71,8 @@ class GenerationRequest:
     is_stream: bool
     has_usage: bool
     logprobs: int | None
+    begin: Begin = "content"
+    has_reasoning: bool = True
 
 
 def check_counts(body: GenerationBody, limits: Limits) -> None:
