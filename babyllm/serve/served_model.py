@@ -30,6 +30,7 @@ class ServedModel:
         created: time at which its weights were written, in seconds since 1970.
         aliases: further names that clients may use; "*" stands for every name that no model has.
         parent: name of the base model of an adapter; empty for a whole model.
+        width: number of dimensions of its hidden states.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ServedModel:
     created: int = 0
     aliases: tuple[str, ...] = ()
     parent: str = ""
+    width: int = 0
     _names: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -104,6 +106,7 @@ def load_served_model(
         template=None if found.missing else found.template,
         why_no_chat=why if found.missing else "",
         has_learned_chat=found.has_learned,
+        width=found.model.config.d_model,
         created=int(model_directory(directory).stat().st_mtime),
     )
     return found.model, served

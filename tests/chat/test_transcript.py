@@ -51,5 +51,5 @@ def test_reasoning_without_content_is_continued(tokenizer: Tokenizer) -> None:
 def test_a_text_that_is_left_out_is_not_continued(tokenizer: Tokenizer) -> None:
     """A template that does not render the last message is refused."""
     source = "{% for m in messages if m.role == 'user' %}{{ m.content }}<|im_end|>{% endfor %}"
-    with pytest.raises(Unusable, match="leaves out|changes"):
+    with pytest.raises(Unusable, match=r"leaves out|changes"):
         ChatTemplate(source, tokenizer).transcript([ASKED, Message(ASSISTANT, "x")], is_open=True)

@@ -1,6 +1,7 @@
 """Reasoning that a template marks, apart from the content."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ def divided(text: str, cuts: list[int], begin: Begin) -> tuple[str, str]:
     """Reasoning and content of a text that comes in pieces."""
     parts, reasoning, content = AnswerParts(begin), "", ""
     places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    pieces = [text[first:last] for first, last in zip(places, places[1:], strict=False)]
+    pieces = [text[first:last] for first, last in pairwise(places)]
     for i, piece in enumerate([*pieces, ""]):
         new = parts.add(piece, is_end=i == len(pieces))
         reasoning, content = reasoning + new.reasoning, content + new.content

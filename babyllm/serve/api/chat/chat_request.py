@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from babyllm.serve.api.chat.chat_body import ChatCompletionBody, MessagesBody
 from babyllm.serve.api.chat.chat_prompt import ChatPrompt, chat_prompt
 from babyllm.serve.api.generation.generation_request import (
@@ -31,7 +33,7 @@ def chat_request(body: ChatCompletionBody, model: ServedModel, limits: Limits) -
     check_counts(body, limits)
     if body.top_logprobs and not body.logprobs:
         raise Problem(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
-    _check_template_settings(body, model)
+    check_template_settings(body.chat_template_kwargs, model)
     ids, lead, begin = prompt_of(body, model)
     require_context(len(ids), model, 1, "messages")
     limit = min(model.context - len(ids), body.max_tokens, body.max_completion_tokens)
@@ -66,10 +68,14 @@ def prompt_of(body: MessagesBody, model: ServedModel) -> ChatPrompt:
     return chat_prompt(messages, model, asks=asks is not False, continues=continues, param="messages")
 
 
-def _check_template_settings(body: ChatCompletionBody, model: ServedModel) -> None:
-    """Refuse settings that the chat template would read; others, such as enable_thinking, change nothing."""
+def check_template_settings(settings: Mapping[str, object], model: ServedModel) -> None:
+    """Refuse settings that the chat template would read; others, such as enable_thinking, change nothing.
+
+    Raises:
+        Problem: the template reads one of them.
+    """
     source = model.template.source if model.template else ""
-    for name, value in body.chat_template_kwargs.items():
+    for name, value in settings.items():
         if value is not None and name in source:
             message = f"chat_template_kwargs.{shown(name)} is not supported here"
             raise Problem(400, message, param=shown(name), code=UNSUPPORTED)
