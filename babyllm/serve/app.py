@@ -17,14 +17,17 @@ from starlette.routing import Route
 
 from babyllm.serve.api.chat.chat_body import ChatCompletionBody
 from babyllm.serve.api.completions.completion_body import CompletionBody
+from babyllm.serve.api.embeddings.embedding_body import EmbeddingBody
 from babyllm.serve.api.feedback.feedback_body import FeedbackBody
 from babyllm.serve.api.feedback.feedback_file import FeedbackFile
 from babyllm.serve.api.openapi import Endpoint
 from babyllm.serve.api.problem import Problem
+from babyllm.serve.api.tokens.token_bodies import DetokenizeBody, TokenizeBody
 from babyllm.serve.endpoints.generation_endpoints import GenerationEndpoints
 from babyllm.serve.endpoints.model_endpoints import ModelEndpoints
 from babyllm.serve.endpoints.other_endpoints import OtherEndpoints
 from babyllm.serve.endpoints.service import Service
+from babyllm.serve.endpoints.text_endpoints import TextEndpoints
 from babyllm.serve.http.middleware import REFUSED, Access, AccessMiddleware, problem_response
 from babyllm.serve.http.notices import Notices
 
@@ -39,11 +42,14 @@ def endpoints(service: Service, feedback: FeedbackFile | None) -> list[Endpoint]
         service: objects that their handlers share.
         feedback: file of ratings; None if the server stores none.
     """
-    texts, models = GenerationEndpoints(service), ModelEndpoints(service, feedback is not None)
-    others = OtherEndpoints(service, feedback)
+    answers, texts = GenerationEndpoints(service), TextEndpoints(service)
+    models, others = ModelEndpoints(service, feedback is not None), OtherEndpoints(service, feedback)
     table = [
-        Endpoint("POST", "/v1/chat/completions", texts.chat, "The answer to a conversation.", ChatCompletionBody),
-        Endpoint("POST", "/v1/completions", texts.complete, "The continuation of a text.", CompletionBody),
+        Endpoint("POST", "/v1/chat/completions", answers.chat, "The answer to a conversation.", ChatCompletionBody),
+        Endpoint("POST", "/v1/completions", answers.complete, "The continuation of a text.", CompletionBody),
+        Endpoint("POST", "/v1/embeddings", texts.embed, "Vectors of texts.", EmbeddingBody),
+        Endpoint("POST", "/tokenize", texts.tokenize, "The token ids of a text or a conversation.", TokenizeBody),
+        Endpoint("POST", "/detokenize", texts.detokenize, "The text of token ids.", DetokenizeBody),
         Endpoint("GET", "/v1/models", models.models, "A list of the served models."),
         Endpoint("GET", "/v1/models/{name:path}", models.model, "One served model."),
         Endpoint("POST", "/v1/feedback", others.rate, "Stores a rating, with --feedback=FILE.", FeedbackBody),

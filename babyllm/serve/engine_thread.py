@@ -24,10 +24,13 @@ from babyllm.serve.api.problem import Problem
 from babyllm.serve.catalog import Catalog
 from babyllm.serve.metrics import Metrics
 from babyllm.serve.served_model import ServedModel
+from babyllm.serve.tickets import EmbeddingTicket, Ticket
 
 if TYPE_CHECKING:
     from babyllm.model.transformer import Transformer
+    from babyllm.serve.api.embeddings.embedding_request import EmbeddingRequest
     from babyllm.serve.api.generation.choice import ChoiceDelta
+    from babyllm.serve.embedder import Done, Embedder
     from babyllm.serve.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -54,24 +57,6 @@ class Loading(NamedTuple):
     threads: int
 
 
-class Ticket:
-    """A submitted request, as the event loop sees it.
-
-    Attributes:
-        request: the prompts and settings of its answers.
-        model: description of the model that answers.
-        deltas: queue of the deltas of all its answers; an answer's last delta reports how it ended.
-        unfinished: indices of the answers that are still being written.
-    """
-
-    def __init__(self, request: GenerationRequest, model: ServedModel) -> None:
-        self.request, self.model = request, model
-        self.deltas: asyncio.Queue[ChoiceDelta] = asyncio.Queue()
-        self.unfinished = set(range(len(request.choices)))
-        self.began = time.perf_counter()
-        self.seen: dict[int, float] = {}  # time at which the last token of each answer arrived, in seconds
-
-
 class EngineThread:
     """Runs the models for an event loop, which calls these methods.
 
@@ -92,10 +77,11 @@ class EngineThread:
         self.failure: BaseException | None = None
         self._loading, self._metrics, self._on_change = loading, metrics, on_change
         self._loop = asyncio.get_running_loop()
-        self._tickets: set[Ticket] = set()
+        self._tickets: set[Ticket | EmbeddingTicket] = set()
         self._n_open = 0
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._writers: dict[str, Writer] = {}  # by the name of their model
+        self._embedders: dict[str, Embedder] = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -148,28 +134,43 @@ class EngineThread:
         """
         self.require_ready()
         self.require_capacity(len(request.choices))
-        ticket = Ticket(request, model)
-        self._tickets.add(ticket)
-        self._n_open += len(ticket.unfinished)
-        self._metrics.count_prompt(request.n_prompt_tokens)
+        ticket = Ticket(len(request.choices))
+        ticket.drop = lambda: self._writers[model.name].drop(ticket)
+        self._add(ticket, request.n_prompt_tokens)
         self._inbox.put(lambda: self._writers[model.name].begin(ticket, request))
         return ticket
 
-    def release(self, ticket: Ticket) -> None:
+    def embed(self, request: EmbeddingRequest, model: ServedModel) -> EmbeddingTicket:
+        """Submit a request for embeddings by a model, which occupies as much capacity as one answer.
+
+        Raises:
+            Problem: as for `submit`.
+        """
+        self.require_ready()
+        self.require_capacity()
+        ticket = EmbeddingTicket()
+        ticket.drop = lambda: self._embedders[model.name].drop(ticket)
+        self._add(ticket, sum(len(prompt.ids) for prompt in request.prompts))
+        self._inbox.put(lambda: self._embedders[model.name].begin(ticket, request))
+        return ticket
+
+    def _add(self, ticket: Ticket | EmbeddingTicket, n_prompt_tokens: int) -> None:
+        self._tickets.add(ticket)
+        self._n_open += len(ticket.unfinished)
+        self._metrics.count_prompt(n_prompt_tokens)
+
+    def release(self, ticket: Ticket | EmbeddingTicket) -> None:
         """Drop a request; answers that are still being written stop at once."""
         self._tickets.discard(ticket)
         if ticket.unfinished:
             self._n_open -= len(ticket.unfinished)
             ticket.unfinished.clear()
-            self._inbox.put(lambda: self._writers[ticket.model.name].drop(ticket))
+            self._inbox.put(ticket.drop)
 
     def cut(self, problem: Problem) -> None:
         """End all requests with the error `problem`."""
-        from babyllm.serve.api.generation.choice import ChoiceDelta
-
         for ticket in list(self._tickets):
-            for index in sorted(ticket.unfinished):
-                ticket.deltas.put_nowait(ChoiceDelta(index, problem=problem))
+            ticket.fail(problem)
             self.release(ticket)
 
     def cut_in(self, seconds: float, problem: Problem) -> None:
@@ -197,13 +198,21 @@ class EngineThread:
                 ticket.unfinished.discard(delta.number)
                 self._n_open -= 1
 
+    def _deliver_vectors(self, done: Sequence[Done]) -> None:
+        for key, vectors in done:
+            assert isinstance(key, EmbeddingTicket)
+            if key.unfinished:
+                key.vectors.put_nowait(vectors)
+                key.unfinished.clear()
+                self._n_open -= 1
+
     def _set_ready(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self._on_change()
 
     def _set_ended(self, failure: BaseException | None) -> None:
         self.failure = failure or RuntimeError("stopped")
-        self._writers = {}
+        self._writers, self._embedders = {}, {}
         self.cut(Problem(503, CLOSING if failure is None else DEAD))
         self._on_change()
 
@@ -223,26 +232,32 @@ class EngineThread:
         import torch
 
         from babyllm.generation.engine import Engine
+        from babyllm.serve.embedder import Embedder
         from babyllm.serve.writer import Writer
 
         loading = self._loading
         torch.set_num_threads(loading.threads)  # OpenMP has a separate setting for each thread
         models = loading.load()
         with loading.reading():
-            writers = {}
+            writers: dict[str, Writer] = {}
             for model, served in models:
                 engine = partial(Engine, model, slots=loading.slots, context=served.context)
                 writers[served.name] = Writer(engine, served.tokenizer, loading.slots)
-            self._writers = writers
+            embedders = {served.name: Embedder(model) for model, served in models}
+            self._writers, self._embedders = writers, embedders
             self._call_in_loop(self._set_ready, Catalog(tuple(served for _, served in models)))
             while True:
-                for command in self._commands(all(writer.is_idle for writer in writers.values())):
+                workers: list[Writer | Embedder] = [*writers.values(), *embedders.values()]
+                for command in self._commands(all(worker.is_idle for worker in workers)):
                     if command is None:
                         return
                     command()
                 for writer in writers.values():
                     if not writer.is_idle and (news := writer.advance()):
                         self._call_in_loop(self._deliver, news, time.perf_counter())
+                for embedder in embedders.values():
+                    if done := embedder.advance():
+                        self._call_in_loop(self._deliver_vectors, done)
 
     def _commands(self, is_idle: bool) -> Iterator[Callable[[], None] | None]:
         """The commands that the loop has sent; waits for one if there is nothing else to do."""

@@ -53,4 +53,5 @@ class GenerationEndpoints:
             return convert(body, model, limits), model
 
         parsed, model = await self._service.work_on(request, schema, parse)
-        return GenerationResponse(engine, engine.submit(parsed, model), serializer(parsed, model))
+        ticket = engine.submit(parsed, model)
+        return GenerationResponse(engine, ticket, parsed, serializer(parsed, model))

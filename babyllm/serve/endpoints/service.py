@@ -44,21 +44,24 @@ class Service:
         """The checked body of a small request."""
         return parse_body(schema, await self._bodies.read(request))
 
-    async def work_on(self, request: Request, schema: type[B], convert: Callable[[B], T]) -> T:
+    async def work_on(self, request: Request, schema: type[B], convert: Callable[[B], T], is_queued: bool = True) -> T:
         """What `convert` makes of the checked body of a request for the model; it runs in a thread.
 
         Args:
             request: request whose body has not been read.
             schema: model of its body.
             convert: function that does the work that takes time, such as tokenizing.
+            is_queued: whether the model will work on the request, so that it needs room among those that wait.
 
         Raises:
             Problem: no more requests are accepted now, or the body is not accepted.
         """
         # A request that cannot be accepted is not read, since reading and tokenizing a long body takes time.
-        self.engine.require_capacity()
+        if is_queued:
+            self.engine.require_capacity()
         content = await self._bodies.read(request)
-        self.engine.require_capacity(1 + self._n_read)  # a body that arrives slowly occupies no capacity
+        if is_queued:
+            self.engine.require_capacity(1 + self._n_read)  # a body that arrives slowly occupies no capacity
         self._n_read += 1
         try:
             return await asyncio.to_thread(lambda: convert(parse_body(schema, content)))

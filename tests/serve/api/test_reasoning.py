@@ -60,7 +60,7 @@ def test_reasoning_comes_in_a_field_of_its_own(thinker: Server) -> None:
     without = thinker.post(CHAT, asking("x", include_reasoning=False)).json()["choices"][0]["message"]
     assert without["content"] == "很好" and "reasoning_content" not in without
     with thinker.openai() as client:
-        answer = client.chat.completions.create(model=NAME, messages=[{"role": "user", "content": "x"}])
+        answer = client.chat.completions.create(model=NAME, messages=[{"role": "user", "content": "x"}], temperature=0)
     assert answer.choices[0].message.model_extra["reasoning_content"] == "今天"
 
 

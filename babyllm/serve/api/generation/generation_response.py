@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from babyllm.serve.api.generation.choice import ChoiceDelta
+from babyllm.serve.api.generation.generation_request import GenerationRequest
 from babyllm.serve.api.generation.serializer import CompletedChoice, Serializer, usage_of
 from babyllm.serve.api.problem import to_json
-from babyllm.serve.engine_thread import EngineThread, Ticket
+from babyllm.serve.engine_thread import EngineThread
+from babyllm.serve.tickets import Ticket
 
+T = TypeVar("T")
 SILENCE_S = 10.0
 COMMENT = b": waiting\n\n"  # an SSE comment, which clients ignore
 STREAM_HEADERS = [
@@ -37,9 +40,19 @@ class ClientDisconnected(Exception):
 class GenerationResponse(Response):
     """The response to a request that was submitted to the engine; when the response ends, the request is released."""
 
-    def __init__(self, engine: EngineThread, ticket: Ticket, serializer: Serializer) -> None:
+    def __init__(
+        self, engine: EngineThread, ticket: Ticket, request: GenerationRequest, serializer: Serializer
+    ) -> None:
+        """Begin a response.
+
+        Args:
+            engine: thread to which the request was submitted.
+            ticket: what has come of the request.
+            request: the request.
+            serializer: JSON form of the answers.
+        """
         super().__init__()
-        self._engine, self._ticket, self._serializer = engine, ticket, serializer
+        self._engine, self._ticket, self._request, self._serializer = engine, ticket, request, serializer
         self._n_tokens = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,7 +62,7 @@ class GenerationResponse(Response):
             Problem: the request failed before anything was sent.
         """
         try:
-            work = self._stream(send) if self._ticket.request.is_stream else self._whole(send)
+            work = self._stream(send) if self._request.is_stream else self._whole(send)
             await unless_gone(receive, work)
         except ClientDisconnected:
             scope["state"][GONE] = True  # for the middleware, which counts it
@@ -70,7 +83,7 @@ class GenerationResponse(Response):
         return await self._next()
 
     async def _whole(self, send: Send) -> None:
-        request = self._ticket.request
+        request = self._request
         answers = [CompletedChoice() for _ in request.choices]
         while any(answer.finish is None for answer in answers):
             delta = await self._next()
@@ -83,7 +96,7 @@ class GenerationResponse(Response):
         await send({"type": "http.response.body", "body": content})
 
     async def _stream(self, send: Send) -> None:
-        request = self._ticket.request
+        request = self._request
         await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
         await send(_body(COMMENT, has_more=True))  # so that proxies forward the headers
         await self._send_events(send, *self._serializer.opening_events())
@@ -114,8 +127,8 @@ def _body(content: bytes, has_more: bool = False) -> Message:
     return {"type": "http.response.body", "body": content, "more_body": has_more}
 
 
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` until it ends or the client disconnects.
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` until it ends or the client disconnects, and return its result.
 
     Raises:
         ClientDisconnected: the client has disconnected.
@@ -135,7 +148,7 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None
         await asyncio.gather(working, going, return_exceptions=True)
 
 
-async def _until_gone(receive: Receive, working: asyncio.Future[None]) -> bool:
+async def _until_gone(receive: Receive, working: asyncio.Future[T]) -> bool:
     """Wait for the end of the connection or the response; return whether the work was still unfinished then."""
     while (await receive())["type"] != "http.disconnect":
         pass
