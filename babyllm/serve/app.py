@@ -22,6 +22,7 @@ from babyllm.serve.api.feedback.feedback_body import FeedbackBody
 from babyllm.serve.api.feedback.feedback_file import FeedbackFile
 from babyllm.serve.api.openapi import Endpoint
 from babyllm.serve.api.problem import Problem
+from babyllm.serve.api.responses.response_body import ResponseBody
 from babyllm.serve.api.tokens.token_bodies import DetokenizeBody, TokenizeBody
 from babyllm.serve.endpoints.generation_endpoints import GenerationEndpoints
 from babyllm.serve.endpoints.model_endpoints import ModelEndpoints
@@ -47,6 +48,9 @@ def endpoints(service: Service, feedback: FeedbackFile | None) -> list[Endpoint]
     table = [
         Endpoint("POST", "/v1/chat/completions", answers.chat, "The answer to a conversation.", ChatCompletionBody),
         Endpoint("POST", "/v1/completions", answers.complete, "The continuation of a text.", CompletionBody),
+        Endpoint("POST", "/v1/responses", answers.respond, "The next response in a conversation.", ResponseBody),
+        Endpoint("GET", "/v1/responses/{name}", answers.stored, "A response that the server keeps."),
+        Endpoint("DELETE", "/v1/responses/{name}", answers.forget, "Forgets a response."),
         Endpoint("POST", "/v1/embeddings", texts.embed, "Vectors of texts.", EmbeddingBody),
         Endpoint("POST", "/tokenize", texts.tokenize, "The token ids of a text or a conversation.", TokenizeBody),
         Endpoint("POST", "/detokenize", texts.detokenize, "The text of token ids.", DetokenizeBody),
