@@ -83,7 +83,11 @@ class ServedModel:
 
 
 def load_served_model(
-    directory: str, name: str | None, context: int | None, int8: bool = False
+    directory: str,
+    name: str | None,
+    context: int | None,
+    int8: bool = False,
+    aliases: tuple[str, ...] = (),
 ) -> tuple[Transformer, ServedModel]:
     """The model of a run, step or Hugging Face directory, and its description.
 
@@ -92,6 +96,7 @@ def load_served_model(
         name: name that clients use; None takes that of the directory.
         context: largest number of tokens of a prompt and its answer together; None takes the model's.
         int8: whether the weights are stored in 8 bits.
+        aliases: further names that clients may use; "*" stands for every name that no model has.
 
     Raises:
         UserError: a file is missing or does not fit; the message names it.
@@ -106,6 +111,7 @@ def load_served_model(
         template=None if found.missing else found.template,
         why_no_chat=why if found.missing else "",
         has_learned_chat=found.has_learned,
+        aliases=aliases,
         width=found.model.config.d_model,
         created=int(model_directory(directory).stat().st_mtime),
     )

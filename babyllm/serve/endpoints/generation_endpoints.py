@@ -22,7 +22,7 @@ from babyllm.serve.api.responses.response_body import ResponseBody
 from babyllm.serve.api.responses.response_request import response_request
 from babyllm.serve.api.responses.response_serializer import ResponseSerializer
 from babyllm.serve.api.responses.response_store import ResponseStore
-from babyllm.serve.endpoints.service import Service, json_response
+from babyllm.serve.endpoints.service import Service, json_response, record_of
 from babyllm.serve.served_model import ServedModel
 
 B = TypeVar("B", bound=SamplingBody)
@@ -87,4 +87,6 @@ class GenerationEndpoints:
             return model, prepare(body, model)
 
         model, (wanted, serializer) = await self._service.work_on(request, schema, convert)
-        return GenerationResponse(engine, engine.submit(wanted, model), wanted, serializer)
+        record = record_of(request)
+        record.model, record.n_prompt_tokens = model.name, wanted.n_prompt_tokens
+        return GenerationResponse(engine, engine.submit(wanted, model), wanted, serializer, record)

@@ -1,4 +1,4 @@
-"""The output of a response while it is written: items of reasoning and messages, and the events that tell of them."""
+"""The output of a response while it is written: reasoning, messages and their events."""
 
 from __future__ import annotations
 
