@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from babyllm.chat.load import ChatTemplate
 from babyllm.chat.messages import USER, Message, Unusable
 from babyllm.chat.session import answer_lead
-from babyllm.loading import load_chat_model, model_directory
+from babyllm.loading import ChatModel, load_chat_adapter, load_chat_model, model_directory
 from babyllm.model.transformer import Transformer
 from babyllm.serve.api.chat.answer_parts import CLOSE, OPEN, Begin
 from babyllm.tokenizer import Tokenizer
@@ -102,9 +102,35 @@ def load_served_model(
         UserError: a file is missing or does not fit; the message names it.
     """
     found = load_chat_model(directory, int8=int8)
+    name = name or Path(directory).resolve().name
+    return found.model, _described(found, directory, name, context, aliases)
+
+
+def load_served_adapter(
+    directory: str, name: str, base: Transformer, base_directory: str, parent: ServedModel
+) -> tuple[Transformer, ServedModel]:
+    """The model of an adapter beside its base, whose weights it shares, and its description.
+
+    Args:
+        directory: path of the adapter.
+        name: name that clients use.
+        base: base in float32.
+        base_directory: path that the base was loaded from.
+        parent: description of the base.
+
+    Raises:
+        UserError: a file is missing or does not fit, or the adapter was trained on another model.
+    """
+    found = load_chat_adapter(directory, base, base_directory)
+    return found.model, replace(_described(found, directory, name, parent.context), parent=parent.name)
+
+
+def _described(
+    found: ChatModel, directory: str, name: str, context: int | None, aliases: tuple[str, ...] = ()
+) -> ServedModel:
     why = f"the model has no chat template and its vocabulary lacks {', '.join(found.missing)}; use /v1/completions"
-    served = ServedModel(
-        name=name or Path(directory).resolve().name,
+    return ServedModel(
+        name=name,
         tokenizer=found.tokenizer,
         context=found.model.config.max_seq_len if context is None else context,
         vocab_size=found.model.config.vocab_size,
@@ -115,4 +141,3 @@ def load_served_model(
         width=found.model.config.d_model,
         created=int(model_directory(directory).stat().st_mtime),
     )
-    return found.model, served

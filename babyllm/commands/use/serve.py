@@ -44,6 +44,7 @@ class Flags:
         request_log: file that a line of JSON about each request is added to; null logs none.
         log_contents: whether these lines also hold what clients and the model say.
         name: name of the model; null takes that of its directory.
+        adapters: LoRA runs served beside the model they were trained on, each under its name, as {NAME: RUN_DIR, ...}.
         aliases: further name, or [several], that clients may give to the model; '*' accepts every name.
         grace_s: seconds that running answers have to finish when the server shuts down.
         int8: whether to store all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
@@ -63,6 +64,7 @@ class Flags:
     request_log: PathText | None = None
     log_contents: bool = False
     name: str | None = None
+    adapters: dict[str, str] = field(default_factory=dict)
     aliases: str | list[str] = field(default_factory=list)
     grace_s: Seconds = 10
     int8: bool = False
@@ -90,10 +92,11 @@ def run(flags: Flags, directory: str) -> None:
     from babyllm.loading import model_directory
     from babyllm.serve.engine_thread import Loading
     from babyllm.serve.http.middleware import Access, is_loopback
-    from babyllm.serve.served_model import load_served_model
+    from babyllm.serve.served_model import load_served_adapter, load_served_model
     from babyllm.serve.server import Settings, serve
 
     _check(flags)
+    _check_names(flags, directory)
     model_directory(directory)
     key = flags.api_key or secret("BABYLLM_API_KEY")
     _check_key(flags.api_key, key)
@@ -105,7 +108,10 @@ def run(flags: Flags, directory: str) -> None:
 
         def load() -> list[tuple[Transformer, ServedModel]]:
             model, served = load_served_model(directory, flags.name, flags.context, flags.int8, aliases)
-            return [(model.to(runtime.device), served)]
+            models = [(model.to(runtime.device), served)]
+            for name, place in flags.adapters.items():
+                models.append(load_served_adapter(place, name, model, directory, served))
+            return models
 
         loading = Loading(load, partial(read_as_chosen, runtime), flags.slots, flags.queue, torch.get_num_threads())
         settings = Settings(
@@ -132,8 +138,23 @@ def _check(flags: Flags) -> None:
             raise UserError(f"--{name}={value}: must be at least {least}")
     if flags.port > 65535:
         raise UserError(f"--port={flags.port}: must be at most 65535")
+    if flags.adapters and flags.int8:
+        raise UserError("--adapters: their base must be in float32; leave out --int8, or serve each merged")
     if flags.log_contents and flags.request_log is None:
         raise UserError("--log_contents: there is no log to hold them; give --request_log=FILE too")
+
+
+def _check_names(flags: Flags, directory: str) -> None:
+    """Check that each name stands for one model.
+
+    Raises:
+        UserError: two models would have a name, or an adapter has none.
+    """
+    base = flags.name or Path(directory).resolve().name
+    names = [flags.aliases] if isinstance(flags.aliases, str) else flags.aliases
+    for name in flags.adapters:
+        if not name or name in (base, *names):
+            raise UserError(f"--adapters: {name!r} is empty or the name of the base; give each adapter another name")
 
 
 def _check_key(flag: str | None, key: str | None) -> None:
@@ -186,6 +207,8 @@ def _tell_ready(ready: Ready) -> None:
         _note(model.why_no_chat)
     elif not model.has_learned_chat:
         _note(f"{model.name} has no chat template: a base model, which was not taught to answer; using chatml")
+    if adapters := [other.name for other in ready.catalog.models if other.parent]:
+        _note(f"adapters beside it: {', '.join(adapters)}; each has matrices and a cache of its own in memory")
     print(f"{model.name}: {address}/ to chat, {address}/v1 for programs; Ctrl-C ends it", flush=True)
 
 
