@@ -1,6 +1,6 @@
 """The thread that owns the models: requests reach it from the event loop, and deltas of their answers return.
 
-    event loop:  submit, release  ---- inbox ---->  thread:  load, then repeat: inbox, Writer.advance of each model
+    event loop:  submit, release  ---- inbox ---->  thread:  load, then repeat: inbox, Writers.advance
                  Ticket.deltas  <----- call_soon -----------  deltas
 
 When the thread ends, every request ends too, so no client is left waiting.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from babyllm.serve.api.embeddings.embedding_request import EmbeddingRequest
     from babyllm.serve.api.generation.choice import ChoiceDelta
     from babyllm.serve.embedder import Done, Embedder
-    from babyllm.serve.writer import Writer
+    from babyllm.serve.writers import Writers
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class Loading(NamedTuple):
         slots: number of answers of a model that are decoded together.
         queue: number of further answers that may wait.
         threads: number of CPU threads.
+        max_adapters: largest number of adapters that have an engine in memory at a time.
     """
 
     load: Callable[[], Sequence[tuple[Transformer, ServedModel]]]
@@ -55,6 +56,7 @@ class Loading(NamedTuple):
     slots: int
     queue: int
     threads: int
+    max_adapters: int = 1
 
 
 class EngineThread:
@@ -80,7 +82,7 @@ class EngineThread:
         self._tickets: set[Ticket | EmbeddingTicket] = set()
         self._n_open = 0
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._writers: dict[str, Writer] = {}  # by the name of their model
+        self._writers: Writers | None = None
         self._embedders: dict[str, Embedder] = {}
         self._next_embedding = 0.0  # time before which only answers are worked on, in seconds
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -99,12 +101,12 @@ class EngineThread:
     @property
     def n_running(self) -> int:
         """Number of answers being written."""
-        return sum(writer.n_running for writer in self._writers.values())
+        return self._writers.n_running if self._writers else 0
 
     @property
     def n_waiting(self) -> int:
         """Number of answers that wait for a slot."""
-        return sum(writer.n_waiting for writer in self._writers.values())
+        return self._writers.n_waiting if self._writers else 0
 
     def require_ready(self) -> Catalog:
         """The descriptions of the models.
@@ -136,9 +138,9 @@ class EngineThread:
         self.require_ready()
         self.require_capacity(len(request.choices))
         ticket = Ticket(len(request.choices))
-        ticket.drop = lambda: self._writers[model.name].drop(ticket)
+        ticket.drop = lambda: self._open_writers().drop(model.name, ticket)
         self._add(ticket, request.n_prompt_tokens)
-        self._inbox.put(lambda: self._writers[model.name].begin(ticket, request))
+        self._inbox.put(lambda: self._open_writers().begin(model.name, ticket, request))
         return ticket
 
     def embed(self, request: EmbeddingRequest, model: ServedModel) -> EmbeddingTicket:
@@ -213,11 +215,15 @@ class EngineThread:
 
     def _set_ended(self, failure: BaseException | None) -> None:
         self.failure = failure or RuntimeError("stopped")
-        self._writers, self._embedders = {}, {}
+        self._writers, self._embedders = None, {}
         self.cut(Problem(503, CLOSING if failure is None else DEAD))
         self._on_change()
 
     # ---- the thread
+
+    def _open_writers(self) -> Writers:
+        assert self._writers is not None
+        return self._writers
 
     def _run(self) -> None:
         failure: BaseException | None = None
@@ -235,28 +241,29 @@ class EngineThread:
         from babyllm.generation.engine import Engine
         from babyllm.serve.embedder import Embedder
         from babyllm.serve.writer import Writer
+        from babyllm.serve.writers import Writers
 
         loading = self._loading
         torch.set_num_threads(loading.threads)  # OpenMP has a separate setting for each thread
         models = loading.load()
         with loading.reading():
-            writers: dict[str, Writer] = {}
+            make = {}
             for model, served in models:
                 engine = partial(Engine, model, slots=loading.slots, context=served.context)
-                writers[served.name] = Writer(engine, served.tokenizer, loading.slots)
+                make[served.name] = partial(Writer, engine, served.tokenizer, loading.slots)
+            writers = Writers(make, loading.max_adapters)
             embedders = {served.name: Embedder(model) for model, served in models}
             self._writers, self._embedders = writers, embedders
             self._call_in_loop(self._set_ready, Catalog(tuple(served for _, served in models)))
             while True:
-                workers: list[Writer | Embedder] = [*writers.values(), *embedders.values()]
+                workers: list[Writers | Embedder] = [writers, *embedders.values()]
                 for command in self._commands(all(worker.is_idle for worker in workers)):
                     if command is None:
                         return
                     command()
-                for writer in writers.values():
-                    if not writer.is_idle and (news := writer.advance()):
-                        self._call_in_loop(self._deliver, news, time.perf_counter())
-                self._embed(has_answers=not all(writer.is_idle for writer in writers.values()))
+                if news := writers.advance():
+                    self._call_in_loop(self._deliver, news, time.perf_counter())
+                self._embed(has_answers=not writers.is_idle)
 
     def _embed(self, has_answers: bool) -> None:
         """Read a batch of each request for embeddings; answers that are being written get as much time before it."""

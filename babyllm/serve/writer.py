@@ -91,6 +91,10 @@ class Writer:
         for number in [number for number, job in self._jobs.items() if job.key == key]:
             self._forget(number)
 
+    def release(self) -> None:
+        """Free the memory; the writer cannot be used any more."""
+        self._engine.release()
+
     def advance(self) -> list[tuple[Key, ChoiceDelta]]:
         """The new deltas after one step for all answers, each with the key of its request."""
         self._score()

@@ -45,6 +45,8 @@ class Flags:
         log_contents: whether these lines also hold what clients and the model say.
         name: name of the model; null takes that of its directory.
         adapters: LoRA runs served beside the model they were trained on, each under its name, as {NAME: RUN_DIR, ...}.
+        max_adapters: number of adapters whose matrices and caches are in memory at a time; the one unused for longest
+            makes room for another.
         aliases: further name, or [several], that clients may give to the model; '*' accepts every name.
         grace_s: seconds that running answers have to finish when the server shuts down.
         int8: whether to store all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
@@ -65,6 +67,7 @@ class Flags:
     log_contents: bool = False
     name: str | None = None
     adapters: dict[str, str] = field(default_factory=dict)
+    max_adapters: Few = 4
     aliases: str | list[str] = field(default_factory=list)
     grace_s: Seconds = 10
     int8: bool = False
@@ -113,7 +116,14 @@ def run(flags: Flags, directory: str) -> None:
                 models.append(load_served_adapter(place, name, model, directory, served))
             return models
 
-        loading = Loading(load, partial(read_as_chosen, runtime), flags.slots, flags.queue, torch.get_num_threads())
+        loading = Loading(
+            load,
+            partial(read_as_chosen, runtime),
+            flags.slots,
+            flags.queue,
+            torch.get_num_threads(),
+            flags.max_adapters,
+        )
         settings = Settings(
             access=access,
             port=flags.port,
@@ -132,7 +142,15 @@ def _check(flags: Flags) -> None:
     Raises:
         UserError: a value is not valid; the message names the flag.
     """
-    for name, least in (("slots", 1), ("queue", 0), ("context", 2), ("port", 0), ("max_body_bytes", 1), ("grace_s", 0)):
+    for name, least in (
+        ("slots", 1),
+        ("max_adapters", 1),
+        ("queue", 0),
+        ("context", 2),
+        ("port", 0),
+        ("max_body_bytes", 1),
+        ("grace_s", 0),
+    ):
         value = getattr(flags, name)
         if value is not None and not value >= least:
             raise UserError(f"--{name}={value}: must be at least {least}")
@@ -208,7 +226,7 @@ def _tell_ready(ready: Ready) -> None:
     elif not model.has_learned_chat:
         _note(f"{model.name} has no chat template: a base model, which was not taught to answer; using chatml")
     if adapters := [other.name for other in ready.catalog.models if other.parent]:
-        _note(f"adapters beside it: {', '.join(adapters)}; each has matrices and a cache of its own in memory")
+        _note(f"adapters beside it: {', '.join(adapters)}")
     print(f"{model.name}: {address}/ to chat, {address}/v1 for programs; Ctrl-C ends it", flush=True)
 
 
