@@ -100,6 +100,7 @@ class Service:
             "chat": model.template is not None,
             "has_learned_chat": model.has_learned_chat,
             "context": model.context,
+            "examples": model.examples,
         }
         return _json({"object": "list", "data": [_model_object(model)], "babyllm": about})
 

@@ -10,6 +10,7 @@ from babyllm.chat.load import ChatTemplate
 from babyllm.chat.session import answer_lead
 from babyllm.loading import load_chat_model, model_directory
 from babyllm.model.transformer import Transformer
+from babyllm.serve.example_prompts import example_prompts
 from babyllm.tokenizer import Tokenizer
 
 
@@ -26,6 +27,7 @@ class ServedModel:
         why_no_chat: error message for chat requests if there is no template.
         has_learned_chat: whether a template was stored with the model.
         created: time at which its weights were written, in seconds since 1970.
+        examples: prompts that suit the model, for the chat page; empty if none are known.
     """
 
     name: str
@@ -36,6 +38,7 @@ class ServedModel:
     why_no_chat: str = ""
     has_learned_chat: bool = True
     created: int = 0
+    examples: tuple[str, ...] = ()
     _names: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,6 +81,7 @@ def load_served_model(
         UserError: a file is missing or does not fit; the message names it.
     """
     found = load_chat_model(directory, int8=int8)
+    examples = () if found.missing else example_prompts(directory, found.template)
     why = f"the model has no chat template and its vocabulary lacks {', '.join(found.missing)}; use /v1/completions"
     served = ServedModel(
         name=name or Path(directory).resolve().name,
@@ -88,5 +92,6 @@ def load_served_model(
         why_no_chat=why if found.missing else "",
         has_learned_chat=found.has_learned,
         created=int(model_directory(directory).stat().st_mtime),
+        examples=examples,
     )
     return found.model, served
