@@ -62,6 +62,7 @@ SPANS = [
     ("$a_1 * b_2$ and *a $b*c$ d*", "<math>$a_1 * b_2$</math> and <em>a <math>$b*c$</math> d</em>"),
     ("\\(x_1*y\\) and $$a_1*b*c_2$$", "<math>\\(x_1*y\\)</math> and <math>$$a_1*b*c_2$$</math>"),
     ("it costs $5 and $10", "it costs $5 and $10"),
+    ("美元符号$表示价格。变量$x没有值", "美元符号$表示价格。变量$x没有值"),
     ("a < b && c > d, &lt;b&gt; &#65;", "a < b && c > d, <b> A"),
 ]  # fmt: skip
 FORMULAS = [

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -175,6 +178,36 @@ def test_colours_and_formulas_cost_little(page: Page) -> None:
     texts += ["$" + "{" * 400 + "x" + "}" * 90 + "$", "$$" + "x^{" * 300 + "}" * 300 + "$$", "\\begin{align}\n" * 300]
     for text in texts:
         assert read(page, text, "return body.textContent.length > 0") is True
+
+
+@pytest.mark.skipif("BABYLLM_DATA" not in os.environ, reason="needs BABYLLM_DATA")
+@pytest.mark.parametrize("width", [358, 728])
+def test_answers_of_real_models_fit_the_screen(page: Page, width: int) -> None:
+    """Of 1,200 answers with lists, tables, code and formulas none is wider than its column, runs or loads anything."""
+    folder = Path(os.environ["BABYLLM_DATA"]) / "preference"
+    records = [
+        one for name in ("zh", "en") for one in json.loads((folder / f"dpo_{name}_demo.json").read_text("utf-8"))
+    ]
+    answers = [record[side]["value"] for record in records for side in ("chosen", "rejected")]
+    asked: list[str] = []
+    page.on("request", lambda sent: asked.append(sent.url))
+    wrong = """([answers, width]) => {
+      const body = document.createElement("div"), blocks = "p, li, figure, blockquote, h3, h4, h5, h6, .table, math";
+      body.className = "body reading";
+      body.style.width = `${width}px`;
+      document.body.append(body);
+      const wrong = answers.filter((content) => {
+        body.replaceChildren();
+        fillMarkdown(body, { content });
+        const isWide = (node) => !node.closest(".table *") && node.getBoundingClientRect().width > width + 1;
+        return body.querySelector("img, script, iframe, style, object") ||
+          [...body.querySelectorAll(blocks)].some(isWide);
+      });
+      body.remove();
+      return wrong;
+    }"""
+    assert len(answers) == 1200 and page.evaluate(wrong, [answers, width]) == []
+    assert asked == []
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1100, "light"), (390, "dark"), (360, "light")])
