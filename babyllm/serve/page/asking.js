@@ -231,8 +231,10 @@ function answer(asked, former = null) {
   );
 }
 // An answer that stopped at a limit, by the button or with the connection can go on where it is.
-const canGoOn = ({ role, content, reasoning, note, calls }) =>
-  role === "assistant" && note && (content || reasoning) && !calls?.length;
+function canGoOn({ role, content, reasoning, note, calls, parent, skipped }) {
+  if (role !== "assistant" || !note || !(content || reasoning) || calls?.length) return false;
+  return note !== "crowded" || pathTo(chat, parent).length > (skipped ?? 0) + 2; // there is an exchange to leave out
+}
 function goOn(message) {
   if (running) return;
   const side = { ...(message.side === 1 ? right() : left()), ...(message.by && { model: served(message.by.model) }) };

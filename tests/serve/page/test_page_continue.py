@@ -60,6 +60,20 @@ def test_a_whole_answer_offers_nothing_to_continue(visit: Open) -> None:
     assert page.get_by_role("button", name="Continue").count() == 0
 
 
+def test_a_full_context_leaves_the_oldest_exchange_out(visit: Open, server: StandIn) -> None:
+    """An answer that filled the context goes on without the oldest exchange; where there is none it cannot."""
+    page = visit()
+    server.finish, server.usage = "length", {"completion_tokens": 40, "total_tokens": 60}
+    for number, text in enumerate(["one", "two"]):
+        say(page, text)
+        finished(page, number + 1)
+        assert page.get_by_role("button", name="Continue").count() == number
+    go_on(page)
+    page.get_by_text("no longer reads what stands above").wait_for()
+    page.locator(".stats").nth(1).wait_for()
+    assert [message["content"] for message in server.asked[-1]["messages"]] == ["two", answer_to("two", 3)]
+
+
 def test_a_continuation_that_fails_takes_nothing_away(visit: Open, server: StandIn) -> None:
     """The answer so far stays after a refusal, and trying again goes on with it."""
     page = visit()

@@ -227,6 +227,21 @@ def test_a_file_is_dropped_anywhere(visit: Open) -> None:
     assert page.locator("#drop").is_hidden()
 
 
+def test_a_file_is_pasted(visit: Open) -> None:
+    """A file from the clipboard is put into the message; text from it is pasted as ever."""
+    page = visit()
+    paste = """(kind) => {
+      const data = new DataTransfer();
+      if (kind === "file") data.items.add(new File(["from a file"], "notes.txt", { type: "text/plain" }));
+      else data.setData("text/plain", "as text");
+      const event = new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true });
+      return document.querySelector("#input").dispatchEvent(event);
+    }"""
+    assert page.evaluate(paste, "text") is True
+    assert page.evaluate(paste, "file") is False
+    page.wait_for_function("document.querySelector('#input').value.includes('from a file')")
+
+
 def test_the_menu_is_used_with_the_keyboard(visit: Open, server: StandIn) -> None:
     """The menu opens and closes by keys, and Escape in it stops no answer."""
     page = visit()
