@@ -74,7 +74,7 @@ def test_what_is_saved_is_what_fine_tuning_reads(visit: Open, server: StandIn) -
     page.get_by_role("button", name="Another answer").click()
     page.get_by_text("2/2").wait_for()
     finished(page)
-    name, text = saved(page, "Save this conversation as JSON lines")
+    name, text = saved(page, "Save chat as JSON lines")
     assert name == "hello.jsonl"
     (record,) = map(json.loads, text.splitlines())
     assert record["messages"][-1] == {"role": "assistant", "content": "better", "reasoning_content": "think"}
@@ -87,7 +87,7 @@ def test_what_is_saved_is_what_fine_tuning_reads(visit: Open, server: StandIn) -
     page.get_by_role("button", name="New chat").click()
     say(page, "other")
     finished(page)
-    name, text = saved(page, "Save all conversations as JSON lines")
+    name, text = saved(page, "Save all chats as JSON lines")
     assert name == "babyllm.jsonl"
     assert [json.loads(line)["messages"][1]["content"] for line in text.splitlines()] == ["hello", "other"]
 
@@ -101,7 +101,7 @@ def test_opened_conversations_are_saved_as_they_were(visit: Open) -> None:
         page.locator(".assistant .body strong").inner_text() == "A" and page.locator("details.reasoning").count() == 1
     )
     page.reload()
-    _, text = saved(page, "Save all conversations as JSON lines")
+    _, text = saved(page, "Save all chats as JSON lines")
     assert [json.loads(line) for line in text.splitlines()] == CHATS
     page.locator("#history li", has_text="second").click()
     page.locator(".tool", has_text="42").wait_for()
@@ -114,7 +114,7 @@ def test_a_conversation_is_saved_as_markdown(visit: Open) -> None:
     page = visit()
     opened(page, json.dumps(CHATS[0]["messages"]))
     page.locator(".assistant strong").wait_for()
-    name, text = saved(page, "Save this conversation as Markdown")
+    name, text = saved(page, "Save chat as Markdown")
     assert name == "第一个问题.md"
     assert text == (
         "# 第一个问题\n\n## System prompt\n\nBe brief.\n\n## You\n\n第一个问题\n\n## Assistant\n\n"
