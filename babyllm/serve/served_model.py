@@ -12,6 +12,7 @@ from babyllm.chat.session import answer_lead
 from babyllm.loading import ChatModel, load_chat_adapter, load_chat_model, model_directory
 from babyllm.model.transformer import Transformer
 from babyllm.serve.api.chat.answer_parts import CLOSE, OPEN, Begin
+from babyllm.serve.example_prompts import example_prompts
 from babyllm.tokenizer import Tokenizer
 
 
@@ -30,6 +31,7 @@ class ServedModel:
         created: time at which its weights were written, in seconds since 1970.
         aliases: further names that clients may use; "*" stands for every name that no model has.
         parent: name of the base model of an adapter; empty for a whole model.
+        examples: prompts that suit the model, for the chat page; empty if none are known.
         width: number of dimensions of its hidden states.
     """
 
@@ -43,6 +45,7 @@ class ServedModel:
     created: int = 0
     aliases: tuple[str, ...] = ()
     parent: str = ""
+    examples: tuple[str, ...] = ()
     width: int = 0
     _names: dict[int, str] = field(default_factory=dict)
 
@@ -138,6 +141,7 @@ def _described(
         why_no_chat=why if found.missing else "",
         has_learned_chat=found.has_learned,
         aliases=aliases,
+        examples=() if found.missing else example_prompts(directory, found.template),
         width=found.model.config.d_model,
         created=int(model_directory(directory).stat().st_mtime),
     )
