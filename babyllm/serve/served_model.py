@@ -11,7 +11,7 @@ from babyllm.chat.messages import USER, Message, Unusable
 from babyllm.chat.session import answer_lead
 from babyllm.loading import load_chat_model, model_directory
 from babyllm.model.transformer import Transformer
-from babyllm.serve.api.chat.answer_parts import CLOSE, OPEN, Begin
+from babyllm.chat.tools.reasoning import CLOSE, OPEN, Begin
 from babyllm.tokenizer import Tokenizer
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from babyllm.chat.messages import ASSISTANT, Message, Unusable
-from babyllm.serve.api.chat.answer_parts import Begin
+from babyllm.chat.tools.reasoning import Begin
 from babyllm.serve.api.problem import Problem
 from babyllm.serve.api.prompt_limits import require_length
 from babyllm.serve.served_model import ServedModel

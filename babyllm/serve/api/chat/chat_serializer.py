@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from babyllm.serve.api.chat.answer_parts import AnswerParts
+from babyllm.chat.tools.reasoning import AnswerParts
 from babyllm.serve.api.generation.choice import ChoiceDelta, OffsetToken
 from babyllm.serve.api.generation.generation_request import GenerationRequest
 from babyllm.serve.api.generation.serializer import CompletedChoice, Envelope, Json, finite

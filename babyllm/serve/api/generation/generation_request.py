@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from babyllm.errors import UserError
 from babyllm.generation.sampling import Sampling
-from babyllm.serve.api.chat.answer_parts import Begin
+from babyllm.chat.tools.reasoning import Begin
 from babyllm.serve.api.generation.generation_body import GenerationBody, SamplingBody
 from babyllm.serve.api.problem import Problem
 from babyllm.serve.api.validation import UNSUPPORTED
