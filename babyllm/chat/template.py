@@ -50,6 +50,7 @@ class ChatTemplate:
         source: the Jinja text, as `tokenizer_config.json` stores it.
         tokenizer: the tokenizer; its special tokens take effect in the template's text.
         is_marked: whether the template has `{% generation %}` around answers, which training needs.
+        has_calls: whether the template has a field for calls of tools; if not, they are spelled out in contents.
         end_ids: ids that end an answer: the template's end token and eos.
     """
 
@@ -76,6 +77,7 @@ class ChatTemplate:
         self._jinja = compiled(source, where)
         self.is_marked = is_marked(source, where)
         self._taken = fields_taken(source, where)
+        self.has_calls = self._taken.calls
         names = {i: name for name, i in tokenizer.special.items()}
         ids = {role: getattr(tokenizer, f"{role}_id") for role in ROLES}
         self._tokens = {f"{role}_token": names[i] for role, i in ids.items() if i in names}

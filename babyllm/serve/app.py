@@ -22,14 +22,17 @@ from babyllm.serve.api.feedback.feedback_body import FeedbackBody
 from babyllm.serve.api.feedback.feedback_file import FeedbackFile
 from babyllm.serve.api.openapi import Endpoint
 from babyllm.serve.api.problem import Problem
+from babyllm.serve.api.responses.response_body import ResponseBody
 from babyllm.serve.api.tokens.token_bodies import DetokenizeBody, TokenizeBody
 from babyllm.serve.endpoints.generation_endpoints import GenerationEndpoints
 from babyllm.serve.endpoints.model_endpoints import ModelEndpoints
 from babyllm.serve.endpoints.other_endpoints import OtherEndpoints
 from babyllm.serve.endpoints.service import Service
 from babyllm.serve.endpoints.text_endpoints import TextEndpoints
+from babyllm.serve.http.cross_origin import origin_problem
 from babyllm.serve.http.middleware import REFUSED, Access, AccessMiddleware, problem_response
 from babyllm.serve.http.notices import Notices
+from babyllm.serve.http.request_log import RequestLog
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -47,6 +50,9 @@ def endpoints(service: Service, feedback: FeedbackFile | None) -> list[Endpoint]
     table = [
         Endpoint("POST", "/v1/chat/completions", answers.chat, "The answer to a conversation.", ChatCompletionBody),
         Endpoint("POST", "/v1/completions", answers.complete, "The continuation of a text.", CompletionBody),
+        Endpoint("POST", "/v1/responses", answers.respond, "The next response in a conversation.", ResponseBody),
+        Endpoint("GET", "/v1/responses/{name}", answers.stored, "A response that the server keeps."),
+        Endpoint("DELETE", "/v1/responses/{name}", answers.forget, "Forgets a response."),
         Endpoint("POST", "/v1/embeddings", texts.embed, "Vectors of texts.", EmbeddingBody),
         Endpoint("POST", "/tokenize", texts.tokenize, "The token ids of a text or a conversation.", TokenizeBody),
         Endpoint("POST", "/detokenize", texts.detokenize, "The text of token ids.", DetokenizeBody),
@@ -63,7 +69,13 @@ def endpoints(service: Service, feedback: FeedbackFile | None) -> list[Endpoint]
     return table
 
 
-def make_app(service: Service, feedback: FeedbackFile | None, access: Access, notices: Notices) -> ASGIApp:
+def make_app(
+    service: Service,
+    feedback: FeedbackFile | None,
+    access: Access,
+    notices: Notices,
+    request_log: RequestLog | None = None,
+) -> ASGIApp:
     """The ASGI application.
 
     Args:
@@ -71,6 +83,7 @@ def make_app(service: Service, feedback: FeedbackFile | None, access: Access, no
         feedback: file of ratings; None if the server stores none.
         access: hosts, origins and API key that are accepted.
         notices: log of refused requests.
+        request_log: log of all requests; None logs none.
     """
     table = endpoints(service, feedback)
     app = Starlette(
@@ -90,6 +103,7 @@ def make_app(service: Service, feedback: FeedbackFile | None, access: Access, no
         notices=notices,
         paths=frozenset(known.path for known in table),
         is_closing=lambda: service.is_closing,
+        request_log=request_log,
     )
 
 
@@ -102,6 +116,8 @@ async def _on_problem(request: Request, error: Exception) -> Response:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.scope["path"]
+    if request.method == "OPTIONS" and "access-control-request-method" in request.headers:
+        return await _on_problem(request, origin_problem(request.headers.get("origin", ""), error.status_code))
     advice = "; the API is at /v1" if error.status_code == 404 and not path.startswith("/v1") else ""
     message = f"{request.method} {path[:100]}: {error.detail}{advice}"
     return await _on_problem(request, Problem(error.status_code, message, headers=error.headers))

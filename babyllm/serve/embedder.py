@@ -41,8 +41,8 @@ class _Job:
 class Embedder:
     """Embeds the texts of all requests, in the order of the requests.
 
-    A batch has at most as many tokens as an engine reads of prompts at once, or is a single text. So answers that are
-    written meanwhile wait for little.
+    A batch has at most as many tokens as an engine reads of prompts at once, or is a single text, so that answers that
+    are being written wait for little.
     """
 
     def __init__(self, model: Transformer) -> None:

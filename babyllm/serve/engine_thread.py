@@ -82,6 +82,7 @@ class EngineThread:
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._writers: dict[str, Writer] = {}  # by the name of their model
         self._embedders: dict[str, Embedder] = {}
+        self._next_embedding = 0.0  # time before which only answers are worked on, in seconds
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -255,9 +256,18 @@ class EngineThread:
                 for writer in writers.values():
                     if not writer.is_idle and (news := writer.advance()):
                         self._call_in_loop(self._deliver, news, time.perf_counter())
-                for embedder in embedders.values():
-                    if done := embedder.advance():
-                        self._call_in_loop(self._deliver_vectors, done)
+                self._embed(has_answers=not all(writer.is_idle for writer in writers.values()))
+
+    def _embed(self, has_answers: bool) -> None:
+        """Read a batch of each request for embeddings; answers that are being written get as much time before it."""
+        began = time.perf_counter()
+        if has_answers and began < self._next_embedding:
+            return
+        for embedder in self._embedders.values():
+            if done := embedder.advance():
+                self._call_in_loop(self._deliver_vectors, done)
+        now = time.perf_counter()
+        self._next_embedding = now + (now - began)
 
     def _commands(self, is_idle: bool) -> Iterator[Callable[[], None] | None]:
         """The commands that the loop has sent; waits for one if there is nothing else to do."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from babyllm.chat.load import ChatTemplate
 from babyllm.chat.messages import USER, Message, Unusable
 from babyllm.chat.session import answer_lead
-from babyllm.loading import load_chat_model, model_directory
-from babyllm.model.transformer import Transformer
 from babyllm.chat.tools.reasoning import CLOSE, OPEN, Begin
+from babyllm.loading import ChatModel, load_chat_adapter, load_chat_model, model_directory
+from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 
 
@@ -83,7 +83,11 @@ class ServedModel:
 
 
 def load_served_model(
-    directory: str, name: str | None, context: int | None, int8: bool = False
+    directory: str,
+    name: str | None,
+    context: int | None,
+    int8: bool = False,
+    aliases: tuple[str, ...] = (),
 ) -> tuple[Transformer, ServedModel]:
     """The model of a run, step or Hugging Face directory, and its description.
 
@@ -92,21 +96,48 @@ def load_served_model(
         name: name that clients use; None takes that of the directory.
         context: largest number of tokens of a prompt and its answer together; None takes the model's.
         int8: whether the weights are stored in 8 bits.
+        aliases: further names that clients may use; "*" stands for every name that no model has.
 
     Raises:
         UserError: a file is missing or does not fit; the message names it.
     """
     found = load_chat_model(directory, int8=int8)
+    name = name or Path(directory).resolve().name
+    return found.model, _described(found, directory, name, context, aliases)
+
+
+def load_served_adapter(
+    directory: str, name: str, base: Transformer, base_directory: str, parent: ServedModel
+) -> tuple[Transformer, ServedModel]:
+    """The model of an adapter beside its base, whose weights it shares, and its description.
+
+    Args:
+        directory: path of the adapter.
+        name: name that clients use.
+        base: base in float32.
+        base_directory: path that the base was loaded from.
+        parent: description of the base.
+
+    Raises:
+        UserError: a file is missing or does not fit, or the adapter was trained on another model.
+    """
+    found = load_chat_adapter(directory, base, base_directory)
+    return found.model, replace(_described(found, directory, name, parent.context), parent=parent.name)
+
+
+def _described(
+    found: ChatModel, directory: str, name: str, context: int | None, aliases: tuple[str, ...] = ()
+) -> ServedModel:
     why = f"the model has no chat template and its vocabulary lacks {', '.join(found.missing)}; use /v1/completions"
-    served = ServedModel(
-        name=name or Path(directory).resolve().name,
+    return ServedModel(
+        name=name,
         tokenizer=found.tokenizer,
         context=found.model.config.max_seq_len if context is None else context,
         vocab_size=found.model.config.vocab_size,
         template=None if found.missing else found.template,
         why_no_chat=why if found.missing else "",
         has_learned_chat=found.has_learned,
+        aliases=aliases,
         width=found.model.config.d_model,
         created=int(model_directory(directory).stat().st_mtime),
     )
-    return found.model, served

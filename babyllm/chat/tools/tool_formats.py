@@ -39,7 +39,6 @@ _SHOWN = r'\{\s*"name"\s*:\s*"babyllm_f"\s*,\s*"%s"\s*:\s*\{\s*"x"\s*:\s*"babyll
 _FORMS = (
     (re.compile(rf"<tool_call>\s*{_SHOWN % 'arguments'}\s*</tool_call>"), HERMES),
     (re.compile(_SHOWN % "parameters"), LLAMA3),
-    (re.compile(rf"(?:\A|[\n>\]]){_SHOWN % 'arguments'}"), LINES),
 )
 
 
@@ -49,6 +48,8 @@ def tool_format_of(template: ChatTemplate) -> ToolFormat | None:
     Args:
         template: chat template; one that knows no calls has them spelled out as lines of JSON.
     """
+    if not template.has_calls:
+        return LINES
     tools = json.dumps([{"type": "function", "function": {"name": _NAME, "description": "", "parameters": {}}}])
     call = Message(ASSISTANT, "").with_calls([ToolCall(_NAME, json.dumps({"x": _VALUE}), "callid123")])
     asked = [Message(SYSTEM, "", tools=tools), Message(USER, "?"), call]

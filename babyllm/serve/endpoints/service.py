@@ -14,6 +14,7 @@ from babyllm.serve.api.problem import to_json
 from babyllm.serve.api.validation import Body, parse_body
 from babyllm.serve.engine_thread import EngineThread
 from babyllm.serve.http.body_reader import BodyReader
+from babyllm.serve.http.request_log import RECORD, RequestRecord
 from babyllm.serve.metrics import Metrics
 
 B = TypeVar("B", bound=Body)
@@ -60,6 +61,8 @@ class Service:
         if is_queued:
             self.engine.require_capacity()
         content = await self._bodies.read(request)
+        if (record := record_of(request)).has_contents:
+            record.body = content
         if is_queued:
             self.engine.require_capacity(1 + self._n_read)  # a body that arrives slowly occupies no capacity
         self._n_read += 1
@@ -67,6 +70,12 @@ class Service:
             return await asyncio.to_thread(lambda: convert(parse_body(schema, content)))
         finally:
             self._n_read -= 1
+
+
+def record_of(request: Request) -> RequestRecord:
+    """What the log says about a request."""
+    record: RequestRecord = request.scope["state"][RECORD]
+    return record
 
 
 def json_response(value: Any) -> Response:

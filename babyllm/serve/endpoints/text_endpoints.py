@@ -14,7 +14,7 @@ from babyllm.serve.api.generation.generation_response import GONE, ClientDisconn
 from babyllm.serve.api.problem import Problem, to_json
 from babyllm.serve.api.tokens.token_bodies import DetokenizeBody, TokenizeBody
 from babyllm.serve.api.tokens.tokenization import detokenized, tokenized
-from babyllm.serve.endpoints.service import Service, json_response
+from babyllm.serve.endpoints.service import Service, json_response, record_of
 from babyllm.serve.served_model import ServedModel
 
 
@@ -52,6 +52,8 @@ class TextEndpoints:
             return embedding_request(body, model), model
 
         parsed, model = await self._service.work_on(request, EmbeddingBody, convert)
+        record = record_of(request)
+        record.model, record.n_prompt_tokens = model.name, sum(len(prompt.ids) for prompt in parsed.prompts)
         ticket = engine.embed(parsed, model)
         try:
             vectors = await unless_gone(request.receive, ticket.vectors.get())

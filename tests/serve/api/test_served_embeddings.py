@@ -2,6 +2,7 @@
 
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from model_fixtures import Tiny
-from serve_fixtures import NAME, PATIENCE_S, Server, load_of, serving, talkative
+from serve_fixtures import CHAT, NAME, PATIENCE_S, Server, asking, load_of, serving, talkative, until
 
 from babyllm.chat.load import ChatTemplate
 from babyllm.model.transformer import Transformer
@@ -83,7 +84,7 @@ def test_a_client_that_leaves_is_forgotten(tiny: Tiny, template: ChatTemplate) -
     """Texts that are still waiting are not read, and their place in the queue is free again."""
     model = talkative(tiny(max_seq_len=256, n_layers=8))
     with serving(load_of(model, template.tokenizer, template), slots=1, queue=0) as server:
-        body = json.dumps({"input": [[5] * 256] * 1000})
+        body = json.dumps({"input": [[5] * 256] * 300})
         with pytest.raises(httpx.ReadTimeout):
             server.post(EMBED, content=body, headers={"content-type": "application/json"}, timeout=0.3)
         for _ in range(int(PATIENCE_S * 20)):
@@ -93,3 +94,14 @@ def test_a_client_that_leaves_is_forgotten(tiny: Tiny, template: ChatTemplate) -
             assert answer.status_code == 429
         assert answer.status_code == 200
         assert server.number(f'babyllm_requests_total{{path="{EMBED}",status="499"}}') == 1
+
+
+def test_answers_go_on_while_texts_are_embedded(tiny: Tiny, template: ChatTemplate) -> None:
+    """Half of the time is theirs: an answer comes before many texts that were sent first are read."""
+    model = talkative(tiny(max_seq_len=256, n_layers=8))
+    with serving(load_of(model, template.tokenizer, template)) as server, ThreadPoolExecutor(1) as pool:
+        texts = pool.submit(server.post, EMBED, {"input": [[5] * 256] * 100})
+        until(lambda: server.number("babyllm_prompt_tokens_total") >= 25_600, "the texts are being read")
+        assert server.post(CHAT, asking("今天")).status_code == 200
+        assert not texts.done()
+        assert texts.result().status_code == 200

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from babyllm.chat.tools.reasoning import AnswerParts
+from babyllm.serve.api.chat.token_logprobs import token_logprobs
 from babyllm.serve.api.generation.choice import ChoiceDelta, OffsetToken
 from babyllm.serve.api.generation.generation_request import GenerationRequest
-from babyllm.serve.api.generation.serializer import CompletedChoice, Envelope, Json, finite
+from babyllm.serve.api.generation.serializer import CompletedChoice, Envelope, Json
 from babyllm.serve.served_model import ServedModel
 
 
@@ -60,13 +61,4 @@ class ChatSerializer(Envelope):
     def _logprobs(self, tokens: Sequence[OffsetToken]) -> Json | None:
         if self.request.logprobs is None:
             return None
-        content = []
-        for placed in tokens:
-            token = placed.token
-            top = [self._named(other, logprob) for other, logprob in token.top]
-            content.append({**self._named(token.id, token.logprob), "top_logprobs": top})
-        return {"content": content, "refusal": None}
-
-    def _named(self, token_id: int, logprob: float | None) -> Json:
-        raw = self.model.token_bytes(token_id)
-        return {"token": raw.decode(errors="replace"), "logprob": finite(logprob), "bytes": list(raw)}
+        return {"content": token_logprobs(tokens, self.model), "refusal": None}

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from babyllm.chat.tools.reasoning import Begin
 from babyllm.errors import UserError
 from babyllm.generation.sampling import Sampling
-from babyllm.chat.tools.reasoning import Begin
 from babyllm.serve.api.generation.generation_body import GenerationBody, SamplingBody
 from babyllm.serve.api.problem import Problem
 from babyllm.serve.api.validation import UNSUPPORTED

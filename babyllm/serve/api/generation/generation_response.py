@@ -9,6 +9,7 @@ proxies close it as dead.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from babyllm.serve.api.generation.generation_request import GenerationRequest
 from babyllm.serve.api.generation.serializer import CompletedChoice, Serializer, usage_of
 from babyllm.serve.api.problem import to_json
 from babyllm.serve.engine_thread import EngineThread
+from babyllm.serve.http.request_log import RequestRecord
 from babyllm.serve.tickets import Ticket
 
 T = TypeVar("T")
@@ -41,7 +43,12 @@ class GenerationResponse(Response):
     """The response to a request that was submitted to the engine; when the response ends, the request is released."""
 
     def __init__(
-        self, engine: EngineThread, ticket: Ticket, request: GenerationRequest, serializer: Serializer
+        self,
+        engine: EngineThread,
+        ticket: Ticket,
+        request: GenerationRequest,
+        serializer: Serializer,
+        record: RequestRecord,
     ) -> None:
         """Begin a response.
 
@@ -50,9 +57,11 @@ class GenerationResponse(Response):
             ticket: what has come of the request.
             request: the request.
             serializer: JSON form of the answers.
+            record: what the log says about the request.
         """
         super().__init__()
         self._engine, self._ticket, self._request, self._serializer = engine, ticket, request, serializer
+        self._record = record
         self._n_tokens = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,6 +81,12 @@ class GenerationResponse(Response):
     async def _next(self) -> ChoiceDelta:
         delta = await self._ticket.deltas.get()
         self._n_tokens += delta.n_tokens
+        record = self._record
+        if delta.n_tokens and record.first_token_s is None:
+            record.first_token_s = time.perf_counter() - self._ticket.began
+        record.n_completion_tokens = self._n_tokens
+        if record.has_contents:
+            record.answers.setdefault(delta.number, []).append(delta.text)
         return delta
 
     async def _next_of_stream(self, send: Send) -> ChoiceDelta:
