@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from babyllm.chat.tools.reasoning import Begin
+from babyllm.chat.tools.tool_formats import ToolFormat
 from babyllm.errors import UserError
 from babyllm.generation.sampling import Sampling
 from babyllm.serve.api.generation.generation_body import GenerationBody, SamplingBody
@@ -64,6 +65,7 @@ class GenerationRequest:
         logprobs: number of alternatives sent with each token; None sends no log-probabilities.
         begin: what each answer begins with; "content" if reasoning is not split off.
         has_reasoning: whether reasoning that is split off is sent.
+        form: how calls of functions are written, which are split off too; None leaves them in the content.
     """
 
     choices: list[ChoiceRequest]
@@ -73,6 +75,7 @@ class GenerationRequest:
     logprobs: int | None
     begin: Begin = "content"
     has_reasoning: bool = True
+    form: ToolFormat | None = None
 
 
 def check_counts(body: GenerationBody, limits: Limits) -> None:
