@@ -207,7 +207,7 @@ def completions(
     tokens: dict[int, list[Token]] = {number: [] for number in texts}
     finishes: dict[int, Finish] = {}
     while not engine.is_idle:
-        for number, token, finish, _ in engine.step():
+        for number, token, finish, *_ in engine.step():
             if token is not None:
                 tokens[number].append(token)
                 pieces[number].append(texts[number].add(token.id))
