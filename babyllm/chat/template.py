@@ -11,8 +11,7 @@ are not searched for afterwards, since the origin of each is known.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
@@ -20,14 +19,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from babyllm.chat.jinja.places import Given, Shape, given_of
+from babyllm.chat.jinja.places import SAMPLES, Given, Shape, filled, given_of, last_place
 from babyllm.chat.jinja.sandbox import within_budget
 from babyllm.chat.jinja.syntax import (
     CLOSE,
-    FIRST_PLACE,
     MARKS,
     MAX_PLACES,
     OPEN,
+    any_of,
     compiled,
     fields_taken,
     is_marked,
@@ -40,10 +39,6 @@ from babyllm.errors import UserError
 from babyllm.tokenizer import ROLES, Tokenizer
 
 CACHED_CHARACTERS = 32  # longest text whose ids are cached: such texts, a header for one, recur often
-SAMPLES = (
-    (Message(USER, "1"), Message(ASSISTANT, "2")),
-    (Message(SYSTEM, "0"), Message(USER, "1"), Message(ASSISTANT, "2")),
-)
 
 
 class Rendered(NamedTuple):
@@ -113,11 +108,11 @@ class ChatTemplate:
         names = {i: name for name, i in tokenizer.special.items()}
         ids = {role: getattr(tokenizer, f"{role}_id") for role in ROLES}
         self._tokens = {f"{role}_token": names[i] for role, i in ids.items() if i in names}
-        self._border = _any_of([MARKS.pattern], tokenizer.special)
+        self._border = any_of([MARKS.pattern], tokenizer.special)
         self._allowed = tuple(allow_special)
         if unknown := [name for name in allow_special if name not in tokenizer.special]:
             raise UserError(f"allow_special: {unknown[0]!r} is not a special token of the vocabulary; leave it out")
-        self._marker = _any_of([], allow_special) if allow_special else None
+        self._marker = any_of([], allow_special) if allow_special else None
         self._short = lru_cache(4096)(tokenizer.encode)
         self._plan = lru_cache(512)(self._uncached_plan)
         self.end_ids = self._find_end_ids()
@@ -176,6 +171,19 @@ class ChatTemplate:
         ids: list[int] = self._render(messages, [0] * len(messages), add_generation_prompt=True).ids.tolist()
         return ids
 
+    def transcript(self, messages: Sequence[Message], is_open: bool = False) -> list[int]:
+        """The ids of a conversation as it is, without the beginning of another answer.
+
+        Args:
+            messages: the messages of the conversation.
+            is_open: whether they end with the last message's text (`last_place`), which can then be continued.
+
+        Raises:
+            Unusable: as for `prompt`.
+        """
+        ids: list[int] = self._render(messages, [0] * len(messages), False, is_open).ids.tolist()
+        return ids
+
     def prompt_text(self, messages: Sequence[Message]) -> str:
         """The text of a conversation up to the beginning of the assistant's next answer, special tokens by name.
 
@@ -185,16 +193,20 @@ class ChatTemplate:
         given = given_of(messages, [0] * len(messages), self._taken)
         return MARKS.sub("", self._jinja_text(given.shape, given.contents, add_generation_prompt=True))
 
-    def _render(self, messages: Sequence[Message], weights: Sequence[int], add_generation_prompt: bool) -> Rendered:
+    def _render(
+        self, messages: Sequence[Message], weights: Sequence[int], add_generation_prompt: bool, is_open: bool = False
+    ) -> Rendered:
         given = given_of(messages, weights, self._taken)
         rendered = self._jinja_text(given.shape, given.contents, add_generation_prompt)
         # A template that shows the date is not cached, since the date may change.
         make = self._uncached_plan if "strftime_now" in self.source else self._plan
         marked, pieces = make(given.shape, add_generation_prompt)
-        if _filled(marked, given.contents) != rendered:
+        if filled(marked, given.contents) != rendered:
             given = given._replace(contents=[content.strip() for content in given.contents])
-            if _filled(marked, given.contents) != rendered:
+            if filled(marked, given.contents) != rendered:
                 raise Unusable("the template changes the messages' text")
+        if is_open:
+            pieces, given = _without_end(pieces, given, messages[-1])
         try:
             return self._encode(pieces, given)
         except UserError as error:  # no valid Unicode
@@ -374,12 +386,13 @@ class ChatTemplate:
         raise UserError(f"{self._where}: cannot render an exchange between user and assistant: {reason}")
 
 
-def _any_of(patterns: Sequence[str], names: Iterable[str]) -> re.Pattern[str]:
-    """A pattern with one group that matches any of these; a longer name is preferred to its beginning."""
-    longest_first = sorted(names, key=lambda name: -len(name))
-    return re.compile(f"({'|'.join([*patterns, *map(re.escape, longest_first)])})")
-
-
-def _filled(marked: str, contents: Sequence[str]) -> str:
-    """A rendering with the messages' contents in the placeholders."""
-    return marked.translate(dict(enumerate(contents, ord(FIRST_PLACE))))
+def _without_end(pieces: list[_Piece], given: Given, last: Message) -> tuple[list[_Piece], Given]:
+    """The segments up to the end of what the last message says, with the blanks at its end, which templates strip."""
+    place, said = last_place(given.shape, last)
+    number = next((i for i, piece in enumerate(pieces) if piece.content == place), None)
+    if number is None:
+        raise Unusable("the template leaves out what the last message says")
+    contents = list(given.contents)
+    if contents[place] == contents[place].rstrip():
+        contents[place] += said[len(said.rstrip()) :]
+    return pieces[: number + 1], given._replace(contents=contents)

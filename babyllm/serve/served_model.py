@@ -7,9 +7,11 @@ from functools import cached_property
 from pathlib import Path
 
 from babyllm.chat.load import ChatTemplate
+from babyllm.chat.messages import USER, Message, Unusable
 from babyllm.chat.session import answer_lead
 from babyllm.loading import load_chat_model, model_directory
 from babyllm.model.transformer import Transformer
+from babyllm.serve.api.chat.answer_parts import CLOSE, OPEN, Begin
 from babyllm.tokenizer import Tokenizer
 
 
@@ -26,6 +28,9 @@ class ServedModel:
         why_no_chat: error message for chat requests if there is no template.
         has_learned_chat: whether a template was stored with the model.
         created: time at which its weights were written, in seconds since 1970.
+        aliases: further names that clients may use; "*" stands for every name that no model has.
+        parent: name of the base model of an adapter; empty for a whole model.
+        width: number of dimensions of its hidden states.
     """
 
     name: str
@@ -36,6 +41,9 @@ class ServedModel:
     why_no_chat: str = ""
     has_learned_chat: bool = True
     created: int = 0
+    aliases: tuple[str, ...] = ()
+    parent: str = ""
+    width: int = 0
     _names: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -53,6 +61,17 @@ class ServedModel:
         return answer_lead(self.template) if self.template else ""
 
     @cached_property
+    def begin(self) -> Begin:
+        """What an answer in a chat begins with; a template without a mark for reasoning leaves it in the content."""
+        if self.template is None or CLOSE not in self.template.source:
+            return "content"
+        try:
+            prompt = self.template.prompt_text([Message(USER, "?")])
+        except Unusable:
+            return "either"
+        return "reasoning" if prompt.rstrip().endswith(OPEN) else "either"
+
+    @cached_property
     def longest_token(self) -> int:
         """Number of bytes of the longest token: a text of n times as many bytes has at least n tokens."""
         return max(1, int(self.tokenizer.byte_lengths().max()))
@@ -64,7 +83,11 @@ class ServedModel:
 
 
 def load_served_model(
-    directory: str, name: str | None, context: int | None, int8: bool = False
+    directory: str,
+    name: str | None,
+    context: int | None,
+    int8: bool = False,
+    aliases: tuple[str, ...] = (),
 ) -> tuple[Transformer, ServedModel]:
     """The model of a run, step or Hugging Face directory, and its description.
 
@@ -73,6 +96,7 @@ def load_served_model(
         name: name that clients use; None takes that of the directory.
         context: largest number of tokens of a prompt and its answer together; None takes the model's.
         int8: whether the weights are stored in 8 bits.
+        aliases: further names that clients may use; "*" stands for every name that no model has.
 
     Raises:
         UserError: a file is missing or does not fit; the message names it.
@@ -87,6 +111,8 @@ def load_served_model(
         template=None if found.missing else found.template,
         why_no_chat=why if found.missing else "",
         has_learned_chat=found.has_learned,
+        aliases=aliases,
+        width=found.model.config.d_model,
         created=int(model_directory(directory).stat().st_mtime),
     )
     return found.model, served

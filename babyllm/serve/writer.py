@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from babyllm.errors import UserError
 from babyllm.generation.engine import Engine
 from babyllm.generation.sampling import NO_NUMBERS, Token
-from babyllm.serve.api.choice import ChoiceDecoder, ChoiceDelta
+from babyllm.serve.api.generation.choice import ChoiceDecoder, ChoiceDelta
+from babyllm.serve.api.generation.generation_request import ChoiceRequest, GenerationRequest
 from babyllm.serve.api.problem import Problem
-from babyllm.serve.api.requests import ChoiceRequest, GenerationRequest
 from babyllm.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)

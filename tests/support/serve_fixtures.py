@@ -38,7 +38,8 @@ def endless_model(tiny: Callable[..., ModelConfig], tokenizer: Tokenizer) -> Tra
 
 def served(tokenizer: Tokenizer, config: ModelConfig, template: ChatTemplate | None = None) -> ServedModel:
     """What a server knows of a model."""
-    return ServedModel(NAME, tokenizer, config.max_seq_len, config.vocab_size, template, "" if template else "no chat")
+    why = "" if template else "no chat"
+    return ServedModel(NAME, tokenizer, config.max_seq_len, config.vocab_size, template, why, width=config.d_model)
 
 
 @dataclass
@@ -103,7 +104,7 @@ def serving(
         readies.append(ready)
         is_ready.set()
 
-    loading = Loading(load, nullcontext, slots, queue, 1)
+    loading = Loading(lambda: [load()], nullcontext, slots, queue, 1)
     thread = threading.Thread(target=serve, args=(chosen, loading, tell))
     thread.start()
     assert is_ready.wait(PATIENCE_S)

@@ -8,8 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from babyllm.chat.jinja.syntax import Taken
-from babyllm.chat.messages import Message
+from babyllm.chat.jinja.syntax import FIRST_PLACE, Taken
+from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message
+
+SAMPLES = (
+    (Message(USER, "1"), Message(ASSISTANT, "2")),
+    (Message(SYSTEM, "0"), Message(USER, "1"), Message(ASSISTANT, "2")),
+)
+"""Exchanges of which a template must render one."""
 
 
 class Shape(NamedTuple):
@@ -81,3 +87,23 @@ def given_of(messages: Sequence[Message], weights: Sequence[int], taken: Taken) 
         contents.append(given[i][0].input)
     shape = Shape(tuple(message.role for message, _ in given), thinkers, tools, askers)
     return Given(shape, contents, [weight for _, weight in given], [message.is_cut for message, _ in given])
+
+
+def last_place(shape: Shape, last: Message) -> tuple[int, str]:
+    """The number of the placeholder of what the last message says, and its text.
+
+    That is its content or, if it has reasoning alone, which the template renders separately, its reasoning.
+
+    Args:
+        shape: the shape of the messages.
+        last: the last message.
+    """
+    number = len(shape.roles) - 1
+    if last.reasoning and not last.content and number in shape.thinkers:
+        return len(shape.roles) + shape.thinkers.index(number), last.reasoning
+    return number, last.content
+
+
+def filled(marked: str, contents: Sequence[str]) -> str:
+    """A rendering with the messages' texts in the placeholders."""
+    return marked.translate(dict(enumerate(contents, ord(FIRST_PLACE))))

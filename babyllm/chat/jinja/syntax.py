@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
@@ -144,3 +144,14 @@ def is_marked(source: str, where: str) -> bool:
     with _named(where):
         calls = [block.call.node for block in ENVIRONMENT.parse(source).find_all(nodes.CallBlock)]
     return any(isinstance(call, nodes.ExtensionAttribute) for call in calls)
+
+
+def any_of(patterns: Sequence[str], names: Iterable[str]) -> re.Pattern[str]:
+    """A pattern with one group that matches any of these; a longer name is preferred to its beginning.
+
+    Args:
+        patterns: regular expressions.
+        names: texts that are matched as they are.
+    """
+    longest_first = sorted(names, key=lambda name: -len(name))
+    return re.compile(f"({'|'.join([*patterns, *map(re.escape, longest_first)])})")

@@ -13,6 +13,7 @@ from babyllm.commands import read_as_chosen
 from babyllm.config.values import AnyMembers, Count, Few, Limits, Members, PathText, Seconds
 from babyllm.errors import UserError
 from babyllm.runtime import RuntimeConfig, start
+from babyllm.runtime.secret import secret
 
 if TYPE_CHECKING:
     from babyllm.model.transformer import Transformer
@@ -29,18 +30,21 @@ class Flags:
     Attributes:
         host: name or address to listen at; 127.0.0.1 can be reached from this machine alone, 0.0.0.0 from others too.
         port: port to listen at; 0 takes a free one.
-        api_key: key that requests must contain; null requires none. A --config file keeps it out of the list of
-            processes.
+        api_key: key that requests must contain; null takes that of the environment variable BABYLLM_API_KEY, and
+            requires none if there is none. The variable or a --config file keeps it out of the list of processes.
         allowed_hosts: name, or [several], that the Host header may have besides this machine's own, such as that of a
             proxy in front of the server; '*' allows all.
-        allowed_origins: site, or [several], such as https://chat.example.com, whose pages may send requests; '*'
-            allows all.
+        allowed_origins: site, or [several], such as https://chat.example.com, whose pages may send requests; file://
+            allows pages opened from files, '*' all.
         slots: number of answers that are written together.
         queue: number of further answers that may wait; others get status 429.
         context: largest number of tokens of a prompt and its answer together; null takes the model's.
         max_body_bytes: largest size of a request's body, in bytes.
         feedback: file that ratings of answers are added to, in lines of JSON; null stores none.
+        request_log: file that a line of JSON about each request is added to; null logs none.
+        log_contents: whether these lines also hold what clients and the model say.
         name: name of the model; null takes that of its directory.
+        aliases: further name, or [several], that clients may give to the model; '*' accepts every name.
         grace_s: seconds that running answers have to finish when the server shuts down.
         int8: whether to store all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
@@ -56,7 +60,10 @@ class Flags:
     context: Members | None = None
     max_body_bytes: Count = 4 << 20
     feedback: PathText | None = None
+    request_log: PathText | None = None
+    log_contents: bool = False
     name: str | None = None
+    aliases: str | list[str] = field(default_factory=list)
     grace_s: Seconds = 10
     int8: bool = False
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
@@ -88,14 +95,17 @@ def run(flags: Flags, directory: str) -> None:
 
     _check(flags)
     model_directory(directory)
-    access = Access(flags.host, flags.api_key, _hosts(flags.allowed_hosts), _origins(flags.allowed_origins))
-    if not is_loopback(flags.host) and flags.api_key is None:
+    key = flags.api_key or secret("BABYLLM_API_KEY")
+    _check_key(flags.api_key, key)
+    access = Access(flags.host, key, _hosts(flags.allowed_hosts), _origins(flags.allowed_origins))
+    if not is_loopback(flags.host) and key is None:
         _note(f"anyone who reaches {flags.host} can use this server: give --api_key, or leave out --host")
+    aliases = (flags.aliases,) if isinstance(flags.aliases, str) else tuple(flags.aliases)
     with start(flags.runtime) as runtime:
 
-        def load() -> tuple[Transformer, ServedModel]:
-            model, served = load_served_model(directory, flags.name, flags.context, flags.int8)
-            return model.to(runtime.device), served
+        def load() -> list[tuple[Transformer, ServedModel]]:
+            model, served = load_served_model(directory, flags.name, flags.context, flags.int8, aliases)
+            return [(model.to(runtime.device), served)]
 
         loading = Loading(load, partial(read_as_chosen, runtime), flags.slots, flags.queue, torch.get_num_threads())
         settings = Settings(
@@ -104,6 +114,8 @@ def run(flags: Flags, directory: str) -> None:
             max_body_bytes=flags.max_body_bytes,
             feedback=Path(flags.feedback) if flags.feedback else None,
             grace_s=flags.grace_s,
+            request_log=Path(flags.request_log) if flags.request_log else None,
+            logs_contents=flags.log_contents,
         )
         serve(settings, loading, _tell_ready)
 
@@ -120,9 +132,19 @@ def _check(flags: Flags) -> None:
             raise UserError(f"--{name}={value}: must be at least {least}")
     if flags.port > 65535:
         raise UserError(f"--port={flags.port}: must be at most 65535")
-    key = flags.api_key
-    if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key):
-        raise UserError("--api_key: use printable ASCII characters, without blanks at the ends")
+    if flags.log_contents and flags.request_log is None:
+        raise UserError("--log_contents: there is no log to hold them; give --request_log=FILE too")
+
+
+def _check_key(flag: str | None, key: str | None) -> None:
+    """Check the key that requests must contain, which may come from the flag.
+
+    Raises:
+        UserError: a header cannot hold it; the message names its source.
+    """
+    if flag == "" or (key is not None and not (key.isascii() and key.isprintable() and key.strip() == key)):
+        source = "BABYLLM_API_KEY" if flag is None else "--api_key"
+        raise UserError(f"{source}: use printable ASCII characters, without blanks at the ends")
 
 
 def _hosts(given: str | list[str]) -> tuple[str, ...]:
@@ -131,7 +153,8 @@ def _hosts(given: str | list[str]) -> tuple[str, ...]:
     Raises:
         UserError: one of them is not a host name.
     """
-    from babyllm.serve.http.middleware import ALL, host_name
+    from babyllm.serve.http.cross_origin import ALL
+    from babyllm.serve.http.middleware import host_name
 
     names = [given] if isinstance(given, str) else given
     found = [name if name == ALL else host_name(name) for name in names]
@@ -147,18 +170,18 @@ def _origins(given: str | list[str]) -> tuple[str, ...]:
     Raises:
         UserError: one of them is not an origin.
     """
-    from babyllm.serve.http.middleware import ALL
+    from babyllm.serve.http.cross_origin import ALL, FILES
 
     origins = [given] if isinstance(given, str) else given
     for origin in origins:
-        if origin not in (ALL, "null") and not re.fullmatch(r"https?://[^/\s]+", origin):
+        if origin not in (ALL, "null", FILES) and not re.fullmatch(r"https?://[^/\s]+", origin):
             raise UserError(f"--allowed_origins={origin}: give sites such as https://chat.example.com, without a path")
-    return tuple(origins)
+    return tuple("null" if origin == FILES else origin for origin in origins)  # browsers send null for files
 
 
 def _tell_ready(ready: Ready) -> None:
     """Print the address of the server, once the model is loaded."""
-    address, model = ready.url, ready.model
+    address, model = ready.url, ready.catalog.base
     if model.template is None:
         _note(model.why_no_chat)
     elif not model.has_learned_chat:

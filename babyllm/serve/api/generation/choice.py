@@ -9,8 +9,8 @@ from typing import NamedTuple
 from babyllm.generation.engine import Event, Finish
 from babyllm.generation.sampling import Token
 from babyllm.generation.text import AnswerText
+from babyllm.serve.api.generation.generation_request import ChoiceRequest
 from babyllm.serve.api.problem import Problem
-from babyllm.serve.api.requests import ChoiceRequest
 from babyllm.tokenizer import Tokenizer
 
 

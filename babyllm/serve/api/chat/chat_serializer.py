@@ -1,0 +1,64 @@
+"""Answers of /v1/chat/completions as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from babyllm.serve.api.chat.answer_parts import AnswerParts
+from babyllm.serve.api.chat.token_logprobs import token_logprobs
+from babyllm.serve.api.generation.choice import ChoiceDelta, OffsetToken
+from babyllm.serve.api.generation.generation_request import GenerationRequest
+from babyllm.serve.api.generation.serializer import CompletedChoice, Envelope, Json
+from babyllm.serve.served_model import ServedModel
+
+
+class ChatSerializer(Envelope):
+    """Answers of /v1/chat/completions."""
+
+    def __init__(self, request: GenerationRequest, model: ServedModel) -> None:
+        """Begin a response; arguments as for `Envelope`."""
+        super().__init__(request, model, "chatcmpl", ("chat.completion", "chat.completion.chunk"))
+        self._parts = [AnswerParts(request.begin) for _ in request.choices]
+
+    def response(self, answers: Sequence[CompletedChoice], usage: dict[str, int]) -> Json:
+        """The response that holds all answers."""
+        choices = [
+            {
+                "index": index,
+                "message": {"role": "assistant", **self._message(index, answer), "refusal": None},
+                "logprobs": self._logprobs(answer.tokens),
+                "finish_reason": answer.finish,
+            }
+            for index, answer in enumerate(answers)
+        ]
+        return self.whole(choices, usage)
+
+    def opening_events(self) -> list[Json]:
+        """Who speaks."""
+        message = {"role": "assistant", "content": ""}
+        return [
+            self.chunk({"index": index, "delta": message, "logprobs": None, "finish_reason": None})
+            for index in range(len(self.request.choices))
+        ]
+
+    def delta_events(self, delta: ChoiceDelta) -> list[Json]:
+        """The chunk of a delta."""
+        parts = self._parts[delta.number].add(delta.text, delta.is_last)
+        message = {"reasoning_content": parts.reasoning} if parts.reasoning and self.request.has_reasoning else {}
+        if parts.content:
+            message["content"] = parts.content
+        logprobs = self._logprobs(delta.tokens) if delta.tokens else None
+        if not (message or logprobs or delta.finish):
+            return []
+        choice = {"index": delta.number, "delta": message, "logprobs": logprobs, "finish_reason": delta.finish}
+        return [self.chunk(choice)]
+
+    def _message(self, index: int, answer: CompletedChoice) -> Json:
+        parts = self._parts[index].add("".join(answer.text), is_end=True)
+        has_reasoning = self.request.has_reasoning and self.request.begin != "content"
+        return {"content": parts.content} | ({"reasoning_content": parts.reasoning or None} if has_reasoning else {})
+
+    def _logprobs(self, tokens: Sequence[OffsetToken]) -> Json | None:
+        if self.request.logprobs is None:
+            return None
+        return {"content": token_logprobs(tokens, self.model), "refusal": None}

@@ -1,0 +1,158 @@
+"""The body of /v1/responses."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import Discriminator, Field, Tag
+
+from babyllm.chat.messages import ASSISTANT, Message
+from babyllm.serve.api.chat.chat_body import ROLES
+from babyllm.serve.api.field_types import EMPTY_IS_OBJECT, MAY_BE_UNLIMITED, UNLIMITED, Flag, Text, Unicode
+from babyllm.serve.api.generation.generation_body import MAX_TOP_LOGPROBS, SamplingBody, StreamOptions
+from babyllm.serve.api.neutral import HARMLESS, NEUTRAL, Neutral
+from babyllm.serve.api.validation import WRONG, Body, Expected, Integer
+
+MAX_ITEMS = 512
+LOGPROBS, ENCRYPTED = "message.output_text.logprobs", "reasoning.encrypted_content"
+CONTENT = "a string of valid Unicode or a list of parts of type input_text or output_text"
+ITEM = "a message or an item of type reasoning"
+INPUT = f"a string of valid Unicode or a list of up to {MAX_ITEMS} items"
+OFF: Neutral = {
+    **{name: values for name, values in NEUTRAL.items() if name not in ("tool_choice", "n_probs")},
+    "tool_choice": ("auto", "none"),
+    "truncation": ("disabled",),
+    "background": (False,),
+    "n": (1,),
+}
+
+
+class ItemPart(Body):
+    """A part of a message."""
+
+    harmless = frozenset({"annotations", "logprobs", "prompt_cache_breakpoint"})
+
+    type: Annotated[
+        Literal["input_text", "output_text", "text"], Expected('input_text: {"type": "input_text", "text": ...}')
+    ] = Field(description="kind of the part")
+    text: Text = Field(description="text of the part")
+
+
+def _branch(value: Any) -> str | None:
+    return "(text)" if isinstance(value, str) else "(list)" if isinstance(value, list) else None
+
+
+class MessageItem(Body):
+    """A message of the input."""
+
+    harmless = frozenset({"id", "status", "phase"})
+
+    type: Literal["message"] = Field("message", description="kind of the item")
+    role: Annotated[Literal["system", "developer", "user", "assistant"], Expected(f"one of {', '.join(ROLES)}")] = (
+        Field(description="author of the message")
+    )
+    content: Annotated[
+        Annotated[Unicode, Expected(CONTENT), Tag("(text)")] | Annotated[list[ItemPart], Tag("(list)")],
+        Discriminator(_branch, custom_error_type=WRONG, custom_error_message=f"must be {CONTENT}"),
+    ] = Field(description="text of the message")
+
+    def text(self) -> str:
+        """The text of the message, with its parts joined."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class ReasoningPart(Body):
+    """A part of the reasoning before an answer."""
+
+    type: Annotated[Literal["reasoning_text"], Expected("reasoning_text")] = Field(description="kind of the part")
+    text: Text = Field(description="text of the part")
+
+
+class ReasoningItem(Body):
+    """The reasoning before the answer that is the next item."""
+
+    harmless = frozenset({"id", "status", "summary", "encrypted_content"})
+
+    type: Literal["reasoning"] = Field(description="kind of the item")
+    content: list[ReasoningPart] = Field([], description="parts of the reasoning")
+
+
+def _item_branch(value: Any) -> str | None:
+    kind = (value.get("type") or "message") if isinstance(value, dict) else None
+    return f"({kind})" if kind in ("message", "reasoning") else None
+
+
+Item: TypeAlias = Annotated[
+    Annotated[MessageItem, Tag("(message)")] | Annotated[ReasoningItem, Tag("(reasoning)")],
+    Discriminator(_item_branch, custom_error_type=WRONG, custom_error_message=f"must be {ITEM}"),
+]
+
+
+class TextFormat(Body):
+    """The form of the answer's text."""
+
+    type: Annotated[Literal["text"], Expected("text")] = Field(description="kind of the form")
+
+
+class TextSettings(Body):
+    """Settings of the answer's text."""
+
+    harmless = frozenset({"verbosity"})
+
+    format: TextFormat = Field(TextFormat(type="text"), description="form of the text")
+
+
+PLAIN = TextSettings(format=TextFormat(type="text"))
+
+
+class ReasoningSettings(Body):
+    """Settings of the reasoning."""
+
+    harmless = frozenset({"summary", "generate_summary", "context"})
+    neutral: ClassVar = {"effort": ("none",)}
+
+
+class ResponseBody(SamplingBody):
+    """The body of POST /v1/responses."""
+
+    harmless = HARMLESS | {"max_tool_calls", "reasoning_effort"}
+    neutral: ClassVar = OFF
+
+    input: Annotated[
+        Annotated[Unicode, Expected(INPUT), Tag("(text)")]
+        | Annotated[list[Item], Field(min_length=1, max_length=MAX_ITEMS), Tag("(list)")],
+        Discriminator(_branch, custom_error_type=WRONG, custom_error_message=f"must be {INPUT}"),
+    ] = Field(description="what the user says, or the items of a conversation")
+    instructions: Text = Field("", description="system message of this response; later ones do not keep it")
+    previous_response_id: Text | None = Field(None, description="response whose conversation goes on")
+    store: Flag = Field(True, description="whether a later request can continue this response")
+    max_output_tokens: Annotated[int, Integer(1, UNLIMITED), MAY_BE_UNLIMITED] = Field(
+        UNLIMITED, description="largest number of tokens of the answer; -1 for no limit"
+    )
+    text: Annotated[TextSettings, EMPTY_IS_OBJECT] = Field(PLAIN, description="form of the answer")
+    reasoning: Annotated[ReasoningSettings, EMPTY_IS_OBJECT] = Field(
+        ReasoningSettings(), description="settings that change nothing"
+    )
+    include: Annotated[
+        list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]],
+        Expected(f"a list of {LOGPROBS} and {ENCRYPTED}"),
+    ] = Field([], description="whether log-probabilities are sent; encrypted reasoning never is")
+    top_logprobs: Annotated[int, Integer(0, MAX_TOP_LOGPROBS)] = Field(0, description="alternatives of each token")
+    metadata: Annotated[dict[str, str], Expected("a JSON object of strings")] = Field(
+        {}, description="notes that come back with the response"
+    )
+    stream_options: Annotated[StreamOptions, EMPTY_IS_OBJECT] = StreamOptions(include_usage=False)
+
+    def messages(self) -> list[Message]:
+        """The messages of the input; reasoning belongs to the answer after it."""
+        if isinstance(self.input, str):
+            return [Message("user", self.input)]
+        messages, reasoning = [], ""
+        for item in self.input:
+            if isinstance(item, ReasoningItem):
+                reasoning = "".join(part.text for part in item.content)
+                continue
+            role = ROLES[item.role]
+            messages.append(Message(role, item.text(), reasoning=reasoning if role == ASSISTANT else ""))
+            reasoning = ""
+        return messages
