@@ -18,18 +18,21 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from babyllm.errors import UserError
+from babyllm.generation.constraints.constraint import Constraint
+from babyllm.generation.constraints.matcher import Broken, Matcher, matcher_of
 from babyllm.generation.decoder import PREFILL_TOKENS, Decoder, require_readable
 from babyllm.generation.prefix_cache import PAGE, Prefix, PrefixCache
 from babyllm.generation.request import Event, Finish, Part, Request
 from babyllm.generation.sampling import NO_NUMBERS, Sampler, Sampling, Token
 from babyllm.generation.scores import prompt_scores
 from babyllm.model.transformer import Transformer
+from babyllm.tokenizer import Tokenizer
 
 __all__ = ["EFFORT", "Engine", "Event", "Finish"]
 
@@ -64,6 +67,7 @@ class Engine:
         context: int | None = None,
         prefill_chunk: int = PREFILL_TOKENS,
         cached_tokens: int | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         """Allocate the KV cache for `slots` requests of `context` tokens each.
 
@@ -77,6 +81,7 @@ class Engine:
             cached_tokens: largest number of tokens whose keys and values are kept for later prompts that begin alike,
                 rounded up to whole pages; 0 keeps none. None keeps as many as the slots have room for, in at most 1
                 GiB.
+            tokenizer: tokenizer of the model, which requests with a constraint need.
 
         Raises:
             UserError: a number is too small, or the context is too long for the model.
@@ -96,7 +101,7 @@ class Engine:
         self._prefixes = PrefixCache(-(-cached_tokens // PAGE))
         self._decoder.make_pages(self._prefixes.n_pages, PAGE)
         self.n_prompt_tokens = self.n_cached_tokens = 0
-        self._end_ids = model.end_ids
+        self._end_ids, self._tokenizer = model.end_ids, tokenizer
         self._slots, self._prefill_chunk, self._vocab_size = slots, prefill_chunk, model.config.vocab_size
         self._numbers = itertools.count()
         self._waiting: deque[Request] = deque()
@@ -119,7 +124,7 @@ class Engine:
         """Whether no request is running or waiting."""
         return not self.n_running and not self._waiting
 
-    def submit(self, prompt: Sequence[int], sampling: Sampling, end_ids: Container[int] = ()) -> int:
+    def submit(self, prompt: Sequence[int], sampling: Sampling, end_ids: Collection[int] = ()) -> int:
         """Queue a prompt and return the number that its events carry.
 
         Args:
@@ -128,15 +133,23 @@ class Engine:
             end_ids: ids of tokens that end the answer, in addition to the model's (`Transformer.end_ids`).
 
         Raises:
-            UserError: the prompt is empty, leaves no room in the context, or has ids outside of the vocabulary.
+            UserError: the prompt is empty, leaves no room in the context, or has ids outside of the vocabulary; or the
+                constraint is wrong, cannot be met, or is too large.
         """
         require_readable(prompt, self.context, self._vocab_size)
         room = self.context - len(prompt)
-        sampler = Sampler(sampling, prompt, self._vocab_size)
+        sampler = Sampler(sampling, prompt, self._vocab_size, self._matcher(sampling.constraint, end_ids))
         request = Request(next(self._numbers), prompt, end_ids, sampler, min(sampling.max_new_tokens, room))
         self._look_up(request)
         self._waiting.append(request)
         return request.number
+
+    def _matcher(self, constraint: Constraint | None, end_ids: Collection[int]) -> Matcher | None:
+        if constraint is None:
+            return None
+        if self._tokenizer is None:
+            raise UserError("a constraint needs the tokenizer: make the Engine with tokenizer=...")
+        return matcher_of(constraint, self._tokenizer, [*self._end_ids, *end_ids], self._vocab_size)
 
     def step(self) -> list[Event]:
         """Run one step: draw a token for each running request, then read prompts within the limit of a step.
@@ -148,7 +161,7 @@ class Engine:
         with torch.inference_mode(), torch.autocast(self._decoder.device.type, enabled=False):
             return [*self._decode(), *self._join()]
 
-    def answer(self, prompt: Sequence[int], sampling: Sampling, end_ids: Container[int] = ()) -> Iterator[int]:
+    def answer(self, prompt: Sequence[int], sampling: Sampling, end_ids: Collection[int] = ()) -> Iterator[int]:
         """Stream the token ids of one answer; the engine must be idle. Arguments as for `submit`.
 
         Raises:
@@ -159,7 +172,7 @@ class Engine:
             while not self.is_idle:
                 for event in self.step():
                     if event.finish == "error":
-                        raise UserError(NO_NUMBERS)
+                        raise UserError(event.error)
                     if event.token is not None:
                         yield event.token.id
         finally:
@@ -307,7 +320,7 @@ class Engine:
         if not logits.amax().isfinite():
             self._decoder.clear(request.row)
             self._unpark(request)
-            return [request.event(None, "error")]
+            return [request.event(None, "error", error=NO_NUMBERS)]
         if request.n_unread:
             self._keep(request.row, request)
             return []
@@ -343,10 +356,14 @@ class Engine:
         for row, (request, scores, is_number) in enumerate(zip(rows, logits, are_numbers, strict=True), first):
             if not is_number:
                 self._decoder.clear(row)
-                events.append(request.event(None, "error"))
+                events.append(request.event(None, "error", error=NO_NUMBERS))
                 continue
             is_first = not request.drawn
-            token = request.sampler.draw(scores)
+            try:
+                token = request.sampler.draw(scores)
+            except Broken as error:
+                events.append(request.event(None, "error", error=str(error)))
+                continue
             request.drawn.append(token.id)
             request.n_left -= 1
             if token.id in self._end_ids or token.id in request.end_ids:

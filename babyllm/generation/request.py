@@ -19,10 +19,12 @@ class Event(NamedTuple):
     Attributes:
         number: number of the request, as `Engine.submit` returned it.
         token: next token of the answer; None if this is an end token, or no token was drawn.
-        finish: finish reason: "stop" for an end token, "length" for the limit, "error" for scores that are not
-            numbers (`NO_NUMBERS`); None if the answer goes on.
+        finish: finish reason: "stop" for an end token, "length" for the limit, "error" for an answer that cannot go
+            on; None if the answer goes on.
         end: end token that was drawn, where `finish` is "stop".
         n_cached: number of the prompt's tokens that were not read, since their keys and values were kept.
+        error: why the answer cannot go on, where `finish` is "error": scores that are not numbers (`NO_NUMBERS`), or a
+            constraint that no token fits; else empty.
     """
 
     number: int
@@ -30,6 +32,7 @@ class Event(NamedTuple):
     finish: Finish | None
     end: Token | None = None
     n_cached: int = 0
+    error: str = ""
 
 
 class Part(NamedTuple):
@@ -73,6 +76,6 @@ class Request:
         """The tokens of prompt and answer that are in its row."""
         return [*self.prompt, *self.drawn][: self.n_read]
 
-    def event(self, token: Token | None, finish: Finish | None, end: Token | None = None) -> Event:
+    def event(self, token: Token | None, finish: Finish | None, end: Token | None = None, *, error: str = "") -> Event:
         """An event of this request."""
-        return Event(self.number, token, finish, end, self.n_cached)
+        return Event(self.number, token, finish, end, self.n_cached, error)

@@ -205,7 +205,9 @@ class Sampler:
         if self._matcher is not None:
             logits = logits.masked_fill(~self._matcher.allowed(), -math.inf)
             if not logits.isfinite().any():
-                raise Broken("the answer cannot go on within its constraint: the model gives no token that fits a chance")
+                raise Broken(
+                    "the answer cannot go on within its constraint: the model gives no token that fits a chance"
+                )
         return logits
 
     def _take(self, drawn: int) -> None:

@@ -23,9 +23,9 @@ class Constraint:
 
     Attributes:
         kind: "json_schema", "regex", "choice" or "grammar".
-        text: the schema as JSON; the regular expression, which the whole answer matches (syntax of Rust's regex, without
-            look-around); the choices as a JSON list of strings; or the grammar in llguidance's dialect of Lark, which
-            starts at the rule `start`.
+        text: the schema as JSON; the regular expression, which the whole answer matches (syntax of Rust's regex,
+            without look-around); the choices as a JSON list of strings; or the grammar in llguidance's dialect of Lark,
+            which starts at the rule `start`.
 
     Raises:
         UserError: the text is too long, or not of its kind.

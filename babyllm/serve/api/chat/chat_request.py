@@ -38,7 +38,7 @@ def chat_request(body: ChatCompletionBody, model: ServedModel, limits: Limits) -
     require_context(len(ids), model, 1, "messages")
     limit = min(model.context - len(ids), body.max_tokens, body.max_completion_tokens)
     logprobs = body.top_logprobs if body.logprobs else None
-    samplings = sampling_of(body, limit, logprobs).several(body.n)
+    samplings = sampling_of(body, model, limit, logprobs).several(body.n)
     is_split = body.separate_reasoning and body.reasoning_format != "none"
     return GenerationRequest(
         [ChoiceRequest(ids, sampling, model.end_ids, lead) for sampling in samplings],
