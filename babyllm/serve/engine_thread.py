@@ -242,7 +242,7 @@ class EngineThread:
         with loading.reading():
             writers: dict[str, Writer] = {}
             for model, served in models:
-                engine = partial(Engine, model, slots=loading.slots, context=served.context)
+                engine = partial(Engine, model, slots=loading.slots, context=served.context, tokenizer=served.tokenizer)
                 writers[served.name] = Writer(engine, served.tokenizer, loading.slots)
             embedders = {served.name: Embedder(model) for model, served in models}
             self._writers, self._embedders = writers, embedders

@@ -36,6 +36,7 @@ def call_grammar(
     is_required: bool = True,
     is_parallel: bool = True,
     begin: Begin = "content",
+    content: Mapping[str, Any] | None = None,
 ) -> str:
     """The grammar of answers that call functions, for `Constraint(kind="grammar")`.
 
@@ -45,13 +46,22 @@ def call_grammar(
         is_required: whether the answer is nothing but calls; else it may begin with any text, or be no call.
         is_parallel: whether there may be several calls.
         begin: what the answer begins with; reasoning is free text.
+        content: JSON schema of an answer without calls, which is then not any text; only where no call is required.
     """
     more = f" ({_quoted(form.joint)} call)*" if is_parallel else ""
     thought = {"content": "", "reasoning": "thought ", "either": f"({_quoted(OPEN)} thought)? "}[begin]
-    rules = [f"start: {thought}" + (f"call{more}" if is_required else f"(SAID? | {_lead(form)}{more})")]
+    if is_required:
+        answer = f"call{more}"
+    elif content is None:
+        answer = f"(SAID? | {_lead(form)}{more})"
+    else:
+        answer = f"(said | call{more})"
+    rules = [f"start: {thought}{answer}"]
     if thought:
         rules += [r"thought: inner /\n*/", f"inner[lazy]: /(?s:.*){_escaped(CLOSE)}/"]
-    if not is_required:
+    if content is not None:
+        rules.append(f"said: %json {_printed(content)}")
+    elif not is_required:
         rules += _free(form)
     before = _quoted(f"{form.before}\n") if form.before else ""
     after = _quoted(f"\n{form.after}") if form.after else ""
@@ -84,9 +94,12 @@ def _escaped(mark: str) -> str:
 
 
 def _schema(parameters: Mapping[str, Any] | None) -> str:
-    schema = dict(parameters) if parameters else _NO_PARAMETERS
-    if "properties" not in schema and schema.get("type") == "object" and len(schema) == 1:
-        schema = _NO_PARAMETERS
+    has_none = not parameters or parameters == {"type": "object"}
+    return _printed(_NO_PARAMETERS if has_none or not parameters else parameters)
+
+
+def _printed(schema: Mapping[str, Any]) -> str:
+    """A schema whose values have blanks where templates print them."""
     return json.dumps({**schema, "x-guidance": _PRINTED}, ensure_ascii=False)
 
 

@@ -15,6 +15,7 @@ from babyllm.serve.api.generation.generation_request import (
 )
 from babyllm.serve.api.problem import Problem
 from babyllm.serve.api.prompt_limits import require_context
+from babyllm.serve.api.tools.tool_use import held_to
 from babyllm.serve.api.validation import UNSUPPORTED, shown
 from babyllm.serve.served_model import ServedModel
 
@@ -39,7 +40,8 @@ def chat_request(body: ChatCompletionBody, model: ServedModel, limits: Limits) -
     require_context(len(ids), model, 1, "messages")
     limit = min(model.context - len(ids), body.max_tokens, body.max_completion_tokens)
     logprobs = body.top_logprobs if body.logprobs else None
-    samplings = held_to(sampling_of(body, limit, logprobs), tools.grammar(begin), model).several(body.n)
+    sampling = held_to(sampling_of(body, model, limit, logprobs), tools, begin, model)
+    samplings = sampling.several(body.n)
     is_split = body.separate_reasoning and body.reasoning_format != "none"
     return GenerationRequest(
         [ChoiceRequest(ids, sampling, model.end_ids, lead) for sampling in samplings],

@@ -7,9 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import Discriminator, Field, Tag
 
 from babyllm.chat.messages import ASSISTANT, Message
+from babyllm.generation.constraints.constraint import Constraint
 from babyllm.serve.api.chat.chat_body import ROLES
 from babyllm.serve.api.field_types import EMPTY_IS_OBJECT, MAY_BE_UNLIMITED, UNLIMITED, Flag, Text, Unicode
 from babyllm.serve.api.generation.generation_body import MAX_TOP_LOGPROBS, SamplingBody, StreamOptions
+from babyllm.serve.api.generation.structured_body import FlatFormat
 from babyllm.serve.api.neutral import HARMLESS, NEUTRAL, Neutral
 from babyllm.serve.api.validation import WRONG, Body, Expected, Integer
 
@@ -88,10 +90,7 @@ Item: TypeAlias = Annotated[
 ]
 
 
-class TextFormat(Body):
-    """The form of the answer's text."""
-
-    type: Annotated[Literal["text"], Expected("text")] = Field(description="kind of the form")
+PLAIN = FlatFormat(type="text", name="", json_schema=None)
 
 
 class TextSettings(Body):
@@ -99,10 +98,7 @@ class TextSettings(Body):
 
     harmless = frozenset({"verbosity"})
 
-    format: TextFormat = Field(TextFormat(type="text"), description="form of the text")
-
-
-PLAIN = TextSettings(format=TextFormat(type="text"))
+    format: Annotated[FlatFormat, EMPTY_IS_OBJECT] = Field(PLAIN, description="form of the text")
 
 
 class ReasoningSettings(Body):
@@ -129,7 +125,7 @@ class ResponseBody(SamplingBody):
     max_output_tokens: Annotated[int, Integer(1, UNLIMITED), MAY_BE_UNLIMITED] = Field(
         UNLIMITED, description="largest number of tokens of the answer; -1 for no limit"
     )
-    text: Annotated[TextSettings, EMPTY_IS_OBJECT] = Field(PLAIN, description="form of the answer")
+    text: Annotated[TextSettings, EMPTY_IS_OBJECT] = Field(TextSettings(format=PLAIN), description="form of the answer")
     reasoning: Annotated[ReasoningSettings, EMPTY_IS_OBJECT] = Field(
         ReasoningSettings(), description="settings that change nothing"
     )
@@ -142,6 +138,14 @@ class ResponseBody(SamplingBody):
         {}, description="notes that come back with the response"
     )
     stream_options: Annotated[StreamOptions, EMPTY_IS_OBJECT] = StreamOptions(include_usage=False)
+
+    def constraints(self) -> list[tuple[str, Constraint]]:
+        """The constraints that are given, with the names of their fields.
+
+        Raises:
+            UserError: one of them is not valid.
+        """
+        return [*self.text.format.constraints(), *super().constraints()]
 
     def messages(self) -> list[Message]:
         """The messages of the input; reasoning belongs to the answer after it."""

@@ -50,7 +50,7 @@ def response_request(body: ResponseBody, model: ServedModel, store: ResponseStor
     require_context(len(prompt.ids), model, 1, "input")
     limit = min(model.context - len(prompt.ids), body.max_output_tokens)
     logprobs = body.top_logprobs if LOGPROBS in body.include else None
-    choice = ChoiceRequest(prompt.ids, sampling_of(body, limit, logprobs), model.end_ids, prompt.lead)
+    choice = ChoiceRequest(prompt.ids, sampling_of(body, model, limit, logprobs), model.end_ids, prompt.lead)
     request = GenerationRequest(
         [choice], len(prompt.ids), body.stream, has_usage=True, logprobs=logprobs, begin=prompt.begin
     )
