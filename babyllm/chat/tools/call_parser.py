@@ -43,12 +43,12 @@ class CallDelta(NamedTuple):
     """What was added to a call.
 
     Attributes:
-        index: number of the call in the answer, from 0.
+        number: number of the call in the answer, from 0.
         name: name of the function, in the first delta of a call; empty in the others.
         arguments: new text of the arguments.
     """
 
-    index: int
+    number: int
     name: str = ""
     arguments: str = ""
 
@@ -250,7 +250,7 @@ def _call_in(text: str) -> tuple[str, str] | None:
             function = spelled | {"name": function}
         if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"].strip():
             return None
-        given = next((function[key] for key in ("arguments", "parameters") if key in function), {})
+        given: Any = next((function[key] for key in ("arguments", "parameters") if key in function), {})
         if isinstance(given, str):
             given = json.loads(given)
         if isinstance(given, dict):

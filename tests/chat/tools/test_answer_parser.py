@@ -28,10 +28,10 @@ def parsed(
         reasoning, content = reasoning + delta.reasoning, content + delta.content
         for call in delta.calls:
             if call.name:
-                assert call.index == len(calls)
+                assert call.number == len(calls)
                 calls.append((call.name, call.arguments))
             else:
-                calls[call.index] = calls[call.index][0], calls[call.index][1] + call.arguments
+                calls[call.number] = calls[call.number][0], calls[call.number][1] + call.arguments
     return reasoning, content, calls
 
 
@@ -131,7 +131,7 @@ def test_arguments_are_streamed() -> None:
     """The name is sent as soon as the arguments begin, and then each piece of them."""
     parser = AnswerParser("content", HERMES)
     deltas = [parser.add(piece) for piece in ('<tool_call>{"name": "f", "arguments": {', '"x": ', "1", "}", "}</tool")]
-    assert [[(c.index, c.name, c.arguments) for c in delta.calls] for delta in deltas] == [
+    assert [[(c.number, c.name, c.arguments) for c in delta.calls] for delta in deltas] == [
         [(0, "f", ""), (0, "", "{")],
         [(0, "", '"x": ')],
         [(0, "", "1")],

@@ -58,15 +58,15 @@ class ParsedAnswer:
         for call in delta.calls:
             if call.name:
                 self.calls.append(WrittenCall(call.name))
-            self.calls[call.index].arguments += call.arguments
+            self.calls[call.number].arguments += call.arguments
         return delta
 
     def call_event(self, delta: CallDelta) -> dict[str, Any]:
         """What was added to a call, as streams of chats have it."""
         function = {"arguments": delta.arguments}
         if not delta.name:
-            return {"index": delta.index, "function": function}
-        head = {"index": delta.index, "id": self.calls[delta.index].id, "type": "function"}
+            return {"index": delta.number, "function": function}
+        head = {"index": delta.number, "id": self.calls[delta.number].id, "type": "function"}
         return {**head, "function": {"name": delta.name, **function}}
 
     def finish(self, finish: str | None) -> str | None:

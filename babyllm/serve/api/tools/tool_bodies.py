@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from babyllm.chat.messages import ToolCall
-from babyllm.serve.api.field_types import Flag, Text
+from babyllm.serve.api.field_types import Flag, Text, Unicode
 from babyllm.serve.api.validation import WRONG, Body, Expected
 
 MAX_TOOLS, MAX_CALLS = 128, 128
@@ -17,8 +17,8 @@ CHOICES = '"none", "auto", "required" or {"type": "function", "function": {"name
 Mode: TypeAlias = Literal["none", "auto", "required"]
 
 Name: TypeAlias = Annotated[
-    str,
-    Field(pattern=r'^[^"\\\x00-\x1f\ud800-\udfff]{1,128}$'),
+    Unicode,
+    Field(pattern=r'^[^"\\\x00-\x1f]{1,128}$'),
     Expected("a name of 1 to 128 characters, without quotes, backslashes and control characters"),
 ]
 
