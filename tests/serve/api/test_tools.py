@@ -234,3 +234,48 @@ def test_wrong_tools_are_refused(babbler: Server, more: dict[str, Any], param: s
 def test_wrong_calls_are_refused(babbler: Server, message: dict[str, Any], param: str) -> None:
     """Only answers have calls, and a call has a function with an object of arguments."""
     assert refusal(babbler, {"model": NAME, "messages": [message]})[0] == param
+
+
+# ---- responses
+
+
+FLAT = {"type": "function", "name": "f", "parameters": SCHEMA, "strict": None}
+
+
+def test_calls_in_responses(caller: Server) -> None:
+    """A call is an item of the output; its result is an item of the input, whether the call is sent or kept."""
+    body = {"model": NAME, "input": "x", "tools": [FLAT], "temperature": 0}
+    first = caller.post("/v1/responses", body).json()
+    message, call = first["output"]
+    assert (message["type"], message["content"][0]["text"]) == ("message", "wait")
+    assert (call["type"], call["name"], call["arguments"], call["status"]) == (
+        "function_call",
+        "f",
+        '{"x":1}',
+        "completed",
+    )
+    result = {"type": "function_call_output", "call_id": call["call_id"], "output": "3"}
+    kept = caller.post("/v1/responses", body | {"input": [result], "previous_response_id": first["id"]}).json()
+    asked = {"role": "user", "content": "x"}
+    sent = caller.post("/v1/responses", body | {"input": [asked, message, call, result]}).json()
+    assert kept["usage"]["input_tokens"] == sent["usage"]["input_tokens"] > first["usage"]["input_tokens"]
+    assert [item["type"] for item in kept["output"]] == ["message", "function_call"]
+
+
+def test_the_official_client_reads_calls_of_responses(caller: Server, babbler: Server) -> None:
+    """Its stream assembles the call, and `parse` checks the arguments of a required one."""
+    with caller.openai() as client, client.responses.stream(model=NAME, input="x", tools=[FLAT]) as stream:  # type: ignore[list-item]
+        events = list(stream)
+    kinds = [event.type for event in events]
+    assert kinds.index("response.output_text.done") < kinds.index("response.function_call_arguments.delta")
+    assert kinds[-3:] == ["response.function_call_arguments.done", "response.output_item.done", "response.completed"]
+    assert events[-1].response.output[1].arguments == '{"x":1}'  # type: ignore[union-attr]
+    with babbler.openai() as client:
+        response = client.responses.parse(
+            model=NAME,
+            input="x",
+            tools=[openai.pydantic_function_tool(Weather)["function"] | {"type": "function"}],  # type: ignore[list-item]
+            tool_choice={"type": "function", "name": "Weather"},
+        )
+        (item,) = response.output
+        assert item.type == "function_call" and Weather.model_validate_json(item.arguments)
