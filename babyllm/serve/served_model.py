@@ -9,9 +9,10 @@ from pathlib import Path
 from babyllm.chat.load import ChatTemplate
 from babyllm.chat.messages import USER, Message, Unusable
 from babyllm.chat.session import answer_lead
+from babyllm.chat.tools.reasoning import CLOSE, OPEN, Begin
+from babyllm.chat.tools.tool_formats import ToolFormat, tool_format_of
 from babyllm.loading import ChatModel, load_chat_adapter, load_chat_model, model_directory
 from babyllm.model.transformer import Transformer
-from babyllm.serve.api.chat.answer_parts import CLOSE, OPEN, Begin
 from babyllm.serve.example_prompts import example_prompts
 from babyllm.tokenizer import Tokenizer
 
@@ -73,6 +74,11 @@ class ServedModel:
         except Unusable:
             return "either"
         return "reasoning" if prompt.rstrip().endswith(OPEN) else "either"
+
+    @cached_property
+    def tool_format(self) -> ToolFormat | None:
+        """How the model writes calls of functions; None if that is not known."""
+        return tool_format_of(self.template) if self.template else None
 
     @cached_property
     def longest_token(self) -> int:

@@ -25,15 +25,11 @@ HARMLESS = frozenset(
 """Fields that change nothing, whatever their value."""
 
 NEUTRAL: Neutral = {
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({}, []),
     "suffix": ("",),
     "tools": ([],),
     "functions": ([],),
     "tool_choice": ("none", "auto"),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"}, {}),
     "modalities": (["text"], []),
     "verbosity": ("medium",),
     "reasoning_effort": ("none",),
