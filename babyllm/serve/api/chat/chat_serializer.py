@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from babyllm.serve.api.chat.token_logprobs import token_logprobs
 from babyllm.serve.api.generation.choice import ChoiceDelta, OffsetToken
 from babyllm.serve.api.generation.generation_request import GenerationRequest
-from babyllm.serve.api.generation.serializer import CompletedChoice, Envelope, Json
+from babyllm.serve.api.generation.serializer import CompletedChoice, Envelope, Json, Usage
 from babyllm.serve.api.tools.parsed_answer import ParsedAnswer
 from babyllm.serve.served_model import ServedModel
 
@@ -20,7 +20,7 @@ class ChatSerializer(Envelope):
         super().__init__(request, model, "chatcmpl", ("chat.completion", "chat.completion.chunk"))
         self._answers = [ParsedAnswer(request.begin, request.form) for _ in request.choices]
 
-    def response(self, answers: Sequence[CompletedChoice], usage: dict[str, int]) -> Json:
+    def response(self, answers: Sequence[CompletedChoice], usage: Usage) -> Json:
         """The response that holds all answers."""
         choices = [
             {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from babyllm.generation.sampling import Token
 from babyllm.serve.api.generation.choice import ChoiceDelta, OffsetToken
 from babyllm.serve.api.generation.generation_request import GenerationRequest
-from babyllm.serve.api.generation.serializer import CompletedChoice, Envelope, Json, finite
+from babyllm.serve.api.generation.serializer import CompletedChoice, Envelope, Json, Usage, finite
 from babyllm.serve.served_model import ServedModel
 
 
@@ -18,7 +18,7 @@ class CompletionSerializer(Envelope):
         """Begin a response; arguments as for `Envelope`."""
         super().__init__(request, model, "cmpl", ("text_completion", "text_completion"))
 
-    def response(self, answers: Sequence[CompletedChoice], usage: dict[str, int]) -> Json:
+    def response(self, answers: Sequence[CompletedChoice], usage: Usage) -> Json:
         """The response that holds all answers."""
         choices = [
             {

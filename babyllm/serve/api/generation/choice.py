@@ -31,6 +31,7 @@ class ChoiceDelta(NamedTuple):
         n_tokens: number of tokens drawn since the previous delta, shown or not.
         finish: finish reason; None while the answer continues.
         problem: error that ended the answer early; None without one.
+        n_cached: number of the prompt's tokens that were not read again; None if it is not known.
     """
 
     number: int
@@ -39,6 +40,7 @@ class ChoiceDelta(NamedTuple):
     n_tokens: int = 0
     finish: Finish | None = None
     problem: Problem | None = None
+    n_cached: int | None = None
 
     @property
     def is_last(self) -> bool:

@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from babyllm.serve.api.generation.choice import ChoiceDelta
 from babyllm.serve.api.generation.generation_request import GenerationRequest
-from babyllm.serve.api.generation.serializer import CompletedChoice, Serializer, usage_of
+from babyllm.serve.api.generation.serializer import CompletedChoice, Serializer, Usage
 from babyllm.serve.api.problem import to_json
 from babyllm.serve.engine_thread import EngineThread
 from babyllm.serve.http.request_log import RequestRecord
@@ -63,6 +63,7 @@ class GenerationResponse(Response):
         self._engine, self._ticket, self._request, self._serializer = engine, ticket, request, serializer
         self._record = record
         self._n_tokens = 0
+        self._n_cached: dict[int, int] = {}  # by the identity of the prompt, which several answers can have
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answers.
@@ -81,6 +82,8 @@ class GenerationResponse(Response):
     async def _next(self) -> ChoiceDelta:
         delta = await self._ticket.deltas.get()
         self._n_tokens += delta.n_tokens
+        if delta.n_cached is not None:
+            self._n_cached.setdefault(id(self._request.choices[delta.number].prompt), delta.n_cached)
         record = self._record
         if delta.n_tokens and record.first_token_s is None:
             record.first_token_s = time.perf_counter() - self._ticket.began
@@ -88,6 +91,10 @@ class GenerationResponse(Response):
         if record.has_contents:
             record.answers.setdefault(delta.number, []).append(delta.text)
         return delta
+
+    def _usage(self) -> Usage:
+        n_cached = sum(self._n_cached.values()) if self._n_cached else None
+        return Usage(self._request.n_prompt_tokens, self._n_tokens, n_cached)
 
     async def _next_of_stream(self, send: Send) -> ChoiceDelta:
         while self._ticket.deltas.empty():
@@ -105,7 +112,7 @@ class GenerationResponse(Response):
             if delta.problem:
                 raise delta.problem
             answers[delta.number].add(delta)
-        content = to_json(self._serializer.response(answers, usage_of(request, self._n_tokens)))
+        content = to_json(self._serializer.response(answers, self._usage()))
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
@@ -125,7 +132,7 @@ class GenerationResponse(Response):
             if delta.text or delta.tokens or delta.finish:
                 await self._send_events(send, *self._serializer.delta_events(delta))
             n_left -= delta.is_last
-        await self._send_events(send, *self._serializer.closing_events(usage_of(request, self._n_tokens)))
+        await self._send_events(send, *self._serializer.closing_events(self._usage()))
         await send(_body(b"" if self._serializer.is_typed else b"data: [DONE]\n\n"))
 
     async def _send_events(self, send: Send, *events: dict[str, Any], is_end: bool = False) -> None:

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from babyllm.serve.api.generation.choice import ChoiceDelta, OffsetToken
 from babyllm.serve.api.generation.generation_request import GenerationRequest
@@ -32,6 +32,28 @@ class CompletedChoice:
         self.finish = delta.finish
 
 
+class Usage(NamedTuple):
+    """The token counts of a response.
+
+    Attributes:
+        n_prompt: number of tokens of all prompts.
+        n_completion: number of tokens of all answers.
+        n_cached: number of the prompts' tokens that were not read again; None if it is not known.
+    """
+
+    n_prompt: int
+    n_completion: int
+    n_cached: int | None
+
+    def json(self) -> Json:
+        """The object of chats and completions."""
+        n_all = self.n_prompt + self.n_completion
+        counts = {"prompt_tokens": self.n_prompt, "completion_tokens": self.n_completion, "total_tokens": n_all}
+        return (
+            counts if self.n_cached is None else {**counts, "prompt_tokens_details": {"cached_tokens": self.n_cached}}
+        )
+
+
 class Serializer(Protocol):
     """The JSON form of the answers to one request.
 
@@ -42,7 +64,7 @@ class Serializer(Protocol):
 
     is_typed: bool
 
-    def response(self, answers: Sequence[CompletedChoice], usage: dict[str, int]) -> Json:
+    def response(self, answers: Sequence[CompletedChoice], usage: Usage) -> Json:
         """The response that holds all answers."""
 
     def opening_events(self) -> list[Json]:
@@ -51,17 +73,11 @@ class Serializer(Protocol):
     def delta_events(self, delta: ChoiceDelta) -> list[Json]:
         """The events of a delta."""
 
-    def closing_events(self, usage: dict[str, int]) -> list[Json]:
+    def closing_events(self, usage: Usage) -> list[Json]:
         """Events of a stream that come after all deltas."""
 
     def failure_events(self, problem: Problem) -> list[Json]:
         """The last events of a stream that cannot be continued."""
-
-
-def usage_of(request: GenerationRequest, n_completion: int) -> dict[str, int]:
-    """The token counts of a request."""
-    n_prompt = request.n_prompt_tokens
-    return {"prompt_tokens": n_prompt, "completion_tokens": n_completion, "total_tokens": n_prompt + n_completion}
 
 
 def finite(logprob: float | None) -> float | None:
@@ -86,17 +102,17 @@ class Envelope:
         self.request, self.model = request, model
         self._id, self._created, self._kinds = f"{prefix}-{uuid.uuid4().hex}", int(time.time()), kinds
 
-    def whole(self, choices: list[Json], usage: dict[str, int]) -> Json:
+    def whole(self, choices: list[Json], usage: Usage) -> Json:
         """The object of a whole response."""
-        return self._object(self._kinds[0], choices, usage=usage)
+        return self._object(self._kinds[0], choices, usage=usage.json())
 
     def chunk(self, choice: Json) -> Json:
         """The object of a part of one answer."""
         return self._object(self._kinds[1], [choice], **({"usage": None} if self.request.has_usage else {}))
 
-    def closing_events(self, usage: dict[str, int]) -> list[Json]:
+    def closing_events(self, usage: Usage) -> list[Json]:
         """A chunk with the token counts, if the request asks for them."""
-        return [self._object(self._kinds[1], [], usage=usage)] if self.request.has_usage else []
+        return [self._object(self._kinds[1], [], usage=usage.json())] if self.request.has_usage else []
 
     def failure_events(self, problem: Problem) -> list[Json]:
         """The error object."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from babyllm.chat.messages import ASSISTANT, Message, Unusable
 from babyllm.serve.api.chat.token_logprobs import token_logprobs
 from babyllm.serve.api.generation.choice import ChoiceDelta
-from babyllm.serve.api.generation.serializer import CompletedChoice
+from babyllm.serve.api.generation.serializer import CompletedChoice, Usage
 from babyllm.serve.api.problem import Problem, to_json
 from babyllm.serve.api.responses.output_items import Json, Kind, OutputItem
 from babyllm.serve.api.responses.response_body import ResponseBody
@@ -45,7 +45,7 @@ class ResponseSerializer:
         self._items: list[OutputItem] = []
         self._finish: str | None = None
 
-    def response(self, answers: Sequence[CompletedChoice], usage: dict[str, int]) -> Json:
+    def response(self, answers: Sequence[CompletedChoice], usage: Usage) -> Json:
         """The whole response."""
         (answer,) = answers
         self._add(ChoiceDelta(0, "".join(answer.text), tuple(answer.tokens), finish=answer.finish))  # type: ignore[arg-type]
@@ -62,7 +62,7 @@ class ResponseSerializer:
         """The events of a delta."""
         return self._numbered(*self._add(delta))
 
-    def closing_events(self, usage: dict[str, int]) -> list[Json]:
+    def closing_events(self, usage: Usage) -> list[Json]:
         """The whole response."""
         response = self._finished(usage)
         return self._numbered({"type": f"response.{response['status']}", "response": response})
@@ -103,17 +103,17 @@ class ResponseSerializer:
         self._items.append(item)
         return events + item.opening_events()
 
-    def _finished(self, usage: dict[str, int]) -> Json:
+    def _finished(self, usage: Usage) -> Json:
         """The complete response, which the store keeps."""
         reasoning, said = (
             "".join(item.text for item in self._items if item.kind == kind) for kind in ("reasoning", "message")
         )
         counts = {
-            "input_tokens": usage["prompt_tokens"],
-            "input_tokens_details": {"cached_tokens": 0},
-            "output_tokens": usage["completion_tokens"],
+            "input_tokens": usage.n_prompt,
+            "input_tokens_details": {"cached_tokens": usage.n_cached or 0},
+            "output_tokens": usage.n_completion,
             "output_tokens_details": {"reasoning_tokens": len(self._model.tokenizer.encode(reasoning))},
-            "total_tokens": usage["total_tokens"],
+            "total_tokens": usage.n_prompt + usage.n_completion,
         }
         is_cut = self._finish == "length"
         response = self._object(
