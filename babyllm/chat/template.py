@@ -18,10 +18,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from babyllm.chat.jinja.pieces import Piece, planned
 from babyllm.chat.jinja.places import SAMPLES, Given, Shape, filled, given_of, last_place, variants
 from babyllm.chat.jinja.sandbox import within_budget
 from babyllm.chat.jinja.syntax import MARKS, any_of, compiled, fields_taken, is_marked
+from babyllm.chat.jinja.template_pieces import Piece, planned
 from babyllm.chat.messages import Message, Unusable
 from babyllm.chat.supervise import Supervise, message_weights
 from babyllm.errors import UserError

@@ -37,7 +37,7 @@ class AnswerParser:
             form: how its model writes calls; None leaves calls in the content.
         """
         self._parts = AnswerParts(begin)
-        self._calls = CallParser(form) if form else None
+        self._calls = CallParser(form.shown) if form else None
 
     def add(self, text: str, is_end: bool = False) -> AnswerDelta:
         """The parts that are certain after a piece of text.

@@ -63,8 +63,8 @@ def call_grammar(
         rules.append(f"said: %json {_printed(content)}")
     elif not is_required:
         rules += _free(form)
-    before = _quoted(f"{form.before}\n") if form.before else ""
-    after = _quoted(f"\n{form.after}") if form.after else ""
+    before = f"{_mark(form, form.before)} {_quoted(chr(10))}" if form.before else ""
+    after = f"{_quoted(chr(10))} {_mark(form, form.after)}" if form.after else ""
     rules += [f"call: {before} body", f"body: ({' | '.join(f'call_{i}' for i in range(len(functions)))}) {after}"]
     for i, (name, parameters) in enumerate(functions):
         head = f'{{"name": {json.dumps(name, ensure_ascii=False)}, "{form.key}": '
@@ -74,11 +74,20 @@ def call_grammar(
 
 def _lead(form: ToolFormat) -> str:
     """The first call of an answer that need not call anything; at a mark, with the text before it."""
+    if form.are_special:
+        return "SAID? call"
     return "lead body" if form.place == "mark" else "call"
+
+
+def _mark(form: ToolFormat, mark: str) -> str:
+    """A mark in a rule."""
+    return mark if form.are_special else _quoted(mark)
 
 
 def _free(form: ToolFormat) -> list[str]:
     """Rules for text that begins no call, and for text up to the first mark."""
+    if form.are_special:
+        return ["SAID: /(?s:.+)/"]
     if form.place == "mark":
         mark = _escaped(form.before)
         return [f"SAID: /(?s:.*)/ & ~/(?s:.*){mark}(?s:.*)/", rf"lead[lazy]: /(?s:.*){mark}\n/"]

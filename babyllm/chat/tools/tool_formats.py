@@ -20,6 +20,7 @@ class ToolFormat(NamedTuple):
         key: name of the field with the arguments.
         place: where a call may begin: at a mark, at the beginning of a line, or at the beginning of the answer.
         joint: text between two calls.
+        are_special: whether the marks are special tokens, which the text of an answer does not show.
     """
 
     before: str
@@ -27,6 +28,12 @@ class ToolFormat(NamedTuple):
     key: str
     place: Literal["mark", "line", "start"]
     joint: str = "\n"
+    are_special: bool = False
+
+    @property
+    def shown(self) -> ToolFormat:
+        """The form of calls in the text of an answer."""
+        return LINES if self.are_special else self
 
 
 HERMES = ToolFormat("<tool_call>", "</tool_call>", "arguments", "mark")
@@ -56,5 +63,6 @@ def tool_format_of(template: ChatTemplate) -> ToolFormat | None:
     for messages in ([*asked, Message(TOOL, "1", call_id="callid123")], asked):
         with suppress(Unusable):
             text = template.prompt_text(messages)
-            return next((form for shown, form in _FORMS if shown.search(text)), None)
+            found = next((form for shown, form in _FORMS if shown.search(text)), None)
+            return found._replace(are_special=found.before in template.tokenizer.special) if found else None
     return None

@@ -71,7 +71,7 @@ def parsed(
     ],
 )
 def test_calls_in_tags(text: str, content: str, calls: list[tuple[str, str]]) -> None:
-    """Calls are taken out of the content with the line breaks around them; what is none stays as it is."""
+    """Calls are taken out of the content with the line breaks around them; what is not a call stays as it is."""
     assert parsed([text]) == ("", content, calls)
     assert parsed(text) == ("", content, calls)
 

@@ -150,6 +150,27 @@ def test_several_calls_may_be_required(babbler: Server) -> None:
     assert {call["function"]["name"] for call in calls} == {"g"} and len({call["id"] for call in calls}) == len(calls)
 
 
+@pytest.fixture(scope="session")
+def marking_tokenizer(corpus: Sequence[Document]) -> Tokenizer:
+    """A vocabulary whose marks of calls are special tokens."""
+    marks = ("<tool_call>", "</tool_call>")
+    return Tokenizer.train((d.text for d in corpus), 430, model_type="byte_bpe", n_threads=1, special_tokens=marks)
+
+
+def test_marks_may_be_special_tokens(tiny: Tiny, marking_tokenizer: Tokenizer) -> None:
+    """Calls between marks that are special tokens are found although answers do not show the marks."""
+    tokenizer = marking_tokenizer
+    model = talkative(tiny(max_seq_len=1024, vocab_size=430))
+    with serving(load_of(model, tokenizer, load_template("chatml", tokenizer))) as server:
+        for choice in ("required", "auto"):
+            tools = [{"type": "function", "function": {**TOOL["function"], "strict": True}}]
+            body = calling(tools=tools, tool_choice=choice, temperature=1, parallel_tool_calls=choice == "auto")
+            bias = {str(tokenizer.special["<tool_call>"]): 100}
+            message, _ = message_of(server, body | ({"logit_bias": bias} if choice == "auto" else {"seed": 1}))
+            assert set(json.loads(message["tool_calls"][0]["function"]["arguments"])) == {"城市", "n"}
+            assert not message["content"]
+
+
 class Weather(pydantic.BaseModel):
     """The weather of a city."""
 

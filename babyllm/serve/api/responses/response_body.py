@@ -177,10 +177,10 @@ class ResponseBody(SamplingBody):
         Raises:
             Problem: the fields contradict each other, or the model has no known form of calls.
         """
-        choice = self.tool_choice
+        functions, choice = [tool.function() for tool in self.tools], self.tool_choice
         if isinstance(choice, FlatChoice):
-            return tool_use(self.tools, "required", choice.name, self.parallel_tool_calls, model)
-        return tool_use(self.tools, choice, None, self.parallel_tool_calls, model)
+            return tool_use(functions, "required", choice.name, self.parallel_tool_calls, model)
+        return tool_use(functions, choice, None, self.parallel_tool_calls, model)
 
     def constraints(self) -> list[tuple[str, Constraint]]:
         """The constraints that are given, with the names of their fields.

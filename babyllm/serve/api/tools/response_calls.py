@@ -9,19 +9,27 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import Discriminator, Field, Tag
 
 from babyllm.chat.messages import ASSISTANT, Message, ToolCall
-from babyllm.serve.api.field_types import Text
-from babyllm.serve.api.tools.tool_bodies import MAX_TOOLS, Arguments, FunctionBody, Mode, Name
+from babyllm.serve.api.field_types import Flag, Text
+from babyllm.serve.api.tools.tool_bodies import MAX_TOOLS, Arguments, FunctionBody, Mode, Name, Schema
 from babyllm.serve.api.validation import WRONG, Body, Expected
 
 CHOICES = '"none", "auto", "required" or {"type": "function", "name": ...}'
 
 
-class FlatTool(FunctionBody):
+class FlatTool(Body):
     """A function that can be called."""
 
     type: Annotated[Literal["function"], Expected('function: {"type": "function", "name": ...}')] = Field(
         description="kind of the tool"
     )
+    name: Name = Field(description="name of the function")
+    description: Text | None = Field(None, description="what the function does")
+    parameters: Schema | None = Field(None, description="JSON schema of the arguments")
+    strict: Flag = Field(False, description="whether calls are held to the schema where none is required")
+
+    def function(self) -> FunctionBody:
+        """The function in the form of chats."""
+        return FunctionBody.model_construct(**self.model_dump(exclude={"type"}))
 
 
 class FlatChoice(Body):

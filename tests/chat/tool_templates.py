@@ -175,7 +175,7 @@ LLAMA3 = r"""
         {%- set first_user_message = messages[0]['content']|trim %}
         {%- set messages = messages[1:] %}
     {%- else %}
-        {{- raise_exception("There is no first message of the user") }}
+        {{- raise_exception("The first message of the user is missing") }}
     {%- endif %}
     {{- '<|start_header_id|>user<|end_header_id|>\n\n' }}
     {{- 'Answer in the form {"name": function name, "parameters": dictionary of arguments}.\n\n' }}
