@@ -127,7 +127,7 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
         logits, ids = logits.topk(sampling.top_k)
     # The maximum is subtracted first, so that even a tiny temperature does not overflow.
     probs = ((logits - logits.max()).double() / sampling.temperature).softmax(0)
-    keep = probs > 0  # those that a constraint forbids are 0
+    keep = logits != -math.inf  # those that a constraint forbids
     if sampling.top_p is not None and sampling.top_p < 1:
         ordered, order = probs.sort(descending=True, stable=True)
         keep[order] = ordered.cumsum(0) - ordered < sampling.top_p
@@ -171,7 +171,8 @@ class Sampler:
         self._added: Tensor | None = None  # (V,) biases minus penalties
         if self._biases or self._penalises:
             self._added = torch.zeros(vocab_size)
-            self._added[list(self._biases)] = torch.tensor(list(self._biases.values()))
+            for token, bias in self._biases.items():
+                self._added[token] = bias
 
     def draw(self, logits: Tensor) -> Token:
         """The next token, given the logits (V,) float32 on the CPU, all finite or minus infinity.

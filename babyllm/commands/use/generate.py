@@ -50,9 +50,7 @@ def run(flags: Flags, directory: str, prompt: str = "") -> None:
         UserError: the model cannot be loaded, the prompt is too long, or a flag is out of range.
     """
     if flags.num_beams == 1 and flags.length_penalty != 1:
-        raise UserError(
-            f"--length_penalty={flags.length_penalty:g}: is for beams; add --num_beams=4, or leave it out"
-        )
+        raise UserError(f"--length_penalty={flags.length_penalty:g}: is for beams; add --num_beams=4, or leave it out")
     prompt = _from_stdin() if prompt == STDIN else prompt
     with start(flags.runtime) as runtime, ordinary_signals(), read_as_chosen(runtime):
         with leaving_at_once():

@@ -11,7 +11,7 @@ from babyllm.errors import UserError
 
 Kind = Literal["json_schema", "regex", "choice", "grammar"]
 KINDS: tuple[Kind, ...] = ("json_schema", "regex", "choice", "grammar")
-LARGEST = 1 << 18
+LARGEST = 1 << 16
 """Largest number of characters of a constraint."""
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 """The schema of any JSON object."""

@@ -3,8 +3,9 @@
 Tokenizer, Constraint -> compiled once, kept for later requests -> a copy for each answer -> Matcher
     allowed: (V,) mask before each draw;  accept: the drawn token
 
-A token is allowed if its bytes can go on from what was written, so a character may be spread over several tokens. End
-tokens are allowed where the answer may end, and only they where nothing can follow.
+A token is allowed if its bytes can go on from what was written, so a character may be spread over several tokens. Where
+only one text can follow, only the token is allowed with which the tokenizer itself would begin that text. End tokens
+are allowed where the answer may end, and only they where nothing can follow.
 """
 
 from __future__ import annotations
@@ -44,22 +45,23 @@ class Broken(UserError):
 class Matcher:
     """The tokens that may come next in one answer."""
 
-    def __init__(self, matcher: LLMatcher, eos_id: int, end_ids: Collection[int], vocab_size: int) -> None:
+    def __init__(self, matcher: LLMatcher, tokenizer: LLTokenizer, end_ids: Collection[int], vocab_size: int) -> None:
         """Begin an answer.
 
         Args:
             matcher: a copy of the compiled constraint.
-            eos_id: id of the end token that the constraint was compiled with.
+            tokenizer: vocabulary that the constraint was compiled with.
             end_ids: ids of the tokens that end the answer, at least one.
             vocab_size: number of scores of the model, V.
         """
-        self._matcher, self._eos_id, self._vocab_size = matcher, eos_id, vocab_size
+        self._matcher, self._eos_id = matcher, tokenizer.eos_token
         self._end_ids = frozenset(end_ids)
         self._ends = torch.tensor(sorted(i for i in self._end_ids if i < vocab_size))
-        self._bits = np.zeros((vocab_size + 31) // 32, np.int32)
+        self._n, self._bits = tokenizer.vocab_size, np.zeros((tokenizer.vocab_size + 31) // 32, np.int32)
+        self._mask = torch.zeros(vocab_size, dtype=torch.bool)  # rows beyond the vocabulary are never allowed
 
     def allowed(self) -> Tensor:
-        """(V,) bool, whether each token may come next.
+        """(V,) bool, whether each token may come next; the next call overwrites it.
 
         Raises:
             Broken: none may.
@@ -67,9 +69,10 @@ class Matcher:
         self._bits[:] = 0
         if not self._matcher.is_error():
             self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
-        bits = np.unpackbits(self._bits.view(np.uint8), bitorder="little", count=self._vocab_size)
-        mask = torch.from_numpy(bits.view(np.bool_))
-        mask[self._ends] = mask[self._eos_id].item()
+        bits = np.unpackbits(self._bits.view(np.uint8), bitorder="little", count=self._n)
+        mask = self._mask
+        mask[: self._n] = torch.from_numpy(bits.view(np.bool_))
+        mask[self._ends] = bool(bits[self._eos_id])
         if not mask.any():
             reason = _reason(self._matcher.get_error()) or "the vocabulary has no token that fits"
             raise Broken(f"the answer cannot go on within its constraint: {reason}")
@@ -85,7 +88,6 @@ class _Compiler:
     """Compiled constraints over one vocabulary; safe to use from several threads."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._eos_id = tokenizer.eos_id
         self._tokenizer = _vocabulary(tokenizer)
         self._compiled: OrderedDict[Constraint, LLMatcher] = OrderedDict()
         self._lock = threading.Lock()
@@ -101,7 +103,7 @@ class _Compiler:
             while len(self._compiled) > KEPT:
                 self._compiled.popitem(last=False)
             copy = compiled.deep_copy()
-        return Matcher(copy, self._eos_id, end_ids, vocab_size)
+        return Matcher(copy, self._tokenizer, end_ids, vocab_size)
 
     def _compile(self, constraint: Constraint) -> LLMatcher:
         from llguidance import LLMatcher, LLParserLimits
@@ -130,6 +132,8 @@ def matcher_of(constraint: Constraint, tokenizer: Tokenizer, end_ids: Collection
     Raises:
         UserError: llguidance is not installed, or the constraint is wrong, cannot be met, or is too large.
     """
+    if not end_ids:
+        raise UserError("a constraint needs end_ids, the ids of tokens that end the answer")
     with _lock:
         compiler = _compilers.get(tokenizer)
         if compiler is None:
