@@ -249,7 +249,7 @@ class EngineThread:
         with loading.reading():
             make = {}
             for model, served in models:
-                engine = partial(Engine, model, slots=loading.slots, context=served.context)
+                engine = partial(Engine, model, slots=loading.slots, context=served.context, tokenizer=served.tokenizer)
                 make[served.name] = partial(Writer, engine, served.tokenizer, loading.slots)
             writers = Writers(make, loading.max_adapters)
             embedders = {served.name: Embedder(model) for model, served in models}

@@ -9,9 +9,11 @@ from pathlib import Path
 from babyllm.chat.load import ChatTemplate
 from babyllm.chat.messages import USER, Message, Unusable
 from babyllm.chat.session import answer_lead
+from babyllm.chat.tools.reasoning import CLOSE, OPEN, Begin
+from babyllm.chat.tools.tool_formats import ToolFormat, tool_format_of
 from babyllm.loading import ChatModel, load_chat_adapter, load_chat_model, model_directory
 from babyllm.model.transformer import Transformer
-from babyllm.serve.api.chat.answer_parts import CLOSE, OPEN, Begin
+from babyllm.serve.example_prompts import example_prompts
 from babyllm.tokenizer import Tokenizer
 
 
@@ -30,6 +32,7 @@ class ServedModel:
         created: time at which its weights were written, in seconds since 1970.
         aliases: further names that clients may use; "*" stands for every name that no model has.
         parent: name of the base model of an adapter; empty for a whole model.
+        examples: prompts that suit the model, for the chat page; empty if none are known.
         width: number of dimensions of its hidden states.
     """
 
@@ -43,6 +46,7 @@ class ServedModel:
     created: int = 0
     aliases: tuple[str, ...] = ()
     parent: str = ""
+    examples: tuple[str, ...] = ()
     width: int = 0
     _names: dict[int, str] = field(default_factory=dict)
 
@@ -70,6 +74,11 @@ class ServedModel:
         except Unusable:
             return "either"
         return "reasoning" if prompt.rstrip().endswith(OPEN) else "either"
+
+    @cached_property
+    def tool_format(self) -> ToolFormat | None:
+        """How the model writes calls of functions; None if that is not known."""
+        return tool_format_of(self.template) if self.template else None
 
     @cached_property
     def longest_token(self) -> int:
@@ -138,6 +147,7 @@ def _described(
         why_no_chat=why if found.missing else "",
         has_learned_chat=found.has_learned,
         aliases=aliases,
+        examples=() if found.missing else example_prompts(directory, found.template),
         width=found.model.config.d_model,
         created=int(model_directory(directory).stat().st_mtime),
     )

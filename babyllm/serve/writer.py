@@ -107,7 +107,7 @@ class Writer:
             job = self._jobs[event.number]
             try:
                 if event.finish == "error":
-                    raise UserError(NO_NUMBERS)
+                    raise _problem(event.error)
                 delta = job.decoder.take(event)
             except Exception as error:
                 delta = _failed(job.decoder.number, error)
@@ -168,6 +168,11 @@ class Writer:
             self._begin_scoring(job)
         for job in jobs[self._slots :]:
             self._submit(job)
+
+
+def _problem(error: str) -> Exception:
+    """The exception for an answer that cannot go on; only a constraint is the client's."""
+    return UserError(error) if error == NO_NUMBERS else Problem(400, error, code="constraint_failed")
 
 
 def _failed(number: int, error: Exception) -> ChoiceDelta:

@@ -32,7 +32,11 @@ def refusal(response: httpx.Response) -> dict[str, Any]:
         (CHAT, {"messages": [{"role": "user"}]}, "messages[0].content"),
         (CHAT, {"messages": [{"role": "user", "content": "\ud800"}]}, "messages[0].content"),
         (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
-        (CHAT, {"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]}, "tool_calls"),
+        (
+            CHAT,
+            {"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]},
+            "messages[0].tool_calls[0].function",
+        ),
         (CHAT, {"n": 5}, "n"),
         (CHAT, {"n": True}, "n"),
         (CHAT, {"temperature": -0.1}, "temperature"),

@@ -114,11 +114,12 @@ def literals(source: str, where: str) -> list[str]:
 
 
 class Taken(NamedTuple):
-    """Whether a template has fields for reasoning, for tools and for inputs of instructions."""
+    """Whether a template has fields for reasoning, for tools, for inputs of instructions and for calls of tools."""
 
     reasoning: bool
     tools: bool
     inputs: bool
+    calls: bool
 
 
 def fields_taken(source: str, where: str) -> Taken:
@@ -132,7 +133,7 @@ def fields_taken(source: str, where: str) -> Taken:
         has_tools = "tools" in meta.find_undeclared_variables(tree)
     named = [node.attr for node in tree.find_all(nodes.Getattr)]
     named += [node.arg.value for node in tree.find_all(nodes.Getitem) if isinstance(node.arg, nodes.Const)]
-    return Taken("reasoning_content" in source, has_tools, "input" in named)
+    return Taken("reasoning_content" in source, has_tools, "input" in named, "tool_calls" in source)
 
 
 def is_marked(source: str, where: str) -> bool:

@@ -16,7 +16,7 @@ HARMLESS = frozenset(
         *("user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "request_id", "rid"),
         *("prompt_cache_retention", "prediction", "cache_prompt", "cache_salt", "id_slot", "keep_alive"),
         # options of features that must be off: tools, reasoning, guided decoding, llama.cpp's other samplers
-        *("parallel_tool_calls", "parse_tool_calls", "stream_reasoning"),
+        *("parse_tool_calls", "stream_reasoning"),
         *("guided_decoding_backend", "guided_whitespace_pattern", "xtc_threshold", "dynatemp_exponent"),
         *("mirostat_tau", "mirostat_eta", "dry_base", "dry_allowed_length", "dry_penalty_last_n"),
         "dry_sequence_breakers",
@@ -25,15 +25,12 @@ HARMLESS = frozenset(
 """Fields that change nothing, whatever their value."""
 
 NEUTRAL: Neutral = {
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({}, []),
     "suffix": ("",),
     "tools": ([],),
     "functions": ([],),
     "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"}, {}),
     "modalities": (["text"], []),
     "verbosity": ("medium",),
     "reasoning_effort": ("none",),

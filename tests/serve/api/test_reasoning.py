@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from serve_fixtures import CHAT, NAME, Server, asking, saved_events
 
-from babyllm.serve.api.chat.answer_parts import AnswerParts, Begin
+from babyllm.chat.tools.reasoning import AnswerParts, Begin
 
 
 def divided(text: str, cuts: list[int], begin: Begin) -> tuple[str, str]:

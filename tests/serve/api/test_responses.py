@@ -136,7 +136,7 @@ def test_probabilities_come_if_they_are_asked_for(server: Server) -> None:
         ({"input": [{"type": "reasoning", "content": []}]}, "input"),
         ({"input": "x", "truncation": "auto"}, "truncation"),
         ({"input": "x", "background": True}, "background"),
-        ({"input": "x", "tools": [{"type": "web_search"}]}, "tools"),
+        ({"input": "x", "tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"input": "x", "text": {"format": {"type": "grammar"}}}, "text.format.type"),
         ({"input": "x", "top_logprobs": 2}, "top_logprobs"),
         ({"input": "x", "conversation": "conv_1"}, "conversation"),

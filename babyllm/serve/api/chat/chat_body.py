@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message
+from babyllm.chat.messages import ASSISTANT, SYSTEM, TOOL, USER, Message
 from babyllm.serve.api.field_types import EMPTY_IS_OBJECT, MAY_BE_UNLIMITED, UNLIMITED, Flag, Text, Unicode
 from babyllm.serve.api.generation.generation_body import MAX_TOP_LOGPROBS, GenerationBody
 from babyllm.serve.api.neutral import (
@@ -18,10 +18,14 @@ from babyllm.serve.api.neutral import (
     NEUTRAL_IN_MESSAGES,
     NEUTRAL_IN_PARTS,
 )
+from babyllm.serve.api.tools.tool_bodies import MAX_CALLS, CallBody, NamedChoice, ToolChoice, Tools
+from babyllm.serve.api.tools.tool_use import ToolUse, tool_use
 from babyllm.serve.api.validation import WRONG, Body, Expected, Integer
+from babyllm.serve.served_model import ServedModel
 
 MAX_MESSAGES = 256
 ROLES = {SYSTEM: SYSTEM, "developer": SYSTEM, USER: USER, ASSISTANT: ASSISTANT}
+CHAT_ROLES = {**ROLES, TOOL: TOOL}
 CONTENT = "a string of valid Unicode or a list of parts of type text"
 
 
@@ -51,15 +55,17 @@ class ChatMessage(Body):
 
     harmless, neutral = HARMLESS_IN_MESSAGES, NEUTRAL_IN_MESSAGES
 
-    role: Annotated[Literal["system", "developer", "user", "assistant"], Expected(f"one of {', '.join(ROLES)}")] = (
-        Field(description="author of the message")
-    )
+    role: Annotated[
+        Literal["system", "developer", "user", "assistant", "tool"], Expected(f"one of {', '.join(CHAT_ROLES)}")
+    ] = Field(description="author of the message")
     content: Annotated[
         Annotated[Unicode, Expected(CONTENT), Tag("(text)")] | Annotated[list[TextPart], Tag("(parts)")],
         Discriminator(_branch, custom_error_type=WRONG, custom_error_message=f"must be {CONTENT}"),
     ] = Field(description="text of the message")
     reasoning_content: Text = Field("", description="reasoning before the content of an answer")
     reasoning: Text = Field("", description="another name of reasoning_content")
+    tool_calls: Annotated[list[CallBody], Field(max_length=MAX_CALLS)] = Field([], description="calls of an answer")
+    tool_call_id: Text = Field("", description="id of the call whose result a message of role tool is")
     prefix: Flag = Field(False, description="whether this last message, an answer, is continued")
 
     @model_validator(mode="before")
@@ -71,7 +77,7 @@ class ChatMessage(Body):
 
     @model_validator(mode="after")
     def _only_answers_think(self) -> ChatMessage:
-        for name in ("reasoning_content", "reasoning", "prefix"):
+        for name in ("reasoning_content", "reasoning", "prefix", "tool_calls"):
             if getattr(self, name) and self.role != ASSISTANT:
                 raise PydanticCustomError(WRONG, "has {name}, which only an answer can have", {"name": name})
         return self
@@ -79,7 +85,9 @@ class ChatMessage(Body):
     def message(self) -> Message:
         """The message in the form that chats use, with its parts joined."""
         content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return Message(ROLES[self.role], content, reasoning=self.reasoning_content or self.reasoning)
+        reasoning = self.reasoning_content or self.reasoning
+        message = Message(CHAT_ROLES[self.role], content, reasoning=reasoning, call_id=self.tool_call_id)
+        return message.with_calls([call.call() for call in self.tool_calls])
 
 
 Messages: TypeAlias = Annotated[
@@ -97,6 +105,24 @@ class MessagesBody(Body):
     continue_final_message: Flag = Field(
         False, description="whether the last message, an answer, is continued; the new text is returned"
     )
+    tools: Tools = Field([], description="functions that the answer may call")
+    tool_choice: ToolChoice = Field("auto", description="whether the answer may call functions, must, or must one")
+    parallel_tool_calls: Flag = Field(True, description="whether an answer may have several calls")
+
+    def tool_use(self, model: ServedModel) -> ToolUse:
+        """What the request says about functions.
+
+        Args:
+            model: description of the model that answers.
+
+        Raises:
+            Problem: the fields contradict each other, or the model has no known form of calls.
+        """
+        functions = [tool.function for tool in self.tools]
+        choice = self.tool_choice
+        if isinstance(choice, NamedChoice):
+            return tool_use(functions, "required", choice.function.name, self.parallel_tool_calls, model)
+        return tool_use(functions, choice, None, self.parallel_tool_calls, model)
 
 
 class ChatCompletionBody(MessagesBody, GenerationBody):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from babyllm.chat.messages import ASSISTANT, Message, Unusable
-from babyllm.serve.api.chat.answer_parts import Begin
+from babyllm.chat.tools.reasoning import Begin
 from babyllm.serve.api.problem import Problem
 from babyllm.serve.api.prompt_limits import require_length
 from babyllm.serve.served_model import ServedModel
@@ -45,7 +45,7 @@ def chat_prompt(
         raise Problem(400, model.why_no_chat, param=param, code="no_chat_template")
     if continues and messages[-1].role != ASSISTANT:
         raise Problem(400, f"{param}: only an answer can be continued: the last message must be one", param=param)
-    n_bytes = sum(len(message.content.encode()) + len(message.reasoning.encode()) for message in messages)
+    n_bytes = sum(len(f"{message.content}{message.reasoning}{message.tools}".encode()) for message in messages)
     require_length(n_bytes, model, param)
     try:
         if asks and not continues:

@@ -15,6 +15,7 @@ from babyllm.serve.api.generation.generation_request import (
 )
 from babyllm.serve.api.problem import Problem
 from babyllm.serve.api.prompt_limits import require_context
+from babyllm.serve.api.tools.tool_use import held_to
 from babyllm.serve.api.validation import UNSUPPORTED, shown
 from babyllm.serve.served_model import ServedModel
 
@@ -34,11 +35,13 @@ def chat_request(body: ChatCompletionBody, model: ServedModel, limits: Limits) -
     if body.top_logprobs and not body.logprobs:
         raise Problem(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
     check_template_settings(body.chat_template_kwargs, model)
+    tools = body.tool_use(model)
     ids, lead, begin = prompt_of(body, model)
     require_context(len(ids), model, 1, "messages")
     limit = min(model.context - len(ids), body.max_tokens, body.max_completion_tokens)
     logprobs = body.top_logprobs if body.logprobs else None
-    samplings = sampling_of(body, limit, logprobs).several(body.n)
+    sampling = held_to(sampling_of(body, model, limit, logprobs), tools, begin, model)
+    samplings = sampling.several(body.n)
     is_split = body.separate_reasoning and body.reasoning_format != "none"
     return GenerationRequest(
         [ChoiceRequest(ids, sampling, model.end_ids, lead) for sampling in samplings],
@@ -48,6 +51,7 @@ def chat_request(body: ChatCompletionBody, model: ServedModel, limits: Limits) -
         logprobs,
         begin if is_split else "content",
         body.include_reasoning,
+        tools.form,
     )
 
 
@@ -64,7 +68,9 @@ def prompt_of(body: MessagesBody, model: ServedModel) -> ChatPrompt:
         raise Problem(400, message, param="add_generation_prompt")
     if any(message.prefix for message in body.messages[:-1]):
         raise Problem(400, "prefix: only the last message can be continued", param="prefix")
-    messages = [message.message() for message in body.messages]
+    if continues and last.tool_calls:
+        raise Problem(400, "messages: an answer that has called functions cannot be continued", param="messages")
+    messages = body.tool_use(model).messages([message.message() for message in body.messages])
     return chat_prompt(messages, model, asks=asks is not False, continues=continues, param="messages")
 
 

@@ -25,7 +25,7 @@ def completion_request(body: CompletionBody, model: ServedModel, limits: Limits)
         require_context(len(prompt.ids), model, 1 if body.max_tokens else 0, "prompt")
         echo = prompt.text if body.echo else None
         limit = min(body.max_tokens, model.context - len(prompt.ids))
-        for sampling in sampling_of(body, limit, body.logprobs).several(body.n):
+        for sampling in sampling_of(body, model, limit, body.logprobs).several(body.n):
             choices.append(ChoiceRequest(prompt.ids, sampling, ends, echo=echo, n_unseen=prompt.n_unseen))
     n_tokens = sum(len(prompt.ids) for prompt in prompts)
     return GenerationRequest(choices, n_tokens, body.stream, body.stream_options.include_usage, body.logprobs)

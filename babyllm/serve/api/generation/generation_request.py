@@ -8,12 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from babyllm.chat.tools.reasoning import Begin
+from babyllm.chat.tools.tool_formats import ToolFormat
 from babyllm.errors import UserError
+from babyllm.generation.constraints.constraint import Constraint
+from babyllm.generation.constraints.matcher import matcher_of
 from babyllm.generation.sampling import Sampling
-from babyllm.serve.api.chat.answer_parts import Begin
 from babyllm.serve.api.generation.generation_body import GenerationBody, SamplingBody
 from babyllm.serve.api.problem import Problem
 from babyllm.serve.api.validation import UNSUPPORTED
+from babyllm.serve.served_model import ServedModel
 
 # Below this temperature a draw is the most probable token, except for ties in rounding.
 LEAST_TEMPERATURE = 1e-4
@@ -64,6 +68,7 @@ class GenerationRequest:
         logprobs: number of alternatives sent with each token; None sends no log-probabilities.
         begin: what each answer begins with; "content" if reasoning is not split off.
         has_reasoning: whether reasoning that is split off is sent.
+        form: how calls of functions are written, which are split off too; None leaves them in the content.
     """
 
     choices: list[ChoiceRequest]
@@ -73,6 +78,7 @@ class GenerationRequest:
     logprobs: int | None
     begin: Begin = "content"
     has_reasoning: bool = True
+    form: ToolFormat | None = None
 
 
 def check_counts(body: GenerationBody, limits: Limits) -> None:
@@ -90,11 +96,12 @@ def check_counts(body: GenerationBody, limits: Limits) -> None:
         raise Problem(400, "stream_options needs stream to be true", param="stream_options")
 
 
-def sampling_of(body: SamplingBody, max_new_tokens: int, logprobs: int | None) -> Sampling:
+def sampling_of(body: SamplingBody, model: ServedModel, max_new_tokens: int, logprobs: int | None) -> Sampling:
     """The settings of the draws of one answer.
 
     Args:
         body: checked body.
+        model: description of the model that answers.
         max_new_tokens: largest number of tokens of the answer.
         logprobs: number of alternatives sent with each token; None sends no log-probabilities.
 
@@ -109,9 +116,37 @@ def sampling_of(body: SamplingBody, max_new_tokens: int, logprobs: int | None) -
             top_p=body.top_p,
             min_p=body.min_p,
             repetition_penalty=body.repetition_penalty,
+            frequency_penalty=body.frequency_penalty,
+            presence_penalty=body.presence_penalty,
+            logit_bias=_biases(body, model),
+            constraint=_constraint(body, model),
             seed=body.seed,
             stop=body.stops(),
             logprobs=logprobs,
         )
     except UserError as error:
         raise Problem(400, str(error)) from None
+
+
+def _biases(body: SamplingBody, model: ServedModel) -> tuple[tuple[int, float], ...]:
+    if wrong := [i for i in body.logit_bias if i >= model.vocab_size]:
+        message = f"logit_bias: {wrong[0]} is not a token id; the vocabulary has {model.vocab_size}"
+        raise Problem(400, message, param="logit_bias")
+    return tuple(body.logit_bias.items())
+
+
+def _constraint(body: SamplingBody, model: ServedModel) -> Constraint | None:
+    """What the answer may say, which is compiled here so that the engine finds it ready."""
+    name = "response_format"
+    try:
+        given = body.constraints()
+        if not given:
+            return None
+        name, constraint = given[0]
+        if len(given) > 1:
+            message = f"{name} and {given[1][0]} both say what the answer may say; give one of them"
+            raise Problem(400, message, param=name)
+        matcher_of(constraint, model.tokenizer, [model.tokenizer.eos_id], model.vocab_size).allowed()
+    except UserError as error:
+        raise Problem(400, f"{name}: {error}", param=name) from None
+    return constraint

@@ -6,21 +6,25 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
 
-from babyllm.chat.messages import ASSISTANT, Message
+from babyllm.chat.messages import ASSISTANT, TOOL, Message
+from babyllm.generation.constraints.constraint import Constraint
 from babyllm.serve.api.chat.chat_body import ROLES
 from babyllm.serve.api.field_types import EMPTY_IS_OBJECT, MAY_BE_UNLIMITED, UNLIMITED, Flag, Text, Unicode
 from babyllm.serve.api.generation.generation_body import MAX_TOP_LOGPROBS, SamplingBody, StreamOptions
+from babyllm.serve.api.generation.structured_body import FlatFormat
 from babyllm.serve.api.neutral import HARMLESS, NEUTRAL, Neutral
+from babyllm.serve.api.tools.response_calls import CallItem, FlatChoice, FlatToolChoice, FlatTools, with_call
+from babyllm.serve.api.tools.tool_use import ToolUse, tool_use
 from babyllm.serve.api.validation import WRONG, Body, Expected, Integer
+from babyllm.serve.served_model import ServedModel
 
 MAX_ITEMS = 512
 LOGPROBS, ENCRYPTED = "message.output_text.logprobs", "reasoning.encrypted_content"
 CONTENT = "a string of valid Unicode or a list of parts of type input_text or output_text"
-ITEM = "a message or an item of type reasoning"
+ITEM = "a message or an item of type reasoning, function_call or function_call_output"
 INPUT = f"a string of valid Unicode or a list of up to {MAX_ITEMS} items"
 OFF: Neutral = {
-    **{name: values for name, values in NEUTRAL.items() if name not in ("tool_choice", "n_probs")},
-    "tool_choice": ("auto", "none"),
+    **{name: values for name, values in NEUTRAL.items() if name not in ("tools", "tool_choice", "n_probs")},
     "truncation": ("disabled",),
     "background": (False,),
     "n": (1,),
@@ -77,21 +81,42 @@ class ReasoningItem(Body):
     content: list[ReasoningPart] = Field([], description="parts of the reasoning")
 
 
+class ResultItem(Body):
+    """The result of a call."""
+
+    harmless = frozenset({"id", "status"})
+
+    type: Literal["function_call_output"] = Field(description="kind of the item")
+    call_id: Text = Field(description="id of the call")
+    output: Annotated[
+        Annotated[Unicode, Expected(CONTENT), Tag("(text)")] | Annotated[list[ItemPart], Tag("(list)")],
+        Discriminator(_branch, custom_error_type=WRONG, custom_error_message=f"must be {CONTENT}"),
+    ] = Field(description="text of the result")
+
+    def message(self) -> Message:
+        """The result in the form that chats use."""
+        text = self.output if isinstance(self.output, str) else "".join(part.text for part in self.output)
+        return Message(TOOL, text, call_id=self.call_id)
+
+
+KINDS = ("message", "reasoning", "function_call", "function_call_output")
+
+
 def _item_branch(value: Any) -> str | None:
     kind = (value.get("type") or "message") if isinstance(value, dict) else None
-    return f"({kind})" if kind in ("message", "reasoning") else None
+    return f"({kind})" if kind in KINDS else None
 
 
 Item: TypeAlias = Annotated[
-    Annotated[MessageItem, Tag("(message)")] | Annotated[ReasoningItem, Tag("(reasoning)")],
+    Annotated[MessageItem, Tag("(message)")]
+    | Annotated[ReasoningItem, Tag("(reasoning)")]
+    | Annotated[CallItem, Tag("(function_call)")]
+    | Annotated[ResultItem, Tag("(function_call_output)")],
     Discriminator(_item_branch, custom_error_type=WRONG, custom_error_message=f"must be {ITEM}"),
 ]
 
 
-class TextFormat(Body):
-    """The form of the answer's text."""
-
-    type: Annotated[Literal["text"], Expected("text")] = Field(description="kind of the form")
+PLAIN = FlatFormat(type="text", name="", json_schema=None)
 
 
 class TextSettings(Body):
@@ -99,10 +124,7 @@ class TextSettings(Body):
 
     harmless = frozenset({"verbosity"})
 
-    format: TextFormat = Field(TextFormat(type="text"), description="form of the text")
-
-
-PLAIN = TextSettings(format=TextFormat(type="text"))
+    format: Annotated[FlatFormat, EMPTY_IS_OBJECT] = Field(PLAIN, description="form of the text")
 
 
 class ReasoningSettings(Body):
@@ -129,7 +151,7 @@ class ResponseBody(SamplingBody):
     max_output_tokens: Annotated[int, Integer(1, UNLIMITED), MAY_BE_UNLIMITED] = Field(
         UNLIMITED, description="largest number of tokens of the answer; -1 for no limit"
     )
-    text: Annotated[TextSettings, EMPTY_IS_OBJECT] = Field(PLAIN, description="form of the answer")
+    text: Annotated[TextSettings, EMPTY_IS_OBJECT] = Field(TextSettings(format=PLAIN), description="form of the answer")
     reasoning: Annotated[ReasoningSettings, EMPTY_IS_OBJECT] = Field(
         ReasoningSettings(), description="settings that change nothing"
     )
@@ -142,17 +164,48 @@ class ResponseBody(SamplingBody):
         {}, description="notes that come back with the response"
     )
     stream_options: Annotated[StreamOptions, EMPTY_IS_OBJECT] = StreamOptions(include_usage=False)
+    tools: FlatTools = Field([], description="functions that the answer may call")
+    tool_choice: FlatToolChoice = Field("auto", description="whether the answer may call functions, must, or must one")
+    parallel_tool_calls: Flag = Field(True, description="whether an answer may have several calls")
+
+    def tool_use(self, model: ServedModel) -> ToolUse:
+        """What the request says about functions.
+
+        Args:
+            model: description of the model that answers.
+
+        Raises:
+            Problem: the fields contradict each other, or the model has no known form of calls.
+        """
+        functions, choice = [tool.function() for tool in self.tools], self.tool_choice
+        if isinstance(choice, FlatChoice):
+            return tool_use(functions, "required", choice.name, self.parallel_tool_calls, model)
+        return tool_use(functions, choice, None, self.parallel_tool_calls, model)
+
+    def constraints(self) -> list[tuple[str, Constraint]]:
+        """The constraints that are given, with the names of their fields.
+
+        Raises:
+            UserError: one of them is not valid.
+        """
+        return [*self.text.format.constraints(), *super().constraints()]
 
     def messages(self) -> list[Message]:
         """The messages of the input; reasoning belongs to the answer after it."""
         if isinstance(self.input, str):
             return [Message("user", self.input)]
-        messages, reasoning = [], ""
+        messages: list[Message] = []
+        reasoning = ""
         for item in self.input:
             if isinstance(item, ReasoningItem):
                 reasoning = "".join(part.text for part in item.content)
                 continue
-            role = ROLES[item.role]
-            messages.append(Message(role, item.text(), reasoning=reasoning if role == ASSISTANT else ""))
+            if isinstance(item, CallItem):
+                messages = with_call(messages, item.call(), reasoning)
+            elif isinstance(item, ResultItem):
+                messages.append(item.message())
+            else:
+                role = ROLES[item.role]
+                messages.append(Message(role, item.text(), reasoning=reasoning if role == ASSISTANT else ""))
             reasoning = ""
         return messages

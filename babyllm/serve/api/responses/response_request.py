@@ -11,6 +11,7 @@ from babyllm.serve.api.problem import Problem
 from babyllm.serve.api.prompt_limits import require_context
 from babyllm.serve.api.responses.response_body import LOGPROBS, ResponseBody
 from babyllm.serve.api.responses.response_store import ResponseStore
+from babyllm.serve.api.tools.tool_use import held_to
 from babyllm.serve.served_model import ServedModel
 
 
@@ -46,12 +47,20 @@ def response_request(body: ResponseBody, model: ServedModel, store: ResponseStor
     if not messages:
         raise Problem(400, "input holds no message", param="input")
     instructions = [Message(SYSTEM, body.instructions)] if body.instructions else []
-    prompt = chat_prompt([*instructions, *messages], model, param="input")
+    tools = body.tool_use(model)
+    prompt = chat_prompt(tools.messages([*instructions, *messages]), model, param="input")
     require_context(len(prompt.ids), model, 1, "input")
     limit = min(model.context - len(prompt.ids), body.max_output_tokens)
     logprobs = body.top_logprobs if LOGPROBS in body.include else None
-    choice = ChoiceRequest(prompt.ids, sampling_of(body, limit, logprobs), model.end_ids, prompt.lead)
+    sampling = held_to(sampling_of(body, model, limit, logprobs), tools, prompt.begin, model)
+    choice = ChoiceRequest(prompt.ids, sampling, model.end_ids, prompt.lead)
     request = GenerationRequest(
-        [choice], len(prompt.ids), body.stream, has_usage=True, logprobs=logprobs, begin=prompt.begin
+        [choice],
+        len(prompt.ids),
+        body.stream,
+        has_usage=True,
+        logprobs=logprobs,
+        begin=prompt.begin,
+        form=tools.form,
     )
     return Conversation(request, messages)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 
-from babyllm.chat.messages import ASSISTANT, Message
-from babyllm.serve.api.chat.answer_parts import AnswerParts
+from babyllm.chat.messages import ASSISTANT, Message, Unusable
 from babyllm.serve.api.chat.token_logprobs import token_logprobs
 from babyllm.serve.api.generation.choice import ChoiceDelta
 from babyllm.serve.api.generation.serializer import CompletedChoice, Usage
@@ -19,6 +19,7 @@ from babyllm.serve.api.responses.output_items import Json, Kind, OutputItem
 from babyllm.serve.api.responses.response_body import ResponseBody
 from babyllm.serve.api.responses.response_request import Conversation
 from babyllm.serve.api.responses.response_store import ResponseStore, StoredResponse
+from babyllm.serve.api.tools.parsed_answer import ParsedAnswer
 from babyllm.serve.served_model import ServedModel
 
 
@@ -40,7 +41,7 @@ class ResponseSerializer:
         """
         self._body, self._conversation, self._model, self._store = body, conversation, model, store
         self._id, self._created, self._n_events = f"resp_{uuid.uuid4().hex}", int(time.time()), 0
-        self._parts = AnswerParts(conversation.request.begin)
+        self._answer = ParsedAnswer(conversation.request.begin, conversation.request.form)
         self._items: list[OutputItem] = []
         self._finish: str | None = None
 
@@ -74,30 +75,39 @@ class ResponseSerializer:
 
     def _add(self, delta: ChoiceDelta) -> list[Json]:
         """Append a delta to the output; returns its events."""
-        parts = self._parts.add(delta.text, delta.is_last)
+        parts = self._answer.add(delta.text, delta.is_last)
         self._finish = delta.finish
         events = self._append("reasoning", parts.reasoning, []) if parts.reasoning else []
-        is_silent = delta.finish == "stop" and not any(item.kind == "message" for item in self._items)
-        if parts.content or is_silent or (delta.finish and not self._items):
+        is_silent = delta.finish == "stop" and not any(item.kind != "reasoning" for item in self._items)
+        is_silent = (is_silent or (delta.finish is not None and not self._items)) and not parts.calls
+        if parts.content or is_silent:
             logprobs = [] if self._conversation.request.logprobs is None else token_logprobs(delta.tokens, self._model)
             events += self._append("message", parts.content, logprobs)
+        for number, name, arguments in parts.calls:
+            if name:
+                events += self._open(OutputItem("function_call", len(self._items), call=self._answer.calls[number]))
+            events += self._items[-1].add(arguments, []) if arguments else []
         if delta.finish:
             events += self._items[-1].close("incomplete" if delta.finish == "length" else "completed")
         return events
 
     def _append(self, kind: Kind, text: str, logprobs: list[Json]) -> list[Json]:
         """Append a text to the item of this kind, which begins if another one is open; returns the events."""
-        events: list[Json] = []
-        if not self._items or self._items[-1].kind != kind:
-            events += self._items[-1].close("completed") if self._items else []
-            self._items.append(OutputItem(kind, len(self._items)))
-            events += self._items[-1].opening_events()
+        is_open = bool(self._items) and self._items[-1].kind == kind
+        events = [] if is_open else self._open(OutputItem(kind, len(self._items)))
         return events + (self._items[-1].add(text, logprobs) if text else [])
+
+    def _open(self, item: OutputItem) -> list[Json]:
+        """Begin an item, after the end of the one before it; returns the events."""
+        events = self._items[-1].close("completed") if self._items else []
+        self._items.append(item)
+        return events + item.opening_events()
 
     def _finished(self, usage: Usage) -> Json:
         """The complete response, which the store keeps."""
-        texts = {item.kind: item.text for item in self._items}
-        reasoning = texts.get("reasoning", "")
+        reasoning, said = (
+            "".join(item.text for item in self._items if item.kind == kind) for kind in ("reasoning", "message")
+        )
         counts = {
             "input_tokens": usage.n_prompt,
             "input_tokens_details": {"cached_tokens": usage.n_cached or 0},
@@ -112,7 +122,10 @@ class ResponseSerializer:
             incomplete_details={"reason": "max_output_tokens"} if is_cut else None,
         )
         if self._body.store:
-            answer = Message(ASSISTANT, texts.get("message", ""), reasoning=reasoning)
+            calls = [call.call() for call in self._answer.calls if not (is_cut and call is self._answer.calls[-1])]
+            answer = Message(ASSISTANT, said, reasoning=reasoning)
+            with suppress(Unusable):  # a model can write arguments that are not JSON
+                answer = answer.with_calls(calls)
             messages = (*self._conversation.messages, answer)
             self._store.add(StoredResponse(self._id, to_json(response), messages))
         return response
@@ -137,14 +150,14 @@ class ResponseSerializer:
             "metadata": body.metadata,
             "model": self._model.name,
             "output": [item.json() for item in self._items],
-            "parallel_tool_calls": True,
+            "parallel_tool_calls": body.parallel_tool_calls,
             "previous_response_id": body.previous_response_id,
             "reasoning": {"effort": None, "summary": None},
             "store": body.store,
             "temperature": body.temperature,
             "text": {"format": {"type": "text"}},
-            "tool_choice": "auto",
-            "tools": [],
+            "tool_choice": body.tool_choice if isinstance(body.tool_choice, str) else body.tool_choice.model_dump(),
+            "tools": [tool.model_dump(exclude_none=True) for tool in body.tools],
             "top_logprobs": body.top_logprobs,
             "top_p": 1.0 if body.top_p is None else body.top_p,
             "truncation": "disabled",

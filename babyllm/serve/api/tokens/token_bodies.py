@@ -15,7 +15,7 @@ from babyllm.serve.api.validation import WRONG, Body, Expected
 class TokenizeBody(MessagesBody):
     """The body of POST /tokenize: a text or a conversation."""
 
-    neutral: ClassVar = {"tools": ([],), "add_bos": (True,)}
+    neutral: ClassVar = {"add_bos": (True,)}
 
     model: Text | None = Field(None, description="name of a served model")
     prompt: Text | None = Field(None, description="text, as /v1/completions reads it")

@@ -23,17 +23,21 @@ const INLINE = {
   delRDelim: closers("~", "~~?", ""),
 };
 
-// Formulas are shown as they are written, in one piece: their stars and underscores mean no emphasis. One that is not closed yet
-// is a formula to the end of the text, as a fence is code.
+// A formula is one piece: its stars and underscores mean no emphasis. One that is not closed yet is a formula to the end of the text,
+// as a fence is code, and is shown as it is written.
 const DOLLARS = String.raw`\$\$(?:\\.|[^\\$\n]|\n(?![ \t]*\n)){1,2000}`, BRACKETS = String.raw`\\\[(?:\\[^\]]|[^\\\n]|\n(?![ \t]*\n)){1,2000}`;
-const DISPLAYED = String.raw`${DOLLARS}\$\$|${BRACKETS}\\\]`;
-const INLINED = String.raw`\$(?![\s$])(?:\\.|[^\\$\n]){1,500}(?<!\s)\$(?!\d)|\\\((?:\\[^)]|[^\\]){1,500}\\\)`;
+const ENVIRONMENTS = "(?<kind>(?:equation|align|gather|multline|alignat|flalign|[bpvBV]?matrix|d?cases|array|split|aligned)\\*?)";
+const BEGUN = String.raw`\\begin\{${ENVIRONMENTS}\}(?:(?!\\end\{\k<kind>\})(?:[^\n]|\n(?![ \t]*\n))){1,2000}`;
+const ENDED = String.raw`\\end\{\k<kind>\}`;
+const DISPLAYED = String.raw`${DOLLARS}\$\$|${BRACKETS}\\\]|${BEGUN}${ENDED}`;
+const INLINED = String.raw`\$(?![\s$])(?:\\.|[^\\$\n。]){1,500}(?<!\s)\$(?!\d)|\\\((?:\\[^)]|[^\\]){1,500}\\\)`;
 const FORMULA = new RegExp(`^(?:${DISPLAYED}|${INLINED})`);
-const FORMULA_BLOCK = new RegExp(String.raw`^ {0,3}(?:(?:${DISPLAYED})[ \t]*(?:\n|$)|(?:${DOLLARS}|${BRACKETS})\$?\\?$(?![\s\S]))`);
-const FORMULA_LINE = /\n {0,3}(?:\$\$|\\\[)/;
+const FORMULA_BLOCK = new RegExp(String.raw`^ {0,3}(?:${DISPLAYED})[ \t]*(?:\n|$)`);
+const OPEN_FORMULA = new RegExp(String.raw`^ {0,3}(?:${DOLLARS}|${BRACKETS}|${BEGUN})\$?\\?$(?![\s\S])`);
+const FORMULA_LINE = /\n {0,3}(?:\$\$|\\\[|\\begin\{)/;
 const FORMULAS = new RegExp(FORMULA.source.slice(1), "g");
 function formulaBlock(src) {
-  const found = FORMULA_BLOCK.exec(src);
+  const found = FORMULA_BLOCK.exec(src) ?? OPEN_FORMULA.exec(src);
   return found ? { type: "formula", raw: found[0], text: found[0].trim() } : undefined;
 }
 function formula(src) {
@@ -62,7 +66,7 @@ class Reader extends marked.Tokenizer {
 class Lexer extends marked.Lexer {
   constructor(links) {
     const extensions = { block: [formulaBlock], startBlock: [formulaLine], inline: [formula],
-                         startInline: [(src) => src.search(/\$|\\[([]/)] };
+                         startInline: [(src) => src.search(/\$|\\[([]|\\begin\{/)] };
     const hooks = { emStrongMask: (src) => src.replace(FORMULAS, (found) => "a".repeat(found.length)) };
     super({ ...marked.defaults, gfm: true, breaks: true, tokenizer: new Reader(), extensions, hooks });
     this.tokenizer.rules.inline = INLINE;
@@ -102,12 +106,12 @@ function linkNode({ raw, href, tokens }, children) {
 }
 const NAMED = { "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&nbsp;": "\u00a0" };      // the lexer reads numbers alone
 const plain = (text) => text.replace(/&(?:amp|lt|gt|quot|nbsp);/g, (name) => NAMED[name]);
-const inlineNodes = (tokens) => (tokens ?? []).map(inlineNode);
+const inlineNodes = (tokens) => withMarks((tokens ?? []).map(inlineNode));
 function inlineNode(token) {
   switch (token.type) {
     case "strong": case "em": case "del": return make(token.type, {}, ...inlineNodes(token.tokens));
     case "codespan": return make("code", {}, token.text);
-    case "formula": return make("code", { class: "formula" }, token.text);
+    case "formula": return formulaNode(token.text);
     case "br": return make("br");
     case "link": return linkNode(token, inlineNodes(token.tokens));
     case "image": return linkNode(token, [token.text || token.href]);      // nothing is fetched
@@ -116,9 +120,10 @@ function inlineNode(token) {
     default: return token.tokens ? make("span", {}, ...inlineNodes(token.tokens)) : plain(token.text ?? token.raw);
   }
 }
-function codeNode(token) {
-  const code = make("code", {}, token.text), language = (token.lang ?? "").trim();
-  return make("figure", {}, make("figcaption", {}, make("span", {}, language || " "), copyButton(() => code.textContent)),
+function codeNode(token, title = "") {
+  const code = make("code"), language = (token.lang ?? "").trim();
+  fillCode(code, token.text, language);
+  return make("figure", {}, make("figcaption", {}, make("span", {}, title || language || " "), copyButton(() => code.textContent)),
               make("pre", { tabindex: 0 }, code));
 }
 function itemNode(item, depth) {
@@ -130,14 +135,15 @@ function itemNode(item, depth) {
 function tableNode({ header, rows, align }) {
   const row = (cells, tag) => make("tr", {}, ...cells.map((cell, i) => make(tag, { class: align[i] }, ...inlineNodes(cell.tokens))));
   return make("div", { class: "table", tabindex: 0 },
-              make("table", {}, make("thead", {}, row(header, "th")), make("tbody", {}, ...rows.map((cells) => row(cells, "td")))));
+              make("table", { class: header.length > 3 ? "many" : null }, make("thead", {}, row(header, "th")),
+                   make("tbody", {}, ...rows.map((cells) => row(cells, "td")))));
 }
 function blockNode(token, depth) {
   if (depth > MAX_DEPTH) return make("p", {}, token.raw);
   switch (token.type) {
     case "heading": return make(`h${Math.min(6, token.depth + 2)}`, {}, ...inlineNodes(token.tokens));     // below those of the page
     case "code": return codeNode(token);
-    case "formula": return make("div", { class: "table", tabindex: 0 }, make("code", { class: "formula" }, token.text));
+    case "formula": return make("div", { class: "table displayed", tabindex: 0 }, formulaNode(token.text));
     case "hr": return make("hr");
     case "blockquote": return make("blockquote", {}, ...blockNodes(token.tokens, depth + 1));
     case "list": return make(token.ordered ? "ol" : "ul", { start: token.ordered && token.start !== 1 ? token.start : null },
@@ -155,9 +161,9 @@ function fillMarkdown(body, message) {
     const source = known + token.type + token.raw, old = body.children[i];
     if (old?.source === source) return;
     const head = token.type === "code" ? `code ${token.lang}` : null;
-    const code = head && old?.head === head ? old.querySelector("code") : null, written = code?.textContent;
-    if (code && token.text.startsWith(written)) code.append(token.text.slice(written.length));
-    const node = code && code.textContent === token.text ? old : blockNode(token, 0);
+    const code = head && old?.head === head ? old.querySelector("code") : null;
+    if (code) fillCode(code, token.text, (token.lang ?? "").trim());
+    const node = code ? old : blockNode(token, 0);
     Object.assign(node, { source, head });
     if (!old) body.append(node); else if (node !== old) old.replaceWith(node);
   });
