@@ -91,7 +91,9 @@ class ChoiceDecoder:
         elif finish:
             text += self._text.end()
         self._n_shown += len(text)
-        return ChoiceDelta(self.number, text, self._shown(text, finish), int(token is not None), finish)
+        return ChoiceDelta(
+            self.number, text, self._shown(text, finish), int(token is not None), finish, None, event.n_cached
+        )
 
     def _placed(self, token: Token) -> OffsetToken:
         placed = OffsetToken(token, self._n_placed)
