@@ -207,7 +207,7 @@ class Sampler:
             logits = logits.masked_fill(~self._matcher.allowed(), -math.inf)
             if not logits.isfinite().any():
                 raise Broken(
-                    "the answer cannot go on within its constraint: the model gives no token that fits a chance"
+                    "the answer cannot go on within its constraint: the model expects no token that fits"
                 )
         return logits
 

@@ -26,7 +26,7 @@ Stop: TypeAlias = Annotated[Unicode, Field(max_length=MAX_STOP_CHARACTERS)]
 
 
 def _by_id(value: Any) -> Any:
-    """The biases of a JSON object, by token id; an empty list is none."""
+    """The biases of a JSON object, by token id; an empty list has none."""
     if value == []:
         return {}
     if not isinstance(value, dict) or not all(key.isascii() and key.isdigit() for key in value):
