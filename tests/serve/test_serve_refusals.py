@@ -57,7 +57,7 @@ def refusal(response: httpx.Response) -> dict[str, Any]:
         (CHAT, {"chat_template_kwargs": {"messages": []}}, "messages"),
         (CHAT, {"messages": [{"role": "user", "content": "x", "reasoning": "y"}]}, "messages[0]"),
         (CHAT, {"repetition_penalty": 0}, "repetition_penalty"),
-        *[(CHAT, {name: 1}, name) for name in ("frequency_penalty", "logit_bias", "tools", "response_format", "tempo")],
+        *[(CHAT, {name: 1}, name) for name in ("logit_bias", "tools", "response_format", "tempo")],
         *[(COMPLETE, {"prompt": value}, "prompt") for value in (1, [], [[]], ["a", 1], [1.5], [True], [400], [-1])],
         (COMPLETE, {"prompt": "x", "suffix": "y"}, "suffix"),
         (COMPLETE, {"prompt": "x", "best_of": 2}, "best_of"),

@@ -197,7 +197,12 @@ def test_the_official_client_parses_calls(babbler: Server, caller: Server) -> No
     with caller.openai() as client:
         messages: list[Any] = [{"role": "user", "content": "x"}]
         for _ in range(2):
-            with client.chat.completions.stream(model=NAME, messages=messages, tools=[TOOL]) as stream:  # type: ignore[list-item]
+            with client.chat.completions.stream(
+                model=NAME,
+                messages=messages,
+                tools=[TOOL],  # type: ignore[list-item]
+                temperature=0,
+            ) as stream:
                 message = stream.get_final_completion().choices[0].message
             assert message.tool_calls and message.content == "wait"
             messages.append(message.model_dump(exclude_none=True, exclude={"parsed"}))
@@ -285,7 +290,8 @@ def test_calls_in_responses(caller: Server) -> None:
 
 def test_the_official_client_reads_calls_of_responses(caller: Server, babbler: Server) -> None:
     """Its stream assembles the call, and `parse` checks the arguments of a required one."""
-    with caller.openai() as client, client.responses.stream(model=NAME, input="x", tools=[FLAT]) as stream:  # type: ignore[list-item]
+    asked: dict[str, Any] = {"model": NAME, "input": "x", "tools": [FLAT], "temperature": 0}
+    with caller.openai() as client, client.responses.stream(**asked) as stream:
         events = list(stream)
     kinds = [event.type for event in events]
     assert kinds.index("response.output_text.done") < kinds.index("response.function_call_arguments.delta")
