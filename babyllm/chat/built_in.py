@@ -19,9 +19,7 @@ ALPACA_HEAD_WITH_INPUT = (
 )
 
 CHATML = r"""
-{%- set seen = namespace(tools=false) %}
 {%- if tools %}
-    {%- set seen.tools = true %}
     {{- '<|im_start|>system\n' }}
     {%- if messages and messages[0]['role'] == 'system' %}
         {{- messages[0]['content'] + '\n\n' }}
@@ -39,19 +37,20 @@ CHATML = r"""
 {%- for message in (messages[1:] if tools and messages and messages[0]['role'] == 'system' else messages) %}
     {{- '<|im_start|>' + message['role'] + '\n' }}
     {%- if message['role'] == 'assistant' %}
-        {%- if message['tool_calls'] %}
-            {%- set seen.tools = true %}
-        {%- endif %}
         {%- generation %}
-            {{- message['content'] }}
-            {%- for call in message['tool_calls'] or [] %}
-                {{- '' if loop.first and not message['content'] else '\n' }}
-                {{- '<tool_call>\n{"name": ' + call['function']['name'] | tojson }}
-                {{- ', "arguments": ' + call['function']['arguments'] | tojson + '}\n</tool_call>' }}
-            {%- endfor %}
-            {{- '<|im_end|>' }}
+            {%- if 'tool_calls' in message %}
+                {{- message['content'] }}
+                {%- for call in message['tool_calls'] or [] %}
+                    {{- '' if loop.first and not message['content'] else '\n' }}
+                    {{- '<tool_call>\n{"name": ' + call['function']['name'] | tojson }}
+                    {{- ', "arguments": ' + call['function']['arguments'] | tojson + '}\n</tool_call>' }}
+                {%- endfor %}
+                {{- '<|im_end|>' }}
+            {%- else %}
+                {{- message['content'] + '<|im_end|>' }}
+            {%- endif %}
         {%- endgeneration %}
-    {%- elif message['role'] == 'tool' and seen.tools %}
+    {%- elif message['role'] == 'tool' and (tools or messages | selectattr('tool_calls') | list) %}
         {{- '<tool_response>\n' + message['content'] + '\n</tool_response><|im_end|>' }}
     {%- else %}
         {{- message['content'] + '<|im_end|>' }}
