@@ -116,6 +116,35 @@ class Decoder:
         self._columns = self._cache.view(len(self._layers), -1, self._width).unbind(0)
         self._n_ready = 0
 
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of the keys and values of a token."""
+        return len(self._layers) * 2 * self._kv_heads * self._width * self.dtype.itemsize
+
+    def make_pages(self, n_pages: int, size: int) -> None:
+        """Make room for `n_pages` copies of `size` tokens each; on a CPU, memory is taken when they are filled."""
+        shape = (n_pages, len(self._layers), 2 * self._kv_heads, size, self._width)
+        self._pages = torch.empty(shape, device=self.device, dtype=self.dtype)
+
+    def save_pages(self, row: int, begin: int, end: int, pages: Sequence[int]) -> None:
+        """Copy the tokens from `begin` to `end`, exclusive, of a row to pages; the last one may not become full."""
+        for page, place in self._placed(row, begin, end, pages):
+            page.copy_(place)
+
+    def load_pages(self, row: int, pages: Sequence[int], n: int) -> None:
+        """Copy the first `n` tokens of pages to the beginning of a row."""
+        self._make_ready(n)
+        for page, place in self._placed(row, 0, n, pages):
+            place.copy_(page)
+
+    def _placed(self, row: int, begin: int, end: int, pages: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each page (layers, 2 K, tokens, W) as far as it is used, and its place in the row."""
+        size = self._pages.shape[3]
+        for i, page in enumerate(pages):
+            at = begin + i * size
+            n = min(size, end - at)
+            yield self._pages[page, :, :, :n], self._cache[:, row, :, at : at + n]
+
     def beside(self, slots: int, context: int) -> Decoder:
         """A decoder with the same weights and a cache of its own; `context` is at most that of this decoder."""
         other = copy.copy(self)
@@ -205,6 +234,11 @@ class Decoder:
         of_matrices = sum(part.size for part in self._layers[0] if isinstance(part, Matrix))
         of_attention = 2 * self._heads * self._width * length
         return effort * len(self._layers) * of_matrices // (of_matrices + of_attention)
+
+    def n_first_tokens(self, n: int, length: int) -> int:
+        """Number of tokens at the beginning of a text that cost as much as `n` tokens after `length` others."""
+        of_matrices = sum(part.size for part in self._layers[0] if isinstance(part, Matrix))
+        return n + n * 2 * self._heads * self._width * length // of_matrices
 
     def _hidden(self, tokens: Tensor, first: int, lengths: Sequence[int]) -> Tensor:
         """Hidden states (N T, D) of tokens (N, T) after all layers."""

@@ -8,6 +8,9 @@ A long prompt is read in parts, and a part in several steps of a few layers each
 read short prompts. So a short prompt waits for little work, and a long one gets every second step, whatever is
 submitted after it. Among long prompts, the next part alternates between the shortest and the oldest.
 
+What was read is not read again: its keys and values are copied to pages (`PrefixCache`), and from there to the row of a
+request that begins alike. Rows stay contiguous, because attention that gathers pages in every step takes twice as long.
+
 The engine handles ids, not text, and has no threads: one owner calls `step` repeatedly.
 """
 
@@ -15,38 +18,23 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from babyllm.errors import UserError
+from babyllm.generation.constraints.constraint import Constraint
+from babyllm.generation.constraints.matcher import Broken, Matcher, matcher_of
 from babyllm.generation.decoder import PREFILL_TOKENS, Decoder, require_readable
+from babyllm.generation.prefix_cache import PAGE, Prefix, PrefixCache
+from babyllm.generation.request import Event, Finish, Part, Request
 from babyllm.generation.sampling import NO_NUMBERS, Sampler, Sampling, Token
 from babyllm.generation.scores import prompt_scores
 from babyllm.model.transformer import Transformer
+from babyllm.tokenizer import Tokenizer
 
-Finish = Literal["stop", "length", "error"]
-
-
-class Event(NamedTuple):
-    """What happened to a request.
-
-    Attributes:
-        number: number of the request, as `Engine.submit` returned it.
-        token: next token of the answer; None if this is an end token, or no token was drawn.
-        finish: finish reason: "stop" for an end token, "length" for the limit, "error" for scores that are not
-            numbers (`NO_NUMBERS`); None if the answer goes on.
-        end: end token that was drawn, where `finish` is "stop".
-    """
-
-    number: int
-    token: Token | None
-    finish: Finish | None
-    end: Token | None = None
-
+__all__ = ["EFFORT", "Engine", "Event", "Finish"]
 
 EFFORT = 32
 """Work on a long prompt per step, in tokens: as much as this many first tokens take in all layers.
@@ -54,37 +42,7 @@ EFFORT = 32
 A part has more tokens, since products with few rows are slow, but passes through only a few layers per step.
 """
 _MOST_PARKED = 2
-
-
-class _Part(NamedTuple):
-    """A part of a long prompt that is being read: its length in tokens, and its remaining steps."""
-
-    n: int
-    steps: Iterator[Tensor | None]
-
-
-@dataclass(eq=False)
-class _Request:
-    """A request: `n_read` tokens of prompt and answer are in the cache; token `last` is drawn but not yet read."""
-
-    number: int
-    prompt: Sequence[int]
-    end_ids: Container[int]
-    sampler: Sampler
-    n_left: int
-    n_read: int = 0
-    last: int = -1
-    row: int = -1  # only while parked
-    part: _Part | None = None  # only while parked
-
-    @property
-    def n_unread(self) -> int:
-        return len(self.prompt) - self.n_read
-
-    @property
-    def n_held(self) -> int:
-        """Number of columns of its row in use, including those of the part being read."""
-        return self.n_read + (self.part.n if self.part else 0)
+_MOST_CACHED_BYTES = 1 << 30  # unless the caller asks for more
 
 
 class Engine:
@@ -97,10 +55,19 @@ class Engine:
 
     Attributes:
         context: largest number of tokens of a prompt and its answer together.
+        n_prompt_tokens: number of prompt tokens of all requests that got a slot.
+        n_cached_tokens: number of those that were not read, since their keys and values were kept.
     """
 
     def __init__(
-        self, model: Transformer, *, slots: int = 8, context: int | None = None, prefill_chunk: int = PREFILL_TOKENS
+        self,
+        model: Transformer,
+        *,
+        slots: int = 8,
+        context: int | None = None,
+        prefill_chunk: int = PREFILL_TOKENS,
+        cached_tokens: int | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         """Allocate the KV cache for `slots` requests of `context` tokens each.
 
@@ -111,6 +78,10 @@ class Engine:
                 More tokens need dynamic RoPE scaling, which then scales for `context` tokens from the first token on.
             prefill_chunk: largest number of prompt tokens read at once. A step reads short prompts up to this total.
                 Longer prompts are read in parts over several steps (`EFFORT`), so that they do not delay the others.
+            cached_tokens: largest number of tokens whose keys and values are kept for later prompts that begin alike,
+                rounded up to whole pages; 0 keeps none. None keeps as many as the slots have room for, in at most 1
+                GiB.
+            tokenizer: tokenizer of the model, which requests with a constraint need.
 
         Raises:
             UserError: a number is too small, or the context is too long for the model.
@@ -120,16 +91,22 @@ class Engine:
             ("slots", slots, 1),
             ("context", self.context, 2),
             ("prefill_chunk", prefill_chunk, 1),
+            ("cached_tokens", cached_tokens or 0, 0),
         ):
             if value < least:
                 raise UserError(f"{name}={value}: must be at least {least}")
         self._decoder = Decoder(model, slots, self.context)
-        self._end_ids = model.end_ids
+        if cached_tokens is None:
+            cached_tokens = min(slots * self.context, _MOST_CACHED_BYTES // self._decoder.bytes_per_token)
+        self._prefixes = PrefixCache(-(-cached_tokens // PAGE))
+        self._decoder.make_pages(self._prefixes.n_pages, PAGE)
+        self.n_prompt_tokens = self.n_cached_tokens = 0
+        self._end_ids, self._tokenizer = model.end_ids, tokenizer
         self._slots, self._prefill_chunk, self._vocab_size = slots, prefill_chunk, model.config.vocab_size
         self._numbers = itertools.count()
-        self._waiting: deque[_Request] = deque()
-        self._parked: list[_Request] = []  # the i-th in the i-th row from the end
-        self._running: list[_Request] = []
+        self._waiting: deque[Request] = deque()
+        self._parked: list[Request] = []  # the i-th in the i-th row from the end
+        self._running: list[Request] = []
         self._is_turn_of_long, self._n_parts = False, 0
 
     @property
@@ -147,7 +124,7 @@ class Engine:
         """Whether no request is running or waiting."""
         return not self.n_running and not self._waiting
 
-    def submit(self, prompt: Sequence[int], sampling: Sampling, end_ids: Container[int] = ()) -> int:
+    def submit(self, prompt: Sequence[int], sampling: Sampling, end_ids: Collection[int] = ()) -> int:
         """Queue a prompt and return the number that its events carry.
 
         Args:
@@ -156,14 +133,23 @@ class Engine:
             end_ids: ids of tokens that end the answer, in addition to the model's (`Transformer.end_ids`).
 
         Raises:
-            UserError: the prompt is empty, leaves no room in the context, or has ids outside of the vocabulary.
+            UserError: the prompt is empty, leaves no room in the context, or has ids outside of the vocabulary; or the
+                constraint is wrong, cannot be met, or is too large.
         """
         require_readable(prompt, self.context, self._vocab_size)
         room = self.context - len(prompt)
-        sampler = Sampler(sampling, prompt, self._vocab_size)
-        request = _Request(next(self._numbers), prompt, end_ids, sampler, min(sampling.max_new_tokens, room))
+        sampler = Sampler(sampling, prompt, self._vocab_size, self._matcher(sampling.constraint, end_ids))
+        request = Request(next(self._numbers), prompt, end_ids, sampler, min(sampling.max_new_tokens, room))
+        self._look_up(request)
         self._waiting.append(request)
         return request.number
+
+    def _matcher(self, constraint: Constraint | None, end_ids: Collection[int]) -> Matcher | None:
+        if constraint is None:
+            return None
+        if self._tokenizer is None:
+            raise UserError("a constraint needs the tokenizer: make the Engine with tokenizer=...")
+        return matcher_of(constraint, self._tokenizer, [*self._end_ids, *end_ids], self._vocab_size)
 
     def step(self) -> list[Event]:
         """Run one step: draw a token for each running request, then read prompts within the limit of a step.
@@ -175,7 +161,7 @@ class Engine:
         with torch.inference_mode(), torch.autocast(self._decoder.device.type, enabled=False):
             return [*self._decode(), *self._join()]
 
-    def answer(self, prompt: Sequence[int], sampling: Sampling, end_ids: Container[int] = ()) -> Iterator[int]:
+    def answer(self, prompt: Sequence[int], sampling: Sampling, end_ids: Collection[int] = ()) -> Iterator[int]:
         """Stream the token ids of one answer; the engine must be idle. Arguments as for `submit`.
 
         Raises:
@@ -186,7 +172,7 @@ class Engine:
             while not self.is_idle:
                 for event in self.step():
                     if event.finish == "error":
-                        raise UserError(NO_NUMBERS)
+                        raise UserError(event.error)
                     if event.token is not None:
                         yield event.token.id
         finally:
@@ -218,6 +204,7 @@ class Engine:
                 return
         for row, request in enumerate(self._running):
             if request.number == number:
+                self._keep(row, request)
                 self._leave(row)
                 return
         self._waiting = deque(request for request in self._waiting if request.number != number)
@@ -225,60 +212,91 @@ class Engine:
     def _decode(self) -> list[Event]:
         if not self._running:
             return []
-        tokens = torch.tensor([[request.last] for request in self._running], device=self._decoder.device)
+        tokens = torch.tensor([request.drawn[-1:] for request in self._running], device=self._decoder.device)
         logits = self._decoder.read(tokens, 0, [request.n_read for request in self._running])
         for request in self._running:
             request.n_read += 1
         return self._draw(0, logits)
 
     def _join(self) -> list[Event]:
-        events = [Event(request.number, None, "length") for request in self._waiting if not request.n_left]
+        events = [request.event(None, "length") for request in self._waiting if not request.n_left]
         if events:
             self._waiting = deque(request for request in self._waiting if request.n_left)
-        shorts = [request for request in self._waiting if request.n_unread <= self._prefill_chunk]
-        has_long = bool(self._parked) or len(shorts) < len(self._waiting)
-        is_turn_of_long = self._is_turn_of_long or not shorts or self.n_running == self._slots
+        has_short = any(request.is_short for request in self._waiting)
+        has_long = bool(self._parked) or not all(request.is_short for request in self._waiting)
+        is_turn_of_long = self._is_turn_of_long or not has_short or self.n_running == self._slots
         if is_turn_of_long and (request := self._next_long()):
             self._is_turn_of_long = False
             return events + self._read_on(request)
         self._is_turn_of_long = has_long
         budget = self._prefill_chunk
         while group := self._next_shorts(budget):
-            longest = max(len(request.prompt) for request in group)
-            counts = [len(request.prompt) for request in group]
-            tokens = torch.empty(len(group), longest, dtype=torch.long)
-            for row, request, n in zip(tokens, group, counts, strict=True):
-                row[:n] = torch.tensor(request.prompt)
-                row[n:] = row[n - 1]
+            counts = [request.n_unread for request in group]
+            tokens = torch.empty(len(group), max(counts), dtype=torch.long)
             first = len(self._running)
-            logits = self._decoder.read(tokens.to(self._decoder.device), first, [0] * len(group), counts)
-            budget -= tokens.numel()
-            for request in group:
+            for row, (request, n) in enumerate(zip(group, counts, strict=True)):
                 self._waiting.remove(request)
+                self._take(request, first + row)
+                tokens[row, :n] = torch.tensor(request.prompt[request.n_read :])
+                tokens[row, n:] = tokens[row, n - 1]
+            lengths = [request.n_read for request in group]
+            logits = self._decoder.read(tokens.to(self._decoder.device), first, lengths, counts)
+            budget -= self._decoder.n_first_tokens(max(counts), max(lengths)) * len(group)
+            for request in group:
                 request.n_read = len(request.prompt)
             self._running += group
             events += self._draw(first, logits)
         return events
 
-    def _next_shorts(self, budget: int) -> list[_Request]:
+    def _next_shorts(self, budget: int) -> list[Request]:
         """The requests with short prompts that have waited longest, as many as can be read together."""
-        n_free, group, longest = self._slots - self.n_running, list[_Request](), 0
+        n_free, group, longest, most = self._slots - self.n_running, list[Request](), 0, 0
         for request in self._waiting:
-            if request.n_unread > self._prefill_chunk:
+            if len(group) == n_free:
+                break
+            if not request.is_short:
                 continue
-            longest = max(longest, request.n_unread)
-            if len(group) == n_free or longest * (len(group) + 1) > budget:
+            self._look_up(request)  # since pages come and go
+            if not request.is_short or any(_should_follow(request, other) for other in group):
+                continue
+            longest, most = max(longest, request.n_unread), max(most, request.n_read)
+            # A row is padded to the longest rest, for which it needs room after its own prefix.
+            if group and longest + most > self.context:
+                break
+            if self._decoder.n_first_tokens(longest, most) * (len(group) + 1) > budget:
                 break
             group.append(request)
         return group
 
-    def _next_long(self) -> _Request | None:
+    def _look_up(self, request: Request) -> None:
+        """Find what the prefix cache has of a waiting request's prompt, and whether the rest is short."""
+        request.n_read = self._found(request).n
+        request.is_short = self._decoder.n_first_tokens(request.n_unread, request.n_read) <= self._prefill_chunk
+
+    def _found(self, request: Request) -> Prefix:
+        """What the prefix cache has of a prompt, except for its last token, which is always read for its logits."""
+        return self._prefixes.find(request.prompt[:-1])
+
+    def _take(self, request: Request, row: int) -> None:
+        """Copy what the prefix cache has of a prompt that gets a row."""
+        found = self._found(request)
+        self._decoder.load_pages(row, found.pages, found.n)
+        self.n_prompt_tokens += len(request.prompt)
+        self.n_cached_tokens += found.n
+        request.n_read = request.n_cached = found.n
+
+    def _keep(self, row: int, request: Request) -> None:
+        """Enter what was read for a request into the prefix cache; its scores must have been numbers."""
+        if unsaved := self._prefixes.reserve(request.ids):
+            self._decoder.save_pages(row, *unsaved)
+
+    def _next_long(self) -> Request | None:
         """The request whose long prompt is read next; at most `_MOST_PARKED` of them hold a slot meanwhile."""
         if begun := [request for request in self._parked if request.part]:
             return begun[0]
         longs = list(self._parked)
         if self.n_running < self._slots and len(longs) < _MOST_PARKED:
-            longs += [request for request in self._waiting if request.n_unread > self._prefill_chunk]
+            longs += [request for request in self._waiting if not request.is_short]
         if not longs:
             return None
         self._n_parts += 1
@@ -286,12 +304,13 @@ class Engine:
             return min(longs, key=lambda request: request.number)
         return min(longs, key=lambda request: request.n_unread)
 
-    def _read_on(self, request: _Request) -> list[Event]:
+    def _read_on(self, request: Request) -> list[Event]:
         """Do one step of work on a long prompt; the request runs once the whole prompt is read."""
         if request.row < 0:
             self._waiting.remove(request)
             self._parked.append(request)
             request.row = self._slots - len(self._parked)
+            self._take(request, request.row)
         part = request.part = request.part or self._begin_part(request)
         logits = next(part.steps)
         if logits is None:
@@ -301,8 +320,9 @@ class Engine:
         if not logits.amax().isfinite():
             self._decoder.clear(request.row)
             self._unpark(request)
-            return [Event(request.number, None, "error")]
+            return [request.event(None, "error", error=NO_NUMBERS)]
         if request.n_unread:
+            self._keep(request.row, request)
             return []
         self._unpark(request)
         first = len(self._running)
@@ -311,14 +331,14 @@ class Engine:
         self._running.append(request)
         return self._draw(first, logits)
 
-    def _begin_part(self, request: _Request) -> _Part:
+    def _begin_part(self, request: Request) -> Part:
         """The next part of a long prompt: as many tokens as one layer can read in a step, at least `EFFORT`."""
         n = max(EFFORT, self._decoder.n_tokens_in_a_layer(EFFORT, request.n_read))
         part = request.prompt[request.n_read :][: min(n, self._prefill_chunk)]
         tokens = torch.tensor([list(part)], device=self._decoder.device)
-        return _Part(len(part), self._decoder.read_in_steps(tokens, request.row, request.n_read, EFFORT))
+        return Part(len(part), self._decoder.read_in_steps(tokens, request.row, request.n_read, EFFORT))
 
-    def _unpark(self, request: _Request) -> None:
+    def _unpark(self, request: Request) -> None:
         """Remove a request from the parked ones; the others move together in the last rows."""
         last = self._parked[-1]
         if last is not request:
@@ -336,15 +356,22 @@ class Engine:
         for row, (request, scores, is_number) in enumerate(zip(rows, logits, are_numbers, strict=True), first):
             if not is_number:
                 self._decoder.clear(row)
-                events.append(Event(request.number, None, "error"))
+                events.append(request.event(None, "error", error=NO_NUMBERS))
                 continue
-            token = request.sampler.draw(scores)
-            request.last = token.id
+            is_first = not request.drawn
+            try:
+                token = request.sampler.draw(scores)
+            except Broken as error:
+                events.append(request.event(None, "error", error=str(error)))
+                continue
+            request.drawn.append(token.id)
             request.n_left -= 1
             if token.id in self._end_ids or token.id in request.end_ids:
-                events.append(Event(request.number, None, "stop", token))
+                events.append(request.event(None, "stop", token))
             else:
-                events.append(Event(request.number, token, None if request.n_left else "length"))
+                events.append(request.event(token, None if request.n_left else "length"))
+            if is_first or events[-1].finish:
+                self._keep(row, request)
         for i in reversed(range(len(rows))):
             if events[i].finish:
                 self._leave(first + i)
@@ -356,3 +383,9 @@ class Engine:
         if row < len(self._running):
             self._running[row] = last
             self._decoder.move(len(self._running), row, last.n_read)
+
+
+def _should_follow(request: Request, other: Request) -> bool:
+    """Whether a request should wait until another one is read, since that reads most of what it has to read itself."""
+    end = request.n_read + max(PAGE, -(-request.n_unread // 2))
+    return end < len(request.prompt) and request.prompt[:end] == other.prompt[:end]

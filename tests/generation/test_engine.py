@@ -153,7 +153,8 @@ def test_requests_wait_for_a_slot_and_cancelled_ones_free_it(model: Transformer)
     engine = Engine(model, slots=2, prefill_chunk=4)
     assert engine.is_idle and engine.step() == []
     answers = Answers(engine)
-    running, long, waiting, last = (answers.submit([5] * length) for length in (2, 20, 3, 3))
+    prompts = [random_prompt(length, i) for i, length in enumerate((2, 20, 3, 3))]
+    running, long, waiting, last = map(answers.submit, prompts)
     assert (engine.n_running, engine.n_waiting) == (0, 4)
     answers.step()
     answers.step()
@@ -168,7 +169,7 @@ def test_requests_wait_for_a_slot_and_cancelled_ones_free_it(model: Transformer)
     answers.finished()
     assert answers.tokens[long] == answers.tokens[waiting] == []
     assert len(answers.ids(running)) == 3
-    assert answers.ids(last) == plain(model, [5] * 3, 12)
+    assert answers.ids(last) == plain(model, prompts[3], 12)
 
 
 def test_a_long_prompt_does_not_hold_up_the_others(model: Transformer) -> None:

@@ -55,7 +55,7 @@ class Answers:
 
     def step(self) -> None:
         counts = {number: 0 for number in self.tokens}
-        for number, token, finish, _ in self.engine.step():
+        for number, token, finish, *_ in self.engine.step():
             assert number not in self.finish, "nothing comes after the end"
             counts[number] += 1
             if token is not None:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from babyllm.generation.engine import Event, Finish
 from babyllm.generation.sampling import Token
 from babyllm.generation.text import AnswerText
+from babyllm.serve.api.generation.generation_request import ChoiceRequest
 from babyllm.serve.api.problem import Problem
-from babyllm.serve.api.requests import ChoiceRequest
 from babyllm.tokenizer import Tokenizer
 
 
@@ -31,6 +31,7 @@ class ChoiceDelta(NamedTuple):
         n_tokens: number of tokens drawn since the previous delta, shown or not.
         finish: finish reason; None while the answer continues.
         problem: error that ended the answer early; None without one.
+        n_cached: number of the prompt's tokens that were not read again; None if it is not known.
     """
 
     number: int
@@ -39,6 +40,7 @@ class ChoiceDelta(NamedTuple):
     n_tokens: int = 0
     finish: Finish | None = None
     problem: Problem | None = None
+    n_cached: int | None = None
 
     @property
     def is_last(self) -> bool:

@@ -34,9 +34,9 @@ def feedback_line(messages: Sequence[Message], rating: int, time: datetime) -> s
     written: list[dict[str, Any]] = []
     for i, message in enumerate(messages):
         is_earlier_answer = message.role == ASSISTANT and i < len(messages) - 1
-        written.append(
-            {"role": message.role, "content": message.content} | ({"weight": 0} if is_earlier_answer else {})
-        )
+        said = {"role": message.role, "content": message.content}
+        thought = {"reasoning_content": message.reasoning} if message.reasoning else {}
+        written.append(said | thought | ({"weight": 0} if is_earlier_answer else {}))
     record = {"messages": written, "rating": rating, "time": time.isoformat(timespec="seconds")}
     if rating < 0:
         record["label"] = False

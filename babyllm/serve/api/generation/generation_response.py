@@ -9,17 +9,22 @@ proxies close it as dead.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from babyllm.serve.api.choice import ChoiceDelta
+from babyllm.serve.api.generation.choice import ChoiceDelta
+from babyllm.serve.api.generation.generation_request import GenerationRequest
+from babyllm.serve.api.generation.serializer import CompletedChoice, Serializer, Usage
 from babyllm.serve.api.problem import to_json
-from babyllm.serve.api.serializers import CompletedChoice, Serializer, usage_of
-from babyllm.serve.engine_thread import EngineThread, Ticket
+from babyllm.serve.engine_thread import EngineThread
+from babyllm.serve.http.request_log import RequestRecord
+from babyllm.serve.tickets import Ticket
 
+T = TypeVar("T")
 SILENCE_S = 10.0
 COMMENT = b": waiting\n\n"  # an SSE comment, which clients ignore
 STREAM_HEADERS = [
@@ -37,10 +42,28 @@ class ClientDisconnected(Exception):
 class GenerationResponse(Response):
     """The response to a request that was submitted to the engine; when the response ends, the request is released."""
 
-    def __init__(self, engine: EngineThread, ticket: Ticket, serializer: Serializer) -> None:
+    def __init__(
+        self,
+        engine: EngineThread,
+        ticket: Ticket,
+        request: GenerationRequest,
+        serializer: Serializer,
+        record: RequestRecord,
+    ) -> None:
+        """Begin a response.
+
+        Args:
+            engine: thread to which the request was submitted.
+            ticket: what has come of the request.
+            request: the request.
+            serializer: JSON form of the answers.
+            record: what the log says about the request.
+        """
         super().__init__()
-        self._engine, self._ticket, self._serializer = engine, ticket, serializer
+        self._engine, self._ticket, self._request, self._serializer = engine, ticket, request, serializer
+        self._record = record
         self._n_tokens = 0
+        self._n_cached: dict[int, int] = {}  # by the identity of the prompt, which several answers can have
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answers.
@@ -49,7 +72,7 @@ class GenerationResponse(Response):
             Problem: the request failed before anything was sent.
         """
         try:
-            work = self._stream(send) if self._ticket.request.is_stream else self._whole(send)
+            work = self._stream(send) if self._request.is_stream else self._whole(send)
             await unless_gone(receive, work)
         except ClientDisconnected:
             scope["state"][GONE] = True  # for the middleware, which counts it
@@ -59,7 +82,19 @@ class GenerationResponse(Response):
     async def _next(self) -> ChoiceDelta:
         delta = await self._ticket.deltas.get()
         self._n_tokens += delta.n_tokens
+        if delta.n_cached is not None:
+            self._n_cached.setdefault(id(self._request.choices[delta.number].prompt), delta.n_cached)
+        record = self._record
+        if delta.n_tokens and record.first_token_s is None:
+            record.first_token_s = time.perf_counter() - self._ticket.began
+        record.n_completion_tokens = self._n_tokens
+        if record.has_contents:
+            record.answers.setdefault(delta.number, []).append(delta.text)
         return delta
+
+    def _usage(self) -> Usage:
+        n_cached = sum(self._n_cached.values()) if self._n_cached else None
+        return Usage(self._request.n_prompt_tokens, self._n_tokens, n_cached)
 
     async def _next_of_stream(self, send: Send) -> ChoiceDelta:
         while self._ticket.deltas.empty():
@@ -70,48 +105,52 @@ class GenerationResponse(Response):
         return await self._next()
 
     async def _whole(self, send: Send) -> None:
-        request = self._ticket.request
+        request = self._request
         answers = [CompletedChoice() for _ in request.choices]
         while any(answer.finish is None for answer in answers):
             delta = await self._next()
             if delta.problem:
                 raise delta.problem
             answers[delta.number].add(delta)
-        content = to_json(self._serializer.response(answers, usage_of(request, self._n_tokens)))
+        content = to_json(self._serializer.response(answers, self._usage()))
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
     async def _stream(self, send: Send) -> None:
-        request = self._ticket.request
+        request = self._request
         await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
         await send(_body(COMMENT, has_more=True))  # so that proxies forward the headers
-        await self._send_events(send, *self._serializer.opening_chunks())
+        await self._send_events(send, *self._serializer.opening_events())
         n_left = len(request.choices)
         while n_left:
             delta = await self._next_of_stream(send)
             if delta.problem:
                 # The status is already sent, so an error event reports it. No [DONE] follows an incomplete answer.
-                await self._send_events(send, delta.problem.body(), is_end=True)
+                await self._send_events(send, *self._serializer.failure_events(delta.problem), is_end=True)
                 return
             if delta.text or delta.tokens or delta.finish:
-                await self._send_events(send, self._serializer.chunk(delta))
+                await self._send_events(send, *self._serializer.delta_events(delta))
             n_left -= delta.is_last
-        await self._send_events(send, *self._serializer.closing_chunks(usage_of(request, self._n_tokens)))
-        await send(_body(b"data: [DONE]\n\n"))
+        await self._send_events(send, *self._serializer.closing_events(self._usage()))
+        await send(_body(b"" if self._serializer.is_typed else b"data: [DONE]\n\n"))
 
     async def _send_events(self, send: Send, *events: dict[str, Any], is_end: bool = False) -> None:
-        content = b"".join(b"data: %b\n\n" % to_json(event) for event in events)
+        content = b"".join(map(self._event, events))
         if content:
             await send(_body(content, has_more=not is_end))
+
+    def _event(self, event: dict[str, Any]) -> bytes:
+        name = b"event: %b\n" % event["type"].encode() if self._serializer.is_typed else b""
+        return b"%bdata: %b\n\n" % (name, to_json(event))
 
 
 def _body(content: bytes, has_more: bool = False) -> Message:
     return {"type": "http.response.body", "body": content, "more_body": has_more}
 
 
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` until it ends or the client disconnects.
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` until it ends or the client disconnects, and return its result.
 
     Raises:
         ClientDisconnected: the client has disconnected.
@@ -131,7 +170,7 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None
         await asyncio.gather(working, going, return_exceptions=True)
 
 
-async def _until_gone(receive: Receive, working: asyncio.Future[None]) -> bool:
+async def _until_gone(receive: Receive, working: asyncio.Future[T]) -> bool:
     """Wait for the end of the connection or the response; return whether the work was still unfinished then."""
     while (await receive())["type"] != "http.disconnect":
         pass
