@@ -34,7 +34,7 @@ class ModelEndpoints:
             "chat": model.template is not None,
             "has_learned_chat": model.has_learned_chat,
             "context": model.context,
-            "examples": model.examples,
+            "examples": next((one.examples for one in catalog.models if one.examples), ()),
         }
         return json_response({"object": "list", "data": _model_objects(catalog), "babyllm": about})
 

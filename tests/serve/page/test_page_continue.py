@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from model_fixtures import Tiny, chain
 from page_fixtures import Open, StandIn, answer_to, finished, say
+
+from babyllm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -178,3 +181,25 @@ def test_one_of_several_models_is_chosen(visit: Open, server: StandIn) -> None:
     say(page, "again")
     finished(page, 2)
     assert server.asked[-1]["model"] == "tiny"
+
+
+def test_the_real_server_continues_an_answer(visit: Open, tokenizer: Tokenizer, tiny: Tiny) -> None:
+    """An answer of the server that ended at the longest answer goes on with what follows its text."""
+    serve = pytest.importorskip("serve_fixtures")
+    ids = list(dict.fromkeys(tokenizer.encode("the model reads one token after another 今天我们去公园看书小说生活")))[
+        :24
+    ]
+    says = chain(tiny(tie_embeddings=False), [*ids, tokenizer.special["<|im_end|>"]])
+    with serve.serving(serve.load_of(says, tokenizer, serve.chatml(tokenizer))) as server:
+        page = visit(f"{server.url}/", name=serve.NAME)
+        page.locator("#open-settings").click()
+        page.locator("#temperature").fill("0")
+        page.locator("#max_tokens").fill("16")
+        page.locator("#close-settings").click()
+        say(page, "hello")
+        so_far = finished(page)
+        page.get_by_role("button", name="Continue").click()
+        page.wait_for_function("(n) => chat.messages[1].content.length > n && !running", arg=len(so_far))
+        said = page.evaluate("chat.messages[1].content")
+        assert said == tokenizer.decode(ids) and said.startswith(so_far)
+        assert page.get_by_role("alert").count() == 0 and page.get_by_role("button", name="Continue").count() == 0

@@ -223,7 +223,7 @@ def test_a_file_is_dropped_anywhere(visit: Open) -> None:
     page.evaluate(drag, "dragover")
     page.get_by_text("Drop text files").wait_for()
     page.evaluate(drag, "drop")
-    page.wait_for_function("document.querySelector('#input').value.includes('dropped text')")
+    page.wait_for_function("() => document.querySelector('#input').value.includes('dropped text')")
     assert page.locator("#drop").is_hidden()
 
 
@@ -239,7 +239,7 @@ def test_a_file_is_pasted(visit: Open) -> None:
     }"""
     assert page.evaluate(paste, "text") is True
     assert page.evaluate(paste, "file") is False
-    page.wait_for_function("document.querySelector('#input').value.includes('from a file')")
+    page.wait_for_function("() => document.querySelector('#input').value.includes('from a file')")
 
 
 def test_the_menu_is_used_with_the_keyboard(visit: Open, server: StandIn) -> None:

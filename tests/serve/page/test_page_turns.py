@@ -281,7 +281,7 @@ def test_what_another_tab_writes_over_is_put_back(visit: Open, server: StandIn) 
           localStorage[key] = JSON.stringify(chat);
         }}"""
     )
-    first.wait_for_function(f"JSON.parse(localStorage[{key}]).messages.at(-1).content.length > 3")
+    first.wait_for_function(f"() => JSON.parse(localStorage[{key}]).messages.at(-1).content.length > 3")
 
 
 def test_conversations_of_older_pages_are_read(visit: Open, server: StandIn) -> None:
