@@ -148,7 +148,7 @@ def generate_ids(
     Raises:
         UserError: the prompt leaves no room in the model's context, or the scores are not numbers.
     """
-    engine = Engine(model, slots=1, context=_context(model, [(prompt, sampling)]))
+    engine = Engine(model, slots=1, context=_context(model, [(prompt, sampling)]), cached_tokens=0)
     yield from engine.answer(prompt, sampling, end_ids)
 
 

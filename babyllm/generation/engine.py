@@ -238,6 +238,7 @@ class Engine:
     def _next_shorts(self, budget: int) -> list[Request]:
         """The requests with short prompts that have waited longest, as many as can be read together."""
         n_free, group, longest, most = self._slots - self.n_running, list[Request](), 0, 0
+        alone = 0
         for request in self._waiting:
             if len(group) == n_free:
                 break
@@ -246,19 +247,24 @@ class Engine:
             self._look_up(request)  # since pages come and go
             if not request.is_short or any(_should_follow(request, other) for other in group):
                 continue
-            longest, most = max(longest, request.n_unread), max(most, request.n_read)
-            # A row is padded to the longest rest, for which it needs room after its own prefix.
-            if group and longest + most > self.context:
+            own = self._decoder.n_first_tokens(request.n_unread, request.n_read)
+            # Each row is padded to the longest rest, for which it needs room, and attends to the longest prefix.
+            n, length = max(longest, request.n_unread), max(most, request.n_read)
+            together = self._decoder.n_first_tokens(n, length) * (len(group) + 1)
+            if together > budget:
                 break
-            if self._decoder.n_first_tokens(longest, most) * (len(group) + 1) > budget:
-                break
+            if group and (n + length > self.context or together > 2 * (alone + own)):
+                continue  # cheaper in the next group
+            longest, most, alone = n, length, alone + own
             group.append(request)
         return group
 
     def _look_up(self, request: Request) -> None:
         """Find what the prefix cache has of a waiting request's prompt, and whether the rest is short."""
         request.n_read = self._found(request).n
-        request.is_short = self._decoder.n_first_tokens(request.n_unread, request.n_read) <= self._prefill_chunk
+        is_long = len(request.prompt) > self._prefill_chunk
+        limit = min(EFFORT, self._prefill_chunk) if is_long else self._prefill_chunk
+        request.is_short = self._decoder.n_first_tokens(request.n_unread, request.n_read) <= limit
 
     def _found(self, request: Request) -> Prefix:
         """What the prefix cache has of a prompt, except for its last token, which is always read for its logits."""
@@ -298,6 +304,8 @@ class Engine:
             self._parked.append(request)
             request.row = self._slots - len(self._parked)
             self._take(request, request.row)
+            if request.n_read:
+                return []  # copying was work enough
         part = request.part = request.part or self._begin_part(request)
         logits = next(part.steps)
         if logits is None:
