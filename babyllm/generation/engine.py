@@ -29,6 +29,7 @@ from babyllm.generation.prefix_cache import PAGE, Prefix, PrefixCache
 from babyllm.generation.request import Event, Finish, Part, Request
 from babyllm.generation.sampling import NO_NUMBERS, Sampler, Sampling, Token
 from babyllm.generation.scores import prompt_scores
+from babyllm.generation.short_prompts import short_prompts
 from babyllm.model.transformer import Transformer
 
 __all__ = ["EFFORT", "Engine", "Event", "Finish"]
@@ -64,6 +65,7 @@ class Engine:
         context: int | None = None,
         prefill_chunk: int = PREFILL_TOKENS,
         cached_tokens: int | None = None,
+        look_up: bool = True,
     ) -> None:
         """Allocate the KV cache for `slots` requests of `context` tokens each.
 
@@ -77,6 +79,8 @@ class Engine:
             cached_tokens: largest number of tokens whose keys and values are kept for later prompts that begin alike,
                 rounded up to whole pages; 0 keeps none. None keeps as many as the slots have room for, in at most 1
                 GiB.
+            look_up: whether tokens are guessed from earlier ones while a single answer is written (`LookUp`), which
+                changes no token and makes answers faster that repeat their prompt or themselves.
 
         Raises:
             UserError: a number is too small, or the context is too long for the model.
@@ -96,7 +100,7 @@ class Engine:
         self._prefixes = PrefixCache(-(-cached_tokens // PAGE))
         self._decoder.make_pages(self._prefixes.n_pages, PAGE)
         self.n_prompt_tokens = self.n_cached_tokens = 0
-        self._end_ids = model.end_ids
+        self._end_ids, self._looks_up = model.end_ids, look_up
         self._slots, self._prefill_chunk, self._vocab_size = slots, prefill_chunk, model.config.vocab_size
         self._numbers = itertools.count()
         self._waiting: deque[Request] = deque()
@@ -199,11 +203,46 @@ class Engine:
     def _decode(self) -> list[Event]:
         if not self._running:
             return []
+        if any(request.ahead for request in self._running):
+            return self._given_out()
+        if self._looks_up and len(self._running) == 1 and self._draws_ahead(self._running[0]):
+            return self._given_out()
         tokens = torch.tensor([request.drawn[-1:] for request in self._running], device=self._decoder.device)
         logits = self._decoder.read(tokens, 0, [request.n_read for request in self._running])
         for request in self._running:
             request.n_read += 1
         return self._draw(0, logits)
+
+    def _draws_ahead(self, request: Request) -> bool:
+        """Read a guess at the only running request's next tokens, if there is one, and draw while the draws agree."""
+        guess = request.guess()
+        if not guess:
+            return False
+        tokens = torch.tensor([[*request.drawn[-1:], *guess]], device=self._decoder.device)
+        logits = self._decoder.read_all(tokens, 0, [request.n_read])[0]
+        if not logits.amax(-1).isfinite().all():  # perhaps only after a wrong guess: read without it
+            self._decoder.clear(0, request.n_read)
+            return False
+        for scores, guessed in zip(logits, [*guess, None], strict=True):
+            request.n_read += 1
+            request.ahead.append(self._drawn(request, scores))
+            if request.ahead[-1].finish or request.drawn[-1] != guessed:
+                break
+        request.look_up.judge(len(request.ahead) - 1)
+        return True
+
+    def _given_out(self) -> list[Event]:
+        """An event of each request that has drawn ahead; this takes no time, so the others go on when none is left."""
+        events = []
+        for row in reversed(range(len(self._running))):
+            request = self._running[row]
+            if not request.ahead:
+                continue
+            events.append(request.ahead.popleft())
+            if events[-1].finish:
+                self._keep(row, request)
+                self._leave(row)
+        return events
 
     def _join(self) -> list[Event]:
         events = [request.event(None, "length") for request in self._waiting if not request.n_left]
@@ -236,28 +275,8 @@ class Engine:
         return events
 
     def _next_shorts(self, budget: int) -> list[Request]:
-        """The requests with short prompts that have waited longest, as many as can be read together."""
-        n_free, group, longest, most = self._slots - self.n_running, list[Request](), 0, 0
-        alone = 0
-        for request in self._waiting:
-            if len(group) == n_free:
-                break
-            if not request.is_short:
-                continue
-            self._look_up(request)  # since pages come and go
-            if not request.is_short or any(_should_follow(request, other) for other in group):
-                continue
-            own = self._decoder.n_first_tokens(request.n_unread, request.n_read)
-            # Each row is padded to the longest rest, for which it needs room, and attends to the longest prefix.
-            n, length = max(longest, request.n_unread), max(most, request.n_read)
-            together = self._decoder.n_first_tokens(n, length) * (len(group) + 1)
-            if together > budget:
-                break
-            if group and (n + length > self.context or together > 2 * (alone + own)):
-                continue  # cheaper in the next group
-            longest, most, alone = n, length, alone + own
-            group.append(request)
-        return group
+        n_free, cost = self._slots - self.n_running, self._decoder.n_first_tokens
+        return short_prompts(self._waiting, n_free, budget, self.context, cost, self._look_up)
 
     def _look_up(self, request: Request) -> None:
         """Find what the prefix cache has of a waiting request's prompt, and whether the rest is short."""
@@ -354,13 +373,7 @@ class Engine:
                 events.append(request.event(None, "error"))
                 continue
             is_first = not request.drawn
-            token = request.sampler.draw(scores)
-            request.drawn.append(token.id)
-            request.n_left -= 1
-            if token.id in self._end_ids or token.id in request.end_ids:
-                events.append(request.event(None, "stop", token))
-            else:
-                events.append(request.event(token, None if request.n_left else "length"))
+            events.append(self._drawn(request, scores))
             if is_first or events[-1].finish:
                 self._keep(row, request)
         for i in reversed(range(len(rows))):
@@ -368,15 +381,18 @@ class Engine:
                 self._leave(first + i)
         return events
 
+    def _drawn(self, request: Request, scores: Tensor) -> Event:
+        """Draw the next token of a request, given its logits (V,)."""
+        token = request.sampler.draw(scores)
+        request.drawn.append(token.id)
+        request.n_left -= 1
+        if token.id in self._end_ids or token.id in request.end_ids:
+            return request.event(None, "stop", token)
+        return request.event(token, None if request.n_left else "length")
+
     def _leave(self, row: int) -> None:
         """Free a row; the last running request moves into it."""
         last = self._running.pop()
         if row < len(self._running):
             self._running[row] = last
             self._decoder.move(len(self._running), row, last.n_read)
-
-
-def _should_follow(request: Request, other: Request) -> bool:
-    """Whether a request should wait until another one is read, since that reads most of what it has to read itself."""
-    end = request.n_read + max(PAGE, -(-request.n_unread // 2))
-    return end < len(request.prompt) and request.prompt[:end] == other.prompt[:end]

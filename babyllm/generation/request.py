@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from torch import Tensor
 
+from babyllm.generation.look_up import LookUp
 from babyllm.generation.sampling import Sampler, Token
 
 Finish = Literal["stop", "length", "error"]
@@ -55,6 +57,8 @@ class Request:
     n_cached: int = 0
     is_short: bool = True  # its unread rest is read at once
     drawn: list[int] = field(default_factory=list)
+    ahead: deque[Event] = field(default_factory=deque)  # what was drawn, but not reported yet
+    look_up: LookUp = field(default_factory=LookUp)
     row: int = -1  # only while parked
     part: Part | None = None  # only while parked
 
@@ -72,6 +76,10 @@ class Request:
     def ids(self) -> list[int]:
         """The tokens of prompt and answer that are in its row."""
         return [*self.prompt, *self.drawn][: self.n_read]
+
+    def guess(self) -> list[int]:
+        """A guess at the tokens after the last drawn one, such that one more can be drawn after them."""
+        return self.look_up.guess([*self.prompt, *self.drawn], self.n_left - 1)
 
     def event(self, token: Token | None, finish: Finish | None, end: Token | None = None) -> Event:
         """An event of this request."""
