@@ -5,12 +5,13 @@ run -> step -> config.json and model.safetensors, or adapter_config.json and its
 
 from __future__ import annotations
 
+import copy
 import os
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 
@@ -22,9 +23,9 @@ from babyllm.interop.huggingface import ADAPTER_CONFIG, generation_ends, load_mo
 from babyllm.interop.peft import load_adapter
 from babyllm.model.adapt.grow import grow_vocabulary
 from babyllm.model.adapt.lora import merge_lora, to_int8
-from babyllm.model.linear import WeightStorage
+from babyllm.model.linear import WeightStorage, joined_weight
 from babyllm.model.options import ModelOptions
-from babyllm.model.transformer import Transformer
+from babyllm.model.transformer import Block, Transformer
 from babyllm.run_directory import meant_step
 from babyllm.tokenizer import Tokenizer
 
@@ -104,7 +105,11 @@ def load_base(
         UserError: names the file that is missing or does not fit.
     """
     base = base_directory(directory)
-    model = load_model(base, options, storage)
+    return _grown_as(directory, tokenizer, load_model(base, options, storage))
+
+
+def _grown_as(directory: Path, tokenizer: Tokenizer, model: Transformer) -> Transformer:
+    """The base of a directory's adapter with the vocabulary it had in training; other models stay as they are."""
     config = directory / "config.json"
     if is_adapter(directory) and config.is_file():  # older adapters have a config.json
         return grow_vocabulary(model, config_from_json(read_json(config), str(config)).vocab_size)
@@ -165,7 +170,7 @@ class ChatModel(NamedTuple):
     """A model to chat with.
 
     Attributes:
-        model: plain model in evaluation mode, with adapters merged.
+        model: model in evaluation mode; plain, unless it shares its weights with a base.
         tokenizer: tokenizer of the model.
         template: chat template stored with the model, else ChatML.
         missing: special tokens of the template that the vocabulary lacks; without them the model cannot chat.
@@ -202,11 +207,60 @@ def load_chat_model(path: str | Path, *, int8: bool = False) -> ChatModel:
     Raises:
         UserError: names the file that is missing or does not fit.
     """
+    model, tokenizer = load(path, int8=int8)
+    return _with_template(model if int8 else merge_lora(model), tokenizer, model_directory(path))
+
+
+def load_chat_adapter(path: str | Path, base: Transformer, base_path: str | Path) -> ChatModel:
+    """The model of an adapter directory on a base that is in memory, for reading only, with the chat template.
+
+    The two share all weights; the adapter's updates are kept beside them. The base stays as it is.
+
+    Args:
+        path: path of the adapter's run or directory.
+        base: a plain model in float32.
+        base_path: path of the directory it was loaded from.
+
+    Raises:
+        UserError: the directory holds no adapter, or the adapter was trained on another model; or as for `load`.
+    """
+    directory = model_directory(path)
+    if not is_adapter(directory):
+        raise UserError(f"{path}: holds a whole model and no adapter")
+    tokenizer = Tokenizer.load(tokenizer_directory(directory))
+    if (own := base_directory(directory)).resolve() != model_directory(base_path).resolve():
+        _require_equal(load_model(own), base, f"{path}: was trained on {own}, not on {base_path}")
+    with torch.inference_mode(False):
+        _join(base)
+        memo: dict[int, object] = {id(weight): weight for weight in base.parameters()}
+        model = _grown_as(directory, tokenizer, copy.deepcopy(base, memo))
+        load_adapter(model, directory)
+    model.end_ids = _end_ids(directory, tokenizer)
+    return _with_template(model.requires_grad_(False).eval(), tokenizer, directory)
+
+
+def _join(model: Transformer) -> None:
+    """Store weights as generation does, so that a model that shares them later keeps no others in memory."""
+    for block in cast("Iterable[Block]", model.layers):
+        attention, mlp = block.self_attn, block.mlp
+        for layers in ((attention.q_proj, attention.k_proj, attention.v_proj), (mlp.gate_proj, mlp.up_proj)):
+            joined_weight(layers, torch.float32)
+
+
+def _require_equal(own: Transformer, base: Transformer, message: str) -> None:
+    """Refuse a base with other weights than those that an adapter was trained on."""
+    weights = dict(base.named_parameters())
+    for name, weight in own.named_parameters():
+        other = weights.get(name)
+        if other is None or other.shape != weight.shape or not torch.equal(weight.detach(), other.detach().cpu()):
+            raise UserError(message)
+
+
+def _with_template(model: Transformer, tokenizer: Tokenizer, directory: Path) -> ChatModel:
+    """A model that is read only, with the chat template of its directory."""
     from babyllm.chat.load import load_template, stored_template
 
-    model, tokenizer = load(path, int8=int8)
-    place = tokenizer_directory(model_directory(path))
+    place = tokenizer_directory(directory)
     template = load_template(None, tokenizer, place)
     missing = tuple(name for name in template.tokenizer.special if name not in tokenizer.special)
-    plain = model if int8 else merge_lora(model)
-    return ChatModel(plain, tokenizer, template, missing, stored_template(place) is not None)
+    return ChatModel(model, tokenizer, template, missing, stored_template(place) is not None)

@@ -132,7 +132,9 @@ def load_chat(
         found = load_chat_model(os.fspath(model_dir), int8=int8)
         found.require_template_tokens(os.fspath(model_dir))
         note_base_model(found, os.fspath(model_dir))
-        return ChatSession(Engine(found.model.to(on), slots=1), found.template, sampling, Session(system))
+        return ChatSession(
+            Engine(found.model.to(on), slots=1, tokenizer=found.tokenizer), found.template, sampling, Session(system)
+        )
 
 
 def evaluate_model(

@@ -19,6 +19,54 @@ ALPACA_HEAD_WITH_INPUT = (
 )
 
 CHATML = r"""
+{%- set seen = namespace(tools=false) %}
+{%- if tools %}
+    {%- set seen.tools = true %}
+    {{- '<|im_start|>system\n' }}
+    {%- if messages and messages[0]['role'] == 'system' %}
+        {{- messages[0]['content'] + '\n\n' }}
+    {%- endif %}
+    {{- '# Tools\n\nYou may call these functions, whose signatures are JSON in <tools></tools>:\n<tools>\n' }}
+    {%- for tool in tools %}
+        {{- tool | tojson + '\n' }}
+    {%- endfor %}
+    {{- '</tools>\n\nA call is a JSON object with name and arguments in <tool_call></tool_call>:\n<tool_call>\n' }}
+    {{- '{"name": <function-name>, "arguments": <arguments-object>}\n</tool_call><|im_end|>' }}
+    {#separator#}
+    {{- '\n' }}
+    {#end#}
+{%- endif %}
+{%- for message in (messages[1:] if tools and messages and messages[0]['role'] == 'system' else messages) %}
+    {{- '<|im_start|>' + message['role'] + '\n' }}
+    {%- if message['role'] == 'assistant' %}
+        {%- if message['tool_calls'] %}
+            {%- set seen.tools = true %}
+        {%- endif %}
+        {%- generation %}
+            {{- message['content'] }}
+            {%- for call in message['tool_calls'] or [] %}
+                {{- '' if loop.first and not message['content'] else '\n' }}
+                {{- '<tool_call>\n{"name": ' + call['function']['name'] | tojson }}
+                {{- ', "arguments": ' + call['function']['arguments'] | tojson + '}\n</tool_call>' }}
+            {%- endfor %}
+            {{- '<|im_end|>' }}
+        {%- endgeneration %}
+    {%- elif message['role'] == 'tool' and seen.tools %}
+        {{- '<tool_response>\n' + message['content'] + '\n</tool_response><|im_end|>' }}
+    {%- else %}
+        {{- message['content'] + '<|im_end|>' }}
+    {%- endif %}
+    {#separator#}
+    {{- '\n' }}
+    {#end#}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+{%- endif %}
+"""
+
+# What CHATML was before calls had a form of their own; runs of that time have it stored.
+CHATML_WITHOUT_CALLS = r"""
 {%- for message in messages %}
     {{- '<|im_start|>' + message['role'] + '\n' }}
     {%- if message['role'] == 'assistant' %}
@@ -141,6 +189,7 @@ PLAIN = r"""
 """
 
 TEXTS = {"chatml": CHATML, "llama3": LLAMA3, "llama2": LLAMA2, "alpaca": ALPACA, "plain": PLAIN}
+EARLIER = {"chatml": CHATML_WITHOUT_CALLS}
 
 
 # Put before a template's text to add a system message to conversations without one.
@@ -157,16 +206,19 @@ class BuiltIn(NamedTuple):
         name: chatml, llama3, llama2, alpaca or plain.
         efficient_eos: whether only the end token separates an answer from the next turn.
         default_system: the system message of conversations without one; empty for none.
+        is_earlier: whether it is the text that the template had when the run was trained.
     """
 
     name: str
     efficient_eos: bool = False
     default_system: str = ""
+    is_earlier: bool = False
 
     def text(self) -> str:
         """The Jinja text, as it is stored with a tokenizer."""
         kept = "" if self.efficient_eos else r"\1"
-        text = re.sub(r"\s*\{#separator#\}(.*?)\s*\{#end#\}", kept, TEXTS[self.name], flags=re.DOTALL).strip()
+        source = (EARLIER if self.is_earlier else TEXTS)[self.name]
+        text = re.sub(r"\s*\{#separator#\}(.*?)\s*\{#end#\}", kept, source, flags=re.DOTALL).strip()
         # Jinja's strings have the escapes of JSON's.
         return json.dumps(self.default_system, ensure_ascii=False).join(_SYSTEM) + text if self.default_system else text
 
@@ -181,6 +233,11 @@ def built_in_of(text: str) -> BuiltIn | None:
         except ValueError:
             return None
         text = text[end:].removeprefix(tail)
-    possible = (BuiltIn(name, efficient_eos) for name in TEXTS for efficient_eos in (False, True))
+    possible = (
+        BuiltIn(name, efficient_eos, is_earlier=texts is EARLIER)
+        for texts in (TEXTS, EARLIER)
+        for name in texts
+        for efficient_eos in (False, True)
+    )
     found = next((one for one in possible if one.text() == text), None)
     return found._replace(default_system=str(system)) if found else None

@@ -333,7 +333,8 @@ def _check(messages: Sequence[Message]) -> None:
         raise Unusable("an empty conversation")
     has_answer = False
     for message in messages:
-        _require_characters(message.role + message.content + message.reasoning + message.tools)
+        calls = "".join(call.name + call.arguments + call.id for call in message.tool_calls)
+        _require_characters(message.role + message.content + message.reasoning + message.tools + calls)
         if message.role == ASSISTANT and not message.content.strip():
             raise Unusable("an empty answer")
         if message.role == TOOL and not has_answer:

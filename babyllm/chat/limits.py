@@ -79,6 +79,8 @@ def _shorter(message: Message, kind: str, most: int, cut: Cut, tokenizer: Tokeni
     content = _part(message.content, room, cut, tokenizer) if room > 0 else ""
     if kind == "answer" and not content.strip():
         raise Unusable(f"the reasoning of an answer leaves no room for it in max_answer {most}")
+    # Calls are spelled out in the content. What a cut has left of it is plain text.
+    message = replace(message, tool_calls=(), beside_calls="")
     # The input is the end of the content. A cut may have left only a part of it, or nothing.
     if cut == "right":
         return replace(message, content=content, input=content[len(message.instruction) + 1 :], is_cut=True)

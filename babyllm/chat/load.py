@@ -85,7 +85,7 @@ def _with_settings(
     """A template's text; the settings apply to a built-in one."""
     if known:
         system = known.default_system if default_system is None else default_system
-        return BuiltIn(known.name, known.efficient_eos or efficient_eos, system).text()
+        return known._replace(efficient_eos=known.efficient_eos or efficient_eos, default_system=system).text()
     for setting, value in (("efficient_eos", efficient_eos), ("default_system", default_system)):
         if value:
             raise UserError(f"{where}: {setting} is for built-in templates ({', '.join(TEXTS)}); leave it off")

@@ -10,9 +10,7 @@ are not searched for afterwards, since the origin of each is known.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
@@ -20,30 +18,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from babyllm.chat.jinja.places import Given, Shape, given_of
+from babyllm.chat.jinja.places import SAMPLES, Given, Shape, filled, given_of, last_place, variants
 from babyllm.chat.jinja.sandbox import within_budget
-from babyllm.chat.jinja.syntax import (
-    CLOSE,
-    FIRST_PLACE,
-    MARKS,
-    MAX_PLACES,
-    OPEN,
-    compiled,
-    fields_taken,
-    is_marked,
-    place,
-    place_number,
-)
-from babyllm.chat.messages import ASSISTANT, SYSTEM, TOOL, USER, Message, Unusable
+from babyllm.chat.jinja.syntax import MARKS, any_of, compiled, fields_taken, is_marked
+from babyllm.chat.jinja.template_pieces import Piece, planned
+from babyllm.chat.messages import Message, Unusable
 from babyllm.chat.supervise import Supervise, message_weights
 from babyllm.errors import UserError
 from babyllm.tokenizer import ROLES, Tokenizer
 
 CACHED_CHARACTERS = 32  # longest text whose ids are cached: such texts, a header for one, recur often
-SAMPLES = (
-    (Message(USER, "1"), Message(ASSISTANT, "2")),
-    (Message(SYSTEM, "0"), Message(USER, "1"), Message(ASSISTANT, "2")),
-)
 
 
 class Rendered(NamedTuple):
@@ -59,24 +43,6 @@ class Rendered(NamedTuple):
     turns: NDArray[np.int32]
 
 
-class _Piece(NamedTuple):
-    """A segment of a rendering: the template's own text, a special id, or a placeholder for a message's text.
-
-    Attributes:
-        text: the template's text; empty for the other kinds.
-        special: the id of a special token; None for the other kinds.
-        content: the number of a placeholder; None for the other kinds. Contents come first, then reasoning and inputs.
-        block: the number of the generation block around it; 0 outside of one.
-        message: the number of the message whose turn it belongs to; None if it is not trained on.
-    """
-
-    text: str
-    special: int | None
-    content: int | None
-    block: int
-    message: int | None = None
-
-
 class ChatTemplate:
     """A Jinja template and the tokenizer with its special tokens. Can be pickled and sent to worker processes.
 
@@ -84,6 +50,7 @@ class ChatTemplate:
         source: the Jinja text, as `tokenizer_config.json` stores it.
         tokenizer: the tokenizer; its special tokens take effect in the template's text.
         is_marked: whether the template has `{% generation %}` around answers, which training needs.
+        has_calls: whether the template has a field for calls of tools; if not, they are spelled out in contents.
         end_ids: ids that end an answer: the template's end token and eos.
     """
 
@@ -110,14 +77,15 @@ class ChatTemplate:
         self._jinja = compiled(source, where)
         self.is_marked = is_marked(source, where)
         self._taken = fields_taken(source, where)
+        self.has_calls = self._taken.calls
         names = {i: name for name, i in tokenizer.special.items()}
         ids = {role: getattr(tokenizer, f"{role}_id") for role in ROLES}
         self._tokens = {f"{role}_token": names[i] for role, i in ids.items() if i in names}
-        self._border = _any_of([MARKS.pattern], tokenizer.special)
+        self._border = any_of([MARKS.pattern], tokenizer.special)
         self._allowed = tuple(allow_special)
         if unknown := [name for name in allow_special if name not in tokenizer.special]:
             raise UserError(f"allow_special: {unknown[0]!r} is not a special token of the vocabulary; leave it out")
-        self._marker = _any_of([], allow_special) if allow_special else None
+        self._marker = any_of([], allow_special) if allow_special else None
         self._short = lru_cache(4096)(tokenizer.encode)
         self._plan = lru_cache(512)(self._uncached_plan)
         self.end_ids = self._find_end_ids()
@@ -176,6 +144,19 @@ class ChatTemplate:
         ids: list[int] = self._render(messages, [0] * len(messages), add_generation_prompt=True).ids.tolist()
         return ids
 
+    def transcript(self, messages: Sequence[Message], is_open: bool = False) -> list[int]:
+        """The ids of a conversation as it is, without the beginning of another answer.
+
+        Args:
+            messages: the messages of the conversation.
+            is_open: whether they end with the last message's text (`last_place`), which can then be continued.
+
+        Raises:
+            Unusable: as for `prompt`.
+        """
+        ids: list[int] = self._render(messages, [0] * len(messages), False, is_open).ids.tolist()
+        return ids
+
     def prompt_text(self, messages: Sequence[Message]) -> str:
         """The text of a conversation up to the beginning of the assistant's next answer, special tokens by name.
 
@@ -185,94 +166,55 @@ class ChatTemplate:
         given = given_of(messages, [0] * len(messages), self._taken)
         return MARKS.sub("", self._jinja_text(given.shape, given.contents, add_generation_prompt=True))
 
-    def _render(self, messages: Sequence[Message], weights: Sequence[int], add_generation_prompt: bool) -> Rendered:
+    def _render(
+        self, messages: Sequence[Message], weights: Sequence[int], add_generation_prompt: bool, is_open: bool = False
+    ) -> Rendered:
         given = given_of(messages, weights, self._taken)
         rendered = self._jinja_text(given.shape, given.contents, add_generation_prompt)
-        # A template that shows the date is not cached, since the date may change.
-        make = self._uncached_plan if "strftime_now" in self.source else self._plan
-        marked, pieces = make(given.shape, add_generation_prompt)
-        if _filled(marked, given.contents) != rendered:
-            given = given._replace(contents=[content.strip() for content in given.contents])
-            if _filled(marked, given.contents) != rendered:
-                raise Unusable("the template changes the messages' text")
+        # A template that shows the date is not cached, since the date may change; calls hardly ever recur.
+        is_cached = "strftime_now" not in self.source and not given.shape.calls
+        marked, pieces = (self._plan if is_cached else self._uncached_plan)(given.shape, add_generation_prompt)
+        printed = next((texts for texts in variants(given) if filled(marked, texts) == rendered), None)
+        if printed is None:
+            raise Unusable("the template changes the messages' text")
+        given = given._replace(contents=printed)
+        if is_open:
+            pieces, given = _without_end(pieces, given, messages[-1])
         try:
             return self._encode(pieces, given)
         except UserError as error:  # no valid Unicode
             raise Unusable(str(error)) from None
 
-    def _jinja_text(self, shape: Shape, contents: Sequence[str], add_generation_prompt: bool) -> str:
-        messages = shape.messages(contents)
+    def _jinja_text(
+        self, shape: Shape, contents: Sequence[str], add_generation_prompt: bool, say: Callable[[str], str] = str
+    ) -> str:
         try:
+            messages, tools = shape.messages(contents, say), shape.offered(say)
             return within_budget(
                 lambda: self._jinja.render(
                     messages=messages,
-                    tools=json.loads(shape.tools) if shape.tools else None,
+                    tools=tools,
                     documents=None,
                     add_generation_prompt=add_generation_prompt,
                     **self._tokens,
                 ),
                 len(messages),
-                sum(map(len, contents)),
+                sum(map(len, contents)) + shape.n_characters,
             )
+        except Unusable:
+            raise
         except Exception as error:  # a template's expressions can raise anything
             raise Unusable(f"the template refuses it: {error}") from None
 
-    def _uncached_plan(self, shape: Shape, add_generation_prompt: bool) -> tuple[str, list[_Piece]]:
+    def _uncached_plan(self, shape: Shape, add_generation_prompt: bool) -> tuple[str, list[Piece]]:
         """The rendering of messages of this shape, with placeholders for their texts: as text and as segments."""
-        speakers = shape.speakers
-        for role in shape.roles:
-            # A vocabulary may have the names of usual roles as special tokens.
-            if role not in (SYSTEM, USER, ASSISTANT, TOOL) and self._border.search(role):
-                raise Unusable(f"the role {role!r} holds a special token or a private-use character")
-        if self._border.search(shape.tools):
-            raise Unusable("the tools hold a special token or a private-use character")
-        if len(speakers) > MAX_PLACES:
-            raise Unusable(f"it has more than {MAX_PLACES} messages")
-        marked = self._jinja_text(shape, [place(i) for i in range(len(speakers))], add_generation_prompt)
-        pieces: list[_Piece] = []
-        owners: dict[
-            int, int | None
-        ] = {}  # the message of each generation block: the first inside it, else the one before it
-        block = n_blocks = 0
-        latest = None
-        for part in filter(None, self._border.split(marked)):
-            if part == OPEN:
-                n_blocks += 1
-                block = n_blocks
-                owners[block] = latest
-                is_first = True
-            elif part == CLOSE:
-                block = 0
-            elif MARKS.match(part):
-                latest = speakers[place_number(part)]
-                if block and is_first:
-                    owners[block], is_first = latest, False
-                pieces.append(_Piece("", None, place_number(part), block))
-            else:
-                special = self.tokenizer.special.get(part)
-                pieces.append(_Piece("" if special is not None else part, special, None, block))
-        return marked, self._with_messages(pieces, owners, shape)
 
-    def _with_messages(self, pieces: Sequence[_Piece], owners: dict[int, int | None], shape: Shape) -> list[_Piece]:
-        """The segments, each with the message whose turn it belongs to."""
-        marked = {owners[piece.block] for piece in pieces if piece.block}
-        speakers = shape.speakers
-        done: list[_Piece] = []
-        for piece in pieces:
-            message = None
-            if piece.block:
-                message = owners[piece.block]
-            elif piece.content is not None:
-                # An answer that a template leaves unmarked, such as all but the last, is not trained on.
-                speaker = speakers[piece.content]
-                by_block = speaker in marked or (self.is_marked and shape.roles[speaker] == ASSISTANT)
-                message = None if by_block else speaker
-            elif piece.special is not None and done and done[-1].content is not None and not done[-1].block:
-                message = done[-1].message
-            done.append(piece._replace(message=message))
-        return done
+        def render(contents: Sequence[str], say: Callable[[str], str]) -> str:
+            return self._jinja_text(shape, contents, add_generation_prompt, say)
 
-    def _encode(self, pieces: Sequence[_Piece], given: Given) -> Rendered:
+        return planned(shape, self._border, self.tokenizer.special, self.is_marked, render)
+
+    def _encode(self, pieces: Sequence[Piece], given: Given) -> Rendered:
         """The ids of the segments.
 
         Neighbouring texts are encoded together, up to a special token, the border of a block or that of a turn.
@@ -374,12 +316,13 @@ class ChatTemplate:
         raise UserError(f"{self._where}: cannot render an exchange between user and assistant: {reason}")
 
 
-def _any_of(patterns: Sequence[str], names: Iterable[str]) -> re.Pattern[str]:
-    """A pattern with one group that matches any of these; a longer name is preferred to its beginning."""
-    longest_first = sorted(names, key=lambda name: -len(name))
-    return re.compile(f"({'|'.join([*patterns, *map(re.escape, longest_first)])})")
-
-
-def _filled(marked: str, contents: Sequence[str]) -> str:
-    """A rendering with the messages' contents in the placeholders."""
-    return marked.translate(dict(enumerate(contents, ord(FIRST_PLACE))))
+def _without_end(pieces: list[Piece], given: Given, last: Message) -> tuple[list[Piece], Given]:
+    """The segments up to the end of what the last message says, with the blanks at its end, which templates strip."""
+    place, said = last_place(given.shape, last)
+    number = next((i for i, piece in enumerate(pieces) if piece.content == place), None)
+    if number is None:
+        raise Unusable("the template leaves out what the last message says")
+    contents = list(given.contents)
+    if contents[place] == contents[place].rstrip():
+        contents[place] += said[len(said.rstrip()) :]
+    return pieces[: number + 1], given._replace(contents=contents)

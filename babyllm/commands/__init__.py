@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from babyllm.config.values import AnyCount, Positive, Rate, Seed, Share
+from babyllm.config.values import AnyCount, Finite, PathText, Positive, Rate, Seed, Share
+from babyllm.errors import UserError
 from babyllm.runtime import Runtime
 from babyllm.runtime.precision import dtype_name, reads_in
 
 if TYPE_CHECKING:
+    from babyllm.generation.constraints.constraint import Constraint
     from babyllm.loading import ChatModel
 
 
@@ -30,6 +33,12 @@ class SamplingFlags:
         top_p: total probability of the tokens that are kept, which are the most probable ones; null keeps all.
         min_p: least probability of a token that is kept, as a share of that of the most probable one.
         repetition_penalty: factor that makes tokens that were already read or written less probable, if above 1.
+        frequency_penalty: number subtracted from a token's score each time that the answer holds it.
+        presence_penalty: number subtracted once from the score of each token that the answer holds.
+        schema: JSON schema that the answer fits, as a file or as JSON; null for none.
+        regex: regular expression that the whole answer matches; null for none.
+        choices: list of texts of which the answer is one.
+        grammar: file of a grammar that the answer follows, in llguidance's dialect of Lark; null for none.
         seed: seed of the draws; null draws differently each time.
     """
 
@@ -39,11 +48,52 @@ class SamplingFlags:
     top_p: Share | None = None
     min_p: Share | None = None
     repetition_penalty: Positive = 1.0
+    frequency_penalty: Finite = 0.0
+    presence_penalty: Finite = 0.0
+    schema: str | None = None
+    regex: str | None = None
+    choices: list[str] = field(default_factory=list)
+    grammar: PathText | None = None
     seed: Seed | None = None
 
     def settings(self) -> dict[str, Any]:
         """The values of these flags as arguments of `babyllm.generation.Sampling`."""
-        return {field.name: getattr(self, field.name) for field in fields(SamplingFlags)}
+        own = ("schema", "regex", "choices", "grammar")
+        values = {one.name: getattr(self, one.name) for one in fields(SamplingFlags) if one.name not in own}
+        return values | {"constraint": self.constraint()}
+
+    def constraint(self) -> Constraint | None:
+        """What an answer may say, by these flags.
+
+        Raises:
+            UserError: a file cannot be read, a flag is not valid, or several of them are given.
+        """
+        from babyllm.generation.constraints.constraint import Constraint
+
+        given = [name for name in ("schema", "regex", "choices", "grammar") if getattr(self, name)]
+        if len(given) > 1:
+            raise UserError(f"--{given[0]} and --{given[1]} both say what an answer may say; give one of them")
+        if self.schema:
+            text = self.schema if self.schema.lstrip().startswith("{") else _text_of(self.schema, "schema")
+            return Constraint("json_schema", text)
+        if self.regex:
+            return Constraint("regex", self.regex)
+        if self.choices:
+            return Constraint.of_choices(self.choices)
+        return Constraint("grammar", _text_of(self.grammar, "grammar")) if self.grammar else None
+
+
+def _text_of(path: str, flag: str) -> str:
+    """The text of a file that a flag names.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UserError(f"--{flag}={path}: cannot be read ({reason})") from None
 
 
 def read_as_chosen(runtime: Runtime) -> AbstractContextManager[Any]:

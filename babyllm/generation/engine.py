@@ -18,19 +18,22 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from babyllm.errors import UserError
+from babyllm.generation.constraints.constraint import Constraint
+from babyllm.generation.constraints.matcher import Matcher, matcher_of
 from babyllm.generation.decoder import PREFILL_TOKENS, Decoder, require_readable
-from babyllm.generation.prefix_cache import PAGE, Prefix, PrefixCache
-from babyllm.generation.request import Event, Finish, Part, Request
 from babyllm.generation.sampling import NO_NUMBERS, Sampler, Sampling, Token
+from babyllm.generation.scheduling.prefix_cache import PAGE, Prefix, PrefixCache
+from babyllm.generation.scheduling.request import Event, Finish, Part, Request
+from babyllm.generation.scheduling.short_prompts import short_prompts
 from babyllm.generation.scores import prompt_scores
-from babyllm.generation.short_prompts import short_prompts
 from babyllm.model.transformer import Transformer
+from babyllm.tokenizer import Tokenizer
 
 __all__ = ["EFFORT", "Engine", "Event", "Finish"]
 
@@ -66,6 +69,7 @@ class Engine:
         prefill_chunk: int = PREFILL_TOKENS,
         cached_tokens: int | None = None,
         look_up: bool = True,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         """Allocate the KV cache for `slots` requests of `context` tokens each.
 
@@ -81,6 +85,7 @@ class Engine:
                 GiB.
             look_up: whether tokens are guessed from earlier ones while a single answer is written (`LookUp`), which
                 changes no token and makes answers faster that repeat their prompt or themselves.
+            tokenizer: tokenizer of the model, which requests with a constraint need.
 
         Raises:
             UserError: a number is too small, or the context is too long for the model.
@@ -100,7 +105,7 @@ class Engine:
         self._prefixes = PrefixCache(-(-cached_tokens // PAGE))
         self._decoder.make_pages(self._prefixes.n_pages, PAGE)
         self.n_prompt_tokens = self.n_cached_tokens = 0
-        self._end_ids, self._looks_up = model.end_ids, look_up
+        self._end_ids, self._looks_up, self._tokenizer = model.end_ids, look_up, tokenizer
         self._slots, self._prefill_chunk, self._vocab_size = slots, prefill_chunk, model.config.vocab_size
         self._numbers = itertools.count()
         self._waiting: deque[Request] = deque()
@@ -123,7 +128,7 @@ class Engine:
         """Whether no request is running or waiting."""
         return not self.n_running and not self._waiting
 
-    def submit(self, prompt: Sequence[int], sampling: Sampling, end_ids: Container[int] = ()) -> int:
+    def submit(self, prompt: Sequence[int], sampling: Sampling, end_ids: Collection[int] = ()) -> int:
         """Queue a prompt and return the number that its events carry.
 
         Args:
@@ -132,15 +137,23 @@ class Engine:
             end_ids: ids of tokens that end the answer, in addition to the model's (`Transformer.end_ids`).
 
         Raises:
-            UserError: the prompt is empty, leaves no room in the context, or has ids outside of the vocabulary.
+            UserError: the prompt is empty, leaves no room in the context, or has ids outside of the vocabulary; or the
+                constraint is wrong, cannot be met, or is too large.
         """
         require_readable(prompt, self.context, self._vocab_size)
         room = self.context - len(prompt)
-        sampler = Sampler(sampling, prompt, self._vocab_size)
+        sampler = Sampler(sampling, prompt, self._vocab_size, self._matcher(sampling.constraint, end_ids))
         request = Request(next(self._numbers), prompt, end_ids, sampler, min(sampling.max_new_tokens, room))
         self._look_up(request)
         self._waiting.append(request)
         return request.number
+
+    def _matcher(self, constraint: Constraint | None, end_ids: Collection[int]) -> Matcher | None:
+        if constraint is None:
+            return None
+        if self._tokenizer is None:
+            raise UserError("a constraint needs the tokenizer: make the Engine with tokenizer=...")
+        return matcher_of(constraint, self._tokenizer, [*self._end_ids, *end_ids], self._vocab_size)
 
     def step(self) -> list[Event]:
         """Run one step: draw a token for each running request, then read prompts within the limit of a step.
@@ -152,7 +165,7 @@ class Engine:
         with torch.inference_mode(), torch.autocast(self._decoder.device.type, enabled=False):
             return [*self._decode(), *self._join()]
 
-    def answer(self, prompt: Sequence[int], sampling: Sampling, end_ids: Container[int] = ()) -> Iterator[int]:
+    def answer(self, prompt: Sequence[int], sampling: Sampling, end_ids: Collection[int] = ()) -> Iterator[int]:
         """Stream the token ids of one answer; the engine must be idle. Arguments as for `submit`.
 
         Raises:
@@ -163,7 +176,7 @@ class Engine:
             while not self.is_idle:
                 for event in self.step():
                     if event.finish == "error":
-                        raise UserError(NO_NUMBERS)
+                        raise UserError(event.error)
                     if event.token is not None:
                         yield event.token.id
         finally:
@@ -225,7 +238,7 @@ class Engine:
             return False
         for scores, guessed in zip(logits, [*guess, None], strict=True):
             request.n_read += 1
-            request.ahead.append(self._drawn(request, scores))
+            request.ahead.append(request.draw(scores, self._end_ids))
             if request.ahead[-1].finish or request.drawn[-1] != guessed:
                 break
         request.look_up.judge(len(request.ahead) - 1)
@@ -256,7 +269,8 @@ class Engine:
             return events + self._read_on(request)
         self._is_turn_of_long = has_long
         budget = self._prefill_chunk
-        while group := self._next_shorts(budget):
+        cost, look_up = self._decoder.n_first_tokens, self._look_up
+        while group := short_prompts(self._waiting, self._slots - self.n_running, budget, self.context, cost, look_up):
             counts = [request.n_unread for request in group]
             tokens = torch.empty(len(group), max(counts), dtype=torch.long)
             first = len(self._running)
@@ -273,10 +287,6 @@ class Engine:
             self._running += group
             events += self._draw(first, logits)
         return events
-
-    def _next_shorts(self, budget: int) -> list[Request]:
-        n_free, cost = self._slots - self.n_running, self._decoder.n_first_tokens
-        return short_prompts(self._waiting, n_free, budget, self.context, cost, self._look_up)
 
     def _look_up(self, request: Request) -> None:
         """Find what the prefix cache has of a waiting request's prompt, and whether the rest is short."""
@@ -334,7 +344,7 @@ class Engine:
         if not logits.amax().isfinite():
             self._decoder.clear(request.row)
             self._unpark(request)
-            return [request.event(None, "error")]
+            return [request.event(None, "error", error=NO_NUMBERS)]
         if request.n_unread:
             self._keep(request.row, request)
             return []
@@ -370,25 +380,16 @@ class Engine:
         for row, (request, scores, is_number) in enumerate(zip(rows, logits, are_numbers, strict=True), first):
             if not is_number:
                 self._decoder.clear(row)
-                events.append(request.event(None, "error"))
+                events.append(request.event(None, "error", error=NO_NUMBERS))
                 continue
             is_first = not request.drawn
-            events.append(self._drawn(request, scores))
+            events.append(request.draw(scores, self._end_ids))
             if is_first or events[-1].finish:
                 self._keep(row, request)
         for i in reversed(range(len(rows))):
             if events[i].finish:
                 self._leave(first + i)
         return events
-
-    def _drawn(self, request: Request, scores: Tensor) -> Event:
-        """Draw the next token of a request, given its logits (V,)."""
-        token = request.sampler.draw(scores)
-        request.drawn.append(token.id)
-        request.n_left -= 1
-        if token.id in self._end_ids or token.id in request.end_ids:
-            return request.event(None, "stop", token)
-        return request.event(token, None if request.n_left else "length")
 
     def _leave(self, row: int) -> None:
         """Free a row; the last running request moves into it."""

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Protocol
 from babyllm.chat.messages import Unusable
 from babyllm.chat.session import answer_lead
 from babyllm.generation import Completion, Sampling, completions
-from babyllm.generation.sampling import NO_NUMBERS
 from babyllm.model.transformer import Transformer
 from babyllm.prediction.questions import REFERENCE, Asking, Question
 from babyllm.runtime import derive_seed
@@ -117,8 +116,8 @@ class Answering:
         if isinstance(asked, str):
             return {ERROR: asked}
         reference = {} if asked.answer is None else {REFERENCE: asked.answer}
-        if any(answer.finish == "error" for answer in answers):
-            return {**reference, ERROR: NO_NUMBERS}
+        if error := next((answer.error for answer in answers if answer.error), ""):
+            return {**reference, ERROR: error}
         if self.samples == 1:
             return {**reference, PREDICTION: answers[0].text, FINISH: answers[0].finish}
         texts, finishes = [answer.text for answer in answers], [answer.finish for answer in answers]

@@ -12,7 +12,7 @@ from functools import partial
 
 from babyllm.errors import UserError
 from babyllm.generation.engine import Engine, Finish
-from babyllm.generation.sampling import NO_NUMBERS, Sampling, Token
+from babyllm.generation.sampling import Sampling, Token
 from babyllm.model.transformer import Transformer
 from babyllm.rollouts.prompt_files import Prompt
 from babyllm.rollouts.rewards.reward_sum import Rewards
@@ -90,7 +90,7 @@ def draw_answers(
         for event in engine.step():
             answer = found[event.number]
             if event.finish == "error":
-                raise UserError(NO_NUMBERS)
+                raise UserError(event.error)
             if token := event.token or event.end:
                 answer.add(token)
             if event.finish:

@@ -1,6 +1,6 @@
-"""The thread that owns the model: requests reach it from the event loop, and deltas of their answers return.
+"""The thread that owns the models: requests reach it from the event loop, and deltas of their answers return.
 
-    event loop:  submit, release  ---- inbox ---->  thread:  load, then repeat: inbox, Writer.advance
+    event loop:  submit, release  ---- inbox ---->  thread:  load, then repeat: inbox, Writers.advance
                  Ticket.deltas  <----- call_soon -----------  deltas
 
 When the thread ends, every request ends too, so no client is left waiting.
@@ -19,15 +19,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from babyllm.errors import UserError
+from babyllm.serve.api.generation.generation_request import GenerationRequest
 from babyllm.serve.api.problem import Problem
-from babyllm.serve.api.requests import GenerationRequest
+from babyllm.serve.catalog import Catalog
 from babyllm.serve.metrics import Metrics
 from babyllm.serve.served_model import ServedModel
+from babyllm.serve.tickets import EmbeddingTicket, Ticket
 
 if TYPE_CHECKING:
     from babyllm.model.transformer import Transformer
-    from babyllm.serve.api.choice import ChoiceDelta
-    from babyllm.serve.writer import Writer
+    from babyllm.serve.api.embeddings.embedding_request import EmbeddingRequest
+    from babyllm.serve.api.generation.choice import ChoiceDelta
+    from babyllm.serve.embedder import Done, Embedder
+    from babyllm.serve.writers import Writers
 
 logger = logging.getLogger(__name__)
 
@@ -36,64 +40,51 @@ DEAD = "the thread of the model has ended; the server must be started again"
 
 
 class Loading(NamedTuple):
-    """Settings by which the thread loads and runs the model.
+    """Settings by which the thread loads and runs the models.
 
     Attributes:
-        load: function that returns the model, on its device, and its description.
-        reading: function that returns the context in which the model runs.
-        slots: number of answers that are decoded together.
+        load: function that returns the models, on their device, and their descriptions; the first one is the base.
+        reading: function that returns the context in which the models run.
+        slots: number of answers of a model that are decoded together.
         queue: number of further answers that may wait.
         threads: number of CPU threads.
+        max_adapters: largest number of adapters that have an engine in memory at a time.
     """
 
-    load: Callable[[], tuple[Transformer, ServedModel]]
+    load: Callable[[], Sequence[tuple[Transformer, ServedModel]]]
     reading: Callable[[], AbstractContextManager[object]]
     slots: int
     queue: int
     threads: int
-
-
-class Ticket:
-    """A submitted request, as the event loop sees it.
-
-    Attributes:
-        request: the prompts and settings of its answers.
-        deltas: queue of the deltas of all its answers; an answer's last delta reports how it ended.
-        unfinished: indices of the answers that are still being written.
-    """
-
-    def __init__(self, request: GenerationRequest) -> None:
-        self.request = request
-        self.deltas: asyncio.Queue[ChoiceDelta] = asyncio.Queue()
-        self.unfinished = set(range(len(request.choices)))
-        self.began = time.perf_counter()
-        self.seen: dict[int, float] = {}  # time at which the last token of each answer arrived, in seconds
+    max_adapters: int = 1
 
 
 class EngineThread:
-    """Runs the model for an event loop, which calls these methods.
+    """Runs the models for an event loop, which calls these methods.
 
     Attributes:
-        served: description of the model; None until it is loaded.
+        catalog: descriptions of the models; None until they are loaded.
         failure: error that ended the thread; None while it runs.
     """
 
     def __init__(self, loading: Loading, metrics: Metrics, on_change: Callable[[], None]) -> None:
-        """Start loading the model; call it in the event loop.
+        """Start loading the models; call it in the event loop.
 
         Args:
-            loading: how the model is loaded and run.
+            loading: how the models are loaded and run.
             metrics: metrics that count every token.
-            on_change: function called in the loop after the model is loaded and after the thread has ended.
+            on_change: function called in the loop after the models are loaded and after the thread has ended.
         """
-        self.served: ServedModel | None = None
+        self.catalog: Catalog | None = None
         self.failure: BaseException | None = None
         self._loading, self._metrics, self._on_change = loading, metrics, on_change
         self._loop = asyncio.get_running_loop()
-        self._tickets: set[Ticket] = set()
+        self._tickets: set[Ticket | EmbeddingTicket] = set()
         self._n_open = 0
-        self._inbox: queue.SimpleQueue[Callable[[Writer], None] | None] = queue.SimpleQueue()
-        self._writer: Writer | None = None
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._writers: Writers | None = None
+        self._embedders: dict[str, Embedder] = {}
+        self._next_embedding = 0.0  # time before which only answers are worked on, in seconds
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -110,24 +101,24 @@ class EngineThread:
     @property
     def n_running(self) -> int:
         """Number of answers being written."""
-        return self._writer.n_running if self._writer else 0
+        return self._writers.n_running if self._writers else 0
 
     @property
     def n_waiting(self) -> int:
         """Number of answers that wait for a slot."""
-        return self._writer.n_waiting if self._writer else 0
+        return self._writers.n_waiting if self._writers else 0
 
-    def require_ready(self) -> ServedModel:
-        """The description of the model.
+    def require_ready(self) -> Catalog:
+        """The descriptions of the models.
 
         Raises:
-            Problem: the model is not loaded yet, or cannot be used any more.
+            Problem: the models are not loaded yet, or cannot be used any more.
         """
         if self.failure is not None:
             raise Problem(503, DEAD, code="engine_dead")
-        if self.served is None:
+        if self.catalog is None:
             raise Problem(503, "the model is being loaded", code="loading")
-        return self.served
+        return self.catalog
 
     def require_capacity(self, n: int = 1) -> None:
         """Check that `n` more answers can be accepted now.
@@ -138,36 +129,51 @@ class EngineThread:
         if self._n_open + n > self.capacity:
             raise Problem(429, "too many requests are waiting; try again later", code="queue_full")
 
-    def submit(self, request: GenerationRequest) -> Ticket:
-        """Submit a request to the thread.
+    def submit(self, request: GenerationRequest, model: ServedModel) -> Ticket:
+        """Submit a request for answers of a model to the thread.
 
         Raises:
             Problem: too many answers are waiting, or the model cannot be used any more.
         """
         self.require_ready()
         self.require_capacity(len(request.choices))
-        ticket = Ticket(request)
-        self._tickets.add(ticket)
-        self._n_open += len(ticket.unfinished)
-        self._metrics.count_prompt(request.n_prompt_tokens)
-        self._inbox.put(lambda writer: writer.begin(ticket, request))
+        ticket = Ticket(len(request.choices))
+        ticket.drop = lambda: self._open_writers().drop(model.name, ticket)
+        self._add(ticket, request.n_prompt_tokens)
+        self._inbox.put(lambda: self._open_writers().begin(model.name, ticket, request))
         return ticket
 
-    def release(self, ticket: Ticket) -> None:
+    def embed(self, request: EmbeddingRequest, model: ServedModel) -> EmbeddingTicket:
+        """Submit a request for embeddings by a model, which occupies as much capacity as one answer.
+
+        Raises:
+            Problem: as for `submit`.
+        """
+        self.require_ready()
+        self.require_capacity()
+        ticket = EmbeddingTicket()
+        ticket.drop = lambda: self._embedders[model.name].drop(ticket)
+        self._add(ticket, sum(len(prompt.ids) for prompt in request.prompts))
+        self._inbox.put(lambda: self._embedders[model.name].begin(ticket, request))
+        return ticket
+
+    def _add(self, ticket: Ticket | EmbeddingTicket, n_prompt_tokens: int) -> None:
+        self._tickets.add(ticket)
+        self._n_open += len(ticket.unfinished)
+        self._metrics.count_prompt(n_prompt_tokens)
+
+    def release(self, ticket: Ticket | EmbeddingTicket) -> None:
         """Drop a request; answers that are still being written stop at once."""
         self._tickets.discard(ticket)
         if ticket.unfinished:
             self._n_open -= len(ticket.unfinished)
             ticket.unfinished.clear()
-            self._inbox.put(lambda writer: writer.drop(ticket))
+            self._inbox.put(ticket.drop)
 
     def cut(self, problem: Problem) -> None:
         """End all requests with the error `problem`."""
-        from babyllm.serve.api.choice import ChoiceDelta
-
         for ticket in list(self._tickets):
-            for index in sorted(ticket.unfinished):
-                ticket.deltas.put_nowait(ChoiceDelta(index, problem=problem))
+            ticket.fail(problem)
             self.release(ticket)
 
     def cut_in(self, seconds: float, problem: Problem) -> None:
@@ -195,17 +201,29 @@ class EngineThread:
                 ticket.unfinished.discard(delta.number)
                 self._n_open -= 1
 
-    def _set_ready(self, served: ServedModel) -> None:
-        self.served = served
+    def _deliver_vectors(self, done: Sequence[Done]) -> None:
+        for key, vectors in done:
+            assert isinstance(key, EmbeddingTicket)
+            if key.unfinished:
+                key.vectors.put_nowait(vectors)
+                key.unfinished.clear()
+                self._n_open -= 1
+
+    def _set_ready(self, catalog: Catalog) -> None:
+        self.catalog = catalog
         self._on_change()
 
     def _set_ended(self, failure: BaseException | None) -> None:
         self.failure = failure or RuntimeError("stopped")
-        self._writer = None
+        self._writers, self._embedders = None, {}
         self.cut(Problem(503, CLOSING if failure is None else DEAD))
         self._on_change()
 
     # ---- the thread
+
+    def _open_writers(self) -> Writers:
+        assert self._writers is not None
+        return self._writers
 
     def _run(self) -> None:
         failure: BaseException | None = None
@@ -221,24 +239,44 @@ class EngineThread:
         import torch
 
         from babyllm.generation.engine import Engine
+        from babyllm.serve.embedder import Embedder
         from babyllm.serve.writer import Writer
+        from babyllm.serve.writers import Writers
 
         loading = self._loading
         torch.set_num_threads(loading.threads)  # OpenMP has a separate setting for each thread
-        model, served = loading.load()
+        models = loading.load()
         with loading.reading():
-            engine = partial(Engine, model, slots=loading.slots, context=served.context)
-            self._writer = writer = Writer(engine, served.tokenizer, loading.slots)
-            self._call_in_loop(self._set_ready, served)
+            make = {}
+            for model, served in models:
+                engine = partial(Engine, model, slots=loading.slots, context=served.context, tokenizer=served.tokenizer)
+                make[served.name] = partial(Writer, engine, served.tokenizer, loading.slots)
+            writers = Writers(make, loading.max_adapters)
+            embedders = {served.name: Embedder(model) for model, served in models}
+            self._writers, self._embedders = writers, embedders
+            self._call_in_loop(self._set_ready, Catalog(tuple(served for _, served in models)))
             while True:
-                for command in self._commands(writer.is_idle):
+                workers: list[Writers | Embedder] = [writers, *embedders.values()]
+                for command in self._commands(all(worker.is_idle for worker in workers)):
                     if command is None:
                         return
-                    command(writer)
-                if news := writer.advance():
+                    command()
+                if news := writers.advance():
                     self._call_in_loop(self._deliver, news, time.perf_counter())
+                self._embed(has_answers=not writers.is_idle)
 
-    def _commands(self, is_idle: bool) -> Iterator[Callable[[Writer], None] | None]:
+    def _embed(self, has_answers: bool) -> None:
+        """Read a batch of each request for embeddings; answers that are being written get as much time before it."""
+        began = time.perf_counter()
+        if has_answers and began < self._next_embedding:
+            return
+        for embedder in self._embedders.values():
+            if done := embedder.advance():
+                self._call_in_loop(self._deliver_vectors, done)
+        now = time.perf_counter()
+        self._next_embedding = now + (now - began)
+
+    def _commands(self, is_idle: bool) -> Iterator[Callable[[], None] | None]:
         """The commands that the loop has sent; waits for one if there is nothing else to do."""
         if is_idle:
             yield self._inbox.get()

@@ -11,6 +11,7 @@ import ipaddress
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,16 +21,18 @@ from typing import Any, NamedTuple
 import uvicorn
 
 from babyllm.errors import UserError
-from babyllm.serve.api.feedback import FeedbackFile
+from babyllm.serve.api.feedback.feedback_file import FeedbackFile
 from babyllm.serve.api.problem import Problem
-from babyllm.serve.app import Service, make_app
+from babyllm.serve.app import make_app
+from babyllm.serve.catalog import Catalog
+from babyllm.serve.endpoints.service import Service
 from babyllm.serve.engine_thread import CLOSING, EngineThread, Loading
 from babyllm.serve.http.connection import Connection, ConnectionLimit
 from babyllm.serve.http.middleware import Access
 from babyllm.serve.http.notices import Notices
 from babyllm.serve.http.open_files import max_connections
+from babyllm.serve.http.request_log import RequestLog
 from babyllm.serve.metrics import Metrics
-from babyllm.serve.served_model import ServedModel
 
 BACKLOG = 1024  # connections that the system holds until they are accepted
 ACCEPTED_AT_ONCE = 64  # connections accepted before any other work, such as closing those beyond the limit
@@ -47,6 +50,8 @@ class Settings:
         port: port to listen at; 0 takes a free one.
         max_body_bytes: largest size of a request's body, in bytes.
         feedback: path of the file for ratings; None stores no ratings.
+        request_log: path of the file for a line about each request; None logs none.
+        logs_contents: whether these lines hold what clients and the model say.
         grace_s: seconds that running answers have to finish when the server shuts down.
     """
 
@@ -55,19 +60,21 @@ class Settings:
     max_body_bytes: int
     feedback: Path | None
     grace_s: float
+    request_log: Path | None = None
+    logs_contents: bool = False
 
 
 class Ready(NamedTuple):
-    """A server whose model is loaded.
+    """A server whose models are loaded.
 
     Attributes:
         url: address of the server.
-        model: description of the model.
+        catalog: descriptions of the models.
         stop: function that ends the server as SIGTERM does; may be called from any thread.
     """
 
     url: str
-    model: ServedModel
+    catalog: Catalog
     stop: Callable[[], None]
 
 
@@ -80,18 +87,15 @@ def serve(settings: Settings, loading: Loading, on_ready: Callable[[Ready], None
         on_ready: function called when the model is loaded.
 
     Raises:
-        UserError: the address is not available, the feedback file is not writable, or the model cannot be loaded.
+        UserError: the address is not available, a file is not writable, or the model cannot be loaded.
     """
-    feedback = FeedbackFile(settings.feedback) if settings.feedback else None
-    try:
-        listener = _bind(settings.access.host, settings.port)
-        try:
-            failure = asyncio.run(_serve(settings, loading, feedback, listener, on_ready))
-        finally:
-            listener.close()
-    finally:
-        if feedback:
-            feedback.close()
+    with ExitStack() as files:
+        feedback = files.enter_context(closing(FeedbackFile(settings.feedback))) if settings.feedback else None
+        log = None
+        if settings.request_log:
+            log = files.enter_context(closing(RequestLog(settings.request_log, settings.logs_contents)))
+        listener = files.enter_context(closing(_bind(settings.access.host, settings.port)))
+        failure = asyncio.run(_serve(settings, loading, feedback, log, listener, on_ready))
     if failure is not None:
         raise failure
 
@@ -100,6 +104,7 @@ async def _serve(
     settings: Settings,
     loading: Loading,
     feedback: FeedbackFile | None,
+    request_log: RequestLog | None,
     listener: socket.socket,
     on_ready: Callable[[Ready], None],
 ) -> BaseException | None:
@@ -110,18 +115,20 @@ async def _serve(
         loop.call_soon_threadsafe(server.handle_exit, signal.SIGTERM, None)
 
     def on_change() -> None:
-        if engine.failure is not None and engine.served is None:
+        if engine.failure is not None and engine.catalog is None:
             server.should_exit = True
-        elif engine.failure is None and engine.served is not None and not service.is_closing:
-            on_ready(Ready(url_of(listener), engine.served, stop))
+        elif engine.failure is None and engine.catalog is not None and not service.is_closing:
+            on_ready(Ready(url_of(listener), engine.catalog, stop))
 
     engine = EngineThread(loading, metrics, on_change)
-    service, notices = Service(engine, metrics, feedback, settings.max_body_bytes), Notices()
+    service, notices = Service(engine, metrics, settings.max_body_bytes), Notices()
     limit = ConnectionLimit(max_connections(), notices)
-    server = _Server(make_app(service, settings.access, notices), limit, service, settings.grace_s)
+    server = _Server(
+        make_app(service, feedback, settings.access, notices, request_log), limit, service, settings.grace_s
+    )
     loop.set_exception_handler(partial(_log_failure, notices))
     await server.serve(sockets=[listener])
-    failure = None if engine.served is not None else engine.failure
+    failure = None if engine.catalog is not None else engine.failure
     await asyncio.to_thread(engine.stop, THREAD_END_S)
     return failure
 

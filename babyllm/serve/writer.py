@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from babyllm.errors import UserError
 from babyllm.generation.engine import Engine
 from babyllm.generation.sampling import NO_NUMBERS, Token
-from babyllm.serve.api.choice import ChoiceDecoder, ChoiceDelta
+from babyllm.serve.api.generation.choice import ChoiceDecoder, ChoiceDelta
+from babyllm.serve.api.generation.generation_request import ChoiceRequest, GenerationRequest
 from babyllm.serve.api.problem import Problem
-from babyllm.serve.api.requests import ChoiceRequest, GenerationRequest
 from babyllm.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -91,6 +91,10 @@ class Writer:
         for number in [number for number, job in self._jobs.items() if job.key == key]:
             self._forget(number)
 
+    def release(self) -> None:
+        """Free the memory; the writer cannot be used any more."""
+        self._engine.release()
+
     def advance(self) -> list[tuple[Key, ChoiceDelta]]:
         """The new deltas after one step for all answers, each with the key of its request."""
         self._score()
@@ -103,7 +107,7 @@ class Writer:
             job = self._jobs[event.number]
             try:
                 if event.finish == "error":
-                    raise UserError(NO_NUMBERS)
+                    raise _problem(event.error)
                 delta = job.decoder.take(event)
             except Exception as error:
                 delta = _failed(job.decoder.number, error)
@@ -164,6 +168,11 @@ class Writer:
             self._begin_scoring(job)
         for job in jobs[self._slots :]:
             self._submit(job)
+
+
+def _problem(error: str) -> Exception:
+    """The exception for an answer that cannot go on; only a constraint is the client's."""
+    return UserError(error) if error == NO_NUMBERS else Problem(400, error, code="constraint_failed")
 
 
 def _failed(number: int, error: Exception) -> ChoiceDelta:

@@ -75,7 +75,7 @@ def measure(kind: str, args: Any, path: Path | None) -> list[figures.Figure]:
     turns = [(product(vectors, args.centres), greedy(vectors, args.centres)) for _ in range(args.rounds)]
     memory = peak_mb(vectors, args.centres)
     seconds, ratios = [own for _, own in turns], [own / bound for bound, own in turns]
-    title = f"k-center-greedy, {args.vectors:,} {kind} vectors of {args.width}, {args.centres:,} centres"
+    title = f"{args.vectors:,} {kind} vectors, {args.centres:,} centres"
     print(f"{title}{', from a file' if path else ''}", flush=True)
     print(f"  {figures.spread(seconds)} s, the product alone {figures.spread([bound for bound, _ in turns])} s")
     print(f"  {figures.spread(ratios)} times the product; {memory:,.0f} MB", flush=True)

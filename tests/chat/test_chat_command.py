@@ -249,10 +249,8 @@ def test_what_the_template_puts_before_an_answer_is_no_part_of_it(tokenizer: Tok
 
 def test_what_a_template_refuses_is_told(tokenizer: Tokenizer) -> None:
     """A chat that the template cannot write down is a user's error that says why."""
-    refusing = load_template("chatml", tokenizer).source.replace(
-        "{%- for", "{%- if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}{%- for", 1
-    )
-    template = ChatTemplate(refusing, tokenizer)
+    refusing = "{%- if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    template = ChatTemplate(refusing + load_template("chatml", tokenizer).source, tokenizer)
     assert fitting_prompt(template, Session().heard("a"), 100, 5).ids
     with pytest.raises(UserError, match="no system"):
         fitting_prompt(template, Session("b").heard("a"), 100, 5)

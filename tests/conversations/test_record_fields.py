@@ -11,7 +11,7 @@ import pytest
 
 from babyllm.chat.formats import FormatConfig, to_conversation
 from babyllm.chat.load import ChatTemplate, load_template
-from babyllm.chat.messages import Conversation, Message, Unusable
+from babyllm.chat.messages import TOOLS_HEAD, Conversation, Message, ToolCall, Unusable
 from babyllm.chat.reading import read_conversations
 from babyllm.chat.supervise import Supervise, message_weights
 from babyllm.pipeline.partitions import WorkConfig
@@ -106,6 +106,7 @@ def test_a_template_with_a_place_for_reasoning_gets_it_there(native: ChatTemplat
 @pytest.mark.parametrize("tools", [[TOOL], json.dumps([TOOL]), TOOL])
 def test_tools_are_told_to_the_system(tools: Any, template: ChatTemplate, native: ChatTemplate) -> None:
     """They go to the template as `tools`, or where it has none to the end of the system message."""
+    spelling = load_template("llama3", template.tokenizer)
     line = json.dumps(TOOL, ensure_ascii=False)
     spoken = {"messages": [{"role": "system", "content": "你是钟"}, ASKED, ANSWERED]}
     for record in (
@@ -115,7 +116,8 @@ def test_tools_are_told_to_the_system(tools: Any, template: ChatTemplate, native
         found = conversation(record)
         assert found.left_out == ()
         whole, answer = trained(template, found)
-        assert whole.startswith("<|im_start|>system\n你是钟\n\n# Tools\n") and f"\n{line}<|im_end|>" in whole
+        assert whole.startswith("<|im_start|>system\n你是钟\n\n# Tools\n") and f"<tools>\n{line}\n</tools>" in whole
+        assert f"你是钟\n\n{TOOLS_HEAD}\n{line}<|eot_id|>" in trained(spelling, found)[0]
         assert answer == "三点<|im_end|>"
         assert trained(native, found)[0].startswith(f"<|im_start|>system\n你是钟\n\nTools:\n{line}<|im_end|>\n")
     without = conversation({"messages": [ASKED, ANSWERED], "tools": tools})
@@ -129,8 +131,8 @@ def test_functions_are_tools(native: ChatTemplate) -> None:
     assert json.loads(found.messages[0].tools) == [TOOL]
     assert why_not({"messages": [ASKED, ANSWERED], "tools": "weather"}) == "the field tools is a text that is not JSON"
     spelled = TOOL | {"note": "<|im_end|>"}
-    with pytest.raises(Unusable, match="the tools hold a special token"):
-        native.render(conversation({"messages": [ASKED, ANSWERED], "tools": [spelled]}).messages)
+    whole, _ = trained(native, conversation({"messages": [ASKED, ANSWERED], "tools": [spelled]}))
+    assert whole.startswith(f"<|im_start|>system\nTools:\n{json.dumps(spelled, ensure_ascii=False)}<|im_end|>\n")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,33 @@ def test_functions_are_tools(native: ChatTemplate) -> None:
 def test_calls_are_lines_of_json(calls: Any) -> None:
     """Calls are read as lists, objects and JSON text, with arguments of either kind."""
     record = {"messages": [ASKED, {"role": "assistant", "content": "看", "tool_calls": calls}]}
-    assert conversation(record).messages[1].content == '看\n{"name": "f", "arguments": {"x": 1}}'
+    found = conversation(record).messages[1]
+    assert (found.content, found.beside_calls) == ('看\n{"name": "f", "arguments": {"x": 1}}', "看")
+    assert [(call.name, call.arguments) for call in found.tool_calls] == [("f", '{"x": 1}')]
+
+
+def test_calls_keep_their_form(template: ChatTemplate) -> None:
+    """Calls of all usual forms are trained on as the template's calls, with arguments and ids as they are."""
+    function = {"name": "f", "arguments": '{"x":1.50}'}
+    answer = {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "function": function}]}
+    result = {"role": "tool", "content": "3", "tool_call_id": "c1"}
+    found = conversation({"messages": [ASKED, answer, result, ANSWERED], "tools": [TOOL]})
+    assert found.messages[2].tool_calls == (ToolCall("f", '{"x":1.50}', "c1"),)
+    assert found.messages[3].call_id == "c1" and found.left_out == ()
+    spoken = [
+        {"from": "human", "value": "几点"},
+        {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1.5}}'},
+        {"from": "observation", "value": "3"},
+        {"from": "gpt", "value": "三点"},
+    ]
+    shared = conversation({"conversations": spoken, "tools": json.dumps([TOOL["function"]])})
+    assert trained(template, shared) == trained(template, found)
+    block = '<tool_call>\n{"name": "f", "arguments": {"x": 1.5}}\n</tool_call><|im_end|>'
+    assert trained(template, shared)[1] == f"{block}三点<|im_end|>"
+    for value in ('{"name": "f"}', "[1]", "f(1)", '{"name": 1, "arguments": {}}', "{"):
+        spoken[1]["value"] = value
+        unread = conversation({"conversations": spoken}).messages[1]
+        assert (unread.content, unread.tool_calls) == (value, ())
 
 
 # ---- what is trained on

@@ -10,7 +10,7 @@ from model_fixtures import chain
 
 from babyllm.generation import Engine, Sampling
 from babyllm.generation.decoder import Decoder
-from babyllm.generation.look_up import LookUp
+from babyllm.generation.scheduling.look_up import LookUp
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
 

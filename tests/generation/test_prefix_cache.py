@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from babyllm.errors import UserError
 from babyllm.generation import Engine, Sampling
-from babyllm.generation.prefix_cache import PAGE, PrefixCache
 from babyllm.generation.sampling import candidates
+from babyllm.generation.scheduling.prefix_cache import PAGE, PrefixCache
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
 

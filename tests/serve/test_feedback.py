@@ -18,7 +18,7 @@ from babyllm.chat.messages import ASSISTANT, USER, Conversation, Message
 from babyllm.chat.reading import read_conversations
 from babyllm.chat.supervise import Supervise
 from babyllm.errors import UserError
-from babyllm.serve.api.feedback import FeedbackFile
+from babyllm.serve.api.feedback.feedback_file import FeedbackFile
 from babyllm.text.readers import Rejected
 
 

@@ -8,7 +8,9 @@ import pytest
 from model_fixtures import Tiny
 from serve_fixtures import CHAT, COMPLETE, Server, load_of, serving, talkative
 
-from babyllm.serve.api.schemas import ChatCompletionBody, CompletionBody, FeedbackBody
+from babyllm.serve.api.chat.chat_body import ChatCompletionBody
+from babyllm.serve.api.completions.completion_body import CompletionBody
+from babyllm.serve.api.feedback.feedback_body import FeedbackBody
 from babyllm.tokenizer import Tokenizer
 
 BODIES = {CHAT: ChatCompletionBody, COMPLETE: CompletionBody, "/v1/feedback": FeedbackBody}
@@ -49,7 +51,8 @@ def test_every_described_address_is_there(server: Server, document: dict[str, An
     for path, operations in document["paths"].items():
         for method in operations:
             response = server.http.request(method, server.url + path.replace("{name}", "tiny"), json={})
-            assert response.status_code in ({200} if method == "get" else {400, 404}), path
+            is_there = method == "get" and "responses" not in path
+            assert response.status_code in ({200} if is_there else {400, 404}), path
             assert "Not Found" not in response.text
 
 

@@ -150,3 +150,32 @@ def test_mistakes_of_the_command(tmp_path: Path, tiny: Tiny, template: ChatTempl
             run(flags, where)
     with pytest.raises(UserError, match="max_seq_len of 64"):
         run(Flags(port=0, context=100_000), where)
+
+
+@pytest.mark.parametrize(
+    ("flags", "variable", "key"),
+    [((), "from-env", "from-env"), (("--api_key=flag",), "from-env", "flag"), ((), "", None)],
+)
+def test_the_key_of_the_environment(
+    tmp_path: Path,
+    tiny: Tiny,
+    template: ChatTemplate,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: tuple[str, ...],
+    variable: str,
+    key: str | None,
+) -> None:
+    """It is required unless a flag names another; aliases and a log come from the command line too."""
+    where = saved(tmp_path / "run", talkative(tiny()), template, template.tokenizer)
+    monkeypatch.setenv("BABYLLM_API_KEY", variable)
+    log = tmp_path / "log"
+    more = ("--aliases=[gpt-4o, b]", f"--request_log={log}", "--allowed_origins=file://")
+    with command(where, *flags, *more) as (_, url):
+        for given in (None, "from-env", "flag"):
+            headers = {"authorization": f"Bearer {given}"} if given else {}
+            answer = httpx.get(f"{url}/v1/models", headers={**headers, "origin": "null"}, timeout=20)
+            assert answer.status_code == (200 if given == key or key is None else 401)
+            assert answer.headers["access-control-allow-origin"] == "null"
+            if answer.status_code == 200:
+                assert [one["id"] for one in answer.json()["data"]] == ["run", "gpt-4o", "b"]
+        until(lambda: log.read_text().count("\n") == 3, "three lines")

@@ -26,7 +26,7 @@ from serve_fixtures import (
     until,
 )
 
-from babyllm.serve.api import response as api_response
+from babyllm.serve.api.generation import generation_response as api_response
 from babyllm.serve.http import open_files
 from babyllm.serve.http.notices import Notices
 from babyllm.tokenizer import Tokenizer
@@ -222,12 +222,43 @@ def test_pages_of_allowed_sites_may_ask(tiny: Tiny, tokenizer: Tokenizer) -> Non
         before = server.http.options(CHAT, headers=asks)
         assert before.status_code == 200 and before.headers["access-control-allow-origin"] == site
         assert "authorization" in before.headers["access-control-allow-headers"].lower()
-        assert server.http.options(CHAT, headers={**asks, "origin": "https://evil.com"}).status_code == 400
+        evil = server.http.options(CHAT, headers={**asks, "origin": "https://evil.com"})
+        assert evil.status_code == 400 and "access-control-allow-origin" not in evil.headers
+        assert "--allowed_origins=https://evil.com" in evil.json()["error"]["message"]
         refused = server.post(COMPLETE, {}, headers={"origin": site})
         assert refused.status_code == 401 and refused.headers["access-control-allow-origin"] == site
     with serving(load) as server:
-        assert server.http.options(CHAT, headers=asks).status_code == 405
+        refused = server.http.options(CHAT, headers=asks)
+        assert refused.status_code == 405 and f"--allowed_origins={site}" in refused.json()["error"]["message"]
         assert "access-control-allow-origin" not in server.get("/v1/models", headers={"origin": site}).headers
+
+
+@pytest.mark.parametrize("allowed", ["null", "*", "https://a.example"])
+def test_a_browser_is_told_what_a_page_may_do(allowed: str, tiny: Tiny, tokenizer: Tokenizer) -> None:
+    """As Chrome asks for a page of a file or of the internet that calls this machine, with a key and with cookies."""
+    origin = "null" if allowed == "*" else allowed
+    load = load_of(talkative(tiny(n_layers=1)), tokenizer, None)
+    with serving(load, api_key="sesame", allowed_origins=(allowed,)) as server:
+        for path in (COMPLETE, "/v1/embeddings", "/v1/responses", "/tokenize"):
+            before = server.http.options(
+                path,
+                headers={
+                    "origin": origin,
+                    "access-control-request-method": "POST",
+                    "access-control-request-headers": "authorization,content-type,x-stainless-os",
+                    "access-control-request-private-network": "true",
+                },
+            )
+            told = before.headers
+            assert before.status_code == 200 and told["access-control-allow-origin"] in (origin, allowed)
+            assert told["access-control-allow-headers"] == "authorization,content-type,x-stainless-os"
+            assert {"GET", "POST", "DELETE"} <= set(told["access-control-allow-methods"].split(", "))
+            assert told["access-control-allow-private-network"] == "true"
+            assert ("access-control-allow-credentials" in told) == (allowed != "*")
+        headers = {"origin": origin, "authorization": "Bearer sesame"}
+        answer = server.post(COMPLETE, {"prompt": "x", "max_tokens": 1, "stream": True}, headers=headers)
+        assert answer.status_code == 200 and answer.headers["access-control-allow-origin"] in (origin, allowed)
+        assert "X-Request-Id" in answer.headers["access-control-expose-headers"] and answer.headers["x-request-id"]
 
 
 # ---- odd requests

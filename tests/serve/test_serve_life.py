@@ -74,7 +74,7 @@ def test_a_server_that_is_stopped_while_it_loads_says_nothing(
         until(lambda: not is_listening(), "closed")
         return model, served(tokenizer, model.config)
 
-    serve(replace(SETTINGS, port=port), Loading(load, nullcontext, 1, 1, 1), readies.append)
+    serve(replace(SETTINGS, port=port), Loading(lambda: [load()], nullcontext, 1, 1, 1), readies.append)
     assert readies == [] and capfd.readouterr() == ("", "")
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 

@@ -12,8 +12,8 @@ from serve_fixtures import (
 )
 
 from babyllm.generation import Engine, Sampling
-from babyllm.serve.api.choice import ChoiceDelta
-from babyllm.serve.api.requests import ChoiceRequest, GenerationRequest
+from babyllm.serve.api.generation.choice import ChoiceDelta
+from babyllm.serve.api.generation.generation_request import ChoiceRequest, GenerationRequest
 from babyllm.serve.writer import Writer
 from babyllm.tokenizer import Tokenizer
 

@@ -46,7 +46,12 @@ class StandIn(ThreadingHTTPServer):
         self.n_left = 0
         self.room = 100
         self.model = "tiny"
+        self.others: list[str] = []  # more models
+        self.examples: list[str] | None = None
         self.answers: dict[str, str] = {}  # to what is said
+        self.reasonings: dict[str, str] = {}  # before the answer to what is said
+        self.calls: dict[str, list[dict[str, Any]]] = {}  # deltas of tool calls after it
+        self.by_model: dict[str, dict[str, str]] = {}  # answers of some models to what is said
         self.refusals: dict[str, tuple[int, str, str]] = {}  # of what is said: status, message, code
         self.finish, self.usage = "stop", None
         self.is_open = threading.Event()  # cleared, no answer begins
@@ -57,8 +62,17 @@ class StandIn(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/"
 
 
+def said_in(messages: list[dict[str, str]]) -> str:
+    """What the user said last."""
+    return next(message["content"] for message in reversed(messages) if message["role"] == "user")
+
+
 def pieces_of(messages: list[dict[str, str]], answers: dict[str, str]) -> list[str]:
-    said = messages[-1]["content"]
+    """The pieces of an answer; of one that the last message begins, the rest."""
+    said = said_in(messages)
+    if messages[-1]["role"] == "assistant":
+        whole = "".join(pieces_of(messages[:-1], answers))
+        return re.findall(r"[\s\S]{1,7}", whole[len(messages[-1]["content"]) :])
     if said in answers:
         return re.findall(r"[\s\S]{1,7}", answers[said])
     if said == "attack":
@@ -90,7 +104,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/v1/models":
             name = self.server.model
-            known = {"data": [{"id": name}], "babyllm": {"feedback": True, "name": f"{name} chat"}}
+            about = {"feedback": True, "name": f"{name} chat", "examples": self.server.examples}
+            known = {"data": [{"id": one} for one in (name, *self.server.others)], "babyllm": about}
             self.answer(200, "application/json", json.dumps(known).encode())
         else:
             self.answer(200, "text/html; charset=utf-8", document())
@@ -101,9 +116,9 @@ class Handler(BaseHTTPRequestHandler):
             self.server.rated.append(request)
             self.answer(200, "application/json", b"{}")
             return
-        said = request["messages"][-1]["content"]
+        said = said_in(request["messages"])
         self.server.asked.append(request)
-        if request.get("model", self.server.model) != self.server.model:
+        if request.get("model", self.server.model) not in (self.server.model, *self.server.others):
             self.refuse(404, "The model is not here.", "model_not_found")
         elif said in self.server.refusals:
             self.refuse(*self.server.refusals[said])
@@ -115,10 +130,10 @@ class Handler(BaseHTTPRequestHandler):
         elif said == "secret" and self.headers["Authorization"] != f"Bearer {SECRET}":
             self.refuse(401, "Give a key.")
         else:
-            self.stream(request["messages"])
+            self.stream(request["messages"], request.get("model", ""))
 
-    def stream(self, messages: list[dict[str, str]]) -> None:
-        said = messages[-1]["content"]
+    def stream(self, messages: list[dict[str, str]], model: str) -> None:
+        said = said_in(messages)
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
@@ -126,7 +141,11 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         try:
             self.server.is_open.wait(20)
-            for number, piece in enumerate(pieces_of(messages, self.server.answers)):
+            for piece in re.findall(r"[\s\S]{1,7}", self.server.reasonings.get(said, "")):
+                self.event({"choices": [{"delta": {"reasoning_content": piece}, "finish_reason": None}]})
+            for number, piece in enumerate(
+                pieces_of(messages, self.server.answers | self.server.by_model.get(model, {}))
+            ):
                 if number == 4 and said == "cut":
                     self.chunk(b"")
                     return
@@ -139,6 +158,8 @@ class Handler(BaseHTTPRequestHandler):
                 top_logprobs = [{"token": text, "logprob": math.log(p)} for text, p in top]
                 logprobs = {"content": [{**top_logprobs[number % 2], "token": piece, "top_logprobs": top_logprobs}]}
                 self.event({"choices": [{"delta": {"content": piece}, "logprobs": logprobs, "finish_reason": None}]})
+            for call in self.server.calls.get(said, []):
+                self.event({"choices": [{"delta": {"tool_calls": [call]}, "finish_reason": None}]})
             self.event({"choices": [{"delta": {}, "logprobs": None, "finish_reason": self.server.finish}]})
             if self.server.usage:
                 self.event({"choices": [], "usage": self.server.usage})

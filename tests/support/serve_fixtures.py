@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 import openai
@@ -23,6 +23,7 @@ from babyllm.tokenizer import Tokenizer
 SETTINGS = Settings(Access("127.0.0.1"), port=0, max_body_bytes=1 << 20, feedback=None, grace_s=5)
 NAME = "tiny"
 CHAT, COMPLETE = "/v1/chat/completions", "/v1/completions"
+Loaded: TypeAlias = tuple[Transformer, ServedModel]
 PATIENCE_S = 90.0  # for a machine with much else to do
 
 
@@ -38,7 +39,8 @@ def endless_model(tiny: Callable[..., ModelConfig], tokenizer: Tokenizer) -> Tra
 
 def served(tokenizer: Tokenizer, config: ModelConfig, template: ChatTemplate | None = None) -> ServedModel:
     """What a server knows of a model."""
-    return ServedModel(NAME, tokenizer, config.max_seq_len, config.vocab_size, template, "" if template else "no chat")
+    why = "" if template else "no chat"
+    return ServedModel(NAME, tokenizer, config.max_seq_len, config.vocab_size, template, why, width=config.d_model)
 
 
 @dataclass
@@ -84,7 +86,7 @@ def until(is_so: Callable[[], bool], what: str) -> None:
 
 @contextmanager
 def serving(
-    load: Callable[[], tuple[Transformer, ServedModel]],
+    load: Callable[[], Loaded | list[Loaded]],
     *,
     slots: int = 4,
     queue: int = 60,
@@ -96,6 +98,11 @@ def serving(
 ) -> Iterator[Server]:
     """A server in a thread of its own, ended with the block."""
     chosen = replace(SETTINGS, access=Access(host, api_key, allowed_hosts, allowed_origins), **settings)
+
+    def load_all() -> list[Loaded]:
+        found = load()
+        return found if isinstance(found, list) else [found]
+
     readies: list[Ready] = []
     is_ready = threading.Event()
 
@@ -103,7 +110,7 @@ def serving(
         readies.append(ready)
         is_ready.set()
 
-    loading = Loading(load, nullcontext, slots, queue, 1)
+    loading = Loading(load_all, nullcontext, slots, queue, 1)
     thread = threading.Thread(target=serve, args=(chosen, loading, tell))
     thread.start()
     assert is_ready.wait(PATIENCE_S)

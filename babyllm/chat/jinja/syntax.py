@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
@@ -114,11 +114,12 @@ def literals(source: str, where: str) -> list[str]:
 
 
 class Taken(NamedTuple):
-    """Whether a template has fields for reasoning, for tools and for inputs of instructions."""
+    """Whether a template has fields for reasoning, for tools, for inputs of instructions and for calls of tools."""
 
     reasoning: bool
     tools: bool
     inputs: bool
+    calls: bool
 
 
 def fields_taken(source: str, where: str) -> Taken:
@@ -132,7 +133,7 @@ def fields_taken(source: str, where: str) -> Taken:
         has_tools = "tools" in meta.find_undeclared_variables(tree)
     named = [node.attr for node in tree.find_all(nodes.Getattr)]
     named += [node.arg.value for node in tree.find_all(nodes.Getitem) if isinstance(node.arg, nodes.Const)]
-    return Taken("reasoning_content" in source, has_tools, "input" in named)
+    return Taken("reasoning_content" in source, has_tools, "input" in named, "tool_calls" in source)
 
 
 def is_marked(source: str, where: str) -> bool:
@@ -144,3 +145,14 @@ def is_marked(source: str, where: str) -> bool:
     with _named(where):
         calls = [block.call.node for block in ENVIRONMENT.parse(source).find_all(nodes.CallBlock)]
     return any(isinstance(call, nodes.ExtensionAttribute) for call in calls)
+
+
+def any_of(patterns: Sequence[str], names: Iterable[str]) -> re.Pattern[str]:
+    """A pattern with one group that matches any of these; a longer name is preferred to its beginning.
+
+    Args:
+        patterns: regular expressions.
+        names: texts that are matched as they are.
+    """
+    longest_first = sorted(names, key=lambda name: -len(name))
+    return re.compile(f"({'|'.join([*patterns, *map(re.escape, longest_first)])})")

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from babyllm.chat.messages import Unusable
+from babyllm.chat.messages import ToolCall, Unusable
 from babyllm.config.json_fields import kind_of
 
 # Names of flags that are true for what is trained on, and of flags that are true for what is not.
@@ -21,7 +22,7 @@ LEARNED, MASKED = {"weight", "train", "training", "trainable", "loss", "learn"},
 FLAGS = LEARNED | MASKED
 REASONING = ("reasoning_content", "reasoning", "thinking")
 TOOLS, FUNCTIONS = "tools", "functions"
-CALLS = ("tool_calls", "function_call")
+CALLS, CALL_ID = ("tool_calls", "function_call"), "tool_call_id"
 MEDIA = {"images", "image", "audios", "audio", "videos", "video"}
 MORE_FIELDS = (*FLAGS, *REASONING, TOOLS, FUNCTIONS, *MEDIA)
 NAME_CHARACTERS = 40  # longest name of a field in a report
@@ -183,29 +184,48 @@ def tools_of(fields: RecordFields) -> str:
     return json.dumps(tools, ensure_ascii=False) if tools else ""
 
 
-def calls_of(fields: RecordFields) -> str:
-    """Calls of tools, a line of JSON with name and arguments for each; empty if there are none.
+def calls_of(fields: RecordFields) -> tuple[ToolCall, ...]:
+    """Calls of tools; empty if there are none.
 
     Raises:
         Unusable: a call is invalid.
     """
     name = fields.filled(*CALLS)
     if not name:
-        return ""
+        return ()
     calls = parsed(fields.take(name), f"the field {name} is a text that is")
     if isinstance(calls, dict):
         calls = [calls]
     if not isinstance(calls, list):
         raise Unusable(f"the field {name} is not a list but {kind_of(calls)}")
-    return "\n".join(json.dumps(_call(call), ensure_ascii=False) for call in calls)
+    return tuple(map(_call, calls))
 
 
-def _call(call: Any) -> dict[str, Any]:
+def call_id_of(fields: RecordFields) -> str:
+    """The id of the call whose result a message is; empty if it has none."""
+    return str(fields.take(CALL_ID)) if isinstance(fields.get(CALL_ID), str) else ""
+
+
+def _call(call: Any) -> ToolCall:
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise Unusable("a tool call has no name")
-    arguments = parsed(function.get("arguments"), "the arguments of a tool call are")
-    return {"name": function["name"], "arguments": {} if arguments is None else arguments}
+    given, call_id = function.get("arguments"), call.get("id")
+    # Tables hold arguments as JSON text.
+    arguments = parsed(given, "the arguments of a tool call are")
+    text = given if isinstance(given, str) else json.dumps({} if given is None else given, ensure_ascii=False)
+    return ToolCall(function["name"], "{}" if arguments is None else text, call_id if isinstance(call_id, str) else "")
+
+
+def call_in(content: str) -> ToolCall | None:
+    """The call that a content spells, a JSON object of name and arguments alone; None for any other content."""
+    if not content.lstrip().startswith("{"):
+        return None
+    with suppress(ValueError, RecursionError, Unusable):
+        spelled = json.loads(content)
+        if spelled.keys() == {"name", "arguments"}:
+            return _call(spelled)
+    return None
 
 
 def parsed(value: Any, complaint: str) -> Any:

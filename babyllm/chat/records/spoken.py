@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import cycle
 from operator import itemgetter
 from typing import Any
@@ -15,6 +16,8 @@ from babyllm.chat.messages import ASSISTANT, SYSTEM, TOOL, USER, Message, Unusab
 from babyllm.chat.records.advice import Unrecognised, settings_for
 from babyllm.chat.records.fields import (
     RecordFields,
+    call_id_of,
+    call_in,
     calls_of,
     content_of,
     parsed,
@@ -38,10 +41,11 @@ ANY_SPEAKERS: Speakers = (
 # Names of a question and an answer in one element of a list, for elements that do not name user and assistant.
 _PAIRS = (("input", "output"), ("question", "answer"), ("prompt", "response"), ("query", "response"), ("q", "a"))
 
+CALLER = "function_call"  # its messages are calls, spelled as JSON
 # Other names of the four roles that templates know; any name not listed is a role of its own.
 ROLES = {
     **dict.fromkeys(("user", "human", "prompter", "用户"), USER),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "bot", "model", "function_call"), ASSISTANT),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "bot", "model", CALLER), ASSISTANT),
     **dict.fromkeys(("moss", "chatbot", "ai", "助手"), ASSISTANT),
     **dict.fromkeys(("system", "developer", "系统"), SYSTEM),
     **dict.fromkeys(("tool", "function", "observation", "function_response", "ipython"), TOOL),
@@ -129,8 +133,12 @@ class Talk:
         if speaker:
             name, calls, text = fields.take(speaker), calls_of(fields), fields.take(content)
             text = "" if calls and not text else content_of(text, content)
-            said = "\n".join(part for part in (text, calls) if part)
-            yield Message(self._role(name), said, weight, reasoning_of(fields), tools_of(fields))
+            message = Message(self._role(name), text, weight, reasoning_of(fields), tools_of(fields))
+            if message.role == TOOL and (call_id := call_id_of(fields)):
+                message = replace(message, call_id=call_id)
+            if name == CALLER and not calls and (call := call_in(text)):
+                message = replace(message, tool_calls=(call,))
+            yield message.with_calls(calls)
         else:
             yield from self._pair(fields, weight)
         for left in fields.left():

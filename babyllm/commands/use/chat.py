@@ -72,7 +72,7 @@ def _begin(flags: Flags, directory: str, runtime: Runtime, is_terminal: bool) ->
     found = load_chat_model(directory, int8=flags.int8)
     found.require_template_tokens(directory)
     note_base_model(found, directory)
-    engine = Engine(found.model.to(runtime.device), slots=1)
+    engine = Engine(found.model.to(runtime.device), slots=1, tokenizer=found.tokenizer)
     session = ChatSession(engine, found.template, Sampling(**flags.settings()), Session(flags.system))
     return _Chat(session, is_terminal)
 

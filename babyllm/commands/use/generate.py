@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass, field
 
 from babyllm.commands import SamplingFlags, read_as_chosen
-from babyllm.config.values import Few, Finite
+from babyllm.config.values import Count, Few, Finite
 from babyllm.console import leaving_at_once
 from babyllm.errors import UserError
 from babyllm.runtime import RuntimeConfig, ordinary_signals, start
@@ -26,6 +26,8 @@ class Flags(SamplingFlags):
 
     Attributes:
         stop: string, or [several], that ends the text and is not printed.
+        n: number of continuations, one after the other; several are not streamed.
+        max_length: largest number of tokens of prompt and continuation together; null for the model's context.
         num_beams: number of beams; above 1 selects beam search, which does not sample and prints its result at the end.
         length_penalty: exponent of the length in the beam search; above 0 favours long texts.
         int8: whether to store all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
@@ -33,6 +35,8 @@ class Flags(SamplingFlags):
     """
 
     stop: str | list[str] = field(default_factory=list)
+    n: Few = 1
+    max_length: Count | None = None
     num_beams: Few = 1
     length_penalty: Finite = 1.0
     int8: bool = False
@@ -45,6 +49,8 @@ def run(flags: Flags, directory: str, prompt: str = "") -> None:
     Raises:
         UserError: the model cannot be loaded, the prompt is too long, or a flag is out of range.
     """
+    if flags.num_beams == 1 and flags.length_penalty != 1:
+        raise UserError(f"--length_penalty={flags.length_penalty:g}: is for beams; add --num_beams=4, or leave it out")
     prompt = _from_stdin() if prompt == STDIN else prompt
     with start(flags.runtime) as runtime, ordinary_signals(), read_as_chosen(runtime):
         with leaving_at_once():
@@ -53,11 +59,18 @@ def run(flags: Flags, directory: str, prompt: str = "") -> None:
 
             model, tokenizer = load(directory, int8=flags.int8)
             model.to(runtime.device)
-        settings = flags.settings() | {"stop": flags.stop}
-        if flags.num_beams != 1:
-            beams, penalty = flags.num_beams, flags.length_penalty
-            text = generate(model, tokenizer, prompt, num_beams=beams, length_penalty=penalty, **settings)
-            print(prompt + text)
+        settings = flags.settings() | {"stop": flags.stop, "max_length": flags.max_length}
+        if flags.num_beams != 1 or flags.n != 1:
+            found = generate(
+                model,
+                tokenizer,
+                [prompt],
+                n=flags.n,
+                num_beams=flags.num_beams,
+                length_penalty=flags.length_penalty,
+                **settings,
+            )
+            print("\n\n".join(prompt + text for text in found))
             return
         pieces = stream(model, tokenizer, prompt, **settings)
         print(prompt + next(pieces, ""), end="", flush=True)  # errors are raised before anything is printed

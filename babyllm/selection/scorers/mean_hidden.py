@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from babyllm.chat.load import ChatTemplate
 from babyllm.chat.messages import Conversation, Unusable
 from babyllm.evaluate.scoring import BATCH_TOKENS, batches, evaluating
+from babyllm.generation.pooling import MarkedRow, pooled_hidden
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime
 from babyllm.runtime.precision import reads_in
-from babyllm.selection.scorers.answer_rows import Rendering, rendering
+from babyllm.selection.scorers.answer_rows import rendering
 from babyllm.selection.scorers.scored_batches import Scores
 
 Part = Literal["prompt", "answer", "both"]
@@ -70,7 +71,7 @@ class MeanHidden:
             vectors[[i for i, _ in chosen]] = self._means([row for _, row in chosen])
         return Scores({}, [row if isinstance(row, str) else "" for row in found], vectors)
 
-    def _row(self, conversation: Conversation) -> Rendering | str:
+    def _row(self, conversation: Conversation) -> MarkedRow | str:
         """The ids up to the last one of the mean, and which belong to it; or the reason why there is no mean."""
         try:
             ids, turns = rendering(self.template, conversation)
@@ -82,20 +83,11 @@ class MeanHidden:
         end = np.flatnonzero(marked)[-1] + 1  # a hidden state does not depend on later ids
         if end > (context := self.model.config.max_seq_len):
             return f"{end} tokens are more than the model's context of {context}"
-        return Rendering(ids[:end], marked[:end].astype(np.int64))
+        return MarkedRow(ids[:end], marked[:end])
 
-    @torch.no_grad()
-    def _means(self, rows: Sequence[Rendering]) -> NDArray[np.float32]:
+    def _means(self, rows: Sequence[MarkedRow]) -> NDArray[np.float32]:
         """The vectors (B, D) of rows that are read in one forward pass."""
-        device = self.model.embed_tokens.weight.device if self.runtime is None else self.runtime.device
-        tokens = np.zeros((len(rows), max(len(row.ids) for row in rows)), dtype=np.int64)
-        shares = np.zeros(tokens.shape, dtype=np.float32)
-        for line, row in enumerate(rows):
-            tokens[line, : len(row.ids)] = row.ids
-            shares[line, : len(row.ids)] = row.turns / row.turns.sum()
-        with evaluating(self.model):
-            with reads_in(device, torch.float32 if self.runtime is None else self.runtime.reading_dtype):
-                hidden = self.model(torch.from_numpy(tokens).to(device), returns=("hidden",))["hidden"]
-            means = torch.einsum("bt,btd->bd", torch.from_numpy(shares).to(device), hidden.float())
-        found: NDArray[np.float32] = means.cpu().numpy()
-        return found
+        device = self.model.embed_tokens.weight.device
+        dtype = torch.float32 if self.runtime is None else self.runtime.reading_dtype
+        with evaluating(self.model), reads_in(device, dtype):
+            return pooled_hidden(self.model, rows)

@@ -16,7 +16,7 @@ HARMLESS = frozenset(
         *("user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "request_id", "rid"),
         *("prompt_cache_retention", "prediction", "cache_prompt", "cache_salt", "id_slot", "keep_alive"),
         # options of features that must be off: tools, reasoning, guided decoding, llama.cpp's other samplers
-        *("parallel_tool_calls", "parse_tool_calls", "include_reasoning", "separate_reasoning", "stream_reasoning"),
+        *("parse_tool_calls", "stream_reasoning"),
         *("guided_decoding_backend", "guided_whitespace_pattern", "xtc_threshold", "dynatemp_exponent"),
         *("mirostat_tau", "mirostat_eta", "dry_base", "dry_allowed_length", "dry_penalty_last_n"),
         "dry_sequence_breakers",
@@ -25,15 +25,12 @@ HARMLESS = frozenset(
 """Fields that change nothing, whatever their value."""
 
 NEUTRAL: Neutral = {
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({}, []),
     "suffix": ("",),
     "tools": ([],),
     "functions": ([],),
     "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"}, {}),
     "modalities": (["text"], []),
     "verbosity": ("medium",),
     "reasoning_effort": ("none",),
@@ -53,8 +50,6 @@ NEUTRAL: Neutral = {
     "allowed_token_ids": ([],),
     "logits_processors": ([],),
     "echo": (False,),
-    "add_generation_prompt": (True,),
-    "continue_final_message": (False,),
     "documents": ([],),
     "mm_processor_kwargs": ({},),
     "vllm_xargs": ({},),
@@ -88,10 +83,20 @@ NEUTRAL: Neutral = {
     "timings_per_token": (False,),
     "response_fields": ([],),
     "lora": ([],),
-    "reasoning_format": ("none",),
     "thinking_forced_open": (False,),
 }
 """Fields that change nothing with one of these values."""
+
+NEUTRAL_IN_COMPLETIONS: Neutral = {
+    "add_special_tokens": (True,),
+    "top_logprobs": (0,),
+    "add_generation_prompt": (True,),
+    "continue_final_message": (False,),
+    "separate_reasoning": (True, False),
+    "include_reasoning": (True, False),
+    "reasoning_format": ("auto", "none", "deepseek"),
+}
+"""Fields of chats that change nothing in a completion with one of these values."""
 
 HARMLESS_IN_MESSAGES = frozenset({"name", "id"})
 """Fields of messages that are never passed to a template."""
@@ -100,10 +105,7 @@ NEUTRAL_IN_MESSAGES: Neutral = {
     "tool_calls": ([],),
     "annotations": ([],),
     "refusal": ("",),
-    "reasoning": ("",),
-    "reasoning_content": ("",),
     "images": ([],),
-    "prefix": (False,),
 }
 """Fields of an answer that a client sends back unchanged in a later request."""
 

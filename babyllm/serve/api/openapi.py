@@ -36,7 +36,7 @@ class Endpoint:
         body: model of the request's JSON body; None for an endpoint without one.
     """
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     handler: Callable[[Request], Coroutine[Any, Any, Response]]
     summary: str
@@ -59,7 +59,7 @@ def openapi_document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
             schema = names[endpoint.body, "validation"]
             operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
             operation["responses"]["4XX"] = {"description": "An error object of OpenAI, whose message names the field"}
-        if "{name:path}" in endpoint.path:
+        if "{name" in endpoint.path:
             parameter = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
             operation["parameters"] = [parameter]
         paths.setdefault(endpoint.path.replace(":path", ""), {})[endpoint.method.lower()] = operation

@@ -1,4 +1,4 @@
-"""Checks that every request passes first: host and API key. Requests are counted, and refusals are logged.
+"""Checks that every request passes first: host and API key. Requests are counted and can be logged; refusals are.
 
 normalise path -> check host -> [CORS, for pages of other sites] -> check API key -> the application
 """
@@ -8,22 +8,24 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import re
+import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from babyllm.serve.api.generation.generation_response import GONE
 from babyllm.serve.api.problem import Problem, to_json
-from babyllm.serve.api.response import GONE
+from babyllm.serve.http.cross_origin import ALL, CrossOriginMiddleware
 from babyllm.serve.http.notices import Notices
+from babyllm.serve.http.request_log import RECORD, RequestLog, RequestRecord
 from babyllm.serve.metrics import Metrics
 
 OPEN_PATHS = ("/", "/health", "/docs", "/openapi.json")
 CLIENT_GONE = 499  # nginx's status for it
-ALL = "*"
 REFUSED = "refused"  # key in the state of a request, with the reason
 _NAME = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d*)?|([^:\[\]/\s]+)(?::\d*)?")
 
@@ -77,6 +79,7 @@ class AccessMiddleware:
         notices: Notices,
         paths: frozenset[str],
         is_closing: Callable[[], bool],
+        request_log: RequestLog | None = None,
     ) -> None:
         """Wrap an application.
 
@@ -87,19 +90,19 @@ class AccessMiddleware:
             notices: log of refused requests.
             paths: paths counted separately; all others count as one.
             is_closing: function that returns whether the server is shutting down and refuses new requests.
+            request_log: log of all requests; None logs none.
         """
         self._app, self._access, self._metrics, self._notices = app, access, metrics, notices
         self._expected = None if access.api_key is None else f"Bearer {access.api_key}".encode()
-        self._paths, self._is_closing = paths, is_closing
+        self._paths, self._is_closing, self._request_log = paths, is_closing, request_log
         self._inner: ASGIApp = self._answer
         if access.allowed_origins:
-            self._inner = CORSMiddleware(
-                self._answer, allow_origins=access.allowed_origins, allow_methods=[ALL], allow_headers=[ALL]
-            )
+            self._inner = CrossOriginMiddleware(self._answer, access.allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request or pass it on."""
-        scope["state"] = {}
+        began, record = time.perf_counter(), RequestRecord(bool(self._request_log and self._request_log.has_contents))
+        scope["state"] = {RECORD: record}
         # Clients join parts of URLs carelessly: "/v1/" and "/models" become "/v1//models".
         scope["path"] = re.sub("/{2,}", "/", scope["path"]).rstrip("/") or "/"
         status = 500
@@ -108,6 +111,8 @@ class AccessMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                headers = [*message.get("headers", ()), (b"x-request-id", uuid.uuid4().hex.encode())]
+                message = {**message, "headers": headers}
             await send(message)
 
         try:
@@ -120,6 +125,8 @@ class AccessMiddleware:
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.count_request(path, status)
             self._log_refusal(scope, status)
+            if self._request_log:
+                self._request_log.add(scope["method"], scope["path"], status, time.perf_counter() - began, record)
 
     def _log_refusal(self, scope: Scope, status: int) -> None:
         if 400 <= status < CLIENT_GONE:

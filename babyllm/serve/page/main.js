@@ -14,6 +14,7 @@ $("input").addEventListener("keydown", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || $("settings").open || event.isComposing) return;
+  if ($("files").matches(":popover-open")) return;
   if (!$("alternatives").hidden) hideAlternatives();
   else if (document.body.classList.contains("side-open")) $("menu").click();
   else if (running) running.stopper.abort();
@@ -45,14 +46,43 @@ $("probabilities").addEventListener("click", () => {
   draw();
 });
 const showProbabilities = () => $("probabilities").setAttribute("aria-pressed", String(settings.probabilities));
-$("open-settings").addEventListener("click", () => $("settings").showModal());
+$("open-settings").addEventListener("click", () => openSettings());
+$("compare").addEventListener("click", toggleComparison);
 $("close-settings").addEventListener("click", () => $("settings").close());
 $("settings").addEventListener("click", (event) => { if (event.target === $("settings") && event.offsetX < 0) $("settings").close(); });
-$("system").addEventListener("input", () => { chat.system = settings.system = $("system").value; saveSettings(); save(chat); });
-$("reset").addEventListener("click", () => { settings.sampling = defaults(); saveSettings(); drawControls(); });
+$("system").addEventListener("input", () => setSystem($("system").value));
+$("reset").addEventListener("click", resetSettings);
+const menu = (id, run) => $(id).addEventListener("click", () => { $("files").hidePopover(); run(); });
+menu("export-markdown", () => exportOne("markdown"));
+menu("export-json", () => exportOne("json"));
+menu("export-all", exportAll);
+menu("import", () => $("import-file").click());
+$("attach").addEventListener("click", () => $("attach-file").click());
+for (const [id, run] of [["import-file", importFiles], ["attach-file", attach]]) {
+  $(id).addEventListener("change", () => { run([...$(id).files]); $(id).value = ""; });
+}
+// Files that are dropped anywhere, or pasted, are put into the box.
+const hasFiles = (data) => data?.types.includes("Files");
+addEventListener("dragover", (event) => {
+  if (!hasFiles(event.dataTransfer)) return;
+  event.preventDefault();
+  $("drop").hidden = $("settings").open;
+});
+addEventListener("dragleave", (event) => { if (!event.relatedTarget) $("drop").hidden = true; });
+addEventListener("drop", (event) => {
+  if (!hasFiles(event.dataTransfer)) return;
+  event.preventDefault();
+  $("drop").hidden = true;
+  if (!$("settings").open) attach([...event.dataTransfer.files]);
+});
+$("input").addEventListener("paste", (event) => {
+  if (!event.clipboardData.files.length || event.clipboardData.types.includes("text/plain")) return;
+  event.preventDefault();
+  attach([...event.clipboardData.files]);
+});
 $("down").addEventListener("click", toEnd);
 $("scroller").addEventListener("scroll", () => { hideAlternatives(); $("down").hidden = isAtEnd(); }, { passive: true });
-addEventListener("pagehide", () => { if (running?.message.content) save(running.chat); });
+addEventListener("pagehide", () => { if (running && isBegun(running)) save(running.chat); });
 function reload() {                                              // another tab wrote, deleted or cleared
   if (running) return;
   load();

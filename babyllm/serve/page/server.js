@@ -1,6 +1,7 @@
 // The server: requests, events, and what its refusals mean.
 
-const server = { model: null, feedback: false, context: Infinity, hint: "welcomeHint" };
+const server = { model: null, models: [], title: "", feedback: false, context: Infinity, hint: "welcomeHint", examples: null };
+const served = (name) => (server.models.includes(name) ? name : server.model);
 class Refused extends Error {
   constructor(status, { message = "", code = "" } = {}) { super(message); this.status = status; this.code = code; }
 }
@@ -49,13 +50,15 @@ function explain(error, retry, { edit = null, isBegun = false } = {}) {
 }
 async function meetServer({ isQuiet = false } = {}) {
   try {
-    const known = await (await call("models")).json();
-    const about = { name: known.data[0].id, feedback: false, context: Infinity, chat: true, has_learned_chat: true, ...known.babyllm };
+    const known = await (await call("models")).json(), models = known.data.map(({ id }) => id);
+    const about = { name: models[0], feedback: false, context: Infinity, chat: true, has_learned_chat: true, ...known.babyllm };
     const hint = !about.chat ? "noChat" : about.has_learned_chat ? "welcomeHint" : "baseModel";
-    const isSame = server.model === known.data[0].id && server.context === about.context && server.hint === hint;
-    if (server.model && server.model !== known.data[0].id) toast(strings.renamed(about.name));
-    Object.assign(server, { model: known.data[0].id, feedback: about.feedback, context: about.context, hint });
-    $("model").textContent = document.title = about.name;
+    const examples = Array.isArray(about.examples) && about.examples.length ? about.examples.map(String) : null;
+    const now = { model: models[0], models, title: about.name, feedback: about.feedback, context: about.context, hint, examples };
+    const isSame = JSON.stringify(now) === JSON.stringify(Object.fromEntries(Object.keys(now).map((key) => [key, server[key]])));
+    if (server.model && server.model !== models[0]) toast(strings.renamed(about.name));
+    Object.assign(server, now);
+    drawModel();
     if (problem?.retry === meetServer) problem = null; else if (isSame && isQuiet) return;
     drawControls();
   } catch (error) {

@@ -26,14 +26,17 @@ const CONTROLS = {
   max_tokens: { min: 16, max: 2048, step: 16, value: 512 },
 };
 const defaults = () => Object.fromEntries(Object.entries(CONTROLS).map(([name, control]) => [name, control.value]));
-const settings = { language: "", theme: "", system: "", probabilities: false, ...read(stores.lasting, "babyllm.settings") };
+const settings = { language: "", theme: "", system: "", probabilities: false, model: "", isComparing: false, other: {},
+                   ...read(stores.lasting, "babyllm.settings") };
 settings.sampling = { ...defaults(), ...settings.sampling };
+// The right side of a comparison; a system prompt of null is that of the conversation.
+settings.other = { model: "", system: null, ...settings.other, sampling: { ...defaults(), ...settings.other?.sampling } };
 const saveSettings = () => write(stores.lasting, "babyllm.settings", settings);
 
 // A conversation is a tree, in which a question that was edited and an answer that was asked for again stand beside the first:
 // {id, updated, system, leaf, messages: [{id, parent, role, content, ...}]}. `parent` is the id of the message before, null of a
-// first one; the messages stand in the order they were made; `leaf` is the last one on the screen. Messages are only ever added,
-// so that two tabs can each write what both have.
+// first one; the messages stand in the order they were made; `leaf` is the last one on the screen. Messages are only ever added or
+// made longer, so that two tabs can each write what both have. Two answers of a comparison have one `pair`, and `side` 0 or 1.
 const CHAT_KEY = "babyllm.chat.";
 const chats = new Map();
 const newId = () => Date.now().toString(36) + Math.random().toString(36).slice(2, 8);
@@ -45,7 +48,11 @@ function pathTo(one, id) {
   for (let at = byId.get(id); at && path.length < one.messages.length; at = byId.get(at.parent)) path.push(at);
   return path.reverse();
 }
-const besides = (one, message) => one.messages.filter((other) => other.parent === message.parent);
+// What stands beside a message, itself included; the two answers of a comparison are one place, which the left one stands for.
+function besides(one, message) {
+  const all = one.messages.filter((other) => other.parent === message.parent);
+  return all.filter((other) => !other.pair || !all.some(({ pair, side }) => pair === other.pair && side < other.side));
+}
 function turnTo(one, message) {                                  // with the newest of what followed it
   one.leaf = message.id;
   for (let next; (next = one.messages.findLast((other) => other.parent === one.leaf)); ) one.leaf = next.id;
@@ -54,6 +61,7 @@ function readChat(key) {
   const one = read(stores.lasting, key);
   if (!Array.isArray(one?.messages) || !one.messages.length) return null;
   if (!one.messages.every((message) => typeof message?.content === "string")) return null;
+  one.system ??= "";
   one.messages.forEach((message, i) => {                         // once, a conversation was a list
     message.id ??= String(i);
     if (message.parent === undefined) message.parent = i ? one.messages[i - 1].id : null;
@@ -68,23 +76,24 @@ function load() {
     if (one) chats.set(one.id, one);
   }
 }
+const lengthOf = (message) => message && message.content.length + (message.reasoning?.length ?? 0);
 function adopt(one) {                                            // what another tab has added
   for (const theirs of readChat(CHAT_KEY + one.id)?.messages ?? []) {
     const mine = find(one, theirs.id);
-    if (!mine) one.messages.push(theirs); else if (theirs.content.length > mine.content.length) Object.assign(mine, theirs);
+    if (!mine) one.messages.push(theirs); else if (lengthOf(theirs) > lengthOf(mine)) Object.assign(mine, theirs);
   }
 }
 function putBack(key) {                                          // what another tab, writing at the same time, wrote over
   const stored = readChat(key), mine = stored && chats.get(stored.id);
-  if (mine?.messages.some((message) => !(find(stored, message.id)?.content.length >= message.content.length))) store(mine);
+  if (mine?.messages.some((message) => !(lengthOf(find(stored, message.id)) >= lengthOf(message)))) store(mine);
 }
 function store(one) {                                            // whether there was room for it
   const put = (each) => { adopt(each); return write(stores.lasting, CHAT_KEY + each.id, each); };
-  one.updated = Date.now();
+  one.updated = Math.max(Date.now(), ...[...chats.values()].filter((other) => other !== one).map((other) => other.updated + 1));
   chats.set(one.id, one);
   for (const oldest of [...chats.values()].sort((a, b) => a.updated - b.updated)) {      // their probabilities make room first
     if (put(one)) return true;
-    for (const message of oldest.messages) if (message !== running?.message) delete message.tokens;
+    for (const message of oldest.messages) if (!partOf(message)) delete message.tokens;
     if (oldest !== one) put(oldest);
   }
   return put(one);

@@ -1,29 +1,70 @@
 // What is on the screen.
 
 let chat = null;          // the conversation
-let running = null;       // the answer being written: {chat, asked, former, message, isBegun, stopper}
+let running = null;       // the answers being written, as asking.js has them
 let problem = null;       // what went wrong: {text() in the present language, detail, locked, retry(), edit()}
 let edited = null;        // the id of the question that the next one stands beside
 let strings = STRINGS.en;
 
+// What stands one after the other: a message alone, or the two answers of a comparison.
+function together(message) {
+  if (!message.pair) return [message];
+  const all = new Set([...chat.messages, ...(running?.parts ?? []).map((part) => part.message)]);
+  return [...all].filter(({ pair }) => pair === message.pair).sort((a, b) => a.side - b.side);
+}
 function shown() {
-  const path = pathTo(chat, chat.leaf);
-  if (!running || running.isBegun) return path;
+  const path = pathTo(chat, chat.leaf).map(together);
+  if (!running || isBegun(running)) return path;
   // Until it has begun, an answer takes the place of no other.
-  const { asked, message } = running;
-  if (!find(chat, asked.id)) return [...pathTo(chat, asked.parent), asked, message];
-  return path.at(-1).id === asked.id ? [...path, message] : path;
+  const { asked, parts } = running, answers = parts.map((part) => part.message);
+  if (!find(chat, asked.id)) return [...pathTo(chat, asked.parent).map(together), [asked], answers];
+  return path.at(-1)[0].id === asked.id ? [...path, answers] : path;
 }
 function fillBody(body, message) {
-  if (message.role === "user") body.textContent = message.content;
+  if (message.role !== "assistant") body.textContent = message.content;
   else if (settings.probabilities && message.tokens?.length) fillTokens(body, message.tokens);
   else {
     if (body.firstElementChild?.className === "tokens") body.replaceChildren();
     fillMarkdown(body, message);
   }
 }
+const openThoughts = new Set(), thoughts = new WeakMap();         // ids of messages; what was read of their reasoning
+function fillThought(node, message) {
+  const isThinking = partOf(message) && !message.content;
+  node.querySelector("summary").textContent = isThinking ? strings.thinking : strings.reasoning;
+  node.querySelector("summary").classList.toggle("waiting", Boolean(isThinking));
+  if (!node.open) return;
+  if (!thoughts.has(message)) thoughts.set(message, {});
+  fillMarkdown(node.querySelector(".thought"), Object.assign(thoughts.get(message), { content: message.reasoning }));
+}
+function thoughtNode(message) {
+  const node = make("details", { class: "reasoning", open: openThoughts.has(message.id) ? "" : null },
+                    make("summary"), make("div", { class: "thought reading", dir: "auto" }));
+  node.addEventListener("toggle", () => {
+    if (node.open) openThoughts.add(message.id); else openThoughts.delete(message.id);
+    fillThought(node, message);
+  });
+  return node;
+}
+function callNode({ name, arguments: given }) {
+  let text = given;
+  try { text = JSON.stringify(JSON.parse(given), null, 2); } catch { /* as it was written */ }
+  return codeNode({ text, lang: "json" }, strings.call(name));
+}
+function fillMessage(article, message) {
+  const body = article.querySelector(":scope > .body");
+  fillBody(body, message);
+  if (message.reasoning) {
+    if (!article.querySelector(".reasoning")) body.before(thoughtNode(message));
+    fillThought(article.querySelector(".reasoning"), message);
+  }
+  if (!message.calls?.length) return;
+  if (!article.querySelector(".calls")) body.after(make("div", { class: "calls reading" }));
+  article.querySelector(".calls").replaceChildren(...message.calls.filter(Boolean).map(callNode));
+}
 function turnsNode(message) {
-  const all = besides(chat, message), at = all.indexOf(message);
+  const all = besides(chat, message), pair = message.pair ?? NaN;
+  const at = all.findIndex((other) => other === message || other.pair === pair);
   if (at < 0 || all.length < 2) return null;
   const turn = (name, step) => {
     const button = iconButton(name, strings[name], () => {
@@ -40,38 +81,55 @@ function turnsNode(message) {
   const place = make("span", { "aria-label": strings.place(at + 1, all.length), role: "img" }, `${at + 1}/${all.length}`);
   return make("div", { class: "turns" }, turn("left", -1), place, turn("right", 1));
 }
-function answerTools(message, index, isLast) {
-  const tools = [], { stats, note, tokens } = message;
+function answerTools(message, isLast) {
+  const tools = [], { stats, note, tokens, pair } = message, isChosen = pathTo(chat, chat.leaf).includes(message);
+  if (pair) tools.push(iconButton("check", strings.choose, () => choose(message), String(isChosen)));
   const copy = message.content ? copyButton(() => message.content) : null;
   if (copy) tools.push(copy);
-  if (isLast && !running) tools.push(iconButton("again", strings.again, regenerate));
+  if (isLast && !running && isChosen) tools.push(iconButton("again", strings.again, regenerate));
   if (server.feedback && message.content) {
     tools.push(...[["good", 1], ["bad", -1]].map(([name, rating]) =>
-      iconButton(name, strings[name], () => rate(index, rating), String(message.rating === rating))));
+      iconButton(name, strings[name], () => rate(message, rating), String(message.rating === rating))));
   }
   if (stats) tools.push(make("span", { class: "stats" }, strings.speed(stats.speed.toFixed(1), stats.n, seconds(stats.wait))));
   if (note) tools.push(make("span", {}, strings[note]));
+  if (isLast && !running && canGoOn(message)) tools.push(textButton("forward", strings.goOn, () => goOn(message)));
   if (settings.probabilities && tokens?.length && isLast) tools.push(make("span", {}, strings.hint));
   return tools;
 }
 const seconds = (wait) => (wait >= 0.1 ? wait.toFixed(1) : Math.max(wait, 0.001).toPrecision(1));
-function messageNode(message, index, messages) {
-  const body = make("div", { class: "body", dir: "auto" });
-  const isRunning = running?.message === message, isLast = index === messages.length - 1;
-  const isLeaving = running && !running.isBegun && message.parent === running.asked.id && !isRunning;      // until a new one has begun
-  const footer = make("footer", {}), turns = running ? null : turnsNode(message);
-  fillBody(body, message);
+let bodies = new WeakMap();                                      // nodes of messages: what was read is not read again
+function messageNode(message, isLast, others = []) {
+  const isUser = message.role === "user", part = partOf(message), isRunning = part && !part.isDone;
+  const isLeaving = running && !isBegun(running) && message.parent === running.asked.id && !part &&      // until a new one has begun
+    !running.parts.some((each) => each.message.pair && each.message.pair === message.pair);
+  const state = `${isRunning ? " writing" : ""}${isLeaving ? " leaving" : ""}`;
+  const body = bodies.get(message) ?? make("div", { class: "body reading", dir: "auto" }), footer = make("footer", {});
+  const by = others.length ? make("h3", { class: "by" }, describe(message, others[0])) : null;
+  const article = make("article", { class: `message ${message.role}${state}`, "data-id": message.id }, by, body, footer);
+  const turns = running || others.some(({ side }) => side < message.side) ? null : turnsNode(message);
+  fillMessage(article, message);
+  bodies.set(message, body);
   if (turns) footer.append(turns);
-  if (message.role === "user") {
+  if (isUser) {
     if (!running) footer.append(iconButton("edit", strings.edit, () => startEdit(message)));
   } else if (isLeaving) footer.append(make("span", { class: "waiting" }, strings.writing));
-  else if (!isRunning) {
-    if (!message.content) body.append(make("span", { class: "note" }, strings.empty));
-    footer.append(...answerTools(message, index, isLast));
+  else if (!isRunning && message.role === "assistant") {
+    if (!hasText(message)) article.insertBefore(make("p", { class: "note" }, strings.empty), footer);
+    footer.append(...answerTools(message, isLast));
   }
-  const state = `${isRunning ? " writing" : ""}${isLeaving ? " leaving" : ""}`;
-  return make("article", { class: `message ${message.role}${state}`, "data-id": message.id }, body, footer);
+  return article;
 }
+function placeNode(messages, at, places) {
+  const isLast = at === places.length - 1;
+  if (messages.length === 1) return messageNode(messages[0], isLast);
+  const nodes = messages.map((message) => messageNode(message, isLast, messages.filter((other) => other !== message)));
+  const path = pathTo(chat, chat.leaf);
+  messages.forEach((message, i) => nodes[i].classList.toggle("other", !path.includes(message) && isBeyond(messages, path)));
+  return make("section", { class: "pair", "aria-label": strings.comparison }, ...nodes);
+}
+// Whether the conversation goes on after one of these messages.
+const isBeyond = (messages, path) => messages.some((message) => path.includes(message) && path.at(-1) !== message);
 function problemNode() {
   const { text, detail, locked, retry, edit } = problem;
   const names = { "aria-label": strings.key, placeholder: strings.key };
@@ -89,14 +147,14 @@ function problemNode() {
 }
 function welcomeNode() {
   return make("div", { id: "welcome" }, make("h2", {}, strings.welcome), make("p", {}, strings[server.hint]),
-    ...strings.examples.map((text) => make("button", { type: "button", onclick: () => say(text) }, text)));
+    ...(server.examples ?? strings.examples).map((text) => make("button", { type: "button", onclick: () => say(text) }, text)));
 }
 function draw() {
   hideAlternatives();
-  const messages = shown(), last = messages.at(-1);
-  if (!problem && !running && last?.role === "user") problem = { text: () => strings.unanswered, retry: () => answer(last) };
-  const nodes = [...messages.map(messageNode), ...(problem ? [problemNode()] : [])];
-  const skipped = messages.findLast((message) => message.role === "assistant")?.skipped;
+  const places = shown(), last = places.at(-1)?.[0];
+  if (!problem && !running && ["user", "tool"].includes(last?.role)) problem = { text: () => strings.unanswered, retry: () => answer(last) };
+  const nodes = [...places.map(placeNode), ...(problem ? [problemNode()] : [])];
+  const skipped = places.findLast(([message]) => message.role === "assistant")?.[0].skipped;
   if (skipped) nodes.splice(skipped, 0, make("p", { class: "note border" }, strings.skipped));
   following(() => $("messages").replaceChildren(...(nodes.length ? nodes : [welcomeNode()])));
   $("send").replaceChildren(icon(running ? "stop" : "send"));
@@ -109,7 +167,7 @@ function drawHistory() {
   const shown = [...chats.values()].sort((a, b) => b.updated - a.updated);
   $("nothing").hidden = shown.length > 0;
   $("history").replaceChildren(...shown.map((one) => {
-    const title = (pathTo(one, one.leaf)[0] ?? one.messages[0]).content.slice(0, 80);
+    const title = titleOf(one);
     return make("li", { class: one === chat ? "current" : "" },
       make("button", { type: "button", title, "aria-current": one === chat ? "true" : null, onclick: () => show(one) },
            make("span", {}, title)),
@@ -128,24 +186,11 @@ function drawStrings() {
     node.setAttribute("aria-label", strings[node.dataset.label]);
     if (node.tagName === "BUTTON") node.title = strings[node.dataset.label];
   }
+  bodies = new WeakMap();
   drawControls();
+  drawModel();
   drawHistory();
   draw();
-}
-function drawControls() {
-  $("sampling").replaceChildren(...Object.entries(CONTROLS).flatMap(([name, { min, max, step, off }]) => {
-    const top = name === "max_tokens" ? Math.min(max, Math.max(min, server.context)) : max;
-    const shown = () => (settings.sampling[name] === off ? strings.off : String(Math.min(top, settings.sampling[name])));
-    const output = make("output", { for: name }, shown());
-    const hint = make("small", { id: `${name}-hint` }, strings[`${name}Hint`]);
-    const input = make("input", { type: "range", id: name, min, max: top, step, value: settings.sampling[name], "aria-describedby": hint.id });
-    input.addEventListener("input", () => {
-      settings.sampling[name] = Number(input.value);
-      output.textContent = shown();
-      saveSettings();
-    });
-    return [make("label", { for: name }, strings[name], output), input, hint];
-  }));
 }
 // Whoever looks at the end keeps looking at it when `change` makes the conversation longer.
 function following(change) {
@@ -162,4 +207,3 @@ function grow() {
   $("send").disabled = !running && !$("input").value.trim();
   write(stores.tab, "babyllm.draft", $("input").value);
 }
-

@@ -29,7 +29,7 @@ from babyllm.commands.corpus.inspect import Flags
 from babyllm.commands.corpus.inspect import run as inspect
 from babyllm.errors import UserError
 from babyllm.pipeline.partitions import WorkConfig
-from babyllm.serve.api.feedback import feedback_line
+from babyllm.serve.api.feedback.feedback_file import feedback_line
 from babyllm.store.pair_store import PairStore
 
 __all__ = ["template"]

@@ -324,14 +324,22 @@ def test_a_rating_is_sent_with_its_conversation(visit: Open, server: StandIn) ->
     assert page.get_by_role("button", name="Good answer").first.get_attribute("aria-pressed") == "false"
 
 
-def test_every_control_has_a_name(visit: Open) -> None:
-    """Whatever can be focused says what it is: text, label or aria-label."""
+def test_every_control_has_a_name(visit: Open, server: StandIn) -> None:
+    """Whatever can be focused says what it is: text, label or aria-label; in a comparison and in the menus, too."""
+    server.others, server.finish = ["other"], "length"
+    server.reasonings["wide"] = "thought"
     page = visit()
     say(page, "wide")
     finished(page)
-    nameless = """[...document.querySelectorAll('button, input, textarea')].filter((e) =>
+    page.get_by_role("button", name="Compare two models or settings").click()
+    say(page, "hello")
+    page.locator(".pair .stats").nth(1).wait_for()
+    page.locator("#sides button").first.click()
+    nameless = """[...document.querySelectorAll('button, input, textarea, select, summary')].filter((e) =>
         !e.getAttribute('aria-label') && !e.innerText.trim() && !e.labels?.length && !e.textContent.trim())"""
     assert page.evaluate(f"{nameless}.map((e) => e.outerHTML)") == []
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
+    assert len(ids) == len(set(ids))
 
 
 def test_the_page_and_the_real_server_understand_each_other(

@@ -24,6 +24,7 @@ OUTLINE = """body => {
     if (node.nodeType === Node.TEXT_NODE) return node.data;
     const tag = node.tagName.toLowerCase(), inner = [...node.childNodes].map(outline).join("");
     if (tag === "figcaption") return "";
+    if (tag === "math") return `<math>${node.getAttribute("title")}</math>`;
     if (["span", "div", "figure"].includes(tag)) return inner;
     return ["br", "hr"].includes(tag) ? `<${tag}>` : `<${tag}>${inner}</${tag}>`;
   };
@@ -58,15 +59,16 @@ SPANS = [
     ("*重点！*然后~~删除。~~保留", "<em>重点！</em>然后<del>删除。</del>保留"),
     ("5~10 元，3~5 元", "5~10 元，3~5 元"),
     ("x**(y)**z **unclosed", "x**(y)**z **unclosed"),
-    ("$a_1 * b_2$ and *a $b*c$ d*", "<code>$a_1 * b_2$</code> and <em>a <code>$b*c$</code> d</em>"),
-    ("\\(x_1*y\\) and $$a_1*b*c_2$$", "<code>\\(x_1*y\\)</code> and <code>$$a_1*b*c_2$$</code>"),
+    ("$a_1 * b_2$ and *a $b*c$ d*", "<math>$a_1 * b_2$</math> and <em>a <math>$b*c$</math> d</em>"),
+    ("\\(x_1*y\\) and $$a_1*b*c_2$$", "<math>\\(x_1*y\\)</math> and <math>$$a_1*b*c_2$$</math>"),
     ("it costs $5 and $10", "it costs $5 and $10"),
+    ("美元符号$表示价格。变量$x没有值", "美元符号$表示价格。变量$x没有值"),
     ("a < b && c > d, &lt;b&gt; &#65;", "a < b && c > d, <b> A"),
 ]  # fmt: skip
 FORMULAS = [
-    ("so\n\\[\nx_1\n= y_1\n\\]\nhence", "<p>so</p><code>\\[\nx_1\n= y_1\n\\]</code><p>hence</p>"),
+    ("so\n\\[\nx_1\n= y_1\n\\]\nhence", "<p>so</p><math>\\[\nx_1\n= y_1\n\\]</math><p>hence</p>"),
     ("$$\nx\n- y\n# z\n***\n$$", "<code>$$\nx\n- y\n# z\n***\n$$</code>"),
-    ("a\n$$\nx\n$$\nb\n---", "<p>a</p><code>$$\nx\n$$</code><h4>b</h4>"),
+    ("a\n$$\nx\n$$\nb\n---", "<p>a</p><math>$$\nx\n$$</math><h4>b</h4>"),
     ("\\[x\n\n# z", "<p>[x</p><h3>z</h3>"),
 ]
 LINKS = [

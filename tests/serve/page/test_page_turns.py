@@ -301,6 +301,41 @@ def test_conversations_of_older_pages_are_read(visit: Open, server: StandIn) -> 
     assert len(server.asked[-1]["messages"]) == 254 and server.asked[-1]["messages"][-1]["content"] == "hello"
 
 
+OLD_TREE = {  # as pages stored a conversation before answers could be continued and compared
+    "id": "b2",
+    "updated": 2,
+    "system": "",
+    "leaf": "m3",
+    "messages": [
+        {"id": "m1", "parent": None, "role": "user", "content": "old question"},
+        {"id": "m2", "parent": "m1", "role": "assistant", "content": "first", "tokens": [], "skipped": 0, "note": ""},
+        {
+            **{"id": "m3", "parent": "m1", "role": "assistant", "content": "second $x$", "skipped": 0, "note": "cut"},
+            **{"tokens": [["second", -0.1, []]], "stats": {"n": 1, "wait": 0.1, "speed": 3}, "rating": 1},
+        },
+    ],
+}
+
+
+def test_a_tree_of_an_older_page_goes_on(visit: Open, server: StandIn) -> None:
+    """Versions, rating and statistics are there; the answer that was stopped can be continued, also in a comparison."""
+    page = visit()
+    page.evaluate("(old) => localStorage.setItem('babyllm.chat.b2', JSON.stringify(old))", OLD_TREE)
+    page.evaluate("localStorage.setItem('babyllm.settings', JSON.stringify({language: 'zh', sampling: {top_k: 7}}))")
+    page.reload()
+    page.locator("#history li", has_text="old question").click()
+    assert turns(page) == ["2/2"] and page.locator(".body math").count() == 1
+    assert page.get_by_role("button", name="回答得好").get_attribute("aria-pressed") == "true"
+    server.answers["old question"] = "second $x$ and more"
+    page.get_by_role("button", name="继续").click()
+    page.locator(".assistant .body", has_text="and more").wait_for()
+    assert server.asked[-1]["top_k"] == 7 and turns(page) == ["2/2"]
+    page.get_by_role("button", name="比较两个模型或两组设置").click()
+    page.get_by_role("button", name="重新回答").click()
+    page.locator(".pair .stats").nth(1).wait_for()
+    page.locator(".turns", has_text="3/3").wait_for()
+
+
 def test_a_page_that_is_left_comes_back_as_it_was(visit: Open, server: StandIn) -> None:
     """After going away and back, as after a reload, the conversation, its unfinished answer and the draft are there."""
     page = visit()

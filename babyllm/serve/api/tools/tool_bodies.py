@@ -1,0 +1,121 @@
+"""Fields of requests that offer functions and refer to calls of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
+
+from babyllm.chat.messages import ToolCall
+from babyllm.serve.api.field_types import Flag, Text, Unicode
+from babyllm.serve.api.validation import WRONG, Body, Expected
+
+MAX_TOOLS, MAX_CALLS = 128, 128
+CHOICES = '"none", "auto", "required" or {"type": "function", "function": {"name": ...}}'
+Mode: TypeAlias = Literal["none", "auto", "required"]
+
+Name: TypeAlias = Annotated[
+    Unicode,
+    Field(pattern=r'^[^"\\\x00-\x1f]{1,128}$'),
+    Expected("a name of 1 to 128 characters, without quotes, backslashes and control characters"),
+]
+
+
+def _encodable(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        raise ValueError("not valid Unicode, or nested too deeply") from None
+    return value
+
+
+Schema: TypeAlias = Annotated[
+    dict[str, Any], AfterValidator(_encodable), Expected("a JSON schema of an object, in valid Unicode")
+]
+
+
+class FunctionBody(Body):
+    """A function that can be called."""
+
+    name: Name = Field(description="name of the function")
+    description: Text | None = Field(None, description="what the function does")
+    parameters: Schema | None = Field(None, description="JSON schema of the arguments")
+    strict: Flag = Field(False, description="whether calls are held to the schema where none is required")
+
+    def definition(self) -> dict[str, Any]:
+        """The function in the form that chat templates expect, with the fields that are given."""
+        fields = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return {"type": "function", "function": {name: value for name, value in fields.items() if value is not None}}
+
+
+class ToolBody(Body):
+    """A tool that can be called; all tools are functions."""
+
+    type: Annotated[Literal["function"], Expected('function: {"type": "function", "function": ...}')] = Field(
+        description="kind of the tool"
+    )
+    function: FunctionBody = Field(description="the function")
+
+
+class NameBody(Body):
+    """The name of a function."""
+
+    name: Name = Field(description="name of the function")
+
+
+class NamedChoice(Body):
+    """The function that must be called."""
+
+    type: Annotated[Literal["function"], Expected("function")] = Field("function", description="kind of the tool")
+    function: NameBody = Field(description="the function")
+
+
+def _choice_branch(value: Any) -> str | None:
+    return "(mode)" if isinstance(value, str) else "(named)" if isinstance(value, dict) else None
+
+
+ToolChoice: TypeAlias = Annotated[
+    Annotated[Mode, Expected(CHOICES), Tag("(mode)")] | Annotated[NamedChoice, Tag("(named)")],
+    Discriminator(_choice_branch, custom_error_type=WRONG, custom_error_message=f"must be {CHOICES}"),
+]
+Tools: TypeAlias = Annotated[list[ToolBody], Field(max_length=MAX_TOOLS)]
+
+
+def checked_arguments(value: str) -> str:
+    """The arguments of a call, which are an object as JSON text; an empty text stands for an empty object.
+
+    Raises:
+        PydanticCustomError: they are something else.
+    """
+    try:
+        if not value.strip() or isinstance(json.loads(value), dict):
+            return value
+    except (ValueError, RecursionError):
+        pass
+    raise PydanticCustomError(WRONG, "must be a JSON object as text")
+
+
+Arguments: TypeAlias = Annotated[Text, AfterValidator(checked_arguments)]
+
+
+class CalledFunction(Body):
+    """The function of a call."""
+
+    name: Name = Field(description="name of the function")
+    arguments: Arguments = Field("", description="arguments as JSON text")
+
+
+class CallBody(Body):
+    """A call in an answer that a client sends back."""
+
+    harmless: ClassVar = frozenset({"index"})
+
+    id: Text = Field("", description="id of the call")
+    type: Annotated[Literal["function"], Expected("function")] = Field("function", description="kind of the tool")
+    function: CalledFunction = Field(description="the function and its arguments")
+
+    def call(self) -> ToolCall:
+        """The call in the form that chats use."""
+        return ToolCall(self.function.name, self.function.arguments or "{}", self.id)

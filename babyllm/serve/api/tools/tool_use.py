@@ -1,0 +1,131 @@
+"""What a request says about functions -> what the model reads of them and how its answer is held to them.
+
+tools, tool_choice, parallel_tool_calls -> ToolUse(messages, form, grammar)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from babyllm.chat.messages import SYSTEM, Message
+from babyllm.chat.tools.call_grammar import Function, call_grammar
+from babyllm.chat.tools.reasoning import Begin
+from babyllm.chat.tools.tool_formats import ToolFormat
+from babyllm.errors import UserError
+from babyllm.generation.constraints.constraint import Constraint
+from babyllm.generation.constraints.matcher import matcher_of
+from babyllm.generation.sampling import Sampling
+from babyllm.serve.api.problem import Problem
+from babyllm.serve.api.tools.tool_bodies import FunctionBody, Mode
+from babyllm.serve.served_model import ServedModel
+
+NO_FORM = "tools: the form in which the model's chat template renders calls is not known here; leave tools out"
+
+
+class ToolUse(NamedTuple):
+    """The functions of a request.
+
+    Attributes:
+        offered: functions that the model reads; empty if none may be called.
+        callable: those that may be called.
+        form: how the model writes calls; None if none is looked for.
+        is_required: whether the answer must be a call.
+        is_parallel: whether it may have several calls.
+    """
+
+    offered: Sequence[FunctionBody] = ()
+    callable: Sequence[FunctionBody] = ()
+    form: ToolFormat | None = None
+    is_required: bool = False
+    is_parallel: bool = True
+
+    def messages(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages with the functions in the system message."""
+        if not self.offered:
+            return list(messages)
+        tools = json.dumps([function.definition() for function in self.offered], ensure_ascii=False)
+        if messages and messages[0].role == SYSTEM:
+            return [replace(messages[0], tools=tools), *messages[1:]]
+        return [Message(SYSTEM, "", tools=tools), *messages]
+
+    def grammar(self, begin: Begin, content: Mapping[str, Any] | None = None) -> str | None:
+        """The grammar of the answer; None if it is free.
+
+        Args:
+            begin: what the answer begins with.
+            content: JSON schema of the content of an answer without calls; None for any text.
+        """
+        is_held = self.is_required or not self.is_parallel or any(function.strict for function in self.callable)
+        if self.form is None or not (is_held or content is not None):
+            return None
+        functions = [Function(function.name, function.parameters) for function in self.callable]
+        return call_grammar(
+            functions,
+            self.form,
+            is_required=self.is_required,
+            is_parallel=self.is_parallel,
+            begin=begin,
+            content=content,
+        )
+
+
+def tool_use(
+    functions: Sequence[FunctionBody], choice: Mode | str, named: str | None, is_parallel: bool, model: ServedModel
+) -> ToolUse:
+    """The functions of a request.
+
+    Args:
+        functions: the functions that it offers.
+        choice: "none", "auto" or "required".
+        named: name of the function that must be called; None if the model chooses.
+        is_parallel: whether there may be several calls.
+        model: description of the model that answers.
+
+    Raises:
+        Problem: the fields contradict each other, or the model's template has no known form of calls.
+    """
+    names = [function.name for function in functions]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise Problem(400, f"tools: the function {twice!r} is given twice", param="tools")
+    if named is not None and named not in names:
+        raise Problem(400, f"tool_choice: the function {named!r} is not among tools", param="tool_choice")
+    if choice == "required" and not functions:
+        raise Problem(400, "tool_choice: required needs tools", param="tool_choice")
+    if not functions or choice == "none":
+        return ToolUse()
+    if (form := model.tool_format) is None:
+        raise Problem(400, NO_FORM, param="tools", code="no_tool_format")
+    chosen = [function for function in functions if named in (None, function.name)]
+    is_required = named is not None or choice == "required"
+    return ToolUse(functions, chosen, form, is_required, is_parallel and named is None)
+
+
+def held_to(sampling: Sampling, tools: ToolUse, begin: Begin, model: ServedModel) -> Sampling:
+    """The sampling of an answer that is held to the functions of its request.
+
+    Args:
+        sampling: sampling of the answer; a JSON schema in it is that of an answer without calls.
+        tools: what the request says about functions.
+        begin: what the answer begins with.
+        model: description of the model that answers.
+
+    Raises:
+        Problem: a schema cannot be used, or the sampling has another constraint.
+    """
+    content = sampling.constraint
+    if tools.form is None or (content is None and tools.grammar(begin) is None):
+        return sampling
+    if content is not None and content.kind != "json_schema":
+        message = "tools: beside functions, an answer can only be held to a JSON schema; leave one of them out"
+        raise Problem(400, message, param="tools")
+    grammar = tools.grammar(begin, None if content is None or tools.is_required else content.value)
+    assert grammar is not None
+    try:
+        constraint = Constraint("grammar", grammar)
+        matcher_of(constraint, model.tokenizer, [model.tokenizer.eos_id], model.vocab_size).allowed()
+    except UserError as error:
+        raise Problem(400, f"tools: {error}", param="tools") from None
+    return replace(sampling, constraint=constraint)
