@@ -164,7 +164,8 @@ def generate_ids(
     Raises:
         UserError: the prompt leaves no room in the model's context, or the answer cannot go on.
     """
-    engine = Engine(model, slots=1, context=_context(model, [(prompt, sampling)]), tokenizer=tokenizer)
+    context = _context(model, [(prompt, sampling)])
+    engine = Engine(model, slots=1, context=context, cached_tokens=0, tokenizer=tokenizer)
     yield from engine.answer(prompt, sampling, end_ids)
 
 

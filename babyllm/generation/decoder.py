@@ -289,9 +289,9 @@ class Decoder:
         held = self._cache[:, :, :, :length]
         held[:, : len(sources)] = held[:, sources]
 
-    def clear(self, row: int) -> None:
-        """Zero a row's cache, so that its NaNs cannot reach other rows."""
-        self._cache[:, row, :, : self._n_ready] = 0
+    def clear(self, row: int, begin: int = 0) -> None:
+        """Zero a row's cache from token `begin` on, so that its NaNs cannot reach other rows."""
+        self._cache[:, row, :, begin : self._n_ready] = 0
 
     def _make_ready(self, longest: int) -> None:
         # Columns that are not filled yet are multiplied by zero, which would not remove a NaN.

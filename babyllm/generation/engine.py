@@ -25,11 +25,12 @@ from torch import Tensor
 
 from babyllm.errors import UserError
 from babyllm.generation.constraints.constraint import Constraint
-from babyllm.generation.constraints.matcher import Broken, Matcher, matcher_of
+from babyllm.generation.constraints.matcher import Matcher, matcher_of
 from babyllm.generation.decoder import PREFILL_TOKENS, Decoder, require_readable
-from babyllm.generation.prefix_cache import PAGE, Prefix, PrefixCache
-from babyllm.generation.request import Event, Finish, Part, Request
 from babyllm.generation.sampling import NO_NUMBERS, Sampler, Sampling, Token
+from babyllm.generation.scheduling.prefix_cache import PAGE, Prefix, PrefixCache
+from babyllm.generation.scheduling.request import Event, Finish, Part, Request
+from babyllm.generation.scheduling.short_prompts import short_prompts
 from babyllm.generation.scores import prompt_scores
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
@@ -67,6 +68,7 @@ class Engine:
         context: int | None = None,
         prefill_chunk: int = PREFILL_TOKENS,
         cached_tokens: int | None = None,
+        look_up: bool = True,
         tokenizer: Tokenizer | None = None,
     ) -> None:
         """Allocate the KV cache for `slots` requests of `context` tokens each.
@@ -81,6 +83,8 @@ class Engine:
             cached_tokens: largest number of tokens whose keys and values are kept for later prompts that begin alike,
                 rounded up to whole pages; 0 keeps none. None keeps as many as the slots have room for, in at most 1
                 GiB.
+            look_up: whether tokens are guessed from earlier ones while a single answer is written (`LookUp`), which
+                changes no token and makes answers faster that repeat their prompt or themselves.
             tokenizer: tokenizer of the model, which requests with a constraint need.
 
         Raises:
@@ -101,7 +105,7 @@ class Engine:
         self._prefixes = PrefixCache(-(-cached_tokens // PAGE))
         self._decoder.make_pages(self._prefixes.n_pages, PAGE)
         self.n_prompt_tokens = self.n_cached_tokens = 0
-        self._end_ids, self._tokenizer = model.end_ids, tokenizer
+        self._end_ids, self._looks_up, self._tokenizer = model.end_ids, look_up, tokenizer
         self._slots, self._prefill_chunk, self._vocab_size = slots, prefill_chunk, model.config.vocab_size
         self._numbers = itertools.count()
         self._waiting: deque[Request] = deque()
@@ -212,11 +216,46 @@ class Engine:
     def _decode(self) -> list[Event]:
         if not self._running:
             return []
+        if any(request.ahead for request in self._running):
+            return self._given_out()
+        if self._looks_up and len(self._running) == 1 and self._draws_ahead(self._running[0]):
+            return self._given_out()
         tokens = torch.tensor([request.drawn[-1:] for request in self._running], device=self._decoder.device)
         logits = self._decoder.read(tokens, 0, [request.n_read for request in self._running])
         for request in self._running:
             request.n_read += 1
         return self._draw(0, logits)
+
+    def _draws_ahead(self, request: Request) -> bool:
+        """Read a guess at the only running request's next tokens, if there is one, and draw while the draws agree."""
+        guess = request.guess()
+        if not guess:
+            return False
+        tokens = torch.tensor([[*request.drawn[-1:], *guess]], device=self._decoder.device)
+        logits = self._decoder.read_all(tokens, 0, [request.n_read])[0]
+        if not logits.amax(-1).isfinite().all():  # perhaps only after a wrong guess: read without it
+            self._decoder.clear(0, request.n_read)
+            return False
+        for scores, guessed in zip(logits, [*guess, None], strict=True):
+            request.n_read += 1
+            request.ahead.append(request.draw(scores, self._end_ids))
+            if request.ahead[-1].finish or request.drawn[-1] != guessed:
+                break
+        request.look_up.judge(len(request.ahead) - 1)
+        return True
+
+    def _given_out(self) -> list[Event]:
+        """An event of each request that has drawn ahead; this takes no time, so the others go on when none is left."""
+        events = []
+        for row in reversed(range(len(self._running))):
+            request = self._running[row]
+            if not request.ahead:
+                continue
+            events.append(request.ahead.popleft())
+            if events[-1].finish:
+                self._keep(row, request)
+                self._leave(row)
+        return events
 
     def _join(self) -> list[Event]:
         events = [request.event(None, "length") for request in self._waiting if not request.n_left]
@@ -230,7 +269,8 @@ class Engine:
             return events + self._read_on(request)
         self._is_turn_of_long = has_long
         budget = self._prefill_chunk
-        while group := self._next_shorts(budget):
+        cost, look_up = self._decoder.n_first_tokens, self._look_up
+        while group := short_prompts(self._waiting, self._slots - self.n_running, budget, self.context, cost, look_up):
             counts = [request.n_unread for request in group]
             tokens = torch.empty(len(group), max(counts), dtype=torch.long)
             first = len(self._running)
@@ -248,30 +288,12 @@ class Engine:
             events += self._draw(first, logits)
         return events
 
-    def _next_shorts(self, budget: int) -> list[Request]:
-        """The requests with short prompts that have waited longest, as many as can be read together."""
-        n_free, group, longest, most = self._slots - self.n_running, list[Request](), 0, 0
-        for request in self._waiting:
-            if len(group) == n_free:
-                break
-            if not request.is_short:
-                continue
-            self._look_up(request)  # since pages come and go
-            if not request.is_short or any(_should_follow(request, other) for other in group):
-                continue
-            longest, most = max(longest, request.n_unread), max(most, request.n_read)
-            # A row is padded to the longest rest, for which it needs room after its own prefix.
-            if group and longest + most > self.context:
-                break
-            if self._decoder.n_first_tokens(longest, most) * (len(group) + 1) > budget:
-                break
-            group.append(request)
-        return group
-
     def _look_up(self, request: Request) -> None:
         """Find what the prefix cache has of a waiting request's prompt, and whether the rest is short."""
         request.n_read = self._found(request).n
-        request.is_short = self._decoder.n_first_tokens(request.n_unread, request.n_read) <= self._prefill_chunk
+        is_long = len(request.prompt) > self._prefill_chunk
+        limit = min(EFFORT, self._prefill_chunk) if is_long else self._prefill_chunk
+        request.is_short = self._decoder.n_first_tokens(request.n_unread, request.n_read) <= limit
 
     def _found(self, request: Request) -> Prefix:
         """What the prefix cache has of a prompt, except for its last token, which is always read for its logits."""
@@ -311,6 +333,8 @@ class Engine:
             self._parked.append(request)
             request.row = self._slots - len(self._parked)
             self._take(request, request.row)
+            if request.n_read:
+                return []  # copying was work enough
         part = request.part = request.part or self._begin_part(request)
         logits = next(part.steps)
         if logits is None:
@@ -359,17 +383,7 @@ class Engine:
                 events.append(request.event(None, "error", error=NO_NUMBERS))
                 continue
             is_first = not request.drawn
-            try:
-                token = request.sampler.draw(scores)
-            except Broken as error:
-                events.append(request.event(None, "error", error=str(error)))
-                continue
-            request.drawn.append(token.id)
-            request.n_left -= 1
-            if token.id in self._end_ids or token.id in request.end_ids:
-                events.append(request.event(None, "stop", token))
-            else:
-                events.append(request.event(token, None if request.n_left else "length"))
+            events.append(request.draw(scores, self._end_ids))
             if is_first or events[-1].finish:
                 self._keep(row, request)
         for i in reversed(range(len(rows))):
@@ -383,9 +397,3 @@ class Engine:
         if row < len(self._running):
             self._running[row] = last
             self._decoder.move(len(self._running), row, last.n_read)
-
-
-def _should_follow(request: Request, other: Request) -> bool:
-    """Whether a request should wait until another one is read, since that reads most of what it has to read itself."""
-    end = request.n_read + max(PAGE, -(-request.n_unread // 2))
-    return end < len(request.prompt) and request.prompt[:end] == other.prompt[:end]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from babyllm.errors import UserError
 from babyllm.generation import Engine, Sampling
-from babyllm.generation.prefix_cache import PAGE, PrefixCache
 from babyllm.generation.sampling import candidates
+from babyllm.generation.scheduling.prefix_cache import PAGE, PrefixCache
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
 
@@ -63,7 +63,7 @@ class Oracle:
     """Answers of an engine that keeps nothing and answers one prompt at a time."""
 
     def __init__(self, model: Transformer) -> None:
-        self.engine = Engine(model, slots=1, cached_tokens=0)
+        self.engine = Engine(model, slots=1, cached_tokens=0, look_up=False)
 
     def answer(self, prompt: Sequence[int], sampling: Sampling) -> tuple[list[int], str]:
         answers = Answers(self.engine)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from torch import Tensor
 
+from babyllm.generation.constraints.matcher import Broken
 from babyllm.generation.sampling import Sampler, Token
+from babyllm.generation.scheduling.look_up import LookUp
 
 Finish = Literal["stop", "length", "error"]
 
@@ -58,6 +61,8 @@ class Request:
     n_cached: int = 0
     is_short: bool = True  # its unread rest is read at once
     drawn: list[int] = field(default_factory=list)
+    ahead: deque[Event] = field(default_factory=deque)  # what was drawn, but not reported yet
+    look_up: LookUp = field(default_factory=LookUp)
     row: int = -1  # only while parked
     part: Part | None = None  # only while parked
 
@@ -75,6 +80,22 @@ class Request:
     def ids(self) -> list[int]:
         """The tokens of prompt and answer that are in its row."""
         return [*self.prompt, *self.drawn][: self.n_read]
+
+    def guess(self) -> list[int]:
+        """A guess at the tokens after the last drawn one, such that one more can be drawn after them."""
+        return self.look_up.guess([*self.prompt, *self.drawn], self.n_left - 1)
+
+    def draw(self, scores: Tensor, end_ids: Container[int]) -> Event:
+        """Draw the next token, given its logits (V,) and the model's end tokens."""
+        try:
+            token = self.sampler.draw(scores)
+        except Broken as error:
+            return self.event(None, "error", error=str(error))
+        self.drawn.append(token.id)
+        self.n_left -= 1
+        if token.id in end_ids or token.id in self.end_ids:
+            return self.event(None, "stop", token)
+        return self.event(token, None if self.n_left else "length")
 
     def event(self, token: Token | None, finish: Finish | None, end: Token | None = None, *, error: str = "") -> Event:
         """An event of this request."""
