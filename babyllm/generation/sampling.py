@@ -206,9 +206,7 @@ class Sampler:
         if self._matcher is not None:
             logits = logits.masked_fill(~self._matcher.allowed(), -math.inf)
             if not logits.isfinite().any():
-                raise Broken(
-                    "the answer cannot go on within its constraint: the model expects no token that fits"
-                )
+                raise Broken("the answer cannot go on within its constraint: the model expects no token that fits")
         return logits
 
     def _take(self, drawn: int) -> None:
