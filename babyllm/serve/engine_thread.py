@@ -49,6 +49,8 @@ class Loading(NamedTuple):
         queue: number of further answers that may wait.
         threads: number of CPU threads.
         max_adapters: largest number of adapters that have an engine in memory at a time.
+        cached_tokens: largest number of tokens of prompts and answers whose keys and values each engine keeps; None
+            for as many as its slots hold, in at most 1 GiB.
     """
 
     load: Callable[[], Sequence[tuple[Transformer, ServedModel]]]
@@ -57,6 +59,7 @@ class Loading(NamedTuple):
     queue: int
     threads: int
     max_adapters: int = 1
+    cached_tokens: int | None = None
 
 
 class EngineThread:
@@ -249,7 +252,14 @@ class EngineThread:
         with loading.reading():
             make = {}
             for model, served in models:
-                engine = partial(Engine, model, slots=loading.slots, context=served.context, tokenizer=served.tokenizer)
+                engine = partial(
+                    Engine,
+                    model,
+                    slots=loading.slots,
+                    context=served.context,
+                    cached_tokens=loading.cached_tokens,
+                    tokenizer=served.tokenizer,
+                )
                 make[served.name] = partial(Writer, engine, served.tokenizer, loading.slots)
             writers = Writers(make, loading.max_adapters)
             embedders = {served.name: Embedder(model) for model, served in models}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from babyllm.commands import read_as_chosen
-from babyllm.config.values import AnyMembers, Count, Few, Limits, Members, PathText, Seconds
+from babyllm.config.values import AnyCount, AnyMembers, Count, Few, Limits, Members, PathText, Seconds
 from babyllm.errors import UserError
 from babyllm.runtime import RuntimeConfig, start
 from babyllm.runtime.secret import secret
@@ -39,6 +39,8 @@ class Flags:
         slots: number of answers that are written together.
         queue: number of further answers that may wait; others get status 429.
         context: largest number of tokens of a prompt and its answer together; null takes the model's.
+        cached_tokens: number of tokens of prompts and answers whose keys and values are kept, so that prompts that
+            begin alike are not read again; 0 keeps none; null keeps as many as the slots hold, in at most 1 GiB.
         max_body_bytes: largest size of a request's body, in bytes.
         feedback: file that ratings of answers are added to, in lines of JSON; null stores none.
         request_log: file that a line of JSON about each request is added to; null logs none.
@@ -61,6 +63,7 @@ class Flags:
     slots: Few = 8
     queue: AnyMembers = 64
     context: Members | None = None
+    cached_tokens: AnyCount | None = None
     max_body_bytes: Count = 4 << 20
     feedback: PathText | None = None
     request_log: PathText | None = None
@@ -123,6 +126,7 @@ def run(flags: Flags, directory: str) -> None:
             flags.queue,
             torch.get_num_threads(),
             flags.max_adapters,
+            flags.cached_tokens,
         )
         settings = Settings(
             access=access,

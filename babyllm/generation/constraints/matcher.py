@@ -3,13 +3,13 @@
 Tokenizer, Constraint -> compiled once, kept for later requests -> a copy for each answer -> Matcher
     allowed: (V,) mask before each draw;  accept: the drawn token
 
-A token is allowed if its bytes can go on from what was written, so a character may be spread over several tokens. Where
-only one text can follow, only the token is allowed with which the tokenizer itself would begin that text. End tokens
-are allowed where the answer may end, and only they where nothing can follow.
+A token is allowed if its bytes can go on from what was written, so a character may be spread over several tokens. End
+tokens are allowed where the answer may end, and only they where nothing can follow.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections import OrderedDict
@@ -165,20 +165,38 @@ class _Vocabulary:
 
 
 def _grammar(constraint: Constraint) -> str:
-    from llguidance import LLMatcher
+    r"""The grammar of a constraint, which allows every spelling of a text in tokens; `\d` is an ASCII digit."""
+    from llguidance import regex_to_lark
 
+    text = constraint.text
+    if constraint.kind == "grammar":
+        return _lark(text)
     if constraint.kind == "json_schema":
-        return LLMatcher.grammar_from_json_schema(constraint.text, defaults=JSON_OPTIONS)  # type: ignore[arg-type]
+        return _lark(f"start: %json {json.dumps({**constraint.value, 'x-guidance': JSON_OPTIONS})}")
     if constraint.kind == "choice":
-        return LLMatcher.grammar_from_regex("|".join(f"(?:{_escaped(text)})" for text in constraint.value))
-    if constraint.kind == "regex":
-        return LLMatcher.grammar_from_regex(constraint.text)
-    return LLMatcher.grammar_from_lark(constraint.text)
+        text = "|".join(f"(?:{_escaped(choice)})" for choice in constraint.value)
+    return _lark(f"start: /{regex_to_lark(_without_anchors(text), 'd')}/")
+
+
+def _lark(text: str) -> str:
+    """A grammar as llguidance takes it; without its option, only one spelling of what must follow would be allowed."""
+    option = "" if "%llguidance" in text else '%llguidance {"no_forcing": true}\n'
+    return json.dumps({"grammars": [{"lark_grammar": option + text}]})
+
+
+def _without_anchors(pattern: str) -> str:
+    """A regular expression without ^ and $ around it, since the whole answer is matched anyway."""
+    pattern = pattern.removeprefix("^")
+    if not pattern.endswith("$"):
+        return pattern
+    before = pattern[:-1]
+    is_escaped = (len(before) - len(before.rstrip("\\"))) % 2 == 1
+    return pattern if is_escaped else before
 
 
 def _escaped(text: str) -> str:
     """A text as a regular expression that matches it alone."""
-    return re.sub(r"[\\.+*?()|\[\]{}^$#&\-~/\s]", lambda match: f"\\x{{{ord(match[0]):x}}}", text)
+    return re.sub(r"[^\w\u0080-\U0010ffff]", lambda match: f"\\x{{{ord(match[0]):x}}}", text)
 
 
 def _reason(error: str) -> str:

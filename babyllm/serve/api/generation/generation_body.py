@@ -10,10 +10,9 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from babyllm.generation.constraints.constraint import Constraint
 from babyllm.generation.sampling import Sampling
 from babyllm.serve.api.field_types import EMPTY_IS_OBJECT, UNLIMITED, Flag, Text, Unicode
-from babyllm.serve.api.generation.structured_body import ResponseFormat, StructuredBody
+from babyllm.serve.api.generation.structured_body import Given, ResponseFormat, StructuredBody
 from babyllm.serve.api.validation import Body, Expected, Integer, Number
 
 MAX_STOPS, MAX_STOP_CHARACTERS = 64, 256
@@ -96,10 +95,10 @@ class GenerationBody(SamplingBody):
         description="text, json_object or json_schema",
     )
 
-    def constraints(self) -> list[tuple[str, Constraint]]:
-        """The constraints that are given, with the names of their fields.
+    def constraints(self) -> Given:
+        """The constraints that are given.
 
         Raises:
-            UserError: one of them is not valid.
+            Problem: one of them is not valid.
         """
         return [*self.response_format.constraints(), *super().constraints()]

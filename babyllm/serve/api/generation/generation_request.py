@@ -137,15 +137,14 @@ def _biases(body: SamplingBody, model: ServedModel) -> tuple[tuple[int, float], 
 
 def _constraint(body: SamplingBody, model: ServedModel) -> Constraint | None:
     """What the answer may say, which is compiled here so that the engine finds it ready."""
-    name = "response_format"
+    given = body.constraints()
+    if not given:
+        return None
+    name, constraint = given[0]
+    if len(given) > 1:
+        message = f"{name} and {given[1][0]} both say what the answer may say; give one of them"
+        raise Problem(400, message, param=name)
     try:
-        given = body.constraints()
-        if not given:
-            return None
-        name, constraint = given[0]
-        if len(given) > 1:
-            message = f"{name} and {given[1][0]} both say what the answer may say; give one of them"
-            raise Problem(400, message, param=name)
         matcher_of(constraint, model.tokenizer, [model.tokenizer.eos_id], model.vocab_size).allowed()
     except UserError as error:
         raise Problem(400, f"{name}: {error}", param=name) from None

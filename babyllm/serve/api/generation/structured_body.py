@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from babyllm.generation.constraints.constraint import ANY_OBJECT, Constraint
+from babyllm.errors import UserError
+from babyllm.generation.constraints.constraint import ANY_OBJECT, Constraint, Kind
 from babyllm.serve.api.field_types import EMPTY_IS_OBJECT, Flag, Text, Unicode
+from babyllm.serve.api.problem import Problem
 from babyllm.serve.api.validation import Body, Expected
 
 JsonSchema: TypeAlias = Annotated[dict[str, Any], Expected("a JSON schema")]
 Choices: TypeAlias = Annotated[list[Unicode], Expected("a list of texts")]
+FormatType: TypeAlias = Annotated[
+    Literal["text", "json_object", "json_schema"], Expected("text, json_object or json_schema")
+]
+
+
+Given: TypeAlias = list[tuple[str, Constraint]]
+"""Constraints with the names of their fields."""
+
+
+def _given(*fields: tuple[str, Kind, Any]) -> Given:
+    """The constraints of fields, each with a name, a kind and a value, which is None where it is absent.
+
+    Raises:
+        Problem: one of them is not valid.
+    """
+    found: Given = []
+    for name, kind, value in fields:
+        if value is None:
+            continue
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        try:
+            found.append((name, Constraint(kind, text)))
+        except UserError as error:
+            raise Problem(400, f"{name}: {error}", param=name) from None
+    return found
 
 
 class StructuredOutputs(Body):
@@ -32,14 +60,19 @@ class StructuredOutputs(Body):
             return {"json_schema" if name == "json" else name: item for name, item in value.items()}
         return value
 
-    def constraints(self) -> list[Constraint]:
-        """The constraints that are given."""
-        found = [Constraint.of_schema(self.json_schema)] if self.json_schema is not None else []
-        found += [Constraint.of_schema(ANY_OBJECT)] if self.json_object else []
-        found += [Constraint("regex", self.regex)] if self.regex is not None else []
-        found += [Constraint.of_choices(self.choice)] if self.choice is not None else []
-        found += [Constraint("grammar", self.grammar)] if self.grammar is not None else []
-        return found
+    def constraints(self) -> Given:
+        """The constraints that are given.
+
+        Raises:
+            Problem: one of them is not valid.
+        """
+        return _given(
+            ("structured_outputs.json", "json_schema", self.json_schema),
+            ("structured_outputs.json_object", "json_schema", ANY_OBJECT if self.json_object else None),
+            ("structured_outputs.regex", "regex", self.regex),
+            ("structured_outputs.choice", "choice", self.choice),
+            ("structured_outputs.grammar", "grammar", self.grammar),
+        )
 
 
 class StructuredBody(Body):
@@ -53,21 +86,22 @@ class StructuredBody(Body):
     guided_choice: Choices | None = Field(None, description="another name of structured_outputs.choice")
     guided_grammar: Text | None = Field(None, description="another name of structured_outputs.grammar")
 
-    def constraints(self) -> list[tuple[str, Constraint]]:
-        """The constraints that are given, with the names of their fields.
+    def constraints(self) -> Given:
+        """The constraints that are given.
 
         Raises:
-            UserError: one of them is not valid.
+            Problem: one of them is not valid.
         """
-        guided = StructuredOutputs(
-            json_schema=self.guided_json,
-            json_object=False,
-            regex=self.guided_regex,
-            choice=self.guided_choice,
-            grammar=self.guided_grammar,
-        )
         new = self.structured_outputs.constraints() if self.structured_outputs else []
-        return [("structured_outputs", one) for one in new] + [("guided_*", one) for one in guided.constraints()]
+        return [
+            *new,
+            *_given(
+                ("guided_json", "json_schema", self.guided_json),
+                ("guided_regex", "regex", self.guided_regex),
+                ("guided_choice", "choice", self.guided_choice),
+                ("guided_grammar", "grammar", self.guided_grammar),
+            ),
+        ]
 
 
 class NamedSchema(Body):
@@ -89,29 +123,32 @@ class NamedSchema(Body):
 class ResponseFormat(Body):
     """The form of an answer."""
 
-    type: Annotated[Literal["text", "json_object", "json_schema"], Expected("text, json_object or json_schema")] = (
-        Field("text", description="kind of the form")
-    )
+    type: FormatType = Field("text", description="kind of the form")
     json_schema: NamedSchema | None = Field(None, description="schema of the answer, for json_schema")
 
-    def constraints(self) -> list[tuple[str, Constraint]]:
-        """The constraint of this form, if there is any, with the name of its field."""
-        if self.type == "text":
-            return []
+    def constraints(self) -> Given:
+        """The constraint of this form, if there is any.
+
+        Raises:
+            Problem: it is not valid.
+        """
+        if self.type == "json_schema" and self.json_schema is None:
+            message = "response_format.json_schema is missing; give it, or the type json_object"
+            raise Problem(400, message, param="response_format")
         schema = self.json_schema.json_schema if self.json_schema and self.type == "json_schema" else None
-        return [("response_format", Constraint.of_schema(ANY_OBJECT if schema is None else schema))]
+        return _given(("response_format", "json_schema", None if self.type == "text" else schema or ANY_OBJECT))
 
 
 class FlatFormat(NamedSchema):
     """The form of an answer of /v1/responses."""
 
-    type: Annotated[Literal["text", "json_object", "json_schema"], Expected("text, json_object or json_schema")] = (
-        Field("text", description="kind of the form")
-    )
+    type: FormatType = Field("text", description="kind of the form")
 
-    def constraints(self) -> list[tuple[str, Constraint]]:
-        """The constraint of this form, if there is any, with the name of its field."""
-        if self.type == "text":
-            return []
+    def constraints(self) -> Given:
+        """The constraint of this form, if there is any.
+
+        Raises:
+            Problem: it is not valid.
+        """
         schema = self.json_schema if self.type == "json_schema" else None
-        return [("text.format", Constraint.of_schema(ANY_OBJECT if schema is None else schema))]
+        return _given(("text.format", "json_schema", None if self.type == "text" else schema or ANY_OBJECT))

@@ -7,11 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import Discriminator, Field, Tag
 
 from babyllm.chat.messages import ASSISTANT, TOOL, Message
-from babyllm.generation.constraints.constraint import Constraint
 from babyllm.serve.api.chat.chat_body import ROLES
 from babyllm.serve.api.field_types import EMPTY_IS_OBJECT, MAY_BE_UNLIMITED, UNLIMITED, Flag, Text, Unicode
 from babyllm.serve.api.generation.generation_body import MAX_TOP_LOGPROBS, SamplingBody, StreamOptions
-from babyllm.serve.api.generation.structured_body import FlatFormat
+from babyllm.serve.api.generation.structured_body import FlatFormat, Given
 from babyllm.serve.api.neutral import HARMLESS, NEUTRAL, Neutral
 from babyllm.serve.api.tools.response_calls import CallItem, FlatChoice, FlatToolChoice, FlatTools, with_call
 from babyllm.serve.api.tools.tool_use import ToolUse, tool_use
@@ -182,11 +181,11 @@ class ResponseBody(SamplingBody):
             return tool_use(functions, "required", choice.name, self.parallel_tool_calls, model)
         return tool_use(functions, choice, None, self.parallel_tool_calls, model)
 
-    def constraints(self) -> list[tuple[str, Constraint]]:
-        """The constraints that are given, with the names of their fields.
+    def constraints(self) -> Given:
+        """The constraints that are given.
 
         Raises:
-            UserError: one of them is not valid.
+            Problem: one of them is not valid.
         """
         return [*self.text.format.constraints(), *super().constraints()]
 

@@ -1,0 +1,118 @@
+"""Constrained answers, penalties and biases through the server."""
+
+import json
+from enum import Enum
+
+import pytest
+from pydantic import BaseModel, Field
+from serve_fixtures import CHAT, COMPLETE, Server
+
+from babyllm.tokenizer import Tokenizer
+
+ASK = {"messages": [{"role": "user", "content": "一"}], "temperature": 1.5, "seed": 1}
+SCHEMA = {
+    "type": "object",
+    "properties": {"名字": {"type": "string", "maxLength": 5}, "n": {"enum": [1, 22]}},
+    "required": ["名字", "n"],
+    "additionalProperties": False,
+}
+
+
+class Colour(str, Enum):
+    red = "红"
+    green = "绿"
+
+
+class Thing(BaseModel):
+    name: str = Field(max_length=4)
+    colours: list[Colour] = Field(max_length=2)
+
+
+def test_the_official_client_parses_an_answer(server: Server) -> None:
+    """`parse()` of the official client returns an object of its class."""
+    with server.openai() as client:
+        found = client.chat.completions.parse(
+            model="tiny", messages=[{"role": "user", "content": "一"}], response_format=Thing, seed=1, temperature=1.5
+        )
+    assert isinstance(found.choices[0].message.parsed, Thing)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": SCHEMA}}},
+        {"structured_outputs": {"json": SCHEMA}},
+        {"guided_json": SCHEMA},
+    ],
+)
+def test_answers_fit_the_schema(server: Server, fields: dict[str, object]) -> None:
+    """The answer to each form of a schema fits it, and equal seeds have equal answers."""
+    answer = server.post(CHAT, ASK | fields).json()["choices"][0]
+    found = json.loads(answer["message"]["content"])
+    assert answer["finish_reason"] == "stop"
+    assert list(found) == ["名字", "n"] and len(found["名字"]) <= 5 and found["n"] in (1, 22)
+    assert answer == server.post(CHAT, ASK | fields).json()["choices"][0]
+
+
+def test_json_objects_are_objects_or_cut(server: Server) -> None:
+    """json_object has an object, or ends with "length"."""
+    answer = server.post(CHAT, ASK | {"response_format": {"type": "json_object"}, "max_tokens": 100}).json()["choices"][
+        0
+    ]
+    text = answer["message"]["content"]
+    assert isinstance(json.loads(text), dict) if answer["finish_reason"] == "stop" else text.lstrip()[0] == "{"
+
+
+def test_completions_take_choices_expressions_and_grammars(server: Server) -> None:
+    """vLLM's names constrain completions as well."""
+    for fields, allowed in (
+        ({"guided_choice": ["是", "不是"]}, {"是", "不是"}),
+        ({"structured_outputs": {"choice": ["甲", "乙"]}}, {"甲", "乙"}),
+        ({"guided_regex": "[ab]"}, {"a", "b"}),
+        ({"guided_grammar": 'start: "x" | "y"'}, {"x", "y"}),
+    ):
+        answer = server.post(COMPLETE, {"prompt": "一", "seed": 3, **fields}).json()["choices"][0]
+        assert answer["text"] in allowed and answer["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("response_format", {"type": "xml"}),
+        ("response_format", {"type": "json_schema"}),
+        ("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "strng"}}}),
+        ("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}}),
+        (
+            "response_format",
+            {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["长" * 300_000]}}},
+        ),
+        ("response_format", 7),
+        ("guided_regex", "(a"),
+        ("guided_choice", []),
+        ("guided_grammar", "start: nothing"),
+        ("structured_outputs", {"structural_tag": "x"}),
+        ("logit_bias", {"a": 1}),
+        ("logit_bias", {"1": 101}),
+        ("logit_bias", {"999999": 1}),
+        ("frequency_penalty", 2.1),
+    ],
+)
+def test_a_field_that_cannot_be_is_named(server: Server, name: str, value: object) -> None:
+    """A constraint that cannot be met, a bias or a penalty out of range is refused with the name of the field."""
+    answer = server.post(CHAT, ASK | {name: value})
+    assert answer.status_code == 400
+    assert name in answer.json()["error"]["message"]
+
+
+def test_only_one_constraint_is_taken(server: Server) -> None:
+    """Two constraints in one request are refused."""
+    answer = server.post(CHAT, ASK | {"guided_regex": "a", "guided_choice": ["a"]})
+    assert answer.status_code == 400 and "give one" in answer.json()["error"]["message"]
+
+
+def test_a_bias_forces_and_forbids_tokens(server: Server, tokenizer: Tokenizer) -> None:
+    """A large bias makes a token certain, and a frequency penalty is taken."""
+    token = tokenizer.encode("龘")[0]
+    body = {"prompt": "一", "seed": 3, "max_tokens": 4, "logit_bias": {str(token): 100}, "frequency_penalty": 1.5}
+    assert server.post(COMPLETE, body).json()["usage"]["completion_tokens"] == 4
+    assert server.post(COMPLETE, body | {"presence_penalty": 1}).status_code == 200
