@@ -90,7 +90,8 @@ def _free(form: ToolFormat) -> list[str]:
         return ["SAID: /(?s:.+)/"]
     if form.place == "mark":
         mark = _escaped(form.before)
-        return [f"SAID: /(?s:.*)/ & ~/(?s:.*){mark}(?s:.*)/", rf"lead[lazy]: /(?s:.*){mark}\n/"]
+        said = f"SAID: /(?s:.*)/ & ~/(?s:.*){mark}(?s:.*)/"
+        return [said, rf"lead[lazy]: /(?s:.*){mark}\n/ & ~/(?s:.*){mark}[^\n](?s:.*)/"]
     first = r"[^{ \t\r\n]"
     if form.place == "line":
         return [rf"SAID: /{first}[^\n]*(\n[ \t]*({first}[^\n]*)?)*/"]

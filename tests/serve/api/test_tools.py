@@ -23,6 +23,7 @@ SCHEMA = {
 }
 TOOL = {"type": "function", "function": {"name": "f", "description": "天气", "parameters": SCHEMA}}
 OTHER = {"type": "function", "function": {"name": "g"}}
+ALLOWED = {"tools": [{"type": "function", "function": {"name": "h"}}]}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
 
 
@@ -150,6 +151,25 @@ def test_several_calls_may_be_required(babbler: Server) -> None:
     assert {call["function"]["name"] for call in calls} == {"g"} and len({call["id"] for call in calls}) == len(calls)
 
 
+def test_only_allowed_functions_are_called(caller: Server, babbler: Server) -> None:
+    """Of functions that are offered, only allowed ones are called, in chats and in responses, required or not."""
+    allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "g"}}]}
+    for seed in range(5):
+        choice = {"type": "allowed_tools", "allowed_tools": allowed}
+        body = calling(tools=[TOOL, OTHER], tool_choice=choice, parallel_tool_calls=False, temperature=1.5, seed=seed)
+        message, finish = message_of(babbler, body)
+        assert ([call["function"]["name"] for call in message["tool_calls"]], finish) == (["g"], "tool_calls")
+    choice = {"type": "allowed_tools", "allowed_tools": allowed | {"mode": "auto"}}
+    message, _ = message_of(caller, calling(tools=[TOOL, OTHER], tool_choice=choice, temperature=0))
+    assert all(call["function"]["name"] == "g" for call in message.get("tool_calls") or [])
+    flat = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "g"}]}
+    tools = [FLAT, {"type": "function", "name": "g"}]
+    body = {"input": "x", "tools": tools, "tool_choice": flat, "parallel_tool_calls": False}
+    response = babbler.post("/v1/responses", {"model": NAME, **body})
+    assert response.status_code == 200, response.text
+    assert [item["name"] for item in response.json()["output"]] == ["g"] and response.json()["tool_choice"] == flat
+
+
 @pytest.fixture(scope="session")
 def marking_tokenizer(corpus: Sequence[Document]) -> Tokenizer:
     """A vocabulary whose marks of calls are special tokens."""
@@ -228,6 +248,7 @@ def test_content_may_be_held_to_a_schema_beside_calls(babbler: Server) -> None:
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice"),
         ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "h"}}}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "allowed_tools": ALLOWED}}, "tool_choice"),
         (
             {
                 "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "no"}}}],

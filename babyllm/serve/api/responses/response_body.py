@@ -12,7 +12,14 @@ from babyllm.serve.api.field_types import EMPTY_IS_OBJECT, MAY_BE_UNLIMITED, UNL
 from babyllm.serve.api.generation.generation_body import MAX_TOP_LOGPROBS, SamplingBody, StreamOptions
 from babyllm.serve.api.generation.structured_body import FlatFormat, Given
 from babyllm.serve.api.neutral import HARMLESS, NEUTRAL, Neutral
-from babyllm.serve.api.tools.response_calls import CallItem, FlatChoice, FlatToolChoice, FlatTools, with_call
+from babyllm.serve.api.tools.response_calls import (
+    CallItem,
+    FlatAllowedChoice,
+    FlatChoice,
+    FlatToolChoice,
+    FlatTools,
+    with_call,
+)
 from babyllm.serve.api.tools.tool_use import ToolUse, tool_use
 from babyllm.serve.api.validation import WRONG, Body, Expected, Integer
 from babyllm.serve.served_model import ServedModel
@@ -178,7 +185,10 @@ class ResponseBody(SamplingBody):
         """
         functions, choice = [tool.function() for tool in self.tools], self.tool_choice
         if isinstance(choice, FlatChoice):
-            return tool_use(functions, "required", choice.name, self.parallel_tool_calls, model)
+            return tool_use(functions, "required", [choice.name], False, model)
+        if isinstance(choice, FlatAllowedChoice):
+            names = [tool.name for tool in choice.tools]
+            return tool_use(functions, choice.mode, names, self.parallel_tool_calls, model)
         return tool_use(functions, choice, None, self.parallel_tool_calls, model)
 
     def constraints(self) -> Given:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
 
 from babyllm.chat.messages import ASSISTANT, Message, ToolCall
 from babyllm.serve.api.field_types import Flag, Text
-from babyllm.serve.api.tools.tool_bodies import MAX_TOOLS, Arguments, FunctionBody, Mode, Name, Schema
+from babyllm.serve.api.tools.tool_bodies import (
+    MAX_TOOLS,
+    AllowedMode,
+    Arguments,
+    FunctionBody,
+    Mode,
+    Name,
+    Schema,
+    choice_branch,
+)
 from babyllm.serve.api.validation import WRONG, Body, Expected
 
-CHOICES = '"none", "auto", "required" or {"type": "function", "name": ...}'
+CHOICES = '"none", "auto", "required", {"type": "function", "name": ...} or allowed_tools'
 
 
 class FlatTool(Body):
@@ -39,13 +48,19 @@ class FlatChoice(Body):
     name: Name = Field(description="name of the function")
 
 
-def _choice_branch(value: Any) -> str | None:
-    return "(mode)" if isinstance(value, str) else "(named)" if isinstance(value, dict) else None
+class FlatAllowedChoice(Body):
+    """The choice among some of the functions."""
+
+    type: Literal["allowed_tools"] = Field(description="kind of the choice")
+    mode: AllowedMode = Field("auto", description="auto, or required if one must be called")
+    tools: Annotated[list[FlatChoice], Field(min_length=1, max_length=MAX_TOOLS)] = Field(description="the functions")
 
 
 FlatToolChoice: TypeAlias = Annotated[
-    Annotated[Mode, Expected(CHOICES), Tag("(mode)")] | Annotated[FlatChoice, Tag("(named)")],
-    Discriminator(_choice_branch, custom_error_type=WRONG, custom_error_message=f"must be {CHOICES}"),
+    Annotated[Mode, Expected(CHOICES), Tag("(mode)")]
+    | Annotated[FlatChoice, Tag("(named)")]
+    | Annotated[FlatAllowedChoice, Tag("(allowed)")],
+    Discriminator(choice_branch, custom_error_type=WRONG, custom_error_message=f"must be {CHOICES}"),
 ]
 FlatTools: TypeAlias = Annotated[list[FlatTool], Field(max_length=MAX_TOOLS)]
 

@@ -13,8 +13,9 @@ from babyllm.serve.api.field_types import Flag, Text, Unicode
 from babyllm.serve.api.validation import WRONG, Body, Expected
 
 MAX_TOOLS, MAX_CALLS = 128, 128
-CHOICES = '"none", "auto", "required" or {"type": "function", "function": {"name": ...}}'
+CHOICES = '"none", "auto", "required", {"type": "function", "function": {"name": ...}} or allowed_tools'
 Mode: TypeAlias = Literal["none", "auto", "required"]
+AllowedMode: TypeAlias = Annotated[Literal["auto", "required"], Expected("auto or required")]
 
 Name: TypeAlias = Annotated[
     Unicode,
@@ -72,13 +73,32 @@ class NamedChoice(Body):
     function: NameBody = Field(description="the function")
 
 
-def _choice_branch(value: Any) -> str | None:
-    return "(mode)" if isinstance(value, str) else "(named)" if isinstance(value, dict) else None
+class AllowedTools(Body):
+    """Functions that may be called, of those that are offered."""
+
+    mode: AllowedMode = Field("auto", description="auto, or required if one must be called")
+    tools: Annotated[list[NamedChoice], Field(min_length=1, max_length=MAX_TOOLS)] = Field(description="the functions")
+
+
+class AllowedChoice(Body):
+    """The choice among some of the functions."""
+
+    type: Literal["allowed_tools"] = Field(description="kind of the choice")
+    allowed_tools: AllowedTools = Field(description="functions that may be called")
+
+
+def choice_branch(value: Any) -> str | None:
+    """The branch of the types of tool_choice that a value belongs to."""
+    if isinstance(value, dict):
+        return "(allowed)" if value.get("type") == "allowed_tools" else "(named)"
+    return "(mode)" if isinstance(value, str) else None
 
 
 ToolChoice: TypeAlias = Annotated[
-    Annotated[Mode, Expected(CHOICES), Tag("(mode)")] | Annotated[NamedChoice, Tag("(named)")],
-    Discriminator(_choice_branch, custom_error_type=WRONG, custom_error_message=f"must be {CHOICES}"),
+    Annotated[Mode, Expected(CHOICES), Tag("(mode)")]
+    | Annotated[NamedChoice, Tag("(named)")]
+    | Annotated[AllowedChoice, Tag("(allowed)")],
+    Discriminator(choice_branch, custom_error_type=WRONG, custom_error_message=f"must be {CHOICES}"),
 ]
 Tools: TypeAlias = Annotated[list[ToolBody], Field(max_length=MAX_TOOLS)]
 

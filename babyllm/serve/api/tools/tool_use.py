@@ -58,7 +58,8 @@ class ToolUse(NamedTuple):
             begin: what the answer begins with.
             content: JSON schema of the content of an answer without calls; None for any text.
         """
-        is_held = self.is_required or not self.is_parallel or any(function.strict for function in self.callable)
+        is_held = self.is_required or not self.is_parallel or len(self.callable) < len(self.offered)
+        is_held = is_held or any(function.strict for function in self.callable)
         if self.form is None or not (is_held or content is not None):
             return None
         functions = [Function(function.name, function.parameters) for function in self.callable]
@@ -73,14 +74,18 @@ class ToolUse(NamedTuple):
 
 
 def tool_use(
-    functions: Sequence[FunctionBody], choice: Mode | str, named: str | None, is_parallel: bool, model: ServedModel
+    functions: Sequence[FunctionBody],
+    choice: Mode | str,
+    allowed: Sequence[str] | None,
+    is_parallel: bool,
+    model: ServedModel,
 ) -> ToolUse:
     """The functions of a request.
 
     Args:
         functions: the functions that it offers.
         choice: "none", "auto" or "required".
-        named: name of the function that must be called; None if the model chooses.
+        allowed: names of those that may be called; None for all.
         is_parallel: whether there may be several calls.
         model: description of the model that answers.
 
@@ -90,17 +95,16 @@ def tool_use(
     names = [function.name for function in functions]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise Problem(400, f"tools: the function {twice!r} is given twice", param="tools")
-    if named is not None and named not in names:
-        raise Problem(400, f"tool_choice: the function {named!r} is not among tools", param="tool_choice")
+    if unknown := next((name for name in allowed or () if name not in names), None):
+        raise Problem(400, f"tool_choice: the function {unknown!r} is not among tools", param="tool_choice")
     if choice == "required" and not functions:
         raise Problem(400, "tool_choice: required needs tools", param="tool_choice")
     if not functions or choice == "none":
         return ToolUse()
     if (form := model.tool_format) is None:
         raise Problem(400, NO_FORM, param="tools", code="no_tool_format")
-    chosen = [function for function in functions if named in (None, function.name)]
-    is_required = named is not None or choice == "required"
-    return ToolUse(functions, chosen, form, is_required, is_parallel and named is None)
+    chosen = [function for function in functions if allowed is None or function.name in allowed]
+    return ToolUse(functions, chosen, form, choice == "required", is_parallel)
 
 
 def held_to(sampling: Sampling, tools: ToolUse, begin: Begin, model: ServedModel) -> Sampling:
