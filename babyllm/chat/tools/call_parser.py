@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -87,7 +88,7 @@ class CallParser:
         self._content, self._calls = [], []
         while self._state(is_end):
             pass
-        return "".join(self._content), self._calls
+        return "".join(self._content), _by_call(self._calls)
 
     # Each state takes what it can from the buffer. It returns whether another state can go on with the rest.
 
@@ -256,3 +257,12 @@ def _call_in(text: str) -> tuple[str, str] | None:
         if isinstance(given, dict):
             return function["name"], json.dumps(given, ensure_ascii=False)
     return None
+
+
+def _by_call(deltas: Sequence[CallDelta]) -> list[CallDelta]:
+    """One delta for each call, since clients expect each call at most once in an event."""
+    found: dict[int, CallDelta] = {}
+    for number, name, arguments in deltas:
+        before = found.get(number, CallDelta(number))
+        found[number] = CallDelta(number, before.name or name, before.arguments + arguments)
+    return list(found.values())

@@ -221,6 +221,7 @@ def test_the_official_client_parses_calls(babbler: Server, caller: Server) -> No
             with client.chat.completions.stream(messages=messages, **greedy) as stream:
                 message = stream.get_final_completion().choices[0].message
             assert message.tool_calls and message.content == "wait"
+            assert all(isinstance(json.loads(call.function.arguments), dict) for call in message.tool_calls)
             messages.append(message.model_dump(exclude_none=True, exclude={"parsed"}))
             messages += [{"role": "tool", "tool_call_id": call.id, "content": "3"} for call in message.tool_calls]
 
