@@ -96,7 +96,7 @@ def test_exactly_the_tokens_that_some_answer_goes_on_with_are_allowed(
 def schema_of(rng: random.Random, depth: int = 0) -> dict[str, Any]:
     """A random schema whose answers are bounded."""
     kinds = ["string", "integer", "boolean", "enum", "const", "pattern", "null"]
-    kind = rng.choice(kinds if depth > 1 else [*kinds, "object", "object", "array", "anyOf"])
+    kind = rng.choice(kinds if depth > 2 else [*kinds, "object", "object", "array", "anyOf"])
     if kind == "object":
         names = rng.sample(["名字", "年龄", "id", "标签 1", 'say "hi"', "a\\b", "tags", "e\u0301"], rng.randint(1, 4))
         inner = {name: schema_of(rng, depth + 1) for name in names}

@@ -15,7 +15,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import torch
@@ -158,10 +158,11 @@ class _Vocabulary:
         self.special_token_ids = sorted(special)
         names = {i: name.encode() for name, i in tokenizer.special.items()}
         self.tokens = [names.get(i) or tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
-        self._encode = tokenizer.encode
+        self._tokenizer = ref(tokenizer)  # the compilers must not keep their keys alive
 
     def __call__(self, text: str) -> list[int]:
-        return self._encode(text)
+        tokenizer = self._tokenizer()
+        return tokenizer.encode(text) if tokenizer else []
 
 
 def _grammar(constraint: Constraint) -> str:

@@ -18,7 +18,7 @@ from babyllm.serve.api.neutral import (
     NEUTRAL_IN_MESSAGES,
     NEUTRAL_IN_PARTS,
 )
-from babyllm.serve.api.tools.tool_bodies import MAX_CALLS, AllowedChoice, CallBody, NamedChoice, ToolChoice, Tools
+from babyllm.serve.api.tools.tool_bodies import MAX_CALLS, CallBody, ToolChoice, Tools
 from babyllm.serve.api.tools.tool_use import ToolUse, tool_use
 from babyllm.serve.api.validation import WRONG, Body, Expected, Integer
 from babyllm.serve.served_model import ServedModel
@@ -118,14 +118,7 @@ class MessagesBody(Body):
         Raises:
             Problem: the fields contradict each other, or the model has no known form of calls.
         """
-        functions = [tool.function for tool in self.tools]
-        choice = self.tool_choice
-        if isinstance(choice, NamedChoice):
-            return tool_use(functions, "required", [choice.function.name], False, model)
-        if isinstance(choice, AllowedChoice):
-            names = [tool.function.name for tool in choice.allowed_tools.tools]
-            return tool_use(functions, choice.allowed_tools.mode, names, self.parallel_tool_calls, model)
-        return tool_use(functions, choice, None, self.parallel_tool_calls, model)
+        return tool_use([tool.function for tool in self.tools], self.tool_choice, self.parallel_tool_calls, model)
 
 
 class ChatCompletionBody(MessagesBody, GenerationBody):

@@ -12,9 +12,9 @@ from babyllm.chat.tools.reasoning import Begin
 from babyllm.chat.tools.tool_formats import ToolFormat
 from babyllm.errors import UserError
 from babyllm.generation.constraints.constraint import Constraint
-from babyllm.generation.constraints.matcher import matcher_of
 from babyllm.generation.sampling import Sampling
 from babyllm.serve.api.generation.generation_body import GenerationBody, SamplingBody
+from babyllm.serve.api.generation.usable_constraint import require_usable
 from babyllm.serve.api.problem import Problem
 from babyllm.serve.api.validation import UNSUPPORTED
 from babyllm.serve.served_model import ServedModel
@@ -144,8 +144,5 @@ def _constraint(body: SamplingBody, model: ServedModel) -> Constraint | None:
     if len(given) > 1:
         message = f"{name} and {given[1][0]} both say what the answer may say; give one of them"
         raise Problem(400, message, param=name)
-    try:
-        matcher_of(constraint, model.tokenizer, [model.tokenizer.eos_id], model.vocab_size).allowed()
-    except UserError as error:
-        raise Problem(400, f"{name}: {error}", param=name) from None
+    require_usable(constraint, model, name)
     return constraint

@@ -14,8 +14,6 @@ from babyllm.serve.api.generation.structured_body import FlatFormat, Given
 from babyllm.serve.api.neutral import HARMLESS, NEUTRAL, Neutral
 from babyllm.serve.api.tools.response_calls import (
     CallItem,
-    FlatAllowedChoice,
-    FlatChoice,
     FlatToolChoice,
     FlatTools,
     with_call,
@@ -183,13 +181,7 @@ class ResponseBody(SamplingBody):
         Raises:
             Problem: the fields contradict each other, or the model has no known form of calls.
         """
-        functions, choice = [tool.function() for tool in self.tools], self.tool_choice
-        if isinstance(choice, FlatChoice):
-            return tool_use(functions, "required", [choice.name], False, model)
-        if isinstance(choice, FlatAllowedChoice):
-            names = [tool.name for tool in choice.tools]
-            return tool_use(functions, choice.mode, names, self.parallel_tool_calls, model)
-        return tool_use(functions, choice, None, self.parallel_tool_calls, model)
+        return tool_use([tool.function() for tool in self.tools], self.tool_choice, self.parallel_tool_calls, model)
 
     def constraints(self) -> Given:
         """The constraints that are given.

@@ -12,6 +12,7 @@ from babyllm.chat.messages import ASSISTANT, Message, ToolCall
 from babyllm.serve.api.field_types import Flag, Text
 from babyllm.serve.api.tools.tool_bodies import (
     MAX_TOOLS,
+    Allowed,
     AllowedMode,
     Arguments,
     FunctionBody,
@@ -47,6 +48,10 @@ class FlatChoice(Body):
     type: Annotated[Literal["function"], Expected("function")] = Field("function", description="kind of the tool")
     name: Name = Field(description="name of the function")
 
+    def allowed(self) -> Allowed:
+        """One call of this function."""
+        return Allowed("required", [self.name], is_single=True)
+
 
 class FlatAllowedChoice(Body):
     """The choice among some of the functions."""
@@ -54,6 +59,10 @@ class FlatAllowedChoice(Body):
     type: Literal["allowed_tools"] = Field(description="kind of the choice")
     mode: AllowedMode = Field("auto", description="auto, or required if one must be called")
     tools: Annotated[list[FlatChoice], Field(min_length=1, max_length=MAX_TOOLS)] = Field(description="the functions")
+
+    def allowed(self) -> Allowed:
+        """Calls of these functions."""
+        return Allowed(self.mode, [tool.name for tool in self.tools])
 
 
 FlatToolChoice: TypeAlias = Annotated[

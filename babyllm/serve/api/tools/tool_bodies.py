@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
@@ -66,11 +67,36 @@ class NameBody(Body):
     name: Name = Field(description="name of the function")
 
 
+class Allowed(NamedTuple):
+    """What a choice among functions allows.
+
+    Attributes:
+        mode: auto, or required if one must be called.
+        names: names of the functions that may be called.
+        is_single: whether there may be one call only.
+    """
+
+    mode: Mode
+    names: Sequence[str]
+    is_single: bool = False
+
+
+class Chooses(Protocol):
+    """A choice among functions."""
+
+    def allowed(self) -> Allowed:
+        """What it allows."""
+
+
 class NamedChoice(Body):
     """The function that must be called."""
 
     type: Annotated[Literal["function"], Expected("function")] = Field("function", description="kind of the tool")
     function: NameBody = Field(description="the function")
+
+    def allowed(self) -> Allowed:
+        """One call of this function."""
+        return Allowed("required", [self.function.name], is_single=True)
 
 
 class AllowedTools(Body):
@@ -85,6 +111,10 @@ class AllowedChoice(Body):
 
     type: Literal["allowed_tools"] = Field(description="kind of the choice")
     allowed_tools: AllowedTools = Field(description="functions that may be called")
+
+    def allowed(self) -> Allowed:
+        """Calls of these functions."""
+        return Allowed(self.allowed_tools.mode, [tool.function.name for tool in self.allowed_tools.tools])
 
 
 def choice_branch(value: Any) -> str | None:

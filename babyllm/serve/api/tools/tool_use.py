@@ -16,10 +16,10 @@ from babyllm.chat.tools.reasoning import Begin
 from babyllm.chat.tools.tool_formats import ToolFormat
 from babyllm.errors import UserError
 from babyllm.generation.constraints.constraint import Constraint
-from babyllm.generation.constraints.matcher import matcher_of
 from babyllm.generation.sampling import Sampling
+from babyllm.serve.api.generation.usable_constraint import require_usable
 from babyllm.serve.api.problem import Problem
-from babyllm.serve.api.tools.tool_bodies import FunctionBody, Mode
+from babyllm.serve.api.tools.tool_bodies import Chooses, FunctionBody, Mode
 from babyllm.serve.served_model import ServedModel
 
 NO_FORM = "tools: the form in which the model's chat template renders calls is not known here; leave tools out"
@@ -75,8 +75,7 @@ class ToolUse(NamedTuple):
 
 def tool_use(
     functions: Sequence[FunctionBody],
-    choice: Mode | str,
-    allowed: Sequence[str] | None,
+    choice: Mode | Chooses,
     is_parallel: bool,
     model: ServedModel,
 ) -> ToolUse:
@@ -84,27 +83,27 @@ def tool_use(
 
     Args:
         functions: the functions that it offers.
-        choice: "none", "auto" or "required".
-        allowed: names of those that may be called; None for all.
+        choice: "none", "auto", "required", or a choice among some of them.
         is_parallel: whether there may be several calls.
         model: description of the model that answers.
 
     Raises:
         Problem: the fields contradict each other, or the model's template has no known form of calls.
     """
+    mode, allowed, is_single = (choice, None, False) if isinstance(choice, str) else choice.allowed()
     names = [function.name for function in functions]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise Problem(400, f"tools: the function {twice!r} is given twice", param="tools")
     if unknown := next((name for name in allowed or () if name not in names), None):
         raise Problem(400, f"tool_choice: the function {unknown!r} is not among tools", param="tool_choice")
-    if choice == "required" and not functions:
+    if mode == "required" and not functions:
         raise Problem(400, "tool_choice: required needs tools", param="tool_choice")
-    if not functions or choice == "none":
+    if not functions or mode == "none":
         return ToolUse()
     if (form := model.tool_format) is None:
         raise Problem(400, NO_FORM, param="tools", code="no_tool_format")
     chosen = [function for function in functions if allowed is None or function.name in allowed]
-    return ToolUse(functions, chosen, form, choice == "required", is_parallel)
+    return ToolUse(functions, chosen, form, mode == "required", is_parallel and not is_single)
 
 
 def held_to(sampling: Sampling, tools: ToolUse, begin: Begin, model: ServedModel) -> Sampling:
@@ -120,16 +119,17 @@ def held_to(sampling: Sampling, tools: ToolUse, begin: Begin, model: ServedModel
         Problem: a schema cannot be used, or the sampling has another constraint.
     """
     content = sampling.constraint
-    if tools.form is None or (content is None and tools.grammar(begin) is None):
+    if tools.form is None:
         return sampling
     if content is not None and content.kind != "json_schema":
         message = "tools: beside functions, an answer can only be held to a JSON schema; leave one of them out"
         raise Problem(400, message, param="tools")
     grammar = tools.grammar(begin, None if content is None or tools.is_required else content.value)
-    assert grammar is not None
+    if grammar is None:
+        return sampling
     try:
         constraint = Constraint("grammar", grammar)
-        matcher_of(constraint, model.tokenizer, [model.tokenizer.eos_id], model.vocab_size).allowed()
     except UserError as error:
         raise Problem(400, f"tools: {error}", param="tools") from None
+    require_usable(constraint, model, "tools")
     return replace(sampling, constraint=constraint)
