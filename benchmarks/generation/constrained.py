@@ -18,22 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from babyllm.model.config import ModelConfig
 from benchmarks import figures
+from benchmarks.generation.generate import SHAPE
 
 if TYPE_CHECKING:
     from babyllm.tokenizer import Tokenizer
 
 SMALL = ModelConfig(
     n_layers=4, d_model=128, n_heads=4, n_kv_heads=2, d_ff=384, vocab_size=4096, max_seq_len=1024, tie_embeddings=True
-)
-LARGE = ModelConfig(
-    n_layers=30,
-    d_model=576,
-    n_heads=9,
-    n_kv_heads=3,
-    d_ff=1536,
-    vocab_size=49152,
-    max_seq_len=1024,
-    tie_embeddings=True,
 )
 SCHEMA = {"type": "array", "items": {"type": "string"}, "minItems": 5}
 
@@ -108,7 +99,7 @@ def main() -> None:
     args = figures.parse(parser, rounds=1, tokens=40)
     with figures.sample("raw.jsonl").open(encoding="utf-8") as lines:
         texts = [json.loads(line)["text"] for line in itertools.islice(lines, 20_000)]
-    found = [*measure("sample", SMALL, texts, args), *measure("135 M", LARGE, texts, args)]
+    found = [*measure("sample", SMALL, texts, args), *measure("135 M", SHAPE, texts, args)]
     figures.write(args, found)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from babyllm.model.config import ModelConfig
 from benchmarks import figures
+from benchmarks.generation.generate import SHAPE
 
 if TYPE_CHECKING:
     from babyllm.generation import Engine
@@ -33,16 +34,7 @@ SHAPES = {
         max_seq_len=256,
         tie_embeddings=True,
     ),
-    "135 M": ModelConfig(
-        n_layers=30,
-        d_model=576,
-        n_heads=9,
-        n_kv_heads=3,
-        d_ff=1536,
-        vocab_size=49152,
-        max_seq_len=2048,
-        tie_embeddings=True,
-    ),
+    "135 M": SHAPE,
 }
 TURNS = {"sample": [(120, 20)], "135 M": [(300, 20), (1500, 20)]}
 ANSWER = 24
