@@ -128,11 +128,11 @@ def test_reasoning_before_calls() -> None:
 
 
 def test_arguments_are_streamed() -> None:
-    """The name is sent as soon as the arguments begin, and then each piece of them."""
+    """The name is sent as soon as the arguments begin, with the first of them, and then each piece of them."""
     parser = AnswerParser("content", HERMES)
     deltas = [parser.add(piece) for piece in ('<tool_call>{"name": "f", "arguments": {', '"x": ', "1", "}", "}</tool")]
     assert [[(c.number, c.name, c.arguments) for c in delta.calls] for delta in deltas] == [
-        [(0, "f", ""), (0, "", "{")],
+        [(0, "f", "{")],
         [(0, "", '"x": ')],
         [(0, "", "1")],
         [(0, "", "}")],
