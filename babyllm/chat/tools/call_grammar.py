@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 from babyllm.chat.tools.reasoning import CLOSE, OPEN, Begin
 from babyllm.chat.tools.tool_formats import ToolFormat
 
-# Blanks in arguments as templates print them.
-_PRINTED = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+JSON_OPTIONS: dict[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""llguidance's options of JSON with blanks as `json.dumps` and templates print them.
+
+Free white space would let a model at a high temperature write nothing else.
+"""
 _NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
@@ -110,7 +113,7 @@ def _schema(parameters: Mapping[str, Any] | None) -> str:
 
 def _printed(schema: Mapping[str, Any]) -> str:
     """A schema whose values have blanks where templates print them."""
-    return json.dumps({**schema, "x-guidance": _PRINTED}, ensure_ascii=False)
+    return json.dumps({**schema, "x-guidance": JSON_OPTIONS}, ensure_ascii=False)
 
 
 def _quoted(text: str) -> str:

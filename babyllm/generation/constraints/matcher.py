@@ -14,7 +14,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
@@ -32,8 +32,6 @@ KEPT = 32
 """Largest number of compiled constraints that are kept for a tokenizer."""
 MAX_LEXER_STATES = 50_000  # of 1 to 2 kB each
 MAX_GRAMMAR_SIZE = 100_000  # symbols
-# As json.dumps writes; free whitespace would let a model at a high temperature write nothing else.
-JSON_OPTIONS: dict[str, Any] = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 _lock = threading.Lock()
 _compilers: WeakKeyDictionary[Tokenizer, _Compiler] = WeakKeyDictionary()
 
@@ -168,6 +166,8 @@ class _Vocabulary:
 def _grammar(constraint: Constraint) -> str:
     r"""The grammar of a constraint, which allows every spelling of a text in tokens; `\d` is an ASCII digit."""
     from llguidance import regex_to_lark
+
+    from babyllm.chat.tools.call_grammar import JSON_OPTIONS  # here, so that pretraining loads no chat
 
     text = constraint.text
     if constraint.kind == "grammar":
