@@ -18,7 +18,7 @@ PACKAGE = ROOT / "babyllm"
 # Each layer imports from itself and from those before it. `babyllm` itself is a table of names, above all it names.
 LAYERS = (
     ("errors", "console", "files", "progress", "documents", "ragged"),
-    ("config", "integrity", "run_directory", "optim", "schedule", "runtime"),
+    ("config", "integrity", "run_directory", "optim", "schedule", "runtime", "parallel"),
     ("model", "tokenizer", "store", "pipeline"),
     ("text", "chat", "sandbox", "endpoint", "interop", "loading", "generation", "prediction"),
     ("prepare",),

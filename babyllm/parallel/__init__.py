@@ -1,0 +1,1 @@
+"""One model on several devices: sharded, offloaded, or split within its layers."""
