@@ -97,7 +97,7 @@ class MuonAdamW(torch.optim.AdamW):
 
 def _direction(shape: torch.Size, matrices: Tensor) -> Tensor:
     """The updates of matrices (N, R, C) of a shape, before the learning rate."""
-    return orthogonalised(matrices) * (SIZE * max(shape) ** 0.5)
+    return orthogonalised(matrices) * float(SIZE * max(shape) ** 0.5)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
