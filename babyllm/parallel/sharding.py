@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from babyllm.model.interface import Model
 from babyllm.parallel.config import ParallelConfig
-from babyllm.parallel.reading import keep_twin
+from babyllm.parallel.twin import keep_twin
 from babyllm.runtime import Runtime
 
 if TYPE_CHECKING:

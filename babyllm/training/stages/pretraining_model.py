@@ -17,7 +17,7 @@ from babyllm.model.interface import Model
 from babyllm.model.transformer import Transformer
 from babyllm.parallel.distribute import divides, prepare
 from babyllm.parallel.filling import draw
-from babyllm.parallel.reading import readable
+from babyllm.parallel.twin import readable
 from babyllm.run_directory import latest
 from babyllm.runtime import Runtime, seed_all
 from babyllm.runtime.machine import physical_memory
