@@ -44,6 +44,7 @@ def token_losses(
     targets: Tensor,
     weights: Tensor | None = None,
     n_targets: int | None = None,
+    allowed: Tensor | None = None,
 ) -> Tensor:
     """Negative log-likelihood of each target, in nats, 0 where the target is `IGNORE`.
 
@@ -57,6 +58,7 @@ def token_losses(
         weights: (...) float32 constants that the nats are multiplied by; None for 1. Multiplying afterwards instead
             would cost a second pass for the gradients.
         n_targets: upper bound on the number of targets other than `IGNORE`, which saves most other logits; or None.
+        allowed: (..., ceil(V / 8)) uint8, the tokens that a place can have, as bits (`restricted`); None for all.
 
     Returns:
         (...) float32, or float64.
@@ -64,7 +66,8 @@ def token_losses(
     flat, goals = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     factors = None if weights is None else weights.reshape(-1)
     rows, dtype = counted_rows(goals, n_targets), product_dtype(hidden)
-    losses: Tensor = _TokenLosses.apply(flat, weight, goals, factors, rows, dtype, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+    bits = None if allowed is None else allowed.reshape(len(goals), -1)
+    losses: Tensor = _TokenLosses.apply(flat, weight, goals, factors, bits, rows, dtype, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return losses.view(targets.shape)
 
 
@@ -86,6 +89,7 @@ class _TokenLosses(torch.autograd.Function):
         weight: Tensor,
         targets: Tensor,
         factors: Tensor | None,
+        allowed: Tensor | None,
         rows: Tensor | None,
         dtype: torch.dtype,
         wants_gradients: bool,
@@ -94,6 +98,7 @@ class _TokenLosses(torch.autograd.Function):
         if rows is not None:
             hidden, targets = hidden.index_select(0, rows), targets.index_select(0, rows)
             factors = None if factors is None else factors.index_select(0, rows)
+            allowed = None if allowed is None else allowed.index_select(0, rows)
         losses = torch.empty(targets.shape, dtype=wide, device=hidden.device)
         h, w = hidden.to(dtype), weight.to(dtype)
         if wants_gradients:
@@ -105,26 +110,27 @@ class _TokenLosses(torch.autograd.Function):
             shared = (h * (share / peak).unsqueeze(1)).to(dtype)
         with torch.autocast(hidden.device.type, enabled=False):
             for part in chunks(len(targets), len(weight), hidden.device.type):
-                losses[part], probs = losses_and_probabilities(F.linear(h[part], w), targets[part], wide)
+                logits = restricted(F.linear(h[part], w), allowed, part)
+                losses[part], probs = losses_and_probabilities(logits, targets[part], wide)
                 if wants_gradients:
                     slope = _slope(probs, targets[part], dtype)
                     d_hidden[part] = slope @ w
                     if len(d_weight):
                         add_product(d_weight, slope, shared[part])
         if wants_gradients:
-            ctx.save_for_backward(h, w, targets, share, peak, rows, d_hidden)
+            ctx.save_for_backward(h, w, targets, share, peak, allowed, rows, d_hidden)
             ctx.n, ctx.weight_dtype, ctx.d_weight = n, weight.dtype, d_weight
         return scattered(losses if factors is None else losses * factors, rows, n)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        h, w, targets, share, peak, rows, d_hidden = ctx.saved_tensors
+        h, w, targets, share, peak, allowed, rows, d_hidden = ctx.saved_tensors
         upstream, d_weight, ctx.d_weight = grads[0], ctx.d_weight, None
         is_common = upstream.stride() == (0,)  # the gradient of a sum: one number, expanded
         scale = share * (upstream[0] if is_common else upstream if rows is None else upstream.index_select(0, rows))
         scaled_hidden = scattered((d_hidden * scale.unsqueeze(1)).to(d_hidden.dtype), rows, ctx.n)
         if not ctx.needs_input_grad[1]:
-            return scaled_hidden, *(None,) * 6
+            return scaled_hidden, *(None,) * 7
         if is_common and d_weight is not None:  # a second backward pass finds it scaled by the first
             d_weight.mul_(upstream[0] * peak)
         else:
@@ -133,9 +139,10 @@ class _TokenLosses(torch.autograd.Function):
             scaled = (h * scale.unsqueeze(1)).to(h.dtype)
             with torch.autocast(h.device.type, enabled=False):
                 for part in chunks(len(targets), len(w), h.device.type):
-                    _, probs = losses_and_probabilities(F.linear(h[part], w), targets[part], wide)
+                    logits = restricted(F.linear(h[part], w), allowed, part)
+                    _, probs = losses_and_probabilities(logits, targets[part], wide)
                     add_product(d_weight, _slope(probs, targets[part], h.dtype), scaled[part])
-        return scaled_hidden, d_weight.to(ctx.weight_dtype), *(None,) * 5
+        return scaled_hidden, d_weight.to(ctx.weight_dtype), *(None,) * 6
 
 
 def scattered(values: Tensor, rows: Tensor | None, n: int) -> Tensor:
@@ -149,6 +156,22 @@ def chunks(n: int, vocab_size: int, device: str) -> Iterator[slice]:
     rows = max(FEWEST_ROWS, rows // 64 * 64)
     for first in range(0, n, rows):
         yield slice(first, min(n, first + rows))
+
+
+def restricted(logits: Tensor, allowed: Tensor | None, part: slice) -> Tensor:
+    """The logits (C, V) of a part of the tokens, which are overwritten: minus infinity for what is not allowed.
+
+    Args:
+        logits: scores of the tokens of `part`.
+        allowed: (N, ceil(V / 8)) uint8; bit j of byte i (`numpy.packbits` with bitorder "little") is 1 if token 8 i + j
+            is possible. At least one is at every place, and the target is among them. None for all.
+        part: place of the C tokens among N.
+    """
+    if allowed is None:
+        return logits
+    powers = 1 << torch.arange(8, dtype=torch.uint8, device=logits.device)
+    is_forbidden = (allowed[part].unsqueeze(-1) & powers).eq(0).flatten(1)[:, : logits.shape[1]]
+    return logits.masked_fill_(is_forbidden, -torch.inf)
 
 
 def losses_and_probabilities(logits: Tensor, targets: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
