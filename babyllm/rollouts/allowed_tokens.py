@@ -25,9 +25,7 @@ from babyllm.tokenizer import Tokenizer
 class AllowedTokens:
     """What `Transformer.forward` takes as `allowed`, for answers to a constraint."""
 
-    def __init__(
-        self, constraint: Constraint, tokenizer: Tokenizer, end_ids: Collection[int], vocab_size: int
-    ) -> None:
+    def __init__(self, constraint: Constraint, tokenizer: Tokenizer, end_ids: Collection[int], vocab_size: int) -> None:
         """Compile the constraint.
 
         Args:
