@@ -11,22 +11,16 @@ Nothing is read back from the device, so the host never waits for a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from babyllm.model.chunk_logits import chunk_logits, chunks
 from babyllm.model.linear import product_dtype
 
 IGNORE = -100
-
-CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20, "mps": 64 << 20}
-"""Bytes of fp32 logits held at once, by device: few enough for a CPU's cache, enough to keep an accelerator busy."""
-
-FEWEST_ROWS = 256
-"""Tokens of a chunk at least: with fewer, reading the weight takes longer than multiplying by it."""
 
 SPARSE = 0.75
 """Share of counted targets below which only their rows are multiplied; above it, selecting rows costs more."""
@@ -58,7 +52,7 @@ def token_losses(
         weights: (...) float32 constants that the nats are multiplied by; None for 1. Multiplying afterwards instead
             would cost a second pass for the gradients.
         n_targets: upper bound on the number of targets other than `IGNORE`, which saves most other logits; or None.
-        allowed: (..., ceil(V / 8)) uint8, the tokens that a place can have, as bits (`restricted`); None for all.
+        allowed: (..., ceil(V / 8)) uint8, the tokens that a place can have, as bits (`chunk_logits`); None for all.
 
     Returns:
         (...) float32, or float64.
@@ -110,8 +104,7 @@ class _TokenLosses(torch.autograd.Function):
             shared = (h * (share / peak).unsqueeze(1)).to(dtype)
         with torch.autocast(hidden.device.type, enabled=False):
             for part in chunks(len(targets), len(weight), hidden.device.type):
-                logits = restricted(F.linear(h[part], w), allowed, part)
-                losses[part], probs = losses_and_probabilities(logits, targets[part], wide)
+                losses[part], probs = losses_and_probabilities(chunk_logits(h, w, allowed, part), targets[part], wide)
                 if wants_gradients:
                     slope = _slope(probs, targets[part], dtype)
                     d_hidden[part] = slope @ w
@@ -139,8 +132,7 @@ class _TokenLosses(torch.autograd.Function):
             scaled = (h * scale.unsqueeze(1)).to(h.dtype)
             with torch.autocast(h.device.type, enabled=False):
                 for part in chunks(len(targets), len(w), h.device.type):
-                    logits = restricted(F.linear(h[part], w), allowed, part)
-                    _, probs = losses_and_probabilities(logits, targets[part], wide)
+                    _, probs = losses_and_probabilities(chunk_logits(h, w, allowed, part), targets[part], wide)
                     add_product(d_weight, _slope(probs, targets[part], h.dtype), scaled[part])
         return scaled_hidden, d_weight.to(ctx.weight_dtype), *(None,) * 6
 
@@ -148,30 +140,6 @@ class _TokenLosses(torch.autograd.Function):
 def scattered(values: Tensor, rows: Tensor | None, n: int) -> Tensor:
     """(n, ...): the values at `rows`, zero elsewhere; `rows` None means that the values are those of all rows."""
     return values if rows is None else values.new_zeros(n, *values.shape[1:]).index_copy_(0, rows, values)
-
-
-def chunks(n: int, vocab_size: int, device: str) -> Iterator[slice]:
-    """Slices of `n` tokens whose fp32 logits take about `CHUNK_BYTES`, but `FEWEST_ROWS` tokens at least."""
-    rows = CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * vocab_size)
-    rows = max(FEWEST_ROWS, rows // 64 * 64)
-    for first in range(0, n, rows):
-        yield slice(first, min(n, first + rows))
-
-
-def restricted(logits: Tensor, allowed: Tensor | None, part: slice) -> Tensor:
-    """The logits (C, V) of a part of the tokens, which are overwritten: minus infinity for what is not allowed.
-
-    Args:
-        logits: scores of the tokens of `part`.
-        allowed: (N, ceil(V / 8)) uint8; bit j of byte i (`numpy.packbits` with bitorder "little") is 1 if token 8 i + j
-            is possible. At least one is at every place, and the target is among them. None for all.
-        part: place of the C tokens among N.
-    """
-    if allowed is None:
-        return logits
-    powers = 1 << torch.arange(8, dtype=torch.uint8, device=logits.device)
-    is_forbidden = (allowed[part].unsqueeze(-1) & powers).eq(0).flatten(1)[:, : logits.shape[1]]
-    return logits.masked_fill_(is_forbidden, -torch.inf)
 
 
 def losses_and_probabilities(logits: Tensor, targets: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

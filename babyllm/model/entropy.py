@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from babyllm.model.chunk_logits import chunk_logits, chunks
 from babyllm.model.cross_entropy import (
     IGNORE,
     add_product,
-    chunks,
     counted_rows,
     losses_and_probabilities,
-    restricted,
     scattered,
 )
 from babyllm.model.linear import product_dtype
@@ -52,7 +51,7 @@ def losses_and_entropies(
         targets: (...) int64 token ids, or `IGNORE`.
         n_targets: upper bound on the number of targets other than `IGNORE`; most other logits are then not computed.
             None computes all.
-        allowed: (..., ceil(V / 8)) uint8, the tokens that a place can have, as bits (`cross_entropy.restricted`); None
+        allowed: (..., ceil(V / 8)) uint8, the tokens that a place can have, as bits (`chunk_logits`); None
             for all.
 
     Returns:
@@ -90,8 +89,7 @@ class _LossesAndEntropies(torch.autograd.Function):
         h, w = hidden.to(dtype), weight.to(dtype)
         with torch.autocast(hidden.device.type, enabled=False):
             for part in chunks(len(targets), len(weight), hidden.device.type):
-                logits = restricted(F.linear(h[part], w), allowed, part)
-                losses[part], probs = losses_and_probabilities(logits, targets[part], wide)
+                losses[part], probs = losses_and_probabilities(chunk_logits(h, w, allowed, part), targets[part], wide)
                 entropies[part] = torch.special.entr(probs).sum(dim=-1)
         entropies.masked_fill_(targets == IGNORE, 0.0)
         ctx.save_for_backward(h, w, targets, allowed, rows, entropies)
@@ -110,8 +108,7 @@ class _LossesAndEntropies(torch.autograd.Function):
         d_weight = torch.zeros(w.shape if ctx.needs_input_grad[1] else (0,), dtype=upstream.dtype, device=h.device)
         with torch.autocast(h.device.type, enabled=False):
             for part in chunks(len(targets), len(w), h.device.type):
-                logits = restricted(F.linear(h[part], w), allowed, part)
-                _, probs = losses_and_probabilities(logits, targets[part], upstream.dtype)
+                _, probs = losses_and_probabilities(chunk_logits(h, w, allowed, part), targets[part], upstream.dtype)
                 # p (log p + entropy), where p may be 0
                 spread = (probs * entropies[part].unsqueeze(-1)).sub_(torch.special.entr(probs))
                 slope = probs.mul_(by_loss[part]).sub_(spread.mul_(by_entropy[part]))

@@ -141,7 +141,7 @@ class Transformer(Model):
                 most of the others without reading from the device.
             temperature: divisor of the logits, so that answers are scored in the distribution they were sampled from.
             allowed: (B, T, ceil(V / 8)) uint8, the tokens that each target was drawn among, as bits
-                (`cross_entropy.restricted`); nats and entropy are those of the distribution over them. None for all.
+                (`chunk_logits`); nats and entropy are those of the distribution over them. None for all.
             returns: names of the results wanted: "nats", "entropy" (per token, in nats) and "hidden". All of them
                 carry gradients. Entropy costs one more product with the output layer in the backward pass.
 

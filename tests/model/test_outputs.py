@@ -7,7 +7,7 @@ from model_fixtures import Tiny, model_of, some_tokens
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from babyllm.model import cross_entropy
+from babyllm.model import chunk_logits
 from babyllm.model.cross_entropy import IGNORE, token_losses
 from babyllm.model.entropy import losses_and_entropies, plain_losses_and_entropies
 
@@ -130,8 +130,8 @@ def test_small_weights_of_entropies_lose_nothing_in_16_bits(dtype: torch.dtype) 
 
 def test_no_more_logits_than_a_chunk_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """With chunks of 64 tokens, nothing that either pass makes has more rows of the vocabulary than 64."""
-    monkeypatch.setitem(cross_entropy.CHUNK_BYTES, "cpu", 1)
-    monkeypatch.setattr(cross_entropy, "FEWEST_ROWS", 64)
+    monkeypatch.setitem(chunk_logits.CHUNK_BYTES, "cpu", 1)
+    monkeypatch.setattr(chunk_logits, "FEWEST_ROWS", 64)
     hidden, weight, targets = inputs(300, 50, torch.float32, is_sparse=False)
 
     class Largest(torch.utils._python_dispatch.TorchDispatchMode):
