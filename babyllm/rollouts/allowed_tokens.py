@@ -48,6 +48,6 @@ class AllowedTokens:
             matcher = matcher_of(*self._arguments)
             for place, token in enumerate(row):
                 if token != IGNORE:
-                    bits[place] = np.packbits(matcher.allowed().numpy(), bitorder="little")
+                    bits[place] = matcher.packed()
                     matcher.accept(token)
         return torch.from_numpy(found)
