@@ -9,11 +9,9 @@ from __future__ import annotations
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babyllm.config.values import AnyCount, Finite, PathText, Positive, Rate, Seed, Share
-from babyllm.errors import UserError
 from babyllm.runtime import Runtime
 from babyllm.runtime.precision import dtype_name, reads_in
 
@@ -70,30 +68,7 @@ class SamplingFlags:
         """
         from babyllm.generation.constraints.constraint import Constraint
 
-        given = [name for name in ("schema", "regex", "choices", "grammar") if getattr(self, name)]
-        if len(given) > 1:
-            raise UserError(f"--{given[0]} and --{given[1]} both say what an answer may say; give one of them")
-        if self.schema:
-            text = self.schema if self.schema.lstrip().startswith("{") else _text_of(self.schema, "schema")
-            return Constraint("json_schema", text)
-        if self.regex:
-            return Constraint("regex", self.regex)
-        if self.choices:
-            return Constraint.of_choices(self.choices)
-        return Constraint("grammar", _text_of(self.grammar, "grammar")) if self.grammar else None
-
-
-def _text_of(path: str, flag: str) -> str:
-    """The text of a file that a flag names.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UserError(f"--{flag}={path}: cannot be read ({reason})") from None
+        return Constraint.of_options(self, "--")
 
 
 def read_as_chosen(runtime: Runtime) -> AbstractContextManager[Any]:

@@ -20,6 +20,7 @@ _SHAPE_OR_WEIGHTS = "--init_from names a model whose weights to start from, --mo
 _ADAPTERS = (_OF_TRAINING, "adapters belong to train_sft.py")
 _CHATS = (_OF_TRAINING, "conversations belong to train_sft.py")
 _SAMPLING = (_OF_TRAINING, "it belongs to babyllm generate and babyllm chat")
+_BEAMS = ("temperature", "answers are drawn here; beams belong to babyllm generate")
 _MODEL: tuple[Answer, ...] = (
     "--init_from",
     (_OF_MODELS, "the model's directory is an argument of its own, before the flags"),
@@ -251,7 +252,8 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ("do_sample", ("--temperature=0 takes the most probable token each time, above 0 it draws",)),
     ("max_generated_tokens max_completion_tokens max_gen_len n_predict", ("--max_new_tokens",)),
     ("rep_penalty repeat_penalty presence_penalty frequency_penalty", ("--repetition_penalty",)),
-    ("beams beam_size", ("--num_beams",)),
+    ("beams beam_size", ("--num_beams", _BEAMS)),
+    ("num_beams length_penalty", (_BEAMS,)),
     ("system_prompt system_message default_system", ("--system", "--data.default_system")),
     (
         "prompt start start_text",

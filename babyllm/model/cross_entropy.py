@@ -11,22 +11,16 @@ Nothing is read back from the device, so the host never waits for a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from babyllm.model.chunk_logits import chunk_logits, chunks
 from babyllm.model.linear import product_dtype
 
 IGNORE = -100
-
-CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20, "mps": 64 << 20}
-"""Bytes of fp32 logits held at once, by device: few enough for a CPU's cache, enough to keep an accelerator busy."""
-
-FEWEST_ROWS = 256
-"""Tokens of a chunk at least: with fewer, reading the weight takes longer than multiplying by it."""
 
 SPARSE = 0.75
 """Share of counted targets below which only their rows are multiplied; above it, selecting rows costs more."""
@@ -44,6 +38,7 @@ def token_losses(
     targets: Tensor,
     weights: Tensor | None = None,
     n_targets: int | None = None,
+    allowed: Tensor | None = None,
 ) -> Tensor:
     """Negative log-likelihood of each target, in nats, 0 where the target is `IGNORE`.
 
@@ -57,6 +52,7 @@ def token_losses(
         weights: (...) float32 constants that the nats are multiplied by; None for 1. Multiplying afterwards instead
             would cost a second pass for the gradients.
         n_targets: upper bound on the number of targets other than `IGNORE`, which saves most other logits; or None.
+        allowed: (..., ceil(V / 8)) uint8, the tokens that a place can have, as bits (`chunk_logits`); None for all.
 
     Returns:
         (...) float32, or float64.
@@ -64,7 +60,8 @@ def token_losses(
     flat, goals = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     factors = None if weights is None else weights.reshape(-1)
     rows, dtype = counted_rows(goals, n_targets), product_dtype(hidden)
-    losses: Tensor = _TokenLosses.apply(flat, weight, goals, factors, rows, dtype, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+    bits = None if allowed is None else allowed.reshape(len(goals), -1)
+    losses: Tensor = _TokenLosses.apply(flat, weight, goals, factors, bits, rows, dtype, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return losses.view(targets.shape)
 
 
@@ -86,6 +83,7 @@ class _TokenLosses(torch.autograd.Function):
         weight: Tensor,
         targets: Tensor,
         factors: Tensor | None,
+        allowed: Tensor | None,
         rows: Tensor | None,
         dtype: torch.dtype,
         wants_gradients: bool,
@@ -94,6 +92,7 @@ class _TokenLosses(torch.autograd.Function):
         if rows is not None:
             hidden, targets = hidden.index_select(0, rows), targets.index_select(0, rows)
             factors = None if factors is None else factors.index_select(0, rows)
+            allowed = None if allowed is None else allowed.index_select(0, rows)
         losses = torch.empty(targets.shape, dtype=wide, device=hidden.device)
         h, w = hidden.to(dtype), weight.to(dtype)
         if wants_gradients:
@@ -105,26 +104,26 @@ class _TokenLosses(torch.autograd.Function):
             shared = (h * (share / peak).unsqueeze(1)).to(dtype)
         with torch.autocast(hidden.device.type, enabled=False):
             for part in chunks(len(targets), len(weight), hidden.device.type):
-                losses[part], probs = losses_and_probabilities(F.linear(h[part], w), targets[part], wide)
+                losses[part], probs = losses_and_probabilities(chunk_logits(h, w, allowed, part), targets[part], wide)
                 if wants_gradients:
                     slope = _slope(probs, targets[part], dtype)
                     d_hidden[part] = slope @ w
                     if len(d_weight):
                         add_product(d_weight, slope, shared[part])
         if wants_gradients:
-            ctx.save_for_backward(h, w, targets, share, peak, rows, d_hidden)
+            ctx.save_for_backward(h, w, targets, share, peak, allowed, rows, d_hidden)
             ctx.n, ctx.weight_dtype, ctx.d_weight = n, weight.dtype, d_weight
         return scattered(losses if factors is None else losses * factors, rows, n)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        h, w, targets, share, peak, rows, d_hidden = ctx.saved_tensors
+        h, w, targets, share, peak, allowed, rows, d_hidden = ctx.saved_tensors
         upstream, d_weight, ctx.d_weight = grads[0], ctx.d_weight, None
         is_common = upstream.stride() == (0,)  # the gradient of a sum: one number, expanded
         scale = share * (upstream[0] if is_common else upstream if rows is None else upstream.index_select(0, rows))
         scaled_hidden = scattered((d_hidden * scale.unsqueeze(1)).to(d_hidden.dtype), rows, ctx.n)
         if not ctx.needs_input_grad[1]:
-            return scaled_hidden, *(None,) * 6
+            return scaled_hidden, *(None,) * 7
         if is_common and d_weight is not None:  # a second backward pass finds it scaled by the first
             d_weight.mul_(upstream[0] * peak)
         else:
@@ -133,22 +132,14 @@ class _TokenLosses(torch.autograd.Function):
             scaled = (h * scale.unsqueeze(1)).to(h.dtype)
             with torch.autocast(h.device.type, enabled=False):
                 for part in chunks(len(targets), len(w), h.device.type):
-                    _, probs = losses_and_probabilities(F.linear(h[part], w), targets[part], wide)
+                    _, probs = losses_and_probabilities(chunk_logits(h, w, allowed, part), targets[part], wide)
                     add_product(d_weight, _slope(probs, targets[part], h.dtype), scaled[part])
-        return scaled_hidden, d_weight.to(ctx.weight_dtype), *(None,) * 5
+        return scaled_hidden, d_weight.to(ctx.weight_dtype), *(None,) * 6
 
 
 def scattered(values: Tensor, rows: Tensor | None, n: int) -> Tensor:
     """(n, ...): the values at `rows`, zero elsewhere; `rows` None means that the values are those of all rows."""
     return values if rows is None else values.new_zeros(n, *values.shape[1:]).index_copy_(0, rows, values)
-
-
-def chunks(n: int, vocab_size: int, device: str) -> Iterator[slice]:
-    """Slices of `n` tokens whose fp32 logits take about `CHUNK_BYTES`, but `FEWEST_ROWS` tokens at least."""
-    rows = CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * vocab_size)
-    rows = max(FEWEST_ROWS, rows // 64 * 64)
-    for first in range(0, n, rows):
-        yield slice(first, min(n, first + rows))
 
 
 def losses_and_probabilities(logits: Tensor, targets: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

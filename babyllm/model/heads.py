@@ -86,6 +86,7 @@ class WithHead(Model):
         weights: Tensor | None = None,
         n_targets: int | None = None,
         temperature: float = 1.0,
+        allowed: Tensor | None = None,
         returns: Sequence[Output] = (),
     ) -> Tensor | dict[str, Tensor]:
         """The head's values; or several results of one pass.
@@ -99,6 +100,7 @@ class WithHead(Model):
             weights: as in `Transformer.forward`.
             n_targets: as in `Transformer.forward`.
             temperature: as in `Transformer.forward`; values do not depend on it.
+            allowed: as in `Transformer.forward`.
             returns: names of the results wanted, those of `Transformer.forward` and "values".
 
         Returns:
@@ -109,7 +111,12 @@ class WithHead(Model):
             KeyError: a result needs targets, and there are none; its name.
         """
         asked = (*(name for name in returns if name not in ("values", "hidden")), "hidden")
-        of_targets = {"weights": weights, "n_targets": n_targets, "temperature": temperature}
+        of_targets: dict[str, Any] = {
+            "weights": weights,
+            "n_targets": n_targets,
+            "temperature": temperature,
+            "allowed": allowed,
+        }
         found = self.model(tokens, targets, positions, documents, **of_targets, returns=asked)
         if not returns or "values" in returns:
             found["values"] = self._values(found["hidden"], lengths)
@@ -203,6 +210,7 @@ class ActorCritic(Model):
         weights: Tensor | None = None,
         n_targets: int | None = None,
         temperature: float = 1.0,
+        allowed: Tensor | None = None,
         returns: Sequence[Output] = (),
     ) -> Tensor | dict[str, Tensor]:
         """The actor's nats; or several results of both.
@@ -215,6 +223,7 @@ class ActorCritic(Model):
             weights: as in `Transformer.forward`.
             n_targets: as in `Transformer.forward`.
             temperature: as in `Transformer.forward`.
+            allowed: as in `Transformer.forward`.
             returns: names of the results wanted; "values" (B, T) float32 are the critic's, all others the actor's.
 
         Returns:
@@ -226,8 +235,8 @@ class ActorCritic(Model):
         of_actor = [name for name in returns if name != "values"]
         found: dict[str, Any] = {}
         if of_actor or not returns:
-            options = {"weights": weights, "n_targets": n_targets, "temperature": temperature}
-            found = self.actor(tokens, targets, positions, documents, **options, returns=of_actor or ("nats",))
+            of_targets = {"weights": weights, "n_targets": n_targets, "temperature": temperature, "allowed": allowed}
+            found = self.actor(tokens, targets, positions, documents, **of_targets, returns=of_actor or ("nats",))
         if "values" in returns:
             found["values"] = self.critic(tokens, None, positions, documents)
         return {name: found[name] for name in returns} if returns else found["nats"]

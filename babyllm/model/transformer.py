@@ -130,6 +130,7 @@ class Transformer(Model):
         weights: Tensor | None = None,
         n_targets: int | None = None,
         temperature: float = 1.0,
+        allowed: Tensor | None = None,
         returns: Sequence[Output] = (),
     ) -> Tensor | dict[str, Tensor]:
         """Negative log-likelihood of every target in nats, 0 where it is `IGNORE`; or several results of one pass.
@@ -143,6 +144,8 @@ class Transformer(Model):
             n_targets: upper bound on the number of targets other than `IGNORE`, if known: the output layer then skips
                 most of the others without reading from the device.
             temperature: divisor of the logits, so that answers are scored in the distribution they were sampled from.
+            allowed: (B, T, ceil(V / 8)) uint8, the tokens that each target was drawn among, as bits
+                (`chunk_logits`); nats and entropy are those of the distribution over them. None for all.
             returns: names of the results wanted: "nats", "entropy" (per token, in nats) and "hidden". All of them
                 carry gradients. Entropy costs one more product with the output layer in the backward pass.
 
@@ -156,10 +159,11 @@ class Transformer(Model):
         wanted, found = returns or ("nats",), {"hidden": hidden}
         scaled = hidden if temperature == 1 else hidden / temperature  # the output layer has no bias
         if targets is not None and "entropy" in wanted:
-            nats, found["entropy"] = losses_and_entropies(scaled, dense_weight(self.lm_head), targets, n_targets)
+            output = dense_weight(self.lm_head)
+            nats, found["entropy"] = losses_and_entropies(scaled, output, targets, n_targets, allowed)
             found["nats"] = nats if weights is None else nats * weights
         elif targets is not None and "nats" in wanted:
-            found["nats"] = token_losses(scaled, dense_weight(self.lm_head), targets, weights, n_targets)
+            found["nats"] = token_losses(scaled, dense_weight(self.lm_head), targets, weights, n_targets, allowed)
         return {name: found[name] for name in returns} if returns else found["nats"]
 
     @torch.no_grad()

@@ -6,20 +6,23 @@ prompts, seeds -> Engine -> tokens, log-probabilities, finish reason of each ans
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from babyllm.errors import UserError
+from babyllm.generation.constraints.constraint import Constraint
 from babyllm.generation.engine import Engine, Finish
 from babyllm.generation.sampling import Sampling, Token
 from babyllm.model.transformer import Transformer
+from babyllm.rollouts.allowed_tokens import AllowedTokens
 from babyllm.rollouts.prompt_files import Prompt
 from babyllm.rollouts.rewards.reward_sum import Rewards
 from babyllm.rollouts.rollout_config import RolloutConfig
 from babyllm.runtime import Runtime
 from babyllm.runtime.precision import reads_in
 from babyllm.runtime.seeds import derive_seed
+from babyllm.tokenizer import Tokenizer
 
 _HELD_OUT = 3  # makes the seeds of held-out prompts others than those of rollouts
 
@@ -58,11 +61,13 @@ def draw_answers(
     temperature: float,
     end_ids: Collection[int],
     slots: int,
+    constraint: Constraint | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> list[Drawn]:
     """An answer to each prompt, from the weights that the model has now.
 
-    Nothing but the temperature changes the distribution, so the log-probabilities are those that
-    `Transformer.forward(..., temperature=temperature)` computes.
+    Nothing but the temperature and the constraint changes the distribution, so the log-probabilities are those that
+    `Transformer.forward(..., temperature=temperature, allowed=allowed)` computes, with `AllowedTokens`.
 
     Args:
         model: the policy; any mode.
@@ -72,19 +77,23 @@ def draw_answers(
         temperature: divisor of the logits, above 0.
         end_ids: ids that end an answer.
         slots: largest number of answers that are written together.
+        constraint: what every answer says; None for anything.
+        tokenizer: tokenizer of the model, which a constraint needs.
 
     Raises:
-        UserError: a prompt leaves no room, or the scores are not numbers.
+        UserError: a prompt leaves no room, the scores are not numbers, or no token fits the constraint.
     """
     if not prompts:
         return []
     if temperature <= 0:
         raise UserError(f"temperature={temperature:g}: must be above 0, since answers are drawn")
     context = min(model.config.max_seq_len, max(map(len, prompts)) + max_new_tokens)
-    engine = Engine(model, slots=min(slots, len(prompts)), context=context)
+    engine = Engine(model, slots=min(slots, len(prompts)), context=context, tokenizer=tokenizer)
     found: dict[int, Drawn] = {}
     for ids, seed in zip(prompts, seeds, strict=True):
-        sampling = Sampling(max_new_tokens, temperature=temperature, top_k=None, seed=seed, logprobs=0)
+        sampling = Sampling(
+            max_new_tokens, temperature=temperature, top_k=None, constraint=constraint, seed=seed, logprobs=0
+        )
         found[engine.submit(ids, sampling, end_ids)] = Drawn()
     while not engine.is_idle:
         for event in engine.step():
@@ -119,12 +128,17 @@ class Answered:
 
 
 class Answering:
-    """Answers prompts with the weights that a model has now, and rewards them."""
+    """Answers prompts with the weights that a model has now, and rewards them.
+
+    Attributes:
+        constraint: what every answer says; None for anything.
+        allowed: what finds the tokens that answers were drawn among; None without a constraint.
+    """
 
     def __init__(
         self,
         model: Transformer,
-        decode: Callable[[Sequence[int]], str],
+        tokenizer: Tokenizer,
         end_ids: Sequence[int],
         config: RolloutConfig,
         max_new_tokens: int,
@@ -134,19 +148,29 @@ class Answering:
 
         Args:
             model: policy, on its device.
-            decode: function from ids to text.
+            tokenizer: tokenizer of the policy.
             end_ids: ids that end an answer.
             config: section `rollout`.
             max_new_tokens: largest number of tokens of an answer.
             runtime: runtime of the run.
+
+        Raises:
+            UserError: the constraint cannot be read or used.
         """
-        self.model, self.runtime, self._decode = model, runtime, decode
+        self.model, self.runtime, self._decode = model, runtime, tokenizer.decode
+        self.constraint = Constraint.of_options(config, "--rollout.")
+        self.allowed: AllowedTokens | None = None
+        if self.constraint:
+            ends = [*model.end_ids, *end_ids]
+            self.allowed = AllowedTokens(self.constraint, tokenizer, ends, model.config.vocab_size)
         self._draw = partial(
             draw_answers,
             max_new_tokens=max_new_tokens,
             temperature=config.temperature,
             end_ids=end_ids,
             slots=config.slots,
+            constraint=self.constraint,
+            tokenizer=tokenizer,
         )
         self.seconds = {"sampling": 0.0, "scoring": 0.0}
 

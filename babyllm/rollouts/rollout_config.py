@@ -31,6 +31,11 @@ class RolloutConfig:
         group: answers to each prompt; divides data.global_batch over every rank.
         temperature: divisor of the logits. Answers are scored at the same temperature; top-k, top-p and penalties are
             not offered, since the loss could not score them alike.
+        schema: JSON schema that every answer fits, as a file or as JSON; null for none. The loss, too, then knows only
+            the tokens that fit.
+        regex: regular expression that every whole answer matches; null for none.
+        choices: list of texts of which every answer is one.
+        grammar: file of a grammar that every answer follows, in llguidance's dialect of Lark; null for none.
         epochs: number of steps that each rollout is used for.
         resample: number of times that a group whose rewards are all equal is replaced by one of another prompt.
         slots: largest number of answers that a rank writes together.
@@ -40,6 +45,10 @@ class RolloutConfig:
 
     group: Members = 8
     temperature: Positive = 1.0
+    schema: str | None = None
+    regex: str | None = None
+    choices: list[str] = field(default_factory=list)
+    grammar: PathText | None = None
     epochs: Count = 1
     resample: AnyCount = 0
     slots: Few = 64

@@ -22,6 +22,7 @@ from babyllm.data.batch import Batch, RankRows
 from babyllm.data.order.shuffle import shuffled_in_turn
 from babyllm.data.row_config import Share
 from babyllm.errors import UserError
+from babyllm.generation.constraints.constraint import OPTIONS
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.rollouts.alarms import Alarms
 from babyllm.rollouts.answering_prompts import Answered, Answering
@@ -42,7 +43,8 @@ class Rollout:
 
     Attributes:
         tensors: "tokens" and "targets" (n, T) int64, "old" (n, T) float32 log-probabilities in nats, 0 where there is
-            no target, "truncated" (n, 1) bool.
+            no target, "truncated" (n, 1) bool. With a constraint "allowed" (n, T, ceil(V / 8)) uint8, the tokens that
+            each target was drawn among.
         rewards: (n,) float64; NaN where there is none.
         answers: the answers themselves, by row.
         numbers: means over all ranks, by name, for the log and the alarms; an advantage function may add some.
@@ -105,6 +107,9 @@ class Rollouts:
         self._masks_truncated, self.alarms, self._record, self._report = masks_truncated, alarms, record, report
         self._runtime = answering.runtime
         self._made_of = {"prompts": _digest(prompts), "rollout.seed": config.seed, "rollout.group": config.group}
+        if answering.constraint:
+            name = f"rollout.{OPTIONS[answering.constraint.kind]}"
+            self._made_of[name] = sha256(answering.constraint.text.encode()).hexdigest()
         self._round, self._epoch, self._step = 0, config.epochs, 0
         self._tensors: dict[str, Tensor] = {}
         self._numbers: dict[str, float] = {}
@@ -183,7 +188,7 @@ class Rollouts:
         return [found[i : i + size] for i in range(0, len(found), size)]
 
     def _rows(self, answers: Sequence[Answered]) -> dict[str, Tensor]:
-        """Tokens, targets, old log-probabilities (n, T), and whether the answers were cut off (n, 1)."""
+        """Tokens, targets, old log-probabilities (n, T), whether answers were cut off (n, 1), what was allowed."""
         shape = len(answers), self._width
         tokens, targets, old = torch.zeros(shape, dtype=torch.long), torch.full(shape, IGNORE), torch.zeros(shape)
         for row, answer in enumerate(answers):
@@ -193,7 +198,11 @@ class Rollouts:
             targets[row, begin : len(whole) - 1] = torch.tensor(drawn.ids, dtype=torch.long)
             old[row, begin : len(whole) - 1] = torch.tensor(drawn.logprobs)
         truncated = torch.tensor([[answer.drawn.finish == "length"] for answer in answers])
-        return {"tokens": tokens, "targets": targets, "old": old, "truncated": truncated}
+        return {"tokens": tokens, "targets": targets, "old": old, "truncated": truncated} | self._allowed(targets)
+
+    def _allowed(self, targets: Tensor) -> dict[str, Tensor]:
+        """The tokens that targets (n, T) were drawn among, under a constraint."""
+        return {"allowed": self.answering.allowed(targets)} if self.answering.allowed else {}
 
     # ---- numbers
 
@@ -287,7 +296,7 @@ class Rollouts:
             "numbers": self._numbers,
             "alarms": self.alarms.state() if self.alarms else None,
             "advantages": getattr(self._advantages, "state", dict)(),
-            "rollout": {name: RankRows(tensor) for name, tensor in kept.items()},
+            "rollout": {name: RankRows(tensor) for name, tensor in kept.items() if name != "allowed"},
             "made_of": self._made_of,
         }
 
@@ -295,10 +304,12 @@ class Rollouts:
         """Go on amid a rollout with this rank's rows of it.
 
         Raises:
-            UserError: the run was begun with other prompts, another seed or group, or is amid a rollout of another
-                number of answers or another length.
+            UserError: the run was begun with other prompts, another seed, group or constraint, or is amid a rollout of
+                another number of answers or another length.
         """
-        if changed := [name for name, value in self._made_of.items() if state["made_of"][name] != value]:
+        before = state["made_of"]
+        names = dict.fromkeys([*self._made_of, *before])
+        if changed := [name for name in names if before.get(name) != self._made_of.get(name)]:
             raise UserError(
                 f"{', '.join(changed)}: not as when the run began, so its order of prompts and draws would be another; "
                 "keep them as they were, or choose another --run_dir"
@@ -317,6 +328,8 @@ class Rollouts:
                 f"({' and '.join(map(str, shapes.pop()))}); keep them as they were, or resume from another step"
             )
         self._tensors = {name: whole[begin : begin + self._mine] for name, whole in state["rollout"].items()}
+        if self._tensors:
+            self._tensors |= self._allowed(self._tensors["targets"])
 
 
 def is_flat(rewards: Sequence[float]) -> bool:

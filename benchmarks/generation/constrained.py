@@ -80,10 +80,8 @@ def measure(name: str, config: ModelConfig, texts: Sequence[str], args: Any) -> 
     extra, whole = extra[1:], whole[1:]
     shares = [added / step for added, step in zip(extra, whole, strict=True)]
     print(
-        f"{name}, {tokenizer.vocab_size:,} tokens: a schema adds {figures.spread(extra, 3)} ms to a token of ", end=""
-    )
-    print(
-        f"to a token of {figures.spread(whole)} ms, {median(shares):.1%} ({min(shares):.1%} to {max(shares):.1%})",
+        f"{name}, {tokenizer.vocab_size:,} tokens: a schema adds {figures.spread(extra, 3)} ms to a token of "
+        f"{figures.spread(whole)} ms, {median(shares):.1%} ({min(shares):.1%} to {max(shares):.1%})",
         flush=True,
     )
     return [

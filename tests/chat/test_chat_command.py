@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import select
 import signal
 import subprocess
@@ -17,7 +18,9 @@ from babyllm.chat.messages import ASSISTANT, SYSTEM, USER, Message
 from babyllm.chat.session import Session, answer_lead, fitting_prompt
 from babyllm.commands.use.chat import Flags, run
 from babyllm.errors import UserError
-from babyllm.generation import Sampling, generate_ids, text_pieces
+from babyllm.generation import Engine, Sampling, generate_ids, text_pieces
+from babyllm.generation.chat_session import ChatSession
+from babyllm.generation.constraints.constraint import Constraint
 from babyllm.interop.huggingface import save_model
 from babyllm.loading import load_chat_model
 from babyllm.model.config import ModelConfig
@@ -88,6 +91,51 @@ def test_lines_of_a_file_are_answered_with_what_was_said_before(
     assert result.stdout == "".join(f"{text}\n" for text in expected)
     assert len(set(expected)) == 4, "the history makes a difference"
     assert not result.stderr
+
+
+class Typed(io.StringIO):
+    """What a person types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("is_terminal", [True, False], ids=["terminal", "pipe"])
+def test_of_several_answers_one_goes_on(
+    tmp_path: Path,
+    tiny: Tiny,
+    template: ChatTemplate,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_terminal: bool,
+) -> None:
+    """Numbered answers, each a draw of its own and held to the constraint; the next ones follow the chosen one.
+
+    A person is asked until a number fits, and Enter chooses the first, as is always done without a terminal.
+    """
+    directory = saved(tmp_path, talkative(tiny(max_seq_len=512)), template)
+    text = "今天\n7\n2\nthe model\n\n公园\n" if is_terminal else "今天\nthe model\n公园\n"
+    monkeypatch.setattr(sys, "stdin", (Typed if is_terminal else io.StringIO)(text))
+    runtime = RuntimeConfig(device="cpu", dtype="float32", threads=1)
+    run(Flags(n=2, temperature=1.5, max_new_tokens=6, seed=1, regex="[a-z]{4}", runtime=runtime), str(directory))
+    shown = capsys.readouterr()
+    found = re.findall(r"\[([12])\] ([a-z]{4})\n", shown.out)
+    assert [number for number, _ in found] == ["1", "2"] * 3
+    if is_terminal:
+        assert shown.out.count("go on with [1-2, Enter for 1] ") == 4
+        assert "(7: not one of the numbers 1 to 2)" in shown.err
+    else:
+        assert shown.err == "(without a terminal, the chat goes on with the first answer to each message)\n"
+    loaded = load_chat_model(directory)
+    sampling = Sampling(6, temperature=1.5, seed=1, constraint=Constraint("regex", "[a-z]{4}"))
+    engine = Engine(loaded.model, slots=1, tokenizer=loaded.tokenizer)
+    chat, said = ChatSession(engine, loaded.template, sampling), list[str]()
+    for message, chosen in (("今天", 1 if is_terminal else 0), ("the model", 0), ("公园", 0)):
+        before = chat.session
+        answers = [chat.say(message), "".join(chat.retry())]
+        chat.session = before.heard(message).answered(answers[chosen])
+        said += answers
+    assert said == [answer for _, answer in found] and len(set(said)) > 4
 
 
 def test_an_answer_ends_at_the_templates_end_token(tmp_path: Path, tiny: Tiny, template: ChatTemplate) -> None:

@@ -255,3 +255,17 @@ def test_a_length_holds_prompt_and_text(model: Transformer, tokenizer: Tokenizer
     assert len(text.encode()) <= 3 * max(map(len, map(tokenizer.token_bytes, range(tokenizer.vocab_size))))
     with pytest.raises(UserError, match="max_length"):
         generate(model, tokenizer, "ab", max_length=n)
+
+
+def test_masks_are_given_as_bits_too(tokenizer: Tokenizer) -> None:
+    """Bits and bools are the same, whatever the number of scores, and of several end tokens all are allowed or none."""
+    for more in (0, 3, 40):
+        n, ends = tokenizer.vocab_size + more, {tokenizer.eos_id, 7, tokenizer.vocab_size + more - 1}
+        matcher = matcher_of(Constraint.of_choices(["a", "ab"]), tokenizer, ends, n)
+        for token, can_end in zip([*tokenizer.encode("a")[-1:], None], (False, True), strict=True):
+            bits, mask = matcher.packed().copy(), matcher.allowed()
+            assert len(bits) == -(-n // 8) and len(mask) == n and mask.any()
+            assert [bool(bits[i // 8] >> i % 8 & 1) for i in range(n)] == mask.tolist()
+            assert {i for i in ends if mask[i]} == (ends if can_end else set())
+            if token is not None:
+                matcher.accept(token)

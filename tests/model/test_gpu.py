@@ -90,6 +90,25 @@ def test_losses_gradients_and_logits_equal_the_cpus(tiny: Tiny, device: torch.de
         assert (gradients[name] - gradient).abs().max() <= 1e-4 * gradient.abs().max(), name
 
 
+def test_what_is_allowed_is_the_same_as_on_the_cpu(tiny: Tiny, device: torch.device) -> None:
+    """Under a mask losses, entropies and gradients are finite and differ by roundings alone."""
+    found = []
+    for place in (device, CPU):
+        model, (tokens, targets) = on(place, tiny()), a_batch(place)
+        bits = torch.randint(0, 256, (4, 32, 50), generator=torch.Generator().manual_seed(2)).byte().to(place)
+        own = targets.clamp(min=0).unsqueeze(2)
+        bits.scatter_(2, own // 8, bits.gather(2, own // 8) | (1 << own % 8).byte())
+        of_targets = model(tokens, targets, allowed=bits, returns=("nats", "entropy"))
+        (of_targets["nats"] - of_targets["entropy"]).sum().backward()
+        gradient = model.embed_tokens.weight.grad
+        assert gradient is not None
+        found.append([x.detach().cpu() for x in (*of_targets.values(), model(tokens, targets, allowed=bits), gradient)])
+    for mine, exact in zip(*found, strict=True):
+        assert (mine - exact).abs().max() <= 1e-4 * exact.abs().max()
+    free = on(CPU, tiny())(*a_batch(CPU))
+    assert (found[1][0] <= free + 1e-5).all() and found[1][0].sum() < free.sum() - 10
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_sixteen_bits_point_where_the_cpus_float32_does(tiny: Tiny, device: torch.device, dtype: str) -> None:
     """The mean loss is within 2 % and every weight's gradient within a few degrees of the exact one."""

@@ -1,11 +1,13 @@
 """Several results of one forward call: losses, entropies and hidden states, and their gradients."""
 
+import numpy as np
 import pytest
 import torch
 from model_fixtures import Tiny, model_of, some_tokens
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from babyllm.model import cross_entropy
+from babyllm.model import chunk_logits
 from babyllm.model.cross_entropy import IGNORE, token_losses
 from babyllm.model.entropy import losses_and_entropies, plain_losses_and_entropies
 
@@ -41,6 +43,66 @@ def test_entropies_and_their_gradients_are_those_of_the_formula(
     assert not found[1][targets == IGNORE].any() and (found[1][targets != IGNORE] > 0).all()
 
 
+def some_allowed(targets: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
+    """(N, V) bool of a third of the tokens, the targets among them, and the same as bits (N, ceil(V / 8)).
+
+    Where the target is ignored all are allowed; at the first place only the target is.
+    """
+    allowed = torch.rand(len(targets), vocab_size, generator=torch.Generator().manual_seed(2)) < 1 / 3
+    allowed[0] = False
+    allowed[targets == IGNORE] = True
+    allowed.scatter_(1, targets.clamp(min=0).unsqueeze(1), True)
+    return allowed, torch.from_numpy(np.packbits(allowed.numpy(), axis=1, bitorder="little"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["fp64", "fp32"])
+@pytest.mark.parametrize(("n", "vocab_size"), [(50, 30), (300, 4099)], ids=["one chunk", "several chunks"])
+@pytest.mark.parametrize("is_sparse", [True, False], ids=["few targets", "many targets"])
+def test_what_is_not_allowed_is_out_of_the_distribution(
+    n: int, vocab_size: int, dtype: torch.dtype, is_sparse: bool
+) -> None:
+    """Under a mask losses, entropies and gradients are those of a softmax over logits with minus infinity."""
+    hidden, weight, targets = inputs(n, vocab_size, dtype, is_sparse)
+    allowed, bits = some_allowed(targets, vocab_size)
+    n_targets = int((targets != IGNORE).sum()) if is_sparse else None
+    factors = torch.randn(2, n, dtype=dtype, generator=torch.Generator().manual_seed(1))
+
+    wide = [x.detach().double().requires_grad_() for x in (hidden, weight)]
+    log_probs = F.linear(*wide).masked_fill(~allowed, -torch.inf).log_softmax(-1)
+    entropies = -(log_probs.exp() * log_probs.masked_fill(~allowed, 0.0)).sum(-1).masked_fill(targets == IGNORE, 0.0)
+    nats = F.nll_loss(log_probs, targets, ignore_index=IGNORE, reduction="none")
+
+    both = losses_and_entropies(hidden, weight, targets, n_targets, bits)
+    alone = token_losses(hidden, weight, targets, None, n_targets, bits)
+    weighted = token_losses(hidden, weight, targets, factors[0], n_targets, bits)
+    assert torch.equal(both[0], alone) and not both[1][0].any() and not both[0][0].any()
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-4
+    for found, exact in (
+        ((torch.stack(both) * factors).sum(), (torch.stack((nats, entropies)) * factors).sum()),
+        ((alone * factors[0]).sum(), (nats * factors[0]).sum()),
+        (weighted.sum(), (nats * factors[0]).sum()),
+    ):
+        expected = torch.autograd.grad(exact, wide, retain_graph=True)
+        gradients = torch.autograd.grad(found, (hidden, weight))
+        for got, wanted in zip((*both, *gradients), (nats, entropies, *expected), strict=True):
+            assert (got - wanted).abs().max() <= tolerance * wanted.abs().max()
+
+
+def test_a_mask_of_ones_changes_no_bit(tiny: Tiny) -> None:
+    """Where everything is allowed, each result is that of a call without a mask; with any mask it is a model's too."""
+    model = model_of(tiny())
+    tokens, targets = some_tokens(model.config), some_tokens(model.config).roll(-1, 1)
+    asked = ("nats", "entropy", "hidden")
+    whole = torch.full((*targets.shape, -(-model.config.vocab_size // 8)), 0xFF, dtype=torch.uint8)
+    free, held = model(tokens, targets, returns=asked), model(tokens, targets, allowed=whole, returns=asked)
+    assert all(torch.equal(free[name], held[name]) for name in asked)
+    allowed, bits = some_allowed(targets.flatten(), model.config.vocab_size)
+    nats = model(tokens, targets, temperature=0.7, allowed=bits.view(*targets.shape, -1))
+    scores = (model.logits(tokens) / 0.7).masked_fill(~allowed.view(*targets.shape, -1), -torch.inf)
+    exact = -scores.log_softmax(-1).gather(2, targets.unsqueeze(2)).squeeze(2)
+    torch.testing.assert_close(nats, exact, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_losses_beside_entropies_are_the_losses_alone(dtype: torch.dtype) -> None:
     """Asking for entropies changes no bit of the losses, in full precision or under autocast."""
@@ -68,8 +130,8 @@ def test_small_weights_of_entropies_lose_nothing_in_16_bits(dtype: torch.dtype) 
 
 def test_no_more_logits_than_a_chunk_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """With chunks of 64 tokens, nothing that either pass makes has more rows of the vocabulary than 64."""
-    monkeypatch.setitem(cross_entropy.CHUNK_BYTES, "cpu", 1)
-    monkeypatch.setattr(cross_entropy, "FEWEST_ROWS", 64)
+    monkeypatch.setitem(chunk_logits.CHUNK_BYTES, "cpu", 1)
+    monkeypatch.setattr(chunk_logits, "FEWEST_ROWS", 64)
     hidden, weight, targets = inputs(300, 50, torch.float32, is_sparse=False)
 
     class Largest(torch.utils._python_dispatch.TorchDispatchMode):

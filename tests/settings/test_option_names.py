@@ -65,6 +65,7 @@ def mistake(command: str, *argv: str) -> str:
         ("train_sft.py", "template=qwen", "did you mean --data.template?"),
         ("train_sft.py", "cutoff_len=1", "did you mean --data.seq_len?"),
         ("chat", "max_length=1", "did you mean --max_new_tokens?"),
+        ("chat", "num_beams=4", "answers are drawn here; beams belong to babyllm generate"),
         ("generate", "model=x", "the model's directory is an argument of its own, before the flags"),
         ("serve", "max_model_len=1", "did you mean --context?"),
         ("clean", "output_dir=x", "the output is an argument of its own, after the input and before the flags"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from babyllm.commands import SamplingFlags, note, note_base_model, read_as_chosen
-from babyllm.config.values import AnyCount
+from babyllm.config.values import AnyCount, Few
 from babyllm.console import leaving_at_once
 from babyllm.errors import UserError
 from babyllm.runtime import Runtime, RuntimeConfig, ordinary_signals, start
@@ -22,7 +22,7 @@ ARGUMENTS = "RUN_DIR"
 
 HELP = """\
 /system TEXT  the text that the model reads before everything else; without TEXT, none
-/retry        another answer to the last message
+/retry        another answer to the last message, or n others
 /reset        forget what was said; the system message stays
 /help         these lines
 /exit         leave, as Ctrl-D does
@@ -35,12 +35,15 @@ class Flags(SamplingFlags):
 
     Attributes:
         system: system message, which the model reads first.
+        n: number of answers to each message. The person chooses the one that the chat goes on with; without a terminal
+            it is the first.
         int8: whether to store all matrices in 8 bits, in about a quarter of their memory; changes scores slightly.
         runtime: device and dtype.
     """
 
     system: str = ""
     max_new_tokens: AnyCount = 512
+    n: Few = 1
     int8: bool = False
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
@@ -57,6 +60,8 @@ def run(flags: Flags, directory: str) -> None:
             with suppress(ImportError):
                 import readline  # noqa: F401  # `input` then has line editing and a history
             note("/help shows the commands, Ctrl-D leaves")
+        elif flags.n > 1:
+            note("without a terminal, the chat goes on with the first answer to each message")
         for text in _messages(is_terminal):
             if text.strip() == "/exit":
                 break
@@ -74,7 +79,7 @@ def _begin(flags: Flags, directory: str, runtime: Runtime, is_terminal: bool) ->
     note_base_model(found, directory)
     engine = Engine(found.model.to(runtime.device), slots=1, tokenizer=found.tokenizer)
     session = ChatSession(engine, found.template, Sampling(**flags.settings()), Session(flags.system))
-    return _Chat(session, is_terminal)
+    return _Chat(session, flags.n, is_terminal)
 
 
 @dataclass
@@ -82,6 +87,7 @@ class _Chat:
     """A chat in progress."""
 
     session: ChatSession
+    n: int
     is_terminal: bool
     has_left_out: bool = False
 
@@ -91,7 +97,7 @@ class _Chat:
             if text.startswith("/"):
                 self._obey(*text.strip().partition(" ")[::2])
             elif text.strip():
-                self._show(self.session.stream(text))
+                self._answer(self.session.stream(text))
         except UserError as error:
             if not self.is_terminal:
                 raise
@@ -103,11 +109,38 @@ class _Chat:
         elif command == "/reset":
             self.session.reset()
         elif command == "/retry":
-            self._show(self.session.retry())
+            self._answer(self.session.retry())
         elif command == "/help":
             print(HELP, file=sys.stderr)
         else:
             raise UserError(f"{command}: no such command; /help shows them")
+
+    def _answer(self, first: Generator[str, None, None]) -> None:
+        """Show the answers to a message, with numbers if there are several, and go on with the chosen one."""
+        if self.n == 1:
+            self._show(first)
+            return
+        chats = []
+        for i in range(self.n):
+            print(f"[{i + 1}] ", end="", flush=True)
+            self._show(self.session.retry() if i else first)
+            chats.append(self.session.session)
+        self.session.session = chats[self._choice() - 1]
+
+    def _choice(self) -> int:
+        """The number of the answer that the person chooses; the first without a terminal or a number."""
+        while self.is_terminal:
+            try:
+                line = input(f"go on with [1-{self.n}, Enter for 1] ").strip()
+            except (EOFError, KeyboardInterrupt):
+                print()
+                break
+            if not line:
+                break
+            if line.isdecimal() and 1 <= int(line) <= self.n:
+                return int(line)
+            note(f"{line}: not one of the numbers 1 to {self.n}")
+        return 1
 
     def _show(self, answer: Generator[str, None, None]) -> None:
         """Print an answer as it is drawn; Ctrl-C cuts it short."""

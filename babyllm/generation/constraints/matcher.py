@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from babyllm.errors import UserError
@@ -54,27 +55,41 @@ class Matcher:
         """
         self._matcher, self._eos_id = matcher, tokenizer.eos_token
         self._end_ids = frozenset(end_ids)
-        self._ends = torch.tensor(sorted(i for i in self._end_ids if i < vocab_size))
-        self._n, self._bits = tokenizer.vocab_size, np.zeros((tokenizer.vocab_size + 31) // 32, np.int32)
-        self._mask = torch.zeros(vocab_size, dtype=torch.bool)  # rows beyond the vocabulary are never allowed
+        self._n, self._n_written = vocab_size, 4 * -(-tokenizer.vocab_size // 32)
+        # Rows of the model beyond the vocabulary are never allowed.
+        self._words = np.zeros(max(self._n_written, -(-vocab_size // 8)) // 4 + 1, np.int32)
+        self._bits = self._words.view(np.uint8)[: -(-vocab_size // 8)]
+        self._ends = np.zeros_like(self._bits)
+        for i in self._end_ids:
+            if i < vocab_size:
+                self._ends[i >> 3] |= 1 << (i & 7)
 
     def allowed(self) -> Tensor:
-        """(V,) bool, whether each token may come next; the next call overwrites it.
+        """(V,) bool, whether each token may come next.
 
         Raises:
             Broken: none may.
         """
-        self._bits[:] = 0
+        return torch.from_numpy(np.unpackbits(self.packed(), bitorder="little", count=self._n).view(np.bool_))
+
+    def packed(self) -> NDArray[np.uint8]:
+        """(ceil(V / 8),) uint8, `allowed` as bits, the lowest one first; the next call overwrites it.
+
+        Raises:
+            Broken: none may.
+        """
+        bits = self._bits
+        self._words[:] = 0
         if not self._matcher.is_error():
-            self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
-        bits = np.unpackbits(self._bits.view(np.uint8), bitorder="little", count=self._n)
-        mask = self._mask
-        mask[: self._n] = torch.from_numpy(bits.view(np.bool_))
-        mask[self._ends] = bool(bits[self._eos_id])
-        if not mask.any():
+            self._matcher.unsafe_compute_mask_ptr(self._words.ctypes.data, self._n_written)
+        can_end = bits[self._eos_id >> 3] >> (self._eos_id & 7) & 1
+        np.bitwise_or(bits, self._ends, out=bits)
+        if not can_end:
+            np.bitwise_xor(bits, self._ends, out=bits)
+        if not bits.any():
             reason = _reason(self._matcher.get_error()) or "the vocabulary has no token that fits"
             raise Broken(f"the answer cannot go on within its constraint: {reason}")
-        return mask
+        return bits
 
     def accept(self, token_id: int) -> None:
         """Go on after the token that was drawn, which was allowed."""

@@ -140,8 +140,10 @@ def policy_loss(
         A loss of a batch with "tokens" and "targets" (n, T) int64, "old" (n, T) float32 log-probabilities of the
         targets when they were drawn, "advantages" (n, T) or (n, 1) float32; with a divergence "reference" (n, T)
         log-probabilities; with a critic "values" and "returns" (n, T) float32; with `mask_truncated` "truncated" (n, 1)
-        bool. "positions" and "documents" are passed on. The batch's units "token" and "sequence" count the targets, and
-        the answers that have any, without those that are masked.
+        bool; under a constraint "allowed", as `Transformer.forward` takes it, the tokens that each target was drawn
+        among: all log-probabilities and entropies are then those over these tokens. "positions" and "documents" are
+        passed on. The batch's units "token" and "sequence" count the targets, and the answers that have any, without
+        those that are masked.
 
         Metrics: "loss" by its unit; by token "ratio", "clip/low" and "clip/high" (shares), "entropy" and "kl" in nats
         (k3), "value_loss".
@@ -190,7 +192,9 @@ def _read(
 ) -> dict[str, Tensor]:
     """The results of the one forward pass."""
     where = (batch.tensors.get("positions"), batch.tensors.get("documents"))
-    options = {"n_targets": batch.units["token"], "temperature": temperature, "returns": asked}
+    options: dict[str, Any] = {"n_targets": batch.units["token"], "temperature": temperature, "returns": asked}
+    if "allowed" in batch.tensors:
+        options["allowed"] = batch["allowed"]
     found: dict[str, Any] = model(batch["tokens"], targets, *where, **options)
     return found
 

@@ -47,9 +47,10 @@ class Writer(nn.Module):
         n_targets: int,
         temperature: float,
         returns: tuple[str, ...],
+        allowed: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Nats and entropies by the functions that a `Transformer` calls."""
-        found = losses_and_entropies(self.hidden(tokens) / temperature, self.output, targets, n_targets)
+        found = losses_and_entropies(self.hidden(tokens) / temperature, self.output, targets, n_targets, allowed)
         return dict(zip(("nats", "entropy"), found, strict=True))
 
 
@@ -59,13 +60,19 @@ class World:
     Attributes:
         targets: (N, LENGTH) answers, `IGNORE` after an answer's end.
         rewards: (N,), any numbers.
+        allowed: (N, LENGTH, V) bool, the tokens that are drawn among; under a constraint no token repeats the last one.
     """
 
-    def __init__(self, has_end: bool = False) -> None:
+    def __init__(self, has_end: bool = False, is_held: bool = False) -> None:
         self.model, self.reference = Writer(1), Writer(2)
         answers = [self._ended(answer) if has_end else answer for answer in product(range(V), repeat=LENGTH)]
-        self.targets = torch.tensor(sorted(set(answers)))
-        self.tokens = torch.cat([torch.ones_like(self.targets[:, :1]), self.targets[:, :-1].clamp_min(0)], 1)
+        targets = torch.tensor(sorted(set(answers)))
+        tokens = torch.cat([torch.ones_like(targets[:, :1]), targets[:, :-1].clamp_min(0)], 1)
+        fits = (tokens != targets).all(1) if is_held else torch.ones(len(targets), dtype=torch.bool)
+        self.targets, self.tokens, self.is_held = targets[fits], tokens[fits], is_held
+        self.allowed = torch.ones(*self.targets.shape, V, dtype=torch.bool)
+        if is_held:
+            self.allowed = self.allowed.scatter(2, self.tokens.unsqueeze(2), False)
         self.mask = self.targets != IGNORE
         self.rewards = torch.randn(len(self.targets), generator=torch.Generator().manual_seed(3)).double()
 
@@ -76,7 +83,7 @@ class World:
 
     def logits(self, model: Writer) -> Tensor:
         """(N, LENGTH, V) log-probabilities of all tokens at each place, from the definition of a temperature."""
-        scores = model.hidden(self.tokens) @ model.output.T
+        scores = (model.hidden(self.tokens) @ model.output.T).masked_fill(~self.allowed, -torch.inf)
         return torch.log_softmax(scores / TEMPERATURE, -1)
 
     def logp(self, model: Writer) -> Tensor:
@@ -98,11 +105,13 @@ class World:
         """The expected gradient of a loss over answers of the present policy: each alone, times its probability."""
         loss = policy_loss(options, max_answer=LENGTH, temperature=TEMPERATURE)
         old, reference = self.logp(self.model).detach(), self.logp(self.reference).detach()
+        bits = (self.allowed * 2 ** torch.arange(V)).sum(2, keepdim=True).byte()
+        held = {"allowed": bits} if self.is_held else {}
         total = torch.zeros((), dtype=torch.float64)
         for i, probability in enumerate(self.probabilities(self.model).detach()):
             row = slice(i, i + 1)
             tensors = {"tokens": self.tokens, "targets": self.targets, "old": old, "reference": reference}
-            tensors = {name: x[row] for name, x in {**tensors, "advantages": advantages}.items()}
+            tensors = {name: x[row] for name, x in {**tensors, **held, "advantages": advantages}.items()}
             batch = Batch(tensors, {"token": int(self.mask[row].sum()), "sequence": 1})
             total = total + probability * sum(loss(self.model, batch).sums.values())
         return self.gradient(total)
@@ -136,16 +145,22 @@ def ending() -> World:
     return World(has_end=True)
 
 
+@pytest.fixture(scope="module")
+def held() -> World:
+    """Answers of three tokens in which no token repeats the last one."""
+    return World(is_held=True)
+
+
 def close(found: Tensor, exact: Tensor) -> None:
     """Equal within 1e-6, and not because both are nothing."""
     assert exact.abs().max() > 1e-3
     torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-6)
 
 
-def test_all_answers_are_enumerated(world: World, ending: World) -> None:
+def test_all_answers_are_enumerated(world: World, ending: World, held: World) -> None:
     """Their probabilities add up to one."""
-    assert (len(world.targets), len(ending.targets)) == (64, 40)
-    for case in (world, ending):
+    assert (len(world.targets), len(ending.targets), len(held.targets)) == (64, 40, 27)
+    for case in (world, ending, held):
         assert case.probabilities(case.model).sum().item() == pytest.approx(1, abs=1e-9)
 
 
@@ -155,6 +170,17 @@ def test_the_expected_gradient_is_that_of_the_reward(world: World, name: LossNam
     factor = 1 / LENGTH if name in ("grpo", "dr_grpo", "gspo") else 1.0
     advantages = (world.rewards - 0.3).unsqueeze(1)
     close(-world.expected(PolicyOptions(name), advantages), factor * world.of_reward())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_constraint_is_in_the_gradient(held: World, name: LossName) -> None:
+    """Of answers drawn among what is allowed, the expected gradient is that of the reward, and of the divergence."""
+    factor = 1 / LENGTH if name in ("grpo", "dr_grpo", "gspo") else 1.0
+    close(-held.expected(PolicyOptions(name), (held.rewards - 0.3).unsqueeze(1)), factor * held.of_reward())
+    kl = KlConfig("loss", "k2", "answer", coefficient=1.0)
+    if name == "reinforce":
+        found = held.expected(PolicyOptions(name, kl=kl), torch.zeros(len(held.targets), 1).double())
+        close(found, held.divergence(is_forward=False))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -44,7 +44,7 @@ class GroupAdvantages:
         """The tensors of a rollout; every rank must call it."""
         tensors, rewards, found = rollout.tensors, rollout.rewards, dict[str, Tensor]()
         if self.reference is not None:
-            found["reference"] = self.reference(tensors["tokens"], tensors["targets"])
+            found["reference"] = self.reference(tensors["tokens"], tensors["targets"], tensors.get("allowed"))
             mask = tensors["targets"] != IGNORE
             numbers, of_answers = measured(tensors["old"], found["reference"], mask, self.runtime.sum)
             rollout.numbers |= numbers

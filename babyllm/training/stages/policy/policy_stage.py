@@ -47,11 +47,11 @@ def rollouts_of(
         runtime: runtime of the run.
 
     Raises:
-        UserError: a reward is not known, or groups do not divide evenly over ranks.
+        UserError: a reward is not known, the constraint cannot be used, or groups do not divide evenly over ranks.
     """
-    decode = opening.template.tokenizer.decode
+    tokenizer = opening.template.tokenizer
     return Rollouts(
-        Answering(policy, decode, opening.end_ids, config.rollout, config.data.max_new_tokens, runtime),
+        Answering(policy, tokenizer, opening.end_ids, config.rollout, config.data.max_new_tokens, runtime),
         prompts.train,
         rewards_of(config, config.reward.functions, runtime),
         advantages,

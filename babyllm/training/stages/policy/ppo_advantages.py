@@ -48,7 +48,8 @@ class PpoAdvantages:
         is_short = mask.sum(1) < SHORTEST
         kept = ~rollout.rewards.isnan() & ~is_short
         width = int(mask.any(0).nonzero().max()) + 1 if mask.any() else 1
-        reference = None if self._reference is None else self._reference(tokens, targets)
+        allowed = rollout.tensors.get("allowed")
+        reference = None if self._reference is None else self._reference(tokens, targets, allowed)
         of_answers = [None if x is None else x[:, :width] for x in (old, reference, mask)]
         is_truncated = rollout.tensors["truncated"].squeeze(1)
         scored = Scored(rollout.rewards, of_answers[0], of_answers[1], old, of_answers[2], is_truncated)  # type: ignore[arg-type]

@@ -16,8 +16,11 @@ from babyllm.runtime import Runtime
 from babyllm.runtime.precision import reads_in
 from babyllm.training.adapted_config import AdaptedRunConfig
 
-Reference = Callable[[Tensor, Tensor], Tensor]
-"""Log-probabilities in nats (n, T), float32 on the CPU, of targets (n, T) after tokens (n, T); 0 without a target."""
+Reference = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""Log-probabilities in nats (n, T), float32 on the CPU, of targets (n, T) after tokens (n, T); 0 without a target.
+
+The third argument is `allowed` of `Transformer.forward`, the tokens that each target was drawn among, or None.
+"""
 
 
 def reference_of(
@@ -48,13 +51,16 @@ def reference_of(
         model = merge_lora(load(directory, options=config.model)[0])
         model = grow_vocabulary(model, policy.config.vocab_size).to(runtime.device).eval().requires_grad_(False)
 
-    def logprobs(tokens: Tensor, targets: Tensor) -> Tensor:
+    def logprobs(tokens: Tensor, targets: Tensor, allowed: Tensor | None) -> Tensor:
         was_training = model.training
         model.eval()
         found = []
         with adapter_off(model), torch.no_grad(), reads_in(runtime.device, runtime.dtype):
-            for some in zip(torch.split(tokens, micro_batch), torch.split(targets, micro_batch), strict=True):
-                nats = model(*(x.to(runtime.device) for x in some), temperature=temperature)
+            for first in range(0, len(tokens), micro_batch):
+                part = slice(first, first + micro_batch)
+                some = (x[part].to(runtime.device) for x in (tokens, targets))
+                bits = None if allowed is None else allowed[part].to(runtime.device)
+                nats = model(*some, temperature=temperature, allowed=bits)
                 found.append(-nats.float().cpu())
         model.train(was_training)
         return torch.cat(found)
