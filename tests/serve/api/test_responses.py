@@ -134,7 +134,7 @@ def test_probabilities_come_if_they_are_asked_for(server: Server) -> None:
         ({"input": [{"type": "image_generation_call"}]}, "input[0]"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
         ({"input": [{"type": "reasoning", "content": []}]}, "input"),
-        ({"input": "x", "truncation": "auto"}, "truncation"),
+        ({"input": "x", "truncation": "middle"}, "truncation"),
         ({"input": "x", "background": True}, "background"),
         ({"input": "x", "tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"input": "x", "text": {"format": {"type": "grammar"}}}, "text.format.type"),
