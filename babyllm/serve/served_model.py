@@ -59,7 +59,7 @@ class ServedModel:
         self._names.update({i: name for name, i in self.tokenizer.special.items()})
 
     def thinking(self, is_on: bool | None) -> ServedModel:
-        """The model with a template that is told whether to think; itself for None, or if the template has no switch.
+        """The model with reasoning switched on or off; itself for None, or if its template has no switch.
 
         Args:
             is_on: whether an answer begins with reasoning, as `enable_thinking` of Qwen's templates says.
@@ -67,8 +67,8 @@ class ServedModel:
         if is_on is None or self.template is None or THINKING not in self.template.source:
             return self
         if is_on not in self._thinking:
-            told = self.template.setting(THINKING, is_on)
-            self._thinking[is_on] = replace(self, template=told, _thinking={})
+            template = self.template.setting(THINKING, is_on)
+            self._thinking[is_on] = replace(self, template=template, _thinking={})
         return self._thinking[is_on]
 
     @cached_property

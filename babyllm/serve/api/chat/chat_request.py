@@ -35,7 +35,7 @@ def chat_request(body: ChatCompletionBody, model: ServedModel, limits: Limits) -
     check_counts(body, limits)
     if body.top_logprobs and not body.logprobs:
         raise Problem(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
-    model = told(body.chat_template_kwargs, body.reasoning_effort, model)
+    model = with_settings(body.chat_template_kwargs, body.reasoning_effort, model)
     tools = body.tool_use(model)
     ids, lead, begin = prompt_of(body, model)
     require_context(len(ids), model, 1, "messages")
@@ -75,8 +75,8 @@ def prompt_of(body: MessagesBody, model: ServedModel) -> ChatPrompt:
     return chat_prompt(messages, model, asks=asks is not False, continues=continues, param="messages")
 
 
-def told(settings: Mapping[str, object], effort: Effort | None, model: ServedModel) -> ServedModel:
-    """The model whose template is told whether to think; settings that it does not read change nothing.
+def with_settings(settings: Mapping[str, object], effort: Effort | None, model: ServedModel) -> ServedModel:
+    """The model with settings of its template: whether to think; those that it does not read change nothing.
 
     Args:
         settings: settings of the template.

@@ -40,7 +40,7 @@ def response_request(body: ResponseBody, model: ServedModel, store: ResponseStor
     """
     if body.top_logprobs and LOGPROBS not in body.include:
         raise Problem(400, f"top_logprobs needs include to have {LOGPROBS}", param="top_logprobs")
-    model = _told(body, model)
+    model = _with_effort(body, model)
     prompt, messages, tools = response_prompt(body, model, store)
     require_context(len(prompt.ids), model, 1, "input")
     limit = min(model.context - len(prompt.ids), body.max_output_tokens)
@@ -65,10 +65,10 @@ def input_tokens(body: ResponseBody, model: ServedModel, store: ResponseStore) -
     Raises:
         Problem: as for `response_prompt`.
     """
-    prompt = response_prompt(body, _told(body, model), store)
+    prompt = response_prompt(body, _with_effort(body, model), store)
     return {"object": "response.input_tokens", "input_tokens": len(prompt.chat.ids)}
 
 
-def _told(body: ResponseBody, model: ServedModel) -> ServedModel:
-    """The model, told not to think if the request says so."""
+def _with_effort(body: ResponseBody, model: ServedModel) -> ServedModel:
+    """The model, without reasoning if the request says so."""
     return model.thinking(False if body.reasoning.effort == "none" else None)
