@@ -101,6 +101,11 @@ class ChatTemplate:
         """
         return ChatTemplate(self.source, self.tokenizer, self._where, names) if names else self
 
+    def setting(self, name: str, value: bool) -> ChatTemplate:
+        """The same template, in which a variable that it reads is true or false."""
+        source = f"{{%- set {name} = {str(value).lower()} %}}{self.source}"
+        return ChatTemplate(source, self.tokenizer, self._where, self._allowed)
+
     def render(self, messages: Sequence[Message], supervise: Supervise = Supervise()) -> Rendered:  # noqa: B008  # frozen
         """The ids of a conversation, and which of them are trained on.
 

@@ -219,7 +219,7 @@ def completions(
     engine = Engine(model, slots=min(len(requests), slots), context=_context(model, requests), tokenizer=tokenizer)
     texts: dict[int, AnswerText] = {}
     for ids, sampling in requests:
-        texts[engine.submit(ids, sampling, end_ids)] = AnswerText(tokenizer, sampling.stop, lead)
+        texts[engine.submit(ids, sampling.after(lead), end_ids)] = AnswerText(tokenizer, sampling.stop, lead)
     pieces: dict[int, list[str]] = {number: [] for number in texts}
     tokens: dict[int, list[Token]] = {number: [] for number in texts}
     finishes: dict[int, Finish] = {}

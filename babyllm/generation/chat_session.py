@@ -86,7 +86,7 @@ class ChatSession:
         seed = self.sampling.seed
         sampling = replace(self.sampling, seed=None if seed is None else derive_seed(seed, self._n_drawn))
         self._n_drawn += 1
-        ids = self.engine.answer(prompt.ids, sampling, self.template.end_ids)
+        ids = self.engine.answer(prompt.ids, sampling.after(self._lead), self.template.end_ids)
         return self._kept(session, text_pieces(self.template.tokenizer, ids, sampling.stop, lead=self._lead))
 
     def _kept(self, session: Session, pieces: Iterator[str]) -> Generator[str, None, None]:

@@ -91,6 +91,10 @@ class Sampling:
         seeds = [self.seed if i == 0 or self.seed is None else derive_seed(self.seed, i) for i in range(n)]
         return [replace(self, seed=seed) for seed in seeds]
 
+    def after(self, lead: str) -> Sampling:
+        """The settings of an answer before which the model writes a text that its constraint does not allow."""
+        return replace(self, constraint=self.constraint.after(lead)) if lead and self.constraint else self
+
 
 class Token(NamedTuple):
     """A drawn token.

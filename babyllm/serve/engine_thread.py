@@ -140,7 +140,7 @@ class EngineThread:
         """
         self.require_ready()
         self.require_capacity(len(request.choices))
-        ticket = Ticket(len(request.choices))
+        ticket = Ticket([len(choice.prompt) for choice in request.choices])
         ticket.drop = lambda: self._open_writers().drop(model.name, ticket)
         self._add(ticket, request.n_prompt_tokens)
         self._inbox.put(lambda: self._open_writers().begin(model.name, ticket, request))
@@ -198,6 +198,8 @@ class EngineThread:
             if delta.n_tokens:
                 is_first = delta.number not in ticket.seen
                 self._metrics.count_token(now - ticket.seen.get(delta.number, ticket.began), is_first)
+                if is_first:
+                    self._metrics.count_cached(ticket.n_prompt[delta.number], delta.n_cached or 0)
                 ticket.seen[delta.number] = now
             ticket.deltas.put_nowait(delta)
             if delta.is_last:

@@ -23,6 +23,12 @@ class Metrics:
             registry=registry,
         )
         self._prompt_tokens = Counter("babyllm_prompt_tokens", "Tokens of prompts.", registry=registry)
+        self._asked = Counter(
+            "babyllm_prefix_cache_queries", "Prompt tokens of answers that have begun.", registry=registry
+        )
+        self._cached = Counter(
+            "babyllm_prefix_cache_hits", "Those of them that were not read again.", registry=registry
+        )
         self._completion_tokens = Counter("babyllm_completion_tokens", "Tokens of completions.", registry=registry)
         self._running = Gauge("babyllm_answers_running", "Answers being written.", registry=registry)
         self._waiting = Gauge("babyllm_answers_waiting", "Answers that wait for a slot.", registry=registry)
@@ -43,6 +49,11 @@ class Metrics:
     def count_prompt(self, n_tokens: int) -> None:
         """Count the prompt tokens of an accepted request."""
         self._prompt_tokens.inc(n_tokens)
+
+    def count_cached(self, n_tokens: int, n_cached: int) -> None:
+        """Count the prompt tokens of an answer that has begun, and how many of them were not read again."""
+        self._asked.inc(n_tokens)
+        self._cached.inc(n_cached)
 
     def count_token(self, seconds: float, is_first: bool) -> None:
         """Count a token and its time in seconds since the previous token or, for the first token, since the request."""

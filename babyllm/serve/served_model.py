@@ -16,6 +16,9 @@ from babyllm.model.transformer import Transformer
 from babyllm.serve.example_prompts import example_prompts
 from babyllm.tokenizer import Tokenizer
 
+THINKING = "enable_thinking"
+"""Variable of templates that switches reasoning on or off."""
+
 
 @dataclass(frozen=True)
 class ServedModel:
@@ -49,10 +52,24 @@ class ServedModel:
     examples: tuple[str, ...] = ()
     width: int = 0
     _names: dict[int, str] = field(default_factory=dict)
+    _thinking: dict[bool, ServedModel] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Look up the special tokens' names by id."""
         self._names.update({i: name for name, i in self.tokenizer.special.items()})
+
+    def thinking(self, is_on: bool | None) -> ServedModel:
+        """The model with reasoning switched on or off; itself for None, or if its template has no switch.
+
+        Args:
+            is_on: whether an answer begins with reasoning, as `enable_thinking` of Qwen's templates says.
+        """
+        if is_on is None or self.template is None or THINKING not in self.template.source:
+            return self
+        if is_on not in self._thinking:
+            template = self.template.setting(THINKING, is_on)
+            self._thinking[is_on] = replace(self, template=template, _thinking={})
+        return self._thinking[is_on]
 
     @cached_property
     def end_ids(self) -> frozenset[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from babyllm.serve.api.generation.choice import ChoiceDelta
@@ -24,11 +24,13 @@ class Ticket:
         drop: function that stops the work on it, to be called by the thread of the models.
         began: time of its submission, in seconds of `time.perf_counter`.
         seen: time at which the last token of each answer arrived, in seconds.
+        n_prompt: number of tokens of each answer's prompt.
     """
 
-    def __init__(self, n_answers: int) -> None:
+    def __init__(self, n_prompt: Sequence[int]) -> None:
         self.deltas: asyncio.Queue[ChoiceDelta] = asyncio.Queue()
-        self.unfinished = set(range(n_answers))
+        self.unfinished = set(range(len(n_prompt)))
+        self.n_prompt = n_prompt
         self.drop: Callable[[], None] = lambda: None
         self.began = time.perf_counter()
         self.seen: dict[int, float] = {}

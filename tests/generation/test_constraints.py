@@ -2,6 +2,7 @@ import itertools
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from babyllm.documents import Document
 from babyllm.errors import UserError
-from babyllm.generation import Engine, Sampling, answers, generate
+from babyllm.generation import Engine, Sampling, answers, completions, generate
 from babyllm.generation.constraints.constraint import ANY_OBJECT, Constraint
 from babyllm.generation.constraints.matcher import matcher_of
 from babyllm.generation.sampling import Sampler
@@ -101,7 +102,8 @@ def schema_of(rng: random.Random, depth: int = 0) -> dict[str, Any]:
         names = rng.sample(["名字", "年龄", "id", "标签 1", 'say "hi"', "a\\b", "tags", "e\u0301"], rng.randint(1, 4))
         inner = {name: schema_of(rng, depth + 1) for name in names}
         required = rng.sample(names, rng.randint(0, len(names)))
-        return {"type": "object", "properties": inner, "required": required, "additionalProperties": False}
+        others: dict[str, Any] = {"additionalProperties": False} if rng.random() < 0.5 else {}
+        return {"type": "object", "properties": inner, "required": required, **others}
     if kind == "array":
         return {"type": "array", "items": schema_of(rng, depth + 1), "minItems": rng.randint(0, 1), "maxItems": 2}
     if kind == "anyOf":
@@ -127,6 +129,19 @@ def test_answers_fit_random_schemas(model: Transformer, tokenizer: Tokenizer) ->
     for schema, answer in zip(schemas, answers(model, tokenizer, requests, (tokenizer.eos_id,)), strict=True):
         assert answer.finish == "stop", schema
         jsonschema.validate(json.loads(answer.text), schema)
+
+
+def test_a_lead_is_written_before_an_answer_and_left_out(model: Transformer, tokenizer: Tokenizer) -> None:
+    """The blank that a template puts before answers precedes a constrained one, even one that begins with a blank."""
+    lead, choices = " ", ["甲", " 甲", "x y"]
+    for constraint in (Constraint.of_choices(choices), Constraint("grammar", 'start: "甲" | " 甲" | "x y"')):
+        sampling = Sampling(20, temperature=1.5, top_k=None, constraint=constraint)
+        requests = [([tokenizer.begin_id], replace(sampling, seed=seed)) for seed in range(20)]
+        found = completions(model, tokenizer, requests, (tokenizer.eos_id,), lead=lead)
+        assert {answer.text for answer in found} == {*choices}
+        for answer in found:
+            ids = [token.id for token in answer.tokens if token.id != tokenizer.eos_id]
+            assert tokenizer.decode(ids) == lead + answer.text
 
 
 def test_unbounded_answers_are_valid_or_cut(model: Transformer, tokenizer: Tokenizer) -> None:

@@ -13,6 +13,12 @@ babyllm_requests_total{path="/health",status="200"} 2.0
 # HELP babyllm_prompt_tokens_total Tokens of prompts.
 # TYPE babyllm_prompt_tokens_total counter
 babyllm_prompt_tokens_total 5.0
+# HELP babyllm_prefix_cache_queries_total Prompt tokens of answers that have begun.
+# TYPE babyllm_prefix_cache_queries_total counter
+babyllm_prefix_cache_queries_total 21.0
+# HELP babyllm_prefix_cache_hits_total Those of them that were not read again.
+# TYPE babyllm_prefix_cache_hits_total counter
+babyllm_prefix_cache_hits_total 12.0
 # HELP babyllm_completion_tokens_total Tokens of completions.
 # TYPE babyllm_completion_tokens_total counter
 babyllm_completion_tokens_total 3.0
@@ -31,6 +37,8 @@ def test_metrics_keep_their_names_and_meanings() -> None:
     metrics.count_request("/health", 200)
     metrics.count_request("/health", 200)
     metrics.count_prompt(5)
+    metrics.count_cached(5, 0)
+    metrics.count_cached(16, 12)
     for seconds, is_first in ((0.25, True), (0.001, False), (2.0, False)):
         metrics.count_token(seconds, is_first)
     text = metrics.text(1, 4).decode()

@@ -91,6 +91,7 @@ CHANGES_NOTHING: dict[str, tuple[Any, ...]] = {
     "repetition_penalty": (None, 1),
     "logprobs": (None, False),
     "top_logprobs": (None, 0),
+    "reasoning_effort": (None, "none", "low", "xhigh"),
     "chat_template_kwargs": (None, {}, {"enable_thinking": False}),
 }
 

@@ -5,8 +5,10 @@ from enum import Enum
 
 import pytest
 from pydantic import BaseModel, Field
-from serve_fixtures import CHAT, COMPLETE, Server
+from serve_fixtures import CHAT, COMPLETE, Server, load_of, serving
 
+from babyllm.chat.load import load_template
+from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
 
 ASK = {"messages": [{"role": "user", "content": "一"}], "temperature": 1.5, "seed": 1}
@@ -52,6 +54,31 @@ def test_answers_fit_the_schema(server: Server, fields: dict[str, object]) -> No
     assert answer["finish_reason"] == "stop"
     assert list(found) == ["名字", "n"] and len(found["名字"]) <= 5 and found["n"] in (1, 22)
     assert answer == server.post(CHAT, ASK | fields).json()["choices"][0]
+
+
+def test_an_open_schema_adds_no_fields(server: Server, tokenizer: Tokenizer) -> None:
+    """An object that lists its fields has no others, as pydantic's classes mean it; one that allows them may."""
+    schema = Thing.model_json_schema()
+    assert "additionalProperties" not in schema
+    commas = [i for i in range(tokenizer.vocab_size) if tokenizer.token_bytes(i).startswith(b",")]
+    ask = ASK | {"logit_bias": {str(i): 20 for i in commas}, "max_tokens": 150}
+    for seed in range(5):
+        wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        answer = server.post(CHAT, ask | {"response_format": wanted, "seed": seed}).json()["choices"][0]
+        assert answer["finish_reason"] == "stop"
+        found = json.loads(answer["message"]["content"])
+        assert set(found) == {"name", "colours"} and Thing.model_validate(found)
+    allowed = server.post(CHAT, ask | {"guided_json": schema | {"additionalProperties": {"const": 1}}}).json()
+    assert allowed["choices"][0]["finish_reason"] == "length"
+
+
+def test_the_blank_of_a_template_precedes_an_answer(model: Transformer, tokenizer: Tokenizer) -> None:
+    """Where a template writes a blank before answers, a constrained answer has it too, and the client does not."""
+    asked = ASK | {"guided_choice": ["是", " 是"], "logprobs": True}
+    with serving(load_of(model, tokenizer, load_template("llama2", tokenizer))) as server:
+        found = [server.post(CHAT, asked | {"seed": seed}).json()["choices"][0] for seed in range(12)]
+    assert {one["message"]["content"] for one in found} == {"是", " 是"}
+    assert {one["logprobs"]["content"][0]["token"][0] for one in found} == {" "}
 
 
 def test_json_objects_are_objects_or_cut(server: Server) -> None:

@@ -9,14 +9,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from babyllm.chat.tools.json_rule import json_rule
 from babyllm.chat.tools.reasoning import CLOSE, OPEN, Begin
 from babyllm.chat.tools.tool_formats import ToolFormat
 
-JSON_OPTIONS: dict[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""llguidance's options of JSON with blanks as `json.dumps` and templates print them.
-
-Free white space would let a model at a high temperature write nothing else.
-"""
 _NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
@@ -63,7 +59,7 @@ def call_grammar(
     if thought:
         rules += [r"thought: inner /\n*/", f"inner[lazy]: /(?s:.*){_escaped(CLOSE)}/"]
     if content is not None:
-        rules.append(f"said: %json {_printed(content)}")
+        rules.append(f"said: {json_rule(content)}")
     elif not is_required:
         rules += _free(form)
     before = f"{_mark(form, form.before)} {_quoted(chr(10))}" if form.before else ""
@@ -71,7 +67,7 @@ def call_grammar(
     rules += [f"call: {before} body", f"body: ({' | '.join(f'call_{i}' for i in range(len(functions)))}) {after}"]
     for i, (name, parameters) in enumerate(functions):
         head = f'{{"name": {json.dumps(name, ensure_ascii=False)}, "{form.key}": '
-        rules.append(f"call_{i}: {_quoted(head)} %json {_schema(parameters)} {_quoted('}')}")
+        rules.append(f"call_{i}: {_quoted(head)} {_arguments(parameters)} {_quoted('}')}")
     return "\n".join(rules)
 
 
@@ -106,14 +102,9 @@ def _escaped(mark: str) -> str:
     return mark.replace("/", r"\/")
 
 
-def _schema(parameters: Mapping[str, Any] | None) -> str:
+def _arguments(parameters: Mapping[str, Any] | None) -> str:
     has_none = not parameters or parameters == {"type": "object"}
-    return _printed(_NO_PARAMETERS if has_none or not parameters else parameters)
-
-
-def _printed(schema: Mapping[str, Any]) -> str:
-    """A schema whose values have blanks where templates print them."""
-    return json.dumps({**schema, "x-guidance": JSON_OPTIONS}, ensure_ascii=False)
+    return json_rule(_NO_PARAMETERS if has_none or not parameters else parameters)
 
 
 def _quoted(text: str) -> str:

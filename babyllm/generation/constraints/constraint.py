@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -47,7 +47,8 @@ class Constraint:
         kind: "json_schema", "regex", "choice" or "grammar".
         text: the schema as JSON; the regular expression, which the whole answer matches (syntax of Rust's regex,
             without look-around); the choices as a JSON list of strings; or the grammar in llguidance's dialect of Lark,
-            which starts at the rule `start`.
+            which starts at the rule `start`. Objects of a schema are closed (`babyllm.chat.tools.json_rule.closed`).
+        lead: text before the answer, which the model writes first; empty for none.
 
     Raises:
         UserError: the text is too long, or not of its kind.
@@ -55,6 +56,7 @@ class Constraint:
 
     kind: Kind
     text: str
+    lead: str = ""
 
     def __post_init__(self) -> None:
         """Check the text, as far as it can be checked without a tokenizer."""
@@ -76,6 +78,10 @@ class Constraint:
     def of_choices(cls, choices: Sequence[str]) -> Constraint:
         """An answer that is one of these texts."""
         return cls("choice", json.dumps(list(choices), ensure_ascii=False))
+
+    def after(self, lead: str) -> Constraint:
+        """The same constraint of an answer before which the model writes a text, as some chat templates do."""
+        return replace(self, lead=lead)
 
     @property
     def name(self) -> str:

@@ -182,22 +182,28 @@ def _grammar(constraint: Constraint) -> str:
     r"""The grammar of a constraint, which allows every spelling of a text in tokens; `\d` is an ASCII digit."""
     from llguidance import regex_to_lark
 
-    from babyllm.chat.tools.call_grammar import JSON_OPTIONS  # here, so that pretraining loads no chat
+    from babyllm.chat.tools.json_rule import json_rule  # here, so that pretraining loads no chat
 
     text = constraint.text
     if constraint.kind == "grammar":
-        return _lark(text)
+        return _lark(text, constraint.lead)
     if constraint.kind == "json_schema":
-        return _lark(f"start: %json {json.dumps({**constraint.value, 'x-guidance': JSON_OPTIONS})}")
+        return _lark(f"start: {json_rule(constraint.value)}", constraint.lead)
     if constraint.kind == "choice":
         text = "|".join(f"(?:{_escaped(choice)})" for choice in constraint.value)
-    return _lark(f"start: /{regex_to_lark(_without_anchors(text), 'd')}/")
+    return _lark(f"start: /{regex_to_lark(_without_anchors(text), 'd')}/", constraint.lead)
 
 
-def _lark(text: str) -> str:
-    """A grammar as llguidance takes it; without its option, only one spelling of what must follow would be allowed."""
-    option = "" if "%llguidance" in text else '%llguidance {"no_forcing": true}\n'
-    return json.dumps({"grammars": [{"lark_grammar": option + text}]})
+def _lark(text: str, lead: str) -> str:
+    """A grammar as llguidance takes it, after a lead."""
+    answer = {"name": "answer", "lark_grammar": _with_option(text)}
+    first = [{"lark_grammar": _with_option(f"start: {json.dumps(lead)} @answer")}] if lead else []
+    return json.dumps({"grammars": [*first, answer]})
+
+
+def _with_option(text: str) -> str:
+    """A grammar with llguidance's option without which it would allow only one spelling of what must follow."""
+    return text if "%llguidance" in text else f'%llguidance {{"no_forcing": true}}\n{text}'
 
 
 def _without_anchors(pattern: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -52,6 +52,10 @@ def empty_is_object(value: Any) -> Any:
 Flag: TypeAlias = Annotated[bool, Expected("true or false")]
 Unicode: TypeAlias = Annotated[str, AfterValidator(valid_unicode)]
 Text: TypeAlias = Annotated[Unicode, Expected("a string of valid Unicode")]
+Effort: TypeAlias = Annotated[
+    Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"],
+    Expected("none, minimal, low, medium, high, xhigh or max"),
+]
 Ids: TypeAlias = Annotated[list[int], Field(min_length=1, fail_fast=True)]
 Prompts: TypeAlias = Annotated[
     Unicode

@@ -32,8 +32,7 @@ NEUTRAL: Neutral = {
     "parallel_tool_calls": (True, False),
     "function_call": ("none", "auto"),
     "modalities": (["text"], []),
-    "verbosity": ("medium",),
-    "reasoning_effort": ("none",),
+    "verbosity": ("low", "medium", "high"),
     "moderation": ({},),
     # vLLM and SGLang
     "use_beam_search": (False,),
@@ -88,6 +87,7 @@ NEUTRAL: Neutral = {
 """Fields that change nothing with one of these values."""
 
 NEUTRAL_IN_COMPLETIONS: Neutral = {
+    "reasoning_effort": ("none", "minimal", "low", "medium", "high", "xhigh", "max"),
     "add_special_tokens": (True,),
     "top_logprobs": (0,),
     "add_generation_prompt": (True,),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from babyllm.serve.api.problem import Problem
 from babyllm.serve.served_model import ServedModel
 
+TOO_LONG = "context_length_exceeded"
+
 
 def require_length(n_bytes: int, model: ServedModel, param: str) -> None:
     """Refuse a text that is too long for any tokenization, before it is encoded.
@@ -39,7 +41,6 @@ def require_context(n_tokens: int, model: ServedModel, n_new: int, param: str) -
 
 
 def _too_long(n_tokens: str, model: ServedModel, param: str) -> Problem:
-    code = "context_length_exceeded"
     # Clients recognise this error by this exact wording.
     why = f"this model's maximum context length is {model.context} tokens, and the {param} came to {n_tokens}"
-    return Problem(400, f"{why}: the prompt is too long ({code}); make it shorter", param=param, code=code)
+    return Problem(400, f"{why}: the prompt is too long ({TOO_LONG}); make it shorter", param=param, code=TOO_LONG)

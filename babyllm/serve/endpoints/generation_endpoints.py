@@ -18,8 +18,9 @@ from babyllm.serve.api.generation.generation_body import SamplingBody
 from babyllm.serve.api.generation.generation_request import GenerationRequest
 from babyllm.serve.api.generation.generation_response import GenerationResponse
 from babyllm.serve.api.generation.serializer import Serializer
+from babyllm.serve.api.responses.input_items import input_items
 from babyllm.serve.api.responses.response_body import ResponseBody
-from babyllm.serve.api.responses.response_request import response_request
+from babyllm.serve.api.responses.response_request import input_tokens, response_request
 from babyllm.serve.api.responses.response_serializer import ResponseSerializer
 from babyllm.serve.api.responses.response_store import ResponseStore
 from babyllm.serve.endpoints.service import Service, json_response, record_of
@@ -68,6 +69,19 @@ class GenerationEndpoints:
         """GET /v1/responses/ID."""
         found = self._store.find(request.path_params["name"])
         return Response(found.content, media_type="application/json")
+
+    async def input_items(self, request: Request) -> Response:
+        """GET /v1/responses/ID/input_items."""
+        return json_response(input_items(self._store.find(request.path_params["name"]), request.query_params))
+
+    async def input_tokens(self, request: Request) -> Response:
+        """POST /v1/responses/input_tokens."""
+        catalog = self._service.engine.require_ready()
+
+        def convert(body: ResponseBody) -> dict[str, object]:
+            return input_tokens(body, catalog.find(body.model), self._store)
+
+        return json_response(await self._service.work_on(request, ResponseBody, convert, is_queued=False))
 
     async def forget(self, request: Request) -> Response:
         """DELETE /v1/responses/ID."""

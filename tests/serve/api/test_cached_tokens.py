@@ -13,14 +13,17 @@ def cached(answer: dict[str, Any]) -> int:
 
 
 def test_usage_has_the_tokens_that_were_not_read_again(server: Server) -> None:
-    """Whole, streamed, in responses and for several answers to a prompt, which is counted once."""
+    """In all forms; several answers to a prompt count it once, in /metrics each counts it."""
     assert cached(server.post(CHAT, asking("x")).json()) <= 8
     first = server.post(CHAT, asking(LONG)).json()
+    before = {name: server.number(f"babyllm_prefix_cache_{name}_total") for name in ("queries", "hits")}
     said = [{"role": "assistant", "content": first["choices"][0]["message"]["content"]}]
     turn = asking(LONG)["messages"] + said + asking("and?")["messages"]
     again = server.post(CHAT, asking("x", messages=turn, n=3)).json()
     n_first = first["usage"]["prompt_tokens"]
     assert n_first - 32 < cached(again) < again["usage"]["prompt_tokens"]
+    grown = {name: server.number(f"babyllm_prefix_cache_{name}_total") - value for name, value in before.items()}
+    assert grown["queries"] == 3 * again["usage"]["prompt_tokens"] > grown["hits"] >= 3 * cached(again)
     body = asking("x", messages=turn, stream=True, stream_options={"include_usage": True})
     assert cached(json.loads(saved_events(server.post(CHAT, body))[-2])) >= cached(again)
     response = server.post("/v1/responses", {"input": turn, "max_output_tokens": 2}).json()

@@ -75,3 +75,20 @@ def test_reasoning_that_is_sent_back_reaches_the_template(thinker: Server) -> No
     broken = {"role": "assistant", "content": "", "reasoning_content": "今", "prefix": True}
     message = thinker.post(CHAT, asking("x", messages=[{"role": "user", "content": "x"}, broken])).json()["choices"][0]
     assert message["message"] == {"role": "assistant", "reasoning_content": "天", "content": "很好", "refusal": None}
+
+
+def test_reasoning_is_switched_off_where_the_template_can(thinker: Server) -> None:
+    """Effort none and enable_thinking false write the prompt of an answer without reasoning; others change nothing."""
+    switched = {"chat_template_kwargs": {"enable_thinking": False}, "return_token_strs": True}
+    told = thinker.post("/tokenize", {"messages": asking("x")["messages"]} | switched).json()
+    n_told, n_plain = told["count"], thinker.post(CHAT, asking("x")).json()["usage"]["prompt_tokens"]
+    assert n_told > n_plain and "".join(told["token_strs"]).endswith("</think>\n\n")
+    efforts = {"none": n_told, "minimal": n_plain, "high": n_plain}
+    for effort, n in efforts.items():
+        assert thinker.post(CHAT, asking("x", reasoning_effort=effort)).json()["usage"]["prompt_tokens"] == n
+        body = {"input": "x", "max_output_tokens": 2, "reasoning": {"effort": effort}}
+        assert thinker.post("/v1/responses", body).json()["usage"]["input_tokens"] == n
+    on = asking("x", chat_template_kwargs={"enable_thinking": True})
+    assert thinker.post(CHAT, on).json()["usage"]["prompt_tokens"] == n_plain
+    for wrong in ({"reasoning_effort": "much"}, {"chat_template_kwargs": {"enable_thinking": "no"}}):
+        assert thinker.post(CHAT, asking("x") | wrong).status_code == 400

@@ -134,7 +134,7 @@ def test_probabilities_come_if_they_are_asked_for(server: Server) -> None:
         ({"input": [{"type": "image_generation_call"}]}, "input[0]"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
         ({"input": [{"type": "reasoning", "content": []}]}, "input"),
-        ({"input": "x", "truncation": "auto"}, "truncation"),
+        ({"input": "x", "truncation": "middle"}, "truncation"),
         ({"input": "x", "background": True}, "background"),
         ({"input": "x", "tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"input": "x", "text": {"format": {"type": "grammar"}}}, "text.format.type"),
@@ -149,6 +149,72 @@ def test_what_is_no_request(server: Server, body: dict[str, Any], param: str) ->
     """What the server does not do is refused by name."""
     refused = server.post(RESPOND, body)
     assert refused.status_code in (400, 404) and refused.json()["error"]["param"] == param, refused.text
+
+
+def test_what_was_asked_for_comes_back(server: Server) -> None:
+    """The form of the text, the effort and the truncation of a request are in its response."""
+    schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"]}
+    named = {"type": "json_schema", "name": "n", "schema": schema, "strict": True, "description": "d"}
+    for form in (named, {"type": "json_object"}, {"type": "text"}):
+        body = {"input": "x", **ASKED, "text": {"format": form}, "reasoning": {"effort": "low"}, "truncation": "auto"}
+        found = server.post(RESPOND, body).json()
+        assert (found["text"], found["reasoning"]["effort"], found["truncation"]) == ({"format": form}, "low", "auto")
+    plain = server.post(RESPOND, {"input": "x", **ASKED}).json()
+    assert plain["text"] == {"format": {"type": "text"}} and plain["truncation"] == "disabled"
+
+
+def test_what_a_response_answers_is_listed(server: Server) -> None:
+    """The items of the whole conversation come in pages, the latest first unless asked otherwise."""
+    call = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"x":1}'}
+    result = {"type": "function_call_output", "call_id": "c1", "output": "3"}
+    with server.openai() as client:
+        items: list[Any] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, call, result]
+        first = client.responses.create(input=items, instructions="be brief", **ASKED)
+        second = client.responses.create(input="z", previous_response_id=first.id, **ASKED)
+        pages = client.responses.input_items.list(second.id, limit=2, order="asc")
+        listed = [item.to_dict() for item in pages]  # of all pages
+        latest = client.responses.input_items.list(second.id).data[0].to_dict()
+        with pytest.raises(openai.NotFoundError):
+            client.responses.input_items.list("resp_none")
+    kinds = ["message", "message", "function_call", "function_call_output", "message", "message"]
+    assert [item["type"] for item in listed] == kinds and len({item["id"] for item in listed}) == 6
+    assert listed[1]["content"][0] == {"type": "output_text", "text": "b", "annotations": []}  # type: ignore[index]
+    assert call.items() <= listed[2].items() and result.items() <= listed[3].items()
+    assert latest == listed[-1] and latest["content"] == [{"type": "input_text", "text": "z"}]
+    for query, param in (("limit=0", "limit"), ("order=up", "order"), ("after=no", "after")):
+        refused = server.get(f"{RESPOND}/{second.id}/input_items?{query}")
+        assert refused.status_code == 400 and refused.json()["error"]["param"] == param
+
+
+def test_the_tokens_of_a_prompt_are_counted(server: Server) -> None:
+    """The count is that of the response, also beyond the context; nothing is written."""
+    body = {"input": "今天", "instructions": "be brief"}
+    counted = server.post(f"{RESPOND}/input_tokens", body).json()
+    usage = server.post(RESPOND, body | ASKED).json()["usage"]
+    assert counted == {"object": "response.input_tokens", "input_tokens": usage["input_tokens"]}
+    long = server.post(f"{RESPOND}/input_tokens", {"input": "今天" * 200}).json()
+    assert long["input_tokens"] > 256
+
+
+def test_the_oldest_turns_are_left_out_if_that_is_asked_for(server: Server) -> None:
+    """With truncation auto a conversation that is too long is answered from its latest turns, and is kept whole."""
+    turns = [
+        {"role": role, "content": text * 12}
+        for text in ("今天", "天气", "很好", "the", "model", "reads")
+        for role in ("user", "assistant")
+    ]
+    system, last = {"role": "system", "content": "be brief"}, {"role": "user", "content": "y"}
+    long = {"input": [system, *turns, last], **ASKED}
+    assert server.post(RESPOND, long).json()["error"]["code"] == "context_length_exceeded"
+    auto = server.post(RESPOND, long | {"truncation": "auto"}).json()
+    fewer = [server.post(RESPOND, long | {"input": [system, *turns[n:], last]}) for n in range(2, 12, 2)]
+    fitting = next(answer.json() for answer in fewer if answer.status_code == 200)
+    assert auto["usage"]["input_tokens"] == fitting["usage"]["input_tokens"] <= 256 - ASKED["max_output_tokens"]
+    assert auto["output"][0]["content"] == fitting["output"][0]["content"]
+    kept = server.get(f"{RESPOND}/{auto['id']}/input_items?limit=100").json()
+    assert len(kept["data"]) == len(turns) + 2 and not kept["has_more"]
+    alone = server.post(RESPOND, long | {"input": [system, {"role": "user", "content": "今天" * 200}]})
+    assert alone.json()["error"]["code"] == "context_length_exceeded"
 
 
 def test_fields_that_change_nothing(server: Server) -> None:

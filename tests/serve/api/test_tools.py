@@ -93,7 +93,7 @@ def test_calls_are_streamed(caller: Server) -> None:
     response = caller.post(CHAT, calling(tools=[TOOL], stream=True))
     choices = [json.loads(event)["choices"][0] for event in saved_events(response)[:-1]]
     deltas = [choice["delta"] for choice in choices]
-    assert "".join(delta.get("content", "") for delta in deltas) == "wait"
+    assert deltas[0]["content"] is None and "".join(delta.get("content") or "" for delta in deltas) == "wait"
     calls = [call for delta in deltas for call in delta.get("tool_calls", [])]
     assert calls[0]["function"]["name"] == "f" and calls[0]["id"].startswith("call_")
     assert all("id" not in call and "name" not in call["function"] for call in calls[1:])

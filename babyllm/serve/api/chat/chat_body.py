@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from babyllm.chat.messages import ASSISTANT, SYSTEM, TOOL, USER, Message
-from babyllm.serve.api.field_types import EMPTY_IS_OBJECT, MAY_BE_UNLIMITED, UNLIMITED, Flag, Text, Unicode
+from babyllm.serve.api.field_types import EMPTY_IS_OBJECT, MAY_BE_UNLIMITED, UNLIMITED, Effort, Flag, Text, Unicode
 from babyllm.serve.api.generation.generation_body import MAX_TOP_LOGPROBS, GenerationBody
 from babyllm.serve.api.neutral import (
     HARMLESS,
@@ -141,6 +141,9 @@ class ChatCompletionBody(MessagesBody, GenerationBody):
     reasoning_format: Annotated[Literal["auto", "none", "deepseek"], Expected("auto, deepseek or none")] = Field(
         "auto", description="none leaves reasoning in the content"
     )
+    reasoning_effort: Effort | None = Field(
+        None, description="none switches reasoning off if the template can; others change nothing"
+    )
     chat_template_kwargs: Annotated[dict[str, Any], Expected("a JSON object"), EMPTY_IS_OBJECT] = Field(
-        {}, description="settings that the chat template does not read"
+        {}, description="enable_thinking, and settings that the chat template does not read"
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from babyllm.serve.api.chat.chat_body import ChatCompletionBody, MessagesBody
 from babyllm.serve.api.chat.chat_prompt import ChatPrompt, chat_prompt
+from babyllm.serve.api.field_types import Effort
 from babyllm.serve.api.generation.generation_request import (
     ChoiceRequest,
     GenerationRequest,
@@ -17,7 +18,7 @@ from babyllm.serve.api.problem import Problem
 from babyllm.serve.api.prompt_limits import require_context
 from babyllm.serve.api.tools.tool_use import held_to
 from babyllm.serve.api.validation import UNSUPPORTED, shown
-from babyllm.serve.served_model import ServedModel
+from babyllm.serve.served_model import THINKING, ServedModel
 
 
 def chat_request(body: ChatCompletionBody, model: ServedModel, limits: Limits) -> GenerationRequest:
@@ -34,13 +35,13 @@ def chat_request(body: ChatCompletionBody, model: ServedModel, limits: Limits) -
     check_counts(body, limits)
     if body.top_logprobs and not body.logprobs:
         raise Problem(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
-    check_template_settings(body.chat_template_kwargs, model)
+    model = with_settings(body.chat_template_kwargs, body.reasoning_effort, model)
     tools = body.tool_use(model)
     ids, lead, begin = prompt_of(body, model)
     require_context(len(ids), model, 1, "messages")
     limit = min(model.context - len(ids), body.max_tokens, body.max_completion_tokens)
     logprobs = body.top_logprobs if body.logprobs else None
-    sampling = held_to(sampling_of(body, model, limit, logprobs), tools, begin, model)
+    sampling = held_to(sampling_of(body, model, limit, logprobs, lead), tools, lead, begin, model)
     samplings = sampling.several(body.n)
     is_split = body.separate_reasoning and body.reasoning_format != "none"
     return GenerationRequest(
@@ -74,14 +75,23 @@ def prompt_of(body: MessagesBody, model: ServedModel) -> ChatPrompt:
     return chat_prompt(messages, model, asks=asks is not False, continues=continues, param="messages")
 
 
-def check_template_settings(settings: Mapping[str, object], model: ServedModel) -> None:
-    """Refuse settings that the chat template would read; others, such as enable_thinking, change nothing.
+def with_settings(settings: Mapping[str, object], effort: Effort | None, model: ServedModel) -> ServedModel:
+    """The model with settings of its template: whether to think; those that it does not read change nothing.
+
+    Args:
+        settings: settings of the template.
+        effort: effort of the reasoning; "none" switches it off.
+        model: description of the model.
 
     Raises:
-        Problem: the template reads one of them.
+        Problem: the template reads another of the settings, or enable_thinking is neither true nor false.
     """
     source = model.template.source if model.template else ""
+    thinks = settings.get(THINKING)
+    if thinks is not None and not isinstance(thinks, bool):
+        raise Problem(400, f"chat_template_kwargs.{THINKING} must be true or false", param=THINKING)
     for name, value in settings.items():
-        if value is not None and name in source:
+        if value is not None and name != THINKING and name in source:
             message = f"chat_template_kwargs.{shown(name)} is not supported here"
             raise Problem(400, message, param=shown(name), code=UNSUPPORTED)
+    return model.thinking(False if effort == "none" else thinks)

@@ -34,8 +34,8 @@ class ChatSerializer(Envelope):
         return self.whole(choices, usage)
 
     def opening_events(self) -> list[Json]:
-        """Who speaks."""
-        message = {"role": "assistant", "content": ""}
+        """Who speaks; an answer that may be nothing but calls has no content yet, not even an empty one."""
+        message = {"role": "assistant", "content": None if self.request.form else ""}
         return [
             self.chunk({"index": index, "delta": message, "logprobs": None, "finish_reason": None})
             for index in range(len(self.request.choices))

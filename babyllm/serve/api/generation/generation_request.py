@@ -96,7 +96,9 @@ def check_counts(body: GenerationBody, limits: Limits) -> None:
         raise Problem(400, "stream_options needs stream to be true", param="stream_options")
 
 
-def sampling_of(body: SamplingBody, model: ServedModel, max_new_tokens: int, logprobs: int | None) -> Sampling:
+def sampling_of(
+    body: SamplingBody, model: ServedModel, max_new_tokens: int, logprobs: int | None, lead: str = ""
+) -> Sampling:
     """The settings of the draws of one answer.
 
     Args:
@@ -104,6 +106,7 @@ def sampling_of(body: SamplingBody, model: ServedModel, max_new_tokens: int, log
         model: description of the model that answers.
         max_new_tokens: largest number of tokens of the answer.
         logprobs: number of alternatives sent with each token; None sends no log-probabilities.
+        lead: text that the model writes before the answer.
 
     Raises:
         Problem: the settings do not go together.
@@ -119,7 +122,7 @@ def sampling_of(body: SamplingBody, model: ServedModel, max_new_tokens: int, log
             frequency_penalty=body.frequency_penalty,
             presence_penalty=body.presence_penalty,
             logit_bias=_biases(body, model),
-            constraint=_constraint(body, model),
+            constraint=_constraint(body, model, lead),
             seed=body.seed,
             stop=body.stops(),
             logprobs=logprobs,
@@ -135,12 +138,12 @@ def _biases(body: SamplingBody, model: ServedModel) -> tuple[tuple[int, float], 
     return tuple(body.logit_bias.items())
 
 
-def _constraint(body: SamplingBody, model: ServedModel) -> Constraint | None:
+def _constraint(body: SamplingBody, model: ServedModel, lead: str) -> Constraint | None:
     """What the answer may say, which is compiled here so that the engine finds it ready."""
     given = body.constraints()
     if not given:
         return None
-    name, constraint = given[0]
+    name, constraint = given[0][0], given[0][1].after(lead)
     if len(given) > 1:
         message = f"{name} and {given[1][0]} both say what the answer may say; give one of them"
         raise Problem(400, message, param=name)

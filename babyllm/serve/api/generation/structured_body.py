@@ -107,9 +107,9 @@ class StructuredBody(Body):
 class NamedSchema(Body):
     """A JSON schema with a name."""
 
-    harmless = frozenset({"description", "strict"})
-
     name: Text = Field("", description="name of the schema, which changes nothing")
+    description: Text | None = Field(None, description="purpose of the schema, which changes nothing")
+    strict: Flag | None = Field(None, description="changes nothing, since every answer fits the schema")
     json_schema: JsonSchema | None = Field(None, description="the schema; named schema in requests")
 
     @model_validator(mode="before")
@@ -143,6 +143,11 @@ class FlatFormat(NamedSchema):
     """The form of an answer of /v1/responses."""
 
     type: FormatType = Field("text", description="kind of the form")
+
+    def asked(self) -> dict[str, Any]:
+        """The form as it was asked for."""
+        given = {"type": self.type} | (self.model_dump(exclude_unset=True) if self.type == "json_schema" else {})
+        return {"schema" if name == "json_schema" else name: value for name, value in given.items()}
 
     def constraints(self) -> Given:
         """The constraint of this form, if there is any.

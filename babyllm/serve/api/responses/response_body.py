@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag
 
 from babyllm.chat.messages import ASSISTANT, TOOL, Message
 from babyllm.serve.api.chat.chat_body import ROLES
-from babyllm.serve.api.field_types import EMPTY_IS_OBJECT, MAY_BE_UNLIMITED, UNLIMITED, Flag, Text, Unicode
+from babyllm.serve.api.field_types import EMPTY_IS_OBJECT, MAY_BE_UNLIMITED, UNLIMITED, Effort, Flag, Text, Unicode
 from babyllm.serve.api.generation.generation_body import MAX_TOP_LOGPROBS, SamplingBody, StreamOptions
 from babyllm.serve.api.generation.structured_body import FlatFormat, Given
 from babyllm.serve.api.neutral import HARMLESS, NEUTRAL, Neutral
@@ -29,7 +29,6 @@ ITEM = "a message or an item of type reasoning, function_call or function_call_o
 INPUT = f"a string of valid Unicode or a list of up to {MAX_ITEMS} items"
 OFF: Neutral = {
     **{name: values for name, values in NEUTRAL.items() if name not in ("tools", "tool_choice", "n_probs")},
-    "truncation": ("disabled",),
     "background": (False,),
     "n": (1,),
 }
@@ -120,7 +119,7 @@ Item: TypeAlias = Annotated[
 ]
 
 
-PLAIN = FlatFormat(type="text", name="", json_schema=None)
+PLAIN = FlatFormat.model_validate({})
 
 
 class TextSettings(Body):
@@ -135,7 +134,10 @@ class ReasoningSettings(Body):
     """Settings of the reasoning."""
 
     harmless = frozenset({"summary", "generate_summary", "context"})
-    neutral: ClassVar = {"effort": ("none",)}
+
+    effort: Effort | None = Field(
+        None, description="none switches reasoning off if the template can; others change nothing"
+    )
 
 
 class ResponseBody(SamplingBody):
@@ -157,7 +159,10 @@ class ResponseBody(SamplingBody):
     )
     text: Annotated[TextSettings, EMPTY_IS_OBJECT] = Field(TextSettings(format=PLAIN), description="form of the answer")
     reasoning: Annotated[ReasoningSettings, EMPTY_IS_OBJECT] = Field(
-        ReasoningSettings(), description="settings that change nothing"
+        ReasoningSettings(effort=None), description="settings of the reasoning"
+    )
+    truncation: Annotated[Literal["auto", "disabled"], Expected("auto or disabled")] = Field(
+        "disabled", description="auto leaves out the oldest turns where the conversation is too long"
     )
     include: Annotated[
         list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]],

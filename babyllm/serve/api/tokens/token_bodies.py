@@ -25,7 +25,7 @@ class TokenizeBody(MessagesBody):
     )
     return_token_strs: Flag = Field(False, description="whether the texts of the tokens are sent too")
     chat_template_kwargs: Annotated[dict[str, object], Expected("a JSON object"), EMPTY_IS_OBJECT] = Field(
-        {}, description="settings that the chat template does not read"
+        {}, description="enable_thinking, and settings that the chat template does not read"
     )
 
     @model_validator(mode="after")

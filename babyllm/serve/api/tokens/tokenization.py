@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from babyllm.serve.api.chat.chat_request import check_template_settings, prompt_of
+from babyllm.serve.api.chat.chat_request import prompt_of, with_settings
 from babyllm.serve.api.problem import Problem
 from babyllm.serve.api.text_prompts import prompts_of
 from babyllm.serve.api.tokens.token_bodies import DetokenizeBody, TokenizeBody
@@ -22,8 +22,7 @@ def tokenized(body: TokenizeBody, model: ServedModel) -> dict[str, Any]:
         Problem: the text is too long for any context, or the template refuses the messages.
     """
     if body.prompt is None:
-        check_template_settings(body.chat_template_kwargs, model)
-        ids = prompt_of(body, model).ids
+        ids = prompt_of(body, with_settings(body.chat_template_kwargs, None, model)).ids
     else:
         (prompt,) = prompts_of(body.prompt, model, 1, "prompt")
         ids = prompt.ids[prompt.n_unseen :] if body.add_special_tokens is False else prompt.ids

@@ -106,12 +106,13 @@ def tool_use(
     return ToolUse(functions, chosen, form, mode == "required", is_parallel and not is_single)
 
 
-def held_to(sampling: Sampling, tools: ToolUse, begin: Begin, model: ServedModel) -> Sampling:
+def held_to(sampling: Sampling, tools: ToolUse, lead: str, begin: Begin, model: ServedModel) -> Sampling:
     """The sampling of an answer that is held to the functions of its request.
 
     Args:
         sampling: sampling of the answer; a JSON schema in it is that of an answer without calls.
         tools: what the request says about functions.
+        lead: text that the model writes before the answer.
         begin: what the answer begins with.
         model: description of the model that answers.
 
@@ -124,11 +125,11 @@ def held_to(sampling: Sampling, tools: ToolUse, begin: Begin, model: ServedModel
     if content is not None and content.kind != "json_schema":
         message = "tools: beside functions, an answer can only be held to a JSON schema; leave one of them out"
         raise Problem(400, message, param="tools")
-    grammar = tools.grammar(begin, None if content is None or tools.is_required else content.value)
-    if grammar is None:
-        return sampling
     try:
-        constraint = Constraint("grammar", grammar)
+        grammar = tools.grammar(begin, None if content is None or tools.is_required else content.value)
+        if grammar is None:
+            return sampling
+        constraint = Constraint("grammar", grammar, lead)
     except UserError as error:
         raise Problem(400, f"tools: {error}", param="tools") from None
     require_usable(constraint, model, "tools")
