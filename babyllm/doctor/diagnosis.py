@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from statistics import median_high
 from typing import NamedTuple
 
+from babyllm.doctor.exchanges import Link
 from babyllm.doctor.findings import Findings
-from babyllm.doctor.messages import Link
 from babyllm.pipeline.report import Cell, Report, Table
 from babyllm.runtime.health.cards import faults, remarks
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from babyllm.doctor.disks import tested_disk
+from babyllm.doctor.exchanges import clock_offset, tested_links, tested_sums
 from babyllm.doctor.findings import Findings, from_json
-from babyllm.doctor.messages import clock_offset, tested_links, tested_sums
 from babyllm.doctor.products import formats, repeated_products
 from babyllm.doctor.storage import tested_storage
 from babyllm.runtime import Runtime

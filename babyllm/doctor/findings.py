@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from babyllm.doctor.disks import Disk
-from babyllm.doctor.messages import Link, Sums
+from babyllm.doctor.exchanges import Link, Sums
 from babyllm.doctor.products import Products
 from babyllm.doctor.storage import Storage
 from babyllm.runtime.health.cards import Card

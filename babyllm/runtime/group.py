@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from babyllm.errors import UserError
 from babyllm.runtime.launching.place import Place
-from babyllm.runtime.launching.rounds import admitted, found_round, new_round
 from babyllm.runtime.rendezvous import FolderStore, Store, answer
 from babyllm.runtime.signals import StopSignal
 
@@ -125,6 +124,8 @@ def _by_address(place: Place, name: str, timeout: timedelta, stop: StopSignal) -
     """The meeting at the address in the environment, which torchrun or another launcher has set."""
     import torch.distributed as dist
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+    from babyllm.runtime.launching.rounds import admitted, found_round, new_round
 
     absent = ", ".join(name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ)
     if absent:

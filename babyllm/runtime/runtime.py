@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from babyllm.runtime.config import RuntimeConfig, check
@@ -27,6 +28,7 @@ from babyllm.runtime.signals import StopSignal
 if TYPE_CHECKING:
     import torch
 
+    from babyllm.runtime.health.pace import Pace
     from babyllm.runtime.watchdog import Watchdog
 
 
@@ -71,6 +73,13 @@ class Runtime:
     def stop_requested(self) -> bool:
         """Whether a stop signal arrived at *this* rank; sum it over ranks. A second SIGINT raises KeyboardInterrupt."""
         return self._stop.is_set
+
+    @cached_property
+    def pace(self) -> Pace:
+        """The step times of this rank's own work, compared with those of other ranks."""
+        from babyllm.runtime.health.pace import Pace
+
+        return Pace(self)
 
     def forget_stop(self) -> None:
         """Clear the stop signal of this rank, so that the rank goes on."""

@@ -58,7 +58,6 @@ def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = ()
             with runtime.patience():
                 model = replicate(state.model, loss, batches[0], runtime)
                 state.optimizer.zero_grad(set_to_none=True)
-                state.pace.attach(state.model)
             began = time.perf_counter()
         seed_all(plan.seed, state.step, runtime.rank)
         units, value, metrics = _backward(state, model, loss, batches)
@@ -104,7 +103,7 @@ def _backward(
     runtime = state.runtime
     names = sorted(batches[0].units)
     totals = runtime.sum([float(sum(b.units[name] for b in batches)) for name in names])
-    state.pace.begin()
+    runtime.pace.begin(state.model)
     units = dict(zip(names, totals, strict=True))
     state.optimizer.zero_grad(set_to_none=True)
     value, metrics = torch.zeros((), device=runtime.device), []

@@ -92,7 +92,7 @@ class Run:
             busy_s, waited_s = state.take_times()
             tokens_per_s = (state.tokens - self._tokens_logged) / max(busy_s, 1e-9)
             self._tokens_logged, self._step_logged = state.tokens, state.step
-            by_rank, advice = state.pace.report(waited_s)
+            by_rank, advice = runtime.pace.report(waited_s)
             stream = state.stream.metrics()
             flops = flops_per_token(state.model.config, int(stream.get("seq_len", seq_len)))
             of_loss = state.take_metrics()

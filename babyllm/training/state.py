@@ -14,7 +14,6 @@ from babyllm.model.interface import Model
 from babyllm.objectives import Mean
 from babyllm.optim.average import Average
 from babyllm.runtime import Runtime
-from babyllm.runtime.health.pace import Pace
 from babyllm.training.watch import Memory, WatchConfig
 
 STOP_SIGNAL = "stop signal"
@@ -46,7 +45,6 @@ class TrainState:
         lr: learning rate of the last step.
         busy_s: seconds spent in steps since the last `take_times`, including waits for data.
         data_wait_s: seconds spent waiting for data since the last `take_times`.
-        pace: this rank's own work in each step, compared with other ranks.
     """
 
     model: Model
@@ -70,12 +68,7 @@ class TrainState:
     lr: float = 0.0
     busy_s: float = 0.0
     data_wait_s: float = 0.0
-    pace: Pace = field(init=False)
     _meters: dict[str, list[Tensor]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Begin to compare this rank with others."""
-        self.pace = Pace(self.runtime)
 
     def add_metrics(self, metrics: dict[str, Mean]) -> None:
         """Add a micro-batch's (sum, count) pairs, scalar tensors, to the means that `take_metrics` will return."""

@@ -10,8 +10,8 @@ from training_fixtures import Worker
 from babyllm.__main__ import run
 from babyllm.doctor.diagnosis import diagnose, report
 from babyllm.doctor.disks import Disk
+from babyllm.doctor.exchanges import Link, Sums
 from babyllm.doctor.findings import Findings, from_json
-from babyllm.doctor.messages import Link, Sums
 from babyllm.doctor.products import Products, known_product
 from babyllm.doctor.storage import Storage
 from babyllm.pipeline.report import print_report
@@ -28,7 +28,7 @@ Not Active
 @pytest.mark.slow
 def test_a_device_that_computes_wrongly_is_named(worker: Worker, tmp_path: Path) -> None:
     """Of two ranks, the one with wrong numbers in some of its products is named, and the exit status is 1."""
-    worker.load("machine_jobs")
+    worker.load("tests.machines.machine_jobs")
     worker.start("examined", ranks=2, arguments=[*FLAGS, f"--run_dir={tmp_path / 'run'}"], wrong=1)
     statuses, output = worker.wait(), worker.output.read_text()
     assert statuses == [1, 0], output
@@ -39,7 +39,7 @@ def test_a_device_that_computes_wrongly_is_named(worker: Worker, tmp_path: Path)
 @pytest.mark.slow
 def test_a_slow_link_is_named(worker: Worker) -> None:
     """Of three links, the one whose messages take longest is named with both of its ranks, and nothing is broken."""
-    worker.load("machine_jobs")
+    worker.load("tests.machines.machine_jobs")
     worker.run("examined", ranks=3, arguments=FLAGS, slow=(1, 2))
     last = worker.output.read_text().splitlines()[-1]
     assert last.startswith("no fault found; slowest: the link of rank 1 (") and " and rank 2 (" in last

@@ -11,7 +11,7 @@ from babyllm.training.recording.records import read_metrics
 @pytest.mark.slow
 def test_a_rank_that_is_always_slower_is_named(worker: Worker, data: Path, tmp_path: Path) -> None:
     """The records show the step time of each rank's own work, and after some of them a line names the slow one."""
-    worker.load("machine_jobs")
+    worker.load("tests.machines.machine_jobs")
     worker.run("unequal_steps", ranks=2, data=str(data), out=str(tmp_path / "run"), slow=1)
     output = worker.output.read_text()
     records = [record for record in read_metrics(tmp_path / "run") if "step_s/ratio" in record]
@@ -26,6 +26,6 @@ def test_a_rank_that_is_always_slower_is_named(worker: Worker, data: Path, tmp_p
 
 def test_a_rank_alone_reports_nothing(worker: Worker, data: Path, tmp_path: Path) -> None:
     """With one rank there is nobody to compare with."""
-    worker.load("machine_jobs")
+    worker.load("tests.machines.machine_jobs")
     worker.run("unequal_steps", data=str(data), out=str(tmp_path / "run"), slow=0)
     assert not any(name.startswith("step_s/") for record in read_metrics(tmp_path / "run") for name in record)

@@ -9,17 +9,32 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Sequence
 from statistics import median_low
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from babyllm.runtime.runtime import Runtime
-
 # A rank is a straggler if it takes so many times the median in so many reports in a row, and costs so many seconds.
 _RATIO, _REPORTS, _LEAST_S = 1.3, 3, 1.0
+
+
+class _Ranks(Protocol):
+    """What `Pace` uses of a `Runtime`, which itself has a `Pace`."""
+
+    device: torch.device
+    rank: int
+    world_size: int
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Each value summed over all ranks."""
+        ...
+
+    def gather(self, text: str) -> list[str]:
+        """The texts of all ranks."""
+        ...
 
 
 class Pace:
@@ -31,38 +46,42 @@ class Pace:
         runtime: this rank.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: _Ranks) -> None:
         self._runtime, self._is_shared = runtime, runtime.world_size > 1
         self._seconds, self._steps, self._began = 0.0, 0, 0.0
         self._ended: float | None = None  # of the step whose time is still to be added
         self._events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
+        self._model: nn.Module | None = None
         self._hook: torch.utils.hooks.RemovableHandle | None = None
         self._names: list[str] = []
         self._slow, self._n_slow, self._lost_s = -1, 0, 0.0
 
-    def attach(self, model: nn.Module) -> None:
-        """Note when the gradient of the model's first trained parameter is there, which is the last in a backward pass.
+    def begin(self, model: nn.Module) -> None:
+        """Note that this rank begins its own work of a step.
 
-        A parameter that is sharded has no such moment; its rank reports no time.
+        The work ends when the gradient of the model's first trained parameter is there, the last in a backward pass. A
+        parameter that is sharded has no such moment; its rank reports no time.
         """
-        import torch
-
         if not self._is_shared:
             return
-        if self._hook:
-            self._hook.remove()
-        first = next(parameter for parameter in model.parameters() if parameter.requires_grad)
-        self._hook = first.register_post_accumulate_grad_hook(self._note)  # type: ignore[no-untyped-call]
-        if self._runtime.device.type == "cuda":
-            begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-            self._events = begun, ended
-
-    def begin(self) -> None:
-        """Note that this rank begins its own work of a step."""
+        if model is not self._model:
+            self._attach(model)
         self._add()
         if self._events:
             self._events[0].record()
         self._began = time.perf_counter()
+
+    def _attach(self, model: nn.Module) -> None:
+        import torch
+
+        if self._hook:
+            self._hook.remove()
+        first = next(parameter for parameter in model.parameters() if parameter.requires_grad)
+        self._model, self._ended = model, None
+        self._hook = first.register_post_accumulate_grad_hook(self._note)  # type: ignore[no-untyped-call]
+        if self._runtime.device.type == "cuda":
+            begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            self._events = begun, ended
 
     def _note(self, parameter: torch.Tensor) -> None:
         self._ended = time.perf_counter()  # of the last micro-batch, as this is called after each

@@ -11,7 +11,7 @@ from training_fixtures import CPU, tiny_config, tiny_state
 
 from babyllm.__main__ import run as run_command
 from babyllm.data.batch import Batch
-from babyllm.doctor import messages, products
+from babyllm.doctor import exchanges, products
 from babyllm.objectives import LossTerms
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import start, user_errors
@@ -28,7 +28,7 @@ def examined(arguments: list[str], wrong: int = -1, slow: tuple[int, int] = (-1,
         slow: ranks whose messages to each other take long.
     """
     rank = int(os.environ["RANK"])
-    multiply, send, n = products.multiply, messages.send, iter(range(10**9))
+    multiply, send, n = products.multiply, exchanges.send, iter(range(10**9))
 
     def wrong_now_and_then(one: Tensor, two: Tensor) -> Tensor:
         found = multiply(one, two)
@@ -43,7 +43,7 @@ def examined(arguments: list[str], wrong: int = -1, slow: tuple[int, int] = (-1,
 
     if rank == wrong:
         products.multiply = wrong_now_and_then
-    messages.send = slowly
+    exchanges.send = slowly
     sys.argv = ["babyllm", "doctor", *arguments]
     with user_errors():
         run_command(["doctor", *arguments])
