@@ -23,6 +23,7 @@ COMMANDS = {
     "clean": "corpus",
     "compare": "use",
     "dedup": "corpus",
+    "doctor": "use",
     "dpo": "training",
     "eval": "use",
     "export": "training",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,6 +37,7 @@ class _Meeting(NamedTuple):
         group: the store for torch's process group.
         address: the address of the store, for messages.
         keeper: the rank whose process holds the store; if another program or a folder holds it, its name for messages.
+        admission: a context in which rank 0 waits for the others.
     """
 
     store: Store
@@ -43,6 +45,7 @@ class _Meeting(NamedTuple):
     group: TorchStore
     address: str
     keeper: int | str
+    admission: AbstractContextManager[None] = nullcontext()
 
 
 @contextmanager
@@ -54,8 +57,10 @@ def joined_group(
     Yields:
         The store where the ranks meet, and the watchdog of this rank.
     """
+    import torch
     import torch.distributed as dist
 
+    from babyllm.runtime.health.wiring import advice
     from babyllm.runtime.launching.verdict import DONE, FAILED, STOPPING
     from babyllm.runtime.watchdog import Watchdog
 
@@ -64,8 +69,10 @@ def joined_group(
     # An earlier `start` in the same processes has left its keys in the store.
     name = f"run{next(_STARTS)}"
     meeting = _in_folder(place.meeting, name, world_size) if place.meeting else _by_address(place, name, timeout, stop)
-    watchdog = Watchdog(meeting.watched, rank, world_size, timeout_s, meeting.address, meeting.keeper)
-    watchdog.join(stop)
+    own, what_to_try = _named(device), advice("NCCL" if device.type == "cuda" else "GLOO")
+    watchdog = Watchdog(meeting.watched, rank, world_size, timeout_s, meeting.address, meeting.keeper, own, what_to_try)
+    with meeting.admission:
+        watchdog.join(stop)
     watchdog.run()
     try:
         dist.init_process_group(
@@ -86,9 +93,22 @@ def joined_group(
         # this rank has reported its error. It could also wait for a rank that has died.
         if is_explained:
             raise SystemExit(1) from error
+        if is_broken or isinstance(error, torch.AcceleratorError):
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            end = what_to_try if is_broken else "`babyllm doctor` tests the card, and `dmesg` has what its driver saw"
+            raise UserError(f"rank {rank} ({socket.gethostname()}, {own}): {line}; {end}") from error
         raise
     watchdog.close(DONE)
     dist.destroy_process_group()
+
+
+def _named(device: torch.device) -> str:
+    """A device as messages name it; a card with the beginning of its identity, which nvidia-smi -L lists."""
+    if device.type != "cuda":
+        return str(device)
+    import torch
+
+    return f"{device} GPU-{str(torch.cuda.get_device_properties(device).uuid)[:8]}"
 
 
 def _in_folder(folder: Path, name: str, world_size: int) -> _Meeting:
@@ -105,6 +125,8 @@ def _by_address(place: Place, name: str, timeout: timedelta, stop: StopSignal) -
     import torch.distributed as dist
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
+    from babyllm.runtime.launching.rounds import admitted, found_round, new_round
+
     absent = ", ".join(name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ)
     if absent:
         raise UserError(
@@ -114,7 +136,10 @@ def _by_address(place: Place, name: str, timeout: timedelta, stop: StopSignal) -
     is_agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     who = f"rank {place.rank} of {place.world_size}"
 
-    def connect() -> tuple[TorchStore, Store]:
+    def copied(store: TorchStore) -> Store:
+        return store.clone()  # type: ignore[attr-defined, no-any-return]  # missing from PyTorch's stubs
+
+    def connect() -> tuple[TorchStore, Store, AbstractContextManager[None]]:
         # The watchdog waits for the other ranks: it can name the missing ones, and a stop signal ends its waiting.
         tcp = TCPStore(
             host,
@@ -125,13 +150,21 @@ def _by_address(place: Place, name: str, timeout: timedelta, stop: StopSignal) -
             wait_for_workers=False,
             multi_tenant=not is_agents,
         )
-        store = PrefixStore(name, tcp)
-        return store, store.clone()  # type: ignore[attr-defined]  # missing from PyTorch's stubs
+        rounds = PrefixStore("rounds", tcp)
+        if not is_agents:
+            store = PrefixStore(name, tcp)
+            return store, copied(store), nullcontext()
+        if place.rank:
+            store = PrefixStore(f"{found_round(rounds, place.rank, who, timeout.total_seconds(), stop)}/{name}", tcp)
+            return store, copied(store), nullcontext()
+        begun = new_round()
+        store = PrefixStore(f"{begun}/{name}", tcp)
+        return store, copied(store), admitted(copied(rounds), begun, place.world_size)
 
     try:
         # It looks for the address for `timeout`. After it has connected it would wait without end.
         asked = "torchrun" if is_agents else "rank 0"
-        store, watched = answer(connect, timeout.total_seconds(), stop, who, asked, f"{host}:{port}")
+        store, watched, admission = answer(connect, timeout.total_seconds(), stop, who, asked, f"{host}:{port}")
     except (dist.DistError, ValueError) as error:
         if stop.is_set:  # the other ranks were stopped too, and have reported it
             raise SystemExit(1) from error
@@ -139,7 +172,7 @@ def _by_address(place: Place, name: str, timeout: timedelta, stop: StopSignal) -
         raise UserError(f"{who} could not meet the others at {host}:{port} {reason}") from error
     address = f"{host}:{port}"
     keeper = f"torchrun on the first machine, {address}," if is_agents else 0
-    return _Meeting(store, watched, store, address, keeper)
+    return _Meeting(store, watched, store, address, keeper, admission)
 
 
 def _silence_c10d() -> None:

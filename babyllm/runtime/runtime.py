@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from babyllm.runtime.config import RuntimeConfig, check
 from babyllm.runtime.device import find_device, find_dtype
 from babyllm.runtime.group import joined_group
-from babyllm.runtime.launching.place import find_place
+from babyllm.runtime.launching.place import find_place, goes_on_without_others
+from babyllm.runtime.launching.program import tell
 from babyllm.runtime.machine import cores, describe, keep_freed_memory
 from babyllm.runtime.precision import reading_dtype
 from babyllm.runtime.rendezvous import Store
@@ -26,6 +28,7 @@ from babyllm.runtime.signals import StopSignal
 if TYPE_CHECKING:
     import torch
 
+    from babyllm.runtime.health.pace import Pace
     from babyllm.runtime.watchdog import Watchdog
 
 
@@ -71,9 +74,31 @@ class Runtime:
         """Whether a stop signal arrived at *this* rank; sum it over ranks. A second SIGINT raises KeyboardInterrupt."""
         return self._stop.is_set
 
+    @cached_property
+    def pace(self) -> Pace:
+        """The step times of this rank's own work, compared with those of other ranks."""
+        from babyllm.runtime.health.pace import Pace
+
+        return Pace(self)
+
     def forget_stop(self) -> None:
         """Clear the stop signal of this rank, so that the rank goes on."""
         self._stop.is_set = False
+
+    def leave_stopped(self) -> None:
+        """End this process after a stop signal that only other machines have received, if torchrun may restart it.
+
+        The exit status 1 makes torchrun begin a round without the machines that leave. Call it after the run's last
+        save, outside `start`.
+
+        Raises:
+            SystemExit: this machine goes on.
+        """
+        if self._stop.is_set or not goes_on_without_others():
+            return
+        if self.local_rank == 0:
+            tell("another machine was asked to stop; torchrun goes on from this step without it")
+        raise SystemExit(1)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """A context in which matrix products run in `dtype`."""
@@ -110,6 +135,23 @@ class Runtime:
         sums = self.sum([*numbers, *(value * value for value in numbers)])
         n = len(numbers)
         return all(sums[i] ** 2 == self.world_size * sums[n + i] for i in range(n))
+
+    def gather(self, text: str) -> list[str]:
+        """The texts of all ranks in their order, the same on every rank; every rank must call it."""
+        import torch
+        import torch.distributed as dist
+
+        if self.world_size == 1:
+            return [text]
+        mine = torch.frombuffer(bytearray(text.encode()) or bytearray(1), dtype=torch.uint8)
+        own = [0.0] * self.world_size
+        own[self.rank] = float(len(text.encode()))
+        lengths = [int(length) for length in self.sum(own)]
+        parts = [torch.zeros(max(1, *lengths), dtype=torch.uint8) for _ in lengths]
+        padded = torch.zeros_like(parts[0])
+        padded[: len(mine)] = mine
+        dist.all_gather(parts, padded)
+        return [bytes(part[:n].tolist()).decode() for part, n in zip(parts, lengths, strict=True)]
 
     def barrier(self) -> None:
         """Wait until every rank has called this."""

@@ -61,7 +61,17 @@ class _ToldByAnother(Exception):
 class Watchdog:
     """One rank's view of all ranks, and the two threads that update it."""
 
-    def __init__(self, store: Store, rank: int, world_size: int, timeout_s: float, address: str, keeper: int | str):
+    def __init__(
+        self,
+        store: Store,
+        rank: int,
+        world_size: int,
+        timeout_s: float,
+        address: str,
+        keeper: int | str,
+        device: str = "",
+        advice: str = "",
+    ):
         """Make the watchdog; nothing happens before `join` and `run`.
 
         Args:
@@ -71,7 +81,10 @@ class Watchdog:
             timeout_s: seconds after which a rank without progress ends the run.
             address: the address of the store, for messages.
             keeper: the rank whose process holds the store; if a program or a folder holds it, its name for messages.
+            device: the device of this rank, for messages.
+            advice: what to try if all ranks wait for the same messages.
         """
+        self._device, self._advice = device, advice
         self._store, self._rank, self._timeout_s, self._address = store, rank, timeout_s, address
         self._keeper, self._space = keeper, process_space()
         self._keys = [record_key(other) for other in range(world_size)]
@@ -196,8 +209,9 @@ class Watchdog:
 
     def _limits(self) -> Limits:
         if isinstance(self._keeper, str):
-            return Limits(self._timeout_s, self._settle_s, self._keeper, None)
-        return Limits(self._timeout_s, self._settle_s, str(self._seen[self._keeper].record), self._keeper)
+            return Limits(self._timeout_s, self._settle_s, self._keeper, None, self._advice)
+        keeper = str(self._seen[self._keeper].record)
+        return Limits(self._timeout_s, self._settle_s, keeper, self._keeper, self._advice)
 
     def _record(self) -> Record:
         state = PATIENT if self._patience and self._state == RUNNING else self._state
@@ -206,7 +220,7 @@ class Watchdog:
         self._serial += 1
         host, space, pid = socket.gethostname(), self._space, os.getpid()
         count, idle_s = _collectives(), self._idle_s
-        return Record(self._rank, host, space, pid, self._serial, state, self._step, count, idle_s, where)
+        return Record(self._rank, host, space, pid, self._serial, state, self._step, count, idle_s, where, self._device)
 
     def _publish(self) -> None:
         self._store.set(self._keys[self._rank], json.dumps(asdict(self._record())))

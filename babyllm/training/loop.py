@@ -112,6 +112,7 @@ def _backward(
     runtime = state.runtime
     names = sorted(batches[0].units)
     totals = runtime.sum([float(sum(b.units[name] for b in batches)) for name in names])
+    runtime.pace.begin(state.model)
     units = dict(zip(names, totals, strict=True))
     state.optimizer.zero_grad(set_to_none=True)
     value, metrics, factor = torch.zeros((), device=runtime.device), [], loss_factor(model, runtime)

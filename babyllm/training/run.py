@@ -23,6 +23,7 @@ from babyllm.optim.average import averaged, evaluated
 from babyllm.parallel.sharding import is_sharded
 from babyllm.run_directory import CONFIG, point, step_directories, step_name
 from babyllm.runtime import environment, memory_bytes, peak_flops
+from babyllm.runtime.health.wiring import sharing_hint
 from babyllm.runtime.machine import lacking
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
@@ -94,6 +95,7 @@ class Run:
             busy_s, waited_s = state.take_times()
             tokens_per_s = (state.tokens - self._tokens_logged) / max(busy_s, 1e-9)
             self._tokens_logged, self._step_logged = state.tokens, state.step
+            by_rank, advice = runtime.pace.report(waited_s)
             stream = state.stream.metrics()
             flops = flops_per_token(state.model.config, int(stream.get("seq_len", seq_len)))
             of_loss = state.take_metrics()
@@ -109,6 +111,7 @@ class Run:
                 "data_wait": waited_s / max(busy_s, 1e-9),
                 "skipped": state.skipped,
                 "mfu": tokens_per_s * flops / peak[0],
+                **by_rank,
             }
             if state.scaler.is_enabled():
                 values["scaler_scale"] = state.scaler.get_scale()
@@ -116,6 +119,8 @@ class Run:
                 self.log.record(state.step, values)
                 name = "rollout/reward" if "rollout/reward" in values else "loss"  # a policy's loss says little
                 self.log.progress(state.step, values.get(name), tokens_per_s, name=name.split("/")[-1])
+            if advice:
+                self.message(advice)
 
         return Every(steps, record, at_stop=True)
 
@@ -353,7 +358,7 @@ def open_run(
         # After the records are cut, since the old ones were made with the configuration stored there.
         changed = _write_config(directory, config) if runtime.is_main else []
         remarks = [f"changed since the last start: {line}" for line in changed] if newest else lacking()
-        for line in (*remarks, *filter(None, [judged_anew]), headline(state, plan, newest)):
+        for line in (*remarks, *filter(None, [judged_anew, sharing_hint()]), headline(state, plan, newest)):
             run.message(line)
         run.point(state)
         try:

@@ -23,7 +23,7 @@ from babyllm.training.best import LOSS, require_known
 from babyllm.training.loop import train
 from babyllm.training.run import Measure, Show, open_run
 from babyllm.training.run_config import C, RunConfig
-from babyllm.training.state import Every, TrainState
+from babyllm.training.state import STOP_SIGNAL, Every, TrainState
 
 if TYPE_CHECKING:
     from babyllm.evaluate.tasks.items import TaskItems
@@ -92,6 +92,8 @@ def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> Beginnin
                 evaluation,
             ]
             train(stage.state, stage.loss, stage.plan, every, run.watch)
+    if stage.state.stop_reason == STOP_SIGNAL:
+        runtime.leave_stopped()
     return stage
 
 

@@ -148,7 +148,11 @@ def check_end(mine: Path, theirs: Path) -> None:
 
 def _curve(run_dir: Path) -> Iterator[dict[str, object]]:
     for line in (run_dir / "metrics.jsonl").read_text().splitlines():
-        yield {key: value for key, value in json.loads(line).items() if key not in _CHANGING}
+        yield {
+            key: value
+            for key, value in json.loads(line).items()
+            if key not in _CHANGING and not key.startswith("step_s/")
+        }
 
 
 def _names(run_dir: Path) -> set[str]:

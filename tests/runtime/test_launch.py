@@ -152,7 +152,7 @@ def test_a_killed_rank_is_the_one_that_is_named(jobs: dict[str, Scenario]) -> No
     pids = jobs["kill"].reach("steps")
     os.kill(pids[0], signal.SIGKILL)
     status, out, err = jobs["kill"].end()
-    assert re.fullmatch(rf"job\.py: rank 0 \(\S+, pid {pids[0]}\) died of SIGKILL [^\n;]+\n", err), err
+    assert re.fullmatch(rf"job\.py: rank 0 \(\S+, cpu, pid {pids[0]}\) died of SIGKILL [^\n;]+\n", err), err
     assert (status, out) == (1, "")
     assert not any(is_running(pid) for pid in pids.values())
     assert jobs["kill"].leftovers() == []

@@ -19,7 +19,7 @@ from babyllm.runtime.launching.verdict import (
     verdict,
 )
 
-LIMITS = Limits(timeout_s=60, settle_s=6, store="torchrun at x:1", keeper=None)
+LIMITS = Limits(timeout_s=60, settle_s=6, store="torchrun at x:1", keeper=None, advice="try another interface")
 KEPT = LIMITS._replace(store="rank 0 (here, pid 100)", keeper=0)
 
 
@@ -56,6 +56,18 @@ def test_a_slow_rank_of_this_machine_has_not_died() -> None:
     found = cause([local(1, silent_s=30), far(2, silent_s=7)], LIMITS, is_lost=False)
     assert found and list(found.blamed) == [2]
     assert cause([far(2, silent_s=5)], LIMITS, is_lost=False) is None
+
+
+def test_a_machine_is_named_with_its_devices() -> None:
+    """When all ranks of another machine are gone, the line says which machine that is, and each rank's device."""
+    gone = [Seen(replace(record(rank), host="there", device=f"cuda:{rank - 2}"), silent_s=9) for rank in (2, 3)]
+    found = cause([local(1), *gone], LIMITS, is_lost=False)
+    assert found and list(found.blamed) == [2, 3]
+    ranks = "rank 2 (there, cuda:0, pid 102), rank 3 (there, cuda:1, pid 103)"
+    assert found.line == f"all of machine there: {ranks} died, last seen at step 5"
+    one_left = [gone[0]._replace(silent_s=0.0), gone[1]]
+    found = cause([local(1), *one_left], LIMITS, is_lost=False)
+    assert found and found.line == "rank 3 (there, cuda:1, pid 103) died, last seen at step 5"
 
 
 def test_an_error_of_its_own_is_left_to_a_rank() -> None:
@@ -117,6 +129,10 @@ def test_the_rank_that_hangs_is_the_one_behind() -> None:
     found = verdict(ahead, [late, local(2)._replace(record=replace(ahead, rank=2))], LIMITS, 0.0)
     assert found and list(found.blamed) == [1]
     assert "has not gone beyond step 5 for 60 s (it is at loop.py:1 train): stopping" in found.line
+    together = verdict(ahead, [late._replace(record=replace(ahead, rank=1))], LIMITS, 0.0)
+    assert together and list(together.blamed) == [0, 1]
+    assert "have not gone beyond step 5 for 60 s, all wait for the same messages" in together.line
+    assert together.line.endswith("train): stopping; try another interface")
     moving = late._replace(record=record(1, idle_s=2))
     assert verdict(ahead, [moving], LIMITS, 0.0) is None
     assert verdict(ahead, [late._replace(record=record(1, PATIENT, idle_s=0))], LIMITS, 0.0) is None

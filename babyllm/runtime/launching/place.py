@@ -50,6 +50,11 @@ def find_place() -> Place:
     )
 
 
+def goes_on_without_others() -> bool:
+    """Whether torchrun starts the processes of this machine again when those of another machine have ended."""
+    return _number("GROUP_WORLD_SIZE", 1) > 1 and _number("TORCHELASTIC_MAX_RESTARTS", 0) > 0
+
+
 def parent_process() -> int | None:
     """The id of the process whose `launch` started this one; None for any other process."""
     return _number(PARENT, 0) or None

@@ -38,9 +38,10 @@ class Record:
     collectives: int  # number of collectives entered: a rank that hangs has entered fewer than the others
     idle_s: float  # seconds since its last progress
     where: str  # the file, line and function that its main thread runs
+    device: str = ""  # the device on which it computes
 
     def __str__(self) -> str:
-        return f"rank {self.rank} ({self.host}, pid {self.pid})"
+        return f"rank {self.rank} ({', '.join(filter(None, (self.host, self.device)))}, pid {self.pid})"
 
     @property
     def last_seen(self) -> str:
@@ -72,12 +73,14 @@ class Limits(NamedTuple):
         settle_s: seconds of silence after which a rank of another machine counts as dead when a collective has broken.
         store: the holder of the store and its address, for messages.
         keeper: the rank that holds the store; None if no rank does.
+        advice: what to try if all ranks wait for the same messages.
     """
 
     timeout_s: float
     settle_s: float
     store: str
     keeper: int | None
+    advice: str = ""
 
 
 class Verdict(NamedTuple):
@@ -103,7 +106,7 @@ def cause(others: Sequence[Seen], limits: Limits, *, is_lost: bool) -> Verdict |
     if ended := [seen.record for seen in others if seen.record.state == DONE]:
         return _ended(ended)
     if died := _died(others, limits.settle_s):
-        return _names(died, f"died, {died[0].last_seen}")
+        return _names(died, f"died, {died[0].last_seen}", others)
     if not is_lost:
         return None
     keeper = next((seen.record for seen in others if seen.record.rank == limits.keeper), None)
@@ -125,11 +128,11 @@ def verdict(me: Record, others: Sequence[Seen], limits: Limits, unanswered_s: fl
     # Only rank 0 writes files. It may finish a save that it has begun.
     is_saving = me.rank == 0 and me.idle_s < limits.settle_s
     if gone and (not is_saving or gone[0].gone_s >= _SAVING_S):
-        return _names([seen.record for seen in gone], f"died, {gone[0].record.last_seen}")
+        return _names([seen.record for seen in gone], f"died, {gone[0].record.last_seen}", others)
     silent = [s.record for s in others if s.record.state in ACTIVE and not s.gone_s and s.silent_s >= limits.timeout_s]
     if silent:
         sign = f"has given no sign of life for {limits.timeout_s:g} s, {silent[0].last_seen} ({silent[0].where})"
-        return _names(silent, f"{sign}: stopping")
+        return _names(silent, f"{sign}: stopping", others)
     if unanswered_s >= limits.timeout_s:
         return _store(limits, f"has not answered for {limits.timeout_s:g} s", ": stopping")
     if me.idle_s >= limits.settle_s and any(seen.record.state == STOPPING for seen in others):
@@ -151,6 +154,10 @@ def _late(me: Record, others: Sequence[Seen], limits: Limits) -> Verdict | None:
     if any(record.idle_s < limits.timeout_s for record in late):
         return None
     progress = f"gone beyond step {late[0].step}" if late[0].step >= 0 else "reached its first step"
+    if len(late) == len(records) > 1:
+        where = f"all wait for the same messages (rank {late[0].rank} is at {late[0].where})"
+        advice = f": stopping; {limits.advice}" if limits.advice else ": stopping"
+        return _names(late, f"have not {progress.replace('its', 'their')} for {limits.timeout_s:g} s, {where}{advice}")
     return _names(late, f"has not {progress} for {limits.timeout_s:g} s (it is at {late[0].where}): stopping")
 
 
@@ -172,5 +179,10 @@ def _store(limits: Limits, trouble: str, end: str = "") -> Verdict:
     return Verdict(blamed, f"{limits.store} {trouble}: it keeps the store where ranks meet{end}")
 
 
-def _names(records: Sequence[Record], what: str) -> Verdict:
-    return Verdict([record.rank for record in records], f"{', '.join(str(record) for record in records)} {what}")
+def _names(records: Sequence[Record], what: str, others: Sequence[Seen] = ()) -> Verdict:
+    """The verdict on some ranks; with `others`, all ranks but the judging one, a machine of which none is left."""
+    hosts = {record.host for record in records}
+    left = [seen.record for seen in others if seen.record.host in hosts and seen.record not in records]
+    is_machine = len(hosts) == 1 < len(records) and others and not left
+    machine = f"all of machine {records[0].host}: " if is_machine else ""
+    return Verdict([record.rank for record in records], f"{machine}{', '.join(map(str, records))} {what}")
