@@ -1,0 +1,184 @@
+"""The peak memory of one rank of a training job, by part.
+
+weights, moments -> forward pass, block by block -> output layer -> backward pass -> optimizer's step -> peak
+
+The events are those of `babyllm.model` and `babyllm.training.loop`, with every tensor that takes memory for a block or
+longer. Loss: that of language modelling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from babyllm.model.config import parameter_counts
+from babyllm.planning.block import Block
+from babyllm.planning.job import BYTES, INT8_BYTES, Job, block_matrices, recomputed_blocks, trained_counts
+from babyllm.planning.ledger import Held, Ledger, Part
+from babyllm.planning.muon_memory import muon_step
+
+CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20, "mps": 64 << 20}
+FEWEST_ROWS = 256
+"""Chunks of the output layer, as in `babyllm.model.cross_entropy`, which loads torch."""
+
+PROCESS_BYTES = {"cpu": 270 << 20, "cuda": 600 << 20, "mps": 400 << 20}
+"""A process with PyTorch before it has a model. CPU: measured, resident after `import torch` and a first product. CUDA:
+memory of the device that its context and cuBLAS take, from NVIDIA's reports of idle processes; not measured here."""
+
+
+def training_memory(job: Job) -> dict[Part, float]:
+    """The bytes of one rank at the peak of a step, by part; their sum is the peak."""
+    return _Step(job).peak()
+
+
+class _Step:
+    """A step of training as it takes and frees memory."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._ledger = job, Ledger()
+        self._keeps_gradients = job.passes > 1 or job.is_replicated
+        self._e = BYTES[job.dtype]
+
+    def peak(self) -> dict[Part, float]:
+        """Walk through a step in which moments exist; returns the bytes at its peak."""
+        job, ledger = self._job, self._ledger
+        self._hold_state()
+        trained: list[Held] = []
+        if self._keeps_gradients:
+            trained = [ledger.take("gradients", 4 * sum(trained_counts(job).values()) / job.shards)]
+        ends = self._forward()
+        fresh = self._backward(*ends)
+        self._settle(fresh, [])
+        del trained
+        if job.optim.matrices == "muon" and not job.adapter.rank:
+            muon_step(job, ledger)
+        return ledger.peak
+
+    def _hold_state(self) -> None:
+        """Weights, moments, the average, the process and the inputs of the step."""
+        job, ledger = self._job, self._ledger
+        counts, shards = trained_counts(job), job.shards
+        trained = sum(counts.values())
+        is_outside = job.device != "cpu" and job.parallel.offload == "all"
+        ledger.take("process", PROCESS_BYTES[job.device])
+        ledger.take("weights", 0 if is_outside else weight_bytes(job) / shards)
+        if not (job.device != "cpu" and job.parallel.offload != "none"):
+            ledger.take("optimizer", 4 * (2 * counts["adamw"] + counts["muon"]) / shards)
+        if job.optim.average:
+            ledger.take("average", 4 * trained / shards)
+        ledger.take("activations", 16 * job.tokens)  # tokens and targets
+        ledger.take("workspace", 6 * min(job.model.max_seq_len, 1 << 16) * job.model.head_width)  # rotary angles
+        if job.documents:
+            ledger.take("activations", 16 * job.tokens + 3 * job.micro_batch * job.seq_len**2)
+
+    def _forward(self) -> tuple[list[Held], Held]:
+        """The forward pass of all blocks and the last norm: each block's input, and what enters the output layer."""
+        job, ledger = self._job, self._ledger
+        x = ledger.take("activations", block_stream(job))
+        if job.model.dropout:
+            ledger.take("activations", block_stream(job) / (4 if job.device == "cuda" else 1))
+        self._blocks: list[tuple[Block, Held, bool]] = []
+        for i, is_again in enumerate(recomputed_blocks(job.model.activation_checkpointing, job.model.n_layers)):
+            block = Block(job, is_first=i == 0 and not is_again)
+            if is_again:
+                out: Held | None = ledger.take("activations", block_stream(job))
+            else:
+                out = block.forward(ledger, x)
+            self._blocks.append((block, x, is_again))
+            assert out is not None
+            x = out
+        hidden = ledger.take("activations", block_stream(job))
+        return [x], hidden
+
+    def _backward(self, ends: list[Held], hidden: Held) -> list[Held]:
+        """The output layer, the last norm, all blocks and the embedding; returns the gradients they leave."""
+        job, ledger = self._job, self._ledger
+        embedding = 4 * job.model.vocab_size * job.model.d_model
+        gradient, of_output = self._output_layer(hidden)
+        weighted, d_x = (ledger.take("activations", block_stream(job)) for _ in range(2))
+        ledger.free(weighted, gradient, *ends)
+        fresh: list[Held] = []
+        if of_output and not job.model.tie_embeddings:
+            self._settle([of_output], fresh)
+        for block, x, is_again in reversed(self._blocks):
+            if is_again:
+                block.forward(ledger, x, is_again=True)
+            mine: list[Held] = []
+            block.backward(ledger, d_x, mine)
+            self._settle(mine, fresh)
+        if of_output:
+            of_embedding = ledger.take("gradients", embedding)
+            ledger.free(d_x)
+            if job.model.tie_embeddings:
+                ledger.free(of_embedding)
+                of_embedding = of_output
+            self._settle([of_embedding], fresh)
+        else:
+            ledger.free(d_x)
+        return fresh
+
+    def _settle(self, mine: list[Held], fresh: list[Held]) -> None:
+        """Gradients are kept, or added to those that are there already."""
+        if self._keeps_gradients:
+            self._ledger.free(*mine)
+        else:
+            fresh.extend(mine)
+
+    def _output_layer(self, hidden: Held) -> tuple[Held, Held | None]:
+        """The losses and their gradients: those of the hidden states, and those of the weight unless it is frozen."""
+        job, ledger, e = self._job, self._ledger, self._e
+        n, d, V = job.tokens, job.model.d_model, job.model.vocab_size
+        is_trained, is_cast = not job.adapter.rank, e < 4
+        h = [ledger.take("activations", n * d * e)] if is_cast else [hidden]
+        w = ledger.take("workspace", V * d * e) if is_cast else None
+        d_hidden = ledger.take("logits", 4 * n * d)
+        d_weight = ledger.take("logits", 4 * V * d) if is_trained else None
+        shared = ledger.take("logits", 4 * n * d)
+        if is_cast:
+            ledger.touch("logits", 4 * n * d)
+            ledger.free(shared)
+            shared = ledger.take("logits", n * d * e)
+        self._chunk(is_trained)
+        ledger.free(shared, hidden if is_cast else None)
+        scaled = ledger.take("logits", 4 * n * d)
+        ledger.free(*h, w, d_hidden)
+        if d_weight:
+            ledger.free(d_weight)
+            d_weight = ledger.take("gradients", 4 * V * d)
+        return scaled, d_weight
+
+    def _chunk(self, is_trained: bool) -> None:
+        """The peak of the chunks of logits: beside a new chunk, the last one's probabilities are still held."""
+        job, ledger, e = self._job, self._ledger, self._e
+        n, d, V = job.tokens, job.model.d_model, job.model.vocab_size
+        rows = max(FEWEST_ROWS, CHUNK_BYTES[job.device] // (4 * V) // 64 * 64)
+        C, has_last = min(n, rows), n > rows
+        narrow = 0 if e == 4 and job.device == "cpu" else e
+        wide = C * V * (4 + narrow)
+        last = C * V * (4 + (e if e < 4 else 0)) if has_last else 0
+        ledger.touch("logits", wide + last)
+        product = V * d * (e + (4 if job.device == "cpu" else 0)) if is_trained and e < 4 else 0
+        ledger.touch("logits", C * V * (4 + (e if e < 4 else 0)) + max(product, C * d * e))
+
+
+def block_stream(job: Job) -> int:
+    """Bytes of the residual stream at one place."""
+    return 4 * job.tokens * job.model.d_model
+
+
+def weight_bytes(job: Job) -> float:
+    """Bytes of the weights of the whole model, with a frozen base as it is stored, and its adapter."""
+    counts = parameter_counts(job.model)
+    matrices = list(block_matrices(job.model).values())
+    in_blocks = job.model.n_layers * sum(m.size for m in matrices)
+    rest = sum(counts.values()) - in_blocks
+    if not job.adapter.rank:
+        return 4 * (in_blocks + rest)
+    stored = in_blocks * job.adapter.base_bytes
+    if job.adapter.base == "int8":
+        stored += 2 * INT8_BYTES * job.model.n_layers * sum(m.outputs for m in matrices)  # a scale of 16 bits a row
+    return stored + 4 * rest + 4 * trained_counts(job)["adamw"]
+
+
+def with_micro_batch(job: Job, micro_batch: int) -> Job:
+    """The same job with another micro-batch."""
+    return replace(job, micro_batch=micro_batch)
