@@ -156,8 +156,12 @@ class Block:
         d_rotated = self._take(ledger, heads)
         if self._is_in_blocks:
             # Three matrices of a block of queries: derivatives by probabilities and scores, and a copy.
-            ledger.touch("activations", 3 * self._job.micro_batch * self._job.model.n_heads * BLOCK * self._job.seq_len * self._e)
-        ledger.free(d_result, self._saved.pop("result", None), self._saved.pop("rotated"), self._saved.pop("statistics"))
+            ledger.touch(
+                "activations", 3 * self._job.micro_batch * self._job.model.n_heads * BLOCK * self._job.seq_len * self._e
+            )
+        ledger.free(
+            d_result, self._saved.pop("result", None), self._saved.pop("rotated"), self._saved.pop("statistics")
+        )
         d_qkv = self._take(ledger, heads)
         if self._e < 4:
             ledger.touch("activations", 2 * 4 * self._job.tokens * width)

@@ -20,7 +20,7 @@ LAYERS = (
     ("errors", "console", "files", "progress", "documents", "ragged"),
     ("config", "integrity", "run_directory", "optim", "schedule", "runtime", "parallel"),
     ("model", "tokenizer", "store", "pipeline"),
-    ("text", "chat", "sandbox", "endpoint", "interop", "loading", "generation", "prediction"),
+    ("text", "chat", "sandbox", "endpoint", "interop", "loading", "generation", "prediction", "planning"),
     ("prepare",),
     ("chat_corpus",),
     ("data", "evaluate", "judging"),
