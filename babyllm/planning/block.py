@@ -32,7 +32,7 @@ class Block:
         """(n, width) numbers, in the products' type unless `n_bytes` says otherwise."""
         return ledger.take("activations", self._job.tokens * width * (n_bytes or self._e))
 
-    def forward(self, ledger: Ledger, x: Held | None, *, is_again: bool = False) -> Held | None:
+    def forward(self, ledger: Ledger, x: Held, *, is_again: bool = False) -> Held | None:
         """The forward pass.
 
         Args:
@@ -44,13 +44,13 @@ class Block:
             The stream at the block's output.
         """
         d = self._job.model.d_model
+        dropped: Held | None = None
         if self._is_first and self._job.adapter.rank:
-            self._saved["x"] = Held("activations", 0)  # nothing before the first update has a gradient
-        else:
-            self._saved["x"], x = x, None
+            dropped, x = x, Held("activations", 0)  # nothing before the first update has a gradient
+        self._saved["x"] = x
         attended = self._attention(ledger)
         self._saved["between"] = self._sum(ledger)
-        ledger.free(x)
+        ledger.free(dropped)
         gate_up = self._gate_up.forward(ledger, None, self._kept[2])
         opened = self._take(ledger, self._job.model.ff_width)
         if self._down.makes_input_again:

@@ -72,13 +72,13 @@ def remark(tokens: float, available: int | None) -> str:
         available: number of tokens that there are; None if unknown.
     """
     if available is None:
-        return f"needs {tokens:.3g} tokens of text, about {4 * tokens / 1e9:,.1f} GB of English or {3 * tokens / 1e9:,.1f} GB of Chinese"
+        return f"that many tokens are about {4 * tokens / 1e9:,.1f} GB of text; --data says whether there are as many"
     epochs = tokens / max(available, 1)
     if epochs <= 1:
         return f"the data has {available:,} tokens, which is enough"
     if epochs <= MOST_EPOCHS:
         return f"the data has {available:,} tokens: {epochs:.1f} passes, nearly as good as new text"
     return (
-        f"the data has {available:,} tokens: {epochs:.0f} passes; more than {MOST_EPOCHS} bring little, so take a smaller "
-        "model, or more text"
+        f"the data has {available:,} tokens: {epochs:,.0f} passes; more than {MOST_EPOCHS} bring little, so take more "
+        "text, or a smaller model and a smaller budget"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from babyllm.model.config import Checkpointing
 from babyllm.planning.job import Adapter, Job
 from babyllm.planning.training_memory import training_memory
 
@@ -56,7 +57,8 @@ def _changes(job: Job, memory: float) -> Iterator[tuple[str, Job]]:
     smaller = largest_micro_batch(job, memory, job.micro_batch)
     if 0 < smaller < job.micro_batch:
         yield f"--micro_batch={smaller}", replace(job, micro_batch=smaller)
-    for value, word in (("selective", "selective"), (True, "true")):
+    kinds: tuple[tuple[Checkpointing, str], ...] = (("selective", "selective"), (True, "true"))
+    for value, word in kinds:
         if job.model.activation_checkpointing != value:
             model = replace(job.model, activation_checkpointing=value)
             yield f"--model.activation_checkpointing={word}", replace(job, model=model)

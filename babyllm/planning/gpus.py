@@ -90,9 +90,8 @@ def find_gpu(name: str) -> Gpu:
     found = [known for known in _MEMORY if _plain(known).startswith(wanted)] if wanted else []
     exact = [known for known in found if _plain(known) == wanted]
     if not found:
-        raise UserError(
-            f"device={name}: is not listed; did you mean {nearest(name, list(_MEMORY))!r}? cpu is this machine"
-        )
+        close = nearest(name, list(_MEMORY))
+        raise UserError(f"device={name}: is not listed; did you mean {close!r}? cpu is this machine's processor")
     # Of several memories the smaller one, so that what is planned fits both.
     known = exact[0] if exact else min(found, key=lambda one: (len(one), _MEMORY[one][0]))
     gibibytes, bandwidth = _MEMORY[known]

@@ -1,10 +1,6 @@
 """The memory that a step holds, counted as the step takes and frees it; what it held at its peak is kept by part.
 
-ledger = Ledger()
-normed = ledger.take("activations", 4 * n * d)
-...
-ledger.free(normed)
-ledger.peak                                      bytes by part when their sum was greatest
+take("activations", bytes) -> Held -> free(held); peak: bytes by part when their sum was greatest
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from babyllm.errors import UserError
@@ -17,7 +17,6 @@ from babyllm.planning.fitting import USABLE, alternatives, largest_micro_batch
 from babyllm.planning.gpus import Gpu
 from babyllm.planning.job import Job
 from babyllm.planning.ledger import PARTS
-from babyllm.planning.reading_memory import reading_memory
 from babyllm.planning.speed import Speed, cpu_speed, gpu_speed
 from babyllm.planning.training_memory import training_memory
 from babyllm.schedule import Plan
@@ -152,7 +151,7 @@ def lines(plan: Mapping[str, Any]) -> Iterator[str]:
     )
     for part, size in plan["memory"].items():
         if size:
-            note = f"  ({PARTS[part]})" if part in PARTS else ""  # type: ignore[index]
+            note = f"  ({PARTS[part]})" if part in PARTS else ""
             yield f"{part:<14}{size / GB:>9.3f} GB{note}"
     if fit := plan.get("fit"):
         yield from _fit_lines(plan, fit)
@@ -169,7 +168,7 @@ def lines(plan: Mapping[str, Any]) -> Iterator[str]:
 def _fit_lines(plan: Mapping[str, Any], fit: Mapping[str, Any]) -> Iterator[str]:
     most = fit["largest_micro_batch"]
     yield (
-        f"{'fits' if fit['fits'] else 'does not fit'} {fit['memory'] / GB:.1f} GB, of which {USABLE:.0%} can be filled; "
+        f"{'fits' if fit['fits'] else 'does not fit'} {fit['memory'] / GB:.1f} GB, {USABLE:.0%} of it used; "
         + (f"largest micro-batch: {most}" if most else "not even a micro-batch of 1 does")
     )
     for other in fit.get("instead", []):
@@ -185,8 +184,8 @@ def _budget_lines(budget: Mapping[str, Any]) -> Iterator[str]:
     )
     for choice in budget["presets"]:
         yield (
-            f"  {choice['preset']:<6}{choice['parameters'] / 1e6:>9,.1f} M parameters{choice['tokens'] / 1e6:>14,.0f} M "
-            f"tokens{choice['tokens_per_parameter']:>10,.1f} a parameter"
+            f"  {choice['preset']:<6}{choice['parameters'] / 1e6:>9,.1f} M parameters"
+            f"{choice['tokens'] / 1e6:>14,.0f} M tokens{choice['tokens_per_parameter']:>10,.1f} a parameter"
         )
     yield f"  {budget['remark']}"
 
@@ -196,8 +195,3 @@ def _duration(hours: float) -> str:
     if hours < 1:
         return f"{60 * hours:.1f} minutes"
     return f"{hours:.1f} hours" if hours < 72 else f"{hours / 24:.1f} days"
-
-
-def with_largest(job: Job, memory: float) -> Job:
-    """The job with the largest micro-batch that fits, or with 1 where none does."""
-    return replace(job, micro_batch=max(1, largest_micro_batch(job, memory)))

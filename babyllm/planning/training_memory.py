@@ -8,8 +8,6 @@ longer. Loss: that of language modelling.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from babyllm.model.config import parameter_counts
 from babyllm.planning.block import Block
 from babyllm.planning.job import BYTES, INT8_BYTES, Job, block_matrices, recomputed_blocks, trained_counts
@@ -42,13 +40,9 @@ class _Step:
         """Walk through a step in which moments exist; returns the bytes at its peak."""
         job, ledger = self._job, self._ledger
         self._hold_state()
-        trained: list[Held] = []
         if self._keeps_gradients:
-            trained = [ledger.take("gradients", 4 * sum(trained_counts(job).values()) / job.shards)]
-        ends = self._forward()
-        fresh = self._backward(*ends)
-        self._settle(fresh, [])
-        del trained
+            ledger.take("gradients", 4 * sum(trained_counts(job).values()) / job.shards)
+        self._backward(*self._forward())
         if job.optim.matrices == "muon" and not job.adapter.rank:
             muon_step(job, ledger)
         return ledger.peak
@@ -70,8 +64,8 @@ class _Step:
         if job.documents:
             ledger.take("activations", 16 * job.tokens + 3 * job.micro_batch * job.seq_len**2)
 
-    def _forward(self) -> tuple[list[Held], Held]:
-        """The forward pass of all blocks and the last norm: each block's input, and what enters the output layer."""
+    def _forward(self) -> tuple[Held, Held]:
+        """The forward pass of blocks and last norm: the stream after the blocks, and what the norm makes of it."""
         job, ledger = self._job, self._ledger
         x = ledger.take("activations", block_stream(job))
         if job.model.dropout:
@@ -87,41 +81,37 @@ class _Step:
             assert out is not None
             x = out
         hidden = ledger.take("activations", block_stream(job))
-        return [x], hidden
+        return x, hidden
 
-    def _backward(self, ends: list[Held], hidden: Held) -> list[Held]:
-        """The output layer, the last norm, all blocks and the embedding; returns the gradients they leave."""
+    def _backward(self, last: Held, hidden: Held) -> None:
+        """The output layer, the last norm, all blocks and the embedding."""
         job, ledger = self._job, self._ledger
         embedding = 4 * job.model.vocab_size * job.model.d_model
         gradient, of_output = self._output_layer(hidden)
         weighted, d_x = (ledger.take("activations", block_stream(job)) for _ in range(2))
-        ledger.free(weighted, gradient, *ends)
-        fresh: list[Held] = []
+        ledger.free(weighted, gradient, last)
         if of_output and not job.model.tie_embeddings:
-            self._settle([of_output], fresh)
+            self._settle(of_output)
         for block, x, is_again in reversed(self._blocks):
             if is_again:
                 block.forward(ledger, x, is_again=True)
             mine: list[Held] = []
             block.backward(ledger, d_x, mine)
-            self._settle(mine, fresh)
+            self._settle(*mine)
         if of_output:
             of_embedding = ledger.take("gradients", embedding)
             ledger.free(d_x)
             if job.model.tie_embeddings:
                 ledger.free(of_embedding)
                 of_embedding = of_output
-            self._settle([of_embedding], fresh)
+            self._settle(of_embedding)
         else:
             ledger.free(d_x)
-        return fresh
 
-    def _settle(self, mine: list[Held], fresh: list[Held]) -> None:
-        """Gradients are kept, or added to those that are there already."""
+    def _settle(self, *mine: Held) -> None:
+        """New gradients are added to those that are held already; without such they stay."""
         if self._keeps_gradients:
             self._ledger.free(*mine)
-        else:
-            fresh.extend(mine)
 
     def _output_layer(self, hidden: Held) -> tuple[Held, Held | None]:
         """The losses and their gradients: those of the hidden states, and those of the weight unless it is frozen."""
@@ -177,8 +167,3 @@ def weight_bytes(job: Job) -> float:
     if job.adapter.base == "int8":
         stored += 2 * INT8_BYTES * job.model.n_layers * sum(m.outputs for m in matrices)  # a scale of 16 bits a row
     return stored + 4 * rest + 4 * trained_counts(job)["adamw"]
-
-
-def with_micro_batch(job: Job, micro_batch: int) -> Job:
-    """The same job with another micro-batch."""
-    return replace(job, micro_batch=micro_batch)
