@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 from babyllm.planning.job import Job, block_matrices
-from babyllm.planning.ledger import Ledger
+from babyllm.planning.ledger import Held, Ledger
 
 
 def muon_step(job: Job, ledger: Ledger) -> None:
-    """The events of a step: the matrices of one shape are orthogonalised together, one shape after another."""
-    shapes = Counter((m.outputs, m.inputs) for m in block_matrices(job.model).values())
-    sizes = {shape: 4 * job.model.n_layers * n * shape[0] * shape[1] for shape, n in shapes.items()}
+    """The events of a step: the matrices of one shape are orthogonalised together, one shape after another.
+
+    Each matrix is orthogonalised by one rank; where the model is divided, that rank gathers it.
+    """
+    counts = Counter((m.outputs, m.inputs) for m in block_matrices(job.model).values())
+    sizes = {shape: 4.0 * job.model.n_layers * n * math.prod(shape) for shape, n in counts.items()}
     total = sum(sizes.values())
     momenta = ledger.take("workspace", total / job.shards)
-    found = []
-    for (rows, columns), size in sizes.items():
-        mine = size / job.ranks
-        gram = mine * min(rows, columns) / max(rows, columns)
-        # The stack; the iterate, its multiple, its product with the polynomial and their sum; x x^T and its polynomial.
-        e = 0.5 if job.device == "cuda" else 1
-        ledger.touch("workspace", mine + e * (4 * mine + gram))
-        ledger.touch("workspace", mine + 2 * e * mine)
-        found.append(ledger.take("workspace", mine))
+    narrow = 0.5 if job.device == "cuda" else 1  # bfloat16 there
+    found: list[Held] = []
+    for shape, size in sizes.items():
+        n = job.model.n_layers * counts[shape]
+        mine = size * math.ceil(n / (job.ranks if job.is_replicated else job.shards)) / n
+        gram = mine * min(shape) / max(shape)
+        parts = size / job.shards if job.shards > 1 else 0
+        sent = ledger.take("communication", parts)
+        received = ledger.take("communication", mine if parts else 0)
+        stack = ledger.take("workspace", mine)
+        # The iterate, its multiple, its product with the polynomial, and their sum; x x^T and its polynomial.
+        ledger.touch("workspace", narrow * (4 * mine + gram))
+        result = ledger.take("workspace", mine)
+        ledger.touch("workspace", mine)
+        ledger.free(sent, received, stack, result)
+        found.append(ledger.take("workspace", parts or mine))
     if job.is_replicated:
-        ledger.touch("communication", 2 * total - sum(sizes.values()) / job.ranks)
+        ledger.touch("communication", 2 * total - sum(held.n_bytes for held in found))
     ledger.free(momenta, *found)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from babyllm.model.config import parameter_counts
 from babyllm.planning.block import Block
-from babyllm.planning.job import BYTES, INT8_BYTES, Job, block_matrices, recomputed_blocks, trained_counts
+from babyllm.planning.gathering import Gathering
+from babyllm.planning.job import BYTES, Job, block_matrices, recomputed_blocks, trained_counts
 from babyllm.planning.ledger import Held, Ledger, Part
 from babyllm.planning.muon_memory import muon_step
 
@@ -33,6 +34,7 @@ class _Step:
 
     def __init__(self, job: Job) -> None:
         self._job, self._ledger = job, Ledger()
+        self._gathering = Gathering(job, self._ledger)
         self._keeps_gradients = job.passes > 1 or job.is_replicated
         self._e = BYTES[job.dtype]
 
@@ -67,17 +69,21 @@ class _Step:
     def _forward(self) -> tuple[Held, Held]:
         """The forward pass of blocks and last norm: the stream after the blocks, and what the norm makes of it."""
         job, ledger = self._job, self._ledger
+        self._outside = self._gathering.gather(outer_bytes(job))
         x = ledger.take("activations", block_stream(job))
         if job.model.dropout:
             ledger.take("activations", block_stream(job) / (4 if job.device == "cuda" else 1))
-        self._blocks: list[tuple[Block, Held, bool]] = []
+        self._blocks: list[tuple[Block, Held, Held, bool]] = []
         for i, is_again in enumerate(recomputed_blocks(job.model.activation_checkpointing, job.model.n_layers)):
             block = Block(job, is_first=i == 0 and not is_again)
+            weights = self._gathering.gather(block_bytes(job))
             if is_again:
                 out: Held | None = ledger.take("activations", block_stream(job))
             else:
                 out = block.forward(ledger, x)
-            self._blocks.append((block, x, is_again))
+            if not self._gathering.keeps_blocks:
+                ledger.free(weights)
+            self._blocks.append((block, weights, x, is_again))
             assert out is not None
             x = out
         hidden = ledger.take("activations", block_stream(job))
@@ -88,25 +94,33 @@ class _Step:
         job, ledger = self._job, self._ledger
         embedding = 4 * job.model.vocab_size * job.model.d_model
         gradient, of_output = self._output_layer(hidden)
+        self._gathering.gather_ahead(block_bytes(job))
         weighted, d_x = (ledger.take("activations", block_stream(job)) for _ in range(2))
         ledger.free(weighted, gradient, last)
-        if of_output and not job.model.tie_embeddings:
-            self._settle(of_output)
-        for block, x, is_again in reversed(self._blocks):
+        if of_output and not job.model.tie_embeddings and not self._gathering.is_on:
+            self._settle(of_output)  # no other gradient is added to it
+            of_output = Held("gradients", 0)
+        for i, (block, weights, x, is_again) in reversed(list(enumerate(self._blocks))):
+            if not self._gathering.keeps_blocks:
+                weights = self._gathering.use_ahead(block_bytes(job))
+            if i:
+                self._gathering.gather_ahead(block_bytes(job))
             if is_again:
                 block.forward(ledger, x, is_again=True)
             mine: list[Held] = []
             block.backward(ledger, d_x, mine)
-            self._settle(*mine)
-        if of_output:
+            self._settle(*self._gathering.sum_gradients(weights, mine))
+        outer: list[Held] = []
+        if of_output is not None:
             of_embedding = ledger.take("gradients", embedding)
-            ledger.free(d_x)
             if job.model.tie_embeddings:
-                ledger.free(of_embedding)
-                of_embedding = of_output
-            self._settle(of_embedding)
-        else:
-            ledger.free(d_x)
+                ledger.free(of_embedding)  # added to that of the output layer
+            else:
+                outer.append(of_embedding)
+            outer.append(of_output)
+        ledger.free(d_x)
+        self._settle(*self._gathering.sum_gradients(self._outside, outer))
+        self._gathering.end_backward()
 
     def _settle(self, *mine: Held) -> None:
         """New gradients are added to those that are held already; without such they stay."""
@@ -128,6 +142,7 @@ class _Step:
             ledger.free(shared)
             shared = ledger.take("logits", n * d * e)
         self._chunk(is_trained)
+        self._gathering.end_forward()
         ledger.free(shared, hidden if is_cast else None)
         scaled = ledger.take("logits", 4 * n * d)
         ledger.free(*h, w, d_hidden)
@@ -155,15 +170,24 @@ def block_stream(job: Job) -> int:
     return 4 * job.tokens * job.model.d_model
 
 
-def weight_bytes(job: Job) -> float:
-    """Bytes of the weights of the whole model, with a frozen base as it is stored, and its adapter."""
-    counts = parameter_counts(job.model)
+def block_bytes(job: Job) -> float:
+    """Bytes of the weights of a block, with a frozen base as it is stored, and its part of an adapter."""
     matrices = list(block_matrices(job.model).values())
-    in_blocks = job.model.n_layers * sum(m.size for m in matrices)
-    rest = sum(counts.values()) - in_blocks
-    if not job.adapter.rank:
-        return 4 * (in_blocks + rest)
-    stored = in_blocks * job.adapter.base_bytes
+    stored = job.adapter.base_bytes * sum(m.size for m in matrices)
     if job.adapter.base == "int8":
-        stored += 2 * INT8_BYTES * job.model.n_layers * sum(m.outputs for m in matrices)  # a scale of 16 bits a row
-    return stored + 4 * rest + 4 * trained_counts(job)["adamw"]
+        stored += 2 * sum(m.outputs for m in matrices)  # a scale of 16 bits a row
+    if job.adapter.rank:
+        stored += 4 * trained_counts(job)["adamw"] / job.model.n_layers
+    inner = sum(parameter_counts(job.model)[part] for part in ("attention", "mlp", "norms")) - job.model.d_model
+    return stored + 4 * (inner / job.model.n_layers - sum(m.size for m in matrices))  # norms and biases
+
+
+def outer_bytes(job: Job) -> float:
+    """Bytes of the weights outside of blocks: the embedding, the output layer, the last norm."""
+    counts = parameter_counts(job.model)
+    return 4 * (counts["embedding"] + counts["output"] + job.model.d_model)
+
+
+def weight_bytes(job: Job) -> float:
+    """Bytes of the weights of the whole model."""
+    return outer_bytes(job) + job.model.n_layers * block_bytes(job)
