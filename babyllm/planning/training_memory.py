@@ -43,7 +43,10 @@ class _Step:
         job, ledger = self._job, self._ledger
         self._hold_state()
         if self._keeps_gradients:
-            ledger.take("gradients", 4 * sum(trained_counts(job).values()) / job.shards)
+            gradients = 4 * sum(trained_counts(job).values()) / job.shards
+            ledger.take("gradients", gradients)
+            if job.is_replicated and job.passes > 1:  # DDP copies to its buckets what the passes before the last added up
+                ledger.take("communication", gradients)
         self._backward(*self._forward())
         if job.optim.matrices == "muon" and not job.adapter.rank:
             muon_step(job, ledger)
