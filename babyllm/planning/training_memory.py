@@ -19,8 +19,8 @@ CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20, "mps": 64 << 20}
 FEWEST_ROWS = 256
 """Chunks of the output layer, as in `babyllm.model.cross_entropy`, which loads torch."""
 
-PROCESS_BYTES = {"cpu": 270 << 20, "cuda": 600 << 20, "mps": 400 << 20}
-"""A process with PyTorch before it has a model. CPU: measured, resident after `import torch` and a first product. CUDA:
+PROCESS_BYTES = {"cpu": 325 << 20, "cuda": 600 << 20, "mps": 400 << 20}
+"""A process with PyTorch before it has a model. CPU: measured, resident after steps of a model of no size. CUDA:
 memory of the device that its context and cuBLAS take, from NVIDIA's reports of idle processes; not measured here."""
 
 
@@ -45,7 +45,7 @@ class _Step:
         if self._keeps_gradients:
             gradients = 4 * sum(trained_counts(job).values()) / job.shards
             ledger.take("gradients", gradients)
-            if job.is_replicated and job.passes > 1:  # DDP copies to its buckets what the passes before the last added up
+            if job.is_replicated and job.passes > 1:  # in the last pass DDP copies all gradients to its buckets
                 ledger.take("communication", gradients)
         self._backward(*self._forward())
         if job.optim.matrices == "muon" and not job.adapter.rank:
