@@ -7,7 +7,7 @@
     gpu_speed(job, gpu), cpu_speed(job)          tokens per second, and what the number rests on
     plan_budget(flops)                           size and tokens for a budget
 
-Memory is counted, not estimated: `Step`, `Block` and `Product` take and free what the model's own passes take and free.
+Memory is counted, not estimated: `events` takes and frees what the model's own passes take and free.
 """
 
 from babyllm.planning.budget import Budget, plan_budget

@@ -109,6 +109,11 @@ class Job:
         return self.parallel.shard == "hybrid"
 
     @property
+    def is_outside(self) -> bool:
+        """Whether weights and gradients lie in the CPU's memory and not in the device's."""
+        return self.device != "cpu" and self.parallel.offload == "all"
+
+    @property
     def is_replicated(self) -> bool:
         """Whether each rank has all parameters, and DDP sums their gradients."""
         return self.ranks > 1 and self.parallel.shard == "none"

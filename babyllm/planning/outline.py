@@ -13,10 +13,10 @@ from typing import Any
 from babyllm.errors import UserError
 from babyllm.model.config import flops_per_token, parameter_counts
 from babyllm.planning.budget import plan_budget, remark
+from babyllm.planning.events.ledger import PARTS
 from babyllm.planning.fitting import USABLE, alternatives, largest_micro_batch
 from babyllm.planning.gpus import Gpu
 from babyllm.planning.job import Job
-from babyllm.planning.ledger import PARTS
 from babyllm.planning.speed import Speed, cpu_speed, gpu_speed
 from babyllm.planning.training_memory import training_memory
 from babyllm.schedule import Plan

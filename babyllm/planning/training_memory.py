@@ -9,11 +9,11 @@ longer. Loss: that of language modelling.
 from __future__ import annotations
 
 from babyllm.model.config import parameter_counts
-from babyllm.planning.block import Block
-from babyllm.planning.gathering import Gathering
+from babyllm.planning.events.block import Block
+from babyllm.planning.events.gathering import Gathering
+from babyllm.planning.events.ledger import Held, Ledger, Part
+from babyllm.planning.events.muon_memory import muon_step
 from babyllm.planning.job import BYTES, Job, block_matrices, recomputed_blocks, trained_counts
-from babyllm.planning.ledger import Held, Ledger, Part
-from babyllm.planning.muon_memory import muon_step
 
 CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20, "mps": 64 << 20}
 FEWEST_ROWS = 256
@@ -43,7 +43,7 @@ class _Step:
         job, ledger = self._job, self._ledger
         self._hold_state()
         if self._keeps_gradients:
-            gradients = 4 * sum(trained_counts(job).values()) / job.shards
+            gradients = 0 if job.is_outside else 4 * sum(trained_counts(job).values()) / job.shards
             ledger.take("gradients", gradients)
             if job.is_replicated and job.passes > 1:  # in the last pass DDP copies all gradients to its buckets
                 ledger.take("communication", gradients)
@@ -57,9 +57,8 @@ class _Step:
         job, ledger = self._job, self._ledger
         counts, shards = trained_counts(job), job.shards
         trained = sum(counts.values())
-        is_outside = job.device != "cpu" and job.parallel.offload == "all"
         ledger.take("process", PROCESS_BYTES[job.device])
-        ledger.take("weights", 0 if is_outside else weight_bytes(job) / shards)
+        ledger.take("weights", 0 if job.is_outside else weight_bytes(job) / shards)
         if not (job.device != "cpu" and job.parallel.offload != "none"):
             ledger.take("optimizer", 4 * (2 * counts["adamw"] + counts["muon"]) / shards)
         if job.optim.average:
@@ -112,7 +111,7 @@ class _Step:
                 block.forward(ledger, x, is_again=True)
             mine: list[Held] = []
             block.backward(ledger, d_x, mine)
-            self._settle(*self._gathering.sum_gradients(weights, mine))
+            self._settle(*self._gathering.sum_gradients(weights, mine, mine[0] if mine else None))
         outer: list[Held] = []
         if of_output is not None:
             of_embedding = ledger.take("gradients", embedding)
@@ -121,8 +120,9 @@ class _Step:
             else:
                 outer.append(of_embedding)
             outer.append(of_output)
+        of_last = None if job.model.tie_embeddings else of_output
         ledger.free(d_x)
-        self._settle(*self._gathering.sum_gradients(self._outside, outer))
+        self._settle(*self._gathering.sum_gradients(self._outside, outer, of_last))
         self._gathering.end_backward()
 
     def _settle(self, *mine: Held) -> None:

@@ -130,10 +130,8 @@ def _state(job: Job, here: Runtime, folder: Path) -> TrainState:
     from benchmarks.training.ours import Shape, new_loader, random_tokens
 
     shape = Shape(job.model, job.micro_batch * job.passes * job.ranks, job.seq_len)
-    with here.main_first():
-        if here.is_main:
-            random_tokens(folder, job.model.vocab_size, 8 * shape.n_tokens)
-    loader = new_loader(folder, shape, here, job.micro_batch)
+    tokens = random_tokens(folder, job.model.vocab_size, 8 * shape.n_tokens)
+    loader = new_loader(tokens, shape, here, job.micro_batch)
     model, lora = Transformer(job.model), job.adapter
     if lora.rank:
         add_lora(model, LoraConfig(lora.rank, targets=lora.targets, base=lora.base))

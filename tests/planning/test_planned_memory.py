@@ -13,7 +13,7 @@ from babyllm.model.transformer import Transformer
 from babyllm.optim.config import OptimConfig
 from babyllm.parallel.config import ParallelConfig
 from babyllm.planning import Adapter, Job, alternatives, fits, largest_micro_batch, reading_memory, training_memory
-from babyllm.planning import block as planned_block
+from babyllm.planning.events import block as planned_block
 from babyllm.planning.job import recomputed_blocks
 from babyllm.planning.training_memory import CHUNK_BYTES, FEWEST_ROWS
 from babyllm.runtime import RuntimeConfig, start

@@ -7,8 +7,8 @@ group is gathered ahead. Gradients are copied to a buffer, which is freed when t
 
 from __future__ import annotations
 
+from babyllm.planning.events.ledger import Held, Ledger
 from babyllm.planning.job import Job
-from babyllm.planning.ledger import Held, Ledger
 
 NOTHING = Held("communication", 0)
 
@@ -63,17 +63,27 @@ class Gathering:
         self._ahead = NOTHING
         return whole
 
-    def sum_gradients(self, whole: Held, gradients: list[Held]) -> list[Held]:
-        """A group's gradients are summed over ranks when its parameters are freed; returns this rank's part."""
+    def sum_gradients(self, whole: Held, gradients: list[Held], last: Held | None) -> list[Held]:
+        """A group's gradients are summed over ranks when its parameters are freed.
+
+        Args:
+            whole: the group's whole parameters.
+            gradients: the group's gradients.
+            last: that of its last parameter, which is freed after the sum.
+
+        Returns:
+            This rank's part of the gradients.
+        """
         if not self.is_on:
             return gradients
         ledger, n_bytes = self._ledger, sum(held.n_bytes for held in gradients)
         ledger.free(whole, self._summed)
         self._summed = ledger.take("communication", n_bytes)
-        ledger.free(*gradients)
-        part = ledger.take("gradients", n_bytes / self._job.shards)
+        ledger.free(*(held for held in gradients if held is not last))
+        part = ledger.take("gradients", 0 if self._job.is_outside else n_bytes / self._job.shards)
         if self._job.device == "cpu":
-            ledger.touch("communication", n_bytes)
+            ledger.touch("communication", n_bytes)  # gloo sums a copy
+        ledger.free(last)
         return [part]
 
     def end_backward(self) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+from babyllm.planning.events.ledger import Held, Ledger
 from babyllm.planning.job import Job, block_matrices
-from babyllm.planning.ledger import Held, Ledger
 
 
 def muon_step(job: Job, ledger: Ledger) -> None:

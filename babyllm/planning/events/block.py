@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from babyllm.planning.events.ledger import Held, Ledger
+from babyllm.planning.events.product import Kept, Product, products
 from babyllm.planning.job import BYTES, Job
-from babyllm.planning.ledger import Held, Ledger
-from babyllm.planning.product import Kept, Product, products
 
 BLOCK = 64
 """Queries that attention in blocks computes at a time: `babyllm.model.attention.BLOCK`, which loads torch."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from babyllm.planning.events.ledger import Held, Ledger
 from babyllm.planning.job import BYTES, Job, Matrix, block_matrices
-from babyllm.planning.ledger import Held, Ledger
 
 
 @dataclass
