@@ -6,7 +6,7 @@ RowConfig, rows of each domain -> Shuffled, a Mixture (`order.mixing`) or a curr
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,25 +173,28 @@ def share_of(config: RowConfig, model: ModelConfig, runtime: Runtime) -> Share:
     per_rank = config.global_batch // runtime.world_size
     micro = config.micro_batch
     if micro is None:
-        limit = max(1, micro_tokens(model, runtime) // config.longest_seq_len)
-        micro = max((d for d in range(1, per_rank + 1) if per_rank % d == 0 and d <= limit), default=1)
+        micro = even(per_rank, _most_rows(config.longest_seq_len, max(1, per_rank), model, runtime))
     return Share(config.global_batch, micro, runtime.rank, runtime.world_size)
 
 
-def micro_tokens(model: ModelConfig, runtime: Runtime) -> int:
-    """The number of tokens in a forward pass that fit the device beside weights, gradients and optimizer state.
+def even(per_rank: int, limit: int) -> int:
+    """The largest micro-batch of at most `limit` rows that divides the rows of a rank; at least 1."""
+    return max((d for d in range(1, per_rank + 1) if per_rank % d == 0 and d <= limit), default=1)
 
-    On a GPU the estimate is that of Korthikanti et al. 2022 (section 4.1, without the part attention does not store):
-    34 bytes per token, layer and unit of width at 16 bits, or 2 bytes with checkpointing, doubled as a safety margin.
-    Selective checkpointing keeps two thirds of them (docs/pretraining.md).
+
+def _most_rows(seq_len: int, per_rank: int, model: ModelConfig, runtime: Runtime) -> int:
+    """The most rows of a forward pass: those that fit an accelerator's memory, at least 1 (`babyllm.planning`).
+
     On a CPU it is a number beyond which larger passes are not faster.
     """
     memory = device_memory(runtime.device)
     if memory is None:
-        return CPU_MICRO_TOKENS
-    from babyllm.model.config import parameter_counts
+        return max(1, CPU_MICRO_TOKENS // seq_len)
+    from babyllm.planning import Job, largest_micro_batch
+    from babyllm.planning.job import Kind, Number
+    from babyllm.runtime.precision import dtype_name
 
-    free = 0.8 * memory - 16.0 * sum(parameter_counts(model).values()) - (1 << 30)
-    bytes_per_unit = {True: 2, "selective": 22, False: 34}[model.activation_checkpointing]
-    per_token = model.n_layers * model.d_model * bytes_per_unit * 2
-    return max(1, int(free / per_token))
+    kind, dtype = cast(Kind, runtime.device.type), cast(Number, dtype_name(runtime.dtype))
+    # With several passes a step, gradients are held all along.
+    job = Job(model, seq_len, passes=2, dtype=dtype, ranks=runtime.world_size, device=kind)
+    return max(1, largest_micro_batch(job, memory, per_rank))

@@ -20,7 +20,7 @@ LAYERS = (
     ("errors", "console", "files", "progress", "documents", "ragged"),
     ("config", "integrity", "run_directory", "schedule", "runtime"),
     ("model", "tokenizer", "store", "pipeline", "parallel", "optim"),
-    ("text", "chat", "sandbox", "endpoint", "interop", "loading", "generation", "prediction", "doctor"),
+    ("text", "chat", "sandbox", "endpoint", "interop", "loading", "generation", "prediction", "doctor", "planning"),
     ("prepare",),
     ("chat_corpus",),
     ("data", "evaluate", "judging"),
