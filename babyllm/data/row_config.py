@@ -131,6 +131,8 @@ class VocabularyConfig:
 class Share:
     """The split of a global batch: `global_batch` rows over `world_size` ranks, in micro-batches of `micro_batch` rows.
 
+    An automatic micro-batch may be cut where it does not fit the device.
+
     Raises:
         UserError: the rows do not divide evenly over ranks or micro-batches.
     """
@@ -139,6 +141,7 @@ class Share:
     micro_batch: int
     rank: int = 0
     world_size: int = 1
+    is_automatic: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that do not divide evenly."""
@@ -175,7 +178,7 @@ def share_of(config: RowConfig, model: ModelConfig, runtime: Runtime) -> Share:
     if micro is None:
         limit = max(1, micro_tokens(model, runtime) // config.longest_seq_len)
         micro = max((d for d in range(1, per_rank + 1) if per_rank % d == 0 and d <= limit), default=1)
-    return Share(config.global_batch, micro, runtime.rank, runtime.world_size)
+    return Share(config.global_batch, micro, runtime.rank, runtime.world_size, config.micro_batch is None)
 
 
 def micro_tokens(model: ModelConfig, runtime: Runtime) -> int:
@@ -192,6 +195,7 @@ def micro_tokens(model: ModelConfig, runtime: Runtime) -> int:
     from babyllm.model.config import parameter_counts
 
     free = 0.8 * memory - 16.0 * sum(parameter_counts(model).values()) - (1 << 30)
-    bytes_per_unit = {True: 2, "selective": 22, False: 34}[model.activation_checkpointing]
+    kind = model.activation_checkpointing
+    bytes_per_unit = {"selective": 22.0, False: 34.0}.get(kind) or 2 + 32 * (1 - 1 / int(kind))
     per_token = model.n_layers * model.d_model * bytes_per_unit * 2
     return max(1, int(free / per_token))
