@@ -195,7 +195,8 @@ def micro_tokens(model: ModelConfig, runtime: Runtime) -> int:
     from babyllm.model.config import parameter_counts
 
     free = 0.8 * memory - 16.0 * sum(parameter_counts(model).values()) - (1 << 30)
-    kind = model.activation_checkpointing
-    bytes_per_unit = {"selective": 22.0, False: 34.0}.get(kind) or 2 + 32 * (1 - 1 / int(kind))
+    kept = 22.0 if model.activation_checkpointing == "selective" else 34.0
+    every = model.recomputed_every
+    bytes_per_unit = kept if not every else kept - 32 / every
     per_token = model.n_layers * model.d_model * bytes_per_unit * 2
     return max(1, int(free / per_token))

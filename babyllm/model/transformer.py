@@ -177,8 +177,9 @@ class Transformer(Model):
         else:
             cos, sin = cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)  # (B, 1, T, W) and (B, 1, T, W/2)
         x = F.dropout(self.embed_tokens(tokens), self.config.dropout, self.training)  # (B, T, D)
-        for block in self.layers:
-            if self.config.activation_checkpointing is True and self.training:
+        every = self.config.recomputed_every if self.training else 0
+        for i, block in enumerate(self.layers):
+            if every and i % every == 0:
                 x = checkpoint(block, x, cos, sin, mask, use_reentrant=False)
             else:
                 x = block(x, cos, sin, mask)
