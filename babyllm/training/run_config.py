@@ -15,6 +15,7 @@ from babyllm.errors import UserError
 from babyllm.evaluate.tasks.task_options import TaskOptions
 from babyllm.model.options import ModelOptions
 from babyllm.optim.config import OptimConfig
+from babyllm.parallel.config import ParallelConfig
 from babyllm.run_directory import CONFIG
 from babyllm.runtime import RuntimeConfig
 from babyllm.runtime.launching.launch import choose_processes
@@ -45,6 +46,7 @@ class RunConfig:
     data: RowConfig = field(default_factory=RowConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     plan: Plan = field(default_factory=Plan)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     log_every: AnyCount = 10

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from babyllm.console import lasting_output
 from babyllm.objectives import Loss
+from babyllm.parallel.forms import choose_forms
 from babyllm.runtime import Runtime, start
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import take
 from babyllm.training.best import LOSS, require_known
 from babyllm.training.loop import train
-from babyllm.training.parallel import choose_forms
 from babyllm.training.run import Measure, Show, open_run
 from babyllm.training.run_config import C, RunConfig
 from babyllm.training.state import Every, TrainState

@@ -17,12 +17,12 @@ from babyllm.model.heads import transformer_of
 from babyllm.objectives.token_groups import token_groups
 from babyllm.optim.average import make_average
 from babyllm.optim.build import make_optimizer
+from babyllm.parallel.distribute import prepare
 from babyllm.runtime import Runtime
 from babyllm.runtime.precision import reads_in
 from babyllm.schedule import Plan
 from babyllm.store.shards import is_text
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.parallel import prepare
 from babyllm.training.run import Measure, Show
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.pos_head import loss_of, with_classes
@@ -81,7 +81,7 @@ def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -
     Raises:
         UserError: the model, the data and the plan do not fit each other.
     """
-    model = prepare(model_of(config, data), runtime)
+    model = prepare(model_of(config, data), runtime, config.parallel)
     _check_prompts(config, data.tokenizer, model.config.max_seq_len)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan, Path(config.run_dir))
     optimizer, average = make_optimizer(model, config.optim), make_average(model, config.optim)
