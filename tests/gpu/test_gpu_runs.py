@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from model_fixtures import Tiny, decisive, model_of
-from serve_fixtures import COMPLETE, load_of, serving
+from serve_fixtures import CHAT, asking, chatml, load_of, serving
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from training_fixtures import recording, stopping, tiny_config, weights
 
 from babyllm import run_directory
+from babyllm.chat.messages import USER, Message
 from babyllm.data.batch import Batch
 from babyllm.data.stream_state import gather
 from babyllm.data.token_data import open_pretraining_data
@@ -158,11 +159,12 @@ def test_a_full_device_halves_the_micro_batch(data: Path, device: torch.device) 
 
 
 def test_a_server_answers_from_the_device(tiny: Tiny, tokenizer: Tokenizer, device: torch.device) -> None:
-    """In float32 a completion is the text that the model writes on the CPU."""
-    model = decisive(tiny())
-    ids = list(generate_ids(model, tokenizer.encode("the model"), Sampling(max_new_tokens=8, temperature=0)))
-    expected = "".join(text_pieces(tokenizer, ids))
+    """In float32 an answer is the text that the model writes on the CPU."""
+    template = chatml(tokenizer)
+    prompt, greedy = template.prompt([Message(USER, "the model")]), Sampling(max_new_tokens=12, temperature=0)
+    ids = list(generate_ids(decisive(tiny()), prompt, greedy, template.end_ids))
     moved = decisive(tiny()).to(device)
-    with serving(load_of(moved, tokenizer, None), reading=lambda: reads_in(device, torch.float32)) as server:
-        reply = server.post(COMPLETE, {"prompt": "the model", "temperature": 0, "max_tokens": 8})
-    assert reply.status_code == 200 and reply.json()["choices"][0]["text"] == expected
+    with serving(load_of(moved, tokenizer, template), reading=lambda: reads_in(device, torch.float32)) as server:
+        reply = server.post(CHAT, asking("the model"))
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["choices"][0]["message"]["content"] == "".join(text_pieces(tokenizer, ids))
