@@ -210,7 +210,8 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ("tie_embeddings tie_weights tie_word_embeddings", ("--model.tie_embeddings",)),
     ("dropout attn_pdrop resid_pdrop attention_dropout hidden_dropout", ("--model.dropout",)),
     (
-        "gradient_checkpointing activation_checkpointing use_gradient_checkpointing checkpoint_activations",
+        "gradient_checkpointing activation_checkpointing use_gradient_checkpointing checkpoint_activations "
+        "recompute recompute_granularity checkpoint_every selective_ac",
         ("--model.activation_checkpointing",),
     ),
     (

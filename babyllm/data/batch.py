@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -20,18 +20,38 @@ class Batch:
             (B, 2) int64, the inputs of each row that are not padding.
         units: number of each unit that losses sum over, for example {"token": 8191}.
         rows: numbers of the rows of the step's global batch, of which this micro-batch holds a part.
+        row_units: number of each unit in each row, (B,) int64 on the CPU, for a micro-batch that may be cut where it
+            does not fit the device; units not named are 0 in every row. None: it may not be cut.
     """
 
     tensors: dict[str, Tensor]
     units: dict[str, int] = field(default_factory=dict)
     rows: range = range(0)
+    row_units: dict[str, Tensor] | None = None
+
+    def __len__(self) -> int:
+        """The number of its rows, B."""
+        return len(next(iter(self.tensors.values())))
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; the copy is asynchronous where the memory is pinned."""
-        return Batch({k: v.to(device, non_blocking=True) for k, v in self.tensors.items()}, self.units, self.rows)
+        return replace(self, tensors={k: v.to(device, non_blocking=True) for k, v in self.tensors.items()})
+
+    def cut(self, n_rows: int) -> list[Batch]:
+        """The same rows in batches of at most `n_rows`; its `row_units` must be known if it has more."""
+        if len(self) <= n_rows:
+            return [self]
+        pieces = [slice(i, i + n_rows) for i in range(0, len(self), n_rows)]
+        return [self._piece(piece, self.row_units or {}) for piece in pieces]
+
+    def _piece(self, piece: slice, row_units: dict[str, Tensor]) -> Batch:
+        tensors = {name: tensor[piece] for name, tensor in self.tensors.items()}
+        mine = {name: counts[piece] for name, counts in row_units.items()}
+        units = {name: int(mine[name].sum()) if name in mine else 0 for name in self.units}
+        return Batch(tensors, units, self.rows, mine)
 
 
 class RankRows(NamedTuple):

@@ -51,15 +51,16 @@ class _Reader:
 
     def _batch(self, rows: NDArray[np.int64], step: range) -> Batch:
         read = self.order.rows(rows)
-        units = {"token": int((read["targets"] != IGNORE).sum())}
-        units |= {name: int(counts.sum()) for name, counts in read.units.items()}
+        of_rows = {"token": (read["targets"] != IGNORE).reshape(len(rows), -1).sum(1), **read.units}
         if read.lengths is not None:
-            units["input"] = int(read.lengths.sum())
+            of_rows["input"] = read.lengths.reshape(len(rows), -1).sum(1)
+        units = {name: int(counts.sum()) for name, counts in of_rows.items()}
         # Hardware is faster at a width that is a multiple of 8.
         tensors = {name: torch.from_numpy(array) for name, array in read.trimmed(8).items()}
         if self.pin_memory:
             tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
-        return Batch(tensors, units, step)
+        row_units = {name: torch.from_numpy(counts) for name, counts in of_rows.items()}
+        return Batch(tensors, units, step, row_units if self.share.is_automatic else None)
 
 
 _Ahead = queue.Queue[list[Batch] | BaseException]

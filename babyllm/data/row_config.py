@@ -131,6 +131,8 @@ class VocabularyConfig:
 class Share:
     """The split of a global batch: `global_batch` rows over `world_size` ranks, in micro-batches of `micro_batch` rows.
 
+    An automatic micro-batch may be cut where it does not fit the device.
+
     Raises:
         UserError: the rows do not divide evenly over ranks or micro-batches.
     """
@@ -139,6 +141,7 @@ class Share:
     micro_batch: int
     rank: int = 0
     world_size: int = 1
+    is_automatic: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that do not divide evenly."""
@@ -174,7 +177,7 @@ def share_of(config: RowConfig, model: ModelConfig, runtime: Runtime) -> Share:
     micro = config.micro_batch
     if micro is None:
         micro = even(per_rank, _most_rows(config.longest_seq_len, max(1, per_rank), model, runtime))
-    return Share(config.global_batch, micro, runtime.rank, runtime.world_size)
+    return Share(config.global_batch, micro, runtime.rank, runtime.world_size, config.micro_batch is None)
 
 
 def even(per_rank: int, limit: int) -> int:

@@ -2,6 +2,7 @@
 
 queries, keys, values -> "fused": PyTorch's kernel   -> attended values
                       -> "blocks": products of blocks -> the same, up to rounding
+                      -> "documents": "fused", and packed rows by document (`document_attention`)
 
 `plain_attention` is the formula. "blocks" computes it for `BLOCK` queries at a time, each block with the keys up to its
 last query, by batched products and a softmax. docs/pretraining.md has the times of both on a CPU; a GPU takes the fused
@@ -15,18 +16,23 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from babyllm.model.config import ModelConfig
+from babyllm.model.document_attention import attend_by_document
 from babyllm.model.kernels.norm import RMSNorm
 from babyllm.model.linear import joint
 from babyllm.model.rope import split_rotated
 
-Form = Literal["fused", "blocks"]
+if TYPE_CHECKING:
+    from babyllm.model.document_attention import Seen
+
+Form = Literal["fused", "blocks", "documents"]
+FORMS: tuple[Form, ...] = get_args(Form)
 BLOCK = 64
 SHORTEST, LONGEST = 128, 1024  # tokens between which "blocks" can win and its memory is small
 _TURNS = 4
@@ -42,25 +48,26 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return scores.softmax(-1) @ v
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, form: Form) -> Tensor:
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, seen: Seen | None, form: Form) -> Tensor:
     """Values averaged by softmax(q k / sqrt(W)) over the earlier positions and a position's own.
 
     Args:
         q: (B, H, T, W) queries, any floating type.
         k: (B, K, T, W) keys; H is a multiple of K.
         v: (B, K, T, W) values.
-        mask: (B, 1, T, T) bool, True where a query may look; None for plain causal attention. With a mask the form is
-            always "fused".
-        form: "fused" or "blocks".
+        seen: what queries may look at, as `document_attention.seen_in` returns it; None for plain causal attention.
+        form: form of plain causal attention; "documents" is "fused" there.
 
     Returns:
         (B, H, T, W) in the type of `q`.
     """
-    if mask is None and form == "blocks":
+    if seen is None and form == "blocks":
         attended: Tensor = _Blocks.apply(q, k, v)  # type: ignore[no-untyped-call]
         return attended
+    if seen is not None and not isinstance(seen, Tensor):
+        return attend_by_document(q, k, v, seen)
     return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=k.shape[1] != q.shape[1]
+        q, k, v, attn_mask=seen, is_causal=seen is None, enable_gqa=k.shape[1] != q.shape[1]
     )
 
 
@@ -105,11 +112,8 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(config.head_width, config.norm_eps)
         self.has_norms = config.qk_norm
 
-    def forward(self, x: Tensor, norm: RMSNorm, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
-        """The attention of norm(x), (B, T, D) -> (B, T, D); `mask` (B, 1, T, T) is True where a query may look.
-
-        A mask of None is plain causal attention.
-        """
+    def forward(self, x: Tensor, norm: RMSNorm, cos: Tensor, sin: Tensor, seen: Seen | None) -> Tensor:
+        """The attention of norm(x), (B, T, D) -> (B, T, D); `seen` is as in `causal_attention`."""
         B, T, _ = x.shape
         projections = (self.q_proj, self.k_proj, self.v_proj)
         qkv = joint(x, norm, projections, recompute=self.is_selective).view(B, T, -1, self.head_dim)
@@ -117,16 +121,16 @@ class Attention(nn.Module):
             q, k, v = torch.split(qkv, [self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=2)
             qkv = torch.cat([self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v], dim=2)
         q, k, v = split_rotated(qkv, self.n_heads, cos, sin)  # (B, H, T, W), (B, K, T, W), (B, K, T, W)
-        y = causal_attention(q, k, v, mask, self.form)
+        y = causal_attention(q, k, v, seen, self.form)
         out: Tensor = self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
         return out
 
 
 def set_attention(model: nn.Module, form: str) -> None:
-    """Let all attention layers of a model compute in this form, "fused" or "blocks"."""
+    """Let all attention layers of a model compute in this form; "fused" stands for one that is not known."""
     for module in model.modules():
         if isinstance(module, Attention):
-            module.form = "blocks" if form == "blocks" else "fused"
+            module.form = next((known for known in FORMS if known == form), "fused")
 
 
 def attention_form(model: nn.Module) -> Form:

@@ -11,7 +11,7 @@ from typing import Literal
 from babyllm.config.values import Count, Positive, ShareBelow1, VocabularySize, Width, check
 from babyllm.errors import UserError
 
-Checkpointing = bool | Literal["selective"]
+Checkpointing = bool | Count | Literal["selective"]
 RopeType = Literal["linear", "dynamic", "llama3", "yarn"]
 
 
@@ -61,7 +61,7 @@ class Shape:
         qk_norm: whether each query and key is normed before its rotation, as in Qwen3.
         qkv_bias: whether the projections of queries, keys and values have a bias, as in Qwen2.
         activation_checkpointing: what training computes again in the backward pass to save memory: selective the
-            outputs of norms and SwiGLU, true each block, false nothing.
+            outputs of norms and SwiGLU, true each block, a number k the first of every k blocks, false nothing.
     """
 
 
@@ -143,6 +143,12 @@ class ModelConfig(Shape):
     def kv_heads(self) -> int:
         """`n_kv_heads` as a number."""
         return self.n_kv_heads or self.n_heads
+
+    @property
+    def recomputed_every(self) -> int:
+        """The first of every so many blocks is computed again in the backward pass; 0 for none."""
+        kind = self.activation_checkpointing
+        return 0 if kind == "selective" else int(kind)
 
     @property
     def ff_width(self) -> int:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +24,18 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from babyllm.errors import UserError
-from babyllm.model.attention import Attention
+from babyllm.model.attention import Attention, attention_form
 from babyllm.model.config import ModelConfig
 from babyllm.model.cross_entropy import token_losses
+from babyllm.model.document_attention import seen_in
 from babyllm.model.entropy import losses_and_entropies
 from babyllm.model.interface import Model, Output
 from babyllm.model.kernels.norm import RMSNorm
 from babyllm.model.linear import after_swiglu, dense_weight, joint
 from babyllm.model.rope import rope_table
+
+if TYPE_CHECKING:
+    from babyllm.model.document_attention import Seen
 
 EMBEDDING, OUTPUT = "embed_tokens", "lm_head"  # names of the matrices with a row for each token
 INIT_STD = 0.02
@@ -64,9 +69,9 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, seen: Seen | None) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        attended = self.self_attn(x, self.input_layernorm, cos, sin, mask)
+        attended = self.self_attn(x, self.input_layernorm, cos, sin, seen)
         x = x + F.dropout(attended, self.dropout, self.training)
         return x + F.dropout(self.mlp(x, self.post_attention_layernorm), self.dropout, self.training)
 
@@ -177,7 +182,7 @@ class Transformer(Model):
 
         In training call the model with `returns=("hidden",)` instead, so that a wrapper such as DDP sees the pass.
         """
-        mask = None if documents is None else _document_mask(documents)
+        seen = None if documents is None else self._seen_in(documents)
         length = tokens.shape[1]
         cos, sin = self.rotations(length, tokens.device)
         if positions is None:
@@ -185,13 +190,21 @@ class Transformer(Model):
         else:
             cos, sin = cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)  # (B, 1, T, W) and (B, 1, T, W/2)
         x = F.dropout(self.embed_tokens(tokens), self.config.dropout, self.training)  # (B, T, D)
-        for block in self.layers:
-            if self.config.activation_checkpointing is True and self.training:
-                x = checkpoint(block, x, cos, sin, mask, use_reentrant=False)
+        every = self.config.recomputed_every if self.training else 0
+        for i, block in enumerate(self.layers):
+            if every and i % every == 0:
+                x = checkpoint(block, x, cos, sin, seen, use_reentrant=False)
             else:
-                x = block(x, cos, sin, mask)
+                x = block(x, cos, sin, seen)
         normed: Tensor = self.norm(x)
         return normed
+
+    def _seen_in(self, documents: Tensor) -> Seen:
+        """What the tokens of packed rows see, for the type that attention computes in."""
+        kind, dtype = documents.device.type, self.embed_tokens.weight.dtype
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else dtype
+        by_document = attention_form(self) == "documents"
+        return seen_in(documents, dtype, self.config.head_width, by_document=by_document)
 
     def rotations(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Cosines (S, W) and sines (S, W/2), float32, of the rotary angles, for S >= `length` positions.
@@ -214,10 +227,3 @@ class Transformer(Model):
         """Whether a table of `has` rows serves where `wanted` are needed."""
         limit = self.config.max_seq_len
         return has == wanted or wanted < has <= limit
-
-
-def _document_mask(documents: Tensor) -> Tensor:
-    """(B, T) document numbers -> (B, 1, T, T), True where a token may look: back, within its own document."""
-    T = documents.shape[1]
-    causal = torch.ones(T, T, dtype=torch.bool, device=documents.device).tril()
-    return ((documents[:, :, None] == documents[:, None, :]) & causal).unsqueeze(1)

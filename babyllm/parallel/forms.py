@@ -16,10 +16,11 @@ from babyllm.runtime import Runtime
 from babyllm.runtime.machine import cpu_model
 from babyllm.runtime.measured import remembered
 
+PACKED = 512  # tokens of a packed row from which attention by document is faster
 _TOKENS, _TURNS = 8192, 5  # of a measurement
 
 
-def choose_forms(model: Model, runtime: Runtime, seq_len: int) -> None:
+def choose_forms(model: Model, runtime: Runtime, seq_len: int, *, is_packed: bool = False) -> None:
     """Settle how the model computes in training: the form of attention, and whether its blocks are compiled.
 
     What `runtime` leaves at "auto" rank 0 measures, once for each shape on a machine. Every rank must call it. Loading
@@ -29,15 +30,19 @@ def choose_forms(model: Model, runtime: Runtime, seq_len: int) -> None:
         model: bare model, on its device.
         runtime: device, ranks and settings; its `compile` becomes a bool.
         seq_len: tokens of a row.
+        is_packed: whether rows hold documents that do not see each other.
     """
     c, machine = model.config, f"{_machine(runtime)}, {torch.__version__}"
     form = runtime.attention
     if form == "auto":
         shape = seq_len, c.n_heads, c.kv_heads, c.head_width
-        is_open = runtime.device.type == "cpu" and SHORTEST <= seq_len <= LONGEST
+        is_cpu = runtime.device.type == "cpu"
+        is_open = is_cpu and SHORTEST <= seq_len <= LONGEST and not is_packed
         key = f"attention {shape} {runtime.dtype}, {machine}"
         is_blocks = is_open and _measured(runtime, key, "blocks", lambda: fastest_form(shape, runtime.dtype))
-        form = "blocks" if is_blocks else "fused"
+        # On a CPU each new set of documents would be compiled anew.
+        by_document = is_packed and seq_len >= PACKED and not (is_cpu and runtime.compile)
+        form = "documents" if by_document else "blocks" if is_blocks else "fused"
     set_attention(model, form)
     if runtime.compile == "auto":
         key = f"compile {seq_len} {c} {runtime.dtype} {runtime.compile_backend}, {machine}"

@@ -75,7 +75,8 @@ class WithPtx:
 def _text(batch: Batch, none: dict[str, int], rows: range) -> Batch:
     """A micro-batch of text alone."""
     tensors = {name: batch[name] for name in READ if name in batch.tensors}
-    return Batch(tensors, {**none, UNIT: batch.units["token"]}, rows)
+    row_units = batch.row_units and {UNIT: batch.row_units["token"]}
+    return Batch(tensors, {**none, UNIT: batch.units["token"]}, rows, row_units)
 
 
 def with_ptx(

@@ -273,12 +273,10 @@ class Rollouts:
         width = int(mask.any(0).nonzero().max()) + 1 if mask.any() else 1
         tensors = {k: x[:, :width].contiguous() if x.shape[1] == self._width else x for k, x in tensors.items()}
         counted = mask & ~tensors["truncated"] if self._masks_truncated else mask
-        units = {
-            "token": int(counted.sum()),
-            "sequence": int(counted.any(1).sum()),
-            "group": len(mask) // self._config.group,
-        }
-        return Batch(tensors, units, rows)
+        begins = torch.arange(part.start, part.start + len(mask)) % self._config.group == 0
+        of_rows = {"token": counted.sum(1), "sequence": counted.any(1).long(), "group": begins.long()}
+        units = {name: int(counts.sum()) for name, counts in of_rows.items()}
+        return Batch(tensors, units, rows, of_rows if self._share.is_automatic else None)
 
     # ---- position
 

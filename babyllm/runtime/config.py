@@ -27,8 +27,11 @@ class RuntimeConfig:
             compile on a CPU.
         compile_backend: backend of torch.compile.
         attention: how a model in training computes attention: fused, by PyTorch's kernel, or blocks, by products of
-            blocks of 64 queries, which keeps half of rows x heads x seq_len^2 numbers a layer. auto measures both on a
-            CPU when a run begins and keeps its choice.
+            blocks of 64 queries, which keeps half of rows x heads x seq_len^2 numbers a layer; or documents, as fused,
+            and in packed rows each document by itself. auto takes documents for packed rows of 512 tokens or more; for
+            others it measures fused and blocks on a CPU. A run keeps the form it began with.
+        tf32: whether matrix products of float32 numbers are rounded to TensorFloat-32 on CUDA, which is several times
+            as fast and keeps 10 of 23 bits; it changes nothing in 16 bits or on other devices.
         deterministic: whether runs on the same machine compute the same bits; slower on CUDA.
         timeout_s: seconds after which a rank without progress ends the run; a message names the rank.
         threads: CPU threads of each process; default: its share of the cores.
@@ -41,7 +44,8 @@ class RuntimeConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool | Literal["auto"] = "auto"
     compile_backend: Literal["inductor", "cudagraphs", "aot_eager", "eager"] = "inductor"
-    attention: Literal["auto", "fused", "blocks"] = "auto"
+    attention: Literal["auto", "fused", "blocks", "documents"] = "auto"
+    tf32: bool = False
     deterministic: bool = False
     timeout_s: PositiveSeconds = 300
     threads: Count | None = None

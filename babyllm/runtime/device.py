@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from babyllm.runtime.precision import reading_dtype
 if TYPE_CHECKING:
     import torch
 
+_ALLOCATOR = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
 _TURNS = 8
 _GAIN = 0.8  # share of float32's time below which bfloat16 is worth its rounding and its casts
 
@@ -56,9 +59,19 @@ def find_device(name: str, local_rank: int, local_world_size: int) -> torch.devi
             f"runtime.device=cuda: {local_world_size} processes on this machine but {n_gpus} visible CUDA devices: "
             f"use --nproc_per_node={n_gpus} or --runtime.device=cpu"
         )
+    settle_allocator()
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device
+
+
+def settle_allocator() -> None:
+    """Let CUDA's memory grow in place, unless the user has set how it is allocated; before CUDA starts.
+
+    Else micro-batches of many lengths leave gaps that none of them fits.
+    """
+    if sys.platform == "linux" and not _ALLOCATOR & os.environ.keys():
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
 
 
 def find_dtype(name: str, device: torch.device) -> torch.dtype:

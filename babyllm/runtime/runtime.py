@@ -209,8 +209,8 @@ class Runtime:
 def start(config: RuntimeConfig) -> Iterator[Runtime]:
     """Yield the Runtime of this process, from `config` and the environment that torchrun or `launch` has set.
 
-    Without either there is one process. Sets the number of threads and determinism. While the body runs, stop signals
-    are caught and the process belongs to the process group.
+    Without either there is one process. Sets the number of threads, determinism and TF32. While the body runs, stop
+    signals are caught and the process belongs to the process group.
 
     Raises:
         UserError: the device is not available, the ranks cannot meet, or a rank of the run died.
@@ -225,6 +225,8 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
         torch.set_num_threads(config.threads or max(1, cores() // place.local_world_size))
         if device.type == "cpu":
             keep_freed_memory()
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
         if config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         # Setting it takes seconds, because that imports the compiler.
@@ -255,7 +257,8 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
 
 
 def environment() -> dict[str, Any]:
-    """The environment of a run as JSON values: versions, machine, commit, number of ranks and threads of each."""
+    """The environment of a run as JSON values: versions, machine, commit, number of ranks and threads of each, TF32."""
     import torch
 
-    return {**describe(), "world_size": find_place().world_size, "threads": torch.get_num_threads()}
+    n_ranks, is_tf32 = find_place().world_size, torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return {**describe(), "world_size": n_ranks, "threads": torch.get_num_threads(), "tf32": is_tf32}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -23,6 +24,7 @@ from babyllm.parallel.distribute import loss_factor, replicate, synchronised
 from babyllm.parallel.tensors import clip_norm
 from babyllm.runtime import Runtime, seed_all
 from babyllm.schedule import Plan, learning_rate
+from babyllm.training.out_of_memory import agree, cut_to_fit, once, rehearse, votes, within_memory
 from babyllm.training.state import STOP_SIGNAL, Every, TrainState, Watch
 from babyllm.training.watch import ADVICE, Action, judge, remember
 
@@ -58,11 +60,14 @@ def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = ()
         state.data_wait_s += time.perf_counter() - began
         if model is None:
             with runtime.patience():
-                model = replicate(state.model, partial(_first_pass, loss, batches[0], runtime), runtime)
+                rehearse(state, batches, partial(_backward, state, state.model, loss, plan), watch.report)
+                first = cut_to_fit(batches, state.cuts)[0]
+                model = replicate(state.model, partial(_first_pass, loss, first, runtime), runtime)
                 state.optimizer.zero_grad(set_to_none=True)
             began = time.perf_counter()
-        seed_all(plan.seed, state.step, runtime.rank)
-        units, value, metrics = _backward(state, model, loss, batches)
+        units = _units(state, batches, watch)
+        run = partial(_backward, state, model, loss, plan, units=units)
+        value, metrics = within_memory(state, batches, run, watch.report)
         action = _decide(state, plan, watch, value, batches[0].rows)
         if action == "go back":
             continue
@@ -94,6 +99,15 @@ def _between(state: TrainState, plan: Plan, every: Sequence[Every]) -> None:
             left = [x for x in left if x is not now]
 
 
+def _units(state: TrainState, batches: list[Batch], watch: Watch) -> dict[str, float]:
+    """The number of each unit in the global batch; ranks also agree on the size of micro-batches."""
+    names = sorted(batches[0].units)
+    mine = [float(sum(b.units[name] for b in batches)) for name in names]
+    totals = state.runtime.sum([*mine, *votes(state)])
+    agree(state, totals[len(names) :], watch.report)
+    return dict(zip(names, totals, strict=False))
+
+
 def _first_pass(loss: Loss, batch: Batch, runtime: Runtime, model: nn.Module) -> Tensor:
     """The loss () of a micro-batch, of any scale."""
     with runtime.autocast():
@@ -102,22 +116,20 @@ def _first_pass(loss: Loss, batch: Batch, runtime: Runtime, model: nn.Module) ->
 
 
 def _backward(
-    state: TrainState, model: nn.Module, loss: Loss, batches: list[Batch]
-) -> tuple[dict[str, float], Tensor, list[dict[str, Mean]]]:
-    """Accumulate the gradients of this rank's micro-batches.
+    state: TrainState, model: nn.Module, loss: Loss, plan: Plan, batches: list[Batch], units: dict[str, float]
+) -> tuple[Tensor, list[dict[str, Mean]]]:
+    """Accumulate the gradients of this rank's micro-batches, given the units of the global batch.
 
     Returns:
-        The units of the global batch, this rank's part of the loss (), and the metrics of each of its micro-batches.
+        This rank's part of the loss (), and the metrics of each of its micro-batches.
     """
     runtime = state.runtime
-    names = sorted(batches[0].units)
-    totals = runtime.sum([float(sum(b.units[name] for b in batches)) for name in names])
     runtime.pace.begin(state.model)
-    units = dict(zip(names, totals, strict=True))
+    seed_all(plan.seed, state.step, runtime.rank)
     state.optimizer.zero_grad(set_to_none=True)
     value, metrics, factor = torch.zeros((), device=runtime.device), [], loss_factor(model, runtime)
-    for batch, sync in zip(batches, synchronised(model, len(batches)), strict=True):
-        with sync:
+    for i, (batch, sync) in enumerate(zip(batches, synchronised(model, len(batches)), strict=True), 1):
+        with sync, once(state, model, len(batch)) if i == len(batches) else nullcontext():
             with runtime.autocast():
                 terms = loss(model, batch)
             weighted = torch.stack([terms.sums[u] * (factor / max(units[u], 1.0)) for u in terms.sums])
@@ -125,7 +137,7 @@ def _backward(
         value = value + weighted.detach().sum()
         metrics.append(terms.metrics)
         runtime.beat(state.step)
-    return units, value, metrics
+    return value, metrics
 
 
 def _decide(state: TrainState, plan: Plan, watch: Watch, value: Tensor, rows: range) -> Action:

@@ -45,6 +45,7 @@ class Beginning:
         is_measured_first: whether to evaluate on the held-out data before the first step.
         results: names of the results that `measure` may return, such as zh/loss.
         renewals: actions between steps that change the state of the stream.
+        is_packed: whether rows hold documents that do not see each other.
     """
 
     state: TrainState
@@ -58,6 +59,7 @@ class Beginning:
     is_measured_first: bool = False
     results: Sequence[str] = ()
     renewals: Sequence[Every] = ()
+    is_packed: bool = False
 
 
 def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> Beginning:
@@ -77,7 +79,7 @@ def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> Beginnin
         _require_epochs(config)
         found = _items(config)  # before the data, which may take hours to prepare
         stage = begin(config, runtime)
-        choose_forms(stage.state.model, runtime, config.data.longest_seq_len)
+        choose_forms(stage.state.model, runtime, config.data.longest_seq_len, is_packed=stage.is_packed)
         chat = stage.chat_template, stage.end_ids
         on_tasks = _on_tasks(found, config, stage)
         with open_run(config, stage.state, stage.tokenizer, stage.plan, *chat, is_taken=True) as run:

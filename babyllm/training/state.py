@@ -45,6 +45,7 @@ class TrainState:
         average: moving average of the weights, which is evaluated and saved in their place; None without one.
         grad_norm: gradient norm of the last step, before clipping.
         lr: learning rate of the last step.
+        cuts: number of times that micro-batches were halved because they did not fit the device.
         busy_s: seconds spent in steps since the last `take_times`, including waits for data.
         data_wait_s: seconds spent waiting for data since the last `take_times`.
     """
@@ -68,6 +69,7 @@ class TrainState:
     average: Average | None = None
     grad_norm: float = 0.0
     lr: float = 0.0
+    cuts: int = 0
     busy_s: float = 0.0
     data_wait_s: float = 0.0
     _meters: dict[str, list[Tensor]] = field(default_factory=dict)

@@ -191,7 +191,7 @@ def test_more_tokens_than_max_seq_len_are_an_error(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("is_packed", [False, True])
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-@pytest.mark.parametrize("checkpointing", ["selective", True])
+@pytest.mark.parametrize("checkpointing", ["selective", True, 2])
 def test_activation_checkpointing_changes_nothing(
     tiny: Tiny, checkpointing: Checkpointing, dtype: torch.dtype | None, is_packed: bool
 ) -> None:
@@ -211,9 +211,12 @@ def test_activation_checkpointing_changes_nothing(
 
 
 def test_activation_checkpointing_keeps_less(tiny: Tiny) -> None:
-    """The forward pass keeps most bytes without it, fewer than two thirds if it is selective, fewest if it is full."""
+    """The forward pass keeps most bytes without it, fewer than two thirds if it is selective, fewest if it is full.
+
+    Every second block keeps half of what it saves.
+    """
     kept = []
-    for kind in (False, "selective", True):
+    for kind in (False, "selective", True, 2):
         found: dict[int, int] = {}
 
         def pack(x: Tensor, found: dict[int, int] = found) -> Tensor:
@@ -226,8 +229,9 @@ def test_activation_checkpointing_keeps_less(tiny: Tiny) -> None:
             loss = model(random_ids(8, 64), random_ids(8, 64, seed=3)).sum()
         kept.append(sum(size for place, size in found.items() if place not in weights))
         assert loss.requires_grad
-    plain, selective, full = kept
+    plain, selective, full, half = kept
     assert full < selective < 2 / 3 * plain
+    assert half == pytest.approx((plain + full) / 2, rel=0.05)
 
 
 def test_dropout_is_active_in_training_only(tiny: Tiny) -> None:

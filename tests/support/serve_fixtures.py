@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -94,6 +94,7 @@ def serving(
     api_key: str | None = None,
     allowed_hosts: tuple[str, ...] = (),
     allowed_origins: tuple[str, ...] = (),
+    reading: Callable[[], AbstractContextManager[Any]] = nullcontext,
     **settings: Any,
 ) -> Iterator[Server]:
     """A server in a thread of its own, ended with the block."""
@@ -110,7 +111,7 @@ def serving(
         readies.append(ready)
         is_ready.set()
 
-    loading = Loading(load_all, nullcontext, slots, queue, 1)
+    loading = Loading(load_all, reading, slots, queue, 1)
     thread = threading.Thread(target=serve, args=(chosen, loading, tell))
     thread.start()
     assert is_ready.wait(PATIENCE_S)

@@ -149,6 +149,7 @@ def single_steps(data: str, out: str) -> None:
             seen[name] = _spoiled_step(replace(runtime, dtype=DTYPES[name]), Path(data))
         for micro_batch in (1, 4):
             seen[f"micro_batch {micro_batch}"] = _reductions(runtime, Path(data), micro_batch)
+        seen["short of memory"] = _short_of_memory(runtime, Path(data))
         seen["unshared"] = _unshared_directory(runtime, Path(data), Path(out))
         Path(out, f"{runtime.rank}.json").write_text(json.dumps(seen), encoding="utf-8")
 
@@ -181,6 +182,34 @@ def _reductions(runtime: Runtime, data: Path, micro_batch: int) -> int:
     before = _collectives()
     train(state, language_model, config.plan)
     return _collectives() - before
+
+
+def _short_of_memory(runtime: Runtime, data: Path) -> list[Any]:
+    """Losses of three steps of two micro-batches, and all sizes; rank 1 alone has no memory for two sequences."""
+    config = tiny_config(data, steps=3)
+    config = replace(config, data=replace(config.data, micro_batch=None))
+    state, losses, sizes = tiny_state(config, runtime), [], []
+    state.stream = _InTwos(state.stream)
+
+    def loss(model: nn.Module, batch: Batch) -> LossTerms:
+        sizes.append(len(batch))
+        terms = language_model(model, batch)
+        if runtime.rank == 1 and len(batch) > 1 and len(sizes) > 1:  # the first pass settles the order of sums
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return terms
+
+    train(state, loss, config.plan, [recording(losses)])
+    return [losses, sizes]
+
+
+class _InTwos:
+    """The steps of a stream, in micro-batches of two rows."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __next__(self) -> list[Batch]:
+        return [part for batch in next(self._stream) for part in batch.cut(2)]
 
 
 def _collectives() -> int:

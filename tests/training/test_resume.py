@@ -5,7 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_fixtures import Worker
+from training_fixtures import Worker, recording, tiny_config, tiny_state
+
+from babyllm.objectives.lm import language_model
+from babyllm.runtime import Runtime
+from babyllm.training.loop import train
 
 RANKS = (1, 2, 4)
 DTYPES = ("fp32", "bf16", "fp16")
@@ -135,6 +139,17 @@ def test_gradients_are_summed_over_ranks_once_a_step(single_steps: list[dict[str
     """A step of four micro-batches sums over ranks as often as a step of one."""
     for record in single_steps:
         assert record["micro_batch 1"] == record["micro_batch 4"] > 0
+
+
+def test_ranks_agree_on_micro_batches_that_fit(
+    single_steps: list[dict[str, Any]], data: Path, runtime: Runtime
+) -> None:
+    """A rank without memory cuts its micro-batch within the step, and from the next step on all ranks do."""
+    config, losses = tiny_config(data, steps=3), []
+    train(tiny_state(config, runtime), language_model, config.plan, [recording(losses)])
+    (first, whole), (second, cut) = (record["short of memory"] for record in single_steps)
+    assert first == second == pytest.approx(losses, abs=1e-5)
+    assert (whole, cut) == ([2, 2, 2, *[1] * 8], [2, 2, *[1] * 12])
 
 
 def test_ranks_that_find_other_checkpoints_do_not_begin(single_steps: list[dict[str, Any]]) -> None:

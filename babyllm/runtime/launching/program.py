@@ -20,6 +20,7 @@ from babyllm.runtime.signals import ignore_signals
 
 # Seconds for which the other ranks of a machine hold an error back, since the first may report the same one.
 _ECHO_S = 3.0
+_SMALLER = "read fewer sequences or tokens at a time, or use a smaller model"
 
 
 @contextmanager
@@ -54,7 +55,10 @@ def user_errors(argv: Sequence[str] | None = None) -> Iterator[None]:
         raise SystemExit(141) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except Exception:
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError" and "--debug" not in argv:  # torch's, which is loaded then
+            tell(f"{' '.join(str(error).split('. ')[:2])}; {_SMALLER}", argv)
+            raise SystemExit(1) from None
         _write_error_file(traceback.format_exc())
         raise
 

@@ -60,14 +60,20 @@ class Snapshot:
         return sum(tensor.nbytes for file in self.tensors.values() for tensor in file.values())
 
     def copied(self) -> Snapshot:
-        """The same snapshot, whose tensors are copies on the CPU."""
-        return replace(
-            self,
-            tensors={
-                file: {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
-                for file, tensors in self.tensors.items()
-            },
-        )
+        """The same snapshot, whose tensors are copies on the CPU; those of a GPU go through pinned memory."""
+        copies = {
+            file: {name: _copy(tensor) for name, tensor in tensors.items()} for file, tensors in self.tensors.items()
+        }
+        if any(tensor.is_cuda for tensors in self.tensors.values() for tensor in tensors.values()):
+            torch.cuda.synchronize()  # the copies run beside each other until here, and steps change what they read
+        return replace(self, tensors=copies)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """A copy on the CPU, which is complete only after a wait where the tensor is on a GPU."""
+    if not tensor.is_cuda:
+        return tensor.to("cpu", copy=True)
+    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
 
 
 def take_snapshot(state: TrainState, stream: StreamState) -> Snapshot:

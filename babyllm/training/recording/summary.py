@@ -20,7 +20,9 @@ def headline(state: TrainState, plan: Plan, newest: Path | None) -> str:
     where = f"{runtime.world_size} x {runtime.device.type}, {str(runtime.dtype).removeprefix('torch.')}"
     origin = state.model.origin
     begins = f"resuming from {newest}" if newest else state.origin or (f"from {origin}" if origin else "from scratch")
-    how = ", attention in blocks" if attention_form(state.model) == "blocks" else ""
+    how = {"blocks": ", attention in blocks", "documents": ", attention by document"}.get(
+        attention_form(state.model), ""
+    )
     how += ", compiled" if runtime.compile else ""
     return f"{_count(n_parameters)} parameters, {plan.n_steps} steps on {where}{how}, {begins}"
 

@@ -70,6 +70,7 @@ def begin(config: FineTuneConfig, runtime: Runtime) -> Beginning:
         is_measured_first=True,
         results=_results(tuning.data.store),
         renewals=renewals(curriculum, tuning.plan, tuning.data.rows, seq_len, apart),
+        is_packed=apart,
     )
 
 

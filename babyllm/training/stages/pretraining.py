@@ -49,7 +49,9 @@ def begin(config: PretrainConfig, runtime: Runtime) -> Beginning:
     results = [f"{domain}/{unit}" for domain in (*data.tokens.domains("val"), "all") for unit in ("loss", "bpb")]
     curriculum, seq_len, apart = config.data.curriculum, config.data.seq_len, config.data.mask_documents
     renewed = renewals(curriculum, plan, data.windows, seq_len, apart)
-    return Beginning(state, plan, loss, measure, show, data.tokenizer, results=results, renewals=renewed)
+    return Beginning(
+        state, plan, loss, measure, show, data.tokenizer, results=results, renewals=renewed, is_packed=apart
+    )
 
 
 def _prepared(config: PretrainConfig, runtime: Runtime) -> PretrainConfig:

@@ -47,7 +47,7 @@ class WithReferencePoint:
     def __next__(self) -> list[Batch]:
         """The micro-batches of the next step on this rank; every rank must call it."""
         found = next(self._stream)
-        n_targets = [int((batch["targets"][:, 0] != IGNORE).sum()) for batch in found]  # on the CPU, without a wait
+        n_targets = [(batch["targets"][:, 0] != IGNORE).sum(-1) for batch in found]  # on the CPU, without a wait
         batches = [batch.to(self._runtime.device) for batch in found]
         point = self._point(batches)
         return [_own(batch, point, n) for batch, n in zip(batches, n_targets, strict=True)]
@@ -91,11 +91,12 @@ class WithReferencePoint:
         self._stream.load_state_dict(state)
 
 
-def _own(batch: Batch, point: float, n_targets: int) -> Batch:
-    """The record's own answers, with the reference point."""
+def _own(batch: Batch, point: float, n_targets: torch.Tensor) -> Batch:
+    """The record's own answers, with the reference point; `n_targets` (B,) are on the CPU."""
     tensors = {name: batch[name] for name in ("desirable", "numbers")} | _side(batch, 0).tensors
     tensors["point"] = torch.full_like(batch["desirable"], point)
-    return Batch(tensors, batch.units | {"token": n_targets}, batch.rows)
+    row_units = batch.row_units and {**batch.row_units, "token": n_targets}
+    return Batch(tensors, batch.units | {"token": int(n_targets.sum())}, batch.rows, row_units)
 
 
 def _side(batch: Batch, side: int) -> Batch:

@@ -7,16 +7,14 @@ the same, and bounds hold trivially.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from model_fixtures import Tiny, frozen_as, model_of
 from torch.nn import functional as F
-from training_fixtures import recording, stopping, tiny_config, weights
+from training_fixtures import recording, tiny_config
 
-from babyllm import run_directory
 from babyllm.data.token_data import open_pretraining_data
 from babyllm.generation import Engine, Sampling, beam_search, generate_ids
 from babyllm.generation.decoder import Decoder
@@ -28,21 +26,13 @@ from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
 from babyllm.runtime import RuntimeConfig, start
 from babyllm.runtime.precision import reads_in
-from babyllm.training import checkpoint
 from babyllm.training.loop import train
 from babyllm.training.stages.pretraining import new_state
 from babyllm.training.state import TrainState
 
 CPU = torch.device("cpu")
-NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 KINDS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GREEDY = Sampling(max_new_tokens=16, temperature=0, logprobs=0)
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])])
-def device(request: pytest.FixtureRequest) -> torch.device:
-    """Where the computation under test runs."""
-    return torch.device(request.param)
 
 
 def lively(config: ModelConfig) -> Transformer:
@@ -166,28 +156,6 @@ def test_twenty_steps_lower_the_loss(data: Path, device: torch.device, dtype: st
     assert len(losses) == 20 and all(map(math.isfinite, losses))
     assert sum(losses[-5:]) / 5 < 0.9 * losses[0]
     assert state.skipped <= (10 if dtype == "float16" else 0)
-
-
-def test_a_resumed_run_is_the_straight_one(data: Path, device: torch.device, tmp_path: Path) -> None:
-    """Weights, moments, data and dropout go on where they were: the losses are those of one run."""
-    plan = replace(tiny_config(data).plan, steps=8)
-    straight: list[float] = []
-    with run_on(data, device, dtype="float32", compile=False) as state:
-        train(state, language_model, plan, [recording(straight)])
-        expected = weights(state).cpu()
-    parts: list[float] = []
-    with run_on(data, device, dtype="float32", compile=False) as state:
-        train(state, language_model, plan, [recording(parts), stopping(4)])
-        checkpoint.save(state, tmp_path, None, keep=1)
-    with run_on(data, device, dtype="float32", compile=False) as state:
-        directory = run_directory.latest(tmp_path)
-        assert directory
-        checkpoint.load(state, directory)
-        train(state, language_model, plan, [recording(parts)])
-        found = weights(state).cpu()
-    exact = 0.0 if device.type == "cpu" else 1e-4
-    assert parts == pytest.approx(straight, rel=exact)
-    assert (found - expected).abs().max() <= exact
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
