@@ -170,12 +170,12 @@ def share_of(config: RowConfig, model: ModelConfig, runtime: Runtime) -> Share:
         UserError: a setting is out of range, or `global_batch` or `micro_batch` does not divide evenly.
     """
     check(config, "data.")
-    per_rank = config.global_batch // runtime.world_size
+    per_rank = config.global_batch // runtime.data_ranks
     micro = config.micro_batch
     if micro is None:
         limit = max(1, micro_tokens(model, runtime) // config.longest_seq_len)
         micro = max((d for d in range(1, per_rank + 1) if per_rank % d == 0 and d <= limit), default=1)
-    return Share(config.global_batch, micro, runtime.rank, runtime.world_size)
+    return Share(config.global_batch, micro, runtime.data_rank, runtime.data_ranks)
 
 
 def micro_tokens(model: ModelConfig, runtime: Runtime) -> int:

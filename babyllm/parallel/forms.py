@@ -39,6 +39,8 @@ def choose_forms(model: Model, runtime: Runtime, seq_len: int) -> None:
         is_blocks = is_open and _measured(runtime, key, "blocks", lambda: fastest_form(shape, runtime.dtype))
         form = "blocks" if is_blocks else "fused"
     set_attention(model, form)
+    if runtime.compile == "auto" and runtime.tensor > 1:
+        runtime.compile = False
     if runtime.compile == "auto":
         key = f"compile {seq_len} {c} {runtime.dtype} {runtime.compile_backend}, {machine}"
         with runtime.patience():

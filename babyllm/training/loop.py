@@ -61,7 +61,7 @@ def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = ()
                 model = replicate(state.model, partial(_first_pass, loss, batches[0], runtime), runtime)
                 state.optimizer.zero_grad(set_to_none=True)
             began = time.perf_counter()
-        seed_all(plan.seed, state.step, runtime.rank)
+        seed_all(plan.seed, state.step, runtime.data_rank)
         units, value, metrics = _backward(state, model, loss, batches)
         action = _decide(state, plan, watch, value, batches[0].rows)
         if action == "go back":
@@ -112,7 +112,7 @@ def _backward(
     runtime = state.runtime
     names = sorted(batches[0].units)
     totals = runtime.sum([float(sum(b.units[name] for b in batches)) for name in names])
-    units = dict(zip(names, totals, strict=True))
+    units = {name: total / runtime.tensor for name, total in zip(names, totals, strict=True)}
     state.optimizer.zero_grad(set_to_none=True)
     value, metrics, factor = torch.zeros((), device=runtime.device), [], loss_factor(model, runtime)
     for batch, sync in zip(batches, synchronised(model, len(batches)), strict=True):
@@ -141,7 +141,7 @@ def _decide(state: TrainState, plan: Plan, watch: Watch, value: Tensor, rows: ra
     total, n_stops = runtime.sum([mine, float(runtime.stop_requested)])
     if n_stops:
         state.stop_reason = STOP_SIGNAL
-    mean, scale = total / loss_factor(state.model, runtime), scaler.get_scale if scaler.is_enabled() else None
+    mean, scale = total / runtime.tensor / loss_factor(state.model, runtime), scaler.get_scale if scaler.is_enabled() else None
     action, why = judge(watch.config, state.memory, mean, state.grad_norm, scale)
     line = _described(state.step + 1, why, rows)
     state.lr = learning_rate(plan, state.step)
