@@ -40,7 +40,7 @@ def prepare(model: M, runtime: Runtime, config: ParallelConfig | None = None) ->
         UserError: the model cannot be divided so here.
     """
     config = config or ParallelConfig()
-    require_possible(config, runtime, model.config)
+    require_possible(config, runtime, model)
     if (config.shard == "none" and config.tensor == 1) or runtime.world_size == 1:
         return model.to(runtime.device)
     return shard(model, runtime, config)

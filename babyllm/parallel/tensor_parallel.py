@@ -69,8 +69,10 @@ def _divide(model: nn.Module, mesh: DeviceMesh, dims: dict[Tensor, int], device:
     """Replace each parameter by a DTensor of this rank's part of it."""
     from torch.distributed.tensor import DTensor, Replicate, Shard
 
-    made: dict[nn.Parameter, nn.Parameter] = {}
+    made: dict[Tensor, nn.Parameter] = {}
     for p in model.parameters():
+        if not p.dim() or not p.numel():  # which `shard` leaves as they are
+            continue
         part, dim = p.detach(), dims.get(p)
         if dim is not None:
             part = part.chunk(mesh.size(), dim)[mesh.get_local_rank()].clone(memory_format=torch.contiguous_format)
@@ -80,7 +82,7 @@ def _divide(model: nn.Module, mesh: DeviceMesh, dims: dict[Tensor, int], device:
         made[p] = nn.Parameter(whole, requires_grad=p.requires_grad)
     for module in model.modules():
         for name, p in list(module.named_parameters(recurse=False)):
-            if p.dim() and p.numel():  # `shard` leaves the others as they are
+            if p in made:
                 setattr(module, name, made[p])
 
 

@@ -196,7 +196,8 @@ def start(config: RuntimeConfig, tensor: int = 1) -> Iterator[Runtime]:
     place, stop = find_place(), StopSignal()
     if place.world_size % tensor:
         raise UserError(
-            f"parallel.tensor={tensor}: does not divide the {place.world_size} processes of the run; set runtime.processes"
+            f"parallel.tensor={tensor}: does not divide the {place.world_size} processes of the run; "
+            "set runtime.processes to a multiple of it"
         )
     with stop.installed():
         device = find_device(config.device, place.local_rank, place.local_world_size)

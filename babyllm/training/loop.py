@@ -141,7 +141,10 @@ def _decide(state: TrainState, plan: Plan, watch: Watch, value: Tensor, rows: ra
     total, n_stops = runtime.sum([mine, float(runtime.stop_requested)])
     if n_stops:
         state.stop_reason = STOP_SIGNAL
-    mean, scale = total / runtime.tensor / loss_factor(state.model, runtime), scaler.get_scale if scaler.is_enabled() else None
+    mean, scale = (
+        total / runtime.tensor / loss_factor(state.model, runtime),
+        scaler.get_scale if scaler.is_enabled() else None,
+    )
     action, why = judge(watch.config, state.memory, mean, state.grad_norm, scale)
     line = _described(state.step + 1, why, rows)
     state.lr = learning_rate(plan, state.step)

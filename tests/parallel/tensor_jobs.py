@@ -1,16 +1,19 @@
 """Small runs whose matrices are split among ranks, for processes of their own."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from training_fixtures import CPU, recording, stopping, tiny_config
 
 from babyllm.data.token_data import make_loader, open_pretraining_data
 from babyllm.evaluate.language.perplexity import perplexity
 from babyllm.model.adapt.lora import LoraConfig, add_lora
+from babyllm.model.heads import transformer_of
 from babyllm.model.options import ModelOptions
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
@@ -19,6 +22,7 @@ from babyllm.optim.build import make_optimizer
 from babyllm.optim.config import OptimConfig
 from babyllm.parallel.config import ParallelConfig
 from babyllm.parallel.distribute import prepare
+from babyllm.parallel.reading import readable, whole
 from babyllm.parallel.tensors import local
 from babyllm.runtime import Runtime, start
 from babyllm.training import checkpoint
@@ -46,8 +50,7 @@ KINDS = {
     "tied": Kind({"tie_embeddings": True, "qkv_bias": True, "activation_checkpointing": True}, micro_batches=2),
     "odd": Kind({**ODD, "qk_norm": True, "activation_checkpointing": "selective"}, {"average": 0.9}),
     "muon": Kind(optim={"matrices": "muon"}),
-    "lora": Kind(lora={"rank": 3, "lora_plus": 4.0}),
-    "lora int8": Kind({"activation_checkpointing": True}, lora={"rank": 3, "base": "int8"}),
+    "lora": Kind({"activation_checkpointing": True}, lora={"rank": 3, "base": "int8"}),
     "dropout": Kind({"dropout": 0.1}),
 }
 
@@ -59,10 +62,12 @@ def new_state(kind: Kind, data: Path, runtime: Runtime, parallel: ParallelConfig
     config = replace(config, model=ModelOptions(**shape), optim=OptimConfig(**kind.optim))
     tokens = open_pretraining_data(config.data)
     model = model_of(config, tokens)
-    if kind.lora:
-        assert isinstance(model, Transformer)
-        add_lora(model, LoraConfig(**kind.lora))
+    assert isinstance(model, Transformer)
+    add_lora(model, LoraConfig(**kind.lora))
+    drawn = {name: p.detach().clone() for name, p in model.named_parameters()}
     model = prepare(model, runtime, parallel)
+    with whole(model):
+        assert all(torch.equal(p, drawn[name]) for name, p in readable(model).named_parameters())
     loader, _ = make_loader(config.data, tokens, model.config, runtime, config.plan, Path("unused"))
     optimizer, average = make_optimizer(model, config.optim), make_average(model, config.optim)
     return TrainState(model, optimizer, runtime.scaler(), loader, runtime, average=average)
@@ -85,13 +90,18 @@ def split_run(
     ]
     train(state, language_model, replace(tiny_config(Path(data)).plan, steps=END), every)
     with state.whole():
-        held_out = perplexity(state.model, open_pretraining_data(tiny_config(Path(data)).data).tokens, runtime, seq_len=16)
+        held_out = perplexity(
+            state.model, open_pretraining_data(tiny_config(Path(data)).data).tokens, runtime, seq_len=16
+        )
+    parts = [local(p.detach()).flatten() for p in state.model.parameters()]
     seen = {
         "losses": losses,
         "norms": norms,
         "tokens": state.tokens,
         "held_out": held_out["all/loss"],
-        "n_weights": sum(local(p.detach()).numel() for p in state.model.parameters()),
+        "n_weights": sum(len(part) for part in parts),
+        "digest": hashlib.sha256(torch.cat([part.float() for part in parts]).numpy().tobytes()).hexdigest(),
+        "unsplit": hashlib.sha256(local(state.model.embed_tokens.weight.detach()).numpy().tobytes()).hexdigest(),
     }
     Path(out, f"{runtime.rank}.json").write_text(json.dumps(seen), encoding="utf-8")
 

@@ -13,6 +13,7 @@ from babyllm.objectives.policy.losses import policy_loss
 from babyllm.objectives.policy.ptx_loss import with_ptx_loss
 from babyllm.parallel.distribute import prepare
 from babyllm.parallel.reading import readable, reading
+from babyllm.parallel.refusals import refuse_tensor
 from babyllm.rollouts.prompt_files import read_prompts
 from babyllm.rollouts.ptx import with_ptx
 from babyllm.runtime import Runtime
@@ -34,6 +35,7 @@ def begin(config: GrpoConfig, runtime: Runtime) -> Beginning:
     """
     config.plan.check()
     config.loss.check("loss.")
+    refuse_tensor(config.parallel, "GRPO")
     if config.rollout.group < 2:
         raise UserError("--rollout.group=1: answers are compared with others to the same prompt; give at least 2")
     if config.loss.loss == "reinforce" and config.rollout.epochs > 1:

@@ -15,6 +15,7 @@ from babyllm.objectives.policy.losses import policy_loss
 from babyllm.objectives.policy.ptx_loss import with_ptx_loss
 from babyllm.parallel.distribute import prepare
 from babyllm.parallel.reading import readable, reading
+from babyllm.parallel.refusals import refuse_tensor
 from babyllm.rollouts.prompt_files import Prompts, read_prompts
 from babyllm.rollouts.ptx import with_ptx
 from babyllm.rollouts.rollout_stream import Rollouts
@@ -38,6 +39,7 @@ def begin(config: PpoConfig, runtime: Runtime) -> Beginning:
     """
     config.plan.check()
     config.loss.check("loss.")
+    refuse_tensor(config.parallel, "PPO")
     opening = open_stage(config, config.data, before="babyllm sft")
     prompts = read_prompts(config.data, opening.template)
     if runtime.is_main:
