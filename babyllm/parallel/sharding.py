@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from babyllm.model.interface import Model
 from babyllm.parallel.config import ParallelConfig
-from babyllm.parallel.reading import keep_twin
 from babyllm.parallel.tensor_parallel import split
+from babyllm.parallel.twin import keep_twin
 from babyllm.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
     """
     from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
-    keep_twin(model)
+    keep_twin(model, runtime.device)
     mesh = _mesh(runtime, config)
     if config.tensor > 1:
         split(model, mesh["tensor"], runtime.device)
@@ -59,6 +59,8 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
             divided = cast("FSDPModule", part)
             divided.set_force_sum_reduction_for_comms(True)  # gloo has no other reduction without a division
             divided.set_gradient_divide_factor(1.0)
+    if any(parameter.is_meta for parameter in model.parameters()):
+        model.to_empty(device="cpu" if config.offload == "all" else runtime.device)
     return model
 
 

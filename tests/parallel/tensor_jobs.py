@@ -22,7 +22,7 @@ from babyllm.optim.build import make_optimizer
 from babyllm.optim.config import OptimConfig
 from babyllm.parallel.config import ParallelConfig
 from babyllm.parallel.distribute import prepare
-from babyllm.parallel.reading import readable, whole
+from babyllm.parallel.twin import readable, whole
 from babyllm.parallel.tensors import local
 from babyllm.runtime import Runtime, start
 from babyllm.training import checkpoint
