@@ -13,7 +13,6 @@ from training_fixtures import CPU, recording, stopping, tiny_config
 from babyllm.data.token_data import make_loader, open_pretraining_data
 from babyllm.evaluate.language.perplexity import perplexity
 from babyllm.model.adapt.lora import LoraConfig, add_lora
-from babyllm.model.heads import transformer_of
 from babyllm.model.options import ModelOptions
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
@@ -22,12 +21,12 @@ from babyllm.optim.build import make_optimizer
 from babyllm.optim.config import OptimConfig
 from babyllm.parallel.config import ParallelConfig
 from babyllm.parallel.distribute import prepare
-from babyllm.parallel.twin import readable, whole
 from babyllm.parallel.tensors import local
-from babyllm.runtime import Runtime, start
+from babyllm.parallel.twin import readable, whole
+from babyllm.runtime import Runtime, seed_all, start
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
-from babyllm.training.stages.pretraining_model import model_of
+from babyllm.training.stages.pretraining_model import prepared_model
 from babyllm.training.state import Every, TrainState
 
 KEEP_ALL, END = 99, 10
@@ -60,12 +59,13 @@ def new_state(kind: Kind, data: Path, runtime: Runtime, parallel: ParallelConfig
     config = tiny_config(data, micro_batch=8 // runtime.data_ranks // kind.micro_batches)
     shape = {"n_layers": 2, "d_model": 32, "n_heads": 4, "n_kv_heads": 2, "max_seq_len": 64, **kind.model}
     config = replace(config, model=ModelOptions(**shape), optim=OptimConfig(**kind.optim))
+    config = replace(config, parallel=parallel)
     tokens = open_pretraining_data(config.data)
-    model = model_of(config, tokens)
-    assert isinstance(model, Transformer)
-    add_lora(model, LoraConfig(**kind.lora))
-    drawn = {name: p.detach().clone() for name, p in model.named_parameters()}
-    model = prepare(model, runtime, parallel)
+    seed_all(config.plan.seed)
+    alone = Transformer(config.model.build(tokens.tokens.manifest.vocab_size, config.data.longest_seq_len))
+    add_lora(alone, LoraConfig(**kind.lora))
+    drawn = {name: p.detach().clone() for name, p in alone.named_parameters()}
+    model = prepare(alone, runtime, parallel) if kind.lora else prepared_model(config, tokens, runtime)
     with whole(model):
         assert all(torch.equal(p, drawn[name]) for name, p in readable(model).named_parameters())
     loader, _ = make_loader(config.data, tokens, model.config, runtime, config.plan, Path("unused"))
