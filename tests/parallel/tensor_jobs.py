@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.fsdp  # noqa: F401 (imported before the fork, not in each job)
+import torch.distributed.tensor  # noqa: F401
 from training_fixtures import CPU, recording, stopping, tiny_config
 
 from babyllm.data.token_data import make_loader, open_pretraining_data
