@@ -173,11 +173,11 @@ def share_of(config: RowConfig, model: ModelConfig, runtime: Runtime) -> Share:
         UserError: a setting is out of range, or `global_batch` or `micro_batch` does not divide evenly.
     """
     check(config, "data.")
-    per_rank = config.global_batch // runtime.world_size
+    per_rank = config.global_batch // runtime.data_ranks
     micro = config.micro_batch
     if micro is None:
         micro = even(per_rank, _most_rows(config.longest_seq_len, max(1, per_rank), model, runtime))
-    return Share(config.global_batch, micro, runtime.rank, runtime.world_size, config.micro_batch is None)
+    return Share(config.global_batch, micro, runtime.data_rank, runtime.data_ranks, config.micro_batch is None)
 
 
 def even(per_rank: int, limit: int) -> int:

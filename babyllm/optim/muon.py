@@ -59,18 +59,19 @@ class MuonAdamW(torch.optim.AdamW):
 
     def _directions(self, parameters: Sequence[Tensor]) -> dict[Tensor, Tensor]:
         """The update of this rank's part of each matrix; each matrix is orthogonalised by one rank."""
-        shapes: dict[torch.Size, list[Tensor]] = {}
+        kinds: dict[Any, list[Tensor]] = {}
         for parameter in parameters:
-            shapes.setdefault(parameter.shape, []).append(parameter)
+            division = parameter.placements if is_divided(parameter) else None
+            kinds.setdefault((parameter.shape, division), []).append(parameter)
         momenta = {parameter: self._momentum(parameter) for parameter in parameters}
         found: dict[Tensor, Tensor] = {}
         if is_divided(parameters[0]):
-            for shape, alike in shapes.items():
+            for (shape, _), alike in kinds.items():
                 mine = [momenta[parameter] for parameter in alike]
                 found.update(zip(alike, by_owners(alike[0], mine, partial(_direction, shape)), strict=True))
             return found
         rank, n_ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        for shape, alike in shapes.items():
+        for (shape, _), alike in kinds.items():
             mine = alike[rank::n_ranks]
             if mine:
                 of_mine = _direction(shape, torch.stack([momenta[parameter] for parameter in mine]))

@@ -40,13 +40,13 @@ def prepare(model: M, runtime: Runtime, config: ParallelConfig | None = None) ->
         UserError: the model cannot be divided so here.
     """
     config = config or ParallelConfig()
-    require_possible(config, runtime)
+    require_possible(config, runtime, model)
     return shard(model, runtime, config) if divides(config, runtime) else model.to(runtime.device)
 
 
 def divides(config: ParallelConfig, runtime: Runtime) -> bool:
     """Whether `prepare` divides a model among ranks."""
-    return config.shard != "none" and runtime.world_size > 1
+    return (config.shard != "none" or config.tensor > 1) and runtime.world_size > 1
 
 
 def replicate(model: Model, first_pass: Callable[[nn.Module], Tensor], runtime: Runtime) -> nn.Module:

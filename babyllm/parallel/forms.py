@@ -44,6 +44,8 @@ def choose_forms(model: Model, runtime: Runtime, seq_len: int, *, is_packed: boo
         by_document = is_packed and seq_len >= PACKED and not (is_cpu and runtime.compile)
         form = "documents" if by_document else "blocks" if is_blocks else "fused"
     set_attention(model, form)
+    if runtime.compile == "auto" and runtime.tensor > 1:
+        runtime.compile = False
     if runtime.compile == "auto":
         key = f"compile {seq_len} {c} {runtime.dtype} {runtime.compile_backend}, {machine}"
         with runtime.patience():

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from babyllm.model.interface import Model
 from babyllm.parallel.config import ParallelConfig
+from babyllm.parallel.tensor_parallel import split
 from babyllm.parallel.twin import keep_twin
 from babyllm.runtime import Runtime
 
@@ -39,6 +40,9 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
 
     keep_twin(model, runtime.device)
     mesh = _mesh(runtime, config)
+    if config.tensor > 1:
+        split(model, mesh["tensor"], runtime.device)
+        mesh = mesh[tuple(name for name in mesh.mesh_dim_names or () if name != "tensor")]
     is_cuda = runtime.device.type == "cuda"
     policy = CPUOffloadPolicy(pin_memory=is_cuda) if config.offload == "all" else OffloadPolicy()
     # A number by itself, and a matrix without rows, cannot be divided; they are frozen and small.
@@ -68,12 +72,17 @@ def _without_views(model: nn.Module, inputs: Any, outputs: Tensor | dict[str, Te
 
 
 def _mesh(runtime: Runtime, config: ParallelConfig) -> DeviceMesh:
-    """The ranks as the model is divided among them; under hybrid, (copies, ranks of a copy)."""
+    """The ranks as the model is divided among them: (copies, ranks of a copy, ranks of a split matrix), as needed."""
     from torch.distributed.device_mesh import init_device_mesh
 
-    n, size = runtime.world_size, config.shard_ranks or runtime.local_world_size
-    shape, names = ((n // size, size), ("copy", "shard")) if config.shard == "hybrid" else ((n,), ("shard",))
-    return init_device_mesh(runtime.device.type, shape, mesh_dim_names=names)
+    n = runtime.data_ranks
+    size = {"none": 1, "hybrid": config.shard_ranks or runtime.local_world_size // config.tensor}.get(config.shard, n)
+    dims = {"copy": n // size, "shard": size, "tensor": config.tensor}
+    if config.shard in ("zero2", "zero3"):
+        del dims["copy"]
+    if config.tensor == 1:
+        del dims["tensor"]
+    return init_device_mesh(runtime.device.type, tuple(dims.values()), mesh_dim_names=tuple(dims))
 
 
 def is_sharded(model: nn.Module) -> bool:

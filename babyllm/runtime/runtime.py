@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from babyllm.errors import UserError
 from babyllm.runtime.config import RuntimeConfig, check
 from babyllm.runtime.device import find_device, find_dtype
 from babyllm.runtime.group import joined_group
@@ -47,6 +48,7 @@ class Runtime:
         local_rank: the number of this process on its machine, from 0.
         local_world_size: the number of processes on this machine.
         attention: how attention is computed in training, as `RuntimeConfig` says.
+        tensor: the number of processes, one after the other, that train on the same rows.
     """
 
     device: torch.device
@@ -60,6 +62,7 @@ class Runtime:
     _stop: StopSignal
     attention: str = "auto"
     compile_backend: str = "inductor"
+    tensor: int = 1
     _store: Store | None = None
     _watchdog: Watchdog | None = None
     _firsts: Iterator[int] = field(default_factory=itertools.count)
@@ -68,6 +71,16 @@ class Runtime:
     def is_main(self) -> bool:
         """Whether this is rank 0, which writes files and logs."""
         return self.rank == 0
+
+    @property
+    def data_rank(self) -> int:
+        """The number of this process, from 0, among those that train on different rows."""
+        return self.rank // self.tensor
+
+    @property
+    def data_ranks(self) -> int:
+        """The number of processes that train on different rows."""
+        return self.world_size // self.tensor
 
     @property
     def stop_requested(self) -> bool:
@@ -206,11 +219,15 @@ class Runtime:
 
 
 @contextmanager
-def start(config: RuntimeConfig) -> Iterator[Runtime]:
+def start(config: RuntimeConfig, tensor: int = 1) -> Iterator[Runtime]:
     """Yield the Runtime of this process, from `config` and the environment that torchrun or `launch` has set.
 
     Without either there is one process. Sets the number of threads, determinism and TF32. While the body runs, stop
     signals are caught and the process belongs to the process group.
+
+    Args:
+        config: the section `runtime`.
+        tensor: number of processes that train on the same rows, as `parallel.tensor`.
 
     Raises:
         UserError: the device is not available, the ranks cannot meet, or a rank of the run died.
@@ -219,6 +236,11 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
 
     check(config)
     place, stop = find_place(), StopSignal()
+    if place.world_size % tensor:
+        raise UserError(
+            f"parallel.tensor={tensor}: does not divide the {place.world_size} processes of the run; "
+            "set runtime.processes to a multiple of it"
+        )
     with stop.installed():
         device = find_device(config.device, place.local_rank, place.local_world_size)
         # torchrun sets OMP_NUM_THREADS=1, which leaves most cores idle.
@@ -246,6 +268,7 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
             stop,
             config.attention,
             config.compile_backend,
+            tensor,
         )
         if place.world_size == 1:
             yield runtime
