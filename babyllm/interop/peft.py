@@ -24,6 +24,7 @@ from babyllm.model.adapt.token_rows import token_rows, train_token_rows
 from babyllm.model.heads import SCORE, WithHead
 from babyllm.model.interface import Model
 from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
+from babyllm.parallel.tensors import local, part_of, place_of
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -282,8 +283,8 @@ def fill_adapter(model: Model, adapter: Adapter, directory: Path) -> None:
         for name, ids in adapter.tokens.items()
         if name in matrices and set(ids) <= set(matrices[name].token_ids.tolist())
     }
-    mine = {name: parameter[places[name]] if name in places else parameter for name, parameter in parameters.items()}
-    wrong = [name for name, tensor in adapter.tensors.items() if name not in mine or tensor.shape != mine[name].shape]
+    mine = {name: (len(places.get(name, p)), *p.shape[1:]) for name, p in parameters.items()}
+    wrong = [name for name, tensor in adapter.tensors.items() if mine.get(name) != tuple(tensor.shape)]
     stored = {*adapter.tensors, *(f"{name}.rows" for name in matrices if name not in adapter.tokens)}
     wrong += [name for name in mine if name not in stored]
     if wrong:
@@ -292,4 +293,8 @@ def fill_adapter(model: Model, adapter: Adapter, directory: Path) -> None:
         )
     with torch.no_grad():
         for name, tensor in adapter.tensors.items():
-            parameters[name][places.get(name, slice(None))] = tensor.to(parameters[name].device)
+            parameter = parameters[name]
+            if len(tensor) < len(parameter):
+                parameter[places[name]] = tensor.to(parameter.device)
+            else:
+                local(parameter).copy_(part_of(tensor, place_of(parameter)))
