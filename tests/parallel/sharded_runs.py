@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed.fsdp  # noqa: F401 (imported before the fork, not in each job)
 import torch.distributed.tensor._utils  # noqa: F401
-from training_fixtures import recording, stopping, tiny_config
+from training_fixtures import VOCAB_SIZE, recording, stopping, tiny_config, tiny_state
 
 from babyllm.data.token_data import make_loader, open_pretraining_data
 from babyllm.model.adapt.lora import LoraConfig, add_lora
@@ -23,11 +23,11 @@ from babyllm.optim.config import OptimConfig
 from babyllm.parallel.config import ParallelConfig
 from babyllm.parallel.distribute import loss_factor, prepare
 from babyllm.parallel.tensors import local
-from babyllm.runtime import Runtime, RuntimeConfig, start
+from babyllm.runtime import Runtime, RuntimeConfig, seed_all, start
 from babyllm.run_directory import step_name
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
-from babyllm.training.stages.pretraining_model import model_of
+from babyllm.training.stages.pretraining_config import PretrainConfig
 from babyllm.training.state import Every, TrainState
 
 KEEP_ALL, HALF, END = 99, 5, 10
@@ -45,6 +45,7 @@ class Kind:
     steps: int = END
 
 
+SHAPE = {"n_layers": 2, "d_model": 32, "n_heads": 4, "n_kv_heads": 2, "max_seq_len": 64}
 # Rows that four ranks cannot share evenly; of six rows, and of an update's three, the last rank has none.
 UNEVEN = {"d_model": 30, "n_heads": 3, "n_kv_heads": 1, "head_dim": 6, "d_ff": 50}
 KINDS = {
@@ -66,20 +67,24 @@ KINDS = {
 def new_state(kind: Kind, data: Path, runtime: Runtime, parallel: ParallelConfig) -> TrainState:
     """Step 0."""
     config = tiny_config(data, micro_batch=8 // runtime.world_size // kind.micro_batches)
-    shape = {"n_layers": 2, "d_model": 32, "n_heads": 4, "n_kv_heads": 2, "max_seq_len": 64, **kind.model}
-    config = replace(config, model=ModelOptions(**shape), optim=OptimConfig(**kind.optim))
+    options = ModelOptions(**{**SHAPE, **kind.model})
+    config = replace(config, model=options, optim=OptimConfig(**kind.optim), parallel=parallel)
+    state = _adapter_state(config, kind.lora, runtime) if kind.lora else tiny_state(config, runtime)
+    if state.scaler.is_enabled():  # it overflows at once, and again as it grows; DDP multiplies losses by its ranks
+        scale = 2.0**24 / loss_factor(state.model, runtime)
+        state.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=3)
+    return state
+
+
+def _adapter_state(config: PretrainConfig, lora: dict[str, Any], runtime: Runtime) -> TrainState:
+    """Step 0 of a random model with an adapter."""
     tokens = open_pretraining_data(config.data)
-    model = model_of(config, tokens)
-    if kind.lora:
-        assert isinstance(model, Transformer)
-        add_lora(model, LoraConfig(**kind.lora))
-    model = prepare(model, runtime, parallel)
+    seed_all(config.plan.seed)
+    model = add_lora(Transformer(config.model.build(VOCAB_SIZE)), LoraConfig(**lora))
+    model = prepare(model, runtime, config.parallel)
     loader, _ = make_loader(config.data, tokens, model.config, runtime, config.plan, Path("unused"))
-    scaler = runtime.scaler()
-    if scaler.is_enabled():  # it overflows at once, and again as it grows; DDP multiplies losses by its ranks
-        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24 / loss_factor(model, runtime), growth_interval=3)
-    average = make_average(model, config.optim)
-    return TrainState(model, make_optimizer(model, config.optim), scaler, loader, runtime, average=average)
+    optimizer = make_optimizer(model, config.optim, config.parallel.offload)
+    return TrainState(model, optimizer, runtime.scaler(), loader, runtime, average=make_average(model, config.optim))
 
 
 def divided_run(
@@ -126,9 +131,7 @@ def divided_runs(data: str, runs: Sequence[dict[str, Any]]) -> None:
         for run in runs:
             with runtime.main_first():
                 Path(run["out"]).mkdir(parents=True, exist_ok=True)
-            import time; t0 = time.process_time(), time.time()
             divided_run(runtime, data, **run)
-            if runtime.is_main: print("TIMING", runtime.world_size, file=open("/tmp/shardtests/timing", "a"), *[run["out"][-40:], time.process_time() - t0[0], time.time() - t0[1]])
 
 
 def last_step(folder: Path, step: int = END) -> Path:
