@@ -23,8 +23,8 @@ from babyllm.optim.config import OptimConfig
 from babyllm.parallel.config import ParallelConfig
 from babyllm.parallel.distribute import loss_factor, prepare
 from babyllm.parallel.tensors import local
-from babyllm.runtime import Runtime, RuntimeConfig, seed_all, start
 from babyllm.run_directory import step_name
+from babyllm.runtime import Runtime, RuntimeConfig, seed_all, start
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
 from babyllm.training.stages.pretraining_config import PretrainConfig
