@@ -63,7 +63,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, 
     Args:
         tensors: tensors by name, on any device.
         path: file to write.
-        metadata: texts for the file's header, by name.
+        metadata: one text for the file's header, by its name; of several the library would draw the order at random.
 
     Raises:
         OSError: the file cannot be written.
@@ -72,11 +72,8 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, 
     mode = path.stat().st_mode
     try:
         with path_as_text(path) as place:
-            save_file(
-                {n: t.cpu().contiguous() for n, t in tensors.items()},
-                place,
-                metadata={"format": "pt", **(metadata or {})},
-            )
+            on_cpu = {n: t.cpu().contiguous() for n, t in tensors.items()}
+            save_file(on_cpu, place, metadata=dict(metadata or {"format": "pt"}))
     except SafetensorError as error:  # the system's error number is only in its text
         if not (found := _OS_ERROR.search(str(error))):
             raise OSError(str(error)) from error

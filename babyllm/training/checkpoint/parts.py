@@ -63,7 +63,7 @@ def held(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, st
     places = {name: place_of(tensor) for name, tensor in tensors.items()}
     mine = {name: place for name, place in places.items() if place.is_first_copy and all(place.shape)}
     where = {name: [list(tensors[name].shape), list(place.offset)] for name, place in mine.items()}
-    return {name: local(tensors[name]) for name in mine}, {_PLACES: json.dumps(where)}
+    return {name: local(tensors[name]) for name in mine}, {_PLACES: json.dumps(where, sort_keys=True)}
 
 
 class Stored:

@@ -1,0 +1,142 @@
+"""Small runs divided among ranks, for processes of their own; one process group makes many of them, one by one."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.fsdp  # noqa: F401 (imported before the fork, not in each job)
+import torch.distributed.tensor._utils  # noqa: F401
+from training_fixtures import VOCAB_SIZE, recording, stopping, tiny_config, tiny_state
+
+from babyllm.data.token_data import make_loader, open_pretraining_data
+from babyllm.model.adapt.lora import LoraConfig, add_lora
+from babyllm.model.options import ModelOptions
+from babyllm.model.transformer import Transformer
+from babyllm.objectives.lm import language_model
+from babyllm.optim.average import make_average
+from babyllm.optim.build import make_optimizer
+from babyllm.optim.config import OptimConfig
+from babyllm.parallel.config import ParallelConfig
+from babyllm.parallel.distribute import loss_factor, prepare
+from babyllm.parallel.tensors import local
+from babyllm.run_directory import step_name
+from babyllm.runtime import Runtime, RuntimeConfig, seed_all, start
+from babyllm.training import checkpoint
+from babyllm.training.loop import train
+from babyllm.training.stages.pretraining_config import PretrainConfig
+from babyllm.training.state import Every, TrainState
+
+KEEP_ALL, HALF, END = 99, 5, 10
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is trained, apart from how it is divided."""
+
+    model: dict[str, Any] = field(default_factory=dict)
+    optim: dict[str, Any] = field(default_factory=dict)
+    lora: dict[str, Any] = field(default_factory=dict)
+    runtime: dict[str, Any] = field(default_factory=dict)
+    micro_batches: int = 1
+    steps: int = END
+
+
+SHAPE = {"n_layers": 2, "d_model": 32, "n_heads": 4, "n_kv_heads": 2, "max_seq_len": 64}
+# Rows that four ranks cannot share evenly; of six rows, and of an update's three, the last rank has none.
+UNEVEN = {"d_model": 30, "n_heads": 3, "n_kv_heads": 1, "head_dim": 6, "d_ff": 50}
+KINDS = {
+    "long": Kind(steps=30),
+    "plain": Kind(),
+    "tied": Kind({"tie_embeddings": True, "activation_checkpointing": True}, {"average": 0.9}, micro_batches=2),
+    "uneven": Kind(UNEVEN | {"qk_norm": True}),
+    "muon": Kind({}, {"matrices": "muon"}),
+    "uneven muon": Kind(UNEVEN | {"qkv_bias": True}, {"matrices": "muon"}),
+    "lora": Kind({"dropout": 0.0}, {"average": 0.9}, {"rank": 3, "lora_plus": 4.0}),
+    "lora int8": Kind(lora={"rank": 3, "base": "int8"}),
+    "lora nf4": Kind(lora={"rank": 3, "base": "nf4", "double_quant": True}, micro_batches=2),
+    "bf16": Kind({"tie_embeddings": True}, runtime={"dtype": torch.bfloat16}),
+    "fp16": Kind(runtime={"dtype": torch.float16}, micro_batches=2),
+    "dropout": Kind({"tie_embeddings": True, "dropout": 0.1, "activation_checkpointing": True}, micro_batches=2),
+}
+
+
+def new_state(kind: Kind, data: Path, runtime: Runtime, parallel: ParallelConfig) -> TrainState:
+    """Step 0."""
+    config = tiny_config(data, micro_batch=8 // runtime.world_size // kind.micro_batches)
+    options = ModelOptions(**{**SHAPE, **kind.model})
+    config = replace(config, model=options, optim=OptimConfig(**kind.optim), parallel=parallel)
+    state = _adapter_state(config, kind.lora, runtime) if kind.lora else tiny_state(config, runtime)
+    if state.scaler.is_enabled():  # it overflows at once, and again as it grows; DDP multiplies losses by its ranks
+        scale = 2.0**24 / loss_factor(state.model, runtime)
+        state.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=3)
+    return state
+
+
+def _adapter_state(config: PretrainConfig, lora: dict[str, Any], runtime: Runtime) -> TrainState:
+    """Step 0 of a random model with an adapter."""
+    tokens = open_pretraining_data(config.data)
+    seed_all(config.plan.seed)
+    model = add_lora(Transformer(config.model.build(VOCAB_SIZE)), LoraConfig(**lora))
+    model = prepare(model, runtime, config.parallel)
+    loader, _ = make_loader(config.data, tokens, model.config, runtime, config.plan, Path("unused"))
+    optimizer = make_optimizer(model, config.optim, config.parallel.offload)
+    return TrainState(model, optimizer, runtime.scaler(), loader, runtime, average=make_average(model, config.optim))
+
+
+def divided_run(
+    runtime: Runtime,
+    data: str,
+    out: str,
+    kind: str,
+    parallel: dict[str, Any],
+    *,
+    until: int = 0,
+    save_every: int = 0,
+    resume: str = "",
+) -> None:
+    """Train to step `until`; leave each step's loss, what each rank holds, and steps in `out`."""
+    what = KINDS[kind]
+    runtime = replace(runtime, **what.runtime)
+    state = new_state(what, Path(data), runtime, ParallelConfig(**parallel))
+    if resume:
+        checkpoint.load(state, Path(resume))
+    losses: list[float] = []
+    every = [
+        recording(losses),
+        Every(save_every, lambda state: checkpoint.save(state, Path(out), None, KEEP_ALL)),
+        stopping(until),
+    ]
+    plan = replace(tiny_config(Path(data)).plan, steps=what.steps)
+    train(state, language_model, plan, every)
+    held = [local(p.detach()) for p in state.model.parameters()]
+    moments = [local(x) for of in state.optimizer.state.values() for x in of.values() if isinstance(x, torch.Tensor)]
+    seen = {
+        "losses": losses,
+        "skipped": state.skipped,
+        "n_weights": sum(x.numel() for x in held),
+        "n_moments": sum(x.numel() for x in moments),
+        "empty": sum(not x.numel() for x in held),
+        "digest": hashlib.sha256(b"".join(x.float().numpy().tobytes() for x in held)).hexdigest(),
+    }
+    Path(out, f"{runtime.rank}.json").write_text(json.dumps(seen), encoding="utf-8")
+
+
+def divided_runs(data: str, runs: Sequence[dict[str, Any]]) -> None:
+    """Make runs one after the other; each is the arguments of `divided_run`."""
+    with start(RuntimeConfig(device="cpu", dtype="float32", threads=1)) as runtime:
+        for run in runs:
+            with runtime.main_first():
+                Path(run["out"]).mkdir(parents=True, exist_ok=True)
+            divided_run(runtime, data, **run)
+
+
+def last_step(folder: Path, step: int = END) -> Path:
+    """The directory of a step that a run left."""
+    return folder / step_name(step)
+
+
+JOBS = {"divided_runs": divided_runs}
