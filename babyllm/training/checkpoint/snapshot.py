@@ -44,6 +44,7 @@ class Snapshot:
         resume: contents of resume.json that need no file.
         metadata: metadata of the files, by name.
         indices: contents of the indices of files in parts, by name.
+        copies: names of the files whose tensors are copies already.
     """
 
     step: int
@@ -53,6 +54,7 @@ class Snapshot:
     resume: dict[str, Any]
     metadata: dict[str, dict[str, str]] = field(default_factory=dict)
     indices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    copies: frozenset[str] = frozenset()
 
     @property
     def n_bytes(self) -> int:
@@ -62,7 +64,8 @@ class Snapshot:
     def copied(self) -> Snapshot:
         """The same snapshot, whose tensors are copies on the CPU; those of a GPU go through pinned memory."""
         copies = {
-            file: {name: _copy(tensor) for name, tensor in tensors.items()} for file, tensors in self.tensors.items()
+            file: tensors if file in self.copies else {name: _copy(tensor) for name, tensor in tensors.items()}
+            for file, tensors in self.tensors.items()
         }
         if any(tensor.is_cuda for tensors in self.tensors.values() for tensor in tensors.values()):
             torch.cuda.synchronize()  # the copies run beside each other until here, and steps change what they read
@@ -95,7 +98,7 @@ def take_snapshot(state: TrainState, stream: StreamState) -> Snapshot:
     if stream.tensors and state.runtime.is_main:
         own.tensors[STREAM] = stream.tensors
     best, resume = state.best[1] if state.best else None, resume_values(state, stream.values)
-    return Snapshot(state.step, best, state.model, own.tensors, resume, own.metadata, own.indices)
+    return Snapshot(state.step, best, state.model, own.tensors, resume, own.metadata, own.indices, own.copies)
 
 
 class _Own:
@@ -106,6 +109,7 @@ class _Own:
         self.tensors: dict[str, dict[str, Tensor]] = {}
         self.metadata: dict[str, dict[str, str]] = {}
         self.indices: dict[str, dict[str, Any]] = {}
+        self.copies: frozenset[str] = frozenset()
 
     def add_weights(self, file: str, tensors: dict[str, Tensor]) -> None:
         """Add tensors that a file has whole; of a large divided file each rank has some."""
@@ -113,7 +117,9 @@ class _Own:
             if self._rank == 0:
                 self.tensors[file] = tensors
         elif Path(file).name == WEIGHTS:
-            self.tensors[part_name(file, self._rank, self._n_ranks)] = owned(tensors, self._rank, self._n_ranks)
+            name = part_name(file, self._rank, self._n_ranks)
+            self.tensors[name] = owned(tensors, self._rank, self._n_ranks)
+            self.copies |= {name}
             self.indices[f"{file}.index.json"] = index_of(Path(file).name, tensors, self._n_ranks)
         else:
             gathered = {name: whole_tensor(tensor) for name, tensor in tensors.items()}
