@@ -32,7 +32,7 @@ def prepare(model: M, runtime: Runtime, config: ParallelConfig | None = None) ->
     Call it before the optimizer is made: sharding replaces parameters, and an optimizer would keep the old ones.
 
     Args:
-        model: bare model, the same on every rank.
+        model: bare model, the same on every rank; one that will be divided may be on "meta", to be filled afterwards.
         runtime: device and ranks.
         config: how to divide it; None leaves it whole.
 
@@ -41,9 +41,12 @@ def prepare(model: M, runtime: Runtime, config: ParallelConfig | None = None) ->
     """
     config = config or ParallelConfig()
     require_possible(config, runtime)
-    if config.shard == "none" or runtime.world_size == 1:
-        return model.to(runtime.device)
-    return shard(model, runtime, config)
+    return shard(model, runtime, config) if divides(config, runtime) else model.to(runtime.device)
+
+
+def divides(config: ParallelConfig, runtime: Runtime) -> bool:
+    """Whether `prepare` divides a model among ranks."""
+    return config.shard != "none" and runtime.world_size > 1
 
 
 def replicate(model: Model, first_pass: Callable[[nn.Module], Tensor], runtime: Runtime) -> nn.Module:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from babyllm.model.interface import Model
 from babyllm.parallel.config import ParallelConfig
-from babyllm.parallel.reading import keep_twin
+from babyllm.parallel.twin import keep_twin
 from babyllm.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
     """
     from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
-    keep_twin(model)
+    keep_twin(model, runtime.device)
     mesh = _mesh(runtime, config)
     is_cuda = runtime.device.type == "cuda"
     policy = CPUOffloadPolicy(pin_memory=is_cuda) if config.offload == "all" else OffloadPolicy()
@@ -55,6 +55,8 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
             divided = cast("FSDPModule", part)
             divided.set_force_sum_reduction_for_comms(True)  # gloo has no other reduction without a division
             divided.set_gradient_divide_factor(1.0)
+    if any(parameter.is_meta for parameter in model.parameters()):
+        model.to_empty(device="cpu" if config.offload == "all" else runtime.device)
     return model
 
 

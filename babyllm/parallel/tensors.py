@@ -73,12 +73,9 @@ def like(tensor: Tensor, part: Tensor) -> Tensor:
     """`part` as this rank's part of a tensor that is divided as `tensor` is; as it is where that is not divided."""
     if not is_divided(tensor) or not part.dim():
         return part
-    from torch.distributed.tensor import DTensor
-
-    mesh, placements = tensor.device_mesh, tensor.placements
-    part = part.to(local(tensor).device)
-    shape, stride = tensor.shape, tensor.stride()
-    return DTensor.from_local(part, mesh, placements, run_check=False, shape=shape, stride=stride)
+    found = torch.empty_like(tensor.detach(), dtype=part.dtype)
+    local(found).copy_(part)
+    return found
 
 
 def clip_norm(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
@@ -137,6 +134,7 @@ def by_owners(matrix: Tensor, parts: Sequence[Tensor], function: Callable[[Tenso
     mine = n_owned[rank]
     # To each owner the parts of its matrices, from each rank the parts of mine.
     sent = torch.cat([part for owner in range(n_ranks) for part in parts[owner::n_ranks]])
+    sent = sent.to(matrix.device_mesh.device_type)
     of_rank, of_owner = [mine * n for n in rows], [n * rows[rank] for n in n_owned]
     received = sent.new_empty(mine * sum(rows), width)
     dist.all_to_all_single(received, sent.contiguous(), of_rank, of_owner, groups[0])
@@ -147,6 +145,7 @@ def by_owners(matrix: Tensor, parts: Sequence[Tensor], function: Callable[[Tenso
         received = torch.cat([piece.reshape(-1, width) for piece in made])
     back = torch.empty_like(sent)
     dist.all_to_all_single(back, received, of_owner, of_rank, groups[0])
+    back = back.to(parts[0].device)
     found = iter(torch.split(back, rows[rank])) if rows[rank] else iter([back] * len(parts))
     by_owner = {i: next(found) for owner in range(n_ranks) for i in range(owner, len(parts), n_ranks)}
     return [by_owner[i] for i in range(len(parts))]

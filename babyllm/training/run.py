@@ -342,7 +342,7 @@ def open_run(
         state.stop_reason, first_step = out_of_patience(state, config.early_stop), state.step
         run = Run(
             directory,
-            Saver(directory, tokenizer, config.keep, chat_template, end_ids),
+            Saver(directory, tokenizer, config.keep, chat_template, end_ids, config.keep_every),
             log=None,
             patience=config.early_stop,
             n_steps=plan.n_steps,

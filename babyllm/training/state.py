@@ -14,7 +14,7 @@ from babyllm.data.batch import Stream
 from babyllm.model.interface import Model
 from babyllm.objectives import Mean
 from babyllm.optim.average import Average
-from babyllm.parallel.reading import readable, whole
+from babyllm.parallel.twin import readable, whole
 from babyllm.runtime import Runtime
 from babyllm.training.watch import Memory, WatchConfig
 

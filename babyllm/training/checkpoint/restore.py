@@ -5,10 +5,8 @@ run directory -> newest step directory -> checksums -> weights, moments, stream,
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -25,8 +23,9 @@ from babyllm.model.adapt.token_rows import token_rows
 from babyllm.model.attention import set_attention
 from babyllm.model.interface import Model
 from babyllm.optim.stored import load_optimizer_tensors
+from babyllm.parallel.filling import copy_parts
 from babyllm.parallel.sharding import is_sharded
-from babyllm.parallel.tensors import local, part_of, place_of
+from babyllm.parallel.tensors import place_of
 from babyllm.run_directory import read_resume, step_directories, step_name
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.checkpoint.parts import Stored
@@ -103,7 +102,6 @@ def load(state: TrainState, directory: Path) -> None:
         set_attention(state.model, resume.get("attention", "fused"))
 
 
-@torch.no_grad()
 def fill(model: Model, directory: Path) -> None:
     """Read the weights of a directory into a model; of a divided one each rank reads its own parts.
 
@@ -113,12 +111,7 @@ def fill(model: Model, directory: Path) -> None:
     if not is_sharded(model):
         model.load_state_dict(load_weights(directory, model))
         return
-    stored = load_weights(directory, model, is_checked=False)
-    for name, parameter in model.named_parameters():
-        part = part_of(stored[name], place_of(parameter))
-        if part.numel() and not all(map(math.isfinite, part.aminmax())):
-            raise UserError(f"{directory}: tensor {name!r} holds NaN or infinity; use another step or model")
-        local(parameter).copy_(part)
+    copy_parts(model, load_weights(directory, model, is_checked=False), str(directory))
 
 
 def _stream_tensors(directory: Path) -> dict[str, Tensor]:

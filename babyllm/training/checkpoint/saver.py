@@ -24,7 +24,7 @@ from babyllm.interop.peft import describe_adapter
 from babyllm.model.adapt.lora import lora_layers
 from babyllm.model.interface import Model
 from babyllm.parallel.sharding import is_sharded
-from babyllm.run_directory import SAVING, place, prune, read_resume, step_name, write_pointer, write_resume
+from babyllm.run_directory import SAVING, KeepEvery, place, prune, read_resume, step_name, write_pointer, write_resume
 from babyllm.runtime.machine import available_memory
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.checkpoint.others import Others, write_tensors
@@ -41,6 +41,7 @@ class Saver:
         keep: number of newest steps to keep, at least 1; the best step is kept too.
         chat_template: Jinja template, stored with the tokenizer.
         end_ids: tokens that end an answer, in addition to <eos>.
+        keep_every: further steps to keep, as `run_directory.prune` describes.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class Saver:
         keep: int,
         chat_template: str | None = None,
         end_ids: Sequence[int] = (),
+        keep_every: KeepEvery = 0,
     ) -> None:
-        self._run_dir, self._keep = run_dir, max(1, keep)
+        self._run_dir, self._keep, self._keep_every = run_dir, max(1, keep), keep_every
         self._tokenizer, self._chat_template, self._end_ids = tokenizer, chat_template, end_ids
         self._writing: Future[None] | None = None
 
@@ -115,7 +117,7 @@ class Saver:
             stored = read_resume(directory, compare=False)
             kept = {key: stored[key] for key in ("base", "sha256")}
             write_resume(directory, {**resume_values(state, stored["stream"]), **kept})
-            prune(self._run_dir, self._keep, state.best[1] if state.best else None)
+            prune(self._run_dir, self._keep, state.best[1] if state.best else None, self._keep_every)
         except OSError as e:
             raise _not_saved(self._run_dir, state.step, e) from e
 
@@ -130,7 +132,7 @@ class Saver:
                 shutil.rmtree(directory, ignore_errors=True)
                 raise
             place(self._run_dir, snapshot.step)
-            prune(self._run_dir, self._keep, snapshot.best)
+            prune(self._run_dir, self._keep, snapshot.best, self._keep_every)
         except OSError as e:
             raise _not_saved(self._run_dir, snapshot.step, e) from e
 

@@ -14,7 +14,7 @@ from babyllm.objectives.policy.credit import Credit
 from babyllm.objectives.policy.losses import policy_loss
 from babyllm.objectives.policy.ptx_loss import with_ptx_loss
 from babyllm.parallel.distribute import prepare
-from babyllm.parallel.reading import readable, reading
+from babyllm.parallel.twin import readable, reading
 from babyllm.rollouts.prompt_files import Prompts, read_prompts
 from babyllm.rollouts.ptx import with_ptx
 from babyllm.rollouts.rollout_stream import Rollouts

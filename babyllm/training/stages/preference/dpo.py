@@ -19,7 +19,7 @@ from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.interface import Model
 from babyllm.objectives.preference.preference_losses import answer_logps, preference_loss, reference_logps
 from babyllm.parallel.distribute import prepare
-from babyllm.parallel.reading import readable, reading, whole
+from babyllm.parallel.twin import readable, reading, whole
 from babyllm.runtime import Runtime
 from babyllm.store.pair_store import Kind
 from babyllm.store.shards import Split

@@ -24,9 +24,12 @@ S = TypeVar("S")
 _TWIN = "_twin"
 
 
-def keep_twin(model: Model) -> None:
-    """Give a model that is about to be divided its twin, whose parameters are empty."""
-    memo = {id(p): nn.Parameter(p.new_empty(0), requires_grad=p.requires_grad) for p in model.parameters()}
+def keep_twin(model: Model, device: torch.device) -> None:
+    """Give a model that is about to be divided its twin, whose parameters are empty and on `device`."""
+    memo = {
+        id(p): nn.Parameter(torch.empty(0, dtype=p.dtype, device=device), requires_grad=p.requires_grad)
+        for p in model.parameters()
+    }
     object.__setattr__(model, _TWIN, copy.deepcopy(model, memo))  # not a part of the model, whose names it would repeat
 
 
