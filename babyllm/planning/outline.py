@@ -170,7 +170,7 @@ def lines(plan: Mapping[str, Any]) -> Iterator[str]:
 def _fit_lines(plan: Mapping[str, Any], fit: Mapping[str, Any]) -> Iterator[str]:
     most = fit["largest_micro_batch"]
     yield (
-        f"{'fits' if fit['fits'] else 'does not fit'} {fit['memory'] / GB:.1f} GB, {USABLE:.0%} of it used; "
+        f"{'fits' if fit['fits'] else 'does not fit'} {fit['memory'] / GB:.1f} GB, of which {USABLE:.0%} count; "
         + (f"largest micro-batch: {most}" if most else "not even a micro-batch of 1 does")
     )
     for other in fit.get("instead", []):

@@ -39,6 +39,8 @@ def test_json_has_bytes_steps_and_hours(token_dir: Path, capsys: pytest.CaptureF
     seconds = plan["length"]["steps"] * plan["speed"]["seconds_per_step"]
     assert plan["length"]["hours"] == pytest.approx(seconds / 3600)
     assert plan["micro_batch"] == 8 and plan["fit"]["fits"]
+    chosen = planned(capsys, "--model.preset=218m", "--device=4090", "--global_batch=64")
+    assert chosen["fit"]["fits"] and 64 % chosen["micro_batch"] == 0
 
 
 def test_what_does_not_fit_says_what_would(capsys: pytest.CaptureFixture[str]) -> None:
