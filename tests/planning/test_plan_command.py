@@ -39,10 +39,12 @@ def test_json_has_bytes_steps_and_hours(token_dir: Path, capsys: pytest.CaptureF
     seconds = plan["length"]["steps"] * plan["speed"]["seconds_per_step"]
     assert plan["length"]["hours"] == pytest.approx(seconds / 3600)
     assert plan["micro_batch"] == 8 and plan["fit"]["fits"]
+    chosen = planned(capsys, "--model.preset=218m", "--device=4090", "--global_batch=64")
+    assert chosen["fit"]["fits"] and 64 % chosen["micro_batch"] == 0
 
 
 def test_what_does_not_fit_says_what_would(capsys: pytest.CaptureFixture[str]) -> None:
-    """A model too large for a GPU is told which flags would make it fit."""
+    """For a model too large for a GPU, the flags that would make it fit are named."""
     run(["plan", "--model.preset=1b", "--device=3060", "--micro_batch=4", "--processes=2"])
     out = capsys.readouterr().out
     assert "does not fit 12.9 GB" in out and "--lora.base=nf4" in out

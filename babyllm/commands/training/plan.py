@@ -120,7 +120,7 @@ def _job(flags: Flags, config: ModelConfig, gpu: Gpu | None, memory: float | Non
     job = Job(
         config,
         seq_len,
-        passes=1,
+        passes=2 if flags.global_batch else 1,  # with several passes a step, gradients are held all along
         dtype=dtype,
         attention=flags.attention,
         documents=flags.mask_documents,
