@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from babyllm.model.interface import Model
@@ -45,8 +46,8 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
         mesh = mesh[tuple(name for name in mesh.mesh_dim_names or () if name != "tensor")]
     is_cuda = runtime.device.type == "cuda"
     policy = CPUOffloadPolicy(pin_memory=is_cuda) if config.offload == "all" else OffloadPolicy()
-    # A number by itself, and a matrix without rows, cannot be divided; they are frozen and small.
-    kept = {p for p in model.parameters() if p.dim() == 0 or not p.numel()}
+    # A number by itself and a matrix without rows cannot be divided, and ids are read whole; all are frozen and small.
+    kept = {p for p in model.parameters() if p.dim() == 0 or not p.numel() or p.dtype is torch.int64}
     for parameter in kept:
         parameter.data = parameter.data.to(runtime.device)
     options: dict[str, Any] = {"mesh": mesh, "offload_policy": policy, "ignored_params": kept}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch.distributed.tensor._utils  # noqa: F401
 from training_fixtures import VOCAB_SIZE, recording, stopping, tiny_config, tiny_state
 
 from babyllm.data.token_data import make_loader, open_pretraining_data
+from babyllm.errors import UserError
 from babyllm.model.adapt.lora import LoraConfig, add_lora
 from babyllm.model.options import ModelOptions
 from babyllm.model.transformer import Transformer
@@ -29,6 +31,7 @@ from babyllm.training import checkpoint
 from babyllm.training.loop import train
 from babyllm.training.stages.pretraining_config import PretrainConfig
 from babyllm.training.state import Every, TrainState
+from tests.support.disk_fixtures import files_up_to
 
 KEEP_ALL, HALF, END = 99, 5, 10
 
@@ -139,4 +142,22 @@ def last_step(folder: Path, step: int = END) -> Path:
     return folder / step_name(step)
 
 
-JOBS = {"divided_runs": divided_runs}
+def full_disk(data: str, out: str) -> None:
+    """Save two steps of a divided model; at the second one the disk of the last rank is full. Leave the error."""
+    with start(RuntimeConfig(device="cpu", dtype="float32", threads=1)) as runtime:
+        state = new_state(KINDS["plain"], Path(data), runtime, ParallelConfig(shard="zero3"))
+        checkpoint.save(state, Path(out, "run"), None, KEEP_ALL)
+        state.step, saver = 1, checkpoint.Saver(Path(out, "run"), None, KEEP_ALL)
+        is_full = runtime.rank == runtime.world_size - 1
+        error = ""
+        try:
+            with files_up_to(1000) if is_full else nullcontext():
+                saver.save(state)
+                saver.join()
+        except UserError as e:
+            error = str(e)
+        Path(out, f"{runtime.rank}.txt").write_text(error, encoding="utf-8")
+        runtime.barrier()
+
+
+JOBS = {"divided_runs": divided_runs, "full_disk": full_disk}

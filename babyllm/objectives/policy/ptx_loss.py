@@ -7,6 +7,7 @@ from torch import nn
 
 from babyllm.data.batch import Batch
 from babyllm.objectives import Loss, LossTerms
+from babyllm.parallel.sharding import is_sharded
 
 
 def with_ptx_loss(loss: Loss, weight: float) -> Loss:
@@ -26,9 +27,9 @@ def with_ptx_loss(loss: Loss, weight: float) -> Loss:
             return loss(model, batch)
         n_targets = batch.units["ptx_token"]
         nats = model(**batch.tensors, n_targets=n_targets, returns=("nats",))["nats"]
-        # Text has no values, and DDP waits for a gradient of every parameter, those of a critic too.
-        none = sum((p.flatten()[0] * 0 for p in model.parameters() if p.requires_grad), nats.new_zeros(()))
-        total = nats.sum() + none
+        # Text has no values, and DDP waits for a gradient of every parameter, those of a critic too; shards do not.
+        waited_for = [] if is_sharded(model) else [p for p in model.parameters() if p.requires_grad]
+        total = nats.sum() + sum((p.flatten()[0] * 0 for p in waited_for), nats.new_zeros(()))
         return LossTerms({"ptx_token": weight * total}, {"ptx/loss": (total.detach(), torch.tensor(float(n_targets)))})
 
     return either if weight else loss

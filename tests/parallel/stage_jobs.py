@@ -1,0 +1,74 @@
+"""Stages after pretraining, divided among ranks, for processes of their own."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch.distributed.fsdp  # noqa: F401 (imported before the fork, not in each job)
+import torch.distributed.tensor._utils  # noqa: F401
+
+from babyllm.config import parse
+from babyllm.runtime import Runtime, RuntimeConfig, start
+from babyllm.training import checkpoint
+from babyllm.training.loop import train
+from babyllm.training.stage import Beginning
+from babyllm.training.stages import fine_tuning
+from babyllm.training.stages.fine_tuning_config import FineTuneConfig
+from babyllm.training.stages.policy import grpo, ppo
+from babyllm.training.stages.policy.grpo_config import GrpoConfig
+from babyllm.training.stages.policy.ppo_config import PpoConfig
+from babyllm.training.stages.preference import classifier, dpo, reward
+from babyllm.training.stages.preference.classifier_config import ClassifierConfig
+from babyllm.training.stages.preference.dpo_config import DpoConfig
+from babyllm.training.stages.preference.reward_config import RewardConfig
+from babyllm.training.state import Every, TrainState
+
+STAGES: dict[str, tuple[type[Any], Callable[[Any, Runtime], Beginning]]] = {
+    "sft": (FineTuneConfig, fine_tuning.begin),
+    "reward": (RewardConfig, reward.begin),
+    "classifier": (ClassifierConfig, classifier.begin),
+    "dpo": (DpoConfig, dpo.begin),
+    "grpo": (GrpoConfig, grpo.begin),
+    "ppo": (PpoConfig, ppo.begin),
+}
+N_STEPS, MIDDLE = 3, 2
+
+
+def stage_runs(runs: dict[str, list[str]]) -> None:
+    """Of each run, by its folder, leave the metrics of its steps and held-out results, straight and from the middle.
+
+    One process makes straight runs alone. The first of its arguments is the name of the stage.
+    """
+    with start(RuntimeConfig(device="cpu", dtype="float32", threads=1)) as runtime:
+        for out, (stage, *arguments) in runs.items():
+            cls, begin = STAGES[stage]
+            config = parse(cls, [*arguments, f"--run_dir={out}/run"], prog="test")
+            straight = _run(begin(config, runtime), Path(out, "straight"))
+            middle = Path(out, "straight", f"step_{MIDDLE:08d}")
+            is_divided = runtime.world_size > 1
+            resumed = _run(begin(config, runtime), Path(out, "resumed"), middle) if is_divided else []
+            if runtime.is_main:
+                Path(out, "seen.json").write_text(json.dumps([straight, resumed]), encoding="utf-8")
+
+
+def _run(stage: Beginning, folder: Path, middle: Path | None = None) -> list[dict[str, float]]:
+    state = stage.state
+    if middle:
+        checkpoint.load(state, middle)
+    seen: list[dict[str, float]] = []
+
+    def look(state: TrainState) -> None:
+        of_stream = {k: v for k, v in state.stream.metrics().items() if "second" not in k and "per_s" not in k}
+        seen.append(state.take_metrics() | of_stream | {"grad_norm": state.grad_norm})
+        checkpoint.save(state, folder, None, keep=9)
+
+    train(state, stage.loss, replace(stage.plan, steps=N_STEPS), [Every(1, look)])
+    with state.whole():
+        seen.append(stage.measure(state))
+        stage.show(state)
+    return seen
+
+
+JOBS = {"stage_runs": stage_runs}
