@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from babyllm.errors import UserError
 from babyllm.files import fsync, json_digest, write_json
@@ -130,11 +130,24 @@ def write_pointer(run_dir: Path, step: int) -> None:
         raise
 
 
-def prune(run_dir: Path, keep: int, best: int | None) -> None:
-    """Delete all steps except the newest `keep` and the step `best`."""
-    steps = step_directories(run_dir)
+KeepEvery = int | Literal["log"]
+
+
+def prune(run_dir: Path, keep: int, best: int | None, keep_every: KeepEvery = 0) -> None:
+    """Delete all steps except the newest `keep`, the step `best` and those of `keep_every`.
+
+    Args:
+        run_dir: directory of the run.
+        keep: number of newest steps, at least 1.
+        best: number of a step; None for none.
+        keep_every: steps whose numbers are multiples of it stay; "log", those of at least twice the number of the one
+            that stays before them; 0 for no others.
+    """
+    steps, last = step_directories(run_dir), 0
     for step in list(steps)[:-keep]:
-        if step != best:
+        stays = step >= 2 * last if keep_every == "log" else bool(keep_every) and step % keep_every == 0
+        last = step if stays else last
+        if not stays and step != best:
             _delete(steps[step])
 
 

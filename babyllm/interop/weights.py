@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -57,12 +57,13 @@ def _layer_of(name: str) -> int:
     return int(found[1]) if found else -1
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file with ordinary permissions; the library itself would let only the owner read it.
 
     Args:
         tensors: tensors by name, on any device.
         path: file to write.
+        metadata: texts for the file's header, by name.
 
     Raises:
         OSError: the file cannot be written.
@@ -71,7 +72,11 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     mode = path.stat().st_mode
     try:
         with path_as_text(path) as place:
-            save_file({n: t.cpu().contiguous() for n, t in tensors.items()}, place, metadata={"format": "pt"})
+            save_file(
+                {n: t.cpu().contiguous() for n, t in tensors.items()},
+                place,
+                metadata={"format": "pt", **(metadata or {})},
+            )
     except SafetensorError as error:  # the system's error number is only in its text
         if not (found := _OS_ERROR.search(str(error))):
             raise OSError(str(error)) from error
@@ -79,10 +84,11 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     path.chmod(mode)
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
+def read_tensors(file: Path, *, is_checked: bool = True) -> dict[str, Tensor]:
     """The tensors of a safetensors file by their names in it, in the stored dtypes, on the CPU.
 
-    They are views of the file, mapped into memory, and take none of the process's own until they are changed.
+    They are views of the file, mapped into memory, and take none of the process's own until they are changed. Without
+    `is_checked` their values are not read.
 
     Raises:
         UserError: the file cannot be read, or a tensor holds NaN or infinity.
@@ -92,7 +98,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             tensors = load_file(place)
     except (SafetensorError, OSError, ValueError) as e:
         raise UserError(f"{file}: cannot be read ({in_one_line(e)})") from e
-    for name, tensor in tensors.items():
+    for name, tensor in tensors.items() if is_checked else ():
         # Minimum and maximum show NaN and infinity, much faster than a test of every element.
         comparable = tensor if tensor.dtype in _COMPARABLE else tensor.float()
         if tensor.numel() and not all(map(math.isfinite, comparable.aminmax())):
@@ -120,12 +126,13 @@ def weight_files(directory: Path) -> list[Path]:
     return [directory / name for name in names]
 
 
-def stored_layers(files: Sequence[Path], n_layers: int) -> dict[str, Tensor]:
+def stored_layers(files: Sequence[Path], n_layers: int, *, is_checked: bool = True) -> dict[str, Tensor]:
     """The tensors of a model's files by their Hugging Face names, as `read_tensors` returns them.
 
     Args:
         files: files of one model.
         n_layers: layers wanted; those after them are left out, and so are rotary tables.
+        is_checked: whether to refuse values that are not finite.
 
     Raises:
         UserError: a file cannot be read, or a tensor holds NaN or infinity.
@@ -133,24 +140,29 @@ def stored_layers(files: Sequence[Path], n_layers: int) -> dict[str, Tensor]:
     return {
         hf_name(name): tensor
         for file in files
-        for name, tensor in read_tensors(file).items()
+        for name, tensor in read_tensors(file, is_checked=is_checked).items()
         if "rotary_emb" not in name and _layer_of(name) < n_layers
     }
 
 
-def load_weights(directory: Path, model: Model) -> dict[str, Tensor]:
+def load_weights(directory: Path, model: Model, *, is_checked: bool = True) -> dict[str, Tensor]:
     """The tensors of a directory by the names of `model`'s parameters, as `read_tensors` returns them.
 
     Args:
         directory: directory of a whole model; layers after the last of `model` are left out.
         model: a `Transformer`, a `WithHead` or an `ActorCritic`, on any device; not changed.
+        is_checked: whether to refuse values that are not finite, which reads all of them.
 
     Raises:
         UserError: a file cannot be read, or tensors are missing, unknown, of another shape or not finite.
     """
     if isinstance(model, ActorCritic):
         parts = {"actor": (directory, model.actor), CRITIC: (directory / CRITIC, model.critic)}
-        return {f"{part}.{name}": x for part, its in parts.items() for name, x in load_weights(*its).items()}
+        return {
+            f"{part}.{name}": x
+            for part, its in parts.items()
+            for name, x in load_weights(*its, is_checked=is_checked).items()
+        }
     files = weight_files(directory)
     if not files:
         raise UserError(f"{directory}: holds no {WEIGHTS}")
@@ -158,7 +170,7 @@ def load_weights(directory: Path, model: Model) -> dict[str, Tensor]:
     names = {hf_name(name): name for name in expected}
     if f"{SCORE}.weight" in names:
         files += [file for name in (VALUE_HEAD, AUXILIARY) if (file := directory / name).is_file()]
-    stored = stored_layers(files, model.config.n_layers)
+    stored = stored_layers(files, model.config.n_layers, is_checked=is_checked)
     state = {names.get(name, name.removeprefix(_PREFIX)): tensor for name, tensor in stored.items()}
     output, embedding = names[f"{OUTPUT}.weight"], names[f"{_PREFIX}{EMBEDDING}.weight"]
     if not len(expected[output]):

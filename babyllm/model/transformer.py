@@ -110,11 +110,15 @@ class Transformer(Model):
         if self.embed_tokens.weight.is_meta:  # torch would load its compiler, which takes seconds
             return
         for name, weight in self.named_parameters():
-            if weight.dim() < 2:
-                nn.init.constant_(weight, 0.0 if name.endswith(".bias") else 1.0)
-            else:
-                is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(weight, std=INIT_STD / math.sqrt(2 * self.config.n_layers) if is_residual else INIT_STD)
+            self.draw(name, weight)
+
+    def draw(self, name: str, weight: Tensor) -> None:
+        """Draw the initial values of the parameter `name` into `weight`, from torch's current random generator."""
+        if weight.dim() < 2:
+            nn.init.constant_(weight, 0.0 if name.endswith(".bias") else 1.0)
+        else:
+            is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+            nn.init.normal_(weight, std=INIT_STD / math.sqrt(2 * self.config.n_layers) if is_residual else INIT_STD)
 
     def forward(
         self,

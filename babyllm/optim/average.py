@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from babyllm.optim.config import OptimConfig
+from babyllm.parallel.tensors import is_divided, local
 
 
 class Average:
@@ -19,7 +20,7 @@ class Average:
         decay: share of the average that a step keeps, 0 to 1; less in the first steps, (1 + step) / (10 + step).
 
     Attributes:
-        tensors: averages by the names of the parameters, with their shapes and dtypes.
+        tensors: averages of this rank's parts of the parameters, by their names, with their dtypes.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -30,13 +31,13 @@ class Average:
 
     def begin(self) -> None:
         """Restart the average with the weights as they are."""
-        self.tensors = {name: p.detach().clone() for name, p in self._parameters.items()}
+        self.tensors = {name: local(p.detach()).clone() for name, p in self._parameters.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after `step` steps."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.tensors.values()), list(self._parameters.values()), 1 - decay)
+        torch._foreach_lerp_(list(self.tensors.values()), [local(p) for p in self._parameters.values()], 1 - decay)
 
     @contextmanager
     def in_model(self) -> Iterator[None]:
@@ -49,7 +50,13 @@ class Average:
 
     def _exchange(self) -> None:
         for name, parameter in self._parameters.items():
-            parameter.data, self.tensors[name] = self.tensors[name], parameter.data
+            if is_divided(parameter):  # gathered from memory that it must keep
+                mine = local(parameter.detach())
+                other = mine.clone()
+                mine.copy_(self.tensors[name])
+                self.tensors[name].copy_(other)
+            else:
+                parameter.data, self.tensors[name] = self.tensors[name], parameter.data
 
 
 def make_average(model: nn.Module, config: OptimConfig) -> Average | None:

@@ -10,6 +10,8 @@ from torch import nn
 from babyllm.config.values import check
 from babyllm.optim.config import OptimConfig
 from babyllm.optim.muon import MuonAdamW
+from babyllm.optim.offload import OffloadedMuonAdamW
+from babyllm.parallel.config import Offload
 
 
 class _Kind(NamedTuple):
@@ -21,7 +23,7 @@ class _Kind(NamedTuple):
     lr_scale: float
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, config: OptimConfig, offload: Offload = "none") -> torch.optim.Optimizer:
     """The optimizer of a model's trainable parameters; weight decay applies to those with two or more dimensions.
 
     Call it after everything that replaces parameters: an adapter, a move to a device, sharding. The learning rate is 0
@@ -33,6 +35,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
             applied; or by those of its parts, as in `ActorCritic`, where they are applied too. `weight_decays`, by the
             names of parts, replace that of `config`.
         config: settings of the optimizer.
+        offload: under "optimizer" its state is in the memory of the CPU, where the step is computed.
 
     Raises:
         UserError: a setting in `config` is out of range.
@@ -53,6 +56,8 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
     ]
     fused = all(p.device.type in ("cpu", "cuda") for parameters in kinds.values() for p in parameters)
     options: dict[str, Any] = {"betas": (config.beta1, config.beta2), "eps": config.eps, "fused": fused}
+    if offload == "optimizer":
+        return OffloadedMuonAdamW(groups, lr=0.0, momentum=config.momentum, **options | {"fused": True})
     if any(kind.is_muon for kind in kinds):
         return MuonAdamW(groups, lr=0.0, momentum=config.momentum, **options)
     return torch.optim.AdamW(groups, lr=0.0, **options)

@@ -11,11 +11,14 @@ takes the first four of Polar Express (Amsel et al. 2025): each has the polynomi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from babyllm.parallel.tensors import by_owners, is_divided, local
 
 # a, b, c of the polynomials a x + b x^3 + c x^5, best for singular values from 0.001 to 1
 POLYNOMIALS = (
@@ -50,39 +53,51 @@ class MuonAdamW(torch.optim.AdamW):
             mine = [p for p in group["params"] if p.grad is not None] if group.get("is_muon") else []
             if mine:
                 directions = self._directions(mine)
-                torch._foreach_mul_(mine, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(mine, [directions[p] for p in mine], alpha=-group["lr"])
+                parts = [local(p) for p in mine]
+                torch._foreach_mul_(parts, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(parts, [directions[p] for p in mine], alpha=-group["lr"])
 
     def _directions(self, parameters: Sequence[Tensor]) -> dict[Tensor, Tensor]:
-        """The update of each matrix; ranks share the work, and each matrix is orthogonalised by one of them."""
-        rank, n_ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        """The update of this rank's part of each matrix; each matrix is orthogonalised by one rank."""
         shapes: dict[torch.Size, list[Tensor]] = {}
         for parameter in parameters:
             shapes.setdefault(parameter.shape, []).append(parameter)
         momenta = {parameter: self._momentum(parameter) for parameter in parameters}
-        found = {parameter: torch.zeros_like(parameter) for parameter in parameters} if n_ranks > 1 else {}
+        found: dict[Tensor, Tensor] = {}
+        if is_divided(parameters[0]):
+            for shape, alike in shapes.items():
+                mine = [momenta[parameter] for parameter in alike]
+                found.update(zip(alike, by_owners(alike[0], mine, partial(_direction, shape)), strict=True))
+            return found
+        rank, n_ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         for shape, alike in shapes.items():
             mine = alike[rank::n_ranks]
             if mine:
-                stacked = orthogonalised(torch.stack([momenta[parameter] for parameter in mine]))
-                size = SIZE * max(shape) ** 0.5
-                found.update(zip(mine, (stacked * size).to(mine[0].dtype).unbind(), strict=True))
+                of_mine = _direction(shape, torch.stack([momenta[parameter] for parameter in mine]))
+                found.update(zip(mine, of_mine.to(mine[0].dtype).unbind(), strict=True))
         if n_ranks > 1:
-            together = torch.cat([found[parameter].flatten() for parameter in parameters])
+            together = torch.cat([found.get(p, torch.zeros_like(p)).flatten() for p in parameters])
             dist.all_reduce(together)  # zeros but from the matrix's own rank, so the sum is exact
             parts = torch.split(together, [parameter.numel() for parameter in parameters])
             found = {p: part.view_as(p) for p, part in zip(parameters, parts, strict=True)}
         return found
 
     def _momentum(self, parameter: Tensor) -> Tensor:
-        """The gradient with momentum as Nesterov adds it."""
-        state, gradient = self.state[parameter], parameter.grad
-        assert gradient is not None
+        """This rank's part of the gradient with momentum as Nesterov adds it."""
+        state = self.state[parameter]
+        assert parameter.grad is not None
         if "momentum" not in state:
             state["step"] = torch.zeros(())  # AdamW looks for it when it loads a state
             state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(gradient, 1 - self._decay)
-        return torch.lerp(gradient, state["momentum"], self._decay)
+        momentum, gradient = local(state["momentum"]), local(parameter.grad)
+        momentum.lerp_(gradient, 1 - self._decay)
+        nesterov: Tensor = torch.lerp(gradient, momentum, self._decay)
+        return nesterov
+
+
+def _direction(shape: torch.Size, matrices: Tensor) -> Tensor:
+    """The updates of matrices (N, R, C) of a shape, before the learning rate."""
+    return orthogonalised(matrices) * float(SIZE * max(shape) ** 0.5)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:

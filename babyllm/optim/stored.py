@@ -5,10 +5,12 @@ Beside a moving average, which is saved as the model, they include the weights t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
+
+from babyllm.parallel.tensors import like, local
 
 PLAIN = "plain"
 
@@ -36,19 +38,29 @@ def optimizer_tensors(
 
 
 def load_optimizer_tensors(
-    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    names: Collection[str],
+    read: Callable[[str, Tensor], Tensor],
 ) -> None:
-    """Restore moments and weights, in place, from the result of `optimizer_tensors`; missing moments begin with 0."""
+    """Restore moments and weights, in place, from what `optimizer_tensors` returned; missing moments begin with 0.
+
+    Args:
+        parameters: parameters by the names they are stored under.
+        optimizer: optimizer of the trainable ones.
+        names: names of the stored tensors.
+        read: function of a stored name and a parameter that returns this rank's part of the tensor, in memory of its
+            own, divided as the parameter is.
+    """
     plain = {**optimizer.state_dict(), "state": {}}
-    names = {id(parameter): name for name, parameter in parameters.items()}
-    keys = sorted({name.split(".", 1)[0] for name in tensors} - {PLAIN})
+    of_parameter = {id(parameter): name for name, parameter in parameters.items()}
+    keys = sorted({name.split(".", 1)[0] for name in names} - {PLAIN})
     for index, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
-        stored = {key: f"{key}.{names[id(parameter)]}" for key in keys}
-        # Cloned, since a mapped tensor would keep the file's disk space in use even after its deletion.
-        if mine := {key: tensors[name].clone() for key, name in stored.items() if name in tensors}:
+        stored = {key: f"{key}.{of_parameter[id(parameter)]}" for key in keys}
+        if mine := {key: like(parameter, read(name, parameter)) for key, name in stored.items() if name in names}:
             plain["state"][index] = mine
     optimizer.load_state_dict(plain)
     with torch.no_grad():
         for name, parameter in parameters.items():
-            if f"{PLAIN}.{name}" in tensors:
-                parameter.copy_(tensors[f"{PLAIN}.{name}"])
+            if f"{PLAIN}.{name}" in names:
+                local(parameter).copy_(read(f"{PLAIN}.{name}", parameter))

@@ -166,7 +166,7 @@ class Runtime:
         if self._store is None:
             yield
             return
-        key = f"main_first/{next(self._firsts)}"
+        key = self.fresh_key("main_first")
         with self.patience():
             if self.is_main:
                 try:
@@ -181,6 +181,19 @@ class Runtime:
             if self._store.get(key) != b"done":
                 raise SystemExit(1)
             yield
+
+    def fresh_key(self, subject: str) -> str:
+        """A key for `post` that no earlier call returned, the same on every rank; every rank must call it."""
+        return f"{subject}/{next(self._firsts)}"
+
+    def post(self, key: str, text: str) -> None:
+        """Leave a text for the other ranks, from any thread."""
+        if self._store:
+            self._store.set(key, text)
+
+    def posted(self, key: str) -> str | None:
+        """The text that some rank has left under `key`; None as long as there is none."""
+        return self._store.get(key).decode() if self._store and self._store.check([key]) else None
 
     def beat(self, step: int) -> None:
         """Report progress to the watchdog: this rank has reached `step` or works on it. Cheap, so call it often."""

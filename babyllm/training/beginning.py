@@ -50,7 +50,8 @@ def take(config: RunConfig, runtime: Runtime) -> Iterator[None]:
                         f"{directory}: another process is training there; wait for it or choose another --run_dir"
                     )
                 stored = stored_config(type(config), config.run_dir) or config
-                require_steps(directory, _last_recorded(directory), stored.save_every)
+                every = stored.save_every if isinstance(stored.save_every, int) else 0
+                require_steps(directory, _last_recorded(directory), every)
         yield
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 from babyllm.data.batch import Batch
 from babyllm.errors import UserError
 from babyllm.objectives import Loss, Mean
-from babyllm.runtime import seed_all
+from babyllm.parallel.distribute import loss_factor, replicate, synchronised
+from babyllm.parallel.tensors import clip_norm
+from babyllm.runtime import Runtime, seed_all
 from babyllm.schedule import Plan, learning_rate
-from babyllm.training.parallel import replicate, synchronised
 from babyllm.training.state import STOP_SIGNAL, Every, TrainState, Watch
 from babyllm.training.watch import ADVICE, Action, judge, remember
 
@@ -56,7 +58,7 @@ def train(state: TrainState, loss: Loss, plan: Plan, every: Sequence[Every] = ()
         state.data_wait_s += time.perf_counter() - began
         if model is None:
             with runtime.patience():
-                model = replicate(state.model, loss, batches[0], runtime)
+                model = replicate(state.model, partial(_first_pass, loss, batches[0], runtime), runtime)
                 state.optimizer.zero_grad(set_to_none=True)
             began = time.perf_counter()
         seed_all(plan.seed, state.step, runtime.rank)
@@ -92,6 +94,13 @@ def _between(state: TrainState, plan: Plan, every: Sequence[Every]) -> None:
             left = [x for x in left if x is not now]
 
 
+def _first_pass(loss: Loss, batch: Batch, runtime: Runtime, model: nn.Module) -> Tensor:
+    """The loss () of a micro-batch, of any scale."""
+    with runtime.autocast():
+        terms = loss(model, batch)
+    return torch.stack(list(terms.sums.values())).sum()
+
+
 def _backward(
     state: TrainState, model: nn.Module, loss: Loss, batches: list[Batch]
 ) -> tuple[dict[str, float], Tensor, list[dict[str, Mean]]]:
@@ -106,12 +115,12 @@ def _backward(
     runtime.pace.begin(state.model)
     units = dict(zip(names, totals, strict=True))
     state.optimizer.zero_grad(set_to_none=True)
-    value, metrics = torch.zeros((), device=runtime.device), []
+    value, metrics, factor = torch.zeros((), device=runtime.device), [], loss_factor(model, runtime)
     for batch, sync in zip(batches, synchronised(model, len(batches)), strict=True):
         with sync:
             with runtime.autocast():
                 terms = loss(model, batch)
-            weighted = torch.stack([terms.sums[u] * (runtime.world_size / max(units[u], 1.0)) for u in terms.sums])
+            weighted = torch.stack([terms.sums[u] * (factor / max(units[u], 1.0)) for u in terms.sums])
             torch.autograd.backward(state.scaler.scale(weighted.sum()))
         value = value + weighted.detach().sum()
         metrics.append(terms.metrics)
@@ -127,13 +136,13 @@ def _decide(state: TrainState, plan: Plan, watch: Watch, value: Tensor, rows: ra
     runtime, scaler = state.runtime, state.scaler
     scaler.unscale_(state.optimizer)
     parameters = [p for p in state.model.parameters() if p.grad is not None]
-    norm = nn.utils.clip_grad_norm_(parameters, plan.clip_norm or float("inf"))
+    norm = clip_norm(parameters, plan.clip_norm or float("inf"))
     # The only values of a step that the host waits for; the stop flag is summed with them.
     mine, state.grad_norm = torch.stack([value, norm.to(value)]).tolist()
     total, n_stops = runtime.sum([mine, float(runtime.stop_requested)])
     if n_stops:
         state.stop_reason = STOP_SIGNAL
-    mean, scale = total / runtime.world_size, scaler.get_scale if scaler.is_enabled() else None
+    mean, scale = total / loss_factor(state.model, runtime), scaler.get_scale if scaler.is_enabled() else None
     action, why = judge(watch.config, state.memory, mean, state.grad_norm, scale)
     line = _described(state.step + 1, why, rows)
     state.lr = learning_rate(plan, state.step)

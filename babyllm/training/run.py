@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from babyllm.config import differences, dump, load
 from babyllm.data.stream_state import StreamState, gather
@@ -19,6 +20,7 @@ from babyllm.files import write_bytes, write_json
 from babyllm.model.config import flops_per_token
 from babyllm.model.heads import writes
 from babyllm.optim.average import averaged, evaluated
+from babyllm.parallel.sharding import is_sharded
 from babyllm.run_directory import CONFIG, point, step_directories, step_name
 from babyllm.runtime import environment, memory_bytes, peak_flops
 from babyllm.runtime.health.wiring import sharing_hint
@@ -37,6 +39,7 @@ from babyllm.training.run_config import RunConfig
 from babyllm.training.state import Every, TrainState, Watch
 from babyllm.training.watch import WatchConfig
 
+T = TypeVar("T")
 Measure = Callable[[TrainState], dict[str, float]]
 """Returns the results on held-out data, by name; called by every rank."""
 Show = Callable[[TrainState], list[tuple[str, str]]]
@@ -135,10 +138,10 @@ class Run:
             is_unsaved = state.step > 0 and self._saved != state.step
             stream = gather(state.stream, state.runtime) if is_unsaved else None
             try:
-                result = evaluated(state.average, partial(measure, state))
+                result = evaluated(state.average, partial(_read, measure, state))
                 if on_tasks:
                     with averaged(state.average):
-                        result |= on_tasks(state)
+                        result |= _read(on_tasks, state)
                 if state.heed_stop_signal():
                     return False
                 self._report(state, result, show)
@@ -167,7 +170,7 @@ class Run:
         rise = risen(state, result.get(state.best_by))
         self.message(f"step {state.step}: {held_out_line(result)}{rise}")
         with averaged(state.average):
-            shown = show(state)
+            shown = _read(show, state)
         if self.log:
             for i, (prompt, text) in enumerate(shown):
                 self.log.text(state.step, f"sample/{i}", f"{prompt}{text}")
@@ -181,7 +184,7 @@ class Run:
 
         def renew(state: TrainState) -> object:
             self._require_open()
-            done = change.run(state)
+            done = _read(change.run, state)
             if self._saved == state.step:
                 self._save(state)
             return done
@@ -207,7 +210,7 @@ class Run:
 
     def _save_unevaluated(self, state: TrainState, stream: StreamState) -> None:
         """Save the step of a failed evaluation, on rank 0 alone, since other ranks may not have failed."""
-        if self.log:
+        if self.log and not is_sharded(state.model):  # of which every rank would have to save its parts
             state.pending = True
             try:
                 self.saver.save(state, self._flush, stream)
@@ -299,6 +302,12 @@ class Run:
             self.log = RunLog(self.directory, start_step=state.step, total_steps=self.n_steps)
 
 
+def _read(function: Callable[[TrainState], T], state: TrainState) -> T:
+    """What a function returns that reads the model with all its weights."""
+    with state.whole():
+        return function(state)
+
+
 @contextmanager
 def open_run(
     config: RunConfig,
@@ -338,7 +347,7 @@ def open_run(
         state.stop_reason, first_step = out_of_patience(state, config.early_stop), state.step
         run = Run(
             directory,
-            Saver(directory, tokenizer, config.keep, chat_template, end_ids),
+            Saver(directory, tokenizer, config.keep, chat_template, end_ids, config.keep_every),
             log=None,
             patience=config.early_stop,
             n_steps=plan.n_steps,

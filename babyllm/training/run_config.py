@@ -6,15 +6,16 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from babyllm.config import load
-from babyllm.config.values import AnyCount, Count, PathText, expand_paths
+from babyllm.config.values import AnyCount, Count, Epochs, PathText, expand_paths
 from babyllm.data.row_config import RowConfig
 from babyllm.errors import UserError
 from babyllm.evaluate.tasks.task_options import TaskOptions
 from babyllm.model.options import ModelOptions
 from babyllm.optim.config import OptimConfig
+from babyllm.parallel.config import ParallelConfig
 from babyllm.run_directory import CONFIG
 from babyllm.runtime import RuntimeConfig
 from babyllm.runtime.launching.launch import choose_processes
@@ -31,8 +32,10 @@ class RunConfig:
         init_from: run, step or Hugging Face directory of the model to start from.
         log_every: steps between records; 0 records only at the end.
         eval_every: steps between evaluations; 0 evaluates only at the end.
-        save_every: steps between checkpoints; 0 saves only at the end.
+        save_every: steps between checkpoints, or epochs if it has a point, such as 1.0; 0 saves only at the end.
         keep: number of newest checkpoints to keep, in addition to the best.
+        keep_every: checkpoints that stay in addition: those of each such number of steps; log, those whose step is at
+            least twice that of the one before, as studies of training need; 0 for no others.
         early_stop: evaluations in a row without a better result that end the run; 0 never ends it.
         best: result on held-out data by which a step is best, such as all/loss, zh/bpb or xcopa/acc_pmi; a lower loss
             or bpb is better, and a higher value of anything else.
@@ -45,12 +48,14 @@ class RunConfig:
     data: RowConfig = field(default_factory=RowConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     plan: Plan = field(default_factory=Plan)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     log_every: AnyCount = 10
     eval_every: AnyCount = 500
-    save_every: AnyCount = 250
+    save_every: AnyCount | Epochs = 250
     keep: Count = 2
+    keep_every: AnyCount | Literal["log"] = 0
     early_stop: AnyCount = 0
     best: str = "all/loss"
     evaluate: TaskOptions = field(default_factory=TaskOptions)

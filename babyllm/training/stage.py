@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from babyllm.console import lasting_output
+from babyllm.errors import UserError
 from babyllm.objectives import Loss
+from babyllm.parallel.forms import choose_forms
 from babyllm.runtime import Runtime, start
 from babyllm.schedule import Plan
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.beginning import take
 from babyllm.training.best import LOSS, require_known
 from babyllm.training.loop import train
-from babyllm.training.parallel import choose_forms
 from babyllm.training.run import Measure, Show, open_run
 from babyllm.training.run_config import C, RunConfig
 from babyllm.training.state import STOP_SIGNAL, Every, TrainState
@@ -73,6 +74,7 @@ def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> Beginnin
         UserError: the configuration, the data or the run directory is at fault.
     """
     with lasting_output(), start(config.runtime) as runtime, take(config, runtime):
+        _require_epochs(config)
         found = _items(config)  # before the data, which may take hours to prepare
         stage = begin(config, runtime)
         choose_forms(stage.state.model, runtime, config.data.longest_seq_len)
@@ -86,13 +88,28 @@ def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> Beginnin
             every = [
                 run.logging(config.log_every, config.data.longest_seq_len),
                 *map(run.renewing, stage.renewals),
-                run.saving(config.save_every),
+                run.saving(_save_interval(config, stage.plan)),
                 evaluation,
             ]
             train(stage.state, stage.loss, stage.plan, every, run.watch)
     if stage.state.stop_reason == STOP_SIGNAL:
         runtime.leave_stopped()
     return stage
+
+
+def _require_epochs(config: RunConfig) -> None:
+    if isinstance(config.save_every, float) and config.plan.steps is not None:
+        raise UserError(
+            f"--save_every={config.save_every}: counts epochs, but plan.steps is given; give plan.epochs instead, or "
+            "steps without a point"
+        )
+
+
+def _save_interval(config: RunConfig, plan: Plan) -> int:
+    """The number of steps between checkpoints."""
+    if isinstance(config.save_every, int):
+        return config.save_every
+    return max(1, round(config.save_every * (plan.steps or 1) / config.plan.epochs))
 
 
 def _items(config: RunConfig) -> list[TaskItems]:

@@ -87,7 +87,7 @@ def new_state(shape: Shape, loader: Loader, runtime: Runtime, optim: OptimConfig
     """A run at step 0, with AdamW unless `optim` sets another optimizer."""
     import babyllm
     from babyllm.optim.build import make_optimizer
-    from babyllm.training.parallel import choose_forms
+    from babyllm.parallel.forms import choose_forms
     from babyllm.training.state import TrainState
 
     model = babyllm.Transformer(shape.model).to(runtime.device)

@@ -92,8 +92,8 @@ def _babyllm(folder: Path, steps: int, is_packed: bool) -> None:
     import babyllm
     from babyllm.data.conversation_config import ConversationConfig
     from babyllm.objectives.conversation import conversation_loss
+    from babyllm.parallel.forms import choose_forms
     from babyllm.runtime import RuntimeConfig, start
-    from babyllm.training.parallel import choose_forms
     from babyllm.training.stages.fine_tuning import new_run
     from babyllm.training.stages.fine_tuning_config import FineTuneConfig
 

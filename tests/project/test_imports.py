@@ -18,8 +18,8 @@ PACKAGE = ROOT / "babyllm"
 # Each layer imports from itself and from those before it. `babyllm` itself is a table of names, above all it names.
 LAYERS = (
     ("errors", "console", "files", "progress", "documents", "ragged"),
-    ("config", "integrity", "run_directory", "optim", "schedule", "runtime", "parallel"),
-    ("model", "tokenizer", "store", "pipeline"),
+    ("config", "integrity", "run_directory", "schedule", "runtime"),
+    ("model", "tokenizer", "store", "pipeline", "parallel", "optim"),
     ("text", "chat", "sandbox", "endpoint", "interop", "loading", "generation", "prediction", "doctor"),
     ("prepare",),
     ("chat_corpus",),

@@ -8,9 +8,9 @@ import torch
 from model_fixtures import Tiny, model_of
 
 from babyllm.model.attention import attention_form
+from babyllm.parallel.forms import choose_forms
 from babyllm.runtime import RuntimeConfig, start
 from babyllm.runtime.measured import remembered
-from babyllm.training.parallel import choose_forms
 
 
 @pytest.fixture

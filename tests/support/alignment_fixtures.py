@@ -24,12 +24,12 @@ from babyllm.objectives import LossTerms
 from babyllm.objectives.lm import language_model
 from babyllm.optim.build import make_optimizer
 from babyllm.optim.config import OptimConfig
+from babyllm.parallel.distribute import prepare
 from babyllm.runtime import Runtime, RuntimeConfig, start
 from babyllm.runtime.seeds import derive_seed
 from babyllm.schedule import Plan
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
-from babyllm.training.parallel import prepare
 from babyllm.training.run import open_run
 from babyllm.training.state import Every, TrainState
 

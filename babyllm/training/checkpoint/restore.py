@@ -21,9 +21,14 @@ from babyllm.interop.weights import load_weights
 from babyllm.model.adapt.lora import lora_layers
 from babyllm.model.adapt.token_rows import token_rows
 from babyllm.model.attention import set_attention
+from babyllm.model.interface import Model
 from babyllm.optim.stored import load_optimizer_tensors
+from babyllm.parallel.filling import copy_parts
+from babyllm.parallel.sharding import is_sharded
+from babyllm.parallel.tensors import place_of
 from babyllm.run_directory import read_resume, step_directories, step_name
 from babyllm.tokenizer import Tokenizer
+from babyllm.training.checkpoint.parts import Stored
 from babyllm.training.checkpoint.snapshot import base_digest, named_parameters
 from babyllm.training.state import TrainState
 from babyllm.training.watch import Memory
@@ -76,11 +81,15 @@ def load(state: TrainState, directory: Path) -> None:
     with state.runtime.main_first():
         resume = read_resume(directory, compare=state.runtime.is_main)
     _load_weights(state, directory, resume.get("base"))
-    with path_as_text(directory / OPTIMIZER) as place:
-        tensors = load_file(place)
     if state.average:
         state.average.begin()
-    load_optimizer_tensors(named_parameters(state.model), state.optimizer, tensors)
+    stored = Stored(directory, OPTIMIZER)
+    load_optimizer_tensors(
+        named_parameters(state.model),
+        state.optimizer,
+        stored.names,
+        lambda name, parameter: stored.read(name, place_of(parameter)),
+    )
     state.stream.load_state_dict(join(resume["stream"], _stream_tensors(directory)))
     if state.scaler.is_enabled() and resume["scaler"]:
         state.scaler.load_state_dict(resume["scaler"])
@@ -91,6 +100,18 @@ def load(state: TrainState, directory: Path) -> None:
     state.memory = Memory(**resume.get("memory", {}))
     if state.runtime.attention == "auto":  # the form measured when the run began; another one rounds differently
         set_attention(state.model, resume.get("attention", "fused"))
+
+
+def fill(model: Model, directory: Path) -> None:
+    """Read the weights of a directory into a model; of a divided one each rank reads its own parts.
+
+    Raises:
+        UserError: as `load_weights`.
+    """
+    if not is_sharded(model):
+        model.load_state_dict(load_weights(directory, model))
+        return
+    copy_parts(model, load_weights(directory, model, is_checked=False), str(directory))
 
 
 def _stream_tensors(directory: Path) -> dict[str, Tensor]:
@@ -106,7 +127,7 @@ def _load_weights(state: TrainState, directory: Path, base: str | None) -> None:
         how = "without" if layers else "with"
         raise UserError(f"{directory}: was made {how} LoRA; set lora.rank as it was, or choose another --run_dir")
     if not layers:
-        state.model.load_state_dict(load_weights(directory, state.model))
+        fill(state.model, directory)
         return
     adapter = read_adapter(directory)
     config = adapter.config

@@ -13,19 +13,21 @@ import errno
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 
 from babyllm.data.stream_state import StreamState, gather
 from babyllm.errors import UserError
-from babyllm.files import fsync, sha256
+from babyllm.files import fsync, sha256, write_json
 from babyllm.interop.huggingface import describe_model, save_generation
 from babyllm.interop.peft import describe_adapter
-from babyllm.interop.weights import save_tensors
 from babyllm.model.adapt.lora import lora_layers
 from babyllm.model.interface import Model
-from babyllm.run_directory import SAVING, place, prune, read_resume, step_name, write_pointer, write_resume
+from babyllm.parallel.sharding import is_sharded
+from babyllm.run_directory import SAVING, KeepEvery, place, prune, read_resume, step_name, write_pointer, write_resume
 from babyllm.runtime.machine import available_memory
 from babyllm.tokenizer import Tokenizer
+from babyllm.training.checkpoint.others import Others, write_tensors
 from babyllm.training.checkpoint.snapshot import Snapshot, base_digest, resume_values, take_snapshot
 from babyllm.training.state import TrainState
 
@@ -39,6 +41,7 @@ class Saver:
         keep: number of newest steps to keep, at least 1; the best step is kept too.
         chat_template: Jinja template, stored with the tokenizer.
         end_ids: tokens that end an answer, in addition to <eos>.
+        keep_every: further steps to keep, as `run_directory.prune` describes.
     """
 
     def __init__(
@@ -48,8 +51,9 @@ class Saver:
         keep: int,
         chat_template: str | None = None,
         end_ids: Sequence[int] = (),
+        keep_every: KeepEvery = 0,
     ) -> None:
-        self._run_dir, self._keep = run_dir, max(1, keep)
+        self._run_dir, self._keep, self._keep_every = run_dir, max(1, keep), keep_every
         self._tokenizer, self._chat_template, self._end_ids = tokenizer, chat_template, end_ids
         self._writing: Future[None] | None = None
 
@@ -68,16 +72,23 @@ class Saver:
         Raises:
             UserError: the weights are not finite, or as `join`.
         """
-        stream = stream or gather(state.stream, state.runtime)
-        if state.runtime.is_main:
-            self.join()
-            snapshot = take_snapshot(state, stream)
-            if copy := _copy_if_it_fits(snapshot):
-                writer = ThreadPoolExecutor(1, "checkpoint")
-                self._writing = writer.submit(self._write, copy, first)
-                writer.shutdown(wait=False)  # its thread ends with the write
-            else:
-                self._write(snapshot, first)
+        stream, runtime = stream or gather(state.stream, state.runtime), state.runtime
+        others = Others(runtime, self._run_dir / SAVING) if is_sharded(state.model) else None
+        if not (others or runtime.is_main):
+            return
+        self.join()
+        if others:
+            with runtime.main_first():
+                if runtime.is_main:
+                    _begin(self._run_dir / SAVING)
+        snapshot = take_snapshot(state, stream)
+        write = others.write if others and not runtime.is_main else partial(self._write, first=first, others=others)
+        if copy := _copy_if_it_fits(snapshot):
+            writer = ThreadPoolExecutor(1, "checkpoint")
+            self._writing = writer.submit(write, copy)
+            writer.shutdown(wait=False)  # its thread ends with the write
+        else:
+            write(snapshot)
 
     def join(self, *, block: bool = True) -> None:
         """Wait until the step is complete; without `block`, return at once while it is being written.
@@ -106,37 +117,38 @@ class Saver:
             stored = read_resume(directory, compare=False)
             kept = {key: stored[key] for key in ("base", "sha256")}
             write_resume(directory, {**resume_values(state, stored["stream"]), **kept})
-            prune(self._run_dir, self._keep, state.best[1] if state.best else None)
+            prune(self._run_dir, self._keep, state.best[1] if state.best else None, self._keep_every)
         except OSError as e:
             raise _not_saved(self._run_dir, state.step, e) from e
 
-    def _write(self, snapshot: Snapshot, first: Callable[[], None]) -> None:
+    def _write(self, snapshot: Snapshot, first: Callable[[], None], others: Others | None) -> None:
         first()
         directory = self._run_dir / SAVING
         try:
             try:
-                self._fill(directory, snapshot)
+                self._fill(directory, snapshot, others)
                 write_pointer(self._run_dir, snapshot.step)
             except OSError:
                 shutil.rmtree(directory, ignore_errors=True)
                 raise
             place(self._run_dir, snapshot.step)
-            prune(self._run_dir, self._keep, snapshot.best)
+            prune(self._run_dir, self._keep, snapshot.best, self._keep_every)
         except OSError as e:
             raise _not_saved(self._run_dir, snapshot.step, e) from e
 
-    def _fill(self, directory: Path, snapshot: Snapshot) -> None:
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
-        if shutil.disk_usage(directory).free < snapshot.n_bytes:
-            raise OSError(errno.ENOSPC, "not enough space for a checkpoint")
+    def _fill(self, directory: Path, snapshot: Snapshot, others: Others | None) -> None:
+        if others is None:
+            _begin(directory)
         self._describe(directory, snapshot.model)
-        for name, tensors in snapshot.tensors.items():
-            save_tensors(tensors, directory / name)
-        for path in directory.rglob("*"):
+        for name, index in snapshot.indices.items():
+            write_json(directory / name, index)
+        write_tensors(directory, snapshot)
+        theirs = others.wait() if others else {}
+        paths = [path for path in directory.rglob("*") if path.relative_to(directory).as_posix() not in theirs]
+        for path in paths:
             fsync(path)
-        files = sorted(path for path in directory.rglob("*") if path.is_file())
-        digests = {file.relative_to(directory).as_posix(): sha256(file) for file in files}
+        files = sorted(path for path in paths if path.is_file())
+        digests = theirs | {file.relative_to(directory).as_posix(): sha256(file) for file in files}
         write_resume(directory, {**snapshot.resume, "base": base_digest(snapshot.model), "sha256": digests})
 
     def _describe(self, directory: Path, model: Model) -> None:
@@ -168,6 +180,11 @@ def save(
     saver.save(state)
     saver.join()
     state.runtime.barrier()
+
+
+def _begin(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
 
 
 def _copy_if_it_fits(snapshot: Snapshot) -> Snapshot | None:

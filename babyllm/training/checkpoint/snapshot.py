@@ -6,7 +6,7 @@ them
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ from babyllm.files import sha256
 from babyllm.integrity import OPTIMIZER, STREAM
 from babyllm.interop.huggingface import model_tensors
 from babyllm.interop.peft import adapter_parameters, adapter_tensors
-from babyllm.interop.weights import hf_name, weight_files
+from babyllm.interop.weights import WEIGHTS, hf_name, weight_files
 from babyllm.model.adapt.lora import lora_layers
 from babyllm.model.attention import attention_form
 from babyllm.model.interface import Model
 from babyllm.optim.average import averaged
 from babyllm.optim.stored import optimizer_tensors
+from babyllm.parallel.tensors import local, whole_tensor
+from babyllm.training.checkpoint.parts import has_parts, held, index_of, owned, part_name
 from babyllm.training.state import TrainState
 from babyllm.training.watch import ADVICE
 
@@ -38,8 +40,10 @@ class Snapshot:
         step: number of finished optimizer steps.
         best: the best step so far; None before the first evaluation.
         model: model of the run, for its configuration and its layers; its weights may have changed since.
-        tensors: tensors by the file that has them, and by their names there.
+        tensors: tensors by the file of this rank that has them, and by their names there.
         resume: contents of resume.json that need no file.
+        metadata: metadata of the files, by name.
+        indices: contents of the indices of files in parts, by name.
     """
 
     step: int
@@ -47,6 +51,8 @@ class Snapshot:
     model: Model
     tensors: dict[str, dict[str, Tensor]]
     resume: dict[str, Any]
+    metadata: dict[str, dict[str, str]] = field(default_factory=dict)
+    indices: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def n_bytes(self) -> int:
@@ -67,20 +73,55 @@ class Snapshot:
 def take_snapshot(state: TrainState, stream: StreamState) -> Snapshot:
     """The snapshot of a run whose stream has the state `stream`; its tensors are the run's own, which a step changes.
 
+    Of a divided model every rank takes its own, and all must; else rank 0 alone.
+
     Raises:
         UserError: the weights are not finite.
     """
     _require_finite(state)
     with averaged(state.average):
         tensors = adapter_tensors(state.model) if lora_layers(state.model) else model_tensors(state.model)
-    tensors[OPTIMIZER] = optimizer_tensors(
-        named_parameters(state.model), state.optimizer, has_average=state.average is not None
-    )
-    if stream.tensors:
-        tensors[STREAM] = stream.tensors
-    return Snapshot(
-        state.step, state.best[1] if state.best else None, state.model, tensors, resume_values(state, stream.values)
-    )
+        own = _Own(state.runtime.rank, state.runtime.world_size)
+        for file, its in tensors.items():
+            own.add_weights(file, its)
+    moments = optimizer_tensors(named_parameters(state.model), state.optimizer, has_average=state.average is not None)
+    own.add_parts(OPTIMIZER, moments)
+    if stream.tensors and state.runtime.is_main:
+        own.tensors[STREAM] = stream.tensors
+    best, resume = state.best[1] if state.best else None, resume_values(state, stream.values)
+    return Snapshot(state.step, best, state.model, own.tensors, resume, own.metadata, own.indices)
+
+
+class _Own:
+    """The files of a rank."""
+
+    def __init__(self, rank: int, n_ranks: int) -> None:
+        self._rank, self._n_ranks = rank, n_ranks
+        self.tensors: dict[str, dict[str, Tensor]] = {}
+        self.metadata: dict[str, dict[str, str]] = {}
+        self.indices: dict[str, dict[str, Any]] = {}
+
+    def add_weights(self, file: str, tensors: dict[str, Tensor]) -> None:
+        """Add tensors that a file has whole; of a large divided file each rank has some."""
+        if not has_parts(tensors):
+            if self._rank == 0:
+                self.tensors[file] = tensors
+        elif Path(file).name == WEIGHTS:
+            self.tensors[part_name(file, self._rank, self._n_ranks)] = owned(tensors, self._rank, self._n_ranks)
+            self.indices[f"{file}.index.json"] = index_of(Path(file).name, tensors, self._n_ranks)
+        else:
+            gathered = {name: whole_tensor(tensor) for name, tensor in tensors.items()}
+            if self._rank == 0:
+                self.tensors[file] = gathered
+
+    def add_parts(self, file: str, tensors: dict[str, Tensor]) -> None:
+        """Add tensors of which each rank has its part."""
+        if not has_parts(tensors):
+            if self._rank == 0:
+                self.tensors[file] = tensors
+            return
+        name = part_name(file, self._rank, self._n_ranks)
+        self.tensors[name], self.metadata[name] = held(tensors)
 
 
 def resume_values(state: TrainState, stream: Any) -> dict[str, Any]:
@@ -107,7 +148,7 @@ def named_parameters(model: Model) -> dict[str, nn.Parameter]:
 
 def _require_finite(state: TrainState) -> None:
     saved = adapter_parameters(state.model) or dict(state.model.named_parameters())
-    saved = {name: parameter.detach() for name, parameter in saved.items() if parameter.numel()}
+    saved = {name: part for name, parameter in saved.items() if (part := local(parameter.detach())).numel()}
     # Minimum and maximum show NaN and infinity, much faster than a test of every element.
     extremes = torch.stack([torch.stack(parameter.aminmax()) for parameter in saved.values()])
     for name, is_finite in zip(saved, extremes.isfinite().all(dim=1).tolist(), strict=True):

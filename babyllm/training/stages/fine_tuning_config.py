@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from babyllm.config.values import AnyCount, AnyMembers, PathText
+from babyllm.config.values import AnyCount, AnyMembers, Epochs, PathText
 from babyllm.data.conversation_config import SAMPLE, ConversationConfig
 from babyllm.optim.config import OptimConfig
 from babyllm.schedule import Plan
@@ -29,7 +29,7 @@ class FineTuneConfig(AdaptedRunConfig):
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(weight_decay=0.0))
     plan: Plan = field(default_factory=lambda: Plan(epochs=1.5, peak_lr=2e-3))
     eval_every: AnyCount = 200
-    save_every: AnyCount = 200
+    save_every: AnyCount | Epochs = 200
     normalise: LossAverage = "turn"
     samples: AnyMembers = 3
 

@@ -86,6 +86,6 @@ def new_state(config: AdaptedRunConfig, model: Model, stream: Stream, runtime: R
     Raises:
         UserError: a setting of the optimizer is out of range.
     """
-    optimizer = make_optimizer(model, config.optim)
+    optimizer = make_optimizer(model, config.optim, config.parallel.offload)
     average = make_average(model, config.optim)
     return TrainState(model, optimizer, runtime.scaler(), stream, runtime, origin=source, average=average)

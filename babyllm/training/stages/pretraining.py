@@ -22,12 +22,11 @@ from babyllm.runtime.precision import reads_in
 from babyllm.schedule import Plan
 from babyllm.store.shards import is_text
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.parallel import prepare
 from babyllm.training.run import Measure, Show
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.pos_head import loss_of, with_classes
 from babyllm.training.stages.pretraining_config import PREPARED, TOKENS, PretrainConfig
-from babyllm.training.stages.pretraining_model import model_of
+from babyllm.training.stages.pretraining_model import prepared_model
 from babyllm.training.stages.renewal import renewals
 from babyllm.training.state import TrainState
 
@@ -81,10 +80,10 @@ def new_state(config: PretrainConfig, data: PretrainingData, runtime: Runtime) -
     Raises:
         UserError: the model, the data and the plan do not fit each other.
     """
-    model = prepare(model_of(config, data), runtime)
+    model = prepared_model(config, data, runtime)
     _check_prompts(config, data.tokenizer, model.config.max_seq_len)
     loader, plan = make_loader(config.data, data, model.config, runtime, config.plan, Path(config.run_dir))
-    optimizer, average = make_optimizer(model, config.optim), make_average(model, config.optim)
+    optimizer, average = make_optimizer(model, config.optim, config.parallel.offload), make_average(model, config.optim)
     return TrainState(model, optimizer, runtime.scaler(), loader, runtime, average=average), plan
 
 

@@ -23,11 +23,11 @@ from babyllm.objectives.policy.losses import policy_loss
 from babyllm.objectives.policy.policy_options import KlConfig, PolicyOptions, ValueOptions
 from babyllm.optim.build import make_optimizer
 from babyllm.optim.config import OptimConfig
+from babyllm.parallel.distribute import prepare
 from babyllm.runtime import Runtime, RuntimeConfig, start
 from babyllm.schedule import Plan
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
-from babyllm.training.parallel import prepare
 from babyllm.training.state import Every, TrainState
 
 N, T = 16, 8

@@ -11,10 +11,11 @@ from babyllm.data.row_config import share_of
 from babyllm.errors import UserError
 from babyllm.objectives.policy.losses import policy_loss
 from babyllm.objectives.policy.ptx_loss import with_ptx_loss
+from babyllm.parallel.distribute import prepare
+from babyllm.parallel.twin import readable, reading
 from babyllm.rollouts.prompt_files import read_prompts
 from babyllm.rollouts.ptx import with_ptx
 from babyllm.runtime import Runtime
-from babyllm.training.parallel import prepare
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.opening import new_state, open_stage
 from babyllm.training.stages.policy.grpo_advantages import GroupAdvantages
@@ -42,15 +43,16 @@ def begin(config: GrpoConfig, runtime: Runtime) -> Beginning:
     if runtime.is_main:
         print(prompts)
     start = starting_model(config, opening.directory, opening.tokenizer, opening.template, opening.is_resumed)
-    model = prepare(adapted(config, start, opening.template, runtime), runtime)
+    model = prepare(adapted(config, start, opening.template, runtime), runtime, config.parallel)
+    policy = readable(model)
     share = share_of(config.data, model.config, runtime)
     kl = config.loss.kl
     temperature = config.rollout.temperature
-    reference = None if kl.place == "none" else reference_of(config, model, runtime, temperature, share.micro_batch)
+    reference = None if kl.place == "none" else reference_of(config, policy, runtime, temperature, share.micro_batch)
     advantages = GroupAdvantages(config.loss, config.scale, config.rollout.group, runtime, reference, kl.coefficient)
-    stream = rollouts_of(config, model, opening, prompts, advantages, share, runtime)
+    stream = rollouts_of(config, policy, opening, prompts, advantages, share, runtime)
     mixed = with_ptx(stream, config.ptx, Path(config.run_dir), opening.template, model.config, runtime)
-    state = new_state(config, model, mixed, runtime, start.source)
+    state = new_state(config, model, reading(mixed, model), runtime, start.source)
     loss = policy_loss(config.loss, max_answer=config.data.max_new_tokens, temperature=temperature)
     measure, show = held_out(config, prompts, stream, runtime)
     return Beginning(

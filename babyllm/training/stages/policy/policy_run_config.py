@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from babyllm.config.values import AnyCount, AnyMembers, PathText
+from babyllm.config.values import AnyCount, AnyMembers, Epochs, PathText
 from babyllm.data.pair_config import SAMPLE
 from babyllm.data.prompt_config import PromptConfig
 from babyllm.objectives.policy.policy_options import KlConfig, PolicyOptions
@@ -40,7 +40,7 @@ class PolicyRunConfig(AdaptedRunConfig):
     alarms: AlarmConfig = field(default_factory=AlarmConfig)
     log_every: AnyCount = 1
     eval_every: AnyCount = 50
-    save_every: AnyCount = 50
+    save_every: AnyCount | Epochs = 50
     best: str = "all/reward"
     samples: AnyMembers = 3
 

@@ -13,11 +13,12 @@ from babyllm.model.interface import Model
 from babyllm.objectives.policy.credit import Credit
 from babyllm.objectives.policy.losses import policy_loss
 from babyllm.objectives.policy.ptx_loss import with_ptx_loss
+from babyllm.parallel.distribute import prepare
+from babyllm.parallel.twin import readable, reading
 from babyllm.rollouts.prompt_files import Prompts, read_prompts
 from babyllm.rollouts.ptx import with_ptx
 from babyllm.rollouts.rollout_stream import Rollouts
 from babyllm.runtime import Runtime
-from babyllm.training.parallel import prepare
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.opening import Opening, new_state, open_stage
 from babyllm.training.stages.policy.critic import Critique, with_critic
@@ -45,8 +46,9 @@ def begin(config: PpoConfig, runtime: Runtime) -> Beginning:
     actor = adapted(config, start, opening.template, runtime)
     step = opening.directory if opening.is_resumed else None
     reward_model = config.reward.model or ""
-    model = prepare(with_critic(actor, config.critic, opening.tokenizer, reward_model=reward_model, step=step), runtime)
-    stream = _rollouts(config, model, opening, prompts, runtime)
+    both = with_critic(actor, config.critic, opening.tokenizer, reward_model=reward_model, step=step)
+    model = prepare(both, runtime, config.parallel)
+    stream = _rollouts(config, readable(model), opening, prompts, runtime)
     loss = policy_loss(
         config.loss,
         max_answer=config.data.max_new_tokens,
@@ -56,7 +58,7 @@ def begin(config: PpoConfig, runtime: Runtime) -> Beginning:
     mixed = with_ptx(stream, config.ptx, Path(config.run_dir), opening.template, model.config, runtime)
     measure, show = held_out(config, prompts, stream, runtime)
     return Beginning(
-        new_state(config, model, mixed, runtime, start.source),
+        new_state(config, model, reading(mixed, model), runtime, start.source),
         plan_of(config, prompts),
         with_ptx_loss(watched(loss, stream), config.ptx.weight),
         measure,

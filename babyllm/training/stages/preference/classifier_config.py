@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from babyllm.config.values import AnyCount, PathText
+from babyllm.config.values import AnyCount, Epochs, PathText
 from babyllm.data.labelling.label_config import LabelConfig
 from babyllm.schedule import Plan
 from babyllm.training.adapted_config import AdaptedRunConfig
@@ -21,7 +21,7 @@ class ClassifierConfig(AdaptedRunConfig):
     data: LabelConfig = field(default_factory=LabelConfig)
     plan: Plan = field(default_factory=lambda: Plan(epochs=3, peak_lr=3e-4))
     eval_every: AnyCount = 100
-    save_every: AnyCount = 100
+    save_every: AnyCount | Epochs = 100
     best: str = "all/accuracy"
 
 

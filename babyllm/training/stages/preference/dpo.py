@@ -18,10 +18,11 @@ from babyllm.errors import UserError
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.interface import Model
 from babyllm.objectives.preference.preference_losses import answer_logps, preference_loss, reference_logps
+from babyllm.parallel.distribute import prepare
+from babyllm.parallel.twin import readable, reading, whole
 from babyllm.runtime import Runtime
 from babyllm.store.pair_store import Kind
 from babyllm.store.shards import Split
-from babyllm.training.parallel import prepare
 from babyllm.training.run import Measure
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.opening import new_state, open_stage
@@ -60,14 +61,15 @@ def begin(config: DpoConfig, runtime: Runtime) -> Beginning:
     data = run_pairs(config.data, config.run_dir, template, runtime, kind)
     if config.loss.has_reference_point:
         data = data.mismatched()
-    model = prepare(model, runtime)
+    model = prepare(model, runtime, config.parallel)
     if config.loss.needs_reference and config.reference == "stored":
-        data = _with_reference(data, model, runtime, is_resumed=opening.is_resumed)
+        with whole(model):
+            data = _with_reference(data, readable(model), runtime, is_resumed=opening.is_resumed)
     loader, plan = make_pair_loader(config.data, data, model.config, runtime, config.plan)
     by_adapter = config.reference == "adapter_off"
     stream: Stream = loader
     if config.loss.has_reference_point:
-        stream = WithReferencePoint(loader, model, runtime, by_adapter=by_adapter)
+        stream = reading(WithReferencePoint(loader, readable(model), runtime, by_adapter=by_adapter), model)
     state = new_state(config, model, stream, runtime, start.source)
     return Beginning(
         state,

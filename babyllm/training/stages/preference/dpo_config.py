@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from babyllm.config.values import AnyCount, PathText
+from babyllm.config.values import AnyCount, Epochs, PathText
 from babyllm.data.pair_config import SAMPLE, PairConfig
 from babyllm.objectives.preference.preference_options import PreferenceOptions
 from babyllm.optim.config import OptimConfig
@@ -31,7 +31,7 @@ class DpoConfig(AdaptedRunConfig):
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(weight_decay=0.0))
     plan: Plan = field(default_factory=lambda: Plan(epochs=1, peak_lr=2e-4))
     eval_every: AnyCount = 100
-    save_every: AnyCount = 100
+    save_every: AnyCount | Epochs = 100
     loss: PreferenceOptions = field(default_factory=PreferenceOptions)
     reference: Literal["stored", "adapter_off"] = "stored"
 

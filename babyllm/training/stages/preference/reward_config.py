@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from babyllm.config.values import AnyCount, PathText, expand_paths
+from babyllm.config.values import AnyCount, Epochs, PathText, expand_paths
 from babyllm.data.pair_config import SAMPLE, PairConfig
 from babyllm.objectives.bradley_terry import RewardOptions
 from babyllm.optim.config import OptimConfig
@@ -31,7 +31,7 @@ class RewardConfig(AdaptedRunConfig):
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(weight_decay=0.0))
     plan: Plan = field(default_factory=lambda: Plan(epochs=1, peak_lr=1e-3))
     eval_every: AnyCount = 200
-    save_every: AnyCount = 200
+    save_every: AnyCount | Epochs = 200
     best: str = "all/loss"
     loss: RewardOptions = field(default_factory=RewardOptions)
     reference_set: PathText | None = None

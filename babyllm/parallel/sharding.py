@@ -1,0 +1,82 @@
+"""Sharded models, by PyTorch's fully_shard (FSDP2): each rank holds a part of every parameter, gradient and moment.
+
+model -> shard: each block, then the rest -> parameters are DTensors, divided along their first dimension
+
+A block's parameters are gathered before its forward and backward pass. Gradients are summed over ranks, not averaged.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from torch import Tensor, nn
+
+from babyllm.model.interface import Model
+from babyllm.parallel.config import ParallelConfig
+from babyllm.parallel.twin import keep_twin
+from babyllm.runtime import Runtime
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.fsdp import FSDPModule
+
+M = TypeVar("M", bound=Model)
+
+
+def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
+    """Divide a model among ranks, in place; every rank must call it.
+
+    Args:
+        model: bare model, the same on every rank.
+        runtime: device and ranks.
+        config: what is divided, and what lies in the memory of the CPU.
+
+    Returns:
+        The model, whose parameters are DTensors.
+    """
+    from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+
+    keep_twin(model, runtime.device)
+    mesh = _mesh(runtime, config)
+    is_cuda = runtime.device.type == "cuda"
+    policy = CPUOffloadPolicy(pin_memory=is_cuda) if config.offload == "all" else OffloadPolicy()
+    # A number by itself, and a matrix without rows, cannot be divided; they are frozen and small.
+    kept = {p for p in model.parameters() if p.dim() == 0 or not p.numel()}
+    for parameter in kept:
+        parameter.data = parameter.data.to(runtime.device)
+    options: dict[str, Any] = {"mesh": mesh, "offload_policy": policy, "ignored_params": kept}
+    model.register_forward_hook(_without_views)
+    for block in model.layers:
+        fully_shard(block, reshard_after_forward=config.shard != "zero2", **options)
+    fully_shard(model, reshard_after_forward=False, **options)
+    for part in model.modules():
+        if is_sharded(part):
+            divided = cast("FSDPModule", part)
+            divided.set_force_sum_reduction_for_comms(True)  # gloo has no other reduction without a division
+            divided.set_gradient_divide_factor(1.0)
+    if any(parameter.is_meta for parameter in model.parameters()):
+        model.to_empty(device="cpu" if config.offload == "all" else runtime.device)
+    return model
+
+
+def _without_views(model: nn.Module, inputs: Any, outputs: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+    """The outputs of a pass as tensors of their own: FSDP watches them, and would miss a change made through a view."""
+    if isinstance(outputs, dict):
+        return {name: output.clone() if output._is_view() else output for name, output in outputs.items()}
+    return outputs.clone() if outputs._is_view() else outputs
+
+
+def _mesh(runtime: Runtime, config: ParallelConfig) -> DeviceMesh:
+    """The ranks as the model is divided among them; under hybrid, (copies, ranks of a copy)."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    n, size = runtime.world_size, config.shard_ranks or runtime.local_world_size
+    shape, names = ((n // size, size), ("copy", "shard")) if config.shard == "hybrid" else ((n,), ("shard",))
+    return init_device_mesh(runtime.device.type, shape, mesh_dim_names=names)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether a model, or a part of one, was divided by `shard`."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # importing it takes time, which most runs need not spend
+    return fsdp is not None and isinstance(model, fsdp.FSDPModule)
