@@ -163,7 +163,8 @@ class Machine:
         self._holder = holder
         wait_for(lambda: bool(_sleeping(holder.pid)), "a namespace")
         (self._init,) = _sleeping(holder.pid)
-        port, inside = f"port{self._number}", self._inside()
+        # Its own name each time: the system removes the port of a machine that was killed a moment later.
+        port, inside = f"p{self._number}n{self._init}", self._inside()
         link = ["ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(self._init)]
         _run(*_within(self._switch), *link)
         _run(*_within(self._switch), "ip", "link", "set", port, "master", "bridge0", "up")

@@ -99,8 +99,8 @@ def test_generate_takes_any_prompt(
     [
         (
             ["generat"],
-            "no such command; choose one of chat, classifier, clean, compare, dedup, dpo, eval, export, generate, "
-            "grpo, import, inspect, judge",
+            "no such command; choose one of chat, classifier, clean, compare, dedup, doctor, dpo, eval, export, "
+            "generate, grpo, import, inspect, judge",
         ),
         (["generate"], "usage: babyllm generate RUN_DIR"),
         (["generate", "/nowhere", "hello"], "/nowhere: does not exist; give the directory of a run"),

@@ -59,8 +59,8 @@ class Pace:
     def begin(self, model: nn.Module) -> None:
         """Note that this rank begins its own work of a step.
 
-        The work ends when the gradient of the model's first trained parameter is there, the last in a backward pass. A
-        parameter that is sharded has no such moment; its rank reports no time.
+        The work ends when the gradient of the model's first trained parameter is there, the last in a backward pass. If
+        weights are sharded, waits for the weights of other ranks are part of it.
         """
         if not self._is_shared:
             return
