@@ -211,7 +211,7 @@ TABLE: tuple[tuple[str, tuple[Answer, ...]], ...] = (
     ("dropout attn_pdrop resid_pdrop attention_dropout hidden_dropout", ("--model.dropout",)),
     (
         "gradient_checkpointing activation_checkpointing use_gradient_checkpointing checkpoint_activations "
-        "recompute recompute_granularity checkpoint_every selective_ac",
+        "recompute recompute_granularity selective_ac",
         ("--model.activation_checkpointing",),
     ),
     (

@@ -40,7 +40,7 @@ def choose_forms(model: Model, runtime: Runtime, seq_len: int, *, is_packed: boo
         is_open = is_cpu and SHORTEST <= seq_len <= LONGEST and not is_packed
         key = f"attention {shape} {runtime.dtype}, {machine}"
         is_blocks = is_open and _measured(runtime, key, "blocks", lambda: fastest_form(shape, runtime.dtype))
-        # On a CPU each new set of documents would be compiled anew.
+        # On a CPU each new set of documents would be compiled once more.
         by_document = is_packed and seq_len >= PACKED and not (is_cpu and runtime.compile)
         form = "documents" if by_document else "blocks" if is_blocks else "fused"
     set_attention(model, form)

@@ -129,11 +129,19 @@ def train_in_turns(state: TrainState, steps: int) -> None:
         seconds = now(runtime.device) - began
         _, waited_s = state.take_times()
         if runtime.is_main:
-            turns.answer({"seconds": seconds, "waited": waited_s / seconds, "dtype": dtype_name(runtime.dtype)})
+            facts = {"waited": waited_s / seconds, "dtype": dtype_name(runtime.dtype)}
+            turns.answer({"seconds": seconds, **facts, **peak_memory(runtime.device)})
         wait(state)
 
     wait(state)
     babyllm.train(state, language_model, babyllm.Plan(steps=1_000_000), [Every(steps, end_turn, at_end=False)])
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """The most memory in GiB that this process has held on a GPU, as "memory"; nothing on a CPU."""
+    import torch
+
+    return {"memory": torch.cuda.max_memory_allocated() / 2**30} if device.type == "cuda" else {}
 
 
 def now(device: torch.device) -> float:

@@ -2,7 +2,7 @@
 
     PEERS[name](shape, batch, seq_len, device, dtype) -> step()
 
-transformers   LlamaForCausalLM with SDPA and fused AdamW
+transformers   LlamaForCausalLM with its fastest attention and fused AdamW
 trainer        the same model under transformers' Trainer, dataset and collator included
 litgpt         its GPT with a Llama's configuration
 nanogpt        a GPT-2-style model written for this benchmark: LayerNorm, learned positions, GELU of 4 x width
@@ -10,6 +10,7 @@ nanochat       a model in nanochat's style, too: norms without weights, also of 
                an output layer of its own, logits kept within 15
 
 Everyone clips gradients to norm 1 and uses autocast for bfloat16. litgpt is measured where it is installed.
+Those of COMPILED also take `compiled`.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from babyllm.model.config import ModelConfig
 
 
-def transformers(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, dtype: torch.dtype) -> Step:
+def transformers(
+    shape: ModelConfig, batch: int, seq_len: int, device: torch.device, dtype: torch.dtype, compiled: bool = False
+) -> Step:
     """Transformers' Llama, called directly."""
-    model = llama(shape, seq_len).to(device)
+    model = llama(shape, seq_len, best_attention(device, dtype)).to(device)
     tokens = _tokens(shape, batch, seq_len, device)
-    return _loop(model, lambda: model(input_ids=tokens, labels=tokens).loss, device, dtype)
+    return _loop(model, lambda: model(input_ids=tokens, labels=tokens).loss, device, dtype, compiled)
 
 
 def litgpt(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, dtype: torch.dtype) -> Step:
@@ -63,7 +66,9 @@ def litgpt(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, d
     )
 
 
-def nanogpt(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, dtype: torch.dtype) -> Step:
+def nanogpt(
+    shape: ModelConfig, batch: int, seq_len: int, device: torch.device, dtype: torch.dtype, compiled: bool = False
+) -> Step:
     """A GPT-2-style model: no rotary positions, no gate, as many key heads as heads."""
     from torch import nn
     from torch.nn import functional as F
@@ -105,10 +110,12 @@ def nanogpt(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, 
     model = Model().to(device)
     model.apply(_initialise)
     tokens = _tokens(shape, batch, seq_len + 1, device)
-    return _loop(model, lambda: model(tokens[:, :-1], tokens[:, 1:]), device, dtype)
+    return _loop(model, lambda: model(tokens[:, :-1], tokens[:, 1:]), device, dtype, compiled)
 
 
-def nanochat(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, dtype: torch.dtype) -> Step:
+def nanochat(
+    shape: ModelConfig, batch: int, seq_len: int, device: torch.device, dtype: torch.dtype, compiled: bool = False
+) -> Step:
     """A model in nanochat's style: rotary positions, no gate, no weights in norms."""
     import torch
     from torch import nn
@@ -159,7 +166,7 @@ def nanochat(shape: ModelConfig, batch: int, seq_len: int, device: torch.device,
     model = Model().to(device)
     model.apply(_initialise)
     tokens = _tokens(shape, batch, seq_len + 1, device)
-    return _loop(model, lambda: model(tokens[:, :-1], tokens[:, 1:]), device, dtype)
+    return _loop(model, lambda: model(tokens[:, :-1], tokens[:, 1:]), device, dtype, compiled)
 
 
 def trainer(shape: ModelConfig, batch: int, seq_len: int, device: torch.device, dtype: torch.dtype) -> Step:
@@ -211,16 +218,25 @@ PEERS: dict[str, Make] = {
     "nanogpt": nanogpt,
     "nanochat": nanochat,
 }
+COMPILED = ("transformers", "nanogpt", "nanochat")
 
 
-def llama(shape: ModelConfig, seq_len: int) -> Any:
+def llama(shape: ModelConfig, seq_len: int, attention: str = "sdpa") -> Any:
     """Transformers' Llama of a shape, with rotary positions for `seq_len` tokens."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from babyllm.interop.hf_config import config_to_json
 
     values = config_to_json(replace(shape, max_seq_len=seq_len), None)
-    return LlamaForCausalLM(LlamaConfig(**values | {"use_cache": False, "attn_implementation": "sdpa"}))
+    return LlamaForCausalLM(LlamaConfig(**values | {"use_cache": False, "attn_implementation": attention}))
+
+
+def best_attention(device: torch.device, dtype: torch.dtype) -> str:
+    """Transformers' fastest attention here: flash-attn where it is installed and can run, else PyTorch's."""
+    from importlib.util import find_spec
+
+    has_flash = device.type == "cuda" and dtype.itemsize == 2 and find_spec("flash_attn")
+    return "flash_attention_2" if has_flash else "sdpa"
 
 
 def _tokens(shape: ModelConfig, batch: int, seq_len: int, device: torch.device) -> torch.Tensor:
@@ -237,10 +253,14 @@ def _initialise(module: Any) -> None:
         torch.nn.init.normal_(module.weight, std=0.02)
 
 
-def _loop(model: Any, loss: Callable[[], Any], device: torch.device, dtype: torch.dtype) -> Step:
+def _loop(
+    model: Any, loss: Callable[[], Any], device: torch.device, dtype: torch.dtype, compiled: bool = False
+) -> Step:
     """A step of a plain loop around a model."""
     import torch
 
+    if compiled:
+        model.compile()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step() -> None:
