@@ -21,6 +21,7 @@ from babyllm.model.config import flops_per_token
 from babyllm.model.heads import writes
 from babyllm.optim.average import averaged, evaluated
 from babyllm.parallel.sharding import is_sharded
+from babyllm.parallel.twin import readable, whole
 from babyllm.run_directory import CONFIG, point, step_directories, step_name
 from babyllm.runtime import environment, memory_bytes, peak_flops
 from babyllm.runtime.health.wiring import sharing_hint
@@ -303,9 +304,14 @@ class Run:
 
 
 def _read(function: Callable[[TrainState], T], state: TrainState) -> T:
-    """What a function returns that reads the model with all its weights."""
-    with state.whole():
-        return function(state)
+    """What a function returns that reads the model with all its weights; every rank must call it."""
+    trained = state.model
+    with whole(trained):
+        state.model = readable(trained)
+        try:
+            return function(state)
+        finally:
+            state.model = trained
 
 
 @contextmanager

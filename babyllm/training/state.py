@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,7 +13,6 @@ from babyllm.data.batch import Stream
 from babyllm.model.interface import Model
 from babyllm.objectives import Mean
 from babyllm.optim.average import Average
-from babyllm.parallel.twin import readable, whole
 from babyllm.runtime import Runtime
 from babyllm.training.watch import Memory, WatchConfig
 
@@ -86,17 +84,6 @@ class TrainState:
         if self.runtime.sum([float(self.runtime.stop_requested)])[0]:
             self.stop_reason = STOP_SIGNAL
         return self.stop_reason == STOP_SIGNAL
-
-    @contextmanager
-    def whole(self) -> Iterator[None]:
-        """While the body runs, `model` is one to read outside of training; every rank must enter it."""
-        divided = self.model
-        with whole(divided):
-            self.model = readable(divided)
-            try:
-                yield
-            finally:
-                self.model = divided
 
     def take_times(self) -> tuple[float, float]:
         """(`busy_s`, `data_wait_s`) in seconds; both are reset to 0."""

@@ -10,6 +10,7 @@ import torch.distributed.fsdp  # noqa: F401 (imported before the fork, not in ea
 import torch.distributed.tensor._utils  # noqa: F401
 
 from babyllm.config import parse
+from babyllm.parallel.twin import readable, whole
 from babyllm.runtime import Runtime, RuntimeConfig, start
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
@@ -65,7 +66,8 @@ def _run(stage: Beginning, folder: Path, middle: Path | None = None) -> list[dic
         checkpoint.save(state, folder, None, keep=9)
 
     train(state, stage.loss, replace(stage.plan, steps=N_STEPS), [Every(1, look)])
-    with state.whole():
+    with whole(state.model):
+        state.model = readable(state.model)
         seen.append(stage.measure(state))
         stage.show(state)
     return seen

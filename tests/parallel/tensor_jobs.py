@@ -91,10 +91,9 @@ def split_run(
         stopping(until),
     ]
     train(state, language_model, replace(tiny_config(Path(data)).plan, steps=END), every)
-    with state.whole():
-        held_out = perplexity(
-            state.model, open_pretraining_data(tiny_config(Path(data)).data).tokens, runtime, seq_len=16
-        )
+    tokens = open_pretraining_data(tiny_config(Path(data)).data).tokens
+    with whole(state.model):
+        held_out = perplexity(readable(state.model), tokens, runtime, seq_len=16)
     parts = [local(p.detach()).flatten() for p in state.model.parameters()]
     seen = {
         "losses": losses,

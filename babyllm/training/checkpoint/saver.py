@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 from babyllm.data.stream_state import StreamState, gather
 from babyllm.parallel.sharding import is_sharded
 from babyllm.run_directory import SAVING, KeepEvery, read_resume, step_name, write_resume
-from babyllm.runtime.machine import available_memory
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.checkpoint.others import Others
-from babyllm.training.checkpoint.snapshot import Snapshot, resume_values, take_snapshot
+from babyllm.training.checkpoint.snapshot import resume_values, take_snapshot
 from babyllm.training.checkpoint.step_writer import StepWriter, not_saved
 from babyllm.training.state import TrainState
 
@@ -69,11 +67,12 @@ class Saver:
             return
         self.join()
         snapshot = take_snapshot(state, stream)
-        with runtime.main_first() if others else nullcontext():
-            if runtime.is_main:
-                self._step.begin(state.step)
+        if others:
+            with runtime.main_first():
+                if runtime.is_main:
+                    self._step.begin(state.step)
         write = others.write if others and not runtime.is_main else partial(self._step.write, first, others)
-        if copy := _copy_if_it_fits(snapshot):
+        if copy := snapshot.copied_if_it_fits():
             writer = ThreadPoolExecutor(1, "checkpoint")
             self._writing = writer.submit(write, copy)
             writer.shutdown(wait=False)  # its thread ends with the write
@@ -129,12 +128,3 @@ def save(
     saver.save(state)
     saver.join()
     state.runtime.barrier()
-
-
-def _copy_if_it_fits(snapshot: Snapshot) -> Snapshot | None:
-    if available_memory() < 2 * snapshot.n_bytes:  # the system and its cache of the files need some too
-        return None
-    try:
-        return snapshot.copied()
-    except (MemoryError, RuntimeError):  # torch raises the latter, for instance at a limit that the user has set
-        return None

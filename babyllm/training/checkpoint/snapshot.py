@@ -27,6 +27,7 @@ from babyllm.model.interface import Model
 from babyllm.optim.average import averaged
 from babyllm.optim.stored import optimizer_tensors
 from babyllm.parallel.tensors import local, whole_tensor
+from babyllm.runtime.machine import available_memory
 from babyllm.training.checkpoint.parts import has_parts, held, index_of, owned, part_name
 from babyllm.training.state import TrainState
 from babyllm.training.watch import ADVICE
@@ -70,6 +71,15 @@ class Snapshot:
         if any(tensor.is_cuda for tensors in self.tensors.values() for tensor in tensors.values()):
             torch.cuda.synchronize()  # the copies run beside each other until here, and steps change what they read
         return replace(self, tensors=copies)
+
+    def copied_if_it_fits(self) -> Snapshot | None:
+        """The same of `copied`; None if memory is too short."""
+        if available_memory() < 2 * self.n_bytes:  # the system and its cache of the files need some too
+            return None
+        try:
+            return self.copied()
+        except (MemoryError, RuntimeError):  # torch raises the latter, for instance at a limit that the user has set
+            return None
 
 
 def _copy(tensor: Tensor) -> Tensor:

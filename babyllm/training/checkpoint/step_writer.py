@@ -68,6 +68,8 @@ class StepWriter:
         first()
         directory = self.run_dir / SAVING
         try:
+            if others is None:
+                self.begin(snapshot.step)
             try:
                 self._fill(directory, snapshot, others)
                 write_pointer(self.run_dir, snapshot.step)
