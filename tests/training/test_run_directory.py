@@ -15,13 +15,14 @@ from babyllm.config import dump
 from babyllm.data.token_data import open_pretraining_data
 from babyllm.errors import UserError
 from babyllm.objectives.lm import language_model
-from babyllm.run_directory import latest, meant_step, take_back
+from babyllm.run_directory import KeepEvery, latest, meant_step, step_directories, take_back
 from babyllm.runtime import Runtime
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
 from babyllm.training.recording.records import read_metrics
 from babyllm.training.run import open_run
-from babyllm.training.stages.pretraining import new_state
+from babyllm.training.stage import train_stage
+from babyllm.training.stages.pretraining import begin, new_state
 from babyllm.training.stages.pretraining_config import PretrainConfig
 from babyllm.training.state import TrainState
 from tests.support.disk_fixtures import files_up_to
@@ -34,6 +35,29 @@ def state(data: Path, runtime: Runtime) -> TrainState:
     state = tiny_state(config, runtime)
     train(state, language_model, replace(config.plan, steps=2))
     return state
+
+
+@pytest.mark.parametrize(
+    ("keep_every", "kept"), [(0, [7, 8]), (3, [3, 6, 7, 8]), ("log", [1, 2, 4, 7, 8])], ids=["none", "3", "log"]
+)
+def test_steps_of_keep_every_stay(state: TrainState, tmp_path: Path, keep_every: KeepEvery, kept: list[int]) -> None:
+    """Multiples stay, or steps apart by a factor of two, in addition to the newest."""
+    saver = checkpoint.Saver(tmp_path, None, keep=2, keep_every=keep_every)
+    for step in range(1, 9):
+        state.step = step
+        saver.save(state)
+    saver.join()
+    assert list(step_directories(tmp_path)) == kept
+
+
+def test_checkpoints_by_epochs(data: Path, tmp_path: Path) -> None:
+    """A number with a point counts epochs, which a run of a given number of steps does not have."""
+    config = replace(tiny_config(data), run_dir=str(tmp_path / "run"), eval_every=0, save_every=0.5, keep=9, prompts=[])
+    with pytest.raises(UserError, match=r"--save_every=0\.5: counts epochs, but plan\.steps is given"):
+        train_stage(config, begin)
+    train_stage(replace(config, plan=replace(config.plan, steps=None, epochs=1.0)), begin)
+    steps = list(step_directories(tmp_path / "run"))
+    assert steps[0] == round(steps[-1] / 2) and len(steps) <= 3
 
 
 def test_a_step_survives_a_kill_at_any_moment_of_its_replacement(
