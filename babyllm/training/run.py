@@ -273,14 +273,13 @@ class Run:
     def _go_back(self, state: TrainState, row: int) -> bool:
         """Restore the last saved step, which continues with row `row`; returns whether there is such a step."""
         self._require_open()
-        runtime = state.runtime
+        best_by, runtime = state.best_by, state.runtime
         self.saver.join()
         # Rank 0 chooses the step: on a network disk other ranks may see it later.
         newest = max(step_directories(self.directory), default=-1) if runtime.is_main else 0
         step = int(runtime.sum([float(newest)])[0])
         if step < 0:
             return False
-        best_by = state.best_by
         load_checkpoint(state, self.directory / step_name(step))
         judge_by(state, best_by)  # a step from before a change has the old name
         state.stream.leave_out(row)
@@ -305,8 +304,7 @@ class Run:
 
 def _read(function: Callable[[TrainState], T], state: TrainState) -> T:
     """What a function returns that reads the model with all its weights; every rank must call it."""
-    trained = state.model
-    with whole(trained):
+    with whole(trained := state.model):
         state.model = readable(trained)
         try:
             return function(state)

@@ -72,7 +72,7 @@ def test_without_memory_for_a_copy_training_waits(
     """The step is complete when the save returns, and has the same bytes."""
     state = at_step(config, runtime, 2)
     checkpoint.save(state, tmp_path / "beside", None, 1)
-    monkeypatch.setattr("babyllm.training.checkpoint.saver.available_memory", lambda: 1000)
+    monkeypatch.setattr("babyllm.training.checkpoint.snapshot.available_memory", lambda: 1000)
     checkpoint.Saver(tmp_path / "waited", None, 1).save(state)
     assert files(tmp_path / "waited") == files(tmp_path / "beside")
 

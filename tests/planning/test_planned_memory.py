@@ -6,7 +6,7 @@ import pytest
 from planning_fixtures import tensor_peak
 
 from babyllm.data.row_config import RowConfig, share_of
-from babyllm.model import attention, cross_entropy
+from babyllm.model import attention, chunk_logits
 from babyllm.model.config import ModelConfig, parameter_counts
 from babyllm.model.options import PRESETS
 from babyllm.model.transformer import Transformer
@@ -53,7 +53,7 @@ def test_the_plan_is_what_a_step_takes(name: str) -> None:
 
 def test_constants_are_those_of_the_model() -> None:
     """Sizes of chunks and blocks are repeated for the plan, which loads no torch, and are the same."""
-    assert (CHUNK_BYTES, FEWEST_ROWS) == (cross_entropy.CHUNK_BYTES, cross_entropy.FEWEST_ROWS)
+    assert (CHUNK_BYTES, FEWEST_ROWS) == (chunk_logits.CHUNK_BYTES, chunk_logits.FEWEST_ROWS)
     assert planned_block.BLOCK == attention.BLOCK
 
 

@@ -1,6 +1,6 @@
 """Memory of each rank under zero3 beside one process, and what a checkpoint costs there.
 
-    python -m benchmarks.training.sharding [--shape 50m 250m] [--ranks 4] [--steps 2]
+    python -m benchmarks.parallel.sharding [--shape 50m 250m] [--ranks 4] [--steps 2]
 
 "held" are the bytes of weights, gradients and optimizer state after a step. Growths are those of a process's resident
 memory: in the steps over the one before the model was made, and in a save and in its reading over the one before each.
