@@ -21,7 +21,7 @@ from training_fixtures import FLAGS, ROOT, SCRIPT
 from babyllm.config import load
 from babyllm.errors import UserError
 from babyllm.runtime import RuntimeConfig
-from babyllm.runtime.launching.launch import choose_processes, launch
+from babyllm.runtime.launching.launch import Needs, choose_processes, launch
 from babyllm.runtime.launching.processes import is_running
 from babyllm.runtime.machine import physical_cores
 from babyllm.runtime.rendezvous import FolderStore
@@ -299,6 +299,27 @@ def test_the_number_of_processes_divides_the_batch(as_a_program: None, monkeypat
     monkeypatch.setenv("WORLD_SIZE", "16")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     assert choose_processes(cpu, 48, 3) == (8, "")
+
+
+def test_the_number_of_processes_is_what_the_model_is_divided_by(
+    as_a_program: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a multiple of what `parallel` asks for, and only processes that read other rows divide the batch."""
+    cpu, cuda = RuntimeConfig(device="cpu"), RuntimeConfig(device="cuda")
+    split = Needs(2, 2, "parallel.tensor=2")
+    assert choose_processes(cpu, 1, None, split) == (2, "")
+    assert choose_processes(cpu, 48, None, Needs(3, 6, "parallel.tensor=3 and parallel.shard_ranks=2")) == (6, "")
+    assert choose_processes(cpu, 48, 1, split) == (2, "the run has had 1 processes, here it needs 2")
+    assert choose_processes(cpu, 48, 3, split) == (2, "the run has had 3 processes, here it can have 2")
+    assert choose_processes(RuntimeConfig(device="cpu", processes=3), 48, None, split) == (3, "")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 7)
+    assert choose_processes(cuda, 3, None, split) == (6, "")
+    assert choose_processes(cuda, 2, 7, split)[0] == 4
+    with pytest.raises(UserError, match=r"parallel\.tensor=8: needs a multiple of 8 processes, and here it can have 7"):
+        choose_processes(cuda, 8, None, Needs(8, 8, "parallel.tensor=8"))
+    monkeypatch.setattr(sys, "argv", ["train.py", "--as_called_by=pytest"])
+    with pytest.raises(UserError, match=r"parallel\.tensor=2: needs .* can have 1; .* torchrun"):
+        choose_processes(cpu, 8, None, split)
 
 
 def test_gpus_are_counted(as_a_program: None, monkeypatch: pytest.MonkeyPatch) -> None:
