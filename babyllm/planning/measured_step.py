@@ -68,8 +68,8 @@ def measure_step(job: Job, threads: int | None = None) -> StepSeconds:
     small = small_job(job)
     if (needed := sum(training_memory(small).values())) > (free := available_memory()):
         raise UserError(
-            f"device=cpu: measuring two blocks takes {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; "
-            "name a GPU, or leave the device out to plan memory"
+            f"device=cpu: measuring two blocks takes {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are "
+            "free; name a GPU, or leave the device out to plan memory"
         )
     with _threads(threads):
         keep_freed_memory()  # as a run does
