@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from babyllm.errors import UserError
 from babyllm.model.config import flops_per_token
+from babyllm.parallel.config import ParallelConfig
 from babyllm.planning.job import Job, computed_flops
 from babyllm.planning.training_memory import training_memory
 from babyllm.runtime.machine import available_memory, keep_freed_memory
@@ -52,7 +53,8 @@ def small_job(job: Job) -> Job:
     model = replace(job.model, n_layers=2, activation_checkpointing=False if is_every else kind)
     tokens = max(FEWEST_TOKENS, int(FLOPS / flops_per_token(model, job.seq_len)))
     rows = max(1, min(job.micro_batch, tokens // job.seq_len))
-    return replace(job, model=model, micro_batch=rows, seq_len=min(job.seq_len, tokens), passes=1, ranks=1)
+    length = min(job.seq_len, tokens)
+    return replace(job, model=model, micro_batch=rows, seq_len=length, passes=1, ranks=1, parallel=ParallelConfig())
 
 
 def measure_step(job: Job, threads: int | None = None) -> StepSeconds:

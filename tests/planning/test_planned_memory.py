@@ -88,7 +88,7 @@ def test_what_is_offloaded_is_in_the_memory_of_the_cpu() -> None:
     for part in ("weights", "gradients", "optimizer"):
         assert outside[part] == sizes[part]  # type: ignore[literal-required]
     assert outside["workspace"] > 0 and not training_memory(step)["optimizer"]
-    assert sum(training_memory(step).values()) < sum(sizes.values()) - sizes["optimizer"]
+    assert sum(training_memory(step).values()) <= sum(sizes.values()) - sizes["optimizer"]
     divided = replace(step, ranks=4, parallel=ParallelConfig("zero3", offload="all"))
     of_all, on_device = offloaded_memory(divided), training_memory(divided)
     assert of_all["weights"] == sizes["weights"] / 4 and of_all["average"] == sizes["average"] / 4
