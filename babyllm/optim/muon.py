@@ -96,8 +96,8 @@ class MuonAdamW(torch.optim.AdamW):
 def _exchanged(found: dict[Tensor, Tensor], parameters: Sequence[Tensor]) -> dict[Tensor, Tensor]:
     """The updates of all parameters, each of which one rank has found."""
     together = parameters[0].new_zeros(sum(parameter.numel() for parameter in parameters))
-    parts = zip(parameters, together.split([parameter.numel() for parameter in parameters]), strict=True)
-    views = {parameter: part.view_as(parameter) for parameter, part in parts}
+    parts = torch.split(together, [parameter.numel() for parameter in parameters])
+    views = {parameter: part.view_as(parameter) for parameter, part in zip(parameters, parts, strict=True)}
     for parameter in list(found):
         views[parameter].copy_(found.pop(parameter))
     dist.all_reduce(together)  # zeros but from the matrix's own rank, so the sum is exact
