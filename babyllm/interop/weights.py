@@ -24,6 +24,7 @@ from babyllm.model.config import ModelConfig
 from babyllm.model.heads import CRITIC, SCORE, ActorCritic
 from babyllm.model.interface import Model
 from babyllm.model.transformer import EMBEDDING, OUTPUT
+from babyllm.parallel.filling import Weights
 
 WEIGHTS = "model.safetensors"
 VALUE_HEAD = "value_head.safetensors"
@@ -142,24 +143,23 @@ def stored_layers(files: Sequence[Path], n_layers: int, *, is_checked: bool = Tr
     }
 
 
-def load_weights(directory: Path, model: Model, *, is_checked: bool = True) -> dict[str, Tensor]:
-    """The tensors of a directory by the names of `model`'s parameters, as `read_tensors` returns them.
+def load_weights(directory: Path, model: Model) -> Weights:
+    """The weights in a directory by the names of `model`'s parameters, as views of the files, of which none is read.
 
     Args:
         directory: directory of a whole model; layers after the last of `model` are left out.
         model: a `Transformer`, a `WithHead` or an `ActorCritic`, on any device; not changed.
-        is_checked: whether to refuse values that are not finite, which reads all of them.
 
     Raises:
-        UserError: a file cannot be read, or tensors are missing, unknown, of another shape or not finite.
+        UserError: a file cannot be read, or tensors are missing, unknown or of another shape.
     """
     if isinstance(model, ActorCritic):
-        parts = {"actor": (directory, model.actor), CRITIC: (directory / CRITIC, model.critic)}
-        return {
-            f"{part}.{name}": x
-            for part, its in parts.items()
-            for name, x in load_weights(*its, is_checked=is_checked).items()
-        }
+        parts = {"actor": load_weights(directory, model.actor), CRITIC: load_weights(directory / CRITIC, model.critic)}
+        split = str.partition
+        return Weights(
+            lambda name: parts[split(name, ".")[0]].read(split(name, ".")[2]),
+            lambda name: parts[split(name, ".")[0]].where(split(name, ".")[2]),
+        )
     files = weight_files(directory)
     if not files:
         raise UserError(f"{directory}: holds no {WEIGHTS}")
@@ -167,8 +167,12 @@ def load_weights(directory: Path, model: Model, *, is_checked: bool = True) -> d
     names = {hf_name(name): name for name in expected}
     if f"{SCORE}.weight" in names:
         files += [file for name in (VALUE_HEAD, AUXILIARY) if (file := directory / name).is_file()]
-    stored = stored_layers(files, model.config.n_layers, is_checked=is_checked)
-    state = {names.get(name, name.removeprefix(_PREFIX)): tensor for name, tensor in stored.items()}
+    state: dict[str, Tensor] = {}
+    places: dict[str, str] = {}
+    for file in files:
+        for key, tensor in stored_layers([file], model.config.n_layers, is_checked=False).items():
+            name = names.get(key, key.removeprefix(_PREFIX))
+            state[name], places[name] = tensor, f"{file}: tensor {key!r}"
     output, embedding = names[f"{OUTPUT}.weight"], names[f"{_PREFIX}{EMBEDDING}.weight"]
     if not len(expected[output]):
         state[output] = torch.empty(expected[output].shape)
@@ -180,4 +184,4 @@ def load_weights(directory: Path, model: Model, *, is_checked: bool = True) -> d
         raise UserError(
             f"{files[0]}: tensor {wrong[0]!r} is missing, unknown or of another shape than config.json says"
         )
-    return state
+    return Weights(state.__getitem__, places.__getitem__)

@@ -9,7 +9,7 @@ Legend: I inputs, O outputs, R rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -59,6 +59,14 @@ class FrozenLinear(nn.Linear):
         if storage in _IN_NF4:
             self._table = nf4.pair_table(self.weight.device)
 
+    def made_of(self, read: Callable[[str], Tensor]) -> dict[str, Tensor]:
+        """The whole tensors of its parameters by name, made of those of the plain layer, which `read` returns by name.
+
+        What is new begins as in a new layer.
+        """
+        found = dict(zip(_STORED, _quantised(read("weight"), self.storage), strict=False))
+        return found if self.bias is None else found | {"bias": read("bias")}
+
     def base_weight(self) -> Tensor:
         """(O, I) float32: the frozen weight, restored from what is stored."""
         return _restored(self._stored_tensors(), torch.Size((self.out_features, self.in_features)))
@@ -75,7 +83,7 @@ class FrozenLinear(nn.Linear):
         if self.storage not in _IN_NF4:
             return self._held()
         if self._table.device != self.weight.device:
-            self._table = self._table.to(self.weight.device)
+            self._table = nf4.pair_table(self.weight.device)
         return *self._held(), self._table
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,13 +169,17 @@ class LoraLinear(FrozenLinear):
         """Take over the weight and the bias of `layer`."""
         super().__init__(layer, storage)
         device = layer.weight.device
-        self.lora_A = nn.Parameter(torch.empty(rank, layer.in_features, device=device))
+        self.lora_A = nn.Parameter(_drawn(rank, layer.in_features, device))
         self.lora_B = nn.Parameter(torch.zeros(layer.out_features, rank, device=device))
-        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         self.alpha, self.rslora, self.dropout = alpha, rslora, dropout
-        self.scale = alpha / (math.sqrt(rank) if rslora else rank)
+        self.scale = update_scale(rank, alpha, rslora=rslora)
         self.lr_scales = {"lora_B": lora_plus}  # Hayou et al. 2024, LoRA+
         self.is_active = True
+
+    def made_of(self, read: Callable[[str], Tensor]) -> dict[str, Tensor]:
+        """As `FrozenLinear.made_of`; A is drawn from torch's current generator, B is zero."""
+        update = {"lora_A": _drawn(*self.lora_A.shape), "lora_B": torch.zeros(self.lora_B.shape)}
+        return super().made_of(read) | update
 
     @property
     def rank(self) -> int:
@@ -190,6 +202,17 @@ class LoraLinear(FrozenLinear):
             return self.base_weight()
         with torch.autocast(self.weight.device.type, enabled=False):
             return self.base_weight() + self.scale * (self.lora_B.float() @ self.lora_A.float())
+
+
+def update_scale(rank: int, alpha: float, *, rslora: bool) -> float:
+    """The factor of an update."""
+    return alpha / (math.sqrt(rank) if rslora else rank)
+
+
+def _drawn(rank: int, n_inputs: int, device: torch.device | None = None) -> Tensor:
+    """A (R, I), drawn from torch's current generator; on "meta" a placeholder."""
+    drawn = torch.empty(rank, n_inputs, device=device)
+    return drawn if drawn.is_meta else nn.init.kaiming_uniform_(drawn, a=math.sqrt(5))
 
 
 def dense_weight(layer: nn.Linear) -> Tensor:

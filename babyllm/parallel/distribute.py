@@ -32,7 +32,7 @@ def prepare(model: M, runtime: Runtime, config: ParallelConfig | None = None) ->
     Call it before the optimizer is made: sharding replaces parameters, and an optimizer would keep the old ones.
 
     Args:
-        model: bare model, the same on every rank; one that will be divided may be on "meta", to be filled afterwards.
+        model: bare model, the same on every rank; it may be on "meta", to be filled afterwards.
         runtime: device and ranks.
         config: how to divide it; None leaves it whole.
 
@@ -41,7 +41,10 @@ def prepare(model: M, runtime: Runtime, config: ParallelConfig | None = None) ->
     """
     config = config or ParallelConfig()
     require_possible(config, runtime, model)
-    return shard(model, runtime, config) if divides(config, runtime) else model.to(runtime.device)
+    if divides(config, runtime):
+        return shard(model, runtime, config)
+    is_empty = any(parameter.is_meta for parameter in model.parameters())
+    return model if is_empty else model.to(runtime.device)
 
 
 def divides(config: ParallelConfig, runtime: Runtime) -> bool:

@@ -49,7 +49,8 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
     # A number by itself and a matrix without rows cannot be divided, and ids are read whole; all are frozen and small.
     kept = {p for p in model.parameters() if p.dim() == 0 or not p.numel() or p.dtype is torch.int64}
     for parameter in kept:
-        parameter.data = parameter.data.to(runtime.device)
+        if not parameter.is_meta:
+            parameter.data = parameter.data.to(runtime.device)
     options: dict[str, Any] = {"mesh": mesh, "offload_policy": policy, "ignored_params": kept}
     model.register_forward_hook(_without_views)
     for block in model.layers:
@@ -61,7 +62,8 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
             divided.set_force_sum_reduction_for_comms(True)  # gloo has no other reduction without a division
             divided.set_gradient_divide_factor(1.0)
     if any(parameter.is_meta for parameter in model.parameters()):
-        model.to_empty(device="cpu" if config.offload == "all" else runtime.device)
+        device = torch.device("cpu") if config.offload == "all" else runtime.device
+        model._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor)
     return model
 
 

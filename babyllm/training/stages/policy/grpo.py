@@ -9,9 +9,9 @@ from pathlib import Path
 
 from babyllm.data.row_config import share_of
 from babyllm.errors import UserError
+from babyllm.model.heads import transformer_of
 from babyllm.objectives.policy.losses import policy_loss
 from babyllm.objectives.policy.ptx_loss import with_ptx_loss
-from babyllm.parallel.distribute import prepare
 from babyllm.parallel.refusals import refuse_tensor
 from babyllm.parallel.twin import readable, reading
 from babyllm.rollouts.prompt_files import read_prompts
@@ -45,8 +45,8 @@ def begin(config: GrpoConfig, runtime: Runtime) -> Beginning:
     if runtime.is_main:
         print(prompts)
     start = starting_model(config, opening.directory, opening.tokenizer, opening.template, opening.is_resumed)
-    model = prepare(adapted(config, start, opening.template, runtime), runtime, config.parallel)
-    policy = readable(model)
+    model = adapted(config, start, opening.template, runtime)
+    policy = transformer_of(readable(model))
     share = share_of(config.data, model.config, runtime)
     kl = config.loss.kl
     temperature = config.rollout.temperature

@@ -5,6 +5,7 @@ init_from -> policy, reference; reward model -> critic -> Rollouts (answers, sco
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from babyllm.data.row_config import share_of
@@ -13,7 +14,6 @@ from babyllm.model.interface import Model
 from babyllm.objectives.policy.credit import Credit
 from babyllm.objectives.policy.losses import policy_loss
 from babyllm.objectives.policy.ptx_loss import with_ptx_loss
-from babyllm.parallel.distribute import prepare
 from babyllm.parallel.refusals import refuse_tensor
 from babyllm.parallel.twin import readable, reading
 from babyllm.rollouts.prompt_files import Prompts, read_prompts
@@ -45,11 +45,10 @@ def begin(config: PpoConfig, runtime: Runtime) -> Beginning:
     if runtime.is_main:
         print(prompts)
     start = starting_model(config, opening.directory, opening.tokenizer, opening.template, opening.is_resumed)
-    actor = adapted(config, start, opening.template, runtime)
     step = opening.directory if opening.is_resumed else None
     reward_model = config.reward.model or ""
-    both = with_critic(actor, config.critic, opening.tokenizer, reward_model=reward_model, step=step)
-    model = prepare(both, runtime, config.parallel)
+    critic = partial(with_critic, config.critic, opening.tokenizer, reward_model, step)
+    model = adapted(config, start, opening.template, runtime, critic)
     stream = _rollouts(config, readable(model), opening, prompts, runtime)
     loss = policy_loss(
         config.loss,

@@ -18,7 +18,6 @@ from babyllm.errors import UserError
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.interface import Model
 from babyllm.objectives.preference.preference_losses import answer_logps, preference_loss, reference_logps
-from babyllm.parallel.distribute import prepare
 from babyllm.parallel.twin import readable, reading, whole
 from babyllm.runtime import Runtime
 from babyllm.store.pair_store import Kind
@@ -61,7 +60,6 @@ def begin(config: DpoConfig, runtime: Runtime) -> Beginning:
     data = run_pairs(config.data, config.run_dir, template, runtime, kind)
     if config.loss.has_reference_point:
         data = data.mismatched()
-    model = prepare(model, runtime, config.parallel)
     if config.loss.needs_reference and config.reference == "stored":
         with whole(model):
             data = _with_reference(data, readable(model), runtime, is_resumed=opening.is_resumed)
