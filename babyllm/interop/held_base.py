@@ -3,7 +3,7 @@
 model directory -> RUN_DIR/base: weights of a step as hard links where the disk allows it, all other files as copies
 
 If the vocabulary was extended or the shape changed, the weights are written out: an adapter needs those it was trained
-with. They are taken from the files of the original, mapped into memory, as the model may hold them in fewer bits.
+with. They are copied one by one from the files of the original, as the model may hold them in fewer bits.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import shutil
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from babyllm.config.json_fields import read_json
@@ -20,7 +21,7 @@ from babyllm.files import sha256, whole_folder, write_sealed_json
 from babyllm.integrity import HELD, INDEX, RESUME
 from babyllm.interop.hf_config import config_from_json
 from babyllm.interop.huggingface import Unread, describe_model
-from babyllm.interop.weights import WEIGHTS, hf_name, save_tensors, stored_layers, weight_files
+from babyllm.interop.weights import WEIGHTS, Source, hf_name, read_tensor, stored_layers, weight_files, write_tensors
 from babyllm.model.transformer import EMBEDDING, OUTPUT
 from babyllm.tokenizer import Tokenizer
 
@@ -81,14 +82,15 @@ def _take(source: Path, target: Path) -> None:
 def _write(source: Path, target: Path, base: Unread) -> None:
     """Write the weights of `source` in their stored types: the model's layers, and its own rows where it has more."""
     model = base.model
-    tensors = stored_layers(weight_files(source), model.config.n_layers)
+    stored = stored_layers(weight_files(source), model.config.n_layers)
     if model.config.tie_embeddings:
-        tensors.pop(f"{OUTPUT}.weight", None)
+        stored.pop(f"{OUTPUT}.weight", None)
+    sources = {name: Source(name, x.shape, partial(read_tensor, x.file, x.name), x.dtype) for name, x in stored.items()}
     for name in (f"{EMBEDDING}.weight", f"{OUTPUT}.weight"):
-        n_rows, stored = len(model.get_parameter(name)), tensors.get(hf_name(name))
-        if stored is not None and n_rows > len(stored):
-            tensors[hf_name(name)] = base.weights.read(name)
-    save_tensors(tensors, target / WEIGHTS)
+        shape = tuple(model.get_parameter(name).shape)
+        if hf_name(name) in stored and shape[0] > stored[hf_name(name)].shape[0]:
+            sources[hf_name(name)] = Source(hf_name(name), shape, partial(base.weights.read, name), "float32")
+    write_tensors(target / WEIGHTS, sources.values())
 
 
 def _link(file: Path, target: Path) -> bool:

@@ -8,12 +8,15 @@ A block's parameters are gathered before its forward and backward pass. Gradient
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from babyllm.model.interface import Model
+from babyllm.model.linear import FrozenLinear
+from babyllm.model.transformer import Block
 from babyllm.parallel.config import ParallelConfig
 from babyllm.parallel.tensor_parallel import split
 from babyllm.parallel.twin import keep_twin
@@ -21,7 +24,7 @@ from babyllm.runtime import Runtime
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
-    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
 M = TypeVar("M", bound=Model)
 
@@ -53,8 +56,9 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
             parameter.data = parameter.data.to(runtime.device)
     options: dict[str, Any] = {"mesh": mesh, "offload_policy": policy, "ignored_params": kept}
     model.register_forward_hook(_without_views)
-    for block in model.layers:
-        fully_shard(block, reshard_after_forward=config.shard != "zero2", **options)
+    for block in cast("list[Block]", model.layers):
+        for part, policy in _groups(block, runtime.dtype, is_split=config.tensor > 1):
+            fully_shard(part, reshard_after_forward=config.shard != "zero2", mp_policy=policy, **options)
     fully_shard(model, reshard_after_forward=False, **options)
     for part in model.modules():
         if is_sharded(part):
@@ -65,6 +69,30 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
         device = torch.device("cpu") if config.offload == "all" else runtime.device
         model._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor)
     return model
+
+
+def _groups(
+    block: Block, dtype: torch.dtype, *, is_split: bool
+) -> Iterator[tuple[nn.Module | list[nn.Module], MixedPrecisionPolicy]]:
+    """The parts of a block that are gathered together, and the types in which they are.
+
+    Where a step computes in 16 bits, matrices are rounded before they are gathered and not after, which halves what is
+    sent. Their gradients are then those of 16-bit products too, and are summed in float32 as before. What is used in
+    float32 is gathered in it: norms, which are left to the rest of the model, and the scales of nf4.
+    """
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    as_held = MixedPrecisionPolicy(cast_forward_inputs=False)
+    layers = [layer for layer in block.modules() if isinstance(layer, FrozenLinear)]
+    if dtype is torch.float32 or is_split or any(layer.storage.startswith("nf4") for layer in layers):
+        yield block, as_held
+        return
+    attention = block.self_attn
+    if attention.has_norms:
+        yield [attention.q_norm, attention.k_norm], as_held
+    rounded = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    yield attention, rounded
+    yield block.mlp, rounded
 
 
 def _without_views(model: nn.Module, inputs: Any, outputs: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:

@@ -142,10 +142,8 @@ def adapted(
     _change(base.model, config.lora, config.freeze, start.tokens)
     if adapter:
         _require_same_shape(config.lora, base.model, adapter, start.directory)
-    if config.lora.rank and not start.is_resumed:
-        with runtime.main_first():
-            if runtime.is_main:
-                hold_base(Path(config.run_dir), base_directory(start.directory), base, start.tokenizer)
+    is_new = bool(config.lora.rank) and not start.is_resumed
+    if is_new:
         base.model.origin = str((Path(config.run_dir) / BASE).absolute())
     model, fill_others = on(base) if on else (base.model, None)
     model = prepare(model, runtime, config.parallel)
@@ -153,6 +151,10 @@ def adapted(
     fill(base.model, base.weights, runtime.device)
     if fill_others:
         fill_others(runtime.device)
+    if is_new:
+        with runtime.main_first():
+            if runtime.is_main:
+                hold_base(Path(config.run_dir), base_directory(start.directory), base, start.tokenizer)
     if adapter:
         fill_adapter(base.model, adapter, start.directory)
     return model
