@@ -19,7 +19,7 @@ from babyllm.config.json_fields import Fields, read_json
 from babyllm.errors import UserError
 from babyllm.interop.held_base import BASE
 from babyllm.interop.hf_config import config_from_json
-from babyllm.interop.huggingface import ADAPTER_CONFIG, Unread, generation_ends, load_model, read, unread_model
+from babyllm.interop.huggingface import ADAPTER_CONFIG, Unread, filled, generation_ends, load_model, unread_model
 from babyllm.interop.peft import load_adapter, merged
 from babyllm.model.adapt.grow import grow_vocabulary, grown
 from babyllm.model.adapt.lora import merge_lora, to_int8
@@ -104,7 +104,7 @@ def load_base(
     Raises:
         UserError: names the file that is missing or does not fit.
     """
-    return read(unread_base(directory, tokenizer, options), storage)
+    return filled(unread_base(directory, tokenizer, options), storage)
 
 
 def unread_base(directory: Path, tokenizer: Tokenizer, options: ModelOptions | None = None) -> Unread:

@@ -170,7 +170,7 @@ def load_model(directory: Path, options: ModelOptions | None = None, storage: We
     Raises:
         UserError: a file is missing, damaged or does not fit; the message names it.
     """
-    return read(unread_model(directory, options), storage)
+    return filled(unread_model(directory, options), storage)
 
 
 def unread_model(directory: Path, options: ModelOptions | None = None) -> Unread:
@@ -186,7 +186,7 @@ def unread_model(directory: Path, options: ModelOptions | None = None) -> Unread
     return Unread(model, load_weights(directory, model))
 
 
-def read(unread: Unread, storage: WeightStorage = "float32") -> Transformer:
+def filled(unread: Unread, storage: WeightStorage = "float32") -> Transformer:
     """The model with its weights, on the CPU; `storage` is that of `load_model`.
 
     Raises:

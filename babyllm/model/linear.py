@@ -64,6 +64,8 @@ class FrozenLinear(nn.Linear):
 
         What is new begins as in a new layer.
         """
+        if self.storage in _IN_NF4 and self._table.is_meta:
+            self._table = nf4.pair_table(torch.device("cpu"))
         found = dict(zip(_STORED, _quantised(read("weight"), self.storage), strict=False))
         return found if self.bias is None else found | {"bias": read("bias")}
 

@@ -19,6 +19,8 @@ from babyllm.model.linear import FrozenLinear
 from babyllm.model.transformer import Block, Transformer
 from babyllm.parallel.tensors import local, part_of, place_of
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -43,7 +45,7 @@ class Weights:
 
 
 @torch.no_grad()
-def fill(model: nn.Module, weights: Weights, device: torch.device | None = None) -> None:
+def fill(model: nn.Module, weights: Weights, device: torch.device = CPU) -> None:
     """Give a model its weights; of a divided model each rank reads and keeps its own parts.
 
     One layer at a time is in memory in addition. Frozen layers are rounded to their storage, and updates begin as in a
@@ -53,7 +55,7 @@ def fill(model: nn.Module, weights: Weights, device: torch.device | None = None)
         model: a model, or a part of one. Parameters on "meta" are replaced, by views of the files where these have
             their type; others are copied into.
         weights: weights by the names of the plain model.
-        device: device of parameters that are on "meta"; None for the CPU.
+        device: device of parameters that are on "meta".
 
     Raises:
         UserError: a value is not finite.
@@ -67,7 +69,7 @@ def fill(model: nn.Module, weights: Weights, device: torch.device | None = None)
 
 
 def _fill_module(
-    module: nn.Module, parameters: dict[str, nn.Parameter], weights: Weights, device: torch.device | None
+    module: nn.Module, parameters: dict[str, nn.Parameter], weights: Weights, device: torch.device
 ) -> None:
     last = ""
 
@@ -93,14 +95,14 @@ def _fill_module(
 
 
 @torch.no_grad()
-def fill_head(model: WithHead, device: torch.device | None = None, weight: Tensor | None = None) -> None:
+def fill_head(model: WithHead, device: torch.device = CPU, weight: Tensor | None = None) -> None:
     """Give the head of a model its weight (N, D), each rank its part; None draws it from torch's current generator."""
     whole = model.drawn()
     score = model.score.weight
     put(score, part_of(whole if weight is None else weight, place_of(score)), device)
 
 
-def put(parameter: nn.Parameter, part: Tensor, device: torch.device | None = None) -> None:
+def put(parameter: nn.Parameter, part: Tensor, device: torch.device = CPU) -> None:
     """Give a parameter this rank's part of its values; one on "meta" takes over the tensor where the types agree."""
     if not parameter.is_meta:
         local(parameter).copy_(part)
@@ -110,12 +112,12 @@ def put(parameter: nn.Parameter, part: Tensor, device: torch.device | None = Non
 
 
 @torch.no_grad()
-def draw(model: Transformer, device: torch.device | None = None) -> None:
+def draw(model: Transformer, device: torch.device = CPU) -> None:
     """Give each rank its parts of the weights that a model made as a whole draws with the same generator.
 
     Args:
         model: model, of which parameters on "meta" are replaced.
-        device: device of these; None for the CPU.
+        device: device of these.
     """
     c = model.config
     for _ in range(c.n_layers):

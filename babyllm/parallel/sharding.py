@@ -57,8 +57,8 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
     options: dict[str, Any] = {"mesh": mesh, "offload_policy": policy, "ignored_params": kept}
     model.register_forward_hook(_without_views)
     for block in cast("list[Block]", model.layers):
-        for part, policy in _groups(block, runtime.dtype, is_split=config.tensor > 1):
-            fully_shard(part, reshard_after_forward=config.shard != "zero2", mp_policy=policy, **options)
+        for part, types in _groups(block, runtime.dtype, is_split=config.tensor > 1):
+            fully_shard(part, reshard_after_forward=config.shard != "zero2", mp_policy=types, **options)
     fully_shard(model, reshard_after_forward=False, **options)
     for part in model.modules():
         if is_sharded(part):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed.fsdp  # noqa: F401 (imported before the fork, not in each job)
 import torch.distributed.tensor._utils  # noqa: F401
+from torch.utils._python_dispatch import TorchDispatchMode
 from training_fixtures import VOCAB_SIZE, recording, stopping, tiny_config, tiny_state
 
 from babyllm.data.token_data import make_loader, open_pretraining_data
@@ -64,7 +65,21 @@ KINDS = {
     "bf16": Kind({"tie_embeddings": True}, runtime={"dtype": torch.bfloat16}),
     "fp16": Kind(runtime={"dtype": torch.float16}, micro_batches=2),
     "dropout": Kind({"tie_embeddings": True, "dropout": 0.1, "activation_checkpointing": True}, micro_batches=2),
+    "compiled": Kind(runtime={"compile": True, "compile_backend": "aot_eager"}),
 }
+
+
+class Gathered(TorchDispatchMode):
+    """Counts the bytes of weights that passes gather."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.c10d._allgather_base_.default:
+            self.n_bytes += args[0].nbytes
+        return func(*args, **(kwargs or {}))
 
 
 def new_state(kind: Kind, data: Path, runtime: Runtime, parallel: ParallelConfig) -> TrainState:
@@ -114,12 +129,15 @@ def divided_run(
         stopping(until),
     ]
     plan = replace(tiny_config(Path(data)).plan, steps=what.steps)
-    train(state, language_model, plan, every)
+    gathered = Gathered()
+    with gathered if "dtype" in what.runtime else nullcontext():
+        train(state, language_model, plan, every)
     held = [local(p.detach()) for p in state.model.parameters()]
     moments = [local(x) for of in state.optimizer.state.values() for x in of.values() if isinstance(x, torch.Tensor)]
     seen = {
         "losses": losses,
         "skipped": state.skipped,
+        "gathered": gathered.n_bytes,
         "n_weights": sum(x.numel() for x in held),
         "n_moments": sum(x.numel() for x in moments),
         "empty": sum(not x.numel() for x in held),
