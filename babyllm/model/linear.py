@@ -57,15 +57,13 @@ class FrozenLinear(nn.Linear):
         for name, tensor in zip(_STORED, stored, strict=False):
             setattr(self, name, nn.Parameter(tensor.detach(), requires_grad=False))
         if storage in _IN_NF4:
-            self._table = nf4.pair_table(self.weight.device)
+            self._table = nf4.pair_table(torch.device("cpu") if self.weight.is_meta else self.weight.device)
 
     def made_of(self, read: Callable[[str], Tensor]) -> dict[str, Tensor]:
         """The whole tensors of its parameters by name, made of those of the plain layer, which `read` returns by name.
 
         What is new begins as in a new layer.
         """
-        if self.storage in _IN_NF4 and self._table.is_meta:
-            self._table = nf4.pair_table(torch.device("cpu"))
         found = dict(zip(_STORED, _quantised(read("weight"), self.storage), strict=False))
         return found if self.bias is None else found | {"bias": read("bias")}
 
@@ -85,7 +83,7 @@ class FrozenLinear(nn.Linear):
         if self.storage not in _IN_NF4:
             return self._held()
         if self._table.device != self.weight.device:
-            self._table = nf4.pair_table(self.weight.device)
+            self._table = self._table.to(self.weight.device)
         return *self._held(), self._table
 
     def forward(self, x: Tensor) -> Tensor:
