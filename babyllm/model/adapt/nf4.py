@@ -79,7 +79,7 @@ def quantise_scales(absmax: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     if absmax.is_meta:
         n_blocks = math.ceil(len(absmax) / SCALE_BLOCK)
-        return torch.empty_like(absmax, dtype=torch.int8), absmax.new_empty(n_blocks), absmax.new_empty(1)
+        return absmax.new_empty(len(absmax), dtype=torch.int8), absmax.new_empty(n_blocks), absmax.new_empty(1)
     mean = absmax.double().mean().float().view(1)  # in float64, so that its last bit does not depend on the order
     blocks = F.pad(absmax - mean, (0, -len(absmax) % SCALE_BLOCK)).view(-1, SCALE_BLOCK)
     steps = blocks.abs().amax(dim=1) / _MOST_STEPS
