@@ -52,7 +52,7 @@ class Alive(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if isinstance(out, torch.Tensor) and (out.dtype, out.device.type) == (torch.float32, "cpu"):
+        if type(out) is torch.Tensor and (out.dtype, out.device.type) == (torch.float32, "cpu"):
             storage = out.untyped_storage()
             if storage.data_ptr() not in self._alive and storage.nbytes():
                 self._alive[storage.data_ptr()] = storage.nbytes()
