@@ -127,11 +127,22 @@ def keep_freed_memory() -> None:
 
     Only glibc has this setting; elsewhere nothing happens.
     """
-    trim_threshold, mmap_threshold = -1, -3  # mallopt(3)
+    _set_malloc(mmap_threshold=1 << 30, trim_threshold=(1 << 31) - 1)
+
+
+def return_freed_memory() -> None:
+    """Make the C library return the memory that tensors of `RETURNED` bytes and more free, at once.
+
+    Kept memory has holes, into which what is gathered next does not fit. Only glibc has this setting.
+    """
+    _set_malloc(mmap_threshold=RETURNED, trim_threshold=RETURNED)
+
+
+def _set_malloc(mmap_threshold: int, trim_threshold: int) -> None:
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(mmap_threshold, 1 << 30)
-        mallopt(trim_threshold, (1 << 31) - 1)
+        mallopt(-3, mmap_threshold)  # the numbers are those of mallopt(3)
+        mallopt(-1, trim_threshold)
 
 
 def physical_memory() -> int | None:
