@@ -23,6 +23,7 @@ from babyllm.parallel.config import ParallelConfig
 from babyllm.parallel.tensor_parallel import split
 from babyllm.parallel.twin import keep_twin
 from babyllm.runtime import Runtime
+from babyllm.runtime.machine import return_freed_memory
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -74,6 +75,8 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
             divided.set_gradient_divide_factor(1.0)
     if any(parameter.is_meta for parameter in model.parameters()):
         model.to_empty(device="cpu" if config.offload == "all" else runtime.device)
+    if not is_cuda:
+        return_freed_memory()
     return model
 
 

@@ -21,6 +21,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     import torch
 
+RETURNED = 1 << 20
+"""Bytes of the smallest tensors whose memory `return_freed_memory` returns."""
+
 # Dense peaks in TFLOP/s from the vendor's data sheets and architecture papers: first of 16-bit matrix products
 # accumulated in float32, then of plain float32. On GeForce cards since Ampere the first is twice the second.
 _PEAK_TFLOPS: dict[str, tuple[float, float]] = {

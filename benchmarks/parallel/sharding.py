@@ -135,9 +135,8 @@ def _held(state: Any, offload: str) -> dict[str, float]:
 
     parameters = list(state.model.parameters())
     weights, gradients = megabytes([p.detach() for p in parameters]), megabytes([p.grad for p in parameters])
-    moments = megabytes(
-        [x for of in state.optimizer.state.values() for x in of.values() if isinstance(x, torch.Tensor)]
-    )
+    states = state.optimizer.state.values()
+    moments = megabytes([x for of_one in states for x in of_one.values() if isinstance(x, torch.Tensor)])
     on_device = {"none": weights + gradients + moments, "optimizer": weights + gradients, "all": 0.0}[offload]
     return {"held": weights + gradients + moments, "on a device": on_device}
 

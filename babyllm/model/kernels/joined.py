@@ -18,9 +18,15 @@ from torch.nn import functional
 
 
 def joined_product(x: Tensor, bias: Tensor | None, weights: Sequence[Tensor]) -> Tensor:
-    """x W^T + bias, where W is weights one below the other: (..., I), (sum of O,), (O, I) each -> (..., sum of O).
+    """The product x W^T + bias, where W is weights one below the other.
 
-    The product has the type of `x`.
+    Args:
+        x: (..., I).
+        bias: (sum of O,) or None, in the type of `x`.
+        weights: (O, I) each.
+
+    Returns:
+        (..., sum of O), in the type of `x`.
     """
     product: Tensor = _JoinedProduct.apply(x, bias, *weights)  # type: ignore[no-untyped-call]
     return product
