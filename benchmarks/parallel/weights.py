@@ -3,8 +3,8 @@
     python -m benchmarks.parallel.weights [--preset 1b] [--ranks 4]
 
 A model directory of random float32 weights is written to the disk, one block in memory at a time: 4.4 GB for 1b. Then
-the ranks make a divided model without memory and read it, as a pretraining run with `init_from` does. The growth is that
-of a process's anonymous memory; of all ranks the highest counts.
+the ranks make a divided model without memory and read it, as a pretraining run with `init_from` does. The growth is
+that of a process's anonymous memory; of all ranks the highest counts.
 """
 
 from __future__ import annotations
@@ -36,13 +36,10 @@ def main() -> None:
         write_model(Path(folder), args.preset, "float32")
         values = ranks.run(__spec__.name, {"directory": folder, "preset": args.preset}, args.ranks)
     grown, seconds = values["in a reading"], values["seconds"]
-    print(
-        f"{args.preset}, each of {args.ranks} ranks: share {share:,.0f} MB, grown by {grown:,.0f} MB in {seconds:.1f} s"
-    )
     name = f"memory of reading {args.preset} on {args.ranks} ranks"
-    figures.write(
-        args, [figures.Figure(name, grown, "MB"), figures.Figure(f"{name}, over the share", grown / share, "ratio")]
-    )
+    print(f"{name}: share {share:,.0f} MB, {grown:,.0f} MB, {grown / share:.3f} of it, in {seconds:.1f} s")
+    over = figures.Figure(f"{name}, over the share", grown / share, "ratio")
+    figures.write(args, [figures.Figure(name, grown, "MB"), over])
 
 
 def _work(directory: Path, preset: str) -> None:
