@@ -11,11 +11,14 @@ from typing import Any
 import torch
 import torch.distributed.fsdp  # noqa: F401 (imported before the fork, not in each job)
 import torch.distributed.tensor._utils  # noqa: F401
+from torch import nn
 from training_fixtures import VOCAB_SIZE, recording, stopping, tiny_config, tiny_state
 
 from babyllm.data.token_data import make_loader, open_pretraining_data
 from babyllm.errors import UserError
 from babyllm.model.adapt.lora import LoraConfig, add_lora
+from babyllm.model.heads import transformer_of
+from babyllm.model.interface import Model
 from babyllm.model.options import ModelOptions
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
@@ -24,7 +27,7 @@ from babyllm.optim.build import make_optimizer
 from babyllm.optim.config import OptimConfig
 from babyllm.parallel.config import ParallelConfig
 from babyllm.parallel.distribute import loss_factor, prepare
-from babyllm.parallel.tensors import local
+from babyllm.parallel.tensors import is_divided, local
 from babyllm.run_directory import step_name
 from babyllm.runtime import Runtime, RuntimeConfig, seed_all, start
 from babyllm.training import checkpoint
@@ -90,6 +93,22 @@ def _adapter_state(config: PretrainConfig, lora: dict[str, Any], runtime: Runtim
     return TrainState(model, optimizer, runtime.scaler(), loader, runtime, average=make_average(model, config.optim))
 
 
+def gathered(model: Model) -> int:
+    """Numbers of the parameters that this rank has whole at this moment."""
+    return sum(p.numel() for p in model.parameters() if not is_divided(p))
+
+
+def watch_gathered(model: Model, found: dict[str, int]) -> None:
+    """Note what is gathered within the first block's forward and backward pass."""
+
+    def note(block: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        found["forward"] = gathered(model)
+        if output.requires_grad:
+            output.register_hook(lambda gradient: found.update(backward=gathered(model)))
+
+    model.layers[0].get_submodule("mlp").register_forward_hook(note)
+
+
 def divided_run(
     runtime: Runtime,
     data: str,
@@ -108,6 +127,8 @@ def divided_run(
     if resume:
         checkpoint.load(state, Path(resume))
     losses: list[float] = []
+    whole: dict[str, int] = {}
+    watch_gathered(state.model, whole)
     every = [
         recording(losses),
         Every(save_every, lambda state: checkpoint.save(state, Path(out), None, KEEP_ALL)),
@@ -122,6 +143,10 @@ def divided_run(
         "skipped": state.skipped,
         "n_weights": sum(x.numel() for x in held),
         "n_moments": sum(x.numel() for x in moments),
+        "n_gradients": sum(local(p.grad).numel() for p in state.model.parameters() if p.grad is not None),
+        "gathered": whole,
+        "n_block": sum(x.numel() for x in state.model.layers[0].parameters()),
+        "n_embedding": transformer_of(state.model).embed_tokens.weight.numel(),
         "empty": sum(not x.numel() for x in held),
         "digest": hashlib.sha256(b"".join(x.float().numpy().tobytes() for x in held)).hexdigest(),
     }

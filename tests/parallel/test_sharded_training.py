@@ -141,10 +141,18 @@ def test_no_file_of_a_step_is_pickled(runs: Path) -> None:
 
 
 def test_ranks_hold_their_share(runs: Path) -> None:
-    """Of a model whose rows four ranks can share each has a quarter of weights and moments, with hybrid a half."""
+    """Of a model whose rows four ranks can share each has a quarter of all its tensors, with hybrid a half."""
     (one,) = seen(folder_of(runs, ("plain", "none", 1)), 1)
     for mode, n in {"zero3": 4, "hybrid": 2, "offload": 4}.items():
         for record in seen(folder_of(runs, ("plain", mode, 4)), 4):
-            for key in ("n_weights", "n_moments"):
+            for key in ("n_weights", "n_gradients", "n_moments"):
                 assert record[key] <= one[key] / n + 200
     assert any(record["empty"] for record in seen(folder_of(runs, ("uneven", "zero3", 4)), 4))
+
+
+@pytest.mark.parametrize("kind", ("plain", "tied"))
+def test_one_block_is_gathered_at_a_time(runs: Path, kind: str) -> None:
+    """Within a block a rank has its weights, those of the last norm and tied embeddings, and no others."""
+    for record in seen(folder_of(runs, (kind, "zero3", 4)), 4):
+        n_outside = 32 + (record["n_embedding"] if kind == "tied" else 0)
+        assert record["gathered"] == dict.fromkeys(("forward", "backward"), record["n_block"] + n_outside)
