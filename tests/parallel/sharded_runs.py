@@ -54,15 +54,16 @@ class Kind:
 SHAPE = {"n_layers": 2, "d_model": 32, "n_heads": 4, "n_kv_heads": 2, "max_seq_len": 64}
 # Rows that four ranks cannot share evenly; of six rows, and of an update's three, the last rank has none.
 UNEVEN = {"d_model": 30, "n_heads": 3, "n_kv_heads": 1, "head_dim": 6, "d_ff": 50}
+UNTIED = {"tie_embeddings": False}  # as no preset of this size has them
 KINDS = {
-    "long": Kind(steps=30),
+    "long": Kind(UNTIED, steps=30),
     "plain": Kind(),
     "tied": Kind({"tie_embeddings": True, "activation_checkpointing": True}, {"average": 0.9}, micro_batches=2),
     "uneven": Kind(UNEVEN | {"qk_norm": True}),
-    "muon": Kind({}, {"matrices": "muon"}),
-    "uneven muon": Kind(UNEVEN | {"qkv_bias": True}, {"matrices": "muon"}),
+    "muon": Kind(UNTIED, {"matrices": "muon"}),
+    "uneven muon": Kind(UNEVEN | UNTIED | {"qkv_bias": True}, {"matrices": "muon"}),
     "lora": Kind({"dropout": 0.0}, {"average": 0.9}, {"rank": 3, "lora_plus": 4.0}),
-    "lora int8": Kind(lora={"rank": 3, "base": "int8"}),
+    "lora int8": Kind(UNTIED, lora={"rank": 3, "base": "int8"}),
     "lora nf4": Kind(lora={"rank": 3, "base": "nf4", "double_quant": True}, micro_batches=2),
     "bf16": Kind({"tie_embeddings": True}, runtime={"dtype": torch.bfloat16}),
     "fp16": Kind(runtime={"dtype": torch.float16}, micro_batches=2),

@@ -150,9 +150,9 @@ def test_ranks_hold_their_share(runs: Path) -> None:
     assert any(record["empty"] for record in seen(folder_of(runs, ("uneven", "zero3", 4)), 4))
 
 
-@pytest.mark.parametrize("kind", ("plain", "tied"))
+@pytest.mark.parametrize("kind", ("plain", "long"))
 def test_one_block_is_gathered_at_a_time(runs: Path, kind: str) -> None:
-    """Within a block a rank has its weights, those of the last norm and tied embeddings, and no others."""
+    """Within a block a rank has its weights, those of the last norm and the tied embedding, and no others."""
     for record in seen(folder_of(runs, (kind, "zero3", 4)), 4):
-        n_outside = 32 + (record["n_embedding"] if kind == "tied" else 0)
+        n_outside = 32 + (0 if kind == "long" else record["n_embedding"])
         assert record["gathered"] == dict.fromkeys(("forward", "backward"), record["n_block"] + n_outside)
