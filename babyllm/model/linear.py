@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from babyllm.model.adapt import int8, nf4
+from babyllm.model.kernels.joined import joined_product
 from babyllm.model.kernels.norm import RMSNorm, normed_product
 from babyllm.model.kernels.swiglu import swiglu, swiglu_product
 
+T = TypeVar("T")
 _ALIGNMENT = 64  # bytes, of memory that PyTorch allocates
 _IN_NF4 = ("nf4", "nf4_double")
 
@@ -220,6 +222,15 @@ def dense_weight(layer: nn.Linear) -> Tensor:
     return layer.merged_weight() if isinstance(layer, FrozenLinear) else layer.weight
 
 
+def through(layer: nn.Linear, function: Callable[..., T], x: Tensor, *args: Any) -> T:
+    """`function(x, W, *args)` with the matrix W of a layer, where other code than the layer's computes its product.
+
+    What is done around the layer's passes is done around the function, if the layer has a method `through`.
+    """
+    own: Callable[..., T] | None = getattr(layer, "through", None)
+    return function(x, dense_weight(layer), *args) if own is None else own(function, x, *args)
+
+
 def joined_weight(layers: Sequence[nn.Linear], dtype: torch.dtype) -> Tensor:
     """The weights of layers that share an input, stacked into one (sum of O, I) matrix of `dtype`; read-only.
 
@@ -274,10 +285,10 @@ def joint(x: Tensor, norm: RMSNorm, layers: Sequence[nn.Linear], *, recompute: b
     if not torch.is_grad_enabled() or any(type(layer) is not nn.Linear for layer in layers):
         normed = norm(x)
         return torch.cat([layer(normed) for layer in layers], dim=-1)
-    weight, bias = torch.cat([layer.weight for layer in layers]), joined_bias(layers)
+    weights, bias, dtype = [layer.weight for layer in layers], joined_bias(layers), product_dtype(x)
     if not recompute:
-        return F.linear(norm(x), weight, bias)
-    y = normed_product(x, norm.weight, norm.eps, weight.to(product_dtype(x)))
+        return joined_product(norm(x).to(dtype), None if bias is None else bias.to(dtype), weights)
+    y = normed_product(x, norm.weight, norm.eps, weights, dtype)
     return y if bias is None else y + bias.to(y.dtype)
 
 

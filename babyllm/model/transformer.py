@@ -31,7 +31,7 @@ from babyllm.model.document_attention import seen_in
 from babyllm.model.entropy import losses_and_entropies
 from babyllm.model.interface import Model, Output
 from babyllm.model.kernels.norm import RMSNorm
-from babyllm.model.linear import after_swiglu, dense_weight, joint
+from babyllm.model.linear import after_swiglu, dense_weight, joint, through
 from babyllm.model.rope import rope_table
 
 if TYPE_CHECKING:
@@ -164,11 +164,11 @@ class Transformer(Model):
         wanted, found = returns or ("nats",), {"hidden": hidden}
         scaled = hidden if temperature == 1 else hidden / temperature  # the output layer has no bias
         if targets is not None and "entropy" in wanted:
-            output = dense_weight(self.lm_head)
-            nats, found["entropy"] = losses_and_entropies(scaled, output, targets, n_targets, allowed)
+            of_targets = (targets, n_targets, allowed)
+            nats, found["entropy"] = through(self.lm_head, losses_and_entropies, scaled, *of_targets)
             found["nats"] = nats if weights is None else nats * weights
         elif targets is not None and "nats" in wanted:
-            found["nats"] = token_losses(scaled, dense_weight(self.lm_head), targets, weights, n_targets, allowed)
+            found["nats"] = through(self.lm_head, token_losses, scaled, targets, weights, n_targets, allowed)
         return {name: found[name] for name in returns} if returns else found["nats"]
 
     @torch.no_grad()

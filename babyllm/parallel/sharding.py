@@ -1,32 +1,36 @@
 """Sharded models, by PyTorch's fully_shard (FSDP2): each rank holds a part of every parameter, gradient and moment.
 
-model -> shard: each block, then the rest -> parameters are DTensors, divided along their first dimension
+model -> shard: each block, embedding, output layer, then the rest -> DTensors, divided along their first dimension
 
-A block's parameters are gathered before its forward and backward pass. Gradients are summed over ranks, not averaged.
+Parameters are gathered before the forward and the backward pass of their block. Gradients are summed over ranks, not
+averaged. An embedding and an output layer that share their weight are of the rest, which stays gathered for a step.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from babyllm.model.interface import Model
-from babyllm.model.linear import FrozenLinear
-from babyllm.model.transformer import Block
+from babyllm.model.linear import FrozenLinear, dense_weight
+from babyllm.model.transformer import Block, Transformer
 from babyllm.parallel.config import ParallelConfig
 from babyllm.parallel.tensor_parallel import split
 from babyllm.parallel.twin import keep_twin
 from babyllm.runtime import Runtime
+from babyllm.runtime.machine import return_freed_memory
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
 M = TypeVar("M", bound=Model)
+Outputs = TypeVar("Outputs", Tensor, tuple[Tensor, ...], dict[str, Tensor])
 
 
 def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
@@ -40,7 +44,7 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
     Returns:
         The model, whose parameters are DTensors.
     """
-    from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+    from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard, register_fsdp_forward_method
 
     keep_twin(model, runtime.device)
     mesh = _mesh(runtime, config)
@@ -59,6 +63,12 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
     for block in cast("list[Block]", model.layers):
         for part, types in _groups(block, runtime.dtype, is_split=config.tensor > 1):
             fully_shard(part, reshard_after_forward=config.shard != "zero2", mp_policy=types, **options)
+    for embedding, output in _outer_layers(model) if config.tensor == 1 else ():
+        divided = fully_shard(embedding, reshard_after_forward=config.shard != "zero2", **options)
+        divided.set_unshard_in_backward(False)  # the gradient of rows does not depend on them
+        if not kept.issuperset(output.parameters()):
+            object.__setattr__(output, "through", MethodType(_through, output))
+            register_fsdp_forward_method(fully_shard(output, reshard_after_forward=False, **options), "through")
     fully_shard(model, reshard_after_forward=False, **options)
     for part in model.modules():
         if is_sharded(part):
@@ -68,6 +78,8 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
     if any(parameter.is_meta for parameter in model.parameters()):
         device = torch.device("cpu") if config.offload == "all" else runtime.device
         model._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor)
+    if not is_cuda:
+        return_freed_memory()
     return model
 
 
@@ -95,10 +107,30 @@ def _groups(
     yield block.mlp, rounded
 
 
-def _without_views(model: nn.Module, inputs: Any, outputs: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+def _outer_layers(model: Model) -> list[tuple[nn.Embedding, nn.Linear]]:
+    """The embeddings and output layers that share no weight, which are gathered each by itself.
+
+    Tied ones are left to the rest of the model, which stays gathered from the forward to the end of the backward pass.
+    """
+    pairs = [(part.embed_tokens, part.lm_head) for part in model.modules() if isinstance(part, Transformer)]
+    return [pair for pair in pairs if set(pair[0].parameters()).isdisjoint(pair[1].parameters())]
+
+
+def _through(layer: nn.Linear, function: Callable[..., Outputs], x: Tensor, *args: Any) -> Outputs:
+    """`babyllm.model.linear.through` of a divided layer: its weight is gathered before, and its gradient summed."""
+    return _own(function(x, dense_weight(layer), *args))
+
+
+def _without_views(model: nn.Module, inputs: Any, outputs: Outputs) -> Outputs:
+    return _own(outputs)
+
+
+def _own(outputs: Outputs) -> Outputs:
     """The outputs of a pass as tensors of their own: FSDP watches them, and would miss a change made through a view."""
     if isinstance(outputs, dict):
-        return {name: output.clone() if output._is_view() else output for name, output in outputs.items()}
+        return {name: _own(output) for name, output in outputs.items()}
+    if isinstance(outputs, tuple):
+        return tuple(map(_own, outputs))
     return outputs.clone() if outputs._is_view() else outputs
 
 

@@ -133,7 +133,7 @@ def test_16_bit_runs_have_the_losses_of_whole_copies(runs: Path, dtype: str) -> 
     n_matrices = 2 * (32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 96)
     n_others = 5 * 32 + VOCAB_SIZE * 32 * (1 if KINDS[dtype].model.get("tie_embeddings") else 2)
     n_passes = END * KINDS[dtype].micro_batches
-    assert divided["gathered"] == n_passes * (2 * 2 * n_matrices + 4 * n_others)
+    assert divided["sent"] == n_passes * (2 * 2 * n_matrices + 4 * n_others)
 
 
 @pytest.mark.parametrize("case", chosen(RESUMED, RESUMED_FIRST))
@@ -181,10 +181,18 @@ def test_no_file_of_a_step_is_pickled(runs: Path) -> None:
 
 
 def test_ranks_hold_their_share(runs: Path) -> None:
-    """Of a model whose rows four ranks can share each has a quarter of weights and moments, with hybrid a half."""
+    """Of a model whose rows four ranks can share each has a quarter of all its tensors, with hybrid a half."""
     (one,) = seen(folder_of(runs, ("plain", "none", 1)), 1)
     for mode, n in {"zero3": 4, "hybrid": 2, "offload": 4}.items():
         for record in seen(folder_of(runs, ("plain", mode, 4)), 4):
-            for key in ("n_weights", "n_moments"):
+            for key in ("n_weights", "n_gradients", "n_moments"):
                 assert record[key] <= one[key] / n + 200
     assert any(record["empty"] for record in seen(folder_of(runs, ("uneven", "zero3", 4)), 4))
+
+
+@pytest.mark.parametrize("kind", ("plain", "long"))
+def test_one_block_is_gathered_at_a_time(runs: Path, kind: str) -> None:
+    """Within a block a rank has its weights, those of the last norm and the tied embedding, and no others."""
+    for record in seen(folder_of(runs, (kind, "zero3", 4)), 4):
+        n_outside = 32 + (0 if kind == "long" else record["n_embedding"])
+        assert record["gathered"] == dict.fromkeys(("forward", "backward"), record["n_block"] + n_outside)
