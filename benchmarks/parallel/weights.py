@@ -29,12 +29,12 @@ def main() -> None:
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     args = figures.parse(parser, preset="92m")
     if args.worker:
-        _work(Path(args.worker["directory"]), args.worker["preset"])
+        _work(Path(args.worker["directory"]))
         return
     share = 4 * sum(parameter_counts(PRESETS[args.preset]).values()) / args.ranks / 1e6
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder), args.preset, "float32")
-        values = ranks.run(__spec__.name, {"directory": folder, "preset": args.preset}, args.ranks)
+        values = ranks.run(__spec__.name, {"directory": folder}, args.ranks)
     grown, seconds = values["in a reading"], values["seconds"]
     name = f"memory of reading {args.preset} on {args.ranks} ranks"
     print(f"{name}: share {share:,.0f} MB, {grown:,.0f} MB, {grown / share:.3f} of it, in {seconds:.1f} s")
@@ -42,7 +42,7 @@ def main() -> None:
     figures.write(args, [figures.Figure(name, grown, "MB"), over])
 
 
-def _work(directory: Path, preset: str) -> None:
+def _work(directory: Path) -> None:
     from babyllm.interop.huggingface import unread_model
     from babyllm.parallel.config import ParallelConfig
     from babyllm.parallel.distribute import prepare
