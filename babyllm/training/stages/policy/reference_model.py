@@ -60,6 +60,7 @@ def reference_of(
         was_training = read.training
         read.eval()
         found = []
+        runtime.sum([0.0])  # of the policy, which may be divided too, all ranks have read what they read
         with whole(model), adapter_off(read), torch.no_grad(), reads_in(runtime.device, runtime.dtype):
             for first in range(0, len(tokens), micro_batch):
                 part = slice(first, first + micro_batch)
