@@ -57,7 +57,7 @@ _GATHERING = "_gathering"
 
 
 def gathering(block: nn.Module) -> Gathering | None:
-    """What gives a block its weights, if they come from other ranks for each pass; None for one that has them.
+    """Where a block gets its weights, if they come from other ranks for each pass; None for one that has them.
 
     A pass through the block does it by itself. Whoever reads the weights otherwise does so in the context.
     """

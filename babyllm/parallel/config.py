@@ -28,8 +28,8 @@ class ParallelConfig:
         tensor: processes among which each layer's matrices are split; they read the same rows.
         context: processes among which each row is split.
         reading: weights that a process holds while a divided model is evaluated or writes: layers, of one block at a
-            time, gathered for each pass; whole, of the whole model, which writes faster; auto, whole for the answers
-            that GRPO and PPO learn from, else layers.
+            time, gathered for each pass; whole, of the whole model, which writes faster; auto, whole in GRPO and PPO,
+            whose models write most of the time, else layers.
     """
 
     shard: Shard = "none"

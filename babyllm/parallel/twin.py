@@ -35,7 +35,8 @@ class _Twin:
     """A model without weights, and what fills it from the divided one."""
 
     def __init__(self, model: Model, runtime: Runtime, how: Reading) -> None:
-        self.how, self.lockstep, self._device = how, Lockstep(runtime, self._serve), runtime.device
+        self.how, self.is_at_once = how, how == "whole"
+        self.lockstep, self._device = Lockstep(runtime, self._serve), runtime.device
         memo = {
             id(p): nn.Parameter(torch.empty(0, dtype=p.dtype, device=runtime.device), requires_grad=p.requires_grad)
             for p in model.parameters()
@@ -48,17 +49,17 @@ class _Twin:
             block.register_forward_hook(lambda block, inputs, x, number=number: self._drop(number), always_call=True)
 
     @contextmanager
-    def filled(self, *, at_once: bool) -> Iterator[None]:
+    def filled(self) -> Iterator[None]:
         """A body that reads the model; every rank must enter it."""
         with nullcontext() if self.lockstep.is_on else self.lockstep.together():
             self.lockstep.arrive()
             self._find_parts()
             try:
-                for number in sorted(self._parts if at_once else (_OUTSIDE,)):
+                for number in sorted(self._parts if self.is_at_once else (_OUTSIDE,)):
                     self._fill(number)
                     self._kept.add(number)
                 for number, block in enumerate(self.model.layers):
-                    set_gathering(block, None if at_once else partial(self._gathered, number))
+                    set_gathering(block, None if self.is_at_once else partial(self._gathered, number))
                 yield
                 self.lockstep.arrive()
             finally:
@@ -128,15 +129,10 @@ def readable(model: M) -> M:
 
 
 @contextmanager
-def whole(model: Model, *, writes: bool = False) -> Iterator[None]:
-    """A body in which `readable(model)` has all weights; every rank must enter it, and they leave it together.
-
-    Args:
-        model: the model, divided or not.
-        writes: whether ranks write many answers in the body, for which all weights are gathered at once under auto.
-    """
+def whole(model: Model) -> Iterator[None]:
+    """A body in which `readable(model)` is read; every rank must enter it, and they leave it together."""
     twin: _Twin | None = getattr(model, _TWIN, None)
-    with twin.filled(at_once=writes if twin.how == "auto" else twin.how == "whole") if twin else nullcontext():
+    with twin.filled() if twin else nullcontext():
         yield
 
 
@@ -163,19 +159,29 @@ def together(model: Model, rescue: Callable[[], None]) -> Iterator[None]:
 
 
 def reading(stream: S, model: Model, *, writes: bool = False) -> S:
-    """A stream whose batches are made by reading `readable(model)`, each within `whole`."""
-    return stream if readable(model) is model else _Reading(stream, model, writes)  # type: ignore[return-value]
+    """A stream whose batches are made by reading `readable(model)`, each within `whole`.
+
+    Args:
+        stream: the stream.
+        model: the model, divided or not.
+        writes: whether the model writes answers for every batch; under auto all weights are then gathered at once.
+    """
+    twin: _Twin | None = getattr(model, _TWIN, None)
+    if twin is None:
+        return stream
+    twin.is_at_once |= writes and twin.how == "auto"
+    return cast(S, _Reading(stream, model))
 
 
 class _Reading:
-    def __init__(self, stream: Any, model: Model, writes: bool) -> None:
-        self._stream, self._model, self._writes = stream, model, writes
+    def __init__(self, stream: Any, model: Model) -> None:
+        self._stream, self._model = stream, model
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
-        with whole(self._model, writes=self._writes):
+        with whole(self._model):
             return next(self._stream)
 
     def __getattr__(self, name: str) -> Any:
