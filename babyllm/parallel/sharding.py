@@ -46,7 +46,7 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
     """
     from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard, register_fsdp_forward_method
 
-    keep_twin(model, runtime.device)
+    keep_twin(model, runtime, config.reading)
     mesh = _mesh(runtime, config)
     if config.tensor > 1:
         split(model, mesh["tensor"], runtime.device)

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -49,6 +49,7 @@ class Runtime:
         local_world_size: the number of processes on this machine.
         attention: how attention is computed in training, as `RuntimeConfig` says.
         tensor: the number of processes, one after the other, that train on the same rows.
+        before_sums: functions called before each sum over ranks, which may wait for what other ranks do before it.
     """
 
     device: torch.device
@@ -63,6 +64,7 @@ class Runtime:
     attention: str = "auto"
     compile_backend: str = "inductor"
     tensor: int = 1
+    before_sums: list[Callable[[], None]] = field(default_factory=list)
     _store: Store | None = None
     _watchdog: Watchdog | None = None
     _firsts: Iterator[int] = field(default_factory=itertools.count)
@@ -136,6 +138,8 @@ class Runtime:
         import torch.distributed as dist
 
         total = torch.tensor(values, dtype=torch.float64)
+        for wait in self.before_sums:
+            wait()
         if self.world_size > 1:
             dist.all_reduce(total)
         return [float(value) for value in total.tolist()]

@@ -37,10 +37,13 @@ RUNS: dict[str, tuple[str, ...]] = {
     "dpo": ("dpo", *PAIRS),
     "dpo, adapter off": ("dpo", *PAIRS, "--lora.rank=3", "--reference=adapter_off"),
     "kto": ("dpo", *PAIRS, "--loss.name=kto"),
-    "grpo": ("grpo", *POLICY, "--rollout.group=4", "--loss.kl.coefficient=0.01", "--loss.kl.place=loss"),
+    "grpo": (
+        *("grpo", *POLICY, "--rollout.group=4", "--loss.kl.coefficient=0.01", "--loss.kl.place=loss"),
+        "--parallel.reading=layers",
+    ),
     "grpo, ptx": ("grpo", *POLICY, *PTX, "--rollout.group=4"),
     "ppo, two models": ("ppo", *POLICY, *PTX, "--critic.of=own"),
-    "ppo, one trunk": ("ppo", *POLICY, *PTX, "--critic.of=trunk", "--lora.rank=3"),
+    "ppo, one trunk": ("ppo", *POLICY, *PTX, "--critic.of=trunk", "--lora.rank=3", "--parallel.reading=layers"),
 }
 DIVIDED = {
     "lora, none": (),

@@ -54,7 +54,7 @@ def begin(config: GrpoConfig, runtime: Runtime) -> Beginning:
     advantages = GroupAdvantages(config.loss, config.scale, config.rollout.group, runtime, reference, kl.coefficient)
     stream = rollouts_of(config, policy, opening, prompts, advantages, share, runtime)
     mixed = with_ptx(stream, config.ptx, Path(config.run_dir), opening.template, model.config, runtime)
-    state = new_state(config, model, reading(mixed, model), runtime, start.source)
+    state = new_state(config, model, reading(mixed, model, writes=True), runtime, start.source)
     loss = policy_loss(config.loss, max_answer=config.data.max_new_tokens, temperature=temperature)
     measure, show = held_out(config, prompts, stream, runtime)
     return Beginning(

@@ -59,7 +59,7 @@ def begin(config: PpoConfig, runtime: Runtime) -> Beginning:
     mixed = with_ptx(stream, config.ptx, Path(config.run_dir), opening.template, model.config, runtime)
     measure, show = held_out(config, prompts, stream, runtime)
     return Beginning(
-        new_state(config, model, reading(mixed, model), runtime, start.source),
+        new_state(config, model, reading(mixed, model, writes=True), runtime, start.source),
         plan_of(config, prompts),
         with_ptx_loss(watched(loss, stream), config.ptx.weight),
         measure,
