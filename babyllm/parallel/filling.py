@@ -78,28 +78,32 @@ def _fill_module(
         last = name
         return weights.read(name)
 
-    is_made = isinstance(module, (FrozenLinear, RowEmbedding))
-    made = module.made_of(read) if is_made else {}
+    made = module.made_of(read) if isinstance(module, (FrozenLinear, RowEmbedding)) else None
     for name, parameter in parameters.items():
         if not parameter.numel():  # the output layer of a model that writes no text
             whole = torch.empty(parameter.shape)
-        elif is_made and name not in made:  # ids, which are known
+        elif made is not None and name not in made:  # ids, which are known
             parameter.data = parameter.data.to(device)
             continue
         else:
-            whole = made.pop(name) if is_made else read(name)
+            whole = read(name) if made is None else made.pop(name)
         part = part_of(whole, place_of(parameter))
-        if part.numel() and part.is_floating_point() and not all(map(math.isfinite, part.float().aminmax())):
+        if not _is_finite(part):
             raise UserError(f"{weights.where(last)} holds NaN or infinity; use another step or model")
         put(parameter, part, device)
+
+
+def _is_finite(part: Tensor) -> bool:
+    # Minimum and maximum show NaN and infinity, much faster than a test of every element.
+    comparable = part if part.itemsize > 1 else part.float()
+    return not part.numel() or all(map(math.isfinite, comparable.aminmax()))
 
 
 @torch.no_grad()
 def fill_head(model: WithHead, device: torch.device = CPU, weight: Tensor | None = None) -> None:
     """Give the head of a model its weight (N, D), each rank its part; None draws it from torch's current generator."""
-    whole = model.drawn()
     score = model.score.weight
-    put(score, part_of(whole if weight is None else weight, place_of(score)), device)
+    put(score, part_of(model.drawn() if weight is None else weight, place_of(score)), device)
 
 
 def put(parameter: nn.Parameter, part: Tensor, device: torch.device = CPU) -> None:

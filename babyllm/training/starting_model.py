@@ -145,7 +145,10 @@ def adapted(
     is_new = bool(config.lora.rank) and not start.is_resumed
     if is_new:
         base.model.origin = str((Path(config.run_dir) / BASE).absolute())
-    model, fill_others = on(base) if on else (base.model, None)
+    model: Model = base.model
+    fill_others: Callable[[torch.device], None] | None = None
+    if on:
+        model, fill_others = on(base)
     model = prepare(model, runtime, config.parallel)
     seed_all(config.plan.seed)
     fill(base.model, base.weights, runtime.device)

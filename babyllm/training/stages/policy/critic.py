@@ -57,7 +57,7 @@ def with_critic(
         return model, partial(fill_head, model)
     if lora_layers(actor):
         raise UserError(f"--critic.of={config.of}: with --lora.rank the critic is on the trunk; set --critic.of=trunk")
-    weights = None
+    weights: Weights | None = None
     if step is not None:
         critic, weights = unread_with_head(step / CRITIC)
     elif config.of == "own":
