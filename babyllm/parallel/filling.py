@@ -102,8 +102,8 @@ def _is_finite(part: Tensor) -> bool:
 @torch.no_grad()
 def fill_head(model: WithHead, device: torch.device = CPU, weight: Tensor | None = None) -> None:
     """Give the head of a model its weight (N, D), each rank its part; None draws it from torch's current generator."""
-    score = model.score.weight
-    put(score, part_of(model.drawn() if weight is None else weight, place_of(score)), device)
+    whole = model.drawn() if weight is None else weight
+    fill(model.score, Weights(lambda name: whole, lambda name: f"the {name} of the head"), device)
 
 
 def put(parameter: nn.Parameter, part: Tensor, device: torch.device = CPU) -> None:
@@ -112,7 +112,7 @@ def put(parameter: nn.Parameter, part: Tensor, device: torch.device = CPU) -> No
         local(parameter).copy_(part)
         return
     taken = nn.Parameter(part.to(device, parameter.dtype), requires_grad=parameter.requires_grad)
-    torch.utils.swap_tensors(parameter, taken)  # all that share it see the values
+    torch.utils.swap_tensors(parameter, taken)  # type: ignore[no-untyped-call]  # all that share it see the values
 
 
 @torch.no_grad()
