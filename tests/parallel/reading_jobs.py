@@ -16,7 +16,7 @@ import babyllm.training.stages.task_measure  # noqa: F401
 from babyllm.config import parse
 from babyllm.errors import UserError
 from babyllm.model.transformer import Block
-from babyllm.parallel.tensors import is_divided
+from babyllm.parallel.tensors import is_divided, local
 from babyllm.parallel.twin import readable
 from babyllm.runtime import Runtime
 from babyllm.runtime.launching.program import user_errors
@@ -33,7 +33,7 @@ def evaluated_run(arguments: list[str], out: str) -> None:
         stage = train_stage(config, begin)
     model = stage.state.model
     twin = list(readable(model).parameters())
-    shapes = {part.shape for part in model.parameters() if part.dim() == 2}
+    shapes = {part.shape for part in model.parameters()} - {local(part).shape for part in model.parameters()}
     left = sum(_bytes(x) for x in gc.get_objects() if isinstance(x, torch.Tensor) and x.shape in shapes)
     outside = {id(p) for p in model.parameters()} - {id(p) for block in model.layers for p in block.parameters()}
     blocks = [sum(p.numel() for p in block.parameters()) for block in model.layers]
@@ -49,14 +49,14 @@ def evaluated_run(arguments: list[str], out: str) -> None:
 
 @contextmanager
 def _most_bytes() -> Iterator[list[int]]:
-    """The bytes of the weights that are in memory as a block of an undivided model, or of a twin, begins its pass."""
+    """The bytes of the weights that are in memory as a block of an undivided model, or of a twin, ends its pass."""
     seen: list[int] = []
 
-    def look(block: nn.Module, inputs: object) -> None:
+    def look(block: nn.Module, inputs: object, outputs: object) -> None:
         if isinstance(block, Block) and not block.training:
             seen.append(sum(_bytes(p) for p in gc.get_objects() if isinstance(p, nn.Parameter)))
 
-    handle = nn.modules.module.register_module_forward_pre_hook(look)
+    handle = nn.modules.module.register_module_forward_hook(look)
     try:
         yield seen
     finally:

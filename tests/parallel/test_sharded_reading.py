@@ -9,7 +9,7 @@ from training_fixtures import Worker
 
 from babyllm.training.recording.records import read_metrics
 
-N_STEPS = 3
+N_STEPS = 2
 WRITTEN = 'items: pairs.jsonl\nquestion: "{{ good }}"\nreference: "{{ bad }}"\nmetrics: [rouge_l]\nmax_new_tokens: 8\n'
 SHAPE = ("--model.n_layers=4", "--model.d_model=32", "--model.n_heads=4", "--model.n_kv_heads=2")
 
@@ -40,7 +40,7 @@ def run_of(root: Path, name: str, data: Path, how: list[str]) -> list[str]:
         *(f"--run_dir={root / name}", f"--data.path={data}", *SHAPE, *how),
         *("--data.seq_len=16", "--data.global_batch=4", "--data.micro_batch=2", "--model.max_seq_len=64"),
         *(f"--plan.steps={N_STEPS}", "--plan.peak_lr=0.01", "--optim.average=0.5", "--save_every=0", "--eval_every=1"),
-        *(f"--evaluate.tasks=[{tasks}]", "--prompts=[今天, the model]", "--log_every=1"),
+        *(f"--evaluate.tasks=[{tasks}]", "--prompts=[今天]", "--log_every=1"),
         *("--runtime.device=cpu", "--runtime.dtype=float32", "--runtime.threads=1"),
     ]
 
@@ -62,7 +62,7 @@ def test_results_are_those_of_one_process(folder: Path, name: str) -> None:
     So they do after an evaluation that failed, in the run that goes on.
     """
     one, other = held_out(folder / "1"), held_out(folder / name)
-    assert sorted(one) == sorted(other) == [1, 2, N_STEPS]
+    assert sorted(one) == sorted(other) == [1, N_STEPS]
     for step in one:
         assert {"val/all/loss", "val/plain/all/loss", "val/pairs/acc", "val/written/rouge_l"} <= set(one[step])
         assert other[step] == pytest.approx(one[step], abs=1e-5)
@@ -70,7 +70,7 @@ def test_results_are_those_of_one_process(folder: Path, name: str) -> None:
         assert {n: other[step][n] for n in counted} == counted
     assert len({values["val/all/loss"] for values in one.values()}) == N_STEPS
     samples = [(folder / which / "samples.jsonl").read_text() for which in ("1", name)]
-    assert samples[0] == samples[1] and samples[0].count("\n") == 2 * N_STEPS
+    assert samples[0] == samples[1] and samples[0].count("\n") == N_STEPS
 
 
 def test_no_rank_holds_the_whole_model(folder: Path) -> None:
