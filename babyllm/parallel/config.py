@@ -25,7 +25,7 @@ class ParallelConfig:
         offload: parts held in the memory of the CPU: optimizer, its state, which is also updated there; all, weights
             and gradients too, and only with a shard.
         tensor: processes among which each layer's matrices are split; they read the same rows.
-        context: processes among which each row is split.
+        context: processes among which each row is split, for rows that are too long for one of them.
     """
 
     shard: Shard = "none"

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from babyllm.model.interface import Model
+from babyllm.model.transformer import Transformer
 from babyllm.parallel.config import ParallelConfig
+from babyllm.parallel.context import share_rows
 from babyllm.parallel.refusals import require_possible
 from babyllm.parallel.sharding import is_sharded, shard
 from babyllm.runtime import Runtime
@@ -41,7 +43,11 @@ def prepare(model: M, runtime: Runtime, config: ParallelConfig | None = None) ->
     """
     config = config or ParallelConfig()
     require_possible(config, runtime, model)
-    return shard(model, runtime, config) if divides(config, runtime) else model.to(runtime.device)
+    prepared = shard(model, runtime, config) if divides(config, runtime) else model.to(runtime.device)
+    if config.context > 1:
+        assert isinstance(prepared, Transformer)  # as `require_possible` has seen to
+        share_rows(prepared, runtime)
+    return prepared
 
 
 def divides(config: ParallelConfig, runtime: Runtime) -> bool:
