@@ -65,7 +65,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, seen: Seen | None, form: F
         attended: Tensor = _Blocks.apply(q, k, v)  # type: ignore[no-untyped-call]
         return attended
     if isinstance(seen, Part):
-        (k, v), seen = seen.gather(k, v), seen.seen
+        return seen.attend(q, k, v)
     if seen is not None and not isinstance(seen, Tensor):
         return attend_by_document(q, k, v, seen)
     return F.scaled_dot_product_attention(

@@ -55,13 +55,11 @@ class Part(NamedTuple):
 
     Attributes:
         length: tokens of a whole row, T.
-        seen: what the queries of the part see.
-        gather: function of the part's keys and values, (B, K, T / N, W) each, that returns those of the rows.
+        attend: function of the queries, keys and values of the part's tokens: `causal_attention` in the whole rows.
     """
 
     length: int
-    seen: Tensor | Spans | BlockMask
-    gather: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def seen_in(

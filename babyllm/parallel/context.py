@@ -1,7 +1,8 @@
 """Rows split among ranks that read the same ones: context parallelism (Llama Team 2024, section 3.3.2).
 
 rows (B, T) -> 2 N chunks, of which rank i of N takes the i-th from either end, so that all attend to as many keys
-            -> each layer: keys and values of all ranks gathered, which a rank's own queries attend to
+            -> each layer: keys and values of all ranks gathered, which a rank's own queries attend to; for the backward
+               pass they are gathered again
             -> losses (B, T / N) -> those of all ranks (B, T), of which a rank's own carry gradients
 
 A model in training is called with whole rows and returns what it returns for them, so that losses, metrics and the loop
@@ -13,17 +14,24 @@ Legend: B batch, T time, N ranks of a group, K key heads, W width of a head.
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.distributed import ProcessGroup
 
+from babyllm.model.attention import causal_attention
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.document_attention import Part, seen_in_part
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime
+
+if TYPE_CHECKING:
+    from babyllm.model.document_attention import Seen
 
 _ARGUMENTS = inspect.signature(Transformer.forward)
 
@@ -69,12 +77,12 @@ class _SharedRows:
         length = by_token["tokens"].shape[1]
         size = length // (2 * self.n)
         parts = [range(i * size, (i + 1) * size) for i in (self.rank, 2 * self.n - 1 - self.rank)]
-        documents = by_token.pop("documents", None)
-        if documents is None:
-            seen: Any = seen_in_part(length, parts, model.attention_dtype(), tokens.device)
+        if (documents := by_token.pop("documents", None)) is None:
+            seen: Seen = seen_in_part(length, parts, model.attention_dtype(), tokens.device)
         else:
             seen = model.seen_in(documents, parts)
-        model.part = Part(tokens.shape[1], seen, self._gather)
+        gathers_again = not model.config.recomputed_every  # else such blocks gather again anyway, and keep nothing
+        model.part = Part(tokens.shape[1], partial(self._attend, seen=seen, gathers_again=gathers_again))
         return (), {**given, "documents": None, **{name: self.part_of(x, 1) for name, x in by_token.items()}}
 
     def end(self, model: Transformer, args: Any, kwargs: Any, outputs: Any) -> Any:
@@ -91,10 +99,29 @@ class _SharedRows:
         missing = -x.shape[1] % (2 * self.n)
         return torch.cat([x, x[:, -1:].expand(-1, missing, *x.shape[2:])], dim=1) if missing else x
 
-    def _gather(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The keys and values (B, K, T, W) of whole rows, from those of this rank's part, (B, K, T / N, W)."""
-        whole: Tensor = _Gathered.apply(torch.stack([k, v]), self)  # type: ignore[no-untyped-call]
-        return whole[0], whole[1]
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, *, seen: Seen, gathers_again: bool) -> Tensor:
+        """The attention of this rank's queries to the keys of whole rows: three times (B, ., T / N, W) -> as `q`."""
+        part = torch.stack([k, v])
+        whole: Tensor = _Gathered.apply(part, self)  # type: ignore[no-untyped-call]
+        with self._gathering_again(part, whole) if gathers_again else nullcontext():
+            return causal_attention(q, whole[0], whole[1], seen, "fused")
+
+    def _gathering_again(self, part: Tensor, whole: Tensor) -> saved_tensors_hooks:
+        """A context in which not `whole` is kept for the backward pass, but `part`, of which it is made again there."""
+        mine, place, again = part.detach(), whole.untyped_storage().data_ptr(), list[Tensor]()
+
+        def pack(x: Tensor) -> Any:
+            is_of_whole = x.untyped_storage().data_ptr() == place
+            return (x.shape, x.stride(), x.storage_offset()) if is_of_whole else x
+
+        def unpack(kept: Any) -> Tensor:
+            if isinstance(kept, Tensor):
+                return kept
+            if not again:
+                again.append(self.whole(mine, 3))
+            return again[0].as_strided(*kept)
+
+        return saved_tensors_hooks(pack, unpack)
 
     def _joined(self, x: Tensor, length: int) -> Tensor:
         joined: Tensor = _Joined.apply(x, self, length)  # type: ignore[no-untyped-call]

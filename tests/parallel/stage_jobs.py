@@ -37,12 +37,12 @@ STAGES: dict[str, tuple[type[Any], Callable[[Any, Runtime], Beginning]]] = {
 N_STEPS, MIDDLE = 3, 2
 
 
-def stage_runs(runs: dict[str, list[str]]) -> None:
+def stage_runs(runs: dict[str, list[str]], context: int = 1) -> None:
     """Of each run, by its folder, leave the metrics of its steps and held-out results, straight and from the middle.
 
     One process makes straight runs alone. The first of its arguments is the name of the stage.
     """
-    with start(RuntimeConfig(device="cpu", dtype="float32", threads=1)) as runtime:
+    with start(RuntimeConfig(device="cpu", dtype="float32", threads=1), context=context) as runtime:
         for out, (stage, *arguments) in runs.items():
             cls, begin = STAGES[stage]
             config = parse(cls, [*arguments, f"--run_dir={out}/run"], prog="test")

@@ -33,7 +33,10 @@ RUNS: dict[str, tuple[str, ...]] = {
     "grpo, ptx": ("grpo", *POLICY, *PTX, "--rollout.group=4"),
     "ppo, two models": ("ppo", *POLICY, *PTX, "--critic.of=own"),
     "ppo, one trunk": ("ppo", *POLICY, *PTX, "--critic.of=trunk", "--lora.rank=3"),
+    "sft, packed": ("sft", "--data.path={chats}", "--data.held_out=4", "--data.template=plain", "--data.pack=true"),
+    "dpo, split rows": ("dpo", *PAIRS),
 }
+SPLIT = ("sft, packed", "dpo, split rows")  # among two ranks by rows, the others by weights
 
 
 def write(file: Path, records: list[dict[str, object]]) -> Path:
@@ -71,13 +74,15 @@ def runs(
     folders = {ranks: root / str(ranks) for ranks in (1, 2)}
     for ranks, folder in folders.items():
         sizes = ("--data.seq_len=32", "--data.global_batch=16", f"--data.micro_batch={8 // ranks}")
-        how = (f"--init_from={root / 'base'}", *sizes, *DEVICE, *(("--parallel.shard=zero3",) if ranks > 1 else ()))
-        jobs: dict[str, list[str]] = {}
+        how = (f"--init_from={root / 'base'}", *sizes, *DEVICE)
+        jobs: dict[str, dict[str, list[str]]] = {"--parallel.shard=zero3": {}, "--parallel.context=2": {}}
         for name, (stage, *arguments) in RUNS.items():
             (folder / name).mkdir(parents=True)
             filled = [fill(argument, places | {"tokens": token_dir}) for argument in arguments]
-            jobs[str(folder / name)] = [stage, *filled, *how]
-        worker.run("stage_runs", ranks=ranks, runs=jobs)
+            division = list(jobs)[name in SPLIT]
+            jobs[division][str(folder / name)] = [stage, *filled, *how, *([division] if ranks > 1 else [])]
+        for context, runs in enumerate(jobs.values(), 1):
+            worker.run("stage_runs", ranks=ranks, runs=runs, context=context if ranks > 1 else 1)
     return folders
 
 
@@ -90,7 +95,7 @@ def fill(argument: str, places: dict[str, Path]) -> str:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_divided_stage_is_one_process(runs: dict[int, Path], name: str) -> None:
-    """Three steps and the held-out results of a stage on two ranks under zero3 have the numbers of one process."""
+    """Three steps and the held-out results of a stage have on two ranks the numbers of one process."""
     one, two = (json.loads((runs[ranks] / name / "seen.json").read_text())[0] for ranks in (1, 2))
     assert len(one) == len(two) == N_STEPS + 1 and (one[-1] or name == "kto")
     for mine, theirs in zip(two, one, strict=True):
