@@ -134,9 +134,9 @@ class _SharedRows:
 
     def whole(self, part: Tensor, dim: int) -> Tensor:
         """The parts of all ranks in the order of the row; `dim`, from 0, is that of the tokens."""
-        received = part.new_empty(self.n, *part.shape)
+        received = part.new_empty(self.n * len(part), *part.shape[1:])
         dist.all_gather_into_tensor(received, part.contiguous(), group=self.group)
-        early, late = received.chunk(2, dim + 1)
+        early, late = received.view(self.n, *part.shape).chunk(2, dim + 1)
         return torch.cat([*early, *late.flip(0)], dim)
 
 
@@ -151,8 +151,8 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         rows: _SharedRows = ctx.rows
-        by_rank = torch.stack([rows.part_of(grads[0], 3, rank) for rank in range(rows.n)])
-        mine = torch.empty_like(by_rank[0])
+        by_rank = torch.cat([rows.part_of(grads[0], 3, rank) for rank in range(rows.n)])
+        mine = torch.empty_like(by_rank[: len(grads[0])])
         dist.reduce_scatter_tensor(mine, by_rank, group=rows.group)  # the sum over the ranks, whose queries see them
         return mine, None
 

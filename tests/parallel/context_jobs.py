@@ -10,22 +10,24 @@ from typing import Any
 import torch
 import torch.distributed.fsdp  # noqa: F401 (imported before the fork, not in each job)
 import torch.distributed.tensor._utils  # noqa: F401
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
+from torch.profiler import ProfilerActivity, profile
 from training_fixtures import CPU, recording, stopping, tiny_config, tiny_state
 
 from babyllm.data.token_data import open_pretraining_data
 from babyllm.evaluate.language.perplexity import perplexity
 from babyllm.model.attention import set_attention
+from babyllm.model.config import ModelConfig
 from babyllm.model.options import ModelOptions
+from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
 from babyllm.parallel.config import ParallelConfig
+from babyllm.parallel.distribute import prepare
 from babyllm.parallel.tensors import local
 from babyllm.parallel.twin import readable, whole
 from babyllm.runtime import Runtime, start
 from babyllm.training import checkpoint
 from babyllm.training.loop import train
-from babyllm.training.state import Every, TrainState
+from babyllm.training.state import Every
 
 KEEP_ALL, HALF, END = 99, 5, 10
 
@@ -40,9 +42,8 @@ class Kind:
     micro_batches: int = 1
 
 
-SHAPE = {"n_layers": 2, "d_model": 32, "n_heads": 4, "n_kv_heads": 2, "max_seq_len": 64}
+SHAPE: dict[str, Any] = {"n_layers": 2, "d_model": 32, "n_heads": 4, "n_kv_heads": 2, "max_seq_len": 64}
 KINDS = {
-    "plain": Kind(),
     "documents": Kind({"qk_norm": True}, {"mask_documents": True, "seq_len": 32}, micro_batches=2),
     "recomputed": Kind({"activation_checkpointing": True}, {"mask_documents": True, "seq_len": 32}),
     "uneven": Kind({"tie_embeddings": True, "activation_checkpointing": "selective"}, {"seq_len": 19}, micro_batches=2),
@@ -86,39 +87,40 @@ def shared_run(
         "tokens": state.tokens,
         "held_out": held_out["all/loss"],
         "widths": sorted(widths),
-        "saved": _saved_bytes(state),
         "digest": hashlib.sha256(torch.cat(parts).numpy().tobytes()).hexdigest(),
     }
     Path(out, f"{runtime.rank}.json").write_text(json.dumps(seen), encoding="utf-8")
 
 
-def _saved_bytes(state: TrainState) -> int:
-    """Bytes that the blocks leave for the backward pass of 4 rows of 64 tokens, apart from weights."""
-    found: dict[int, int] = {}
-    weights = {local(p).untyped_storage().data_ptr() for p in state.model.parameters()}
-
-    def keep(x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        if storage.data_ptr() not in weights:
-            found[storage.data_ptr()] = storage.nbytes()
-        return x
-
-    state.model.train()
-    rows = torch.arange(256).view(4, 64)
-    with saved_tensors_hooks(keep, lambda x: x):
-        nats = state.model(rows, rows)
-    nats.sum().backward()
-    return sum(found.values())
+def held_bytes(runtime: Runtime, parallel: ParallelConfig) -> int:
+    """Bytes that eight layers leave for the backward pass of 32 more tokens of each of 4 rows."""
+    model = prepare(Transformer(ModelConfig(300, **{**SHAPE, "n_layers": 8})), runtime, parallel).train()
+    found = []
+    for n_tokens in (32, 32, 64):  # the first pass makes tables
+        rows = torch.arange(4 * n_tokens).view(4, n_tokens)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+            nats = model(rows, rows)
+            runtime.barrier()  # so that what was gathered is let go
+        assert seen.profiler is not None and nats.requires_grad
+        events = seen.profiler.kineto_results.events()
+        found.append(sum(event.nbytes() for event in events if event.name() == "[memory]"))
+    return found[2] - found[1]
 
 
-def shared_runs(data: str, parallel: dict[str, Any], runs: Sequence[dict[str, Any]]) -> None:
-    """Make runs one after the other, divided alike; each is the other arguments of `shared_run`."""
+def shared_runs(data: str, parallel: dict[str, Any], runs: Sequence[dict[str, Any]], measured: str = "") -> None:
+    """Make runs one after the other, divided alike; each is the other arguments of `shared_run`.
+
+    The file `measured` receives the bytes of `held_bytes`.
+    """
     division = ParallelConfig(**parallel)
     with start(CPU, division.tensor, division.context) as runtime:
         for run in runs:
             with runtime.main_first():
                 Path(run["out"]).mkdir(parents=True, exist_ok=True)
             shared_run(runtime, data, parallel=division, **run)
+        n_bytes = held_bytes(runtime, division) if measured else 0
+        if measured and runtime.is_main:
+            Path(measured).write_text(str(n_bytes), encoding="utf-8")
 
 
 JOBS = {"shared_runs": shared_runs}

@@ -26,14 +26,16 @@ from tests.parallel.context_jobs import END, HALF, KINDS
 GROUPS: dict[str, tuple[dict[str, Any], int, list[str]]] = {
     "one": ({}, 1, list(KINDS)),
     "two": ({"context": 2}, 2, list(KINDS)),
-    "copies": ({"context": 2}, 4, ["documents"]),
-    "zero3": ({"context": 2, "shard": "zero3"}, 4, ["plain", "documents", "recomputed", "uneven", "dropout"]),
+    "zero3": ({"context": 2, "shard": "zero3"}, 4, ["documents", "dropout"]),
     "matrices": ({"context": 2, "tensor": 2}, 4, ["documents"]),
-    "four": ({"context": 4}, 4, ["plain", "uneven"]),
+    "four": ({"context": 4}, 4, ["uneven"]),
 }
-TOLERANCE = {"plain": 1e-5, "documents": 1e-5, "recomputed": 1e-5, "uneven": 1e-5, "bf16": 0.02}
-RESUMED = [("two", "documents"), ("two", "dropout"), ("two", "bf16"), ("zero3", "uneven"), ("zero3", "dropout")]
-CASES = [(name, kind) for name, (_, _, kinds) in GROUPS.items() for kind in kinds if name != "one" and kind in TOLERANCE]
+TOLERANCE = {"documents": 1e-5, "recomputed": 1e-5, "uneven": 1e-5, "bf16": 0.02}
+RESUMED = [("two", "documents"), ("two", "dropout"), ("zero3", "dropout")]
+MEASURED = ("one", "two", "four")
+CASES = [
+    (name, kind) for name, (_, _, kinds) in GROUPS.items() for kind in kinds if name != "one" and kind in TOLERANCE
+]
 
 
 def step_of(root: Path, name: str, kind: str, step: int, which: str = "straight") -> Path:
@@ -52,9 +54,10 @@ def runs(worker: Worker, data: Path, tmp_path_factory: pytest.TempPathFactory) -
                 middle = step_of(root, name, kind, HALF)
                 jobs.append({"out": str(root / name / "resumed" / kind), "kind": kind, "resume": str(middle)})
         if name == "zero3":
-            middle = step_of(root, "one", "plain", HALF)
-            jobs.append({"out": str(root / name / "moved" / "plain"), "kind": "plain", "resume": str(middle)})
-        worker.run("shared_runs", ranks=ranks, data=str(data), parallel=parallel, runs=jobs)
+            middle = step_of(root, "one", "documents", HALF)
+            jobs.append({"out": str(root / name / "moved" / "documents"), "kind": "documents", "resume": str(middle)})
+        measured = str(root / name / "bytes") if name in MEASURED else ""
+        worker.run("shared_runs", ranks=ranks, data=str(data), parallel=parallel, runs=jobs, measured=measured)
     return root
 
 
@@ -78,12 +81,11 @@ def test_losses_are_those_of_one_process(runs: Path, name: str, kind: str) -> No
 
 def test_a_rank_has_its_share_of_the_tokens(runs: Path) -> None:
     """Blocks see T / N tokens of each row, rounded up to pairs of chunks, and keep that share for the backward pass."""
-    assert seen(runs, "one", "plain")["widths"] == [16]
-    for name, kind, width in (("two", "plain", 8), ("two", "documents", 16), ("four", "plain", 4), ("four", "uneven", 6)):
-        assert seen(runs, name, kind)["widths"] == [width]
-    for kind in ("plain", "uneven"):
-        whole, *parts = (seen(runs, name, kind)["saved"] for name in ("one", "two", "four"))
-        assert [part / whole for part in parts] == pytest.approx([1 / 2, 1 / 4], rel=0.05)
+    widths = {"documents": {"one": 32, "two": 16, "zero3": 16}, "uneven": {"one": 19, "two": 10, "four": 6}}
+    for kind, by_name in widths.items():
+        assert {name: seen(runs, name, kind)["widths"] for name in by_name} == {k: [n] for k, n in by_name.items()}
+    whole, *parts = (int((runs / name / "bytes").read_text(encoding="utf-8")) for name in MEASURED)
+    assert [part / whole for part in parts] == pytest.approx([1 / 2, 1 / 4], rel=0.10)
 
 
 def test_runs_resume(runs: Path) -> None:
@@ -96,7 +98,7 @@ def test_runs_resume(runs: Path) -> None:
         for file in files[0].glob("*.safetensors"):
             mine, theirs = (load_file(folder / file.name) for folder in files)
             assert mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
-    moved, one = seen(runs, "zero3", "plain", "moved"), seen(runs, "one", "plain")
+    moved, one = seen(runs, "zero3", "documents", "moved"), seen(runs, "one", "documents")
     assert moved["losses"] == pytest.approx(one["losses"][HALF:], abs=1e-5)
 
 
