@@ -1,4 +1,4 @@
-"""Memory and time of a step on long rows that ranks share (`parallel.context`), beside one process with as many threads.
+"""Memory and time of a step on long rows that ranks share (`parallel.context`), beside one process on as many cores.
 
     python -m benchmarks.parallel.split_rows [--shape 4096] [--ranks 2] [--steps 3] [--documents]
 
