@@ -35,7 +35,7 @@ from babyllm.model.linear import after_swiglu, dense_weight, joint, through
 from babyllm.model.rope import rope_table
 
 if TYPE_CHECKING:
-    from babyllm.model.document_attention import Seen
+    from babyllm.model.document_attention import Part, Seen
 
 EMBEDDING, OUTPUT = "embed_tokens", "lm_head"  # names of the matrices with a row for each token
 INIT_STD = 0.02
@@ -88,6 +88,7 @@ class Transformer(Model):
         origin: directory the weights were read from, which an adapter names as its base; None if they were drawn.
         layers: blocks.
         end_ids: ids of tokens that end its text, by the files it was read from; empty if the weights were drawn.
+        part: place of the tokens of the pass at hand in their rows; None: they are whole rows.
     """
 
     config: ModelConfig
@@ -99,6 +100,7 @@ class Transformer(Model):
         self.config = config
         self.origin = None
         self.end_ids: frozenset[int] = frozenset()
+        self.part: Part | None = None
         V, D = config.vocab_size, config.d_model
         # A weight handed in is not drawn here, nor on "meta", where that would load the compiler for seconds.
         self.embed_tokens = nn.Embedding(V, D, _weight=torch.empty(V, D))
@@ -182,8 +184,9 @@ class Transformer(Model):
 
         In training call the model with `returns=("hidden",)` instead, so that a wrapper such as DDP sees the pass.
         """
-        seen = None if documents is None else self._seen_in(documents)
-        length = tokens.shape[1]
+        part = self.part
+        seen = part if part or documents is None else self.seen_in(documents)
+        length = part.length if part else tokens.shape[1]
         cos, sin = self.rotations(length, tokens.device)
         if positions is None:
             cos, sin = cos[None, None, :length], sin[None, None, :length]  # (1, 1, T, W) and (1, 1, T, W/2)
@@ -199,12 +202,16 @@ class Transformer(Model):
         normed: Tensor = self.norm(x)
         return normed
 
-    def _seen_in(self, documents: Tensor) -> Seen:
-        """What the tokens of packed rows see, for the type that attention computes in."""
-        kind, dtype = documents.device.type, self.embed_tokens.weight.dtype
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else dtype
-        by_document = attention_form(self) == "documents"
-        return seen_in(documents, dtype, self.config.head_width, by_document=by_document)
+    def seen_in(self, documents: Tensor, parts: Sequence[range] = ()) -> Seen:
+        """What the tokens of packed rows see; arguments are as for `document_attention.seen_in`."""
+        width, by_document = self.config.head_width, attention_form(self) == "documents"
+        return seen_in(documents, self.attention_dtype(), width, by_document=by_document, parts=parts)
+
+    def attention_dtype(self) -> torch.dtype:
+        """The type of queries, keys and values in a pass that begins now."""
+        weight = self.embed_tokens.weight
+        kind = weight.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
     def rotations(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Cosines (S, W) and sines (S, W/2), float32, of the rotary angles, for S >= `length` positions.

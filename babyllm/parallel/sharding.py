@@ -138,7 +138,7 @@ def _mesh(runtime: Runtime, config: ParallelConfig) -> DeviceMesh:
     """The ranks as the model is divided among them: (copies, ranks of a copy, ranks of a split matrix), as needed."""
     from torch.distributed.device_mesh import init_device_mesh
 
-    n = runtime.data_ranks
+    n = runtime.world_size // config.tensor
     size = {"none": 1, "hybrid": config.shard_ranks or runtime.local_world_size // config.tensor}.get(config.shard, n)
     dims = {"copy": n // size, "shard": size, "tensor": config.tensor}
     if config.shard in ("zero2", "zero3"):

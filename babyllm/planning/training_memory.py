@@ -67,7 +67,7 @@ class _Step:
         ledger.take("activations", 16 * job.tokens)  # tokens and targets
         ledger.take("workspace", 6 * min(job.model.max_seq_len, 1 << 16) * job.model.head_width)  # rotary angles
         if job.documents:
-            ledger.take("activations", 16 * job.tokens + 3 * job.micro_batch * job.seq_len**2)
+            ledger.take("activations", 16 * job.tokens + 3 * job.tokens * job.seq_len)
 
     def _forward(self) -> tuple[Held, Held]:
         """The forward pass of blocks and last norm: the stream after the blocks, and what the norm makes of it."""

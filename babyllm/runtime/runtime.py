@@ -48,7 +48,8 @@ class Runtime:
         local_rank: the number of this process on its machine, from 0.
         local_world_size: the number of processes on this machine.
         attention: how attention is computed in training, as `RuntimeConfig` says.
-        tensor: the number of processes, one after the other, that train on the same rows.
+        tensor: the number of processes, one after the other, that compute with parts of the same matrices.
+        context: the number of such groups, one after the other, that compute with parts of the same rows.
         before_sums: functions called before each sum over ranks, which may wait for what other ranks do before it.
     """
 
@@ -65,6 +66,7 @@ class Runtime:
     compile_backend: str = "inductor"
     tensor: int = 1
     before_sums: list[Callable[[], None]] = field(default_factory=list)
+    context: int = 1
     _store: Store | None = None
     _watchdog: Watchdog | None = None
     _firsts: Iterator[int] = field(default_factory=itertools.count)
@@ -77,12 +79,17 @@ class Runtime:
     @property
     def data_rank(self) -> int:
         """The number of this process, from 0, among those that train on different rows."""
-        return self.rank // self.tensor
+        return self.rank // self.row_ranks
 
     @property
     def data_ranks(self) -> int:
         """The number of processes that train on different rows."""
-        return self.world_size // self.tensor
+        return self.world_size // self.row_ranks
+
+    @property
+    def row_ranks(self) -> int:
+        """The number of processes, one after the other, that train on the same rows."""
+        return self.tensor * self.context
 
     @property
     def stop_requested(self) -> bool:
@@ -223,7 +230,7 @@ class Runtime:
 
 
 @contextmanager
-def start(config: RuntimeConfig, tensor: int = 1) -> Iterator[Runtime]:
+def start(config: RuntimeConfig, tensor: int = 1, context: int = 1) -> Iterator[Runtime]:
     """Yield the Runtime of this process, from `config` and the environment that torchrun or `launch` has set.
 
     Without either there is one process. Sets the number of threads, determinism and TF32. While the body runs, stop
@@ -231,7 +238,8 @@ def start(config: RuntimeConfig, tensor: int = 1) -> Iterator[Runtime]:
 
     Args:
         config: the section `runtime`.
-        tensor: number of processes that train on the same rows, as `parallel.tensor`.
+        tensor: number of processes that share each matrix, as `parallel.tensor`.
+        context: number of processes that share each row, as `parallel.context`.
 
     Raises:
         UserError: the device is not available, the ranks cannot meet, or a rank of the run died.
@@ -240,9 +248,11 @@ def start(config: RuntimeConfig, tensor: int = 1) -> Iterator[Runtime]:
 
     check(config)
     place, stop = find_place(), StopSignal()
-    if place.world_size % tensor:
+    if place.world_size % (tensor * context):
+        given = {"parallel.tensor": tensor, "parallel.context": context}
+        names = " times ".join(f"{name}={n}" for name, n in given.items() if n > 1)
         raise UserError(
-            f"parallel.tensor={tensor}: does not divide the {place.world_size} processes of the run; "
+            f"{names}: does not divide the {place.world_size} processes of the run; "
             "set runtime.processes to a multiple of it"
         )
     with stop.installed():
@@ -273,6 +283,7 @@ def start(config: RuntimeConfig, tensor: int = 1) -> Iterator[Runtime]:
             config.attention,
             config.compile_backend,
             tensor,
+            context,
         )
         if place.world_size == 1:
             yield runtime

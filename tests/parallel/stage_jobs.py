@@ -61,13 +61,13 @@ class Alive(TorchDispatchMode):
         return out
 
 
-def stage_runs(runs: dict[str, list[str]]) -> None:
+def stage_runs(runs: dict[str, list[str]], context: int = 1) -> None:
     """Of each run, by its folder, leave the metrics of its steps and held-out results, straight and from the middle.
 
     One process makes straight runs alone. The first of its arguments is the name of the stage; after "read" the stage
     is only begun. Each rank leaves the shapes that it holds of each parameter, and of "read" the most bytes.
     """
-    with start(RuntimeConfig(device="cpu", dtype="float32", threads=1)) as runtime:
+    with start(RuntimeConfig(device="cpu", dtype="float32", threads=1), context=context) as runtime:
         for out, (stage, *arguments) in runs.items():
             is_read = stage == "read"
             cls, begin = STAGES["sft" if is_read else stage]

@@ -44,8 +44,12 @@ RUNS: dict[str, tuple[str, ...]] = {
     "grpo, ptx": ("grpo", *POLICY, *PTX, "--rollout.group=4"),
     "ppo, two models": ("ppo", *POLICY, *PTX, "--critic.of=own"),
     "ppo, one trunk": ("ppo", *POLICY, *PTX, "--critic.of=trunk", "--lora.rank=3", "--parallel.reading=layers"),
+    "sft, packed": ("sft", *CHATS, "--data.template=plain", "--data.pack=true"),
+    "dpo, split rows": ("dpo", *PAIRS),
 }
-DIVIDED = {
+SPLIT = ("sft, packed", "dpo, split rows")  # among two ranks by rows, the others by weights
+DIVIDED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(SPLIT, ("--parallel.context=2",)),
     "lora, none": (),
     "lora, zero2": ("--parallel.shard=zero2",),
     "lora, hybrid": ("--parallel.shard=hybrid", "--parallel.shard_ranks=2"),
@@ -94,15 +98,17 @@ def runs(
     folders = {ranks: root / str(ranks) for ranks in (1, 2)}
     for ranks, folder in folders.items():
         sizes = ("--data.seq_len=32", "--data.global_batch=16", f"--data.micro_batch={8 // ranks}")
-        jobs: dict[str, list[str]] = {}
+        jobs: dict[int, dict[str, list[str]]] = {1: {}, 2: {}}
         reads = {name: ("read", *CHATS, *more) for name, more in READ.items()} if ranks > 1 else {}
         for name, (stage, *arguments) in {**RUNS, **reads}.items():
             (folder / name).mkdir(parents=True)
             filled = [fill(argument, places | {"tokens": token_dir}) for argument in arguments]
             how = DIVIDED.get(name, ("--parallel.shard=zero3",)) if ranks > 1 else ()
             base = root / ("deep" if stage == "read" else "base")
-            jobs[str(folder / name)] = [stage, *filled, *sizes, *DEVICE, *how, f"--init_from={base}"]
-        worker.run("stage_runs", ranks=ranks, runs=jobs)
+            context = 2 if name in SPLIT and ranks > 1 else 1
+            jobs[context][str(folder / name)] = [stage, *filled, *sizes, *DEVICE, *how, f"--init_from={base}"]
+        for context, runs in jobs.items():
+            worker.run("stage_runs", ranks=ranks, runs=runs, context=context)
     return folders
 
 
@@ -135,7 +141,7 @@ def test_a_divided_stage_resumes_to_the_bit(runs: dict[int, Path], name: str) ->
     assert files[0] == files[1]
 
 
-@pytest.mark.parametrize("name", [name for name in RUNS if name != "lora, none"])
+@pytest.mark.parametrize("name", [name for name in RUNS if name not in ("lora, none", *SPLIT)])
 def test_a_rank_holds_its_rows(runs: dict[int, Path], name: str) -> None:
     """After loading a rank holds its half of the rows of each parameter, quantised or not, and ids as a whole."""
     of_ranks = [json.loads((runs[2] / name / f"{rank}.json").read_text())[0] for rank in range(2)]

@@ -12,7 +12,7 @@ from babyllm.errors import UserError
 from babyllm.model.heads import transformer_of
 from babyllm.objectives.policy.losses import policy_loss
 from babyllm.objectives.policy.ptx_loss import with_ptx_loss
-from babyllm.parallel.refusals import refuse_tensor
+from babyllm.parallel.refusals import refuse_shared_rows
 from babyllm.parallel.twin import readable, reading
 from babyllm.rollouts.prompt_files import read_prompts
 from babyllm.rollouts.ptx import with_ptx
@@ -35,7 +35,7 @@ def begin(config: GrpoConfig, runtime: Runtime) -> Beginning:
     """
     config.plan.check()
     config.loss.check("loss.")
-    refuse_tensor(config.parallel, "GRPO")
+    refuse_shared_rows(config.parallel, "GRPO")
     if config.rollout.group < 2:
         raise UserError("--rollout.group=1: answers are compared with others to the same prompt; give at least 2")
     if config.loss.loss == "reinforce" and config.rollout.epochs > 1:

@@ -14,7 +14,7 @@ from babyllm.model.interface import Model
 from babyllm.objectives.policy.credit import Credit
 from babyllm.objectives.policy.losses import policy_loss
 from babyllm.objectives.policy.ptx_loss import with_ptx_loss
-from babyllm.parallel.refusals import refuse_tensor
+from babyllm.parallel.refusals import refuse_shared_rows
 from babyllm.parallel.twin import readable, reading
 from babyllm.rollouts.prompt_files import Prompts, read_prompts
 from babyllm.rollouts.ptx import with_ptx
@@ -39,7 +39,7 @@ def begin(config: PpoConfig, runtime: Runtime) -> Beginning:
     """
     config.plan.check()
     config.loss.check("loss.")
-    refuse_tensor(config.parallel, "PPO")
+    refuse_shared_rows(config.parallel, "PPO")
     opening = open_stage(config, config.data, before="babyllm sft")
     prompts = read_prompts(config.data, opening.template)
     if runtime.is_main:
