@@ -2,7 +2,7 @@
 
 import json
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -61,11 +61,11 @@ class Alive(TorchDispatchMode):
         return out
 
 
-def stage_runs(runs: dict[str, list[str]], context: int = 1) -> None:
-    """Of each run, by its folder, leave the metrics of its steps and held-out results, straight and from the middle.
+def stage_runs(runs: dict[str, list[str]], resumed: Sequence[str] = (), context: int = 1) -> None:
+    """Of each run, by its folder, leave the metrics of its steps and held-out results.
 
-    One process makes straight runs alone. The first of its arguments is the name of the stage; after "read" the stage
-    is only begun. Each rank leaves the shapes that it holds of each parameter, and of "read" the most bytes.
+    Those whose folders are in `resumed` are also made from the middle. The first of a run's arguments is the name of
+    the stage; after "read" the stage is only begun. Each rank leaves the shapes that it holds of each parameter, and of "read" the most bytes.
     """
     with start(RuntimeConfig(device="cpu", dtype="float32", threads=1), context=context) as runtime:
         for out, (stage, *arguments) in runs.items():
@@ -80,10 +80,9 @@ def stage_runs(runs: dict[str, list[str]], context: int = 1) -> None:
                 continue
             straight = _run(begun, Path(out, "straight"))
             middle = Path(out, "straight", f"step_{MIDDLE:08d}")
-            is_divided = runtime.world_size > 1
-            resumed = _run(begin(config, runtime), Path(out, "resumed"), middle) if is_divided else []
+            again = _run(begin(config, runtime), Path(out, "resumed"), middle) if out in resumed else []
             if runtime.is_main:
-                Path(out, "seen.json").write_text(json.dumps([straight, resumed]), encoding="utf-8")
+                Path(out, "seen.json").write_text(json.dumps([straight, again]), encoding="utf-8")
 
 
 def _run(stage: Beginning, folder: Path, middle: Path | None = None) -> list[dict[str, float]]:

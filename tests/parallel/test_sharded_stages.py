@@ -14,6 +14,7 @@ from babyllm.interop.open_model import fill_directory, in_memory
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
 from babyllm.tokenizer import Tokenizer
+from tests.parallel.selection import asked_for, chosen
 from tests.parallel.stage_jobs import MIDDLE, N_STEPS
 
 DEVICE = ("--runtime.device=cpu", "--runtime.dtype=float32", "--runtime.threads=1", "--plan.peak_lr=0.003")
@@ -23,7 +24,7 @@ POLICY = (
     *("--data.held_out=4", "--rollout.epochs=2", "--reward.functions={format: 1}", f"--reward.pattern={PATTERN}"),
 )
 PTX = ("--ptx.path={tokens}", "--ptx.weight=0.5", "--ptx.rows=8", "--ptx.seq_len=24")
-CHATS = ("--data.path={chats}", "--data.held_out=4", "--data.work.workers=1")
+CHATS = ("--data.path={chats}", "--data.held_out=4", "--data.work.workers=1", "--samples=1")
 LORA = ("sft", *CHATS, "--data.template=chatml", "--lora.rank=3")
 RUNS: dict[str, tuple[str, ...]] = {
     "sft": ("sft", *CHATS, "--data.template=plain"),
@@ -55,10 +56,18 @@ DIVIDED: dict[str, tuple[str, ...]] = {
     "lora, hybrid": ("--parallel.shard=hybrid", "--parallel.shard_ranks=2"),
     "lora, offload": ("--parallel.shard=zero3", "--parallel.offload=all"),
 }
+FIRST = (
+    *("sft", "lora, none", "lora, zero2", "lora, zero3", "lora, hybrid", "lora, offload", "reward model", "dpo"),
+    *("grpo", "ppo, two models", "sft, packed"),
+)
+RESUMED_FIRST = ("lora, zero3", "dpo", "grpo", "ppo, two models")
 READ = {
     "read": ("--data.template=plain",),
     "read, int8": ("--data.template=plain", "--lora.rank=2", "--lora.base=int8"),
 }
+
+
+RESUMING = "test_a_divided_stage_resumes_to_the_bit"
 
 
 def write(file: Path, records: list[dict[str, object]]) -> Path:
@@ -68,13 +77,15 @@ def write(file: Path, records: list[dict[str, object]]) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(
+    request: pytest.FixtureRequest,
     worker: Worker,
     tokenizer: Tokenizer,
     tiny: Callable[..., ModelConfig],
     token_dir: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[int, Path]:
-    """The folder of each number of ranks, with all runs."""
+    """The folder of each number of ranks, with the runs of the tests that were chosen."""
+    wanted, again = asked_for(request, "name"), asked_for(request, "name", RESUMING)
     root = tmp_path_factory.mktemp("stages")
     for name, n_layers in {"base": 2, "deep": 12}.items():
         torch.manual_seed(1)
@@ -100,15 +111,17 @@ def runs(
         sizes = ("--data.seq_len=32", "--data.global_batch=16", f"--data.micro_batch={8 // ranks}")
         jobs: dict[int, dict[str, list[str]]] = {1: {}, 2: {}}
         reads = {name: ("read", *CHATS, *more) for name, more in READ.items()} if ranks > 1 else {}
-        for name, (stage, *arguments) in {**RUNS, **reads}.items():
+        runs = {name: arguments for name, arguments in RUNS.items() if name in wanted}
+        for name, (stage, *arguments) in {**runs, **reads}.items():
             (folder / name).mkdir(parents=True)
             filled = [fill(argument, places | {"tokens": token_dir}) for argument in arguments]
             how = DIVIDED.get(name, ("--parallel.shard=zero3",)) if ranks > 1 else ()
             base = root / ("deep" if stage == "read" else "base")
             context = 2 if name in SPLIT and ranks > 1 else 1
             jobs[context][str(folder / name)] = [stage, *filled, *sizes, *DEVICE, *how, f"--init_from={base}"]
-        for context, runs in jobs.items():
-            worker.run("stage_runs", ranks=ranks, runs=runs, context=context)
+        resumed = [str(folder / name) for name in again] if ranks > 1 else []
+        for context in (context for context in jobs if jobs[context]):
+            worker.run("stage_runs", ranks=ranks, runs=jobs[context], resumed=resumed, context=context)
     return folders
 
 
@@ -119,7 +132,7 @@ def fill(argument: str, places: dict[str, Path]) -> str:
     return argument
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", chosen(list(RUNS), FIRST))
 def test_a_divided_stage_is_one_process(runs: dict[int, Path], name: str) -> None:
     """Three steps and the held-out results of a stage on two ranks have the numbers of one process, LoRA in each mode.
 
@@ -131,7 +144,7 @@ def test_a_divided_stage_is_one_process(runs: dict[int, Path], name: str) -> Non
         assert mine == pytest.approx(theirs, abs=2e-4, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", chosen(list(RUNS), RESUMED_FIRST))
 def test_a_divided_stage_resumes_to_the_bit(runs: dict[int, Path], name: str) -> None:
     """From its second step a stage goes on to the same metrics, held-out results and files."""
     straight, resumed = json.loads((runs[2] / name / "seen.json").read_text())
@@ -141,7 +154,7 @@ def test_a_divided_stage_resumes_to_the_bit(runs: dict[int, Path], name: str) ->
     assert files[0] == files[1]
 
 
-@pytest.mark.parametrize("name", [name for name in RUNS if name not in ("lora, none", *SPLIT)])
+@pytest.mark.parametrize("name", chosen([name for name in RUNS if name not in ("lora, none", *SPLIT)], FIRST))
 def test_a_rank_holds_its_rows(runs: dict[int, Path], name: str) -> None:
     """After loading a rank holds its half of the rows of each parameter, quantised or not, and ids as a whole."""
     of_ranks = [json.loads((runs[2] / name / f"{rank}.json").read_text())[0] for rank in range(2)]

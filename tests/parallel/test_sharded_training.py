@@ -10,6 +10,7 @@ from training_fixtures import Worker
 from transformers import AutoModelForCausalLM
 
 from babyllm.interop.huggingface import load_model
+from tests.parallel.selection import asked_for, chosen
 from tests.parallel.sharded_runs import END, HALF, KINDS, last_step
 
 MODES: dict[str, dict[str, Any]] = {
@@ -53,12 +54,6 @@ RESUMED_FIRST: list[Case] = [
 RESUMED = [case for case in ALL if case[1] != "none" and case[0] not in ("long", "lora int8", "uneven", "compiled")]
 
 
-def chosen(cases: list[Case], first: list[Case]) -> list[Any]:
-    """The cases of a test: `first`, and the others in a campaign."""
-    more = [pytest.param(case, marks=pytest.mark.campaign, id=str(case)) for case in cases if case not in first]
-    return [*(pytest.param(case, id=str(case)) for case in cases if case in first), *more]
-
-
 def folder_of(root: Path, case: Case, name: str = "straight") -> Path:
     return root / "-".join(map(str, case)) / name
 
@@ -75,10 +70,8 @@ def runs(request: pytest.FixtureRequest, worker: Worker, data: Path, tmp_path_fa
 
     A moved run began on two whole ranks, goes on on four divided ones, and ends on one.
     """
-    here = [item for item in request.session.items if isinstance(item, pytest.Function) and item.cls is None]
-    here = [item for item in here if item.path == request.path and hasattr(item, "callspec")]
-    wanted = {case for item in here if (case := item.callspec.params.get("case"))} | set(COVERING)
-    again = {item.callspec.params["case"] for item in here if item.originalname == RESUMING}
+    wanted = asked_for(request, "case") | set(COVERING)
+    again = asked_for(request, "case", RESUMING)
     root = tmp_path_factory.mktemp("divided")
     worker.load("tests.parallel.sharded_runs")
     begun = str(last_step(folder_of(root, ("plain", "none", 2)), HALF))
