@@ -65,7 +65,8 @@ def stage_runs(runs: dict[str, list[str]], resumed: Sequence[str] = (), context:
     """Of each run, by its folder, leave the metrics of its steps and held-out results.
 
     Those whose folders are in `resumed` are also made from the middle. The first of a run's arguments is the name of
-    the stage; after "read" the stage is only begun. Each rank leaves the shapes that it holds of each parameter, and of "read" the most bytes.
+    the stage; after "read" the stage is only begun. Each rank leaves the shapes that it holds of each parameter, and of
+    "read" the most bytes.
     """
     with start(RuntimeConfig(device="cpu", dtype="float32", threads=1), context=context) as runtime:
         for out, (stage, *arguments) in runs.items():
