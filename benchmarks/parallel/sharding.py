@@ -1,6 +1,6 @@
 """Memory of each rank under zero3 beside one process, and what a checkpoint costs there. Linux only.
 
-    python -m benchmarks.parallel.sharding [--shape 50m 250m] [--ranks 4] [--steps 2]
+    python -m benchmarks.parallel.sharding [--shape 250m] [--ranks 4] [--steps 1]
 
 "held" are the bytes of weights, gradients and optimizer state after a step, "on a device" those that `parallel.offload`
 would leave in a GPU's memory. Growths are those of a process's anonymous memory: in the steps over the one before the
@@ -39,11 +39,11 @@ UNITS = {"blocked": "steps", "a step": "s"}
 
 def main() -> None:
     parser = figures.parser(__doc__)
-    parser.add_argument("--shape", nargs="*", choices=list(MEASURED), default=["50m", "250m"])
+    parser.add_argument("--shape", nargs="*", choices=list(MEASURED), default=["250m"])
     parser.add_argument("--ranks", type=int, default=4, help="processes that share the model")
-    parser.add_argument("--steps", type=int, default=2, help="steps before the numbers are taken")
+    parser.add_argument("--steps", type=int, default=1, help="steps before the numbers are taken")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
-    args = figures.parse(parser, steps=1, shape=["quick"])
+    args = figures.parse(parser, shape=["quick"])
     if args.worker:
         _work(**args.worker)
         return
@@ -57,7 +57,8 @@ def main() -> None:
         }
         for i, parallel in enumerate(DIVIDED):
             label = f"{args.ranks} ranks, {' '.join(parallel.values())}"
-            found[label] = ranks.run(__spec__.name, {**job, "parallel": parallel, "saves": i == 0}, args.ranks)
+            more = {"saves": True} if i == 0 else {"steps": 0}
+            found[label] = ranks.run(__spec__.name, {**job, "parallel": parallel, **more}, args.ranks)
         for label, values in found.items():
             print(f"{label}: " + ", ".join(f"{key} {x:,.2f} {UNITS.get(key, 'MB')}" for key, x in values.items()))
             measured += [figures.Figure(f"{name}, {label}: {k}", x, UNITS.get(k, "MB")) for k, x in values.items()]
