@@ -31,7 +31,7 @@ from babyllm.model.document_attention import seen_in
 from babyllm.model.entropy import losses_and_entropies
 from babyllm.model.interface import Model, Output
 from babyllm.model.kernels.norm import RMSNorm
-from babyllm.model.linear import after_swiglu, dense_weight, joint, through
+from babyllm.model.linear import after_swiglu, dense_weight, joint, product_dtype, through
 from babyllm.model.rope import rope_table
 
 if TYPE_CHECKING:
@@ -204,14 +204,8 @@ class Transformer(Model):
 
     def seen_in(self, documents: Tensor, parts: Sequence[range] = ()) -> Seen:
         """What the tokens of packed rows see; arguments are as for `document_attention.seen_in`."""
-        width, by_document = self.config.head_width, attention_form(self) == "documents"
-        return seen_in(documents, self.attention_dtype(), width, by_document=by_document, parts=parts)
-
-    def attention_dtype(self) -> torch.dtype:
-        """The type of queries, keys and values in a pass that begins now."""
-        weight = self.embed_tokens.weight
-        kind = weight.device.type
-        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        dtype, by_document = product_dtype(self.embed_tokens.weight), attention_form(self) == "documents"
+        return seen_in(documents, dtype, self.config.head_width, by_document=by_document, parts=parts)
 
     def rotations(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Cosines (S, W) and sines (S, W/2), float32, of the rotary angles, for S >= `length` positions.

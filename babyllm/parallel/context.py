@@ -27,6 +27,7 @@ from torch.distributed import ProcessGroup
 from babyllm.model.attention import causal_attention
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.document_attention import Part, seen_in_part
+from babyllm.model.linear import product_dtype
 from babyllm.model.transformer import Transformer
 from babyllm.runtime import Runtime
 
@@ -78,7 +79,7 @@ class _SharedRows:
         size = length // (2 * self.n)
         parts = [range(i * size, (i + 1) * size) for i in (self.rank, 2 * self.n - 1 - self.rank)]
         if (documents := by_token.pop("documents", None)) is None:
-            seen: Seen = seen_in_part(length, parts, model.attention_dtype(), tokens.device)
+            seen: Seen = seen_in_part(length, parts, product_dtype(model.embed_tokens.weight), tokens.device)
         else:
             seen = model.seen_in(documents, parts)
         gathers_again = not model.config.recomputed_every  # else such blocks gather again anyway, and keep nothing
