@@ -153,10 +153,10 @@ class Decoder:
         for page, place in self._placed(row, begin, end, pages):
             page.copy_(place)
 
-    def load_pages(self, row: int, pages: Sequence[int], n: int) -> None:
-        """Copy the first `n` tokens of pages to the beginning of a row."""
-        self._make_ready(n)
-        for page, place in self._placed(row, 0, n, pages):
+    def load_pages(self, row: int, pages: Sequence[int], begin: int, end: int) -> None:
+        """Copy pages to the tokens from `begin` to `end`, exclusive, of a row; the last one may not be used in full."""
+        self._make_ready(end)
+        for page, place in self._placed(row, begin, end, pages):
             place.copy_(page)
 
     def _placed(self, row: int, begin: int, end: int, pages: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
