@@ -15,6 +15,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,6 @@ DIVIDED: tuple[dict[str, Any], ...] = (
     {"shard": "zero3", "offload": "optimizer"},
     {"shard": "zero3", "offload": "all"},
 )
-UNITS = {"blocked": "steps", "a step": "s"}
 
 
 def main() -> None:
@@ -50,24 +50,28 @@ def main() -> None:
     measured: list[figures.Figure] = []
     for name in args.shape:
         print(f"{name}: {MEASURED[name]}", flush=True)
-        job = {"name": name, "steps": args.steps}
-        found = {
-            "1 process": ranks.run(__spec__.name, {**job, "parallel": ONE, "saves": True}, 1),
-            "1 process, freed memory returned": ranks.run(__spec__.name, {**job, "parallel": ONE, "returns": True}, 1),
-        }
-        for i, parallel in enumerate(DIVIDED):
-            label = f"{args.ranks} ranks, {' '.join(parallel.values())}"
-            more = {"saves": True} if i == 0 else {"steps": 0}
-            found[label] = ranks.run(__spec__.name, {**job, "parallel": parallel, **more}, args.ranks)
-        for label, values in found.items():
-            print(f"{label}: " + ", ".join(f"{key} {x:,.2f} {UNITS.get(key, 'MB')}" for key, x in values.items()))
-            measured += [figures.Figure(f"{name}, {label}: {k}", x, UNITS.get(k, "MB")) for k, x in values.items()]
-        one = found["1 process"]["held"]
-        for label, values in list(found.items())[2:]:
-            for key in ("held", "on a device"):
-                print(f"{label}: {key}, over what one process holds: {values[key] / one:.3f}", flush=True)
-                measured.append(figures.Figure(f"{name}, {label}: {key}, over one process", values[key] / one, "ratio"))
+        found: dict[str, dict[str, float]] = {}
+        for label, ranks_of, job in _jobs(name, args.steps, args.ranks):
+            values = found[label] = ranks.run(__spec__.name, job, ranks_of)
+            for key in ("held", "on a device") if ranks_of > 1 else ():
+                values[f"{key}, over one process"] = values[key] / found["1 process"]["held"]
+            print(f"{label}: " + ", ".join(f"{k} {x:,.3g} {_unit(k)}" for k, x in values.items()), flush=True)
+            measured += [figures.Figure(f"{name}, {label}: {k}", x, _unit(k)) for k, x in values.items()]
     figures.write(args, measured)
+
+
+def _jobs(name: str, steps: int, n: int) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """The label, the number of ranks and the arguments of `_work` of each measurement."""
+    job = {"name": name, "steps": steps}
+    yield "1 process", 1, {**job, "parallel": ONE, "saves": True}
+    yield "1 process, freed memory returned", 1, {**job, "parallel": ONE, "returns": True}
+    for i, parallel in enumerate(DIVIDED):
+        yield f"{n} ranks, {' '.join(parallel.values())}", n, {**job, "parallel": parallel, "saves": i == 0}
+
+
+def _unit(key: str) -> str:
+    """The unit of a value."""
+    return {"blocked": "steps", "a step": "s"}.get(key, "ratio" if "over" in key else "MB")
 
 
 def _work(name: str, steps: int, parallel: dict[str, Any], saves: bool = False, returns: bool = False) -> None:
