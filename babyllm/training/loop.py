@@ -103,7 +103,7 @@ def _units(state: TrainState, batches: list[Batch]) -> dict[str, float]:
     """The number of each unit in the global batch."""
     names = sorted(batches[0].units)
     totals = state.runtime.sum([float(sum(b.units[name] for b in batches)) for name in names])
-    return {name: total / state.runtime.tensor for name, total in zip(names, totals, strict=True)}
+    return {name: total / state.runtime.row_ranks for name, total in zip(names, totals, strict=True)}
 
 
 def _first_pass(loss: Loss, batch: Batch, runtime: Runtime, model: nn.Module) -> Tensor:
@@ -123,7 +123,7 @@ def _backward(
     """
     runtime = state.runtime
     runtime.pace.begin(state.model)
-    seed_all(plan.seed, state.step, runtime.data_rank)
+    seed_all(plan.seed, state.step, runtime.rank // runtime.tensor)
     state.optimizer.zero_grad(set_to_none=True)
     value, metrics, factor = torch.zeros((), device=runtime.device), [], loss_factor(model, runtime)
     for i, (batch, sync) in enumerate(zip(batches, synchronised(model, len(batches)), strict=True), 1):
@@ -154,7 +154,7 @@ def _decide(state: TrainState, plan: Plan, watch: Watch, value: Tensor, rows: ra
     if n_stops:
         state.stop_reason = STOP_SIGNAL
     mean, scale = (
-        total / runtime.tensor / loss_factor(state.model, runtime),
+        total / runtime.row_ranks / loss_factor(state.model, runtime),
         scaler.get_scale if scaler.is_enabled() else None,
     )
     action, why = judge(watch.config, state.memory, mean, state.grad_norm, scale)

@@ -95,6 +95,14 @@ def test_what_is_offloaded_is_in_the_memory_of_the_cpu() -> None:
     assert not any(on_device[part] for part in ("weights", "gradients", "optimizer", "average"))
 
 
+def test_ranks_that_share_rows_share_activations() -> None:
+    """Of four ranks that share rows each holds about a quarter of one's activations, but all weights."""
+    job = Job(replace(SHAPE, n_layers=8), 128, 8)
+    alone, shared = (training_memory(replace(job, ranks=4, parallel=ParallelConfig(context=n))) for n in (1, 4))
+    assert shared["activations"] == pytest.approx(alone["activations"] / 4, rel=0.02)
+    assert shared["weights"] == alone["weights"]
+
+
 def test_every_kth_block_is_computed_again() -> None:
     """Between none and all blocks, every k-th one may be computed again, and memory lies between as well."""
     assert recomputed_blocks(3, 7) == [True, False, False, True, False, False, True]
