@@ -4,7 +4,7 @@
 
 Forward and backward passes of attention alone, 8 heads with 4 key heads of width 64, rows of random numbers that are
 full of documents of one length. Both forms take turns on one thread in float32; `--threads` and `--dtype` change that.
-What queries may look at is made anew in each pass, as in training. The results of both forms are compared, too.
+Each pass works out again what queries may look at, as in training. The results of both forms are compared, too.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 A process that plans and one that trains take turns, so that a machine whose speed drifts slows both alike. Training is
 babyllm's own loop on random tokens, with the data's loading; both have as many threads as there are cores. The plan is
-told the form of attention that the run has measured to be faster.
+made for the form of attention that is measured to be faster, as a run takes it.
 """
 
 from __future__ import annotations
