@@ -29,6 +29,8 @@ SECTIONS = ("Args:", "Attributes:")
 
 _CODE_SPAN = re.compile(r"``[^\n]+?``|`[^`\n]+`")
 _SPACE = r"(?:[ \t]+|[ \t]*\n[ \t]*)"
+# What may stand between two words of one text in source code: a line's end, a comment's sign, quotes of the next part.
+_BETWEEN = r"(?:\W+(?:[fFrRbBuU]{1,2}(?=[\"']))?)+"
 
 
 class Rule(NamedTuple):
@@ -76,6 +78,21 @@ def rules(glossary: str) -> list[Rule]:
         Rule(_phrases(words) or re.compile("$."), "attribute" in where, _phrases(stays), instead.strip())
         for words, where, stays, instead in rows
     ]
+
+
+def suspicion(glossary: str) -> re.Pattern[str]:
+    """Matches in each file of which `hits` is not empty, and in some others: it reads source as it stands."""
+    table = glossary.partition("## Words to replace")[2].partition("\n## ")[0]
+    anywhere: list[str] = []
+    for row in table.splitlines():
+        if row.startswith("| `"):
+            words, where = row.split("|")[1:3]
+            before = r"(?m:^\s+\*{0,2}\w+(?: \([^)]*\))?: )" if "attribute" in where else r"\b"
+            for phrase in re.findall(r"`([^`]+)`", words):
+                first, *others = phrase.split()
+                first = f"[{first[0].upper()}{first[0]}]{re.escape(first[1:])}"
+                anywhere.append(before + _BETWEEN.join([first, *map(re.escape, others)]) + r"\b")
+    return re.compile("|".join(anywhere))
 
 
 def hits(file: Path, found: list[Rule]) -> list[Hit]:
@@ -170,8 +187,14 @@ def _comments(source: str) -> str:
 
 
 def _found_in(*patterns: str) -> list[Hit]:
-    found = rules(GLOSSARY.read_text(encoding="utf-8"))
-    return [hit for file in files(*patterns) for hit in hits(file, found)]
+    glossary = GLOSSARY.read_text(encoding="utf-8")
+    found, suspect = rules(glossary), suspicion(glossary)
+    return [
+        hit
+        for file in files(*patterns)
+        if suspect.search(file.read_text(encoding="utf-8"))
+        for hit in hits(file, found)
+    ]
 
 
 def test_no_word_that_the_glossary_rules_out_stands_in_the_tree() -> None:
@@ -220,6 +243,16 @@ def test_words_are_found_in_docstrings_comments_and_messages(example: Path) -> N
     found = hits(example, rules(GLOSSARY.read_text(encoding="utf-8")))
     words = [(hit.line, " ".join(hit.word.split())) for hit in found]
     assert words == [(1, "behind"), (3, "is no"), (10, "of"), (13, "turned away"), (15, "told")]
+
+
+def test_no_file_with_such_words_goes_unread(example: Path) -> None:
+    """Each word that is found makes a file of its lines suspect, across comments and strings of several parts too."""
+    glossary = GLOSSARY.read_text(encoding="utf-8")
+    suspect, lines = suspicion(glossary), PYTHON.splitlines(keepends=True)
+    for hit in hits(example, rules(glossary)):
+        assert suspect.search("".join(lines[hit.line - 1 : hit.line + 1])), hit
+    assert suspect.search('"it i|s " f"n|o {kind}"\n'.replace("|", ""))
+    assert not suspect.search('"""A file without them."""\n')
 
 
 def test_each_rule_says_what_to_write_instead() -> None:

@@ -79,26 +79,36 @@ class _Recorded:
         return batches
 
 
-def first_half(data: str, out: str) -> None:
-    """With dropout a straight run and one that ends after 10 steps; straight runs by dtype; two without dropout."""
+def straight_runs(data: str, out: str) -> None:
+    """Two runs without dropout."""
+    with start(CPU) as runtime:
+        for name in ("plain", "staged"):
+            _run(runtime, data, Path(out, name), "straight")
+
+
+def moved_runs(data: str, out: str, elsewhere: str) -> None:
+    """Go on from step 10 of the run in stages, and of what another number of ranks left of both."""
+    with start(CPU) as runtime:
+        _run(runtime, data, Path(out, "staged"), "resumed", resume=Path(out, "staged", "straight"))
+        for name in ("plain", "staged"):
+            _run(runtime, data, Path(out, name), "moved", resume=Path(elsewhere, name, "straight"))
+
+
+def runs_by_dtype(data: str, out: str) -> None:
+    """With dropout a straight run by dtype, and in fp32 one that ends after 10 steps."""
     with start(CPU) as runtime:
         _run(runtime, data, Path(out, "fp32"), "straight", dropout=0.1, save_every=0)
         _run(runtime, data, Path(out, "fp32"), "half", dropout=0.1, last=10)
         for dtype in ("bf16", "fp16"):
             _run(runtime, data, Path(out, dtype), "straight", dropout=0.1)
-        for name in ("plain", "staged"):
-            _run(runtime, data, Path(out, name), "straight")
 
 
-def second_half(data: str, out: str, elsewhere: str) -> None:
-    """Go on from step 10 of those runs; without dropout from what another number of ranks left."""
+def resumed_by_dtype(data: str, out: str) -> None:
+    """Go on from step 10 of those runs."""
     with start(CPU) as runtime:
         for dtype in DTYPES:
             half = Path(out, dtype, "half" if dtype == "fp32" else "straight")
             _run(runtime, data, Path(out, dtype), "resumed", dropout=0.1, resume=half)
-        _run(runtime, data, Path(out, "staged"), "resumed", resume=Path(out, "staged", "straight"))
-        for name in ("plain", "staged"):
-            _run(runtime, data, Path(out, name), "moved", resume=Path(elsewhere, name, "straight"))
 
 
 def _run(
@@ -286,8 +296,10 @@ def fine_tuning_steps(runs: dict[str, list[str]]) -> None:
 JOBS: dict[str, Callable[..., None]] = {
     job.__name__: job
     for job in (
-        first_half,
-        second_half,
+        straight_runs,
+        moved_runs,
+        runs_by_dtype,
+        resumed_by_dtype,
         single_steps,
         spike,
         script,
