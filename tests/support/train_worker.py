@@ -50,6 +50,18 @@ from babyllm.training.stages.fine_tuning_config import FineTuneConfig
 from babyllm.training.state import Every, TrainState
 from babyllm.training.watch import WatchConfig
 
+# What scripts and commands load late, loaded before the fork.
+for late in (
+    *("matplotlib.backends.backend_agg", "matplotlib.font_manager", "jinja2.sandbox", "pyarrow.parquet"),
+    *("sentencepiece", "tokenizers", "babyllm.training.script", "babyllm.training.stages.task_measure"),
+    *(f"babyllm.training.stages.preference.{name}" for name in ("classifier", "dpo", "reward")),
+    *(f"babyllm.training.stages.policy.{name}" for name in ("grpo", "ppo")),
+    *(f"babyllm.recipes.{name}" for name in ("sample_labels", "sample_pairs")),
+    *(f"babyllm.prepare.{name}" for name in ("conversations", "preference_pairs", "raw_texts")),
+    *("babyllm.chat.load", "babyllm.planning", "babyllm.data.order.mixing", "babyllm.evaluate.tasks.evaluation"),
+):
+    importlib.import_module(late)
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 KEEP_ALL = 100
 # Of 20 steps; the position in the middle lies in the second stage.
