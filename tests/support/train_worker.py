@@ -91,19 +91,19 @@ class _Recorded:
         return batches
 
 
-def straight_runs(data: str, out: str) -> None:
-    """Two runs without dropout."""
+def straight_runs(data: str, out: str, names: list[str]) -> None:
+    """Runs without dropout, "plain" or "staged"."""
     with start(CPU) as runtime:
-        for name in ("plain", "staged"):
+        for name in names:
             _run(runtime, data, Path(out, name), "straight")
 
 
-def moved_runs(data: str, out: str, elsewhere: str) -> None:
-    """Go on from step 10 of the run in stages, and of what another number of ranks left of both."""
+def moved_runs(data: str, out: str, elsewhere: dict[str, str]) -> None:
+    """Go on from step 10 of the run in stages, and, by name, of what another number of ranks left."""
     with start(CPU) as runtime:
         _run(runtime, data, Path(out, "staged"), "resumed", resume=Path(out, "staged", "straight"))
-        for name in ("plain", "staged"):
-            _run(runtime, data, Path(out, name), "moved", resume=Path(elsewhere, name, "straight"))
+        for name, other in elsewhere.items():
+            _run(runtime, data, Path(out, name), "moved", resume=Path(other, name, "straight"))
 
 
 def runs_by_dtype(data: str, out: str) -> None:
