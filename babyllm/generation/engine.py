@@ -8,7 +8,7 @@ A long prompt is read in parts, and a part in several steps of a few layers each
 read short prompts. So a short prompt waits for little work, and a long one gets every second step, whatever is
 submitted after it. Among long prompts, the next part alternates between the shortest and the oldest.
 
-What was read is not read again: its keys and values are copied to pages (`PrefixCache`), and from there to the row of a
+What was read is not read again: its keys and values are copied to pages (`KeptTexts`), and from there to the row of a
 request that begins alike. Rows stay contiguous, because attention that gathers pages in every step takes twice as long.
 
 The engine handles ids, not text, and has no threads: one owner calls `step` repeatedly.
@@ -28,7 +28,7 @@ from babyllm.generation.constraints.constraint import Constraint
 from babyllm.generation.constraints.matcher import Matcher, matcher_of
 from babyllm.generation.decoder import PREFILL_TOKENS, Decoder, require_readable
 from babyllm.generation.sampling import NO_NUMBERS, Sampler, Sampling, Token
-from babyllm.generation.scheduling.prefix_cache import PAGE, Prefix, PrefixCache
+from babyllm.generation.scheduling.kept_texts import KeptTexts
 from babyllm.generation.scheduling.request import Event, Finish, Part, Request
 from babyllm.generation.scheduling.short_prompts import short_prompts
 from babyllm.generation.scores import prompt_scores
@@ -102,8 +102,7 @@ class Engine:
         self._decoder = Decoder(model, slots, self.context)
         if cached_tokens is None:
             cached_tokens = min(slots * self.context, _MOST_CACHED_BYTES // self._decoder.bytes_per_token)
-        self._prefixes = PrefixCache(-(-cached_tokens // PAGE))
-        self._decoder.make_pages(self._prefixes.n_pages, PAGE)
+        self._kept = KeptTexts(self._decoder, cached_tokens)
         self.n_prompt_tokens = self.n_cached_tokens = 0
         self._end_ids, self._looks_up, self._tokenizer = model.end_ids, look_up, tokenizer
         self._slots, self._prefill_chunk, self._vocab_size = slots, prefill_chunk, model.config.vocab_size
@@ -208,7 +207,7 @@ class Engine:
                 return
         for row, request in enumerate(self._running):
             if request.number == number:
-                self._keep(row, request)
+                self._kept.save(row, request.ids)
                 self._leave(row)
                 return
         self._waiting = deque(request for request in self._waiting if request.number != number)
@@ -253,7 +252,7 @@ class Engine:
                 continue
             events.append(request.ahead.popleft())
             if events[-1].finish:
-                self._keep(row, request)
+                self._kept.save(row, request.ids)
                 self._leave(row)
         return events
 
@@ -290,27 +289,16 @@ class Engine:
 
     def _look_up(self, request: Request) -> None:
         """Find what the prefix cache has of a waiting request's prompt, and whether the rest is short."""
-        request.n_read = self._found(request).n
+        request.n_read = self._kept.n_found(request.prompt)
         is_long = len(request.prompt) > self._prefill_chunk
         limit = min(EFFORT, self._prefill_chunk) if is_long else self._prefill_chunk
         request.is_short = self._decoder.n_first_tokens(request.n_unread, request.n_read) <= limit
 
-    def _found(self, request: Request) -> Prefix:
-        """What the prefix cache has of a prompt, except for its last token, which is always read for its logits."""
-        return self._prefixes.find(request.prompt[:-1])
-
     def _take(self, request: Request, row: int) -> None:
-        """Copy what the prefix cache has of a prompt that gets a row."""
-        found = self._found(request)
-        self._decoder.load_pages(row, found.pages, found.n)
+        """Give a row to a request, with what is kept of its prompt."""
+        request.n_read = request.n_cached = self._kept.load(request.prompt, row)
         self.n_prompt_tokens += len(request.prompt)
-        self.n_cached_tokens += found.n
-        request.n_read = request.n_cached = found.n
-
-    def _keep(self, row: int, request: Request) -> None:
-        """Enter what was read for a request into the prefix cache; its scores must have been numbers."""
-        if unsaved := self._prefixes.reserve(request.ids):
-            self._decoder.save_pages(row, *unsaved)
+        self.n_cached_tokens += request.n_read
 
     def _next_long(self) -> Request | None:
         """The request whose long prompt is read next; at most `_MOST_PARKED` of them hold a slot meanwhile."""
@@ -346,11 +334,12 @@ class Engine:
             self._unpark(request)
             return [request.event(None, "error", error=NO_NUMBERS)]
         if request.n_unread:
-            self._keep(request.row, request)
+            self._kept.save(request.row, request.ids)
             return []
         self._unpark(request)
         first = len(self._running)
         if request.row != first:
+            self._kept.take(first)
             self._decoder.move(request.row, first, request.n_read)
         self._running.append(request)
         return self._draw(first, logits)
@@ -380,12 +369,13 @@ class Engine:
         for row, (request, scores, is_number) in enumerate(zip(rows, logits, are_numbers, strict=True), first):
             if not is_number:
                 self._decoder.clear(row)
+                request.n_read = 0
                 events.append(request.event(None, "error", error=NO_NUMBERS))
                 continue
             is_first = not request.drawn
             events.append(request.draw(scores, self._end_ids))
             if is_first or events[-1].finish:
-                self._keep(row, request)
+                self._kept.save(row, request.ids)
         for i in reversed(range(len(rows))):
             if events[i].finish:
                 self._leave(first + i)
@@ -394,6 +384,8 @@ class Engine:
     def _leave(self, row: int) -> None:
         """Free a row; the last running request moves into it."""
         last = self._running.pop()
-        if row < len(self._running):
+        if row == len(self._running):
+            self._kept.leave(row, last.ids)
+        else:
             self._running[row] = last
             self._decoder.move(len(self._running), row, last.n_read)

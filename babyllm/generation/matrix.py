@@ -19,6 +19,8 @@ _FEW = 3
 _MOST_PACKED = 16
 # From this many rows on, arithmetic limits a product, and the ordinary kernel is as fast as any.
 _MANY = 64
+# Products with a multiple of this many rows take up to a third less time than those with a few rows less.
+_STEP = 8
 # From this many rows on, it pays to convert an int8 matrix first.
 _MANY_INT8 = 32
 # With more than this many rows, it pays to convert a bfloat16 matrix first, on a CPU that cannot multiply it.
@@ -66,7 +68,7 @@ class Matrix:
             return (y * self._scales).to(x.dtype)
         if self._is_cpu and self._is_float and _FEW < n < _MANY:
             if n > self._n_packed:
-                return torch.mm(self._weight, x.T).T
+                return torch.mm(self._weight, F.pad(x, (0, 0, 0, -n % _STEP)).T).T[:n]
             if n < self._n_packed:  # a packed copy needs exactly as many rows as it was made for
                 x = F.pad(x, (0, 0, 0, self._n_packed - n))
             packed: Tensor = torch.ops.mkl._mkl_linear(x, self._packed, self._weight, None, self._n_packed)
@@ -74,11 +76,6 @@ class Matrix:
         if self._is_emulated and not self._is_float and n > _FEW_BFLOAT16:
             return self._in_blocks(x).to(x.dtype)
         return torch.mm(x, self._transposed)
-
-    @property
-    def size(self) -> int:
-        """The number of its elements, O I."""
-        return self._weight.numel()
 
     def _in_blocks(self, x: Tensor) -> Tensor:
         """The product in float32, without scales; the matrix is converted block by block."""

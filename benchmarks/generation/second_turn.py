@@ -2,8 +2,9 @@
 
     python -m benchmarks.generation.second_turn [--rounds 7] [--threads 2]
 
-Models of random weights: the shape of the sample and that of SmolLM2-135M. A conversation has its first answer; then
-come the new turn alone, the second turn (conversation and new turn), and the same in an engine that keeps nothing.
+Models of random weights: the shape of the sample and that of SmolLM2-135M. After a conversation and its first answer
+comes either the new turn alone or the second turn, which is the conversation and the new turn. The second turn comes
+again with other words after another client's prompt, and in an engine that keeps nothing.
 Engines with and without the cache also decode the same prompts, in turns. Ratios are medians over the rounds.
 """
 
@@ -58,7 +59,7 @@ def main() -> None:
         model = Transformer(shape).eval()
         measured += [*turns(model, name, args), *decoding(model, name, args)]
     for title, value, unit in measured:
-        print(f"{title:60} {value:9.2f} {unit}")
+        print(f"{title:72} {value:9.2f} {unit}")
     figures.write(args, measured)
 
 
@@ -69,23 +70,26 @@ def turns(model: Transformer, name: str, args: argparse.Namespace) -> list[figur
     keeping, forgetting, rng = Engine(model, slots=4), Engine(model, slots=4, cached_tokens=0), random.Random(0)
     measured = []
     for n_history, n_new in TURNS[name]:
-        times: list[tuple[float, float, float]] = []
+        times: list[tuple[float, ...]] = []
         for i in range(args.rounds + 1):
-            history, new = (prompt(model.config, n, rng) for n in (n_history, n_new))
-            _, answer = answered(keeping, [history], ANSWER)
-            conversation = [*history, *answer[0], *new]
+            other, *new = (prompt(model.config, n_new, rng) for _ in range(3))
+            answered(keeping, [prompt(model.config, n_history, rng)], ANSWER)  # what is measured follows the same work
             alone = answered(keeping, [prompt(model.config, n_new, rng)], 1)[0]
-            second = answered(keeping, [conversation], 1)[0]
+            history = prompt(model.config, n_history, rng)
+            _, answer = answered(keeping, [history], ANSWER)
+            second = answered(keeping, [[*history, *answer[0], *new[0]]], 1)[0]
+            answered(keeping, [other], 1)
+            conversation = [*history, *answer[0], *new[1]]
+            copied = answered(keeping, [conversation], 1)[0]
             if i:  # the first turn warms up
-                times.append((alone, second, answered(forgetting, [conversation], 1)[0]))
+                times.append((alone, second, copied, answered(forgetting, [conversation], 1)[0]))
         title = f"{name}, {n_new} tokens after {n_history + ANSWER:,}"
-        alone, second, without = (1e3 * median(column) for column in zip(*times, strict=True))
-        measured += [
-            figures.Figure(f"{title}, alone", alone, "ms"),
-            figures.Figure(f"{title}, second turn", second, "ms"),
-            figures.Figure(f"{title}, second turn without the cache", without, "ms"),
-            figures.Figure(f"{title}, second turn over alone", median(b / a for a, b, _ in times), "x"),
-        ]
+        kinds = "alone", "second turn", "second turn after another client's", "second turn without the cache"
+        for kind, column in zip(kinds, zip(*times, strict=True), strict=True):
+            measured.append(figures.Figure(f"{title}, {kind}", 1e3 * median(column), "ms"))
+        for i, kind in enumerate(kinds[1:3], 1):
+            ratio = median(each[i] / each[0] for each in times)
+            measured.append(figures.Figure(f"{title}, {kind} over alone", ratio, "x"))
     return measured
 
 

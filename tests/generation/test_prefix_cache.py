@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from babyllm.errors import UserError
 from babyllm.generation import Engine, Sampling
+from babyllm.generation.decoder import Decoder
 from babyllm.generation.sampling import candidates
+from babyllm.generation.scheduling.kept_texts import KeptTexts
 from babyllm.generation.scheduling.prefix_cache import PAGE, PrefixCache
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
@@ -230,3 +232,24 @@ def test_a_long_prompt_counts_as_its_unread_rest(model: Transformer) -> None:
     again = answers.submit([*prompt, 5])
     answers.step()
     assert len(answers.ids(again)) == 1
+
+
+def test_what_a_row_still_holds_is_not_copied(model: Transformer) -> None:
+    decoder, ids, other = Decoder(model, 2, CONTEXT), random_prompt(3 * PAGE, seed=1), random_prompt(2 * PAGE, seed=2)
+    kept, end = KeptTexts(decoder, 4 * PAGE), len(ids) - 1
+
+    def logits(row: int) -> torch.Tensor:
+        return decoder.read(torch.tensor([ids[-1:]]), row, [end])
+
+    with torch.inference_mode():
+        expected = decoder.read(torch.tensor([ids]), 0, [0])
+        kept.save(0, ids)
+        kept.leave(0, ids)
+        decoder.read(torch.tensor([other]), 1, [0])
+        decoder.save_pages(1, 0, 2 * PAGE, [0, 1])  # so that a copy of the first pages shows
+        assert kept.load([*ids, 5], 0) == len(ids)
+        torch.testing.assert_close(logits(0), expected)
+        kept.load([*ids, 5], 1)
+        assert not torch.allclose(logits(1), expected)
+        kept.load([*ids, 5], 0)  # the row was taken, so what it holds is not known any more
+        assert not torch.allclose(logits(0), expected)

@@ -63,7 +63,7 @@ class _Node:
         """The following page with the longest common beginning with `key`, and its length in tokens."""
         i = bisect_left(self.keys, key)
         # In sorted order, the keys with the longest common beginning are neighbours.
-        lengths = [(_n_common(other, key), other) for other in self.keys[max(0, i - 1) : i + 1]]
+        lengths = [(n_common(other, key), other) for other in self.keys[max(0, i - 1) : i + 1]]
         n, other = max(lengths, default=(0, ()))
         return (self.following[other], n) if n else (None, 0)
 
@@ -103,10 +103,10 @@ class PrefixCache:
         path, begin = self._path(ids)
         self._touch(path[1:])
         key = _key(ids, begin)
-        near, n_common = path[-1].nearest(key)
-        if n_common == len(key):
+        near, n_same = path[-1].nearest(key)
+        if n_same == len(key):
             return None  # also if nothing is left
-        if near and n_common == len(near.key):
+        if near and n_same == len(near.key):
             self._remove(near)  # a page that is not full; the new one holds its tokens as well
         n_wanted = -(-(len(ids) - begin) // PAGE)
         self._make_free(n_wanted, path[-1])
@@ -158,8 +158,8 @@ def _key(ids: Sequence[int], begin: int) -> _Key:
     return tuple(ids[begin : begin + PAGE])
 
 
-def _n_common(one: _Key, other: _Key) -> int:
-    """Length of the common beginning of two keys."""
+def n_common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the common beginning of two texts, in tokens."""
     n = 0
     for a, b in zip(one, other, strict=False):
         if a != b:
