@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -242,12 +243,18 @@ def children(pid: int) -> set[int]:
 
 
 @pytest.mark.slow
-def test_a_run_listens_at_the_loopback_interface_alone(data: Path, tmp_path: Path) -> None:
-    """Two processes train without a port that others can reach; a closed terminal saves; their number stays."""
+def test_a_run_listens_at_the_loopback_interface_alone(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command trains on two processes without a port that others can reach; a closed terminal saves.
+
+    Their number stays when the run goes on.
+    """
     if not Path("/proc/net/tcp").exists():
         pytest.skip("needs Linux")
-    command = [sys.executable, str(SCRIPT), *FLAGS, f"--data.path={data}", "--run_dir=run", "--prompts=[]"]
-    command += ["--plan.steps=5000", "--save_every=0", "--eval_every=0"]
+    flags = [*FLAGS, f"--data.path={data}", "--run_dir=run", "--prompts=[]"]
+    flags += ["--plan.steps=5000", "--save_every=0", "--eval_every=0"]
+    command = [sys.executable, "-m", "babyllm", "pretrain", *flags]
     run_dir = tmp_path / "run"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
     with open(tmp_path / "out", "wb") as out:
@@ -265,9 +272,13 @@ def test_a_run_listens_at_the_loopback_interface_alone(data: Path, tmp_path: Pat
     assert (run_dir / f"step_{last:08d}").is_dir()
     assert load(PretrainConfig, run_dir / "config.yaml").runtime.processes == 2
     assert json.loads((run_dir / "environment.json").read_text()).items() >= {"world_size": 2, "threads": 1}.items()
-    with_another = [*command, "--data.global_batch=48", "--print_config"]  # which more than two would divide
-    printed = subprocess.run(with_another, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
-    assert "\n  processes: 2\n" in printed
+    with_another = [*flags, "--data.global_batch=48", "--print_config"]  # which more than two would divide
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *with_another])
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, *sys.argv])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert "\n  processes: 2\n" in capsys.readouterr().out
 
 
 def test_one_process_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
