@@ -34,6 +34,7 @@ def evaluated_run(arguments: list[str], out: str) -> None:
     model = stage.state.model
     twin = list(readable(model).parameters())
     shapes = {part.shape for part in model.parameters()} - {local(part).shape for part in model.parameters()}
+    gc.collect()
     left = sum(_bytes(x) for x in gc.get_objects() if isinstance(x, torch.Tensor) and x.shape in shapes)
     outside = {id(p) for p in model.parameters()} - {id(p) for block in model.layers for p in block.parameters()}
     blocks = [sum(p.numel() for p in block.parameters()) for block in model.layers]
