@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from training_fixtures import CPU, recording, stopping, tiny_config
 from babyllm.data.token_data import make_loader, open_pretraining_data
 from babyllm.evaluate.language.perplexity import perplexity
 from babyllm.model.adapt.lora import LoraConfig, add_lora
+from babyllm.model.interface import gathering
 from babyllm.model.options import ModelOptions
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
@@ -68,8 +70,11 @@ def new_state(kind: Kind, data: Path, runtime: Runtime, parallel: ParallelConfig
     add_lora(alone, LoraConfig(**kind.lora))
     drawn = {name: p.detach().clone() for name, p in alone.named_parameters()}
     model = prepare(alone, runtime, parallel) if kind.lora else prepared_model(config, tokens, runtime)
-    with whole(model):
-        assert all(torch.equal(p, drawn[name]) for name, p in readable(model).named_parameters())
+    with whole(model), ExitStack() as gathered:
+        twin = readable(model)
+        for block in twin.layers:
+            gathered.enter_context((gathering(block) or nullcontext)())
+        assert all(torch.equal(p, drawn[name]) for name, p in twin.named_parameters())
     loader, _ = make_loader(config.data, tokens, model.config, runtime, config.plan, Path("unused"))
     optimizer, average = make_optimizer(model, config.optim), make_average(model, config.optim)
     return TrainState(model, optimizer, runtime.scaler(), loader, runtime, average=average)
