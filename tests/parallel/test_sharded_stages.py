@@ -9,6 +9,7 @@ import torch
 from policy_run_fixtures import PATTERN, write_prompts
 from training_fixtures import Worker
 
+from babyllm.data.rows.references import MARK
 from babyllm.interop.huggingface import save_model
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import Transformer
@@ -108,3 +109,9 @@ def test_a_divided_stage_resumes_to_the_bit(runs: dict[int, Path], name: str) ->
     last = [runs[2] / name / which / f"step_{N_STEPS:08d}" for which in ("straight", "resumed")]
     files = [{p.relative_to(step): p.read_bytes() for p in step.rglob("*") if p.is_file()} for step in last]
     assert files[0] == files[1]
+
+
+def test_a_reference_is_known_by_all_weights(runs: dict[int, Path]) -> None:
+    """What marks the stored reference of a divided model is the hash that one process takes of its starting model."""
+    marks = [json.loads(next((runs[n] / "dpo" / "run").rglob(MARK)).read_text()) for n in (1, 2)]
+    assert marks[0] == marks[1] and len(marks[0]["model"]) == 64

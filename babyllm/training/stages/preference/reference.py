@@ -20,7 +20,7 @@ from babyllm.data.order.shuffle import Rows
 from babyllm.data.rows.references import MARK, reference_file
 from babyllm.errors import UserError
 from babyllm.files import read_sealed_json, write_sealed_json
-from babyllm.model.interface import Model
+from babyllm.model.interface import Model, sorted_weights
 from babyllm.objectives.preference.preference_losses import answer_logps
 from babyllm.progress import ProgressLine
 from babyllm.runtime import Runtime
@@ -87,7 +87,7 @@ def _made_of(directory: Path) -> dict[str, object]:
 def _digest(model: Model) -> str:
     """The sha256 of the weights."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted_weights(model):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
