@@ -1,115 +1,109 @@
-"""The kept records by the keys of their bands, in 8 bytes a slot and 4 bytes an entry.
+"""The numbers of the kept records by the keys of their bands, in 8 bytes a slot and 4 bytes an entry.
 
 A slot of the hash table (open addressing, linear probing) holds a key of 32 bits and the number of the newest record
 that has it. Each record has, for each of its keys, the number of the record before it with the same key; so the records
 of a key form a chain from the newest to the oldest. All tables share the slots: keys depend on their table, and the few
 keys that agree by chance only add candidates, which are compared anyway.
+
+Loops over the keys of one record are plain Python on memory views: that is faster than numpy on so few numbers.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
-from numpy.typing import NDArray
 
 from babyllm.ragged import U64
-from babyllm.text.dedup.online.growing import Growing
 
 CHAIN = 64  # most records of a key that are candidates: the newest
-NOBODY = np.uint32(0xFFFFFFFF)
-_FULLEST = 0.6  # share of the slots in use at which there are twice as many
+_NOBODY = 0xFFFFFFFF
+_NUMBER = 0xFFFFFFFF  # lower half of a slot: the number of a record plus one, 0 for none
 _KEY = np.uint64(32)
-_KEYS_AT_ONCE = 1 << 20
-_NUMBER = np.uint64(0xFFFFFFFF)  # of the record, plus one; an empty slot is 0
+_FULLEST = 0.6  # share of the slots in use at which there are twice as many
 
 
 class BandTable:
     """Finds the numbers of records that share a key; numbers count up from 0.
 
     Args:
-        n_tables: number of keys of a record.
+        n_tables: number of keys of a record; each is from 1 to 2**32 - 1.
     """
 
     def __init__(self, n_tables: int) -> None:
-        self._bits = 12
-        self._slots: U64 = np.zeros(1 << self._bits, np.uint64)
-        self._n_used = 0
-        self._before = Growing((n_tables,), np.uint32)
+        self._n_tables, self._n_records, self._n_used = n_tables, 0, 0
+        self._set_slots(np.zeros(1 << 12, np.uint64))
+        self._before = np.empty((1024, n_tables), np.uint32)
+        self._older = self._before.reshape(-1).data
 
-    def candidates(self, keys: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The records that share keys with rows of keys.
-
-        Args:
-            keys: (rows, tables) uint32.
-
-        Returns:
-            (found,) int64 row and (found,) int64 number, once for each key that they share.
-        """
-        newest = self._slots[self._positions(keys.reshape(-1))] & _NUMBER
-        entry = np.flatnonzero(newest)
-        number = (newest[entry] - np.uint64(1)).astype(np.int64)
-        rows, numbers = [entry // keys.shape[1]], [number]
-        before, table = self._before.values, entry % keys.shape[1]
-        for _ in range(CHAIN - 1):
-            if not len(number):
-                break
-            older = before[number, table]
-            exists = older != NOBODY
-            number, table = older[exists].astype(np.int64), table[exists]
-            rows.append(rows[-1][exists])
-            numbers.append(number)
-        return np.concatenate(rows), np.concatenate(numbers)
-
-    def append(self, keys: NDArray[np.uint32]) -> None:
-        """Store the (records, tables) uint32 keys of the next records."""
-        if not len(keys):
-            return
-        while self._n_used + keys.size > _FULLEST * len(self._slots):
-            self._grow()
-        n_before, (n, n_tables) = len(self._before), keys.shape
-        flat = keys.reshape(-1)
-        order = np.argsort(flat, kind="stable")
-        ordered = flat[order]
-        number = (order // n_tables + n_before).astype(np.uint64)
-        is_first = np.ones(len(flat), bool)
-        is_first[1:] = ordered[1:] != ordered[:-1]
-        first = np.flatnonzero(is_first)
-        last = np.append(first[1:], len(flat)) - 1
-        older = np.empty(len(flat), np.uint32)
-        older[1:] = number[:-1]
-        found = self._put((ordered[last].astype(np.uint64) << _KEY) | (number[last] + np.uint64(1)))
-        older[first] = (found - np.uint64(1)) & _NUMBER  # an empty slot becomes NOBODY
-        before = np.empty(len(flat), np.uint32)
-        before[order] = older
-        self._before.append(before.reshape(n, n_tables))
-
-    def _positions(self, keys: NDArray[np.uint32]) -> NDArray[np.int64]:
-        """(keys,) int64 slot of each of (keys,) keys, or the empty slot at which its search ends."""
-        position = (keys >> np.uint32(32 - self._bits)).astype(np.int64)
-        pending, mask = np.arange(len(keys)), len(self._slots) - 1
-        while len(pending):
-            slot = self._slots[position[pending]]
-            pending = pending[(slot != 0) & ((slot >> _KEY) != keys[pending])]
-            position[pending] = (position[pending] + 1) & mask
-        return position
-
-    def _put(self, words: U64) -> U64:
-        """Store (words,) distinct keys with their newest numbers; returns what their slots held, numbers plus one."""
-        keys = (words >> _KEY).astype(np.uint32)
-        found = np.zeros(len(words), np.uint64)
-        pending = np.arange(len(words))
-        while len(pending):
-            position = self._positions(keys[pending])
-            old = self._slots[position]
-            self._slots[position] = words[pending]
-            won = self._slots[position] == words[pending]  # of several keys that met at an empty slot, one
-            found[pending[won]] = old[won] & _NUMBER
-            self._n_used += int(np.count_nonzero(old[won] == 0))
-            pending = pending[~won]
+    def candidates(self, keys: Sequence[int]) -> Counter[int]:
+        """The number of keys that each record shares with these, for the records that share any."""
+        slots, mask, shift, older = self._words, self._mask, self._shift, self._older
+        found: Counter[int] = Counter()
+        for table, key in enumerate(keys):
+            position = key >> shift
+            while (word := slots[position]) and word >> 32 != key:
+                position = (position + 1) & mask
+            number = (word & _NUMBER) - 1
+            left = CHAIN
+            while 0 <= number != _NOBODY and left:
+                found[number] += 1
+                number = older[number * self._n_tables + table]
+                left -= 1
         return found
 
+    def append(self, keys: Sequence[int]) -> None:
+        """Store the keys of the next record."""
+        if self._n_used + len(keys) > _FULLEST * len(self._words):
+            self._grow()
+        number = self._n_records
+        if number == len(self._before):
+            room = np.empty((number * 3 // 2, self._n_tables), np.uint32)
+            room[:number] = self._before
+            self._before, self._older = room, room.reshape(-1).data
+        slots, mask, shift = self._words, self._mask, self._shift
+        older = []
+        for key in keys:
+            position = key >> shift
+            while (word := slots[position]) and word >> 32 != key:
+                position = (position + 1) & mask
+            self._n_used += not word
+            older.append(((word & _NUMBER) - 1) & _NOBODY)
+            slots[position] = key << 32 | number + 1
+        self._before[number] = older
+        self._n_records = number + 1
+
+    def remove_last(self, keys: Sequence[int]) -> None:
+        """Remove the newest record, whose keys these are."""
+        self._n_records -= 1
+        older = self._before[self._n_records].tolist()
+        for key, number in reversed(list(zip(keys, older, strict=True))):
+            position = key >> self._shift
+            while self._words[position] >> 32 != key:
+                position = (position + 1) & self._mask
+            self._words[position] = key << 32 | ((number + 1) & _NUMBER)
+
     def _grow(self) -> None:
+        """Twice the slots; their order by key makes each end up near its own position."""
         words = self._slots[self._slots != 0]
-        self._bits += 1
-        self._slots, self._n_used = np.zeros(1 << self._bits, np.uint64), 0
-        for first in range(0, len(words), _KEYS_AT_ONCE):
-            self._put(words[first : first + _KEYS_AT_ONCE])
+        words.sort()
+        slots = np.zeros(2 * len(self._slots), np.uint64)
+        self._set_slots(slots)
+        # A key's position is that of its upper bits, or the next one if the key before it is there.
+        rank = np.arange(len(words))
+        position = (words >> np.uint64(32 + self._shift)).astype(np.int64) - rank
+        np.maximum.accumulate(position, out=position)
+        position += rank
+        fits = position < len(slots)
+        slots[position[fits]] = words[fits]
+        for word in words[~fits].tolist():  # those at the end begin again at 0
+            place = 0
+            while self._words[place]:
+                place += 1
+            self._words[place] = word
+
+    def _set_slots(self, slots: U64) -> None:
+        self._slots, self._words = slots, slots.data
+        self._mask = len(slots) - 1
+        self._shift = 33 - len(slots).bit_length()

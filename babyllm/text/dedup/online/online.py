@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from babyllm.errors import UserError
 from babyllm.text.dedup.near.minhash import MinHashConfig, choose_bands
 from babyllm.text.dedup.near.shingles import ShingleConfig
-from babyllm.text.dedup.online.kept import Kept, Match, Records
-from babyllm.text.dedup.online.local_records import LocalRecords
+from babyllm.text.dedup.online.kept import Kept, Match
 from babyllm.text.dedup.online.record_log import RecordLog
 from babyllm.text.dedup.online.redis_records import SCHEMES, RedisRecords
-from babyllm.text.dedup.online.sketches import Sketcher, Sketches
+from babyllm.text.dedup.online.sketches import Sketcher
+from babyllm.text.dedup.online.storage import LocalRecords, Storage
 
 THRESHOLD = 0.55
 MINHASH = MinHashConfig(recall=0.98)
 _BATCH = 512  # records of `add_many` that are looked up and written together
-
-
-class _Storage(Protocol):
-    def __len__(self) -> int: ...
-
-    def best(self, sketches: Sketches, n_texts: int) -> list[Match | None]: ...
-
-    def update(self, sketches: Sketches, n_texts: int, choose: Callable[[list[Match | None]], Records]) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class Online:
@@ -83,10 +70,9 @@ class Online:
         if not 0 < threshold <= 1:
             raise UserError(f"threshold={threshold}: it must be above 0 and at most 1")
         bands = choose_bands(minhash, threshold)
-        self._n_tables, self._threshold = bands.n + 1, threshold
         self._sketcher = Sketcher(shingles, simplify, bands, threshold)
         self._lock = threading.Lock()
-        self._storage: _Storage | None = None
+        self._storage: Storage | None = None
         settings: dict[str, Any] = {"shingles": asdict(shingles) if shingles else None, "simplify": simplify}
         if isinstance(where, str) and where.partition("://")[0] in SCHEMES:
             # What another process stored is found only by the same bands.
@@ -94,7 +80,7 @@ class Online:
             self._storage = RedisRecords(where, settings, threshold)
         else:
             log = None if where is None else RecordLog(Path(where), settings, sync)
-            self._storage = LocalRecords(self._n_tables, threshold, log, self._sketcher)
+            self._storage = LocalRecords(Kept(bands.n + 1, threshold), log, self._sketcher)
 
     def add(self, id: str, text: str) -> Match | None:
         """Keep a text unless it duplicates a kept one.
@@ -124,9 +110,9 @@ class Online:
 
     def check(self, text: str) -> Match | None:
         """The kept record that a text duplicates, without keeping the text; None if there is none."""
-        sketches = self._sketcher.sketch([text])
+        sketches = self._sketcher.sketch([text])[0]
         with self._lock:
-            return self._open().best(sketches, 1)[0]
+            return self._open().find(sketches)
 
     def __len__(self) -> int:
         """The number of kept records."""
@@ -148,55 +134,15 @@ class Online:
     ) -> None:
         self.close()
 
-    def _open(self) -> _Storage:
+    def _open(self) -> Storage:
         if self._storage is None:
             raise UserError("the online deduplication is closed; open it again")
         return self._storage
 
     def _add(self, ids: Sequence[str], texts: Sequence[str]) -> list[Match | None]:
         sketches = self._sketcher.sketch(texts)
-        results: list[Match | None] = []
-
-        def choose(matches: list[Match | None]) -> Records:
-            results[:] = matches
-            return self._choose(ids, sketches, results)
-
         with self._lock:
-            self._open().update(sketches, len(ids), choose)
-        return results
-
-    def _choose(self, ids: Sequence[str], sketches: Sketches, results: list[Match | None]) -> Records:
-        """The records of a batch to store; `results` has the matches with those before it, and then with all."""
-        is_new = np.array([match is None for match in results])
-        fresh = Kept(self._n_tables, self._threshold)
-        own = np.flatnonzero(sketches.is_own)
-        for i in _meeting(sketches, is_new):
-            rows = np.arange(*np.searchsorted(sketches.text, [i, i + 1]))
-            sketch = sketches.select(rows)
-            results[i] = fresh.best(sketch._replace(text=np.zeros_like(rows)), 1)[0]
-            if results[i] is None:
-                fresh.append(_records([ids[i]], sketches.select(own[i : i + 1])))
-            else:
-                is_new[i] = False
-        for i, match in enumerate(results):
-            if match == (ids[i], 1.0):  # it is that record, added again
-                results[i] = None
-        return _records([ids[i] for i in np.flatnonzero(is_new)], sketches.select(own[is_new]))
-
-
-def _meeting(sketches: Sketches, is_new: NDArray[np.bool_]) -> list[int]:
-    """The new texts of a batch that share a key with another one, in their order."""
-    if len(is_new) == 1:
-        return []
-    rows = np.flatnonzero(is_new[sketches.text])
-    _, place, counts = np.unique(sketches.keys[rows], return_inverse=True, return_counts=True)
-    is_shared = (counts[place] > 1).reshape(len(rows), -1).any(axis=1)
-    texts: list[int] = np.unique(sketches.text[rows[is_shared]]).tolist()
-    return texts
-
-
-def _records(ids: Sequence[str], own: Sketches) -> Records:
-    return Records([name.encode("utf-8", "surrogatepass") for name in ids], own.sets, own.n, own.keys)
+            return self._open().add(ids, sketches)
 
 
 def _batches(records: Iterable[tuple[str, str]]) -> Iterator[tuple[list[str], list[str]]]:

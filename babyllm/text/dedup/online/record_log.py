@@ -1,4 +1,4 @@
-"""The kept records on disk: a file to which whole batches are appended, so that a kill loses none that was acknowledged.
+"""The kept records on disk: a file to which batches are appended, so that a kill loses none that was acknowledged.
 
 A line of JSON with the settings comes first. Each record then has two CRC-32, of its head and of its contents; its `n`,
 and the lengths of its id and its set; the id; and the set, 4 bytes per distinct shingle. Texts are not stored.
@@ -15,22 +15,36 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from babyllm.errors import UserError
 from babyllm.ragged import Ragged, offsets_of
+from babyllm.text.dedup.online.sketches import Sketch
 
 _FORMAT = "babyllm online deduplication, version 1"
 _CRC = struct.Struct("<I")  # of the rest of the head
 _HEAD = struct.Struct("<4I")  # CRC-32 of the contents, n, bytes of the id, shingles
 _HEAD_BYTES = _CRC.size + _HEAD.size
 _AT_ONCE = 8192  # records read at once
+
+
+class StoredRecords(NamedTuple):
+    """Some records of a file.
+
+    Attributes:
+        ids: ids of the records.
+        sets: distinct shingles (uint32, ascending) of each record.
+        n: tokens of a shingle of each record.
+    """
+
+    ids: list[str]
+    sets: Ragged
+    n: list[int]
 
 
 class RecordLog:
@@ -59,7 +73,7 @@ class RecordLog:
             os.close(self._file)
             raise
 
-    def read(self) -> Iterator[tuple[list[bytes], Ragged, NDArray[np.uint32]]]:
+    def read(self) -> Iterator[StoredRecords]:
         """The ids, sets and `n` of the stored records, some thousands at a time; removes a torn end.
 
         Raises:
@@ -72,17 +86,16 @@ class RecordLog:
         if size > self._end:
             os.ftruncate(self._file, self._end)
 
-    def append(self, ids: list[bytes], sets: Ragged, n: NDArray[np.uint32]) -> None:
-        """Store a batch of records; they survive a kill of the process once this has returned.
+    def append(self, records: Sequence[tuple[str, Sketch]]) -> None:
+        """Store ids and sketches; they survive a kill of the process once this has returned.
 
         Raises:
-            UserError: the file cannot be written; then none of the batch is stored.
+            UserError: the file cannot be written; then none of them is stored.
         """
-        content, bounds = sets.values.astype("<u4").tobytes(), (sets.offsets * 4).tolist()
         parts = []
-        for i, (name, tokens) in enumerate(zip(ids, n.tolist(), strict=True)):
-            values = content[bounds[i] : bounds[i + 1]]
-            head = _HEAD.pack(zlib.crc32(values, zlib.crc32(name)), tokens, len(name), len(values) // 4)
+        for id, sketch in records:
+            name, values = id.encode("utf-8", "surrogatepass"), sketch.shingles.astype("<u4", copy=False).tobytes()
+            head = _HEAD.pack(zlib.crc32(values, zlib.crc32(name)), sketch.n, len(name), len(sketch.shingles))
             parts += [_CRC.pack(zlib.crc32(head)), head, name, values]
         try:
             self._write(b"".join(parts))
@@ -141,8 +154,8 @@ class RecordLog:
                 )
         return len(head) + 1
 
-    def _records(self, view: memoryview, size: int) -> Iterator[tuple[list[bytes], Ragged, NDArray[np.uint32]]]:
-        ids: list[bytes] = []
+    def _records(self, view: memoryview, size: int) -> Iterator[StoredRecords]:
+        ids: list[str] = []
         sets: list[bytes] = []
         n: list[int] = []
         position = self._end
@@ -154,7 +167,7 @@ class RecordLog:
                 break
             if zlib.crc32(view[start:stop]) != crc:
                 raise self._damaged(position)
-            ids.append(bytes(view[start : start + length]))
+            ids.append(str(view[start : start + length], "utf-8", "surrogatepass"))
             sets.append(bytes(view[start + length : stop]))
             n.append(tokens)
             position = stop
@@ -178,18 +191,18 @@ class RecordLog:
 
     def _damaged(self, position: int) -> UserError:
         return UserError(
-            f"{self._path}: the record at byte {position:,} is damaged; restore the file, or keep the records before it "
-            f"with `truncate -s {position} {self._path}`"
+            f"{self._path}: the record at byte {position:,} is damaged; restore the file, or keep the records "
+            f"before it with `truncate -s {position} {self._path}`"
         )
 
     def _error(self, error: OSError) -> UserError:
         return UserError(f"{self._path}: cannot be written ({error.strerror or error})")
 
 
-def _batch(ids: list[bytes], sets: list[bytes], n: list[int]) -> tuple[list[bytes], Ragged, NDArray[np.uint32]]:
+def _batch(ids: list[str], sets: list[bytes], n: list[int]) -> StoredRecords:
     offsets = offsets_of(np.array([len(part) // 4 for part in sets], np.int64))
     values = np.frombuffer(b"".join(sets), "<u4").astype(np.uint32)
-    return ids, Ragged(values, offsets), np.array(n, np.uint32)
+    return StoredRecords(ids, Ragged(values, offsets), n)
 
 
 def _fcntl() -> ModuleType | None:

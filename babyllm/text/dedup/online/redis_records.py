@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babyllm.errors import UserError, in_one_line
-from babyllm.ragged import Ragged, offsets_of
 from babyllm.text.dedup.online.band_table import CHAIN
-from babyllm.text.dedup.online.kept import Match, Records, best_of, most_shared
-from babyllm.text.dedup.online.sketches import Sketches
+from babyllm.text.dedup.online.kept import Kept, Match, better, jaccard, most_shared
+from babyllm.text.dedup.online.sketches import Sketch
+from babyllm.text.dedup.online.storage import keep_new
 
 _SPLIT = """
 local function place(keys, i)
@@ -87,7 +88,7 @@ class RedisRecords:
         self._prefix = f"babyllm:{name or 'online'}:".encode()
         with self._reported():
             self._client = redis.Redis.from_url(address)
-            self._find, self._store = (self._client.register_script(script) for script in (_FIND, _STORE))
+            self._look_up, self._store = (self._client.register_script(script) for script in (_FIND, _STORE))
             self._client.set(self._prefix + b"settings", json.dumps(settings), nx=True)
             stored = json.loads(self._client.get(self._prefix + b"settings"))
         for key, value in settings.items():
@@ -101,49 +102,52 @@ class RedisRecords:
         with self._reported():
             return int(self._client.get(self._prefix + b"n") or 0)
 
-    def best(self, sketches: Sketches, n_texts: int) -> list[Match | None]:
-        """The most similar kept record of each text, None where no kept one reaches the threshold."""
+    def find(self, sketches: Sequence[Sketch]) -> Match | None:
+        """The kept record that a text duplicates, from the text's sketches; None if there is none."""
         with self._reported():
-            return self._best(sketches, n_texts)[1]
+            return self._find_all([sketches])[1][0]
 
-    def update(self, sketches: Sketches, n_texts: int, choose: Callable[[list[Match | None]], Records]) -> None:
-        """Look texts up, and store the records that `choose` makes of the matches; they are on the server afterwards.
-
-        `choose` is called again if another process has added records meanwhile.
-        """
+    def add(self, ids: Sequence[str], sketches: Sequence[Sequence[Sketch]]) -> list[Match | None]:
+        """Keep each text in turn unless it duplicates one kept before, by whichever process."""
         with self._reported():
             while True:
-                n, matches = self._best(sketches, n_texts)
-                records = choose(matches)
-                if not len(records.n):
-                    return
-                arguments = [n]
-                for i, (name, tokens, keys) in enumerate(zip(records.ids, records.n, records.keys, strict=True)):
-                    values = records.sets.values[records.sets.offsets[i] : records.sets.offsets[i + 1]]
-                    record = _HEAD.pack(tokens, len(name)) + name + values.astype("<u4").tobytes()
-                    arguments += [keys.astype(">u4").tobytes(), record]
-                if self._store(keys=[self._prefix], args=arguments):
-                    return
+                n, found = self._find_all(sketches)
+                matches = [None if match == (id, 1.0) else match for id, match in zip(ids, found, strict=True)]
+                left = [i for i, match in enumerate(found) if match is None]
+                fresh = Kept(len(sketches[0][0].keys), self._threshold)
+                among, new = keep_new(fresh, [ids[i] for i in left], [sketches[i] for i in left])
+                for i, match in zip(left, among, strict=True):
+                    matches[i] = match
+                stored = [(ids[left[i]], sketches[left[i]][0]) for i in new]
+                if not stored or self._store(keys=[self._prefix], args=[n, *_arguments(stored)]):
+                    return matches
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def _best(self, sketches: Sketches, n_texts: int) -> tuple[bytes, list[Match | None]]:
-        """The number of records, as Redis has it, and the matches among them."""
-        n, answer = self._find(keys=[self._prefix], args=[sketches.keys.astype(">u4").tobytes()])
-        row, number = most_shared(*_candidates(answer, sketches.keys.shape[1]), int(n))
-        if not len(row):
-            return n, [None] * n_texts
-        wanted, place = np.unique(number, return_inverse=True)
-        stored = self._client.mget([self._prefix + b"r" + struct.pack("<I", one) for one in wanted.tolist()])
-        ids, sets = [], []
-        for content in stored:
-            length = _HEAD.size + _HEAD.unpack_from(content)[1]
-            ids.append(content[_HEAD.size : length])
-            sets.append(np.frombuffer(content[length:], "<u4"))
-        others = Ragged(np.concatenate(sets).astype(np.uint32), offsets_of(np.array([len(one) for one in sets])))
-        return n, best_of(sketches, row, place.reshape(-1), others, lambda i: ids[i], self._threshold, n_texts)
+    def _find_all(self, sketches: Sequence[Sequence[Sketch]]) -> tuple[bytes, list[Match | None]]:
+        """The number of records, as Redis has it, and the match of each text among them."""
+        flat = [(text, sketch) for text, some in enumerate(sketches) for sketch in some]
+        n, answer = self._look_up(keys=[self._prefix], args=[b"".join(_packed(sketch.keys) for _, sketch in flat)])
+        candidates = [most_shared(shared) for shared in _candidates(answer, len(flat))]
+        wanted = sorted({number for numbers in candidates for number in numbers})
+        records = dict(zip(wanted, self._read(wanted), strict=True))
+        best: list[Match | None] = [None] * len(sketches)
+        for (text, sketch), numbers in zip(flat, candidates, strict=True):
+            for number in numbers:
+                id, shingles = records[number]
+                best[text] = better(best[text], id, jaccard(sketch.shingles, shingles, self._threshold))
+        return n, [match if match and match.similarity >= self._threshold else None for match in best]
+
+    def _read(self, numbers: Sequence[int]) -> Iterator[tuple[str, NDArray[np.uint32]]]:
+        """The id and the set of each record."""
+        if not numbers:
+            return
+        for content in self._client.mget([self._prefix + b"r" + struct.pack("<I", number) for number in numbers]):
+            end = _HEAD.size + _HEAD.unpack_from(content)[1]
+            id = content[_HEAD.size : end].decode("utf-8", "surrogatepass")
+            yield id, np.frombuffer(content[end:], "<u4").astype(np.uint32)
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
@@ -153,12 +157,29 @@ class RedisRecords:
             raise UserError(f"{self._shown}: Redis answers: {in_one_line(error)}") from error
 
 
-def _candidates(answer: bytes, n_tables: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and numbers from the answer of `_FIND`: for each key a byte that counts its numbers, and these."""
-    rows, numbers, position, key = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0, 0
+def _candidates(answer: bytes, n_sketches: int) -> list[Counter[int]]:
+    """The number of keys that each record shares with each sketch, from the answer of `_FIND`.
+
+    The answer has for each key a byte that counts its records, and their numbers.
+    """
+    runs, position = [], 0
     while position < len(answer):
-        if n := answer[position]:
-            rows.append(np.full(n, key // n_tables))
-            numbers.append(np.frombuffer(answer, "<u4", n, position + 1).astype(np.int64))
-        position, key = position + 1 + 4 * n, key + 1
-    return np.concatenate(rows), np.concatenate(numbers)
+        n = answer[position]
+        runs.append(struct.unpack_from(f"<{n}I", answer, position + 1))
+        position += 1 + 4 * n
+    n_tables = len(runs) // n_sketches
+    return [
+        Counter(number for run in runs[i * n_tables : (i + 1) * n_tables] for number in run) for i in range(n_sketches)
+    ]
+
+
+def _arguments(records: Sequence[tuple[str, Sketch]]) -> Iterator[bytes]:
+    """The keys and the contents of each record, for `_STORE`."""
+    for id, sketch in records:
+        name = id.encode("utf-8", "surrogatepass")
+        yield _packed(sketch.keys)
+        yield _HEAD.pack(sketch.n, len(name)) + name + sketch.shingles.astype("<u4").tobytes()
+
+
+def _packed(keys: Sequence[int]) -> bytes:
+    return struct.pack(f">{len(keys)}I", *keys)

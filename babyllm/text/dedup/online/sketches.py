@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from babyllm.errors import UserError
 from babyllm.ragged import GOLDEN, Ragged, compress, hash_rows, mix, offsets_of, take
-from babyllm.text.dedup.near.minhash import Bands, band_keys, signatures
+from babyllm.text.dedup.near.minhash import Bands, signatures
 from babyllm.text.dedup.near.shingles import SET_BITS, ShingleConfig, distinct, ngrams, shingles
 from babyllm.text.dedup.normal import characters, fold
 
@@ -33,28 +33,19 @@ _HIGH_32 = np.uint64(0xFFFFFFFF00000000)
 _UPPER = np.uint64(32)
 
 
-class Sketches(NamedTuple):
-    """The sketches of several texts; a text has one of its own, and perhaps a second one to be compared by.
+class Sketch(NamedTuple):
+    """What a text is compared by.
 
     Attributes:
-        sets: distinct shingles (uint32, ascending) of each sketch.
-        keys: (sketches, tables) uint32 keys; two texts that share a key of a table are candidates. The first is that
-            of the whole set.
-        n: (sketches,) uint32 tokens of a shingle of each sketch.
-        text: (sketches,) int64 index of the text of each sketch, ascending.
-        is_own: (sketches,) bool: whether it is the sketch that is stored if the text is kept.
+        n: number of tokens of a shingle.
+        shingles: (shingles,) uint32 hashes, distinct and ascending.
+        keys: key of each table, from 1 to 2**32 - 1; texts that share a key are candidates. The first is that of the
+            whole set.
     """
 
-    sets: Ragged
-    keys: NDArray[np.uint32]
-    n: NDArray[np.uint32]
-    text: NDArray[np.int64]
-    is_own: NDArray[np.bool_]
-
-    def select(self, rows: NDArray[np.int64]) -> Sketches:
-        """The sketches with these (n,) indices; `text` still counts the texts of all."""
-        sets, keys, n, text, is_own = self
-        return Sketches(take(sets, rows), keys[rows], n[rows], text[rows], is_own[rows])
+    n: int
+    shingles: NDArray[np.uint32]
+    keys: list[int]
 
 
 class Sketcher:
@@ -74,47 +65,47 @@ class Sketcher:
         self._config, self._bands, self._threshold = config, bands, threshold
         self._simplified = simplified_characters() if simplify else None
 
-    def sketch(self, texts: Sequence[str]) -> Sketches:
-        """The sketches of texts, in their order."""
+    def sketch(self, texts: Sequence[str]) -> list[list[Sketch]]:
+        """The sketches of each text: its own, by which it is stored, and perhaps one to be compared by as well."""
         folded = fold(_column(texts))
         if self._simplified is not None:
             folded = Ragged(self._simplified.take(folded.values), folded.offsets)
-        if self._config is None:
-            hashes, n, text, is_own = self._by_length(characters(folded))
-        else:
-            hashes, text = shingles(folded, self._config), np.arange(len(texts))
-            n, is_own = np.full(len(texts), self._config.n, np.uint32), np.ones(len(texts), bool)
-        sets = _sets(hashes, folded, text)
-        return Sketches(sets, self.keys(sets, n), n, text, is_own)
-
-    def keys(self, sets: Ragged, n: NDArray[np.uint32]) -> NDArray[np.uint32]:
-        """(sets, tables) uint32 keys of sets of shingles (uint32) of (sets,) uint32 `n` tokens."""
-        values = Ragged(sets.values.astype(np.uint64) << _UPPER, sets.offsets)
-        keys = np.empty((len(n), self._bands.n + 1), np.uint64)
-        keys[:, 0] = hash_rows(sets)[0]
-        keys[:, 1:] = band_keys(signatures(values, self._bands.n * self._bands.rows), self._bands).T
-        keys += np.arange(keys.shape[1], dtype=np.uint64) * GOLDEN
-        keys += n.astype(np.uint64)[:, None]
-        return (mix(keys) >> _UPPER).astype(np.uint32)
-
-    def _by_length(self, normal: Ragged) -> tuple[Ragged, NDArray[np.uint32], NDArray[np.int64], NDArray[np.bool_]]:
-        """The shingles (uint64) of each sketch, and its `n`, `text` and `is_own`."""
+        if self._config is not None:
+            hashes = shingles(folded, self._config)
+            return [[sketch] for sketch in self.of_sets(_sets(hashes, folded), [self._config.n] * len(texts))]
+        normal = characters(folded)
         lengths = normal.lengths()
-        short, long = (
-            np.flatnonzero(lengths * self._threshold <= SHORT),
-            np.flatnonzero(lengths > SHORT * self._threshold),
-        )
-        groups = [(rows, n) for rows, n in ((short, SHORT_N), (long, LONG_N)) if len(rows)]
-        hashes = [ngrams(normal if len(rows) == len(lengths) else take(normal, rows), n) for rows, n in groups]
-        text = np.concatenate([rows for rows, _ in groups])
-        n = np.concatenate([np.full(len(rows), n, np.uint32) for rows, n in groups])
-        is_own = (n == SHORT_N) == (lengths[text] <= SHORT)
-        if len(groups) == 1:
-            return hashes[0], n, text, is_own
-        order = np.lexsort((~is_own, text))
-        offsets = offsets_of(np.concatenate([part.lengths() for part in hashes]))
-        joined = Ragged(np.concatenate([part.values for part in hashes]), offsets)
-        return take(joined, order), n[order], text[order], is_own[order]
+        result: list[list[Sketch]] = [[] for _ in texts]
+        for n in (SHORT_N, LONG_N):
+            is_own = (lengths <= SHORT) == (n == SHORT_N)
+            rows = np.flatnonzero(
+                lengths * self._threshold <= SHORT if n == SHORT_N else lengths > SHORT * self._threshold
+            )
+            if not len(rows):
+                continue
+            chosen, original = (normal, folded) if len(rows) == len(texts) else (take(normal, rows), take(folded, rows))
+            sketches = self.of_sets(_sets(ngrams(chosen, n), original), [n] * len(rows))
+            for row, sketch in zip(rows.tolist(), sketches, strict=True):
+                result[row].insert(0 if is_own[row] else len(result[row]), sketch)
+        return result
+
+    def of_sets(self, sets: Ragged, n: Sequence[int]) -> list[Sketch]:
+        """The sketches of sets of shingles.
+
+        Args:
+            sets: hashes (uint32) of each set, distinct and ascending.
+            n: tokens of a shingle of each set.
+        """
+        hashes = Ragged(sets.values.astype(np.uint64) << _UPPER, sets.offsets)
+        rows = signatures(hashes, self._bands.n * self._bands.rows).reshape(*self._bands, -1)
+        keys = np.empty((len(n), self._bands.n + 1), np.uint64)
+        keys[:, 0] = np.add.reduceat(mix(hashes.values), sets.offsets[:-1])
+        keys[:, 1:] = (rows * _powers(self._bands.rows)[:, None]).sum(axis=1).T
+        keys += np.arange(keys.shape[1], dtype=np.uint64) * GOLDEN
+        keys += np.array(n, np.uint64)[:, None]
+        numbers = np.maximum(mix(keys) >> _UPPER, 1).tolist()
+        bounds = sets.offsets.tolist()
+        return [Sketch(n[i], sets.values[bounds[i] : bounds[i + 1]], numbers[i]) for i in range(len(n))]
 
 
 @cache
@@ -146,14 +137,20 @@ def _column(texts: Sequence[str]) -> pa.Array:
         return pa.array(whole, pa.large_string())
 
 
-def _sets(hashes: Ragged, folded: Ragged, text: NDArray[np.int64]) -> Ragged:
+def _sets(hashes: Ragged, folded: Ragged) -> Ragged:
     """The sets of shingles (uint32); that of a text without tokens is the hash of the folded text."""
     sets = distinct(Ragged(hashes.values & _HIGH_32, hashes.offsets))
     values = (sets.values >> np.uint64(SET_BITS - 32)).astype(np.uint32)
-    empty = np.flatnonzero(sets.lengths() == 0)
-    if not empty.size:
+    if (sets.offsets[1:] > sets.offsets[:-1]).all():
         return Ragged(values, sets.offsets)
-    bare = take(folded, text[empty])
+    empty = np.flatnonzero(sets.lengths() == 0)
+    bare = take(folded, empty)
     bare = compress(bare, ~np.isin(bare.values, _SPACES))
     whole = (hash_rows(bare)[0] >> _UPPER).astype(np.uint32)
     return Ragged(np.insert(values, sets.offsets[empty], whole), offsets_of(np.maximum(sets.lengths(), 1)))
+
+
+@cache
+def _powers(rows: int) -> NDArray[np.uint64]:
+    """(rows,) uint64 odd factors, by which the rows of a band become one key."""
+    return mix(np.arange(1, rows + 1, dtype=np.uint64) * GOLDEN) | np.uint64(1)
