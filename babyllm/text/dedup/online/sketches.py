@@ -22,14 +22,13 @@ from numpy.typing import NDArray
 from babyllm.errors import UserError
 from babyllm.ragged import GOLDEN, Ragged, compress, hash_rows, mix, offsets_of, take
 from babyllm.text.dedup.near.minhash import Bands, signatures
-from babyllm.text.dedup.near.shingles import SET_BITS, ShingleConfig, distinct, ngrams, shingles
+from babyllm.text.dedup.near.shingles import ShingleConfig, ngrams, shingles
 from babyllm.text.dedup.normal import characters, fold
 
 SHORT = 200  # most characters of a text that is compared by pairs of characters
 SHORT_N, LONG_N = 2, 5
 _IDEOGRAPHS = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x323B0))
 _SPACES = np.array([ord(c) for c in "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\u2028\u2029"], np.uint32)
-_HIGH_32 = np.uint64(0xFFFFFFFF00000000)
 _UPPER = np.uint64(32)
 
 
@@ -139,15 +138,17 @@ def _column(texts: Sequence[str]) -> pa.Array:
 
 def _sets(hashes: Ragged, folded: Ragged) -> Ragged:
     """The sets of shingles (uint32); that of a text without tokens is the hash of the folded text."""
-    sets = distinct(Ragged(hashes.values & _HIGH_32, hashes.offsets))
-    values = (sets.values >> np.uint64(SET_BITS - 32)).astype(np.uint32)
-    if (sets.offsets[1:] > sets.offsets[:-1]).all():
-        return Ragged(values, sets.offsets)
-    empty = np.flatnonzero(sets.lengths() == 0)
+    rows = np.arange(len(hashes.offsets) - 1, dtype=np.uint64)
+    values = np.unique((np.repeat(rows, hashes.lengths()) << _UPPER) | (hashes.values >> _UPPER))
+    lengths = np.bincount((values >> _UPPER).view(np.int64), minlength=len(rows))
+    offsets, values = offsets_of(lengths), values.astype(np.uint32)  # of which the lower half is left
+    if lengths.all():
+        return Ragged(values, offsets)
+    empty = np.flatnonzero(lengths == 0)
     bare = take(folded, empty)
     bare = compress(bare, ~np.isin(bare.values, _SPACES))
     whole = (hash_rows(bare)[0] >> _UPPER).astype(np.uint32)
-    return Ragged(np.insert(values, sets.offsets[empty], whole), offsets_of(np.maximum(sets.lengths(), 1)))
+    return Ragged(np.insert(values, offsets[empty], whole), offsets_of(np.maximum(lengths, 1)))
 
 
 @cache
