@@ -19,6 +19,7 @@ import pytest
 
 import babyllm
 from babyllm.dedup import Match, Online
+from babyllm.text.dedup.dedup_config import DedupConfig
 from babyllm.text.dedup.near.shingles import ShingleConfig
 from babyllm.text.dedup.normal import normal_form
 from babyllm.text.dedup.online.band_table import CHAIN, BandTable
@@ -45,9 +46,9 @@ What are the side effects of ibuprofen?|Draft an email asking for a day off|Name
 How can I remove red wine from a carpet?|Describe the water cycle to a child|Which planets have rings around them?
 Plan a weekend trip to Edinburgh|Convert these measurements to metric units|What causes inflation in an economy?
 Write a function that reverses a string|Suggest a name for a bakery by the sea|How does a diesel engine work?
-List the ingredients of a classic pesto|What should I pack for a winter hike?|Who painted the ceiling of the Sistine Chapel?
+List the ingredients of a classic pesto|What should I pack for a winter hike?|Who painted the Sistine Chapel?
 Compare renting a flat with buying one|Explain the offside rule in football|How do I change a flat bicycle tyre?
-Invent a riddle whose answer is a shadow|What is the difference between a virus and a bacterium?|Fix the grammar of my cover letter
+Invent a riddle whose answer is a shadow|How do viruses and bacteria differ?|Fix the grammar of my cover letter
 """.replace("\n", "|")
     .strip("|")
     .split("|")
@@ -178,11 +179,9 @@ def test_tables_find_what_shares_a_key() -> None:
     table, plain = BandTable(3), defaultdict[tuple[int, int], list[int]](list)
     records = []
     for number in range(6000):
-        # Few popular keys of each table, and keys at the end of the slots, which go on at their beginning.
-        keys = [
-            3 * rng.randrange(1, 2000) + k if rng.random() < 0.3 else 2**32 - 3 * rng.randrange(1, 9000) + k
-            for k in range(3)
-        ]
+        # Popular keys of each table, rare ones, and some at the end of the slots, which go on at their beginning.
+        numbers = [rng.choice([rng.randrange(300), rng.randrange(10**6), -rng.randrange(1, 9)]) for _ in range(3)]
+        keys = [max(1, (n * 2_654_435_761 if n > 0 else n) * 3 + k & 0xFFFFFFFF) for k, n in enumerate(numbers)]
         if number % 10 == 9:
             table.append(keys)
             table.remove_last(keys)
@@ -253,7 +252,7 @@ def test_a_file_is_continued(tmp_path: Path) -> None:
     records = [(f"{i}é\ud800", text) for i, text in enumerate(stream_of(300, 7, 300))]
     with Online(path, sync=True) as kept:
         first = kept.add_many(records[:200])
-        with pytest.raises(babyllm.UserError, match=r"kept\.log: another process has it open"):
+        with pytest.raises(babyllm.UserError, match=r"kept\.log: it is open already"):
             Online(path)
     with Online(path) as kept:
         assert len(kept) == first.count(None)
@@ -329,7 +328,7 @@ def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(babyllm.UserError, match=r"threshold=0\.0: it must be above 0 and at most 1"):
         Online(threshold=0.0)
     with pytest.raises(babyllm.UserError, match="permutations"):
-        Online(threshold=0.05)
+        Online(threshold=0.01)
 
 
 # ---- Redis
@@ -368,7 +367,7 @@ def test_redis_keeps_what_a_file_keeps(redis_url: str) -> None:
         assert len(other) == 0
     with pytest.raises(babyllm.UserError, match=r"redis://127\.0\.0\.1/0: bands is .* in the records and .* here"):
         Online(f"{redis_url}#a", threshold=0.9)
-    with pytest.raises(babyllm.UserError, match="redis://127.0.0.1: Redis answers: .*refused"):
+    with pytest.raises(babyllm.UserError, match=r"redis://127\.0\.0\.1: Redis answers: .*refused"):
         Online(f"redis://:secret@127.0.0.1:{os.getpid() % 1000 + 1}")
 
 
@@ -399,5 +398,5 @@ def test_clients_of_redis_keep_one_of_each(redis_url: str) -> None:
 def test_the_module_is_the_stage_too(tmp_path: Path) -> None:
     """`babyllm.dedup(...)` runs the stage and names arguments in its errors; `babyllm.dedup.Online` is the class."""
     assert babyllm.dedup.Online is Online
-    with pytest.raises(babyllm.UserError, match="corpus"):
-        babyllm.dedup(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(babyllm.UserError, match="in: "):
+        babyllm.dedup([tmp_path / "in"], tmp_path / "out", DedupConfig())

@@ -63,14 +63,15 @@ class RecordLog:
         self._path, self._sync = path, sync
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
         except OSError as error:
             raise self._error(error) from error
+        self._file = self._stream.fileno()
         try:
             self._lock()
             self._end = self._start(settings)
         except BaseException:
-            os.close(self._file)
+            self._stream.close()
             raise
 
     def read(self) -> Iterator[StoredRecords]:
@@ -81,8 +82,8 @@ class RecordLog:
         """
         size = os.fstat(self._file).st_size
         if size > self._end:
-            with mmap.mmap(self._file, size, access=mmap.ACCESS_READ) as content, memoryview(content) as view:
-                yield from self._records(view, size)
+            with mmap.mmap(self._file, size, access=mmap.ACCESS_READ) as content:
+                yield from self._records(content, size)
         if size > self._end:
             os.ftruncate(self._file, self._end)
 
@@ -106,7 +107,7 @@ class RecordLog:
     def close(self) -> None:
         """Flush the file to the disk and close it."""
         os.fsync(self._file)
-        os.close(self._file)
+        self._stream.close()
 
     def _write(self, content: bytes) -> None:
         left, position = memoryview(content), self._end
@@ -123,7 +124,9 @@ class RecordLog:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"{self._path}: another process has it open; close that, or share by Redis") from error
+            raise UserError(
+                f"{self._path}: it is open already, here or in another process; close that, or share by Redis"
+            ) from error
         except OSError:  # a network disk without locks
             return
 
@@ -154,21 +157,21 @@ class RecordLog:
                 )
         return len(head) + 1
 
-    def _records(self, view: memoryview, size: int) -> Iterator[StoredRecords]:
+    def _records(self, content: mmap.mmap, size: int) -> Iterator[StoredRecords]:
         ids: list[str] = []
         sets: list[bytes] = []
         n: list[int] = []
         position = self._end
-        while (head := self._head(view, position, size)) is not None:
+        while (head := self._head(content, position, size)) is not None:
             crc, tokens, length, n_values = head
             start = position + _HEAD_BYTES
             stop = start + length + 4 * n_values
             if stop > size:
                 break
-            if zlib.crc32(view[start:stop]) != crc:
+            if zlib.crc32(content[start:stop]) != crc:
                 raise self._damaged(position)
-            ids.append(str(view[start : start + length], "utf-8", "surrogatepass"))
-            sets.append(bytes(view[start + length : stop]))
+            ids.append(content[start : start + length].decode("utf-8", "surrogatepass"))
+            sets.append(content[start + length : stop])
             n.append(tokens)
             position = stop
             if len(ids) == _AT_ONCE:
@@ -178,14 +181,14 @@ class RecordLog:
         if ids:
             yield _batch(ids, sets, n)
 
-    def _head(self, view: memoryview, position: int, size: int) -> tuple[int, ...] | None:
+    def _head(self, content: mmap.mmap, position: int, size: int) -> tuple[int, ...] | None:
         """CRC of the contents, `n` and the two lengths of the record at a position; None if it is cut short."""
         if position + _HEAD_BYTES > size:
             return None
-        head = view[position + _CRC.size : position + _HEAD_BYTES]
-        if _CRC.unpack_from(view, position)[0] == zlib.crc32(head):
+        head = content[position + _CRC.size : position + _HEAD_BYTES]
+        if _CRC.unpack_from(content, position)[0] == zlib.crc32(head):
             return _HEAD.unpack(head)
-        if not any(view[position:size]):  # room that was never written
+        if not any(content[position:size]):  # room that was never written
             return None
         raise self._damaged(position)
 

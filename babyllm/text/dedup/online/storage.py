@@ -42,9 +42,13 @@ class LocalRecords:
 
     def __init__(self, kept: Kept, log: RecordLog | None, sketcher: Sketcher) -> None:
         self._kept, self._log = kept, log
-        for ids, sets, n in log.read() if log else ():
-            for id, sketch in zip(ids, sketcher.of_sets(sets, n), strict=True):
-                kept.append(id, sketch)
+        try:
+            for ids, sets, n in log.read() if log else ():
+                for id, sketch in zip(ids, sketcher.of_sets(sets, n), strict=True):
+                    kept.append(id, sketch)
+        except BaseException:
+            self.close()
+            raise
 
     def __len__(self) -> int:
         return len(self._kept)
