@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import importlib
 import json
 import os
 import random
@@ -85,9 +86,7 @@ def redis(args: argparse.Namespace) -> Iterator[figures.Figure]:
     if not args.redis:
         print("redis: left out, since --redis names no server")
         return
-    import redis as client
-
-    server = client.Redis.from_url(args.redis)
+    server = importlib.import_module("redis").Redis.from_url(args.redis)
     before = server.info("memory")["used_memory"]
     with Online(f"{args.redis}#benchmark-{time.time_ns()}") as kept:
         yield from _fill(kept, couplets(), args.held, f"{_short(args.held)} held in Redis")
@@ -139,7 +138,9 @@ def peer(args: argparse.Namespace) -> Iterator[figures.Figure]:
         return
     bands, rows = 41, 4
     index, first = MinHashLSH(num_perm=bands * rows, params=(bands, rows)), MinHash(num_perm=bands * rows)
-    before, held, stream = memory(os.getpid()), 0, couplets()
+    stream, held = couplets(), 0
+    next(stream)
+    before = memory(os.getpid())
     start, cpu_start, n_seen = time.perf_counter(), time.process_time(), 0
     while held < args.peer_held:
         name, text = next(stream)

@@ -11,6 +11,7 @@ the server (`appendonly`, `appendfsync`).
 
 from __future__ import annotations
 
+import importlib
 import json
 import struct
 from collections import Counter
@@ -78,9 +79,9 @@ class RedisRecords:
 
     def __init__(self, url: str, settings: dict[str, Any], threshold: float) -> None:
         try:
-            import redis
+            redis: Any = importlib.import_module("redis")
         except ImportError as error:
-            raise UserError("records in Redis need the package redis: pip install redis") from error
+            raise UserError('records in Redis need the package redis: pip install "babyllm[redis]"') from error
         address, _, name = url.partition("#")
         parts = urlsplit(address)
         self._shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"  # without a password

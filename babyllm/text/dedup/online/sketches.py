@@ -154,4 +154,5 @@ def _sets(hashes: Ragged, folded: Ragged) -> Ragged:
 @cache
 def _powers(rows: int) -> NDArray[np.uint64]:
     """(rows,) uint64 odd factors, by which the rows of a band become one key."""
-    return mix(np.arange(1, rows + 1, dtype=np.uint64) * GOLDEN) | np.uint64(1)
+    factors: NDArray[np.uint64] = mix(np.arange(1, rows + 1, dtype=np.uint64) * GOLDEN) | np.uint64(1)
+    return factors
