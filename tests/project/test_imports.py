@@ -190,6 +190,7 @@ import babyllm, importlib, types
 for module in {modules}:
     importlib.import_module(module)
 values = {{name: getattr(babyllm, name) for name in babyllm.__all__}}
-assert {{name for name, value in values.items() if isinstance(value, types.ModuleType)}} == {{"dedup", "evaluate", "objectives"}}
+modules = {{name for name, value in values.items() if isinstance(value, types.ModuleType)}}
+assert modules == {{"dedup", "evaluate", "objectives"}} and callable(babyllm.dedup)
 """
     assert "torch" in loaded_by(code)

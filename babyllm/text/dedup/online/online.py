@@ -15,9 +15,9 @@ from babyllm.text.dedup.near.minhash import MinHashConfig, choose_bands
 from babyllm.text.dedup.near.shingles import ShingleConfig
 from babyllm.text.dedup.online.kept import Kept, Match
 from babyllm.text.dedup.online.record_log import RecordLog
+from babyllm.text.dedup.online.record_storage import LocalRecords, Storage
 from babyllm.text.dedup.online.redis_records import SCHEMES, RedisRecords
 from babyllm.text.dedup.online.sketches import Sketcher
-from babyllm.text.dedup.online.storage import LocalRecords, Storage
 
 THRESHOLD = 0.55
 MINHASH = MinHashConfig(recall=0.98)

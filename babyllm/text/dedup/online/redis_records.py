@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from babyllm.errors import UserError, in_one_line
 from babyllm.text.dedup.online.band_table import CHAIN
 from babyllm.text.dedup.online.kept import Kept, Match, better, jaccard, most_shared
+from babyllm.text.dedup.online.record_storage import keep_new
 from babyllm.text.dedup.online.sketches import Sketch
-from babyllm.text.dedup.online.storage import keep_new
 
 _SPLIT = """
 local function place(keys, i)
