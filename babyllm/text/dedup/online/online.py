@@ -21,7 +21,6 @@ from babyllm.text.dedup.online.sketches import Sketcher
 
 THRESHOLD = 0.55
 MINHASH = MinHashConfig(recall=0.98)
-_BATCH = 512  # records of `add_many` that are looked up and written together
 
 
 class Online:
@@ -104,7 +103,7 @@ class Online:
         Records of one call are also compared with each other. An error leaves the records before it kept.
         """
         results: list[Match | None] = []
-        for ids, texts in _batches(records):
+        for ids, texts in _batches(records, self._open().at_once):
             results += self._add(ids, texts)
         return results
 
@@ -145,8 +144,8 @@ class Online:
             return self._open().add(ids, sketches)
 
 
-def _batches(records: Iterable[tuple[str, str]]) -> Iterator[tuple[list[str], list[str]]]:
+def _batches(records: Iterable[tuple[str, str]], at_once: int) -> Iterator[tuple[list[str], list[str]]]:
     """The ids and texts of some records at a time."""
     left = iter(records)
-    while batch := list(islice(left, _BATCH)):
+    while batch := list(islice(left, at_once)):
         yield [name for name, _ in batch], [text for _, text in batch]

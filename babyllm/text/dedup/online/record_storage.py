@@ -11,7 +11,13 @@ from babyllm.text.dedup.online.sketches import Sketch, Sketcher
 
 
 class Storage(Protocol):
-    """Kept records; one call at a time."""
+    """Kept records; one call at a time.
+
+    Attributes:
+        at_once: most records of a call of `add`.
+    """
+
+    at_once: int
 
     def __len__(self) -> int:
         """The number of kept records."""
@@ -39,6 +45,8 @@ class LocalRecords:
         log: file of the records; None to keep them in memory alone.
         sketcher: maker of the keys of the records in the file.
     """
+
+    at_once = 512
 
     def __init__(self, kept: Kept, log: RecordLog | None, sketcher: Sketcher) -> None:
         self._kept, self._log = kept, log

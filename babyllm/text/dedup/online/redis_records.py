@@ -77,6 +77,8 @@ class RedisRecords:
         UserError: the package redis is missing, the server does not answer, or the settings are others.
     """
 
+    at_once = 64  # the server answers nobody else while it looks up or stores a batch, some 20 ms
+
     def __init__(self, url: str, settings: dict[str, Any], threshold: float) -> None:
         try:
             redis: Any = importlib.import_module("redis")
