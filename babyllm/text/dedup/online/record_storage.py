@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from babyllm.text.dedup.online.kept import Kept, Match
+from babyllm.text.dedup.online.kept import Kept, Match, better
 from babyllm.text.dedup.online.record_log import RecordLog
 from babyllm.text.dedup.online.sketches import Sketch, Sketcher
 
@@ -84,18 +84,31 @@ class LocalRecords:
 
 
 def keep_new(
-    kept: Kept, ids: Sequence[str], sketches: Sequence[Sequence[Sketch]]
+    kept: Kept,
+    ids: Sequence[str],
+    sketches: Sequence[Sequence[Sketch]],
+    found: Sequence[Match | None] | None = None,
 ) -> tuple[list[Match | None], list[int]]:
     """The match of each text, and the indices of those that were kept.
 
     A text that was kept before under the same id has no match, and is not kept again.
+
+    Args:
+        kept: records to compare with and to append to.
+        ids: ids of the texts.
+        sketches: sketches of each text, its own first.
+        found: match of each text among records kept elsewhere, before those in `kept`; None if there are none.
     """
     matches: list[Match | None] = []
     new = []
     for i, (id, sketch) in enumerate(zip(ids, sketches, strict=True)):
-        match = kept.find(sketch)
-        if match is None:
+        match, earlier = kept.find(sketch), found[i] if found else None
+        if match is None and earlier is None:
             kept.append(id, sketch[0])
             new.append(i)
+        elif match:
+            match = better(earlier, *match)
+        else:
+            match = earlier
         matches.append(None if match == (id, 1.0) else match)
     return matches, new

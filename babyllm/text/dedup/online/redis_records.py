@@ -115,13 +115,9 @@ class RedisRecords:
         with self._reported():
             while True:
                 n, found = self._find_all(sketches)
-                matches = [None if match == (id, 1.0) else match for id, match in zip(ids, found, strict=True)]
-                left = [i for i, match in enumerate(found) if match is None]
                 fresh = Kept(len(sketches[0][0].keys), self._threshold)
-                among, new = keep_new(fresh, [ids[i] for i in left], [sketches[i] for i in left])
-                for i, match in zip(left, among, strict=True):
-                    matches[i] = match
-                stored = [(ids[left[i]], sketches[left[i]][0]) for i in new]
+                matches, new = keep_new(fresh, ids, sketches, found)
+                stored = [(ids[i], sketches[i][0]) for i in new]
                 if not stored or self._store(keys=[self._prefix], args=[n, *_arguments(stored)]):
                     return matches
 
