@@ -20,7 +20,19 @@ LAYERS = (
     ("errors", "console", "files", "progress", "documents", "ragged"),
     ("config", "integrity", "run_directory", "schedule", "runtime"),
     ("model", "tokenizer", "store", "pipeline", "parallel", "optim"),
-    ("text", "chat", "sandbox", "endpoint", "interop", "loading", "generation", "prediction", "doctor", "planning"),
+    (
+        "text",
+        "dedup",
+        "chat",
+        "sandbox",
+        "endpoint",
+        "interop",
+        "loading",
+        "generation",
+        "prediction",
+        "doctor",
+        "planning",
+    ),
     ("prepare",),
     ("chat_corpus",),
     ("data", "evaluate", "judging"),
@@ -182,6 +194,7 @@ import babyllm, importlib, types
 for module in {modules}:
     importlib.import_module(module)
 values = {{name: getattr(babyllm, name) for name in babyllm.__all__}}
-assert {{name for name, value in values.items() if isinstance(value, types.ModuleType)}} == {{"evaluate", "objectives"}}
+modules = {{name for name, value in values.items() if isinstance(value, types.ModuleType)}}
+assert modules == {{"dedup", "evaluate", "objectives"}} and callable(babyllm.dedup)
 """
     assert "torch" in loaded_by(code)
