@@ -193,7 +193,7 @@ class Engine:
 
     def release(self) -> None:
         """Free the memory. All requests are lost, and the engine cannot be used any more."""
-        del self._decoder
+        del self._decoder, self._kept
         self._running, self._parked = [], []
         self._waiting.clear()
 
