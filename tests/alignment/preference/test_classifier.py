@@ -81,9 +81,10 @@ def tensors(run: Path, step: int = 4, name: str = "model.safetensors") -> dict[s
 def test_ranks_are_one_with_the_whole_batch(
     train: Callable[..., Path], straight: Path, tmp_path: Path, ranks: int, micro_batch: int
 ) -> None:
-    """Weights and held-out results after four steps, within 1e-5."""
+    """Held-out results after four steps, within 1e-5; weights, within a thousandth of the way they can move."""
     run = train(tmp_path / "run", f"--data.micro_batch={micro_batch}", ranks=ranks)
-    torch.testing.assert_close(tensors(run), tensors(straight), rtol=0, atol=1e-5)
+    # Adam divides a gradient by its own size: where it is nearly 0, the order of a sum is seen in the step.
+    torch.testing.assert_close(tensors(run), tensors(straight), rtol=0, atol=1e-3 * 4 * 0.01)
     last = [next(r for r in reversed(read_metrics(each)) if "val/all/macro_f1" in r) for each in (run, straight)]
     assert last[0]["val/all/loss"] == pytest.approx(last[1]["val/all/loss"], abs=1e-5)
     assert last[0]["val/all/macro_f1"] == last[1]["val/all/macro_f1"]
