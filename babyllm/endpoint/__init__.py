@@ -4,7 +4,8 @@
         for reply in client.replies([Request([{"role": "user", "content": "..."}])]):
             reply.text, reply.finish, reply.usage, reply.error
 
-Request -> key -> ReplyCache, else -> Spending (the budget) -> Transport, retried -> ReplyCache -> Reply
+Request -> Client: which endpoint -> Asking: key -> ReplyCache, else -> Spending and Budget -> Transport, retried
+        -> ReplyCache -> Reply
 
-`config` needs no library, `client` needs httpx.
+`config`, `budget` and `spending` need no library, `client` needs httpx.
 """

@@ -1,63 +1,81 @@
-"""A client that sends many requests at a time and yields their replies in order.
+"""A client that sends many requests at a time, to one endpoint or several, and yields their replies in order.
 
 An event loop in a thread of its own sends the requests, so that a caller needs no `async`, may run in a notebook, and
 may be slow without holding up replies. Each reply is in the cache before the caller sees it.
+
+With several endpoints the hash of a request chooses its endpoint, in proportion to the endpoints' concurrency. A
+request without a reply there goes to the next one; an endpoint that refuses every request is set aside.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import random
+import hashlib
+import math
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from babyllm.config.values import check
-from babyllm.endpoint.config import EndpointConfig, Request, address, body_of, key_of
-from babyllm.endpoint.replies import Again, Reply, read_reply
+from babyllm.endpoint.asking import Asking, GaveUp
+from babyllm.endpoint.budget import Budget, BudgetConfig, Exhausted
+from babyllm.endpoint.config import EndpointConfig, Request
+from babyllm.endpoint.replies import Reply
 from babyllm.endpoint.reply_cache import ReplyCache
-from babyllm.endpoint.spending import Spending, check_budget
-from babyllm.endpoint.transport import Transport
+from babyllm.endpoint.spending import Spending
 from babyllm.errors import UserError
 from babyllm.files import json_digest
 from babyllm.progress import ProgressLine
 
-MAX_WAIT_S = 300.0  # a server that asks to wait for longer is not waited for
-MAX_BACKOFF_S = 60.0
-MAX_FAILURES = 10  # in a row, each after all its attempts: the endpoint is down
 GRACE_S = 3.0  # for requests under way at an early end, whose replies may have been paid for
 _AHEAD = 4  # requests taken up per request that may be under way, so that a slow one holds few others up
 
 
 class Client:
-    """An open endpoint; a context manager.
+    """Open endpoints; a context manager.
 
     Args:
-        config: settings of the endpoint.
+        config: settings of the endpoint, or of several by name.
         cache: directory of replies where `config.cache` names none; None keeps them in memory.
+        budget: what all endpoints together may spend.
         shows_progress: whether a line on stderr shows how many replies there are.
 
     Raises:
-        UserError: a setting is wrong, the key is missing, or the cache cannot be used.
+        UserError: a setting is wrong, a key is missing, or a cache cannot be used.
     """
 
-    def __init__(self, config: EndpointConfig, cache: Path | None = None, *, shows_progress: bool = True) -> None:
-        check(config, "endpoint.")
-        self._config, self._address, self._secret = config, address(config), key_of(config)
-        check_budget(config, body_of(config, Request([])))
-        self._cache = ReplyCache(Path(config.cache) if config.cache else cache)
-        self.spending = Spending(config)
+    def __init__(
+        self,
+        config: EndpointConfig | Mapping[str, EndpointConfig],
+        cache: Path | None = None,
+        *,
+        budget: BudgetConfig | None = None,
+        shows_progress: bool = True,
+    ) -> None:
+        configs = {"": config} if isinstance(config, EndpointConfig) else config
+        places = {name: Path(one.cache) if one.cache else cache for name, one in configs.items()}
+        caches = {place: ReplyCache(place) for place in dict.fromkeys(places.values())}
+        self.budget = Budget(budget or BudgetConfig())
+        self._endpoints = {
+            name: Asking(name, one, caches[places[name]], self.budget) for name, one in configs.items()
+        }
+        self._concurrency = sum(one.concurrency for one in configs.values())
         self._shows_progress = shows_progress
-        self._asked: dict[str, asyncio.Task[Reply]] = {}
-        self._failures = 0  # in a row
+        self._counted: set[str] = set()  # keys of stored replies that the budget has counted
+
+    @property
+    def spending(self) -> Spending:
+        """What the requests have cost, of a client with one endpoint."""
+        (only,) = self._endpoints.values()
+        return only.spending
+
+    @property
+    def spendings(self) -> dict[str, Spending]:
+        """What the requests to each endpoint have cost."""
+        return {name: one.spending for name, one in self._endpoints.items()}
 
     def __enter__(self) -> Client:
         self._loop = asyncio.new_event_loop()
@@ -94,140 +112,110 @@ class Client:
             requests: conversations to answer; equal ones are asked once.
 
         Raises:
-            UserError: the endpoint refuses every request or is down, or the next request could exceed the budget.
+            UserError: every endpoint refuses every request or is down, or the next request could exceed an endpoint's
+                `max_cost`. A request that the shared budget does not allow has a reply with an `error` instead.
         """
         progress = ProgressLine("request", len(requests), output=sys.stderr)
         waiting: deque[Future[Reply]] = deque()
         n_taken = 0
+        self._count_stored(requests)
         try:
             for n_done in range(len(requests)):
-                while n_taken < len(requests) and len(waiting) < _AHEAD * self._config.concurrency:
+                while n_taken < len(requests) and len(waiting) < _AHEAD * self._concurrency:
                     waiting.append(asyncio.run_coroutine_threadsafe(self._reply(requests[n_taken]), self._loop))
                     n_taken += 1
                 yield waiting.popleft().result()
-                cost = self.spending.cost
                 if self._shows_progress:
-                    progress.show(n_done + 1, "" if cost is None else f"cost {cost:.4f}")
+                    progress.show(n_done + 1, self._shown_cost())
         finally:
             progress.end()
+
+    def stored(self, request: Request) -> Reply | None:
+        """The reply to a request that was asked before; None if there is none."""
+        return next((found for one in self._order(request) if (found := one.stored(request))), None)
+
+    def _shown_cost(self) -> str:
+        costs = [cost for one in self._endpoints.values() if (cost := one.spending.cost) is not None]
+        return f"cost {sum(costs):.4f}" if costs else ""
+
+    def _count_stored(self, requests: Sequence[Request]) -> None:
+        """Count in the budget what earlier calls have paid for the replies to these requests."""
+        for request in requests if self.budget.is_limited else ():
+            for one in self._order(request):
+                if found := one.stored(request):
+                    if (key := one.key(request)) not in self._counted:
+                        self._counted.add(key)
+                        self.budget.count(*one.spending.spent(found.usage))
+                    break
+
+    def _order(self, request: Request) -> list[Asking]:
+        """The endpoints that may answer a request, the one to ask first at the beginning.
+
+        Raises:
+            UserError: the request wants endpoints that do not exist.
+        """
+        found = [one for name, one in self._endpoints.items() if not request.endpoints or name in request.endpoints]
+        if not found:
+            raise UserError(f"endpoints: none has the name {' or '.join(request.endpoints)}")
+        if len(found) == 1:
+            return found
+        said = json_digest([list(map(dict, request.messages)), request.sample, dict(request.options)])
+
+        def draw(one: Asking) -> float:
+            digest = hashlib.sha256(f"{said} {one.name}".encode()).digest()
+            share = (int.from_bytes(digest[:7], "big") + 0.5) / 2**56
+            return -math.log(share) / one.config.concurrency
+
+        return sorted(found, key=draw)
 
     # ---- in the thread of the loop
 
     async def _open(self) -> None:
-        self._closing, self._slots = asyncio.Event(), asyncio.Semaphore(self._config.concurrency)
-        self._settled = asyncio.Event()  # set when an attempt has ended
-        self._not_before = 0.0  # on the loop's clock: a busy server asked all requests to wait
-        config = self._config
-        self._transport = Transport(self._address, self._secret, config.timeout_s, config.concurrency)
+        self._closing, settled = asyncio.Event(), asyncio.Event()
+        for one in self._endpoints.values():
+            one.open(self._closing, settled)
 
     async def _close(self) -> None:
         self._closing.set()
-        tasks = list(self._asked.values())
+        tasks = [task for one in self._endpoints.values() for task in one.under_way()]
         if tasks:
             await asyncio.wait(tasks, timeout=GRACE_S)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        await self._transport.close()
+        for one in self._endpoints.values():
+            await one.close()
 
     async def _reply(self, request: Request) -> Reply:
-        fields = body_of(self._config, request)
-        sample = {"sample": request.sample} if request.sample else {}
-        key = json_digest({"url": self._address, "body": fields} | sample)
-        task = self._asked.get(key)
-        if task is None:
-            found = self._cache.get(key)
-            with suppress(Again):  # a line that somebody has changed
-                if found is not None:
-                    reply = read_reply(found)
-                    self.spending.n_cached += 1
-                    return replace(reply, is_cached=True)
-            task = self._asked[key] = asyncio.create_task(self._answered(key, fields))
-            task.add_done_callback(lambda _: self._asked.pop(key))
-            return await asyncio.shield(task)
-        self.spending.n_cached += 1
-        return replace(await asyncio.shield(task), is_cached=True)
+        order = self._order(request)
+        for one in order:
+            if found := one.stored(request):
+                one.spending.n_cached += 1
+                return found
+        reasons = []
+        for one in order:
+            if one.why_down:
+                continue
+            try:
+                reply = await one.reply(request)
+                if self.budget.is_limited:
+                    self._counted.add(one.key(request))
+                return reply
+            except GaveUp as failure:
+                reasons.append(str(failure))
+            except Exhausted as reason:
+                return Reply(error=str(reason))
+            except UserError as error:
+                self._set_aside(one, error)
+        if reasons:
+            return Reply(error=reasons[-1])
+        down = [one.why_down for one in order if one.why_down]
+        if len(order) == 1:
+            raise down[0]
+        raise UserError(f"every endpoint is set aside, the last one because: {down[-1]}")
 
-    async def _answered(self, key: str, fields: dict[str, Any]) -> Reply:
-        """The reply to a request that is not in the cache, after as many attempts as it takes."""
-        async with self._slots:
-            for attempt in range(self._config.retries + 1):
-                await self._pause(self._not_before - self._loop.time())
-                try:
-                    reply = await self._attempt(key, fields)
-                except Again as failure:
-                    why, wait_s = str(failure), failure.wait_s
-                else:
-                    self._failures = 0
-                    self.spending.n_failed += reply.error is not None
-                    return reply
-                if wait_s is not None and wait_s > MAX_WAIT_S:
-                    why += f", and asks to wait for {wait_s:.0f} s"
-                    break
-                if attempt < self._config.retries:
-                    await self._back_off(attempt, wait_s)
-            return self._given_up(why)
-
-    def _given_up(self, why: str) -> Reply:
-        self._failures += 1
-        self.spending.n_failed += 1
-        if self._failures >= MAX_FAILURES:
-            raise UserError(
-                f"{self._address}: {MAX_FAILURES} requests in a row had no reply: {why}; what was answered is "
-                "stored, so the same command goes on from there"
-            )
-        return Reply(error=why)
-
-    async def _back_off(self, attempt: int, wait_s: float | None) -> None:
-        if wait_s is None:
-            wait_s = min(MAX_BACKOFF_S, self._config.backoff_s * 2**attempt) * random.uniform(0.5, 1.0)
-        else:
-            self._not_before = max(self._not_before, self._loop.time() + wait_s)
-        await self._pause(wait_s)
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait, but not for longer than until the client closes, when nothing more is sent."""
-        if seconds > 0:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), seconds)
-        if self._closing.is_set():
-            raise asyncio.CancelledError
-
-    async def _attempt(self, key: str, fields: dict[str, Any]) -> Reply:
-        content = json.dumps(fields).encode()
-        most = self.spending.most(content, fields)
-        await self._admit(most)
-        usage, is_unpaid = None, False
-        try:
-            value = await self._transport.send(content)
-            if isinstance(value, Reply):
-                is_unpaid = True
-                return value
-            reply = read_reply(value)
-            usage = reply.usage
-            self._cache.put(key, value)
-            return reply
-        except Again as failure:
-            usage, is_unpaid = failure.usage, failure.is_unpaid
-            raise
-        finally:
-            self.spending.settle(usage, most, is_unpaid=is_unpaid)
-            self._settled.set()
-
-    async def _admit(self, most: float) -> None:
-        """Wait until the budget allows a request.
-
-        Raises:
-            UserError: it does not, although nothing else is under way.
-        """
-        while not self.spending.fits(most):
-            if not self.spending.n_under_way:
-                raise UserError(
-                    f"--endpoint.max_cost={self._config.max_cost:g}: the next request could exceed it (cost so far: "
-                    f"{self.spending.shown_cost()}); what was answered is stored, so a later call goes on from there"
-                )
-            self._settled.clear()
-            await self._settled.wait()
-            await self._pause(0)
-        self.spending.reserve(most)
+    def _set_aside(self, one: Asking, error: UserError) -> None:
+        if not one.why_down and len(self._endpoints) > 1:
+            print(f"(the endpoint {one.name} is set aside: {error})", file=sys.stderr, flush=True)
+        one.why_down = error

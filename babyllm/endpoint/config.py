@@ -65,11 +65,13 @@ class Request:
         messages: messages with `role` and `content`.
         sample: number of the reply to these messages; equal requests with other numbers are asked separately.
         options: fields of the body that replace those of the settings; None removes one.
+        endpoints: names of the endpoints that may answer; empty for all.
     """
 
     messages: Sequence[Mapping[str, Any]]
     sample: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    endpoints: Sequence[str] = ()
 
 
 def address(config: EndpointConfig) -> str:

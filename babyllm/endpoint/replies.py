@@ -45,6 +45,7 @@ class Reply:
         usage: tokens of the request; None if the server does not say.
         error: reason for which there is no text, in one line; None if there is one.
         is_cached: whether it was not sent for, because an equal request was answered before.
+        endpoint: name of the endpoint that answered; empty if there is only one, or no answer.
     """
 
     text: str = ""
@@ -52,6 +53,7 @@ class Reply:
     usage: Usage | None = None
     error: str | None = None
     is_cached: bool = False
+    endpoint: str = ""
 
 
 class Again(Exception):

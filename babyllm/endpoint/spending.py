@@ -55,8 +55,15 @@ class Spending:
             body: request as it is sent.
             fields: the same as a JSON object.
         """
-        n = fields.get("n")
-        return self._price(len(body), (_limit(fields) or 0) * (n if isinstance(n, int) else 1)) or 0.0
+        return self._price(len(body), _most_written(fields)) or 0.0
+
+    def most_tokens(self, body: bytes, fields: dict[str, Any]) -> int:
+        """The largest number of tokens of one attempt at a request, read and written; arguments as of `most`."""
+        return len(body) + _most_written(fields)
+
+    def spent(self, usage: Usage | None) -> tuple[float, int]:
+        """What tokens cost, 0 without prices, and their number, 0 if they are unknown."""
+        return (self._price(*usage) or 0.0, sum(usage)) if usage else (0.0, 0)
 
     def fits(self, most: float) -> bool:
         """Whether a request of this largest cost may be sent now."""
@@ -123,6 +130,11 @@ def check_budget(config: EndpointConfig, fields: dict[str, Any]) -> None:
         raise UserError("--endpoint.max_cost: needs --endpoint.price_in and --endpoint.price_out, per million tokens")
     if _limit(fields) is None:
         raise UserError("--endpoint.max_cost: needs --endpoint.max_tokens, else a reply may cost anything")
+
+
+def _most_written(fields: dict[str, Any]) -> int:
+    n = fields.get("n")
+    return (_limit(fields) or 0) * (n if isinstance(n, int) else 1)
 
 
 def _limit(fields: dict[str, Any]) -> int | None:
