@@ -44,6 +44,7 @@ COMMANDS = {
     "sft": "training",
     "select": "corpus",
     "split": "corpus",
+    "synth": "use",
     "tokenize": "corpus",
     "tokens": "corpus",
     "train-tokenizer": "corpus",
@@ -55,7 +56,7 @@ STAGES = ("pretrain", "sft", "reward", "classifier", "dpo", "ppo", "grpo")
 # Commands whose result is what they write or serve; the result of the others is what they print.
 WRITERS = (
     *("clean", "compare", "dedup", "export", "import", "judge", "merge-lora", "mix", "predict"),
-    *("sample", "select", "serve", "split", "tokenize", "train-tokenizer", "upload"),
+    *("sample", "select", "serve", "split", "synth", "tokenize", "train-tokenizer", "upload"),
 )
 
 

@@ -14,6 +14,8 @@ from babyllm.config.values import Count, Positive
 from babyllm.endpoint.config import EndpointConfig
 from babyllm.errors import UserError
 
+NOT_ASKED = "not asked"  # how the error of a request begins that the budget does not allow
+
 
 @dataclass(frozen=True)
 class BudgetConfig:
@@ -77,7 +79,7 @@ class Budget:
             raise Exhausted(self.why_exhausted)
         name = self._exceeded(cost, tokens)
         if name and not self._reserved.requests:
-            self.why_exhausted = f"not asked: the next request could exceed --budget.{name}"
+            self.why_exhausted = f"{NOT_ASKED}: the next request could exceed --budget.{name}"
             raise Exhausted(self.why_exhausted)
         return not name
 

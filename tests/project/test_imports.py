@@ -38,6 +38,7 @@ LAYERS = (
     ("data", "evaluate", "judging"),
     ("objectives", "recipes", "reward_model"),
     ("training", "serve", "rollouts", "selection"),
+    ("synthesis",),
     ("inspection", "studies"),
     ("publishing",),
     ("commands",),

@@ -1,0 +1,163 @@
+"""Make training data with models, by a recipe: instructions, answers, turns, pairs, calls of tools ...
+
+babyllm synth self_instruct OUT --n=200 --endpoint.url=http://127.0.0.1:8000/v1 --endpoint.model=NAME
+babyllm synth --list
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from babyllm.chat.formats import FormatConfig
+from babyllm.commands import note
+from babyllm.config.values import Count, Few, PathText, Seed
+from babyllm.endpoint.budget import BudgetConfig
+from babyllm.endpoint.config import EndpointConfig
+from babyllm.errors import UserError
+
+if TYPE_CHECKING:
+    from babyllm.synthesis.recipe import Recipe
+    from babyllm.synthesis.synthesise import Job
+
+ARGUMENTS = "[RECIPE] [OUT]"
+SHOWN = 3  # prompts that a dry run shows
+Paths = PathText | list[PathText]
+Texts = list[str]
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Flags of `babyllm synth`.
+
+    Attributes:
+        list: whether to print the recipes and nothing else.
+        show: whether to print the recipe, which can be changed and given as a file, and nothing else.
+        inputs: file or folder, or [several], that the recipe starts from; see its source in `--list`.
+        topics: list of topics, for a recipe that starts from topics.
+        n: number of inputs that are drawn, or of items to begin with; null takes all inputs, or one for each task,
+            topic or tool.
+        language: language of the prompts.
+        set: values of the recipe's options, such as '{rounds: 2}'.
+        seed: seed of all draws.
+        tries: number of times that a request is made whose reply cannot be read.
+        structured: whether requests name the JSON schema that is wanted, for servers that hold answers to it.
+        dry_run: whether to print the first prompts and the largest price, and ask nothing.
+        endpoints: YAML file of several endpoints by name, each with the settings of `endpoint`; null takes that one.
+        endpoint: model that is asked.
+        budget: what all endpoints together may spend on OUT.
+        format: fields of the input records.
+    """
+
+    list: bool = False
+    show: bool = False
+    inputs: Paths = field(default_factory=lambda: [])
+    topics: Texts = field(default_factory=lambda: [])
+    n: Count | None = None
+    language: Literal["en", "zh"] = "en"
+    set: dict[str, Any] = field(default_factory=dict)
+    seed: Seed = 0
+    tries: Few = 1
+    structured: bool = False
+    dry_run: bool = False
+    endpoints: PathText | None = None
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    format: FormatConfig = field(default_factory=FormatConfig)
+
+
+def run(flags: Flags, *arguments: str) -> None:
+    """Make the records of a recipe in OUT.
+
+    Raises:
+        UserError: a file, a flag or the endpoint is at fault, or no record was kept.
+    """
+    from babyllm.synthesis.recipe import BUILT_IN, read_recipe
+
+    if flags.list:
+        for name in BUILT_IN:
+            recipe = read_recipe(name)[0]
+            print(f"{name:<15}{recipe.source:<11}{recipe.about['en']}\n{'':<26}{recipe.about['zh']}")
+        return
+    if len(arguments) < 1 + (not flags.show):
+        raise UserError("usage: babyllm synth RECIPE OUT [--flag=value ...]; `babyllm synth --list` shows the recipes")
+    recipe, text = read_recipe(arguments[0])
+    if flags.show:
+        print(text, end="")
+        return
+    job, out = _job(flags, recipe, text), Path(arguments[1])
+    if flags.dry_run:
+        _dry_run(job, out)
+    else:
+        _synthesise(job, out)
+
+
+def _dry_run(job: Job, out: Path) -> None:
+    from babyllm.endpoint.replies import one_line
+    from babyllm.pipeline.report import print_report
+    from babyllm.synthesis.synthesise import dry_run
+
+    report, first = dry_run(job, out)
+    for number, request in enumerate(first[:SHOWN], 1):
+        for message in request.messages:
+            print(f"--- request {number}, {message['role']}")
+            print("\n".join(one_line(line, 2000) for line in str(message["content"]).split("\n")))
+    print()
+    print_report(report)
+
+
+def _synthesise(job: Job, out: Path) -> None:
+    from babyllm.endpoint.budget import NOT_ASKED
+    from babyllm.pipeline.report import print_report
+    from babyllm.synthesis.synthesise import RECORDS, synthesise
+
+    report, spendings = synthesise(job, out)
+    for name, spending in spendings.items():
+        facts = ", ".join(f"{title} {value}" for title, value in spending.facts())
+        print(f"this call{f', endpoint {name}' if name else ''}: {facts}")
+    shown = [table for table in report.tables if table.title in ("Steps", "Rejections")]
+    print_report(type(report)(report.title, report.facts, shown))
+    print(f"\n{out / RECORDS} is for training; {out / 'report.html'} shows more, {out / 'rejected.jsonl'} the rest")
+    if any(row[1] == NOT_ASKED for table in shown for row in table.rows):
+        note("the budget is used up; the same command with a larger one goes on from here")
+
+
+def _job(flags: Flags, recipe: Recipe, text: str) -> Job:
+    try:
+        from babyllm.synthesis.sources.input_items import Inputs
+        from babyllm.synthesis.synthesise import Job
+    except ImportError as error:
+        raise UserError(f'synth needs {error.name}: pip install "babyllm[corpus,eval]"') from None
+    if unknown := [name for name in flags.set if name not in recipe.options]:
+        raise UserError(f"--set: {recipe.name} has no option {unknown[0]}; it has {', '.join(recipe.options) or 'none'}")
+    options = {**recipe.options, **flags.set}
+    files = [Path(one) for one in ([flags.inputs] if isinstance(flags.inputs, str) else flags.inputs)]
+    inputs = Inputs(files, flags.topics, flags.n, flags.language, flags.seed, flags.format, options)
+    return Job(
+        recipe=recipe,
+        text=text,
+        inputs=inputs,
+        endpoints=_endpoints(flags),
+        budget=flags.budget,
+        language=flags.language,
+        options=options,
+        seed=flags.seed,
+        structured=flags.structured,
+        tries=flags.tries,
+    )
+
+
+def _endpoints(flags: Flags) -> dict[str, EndpointConfig]:
+    from babyllm.config.by_name import load_by_name
+    from babyllm.endpoint.config import address
+
+    if not flags.endpoints:
+        address(flags.endpoint)
+        return {"": flags.endpoint}
+    if flags.endpoint.url or flags.endpoint.model:
+        raise UserError("--endpoints and --endpoint.url: give one of them")
+    found = load_by_name(EndpointConfig, flags.endpoints)
+    for one in found.values():
+        address(one)
+    return found

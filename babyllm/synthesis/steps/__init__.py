@@ -1,0 +1,1 @@
+"""The steps of a recipe: prompts, requests, replies, and functions of items."""
