@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from pkgutil import get_data
 from typing import Any, Literal, TypeVar, cast
@@ -42,7 +42,7 @@ class Variant:
         name: name of the variant, which becomes the value `variant` of the item.
         weight: how often it is chosen, in proportion to the weights of the others; a number or the name of an option.
         ask: prompt in place of that of the step; None takes that one.
-        values: further values of the item, by name.
+        values: further values of the item, by name; a value with a text for each language becomes that text.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Step:
         temperature: randomness of the replies where the settings of the endpoints name none.
         unless: name of a value; items that have it skip the step.
         keep: rules that items must fulfil, by name.
+        set: values that are set after that, as texts with names in braces.
         do: name of a function of `changes` that is called with all items, in place of a request.
         rounds: number of times that `steps` are repeated; a number or the name of an option.
         steps: steps that are repeated.
@@ -94,6 +95,7 @@ class Step:
     temperature: float | None = None
     unless: str | None = None
     keep: Mapping[str, Any] = field(default_factory=dict)
+    set: Mapping[str, str] = field(default_factory=dict)
     do: str | None = None
     rounds: int | str = 0
     steps: Sequence[Step] = ()
@@ -131,6 +133,7 @@ class Recipe:
         steps: steps in their order.
         record: form of a record.
         options: values that `--set` replaces; prompts and numbers of steps name them.
+        defaults: values that items have if their inputs lack them, by name; one text, or one for each language.
         rest: whether the inputs that are not drawn are written to a file.
         name: name of the recipe, that of its file.
     """
@@ -140,6 +143,7 @@ class Recipe:
     steps: Sequence[Step]
     record: Record
     options: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     rest: bool = False
     name: str = ""
 
@@ -182,7 +186,7 @@ def _recipe(value: Any, file: str) -> Recipe:
     if (record.messages is None) == (record.prompt is None):
         raise UserError(f"{file}: record: needs either messages, or prompt, chosen and rejected")
     about = found.about if isinstance(found.about, dict) else {"en": str(found.about)}
-    return Recipe(about, found.source, steps, record, dict(found.options), found.rest, Path(file).stem)
+    return replace(found, about=about, steps=steps, record=record, name=Path(file).stem)
 
 
 def _steps(values: Any, where: str) -> list[Step]:
@@ -216,6 +220,10 @@ def _made(kind: type[C], value: Any, where: str) -> C:
             close = difflib.get_close_matches(str(name), known, 1)
             raise UserError(f"{where}: unknown key {name!r}{f'; did you mean {close[0]}?' if close else ''}")
     try:
-        return kind(**value)
+        made = kind(**value)
     except TypeError as error:
         raise UserError(f"{where}: {str(error).partition('() ')[2] or error}") from None
+    for one in fields(cast(Any, made)):
+        if one.default_factory is dict and not isinstance(getattr(made, one.name), dict):
+            raise UserError(f"{where}: {one.name}: is not a section with names and values")
+    return made

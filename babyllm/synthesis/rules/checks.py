@@ -80,6 +80,8 @@ def _answered(values: Mapping[str, Any]) -> str:
 
 def _tool_call(values: Mapping[str, Any]) -> str:
     name, arguments = values["call"].get("name"), values["call"].get("arguments", {})
+    if values.get("no_call"):
+        return "" if name == "none" else "a call where none is wanted"
     tool = next((tool["function"] for tool in values["tools"] if tool["function"]["name"] == name), None)
     if tool is None:
         return f"no such tool: {str(name)[:80]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,11 @@ def items_of(recipe: Recipe, inputs: Inputs) -> Found:
     if not found.items:
         why = f"; the first was refused: {found.unread[0].reason}" if found.unread else ""
         raise UserError(f"--inputs: hold nothing that {recipe.name} can use{why}")
+    defaults = {
+        name: value[inputs.language] if isinstance(value, dict) and inputs.language in value else value
+        for name, value in recipe.defaults.items()
+    }
+    found.items = [replace(item, values={**defaults, **item.values}) for item in found.items]
     return found
 
 
@@ -151,7 +156,8 @@ def _tools(inputs: Inputs) -> Found:
         others = [other for other in tools if other is not tool]
         others = sorted(others, key=lambda one: draw(inputs.seed, "tools", i, one["function"]["name"]))[: several - 1]
         offered = sorted([tool, *others], key=lambda one: draw(inputs.seed, "order", i, one["function"]["name"]))
-        values = {"tool": tool, "tools": offered, "task": "tools"}
+        name = tool["function"]["name"]
+        values = {"tool": tool, "tool_name": name, "tools": offered, "task": "tools"}
         items.append(Item(f"tool-{i}", values, (tool["function"]["name"],), sample=i // len(tools)))
     return Found(items)
 

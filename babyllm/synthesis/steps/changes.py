@@ -44,6 +44,20 @@ def start_messages(items: Sequence[Item], setting: Setting) -> Iterator[Item | R
         yield item.with_values({"messages": messages, "turns": []})
 
 
+def continue_messages(items: Sequence[Item], setting: Setting) -> Iterator[Item | Rejection]:
+    """As `start_messages`, with the answer of the input where there is one."""
+    for item in start_messages(items, setting):
+        if isinstance(item, Item) and item.values.get("given"):
+            said = {"role": "assistant", "content": item.values["given"]}
+            item = item.with_values({"messages": [*item.values["messages"], said]})
+        yield item
+
+
+def pass_on(items: Sequence[Item], setting: Setting) -> Iterator[Item | Rejection]:
+    """The items as they are, so that rules can be checked before anything is asked."""
+    yield from items
+
+
 def transcribe(items: Sequence[Item], setting: Setting) -> Iterator[Item | Rejection]:
     """The messages of each item as one text, `transcript`."""
     names, colon = _SPEAKERS[setting.language], "：" if setting.language == "zh" else ": "
@@ -137,7 +151,8 @@ def call_tool(items: Sequence[Item], setting: Setting) -> Iterator[Item | Reject
     """The messages of each item: the request, the call and its result; the request alone where no tool is called."""
     for item in items:
         messages: list[dict[str, Any]] = [{"role": "user", "content": item.values["request"]}]
-        if call := item.values.get("call"):
+        if not item.values.get("no_call"):
+            call = item.values["call"]
             arguments = json.dumps(call["arguments"], ensure_ascii=False)
             function = {"name": call["name"], "arguments": arguments}
             called = {"id": "call_1", "type": "function", "function": function}
@@ -152,7 +167,9 @@ def _drawn(setting: Setting, item: Item, *names: object) -> Callable[[int], floa
 
 
 CHANGES: dict[str, Change] = {
+    "pass_on": pass_on,
     "start_messages": start_messages,
+    "continue_messages": continue_messages,
     "transcribe": transcribe,
     "note_turn": note_turn,
     "gather_context": gather_context,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 from babyllm.dedup import Online
 from babyllm.endpoint.budget import NOT_ASKED
@@ -18,6 +18,7 @@ from babyllm.synthesis.rules.keep_rules import fault_of
 from babyllm.synthesis.steps.changes import CHANGES, Setting
 from babyllm.synthesis.steps.prompts import form_of, rendered, schema_of
 from babyllm.synthesis.steps.reply_texts import Unreadable, object_in, text_of
+from babyllm.text.dedup.online.online import THRESHOLD
 
 Ask = Callable[[Sequence[Request], Step], Iterator[Reply]]
 """A function that returns the replies to the requests of a step, in their order."""
@@ -105,7 +106,7 @@ class Making:
                 self.reject(Rejection(item, counts.name, reason, detail, text), counts)
             else:
                 fine.append((item, text))
-        return self._new(fine, str(keep["new"]), counts) if "new" in keep else [item for item, _ in fine]
+        return self._new(fine, keep["new"], counts) if "new" in keep else [item for item, _ in fine]
 
     def reject(self, rejection: Rejection, counts: StepCounts) -> None:
         """Count and store a rejection."""
@@ -120,9 +121,14 @@ class Making:
         found.n_in += n_in
         return found
 
-    def _new(self, items: Sequence[tuple[Item, str]], template: str, counts: StepCounts) -> list[Item]:
+    def _new(self, items: Sequence[tuple[Item, str]], rule: Any, counts: StepCounts) -> list[Item]:
         """The items whose texts do not repeat earlier ones: the first of each kind, in the order of the items."""
-        kept = self._kept.setdefault(counts.name, Online())
+        template, threshold = (rule.get("text"), rule.get("threshold")) if isinstance(rule, Mapping) else (rule, None)
+        if not isinstance(template, str) or not (threshold is None or isinstance(threshold, (int, float))):
+            raise UserError(f"{self.where(counts.name)}: keep.new: is a text, or has a text and a threshold")
+        if counts.name not in self._kept:
+            self._kept[counts.name] = Online(threshold=threshold or THRESHOLD)
+        kept = self._kept[counts.name]
         texts = [rendered(template, {**self.options, **item.values}, self.where(counts.name)) for item, _ in items]
         seen = self.seen.setdefault(counts.name, [])
         ids = [f"{i} {item.id}" for i, (item, _) in enumerate(items, len(seen))]
@@ -178,8 +184,12 @@ class Making:
         kept = {id(item) for item in self.keep([(child, text) for _, child, text in children], step.keep, counts)}
         for i, child, _ in children:
             if id(child) in kept:
-                made.setdefault(i, []).append(child)
+                made.setdefault(i, []).append(self._set(child, step))
         return [one for i, item in enumerate(items) for one in (made.get(i, []) if i in chosen else [item])]
+
+    def _set(self, item: Item, step: Step) -> Item:
+        known = {**self.options, **item.values}
+        return item.with_values({name: rendered(text, known, self.where(step.name)) for name, text in step.set.items()})
 
     def _skips(self, item: Item, step: Step) -> bool:
         return step.unless is not None and bool(item.values.get(step.unless))
@@ -198,7 +208,8 @@ class Making:
         for number, (variant, names, k) in enumerate((v, b, k) for v in variants for b in by for k in range(n)):
             own = replace(item, id=f"{item.id}.{number}" if several > 1 else item.id, cost=item.cost / several)
             if variant:
-                own = own.with_values({"variant": variant.name, **variant.values})
+                values = {name: self._localised(value) for name, value in variant.values.items()}
+                own = own.with_values({"variant": variant.name, **values})
             found.append(self._request(own, step, variant, names, item.sample * n + k))
         return found
 
@@ -231,6 +242,10 @@ class Making:
             named = {"name": step.name, "schema": schema, "strict": True}
             options["response_format"] = {"type": "json_schema", "json_schema": named}
         return _Asked(item, Request(messages, sample, options, tuple(names)), schema)
+
+    def _localised(self, value: Any) -> Any:
+        """A value of a variant; the text in the recipe's language if it has one for each."""
+        return value[self.language] if isinstance(value, Mapping) and set(value) == set(get_args(Language)) else value
 
     def _in_language(self, text: str | Mapping[str, str] | None, step: Step) -> str:
         if not isinstance(text, Mapping):
