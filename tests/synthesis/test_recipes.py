@@ -1,0 +1,68 @@
+"""Every recipe against a scripted endpoint: all requests and costs are accounted for, and training reads the records."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_endpoint import faking
+from scripted_model import bad_model, fault, model
+from synthesis_fixtures import flags_of, made_by, rows_of
+
+from babyllm.chat.formats import FormatConfig, to_conversation
+from babyllm.chat.preferences import PreferencePair, to_preference
+from babyllm.synthesis.recipe import BUILT_IN, read_recipe
+
+FAULTS = {"refused": "request failed", "never": "request failed", "cut short": "cut at max_tokens"}
+FAULTS |= {"long": "longer than 200,000 characters", "controls": "control characters", "nonsense": "no JSON"}
+
+
+def check_accounts(records: list[dict[str, Any]], rejected: list[dict[str, Any]], report: dict[str, Any]) -> None:
+    """Each request was answered or failed, each item came out or was rejected, and the costs add up."""
+    steps, facts = rows_of(report, "Steps"), dict(report["facts"])
+    assert all(step["requests"] == step["answered"] + step["failed"] for step in steps)
+    assert facts["records"] == len(records) == steps[-1]["out"] and facts["rejected"] == len(rejected)
+    assert sum(step["rejected"] for step in steps) == len(rejected)
+    assert sum(line["cost"] for line in [*records, *rejected]) == pytest.approx(facts["cost"])
+    assert all(line["reason"] and line["parents"] for line in rejected)
+    ids = [record["id"] for record in records]
+    assert len(set(ids)) == len(ids)
+    assert all(record["model"] == "m" and record["parents"] and record["recipe"] for record in records)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_recipe_makes_records(name: str, tmp_path: Path, inputs: Path) -> None:
+    """With a model that answers well, most items become records that training reads, in either language."""
+    source = read_recipe(name)[0].source
+    for language in ("en", "zh"):
+        with faking(model) as server:
+            flags = flags_of(server, inputs, source, language)
+            records, rejected, report = made_by(tmp_path / language, name, *flags)
+        check_accounts(records, rejected, report)
+        assert len(records) >= (4 if name == "pairs" else 8)
+        for record in records:
+            if "messages" in record:
+                found = to_conversation(record, FormatConfig(), task="", id="")
+                assert found.messages[-1].role == "assistant" and found.messages[-1].content
+            else:
+                assert isinstance(to_preference(record, FormatConfig(), task="", id=""), PreferencePair)
+            assert record["language"] == language and record["recipe"] == name and record["cost"] > 0
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_request_is_accounted_for(name: str, tmp_path: Path, inputs: Path) -> None:
+    """With an endpoint that errs, limits, cuts and lies, each request ends as a record or with its reason."""
+    source = read_recipe(name)[0].source
+    with faking(bad_model) as server:
+        records, rejected, report = made_by(tmp_path / "out", name, *flags_of(server, inputs, source, "en"))
+    check_accounts(records, rejected, report)
+    asked = [json.dumps(body, sort_keys=True) for body in server.bodies]
+    n_expected = {"busy": 2, "cut": 2, "hangs up": 2, "broken": 2, "never": 3}
+    assert {server.asked[said] for said in server.asked} <= {1, 2, 3, *(2 * n for n in range(9))}
+    for body in {json.loads(text)["messages"][-1]["content"] for text in asked}:
+        n_bodies = len({text for text in asked if json.loads(text)["messages"][-1]["content"] == body})
+        if n_bodies == 1 and name != "pairs":  # samples of one prompt have one body
+            assert server.asked[body] == n_expected.get(fault(body), 1)
+    for line in rejected:
+        if line["reason"] in FAULTS.values():
+            assert line["step"] != "record"
