@@ -41,6 +41,7 @@ class FakeEndpoint(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     server: FakeEndpoint
+    body: dict[str, Any]  # of the request that is answered
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -48,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.body = body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         said = body["messages"][-1]["content"]
         with server.lock:
             server.asked[said] += 1

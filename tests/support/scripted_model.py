@@ -30,15 +30,15 @@ def honest(prompt: str, sample: int = 0) -> str:
     language = "zh" if re.search("[\u4e00-\u9fff]", prompt) else "en"
     seed = f"{prompt} {sample}"
     document = found[1].strip() if (found := re.search(r"<document>\n(.*?)</document>", prompt, re.DOTALL)) else ""
-    for line in reversed(prompt.split("\n")):
-        if not line.startswith('{"'):
+    for line in prompt.split("\n"):
+        if not line.startswith('{"') or "JSON" not in prompt:
             continue
         form: dict[str, Any] = json.loads(line)
         value = {name: _filled(name, one, seed, language) for name, one in form.items()}
         if "quote" in form:
             value["quote"] = document[:20]
         if "key" in form:
-            value["answer"] = value["key"][:8]
+            value["answer"] = value["key"][-9:]
         if "call" in form:
             value["call"] = _call(prompt, form["call"]["name"])
         if "triples" in form:
@@ -53,7 +53,7 @@ def honest(prompt: str, sample: int = 0) -> str:
 
 def _filled(name: str, form: Any, seed: str, language: str) -> Any:
     if isinstance(form, list):
-        return [saying(f"{seed} {name} {i}", language) for i in range(3)]
+        return [saying(f"{seed} {name} {i}", language, 3 if name == "topics" else 12) for i in range(3)]
     if isinstance(form, dict):
         return {"state": "fine"}
     return 1 + number_of(seed) % 10 if isinstance(form, int) else saying(f"{seed} {name}", language)
@@ -75,9 +75,14 @@ def _argument(schema: dict[str, Any]) -> Any:
     return "x" * schema.get("minLength", 1) if schema["type"] == "string" else max(1, schema.get("minimum", 1))
 
 
+def answers(said: str) -> Answer:
+    """An honest answer, another one for each seed of the request."""
+    return lambda handler: says(honest(said, handler.body.get("seed", 0)))(handler)
+
+
 def model(said: str, n: int) -> Answer:
     """An endpoint that always answers."""
-    return says(honest(said))
+    return answers(said)
 
 
 def fault(said: str) -> str:
@@ -92,7 +97,7 @@ def bad_model(said: str, n: int) -> Answer:
     passing = {"busy": fails(429, Retry_After="0"), "cut": cut, "hangs up": hangs_up, "broken": fails(500)}
     if kind in passing and n == 1:
         return passing[kind]
-    answers = {
+    lasting = {
         "refused": fails(400, "flagged"),
         "nonsense": says("} ]] <b>{{{prompt}} \\x \n" + "{[" * 400),
         "cut short": says(honest(said)[:20], "length"),
@@ -100,7 +105,7 @@ def bad_model(said: str, n: int) -> Answer:
         "controls": says(honest(said) + "\x1b[31m\x00\u202e"),
         "never": fails(503, Retry_After="0"),
     }
-    return answers.get(kind) or says(honest(said))
+    return lasting.get(kind) or answers(said)
 
 
 def slow_model(said: str, n: int) -> Answer:

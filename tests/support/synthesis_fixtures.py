@@ -33,6 +33,7 @@ def flags_of(server: FakeEndpoint | None, inputs: Path, source: str, language: s
     url = server.url if server else "http://127.0.0.1:9/v1"
     flags = [f"--endpoint.url={url}", "--endpoint.model=m", f"--language={language}", "--endpoint.backoff_s=0.001"]
     flags += ["--endpoint.price_in=10", "--endpoint.price_out=20", "--endpoint.retries=2", "--endpoint.max_tokens=500"]
+    flags += ["--endpoint.seed=0"]
     return flags + ([f"--inputs={inputs / language / SOURCES[source]}"] if source in SOURCES else [])
 
 
