@@ -9,6 +9,7 @@ from babyllm.synthesis.items import Item, Rejection
 from babyllm.synthesis.recipe import Language, Recipe
 from babyllm.synthesis.steps.prompts import rendered, value_in
 from babyllm.synthesis.steps.reply_texts import Unreadable, check_characters
+from babyllm.text.readers import Rejected
 
 STEP = "record"
 _EXCERPT = 2000  # characters of a text in `rejected.jsonl`
@@ -55,6 +56,11 @@ def rejected_line(rejection: Rejection, is_priced: bool) -> dict[str, Any]:
     found |= {"text": _cut(rejection.text)} if rejection.text else {}
     found |= {"values": texts, "model": ", ".join(dict.fromkeys(item.models)), "parents": list(item.parents)}
     return found | {"cost": round(item.cost, 10) if is_priced else None}
+
+
+def unread_line(one: Rejected) -> dict[str, Any]:
+    """An input that cannot be read as a line of `rejected.jsonl`."""
+    return {"id": one.place, "step": "inputs", "reason": one.reason, "parents": [one.place], "cost": 0.0}
 
 
 def _trimmed(message: Any) -> Any:

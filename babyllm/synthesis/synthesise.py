@@ -22,7 +22,7 @@ from babyllm.pipeline.report import Report
 from babyllm.pipeline.report_html import write_report
 from babyllm.pipeline.report_markdown import as_markdown
 from babyllm.synthesis.items import Item, Rejection
-from babyllm.synthesis.record_forms import STEP, record_of, rejected_line
+from babyllm.synthesis.record_forms import STEP, record_of, rejected_line, unread_line
 from babyllm.synthesis.recipe import Language, Recipe, Step
 from babyllm.synthesis.sources.input_items import Found, Inputs, items_of
 from babyllm.synthesis.steps.prompts import schema_of, stand_in
@@ -103,7 +103,7 @@ def synthesise(job: Job, out: Path) -> tuple[Report, dict[str, Spending]]:
             records = _records(making, found.items, job)
         report = synthesis_report(making, records, found, job.is_priced, _facts(job))
         rejected = [rejected_line(one, job.is_priced) for one in making.rejections]
-        rejected += [{"id": one.place, "step": "inputs", "reason": one.reason} for one in found.unread]
+        rejected += [unread_line(one) for one in found.unread]
         _write(work, records, rejected, found, job, report)
     if not records:
         reasons = max(making.counts, key=lambda one: sum(one.reasons.values())).reasons
@@ -134,7 +134,7 @@ def dry_run(job: Job, out: Path) -> tuple[Report, list[Request]]:
     making = job.making(ask)
     making.checks_rules = False
     making.run(found.items, job.recipe.steps)
-    first = next(iter(asked.values()), [])
+    first = next((requests for requests in asked.values() if requests), [])
     return dry_report(job.recipe.name, asked, job.endpoints, len(found.items)), first
 
 

@@ -13,8 +13,11 @@ from babyllm.synthesis.rules.json_schema import fault_in
 MAX_CHARACTERS = 200_000  # a longer reply is not looked at
 _ATTEMPTS = 50  # places at which JSON may begin
 _FENCE = re.compile(r"```(?:json|JSON)?[ \t]*\n(.*?)\n[ \t]*```", re.DOTALL)
-# Controls but tab and line break; and what reorders or hides text: marks of direction, tags, the byte order mark.
-_UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\U000e0000-\U000e007f]")
+# Controls but tab and line break; what reorders or hides text: marks of direction, tags, the byte order mark; and lone
+# surrogates, which are not text.
+_UNWANTED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+)
 
 
 class Unreadable(ValueError):
@@ -98,8 +101,6 @@ def _check_texts(value: Any) -> None:
     """Check every text of a JSON value, whose escapes may hold what the reply's own text does not."""
     if isinstance(value, str):
         check_characters(value)
-        if re.search("[\ud800-\udfff]", value):
-            raise Unreadable("control characters", "a lone surrogate")
     elif isinstance(value, (list, dict)):
         for one in value.values() if isinstance(value, dict) else value:
             _check_texts(one)
