@@ -59,9 +59,7 @@ class Client:
         places = {name: Path(one.cache) if one.cache else cache for name, one in configs.items()}
         caches = {place: ReplyCache(place) for place in dict.fromkeys(places.values())}
         self.budget = Budget(budget or BudgetConfig())
-        self._endpoints = {
-            name: Asking(name, one, caches[places[name]], self.budget) for name, one in configs.items()
-        }
+        self._endpoints = {name: Asking(name, one, caches[places[name]], self.budget) for name, one in configs.items()}
         self._concurrency = sum(one.concurrency for one in configs.values())
         self._shows_progress = shows_progress
         self._counted: set[str] = set()  # keys of stored replies that the budget has counted

@@ -1,14 +1,14 @@
 """Recipes: YAML files that say what is asked, how replies are read, what is kept, and what a record is.
 
-    about: {en: one line, zh: 一行}
-    source: prompts                       # what the inputs are: tasks, prompts, documents, topics or tools
-    options: {rounds: 2}                  # numbers and texts that --set replaces
-    steps:
-    - name: answer
-      ask: {en: "...{prompt}", zh: "..."} # names in braces are values of the item
-      into: answer                        # or `reply:`, the fields of a JSON object
-      keep: {length: {answer: [1, 8000]}, refusal: [answer], new: "{prompt}"}
-    record: {messages: [{role: user, content: "{prompt}"}, {role: assistant, content: "{answer}"}]}
+about: {en: one line, zh: 一行}
+source: prompts                       # what the inputs are: tasks, prompts, documents, topics or tools
+options: {rounds: 2}                  # numbers and texts that --set replaces
+steps:
+- name: answer
+  ask: {en: "...{prompt}", zh: "..."} # names in braces are values of the item
+  into: answer                        # or `reply:`, the fields of a JSON object
+  keep: {length: {answer: [1, 8000]}, refusal: [answer], new: "{prompt}"}
+record: {messages: [{role: user, content: "{prompt}"}, {role: assistant, content: "{answer}"}]}
 """
 
 from __future__ import annotations

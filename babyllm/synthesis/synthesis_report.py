@@ -51,7 +51,9 @@ def synthesis_report(
         rows.append([one.name, *cells, *([round(one.cost, 6)] if is_priced else [])])
     tables = [Table("Steps", [*_STEPS, *(["cost"] if is_priced else [])], rows)]
     reasons: list[list[Cell]] = [
-        [one.name, reason, n] for one in counts for reason, n in sorted(one.reasons.items(), key=lambda r: (-r[1], r[0]))
+        [one.name, reason, n]
+        for one in counts
+        for reason, n in sorted(one.reasons.items(), key=lambda r: (-r[1], r[0]))
     ]
     reasons += [["inputs", reason, n] for reason, n in Counter(one.reason for one in found.unread).most_common()]
     tables += [Table("Rejections", ["step", "reason", "number"], reasons)] if reasons else []

@@ -22,8 +22,8 @@ from babyllm.pipeline.report import Report
 from babyllm.pipeline.report_html import write_report
 from babyllm.pipeline.report_markdown import as_markdown
 from babyllm.synthesis.items import Item, Rejection
-from babyllm.synthesis.record_forms import STEP, record_of, rejected_line, unread_line
 from babyllm.synthesis.recipe import Language, Recipe, Step
+from babyllm.synthesis.record_forms import STEP, record_of, rejected_line, unread_line
 from babyllm.synthesis.sources.input_items import Found, Inputs, items_of
 from babyllm.synthesis.steps.prompts import schema_of, stand_in
 from babyllm.synthesis.steps.run_steps import Making
@@ -87,7 +87,7 @@ class Job:
 
 
 def synthesise(job: Job, out: Path) -> tuple[Report, dict[str, Spending]]:
-    """Make the records of a job in `out`; an earlier result there is replaced, and what was answered is not asked again.
+    """Make the records of a job in `out`, in place of an earlier result; what was answered is not asked again.
 
     Returns:
         The report, and what this call has spent at each endpoint.

@@ -54,9 +54,7 @@ def test_requests_are_shared_by_concurrency(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", [fails(401, "bad key"), hangs_up])
-def test_a_failing_endpoint_is_set_aside(
-    broken: Answer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failing_endpoint_is_set_aside(broken: Answer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its requests go to the others; once it works again, what they have answered is not asked again."""
     with faking(lambda said, n: broken) as bad, faking(echo) as good:
         configs = {"bad": config_of(bad, concurrency=4), "good": config_of(good, concurrency=4)}

@@ -9,8 +9,11 @@ from typing import Any
 from fake_endpoint import Answer, cut, fails, hangs_up, says
 
 WORDS = {
-    "en": "river stone lamp garden winter market bridge letter cloud engine harbour violin paper candle forest".split(),
-    "zh": "河流 石头 台灯 花园 冬天 市场 桥梁 书信 云朵 发动机 港口 小提琴 纸张 蜡烛 森林 山谷 铁路 面包".split(),
+    language: words.split()
+    for language, words in {
+        "en": "river stone lamp garden winter market bridge letter cloud engine harbour violin paper candle forest",
+        "zh": "河流 石头 台灯 花园 冬天 市场 桥梁 书信 云朵 发动机 港口 小提琴 纸张 蜡烛 森林 山谷 铁路 面包",
+    }.items()
 }
 
 

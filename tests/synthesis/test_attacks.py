@@ -36,7 +36,7 @@ def test_attacks_stay_data(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     with faking(choose) as server:
         flags = [*flags_of(server, tmp_path, "", "en"), f"--inputs={tmp_path / 'in.jsonl'}", "--set={samples: 2}"]
-        records, rejected, report = made_by(tmp_path / "out", "pairs", *flags)
+        records, rejected, _ = made_by(tmp_path / "out", "pairs", *flags)
     assert [record["parents"] for record in records] == [["p0"], ["p1"], ["p2"], ["p5"], ["p7"]]
     for record in records:
         assert record["chosen"].endswith("a" * 40) and record["rejected"].endswith("b" * 40) and record["margin"] == 7
@@ -78,12 +78,17 @@ def test_a_wrong_recipe_is_one_line(text: str, words: str, tmp_path: Path) -> No
     (tmp_path / "r.yaml").write_text(text)
     (tmp_path / "in.jsonl").write_text('{"prompt": "Why?"}')
     with pytest.raises(UserError) as caught:
-        made_by(tmp_path / "out", str(tmp_path / "r.yaml"), *flags_of(None, tmp_path, "", "en"), f"--inputs={tmp_path}/in.jsonl")
+        made_by(
+            tmp_path / "out",
+            str(tmp_path / "r.yaml"),
+            *flags_of(None, tmp_path, "", "en"),
+            f"--inputs={tmp_path}/in.jsonl",
+        )
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_dry_run_asks_nothing(tmp_path: Path, inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It shows the first prompts and the largest price, and writes nothing; the list and the recipe need no endpoint."""
+    """It shows first prompts and the largest price, and writes nothing; the list and the recipe need no endpoint."""
     out = tmp_path / "out"
     with faking(lambda said, n: says(said)) as server:
         run(["synth", "turns", str(out), "--dry_run", *flags_of(server, inputs, "prompts", "zh")])
@@ -98,7 +103,10 @@ def test_a_dry_run_asks_nothing(tmp_path: Path, inputs: Path, capsys: pytest.Cap
     wrong: list[tuple[list[str], Any]] = [
         (["synth", "trns", str(out)], "did you mean turns"),
         (["synth", "turns"], "usage: babyllm synth RECIPE OUT"),
-        (["synth", "turns", str(out), "--set={roundz: 1}", *flags_of(None, inputs, "prompts", "en")], "no option roundz"),
+        (
+            ["synth", "turns", str(out), "--set={roundz: 1}", *flags_of(None, inputs, "prompts", "en")],
+            "no option roundz",
+        ),
         (["synth", "turns", str(out), *flags_of(None, inputs, "", "en")], "--inputs: is needed"),
     ]
     for command, words in wrong:

@@ -29,7 +29,9 @@ def test_a_killed_command_goes_on_where_it_stopped(n_kills: int, tmp_path: Path,
         earlier: set[str] = set()
         for _ in range(n_kills):
             begin, n_seen = time.monotonic(), len(server.bodies)
-            worker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ))
+            worker = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ)
+            )
             most = draw.randrange(1, 8 + 40 // n_kills)
             while worker.poll() is None and len(server.bodies) < n_seen + most and time.monotonic() < begin + 60:
                 time.sleep(draw.uniform(0.001, 0.02))

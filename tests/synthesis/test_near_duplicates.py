@@ -1,4 +1,4 @@
-"""Near-duplicates in Chinese and English are refused as they come, with the recall and precision that the docs state."""
+"""Near-duplicates in Chinese and English are refused as they come, with a stated recall and precision."""
 
 import json
 import os

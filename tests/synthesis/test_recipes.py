@@ -1,4 +1,4 @@
-"""Every recipe against a scripted endpoint: all requests and costs are accounted for, and training reads the records."""
+"""Every recipe against a scripted endpoint: requests and costs are accounted for, and training reads the records."""
 
 import json
 from collections import Counter

@@ -130,7 +130,9 @@ def _job(flags: Flags, recipe: Recipe, text: str) -> Job:
     except ImportError as error:
         raise UserError(f'synth needs {error.name}: pip install "babyllm[corpus,eval]"') from None
     if unknown := [name for name in flags.set if name not in recipe.options]:
-        raise UserError(f"--set: {recipe.name} has no option {unknown[0]}; it has {', '.join(recipe.options) or 'none'}")
+        raise UserError(
+            f"--set: {recipe.name} has no option {unknown[0]}; it has {', '.join(recipe.options) or 'none'}"
+        )
     options = {**recipe.options, **flags.set}
     files = [Path(one) for one in ([flags.inputs] if isinstance(flags.inputs, str) else flags.inputs)]
     inputs = Inputs(files, flags.topics, flags.n, flags.language, flags.seed, flags.format, options)

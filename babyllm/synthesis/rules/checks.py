@@ -23,7 +23,9 @@ _OPERATORS: dict[type, Callable[[Fraction, Fraction], Fraction]] = {
     ast.Div: operator.truediv,
 }
 _NUMBER = r"-?\d{1,15}(?:,\d{3})*(?:\.\d{1,10})?"
-_EQUATION = re.compile(rf"((?:[(\s]*{_NUMBER}[)\s]*[-+*/×÷−]){{1,20}}[(\s]*{_NUMBER}[)\s]*)=\s*({_NUMBER})(?![\d.]*\s*[-+*/×÷−=%])")
+_EQUATION = re.compile(
+    rf"((?:[(\s]*{_NUMBER}[)\s]*[-+*/×÷−]){{1,20}}[(\s]*{_NUMBER}[)\s]*)=\s*({_NUMBER})(?![\d.]*\s*[-+*/×÷−=%])"
+)
 _MARKS = re.compile(r"(?m)^ {0,3}(?:#{1,6} |[-*+] |\d{1,3}[.)] |> |```)|\*\*[^*\n]+\*\*|^\|.*\|\s*$")
 
 

@@ -1,10 +1,10 @@
 """A catalogue of tasks on two levels, with a few seeds each: a YAML file that one can read and replace.
 
-    - name: writing
-      types:
-      - name: letters
-        about: {en: letters and mails, zh: 书信和邮件}
-        seeds: {en: [Write ..., ...], zh: [写一封……, ……]}
+- name: writing
+  types:
+  - name: letters
+    about: {en: letters and mails, zh: 书信和邮件}
+    seeds: {en: [Write ..., ...], zh: [写一封……, ……]}
 """
 
 from __future__ import annotations

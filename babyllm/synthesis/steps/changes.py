@@ -112,7 +112,7 @@ def place_key(items: Sequence[Item], setting: Setting) -> Iterator[Item | Reject
 
 
 def best_and_worst(items: Sequence[Item], setting: Setting) -> Iterator[Item | Rejection]:
-    """One item of those with one parent: the answers with the highest and the lowest `score`, as chosen and rejected."""
+    """One item of those with one parent: the answers with the highest and lowest `score` as chosen and rejected."""
     groups: dict[str, list[Item]] = {}
     for item in items:
         groups.setdefault(item.id.rpartition(".")[0], []).append(item)

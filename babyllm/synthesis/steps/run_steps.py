@@ -67,10 +67,7 @@ class Making:
         """The items that go through all steps, in order."""
         found = list(items)
         for step in steps:
-            if step.steps:
-                found = self._rounds(found, step)
-            else:
-                found = self._step(found, step, round)
+            found = self._rounds(found, step) if step.steps else self._step(found, step, round)
         return found
 
     def where(self, step: str) -> str:
@@ -155,10 +152,7 @@ class Making:
 
     def _step(self, items: list[Item], step: Step, round: int) -> list[Item]:
         counts = self.begin(step.name, len(items))
-        if step.do:
-            found = self._change(items, step, counts)
-        else:
-            found = self._asked(items, step, counts, round)
+        found = self._change(items, step, counts) if step.do else self._asked(items, step, counts, round)
         counts.n_out += len(found)
         return found
 
@@ -290,9 +284,7 @@ class Making:
             counts.tokens_in += reply.usage.tokens_in
             counts.tokens_out += reply.usage.tokens_out
 
-    def _read(
-        self, item: Item, reply: Reply, step: Step, schema: Mapping[str, Any] | None
-    ) -> list[tuple[Item, str]]:
+    def _read(self, item: Item, reply: Reply, step: Step, schema: Mapping[str, Any] | None) -> list[tuple[Item, str]]:
         """The items that a reply makes.
 
         Raises:
