@@ -6,7 +6,7 @@ import re
 import time
 from typing import Any
 
-from fake_endpoint import Answer, cut, fails, hangs_up, says
+from fake_endpoint import Answer, cut, drips, fails, hangs_up, says
 
 WORDS = {
     language: words.split()
@@ -109,6 +109,11 @@ def bad_model(said: str, n: int) -> Answer:
         "never": fails(503, Retry_After="0"),
     }
     return lasting.get(kind) or answers(said)
+
+
+def stalling_model(said: str, n: int) -> Answer:
+    """`bad_model` that at first sends some answers byte by byte."""
+    return drips if n == 1 and number_of(said, "stall") % 7 == 0 else bad_model(said, n)
 
 
 def slow_model(said: str, n: int) -> Answer:

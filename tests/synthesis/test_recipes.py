@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fake_endpoint import faking
-from scripted_model import bad_model, fault, model
+from scripted_model import bad_model, fault, model, number_of, stalling_model
 from synthesis_fixtures import flags_of, made_by, rows_of
 
 from babyllm.chat.formats import FormatConfig, to_conversation
@@ -53,6 +53,19 @@ def test_a_recipe_makes_records(name: str, tmp_path: Path, inputs: Path) -> None
         check_accounts(records, rejected, report)
         check_readable(records, name, language)
         assert len(records) >= (4 if name == "pairs" else 8)
+
+
+def test_a_stalling_endpoint_is_waited_for_once(tmp_path: Path, inputs: Path) -> None:
+    """What drips is asked again after its time, and equal requests are paid for once."""
+    chats = inputs / "en" / "chats.jsonl"
+    (tmp_path / "twice.jsonl").write_bytes(chats.read_bytes() + b"\n" + chats.read_bytes())
+    with faking(stalling_model) as server:
+        flags = [*flags_of(server, inputs, "", "en"), f"--inputs={tmp_path / 'twice.jsonl'}", "--endpoint.timeout_s=2"]
+        records, rejected, report = made_by(tmp_path / "out", "distil", *flags)
+    check_accounts(records, rejected, report)
+    facts = dict(report["facts"])
+    assert 4 < len(records) <= 12 and facts["inputs"] == 24 and facts["tokens read"] <= 10 * 12
+    assert any(number_of(said, "stall") % 7 == 0 and n > 1 for said, n in server.asked.items())
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

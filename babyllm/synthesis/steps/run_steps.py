@@ -12,6 +12,7 @@ from babyllm.endpoint.budget import NOT_ASKED
 from babyllm.endpoint.config import Request
 from babyllm.endpoint.replies import Reply
 from babyllm.errors import UserError
+from babyllm.files import json_digest
 from babyllm.synthesis.items import Item, Rejection, StepCounts, draw
 from babyllm.synthesis.recipe import Language, Recipe, Step, Variant
 from babyllm.synthesis.rules.keep_rules import fault_of
@@ -62,6 +63,7 @@ class Making:
     counts: list[StepCounts] = field(default_factory=list)
     seen: dict[str, list[tuple[str, bool]]] = field(default_factory=dict)
     _kept: dict[str, Online] = field(default_factory=dict)
+    _paid: set[str] = field(default_factory=set)
 
     def run(self, items: Sequence[Item], steps: Sequence[Step], round: int = 0) -> list[Item]:
         """The items that go through all steps, in order."""
@@ -257,10 +259,9 @@ class Making:
             requests = [asked[i].request for i in waiting]
             requests = [replace(one, sample=one.sample + attempt * _RETRY) for one in requests]
             again, counts.n_requests = [], counts.n_requests + len(requests)
-            for i, reply in zip(waiting, self.ask(requests, step), strict=True):
+            for number, (i, reply) in enumerate(zip(waiting, self.ask(requests, step), strict=True)):
                 own, model = asked[i], self.endpoints.get(reply.endpoint, "")
-                spent[i] += (cost := self.price(reply))
-                self._count(reply, cost, counts)
+                spent[i] += self._count(reply, requests[number], counts)
                 item = replace(own.item, cost=own.item.cost + spent[i], models=(*own.item.models, model))
                 try:
                     if reply.error:
@@ -276,13 +277,18 @@ class Making:
             waiting = again
         return found
 
-    def _count(self, reply: Reply, cost: float, counts: StepCounts) -> None:
-        counts.cost += cost
+    def _count(self, reply: Reply, request: Request, counts: StepCounts) -> float:
+        """Count a reply; the cost, which is 0 where an equal request was paid for before."""
         counts.n_failed += bool(reply.error)
         counts.n_answered += not reply.error
-        if reply.usage:
-            counts.tokens_in += reply.usage.tokens_in
-            counts.tokens_out += reply.usage.tokens_out
+        own = [[dict(one) for one in request.messages], request.sample, dict(request.options), reply.endpoint]
+        if reply.usage is None or (key := json_digest(own)) in self._paid:
+            return 0.0
+        self._paid.add(key)
+        counts.tokens_in += reply.usage.tokens_in
+        counts.tokens_out += reply.usage.tokens_out
+        counts.cost += (cost := self.price(reply))
+        return cost
 
     def _read(self, item: Item, reply: Reply, step: Step, schema: Mapping[str, Any] | None) -> list[tuple[Item, str]]:
         """The items that a reply makes.
