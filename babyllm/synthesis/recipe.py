@@ -28,7 +28,7 @@ Language = Literal["en", "zh"]
 SOURCES = ("tasks", "prompts", "documents", "topics", "tools")
 BUILT_IN = (
     *("self_instruct", "evolve", "rewrite", "topics", "answer", "turns", "long_prompts", "tools", "document_qa"),
-    *("pairs", "triples", "repair", "distil"),
+    *("code", "pairs", "triples", "repair", "distil"),
 )
 MAX_RECIPE_BYTES = 1 << 20
 C = TypeVar("C")

@@ -38,6 +38,9 @@ def honest(prompt: str, sample: int = 0) -> str:
             continue
         form: dict[str, Any] = json.loads(line)
         value = {name: _filled(name, one, seed, language) for name, one in form.items()}
+        if "code" in form:
+            wrong = number_of(seed) % 8 == 0
+            value |= {"code": "```python\ndef f(x):\n    return x + 1\n```", "tests": f"assert f(1) == {2 + wrong}"}
         if "quote" in form:
             value["quote"] = document[:20]
         if "key" in form:

@@ -1,4 +1,4 @@
-"""Checks of what a model claims: quotes, calls of tools, forms of text, arithmetic.
+"""Checks of what a model claims: quotes, calls of tools, forms of text, arithmetic, code.
 
 A check reads the values of an item and returns what is wrong, with details after a colon; an empty text is right.
 """
@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
+from babyllm.errors import UserError
+from babyllm.sandbox.python_code import run_python, why_not
 from babyllm.synthesis.rules.json_schema import fault_in
 from babyllm.text.dedup.normal import normal_form
 
@@ -94,6 +96,16 @@ def _tool_call(values: Mapping[str, Any]) -> str:
     return f"arguments do not fit: {fault}" if fault else ""
 
 
+def _python(values: Mapping[str, Any]) -> str:
+    if why := why_not():
+        raise UserError(f"keep.check: [python]: {why}; leave the check out of the recipe, or use another system")
+    code, tests = (_unfenced(str(values[name])) for name in ("code", "tests"))
+    if "assert" not in tests:
+        return "no test"
+    result = run_python(f"{code}\n\n{tests}\n")
+    return f"code fails its tests: {result.reason}" if result.reason else ""
+
+
 def _form(values: Mapping[str, Any]) -> str:
     form, text = values["form"], str(values["answer"])
     if form == "json":
@@ -107,7 +119,7 @@ def _form(values: Mapping[str, Any]) -> str:
 
 
 def _unfenced(text: str) -> str:
-    found = re.fullmatch(r"\s*```(?:json|JSON)?[ \t]*\n(.*)\n[ \t]*```\s*", text, re.DOTALL)
+    found = re.fullmatch(r"\s*```\w*[ \t]*\n(.*)\n[ \t]*```\s*", text, re.DOTALL)
     return found[1] if found else text
 
 
@@ -117,4 +129,5 @@ CHECKS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "answered": _answered,
     "tool_call": _tool_call,
     "form": _form,
+    "python": _python,
 }

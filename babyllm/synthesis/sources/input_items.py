@@ -135,6 +135,8 @@ def passages_of(text: str, length: int) -> Iterator[str]:
 
 def _tasks(inputs: Inputs) -> Found:
     tasks = [task for file in inputs.files for task in read_catalogue(file)] or built_in()
+    only = str(inputs.options.get("only") or "")
+    tasks = [task for task in tasks if task.name.startswith(only)]
     return Found(task_items(tasks, inputs.n, inputs.language, inputs.seed, int(inputs.options.get("shown", 3))))
 
 

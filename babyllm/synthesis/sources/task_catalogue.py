@@ -74,7 +74,7 @@ def task_items(tasks: Sequence[Task], n: int | None, language: Language, seed: i
     """
     usable = [task for task in tasks if task.seeds.get(language)]
     if not usable:
-        raise UserError(f"--language={language}: the catalogue has no seeds in it")
+        raise UserError(f"--language={language}: the catalogue has no such tasks with seeds in it")
     items = []
     for i in range(n or len(usable)):
         task, k = usable[i % len(usable)], i // len(usable)
