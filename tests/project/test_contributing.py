@@ -10,7 +10,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 TASKS = (
     *("optimizer", "learning-rate schedule", "filter", "filter with a resource", "deduplication method", "reader"),
     *("chat template", "loss", "training stage", "evaluation task", "evaluation metric"),
-    *("scorer of `select`", "measure of difficulty", "endpoint", "command"),
+    *("scorer of `select`", "measure of difficulty", "recipe of `synth`", "endpoint", "command"),
 )
 
 

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_endpoint import faking
-from scripted_model import slow_model
+from fake_endpoint import SECRET, faking
+from scripted_model import model, slow_model
 from synthesis_fixtures import flags_of, lines_of, made_by
 
 from babyllm.files import json_digest
@@ -63,3 +63,39 @@ def _stored(cache: Path) -> set[str]:
 def _check_none_is_asked_again(bodies: list[dict[str, object]], stored: set[str], url: str) -> None:
     for body in bodies:
         assert json_digest({"url": f"{url}/chat/completions", "body": body}) not in stored
+
+
+def test_a_budget_ends_the_work_and_a_larger_one_goes_on(
+    tmp_path: Path, inputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was not asked is said, and in the end nothing was asked twice and the files are those of one call."""
+    with faking(model) as server:
+        flags = flags_of(server, inputs, "prompts", "en")
+        records, rejected, _ = made_by(tmp_path / "out", "answer", *flags, "--budget.requests=5")
+        assert len(records) == 5 == server.asked.total() and {line["reason"] for line in rejected} == {"not asked"}
+        assert "the budget is used up" in capsys.readouterr().err
+        assert len(made_by(tmp_path / "out", "answer", *flags, "--budget.requests=9")[0]) == 9 == server.asked.total()
+        assert len(made_by(tmp_path / "out", "answer", *flags)[0]) == 12 == server.asked.total()
+        made_by(tmp_path / "whole", "answer", *flags)
+    for name in OUTPUT:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_each_endpoint_answers_and_keys_stay_secret(
+    tmp_path: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each model of a file of endpoints answers each prompt, at its own price; no file and no line has a key."""
+    monkeypatch.setenv("STRONG_KEY", SECRET)
+    with faking(model) as strong, faking(model) as weak:
+        (tmp_path / "two.yaml").write_text(
+            f"strong: {{url: '{strong.url}', model: big, key_variable: STRONG_KEY, price_in: 100, price_out: 100}}\n"
+            f"weak: {{url: '{weak.url}', model: small, seed: 1, price_in: 0, price_out: 0}}\n"
+        )
+        flags = [f"--endpoints={tmp_path / 'two.yaml'}", f"--inputs={inputs / 'en' / 'chats.jsonl'}"]
+        records, _, report = made_by(tmp_path / "out", "answer", *flags)
+    assert {record["model"] for record in records} == {"big", "small"} and len(records) == 24
+    assert all((record["cost"] > 0) == (record["model"] == "big") for record in records)
+    assert dict(report["facts"])["cost"] == pytest.approx(12 * 15 * 100 / 1e6)
+    assert strong.headers[0]["Authorization"] == f"Bearer {SECRET}" and "Authorization" not in weak.headers[0]
+    written = b"".join(file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file())
+    assert SECRET.encode() not in written and SECRET not in "".join(capsys.readouterr())
