@@ -128,10 +128,6 @@ class Client:
         finally:
             progress.end()
 
-    def stored(self, request: Request) -> Reply | None:
-        """The reply to a request that was asked before; None if there is none."""
-        return next((found for one in self._order(request) if (found := one.stored(request))), None)
-
     def _shown_cost(self) -> str:
         costs = [cost for one in self._endpoints.values() if (cost := one.spending.cost) is not None]
         return f"cost {sum(costs):.4f}" if costs else ""

@@ -91,7 +91,8 @@ def dry_report(
     facts: list[Fact] = [("inputs", n_inputs), ("requests", sum(int(row[1] or 0) for row in rows))]
     columns = ["step", "requests", "tokens at most", *(["cost at most"] if is_priced else [])]
     table = Table("Steps", columns, [row[: len(columns)] for row in rows])
-    return Report(f"synth {name}: a dry run, nothing was asked", [*facts, ("cost at most", total)], [table])
+    facts += [("cost at most", total), ("later steps assume", "replies of 200 characters, of which all are kept")]
+    return Report(f"synth {name}: a dry run, nothing was asked", facts, [table])
 
 
 def _variety(making: Making) -> list[Table]:
