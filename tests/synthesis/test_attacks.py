@@ -37,6 +37,8 @@ def test_attacks_stay_data(tmp_path: Path) -> None:
     with faking(choose) as server:
         flags = [*flags_of(server, tmp_path, "", "en"), f"--inputs={tmp_path / 'in.jsonl'}", "--set={samples: 2}"]
         records, rejected, _ = made_by(tmp_path / "out", "pairs", *flags)
+        with pytest.raises(UserError, match="fewer than two answers"):
+            made_by(tmp_path / "one", "pairs", *flags[:-1], "--set={samples: 1}")
     assert [record["parents"] for record in records] == [["p0"], ["p1"], ["p2"], ["p5"], ["p7"]]
     for record in records:
         assert record["chosen"].endswith("a" * 40) and record["rejected"].endswith("b" * 40) and record["margin"] == 7

@@ -14,6 +14,7 @@ from babyllm.synthesis.items import Item, Rejection, draw
 from babyllm.synthesis.recipe import Language
 from babyllm.synthesis.rules.checks import is_within
 
+_DRAWS = 20  # draws for each distractor, some of which are texts that are there already
 PLACES = ("beginning", "middle", "end")
 _SPEAKERS = {"zh": {"user": "用户", "assistant": "助手"}, "en": {"user": "User", "assistant": "Assistant"}}
 
@@ -76,10 +77,14 @@ def note_turn(items: Sequence[Item], setting: Setting) -> Iterator[Item | Reject
 def gather_context(items: Sequence[Item], setting: Setting) -> Iterator[Item | Rejection]:
     """The text `context` of each item: its document among `distractors` others, in an order that is drawn."""
     documents = [str(item.values["document"]) for item in items]
-    for i, item in enumerate(items):
-        n = int(setting.options.get("distractors", 0))
-        others = sorted({j for j in range(len(items)) if documents[j] != documents[i]}, key=_drawn(setting, item))[:n]
-        chosen = [documents[j] for j in sorted([i, *others], key=_drawn(setting, item, "order"))]
+    n = int(setting.options.get("distractors", 0))
+    for item in items:
+        own = [str(item.values["document"])]
+        for k in range(_DRAWS * n):
+            other = documents[int(draw(setting.seed, setting.step, item.id, k) * len(documents))]
+            if len(own) <= n and other not in own:
+                own.append(other)
+        chosen = sorted(own, key=lambda text: draw(setting.seed, setting.step, item.id, text))
         parts = [f"[{number}] {text}" for number, text in enumerate(chosen, 1)] if n else chosen
         yield item.with_values({"context": "\n\n".join(parts)})
 
@@ -112,10 +117,10 @@ def place_key(items: Sequence[Item], setting: Setting) -> Iterator[Item | Reject
 
 
 def best_and_worst(items: Sequence[Item], setting: Setting) -> Iterator[Item | Rejection]:
-    """One item of those with one parent: the answers with the highest and lowest `score` as chosen and rejected."""
+    """One item of those with one origin: the answers with the highest and lowest `score` as chosen and rejected."""
     groups: dict[str, list[Item]] = {}
     for item in items:
-        groups.setdefault(item.id.rpartition(".")[0], []).append(item)
+        groups.setdefault(item.values.get("origin", item.id), []).append(item)
     least = setting.options.get("margin", 1)
     for name, group in groups.items():
         best = max(group, key=lambda one: one.values["score"])
@@ -160,10 +165,6 @@ def call_tool(items: Sequence[Item], setting: Setting) -> Iterator[Item | Reject
             result = json.dumps(item.values["result"], ensure_ascii=False)
             messages.append({"role": "tool", "tool_call_id": "call_1", "content": result})
         yield item.with_values({"messages": [*messages, {"role": "assistant", "content": item.values["answer"]}]})
-
-
-def _drawn(setting: Setting, item: Item, *names: object) -> Callable[[int], float]:
-    return lambda j: draw(setting.seed, setting.step, item.id, *names, j)
 
 
 CHANGES: dict[str, Change] = {

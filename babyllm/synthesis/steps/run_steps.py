@@ -203,6 +203,8 @@ class Making:
         found = []
         for number, (variant, names, k) in enumerate((v, b, k) for v in variants for b in by for k in range(n)):
             own = replace(item, id=f"{item.id}.{number}" if several > 1 else item.id, cost=item.cost / several)
+            if several > 1:
+                own = own.with_values({"origin": item.id})
             if variant:
                 values = {name: self._localised(value) for name, value in variant.values.items()}
                 own = own.with_values({"variant": variant.name, **values})
