@@ -96,8 +96,8 @@ def dry_report(
 
 
 def _variety(making: Making) -> list[Table]:
-    """How varied the texts of the first step with the rule `new` are, all of them and those that were kept."""
-    seen = next(iter(making.seen.values()), [])
+    """How varied the texts of the step are that compared the most by the rule `new`: all, and those that were kept."""
+    seen = max(making.seen.values(), key=len, default=[])
     kept = [text for text, is_kept in seen if is_kept]
     if not kept:
         return []

@@ -45,7 +45,7 @@ def test_attacks_stay_data(tmp_path: Path) -> None:
     assert records[1]["prompt"] == INJECTIONS[1] and "</answer>" in records[0]["prompt"]
     reasons = {line["parents"][0]: line["reason"] for line in rejected if line["step"] != "inputs"}
     assert reasons == {"p3": "longer than 200,000 characters", "p4": "control characters"}
-    assert len(rejected) == 3  # half a character is not text, which the reader says
+    assert len(rejected) == 5  # each of two was asked for twice; half a character is not text, which the reader says
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<script>alert" not in page and "onerror=alert" not in page.replace("&lt;img src=x onerror=alert", "")
     written = b"".join(file.read_bytes() for file in (tmp_path / "out").glob("*.*"))

@@ -12,6 +12,7 @@ from synthesis_fixtures import flags_of, made_by
 SFT = Path(os.environ.get("BABYLLM_DATA", "")) / "sft"
 KINDS = {"en": ("punctuation", "words"), "zh": ("punctuation", "traditional", "characters")}
 MARKS = str.maketrans({"，": ", ", "。": "!", "？": " ?", "：": ":", ",": "，", ".": "...", "?": "？"})
+TRADITIONAL = opencc.OpenCC("s2t")
 RECIPE = """
 about: prompts that are new
 source: prompts
@@ -28,7 +29,7 @@ def edited(text: str, kind: str, draw: random.Random) -> str:
     if kind == "punctuation":
         return text.translate(MARKS).upper()
     if kind == "traditional":
-        return str(opencc.OpenCC("s2t").convert(text))
+        return str(TRADITIONAL.convert(text))
     parts = list(text) if kind == "characters" else text.split(" ")
     for place in draw.sample(range(len(parts)), max(1, len(parts) // 20)):
         parts[place] = "新" if kind == "characters" else "other"

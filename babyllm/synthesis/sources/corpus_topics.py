@@ -52,4 +52,5 @@ def _vectors(texts: Sequence[str]) -> NDArray[np.float32]:
                 places[pair] = int.from_bytes(hashlib.blake2b(pair.encode(), digest_size=4).digest(), "big") % WIDTH
             row[places[pair]] += 1
     counts = np.log1p(counts) * np.log1p(len(texts) / np.maximum(1, (counts > 0).sum(0, dtype=np.int64)))
-    return (counts / np.maximum(1e-6, np.linalg.norm(counts, axis=1, keepdims=True))).astype(np.float32)
+    vectors: NDArray[np.float32] = counts / np.maximum(1e-6, np.linalg.norm(counts, axis=1, keepdims=True))
+    return vectors.astype(np.float32)

@@ -95,7 +95,8 @@ def _prompts(inputs: Inputs) -> Found:
                 found.unread.append(Rejected(one.conversation.id, "no question of a user", ""))
                 continue
             texts = {name: value for name, value in one.fields.items() if isinstance(value, str)}
-            values = {**texts, "messages": messages, "prompt": questions[-1], "answer": answer, "given": answer}
+            values: dict[str, Any] = {**texts, "messages": messages, "prompt": questions[-1]}
+            values |= {"asked": "\n".join(m["content"] for m in messages), "answer": answer, "given": answer}
             parent = str(one.fields.get("id") or one.conversation.id)
             item = Item(one.conversation.id, {"task": one.conversation.task, **values}, (parent,))
             records.append((item, one.fields))

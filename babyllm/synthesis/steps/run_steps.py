@@ -192,7 +192,7 @@ class Making:
 
     def _asking(self, item: Item, step: Step, round: int) -> list[_Asked]:
         """The requests for one item: one, or one for each variant, endpoint and repetition."""
-        variants = list(step.variants) or [None]
+        variants: list[Variant | None] = list(step.variants) or [None]
         if step.variants and not step.all_variants:
             variants = [self._variant(item, step, round)]
         n = int(self.number(step.n, step.name))
