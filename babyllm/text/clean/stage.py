@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from babyllm.config.values import without_paths
 from babyllm.documents import Document
+from babyllm.pipeline.engines.beside import beside_others
 from babyllm.pipeline.output import (
     MADE,
     REJECTED,
@@ -59,6 +60,7 @@ PART = "part.parquet"
 LoadScorer = Callable[[str], Scorer]
 
 
+@beside_others
 def clean(
     inputs: Sequence[Path],
     out: Path,
@@ -94,7 +96,7 @@ def clean(
     about = _about(inputs, config, read)
     if is_done(out, about_corpus(out), about):
         return None
-    with work_directory(out) as directory:
+    with work_directory(out, work=work) as directory:
         learned: list[str] = []
         for name, chosen in trained.items():
             taught: Any
