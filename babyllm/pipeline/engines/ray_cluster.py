@@ -83,7 +83,7 @@ def _joined(n_workers: int | None) -> Any:
     before = signal.getsignal(signal.SIGTERM)  # Ray takes the signal over
     try:
         try:
-            ray.init(address="auto", logging_level="warning")
+            ray.init(address="auto", logging_level="error")
         except ConnectionError:
             if os.environ.get("RAY_ADDRESS"):
                 raise
@@ -92,7 +92,7 @@ def _joined(n_workers: int | None) -> Any:
                 "local",
                 num_cpus=n_cpus,
                 include_dashboard=False,
-                logging_level="warning",
+                logging_level="error",
                 object_store_memory=_STORE_BYTES,
             )
     except (OSError, RuntimeError, ValueError) as error:
