@@ -172,9 +172,8 @@ def _put_in_place(unfinished: Path, folder: Path, digest: str) -> None:
         fsync(folder.parent)
 
 
-def _carry_out_there(directory: str, job: Callable[[T, Path], Any], item: T, folder: Path, digest: str) -> Any:
-    """The same on a machine that perhaps runs in another directory and has not seen yet what others have written."""
-    os.chdir(directory)
+def _carry_out_there(job: Callable[[T, Path], Any], item: T, folder: Path, digest: str) -> Any:
+    """The same on a machine that perhaps has not seen yet what others have written."""
     for step in (folder.parent, *folder.parent.parent.glob("*/")):
         _look_again(step)
     return _carry_out(job, item, folder, digest)
@@ -198,20 +197,14 @@ def _in_turn(jobs: Iterable[Job]) -> Iterator[tuple[int, Any]]:
 
 def _by(engine: Engine, jobs: Iterator[Job]) -> Iterator[tuple[int, Any]]:
     """The results of jobs in the order in which an engine finishes them."""
-    is_here = isinstance(engine, LocalPool)
-    directory = os.getcwd()
+    function = _carry_out if isinstance(engine, LocalPool) else _carry_out_there
     running: dict[Future[Any], int] = {}
     is_finished = False
     try:
         while True:
             while len(running) < engine.ahead() and (job := next(jobs, None)):
                 index, arguments = job
-                future = (
-                    engine.submit(_carry_out, *arguments)
-                    if is_here
-                    else engine.submit(_carry_out_there, directory, *arguments)
-                )
-                running[future] = index
+                running[engine.submit(function, *arguments)] = index
             if not running:
                 is_finished = True
                 return

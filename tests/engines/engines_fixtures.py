@@ -1,9 +1,8 @@
-"""What the tests of engines share: raw files, the stages over them, and jobs for partitions."""
+"""What the tests of engines share: raw files, and the stages over them."""
 
 import json
 import os
 import random
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,28 +55,3 @@ def made(folder: Path) -> dict[str, bytes]:
     """The contents of all files of the stages' outputs, without hidden ones."""
     files = [path for path in sorted((folder / "out").rglob("*")) if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if not path.name.startswith(".")}
-
-
-def squared(item: int, folder: Path, *, log: Path, sleep_s: float = 0.0) -> int:
-    """Work that logs the process that started its own, and its item."""
-    time.sleep(sleep_s)
-    with log.open("a", encoding="utf-8") as file:
-        print(os.getppid(), item, file=file, flush=True)
-    (folder / "out.txt").write_text(str(item * item), encoding="utf-8")
-    return item * item
-
-
-def full(item: int, folder: Path, *, mark: Path) -> int:
-    """Work that finds the disk full at item 3, until there is a file `mark`."""
-    if item == 3 and not mark.exists():
-        raise OSError(28, "No space left on device", str(folder / "out.txt"))
-    return item
-
-
-def dies(item: int, folder: Path, *, marks: Path, times: int) -> int:
-    """Work whose process dies at item 1, so many times."""
-    del folder
-    if item == 1 and len(list(marks.glob("*"))) < times:
-        (marks / f"{time.monotonic_ns()}").touch()
-        os._exit(9)
-    return item

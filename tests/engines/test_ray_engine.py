@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from engines_fixtures import dies, full, made, run_stages
+from engine_jobs import dies, full
+from engines_fixtures import made, run_stages
 
 from babyllm.errors import UserError
 from babyllm.pipeline.partitions import WorkConfig, run_partitions

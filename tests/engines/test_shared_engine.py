@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
-from engines_fixtures import PARTITION_BYTES, dies, full, made, squared
+from engine_jobs import dies, full, lasting_elsewhere, squared, wait_for
+from engines_fixtures import PARTITION_BYTES, made
 
 from babyllm.errors import UserError
 from babyllm.pipeline.engines import presence
@@ -37,13 +37,6 @@ def started(code: str) -> subprocess.Popen[bytes]:
     """A process of its own that runs some lines, with this module as `t`."""
     lines = f"from pathlib import Path; import test_shared_engine as t\nt.presence.BEAT_S = 0.1\n{code}"
     return subprocess.Popen([sys.executable, "-c", lines], cwd=HERE, stderr=subprocess.DEVNULL)
-
-
-def wait_for(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def logged(log: Path) -> list[tuple[int, int]]:
@@ -75,16 +68,6 @@ def test_the_array_script_makes_the_same_bytes(local: Path, raw: Path, tokenizer
     assert made(raw) == made(local)
     assert not list(raw.rglob(".work"))
     assert task(3).communicate()[0].count("complete") == 3
-
-
-def lasting_elsewhere(item: int, folder: Path, *, leader: int, mark: Path) -> int:
-    """Work that never ends in a command other than the one that leads, which waits until another has begun."""
-    del folder
-    if os.getppid() != leader:
-        mark.touch()
-        time.sleep(1000)
-    wait_for(mark.exists)
-    return item
 
 
 @beside_others

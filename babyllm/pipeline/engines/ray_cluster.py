@@ -12,6 +12,7 @@ from typing import Any
 
 from babyllm.errors import UserError, in_one_line
 from babyllm.pipeline.engines.local_pool import worker_died
+from babyllm.pipeline.engines.packing import packed, run_packed
 from babyllm.runtime.machine import cores
 
 _RETRIES = 3  # of a job whose worker or machine died
@@ -31,13 +32,11 @@ class RayCluster:
     def __init__(self, n_workers: int | None) -> None:
         self._ray, self._n_workers = _joined(n_workers), n_workers
         self._references: dict[Future[Any], Any] = {}
-        self._remote: dict[Callable[..., Any], Any] = {}
+        self._run = self._ray.remote(run_packed).options(num_cpus=1, max_retries=_RETRIES)
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
         """Run a function; see `Engine.submit`. Ray repeats it on another worker if its own dies."""
-        if function not in self._remote:
-            self._remote[function] = self._ray.remote(function).options(num_cpus=1, max_retries=_RETRIES)
-        reference = self._remote[function].remote(*arguments)
+        reference = self._run.remote(packed(function, arguments, self._ray.cloudpickle.dumps))
         result: Future[Any] = Future()
         result.set_running_or_notify_cancel()
         self._references[result] = reference

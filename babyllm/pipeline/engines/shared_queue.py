@@ -23,6 +23,7 @@ from typing import Any
 
 from babyllm.errors import UserError, in_one_line
 from babyllm.pipeline.engines.local_pool import LocalPool, worker_died
+from babyllm.pipeline.engines.packing import packed, run_packed
 from babyllm.pipeline.engines.presence import Watch, beating, give_up_lead, leader, take_lead, write_at_once
 
 POLL_S = 0.1
@@ -104,9 +105,7 @@ def put_back(taken: Path) -> None:
 def _perform(task: bytes) -> bytes:
     """Run a task in a worker; returns whether it succeeded, and its result or its exception, pickled."""
     try:
-        directory, function, arguments = pickle.loads(task)
-        os.chdir(directory)
-        return pickle.dumps((True, function(*arguments)))
+        return pickle.dumps((True, run_packed(task)))
     except UserError as error:
         return pickle.dumps((False, error))
     except Exception as error:
@@ -143,7 +142,7 @@ class SharedQueue:
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         self._futures[identity] = future
-        write_at_once(self._folder / f"task.{identity}.1", pickle.dumps((os.getcwd(), function, arguments)))
+        write_at_once(self._folder / f"task.{identity}.1", packed(function, arguments))
         return future
 
     def ahead(self) -> int:
