@@ -50,9 +50,16 @@ class RayCluster:
             result.set_result(done.result())
         elif isinstance(error, self._ray.exceptions.RayTaskError):
             result.set_exception(error.cause)  # what the function raised
+        elif isinstance(error, (self._ray.exceptions.WorkerCrashedError, self._ray.exceptions.OutOfMemoryError)):
+            result.set_exception(worker_died(f"a worker of the Ray cluster died {_RETRIES + 1} times at the same work"))
         else:
-            kind = type(error).__name__
-            result.set_exception(worker_died(f"a worker of the Ray cluster died {_RETRIES + 1} times ({kind})"))
+            what = f"{type(error).__name__}: {in_one_line(error)}"
+            result.set_exception(
+                UserError(
+                    f"the Ray cluster has failed ({what}); start it and the same command again; it goes on with what "
+                    "is left"
+                )
+            )
 
     def ahead(self) -> int:
         """The number of workers, or twice the cores that the cluster has now."""
