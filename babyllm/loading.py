@@ -19,9 +19,9 @@ from babyllm.config.json_fields import Fields, read_json
 from babyllm.errors import UserError
 from babyllm.interop.held_base import BASE
 from babyllm.interop.hf_config import config_from_json
-from babyllm.interop.huggingface import ADAPTER_CONFIG, generation_ends, load_model
-from babyllm.interop.peft import load_adapter
-from babyllm.model.adapt.grow import grow_vocabulary
+from babyllm.interop.huggingface import ADAPTER_CONFIG, Unread, filled, generation_ends, load_model, unread_model
+from babyllm.interop.peft import load_adapter, merged
+from babyllm.model.adapt.grow import grow_vocabulary, grown
 from babyllm.model.adapt.lora import merge_lora, to_int8
 from babyllm.model.linear import WeightStorage, joined_weight
 from babyllm.model.options import ModelOptions
@@ -104,17 +104,51 @@ def load_base(
     Raises:
         UserError: names the file that is missing or does not fit.
     """
-    base = base_directory(directory)
-    return _grown_as(directory, tokenizer, load_model(base, options, storage))
+    return filled(unread_base(directory, tokenizer, options), storage)
 
 
-def _grown_as(directory: Path, tokenizer: Tokenizer, model: Transformer) -> Transformer:
-    """The base of a directory's adapter with the vocabulary it had in training; other models stay as they are."""
+def unread_base(directory: Path, tokenizer: Tokenizer, options: ModelOptions | None = None) -> Unread:
+    """The model that `load_base` returns, without its values.
+
+    Raises:
+        UserError: names the file that is missing or does not fit.
+    """
+    return grown_to(_vocab_size(directory, tokenizer), unread_model(base_directory(directory), options))
+
+
+def unread(directory: Path, options: ModelOptions | None = None) -> Unread:
+    """The model of a directory to train as a whole, without its values; an adapter is merged into its base.
+
+    Args:
+        directory: directory of a model or adapter.
+        options: what differs from the stored shape (`ModelOptions.applied`).
+
+    Raises:
+        UserError: names the file that is missing or does not fit.
+    """
+    tokenizer = Tokenizer.load(tokenizer_directory(directory))
+    model, weights = unread_base(directory, tokenizer, options)
+    if is_adapter(directory):
+        weights = merged(model, weights, directory)
+        model.origin = None
+    model.end_ids = _end_ids(directory, tokenizer)
+    return Unread(model.eval(), weights)
+
+
+def _vocab_size(directory: Path, tokenizer: Tokenizer) -> int:
+    """The vocabulary that an adapter's base had in training; 0 for a directory whose model has the right one."""
     config = directory / "config.json"
-    if is_adapter(directory) and config.is_file():  # older adapters have a config.json
-        return grow_vocabulary(model, config_from_json(read_json(config), str(config)).vocab_size)
-    has_tokenizer = tokenizer_directory(directory) == directory
-    return grow_vocabulary(model, tokenizer.vocab_size) if is_adapter(directory) and has_tokenizer else model
+    if not is_adapter(directory):
+        return 0
+    if config.is_file():  # older adapters have one
+        return config_from_json(read_json(config), str(config)).vocab_size
+    return tokenizer.vocab_size if tokenizer_directory(directory) == directory else 0
+
+
+def grown_to(vocab_size: int, unread: Unread) -> Unread:
+    """The same model with rows for at least `vocab_size` tokens (`grow_vocabulary`), changed in place."""
+    weights = unread.weights.changed(lambda name, weight: grown(name, weight, vocab_size))
+    return Unread(grow_vocabulary(unread.model, vocab_size), weights)
 
 
 def load(path: str | Path, *, int8: bool = False, options: ModelOptions | None = None) -> tuple[Transformer, Tokenizer]:
@@ -233,7 +267,7 @@ def load_chat_adapter(path: str | Path, base: Transformer, base_path: str | Path
     with torch.inference_mode(False):
         _join(base)
         memo: dict[int, object] = {id(weight): weight for weight in base.parameters()}
-        model = _grown_as(directory, tokenizer, copy.deepcopy(base, memo))
+        model = grow_vocabulary(copy.deepcopy(base, memo), _vocab_size(directory, tokenizer))
         load_adapter(model, directory)
     model.end_ids = _end_ids(directory, tokenizer)
     return _with_template(model.requires_grad_(False).eval(), tokenizer, directory)

@@ -193,11 +193,13 @@ def _most_rows(seq_len: int, per_rank: int, model: ModelConfig, runtime: Runtime
     memory = device_memory(runtime.device)
     if memory is None:
         return max(1, CPU_MICRO_TOKENS // seq_len)
+    from babyllm.parallel.config import ParallelConfig
     from babyllm.planning import Job, largest_micro_batch
     from babyllm.planning.job import Kind, Number
     from babyllm.runtime.precision import dtype_name
 
     kind, dtype = cast(Kind, runtime.device.type), cast(Number, dtype_name(runtime.dtype))
     # With several passes a step, gradients are held all along.
-    job = Job(model, seq_len, passes=2, dtype=dtype, ranks=runtime.world_size, device=kind)
+    shared = ParallelConfig(context=runtime.context)
+    job = Job(model, seq_len, passes=2, dtype=dtype, parallel=shared, ranks=runtime.world_size, device=kind)
     return max(1, largest_micro_batch(job, memory, per_rank))

@@ -10,8 +10,9 @@ V vocabulary.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from babyllm.errors import UserError
 from babyllm.generation.matrix import Matrix
 from babyllm.model.adapt.token_rows import dense_embedding
 from babyllm.model.attention import Attention
+from babyllm.model.interface import gathering
 from babyllm.model.linear import joined_bias, joined_int8, joined_weight
 from babyllm.model.transformer import Block, Transformer
 from babyllm.runtime.precision import dtype_here
@@ -67,11 +69,25 @@ class _Layer(NamedTuple):
     down: Matrix
 
 
+class _Gathered(Sequence[_Layer]):
+    """The layers of blocks, each made when it is asked for; those of a divided model are gathered for that."""
+
+    def __init__(self, blocks: Sequence[Block], make: Callable[[Block], _Layer]) -> None:
+        self._blocks, self._make = blocks, make
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def __getitem__(self, i: Any) -> Any:
+        with (gathering(self._blocks[i]) or nullcontext)():
+            return self._make(self._blocks[i])
+
+
 class Decoder:
     """Computes logits of the next token after the tokens in each row of its cache.
 
     It uses the weights that the model has at construction. They are shared with the model if they are int8 or have the
-    dtype of the products, else copied.
+    dtype of the products, else copied. Those of a divided model's blocks are gathered in each pass instead.
 
     Attributes:
         context: number of tokens that fit into a row.
@@ -92,7 +108,7 @@ class Decoder:
         config = model.config
         embed = dense_embedding(model.embed_tokens).detach()
         device = embed.device
-        self.device, self._slots = device, slots
+        self.device = device
         self.dtype = dtype_here(embed)
         self._heads, self._kv_heads, self._width = config.n_heads, config.kv_heads, config.head_width
         # x / sqrt(mean(x^2) + eps) = x sqrt(D) / sqrt(sum(x^2) + D eps); sqrt(D) is folded into the norms' weights.
@@ -104,7 +120,13 @@ class Decoder:
             self._same = torch.eye(config.head_width, device=device)
             self._turned = self._same.roll(config.head_width // 2, 0)
             self._embed = embed
-            self._layers = [self._layer(cast(Block, block)) for block in model.layers]
+            blocks = [cast(Block, block) for block in model.layers]
+            matrices = [layer for layer in blocks[0].modules() if isinstance(layer, nn.Linear)]
+            self._layer_size = sum(layer.in_features * layer.out_features for layer in matrices)
+            # A packed copy, which a matrix makes for many rows, would not be used again.
+            self._rows = 1 if gathering(blocks[0]) else slots
+            gathered = _Gathered(blocks, self._layer)
+            self._layers: Sequence[_Layer] = gathered if gathering(blocks[0]) else list(gathered)
             self._norm = model.norm.weight.detach() * self._root
             self._head = self._matrix(model.lm_head)
         self._make_room(slots, context)
@@ -175,8 +197,8 @@ class Decoder:
 
     def _matrix(self, *layers: nn.Linear) -> Matrix:
         if held := joined_int8(layers):
-            return Matrix(held[0], self._slots, held[1])
-        return Matrix(joined_weight(layers, self.dtype), self._slots)
+            return Matrix(held[0], self._rows, held[1])
+        return Matrix(joined_weight(layers, self.dtype), self._rows)
 
     def read(self, tokens: Tensor, first: int, lengths: Sequence[int], counts: Sequence[int] | None = None) -> Tensor:
         """Logits after the last new token of each row; the keys and values of the new tokens are added to the cache.
@@ -231,14 +253,12 @@ class Decoder:
 
     def n_tokens_in_a_layer(self, effort: int, length: int) -> int:
         """Number of tokens, after `length` others, that cost as much in one layer as the first `effort` do in all."""
-        of_matrices = sum(part.size for part in self._layers[0] if isinstance(part, Matrix))
         of_attention = 2 * self._heads * self._width * length
-        return effort * len(self._layers) * of_matrices // (of_matrices + of_attention)
+        return effort * len(self._layers) * self._layer_size // (self._layer_size + of_attention)
 
     def n_first_tokens(self, n: int, length: int) -> int:
         """Number of tokens at the beginning of a text that cost as much as `n` tokens after `length` others."""
-        of_matrices = sum(part.size for part in self._layers[0] if isinstance(part, Matrix))
-        return n + n * 2 * self._heads * self._width * length // of_matrices
+        return n + n * 2 * self._heads * self._width * length // self._layer_size
 
     def _hidden(self, tokens: Tensor, first: int, lengths: Sequence[int]) -> Tensor:
         """Hidden states (N T, D) of tokens (N, T) after all layers."""

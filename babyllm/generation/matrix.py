@@ -77,11 +77,6 @@ class Matrix:
             return self._in_blocks(x).to(x.dtype)
         return torch.mm(x, self._transposed)
 
-    @property
-    def size(self) -> int:
-        """The number of its elements, O I."""
-        return self._weight.numel()
-
     def _in_blocks(self, x: Tensor) -> Tensor:
         """The product in float32, without scales; the matrix is converted block by block."""
         n_outputs, n_inputs = self._weight.shape

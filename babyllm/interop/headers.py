@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
@@ -25,14 +26,28 @@ def tensor_shapes(files: Sequence[Path]) -> dict[str, list[int]]:
     Raises:
         UserError: a file cannot be read or is not a safetensors file.
     """
-    shapes: dict[str, list[int]] = {}
-    for file in files:
-        try:
-            with path_as_text(file) as place, safe_open(place, "pt") as opened:
-                shapes |= {name: list(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as e:
-            raise UserError(f"{file}: cannot be read ({in_one_line(e)})") from e
-    return shapes
+    return {name: header.shape for file in files for name, header in tensor_headers(file).items()}
+
+
+class TensorHeader(NamedTuple):
+    """What a safetensors file says about a tensor: its shape, and its type as the format writes it (F32, BF16)."""
+
+    shape: list[int]
+    dtype: str
+
+
+def tensor_headers(file: Path) -> dict[str, TensorHeader]:
+    """The headers of the tensors in a safetensors file, by name.
+
+    Raises:
+        UserError: the file cannot be read or is not a safetensors file.
+    """
+    try:
+        with path_as_text(file) as place, safe_open(place, "pt") as opened:
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            return {name: TensorHeader(list(one.get_shape()), one.get_dtype()) for name, one in slices.items()}
+    except (SafetensorError, OSError) as e:
+        raise UserError(f"{file}: cannot be read ({in_one_line(e)})") from e
 
 
 def require_fitting_header(files: Sequence[Path], config: ModelConfig, path: Path) -> None:

@@ -3,7 +3,7 @@
 model directory -> RUN_DIR/base: weights of a step as hard links where the disk allows it, all other files as copies
 
 If the vocabulary was extended or the shape changed, the weights are written out: an adapter needs those it was trained
-with. They are taken from the files of the original, mapped into memory, as the model may hold them in fewer bits.
+with. They are copied one by one from the files of the original, as the model may hold them in fewer bits.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import shutil
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from babyllm.config.json_fields import read_json
@@ -19,9 +20,9 @@ from babyllm.errors import UserError
 from babyllm.files import sha256, whole_folder, write_sealed_json
 from babyllm.integrity import HELD, INDEX, RESUME
 from babyllm.interop.hf_config import config_from_json
-from babyllm.interop.huggingface import describe_model
-from babyllm.interop.weights import WEIGHTS, hf_name, save_tensors, stored_layers, weight_files
-from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
+from babyllm.interop.huggingface import Unread, describe_model
+from babyllm.interop.weights import WEIGHTS, Source, hf_name, read_tensor, stored_layers, weight_files, write_tensors
+from babyllm.model.transformer import EMBEDDING, OUTPUT
 from babyllm.tokenizer import Tokenizer
 
 BASE = "base"
@@ -31,7 +32,7 @@ _COPIED = (
 )
 
 
-def hold_base(run_dir: Path, source: Path, model: Transformer, tokenizer: Tokenizer) -> Path:
+def hold_base(run_dir: Path, source: Path, base: Unread, tokenizer: Tokenizer) -> Path:
     """Put the base model of a new run into the run's directory, in place of the base of an earlier attempt.
 
     Hard links take no space, and the files stay if those of `source` are deleted or replaced. The sha256 of each file
@@ -40,7 +41,7 @@ def hold_base(run_dir: Path, source: Path, model: Transformer, tokenizer: Tokeni
     Args:
         run_dir: directory of the run, without a saved step; created if absent.
         source: directory of the model that is adapted.
-        model: model loaded from `source`, without an adapter; its vocabulary may have been extended since.
+        base: model of `source`, without an adapter; its vocabulary may have been extended since.
         tokenizer: tokenizer of the model; written only if the vocabulary was extended.
 
     Returns:
@@ -55,11 +56,11 @@ def hold_base(run_dir: Path, source: Path, model: Transformer, tokenizer: Tokeni
     try:
         with whole_folder(target) as saving:
             stored = config_from_json(read_json(source / "config.json"), str(source / "config.json"))
-            if stored == replace(model.config, dropout=0.0, activation_checkpointing=False):
+            if stored == replace(base.model.config, dropout=0.0, activation_checkpointing=False):
                 _take(source, saving)
             else:
-                _write(source, saving, model)
-                describe_model(saving, model, tokenizer)
+                _write(source, saving, base)
+                describe_model(saving, base.model, tokenizer)
             files = {file.name: sha256(file) for file in sorted(saving.iterdir())}
             write_sealed_json(saving / HELD, {"source": str(source.absolute()), "files": files})
     except OSError as e:
@@ -78,16 +79,18 @@ def _take(source: Path, target: Path) -> None:
             shutil.copyfile(file, target / file.name)
 
 
-def _write(source: Path, target: Path, model: Transformer) -> None:
+def _write(source: Path, target: Path, base: Unread) -> None:
     """Write the weights of `source` in their stored types: the model's layers, and its own rows where it has more."""
-    tensors = stored_layers(weight_files(source), model.config.n_layers)
+    model = base.model
+    stored = stored_layers(weight_files(source), model.config.n_layers)
     if model.config.tie_embeddings:
-        tensors.pop(f"{OUTPUT}.weight", None)
+        stored.pop(f"{OUTPUT}.weight", None)
+    sources = {name: Source(name, x.shape, partial(read_tensor, x.file, x.name), x.dtype) for name, x in stored.items()}
     for name in (f"{EMBEDDING}.weight", f"{OUTPUT}.weight"):
-        rows = model.get_parameter(name).detach()
-        if len(rows) > len(tensors.get(hf_name(name), rows)):
-            tensors[hf_name(name)] = rows
-    save_tensors(tensors, target / WEIGHTS)
+        shape = tuple(model.get_parameter(name).shape)
+        if hf_name(name) in stored and shape[0] > stored[hf_name(name)].shape[0]:
+            sources[hf_name(name)] = Source(hf_name(name), shape, partial(base.weights.read, name), "float32")
+    write_tensors(target / WEIGHTS, sources.values())
 
 
 def _link(file: Path, target: Path) -> bool:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from babyllm.config.json_fields import Fields, read_json
 from babyllm.errors import UserError
@@ -22,7 +22,6 @@ from babyllm.integrity import AUXILIARY, check_held, check_model
 from babyllm.interop.headers import require_fitting_header, tensor_shapes
 from babyllm.interop.hf_config import classifier_of, config_from_json, config_to_json, is_classifier
 from babyllm.interop.weights import (
-    LAYER,
     VALUE_HEAD,
     WEIGHTS,
     load_weights,
@@ -30,12 +29,14 @@ from babyllm.interop.weights import (
     weight_files,
     weights_to_hf,
 )
+from babyllm.model.adapt.lora import freeze_blocks
 from babyllm.model.config import ModelConfig
 from babyllm.model.heads import CRITIC, SCORE, ActorCritic, WithAuxiliary, WithHead
 from babyllm.model.interface import Model
 from babyllm.model.linear import FrozenLinear, WeightStorage
 from babyllm.model.options import ModelOptions
-from babyllm.model.transformer import OUTPUT, Transformer
+from babyllm.model.transformer import Transformer
+from babyllm.parallel.filling import Weights, fill
 from babyllm.tokenizer import Tokenizer
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -144,6 +145,18 @@ def generation_ends(directory: Path) -> list[int]:
     return list(dict.fromkeys(found))
 
 
+class Unread(NamedTuple):
+    """A model of which no weight has been read yet; `filling.fill` reads them.
+
+    Attributes:
+        model: model on the device "meta".
+        weights: its weights, by the names of its parameters.
+    """
+
+    model: Transformer
+    weights: Weights
+
+
 def load_model(directory: Path, options: ModelOptions | None = None, storage: WeightStorage = "float32") -> Transformer:
     """The model of a Hugging Face directory, in float32 on the CPU.
 
@@ -157,10 +170,31 @@ def load_model(directory: Path, options: ModelOptions | None = None, storage: We
     Raises:
         UserError: a file is missing, damaged or does not fit; the message names it.
     """
+    return filled(unread_model(directory, options), storage)
+
+
+def unread_model(directory: Path, options: ModelOptions | None = None) -> Unread:
+    """The model of a Hugging Face directory, as `load_model` reads it, without its values.
+
+    Raises:
+        UserError: a file is missing, damaged or does not fit, or the directory holds an adapter, a reward model or a
+            classifier.
+    """
     with torch.device("meta"):
         model = Transformer(read_shape(directory, options))
-    _fill(model, model, directory, storage)
-    return model
+    model.origin = str(directory)
+    return Unread(model, load_weights(directory, model))
+
+
+def filled(unread: Unread, storage: WeightStorage = "float32") -> Transformer:
+    """The model with its weights, on the CPU; `storage` is that of `load_model`.
+
+    Raises:
+        UserError: a value is not finite.
+    """
+    freeze_blocks(unread.model, storage)
+    fill(unread.model, unread.weights)
+    return unread.model
 
 
 def read_shape(directory: Path, options: ModelOptions | None = None) -> ModelConfig:
@@ -191,6 +225,17 @@ def load_with_head(directory: Path, options: ModelOptions | None = None) -> With
     Raises:
         UserError: the directory has no head, or a file is missing, damaged or does not fit.
     """
+    model, weights = unread_with_head(directory, options)
+    fill(model, weights)
+    return model
+
+
+def unread_with_head(directory: Path, options: ModelOptions | None = None) -> tuple[WithHead, Weights]:
+    """The model with a head as `load_with_head` reads it, on the device "meta", and its weights, which are not read.
+
+    Raises:
+        UserError: the directory has no head, or a file is missing, damaged or does not fit.
+    """
     raw, config = _described(directory, options)
     has_output = not is_classifier(raw)
     files = [directory / VALUE_HEAD] if has_output else weight_files(directory)
@@ -203,8 +248,8 @@ def load_with_head(directory: Path, options: ModelOptions | None = None) -> With
     with torch.device("meta"):
         names = [labels.text(str(i), f"LABEL_{i}") for i in range(shape[0])]
         model = WithHead(Transformer(config), names, has_output=has_output)
-    _fill(model, model.model, directory)
-    return model
+    model.model.origin = str(directory)
+    return model, load_weights(directory, model)
 
 
 def _described(directory: Path, options: ModelOptions | None) -> tuple[dict[str, Any], ModelConfig]:
@@ -220,19 +265,3 @@ def _described(directory: Path, options: ModelOptions | None) -> tuple[dict[str,
     config = config_from_json(raw, str(path))
     require_fitting_header(weight_files(directory), config, path)
     return raw, (options or ModelOptions()).applied(config, directory)
-
-
-def _fill(model: Model, transformer: Transformer, directory: Path, storage: WeightStorage = "float32") -> None:
-    """Give a model on the device "meta" the weights of a directory; `transformer` is the model or the one inside it."""
-    for name, tensor in load_weights(directory, model).items():
-        path, _, key = name.rpartition(".")
-        module = model.get_submodule(path)
-        if storage != "float32" and key == "weight" and isinstance(module, nn.Linear) and LAYER.search(name):
-            module.weight = nn.Parameter(tensor, requires_grad=False)
-            model.set_submodule(path, FrozenLinear(module, storage))
-        else:
-            is_empty = name.endswith(f"{OUTPUT}.weight") and not len(tensor)
-            setattr(module, key, nn.Parameter(tensor.float(), requires_grad=not is_empty))
-    if transformer.config.tie_embeddings and len(transformer.lm_head.weight):
-        transformer.lm_head.weight = transformer.embed_tokens.weight
-    transformer.origin = str(directory)

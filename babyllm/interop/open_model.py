@@ -5,14 +5,10 @@ GGUF file, llama2.c file, Hugging Face directory -> OpenModel -> directory, or a
 
 from __future__ import annotations
 
-import json
-import math
-import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,14 +18,12 @@ from babyllm.files import new_folder, write_json
 from babyllm.integrity import INDEX
 from babyllm.interop.hf_config import config_to_json
 from babyllm.interop.huggingface import model_tensors, save_generation
-from babyllm.interop.weights import WEIGHTS, hf_name
+from babyllm.interop.weights import WEIGHTS, Dtype, Source, hf_name, write_tensors
 from babyllm.model.config import ModelConfig
 from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
 from babyllm.tokenizer import Tokenizer
 
 SHARD_BYTES = 4 << 30
-Dtype = Literal["float32", "bfloat16", "float16"]
-_CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 @dataclass(frozen=True)
@@ -135,77 +129,32 @@ def fill_directory(opened: OpenModel, folder: Path, dtype: Dtype, shard_bytes: i
     with torch.device("meta"):
         save_generation(folder, Transformer(config), tokenizer, opened.end_ids)
     tokenizer.save(folder, chat_template=opened.chat_template)
-    shards = _shards(_sources(opened), getattr(torch, dtype).itemsize, shard_bytes)
+    shards = _shards(_sources(opened, dtype), shard_bytes)
     if len(shards) == 1:
-        write_tensors(folder / WEIGHTS, shards[0], dtype)
+        write_tensors(folder / WEIGHTS, shards[0])
         return
     places: dict[str, str] = {}
     for i, shard in enumerate(shards, 1):
         name = f"model-{i:05}-of-{len(shards):05}.safetensors"
-        write_tensors(folder / name, shard, dtype)
+        write_tensors(folder / name, shard)
         places |= {source.name: name for source in shard}
-    total = sum(math.prod(source.shape) for shard in shards for source in shard) * getattr(torch, dtype).itemsize
+    total = sum(source.n_bytes for shard in shards for source in shard)
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
 
 
-def _shards(sources: Iterable[Source], itemsize: int, shard_bytes: int) -> list[list[Source]]:
+def _shards(sources: Iterable[Source], shard_bytes: int) -> list[list[Source]]:
     """The tensors in their order, as files of at most `shard_bytes`; a larger tensor has a file of its own."""
     shards: list[list[Source]] = [[]]
     size = 0
     for source in sources:
-        n_bytes = math.prod(source.shape) * itemsize
-        if shards[-1] and size + n_bytes > shard_bytes:
+        if shards[-1] and size + source.n_bytes > shard_bytes:
             shards.append([])
             size = 0
         shards[-1].append(source)
-        size += n_bytes
+        size += source.n_bytes
     return shards
 
 
-def _sources(opened: OpenModel) -> Iterator[Source]:
+def _sources(opened: OpenModel, dtype: Dtype) -> Iterator[Source]:
     for name, shape in shapes(opened.config).items():
-        yield Source(hf_name(name), shape, partial(opened.read, name))
-
-
-class Source(NamedTuple):
-    """A tensor to write, whose values are read when it is its turn.
-
-    Attributes:
-        name: name in the file.
-        shape: shape.
-        read: function that returns the values, on the CPU.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    read: Callable[[], Tensor]
-
-
-def write_tensors(path: Path, sources: Iterable[Source], dtype: Dtype) -> None:
-    """Write a safetensors file; one tensor at a time is in memory.
-
-    Args:
-        path: file to write.
-        sources: tensors in their order in the file.
-        dtype: type of the values in the file.
-
-    Raises:
-        UserError: a value is too large for `dtype`.
-        OSError: the file cannot be written.
-    """
-    sources = list(sources)
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    kind: torch.dtype = getattr(torch, dtype)
-    end = 0
-    for name, shape, _ in sources:
-        start, end = end, end + math.prod(shape) * kind.itemsize
-        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name, _, read in sources:
-            values = read().to(kind).contiguous()
-            if not all(map(math.isfinite, values.aminmax())):
-                raise UserError(f"tensor {name!r} holds a value that is too large for {dtype}; choose --dtype=float32")
-            file.write(values.reshape(-1).view(torch.uint8).numpy().data)
+        yield Source(hf_name(name), shape, partial(opened.read, name), dtype)

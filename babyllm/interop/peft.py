@@ -7,6 +7,8 @@ Legend: R rank, I inputs, O outputs, N tokens whose rows are trained, V vocabula
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +26,8 @@ from babyllm.model.adapt.token_rows import token_rows, train_token_rows
 from babyllm.model.heads import SCORE, WithHead
 from babyllm.model.interface import Model
 from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
-from babyllm.parallel.tensors import local, part_of, place_of
+from babyllm.parallel.filling import Weights
+from babyllm.parallel.tensors import local, part_of, place_of, whole_tensor
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -161,6 +164,37 @@ def load_adapter(model: Transformer, directory: Path) -> Transformer:
     Raises:
         UserError: a file cannot be read, is damaged, does not fit the model, or uses an unsupported feature.
     """
+    _take(model, model.get_parameter, directory)
+    return model
+
+
+def merged(model: Transformer, weights: Weights, directory: Path) -> Weights:
+    """The weights of a base with those of an adapter added, as `merge_lora` adds them.
+
+    Args:
+        model: the base, on the device "meta"; not changed.
+        weights: weights of the base.
+        directory: directory with adapter_config.json and adapter_model.safetensors.
+
+    Raises:
+        UserError: as `load_adapter`.
+    """
+    adapter = _take(copy.deepcopy(model), weights.read, directory)
+    scale, tensors = adapter.config.scale, adapter.tensors
+
+    def added(name: str, weight: Tensor) -> Tensor:
+        layer = name.removesuffix(".weight")
+        if f"{layer}.lora_A" in tensors:
+            weight = weight.float() + scale * (tensors[f"{layer}.lora_B"] @ tensors[f"{layer}.lora_A"])
+        if f"{layer}.rows" in tensors:
+            weight = weight.float().index_copy(0, torch.tensor(adapter.tokens[layer]), tensors[f"{layer}.rows"])
+        return weight
+
+    return weights.changed(added)
+
+
+def _take(model: Transformer, read: Callable[[str], Tensor], directory: Path) -> Adapter:
+    """Give a base, whose weights `read` returns by name, the adapter of a directory, in place."""
     check_model(directory)
     adapter = read_adapter(directory)
     targets = adapter.config.targets
@@ -171,13 +205,13 @@ def load_adapter(model: Transformer, directory: Path) -> Transformer:
         raise UserError(
             f"{directory / ADAPTER_WEIGHTS}: adapts {OUTPUT}, which is tied to the embedding: not supported"
         )
-    for name, copy in adapter.copies.items():
-        weight = model.get_parameter(name)
-        if weight.shape != copy.shape or not torch.equal(weight.detach().to("cpu", copy.dtype), copy):
+    for name, theirs in adapter.copies.items():
+        weight = read(name)
+        if weight.shape != theirs.shape or not torch.equal(weight.detach().to("cpu", theirs.dtype), theirs):
             raise UserError(f"{directory / ADAPTER_WEIGHTS}: its {name} is not the base's: not supported")
     require_known_tokens(adapter, model, directory)
     fill_adapter(train_token_rows(add_lora(model, adapter.config), adapter.tokens), adapter, directory)
-    return model
+    return adapter
 
 
 def require_known_tokens(adapter: Adapter, model: Transformer, directory: Path) -> None:
@@ -295,6 +329,5 @@ def fill_adapter(model: Model, adapter: Adapter, directory: Path) -> None:
         for name, tensor in adapter.tensors.items():
             parameter = parameters[name]
             if len(tensor) < len(parameter):
-                parameter[places[name]] = tensor.to(parameter.device)
-            else:
-                local(parameter).copy_(part_of(tensor, place_of(parameter)))
+                tensor = whole_tensor(parameter.detach()).cpu().index_copy(0, places[name], tensor)
+            local(parameter).copy_(part_of(tensor, place_of(parameter)))

@@ -5,14 +5,17 @@ Transformer, WithHead <-> Hugging Face names <-> model.safetensors in one file o
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,17 +23,38 @@ from babyllm.config.json_fields import Fields, read_json
 from babyllm.errors import UserError, in_one_line
 from babyllm.files import path_as_text
 from babyllm.integrity import AUXILIARY, INDEX
+from babyllm.interop.headers import tensor_headers
 from babyllm.model.config import ModelConfig
 from babyllm.model.heads import CRITIC, SCORE, ActorCritic
 from babyllm.model.interface import Model
 from babyllm.model.transformer import EMBEDDING, OUTPUT
+from babyllm.parallel.filling import Weights
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+_CODES: dict[Dtype, str] = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+_DTYPES = {code: dtype for dtype, code in _CODES.items()}
 WEIGHTS = "model.safetensors"
 VALUE_HEAD = "value_head.safetensors"
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _PREFIX = "model."
 _COMPARABLE = (torch.float32, torch.float16, torch.bfloat16)
 _OS_ERROR = re.compile(r"os error (\d+)")
+
+
+class Stored(NamedTuple):
+    """A tensor in a file.
+
+    Attributes:
+        file: the file.
+        name: name of the tensor in the file.
+        shape: shape of the tensor.
+        dtype: type of its values; float32 for what is read as such.
+    """
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: Dtype
 
 
 def weights_to_hf(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
@@ -81,11 +105,63 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, 
     path.chmod(mode)
 
 
-def read_tensors(file: Path, *, is_checked: bool = True) -> dict[str, Tensor]:
+class Source(NamedTuple):
+    """A tensor to write, whose values are read when it is its turn.
+
+    Attributes:
+        name: name in the file.
+        shape: shape.
+        read: function that returns the values, on the CPU.
+        dtype: type of the values in the file.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+    dtype: Dtype
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the values in the file."""
+        kind: torch.dtype = getattr(torch, self.dtype)
+        return math.prod(self.shape) * kind.itemsize
+
+
+def write_tensors(path: Path, sources: Iterable[Source]) -> None:
+    """Write a safetensors file; one tensor at a time is in memory.
+
+    Args:
+        path: file to write.
+        sources: tensors in their order in the file.
+
+    Raises:
+        UserError: a value is too large for its type.
+        OSError: the file cannot be written.
+    """
+    sources = list(sources)
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for source in sources:
+        start, end = end, end + source.n_bytes
+        kind = _CODES[source.dtype]
+        header[source.name] = {"dtype": kind, "shape": list(source.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for source in sources:
+            values = source.read().to(getattr(torch, source.dtype)).contiguous()
+            if not all(map(math.isfinite, values.aminmax())):
+                raise UserError(
+                    f"tensor {source.name!r} holds a value that is too large for {source.dtype}; choose --dtype=float32"
+                )
+            file.write(values.reshape(-1).view(torch.uint8).numpy().data)
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file by their names in it, in the stored dtypes, on the CPU.
 
-    They are views of the file, mapped into memory, and take none of the process's own until they are changed. Without
-    `is_checked` their values are not read.
+    They are views of the file, mapped into memory, and take none of the process's own until they are changed.
 
     Raises:
         UserError: the file cannot be read, or a tensor holds NaN or infinity.
@@ -95,12 +171,26 @@ def read_tensors(file: Path, *, is_checked: bool = True) -> dict[str, Tensor]:
             tensors = load_file(place)
     except (SafetensorError, OSError, ValueError) as e:
         raise UserError(f"{file}: cannot be read ({in_one_line(e)})") from e
-    for name, tensor in tensors.items() if is_checked else ():
+    for name, tensor in tensors.items():
         # Minimum and maximum show NaN and infinity, much faster than a test of every element.
         comparable = tensor if tensor.dtype in _COMPARABLE else tensor.float()
         if tensor.numel() and not all(map(math.isfinite, comparable.aminmax())):
             raise UserError(f"{file}: tensor {name!r} holds NaN or infinity; use another step or model")
     return tensors
+
+
+def read_tensor(file: Path, name: str) -> Tensor:
+    """One tensor of a safetensors file, a view of the file, which is mapped into memory while the tensor lives.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        with path_as_text(file) as place, safe_open(place, "pt") as opened:
+            tensor: Tensor = opened.get_tensor(name)
+            return tensor
+    except (SafetensorError, OSError) as e:
+        raise UserError(f"{file}: cannot be read ({in_one_line(e)})") from e
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -123,43 +213,41 @@ def weight_files(directory: Path) -> list[Path]:
     return [directory / name for name in names]
 
 
-def stored_layers(files: Sequence[Path], n_layers: int, *, is_checked: bool = True) -> dict[str, Tensor]:
-    """The tensors of a model's files by their Hugging Face names, as `read_tensors` returns them.
+def stored_layers(files: Sequence[Path], n_layers: int) -> dict[str, Stored]:
+    """The tensors of a model's files by their Hugging Face names; only the headers are read.
 
     Args:
         files: files of one model.
         n_layers: layers wanted; those after them are left out, and so are rotary tables.
-        is_checked: whether to refuse values that are not finite.
 
     Raises:
-        UserError: a file cannot be read, or a tensor holds NaN or infinity.
+        UserError: a file cannot be read.
     """
     return {
-        hf_name(name): tensor
+        hf_name(name): Stored(file, name, tuple(header.shape), _DTYPES.get(header.dtype, "float32"))
         for file in files
-        for name, tensor in read_tensors(file, is_checked=is_checked).items()
+        for name, header in tensor_headers(file).items()
         if "rotary_emb" not in name and _layer_of(name) < n_layers
     }
 
 
-def load_weights(directory: Path, model: Model, *, is_checked: bool = True) -> dict[str, Tensor]:
-    """The tensors of a directory by the names of `model`'s parameters, as `read_tensors` returns them.
+def load_weights(directory: Path, model: Model) -> Weights:
+    """The weights in a directory by the names of `model`'s parameters; only the headers of the files are read.
 
     Args:
         directory: directory of a whole model; layers after the last of `model` are left out.
         model: a `Transformer`, a `WithHead` or an `ActorCritic`, on any device; not changed.
-        is_checked: whether to refuse values that are not finite, which reads all of them.
 
     Raises:
-        UserError: a file cannot be read, or tensors are missing, unknown, of another shape or not finite.
+        UserError: a file cannot be read, or tensors are missing, unknown or of another shape.
     """
     if isinstance(model, ActorCritic):
-        parts = {"actor": (directory, model.actor), CRITIC: (directory / CRITIC, model.critic)}
-        return {
-            f"{part}.{name}": x
-            for part, its in parts.items()
-            for name, x in load_weights(*its, is_checked=is_checked).items()
-        }
+        parts = {"actor": load_weights(directory, model.actor), CRITIC: load_weights(directory / CRITIC, model.critic)}
+        split = str.partition
+        return Weights(
+            lambda name: parts[split(name, ".")[0]].read(split(name, ".")[2]),
+            lambda name: parts[split(name, ".")[0]].where(split(name, ".")[2]),
+        )
     files = weight_files(directory)
     if not files:
         raise UserError(f"{directory}: holds no {WEIGHTS}")
@@ -167,17 +255,19 @@ def load_weights(directory: Path, model: Model, *, is_checked: bool = True) -> d
     names = {hf_name(name): name for name in expected}
     if f"{SCORE}.weight" in names:
         files += [file for name in (VALUE_HEAD, AUXILIARY) if (file := directory / name).is_file()]
-    stored = stored_layers(files, model.config.n_layers, is_checked=is_checked)
+    stored = stored_layers(files, model.config.n_layers)
     state = {names.get(name, name.removeprefix(_PREFIX)): tensor for name, tensor in stored.items()}
     output, embedding = names[f"{OUTPUT}.weight"], names[f"{_PREFIX}{EMBEDDING}.weight"]
-    if not len(expected[output]):
-        state[output] = torch.empty(expected[output].shape)
-    elif model.config.tie_embeddings:
-        state[output] = state.get(embedding, torch.empty(0))
-    wrong = [n for n in expected if n not in state or state[n].shape != expected[n].shape]
-    wrong += [n for n in state if n not in expected]
+    if model.config.tie_embeddings and embedding in state:
+        state[output] = state[embedding]
+    has_values = {name for name, tensor in expected.items() if tensor.numel()}
+    wrong = [n for n in expected if n in has_values and (n not in state or state[n].shape != expected[n].shape)]
+    wrong += [n for n in state if n not in has_values and n != output]
     if wrong:
         raise UserError(
             f"{files[0]}: tensor {wrong[0]!r} is missing, unknown or of another shape than config.json says"
         )
-    return state
+    return Weights(
+        lambda name: read_tensor(state[name].file, state[name].name),
+        lambda name: f"{state[name].file}: tensor {state[name].name!r}",
+    )

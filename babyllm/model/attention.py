@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from babyllm.model.config import ModelConfig
-from babyllm.model.document_attention import attend_by_document
+from babyllm.model.document_attention import Part, attend_by_document
 from babyllm.model.kernels.norm import RMSNorm
 from babyllm.model.linear import joint
 from babyllm.model.rope import split_rotated
@@ -53,7 +53,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, seen: Seen | None, form: F
 
     Args:
         q: (B, H, T, W) queries, any floating type.
-        k: (B, K, T, W) keys; H is a multiple of K.
+        k: (B, K, T, W) keys of the same tokens; H is a multiple of K.
         v: (B, K, T, W) values.
         seen: what queries may look at, as `document_attention.seen_in` returns it; None for plain causal attention.
         form: form of plain causal attention; "documents" is "fused" there.
@@ -64,6 +64,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, seen: Seen | None, form: F
     if seen is None and form == "blocks":
         attended: Tensor = _Blocks.apply(q, k, v)  # type: ignore[no-untyped-call]
         return attended
+    if isinstance(seen, Part):
+        return seen.attend(q, k, v)
     if seen is not None and not isinstance(seen, Tensor):
         return attend_by_document(q, k, v, seen)
     return F.scaled_dot_product_attention(

@@ -56,9 +56,13 @@ class WithHead(Model):
         if not has_output:
             model.lm_head = _no_output(width, device)
         self.score = nn.Linear(width, len(self.labels), bias=False, device="meta")
-        self.score.weight = nn.Parameter(torch.empty(len(self.labels), width, device=device))
-        if device.type != "meta":  # torch would load its compiler, which takes seconds
-            nn.init.normal_(self.score.weight, std=INIT_STD)
+        # On "meta" torch would load its compiler to draw, which takes seconds.
+        weight = torch.empty(len(self.labels), width, device=device) if device.type == "meta" else self.drawn()
+        self.score.weight = nn.Parameter(weight.to(device))
+
+    def drawn(self) -> Tensor:
+        """New weights (N, D) of the head, drawn from torch's current generator."""
+        return nn.init.normal_(torch.empty(len(self.labels), self.config.d_model), std=INIT_STD)
 
     @property
     def config(self) -> ModelConfig:

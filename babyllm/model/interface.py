@@ -7,6 +7,8 @@ Legend: B batch, T time, D model width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal
 
 from torch import nn
@@ -47,3 +49,22 @@ class Model(nn.Module):
         @property
         def layers(self) -> nn.ModuleList:
             """The blocks, in order: what is compiled, sharded or recomputed one by one."""
+
+
+Gathering = Callable[[], AbstractContextManager[None]]
+"""Makes a context in which a block has its weights."""
+_GATHERING = "_gathering"
+
+
+def gathering(block: nn.Module) -> Gathering | None:
+    """Where a block gets its weights, if they come from other ranks for each pass; None for one that has them.
+
+    A pass through the block does it by itself. Whoever reads the weights otherwise does so in the context.
+    """
+    found: Gathering | None = getattr(block, _GATHERING, None)
+    return found
+
+
+def set_gathering(block: nn.Module, context: Gathering | None) -> None:
+    """Set what `gathering` returns."""
+    setattr(block, _GATHERING, context)

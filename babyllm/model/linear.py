@@ -9,17 +9,19 @@ Legend: I inputs, O outputs, R rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from babyllm.model.adapt import int8, nf4
+from babyllm.model.kernels.joined import joined_product
 from babyllm.model.kernels.norm import RMSNorm, normed_product
 from babyllm.model.kernels.swiglu import swiglu, swiglu_product
 
+T = TypeVar("T")
 _ALIGNMENT = 64  # bytes, of memory that PyTorch allocates
 _IN_NF4 = ("nf4", "nf4_double")
 
@@ -57,7 +59,15 @@ class FrozenLinear(nn.Linear):
         for name, tensor in zip(_STORED, stored, strict=False):
             setattr(self, name, nn.Parameter(tensor.detach(), requires_grad=False))
         if storage in _IN_NF4:
-            self._table = nf4.pair_table(self.weight.device)
+            self._table = nf4.pair_table(torch.device("cpu") if self.weight.is_meta else self.weight.device)
+
+    def made_of(self, read: Callable[[str], Tensor]) -> dict[str, Tensor]:
+        """The whole tensors of its parameters by name, made of those of the plain layer, which `read` returns by name.
+
+        What is new begins as in a new layer.
+        """
+        found = dict(zip(_STORED, _quantised(read("weight"), self.storage), strict=False))
+        return found if self.bias is None else found | {"bias": read("bias")}
 
     def base_weight(self) -> Tensor:
         """(O, I) float32: the frozen weight, restored from what is stored."""
@@ -161,13 +171,17 @@ class LoraLinear(FrozenLinear):
         """Take over the weight and the bias of `layer`."""
         super().__init__(layer, storage)
         device = layer.weight.device
-        self.lora_A = nn.Parameter(torch.empty(rank, layer.in_features, device=device))
+        self.lora_A = nn.Parameter(_drawn(rank, layer.in_features, device))
         self.lora_B = nn.Parameter(torch.zeros(layer.out_features, rank, device=device))
-        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         self.alpha, self.rslora, self.dropout = alpha, rslora, dropout
-        self.scale = alpha / (math.sqrt(rank) if rslora else rank)
+        self.scale = update_scale(rank, alpha, rslora=rslora)
         self.lr_scales = {"lora_B": lora_plus}  # Hayou et al. 2024, LoRA+
         self.is_active = True
+
+    def made_of(self, read: Callable[[str], Tensor]) -> dict[str, Tensor]:
+        """As `FrozenLinear.made_of`; A is drawn from torch's current generator, B is zero."""
+        update = {"lora_A": _drawn(*self.lora_A.shape), "lora_B": torch.zeros(self.lora_B.shape)}
+        return super().made_of(read) | update
 
     @property
     def rank(self) -> int:
@@ -192,9 +206,29 @@ class LoraLinear(FrozenLinear):
             return self.base_weight() + self.scale * (self.lora_B.float() @ self.lora_A.float())
 
 
+def update_scale(rank: int, alpha: float, *, rslora: bool) -> float:
+    """The factor of an update."""
+    return alpha / (math.sqrt(rank) if rslora else rank)
+
+
+def _drawn(rank: int, n_inputs: int, device: torch.device | None = None) -> Tensor:
+    """A (R, I), drawn from torch's current generator; on "meta" a placeholder."""
+    drawn = torch.empty(rank, n_inputs, device=device)
+    return drawn if drawn.is_meta else nn.init.kaiming_uniform_(drawn, a=math.sqrt(5))
+
+
 def dense_weight(layer: nn.Linear) -> Tensor:
     """(O, I): the matrix a layer without dropout multiplies by, differentiable where it is trained."""
     return layer.merged_weight() if isinstance(layer, FrozenLinear) else layer.weight
+
+
+def through(layer: nn.Linear, function: Callable[..., T], x: Tensor, *args: Any) -> T:
+    """`function(x, W, *args)` with the matrix W of a layer, where other code than the layer's computes its product.
+
+    What is done around the layer's passes is done around the function, if the layer has a method `through`.
+    """
+    own: Callable[..., T] | None = getattr(layer, "through", None)
+    return function(x, dense_weight(layer), *args) if own is None else own(function, x, *args)
 
 
 def joined_weight(layers: Sequence[nn.Linear], dtype: torch.dtype) -> Tensor:
@@ -251,10 +285,10 @@ def joint(x: Tensor, norm: RMSNorm, layers: Sequence[nn.Linear], *, recompute: b
     if not torch.is_grad_enabled() or any(type(layer) is not nn.Linear for layer in layers):
         normed = norm(x)
         return torch.cat([layer(normed) for layer in layers], dim=-1)
-    weight, bias = torch.cat([layer.weight for layer in layers]), joined_bias(layers)
+    weights, bias, dtype = [layer.weight for layer in layers], joined_bias(layers), product_dtype(x)
     if not recompute:
-        return F.linear(norm(x), weight, bias)
-    y = normed_product(x, norm.weight, norm.eps, weight.to(product_dtype(x)))
+        return joined_product(norm(x).to(dtype), None if bias is None else bias.to(dtype), weights)
+    y = normed_product(x, norm.weight, norm.eps, weights, dtype)
     return y if bias is None else y + bias.to(y.dtype)
 
 

@@ -31,11 +31,11 @@ from babyllm.model.document_attention import seen_in
 from babyllm.model.entropy import losses_and_entropies
 from babyllm.model.interface import Model, Output
 from babyllm.model.kernels.norm import RMSNorm
-from babyllm.model.linear import after_swiglu, dense_weight, joint
+from babyllm.model.linear import after_swiglu, dense_weight, joint, product_dtype, through
 from babyllm.model.rope import rope_table
 
 if TYPE_CHECKING:
-    from babyllm.model.document_attention import Seen
+    from babyllm.model.document_attention import Part, Seen
 
 EMBEDDING, OUTPUT = "embed_tokens", "lm_head"  # names of the matrices with a row for each token
 INIT_STD = 0.02
@@ -88,6 +88,7 @@ class Transformer(Model):
         origin: directory the weights were read from, which an adapter names as its base; None if they were drawn.
         layers: blocks.
         end_ids: ids of tokens that end its text, by the files it was read from; empty if the weights were drawn.
+        part: place of the tokens of the pass at hand in their rows; None: they are whole rows.
     """
 
     config: ModelConfig
@@ -99,6 +100,7 @@ class Transformer(Model):
         self.config = config
         self.origin = None
         self.end_ids: frozenset[int] = frozenset()
+        self.part: Part | None = None
         V, D = config.vocab_size, config.d_model
         # A weight handed in is not drawn here, nor on "meta", where that would load the compiler for seconds.
         self.embed_tokens = nn.Embedding(V, D, _weight=torch.empty(V, D))
@@ -164,11 +166,11 @@ class Transformer(Model):
         wanted, found = returns or ("nats",), {"hidden": hidden}
         scaled = hidden if temperature == 1 else hidden / temperature  # the output layer has no bias
         if targets is not None and "entropy" in wanted:
-            output = dense_weight(self.lm_head)
-            nats, found["entropy"] = losses_and_entropies(scaled, output, targets, n_targets, allowed)
+            of_targets = (targets, n_targets, allowed)
+            nats, found["entropy"] = through(self.lm_head, losses_and_entropies, scaled, *of_targets)
             found["nats"] = nats if weights is None else nats * weights
         elif targets is not None and "nats" in wanted:
-            found["nats"] = token_losses(scaled, dense_weight(self.lm_head), targets, weights, n_targets, allowed)
+            found["nats"] = through(self.lm_head, token_losses, scaled, targets, weights, n_targets, allowed)
         return {name: found[name] for name in returns} if returns else found["nats"]
 
     @torch.no_grad()
@@ -182,8 +184,9 @@ class Transformer(Model):
 
         In training call the model with `returns=("hidden",)` instead, so that a wrapper such as DDP sees the pass.
         """
-        seen = None if documents is None else self._seen_in(documents)
-        length = tokens.shape[1]
+        part = self.part
+        seen = part if part or documents is None else self.seen_in(documents)
+        length = part.length if part else tokens.shape[1]
         cos, sin = self.rotations(length, tokens.device)
         if positions is None:
             cos, sin = cos[None, None, :length], sin[None, None, :length]  # (1, 1, T, W) and (1, 1, T, W/2)
@@ -199,12 +202,10 @@ class Transformer(Model):
         normed: Tensor = self.norm(x)
         return normed
 
-    def _seen_in(self, documents: Tensor) -> Seen:
-        """What the tokens of packed rows see, for the type that attention computes in."""
-        kind, dtype = documents.device.type, self.embed_tokens.weight.dtype
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else dtype
-        by_document = attention_form(self) == "documents"
-        return seen_in(documents, dtype, self.config.head_width, by_document=by_document)
+    def seen_in(self, documents: Tensor, parts: Sequence[range] = ()) -> Seen:
+        """What the tokens of packed rows see; arguments are as for `document_attention.seen_in`."""
+        dtype, by_document = product_dtype(self.embed_tokens.weight), attention_form(self) == "documents"
+        return seen_in(documents, dtype, self.config.head_width, by_document=by_document, parts=parts)
 
     def rotations(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Cosines (S, W) and sines (S, W/2), float32, of the rotary angles, for S >= `length` positions.

@@ -9,6 +9,7 @@ from babyllm.config.values import Count
 
 Shard = Literal["none", "zero2", "zero3", "hybrid"]
 Offload = Literal["none", "optimizer", "all"]
+Reading = Literal["auto", "layers", "whole"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,10 @@ class ParallelConfig:
         offload: parts held in the memory of the CPU: optimizer, its state, which is also updated there; all, weights
             and gradients too, and only with a shard.
         tensor: processes among which each layer's matrices are split; they read the same rows.
-        context: processes among which each row is split.
+        context: processes among which each row is split, for rows that are too long for one of them.
+        reading: weights that a process holds while a divided model is evaluated or writes: layers, of one block at a
+            time, gathered for each pass; whole, of the whole model, which writes faster; auto, whole in GRPO and PPO,
+            whose models write most of the time, else layers.
     """
 
     shard: Shard = "none"
@@ -33,3 +37,4 @@ class ParallelConfig:
     offload: Offload = "none"
     tensor: Count = 1
     context: Count = 1
+    reading: Reading = "auto"

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from babyllm.model.interface import Model
+from babyllm.model.transformer import Transformer
 from babyllm.parallel.config import ParallelConfig
+from babyllm.parallel.context import share_rows
 from babyllm.parallel.refusals import require_possible
 from babyllm.parallel.sharding import is_sharded, shard
 from babyllm.runtime import Runtime
@@ -32,7 +34,7 @@ def prepare(model: M, runtime: Runtime, config: ParallelConfig | None = None) ->
     Call it before the optimizer is made: sharding replaces parameters, and an optimizer would keep the old ones.
 
     Args:
-        model: bare model, the same on every rank; one that will be divided may be on "meta", to be filled afterwards.
+        model: bare model, the same on every rank; it may be on "meta", to be filled afterwards.
         runtime: device and ranks.
         config: how to divide it; None leaves it whole.
 
@@ -41,7 +43,15 @@ def prepare(model: M, runtime: Runtime, config: ParallelConfig | None = None) ->
     """
     config = config or ParallelConfig()
     require_possible(config, runtime, model)
-    return shard(model, runtime, config) if divides(config, runtime) else model.to(runtime.device)
+    is_empty = any(parameter.is_meta for parameter in model.parameters())
+    if divides(config, runtime):
+        model = shard(model, runtime, config)
+    elif not is_empty:
+        model = model.to(runtime.device)
+    if config.context > 1:
+        assert isinstance(model, Transformer)  # as `require_possible` has seen to
+        share_rows(model, runtime)
+    return model
 
 
 def divides(config: ParallelConfig, runtime: Runtime) -> bool:

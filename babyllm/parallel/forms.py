@@ -37,14 +37,14 @@ def choose_forms(model: Model, runtime: Runtime, seq_len: int, *, is_packed: boo
     if form == "auto":
         shape = seq_len, c.n_heads, c.kv_heads, c.head_width
         is_cpu = runtime.device.type == "cpu"
-        is_open = is_cpu and SHORTEST <= seq_len <= LONGEST and not is_packed
+        is_open = is_cpu and SHORTEST <= seq_len <= LONGEST and not is_packed and runtime.context == 1
         key = f"attention {shape} {runtime.dtype}, {machine}"
         is_blocks = is_open and _measured(runtime, key, "blocks", lambda: fastest_form(shape, runtime.dtype))
         # On a CPU each new set of documents would be compiled once more.
         by_document = is_packed and seq_len >= PACKED and not (is_cpu and runtime.compile)
         form = "documents" if by_document else "blocks" if is_blocks else "fused"
     set_attention(model, form)
-    if runtime.compile == "auto" and runtime.tensor > 1:
+    if runtime.compile == "auto" and runtime.row_ranks > 1:
         runtime.compile = False
     if runtime.compile == "auto":
         key = f"compile {seq_len} {c} {runtime.dtype} {runtime.compile_backend}, {machine}"

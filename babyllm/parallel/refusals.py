@@ -5,6 +5,7 @@ from __future__ import annotations
 from babyllm.errors import UserError
 from babyllm.model.interface import Model
 from babyllm.model.linear import FrozenLinear
+from babyllm.model.transformer import Transformer
 from babyllm.parallel.config import ParallelConfig
 from babyllm.runtime import Runtime
 
@@ -15,38 +16,46 @@ def require_possible(config: ParallelConfig, runtime: Runtime, model: Model) -> 
     Raises:
         UserError: a setting cannot work here; the message names it.
     """
-    n, size = runtime.data_ranks, config.shard_ranks or max(1, runtime.local_world_size // config.tensor)
+    n = runtime.world_size // config.tensor
+    size = config.shard_ranks or max(1, runtime.local_world_size // config.tensor)
     if config.shard_ranks and config.shard != "hybrid":
         raise UserError(f"parallel.shard_ranks={config.shard_ranks}: has an effect under parallel.shard=hybrid alone")
     if config.shard == "hybrid" and n % size:
         raise UserError(f"parallel.shard_ranks={size}: does not divide the {n} processes of the run")
     if config.offload == "all" and (config.shard == "none" or n == 1):
         raise UserError("parallel.offload=all: needs parallel.shard=zero3 and at least 2 processes; or give optimizer")
-    if config.context > 1:
+    for name in ("tensor", "context"):
+        given, started = getattr(config, name), getattr(runtime, name)
+        if given != started:
+            raise ValueError(f"the runtime was started with {name}={started}, and parallel.{name} is {given}")
+        if given > 1 and runtime.compile is True:
+            raise UserError(
+                f"runtime.compile=true: is not supported with parallel.{name}={given}; leave one of them out"
+            )
+    _require_split(config.tensor, model)
+    if config.context > 1 and not isinstance(model, Transformer):
         raise UserError(
-            f"parallel.context={config.context}: is not supported; PyTorch splits rows in a fused CUDA kernel alone, "
-            "which reads no document mask; use fewer rows in data.micro_batch, or model.activation_checkpointing"
+            f"parallel.context={config.context}: is not supported for a model with a head, whose values would be of "
+            "other processes' tokens too; use parallel.shard=zero3 or model.activation_checkpointing"
         )
-    _require_split(config.tensor, runtime, model)
 
 
-def refuse_tensor(config: ParallelConfig, stage: str) -> None:
-    """Refuse `parallel.tensor` in a stage whose ranks write answers and have them rewarded.
+def refuse_shared_rows(config: ParallelConfig, stage: str) -> None:
+    """Refuse `parallel.tensor` and `parallel.context` in a stage whose ranks write answers and have them rewarded.
 
     Raises:
-        UserError: the matrices are to be split.
+        UserError: several processes are to train on the same answers.
     """
-    if config.tensor > 1:
-        raise UserError(
-            f"parallel.tensor={config.tensor}: is not supported by {stage}, since processes that train on the same "
-            "answers could be given different rewards; use parallel.shard=zero3"
-        )
+    for name, n in {"tensor": config.tensor, "context": config.context}.items():
+        if n > 1:
+            raise UserError(
+                f"parallel.{name}={n}: is not supported by {stage}, since processes that train on the same answers "
+                "could be given different rewards; use parallel.shard=zero3"
+            )
 
 
-def _require_split(n: int, runtime: Runtime, model: Model) -> None:
+def _require_split(n: int, model: Model) -> None:
     """Refuse a number of ranks among which the matrices of the model cannot be split."""
-    if n != runtime.tensor:
-        raise ValueError(f"the runtime was started with tensor={runtime.tensor}, and parallel.tensor is {n}")
     if n == 1:
         return
     shape = model.config
@@ -58,5 +67,3 @@ def _require_split(n: int, runtime: Runtime, model: Model) -> None:
             f"parallel.tensor={n}: does not split weights in nf4, whose scales belong to runs of weights; "
             "use lora.base=int8, or parallel.shard=zero3"
         )
-    if runtime.compile is True:
-        raise UserError(f"runtime.compile=true: is not supported with parallel.tensor={n}; leave one of them out")

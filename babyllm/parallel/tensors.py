@@ -5,8 +5,9 @@ A DTensor acts as the whole tensor in PyTorch's operations; what is done here to
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 import torch
@@ -30,6 +31,45 @@ def local(tensor: Tensor) -> Tensor:
 def whole_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor, on every rank; every rank must call it."""
     return tensor.full_tensor() if is_divided(tensor) else tensor
+
+
+def whole_tensors(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """All of several tensors, on every rank and on a device; every rank must call it, for the same tensors.
+
+    Those that are divided by rows alone travel in one message.
+    """
+    found: list[Tensor | None] = [None if _is_by_rows(x) else whole_tensor(x).to(device) for x in tensors]
+    joint = [x for x in tensors if _is_by_rows(x)]
+    gathered = iter(_gathered_rows(joint, device) if joint else ())
+    return [next(gathered) if x is None else x for x in found]
+
+
+def _is_by_rows(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Whether ranks hold blocks of adjacent rows, as `fully_shard` divides, and no further division."""
+    if not is_divided(tensor):
+        return False
+    *copies, last = tensor.placements
+    return last.is_shard(0) and all(placement.is_replicate() for placement in copies) and tensor.is_contiguous()
+
+
+def _gathered_rows(tensors: Sequence[DTensor], device: torch.device) -> Iterator[Tensor]:
+    """Whole tensors, from one message of bytes in which each rank's rows are padded to the longest block."""
+    import torch.distributed as dist
+
+    group = tensors[0].device_mesh.get_group(tensors[0].device_mesh.ndim - 1)
+    n = dist.get_world_size(group)
+    sizes = []
+    flat = []
+    for tensor in tensors:
+        mine = tensor.to_local().contiguous().view(-1).view(torch.uint8)
+        n_rows = -(-tensor.shape[0] // n)
+        sizes.append(n_rows * math.prod(tensor.shape[1:]) * tensor.itemsize)
+        flat += [mine, mine.new_zeros(sizes[-1] - len(mine))]
+    sent = torch.cat(flat).to(device)
+    received = sent.new_empty(n, len(sent))
+    dist.all_gather_into_tensor(received.view(-1), sent, group)
+    for tensor, part in zip(tensors, received.split(sizes, dim=1), strict=True):
+        yield part.reshape(-1)[: tensor.numel() * tensor.itemsize].view(tensor.dtype).view(tensor.shape)
 
 
 class Place(NamedTuple):

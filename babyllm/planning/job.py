@@ -93,8 +93,8 @@ class Job:
 
     @property
     def tokens(self) -> int:
-        """Tokens of a forward pass."""
-        return self.micro_batch * self.seq_len
+        """Tokens of a forward pass on one rank, which may share its rows with others."""
+        return -(-self.micro_batch * self.seq_len // self.parallel.context)
 
     @property
     def shards(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from babyllm.model.config import parameter_counts
 from babyllm.planning.events.block import Block
-from babyllm.planning.events.gathering import Gathering
+from babyllm.planning.events.gathering import NOTHING, Gathering
 from babyllm.planning.events.ledger import Held, Ledger, Part
 from babyllm.planning.events.muon_memory import muon_step
 from babyllm.planning.job import BYTES, Job, block_matrices, recomputed_blocks, trained_counts
@@ -37,6 +37,7 @@ class _Step:
         self._gathering = Gathering(job, self._ledger)
         self._keeps_gradients = job.passes > 1 or job.is_replicated
         self._e = BYTES[job.dtype]
+        self._is_tied, self._matrix = job.model.tie_embeddings, 4 * job.model.vocab_size * job.model.d_model
 
     def peak(self) -> dict[Part, float]:
         """Walk through a step in which moments exist; returns the bytes at its peak."""
@@ -66,12 +67,12 @@ class _Step:
         ledger.take("activations", 16 * job.tokens)  # tokens and targets
         ledger.take("workspace", 6 * min(job.model.max_seq_len, 1 << 16) * job.model.head_width)  # rotary angles
         if job.documents:
-            ledger.take("activations", 16 * job.tokens + 3 * job.micro_batch * job.seq_len**2)
+            ledger.take("activations", 16 * job.tokens + 3 * job.tokens * job.seq_len)
 
     def _forward(self) -> tuple[Held, Held]:
         """The forward pass of blocks and last norm: the stream after the blocks, and what the norm makes of it."""
         job, ledger = self._job, self._ledger
-        self._outside = self._gathering.gather(outer_bytes(job))
+        self._gather_outer()
         x = ledger.take("activations", block_stream(job))
         if job.model.dropout:
             ledger.take("activations", block_stream(job) / (4 if job.device == "cuda" else 1))
@@ -91,16 +92,29 @@ class _Step:
         hidden = ledger.take("activations", block_stream(job))
         return x, hidden
 
+    def _gather_outer(self) -> None:
+        """What is outside of blocks, for the forward pass: the output layer is gathered later if it is by itself."""
+        apart = 0.0 if self._is_tied else 2.0 * self._matrix
+        self._outside = self._gathering.gather(outer_bytes(self._job) - apart)
+        if apart:
+            self._embedding = self._gathering.gather(self._matrix)
+            if not self._gathering.keeps_blocks:
+                self._ledger.free(self._embedding)
+
     def _backward(self, last: Held, hidden: Held) -> None:
         """The output layer, the last norm, all blocks and the embedding."""
         job, ledger = self._job, self._ledger
-        embedding = 4 * job.model.vocab_size * job.model.d_model
+        output = NOTHING if self._is_tied else self._gathering.gather(self._matrix)
         gradient, of_output = self._output_layer(hidden)
         self._gathering.gather_ahead(block_bytes(job))
+        if not self._is_tied and self._gathering.is_on:
+            summed = self._gathering.sum_gradients(output, [of_output] if of_output else [], of_output)
+            self._settle(*summed)
         weighted, d_x = (ledger.take("activations", block_stream(job)) for _ in range(2))
         ledger.free(weighted, gradient, last)
-        if of_output and not job.model.tie_embeddings and not self._gathering.is_on:
-            self._settle(of_output)  # no other gradient is added to it
+        if of_output and not self._is_tied:
+            if not self._gathering.is_on:
+                self._settle(of_output)  # no other gradient is added to it
             of_output = Held("gradients", 0)
         for i, (block, weights, x, is_again) in reversed(list(enumerate(self._blocks))):
             if not self._gathering.keeps_blocks:
@@ -112,17 +126,15 @@ class _Step:
             mine: list[Held] = []
             block.backward(ledger, d_x, mine)
             self._settle(*self._gathering.sum_gradients(weights, mine, mine[0] if mine else None))
-        outer: list[Held] = []
         if of_output is not None:
-            of_embedding = ledger.take("gradients", embedding)
-            if job.model.tie_embeddings:
+            of_embedding = ledger.take("gradients", self._matrix)
+            if self._is_tied:
                 ledger.free(of_embedding)  # added to that of the output layer
+                self._settle(*self._gathering.sum_gradients(self._outside, [of_output], None))
             else:
-                outer.append(of_embedding)
-            outer.append(of_output)
-        of_last = None if job.model.tie_embeddings else of_output
+                kept = self._embedding if self._gathering.keeps_blocks else NOTHING
+                self._settle(*self._gathering.sum_gradients(kept, [of_embedding], of_embedding))
         ledger.free(d_x)
-        self._settle(*self._gathering.sum_gradients(self._outside, outer, of_last))
         self._gathering.end_backward()
 
     def _settle(self, *mine: Held) -> None:

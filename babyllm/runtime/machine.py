@@ -21,6 +21,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     import torch
 
+RETURNED = 1 << 20
+"""Bytes of the smallest tensors whose memory `return_freed_memory` returns."""
+
 # Dense peaks in TFLOP/s from the vendor's data sheets and architecture papers: first of 16-bit matrix products
 # accumulated in float32, then of plain float32. On GeForce cards since Ampere the first is twice the second.
 _PEAK_TFLOPS: dict[str, tuple[float, float]] = {
@@ -127,11 +130,22 @@ def keep_freed_memory() -> None:
 
     Only glibc has this setting; elsewhere nothing happens.
     """
-    trim_threshold, mmap_threshold = -1, -3  # mallopt(3)
+    _set_malloc(mmap_threshold=1 << 30, trim_threshold=(1 << 31) - 1)
+
+
+def return_freed_memory() -> None:
+    """Make the C library return the memory that tensors of `RETURNED` bytes and more free, at once.
+
+    Kept memory has holes, into which what is gathered next does not fit. Only glibc has this setting.
+    """
+    _set_malloc(mmap_threshold=RETURNED, trim_threshold=RETURNED)
+
+
+def _set_malloc(mmap_threshold: int, trim_threshold: int) -> None:
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(mmap_threshold, 1 << 30)
-        mallopt(trim_threshold, (1 << 31) - 1)
+        mallopt(-3, mmap_threshold)  # the numbers are those of mallopt(3)
+        mallopt(-1, trim_threshold)
 
 
 def physical_memory() -> int | None:

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -48,7 +48,9 @@ class Runtime:
         local_rank: the number of this process on its machine, from 0.
         local_world_size: the number of processes on this machine.
         attention: how attention is computed in training, as `RuntimeConfig` says.
-        tensor: the number of processes, one after the other, that train on the same rows.
+        tensor: the number of processes, one after the other, that compute with parts of the same matrices.
+        context: the number of such groups, one after the other, that compute with parts of the same rows.
+        before_sums: functions called before each sum over ranks, which may wait for what other ranks do before it.
     """
 
     device: torch.device
@@ -63,6 +65,8 @@ class Runtime:
     attention: str = "auto"
     compile_backend: str = "inductor"
     tensor: int = 1
+    context: int = 1
+    before_sums: list[Callable[[], None]] = field(default_factory=list)
     _store: Store | None = None
     _watchdog: Watchdog | None = None
     _firsts: Iterator[int] = field(default_factory=itertools.count)
@@ -75,12 +79,17 @@ class Runtime:
     @property
     def data_rank(self) -> int:
         """The number of this process, from 0, among those that train on different rows."""
-        return self.rank // self.tensor
+        return self.rank // self.row_ranks
 
     @property
     def data_ranks(self) -> int:
         """The number of processes that train on different rows."""
-        return self.world_size // self.tensor
+        return self.world_size // self.row_ranks
+
+    @property
+    def row_ranks(self) -> int:
+        """The number of processes, one after the other, that train on the same rows."""
+        return self.tensor * self.context
 
     @property
     def stop_requested(self) -> bool:
@@ -136,6 +145,8 @@ class Runtime:
         import torch.distributed as dist
 
         total = torch.tensor(values, dtype=torch.float64)
+        for wait in self.before_sums:
+            wait()
         if self.world_size > 1:
             dist.all_reduce(total)
         return [float(value) for value in total.tolist()]
@@ -219,7 +230,7 @@ class Runtime:
 
 
 @contextmanager
-def start(config: RuntimeConfig, tensor: int = 1) -> Iterator[Runtime]:
+def start(config: RuntimeConfig, tensor: int = 1, context: int = 1) -> Iterator[Runtime]:
     """Yield the Runtime of this process, from `config` and the environment that torchrun or `launch` has set.
 
     Without either there is one process. Sets the number of threads, determinism and TF32. While the body runs, stop
@@ -227,7 +238,8 @@ def start(config: RuntimeConfig, tensor: int = 1) -> Iterator[Runtime]:
 
     Args:
         config: the section `runtime`.
-        tensor: number of processes that train on the same rows, as `parallel.tensor`.
+        tensor: number of processes that share each matrix, as `parallel.tensor`.
+        context: number of processes that share each row, as `parallel.context`.
 
     Raises:
         UserError: the device is not available, the ranks cannot meet, or a rank of the run died.
@@ -236,9 +248,11 @@ def start(config: RuntimeConfig, tensor: int = 1) -> Iterator[Runtime]:
 
     check(config)
     place, stop = find_place(), StopSignal()
-    if place.world_size % tensor:
+    if place.world_size % (tensor * context):
+        given = {"parallel.tensor": tensor, "parallel.context": context}
+        names = " times ".join(f"{name}={n}" for name, n in given.items() if n > 1)
         raise UserError(
-            f"parallel.tensor={tensor}: does not divide the {place.world_size} processes of the run; "
+            f"{names}: does not divide the {place.world_size} processes of the run; "
             "set runtime.processes to a multiple of it"
         )
     with stop.installed():
@@ -269,6 +283,7 @@ def start(config: RuntimeConfig, tensor: int = 1) -> Iterator[Runtime]:
             config.attention,
             config.compile_backend,
             tensor,
+            context,
         )
         if place.world_size == 1:
             yield runtime

@@ -105,7 +105,7 @@ def _units(state: TrainState, batches: list[Batch], watch: Watch) -> dict[str, f
     mine = [float(sum(b.units[name] for b in batches)) for name in names]
     totals = state.runtime.sum([*mine, *votes(state)])
     agree(state, totals[len(names) :], watch.report)
-    return {name: total / state.runtime.tensor for name, total in zip(names, totals, strict=False)}
+    return {name: total / state.runtime.row_ranks for name, total in zip(names, totals, strict=False)}
 
 
 def _first_pass(loss: Loss, batch: Batch, runtime: Runtime, model: nn.Module) -> Tensor:
@@ -125,7 +125,7 @@ def _backward(
     """
     runtime = state.runtime
     runtime.pace.begin(state.model)
-    seed_all(plan.seed, state.step, runtime.data_rank)
+    seed_all(plan.seed, state.step, runtime.rank // runtime.tensor)
     state.optimizer.zero_grad(set_to_none=True)
     value, metrics, factor = torch.zeros((), device=runtime.device), [], loss_factor(model, runtime)
     for i, (batch, sync) in enumerate(zip(batches, synchronised(model, len(batches)), strict=True), 1):
@@ -155,7 +155,7 @@ def _decide(state: TrainState, plan: Plan, watch: Watch, value: Tensor, rows: ra
     if n_stops:
         state.stop_reason = STOP_SIGNAL
     mean, scale = (
-        total / runtime.tensor / loss_factor(state.model, runtime),
+        total / runtime.row_ranks / loss_factor(state.model, runtime),
         scaler.get_scale if scaler.is_enabled() else None,
     )
     action, why = judge(watch.config, state.memory, mean, state.grad_norm, scale)

@@ -5,7 +5,7 @@ micro-batches of a step -> cut in 2^cuts parts -> run them -> out of memory -> o
 Only micro-batches that were chosen automatically are cut. The units of the step stay those of the global batch, so the
 loss is the same up to rounding. A rank cuts by itself; all ranks take the smallest parts from the next step on. What
 cannot be run again on one rank alone is a pass in which the ranks exchange data: the last pass of a step, and every
-pass of a sharded model.
+pass of a sharded model or of rows that ranks share.
 """
 
 from __future__ import annotations
@@ -126,8 +126,11 @@ def rehearse(
 
 
 def _is_divided(state: TrainState) -> bool:
-    """Whether ranks hold parts of the same weights, and so exchange data in every pass."""
-    return state.runtime.world_size > 1 and any(hasattr(p, "placements") for p in state.model.parameters())
+    """Whether ranks hold parts of the same weights or rows, and so exchange data in every pass."""
+    runtime = state.runtime
+    return runtime.context > 1 or (
+        runtime.world_size > 1 and any(hasattr(p, "placements") for p in state.model.parameters())
+    )
 
 
 def _advice(state: TrainState, n_rows: int) -> str:

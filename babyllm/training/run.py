@@ -20,8 +20,7 @@ from babyllm.files import write_bytes, write_json
 from babyllm.model.config import flops_per_token
 from babyllm.model.heads import writes
 from babyllm.optim.average import averaged, evaluated
-from babyllm.parallel.sharding import is_sharded
-from babyllm.parallel.twin import readable, whole
+from babyllm.parallel.twin import readable, together, whole
 from babyllm.run_directory import CONFIG, point, step_directories, step_name
 from babyllm.runtime import environment, memory_bytes, peak_flops
 from babyllm.runtime.health.wiring import sharing_hint
@@ -138,7 +137,7 @@ class Run:
             # All ranks gather before they evaluate: an error may reach rank 0 alone, which then saves the step.
             is_unsaved = state.step > 0 and self._saved != state.step
             stream = gather(state.stream, state.runtime) if is_unsaved else None
-            try:
+            with together(state.model, partial(self._save_unevaluated, state, stream)):
                 result = evaluated(state.average, partial(_read, measure, state))
                 if on_tasks:
                     with averaged(state.average):
@@ -148,10 +147,6 @@ class Run:
                 self._report(state, result, show)
                 if state.step:
                     judge(state, result)
-            except Exception:
-                if stream is not None:
-                    self._save_unevaluated(state, stream)
-                raise
             if state.step:
                 state.stop_reason = out_of_patience(state, self.patience) or state.stop_reason
             if self._saved == state.step:
@@ -209,9 +204,9 @@ class Run:
         self.saver.save(state, self._flush)
         self._saved = state.step
 
-    def _save_unevaluated(self, state: TrainState, stream: StreamState) -> None:
-        """Save the step of a failed evaluation, on rank 0 alone, since other ranks may not have failed."""
-        if self.log and not is_sharded(state.model):  # of which every rank would have to save its parts
+    def _save_unevaluated(self, state: TrainState, stream: StreamState | None) -> None:
+        """Save the step of a failed evaluation, unless it is saved; of a divided model, every rank saves its parts."""
+        if stream is not None:
             state.pending = True
             try:
                 self.saver.save(state, self._flush, stream)

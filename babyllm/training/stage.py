@@ -75,7 +75,8 @@ def train_stage(config: C, begin: Callable[[C, Runtime], Beginning]) -> Beginnin
     Raises:
         UserError: the configuration, the data or the run directory is at fault.
     """
-    with lasting_output(), start(config.runtime, config.parallel.tensor) as runtime, take(config, runtime):
+    groups = config.parallel.tensor, config.parallel.context
+    with lasting_output(), start(config.runtime, *groups) as runtime, take(config, runtime):
         _require_epochs(config)
         found = _items(config)  # before the data, which may take hours to prepare
         stage = begin(config, runtime)

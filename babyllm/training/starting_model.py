@@ -1,11 +1,12 @@
-"""The model that a later stage trains: read, its vocabulary grown for the template, with LoRA or frozen parts.
+"""The model that a later stage trains: its vocabulary grown for the template, with LoRA or frozen parts, and read.
 
-init_from, or the newest step of the run -> starting_model -> StartingModel -> adapted -> the model to train
+init_from, or the newest step of the run -> starting_model -> StartingModel, without values
+-> adapted: changed, divided among ranks, filled -> the model to train
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,28 +19,34 @@ from babyllm.config.json_fields import read_json
 from babyllm.errors import UserError
 from babyllm.interop.held_base import BASE, hold_base
 from babyllm.interop.hf_config import is_classifier
-from babyllm.interop.huggingface import load_with_head
+from babyllm.interop.huggingface import Unread, unread_with_head
 from babyllm.interop.peft import Adapter, fill_adapter, read_adapter
-from babyllm.loading import base_directory, is_adapter, load, load_base, tokenizer_directory
+from babyllm.loading import base_directory, grown_to, is_adapter, tokenizer_directory, unread, unread_base
 from babyllm.model.adapt.freezing import FreezeConfig, freeze
-from babyllm.model.adapt.grow import grow_vocabulary
-from babyllm.model.adapt.lora import LoraConfig, add_lora, lora_layers, merge_lora
+from babyllm.model.adapt.lora import LoraConfig, add_lora, lora_layers
 from babyllm.model.adapt.token_rows import matrices_of, train_token_rows
 from babyllm.model.config import require_context
-from babyllm.model.options import ModelOptions
+from babyllm.model.heads import SCORE
+from babyllm.model.interface import Model
 from babyllm.model.transformer import Transformer
+from babyllm.parallel.distribute import prepare
+from babyllm.parallel.filling import Weights, fill
 from babyllm.runtime import Runtime, seed_all
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.adapted_config import AdaptedRunConfig
 
+Head = Callable[[Unread], tuple[Model, Callable[[torch.device], None]]]
+"""Puts a model on "meta" into a larger one, and returns that with what fills its other parts on a device later."""
+
 
 class StartingModel(NamedTuple):
-    """A model as it was read, before it is changed for training.
+    """A model before it is changed for training; its weights are not read yet.
 
     Attributes:
         directory: directory of the model or adapter.
         tokenizer: tokenizer of that directory.
-        model: model without an adapter; with LoRA its blocks are stored as `lora.base` says.
+        model: model without an adapter, on the device "meta".
+        weights: its weights.
         adapter: adapter of `directory`, to train further; None for a new one, or without LoRA.
         tokens: ids of the tokens whose rows are trained in addition to LoRA, ascending.
         is_resumed: whether `directory` is a step of this run.
@@ -50,6 +57,7 @@ class StartingModel(NamedTuple):
     directory: Path
     tokenizer: Tokenizer
     model: Transformer
+    weights: Weights
     adapter: Adapter | None
     tokens: list[int]
     is_resumed: bool
@@ -60,7 +68,7 @@ class StartingModel(NamedTuple):
 def starting_model(
     config: AdaptedRunConfig, directory: Path, tokenizer: Tokenizer, template: ChatTemplate, is_resumed: bool
 ) -> StartingModel:
-    """The model of a directory, read as the configuration says.
+    """The model of a directory, opened as the configuration says.
 
     Args:
         config: configuration of the stage.
@@ -73,31 +81,29 @@ def starting_model(
         UserError: the configuration asks for another shape than that of the directory; or the model's context is
             shorter than the data's rows; or a file is missing or does not fit.
     """
-    adapter, head, source = None, None, ""
+    adapter, head, source = None, None, f"from {directory}"
     if config.lora.rank:
-        model = load_base(directory, tokenizer, config.model, config.lora.storage).eval()
-        source = f"from {directory}"
+        model, weights = unread_base(directory, tokenizer, config.model)
         if is_adapter(directory):
             adapter, source = read_adapter(directory), f"going on with the adapter of {directory}"
+    elif _has_head(directory):
+        headed, of_both = unread_with_head(directory, config.model)
+        model, weights, head = headed.model, of_both.below("model."), of_both.read(f"{SCORE}.weight")
     else:
-        model, head = _whole(directory, config.model)
-        if lora_layers(model):
-            source = f"from {directory} merged into its base {model.origin}, to be trained in full"
-            merge_lora(model)
+        model, weights = unread(directory, config.model)
+        if is_adapter(directory):
+            source = f"from {directory} merged into its base {base_directory(directory)}, to be trained in full"
     require_context(model.config, config.data.longest_seq_len, directory)
     tokens = {i for ids in adapter.tokens.values() for i in ids} if adapter else set()
     if config.lora.rank and not is_resumed:
         tokens |= _unlearned(config, directory, tokenizer, template)
-    return StartingModel(directory, tokenizer, model, adapter, sorted(tokens), is_resumed, source, head)
+    return StartingModel(directory, tokenizer, model.eval(), weights, adapter, sorted(tokens), is_resumed, source, head)
 
 
-def _whole(directory: Path, options: ModelOptions) -> tuple[Transformer, Tensor | None]:
-    """The model of a directory, for training in full, and the weight of its head; an adapter is not yet merged."""
+def _has_head(directory: Path) -> bool:
+    """Whether a directory holds a reward model or classifier."""
     file = directory / "config.json"
-    if file.is_file() and is_classifier(read_json(file)):
-        headed = load_with_head(directory, options)
-        return headed.model, headed.score.weight.detach()
-    return load(directory, options=options)[0], None
+    return file.is_file() and is_classifier(read_json(file))
 
 
 def _unlearned(config: AdaptedRunConfig, directory: Path, tokenizer: Tokenizer, template: ChatTemplate) -> set[int]:
@@ -111,29 +117,49 @@ def _unlearned(config: AdaptedRunConfig, directory: Path, tokenizer: Tokenizer, 
     return written - learned
 
 
-def adapted(config: AdaptedRunConfig, start: StartingModel, template: ChatTemplate, runtime: Runtime) -> Transformer:
-    """The model to train: `start.model`, changed in place, with rows for the template's tokens, LoRA and frozen parts.
+def adapted(
+    config: AdaptedRunConfig, start: StartingModel, template: ChatTemplate, runtime: Runtime, on: Head | None = None
+) -> Model:
+    """The model to train: with rows for the template's tokens, LoRA and frozen parts, divided and filled.
 
-    On rank 0 it also stores the base in the run directory and prints remarks.
+    Every rank must call it. On rank 0 it also stores the base in the run directory and prints remarks.
+
+    Args:
+        config: configuration of the stage.
+        start: model that the run begins with, whose `model` is changed in place.
+        template: chat template, whose tokens the model must learn.
+        runtime: runtime of the run.
+        on: function that puts the changed model into a larger one; None for the model itself.
 
     Raises:
-        UserError: the model cannot be changed as the configuration says.
+        UserError: the model cannot be changed as the configuration says, or a weight is not finite.
     """
-    model, directory = start.model, start.directory
     if runtime.is_main:
         for line in _remarks(start, template):
             print(line)
-    grow_vocabulary(model, template.tokenizer.vocab_size)
-    _rehearse(config, start)
-    if config.lora.rank and not start.is_resumed:
+    base = grown_to(template.tokenizer.vocab_size, Unread(start.model, start.weights))
+    adapter = None if start.is_resumed else start.adapter
+    _change(base.model, config.lora, config.freeze, start.tokens)
+    if adapter:
+        _require_same_shape(config.lora, base.model, adapter, start.directory)
+    is_new = bool(config.lora.rank) and not start.is_resumed
+    if is_new:
+        base.model.origin = str((Path(config.run_dir) / BASE).absolute())
+    model: Model = base.model
+    fill_others: Callable[[torch.device], None] | None = None
+    if on:
+        model, fill_others = on(base)
+    model = prepare(model, runtime, config.parallel)
+    seed_all(config.plan.seed)
+    fill(base.model, base.weights, runtime.device)
+    if fill_others:
+        fill_others(runtime.device)
+    if is_new:
         with runtime.main_first():
             if runtime.is_main:
-                hold_base(Path(config.run_dir), base_directory(directory), model, start.tokenizer)
-        model.origin = str((Path(config.run_dir) / BASE).absolute())
-    seed_all(config.plan.seed)
-    _change(model, config.lora, config.freeze, start.tokens)
-    if start.adapter and not start.is_resumed:
-        fill_adapter(model, start.adapter, directory)
+                hold_base(Path(config.run_dir), base_directory(start.directory), base, start.tokenizer)
+    if adapter:
+        fill_adapter(base.model, adapter, start.directory)
     return model
 
 
@@ -142,15 +168,6 @@ def _change(model: Transformer, lora: LoraConfig, frozen: FreezeConfig, tokens: 
     add_lora(model, lora)
     train_token_rows(model, matrices_of(model, tokens))
     freeze(model, frozen)
-
-
-def _rehearse(config: AdaptedRunConfig, start: StartingModel) -> None:
-    """Refuse settings that cannot work, by trying them on a model without data, before the base is stored."""
-    with torch.device("meta"):
-        model = Transformer(start.model.config)
-    _change(model, replace(config.lora, base="float32", double_quant=False), config.freeze, start.tokens)
-    if start.adapter and not start.is_resumed:
-        _require_same_shape(config.lora, model, start.adapter, start.directory)
 
 
 def _require_same_shape(config: LoraConfig, model: Transformer, adapter: Adapter, directory: Path) -> None:

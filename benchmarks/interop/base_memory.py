@@ -57,8 +57,8 @@ def main() -> None:
     figures.write(args, found)
 
 
-def write_model(directory: Path, preset: str) -> None:
-    """Write a model directory of random float16 weights, one block in memory at a time."""
+def write_model(directory: Path, preset: str, dtype: str = "float16") -> None:
+    """Write a model directory of random weights, one block in memory at a time."""
     import torch
     from safetensors.torch import save_file
 
@@ -75,7 +75,7 @@ def write_model(directory: Path, preset: str) -> None:
         block = ".".join(name.split(".")[:2]) if name.startswith("layers.") else "others"
         parts.setdefault(block, {})[hf_name(name)] = parameter.shape
     for i, shapes in enumerate(parts.values(), 1):
-        tensors = {name: torch.randn(shape).mul_(0.02).half() for name, shape in shapes.items()}
+        tensors = {name: torch.randn(shape).mul_(0.02).to(getattr(torch, dtype)) for name, shape in shapes.items()}
         save_file(tensors, directory / f"model-{i:05}-of-{len(parts):05}.safetensors")
 
 

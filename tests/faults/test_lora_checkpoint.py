@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_fixtures import Tiny, model_of, some_tokens, stirred, trained
+from model_fixtures import Tiny, model_of, some_tokens, stirred, trained, unread
 from training_fixtures import recording, tiny_config, tiny_state
 
 import babyllm
@@ -271,7 +271,7 @@ def test_a_model_that_cannot_be_written_leaves_nothing(adapter_run: tuple[Path, 
         with pytest.raises(UserError, match=r"merged: cannot be written \(File too large\)"):
             merge_command(Flags(), str(directory), str(tmp_path / "merged"))
         with pytest.raises(UserError, match=r"base: the base of the adapter cannot be written \(File too large\)"):
-            hold_base(tmp_path, source, model, tokenizer)
+            hold_base(tmp_path, source, unread(model), tokenizer)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -1,18 +1,21 @@
 """Attention within the documents of packed rows."""
 
+from typing import Any
+
 import pytest
 import torch
 from model_fixtures import Tiny, model_of
 from torch import Tensor
 
 from babyllm.model.attention import attention_form, causal_attention, plain_attention, set_attention
-from babyllm.model.document_attention import Spans, attend_by_document, block_mask, seen_in
+from babyllm.model.document_attention import Spans, attend_by_document, block_mask, seen_in, seen_in_part
 from babyllm.parallel.forms import PACKED, choose_forms
 from babyllm.runtime import Runtime
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 LENGTHS = [[1, 130, 69, 100], [300], [256, 44], [128, 1, 1, 170]]  # of documents; the last is padding
 T, H, K, W = 300, 4, 2, 16
+PARTS = range(50, 100), range(200, 250)  # those of the second of three ranks
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])])
@@ -61,6 +64,32 @@ def test_a_document_sees_itself_alone(device: torch.device, by_document: bool) -
         torch.testing.assert_close(one, two, rtol=0, atol=2e-5 if dtype is torch.float32 else 0.05)
 
 
+@pytest.mark.parametrize("form", ["mask", "documents", "row"])
+def test_a_part_of_a_row_sees_what_it_sees_in_the_row(
+    device: torch.device, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queries of two parts of a row have the values and gradients that the formula has at their places."""
+    monkeypatch.setattr("babyllm.model.document_attention._LATE", 48)  # so that the parts are long
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    places = torch.cat([torch.arange(part.start, part.stop) for part in PARTS])
+    if form == "row":
+        seen: Any = seen_in_part(T, PARTS, dtype, device)
+    else:
+        seen = seen_in(numbered(LENGTHS).to(device), dtype, W, by_document=form == "documents", parts=PARTS)
+    assert isinstance(seen, Tensor) == (form == "mask")
+    whole = plain_attention if form == "row" else each_alone
+    here = places.to(device)
+    found = results(lambda q, k, v: _put(causal_attention(q[:, :, here], k, v, seen, "fused"), here), device, dtype)
+    expected = results(lambda q, k, v: _put(whole(q, k, v)[:, :, places], places), torch.device("cpu"), torch.float32)
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=2e-5 if dtype is torch.float32 else 0.05)
+
+
+def _put(attended: Tensor, places: Tensor) -> Tensor:
+    """The values (B, H, Q, W) at their places of a row, with zeros elsewhere."""
+    return attended.new_zeros(*attended.shape[:2], T, W).index_copy(2, places, attended)
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_blocks_hold_all_that_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks that a GPU leaves out are not seen, those it reads whole are seen whole, and the rest is masked."""
@@ -83,6 +112,9 @@ def test_blocks_hold_all_that_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("babyllm.model.document_attention._flex", torch.nn.attention.flex_attention.flex_attention)
     q, k, v, _ = inputs()
     torch.testing.assert_close(attend_by_document(q, k, v, blocks), each_alone(q, k, v), rtol=0, atol=2e-5)
+    places = torch.cat([torch.arange(part.start, part.stop) for part in PARTS])
+    of_parts = attend_by_document(q[:, :, places], k, v, block_mask(documents, PARTS))
+    torch.testing.assert_close(of_parts, each_alone(q, k, v)[:, :, places], rtol=0, atol=2e-5)
 
 
 def test_a_number_that_comes_again_is_one_document() -> None:

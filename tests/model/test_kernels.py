@@ -8,6 +8,7 @@ from torch import Tensor
 
 from babyllm.model.attention import BLOCK, causal_attention, plain_attention
 from babyllm.model.cross_entropy import plain_token_losses, token_losses
+from babyllm.model.kernels.joined import joined_product
 from babyllm.model.kernels.norm import RMSNorm, normed_product, plain_rms_norm
 from babyllm.model.kernels.swiglu import plain_swiglu, swiglu, swiglu_product
 from babyllm.model.linear import FrozenLinear, WeightStorage, plain_product
@@ -31,15 +32,27 @@ def rms_norm() -> Pair:
 
 
 def product_of_norm() -> Pair:
-    """Both as functions of x (3, 5, 16), the norm's weight (16,) and the product's (6, 16)."""
+    """Both as functions of x (3, 5, 16), the norm's weight (16,) and weights (6, 16) and (2, 16)."""
 
-    def ours(x: Tensor, norm_weight: Tensor, weight: Tensor) -> Tensor:
-        return normed_product(x, norm_weight, 0.3, weight)
+    def ours(x: Tensor, norm_weight: Tensor, *weights: Tensor) -> Tensor:
+        return normed_product(x, norm_weight, 0.3, weights, x.dtype)
 
-    def plain(x: Tensor, norm_weight: Tensor, weight: Tensor) -> Tensor:
-        return plain_rms_norm(x, norm_weight, 0.3) @ weight.t()
+    def plain(x: Tensor, norm_weight: Tensor, *weights: Tensor) -> Tensor:
+        return plain_rms_norm(x, norm_weight, 0.3) @ torch.cat(weights).t()
 
-    return ours, plain, [uniform(3, 5, 16), uniform(16, low=0.5, high=1.5), uniform(6, 16)]
+    return ours, plain, [uniform(3, 5, 16), uniform(16, low=0.5, high=1.5), uniform(6, 16), uniform(2, 16)]
+
+
+def product_of_layers() -> Pair:
+    """Both as functions of x (3, 5, 16), a bias (8,) and two weights (6, 16) and (2, 16)."""
+
+    def ours(x: Tensor, bias: Tensor, *weights: Tensor) -> Tensor:
+        return joined_product(x, bias, weights)
+
+    def plain(x: Tensor, bias: Tensor, *weights: Tensor) -> Tensor:
+        return x @ torch.cat(weights).t() + bias
+
+    return ours, plain, [uniform(3, 5, 16), uniform(8), uniform(6, 16), uniform(2, 16)]
 
 
 def product_of_swiglu() -> Pair:
@@ -107,6 +120,7 @@ KERNELS = {
     "rms norm": rms_norm,
     "swiglu": activation,
     "product of a norm": product_of_norm,
+    "product of layers": product_of_layers,
     "product of swiglu": product_of_swiglu,
     "rotation": rotation,
     "cross-entropy": losses,

@@ -210,28 +210,40 @@ def test_activation_checkpointing_changes_nothing(
         assert torch.equal(plain, checkpointed)
 
 
+def kept_bytes(model: Transformer, rows: int, length: int) -> int:
+    """Bytes that a forward pass keeps for its backward pass, beside the parameters."""
+    found: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        found[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        loss = model(random_ids(rows, length), random_ids(rows, length, seed=3)).sum()
+    assert loss.requires_grad
+    return sum(size for place, size in found.items() if place not in weights)
+
+
 def test_activation_checkpointing_keeps_less(tiny: Tiny) -> None:
     """The forward pass keeps most bytes without it, fewer than two thirds if it is selective, fewest if it is full.
 
     Every second block keeps half of what it saves.
     """
-    kept = []
-    for kind in (False, "selective", True, 2):
-        found: dict[int, int] = {}
-
-        def pack(x: Tensor, found: dict[int, int] = found) -> Tensor:
-            found[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-            return x
-
-        model = model_of(tiny(activation_checkpointing=kind)).train()
-        weights = {weight.data_ptr() for weight in model.parameters()}
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            loss = model(random_ids(8, 64), random_ids(8, 64, seed=3)).sum()
-        kept.append(sum(size for place, size in found.items() if place not in weights))
-        assert loss.requires_grad
-    plain, selective, full, half = kept
+    plain, selective, full, half = (
+        kept_bytes(model_of(tiny(activation_checkpointing=kind)).train(), 8, 64)
+        for kind in (False, "selective", True, 2)
+    )
     assert full < selective < 2 / 3 * plain
     assert half == pytest.approx((plain + full) / 2, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", [False, "selective"])
+def test_a_pass_keeps_no_copy_of_a_weight(tiny: Tiny, kind: Checkpointing) -> None:
+    """What it keeps grows with the rows, but for the rotary angles and one number."""
+    model = model_of(tiny(activation_checkpointing=kind)).train()
+    angles = sum(x.untyped_storage().nbytes() for x in model.rotations(8, torch.device("cpu")))
+    assert 2 * kept_bytes(model, 2, 8) - kept_bytes(model, 4, 8) == angles + 4
 
 
 def test_dropout_is_active_in_training_only(tiny: Tiny) -> None:

@@ -11,11 +11,15 @@ from typing import Any
 import torch
 import torch.distributed.fsdp  # noqa: F401 (imported before the fork, not in each job)
 import torch.distributed.tensor._utils  # noqa: F401
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from training_fixtures import VOCAB_SIZE, recording, stopping, tiny_config, tiny_state
 
 from babyllm.data.token_data import make_loader, open_pretraining_data
 from babyllm.errors import UserError
 from babyllm.model.adapt.lora import LoraConfig, add_lora
+from babyllm.model.heads import transformer_of
+from babyllm.model.interface import Model
 from babyllm.model.options import ModelOptions
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.lm import language_model
@@ -24,7 +28,7 @@ from babyllm.optim.build import make_optimizer
 from babyllm.optim.config import OptimConfig
 from babyllm.parallel.config import ParallelConfig
 from babyllm.parallel.distribute import loss_factor, prepare
-from babyllm.parallel.tensors import local
+from babyllm.parallel.tensors import is_divided, local
 from babyllm.run_directory import step_name
 from babyllm.runtime import Runtime, RuntimeConfig, seed_all, start
 from babyllm.training import checkpoint
@@ -51,20 +55,35 @@ class Kind:
 SHAPE = {"n_layers": 2, "d_model": 32, "n_heads": 4, "n_kv_heads": 2, "max_seq_len": 64}
 # Rows that four ranks cannot share evenly; of six rows, and of an update's three, the last rank has none.
 UNEVEN = {"d_model": 30, "n_heads": 3, "n_kv_heads": 1, "head_dim": 6, "d_ff": 50}
+UNTIED = {"tie_embeddings": False}  # as no preset of this size has them
 KINDS = {
-    "long": Kind(steps=30),
+    "long": Kind(UNTIED, steps=30),
     "plain": Kind(),
     "tied": Kind({"tie_embeddings": True, "activation_checkpointing": True}, {"average": 0.9}, micro_batches=2),
     "uneven": Kind(UNEVEN | {"qk_norm": True}),
-    "muon": Kind({}, {"matrices": "muon"}),
-    "uneven muon": Kind(UNEVEN | {"qkv_bias": True}, {"matrices": "muon"}),
+    "muon": Kind(UNTIED, {"matrices": "muon"}),
+    "uneven muon": Kind(UNEVEN | UNTIED | {"qkv_bias": True}, {"matrices": "muon"}),
     "lora": Kind({"dropout": 0.0}, {"average": 0.9}, {"rank": 3, "lora_plus": 4.0}),
-    "lora int8": Kind(lora={"rank": 3, "base": "int8"}),
+    "lora int8": Kind(UNTIED, lora={"rank": 3, "base": "int8"}),
     "lora nf4": Kind(lora={"rank": 3, "base": "nf4", "double_quant": True}, micro_batches=2),
     "bf16": Kind({"tie_embeddings": True}, runtime={"dtype": torch.bfloat16}),
     "fp16": Kind(runtime={"dtype": torch.float16}, micro_batches=2),
     "dropout": Kind({"tie_embeddings": True, "dropout": 0.1, "activation_checkpointing": True}, micro_batches=2),
+    "compiled": Kind(runtime={"compile": True, "compile_backend": "aot_eager"}),
 }
+
+
+class Sent(TorchDispatchMode):
+    """Counts the bytes of weights that passes gather."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.c10d._allgather_base_.default:
+            self.n_bytes += args[0].nbytes
+        return func(*args, **(kwargs or {}))
 
 
 def new_state(kind: Kind, data: Path, runtime: Runtime, parallel: ParallelConfig) -> TrainState:
@@ -90,6 +109,22 @@ def _adapter_state(config: PretrainConfig, lora: dict[str, Any], runtime: Runtim
     return TrainState(model, optimizer, runtime.scaler(), loader, runtime, average=make_average(model, config.optim))
 
 
+def gathered(model: Model) -> int:
+    """Numbers of the parameters that this rank has whole at this moment."""
+    return sum(p.numel() for p in model.parameters() if not is_divided(p))
+
+
+def watch_gathered(model: Model, found: dict[str, int]) -> None:
+    """Note what is gathered within the first block's forward and backward pass."""
+
+    def note(block: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        found["forward"] = gathered(model)
+        if output.requires_grad:
+            output.register_hook(lambda gradient: found.update(backward=gathered(model)))
+
+    model.layers[0].get_submodule("mlp").register_forward_hook(note)
+
+
 def divided_run(
     runtime: Runtime,
     data: str,
@@ -108,20 +143,29 @@ def divided_run(
     if resume:
         checkpoint.load(state, Path(resume))
     losses: list[float] = []
+    whole: dict[str, int] = {}
+    watch_gathered(state.model, whole)
     every = [
         recording(losses),
         Every(save_every, lambda state: checkpoint.save(state, Path(out), None, KEEP_ALL)),
         stopping(until),
     ]
     plan = replace(tiny_config(Path(data)).plan, steps=what.steps)
-    train(state, language_model, plan, every)
+    sent = Sent()
+    with sent if "dtype" in what.runtime else nullcontext():
+        train(state, language_model, plan, every)
     held = [local(p.detach()) for p in state.model.parameters()]
     moments = [local(x) for of in state.optimizer.state.values() for x in of.values() if isinstance(x, torch.Tensor)]
     seen = {
         "losses": losses,
         "skipped": state.skipped,
+        "sent": sent.n_bytes,
         "n_weights": sum(x.numel() for x in held),
         "n_moments": sum(x.numel() for x in moments),
+        "n_gradients": sum(local(p.grad).numel() for p in state.model.parameters() if p.grad is not None),
+        "gathered": whole,
+        "n_block": sum(x.numel() for x in state.model.layers[0].parameters()),
+        "n_embedding": transformer_of(state.model).embed_tokens.weight.numel(),
         "empty": sum(not x.numel() for x in held),
         "digest": hashlib.sha256(b"".join(x.float().numpy().tobytes() for x in held)).hexdigest(),
     }

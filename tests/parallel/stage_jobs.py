@@ -1,15 +1,20 @@
 """Stages after pretraining, divided among ranks, for processes of their own."""
 
 import json
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed.fsdp  # noqa: F401 (imported before the fork, not in each job)
 import torch.distributed.tensor._utils  # noqa: F401
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from babyllm.config import parse
+from babyllm.parallel.tensors import local
 from babyllm.parallel.twin import readable, whole
 from babyllm.runtime import Runtime, RuntimeConfig, start
 from babyllm.training import checkpoint
@@ -37,21 +42,48 @@ STAGES: dict[str, tuple[type[Any], Callable[[Any, Runtime], Beginning]]] = {
 N_STEPS, MIDDLE = 3, 2
 
 
-def stage_runs(runs: dict[str, list[str]]) -> None:
-    """Of each run, by its folder, leave the metrics of its steps and held-out results, straight and from the middle.
+class Alive(TorchDispatchMode):
+    """Counts the bytes of float32 that are in memory at once, outside of mapped files."""
 
-    One process makes straight runs alone. The first of its arguments is the name of the stage.
+    def __init__(self) -> None:
+        super().__init__()
+        self._alive: dict[int, int] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if type(out) is torch.Tensor and (out.dtype, out.device.type) == (torch.float32, "cpu"):
+            storage = out.untyped_storage()
+            if storage.data_ptr() not in self._alive and storage.nbytes():
+                self._alive[storage.data_ptr()] = storage.nbytes()
+                self.most = max(self.most, sum(self._alive.values()))
+                weakref.finalize(storage, self._alive.pop, storage.data_ptr(), None)
+        return out
+
+
+def stage_runs(runs: dict[str, list[str]], resumed: Sequence[str] = (), context: int = 1) -> None:
+    """Of each run, by its folder, leave the metrics of its steps and held-out results.
+
+    Those whose folders are in `resumed` are also made from the middle. The first of a run's arguments is the name of
+    the stage; after "read" the stage is only begun. Each rank leaves the shapes that it holds of each parameter, and of
+    "read" the most bytes.
     """
-    with start(RuntimeConfig(device="cpu", dtype="float32", threads=1)) as runtime:
+    with start(RuntimeConfig(device="cpu", dtype="float32", threads=1), context=context) as runtime:
         for out, (stage, *arguments) in runs.items():
-            cls, begin = STAGES[stage]
+            is_read = stage == "read"
+            cls, begin = STAGES["sft" if is_read else stage]
             config = parse(cls, [*arguments, f"--run_dir={out}/run"], prog="test")
-            straight = _run(begin(config, runtime), Path(out, "straight"))
+            with Alive() if is_read else nullcontext(Alive()) as alive:
+                begun = begin(config, runtime)
+            held = {n: [list(p.shape), local(p).nbytes, p.itemsize] for n, p in begun.state.model.named_parameters()}
+            Path(out, f"{runtime.rank}.json").write_text(json.dumps([held, alive.most]), encoding="utf-8")
+            if is_read:
+                continue
+            straight = _run(begun, Path(out, "straight"))
             middle = Path(out, "straight", f"step_{MIDDLE:08d}")
-            is_divided = runtime.world_size > 1
-            resumed = _run(begin(config, runtime), Path(out, "resumed"), middle) if is_divided else []
+            again = _run(begin(config, runtime), Path(out, "resumed"), middle) if out in resumed else []
             if runtime.is_main:
-                Path(out, "seen.json").write_text(json.dumps([straight, resumed]), encoding="utf-8")
+                Path(out, "seen.json").write_text(json.dumps([straight, again]), encoding="utf-8")
 
 
 def _run(stage: Beginning, folder: Path, middle: Path | None = None) -> list[dict[str, float]]:

@@ -66,6 +66,14 @@ def test_shards_divide_what_lasts() -> None:
     assert whole["weights"] == 4 * sum(parameter_counts(SHAPE).values())
 
 
+def test_ranks_that_share_rows_share_activations() -> None:
+    """Of four ranks that share rows each holds about a quarter of one's activations, but all weights."""
+    job = Job(replace(SHAPE, n_layers=8), 128, 8)
+    alone, shared = (training_memory(replace(job, ranks=4, parallel=ParallelConfig(context=n))) for n in (1, 4))
+    assert shared["activations"] == pytest.approx(alone["activations"] / 4, rel=0.02)
+    assert shared["weights"] == alone["weights"]
+
+
 def test_every_kth_block_is_computed_again() -> None:
     """Between none and all blocks, every k-th one may be computed again, and memory lies between as well."""
     assert recomputed_blocks(3, 7) == [True, False, False, True, False, False, True]

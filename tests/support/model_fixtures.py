@@ -6,9 +6,11 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from babyllm.interop.huggingface import Unread
 from babyllm.model.config import ModelConfig
 from babyllm.model.linear import WeightStorage
 from babyllm.model.transformer import Transformer
+from babyllm.parallel.filling import Weights
 
 M = TypeVar("M", bound=nn.Module)
 Tiny = Callable[..., ModelConfig]
@@ -28,6 +30,11 @@ def decisive(config: ModelConfig, seed: int = 0) -> Transformer:
         for weight in model.parameters():
             weight.normal_(std=0.3) if weight.dim() > 1 else weight.uniform_(0.5, 1.5)
     return model
+
+
+def unread(model: Transformer) -> Unread:
+    """The model as one whose weights are read when they are asked for."""
+    return Unread(model, Weights(lambda name: model.get_parameter(name).detach(), repr))
 
 
 def stirred(model: M) -> M:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from babyllm.config.values import AnyCount, Count, Members, PathText, Positive, expand_paths
+from babyllm.errors import UserError
 from babyllm.interop.compatibility import remarks
 from babyllm.model.config import flops_per_token, parameter_counts
 from babyllm.model.options import ModelOptions
@@ -130,14 +131,17 @@ def _job(flags: Flags, config: ModelConfig, gpu: Gpu | None, memory: float | Non
         ranks=flags.processes,
         device="cuda" if gpu else "cpu",
     )
-    share = flags.global_batch // flags.processes if flags.global_batch else None
+    if flags.processes % flags.parallel.context:
+        raise UserError(f"parallel.context={flags.parallel.context}: does not divide processes={flags.processes}")
+    sharing = flags.processes // flags.parallel.context  # the global batch among them
+    share = flags.global_batch // sharing if flags.global_batch else None
     micro = flags.micro_batch
     if micro is None:
         limit = largest_micro_batch(job, memory, share) if memory else CPU_MICRO_TOKENS // seq_len
         micro = even(share, limit) if share else max(1, limit)
-    global_batch = flags.global_batch or micro * flags.processes
-    Share(global_batch, micro, 0, flags.processes)  # refuses numbers that do not divide
-    return replace(job, micro_batch=micro, passes=global_batch // flags.processes // micro), global_batch
+    global_batch = flags.global_batch or micro * sharing
+    Share(global_batch, micro, 0, sharing)  # refuses numbers that do not divide
+    return replace(job, micro_batch=micro, passes=global_batch // sharing // micro), global_batch
 
 
 def _shape(config: ModelConfig, seq_len: int) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from babyllm.model.transformer import Transformer
+from babyllm.model.transformer import EMBEDDING, OUTPUT, Transformer
 
 
 @torch.no_grad()
@@ -36,8 +36,19 @@ def grow_vocabulary(model: Transformer, vocab_size: int) -> Transformer:
     return model
 
 
+def grown(name: str, weight: Tensor, vocab_size: int) -> Tensor:
+    """The weight that the parameter `name` of a model has in float32 after `grow_vocabulary`, given that from before.
+
+    Weights that do not grow are returned as they are.
+    """
+    has_rows = name in (f"{EMBEDDING}.weight", f"{OUTPUT}.weight")
+    return _grown(weight.float(), vocab_size) if has_rows and 0 < len(weight) < vocab_size else weight
+
+
 def _grown(weight: Tensor, n_rows: int) -> Tensor:
-    """(V, D) -> (`n_rows`, D)."""
+    """(V, D) -> (`n_rows`, D); on "meta" a placeholder."""
+    if weight.is_meta:
+        return weight.new_empty(n_rows, weight.shape[1])
     # In float64, so that the mean's last bit does not depend on the order of the sum.
-    mean = weight.double().mean(dim=0, keepdim=True).to(weight.dtype)
+    mean = weight.mean(dim=0, keepdim=True, dtype=torch.float64).to(weight.dtype)
     return torch.cat([weight.detach(), mean.expand(n_rows - len(weight), -1)])

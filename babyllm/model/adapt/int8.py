@@ -25,6 +25,8 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
     """
     steps = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
     scale = torch.empty(len(weight), dtype=torch.bfloat16, device=weight.device)
+    if weight.is_meta:
+        return steps, scale
     # In parts, so that intermediate results take little memory beside the result.
     n_rows = max(1, _PART // weight.shape[1])
     parts = (torch.split(tensor, n_rows) for tensor in (weight.detach(), steps, scale))

@@ -21,7 +21,7 @@ from babyllm.config.option_names import why_not
 from babyllm.config.values import Limits, Positive, ShareBelow1, check
 from babyllm.errors import UserError
 from babyllm.model.adapt.token_rows import RowEmbedding, RowLinear, dense_embedding
-from babyllm.model.linear import FrozenLinear, LoraLinear, WeightStorage, dense_weight
+from babyllm.model.linear import FrozenLinear, LoraLinear, WeightStorage, dense_weight, update_scale
 from babyllm.model.transformer import OUTPUT, Transformer
 
 ALL = "all"
@@ -76,6 +76,11 @@ class LoraConfig:
         """Storage of the blocks' frozen weights, with that of their scales."""
         return "nf4_double" if self.double_quant else self.base
 
+    @property
+    def scale(self) -> float:
+        """Factor of the update."""
+        return update_scale(self.rank, self.alpha, rslora=self.rslora)
+
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     """The linear layers of a model by name, the output layer last."""
@@ -121,6 +126,15 @@ def add_lora(model: Transformer, config: LoraConfig) -> Transformer:
             continue
         model.set_submodule(name, new.train(layer.training))
     return model
+
+
+def freeze_blocks(model: Transformer, storage: WeightStorage) -> None:
+    """Hold the linear layers of the blocks in fewer bits, frozen, in place; float32 changes nothing."""
+    if storage == "float32":
+        return
+    for name, layer in linear_layers(model).items():
+        if name != OUTPUT:
+            model.set_submodule(name, FrozenLinear(layer, storage))
 
 
 def _matching(model: Transformer, targets: list[str]) -> set[str]:

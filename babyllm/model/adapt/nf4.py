@@ -47,6 +47,8 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
     n_blocks = math.ceil(len(flat) / BLOCK)
     packed = torch.empty(n_blocks * BLOCK // 2, dtype=torch.uint8, device=weight.device)
     absmax = torch.empty(n_blocks, device=weight.device)
+    if weight.is_meta:
+        return packed, absmax
     values = torch.tensor(VALUES, device=weight.device)
     borders = (values[1:] + values[:-1]) / 2
     # In parts, so that intermediate results take little memory beside the result.
@@ -75,6 +77,9 @@ def quantise_scales(absmax: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         steps: (n / 256 rounded up,) float32, one for each block of scales.
         mean: (1,) float32.
     """
+    if absmax.is_meta:
+        n_blocks = math.ceil(len(absmax) / SCALE_BLOCK)
+        return absmax.new_empty(len(absmax), dtype=torch.int8), absmax.new_empty(n_blocks), absmax.new_empty(1)
     mean = absmax.double().mean().float().view(1)  # in float64, so that its last bit does not depend on the order
     blocks = F.pad(absmax - mean, (0, -len(absmax) % SCALE_BLOCK)).view(-1, SCALE_BLOCK)
     steps = blocks.abs().amax(dim=1) / _MOST_STEPS

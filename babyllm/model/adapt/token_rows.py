@@ -9,7 +9,7 @@ Legend: V vocabulary, D model width, N tokens whose rows are trained.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +37,12 @@ class RowEmbedding(nn.Embedding):
         super().__init__(layer.num_embeddings, layer.embedding_dim, _weight=layer.weight.detach())
         self.weight.requires_grad_(False)
         self.token_ids = nn.Parameter(token_ids, requires_grad=False)
-        self.rows = nn.Parameter(layer.weight.detach()[token_ids].clone())
+        self.rows = nn.Parameter(_rows_of(layer.weight.detach(), token_ids))
         self.is_active = True
+
+    def made_of(self, read: Callable[[str], Tensor]) -> dict[str, Tensor]:
+        """The whole tensors of the weight and the rows, made of the plain weight, which `read` returns by name."""
+        return {"weight": read("weight"), "rows": _rows_of(read("weight"), self.token_ids.cpu())}
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(...) int64 -> (..., D)."""
@@ -62,6 +66,10 @@ class RowLinear(FrozenLinear):
         """Take over the weight of `layer`; `token_ids` and `rows` may be those of an embedding, tied to it."""
         super().__init__(layer, "float32")
         self.token_ids, self.rows, self.is_active = token_ids, rows, True
+
+    def made_of(self, read: Callable[[str], Tensor]) -> dict[str, Tensor]:
+        """As `RowEmbedding.made_of`."""
+        return super().made_of(read) | {"rows": _rows_of(read("weight"), self.token_ids.cpu())}
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
@@ -87,18 +95,28 @@ def train_token_rows(model: Transformer, tokens: Mapping[str, Sequence[int]]) ->
         raise UserError(f"token {highest} cannot be trained: the model has {model.config.vocab_size} tokens")
     ids = {name: torch.tensor(sorted(set(mine))) for name, mine in tokens.items() if mine}
     if EMBEDDING in ids:
-        embedding = RowEmbedding(model.embed_tokens, ids[EMBEDDING].to(model.embed_tokens.weight.device))
+        embedding = RowEmbedding(model.embed_tokens, _beside(model.embed_tokens.weight, ids[EMBEDDING]))
         model.embed_tokens = embedding.train(model.training)
         if model.config.tie_embeddings:
             head = RowLinear(model.lm_head, embedding.token_ids, embedding.rows)
             head.weight = embedding.weight
             model.lm_head = head.train(model.training)
     if OUTPUT in ids and not model.config.tie_embeddings:
-        place = ids[OUTPUT].to(model.lm_head.weight.device)
-        rows = nn.Parameter(model.lm_head.weight.detach()[place].clone())
+        place = _beside(model.lm_head.weight, ids[OUTPUT])
+        rows = nn.Parameter(_rows_of(model.lm_head.weight.detach(), place))
         head = RowLinear(model.lm_head, nn.Parameter(place, requires_grad=False), rows)
         model.lm_head = head.train(model.training)
     return model
+
+
+def _beside(weight: Tensor, token_ids: Tensor) -> Tensor:
+    """Ids on the device of a weight; on the CPU where that is "meta", which has no values."""
+    return token_ids if weight.is_meta else token_ids.to(weight.device)
+
+
+def _rows_of(weight: Tensor, token_ids: Tensor) -> Tensor:
+    """(V, D), (N,) -> (N, D), not a view; on "meta" a placeholder."""
+    return weight.new_empty(len(token_ids), weight.shape[1]) if weight.is_meta else weight[token_ids]
 
 
 def matrices_of(model: Transformer, token_ids: Sequence[int]) -> dict[str, list[int]]:

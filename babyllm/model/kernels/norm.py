@@ -8,11 +8,14 @@ Legend: D model width, O outputs of a product.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from babyllm.model.kernels.joined import gradients, joined
 
 
 def plain_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -34,12 +37,22 @@ class RMSNorm(nn.Module):
         return normed
 
 
-def normed_product(x: Tensor, norm_weight: Tensor, eps: float, weight: Tensor) -> Tensor:
-    """The product norm(x) W^T in the type of W: (..., D), weight of the norm (D,), eps, W (O, D) -> (..., O).
+def normed_product(x: Tensor, norm_weight: Tensor, eps: float, weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """The product norm(x) W^T in `dtype`, where W is weights one below the other.
 
     Only `x` is kept for the backward pass, which computes the normed copy again: bit for bit the same gradients.
+
+    Args:
+        x: (..., D).
+        norm_weight: (D,), weight of the norm.
+        eps: that of the norm.
+        weights: (O, D) each.
+        dtype: type of the product.
+
+    Returns:
+        (..., sum of O).
     """
-    product: Tensor = _NormedProduct.apply(x, norm_weight, eps, weight)  # type: ignore[no-untyped-call]
+    product: Tensor = _NormedProduct.apply(x, norm_weight, eps, dtype, *weights)  # type: ignore[no-untyped-call]
     return product
 
 
@@ -58,22 +71,25 @@ class _RMSNorm(torch.autograd.Function):
 
 
 class _NormedProduct(torch.autograd.Function):
-    """x (..., D), weight of the norm (D,), eps, weight (O, D) -> (..., O)."""
+    """x (..., D), weight of the norm (D,), eps, type, weights (O, D) -> (..., sum of O)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, norm_weight: Tensor, eps: float, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, norm_weight: Tensor, eps: float, dtype: torch.dtype, *weights: Tensor) -> Tensor:
         scale = _scale(x, eps)
-        ctx.save_for_backward(x, norm_weight, scale, weight)
-        return F.linear(_normed(x, norm_weight, scale).to(weight.dtype), weight)
+        ctx.save_for_backward(x, norm_weight, scale, *weights)
+        ctx.dtype = dtype
+        return F.linear(_normed(x, norm_weight, scale).to(dtype), joined(weights, dtype))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, Tensor | None]:
-        x, norm_weight, scale, weight = ctx.saved_tensors
-        grad, d_weight = grads[0].flatten(0, -2), None
-        if ctx.needs_input_grad[3]:
-            d_weight = grad.t() @ _normed(x, norm_weight, scale).to(weight.dtype).flatten(0, -2)
-        d_x, d_norm_weight = _gradients((grad @ weight).view(x.shape), x, norm_weight, scale)
-        return d_x, d_norm_weight, None, d_weight
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, norm_weight, scale, *weights = ctx.saved_tensors
+        needs, grad = ctx.needs_input_grad[4:], grads[0].flatten(0, -2)
+        d_weights: list[Tensor | None] = [None] * len(weights)
+        if any(needs):
+            d_weights = gradients(grad, _normed(x, norm_weight, scale).to(ctx.dtype).flatten(0, -2), weights, needs)
+        d_normed = (grad @ joined(weights, ctx.dtype)).view(x.shape)
+        d_x, d_norm_weight = _gradients(d_normed, x, norm_weight, scale)
+        return d_x, d_norm_weight, None, None, *d_weights
 
 
 def _scale(x: Tensor, eps: float) -> Tensor:

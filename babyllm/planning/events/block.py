@@ -88,6 +88,7 @@ class Block:
         if self._e < 4:
             ledger.touch("activations", 2 * 4 * self._job.tokens * width)  # the rotation is computed in float32
         self._saved["statistics"] = ledger.take("activations", self._statistics())
+        self._gather(ledger)
         result = self._take(ledger, width)
         if self._job.device == "cuda" and not self._is_in_blocks:
             self._saved["result"] = result  # lies as the next product reads it
@@ -101,21 +102,26 @@ class Block:
         ledger.free(qkv)
         return written
 
+    def _gather(self, ledger: Ledger) -> None:
+        """Keys and values of whole rows, where ranks share them: received, put in order, and freed again."""
+        n = self._job.parallel.context
+        ledger.touch("communication", 2 * n * self._job.tokens * 2 * self._kv_width * self._e if n > 1 else 0)
+
     @property
     def _kv_width(self) -> int:
         return self._job.model.kv_heads * self._job.model.head_width
 
     @property
     def _is_in_blocks(self) -> bool:
-        return self._job.attention == "blocks" and not self._job.documents
+        return self._job.attention == "blocks" and not self._job.documents and self._job.parallel.context == 1
 
     def _statistics(self) -> float:
         """Bytes that attention keeps beside its inputs: a number a row, and a mask; or all probabilities."""
         job, T = self._job, self._job.seq_len
-        rows = job.micro_batch * job.model.n_heads
         if self._is_in_blocks:
+            rows = job.micro_batch * job.model.n_heads
             return rows * self._e * sum(min(BLOCK, T - first) * min(T, first + BLOCK) for first in range(0, T, BLOCK))
-        return 4 * rows * T + (job.micro_batch * T * T * self._e if job.documents else 0)
+        return 4 * job.tokens * job.model.n_heads + (job.tokens * T * self._e if job.documents else 0)
 
     def backward(self, ledger: Ledger, gradient: Held, trained: list[Held]) -> None:
         """The backward pass: what the forward pass kept is freed, the block's input too.
@@ -154,6 +160,7 @@ class Block:
         width, heads = self._out.inputs, self._qkv.outputs
         d_result = self._out.backward(ledger, self._incoming(ledger) or Held("activations", 0), self._kept[1], trained)
         d_rotated = self._take(ledger, heads)
+        self._gather(ledger)
         if self._is_in_blocks:
             # Three matrices of a block of queries: derivatives by probabilities and scores, and a copy.
             ledger.touch(

@@ -1,8 +1,9 @@
 """What fully_shard gathers before a group of parameters is used, and sums over ranks after their gradients are there.
 
-Groups are the blocks and all that is outside of them (`babyllm.parallel.sharding`). A group is gathered into a buffer
-and copied from it to its parameters; the buffer is freed when the next group is gathered. In the backward pass the next
-group is gathered ahead. Gradients are copied to a buffer, which is freed when the next ones are summed.
+Groups are the blocks, embedding and output layer unless they are tied, and the rest (`babyllm.parallel.sharding`). A
+group is gathered into a buffer and copied from it to its parameters; the buffer is freed when the next group is
+gathered. In the backward pass the next group is gathered ahead. Gradients are copied to a buffer, which is freed when
+the next ones are summed.
 """
 
 from __future__ import annotations

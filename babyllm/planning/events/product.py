@@ -99,20 +99,28 @@ class Product:
         return out
 
     def _joined(self, ledger: Ledger, kept: Kept) -> Held:
-        size = self.inputs * self.outputs
-        joined = ledger.take("workspace", 4 * size) if len(self.matrices) > 1 else None
-        if self._is_cast:
-            kept.held.append(ledger.take("workspace", self._e * size))
-        elif joined:
-            kept.held.append(joined)
+        weights = self._weights(ledger)
         cast = ledger.take("activations", self._numbers(self.inputs)) if self.is_normed and self._is_cast else None
         out = ledger.take("activations", self._numbers(self.outputs))
         if cast and self.keeps_input:
             kept.held.append(cast)
         else:
             ledger.free(cast)
-        ledger.free(joined if self._is_cast else None)
+        if weights and len(self.matrices) == 1:
+            kept.held.append(weights)
+        else:
+            ledger.free(weights)
         return out
+
+    def _weights(self, ledger: Ledger) -> Held | None:
+        """The weights as the product reads them: cast, and joined if they are several; None for what is stored."""
+        size = self._e * self.inputs * self.outputs
+        cast = ledger.take("workspace", size) if self._is_cast else None
+        if len(self.matrices) == 1:
+            return cast
+        joined = ledger.take("workspace", size)
+        ledger.free(cast)
+        return joined
 
     def _apart(self, ledger: Ledger, kept: Kept) -> Held:
         parts = []
@@ -183,11 +191,7 @@ class Product:
         narrow = ledger.take("gradients", self._e * size if self.is_trained else 0)
         ledger.free(*kept.held)
         kept.held.clear()
-        if self.is_trained and self._is_cast:
-            trained.append(ledger.take("gradients", 4 * size))
-            ledger.free(narrow)
-        elif self.is_trained:
-            trained.append(narrow)
+        self._settle(ledger, narrow, trained)
 
     def _backward_joined(self, ledger: Ledger, gradient: Held, trained: list[Held]) -> Held:
         size, again = self.inputs * self.outputs, None
@@ -199,14 +203,23 @@ class Product:
                 again = cast
         narrow = ledger.take("gradients", self._e * size if self.is_trained else 0)
         ledger.free(again)
+        is_joined = len(self.matrices) > 1
+        if is_joined:
+            self._settle(ledger, narrow, trained)
+        weights = self._weights(ledger) if is_joined else None
         out = ledger.take("activations", self._numbers(self.inputs))
-        ledger.free(gradient)
+        ledger.free(weights, gradient)
+        if not is_joined:
+            self._settle(ledger, narrow, trained)
+        return out
+
+    def _settle(self, ledger: Ledger, narrow: Held, trained: list[Held]) -> None:
+        """The weights' gradient in the products' type becomes one in theirs."""
         if self.is_trained and self._is_cast:
-            trained.append(ledger.take("gradients", 4 * size))
+            trained.append(ledger.take("gradients", 4 * self.inputs * self.outputs))
             ledger.free(narrow)
         elif self.is_trained:
             trained.append(narrow)
-        return out
 
     def _backward_apart(self, ledger: Ledger, gradient: Held, trained: list[Held]) -> Held:
         out: Held | None = None

@@ -21,10 +21,8 @@ from babyllm.interop.weights import load_weights
 from babyllm.model.adapt.lora import lora_layers
 from babyllm.model.adapt.token_rows import token_rows
 from babyllm.model.attention import set_attention
-from babyllm.model.interface import Model
 from babyllm.optim.stored import load_optimizer_tensors
-from babyllm.parallel.filling import copy_parts
-from babyllm.parallel.sharding import is_sharded
+from babyllm.parallel.filling import fill
 from babyllm.parallel.tensors import place_of
 from babyllm.run_directory import read_resume, step_directories, step_name
 from babyllm.tokenizer import Tokenizer
@@ -102,18 +100,6 @@ def load(state: TrainState, directory: Path) -> None:
         set_attention(state.model, resume.get("attention", "fused"))
 
 
-def fill(model: Model, directory: Path) -> None:
-    """Read the weights of a directory into a model; of a divided one each rank reads its own parts.
-
-    Raises:
-        UserError: as `load_weights`.
-    """
-    if not is_sharded(model):
-        model.load_state_dict(load_weights(directory, model))
-        return
-    copy_parts(model, load_weights(directory, model, is_checked=False), str(directory))
-
-
 def _stream_tensors(directory: Path) -> dict[str, Tensor]:
     if not (directory / STREAM).is_file():
         return {}
@@ -127,7 +113,7 @@ def _load_weights(state: TrainState, directory: Path, base: str | None) -> None:
         how = "without" if layers else "with"
         raise UserError(f"{directory}: was made {how} LoRA; set lora.rank as it was, or choose another --run_dir")
     if not layers:
-        fill(state.model, directory)
+        fill(state.model, load_weights(directory, state.model))
         return
     adapter = read_adapter(directory)
     config = adapter.config

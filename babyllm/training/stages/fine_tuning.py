@@ -26,7 +26,6 @@ from babyllm.integrity import check_model
 from babyllm.model.heads import transformer_of
 from babyllm.objectives.conversation import conversation_loss
 from babyllm.objectives.token_groups import token_groups
-from babyllm.parallel.distribute import prepare
 from babyllm.pipeline.report import print_report
 from babyllm.run_directory import CONFIG
 from babyllm.runtime import Runtime
@@ -113,7 +112,6 @@ def new_run(config: FineTuneConfig, runtime: Runtime) -> FineTuning:
         if runtime.is_main:
             _prepare(config.data, store, template)
     data = open_conversation_data(config.data, store, template.tokenizer.sha256, config.normalise, runtime)
-    model = prepare(model, runtime, config.parallel)
     loader, plan = make_loader(
         config.data, data, model.config, runtime, config.plan, template.tokenizer, Path(config.run_dir)
     )

@@ -9,20 +9,18 @@ import torch
 from babyllm.data.difficulty.token_places import NAMES, OTHER
 from babyllm.data.token_data import PretrainingData
 from babyllm.errors import UserError
-from babyllm.interop.huggingface import load_model, read_shape
+from babyllm.interop.huggingface import read_shape, unread_model
 from babyllm.loading import model_directory
 from babyllm.model.config import ModelConfig, parameter_counts, require_context
 from babyllm.model.heads import WithAuxiliary
 from babyllm.model.interface import Model
 from babyllm.model.transformer import Transformer
 from babyllm.parallel.distribute import divides, prepare
-from babyllm.parallel.filling import draw
-from babyllm.parallel.twin import readable
+from babyllm.parallel.filling import draw, fill, fill_head
 from babyllm.run_directory import latest
 from babyllm.runtime import Runtime, seed_all
 from babyllm.runtime.machine import physical_memory
 from babyllm.tokenizer import Tokenizer
-from babyllm.training.checkpoint.restore import fill
 from babyllm.training.stages.pretraining_config import PretrainConfig
 
 
@@ -40,29 +38,27 @@ def prepared_model(config: PretrainConfig, data: PretrainingData, runtime: Runti
     """The model of a run at step 0, prepared; for a run with `init_from` and a saved step, that of its newest step.
 
     Where the data have classes it has a new auxiliary head, drawn apart, so that the model itself is the same. A model
-    that is divided is never in memory as a whole, but for one with such a head.
+    that is divided is never in memory as a whole.
 
     Raises:
         UserError: the model does not fit the data or the machine.
     """
-    is_divided = divides(config.parallel, runtime) and data.classes is None
+    is_divided = divides(config.parallel, runtime)
     shape, directory = _shape(config, data, runtime.local_world_size / runtime.world_size if is_divided else 1.0)
-    seed_all(config.plan.seed)
-    if not is_divided:
-        model = load_model(directory, config.model) if directory else Transformer(shape)
-        if data.classes is None:
-            return prepare(model, runtime, config.parallel)
-        seed_all(config.plan.seed, *b"pos")
-        return prepare(WithAuxiliary(model, (*NAMES, OTHER)), runtime, config.parallel)
+    unread = unread_model(directory, config.model) if directory else None
     with torch.device("meta"):
-        empty = Transformer(shape)
-    divided = prepare(empty, runtime, config.parallel)
-    if directory:
-        fill(divided, directory)
-        divided.origin = readable(divided).origin = str(directory)
+        model = unread.model if unread else Transformer(shape)
+        whole = model if data.classes is None else WithAuxiliary(model, (*NAMES, OTHER))
+    prepared = prepare(whole, runtime, config.parallel)
+    seed_all(config.plan.seed)
+    if unread:
+        fill(model, unread.weights, runtime.device)
     else:
-        draw(divided)
-    return divided
+        draw(model, runtime.device)
+    if isinstance(whole, WithAuxiliary):
+        seed_all(config.plan.seed, *b"pos")
+        fill_head(whole, runtime.device)
+    return prepared
 
 
 def _shape(config: PretrainConfig, data: PretrainingData, share: float) -> tuple[ModelConfig, Path | None]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from actor_critic_jobs import LOSS, MODELS, PLAN, actor_critic_runs, new_state, two_models
-from model_fixtures import Tiny, decisive, some_tokens
+from model_fixtures import Tiny, decisive, some_tokens, unread
 from training_fixtures import Worker
 
 from babyllm.errors import UserError
@@ -17,6 +17,7 @@ from babyllm.interop.huggingface import load_model, load_with_head, save_model
 from babyllm.interop.weights import load_weights
 from babyllm.model.adapt.lora import LoraConfig, add_lora
 from babyllm.model.heads import ActorCritic, WithHead, transformer_of
+from babyllm.model.interface import Model
 from babyllm.model.transformer import Transformer
 from babyllm.optim.build import make_optimizer
 from babyllm.optim.config import OptimConfig
@@ -137,6 +138,16 @@ def trained(tmp_path: Path, tiny: Tiny, tokenizer: Tokenizer) -> tuple[Transform
     return policy, tokenizer, tmp_path / "reward"
 
 
+def critical(
+    config: CriticConfig, trained: tuple[Transformer, Tokenizer, Path], reward_model: str, step: Path | None = None
+) -> Model:
+    """A copy of the policy, with a critic."""
+    policy, tokenizer, _ = trained
+    model, fill = with_critic(config, tokenizer, reward_model, step, unread(copy.deepcopy(policy)))
+    fill(torch.device("cpu"))
+    return model
+
+
 def test_where_a_critic_comes_from(trained: tuple[Transformer, Tokenizer, Path], tmp_path: Path) -> None:
     """From the reward model with its head, the policy with a new head, or its trunk; when resumed from the step."""
     policy, tokenizer, reward = trained
@@ -144,7 +155,7 @@ def test_where_a_critic_comes_from(trained: tuple[Transformer, Tokenizer, Path],
     tokens = some_tokens(policy.config, 6)
     for of in ("reward", "own"):
         config = CriticConfig(of=of, lr=5.0, weight_decay=0.0)  # type: ignore[arg-type]
-        model = with_critic(copy.deepcopy(policy), config, tokenizer, reward_model=str(reward))
+        model = critical(config, trained, str(reward))
         assert isinstance(model, ActorCritic) and model.lr_scales == {"critic": 5.0}
         expected = critic if of == "reward" else policy
         weight = model.critic.model.embed_tokens.weight
@@ -157,10 +168,10 @@ def test_where_a_critic_comes_from(trained: tuple[Transformer, Tokenizer, Path],
             torch.testing.assert_close(values, critic(tokens))
         (step := tmp_path / f"from_{of}").mkdir()
         save_model(step, model, tokenizer)
-        again = with_critic(copy.deepcopy(policy), config, tokenizer, reward_model="nothing", step=step)
+        again = critical(config, trained, "nothing", step)
         torch.testing.assert_close(again.state_dict(), model.state_dict())
     add_lora(policy, LoraConfig(rank=2))
-    trunk = with_critic(policy, CriticConfig(of="trunk", lr=5.0), tokenizer, reward_model="nothing")
+    trunk = critical(CriticConfig(of="trunk", lr=5.0), trained, "nothing")
     assert isinstance(trunk, WithHead) and trunk.has_output
     groups = make_optimizer(trunk, OptimConfig()).param_groups
     assert {g["lr_scale"]: len(g["params"]) for g in groups if "lr_scale" in g} == {5.0: 1}
@@ -179,10 +190,10 @@ def test_a_critic_that_does_not_fit_is_refused(trained: tuple[Transformer, Token
             narrow = replace(policy.config, vocab_size=tokenizer.vocab_size - 1)
             save_model(tmp_path / name, WithHead(Transformer(narrow)), tokenizer)
         with pytest.raises(UserError, match=message):
-            with_critic(policy, CriticConfig(), tokenizer, reward_model=str(tmp_path / name))
+            critical(CriticConfig(), trained, str(tmp_path / name))
     add_lora(policy, LoraConfig(rank=2))
     with pytest.raises(UserError, match=r"set --critic\.of=trunk"):
-        with_critic(policy, CriticConfig(), tokenizer, reward_model=str(reward))
+        critical(CriticConfig(), trained, str(reward))
 
 
 def test_a_damaged_critic_is_named(runtime: Runtime, tmp_path: Path) -> None:

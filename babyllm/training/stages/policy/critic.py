@@ -9,20 +9,23 @@ Legend: n answers, T places of a row.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from babyllm.errors import UserError
-from babyllm.interop.huggingface import load_with_head
+from babyllm.interop.huggingface import Unread, unread_with_head
 from babyllm.loading import model_directory, tokenizer_directory
 from babyllm.model.adapt.lora import lora_layers
 from babyllm.model.heads import CRITIC, SCORE, ActorCritic, WithHead
 from babyllm.model.interface import Model
 from babyllm.model.transformer import Transformer
 from babyllm.objectives.policy.credit import Credit, Scored
+from babyllm.parallel.filling import Weights, fill, fill_head
 from babyllm.reward_model import scale_of
 from babyllm.tokenizer import Tokenizer
 from babyllm.training.stages.policy.critic_config import CriticConfig
@@ -31,54 +34,64 @@ VALUE = "value"  # label of a critic's head
 
 
 def with_critic(
-    actor: Transformer, config: CriticConfig, tokenizer: Tokenizer, *, reward_model: str, step: Path | None = None
-) -> Model:
-    """The policy and its critic as one model, which takes over `actor`.
+    config: CriticConfig, tokenizer: Tokenizer, reward_model: str, step: Path | None, base: Unread
+) -> tuple[Model, Callable[[torch.device], None]]:
+    """The policy and its critic as one model on "meta", and the function that fills the critic on a device.
 
     Args:
-        actor: policy as it will be trained, with its adapter if it has one.
         config: origin of the critic.
         tokenizer: tokenizer of the policy.
         reward_model: run, step or directory of the reward model.
         step: step directory of this run that will be loaded into the model; None for a new run.
+        base: policy as it will be trained, with its adapter if it has one; its model is taken over.
 
     Raises:
         UserError: the reward model cannot be read or has several labels or another tokenizer; or the policy has an
             adapter, and the critic is not on its trunk.
     """
+    actor = base.model
     if config.of == "trunk":
         model = WithHead(actor, [VALUE], has_output=True)
         model.lr_scales = {SCORE: config.lr}
         model.weight_decays = {} if config.weight_decay is None else {SCORE: config.weight_decay}
-        return model
+        return model, partial(fill_head, model)
     if lora_layers(actor):
         raise UserError(f"--critic.of={config.of}: with --lora.rank the critic is on the trunk; set --critic.of=trunk")
+    weights: Weights | None = None
     if step is not None:
-        critic = load_with_head(step / CRITIC)
+        critic, weights = unread_with_head(step / CRITIC)
     elif config.of == "own":
         critic = WithHead(copy.deepcopy(actor), [VALUE])
     else:
-        critic = _from_reward(actor, tokenizer, reward_model)
+        critic, weights = _from_reward(actor, tokenizer, reward_model)
     critic.labels = (VALUE,)
-    return ActorCritic(actor, critic, critic_lr=config.lr, critic_decay=config.weight_decay)
+
+    def fill_critic(device: torch.device) -> None:
+        if weights is None:
+            fill(critic.model, base.weights, device)
+            fill_head(critic, device)
+        else:
+            fill(critic, weights, device)
+
+    both = ActorCritic(actor, critic, critic_lr=config.lr, critic_decay=config.weight_decay)
+    return both, fill_critic
 
 
-def _from_reward(actor: Transformer, tokenizer: Tokenizer, reward_model: str) -> WithHead:
-    """The reward model, which must read the policy's tokens and have one label."""
+def _from_reward(actor: Transformer, tokenizer: Tokenizer, reward_model: str) -> tuple[WithHead, Weights]:
+    """The reward model, which must read the policy's tokens and have one label, and its weights."""
     advice = "give another reward model, or --critic.of=own"
     try:
         directory = model_directory(reward_model)
     except UserError as e:
         raise UserError(f"the critic begins as the reward model: {e}; {advice}") from e
-    critic = load_with_head(directory)
+    critic, weights = unread_with_head(directory)
     if len(critic.labels) != 1 or critic.has_output:
         raise UserError(f"{directory}: holds no reward model, which has one label; {advice}")
     has_same_tokens = Tokenizer.load(tokenizer_directory(directory)).sha256 == tokenizer.sha256
     if not has_same_tokens or critic.config.vocab_size != actor.config.vocab_size:
         raise UserError(f"{directory}: has another tokenizer than the policy, whose tokens the critic reads; {advice}")
-    with torch.no_grad():
-        critic.score.weight.div_(scale_of(directory)[1])  # the head has no bias, so the mean is left to training
-    return critic
+    spread = scale_of(directory)[1]  # the head has no bias, so the mean is left to training
+    return critic, weights.changed(lambda name, w: w.float() / spread if name.startswith(f"{SCORE}.") else w)
 
 
 @torch.no_grad()

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from babyllm.data.row_config import share_of
 from babyllm.errors import UserError
+from babyllm.model.heads import transformer_of
 from babyllm.objectives.policy.losses import policy_loss
 from babyllm.objectives.policy.ptx_loss import with_ptx_loss
-from babyllm.parallel.distribute import prepare
-from babyllm.parallel.refusals import refuse_tensor
+from babyllm.parallel.refusals import refuse_shared_rows
 from babyllm.parallel.twin import readable, reading
 from babyllm.rollouts.prompt_files import read_prompts
 from babyllm.rollouts.ptx import with_ptx
@@ -35,7 +35,7 @@ def begin(config: GrpoConfig, runtime: Runtime) -> Beginning:
     """
     config.plan.check()
     config.loss.check("loss.")
-    refuse_tensor(config.parallel, "GRPO")
+    refuse_shared_rows(config.parallel, "GRPO")
     if config.rollout.group < 2:
         raise UserError("--rollout.group=1: answers are compared with others to the same prompt; give at least 2")
     if config.loss.loss == "reinforce" and config.rollout.epochs > 1:
@@ -45,8 +45,8 @@ def begin(config: GrpoConfig, runtime: Runtime) -> Beginning:
     if runtime.is_main:
         print(prompts)
     start = starting_model(config, opening.directory, opening.tokenizer, opening.template, opening.is_resumed)
-    model = prepare(adapted(config, start, opening.template, runtime), runtime, config.parallel)
-    policy = readable(model)
+    model = adapted(config, start, opening.template, runtime)
+    policy = transformer_of(readable(model))
     share = share_of(config.data, model.config, runtime)
     kl = config.loss.kl
     temperature = config.rollout.temperature
@@ -54,7 +54,7 @@ def begin(config: GrpoConfig, runtime: Runtime) -> Beginning:
     advantages = GroupAdvantages(config.loss, config.scale, config.rollout.group, runtime, reference, kl.coefficient)
     stream = rollouts_of(config, policy, opening, prompts, advantages, share, runtime)
     mixed = with_ptx(stream, config.ptx, Path(config.run_dir), opening.template, model.config, runtime)
-    state = new_state(config, model, reading(mixed, model), runtime, start.source)
+    state = new_state(config, model, reading(mixed, model, writes=True), runtime, start.source)
     loss = policy_loss(config.loss, max_answer=config.data.max_new_tokens, temperature=temperature)
     measure, show = held_out(config, prompts, stream, runtime)
     return Beginning(

@@ -5,6 +5,7 @@ init_from -> policy, reference; reward model -> critic -> Rollouts (answers, sco
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from babyllm.data.row_config import share_of
@@ -13,8 +14,7 @@ from babyllm.model.interface import Model
 from babyllm.objectives.policy.credit import Credit
 from babyllm.objectives.policy.losses import policy_loss
 from babyllm.objectives.policy.ptx_loss import with_ptx_loss
-from babyllm.parallel.distribute import prepare
-from babyllm.parallel.refusals import refuse_tensor
+from babyllm.parallel.refusals import refuse_shared_rows
 from babyllm.parallel.twin import readable, reading
 from babyllm.rollouts.prompt_files import Prompts, read_prompts
 from babyllm.rollouts.ptx import with_ptx
@@ -39,17 +39,16 @@ def begin(config: PpoConfig, runtime: Runtime) -> Beginning:
     """
     config.plan.check()
     config.loss.check("loss.")
-    refuse_tensor(config.parallel, "PPO")
+    refuse_shared_rows(config.parallel, "PPO")
     opening = open_stage(config, config.data, before="babyllm sft")
     prompts = read_prompts(config.data, opening.template)
     if runtime.is_main:
         print(prompts)
     start = starting_model(config, opening.directory, opening.tokenizer, opening.template, opening.is_resumed)
-    actor = adapted(config, start, opening.template, runtime)
     step = opening.directory if opening.is_resumed else None
     reward_model = config.reward.model or ""
-    both = with_critic(actor, config.critic, opening.tokenizer, reward_model=reward_model, step=step)
-    model = prepare(both, runtime, config.parallel)
+    critic = partial(with_critic, config.critic, opening.tokenizer, reward_model, step)
+    model = adapted(config, start, opening.template, runtime, critic)
     stream = _rollouts(config, readable(model), opening, prompts, runtime)
     loss = policy_loss(
         config.loss,
@@ -60,7 +59,7 @@ def begin(config: PpoConfig, runtime: Runtime) -> Beginning:
     mixed = with_ptx(stream, config.ptx, Path(config.run_dir), opening.template, model.config, runtime)
     measure, show = held_out(config, prompts, stream, runtime)
     return Beginning(
-        new_state(config, model, reading(mixed, model), runtime, start.source),
+        new_state(config, model, reading(mixed, model, writes=True), runtime, start.source),
         plan_of(config, prompts),
         with_ptx_loss(watched(loss, stream), config.ptx.weight),
         measure,

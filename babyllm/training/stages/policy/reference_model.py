@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from babyllm.errors import UserError
-from babyllm.loading import is_adapter, load, model_directory
-from babyllm.model.adapt.grow import grow_vocabulary
-from babyllm.model.adapt.lora import adapter_off, merge_lora
+from babyllm.loading import grown_to, is_adapter, model_directory, unread
+from babyllm.model.adapt.lora import adapter_off
 from babyllm.model.transformer import Transformer
+from babyllm.parallel.distribute import prepare
+from babyllm.parallel.filling import fill
+from babyllm.parallel.twin import readable, whole
 from babyllm.runtime import Runtime
 from babyllm.runtime.precision import reads_in
 from babyllm.training.adapted_config import AdaptedRunConfig
@@ -29,7 +31,7 @@ def reference_of(
     """The log-probabilities of the model that a run began with.
 
     With a new adapter it is the policy with the adapter switched off, so that no second model is in memory. Otherwise
-    it is a frozen copy, read from `init_from` again, also when the run is resumed.
+    it is a frozen copy, read from `init_from` again, also when the run is resumed, and divided as the policy is.
 
     Args:
         config: configuration of the stage.
@@ -48,21 +50,25 @@ def reference_of(
     if config.lora.rank and not is_adapter(directory):
         model = policy
     else:
-        model = merge_lora(load(directory, options=config.model)[0])
-        model = grow_vocabulary(model, policy.config.vocab_size).to(runtime.device).eval().requires_grad_(False)
+        model, weights = grown_to(policy.config.vocab_size, unread(directory, config.model))
+        model = prepare(model.requires_grad_(False), runtime, config.parallel)
+        fill(model, weights, runtime.device)
+
+    read = readable(model)
 
     def logprobs(tokens: Tensor, targets: Tensor, allowed: Tensor | None) -> Tensor:
-        was_training = model.training
-        model.eval()
+        was_training = read.training
+        read.eval()
         found = []
-        with adapter_off(model), torch.no_grad(), reads_in(runtime.device, runtime.dtype):
+        runtime.sum([0.0])  # of the policy, which may be divided too, all ranks have read what they read
+        with whole(model), adapter_off(read), torch.no_grad(), reads_in(runtime.device, runtime.dtype):
             for first in range(0, len(tokens), micro_batch):
                 part = slice(first, first + micro_batch)
                 some = (x[part].to(runtime.device) for x in (tokens, targets))
                 bits = None if allowed is None else allowed[part].to(runtime.device)
-                nats = model(*some, temperature=temperature, allowed=bits)
+                nats = read(*some, temperature=temperature, allowed=bits)
                 found.append(-nats.float().cpu())
-        model.train(was_training)
+        read.train(was_training)
         return torch.cat(found)
 
     return logprobs

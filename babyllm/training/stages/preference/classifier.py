@@ -14,7 +14,6 @@ from babyllm.data.labelling.label_data import LabelData, make_label_loader, read
 from babyllm.evaluate.label_results import RESULTS, label_results, label_sums
 from babyllm.model.interface import Model
 from babyllm.objectives.classification import classification_loss, labels_and_lengths
-from babyllm.parallel.distribute import prepare
 from babyllm.reward_model import LABELS
 from babyllm.runtime import Runtime
 from babyllm.training.run import Measure
@@ -37,7 +36,6 @@ def begin(config: ClassifierConfig, runtime: Runtime) -> Beginning:
     config.plan.check()
     data = read_label_data(config.data, opening.template.tokenizer)
     model, source = starting_head(config, opening, data.labels, runtime)
-    model = prepare(model, runtime, config.parallel)
     loader, plan = make_label_loader(config.data, data, model.config, runtime, config.plan)
     if runtime.is_main:
         _keep_labels(Path(config.run_dir), data)

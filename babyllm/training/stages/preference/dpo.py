@@ -18,8 +18,7 @@ from babyllm.errors import UserError
 from babyllm.model.cross_entropy import IGNORE
 from babyllm.model.interface import Model
 from babyllm.objectives.preference.preference_losses import answer_logps, preference_loss, reference_logps
-from babyllm.parallel.distribute import prepare
-from babyllm.parallel.twin import readable, reading, whole
+from babyllm.parallel.twin import readable, reading
 from babyllm.runtime import Runtime
 from babyllm.store.pair_store import Kind
 from babyllm.store.shards import Split
@@ -61,10 +60,8 @@ def begin(config: DpoConfig, runtime: Runtime) -> Beginning:
     data = run_pairs(config.data, config.run_dir, template, runtime, kind)
     if config.loss.has_reference_point:
         data = data.mismatched()
-    model = prepare(model, runtime, config.parallel)
     if config.loss.needs_reference and config.reference == "stored":
-        with whole(model):
-            data = _with_reference(data, readable(model), runtime, is_resumed=opening.is_resumed)
+        data = _with_reference(data, model, runtime, is_resumed=opening.is_resumed)
     loader, plan = make_pair_loader(config.data, data, model.config, runtime, config.plan)
     by_adapter = config.reference == "adapter_off"
     stream: Stream = loader

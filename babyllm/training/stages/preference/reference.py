@@ -22,6 +22,8 @@ from babyllm.errors import UserError
 from babyllm.files import read_sealed_json, write_sealed_json
 from babyllm.model.interface import Model
 from babyllm.objectives.preference.preference_losses import answer_logps
+from babyllm.parallel.tensors import whole_tensor
+from babyllm.parallel.twin import readable, whole
 from babyllm.progress import ProgressLine
 from babyllm.runtime import Runtime
 from babyllm.store.shards import Split
@@ -39,7 +41,7 @@ def reference_tables(
     """The log-probabilities of all answers under the starting model; every rank must call it.
 
     Args:
-        model: the starting model, on its device.
+        model: the starting model, on its device; may be divided.
         rows: rows of each split.
         directory: directory of the pairs.
         fingerprint: hash of the pairs.
@@ -85,17 +87,18 @@ def _made_of(directory: Path) -> dict[str, object]:
 
 
 def _digest(model: Model) -> str:
-    """The sha256 of the weights."""
+    """The sha256 of the weights, of which a rank gathers one at a time if they are divided."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(whole_tensor(tensor.detach()).cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
 def _compute(model: Model, rows: dict[Split, Rows], directory: Path, made_of: str, runtime: Runtime) -> None:
-    was_training = model.training
-    model.eval()
+    read = readable(model)
+    was_training = read.training
+    read.eval()
     if runtime.is_main:
         for file in directory.glob("reference.*-of-*"):
             if made_of not in file.name:
@@ -103,12 +106,13 @@ def _compute(model: Model, rows: dict[Split, Rows], directory: Path, made_of: st
     with runtime.patience():
         for split, of_split in rows.items():
             mine = _part(directory, split, made_of, runtime.rank, runtime.world_size)
-            _fill(model, of_split, mine, range(*_bounds(len(of_split), runtime.rank, runtime.world_size)), runtime)
+            with whole(model):
+                _fill(read, of_split, mine, range(*_bounds(len(of_split), runtime.rank, runtime.world_size)), runtime)
             runtime.barrier()
             if runtime.is_main:
                 parts = [_part(directory, split, made_of, r, runtime.world_size) for r in range(runtime.world_size)]
                 _join(parts, reference_file(directory, split))
-    model.train(was_training)
+    read.train(was_training)
 
 
 def _part(directory: Path, split: Split, made_of: str, rank: int, world_size: int) -> Path:

@@ -13,7 +13,6 @@ from babyllm.data.batch import Batch
 from babyllm.data.pair_data import make_pair_loader, pair_share
 from babyllm.model.interface import Model
 from babyllm.objectives.bradley_terry import last_scores, reward_loss, whole_answers
-from babyllm.parallel.distribute import prepare
 from babyllm.runtime import Runtime
 from babyllm.training.stage import Beginning
 from babyllm.training.stages.opening import new_state, open_stage
@@ -42,7 +41,6 @@ def begin(config: RewardConfig, runtime: Runtime) -> Beginning:
     config.plan.check()
     pair_share(options, model.config, runtime)
     data = run_pairs(options, config.run_dir, opening.template, runtime)
-    model = prepare(model, runtime, config.parallel)
     loader, plan = make_pair_loader(options, data, model.config, runtime, config.plan)
     state = new_state(config, model, loader, runtime, source)
     measure = held_out_pairs(data, options.eval_pairs, lambda model, batch: [scores(model, batch)])

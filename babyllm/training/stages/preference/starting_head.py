@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
+from babyllm.interop.huggingface import Unread
 from babyllm.model.heads import WithHead
+from babyllm.model.interface import Model
+from babyllm.parallel.filling import fill_head
 from babyllm.runtime import Runtime
 from babyllm.training.adapted_config import AdaptedRunConfig
 from babyllm.training.stages.opening import Opening
@@ -15,8 +18,8 @@ from babyllm.training.starting_model import adapted, starting_model
 
 def starting_head(
     config: AdaptedRunConfig, opening: Opening, labels: Sequence[str], runtime: Runtime
-) -> tuple[WithHead, str]:
-    """The model to train, and the origin of its weights in words; every rank must call it.
+) -> tuple[Model, str]:
+    """The model to train, divided, and the origin of its weights in words; every rank must call it.
 
     The transformer is adapted or frozen as the configuration says; the head is always trained. It is drawn at random,
     unless the directory has a head with as many labels.
@@ -27,8 +30,10 @@ def starting_head(
     start = starting_model(
         config, opening.directory, opening.tokenizer, opening.template, is_resumed=opening.is_resumed
     )
-    model = WithHead(adapted(config, start, opening.template, runtime), labels)
-    if start.head is not None and start.head.shape == model.score.weight.shape:
-        with torch.no_grad():
-            model.score.weight.copy_(start.head)
-    return model, start.source
+
+    def headed(base: Unread) -> tuple[Model, Callable[[torch.device], None]]:
+        model = WithHead(base.model, labels)
+        is_same = start.head is not None and start.head.shape == model.score.weight.shape
+        return model, lambda device: fill_head(model, device, start.head if is_same else None)
+
+    return adapted(config, start, opening.template, runtime, headed), start.source
