@@ -25,11 +25,11 @@ from typing import Any, Literal, TypeVar
 from babyllm.config.values import Count, Few
 from babyllm.errors import UserError
 from babyllm.files import fsync, read_sealed_json, write_sealed_json
-from babyllm.pipeline.engines.engine import Engine
+from babyllm.pipeline.engines.job_engine import Engine
 from babyllm.pipeline.engines.local_pool import LocalPool
 from babyllm.pipeline.engines.presence import LEAD, QUEUE, unique_name
 from babyllm.progress import ProgressLine
-from babyllm.runtime.machine import cores
+from babyllm.runtime.machine import cores, is_array_task
 
 T = TypeVar("T")
 DONE = "done.json"
@@ -58,7 +58,7 @@ class WorkConfig:
 
     def chosen_engine(self) -> str:
         """The engine, where null stands for the one that suits this job."""
-        return self.engine or ("shared" if os.environ.get("SLURM_ARRAY_TASK_ID") else "local")
+        return self.engine or ("shared" if is_array_task() else "local")
 
 
 def run_partitions(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from engine_jobs import dies, full, lasting_elsewhere, squared, wait_for
-from engines_fixtures import PARTITION_BYTES, made
+from engines_fixtures import PARTITION_BYTES, made, run_stages
 
 from babyllm.errors import UserError
 from babyllm.pipeline.engines import presence
@@ -45,7 +45,7 @@ def logged(log: Path) -> list[tuple[int, int]]:
     return [(int(process), int(item)) for process, item in map(str.split, lines)]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_the_array_script_makes_the_same_bytes(local: Path, raw: Path, tokenizer: Tokenizer) -> None:
     """Two tasks of a Slurm array clean, deduplicate and tokenize together; a third one has nothing left to do."""
     tokenizer.save(raw / "tokenizer")
@@ -68,6 +68,13 @@ def test_the_array_script_makes_the_same_bytes(local: Path, raw: Path, tokenizer
     assert made(raw) == made(local)
     assert not list(raw.rglob(".work"))
     assert task(3).communicate()[0].count("complete") == 3
+
+
+@pytest.mark.slow
+def test_a_command_that_leads_alone_makes_the_same_bytes(local: Path, raw: Path, tokenizer: Tokenizer) -> None:
+    """Clean, dedup and tokenize write the same files if their work goes through the queue."""
+    run_stages(raw, tokenizer, "shared", 2)
+    assert made(raw) == made(local)
 
 
 @beside_others

@@ -32,7 +32,7 @@ class Led(UserError):
 
 
 def beside_others(stage: Callable[P, R]) -> Callable[P, R]:
-    """A stage that works for another process which makes the same output, until that has ended, and then begins anew.
+    """A stage that works for another process which makes the same output, and begins again when that has ended.
 
     The result is then complete, or this process leads.
     """

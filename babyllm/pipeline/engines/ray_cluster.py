@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import signal
 import threading
 from collections.abc import Callable
@@ -12,8 +11,8 @@ from typing import Any
 
 from babyllm.errors import UserError, in_one_line
 from babyllm.pipeline.engines.local_pool import worker_died
-from babyllm.pipeline.engines.packing import packed, run_packed
-from babyllm.runtime.machine import cores
+from babyllm.pipeline.engines.packed_jobs import packed, run_packed
+from babyllm.runtime.machine import cores, ray_head
 
 _RETRIES = 3  # of a job whose worker or machine died
 _STORE_BYTES = 128 << 20  # shared memory of a cluster that this process starts; results are small
@@ -78,8 +77,7 @@ class RayCluster:
 
 def _joined(n_workers: int | None) -> Any:
     """Ray, connected to a cluster."""
-    # Ray reports its use over the network unless it is told not to.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    head = ray_head()
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError:
@@ -91,7 +89,7 @@ def _joined(n_workers: int | None) -> Any:
         try:
             ray.init(address="auto", logging_level="error")
         except ConnectionError:
-            if os.environ.get("RAY_ADDRESS"):
+            if head:
                 raise
             n_cpus = n_workers or cores()
             ray.init(

@@ -23,7 +23,7 @@ from typing import Any
 
 from babyllm.errors import UserError, in_one_line
 from babyllm.pipeline.engines.local_pool import LocalPool, worker_died
-from babyllm.pipeline.engines.packing import packed, run_packed
+from babyllm.pipeline.engines.packed_jobs import packed, run_packed
 from babyllm.pipeline.engines.presence import Watch, beating, give_up_lead, leader, take_lead, write_at_once
 
 POLL_S = 0.1
