@@ -1,9 +1,9 @@
 """Processing of partitions: on all cores, in bounded memory, and each partition only once.
 
-items -> one folder each: work(item, folder) writes files and returns a JSON value -> done.json, rename -> results
+items -> one folder each: job(item, folder) writes files and returns a JSON value -> done.json, rename -> results
 
 A folder gets its number as its name when it is complete, so a command that was stopped or killed continues with the
-remaining items. `work` is a pure function of its item: the process and the order of the items change nothing.
+remaining items. `job` is a pure function of its item: the process and the order of the items change nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -49,33 +49,38 @@ class WorkConfig:
     workers: Few | None = None
     partition_bytes: Count = 64 << 20
 
+    def alone(self) -> WorkConfig:
+        """The same for work that this process does by itself."""
+        return replace(self, workers=1)
+
 
 def run_partitions(
     items: Sequence[T],
-    work: Callable[[T, Path], Any],
+    job: Callable[[T, Path], Any],
     directory: Path,
     *,
     key: Any,
-    workers: int | None = None,
+    work: WorkConfig | None = None,
     sizes: Sequence[int] | None = None,
     title: str = "",
 ) -> list[Any]:
-    """The result of `work(item, folder)` for every item, in their order.
+    """The result of `job(item, folder)` for every item, in their order.
 
     Args:
         items: items to work on, which are pickled for the worker processes.
-        work: function of a module, or `functools.partial` of one. It may write files to `folder`, which is empty, and
+        job: function of a module, or `functools.partial` of one. It may write files to `folder`, which is empty, and
             returns a JSON value.
         directory: directory of the results: a folder 00000, 00001, ... per item, with its files and `done.json`.
         key: JSON value that the results depend on besides the items: configuration and inputs. Folders made with
             another key are redone.
-        workers: number of processes; None takes one per core, 1 works in this process.
+        work: use of the machine; one worker works in this process.
         sizes: sizes of the items, for the progress line; None counts all items alike.
         title: title of the progress line, such as "clean".
 
     Raises:
-        UserError: `work` raised it, a worker died, or the disk is full.
+        UserError: `job` raised it, a worker died, or the disk is full.
     """
+    work = work or WorkConfig()
     directory.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     weights = [1] * len(items) if sizes is None else list(sizes)
@@ -87,8 +92,8 @@ def run_partitions(
     missing = [index for index in range(len(items)) if index not in results]
     done, total = sum(weights[i] for i in results), sum(weights)
     progress = ProgressLine(title, total, done, output=sys.stderr)
-    jobs = ((i, (work, items[i], directory / f"{i:05d}", digest)) for i in missing)
-    n_workers = min(workers or cores(), len(missing))
+    jobs = ((i, (job, items[i], directory / f"{i:05d}", digest)) for i in missing)
+    n_workers = min(work.workers or cores(), len(missing))
     for index, result in _in_turn(jobs) if n_workers <= 1 else _in_pool(jobs, n_workers):
         results[index] = result
         done += weights[index]

@@ -125,7 +125,7 @@ def tokenize(
             encode_piece,
             parts,
             key=makes_parts | {"pieces": pieces(sources)},
-            workers=work.workers,
+            work=work,
             sizes=[source.size_bytes for source in sources],
             title="tokenize",
         )

@@ -159,7 +159,7 @@ def _domain_sizes(
             partial(_count_piece, read=read),
             folder,
             key=key,
-            workers=work.workers,
+            work=work,
             sizes=[source.size_bytes for source in sources],
             title="count",
         )
@@ -227,7 +227,7 @@ def _keep(
         partial(_keep_of_piece, read=read, thresholds=thresholds, held_out=held_out),
         folder,
         key=key | {"thresholds": [thresholds.learned, thresholds.measured], "held_out": held_out},
-        workers=work.workers,
+        work=work,
         sizes=[source.size_bytes for source in sources],
         title="sample",
     )

@@ -122,7 +122,7 @@ def _run(
     if not in_one_process:
         return ChatRun(directory, find_chats(inputs, config.work.partition_bytes), about, config.work)
     size = min(config.work.partition_bytes, MODEL_PIECE_BYTES)
-    return ChatRun(directory, find_conversation_partitions(inputs, size), about, replace(config.work, workers=1))
+    return ChatRun(directory, find_conversation_partitions(inputs, size), about, config.work.alone())
 
 
 def _needs_one_process(config: SelectConfig) -> bool:

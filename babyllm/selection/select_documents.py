@@ -112,10 +112,8 @@ class _Job:
         chosen = self.pieces if items is None else items
         key = [self.about, [[p.path, *p.row_groups] for p in chosen], more]
         sizes = [piece.size_bytes for piece in chosen]
-        workers = self.config.work.workers
-        return run_partitions(
-            chosen, work, self.directory / folder, key=key, workers=workers, sizes=sizes, title=folder
-        )
+        how = self.config.work
+        return run_partitions(chosen, work, self.directory / folder, key=key, work=how, sizes=sizes, title=folder)
 
     def folders(self, folder: str) -> list[Path]:
         """The folders of all slices."""

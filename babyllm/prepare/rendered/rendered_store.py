@@ -164,7 +164,7 @@ def render_store(
             partial(job.piece, settings=settings),
             parts,
             key=key,
-            workers=work.workers,
+            work=work,
             sizes=[partition.size_bytes for partition in partitions],
             title=job.title,
         )

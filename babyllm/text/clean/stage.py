@@ -258,7 +258,7 @@ def _passes(
         task = _Pass(run, group, usual, is_last=number == len(groups) - 1)
         where = directory / f"pass{number}"
         values = run_partitions(
-            items, partial(_work, task), where, key=key, workers=work.workers, sizes=sizes, title="clean: bytes read"
+            items, partial(_work, task), where, key=key, work=work, sizes=sizes, title="clean: bytes read"
         )
         folders = [where / f"{index:05d}" for index in range(len(items))]
         outcomes = [Outcome.of(value) for value in values]
