@@ -45,8 +45,8 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
     """Write the corpus `out`: the documents of the corpora `inputs` without repetitions.
 
     `out` also contains `clusters.parquet`, `report.json` and `report.html`; `contaminated.parquet` if evaluation sets
-    are kept out; `trimmed.parquet` if repeated lines are removed; and `substrings.parquet` if repeated spans are. With several corpora, ids begin with the end of
-    the corpus's path that distinguishes it from the others.
+    are kept out; `trimmed.parquet` if repeated lines are removed; and `substrings.parquet` if repeated spans are. With
+    several corpora, ids begin with the end of the corpus's path that distinguishes it from the others.
 
     Args:
         inputs: directories of the corpora.

@@ -3,10 +3,10 @@
     Arrow column -> points_of -> chunks -> segments (two keys each) | window_keys
 
 The hash of characters c_0 ... c_m is the sum of v(c_t) * B**t modulo 2**64, where v is a random number for each
-character and B is odd (Karp and Rabin 1987). Prefix sums provide it for any span. The anchor of a window is the span of k
-characters inside it with the smallest hash, the leftmost of equal ones (winnowing, Schleimer et al. 2003). It depends
+character and B is odd (Karp and Rabin 1987). Prefix sums provide it for any span. The anchor of a window is the span of
+k characters inside it with the smallest hash, the leftmost of equal ones (winnowing, Schleimer et al. 2003). It depends
 on nothing outside the window, so equal windows have equal anchors at the same place in them. Successive windows mostly
-share their anchor: 2 of every n - k + 2 characters begin a segment, on average.
+share their anchor: of the characters of a text, about 2 in n - k + 2 begin a segment.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from babyllm.ragged import GOLDEN, U64, Ragged, mix, offsets_of
 from babyllm.text.dedup.exact import Fold, folded_characters
 from babyllm.text.dedup.normal import DROPPED, N_CODE_POINTS, code_points, joined_text, kinds
 
-_WINDOWS_AT_ONCE = 1 << 16  # so that the arrays of a chunk fit a processor's cache
+WINDOWS_AT_ONCE = 1 << 16  # so that the arrays of a chunk fit a processor's cache
 _BASES = (0x9FB21C651E98DF25, 0xD1B54A32D192ED03)
 _LAST_SPACE = 0x3000
 _HIGH, _LOW = np.uint64(0xFFFFFFFF00000000), np.uint64(0xFFFFFFFF)
@@ -66,8 +66,8 @@ def points_of(texts: pa.Array) -> Ragged:
 
 def chunks(points: NDArray[np.uint32], n: int) -> Iterator[Chunk]:
     """Pieces of the (characters,) code points of some texts; each window of n characters lies in one of them."""
-    for begin in range(0, len(points) - n + 1, _WINDOWS_AT_ONCE):
-        piece = points[begin : begin + _WINDOWS_AT_ONCE + n - 1]
+    for begin in range(0, len(points) - n + 1, WINDOWS_AT_ONCE):
+        piece = points[begin : begin + WINDOWS_AT_ONCE + n - 1]
         yield Chunk(begin, piece, len(piece) - n + 1)
 
 

@@ -148,7 +148,7 @@ def _settle_slice(keys: U64, folder: Path, setting: Setting, first_input: int) -
 def _judged(keys: U64, config: SubstringsConfig) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Whether each of these sorted (3, entries) keys is a repeat; whether others must see it."""
     starts = np.flatnonzero(changes(keys[:2]))
-    stops = np.append(starts[1:], keys.shape[1])
+    stops = np.append(starts, keys.shape[1])[1:]
     places, n = keys[2], np.uint64(config.min_characters or 0)
     is_end = np.zeros(len(places), bool)
     is_end[starts] = True
