@@ -97,7 +97,8 @@ class Steps:
         job = partial(work, setting=self.setting, **arguments)
         key = [_FORMAT, self._key, repr(items), *map(repr, made_from)]
         directory = self.setting.directory / name
-        is_little |= sum(sizes or ()) < self.portion(_LITTLE.get(name, 0))
+        if sizes is not None:
+            is_little |= sum(sizes) < self.portion(_LITTLE.get(name, 0))
         how = self._work.alone() if is_little else self._work
         return run_partitions(items, job, directory, key=key, work=how, sizes=sizes, title=title)
 
