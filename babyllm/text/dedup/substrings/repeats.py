@@ -180,7 +180,8 @@ def _places(index: NDArray[np.int64], points: Ragged, first: int) -> U64:
 def _counts_of(starts: U64, folder: Path) -> U64:
     """(segments,) uint64: the number of windows of the segments that begin at these places of a slice."""
     index = np.searchsorted(np.load(folder / "starts.npy", mmap_mode="r"), starts)
-    return np.load(folder / "counts.npy", mmap_mode="r")[index].astype(np.uint64)
+    counts: U64 = np.load(folder / "counts.npy", mmap_mode="r")[index].astype(np.uint64)
+    return counts
 
 
 def _spread(starts: U64, counts: U64) -> U64:
