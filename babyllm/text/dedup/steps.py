@@ -150,9 +150,11 @@ def in_order(keys: U64) -> tuple[U64, NDArray[np.bool_]]:
     """Sort the columns of (3, entries) uint64 by row 0, and those that share their value there by rows 1 and 2 as well.
 
     Returns:
-        the sorted columns, and (entries,) bool: whether each shares its value of row 0.
+        the sorted columns, in the same memory, and (entries,) bool: whether each shares its value of row 0.
     """
-    keys = keys[:, np.argsort(keys[0])]
+    order = np.argsort(keys[0])
+    for row in keys:
+        row[:] = row[order]
     same = keys[0, 1:] == keys[0, :-1]
     is_shared = np.zeros(keys.shape[1], bool)
     is_shared[1:] |= same

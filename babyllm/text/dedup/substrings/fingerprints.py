@@ -100,7 +100,8 @@ def segments(chunk: Chunk, offsets: Spans, n: int, fold: tuple[Fold, ...]) -> Se
     anchor = anchors[starts]
     whole = _Hashes(chunk.points, 1, fold).spans(starts, starts + counts + (n - 1))
     whole += GOLDEN * ((counts << 32) + (anchor - starts)).view(np.uint64)
-    return Segments(starts, counts, np.stack([grams[anchor], mix(whole)]))
+    evenly = mix(grams[anchor])  # anchors are the smallest of several hashes
+    return Segments(starts, counts, np.stack([evenly, mix(whole)]))
 
 
 def window_keys(chunk: Chunk, starts: Spans, n: int, fold: tuple[Fold, ...]) -> U64:

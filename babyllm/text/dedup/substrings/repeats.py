@@ -48,11 +48,11 @@ def mark_segments(piece: Slice, folder: Path, *, setting: Setting, first_input: 
             found = segments(chunk, points.offsets, n, fold)
             keys.append(np.stack([*found.keys, _places(found.starts + chunk.begin, points, first)]))
             counts.append(found.counts.astype(np.uint32))
-    whole = np.concatenate(keys, axis=1)
+    joined = np.concatenate(keys, axis=1)
     del keys
-    np.save(folder / "starts.npy", whole[2])
+    np.save(folder / "starts.npy", joined[2])
     np.save(folder / "counts.npy", np.concatenate(counts))
-    return _settle_slice(whole, folder, setting, first_input)
+    return _settle_slice(joined, folder, setting, first_input)
 
 
 def mark_windows(item: tuple[Slice, int], folder: Path, *, setting: Setting, first_input: int) -> int:
@@ -135,14 +135,19 @@ def length(setting: Setting) -> int:
 
 
 def _settle_slice(keys: U64, folder: Path, setting: Setting, first_input: int) -> int:
-    """Save the repeats that a slice shows by itself, and the keys that it passes on; returns their number."""
+    """Save the repeats that a slice shows by itself, and the keys that it passes on; returns their number.
+
+    The keys are sorted and thinned out in place, because a copy would be the most that a process holds.
+    """
     keys, is_shared = in_order(keys)
     passes = np.ones(keys.shape[1], bool)
     is_repeat, passes[is_shared] = _judged(keys[:, is_shared], setting.config.substrings)
     np.save(folder / "repeats.npy", _of_inputs(keys[2, is_shared][is_repeat], first_input))
-    keys = keys[:, passes]
-    np.save(folder / "keys.npy", keys)
-    return int(keys.shape[1])
+    n = int(np.count_nonzero(passes))
+    for row in keys:
+        row[:n] = row[passes]
+    np.save(folder / "keys.npy", keys[:, :n])
+    return n
 
 
 def _judged(keys: U64, config: SubstringsConfig) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
