@@ -68,7 +68,8 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
         divided.set_unshard_in_backward(False)  # the gradient of rows does not depend on them
         if not kept.issuperset(output.parameters()):
             object.__setattr__(output, "through", MethodType(_through, output))
-            register_fsdp_forward_method(fully_shard(output, reshard_after_forward=False, **options), "through")
+            fully_shard(output, reshard_after_forward=False, **options)
+            register_fsdp_forward_method(output, "through")
     fully_shard(model, reshard_after_forward=False, **options)
     for part in model.modules():
         if is_sharded(part):
@@ -77,7 +78,8 @@ def shard(model: M, runtime: Runtime, config: ParallelConfig) -> M:
             divided.set_gradient_divide_factor(1.0)
     if any(parameter.is_meta for parameter in model.parameters()):
         device = torch.device("cpu") if config.offload == "all" else runtime.device
-        model._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor)
+        apply: Callable[[Callable[[Tensor], Tensor]], object] = model._apply
+        apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor)
     if not is_cuda:
         return_freed_memory()
     return model
