@@ -68,6 +68,8 @@ def dedup_chats(inputs: Sequence[Path], out: Path, config: DedupConfig, by: By, 
     """
     if config.lines.min_documents is not None:
         raise UserError("--lines.min_documents: is for documents; leave it out with --kind=conversations")
+    if config.substrings.min_characters is not None:
+        raise UserError("--substrings.min_characters: is for documents; leave it out with --kind=conversations")
     against = [Path(path) for path in config.against]
     require_apart(out, [*inputs, *against, *map(Path, config.decontaminate)])
     about = _about(inputs, against, config, by, format)
@@ -102,7 +104,9 @@ def dedup_chats(inputs: Sequence[Path], out: Path, config: DedupConfig, by: By, 
 def _about(
     inputs: Sequence[Path], against: Sequence[Path], config: DedupConfig, by: By, format: FormatConfig
 ) -> dict[str, Any]:
-    chosen = {name: value for name, value in without_paths(config).items() if name not in ("work", "lines")}
+    chosen = {
+        name: value for name, value in without_paths(config).items() if name not in ("work", "lines", "substrings")
+    }
     about = {
         "stage": "dedup chats",
         "inputs": identity(inputs),

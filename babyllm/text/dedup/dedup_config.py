@@ -11,6 +11,7 @@ from babyllm.text.dedup.exact import Fold
 from babyllm.text.dedup.near.minhash import MinHashConfig
 from babyllm.text.dedup.near.shingles import ShingleConfig
 from babyllm.text.dedup.near.simhash import SimHashConfig
+from babyllm.text.dedup.substrings.substrings_config import SubstringsConfig
 from babyllm.text.dedup.units import LinesConfig
 
 
@@ -31,6 +32,7 @@ class DedupConfig:
             first IN (of several, the longest).
         against: corpora to compare with; their own documents are neither removed nor written.
         lines: lines or paragraphs that many documents share; they are removed before documents are compared.
+        substrings: spans of characters that repeat; they are removed from the documents that stay.
         decontaminate: evaluation files or folders, in any format that `clean` reads; documents that share an n-gram of
             words with them are removed.
         decontaminate_words: words of such an n-gram; a Chinese character counts as one.
@@ -47,6 +49,7 @@ class DedupConfig:
     keep: Literal["longest", "first"] = "longest"
     against: list[PathText] = field(default_factory=list)
     lines: LinesConfig = field(default_factory=LinesConfig)
+    substrings: SubstringsConfig = field(default_factory=SubstringsConfig)
     decontaminate: list[PathText] = field(default_factory=list)
     decontaminate_words: AnyMembers = 13
     work: WorkConfig = field(default_factory=WorkConfig)

@@ -1,6 +1,7 @@
 """Deduplicate corpora: from directories to a directory.
 
-    IN... -> trimmed -> links -> clusters -> documents to remove -> OUT: the rest, clusters.parquet, report
+    IN... -> trimmed -> links -> clusters -> documents to remove -> the rest -> without repeated spans
+    -> OUT: documents, clusters.parquet, report
 
 `work.partition_bytes` bounds the data processed at once; the main process holds some bytes per document and some more
 per repetition. Every step can be interrupted. No result depends on the order or the number of workers.
@@ -33,10 +34,12 @@ from babyllm.text.dedup.report import summarize
 from babyllm.text.dedup.results import Result, collect, contaminated_table, member_table, reasons_of
 from babyllm.text.dedup.slices import Files, Slice, cut, files_of, prefixes, whole
 from babyllm.text.dedup.steps import Setting
-from babyllm.text.dedup.trimming import Trimming, trim_inputs
+from babyllm.text.dedup.substrings.cutting import Cutting, cut_substrings
+from babyllm.text.dedup.trimming import Trimming, trim_inputs, write_trimmed
 from babyllm.text.readers import Source
 
 CLUSTERS, CONTAMINATED, TRIMMED = "clusters.parquet", "contaminated.parquet", "trimmed.parquet"
+CUT = "substrings.parquet"
 
 
 @beside_others
@@ -44,8 +47,8 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
     """Write the corpus `out`: the documents of the corpora `inputs` without repetitions.
 
     `out` also contains `clusters.parquet`, `report.json` and `report.html`; `contaminated.parquet` if evaluation sets
-    are kept out; and `trimmed.parquet` if repeated lines are removed. With several corpora, ids begin with the end of
-    the corpus's path that distinguishes it from the others.
+    are kept out; `trimmed.parquet` if repeated lines are removed; and `substrings.parquet` if repeated spans are. With
+    several corpora, ids begin with the end of the corpus's path that distinguishes it from the others.
 
     Args:
         inputs: directories of the corpora.
@@ -82,12 +85,17 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
         if benchmarks:
             _write_table(contaminated_table(result, benchmarks, evaluation), made / CONTAMINATED)
         if trimming:
-            trimming.write_table(made / TRIMMED)
-        parts = _keep(run, result, corpora[: len(inputs)], whole(files[: len(inputs)], pieces), made)
-        report = summarize(result, corpora[: len(inputs)], pieces, benchmarks, evaluation, config, trimming)
+            write_trimmed(trimming.tables, made / TRIMMED)
+        folders, counts = _keep(run, result, whole(files[: len(inputs)], pieces))
+        cutting = _cutting(run, folders, files[len(inputs) :], out)
+        if cutting:
+            write_trimmed([folder / "trimmed.parquet" for folder in cutting.folders], made / CUT)
+            folders, counts = cutting.folders, cutting.counts
+        parts = _move(corpora[: len(inputs)], folders, counts, made)
+        report = summarize(result, corpora[: len(inputs)], pieces, benchmarks, evaluation, config, trimming, cutting)
         write_report(made, report)
         write_corpus(made, parts, about)
-        publish(out, [*(part.file for part in parts), CLUSTERS, CONTAMINATED, TRIMMED, *REPORT_FILES, MANIFEST])
+        publish(out, [*(part.file for part in parts), CLUSTERS, CONTAMINATED, TRIMMED, CUT, *REPORT_FILES, MANIFEST])
     discard_work(out)
     return report
 
@@ -103,6 +111,7 @@ def _check(config: DedupConfig) -> None:
     if not 0 < config.minhash.recall < 1:
         raise UserError(f"--minhash.recall={config.minhash.recall}: give a probability between 0 and 1")
     check(config.lines, "--lines.")
+    check(config.substrings, "--substrings.")
     for name in config.near:
         METHODS[name].build(config, 0, None)
 
@@ -118,6 +127,8 @@ def _about(corpora: Sequence[Corpus], evaluation: Sequence[Source], config: Dedu
         del chosen["clusters"]
     if config.lines.min_documents is None:
         del chosen["lines"]
+    if config.substrings.min_characters is None:
+        del chosen["substrings"]
     counts = {"against": len(config.against), "decontaminate": [sha256(source.path) for source in evaluation]}
     return {"stage": "dedup", "inputs": inputs, "config": chosen | counts}
 
@@ -153,17 +164,34 @@ def _benchmarks(files: Sequence[Source], config: DedupConfig, directory: Path) -
     return benchmarks
 
 
-def _keep(run: Steps, result: Result, corpora: Sequence[Corpus], items: Sequence[Slice], made: Path) -> list[Part]:
-    """Write the parts of the corpora without the removed documents; files of several corpora begin with a number."""
+def _keep(run: Steps, result: Result, items: Sequence[Slice]) -> tuple[list[Path], list[dict[str, list[int]]]]:
+    """Write the parts without the removed documents; returns their folders and their sizes by domain."""
     save(run.setting.directory / "removed.npy", result.removed)
+    counts = run.run("keep", steps.keep, items, "documents kept", [item.size_bytes for item in items])
+    return run.setting.folders("keep"), counts
+
+
+def _cutting(run: Steps, folders: Sequence[Path], against: Sequence[Files], out: Path) -> Cutting | None:
+    """The kept documents without spans that repeat; None if spans are not removed."""
+    if run.setting.config.substrings.min_characters is None:
+        return None
+    cutting = cut_substrings(run, [str(folder / "part.parquet") for folder in folders], against)
+    n_left = sum(documents for of_part in cutting.counts for documents, *_ in of_part.values())
+    require_documents(n_left, cutting.reasons(), out)
+    return cutting
+
+
+def _move(
+    corpora: Sequence[Corpus], folders: Sequence[Path], counts: Sequence[dict[str, list[int]]], made: Path
+) -> list[Part]:
+    """Move the finished parts to their places; those of several corpora begin with a number."""
     names = [
         part.file if len(corpora) == 1 else f"{number:02d}-{part.file}"
         for number, corpus in enumerate(corpora)
         for part in corpus.parts
     ]
-    counts = run.run("keep", steps.keep, items, "documents kept", [item.size_bytes for item in items])
     parts = []
-    for name, folder, domains in zip(names, run.setting.folders("keep"), counts, strict=True):
+    for name, folder, domains in zip(names, folders, counts, strict=True):
         (made / name).parent.mkdir(parents=True, exist_ok=True)
         if (folder / "part.parquet").exists():  # else an earlier, interrupted run has moved it
             os.replace(folder / "part.parquet", made / name)

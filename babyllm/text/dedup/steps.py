@@ -142,14 +142,26 @@ def shared_keys(key_range: tuple[int, int], files: Sequence[Path]) -> U64:
         is_last = key_range[1] == 1 << 32
         stop = keys.shape[1] if is_last else np.searchsorted(keys[0], np.uint64(key_range[1] << 32))
         pieces.append(np.asarray(keys[:, start:stop]))
-    keys = np.concatenate(pieces, axis=1)
-    keys = keys[:, np.argsort(keys[0])]
+    keys, is_shared = in_order(np.concatenate(pieces, axis=1))
+    return keys[:, is_shared]
+
+
+def in_order(keys: U64) -> tuple[U64, NDArray[np.bool_]]:
+    """Sort the columns of (3, entries) uint64 by row 0, and those that share their value there by rows 1 and 2 as well.
+
+    Returns:
+        the sorted columns, in the same memory, and (entries,) bool: whether each shares its value of row 0.
+    """
+    order = np.argsort(keys[0])
+    for row in keys:
+        row[:] = row[order]
     same = keys[0, 1:] == keys[0, :-1]
     is_shared = np.zeros(keys.shape[1], bool)
     is_shared[1:] |= same
     is_shared[:-1] |= same
-    keys = keys[:, is_shared]  # few, so that a slow sort is good enough
-    return keys[:, np.lexsort((keys[2], keys[1], keys[0]))]
+    shared = keys[:, is_shared]  # few, so that a slow sort is good enough
+    keys[:, is_shared] = shared[:, np.lexsort((shared[2], shared[1], shared[0]))]
+    return keys, is_shared
 
 
 def changes(rows: U64) -> NDArray[np.bool_]:
@@ -259,7 +271,7 @@ def keep(item: Slice, folder: Path, *, setting: Setting) -> dict[str, list[int]]
             stays[inside - number] = False
             number += len(batch)
             rows = pa.Table.from_batches([batch]).filter(pa.array(stays)).select(schema.names).cast(schema)
-            for domain, size in _counts(rows).items():
+            for domain, size in counts_of(rows).items():
                 total[domain] = total.get(domain, Count()) + size
             yield rows
 
@@ -281,7 +293,8 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[pa.Table]) -> None:
     fsync(path)
 
 
-def _counts(rows: pa.Table) -> dict[str, Count]:
+def counts_of(rows: pa.Table) -> dict[str, Count]:
+    """The size of each domain in some rows of a corpus."""
     sizes = rows.select(["domain"])
     sizes = sizes.append_column("characters", pc.cast(pc.utf8_length(rows["text"]), pa.int64()))
     sizes = sizes.append_column("bytes", pc.cast(pc.binary_length(rows["text"]), pa.int64()))

@@ -7,7 +7,7 @@ part -> trim -> part.parquet, trimmed.parquet (the documents that lost a unit)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from babyllm.text.dedup.units import LinesConfig, unit_keys, unit_texts, without
 
 N_FREQUENT = 12  # units that the report shows
 _UNITS_PER_BYTE = 1 / 48  # units per byte of a partition: each takes 24 bytes and is held twice while sorted
-_TRIMMED = pa.schema(
+TRIMMED = pa.schema(
     [
         ("id", pa.large_string()),
         ("domain", pa.large_string()),
@@ -77,24 +77,12 @@ class Trimming:
 
     def total(self) -> Loss:
         """The loss of all domains together."""
-        total = Loss()
-        for loss in self.losses.values():
-            total = total.plus(loss)
-        return total
+        return total_loss(self.losses)
 
     def reasons(self) -> dict[str, int]:
         """The number of documents removed, by reason."""
         n = self.total().removed
         return {"keeps less than --lines.min_left without lines that repeat": n} if n else {}
-
-    def write_table(self, path: Path) -> None:
-        """Write one table of all documents that lost a unit."""
-        with parquet_writer(path, _TRIMMED) as file:
-            for table in self.tables:
-                with open_parquet(table) as found:
-                    for i in range(found.num_row_groups):
-                        file.write_table(found.read_row_group(i))
-        fsync(path)
 
 
 def trim_inputs(run: Steps, slices: Sequence[Sequence[Slice]], inputs: Sequence[Files]) -> Trimming:
@@ -113,13 +101,33 @@ def trim_inputs(run: Steps, slices: Sequence[Sequence[Slice]], inputs: Sequence[
     parts = whole(inputs, pieces)
     losses = run.run("trim", trim, parts, "documents trimmed", [part.size_bytes for part in parts])
     folders = run.setting.folders("trim")
-    total: dict[str, Loss] = {}
-    for domain, loss in (item for of_part in losses for item in of_part.items()):
-        total[domain] = total.get(domain, Loss()).plus(loss)
     trimmed = iter(folders)
     files = [Files(of.prefix, [str(next(trimmed) / "part.parquet") for _ in of.paths]) for of in inputs]
     frequent = _most_frequent(run.setting, pieces, [unit for of_range in found for unit in of_range])
-    return Trimming(files, dict(sorted(total.items())), frequent, [folder / "trimmed.parquet" for folder in folders])
+    return Trimming(files, add_losses(losses), frequent, [folder / "trimmed.parquet" for folder in folders])
+
+
+def write_trimmed(tables: Sequence[Path], path: Path) -> None:
+    """Write one table of all documents that lost something, from the tables of the parts."""
+    with parquet_writer(path, TRIMMED) as file:
+        for table in tables:
+            with open_parquet(table) as found:
+                for i in range(found.num_row_groups):
+                    file.write_table(found.read_row_group(i))
+    fsync(path)
+
+
+def add_losses(losses: Iterable[dict[str, Loss] | dict[str, list[int]]]) -> dict[str, Loss]:
+    """The loss of each domain, sorted, from those of the parts."""
+    total: dict[str, Loss] = {}
+    for domain, loss in (item for of_part in losses for item in of_part.items()):
+        total[domain] = total.get(domain, Loss()).plus(loss)
+    return dict(sorted(total.items()))
+
+
+def total_loss(losses: dict[str, Loss]) -> Loss:
+    """The loss of all domains together."""
+    return Loss(*map(sum, zip(Loss(), *losses.values(), strict=True)))
 
 
 def hash_units(piece: Slice, folder: Path, *, setting: Setting) -> int:
@@ -181,11 +189,11 @@ def trim(part: Slice, folder: Path, *, setting: Setting) -> dict[str, Loss]:
             first += len(batch)
             for row in changed:
                 row["id"] = part.prefix + row["id"]
-                losses[row["domain"]] = losses.get(row["domain"], Loss()).plus(_loss_of(row))
-            lost.write_table(pa.Table.from_pylist(changed, _TRIMMED))
+                losses[row["domain"]] = losses.get(row["domain"], Loss()).plus(loss_of(row))
+            lost.write_table(pa.Table.from_pylist(changed, TRIMMED))
             yield rows.select(schema.names).cast(schema)
 
-    with parquet_writer(folder / "trimmed.parquet", _TRIMMED) as lost:
+    with parquet_writer(folder / "trimmed.parquet", TRIMMED) as lost:
         write_rows(folder / "part.parquet", schema, left(lost))
     fsync(folder / "trimmed.parquet")
     return losses
@@ -216,7 +224,8 @@ def _trimmed(batch: pa.RecordBatch, removed: U64, config: LinesConfig) -> tuple[
     return rows.set_column(rows.schema.get_field_index("text"), "text", column).filter(pa.array(stays)), lost
 
 
-def _loss_of(row: dict[str, Any]) -> Loss:
+def loss_of(row: dict[str, Any]) -> Loss:
+    """The loss of one document, from its row of a table of `TRIMMED`."""
     return Loss(not row["removed"], row["removed"], row["units"], row["characters"])
 
 

@@ -30,7 +30,17 @@ FOUND_BY = ("exact", *METHODS)  # the method of a link is an index into this
 _FORMAT = 2  # version of the intermediate files; those of another version are rebuilt
 _PAIRS_PER_BYTE = 1 / 64  # pairs of one item, per byte of a partition; sets are read for a chunk of pairs at a time
 # By step, the number of partitions that one process finishes before others have started.
-_LITTLE = {"lines": 0.5, "trim": 2, "count": 0.5, "sketch": 0.5, "sets": 4, "keep": 2}
+_LITTLE = {
+    "lines": 0.5,
+    "trim": 2,
+    "count": 0.5,
+    "sketch": 0.5,
+    "sets": 4,
+    "keep": 2,
+    "segments": 0.5,
+    "windows": 0.5,
+    "cut": 2,
+}
 _ENTRIES_PER_BYTE = 1 / 16  # entries are held twice while they are sorted
 
 
@@ -87,7 +97,8 @@ class Steps:
         job = partial(work, setting=self.setting, **arguments)
         key = [_FORMAT, self._key, repr(items), *map(repr, made_from)]
         directory = self.setting.directory / name
-        is_little |= sum(sizes or ()) < self.portion(_LITTLE.get(name, 0))
+        if sizes is not None:
+            is_little |= sum(sizes) < self.portion(_LITTLE.get(name, 0))
         how = self._work.alone() if is_little else self._work
         return run_partitions(items, job, directory, key=key, work=how, sizes=sizes, title=title)
 
