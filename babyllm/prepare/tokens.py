@@ -26,6 +26,7 @@ from babyllm.config import to_dict
 from babyllm.documents import check_held_out
 from babyllm.errors import UserError
 from babyllm.files import write_json
+from babyllm.pipeline.engines.beside import beside_others
 from babyllm.pipeline.output import (
     MADE,
     REJECTED,
@@ -58,6 +59,7 @@ CHAT_BYTES = 4 << 20  # chats are slow to render, so their partitions are small
 SIZES_BYTES = 2 * 8  # two int64 for each document: its tokens and bytes
 
 
+@beside_others
 def tokenize(
     paths: Sequence[Path],
     tokenizer: Tokenizer,
@@ -110,7 +112,7 @@ def tokenize(
     parts = directory / WORK
     if is_done(directory, made_with(directory, SETTINGS, MANIFEST), settings):
         return None
-    with work_directory(directory):
+    with work_directory(directory, work=work):
         tokenizer.adding_bos(False).save(parts / "tokenizer")  # documents follow an eos
         encode_piece = partial(
             _tokenize_piece,
@@ -125,7 +127,7 @@ def tokenize(
             encode_piece,
             parts,
             key=makes_parts | {"pieces": pieces(sources)},
-            workers=work.workers,
+            work=work,
             sizes=[source.size_bytes for source in sources],
             title="tokenize",
         )

@@ -24,6 +24,7 @@ from babyllm.config.values import check
 from babyllm.documents import Document, is_held_out
 from babyllm.errors import UserError
 from babyllm.files import write_json
+from babyllm.pipeline.engines.beside import beside_others
 from babyllm.pipeline.output import MADE, WORK, discard_work, is_done, made_with, publish, require_apart, work_directory
 from babyllm.pipeline.partitions import WorkConfig, run_partitions
 from babyllm.pipeline.rejections import require_documents, warn_of_rejected
@@ -57,6 +58,7 @@ class Thresholds:
     measured: dict[str, float]
 
 
+@beside_others
 def learn_vocabulary(
     paths: Sequence[Path],
     directory: Path,
@@ -104,7 +106,7 @@ def _learn(
     # A tokenizer that was made before a setting existed has its default.
     if is_done(directory, made and to_dict(VocabularyConfig()) | made, settings):
         return None
-    with work_directory(directory):
+    with work_directory(directory, work=work):
         key = inputs | {"pieces": pieces(sources)}
         sizes = _domain_sizes(paths, sources, parts / "sizes", key, read, work)
         thresholds = _thresholds(sizes, config)
@@ -159,7 +161,7 @@ def _domain_sizes(
             partial(_count_piece, read=read),
             folder,
             key=key,
-            workers=work.workers,
+            work=work,
             sizes=[source.size_bytes for source in sources],
             title="count",
         )
@@ -227,7 +229,7 @@ def _keep(
         partial(_keep_of_piece, read=read, thresholds=thresholds, held_out=held_out),
         folder,
         key=key | {"thresholds": [thresholds.learned, thresholds.measured], "held_out": held_out},
-        workers=work.workers,
+        work=work,
         sizes=[source.size_bytes for source in sources],
         title="sample",
     )

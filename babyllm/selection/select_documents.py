@@ -20,6 +20,7 @@ from babyllm.config.values import check, without_paths
 from babyllm.documents import exact_key
 from babyllm.errors import UserError
 from babyllm.files import sha256
+from babyllm.pipeline.engines.beside import beside_others
 from babyllm.pipeline.output import MADE, discard_work, is_done, publish, require_apart, work_directory
 from babyllm.pipeline.partitions import run_partitions
 from babyllm.pipeline.rejections import require_documents
@@ -41,6 +42,7 @@ from babyllm.text.readers import ReadConfig
 _KNOWN = ("importance",)
 
 
+@beside_others
 def select_documents(inputs: Sequence[Path], out: Path, config: SelectConfig) -> Report | None:
     """Write the corpus `out`: the documents of corpora that a rule keeps, and the scores of all.
 
@@ -75,7 +77,7 @@ def select_documents(inputs: Sequence[Path], out: Path, config: SelectConfig) ->
     about = _about(corpora, config, target)
     if is_done(out, about_corpus(out), about):
         return None
-    with work_directory(out) as directory:
+    with work_directory(out, work=config.work) as directory:
         files = files_of(corpora)
         pieces = [piece for of_corpus in cut(files, config.work.partition_bytes) for piece in of_corpus]
         job = _Job(directory, pieces, about, config)
@@ -112,10 +114,8 @@ class _Job:
         chosen = self.pieces if items is None else items
         key = [self.about, [[p.path, *p.row_groups] for p in chosen], more]
         sizes = [piece.size_bytes for piece in chosen]
-        workers = self.config.work.workers
-        return run_partitions(
-            chosen, work, self.directory / folder, key=key, workers=workers, sizes=sizes, title=folder
-        )
+        how = self.config.work
+        return run_partitions(chosen, work, self.directory / folder, key=key, work=how, sizes=sizes, title=folder)
 
     def folders(self, folder: str) -> list[Path]:
         """The folders of all slices."""

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from babyllm.config.values import without_paths
 from babyllm.documents import Document
+from babyllm.pipeline.engines.beside import beside_others
 from babyllm.pipeline.output import (
     MADE,
     REJECTED,
@@ -59,6 +60,7 @@ PART = "part.parquet"
 LoadScorer = Callable[[str], Scorer]
 
 
+@beside_others
 def clean(
     inputs: Sequence[Path],
     out: Path,
@@ -94,7 +96,7 @@ def clean(
     about = _about(inputs, config, read)
     if is_done(out, about_corpus(out), about):
         return None
-    with work_directory(out) as directory:
+    with work_directory(out, work=work) as directory:
         learned: list[str] = []
         for name, chosen in trained.items():
             taught: Any
@@ -258,7 +260,7 @@ def _passes(
         task = _Pass(run, group, usual, is_last=number == len(groups) - 1)
         where = directory / f"pass{number}"
         values = run_partitions(
-            items, partial(_work, task), where, key=key, workers=work.workers, sizes=sizes, title="clean: bytes read"
+            items, partial(_work, task), where, key=key, work=work, sizes=sizes, title="clean: bytes read"
         )
         folders = [where / f"{index:05d}" for index in range(len(items))]
         outcomes = [Outcome.of(value) for value in values]

@@ -18,6 +18,7 @@ import pyarrow as pa
 from babyllm.config.values import check, without_paths
 from babyllm.errors import UserError
 from babyllm.files import fsync, sha256
+from babyllm.pipeline.engines.beside import beside_others
 from babyllm.pipeline.output import MADE, discard_work, is_done, publish, require_apart, work_directory
 from babyllm.pipeline.rejections import require_documents
 from babyllm.pipeline.report import Report
@@ -38,6 +39,7 @@ from babyllm.text.readers import Source
 CLUSTERS, CONTAMINATED, TRIMMED = "clusters.parquet", "contaminated.parquet", "trimmed.parquet"
 
 
+@beside_others
 def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | None:
     """Write the corpus `out`: the documents of the corpora `inputs` without repetitions.
 
@@ -63,7 +65,7 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
     about = _about(corpora, evaluation, config)
     if is_done(out, about_corpus(out), about):
         return None
-    with work_directory(out) as directory:
+    with work_directory(out, work=config.work) as directory:
         files = files_of(corpora)
         trimming = _trimming(files, len(inputs), config, directory, about, out)
         files = [*trimming.files, *files[len(inputs) :]] if trimming else files

@@ -88,8 +88,8 @@ class Steps:
         key = [_FORMAT, self._key, repr(items), *map(repr, made_from)]
         directory = self.setting.directory / name
         is_little |= sum(sizes or ()) < self.portion(_LITTLE.get(name, 0))
-        workers = 1 if is_little else self._work.workers
-        return run_partitions(items, job, directory, key=key, workers=workers, sizes=sizes, title=title)
+        how = self._work.alone() if is_little else self._work
+        return run_partitions(items, job, directory, key=key, work=how, sizes=sizes, title=title)
 
     def portion(self, per_byte: float) -> int:
         """The largest number of items in one partition, at `per_byte` items per byte; at least 1."""
