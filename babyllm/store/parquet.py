@@ -47,10 +47,18 @@ def _opened(file: BinaryIO, dictionaries: list[str] | None = None) -> Any:
 
 
 @contextmanager
-def parquet_writer(path: str | Path, schema: pa.Schema) -> Iterator[Any]:
-    """An open `pyarrow.parquet.ParquetWriter` (zstd) that adds a checksum to every page."""
+def parquet_writer(path: str | Path, schema: pa.Schema, *, use_dictionary: bool = True) -> Iterator[Any]:
+    """An open `pyarrow.parquet.ParquetWriter` (zstd) that adds a checksum to every page.
+
+    Args:
+        path: path of the file.
+        schema: schema of its tables.
+        use_dictionary: whether repeated values are stored once; hashes do not repeat.
+    """
     with (
         open(path, "wb") as file,
-        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as table,
+        pq.ParquetWriter(
+            file, schema, compression="zstd", write_page_checksum=True, use_dictionary=use_dictionary
+        ) as table,
     ):
         yield table

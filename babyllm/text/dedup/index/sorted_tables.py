@@ -1,0 +1,114 @@
+"""Parquet files of an index: sorted by a key, with the bounds of each row group, so that few are read.
+
+write_sorted -> row groups of one key range each -> between(low, high): those that overlap it
+write_rows_at -> row groups of some documents    -> rows_at(rows): those that hold one of them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from babyllm.errors import UserError
+from babyllm.files import fsync
+from babyllm.ragged import U64, Ragged, offsets_of
+from babyllm.store.parquet import FAULTS, open_parquet, parquet_writer
+
+ENTRIES = 1 << 16  # rows of a row group of keys
+SHINGLES = 1 << 15  # about as many shingles are in a row group: a candidate costs at most so many
+_AT_ONCE = 32  # row groups of documents that are read together
+KEYS = pa.schema([("key", pa.uint64()), ("row", pa.uint32())])
+EXACT = pa.schema([("key", pa.uint64()), ("second", pa.uint64()), ("row", pa.uint32())])
+SETS = pa.schema([("shingles", pa.list_(pa.field("item", pa.uint64(), False)))])
+
+
+def write_table(path: Path, table: pa.Table, row_group: int) -> None:
+    """Write a table in row groups of so many rows."""
+    with parquet_writer(path, table.schema, use_dictionary=False) as file:
+        file.write_table(table, row_group_size=max(1, row_group))
+    fsync(path)
+
+
+def write_sorted(path: Path, schema: pa.Schema, columns: Sequence[NDArray[Any]]) -> None:
+    """Write columns that are sorted by the first one."""
+    table = pa.table([pa.array(column) for column in columns], names=schema.names).cast(schema)
+    write_table(path, table, ENTRIES)
+
+
+def between(path: Path, low: int, high: int) -> Iterator[list[NDArray[Any]]]:
+    """The rows of a sorted file whose key is at least `low` and below `high`, by row group: its columns.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with open_parquet(path) as file:
+            for number in range(file.metadata.num_row_groups):
+                bounds = file.metadata.row_group(number).column(0).statistics
+                if bounds.max < low or bounds.min >= high:
+                    continue
+                found = [column.to_numpy() for column in file.read_row_group(number).columns]
+                start = int(np.searchsorted(found[0], np.uint64(low)))
+                stop = int(np.searchsorted(found[0], np.uint64(high))) if high < 1 << 64 else len(found[0])
+                yield [column[start:stop] for column in found]
+    except FAULTS as error:
+        raise damaged(path, error) from error
+
+
+def rows_at(path: Path, rows: NDArray[np.int64], columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Rows of a file of documents, (n,) int64 and ascending, in tables; only row groups with one of them are read.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with open_parquet(path) as file:
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+            starts = offsets_of(np.array(sizes, np.int64))
+            group_of = np.searchsorted(starts, rows, side="right") - 1
+            groups = np.unique(group_of)
+            for first in range(0, len(groups), _AT_ONCE):
+                chosen = groups[first : first + _AT_ONCE]
+                inside = slice(*np.searchsorted(group_of, [chosen[0], chosen[-1] + 1]))
+                lengths = np.array([sizes[i] for i in chosen], np.int64)
+                shift = starts[chosen] - offsets_of(lengths)[:-1]  # to a row's place among the groups read
+                places = rows[inside] - shift[np.searchsorted(chosen, group_of[inside])]
+                table = file.read_row_groups(chosen.tolist(), columns=list(columns), use_threads=False)
+                yield table.take(pa.array(places))
+    except FAULTS as error:
+        raise damaged(path, error) from error
+
+
+def write_sets(path: Path, sets: Ragged) -> None:
+    """Write the sets of shingles of some documents, in row groups of about `SHINGLES` shingles."""
+    with parquet_writer(path, SETS, use_dictionary=False) as file:
+        first, n = 0, len(sets.offsets) - 1
+        while first < n:
+            stop = max(first + 1, int(np.searchsorted(sets.offsets, sets.offsets[first] + SHINGLES, side="right")) - 1)
+            offsets = (sets.offsets[first : stop + 1] - sets.offsets[first]).astype(np.int32)
+            values = pa.array(np.asarray(sets.values[sets.offsets[first] : sets.offsets[stop]]))
+            lists = pa.ListArray.from_arrays(pa.array(offsets), values, SETS.field(0).type)
+            file.write_table(pa.table([lists], schema=SETS))
+            first = stop
+    fsync(path)
+
+
+def sets_in(table: pa.Table) -> Ragged:
+    """The sets of shingles in rows of such a file."""
+    chunks = [chunk for chunk in table.column("shingles").chunks if len(chunk)]
+    values: list[U64] = [chunk.flatten().to_numpy() for chunk in chunks]
+    lengths = [np.diff(chunk.offsets.to_numpy()) for chunk in chunks]
+    return Ragged(
+        np.concatenate([np.empty(0, np.uint64), *values]),
+        offsets_of(np.concatenate([np.empty(0, np.int64), *lengths])),
+    )
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """The error of a file of an index that cannot be read."""
+    return UserError(f"{path}: cannot be read ({error}); restore the index from a copy, or build it anew")
