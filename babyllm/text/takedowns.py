@@ -67,7 +67,8 @@ class Takedowns:
         """(documents,) bool: whether each document is taken down, by its id, its url or its text."""
         found = self.names_hashed(ids, urls, ())
         if self and _lines(self).hashes and len(texts):
-            found |= self.names_hashed((), (), content_hashes(pa.array(texts, pa.large_string())))
+            strings = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.large_string())
+            found |= self.names_hashed((), (), content_hashes(strings.cast(pa.large_string())))
         return found
 
     def names_hashed(
@@ -95,6 +96,9 @@ class Takedowns:
             for record in batch:
                 is_refused = isinstance(record, Document) and next(is_taken)
                 yield Rejected(record.id, REASON, "") if isinstance(record, Document) and is_refused else record
+
+
+NO_TAKEDOWNS = Takedowns()
 
 
 def find_takedowns(inputs: Iterable[Path], named: Iterable[str | Path] = ()) -> Takedowns:

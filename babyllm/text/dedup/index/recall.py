@@ -69,19 +69,16 @@ class Recalled:
         return sum(piece.n for piece in self.slices)
 
 
-def recall(
-    run: Steps, items: Sequence[tuple[Slice, bool]], generations: Sequence[Generation], sizes: Sequence[int]
-) -> Recalled:
+def recall(run: Steps, items: Sequence[tuple[Slice, bool]], generations: Sequence[Generation]) -> Recalled:
     """The kept documents of some generations that share a key with a document of some slices.
 
     Args:
         run: runner of the steps, for the new documents alone.
         items: slices of the new documents, as for `find_links`.
         generations: generations of the index.
-        sizes: sizes of the slices in bytes.
     """
     setting = run.setting
-    run.run("sketch", steps.sketch, items, "sketches", sizes)
+    run.run("sketch", steps.sketch, items, "sketches", [piece.size_bytes for piece, _ in items])
     n_kept = sum(generation.documents() for generation in generations)
     n = max(n_kept, setting.n_documents)
     ranges = [("exact", list(found)) for found in spans(1, n, run.portion(ENTRIES_PER_BYTE / 3), 1)]
@@ -159,7 +156,7 @@ def look_up(
 
 def new_keys(setting: Setting, found: Sequence[Span]) -> U64:
     """(n,) uint64: the band keys of the new documents within spans that follow each other, table and key in one."""
-    files = [folder / "minhash.npy" for folder in setting.folders("sketch")]
+    files = [folder / "minhash.npy" for folder in setting.own_folders("sketch")]
     files = [file for file in files if file.exists()]
     keys = [(load(span, files) >> _UPPER) | np.uint64(span.table << 32) for span in found]
     return np.unique(np.concatenate(keys))
@@ -167,7 +164,7 @@ def new_keys(setting: Setting, found: Sequence[Span]) -> U64:
 
 def _new_exact(setting: Setting, low: int, high: int) -> U64:
     keys = [np.empty(0, np.uint64)]
-    for folder in setting.folders("sketch"):
+    for folder in setting.own_folders("sketch"):
         hashes = np.load(folder / "exact.npy", mmap_mode="r")[0]
         stop = len(hashes) if high == 1 << 64 else np.searchsorted(hashes, np.uint64(high))
         keys.append(hashes[np.searchsorted(hashes, np.uint64(low)) : stop])
