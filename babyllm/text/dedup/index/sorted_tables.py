@@ -50,12 +50,26 @@ def between(path: Path, low: int, high: int) -> Iterator[list[NDArray[Any]]]:
         with open_parquet(path) as file:
             for number in range(file.metadata.num_row_groups):
                 bounds = file.metadata.row_group(number).column(0).statistics
-                if bounds.max < low or bounds.min >= high:
+                if not file.metadata.row_group(number).num_rows or bounds.max < low or bounds.min >= high:
                     continue
                 found = [column.to_numpy() for column in file.read_row_group(number).columns]
                 start = int(np.searchsorted(found[0], np.uint64(low)))
                 stop = int(np.searchsorted(found[0], np.uint64(high))) if high < 1 << 64 else len(found[0])
                 yield [column[start:stop] for column in found]
+    except FAULTS as error:
+        raise damaged(path, error) from error
+
+
+def largest_key(path: Path) -> int:
+    """The largest key of a sorted file; -1 if it has none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with open_parquet(path) as file:
+            n = file.metadata.num_row_groups
+            return int(file.metadata.row_group(n - 1).column(0).statistics.max) if file.metadata.num_rows else -1
     except FAULTS as error:
         raise damaged(path, error) from error
 
