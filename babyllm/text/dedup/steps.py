@@ -112,6 +112,8 @@ def sketch(item: tuple[Slice, bool], folder: Path, *, setting: Setting) -> dict[
             add("contaminated", np.stack([numbers, n_matches, gram])[:, is_clean & (n_matches > 0)])
             is_clean &= n_matches == 0
         hashed = hash_rows(exact_forms(texts, config.fold))
+        if config.index is not None:
+            add("hashes", np.stack(hash_rows(exact_forms(texts, [])) if config.fold else hashed))
         add("exact", np.stack([*hashed, numbers.view(np.uint64)])[:, is_clean])
         if not methods:
             continue

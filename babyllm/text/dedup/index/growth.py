@@ -17,19 +17,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from babyllm.ragged import Ragged, compress, hash_rows, offsets_of
-from babyllm.text.dedup.exact import exact_forms
+from babyllm.ragged import Ragged, compress, offsets_of
 from babyllm.text.dedup.index.kept_index import Generation, KeptIndex, file_name, put_in_place
 from babyllm.text.dedup.index.sorted_tables import EXACT, KEYS, write_sets, write_sorted, write_table
 from babyllm.text.dedup.near.candidates import Span, load, spans, unpack
 from babyllm.text.dedup.near.linking import ENTRIES_PER_BYTE, Steps
 from babyllm.text.dedup.slices import Slice, read
 from babyllm.text.dedup.steps import Setting
-from babyllm.text.takedowns import as_hexadecimal
 
 DESCRIBED, SORTED = "kept-documents", "kept-keys"
-NAMES = pa.schema([(name, pa.string()) for name in ("id", "domain", "url", "hash")])
-LENGTH = pa.field("length", pa.int64())
+NAMES = pa.schema([(name, pa.string()) for name in ("id", "domain", "url")])
+HASH, LENGTH = pa.field("hash", pa.binary(16)), pa.field("length", pa.int64())
 ROWS = 4096  # rows of a row group of documents
 _LITTLE = 1 / 16  # keys for each byte of a partition that this process sorts before others have started
 
@@ -94,11 +92,14 @@ def describe(item: tuple[int, Slice], folder: Path, *, setting: Setting) -> int:
     removed = _removed(setting)
     stays[removed[slice(*np.searchsorted(removed, [piece.first, piece.first + piece.n]))] - piece.first] = False
     tables, row = [NAMES.empty_table()], 0
-    for batch in read(piece, ["id", "domain", "text", "url"]):
+    for batch in read(piece, NAMES.names):
         chosen = batch.filter(pa.array(stays[row : row + len(batch)]))
         row += len(batch)
-        tables.append(_described(chosen))
+        columns = [chosen[n] if n in batch.schema.names else pa.nulls(len(chosen), pa.string()) for n in NAMES.names]
+        tables.append(pa.table([column.cast(pa.string()) for column in columns], schema=NAMES))
     table = pa.concat_tables(tables)
+    hashes = np.ascontiguousarray(np.load(sketch / "hashes.npy").T[stays].astype(">u8"))
+    table = table.append_column(HASH, pa.Array.from_buffers(HASH.type, len(hashes), [None, pa.py_buffer(hashes)]))
     lengths = np.load(sketch / "lengths.npy")[stays].astype(np.int64)
     write_table(folder / "documents.parquet", table.append_column(LENGTH, pa.array(lengths)), ROWS)
     sets = Ragged(np.empty(0, np.uint64), np.zeros(len(table) + 1, np.int64))
@@ -109,14 +110,6 @@ def describe(item: tuple[int, Slice], folder: Path, *, setting: Setting) -> int:
         sets = Ragged(compress(rows, in_use).values, offsets_of(rows.lengths()[stays]))
     write_sets(folder / "shingles.parquet", sets)
     return len(table)
-
-
-def _described(rows: pa.RecordBatch) -> pa.Table:
-    columns = {name: rows.column(name) for name in rows.schema.names if name != "text"}
-    columns.setdefault("url", pa.nulls(len(rows), pa.string()))
-    hashes = hash_rows(exact_forms(rows.column("text").cast(pa.large_string()), []))
-    columns["hash"] = pa.array(as_hexadecimal(*hashes), pa.string())
-    return pa.table([columns[name].cast(pa.string()) for name in NAMES.names], schema=NAMES)
 
 
 def sort_keys(item: tuple[str, Sequence[Span]], folder: Path, *, setting: Setting, n: int) -> int:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from babyllm.ragged import Ragged, compress, offsets_of
 from babyllm.text.dedup.index.growth import ROWS
 from babyllm.text.dedup.index.kept_index import Generation, KeptIndex, Kind, file_name, held, open_index, put_in_place
+from babyllm.text.dedup.index.recall import names_in
 from babyllm.text.dedup.index.sorted_tables import (
     EXACT,
     KEYS,
@@ -83,7 +84,7 @@ def _stays(generation: Generation, takedowns: Takedowns) -> NDArray[np.bool_]:
             found.append(np.ones(n, bool))
             continue
         for table in rows_at(file, np.arange(n), ["id", "url", "hash"]):
-            found.append(~takedowns.names_hashed(*(table[name].to_pylist() for name in ("id", "url", "hash"))))
+            found.append(~takedowns.names_hashed(*names_in(table)))
     return np.concatenate(found)
 
 

@@ -145,7 +145,7 @@ def look_up(
     for generation, first in zip(generations, starts[:-1], strict=True):
         for path in generation.files("exact" if kind == "exact" else "keys"):
             for key, *others in between(path, low, high):
-                shared = new[np.minimum(np.searchsorted(new, key), len(new) - 1)] == key if len(new) else key < 0
+                shared = shared_rows(key, new)
                 hits.append((key[shared], *(column[shared] for column in others[:-1]), others[-1][shared] + first))
     empty = [np.empty(0, np.uint64)] * (2 if kind == "exact" else 1)
     columns = [np.concatenate(parts) for parts in zip((*empty, np.empty(0, np.int64)), *hits, strict=True)]
@@ -154,12 +154,21 @@ def look_up(
     return len(columns[-1])
 
 
+def shared_rows(kept: U64, new: U64) -> NDArray[np.int64]:
+    """(n,) int64: the places in `kept`, sorted, whose key occurs in `new`, sorted and distinct."""
+    new = new[slice(*np.searchsorted(new, kept[[0, -1]] + np.array([0, 1], np.uint64)))] if len(kept) else new[:0]
+    starts, stops = np.searchsorted(kept, new), np.searchsorted(kept, new, side="right")
+    found = starts < stops
+    starts, lengths = starts[found], (stops - starts)[found]
+    return np.arange(lengths.sum()) + np.repeat(starts - offsets_of(lengths)[:-1], lengths)
+
+
 def new_keys(setting: Setting, found: Sequence[Span]) -> U64:
     """(n,) uint64: the band keys of the new documents within spans that follow each other, table and key in one."""
     files = [folder / "minhash.npy" for folder in setting.own_folders("sketch")]
     files = [file for file in files if file.exists()]
     keys = [(load(span, files) >> _UPPER) | np.uint64(span.table << 32) for span in found]
-    return np.unique(np.concatenate(keys))
+    return _distinct(np.concatenate(keys))
 
 
 def _new_exact(setting: Setting, low: int, high: int) -> U64:
@@ -168,7 +177,12 @@ def _new_exact(setting: Setting, low: int, high: int) -> U64:
         hashes = np.load(folder / "exact.npy", mmap_mode="r")[0]
         stop = len(hashes) if high == 1 << 64 else np.searchsorted(hashes, np.uint64(high))
         keys.append(hashes[np.searchsorted(hashes, np.uint64(low)) : stop])
-    return np.unique(np.concatenate(keys))
+    return _distinct(np.sort(np.concatenate(keys)))
+
+
+def _distinct(keys: U64) -> U64:
+    """Sorted keys, each once; unlike np.unique it does not hash them first."""
+    return keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
 
 
 def _edge(table: int, key: int) -> int:
@@ -180,7 +194,7 @@ def describe_kept(item: KeptRows, folder: Path, *, setting: Setting, generations
     numbers = np.load(setting.directory / NUMBERS, mmap_mode="r")[item.start : item.stop]
     generation, first = generations[item.generation], _starts(generations)[item.generation]
     rows = pa.concat_tables(_kept_rows(generation, numbers - first))
-    is_taken = setting.takedowns.names_hashed(*(rows[name].to_pylist() for name in ("id", "url", "hash")))
+    is_taken = setting.takedowns.names_hashed(*names_in(rows))
     texts = pa.array([NO_TEXT] * len(rows), pa.large_string())
     part = rows.select(["id", "domain"]).append_column("text", texts).cast(SCHEMA)
     write_table(folder / "part.parquet", part, len(rows))
@@ -191,6 +205,11 @@ def describe_kept(item: KeptRows, folder: Path, *, setting: Setting, generations
     for name in setting.config.near:
         np.save(folder / f"{name}.npy", _by_table(keys, setting.method(name).n_tables))
     return int(np.count_nonzero(is_taken))
+
+
+def names_in(rows: pa.Table) -> tuple[list[str], list[str | None], list[str]]:
+    """The ids, urls and hashes in rows of a file of documents, as takedowns name them."""
+    return rows["id"].to_pylist(), rows["url"].to_pylist(), [value.hex() for value in rows["hash"].to_pylist()]
 
 
 def _kept_rows(generation: Generation, rows: NDArray[np.int64], kind: str = "documents") -> Iterator[pa.Table]:

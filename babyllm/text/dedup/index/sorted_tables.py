@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from babyllm.errors import UserError
@@ -24,12 +25,13 @@ SHINGLES = 1 << 15  # about as many shingles are in a row group: a candidate cos
 _AT_ONCE = 32  # row groups of documents that are read together
 KEYS = pa.schema([("key", pa.uint64()), ("row", pa.uint32())])
 EXACT = pa.schema([("key", pa.uint64()), ("second", pa.uint64()), ("row", pa.uint32())])
-SETS = pa.schema([("shingles", pa.list_(pa.field("item", pa.uint64(), False)))])
+SETS = pa.schema([("shingles", pa.binary())])  # the sorted values of a set, each in six bytes, the lowest first
+_SIX = 6
 
 
 def write_table(path: Path, table: pa.Table, row_group: int) -> None:
     """Write a table in row groups of so many rows."""
-    with parquet_writer(path, table.schema, use_dictionary=False) as file:
+    with parquet_writer(path, table.schema) as file:
         file.write_table(table, row_group_size=max(1, row_group))
     fsync(path)
 
@@ -37,7 +39,9 @@ def write_table(path: Path, table: pa.Table, row_group: int) -> None:
 def write_sorted(path: Path, schema: pa.Schema, columns: Sequence[NDArray[Any]]) -> None:
     """Write columns that are sorted by the first one."""
     table = pa.table([pa.array(column) for column in columns], names=schema.names).cast(schema)
-    write_table(path, table, ENTRIES)
+    with parquet_writer(path, schema, is_hashes=True) as file:
+        file.write_table(table, row_group_size=ENTRIES)
+    fsync(path)
 
 
 def between(path: Path, low: int, high: int) -> Iterator[list[NDArray[Any]]]:
@@ -100,27 +104,29 @@ def rows_at(path: Path, rows: NDArray[np.int64], columns: Sequence[str]) -> Iter
 
 def write_sets(path: Path, sets: Ragged) -> None:
     """Write the sets of shingles of some documents, in row groups of about `SHINGLES` shingles."""
-    with parquet_writer(path, SETS, use_dictionary=False) as file:
+    with parquet_writer(path, SETS, is_hashes=True) as file:
         first, n = 0, len(sets.offsets) - 1
         while first < n:
             stop = max(first + 1, int(np.searchsorted(sets.offsets, sets.offsets[first] + SHINGLES, side="right")) - 1)
-            offsets = (sets.offsets[first : stop + 1] - sets.offsets[first]).astype(np.int32)
-            values = pa.array(np.asarray(sets.values[sets.offsets[first] : sets.offsets[stop]]))
-            lists = pa.ListArray.from_arrays(pa.array(offsets), values, SETS.field(0).type)
-            file.write_table(pa.table([lists], schema=SETS))
+            offsets = (sets.offsets[first : stop + 1] - sets.offsets[first]) * _SIX
+            values = np.asarray(sets.values[sets.offsets[first] : sets.offsets[stop]], "<u8").view(np.uint8)
+            content = pa.py_buffer(np.ascontiguousarray(values.reshape(-1, 8)[:, :_SIX]))
+            rows = pa.Array.from_buffers(
+                pa.binary(), stop - first, [None, pa.py_buffer(offsets.astype(np.int32)), content]
+            )
+            file.write_table(pa.table([rows], schema=SETS))
             first = stop
     fsync(path)
 
 
 def sets_in(table: pa.Table) -> Ragged:
     """The sets of shingles in rows of such a file."""
-    chunks = [chunk for chunk in table.column("shingles").chunks if len(chunk)]
-    values: list[U64] = [chunk.flatten().to_numpy() for chunk in chunks]
-    lengths = [np.diff(chunk.offsets.to_numpy()) for chunk in chunks]
-    return Ragged(
-        np.concatenate([np.empty(0, np.uint64), *values]),
-        offsets_of(np.concatenate([np.empty(0, np.int64), *lengths])),
-    )
+    column = table.column("shingles")
+    content = np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(-1, _SIX)
+    values = np.zeros((len(content), 8), np.uint8)
+    values[:, :_SIX] = content
+    sets: U64 = values.reshape(-1).view("<u8").astype(np.uint64, copy=False)
+    return Ragged(sets, offsets_of(pc.binary_length(column).to_numpy() // _SIX))
 
 
 def damaged(path: Path, error: Exception) -> UserError:
