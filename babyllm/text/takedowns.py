@@ -61,6 +61,10 @@ class Takedowns:
     def __bool__(self) -> bool:
         return bool(self.digest)
 
+    def about(self) -> dict[str, str]:
+        """What the lists say, as a part of what determines a result; empty if they say nothing."""
+        return {"takedowns": self.digest} if self else {}
+
     def names(
         self, ids: Sequence[str], urls: Sequence[str | None], texts: Sequence[str] | pa.Array
     ) -> NDArray[np.bool_]:
@@ -71,9 +75,7 @@ class Takedowns:
             found |= self.names_hashed((), (), content_hashes(strings.cast(pa.large_string())))
         return found
 
-    def names_hashed(
-        self, ids: Sequence[str], urls: Sequence[str | None], hashes: Sequence[str]
-    ) -> NDArray[np.bool_]:
+    def names_hashed(self, ids: Sequence[str], urls: Sequence[str | None], hashes: Sequence[str]) -> NDArray[np.bool_]:
         """The same from hashes of the texts; a column without values names none."""
         found = np.zeros(max(len(ids), len(urls), len(hashes)), bool)
         if self:
@@ -217,4 +219,6 @@ def _require_valid(value: Any, place: str) -> None:
     if not found or not all(isinstance(item, str) and item for item in found):
         raise UserError(f'{place}: names no document; write an object such as {{"id": "..."}}, with {", ".join(KEYS)}')
     if "hash" in value and (len(value["hash"]) != 32 or set(value["hash"].lower()) - set("0123456789abcdef")):
-        raise UserError(f"{place}: hash {value['hash']} is not one of 32 hexadecimal digits; `babyllm takedown` writes it")
+        raise UserError(
+            f"{place}: hash {value['hash']} is not one of 32 hexadecimal digits; `babyllm takedown` writes it"
+        )

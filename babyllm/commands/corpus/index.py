@@ -50,7 +50,9 @@ def _report(index: KeptIndex) -> Report:
     rows = [[g.name, len(g.made), g.documents(), _size_bytes(g)] for g in index.generations]
     facts: list[Fact] = [("documents", sum(g.documents() for g in index.generations))]
     facts += [(name, ", ".join(value) if isinstance(value, list) else value) for name, value in index.settings.items()]
-    return Report(f"index: {index.directory}", facts, [Table("Generations", ["name", "runs", "documents", "bytes"], rows)])
+    return Report(
+        f"index: {index.directory}", facts, [Table("Generations", ["name", "runs", "documents", "bytes"], rows)]
+    )
 
 
 def _size_bytes(generation: Generation) -> int:

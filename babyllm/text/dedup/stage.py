@@ -67,7 +67,7 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
     about = _about(corpora, evaluation, config)
     kept = open_kept(config, about)
     takedowns = find_takedowns([*inputs, *map(Path, config.against), *kept.directories()], config.takedowns)
-    about |= kept.about() | ({"takedowns": takedowns.digest} if takedowns else {})
+    about |= kept.about() | takedowns.about()
     if is_done(out, about_corpus(out), about) and kept.is_added():
         return None
     with work_directory(out, work=config.work) as directory, kept.held():

@@ -146,13 +146,16 @@ def _taken(piece: Slice, takedowns: Takedowns) -> NDArray[np.bool_]:
     """(documents,) bool: whether each document of a slice is taken down."""
     if not takedowns:
         return np.zeros(piece.n, bool)
-    found = [np.zeros(0, bool)]
-    for batch in read(piece, ["id", "text", "url"]):
-        ids = batch.column("id").to_pylist()
-        urls = batch.column("url").to_pylist() if "url" in batch.schema.names else ()
-        found.append(takedowns.names(ids, urls, batch.column("text")))
-        found[-1] |= takedowns.names_hashed([name.removeprefix(piece.prefix) for name in ids], (), ())
-    return np.concatenate(found)
+    rows = read(piece, ["id", "text", "url"])
+    return np.concatenate([np.zeros(0, bool), *(named_in(takedowns, batch, piece.prefix) for batch in rows)])
+
+
+def named_in(takedowns: Takedowns, rows: pa.RecordBatch, prefix: str) -> NDArray[np.bool_]:
+    """(rows,) bool: whether each row of a slice is taken down; with the prefix of its id or without."""
+    ids = rows.column("id").to_pylist()
+    urls = rows.column("url").to_pylist() if "url" in rows.schema.names else ()
+    found = takedowns.names(ids, urls, rows.column("text"))
+    return found | takedowns.names_hashed([name.removeprefix(prefix) for name in ids], (), ())
 
 
 def exact(item: tuple[int, int], folder: Path, *, setting: Setting) -> None:

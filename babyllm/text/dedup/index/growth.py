@@ -54,7 +54,9 @@ def grow(
         return
     setting = run.setting
     n = sum(piece.n for piece in slices)
-    parts = [piece.n - int(np.diff(np.searchsorted(removed, [piece.first, piece.first + piece.n]))[0]) for piece in slices]
+    parts = [
+        piece.n - int(np.diff(np.searchsorted(removed, [piece.first, piece.first + piece.n]))[0]) for piece in slices
+    ]
     items = list(enumerate(slices))
     run.run(DESCRIBED, describe, items, "kept documents", [piece.size_bytes // 2 for piece in slices])
     exact = [("exact", list(found)) for found in spans(1, n, run.portion(ENTRIES_PER_BYTE / 3), 1)]

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from babyllm.ragged import Ragged, compress, offsets_of
+from babyllm.ragged import Ragged, offsets_of
 from babyllm.text.dedup.index.growth import ROWS
 from babyllm.text.dedup.index.kept_index import Generation, KeptIndex, Kind, file_name, held, open_index, put_in_place
 from babyllm.text.dedup.index.recall import names_in
