@@ -45,9 +45,9 @@ def run(flags: Flags, directory: str) -> None:
 
 
 def _report(index: KeptIndex) -> Report:
-    from babyllm.pipeline.report import Fact, Report, Table
+    from babyllm.pipeline.report import Cell, Fact, Report, Table
 
-    rows = [[g.name, len(g.made), g.documents(), _size_bytes(g)] for g in index.generations]
+    rows: list[list[Cell]] = [[g.name, len(g.made), g.documents(), _size_bytes(g)] for g in index.generations]
     facts: list[Fact] = [("documents", sum(g.documents() for g in index.generations))]
     facts += [(name, ", ".join(value) if isinstance(value, list) else value) for name, value in index.settings.items()]
     return Report(

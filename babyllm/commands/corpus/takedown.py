@@ -39,7 +39,7 @@ def run(flags: Flags, directory: str) -> None:
     if not lines:
         raise UserError("--id: give --id, --url, --text or --files of a document to take down")
     path = take_down(Path(directory), [line | ({"why": flags.why} if flags.why else {}) for line in lines])
-    print(f"{path}: {len(lines):,} lines added; later stages that read {directory} obey them")
+    print(f"{path}: {len(lines):,} line{'s' * (len(lines) > 1)} added; later stages that read {directory} obey them")
 
 
 def _content(path: str) -> str:

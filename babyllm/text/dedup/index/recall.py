@@ -88,7 +88,7 @@ def recall(run: Steps, items: Sequence[tuple[Slice, bool]], generations: Sequenc
         for found in spans(setting.method(name).n_tables, n, run.portion(ENTRIES_PER_BYTE))
     ]
     n_entries = n_kept * (2 + sum(setting.method(name).n_tables for name in setting.config.near))
-    arguments = {"generations": tuple(generations), "made_from": [generations]}
+    arguments: dict[str, Any] = {"generations": tuple(generations), "made_from": [generations]}
     is_little = n_entries * 8 < run.portion(_LITTLE)
     run.run("recall", look_up, [*ranges, *tables], "keys of the index", is_little=is_little, **arguments)
     numbers = [np.load(folder / "numbers.npy") for folder in setting.folders("recall")]
