@@ -61,14 +61,16 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
         UserError: an input is not a corpus, a setting cannot be met, or `out` holds something else.
     """
     _check(config)
-    require_apart(out, [*inputs, *map(Path, (*config.against, *config.decontaminate))])
+    kept_in = [config.index] if config.index else []
+    require_apart(out, [*inputs, *map(Path, (*config.against, *config.decontaminate, *kept_in))])
     corpora = [open_corpus(path) for path in (*inputs, *map(Path, config.against))]
     evaluation = decontaminate.evaluation_files(config.decontaminate)
     about = _about(corpora, evaluation, config)
     kept = open_kept(config, about)
     takedowns = find_takedowns([*inputs, *map(Path, config.against), *kept.directories()], config.takedowns)
     about |= kept.about() | takedowns.about()
-    if is_done(out, about_corpus(out), about) and kept.is_added():
+    if is_done(out, about_corpus(out), about):
+        kept.require_added(out)
         return None
     with work_directory(out, work=config.work) as directory, kept.held():
         files = files_of(corpora)
@@ -91,10 +93,10 @@ def dedup(inputs: Sequence[Path], out: Path, config: DedupConfig) -> Report | No
         if trimming:
             trimming.write_table(made / TRIMMED)
         parts = _keep(run, result, corpora[: len(inputs)], whole(files[: len(inputs)], pieces), made)
-        kept.add(run, [piece for of_corpus in slices[: len(inputs)] for piece in of_corpus], result.removed)
         report = summarize(result, corpora[: len(inputs)], pieces, benchmarks, evaluation, config, trimming)
         write_report(made, report)
         write_corpus(made, parts, about)
+        kept.add(run, [piece for of_corpus in slices[: len(inputs)] for piece in of_corpus], result.removed)
         publish(out, [*(part.file for part in parts), CLUSTERS, CONTAMINATED, TRIMMED, *REPORT_FILES, MANIFEST])
     discard_work(out)
     return report

@@ -46,9 +46,17 @@ class KeptDocuments:
         """What determines the result, by name: the runs before this one."""
         return {"index": digest_of(self.index.before(self.digest))} if self.index else {}
 
-    def is_added(self) -> bool:
-        """Whether the index holds what this run keeps."""
-        return self.index is None or self.digest in self.index.made()
+    def require_added(self, out: Path) -> None:
+        """Check that the index holds what this run has kept.
+
+        Raises:
+            UserError: it does not, though `out` is complete.
+        """
+        if self.index and self.digest not in self.index.made():
+            raise UserError(
+                f"{out}: is complete, but the index {self.index.directory} lacks its documents, as an earlier copy "
+                "does; restore the newest one, or choose another OUT"
+            )
 
     def held(self) -> AbstractContextManager[None]:
         """Hold the lock of the index; see `kept_index.held`."""
