@@ -37,17 +37,21 @@ def main() -> None:
     args = figures.parse(flags, rounds=1, new=500, documents=3000, generations=3)
     poems = figures.poems() or figures.skip(figures.NO_POEMS)
     with tempfile.TemporaryDirectory() as folder:
-        figures.write(args, list(compare(poems, Path(folder), args)))
+        prepare(poems, Path(folder), args)
+        taken = take_turns(Path(folder), args)
+        require_equal(Path(folder))
+        figures.write(args, list(told(taken)))
 
 
-def compare(poems: Path, root: Path, args: argparse.Namespace) -> Iterator[figures.Figure]:
-    """Seconds of each way, and the ratios that matter."""
+def prepare(poems: Path, root: Path, args: argparse.Namespace) -> None:
+    """The corpora and the indexes that are compared with."""
     documents = read_poems(poems)
     random.Random(1).shuffle(documents)
     documents = documents[: args.documents]
-    new, earlier = make_corpus(documents[: args.new], root / "new"), documents[args.new :]
+    earlier = documents[args.new :]
+    make_corpus(documents[: args.new], root / "new")
     old = make_corpus(earlier, root / "old")
-    everything = make_corpus(documents, root / "all")
+    make_corpus(documents, root / "all")
     run_dedup(old, root / "kept", args.workers, *LIKE_ALL, f"--index={root / 'one'}")
     for number in range(args.generations):
         edges = [len(earlier) * i // args.generations for i in (number, number + 1)]
@@ -55,13 +59,18 @@ def compare(poems: Path, root: Path, args: argparse.Namespace) -> Iterator[figur
         run_dedup(crawl, root / f"kept{number}", args.workers, *LIKE_ALL, f"--index={root / 'many'}")
     shutil.copytree(root / "many", root / "merged")
     merge_generations(root / "merged")
-    ways = {
+
+
+def take_turns(root: Path, args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
+    """What each way takes in each turn, see `run_dedup`."""
+    new = root / "new"
+    ways: dict[str, tuple[Path, str | None, tuple[str, ...]]] = {
         ALONE: (new, None, ()),
         ONE: (new, "one", ()),
         MANY: (new, "many", ()),
         MERGED: (new, "merged", ()),
         AGAINST: (new, None, (f"--against=[{root / 'kept'}]",)),
-        ALL: (everything, None, ()),
+        ALL: (root / "all", None, ()),
     }
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     for turn in range(args.rounds):
@@ -73,8 +82,7 @@ def compare(poems: Path, root: Path, args: argparse.Namespace) -> Iterator[figur
             shutil.rmtree(root / name, ignore_errors=True)
             taken[name].append(run_dedup(corpus, root / name, args.workers, *LIKE_ALL, *more))
         print(f"turn {turn + 1}:", {name: round(runs[-1]["wall_s"], 2) for name, runs in taken.items()}, flush=True)
-    require_equal(root)
-    yield from told(taken)
+    return taken
 
 
 def require_equal(root: Path) -> None:
